@@ -1,0 +1,45 @@
+"""autodistill: from a teacher, images and a budget to a Pareto front of students.
+
+Everything public is here; it loads on first use, so that ``import autodistill`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autodistill.engines.run import search as search
+    from autodistill.records import Candidate as Candidate
+    from autodistill.records import Decision as Decision
+    from autodistill.records import Report as Report
+    from autodistill.search.study import Study as Study
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Candidate": "autodistill.records",
+    "Decision": "autodistill.records",
+    "Front": "autodistill.search.front",
+    "FrontSampler": "autodistill.search.sampler",
+    "Report": "autodistill.records",
+    "Study": "autodistill.search.study",
+    "losses": "autodistill.training.losses",
+    "search": "autodistill.engines.run",
+}
+
+__all__ = ["Candidate", "Decision", "Front", "FrontSampler", "Report", "Study", "losses", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use (PEP 562)."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'autodistill' has no attribute {name!r}")
+    # getattr on the module, not the package: `search` is both a function and a subpackage, and the function is meant
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,5 @@
+"""Run the command line with ``python -m autodistill``."""
+
+from autodistill.cli import main
+
+main()

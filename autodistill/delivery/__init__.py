@@ -1,0 +1,1 @@
+"""SHIPS: pictures, reports and files made from a study."""

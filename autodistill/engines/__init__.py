@@ -1,0 +1,1 @@
+"""CONNECTS search and training: engines drive a passive study with workers."""

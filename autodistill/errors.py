@@ -1,0 +1,129 @@
+"""Exceptions of autodistill, each with the exit code that the command line returns for it.
+
+::
+
+    AutodistillError            1
+    ├── UsageError              2   wrong argument, configuration or space
+    │   ├── ConfigError         2   one or more problems in a study file, all reported together
+    │   └── UnknownNameError    2   a name that no registry holds
+    ├── StudyInUseError         3   another driver holds the study
+    ├── UserCodeError           4   the user's teacher, data or function failed
+    │   ├── DataError           4   images or labels that cannot be used
+    │   └── TeacherError        4   a teacher that cannot be used
+    ├── ResourceError           5   disk, memory, permissions, devices
+    └── StoreError              6   study.db or a checkpoint is damaged
+
+A message says what happened, what was got, what is allowed (nearest first) and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class AutodistillError(Exception):
+    """Base of every error that autodistill raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(AutodistillError):
+    """The request itself is wrong; nothing was written."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """Problems in a study file or search space, all of them at once.
+
+    Args:
+        problems: one sentence each, with ``file:line: key`` where known.
+        source: the file or flag they were found in.
+    """
+
+    def __init__(self, problems: Sequence[str], source: str = "configuration") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''} in {source}"
+        super().__init__("\n".join([count + ":", *(f"  - {problem}" for problem in self.problems)]))
+
+
+class UnknownNameError(UsageError):
+    """A name that is not registered; the message lists the nearest first."""
+
+    def __init__(self, kind: str, got: object, allowed: Iterable[str], hint: str = "") -> None:
+        self.kind = kind
+        self.got = got
+        self.allowed = tuple(allowed)
+        super().__init__(unknown_name(kind, got, self.allowed, hint))
+
+
+class StudyInUseError(AutodistillError):
+    """Another driver holds the study's lock."""
+
+    exit_code = 3
+
+
+class UserCodeError(AutodistillError):
+    """Code or data that the user handed over failed."""
+
+    exit_code = 4
+
+
+class DataError(UserCodeError):
+    """Images or labels that cannot be used."""
+
+
+class TeacherError(UserCodeError):
+    """A teacher that cannot be loaded or cannot be trusted."""
+
+
+class ResourceError(AutodistillError):
+    """Disk, memory, permission or device is missing."""
+
+    exit_code = 5
+
+
+class StoreError(AutodistillError):
+    """Stored state is damaged or not a study."""
+
+    exit_code = 6
+
+
+class InfeasibleError(AutodistillError):
+    """A candidate that cannot be built or breaks a constraint: it ends as PRUNED, at no training cost.
+
+    Args:
+        reason: short code stored with the trial, e.g. ``INFEASIBLE_BUILD``.
+        message: what was wrong, for people.
+    """
+
+    def __init__(self, message: str, reason: str = "INFEASIBLE_BUILD") -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class DivergedError(AutodistillError):
+    """Training produced a loss that is not finite; the trial fails with reason ``NAN``."""
+
+
+class InterruptedTrialError(AutodistillError):
+    """A trial was asked to stop in the middle; its checkpoint is on disk and it can go on later."""
+
+
+def nearest(name: object, allowed: Iterable[str], count: int = 3) -> tuple[str, ...]:
+    """The ``count`` members of ``allowed`` that look most like ``name``, best first."""
+    return tuple(difflib.get_close_matches(str(name), list(allowed), n=count, cutoff=0.4))
+
+
+def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "") -> str:
+    """One message for every unknown name: what, got, nearest, allowed, what to do."""
+    close = nearest(got, allowed)
+    said = f"unknown {kind} {str(got)!r}"
+    if close:
+        said += f"; did you mean {' or '.join(repr(name) for name in close)}?"
+    shown = sorted(allowed)
+    listed = ", ".join(shown[:20]) + (f", … ({len(shown)} in all)" if len(shown) > 20 else "")
+    said += f" Allowed: {listed}." if shown else " None is registered."
+    return f"{said} {hint}".rstrip()

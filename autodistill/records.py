@@ -1,0 +1,277 @@
+"""Frozen values that cross rooms: what search, training, engines and delivery say to each other.
+
+Everything here is plain data: picklable, JSON-able, free of torch, timm, optuna and ray.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Params = Mapping[str, Any]
+"""Settings of one part of a candidate: name to JSON scalar, or list of them."""
+
+
+def stable_key(value: Any) -> str:
+    """16 hex digits that are equal for equal JSON values, whatever the order of their keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Decision(enum.Enum):
+    """What the study answers to a report."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+class State(str, enum.Enum):
+    """State of a trial. PARTIAL: the budget ended or the run was interrupted; it can go on."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+    PARTIAL = "PARTIAL"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One student and how it is to be distilled.
+
+    Attributes:
+        number: trial number in the study, from 0.
+        student: architecture, e.g. ``{"family": "resnet", "width": 16, "depth": 2}``.
+        distillation: loss mix, e.g. ``{"loss": "kd", "temperature": 4.0, "alpha": 0.7}``.
+        train: recipe, e.g. ``{"lr": 3e-3, "weight_decay": 1e-4}``.
+        seed: seed of everything random in this trial.
+        start_rung: rungs below or at this one are already reported; > 0 when a trial goes on from its checkpoint.
+    """
+
+    number: int
+    student: Params
+    distillation: Params
+    train: Params
+    seed: int
+    start_rung: int = 0
+
+    def architecture_key(self) -> str:
+        """Equal for candidates that share their student."""
+        return stable_key(self.student)
+
+    def key(self) -> str:
+        """Equal for candidates that share student, distillation and recipe (the seed does not count)."""
+        return stable_key([self.student, self.distillation, self.train])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one rung showed.
+
+    Attributes:
+        rung: 0 for the known costs, then 1, 2, … up to the top rung.
+        values: metric name to finite number (accuracy is a fraction, latency_ms in ms, params a count).
+        epochs: epochs trained so far in this trial (cumulative).
+        seconds: seconds of work so far in this trial (cumulative, over resumes).
+    """
+
+    rung: int
+    values: Mapping[str, float]
+    epochs: float = 0.0
+    seconds: float = 0.0
+
+
+Evaluate = Callable[[Candidate], Iterator[Report]]
+"""Yields ``Report(rung=0, known costs)`` first, then one per rung; stopping the iteration stops the work."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One axis of the front.
+
+    Attributes:
+        name: metric name, e.g. ``accuracy``.
+        direction: ``maximize`` or ``minimize``.
+        unit: ``fraction``, ``count``, ``ms``, ``bytes``.
+        stage: ``known`` before training, or ``trained``.
+        log: drawn and normalised on a logarithmic axis.
+    """
+
+    name: str
+    direction: Literal["maximize", "minimize"]
+    unit: str
+    stage: Literal["known", "trained"]
+    log: bool = False
+    description: str = ""
+
+    def loss(self, value: float) -> float:
+        """The value with its sign turned so that smaller is better."""
+        return -value if self.direction == "maximize" else value
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """``metric operator bound``, e.g. ``latency_ms <= 5``."""
+
+    metric: str
+    operator: Literal["<=", ">="]
+    bound: float
+
+    def violation(self, values: Mapping[str, float]) -> float:
+        """How far ``values`` break it: ≤ 0 when satisfied (Optuna's convention); 0 when the metric is absent."""
+        if self.metric not in values:
+            return 0.0
+        difference = values[self.metric] - self.bound
+        return difference if self.operator == "<=" else -difference
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.operator} {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which images, and how they are split.
+
+    Attributes:
+        source: registered name (``digits``, ``fashion_mnist``, ``image_folder`` …) or ``module:factory``.
+        root: folder of the files, where the source needs one.
+        image_size: pixels per side that the student sees; ``None`` keeps the source's own size.
+        train_size: images kept for training; ``None`` keeps all.
+        val_fraction: share of the training images held out for validation where the source has no such split.
+        seed: seed of splits and subsets.
+        options: further keywords of the source.
+    """
+
+    source: str
+    root: str | None = None
+    image_size: int | None = None
+    train_size: int | None = None
+    val_fraction: float = 0.15
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """What to distil from.
+
+    Attributes:
+        source: a timm name, a file (``.safetensors``, ``.onnx``, logits ``.npz``), or ``module:factory``;
+            ``auto`` trains one on the spot.
+        weights: file with the weights, where ``source`` is only an architecture.
+        options: keywords of the architecture, and of ``auto`` (``epochs``).
+        accept_weak: go on although the preflight finds it weak.
+        device: where it runs; ``None`` is the student's device.
+    """
+
+    source: str = "auto"
+    weights: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    accept_weak: bool = False
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class LatencyTarget:
+    """Where latency is measured: runtime x device x batch x precision x threads."""
+
+    runtime: str = "torch"
+    device: str = "cpu"
+    batch: int = 1
+    precision: str = "fp32"
+    threads: int = 1
+
+    def key(self) -> str:
+        """Equal for equal targets."""
+        return stable_key(asdict(self))
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a worker needs to evaluate candidates of one study.
+
+    Attributes:
+        data: the images.
+        teacher: the teacher, resolved (never ``auto``).
+        directory: the study's folder (absolute); checkpoints and caches live below it.
+        rungs: cumulative epochs at rungs 1, 2, …; the last is the top rung.
+        metrics: names of all objectives and constrained metrics.
+        latency: target of ``latency_ms``.
+        training: settings shared by all trials (batch_size, ema, amp, augment defaults …).
+    """
+
+    data: DataSpec
+    teacher: TeacherSpec
+    directory: str
+    rungs: tuple[int, ...]
+    metrics: tuple[str, ...]
+    latency: LatencyTarget = field(default_factory=LatencyTarget)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+    """Progress that nobody watches."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What an engine gives to each worker.
+
+    Attributes:
+        index: worker number, from 0.
+        device: torch device string of its slot.
+        threads: CPU threads it may use.
+        progress: called as ``progress(epochs done, epochs of the top rung, metrics)``, at most once a second.
+        should_stop: asked between batches; true means: save and raise ``InterruptedTrialError``.
+    """
+
+    index: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    progress: Callable[[float, float, Mapping[str, float]], None] = _no_progress
+    should_stop: Callable[[], bool] = _never
+
+
+EvaluateFactory = Callable[[WorkerContext], Evaluate]
+"""Built once per worker, so that data and teacher are loaded once; must be picklable for spawned workers."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A stored trial, as every reader sees it.
+
+    Attributes:
+        values: objectives of a COMPLETE trial; empty otherwise.
+        rungs: rung to the values reported there.
+        reason: code of why a trial is not COMPLETE (``RUNG_RULE``, ``INFEASIBLE``, ``NAN`` …); empty otherwise.
+        message: the same for people.
+        seconds: seconds of work, over resumes.
+    """
+
+    number: int
+    state: State
+    values: Mapping[str, float]
+    student: Params
+    distillation: Params
+    train: Params
+    seed: int
+    epochs: float = 0.0
+    seconds: float = 0.0
+    rungs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    reason: str = ""
+    message: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable JSON form of ``trials --json``."""
+        out = asdict(self)
+        out["state"] = self.state.value
+        out["rungs"] = {str(rung): dict(values) for rung, values in self.rungs.items()}
+        return out
