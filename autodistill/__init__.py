@@ -25,7 +25,6 @@ _PUBLIC = {
     "Report": "autodistill.records",
     "Study": "autodistill.search.study",
     "losses": "autodistill.training.losses",
-    "search": "autodistill.engines.run",
 }
 
 __all__ = ["Candidate", "Decision", "Front", "FrontSampler", "Report", "Study", "losses", "search"]
@@ -33,9 +32,10 @@ __all__ = ["Candidate", "Decision", "Front", "FrontSampler", "Report", "Study", 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module on first use (PEP 562)."""
+    if name == "search":  # both the room and the function: the room is a module that can be called
+        return importlib.import_module("autodistill.search")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'autodistill' has no attribute {name!r}")
-    # getattr on the module, not the package: `search` is both a function and a subpackage, and the function is meant
     value = getattr(importlib.import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value
