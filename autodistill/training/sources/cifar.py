@@ -1,5 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 60,000 colour images of 32 x 32 pixels, from the *binary*
-version.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): colour images of 32 x 32 pixels, from the *binary* version.
 
 The widespread "python version" consists of pickles, which run code when they are opened; it is refused. A
 record of the binary version is one label byte (CIFAR-100: coarse, then fine) and 3,072 pixel bytes in plane

@@ -1,5 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv:1708.07747): 70,000 images of 28 x 28 grey pixels in 10
-classes.
+"""Fashion-MNIST (Xiao 2017, arXiv:1708.07747): 70,000 grey images of 28 x 28 pixels in 10 classes.
 
 Read from the four IDX files, gzipped or not. Without a folder the one of Debian's package
 ``dataset-fashion-mnist`` is used when it is installed. Nothing is ever downloaded.

@@ -1,5 +1,4 @@
-"""Images in class folders: ``root/train/<class>/*``, ``root/val/…``, ``root/test/…``, or ``root/<class>/*``
-alone.
+"""Images in class folders: ``root/train/<class>/*``, ``root/val/…``, ``root/test/…``, or ``root/<class>/*``.
 
 Every image is decoded once, resized (shorter side, bicubic) and centre-cropped, and kept as one memory-mapped
 ``uint8`` array that all workers share. Files are opened by their content (PNG, JPEG, WEBP, BMP, PPM only: a

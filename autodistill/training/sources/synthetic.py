@@ -8,7 +8,6 @@ the same ones; the seed of the data only splits them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from autodistill.training.sources.base import Part, Pool, check_options, data_so
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross", "bar", "star", "crescent")
 _CHUNK = 256
-Array = NDArray[Any]
+Array = NDArray[np.float64]
 
 
 @data_sources.register("synthetic")
@@ -75,26 +74,24 @@ def _draw(
 
 def _inside(shape: str, u: Array, v: Array) -> Array:
     """Approximate distance to the outline, positive inside, of a shape that fits the unit disc."""
-    radius = np.hypot(u, v)
-    if shape == "disc":
-        return 0.85 - radius
-    if shape == "square":
-        return 0.72 - np.maximum(abs(u), abs(v))
-    if shape == "triangle":
-        return np.minimum(0.5 - v, 0.5 * (v + 0.9) - 0.866 * abs(u) + 0.05)
-    if shape == "ring":
-        return 0.2 - abs(radius - 0.68)
-    if shape == "cross":
-        across, along = np.minimum(0.22 - abs(v), 0.9 - abs(u)), np.minimum(0.22 - abs(u), 0.9 - abs(v))
-        return np.maximum(across, along)
-    if shape == "bar":
-        return np.minimum(0.25 - abs(v), 0.9 - abs(u))
-    if shape == "star":
-        return 0.58 + 0.3 * np.cos(5 * np.arctan2(u, -v)) - radius
-    return np.minimum(0.85 - radius, np.hypot(u - 0.45, v) - 0.65)
+    radius: Array = np.hypot(u, v)
+    across: Array = np.minimum(0.22 - abs(v), 0.9 - abs(u))
+    along: Array = np.minimum(0.22 - abs(u), 0.9 - abs(v))
+    distances: dict[str, Array] = {
+        "disc": 0.85 - radius,
+        "square": 0.72 - np.maximum(abs(u), abs(v)),
+        "triangle": np.minimum(0.5 - v, 0.5 * v - 0.866 * abs(u) + 0.5),
+        "ring": 0.2 - abs(radius - 0.68),
+        "cross": np.maximum(across, along),
+        "bar": across,
+        "star": 0.58 + 0.3 * np.cos(5 * np.arctan2(u, -v)) - radius,
+        "crescent": np.minimum(0.85 - radius, np.hypot(u - 0.45, v) - 0.65),
+    }
+    return distances[shape]
 
 
 def _rgb(hue: Array, value: Array) -> Array:
     """Saturated colours ``(b, 3)`` of hues in turns and values in [0, 1]."""
     phase = hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])
-    return value[:, None] * np.clip(abs(phase % 6 - 3) - 1, 0.1, 1.0)
+    saturated: Array = value[:, None] * np.clip(abs(phase % 6 - 3) - 1, 0.1, 1.0)
+    return saturated
