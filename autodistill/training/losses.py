@@ -1,14 +1,14 @@
 """Distillation losses: pure functions of student logits, teacher logits and target.
 
 Each returns the distillation term alone; ``loss_mix.py`` adds the task loss and the weights. One convention
-holds for all: sum over classes, mean over the batch, times T² where a temperature divides the logits, computed
-in fp32 at least (float64 stays), log-softmax on both sides, teacher detached. Two published forms keep their
-own scale: ``logit_mse`` is a mean over classes as well, and ``dist`` compares correlations.
+holds for all: sum over classes, mean over the batch, times T² where a temperature divides the logits,
+computed in fp32 at least (float64 stays), log-softmax on both sides, teacher detached. Two published forms
+keep their own scale: ``logit_mse`` is a mean over classes as well, and ``dist`` compares correlations.
 
 *Targets* are class indices (batch,) or mixed labels (batch, classes), rows of probabilities from mixup or
-cutmix. A loss that singles out the target class (``dkd``, ``nkd``) is then the label-weighted mean of its values
-for the two heaviest classes of the row: exact for a mixture of two images, and equal to the published loss where
-the row is one-hot.
+cutmix. A loss that singles out the target class (``dkd``, ``nkd``) is then the label-weighted mean of its
+values for the two heaviest classes of the row: exact for a mixture of two images, and equal to the published
+loss where the row is one-hot.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def dkd(
 ) -> Tensor:
     """Decoupled kd: ``alpha`` times the target part plus ``beta`` times the part among the other classes.
 
-    The published code takes the logarithm of a masked softmax, which is infinite for confident logits. Here the
-    mass of the other classes is a log-sum-exp, and the divergence among them never sees the target.
+    The published code takes the logarithm of a masked softmax, which is infinite for confident logits. Here
+    the mass of the other classes is a log-sum-exp, and the divergence among them never sees the target.
     """
     student, teacher = student / temperature, teacher / temperature
 
@@ -173,7 +173,7 @@ def logit_std(student: Tensor, teacher: Tensor, target: Tensor | None, *, temper
 def nkd(
     student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float = 1.0, gamma: float = 1.5
 ) -> Tensor:
-    """Normalised kd: the target weighted by the teacher's trust in it, plus ``gamma`` times the other classes.
+    """Normalised kd: the target, weighted by the teacher's trust, plus ``gamma`` times the other classes.
 
     Both parts are cross-entropies, so the loss is not zero where student and teacher agree. The published
     code takes the heaviest label of a mixed row; here both labels count by their weight.
@@ -224,14 +224,14 @@ def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _split(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """The label's logit (batch,), and the others (batch, classes - 1) from the one after it, wrapping round."""
+    """The label's logit (batch,), and the others (batch, classes - 1) from the next one on, wrapping."""
     classes = logits.shape[1]
     others = (label[:, None] + torch.arange(1, classes, device=label.device)) % classes
     return logits.gather(1, label[:, None]).squeeze(1), logits.gather(1, others)
 
 
 def _over_labels(for_label: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-    """``for_label`` of the class, or its label-weighted mean over the two heaviest of a mixed row: (batch,)."""
+    """``for_label`` of the class, or its label-weighted mean over the two heaviest of a mixed row."""
     if target.ndim == 1:
         return for_label(target)
     weight, label = target.topk(2, dim=1)
@@ -267,8 +267,9 @@ def _check_shapes(
 ) -> None:
     if student.ndim != 2 or student.shape[1] < 2 or teacher.shape != student.shape:
         raise UsageError(
-            f"loss {name!r} got student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}; "
-            "both must be (batch, classes) with the same classes, at least 2. Check the teacher's class count."
+            f"loss {name!r} got student logits {tuple(student.shape)} and teacher logits "
+            f"{tuple(teacher.shape)}; both must be (batch, classes) with the same, at least 2, classes. "
+            "Check the teacher's class count."
         )
     if target is None and not uses_target:
         return
@@ -277,6 +278,6 @@ def _check_shapes(
     mixed = target is not None and shape == tuple(student.shape) and target.is_floating_point()
     if not indices and not mixed:
         raise UsageError(
-            f"loss {name!r} got a target of shape {shape}; it must be class indices ({len(student)},) or mixed "
-            f"labels {tuple(student.shape)} as floating-point probabilities."
+            f"loss {name!r} got a target of shape {shape}; it must be class indices ({len(student)},) or "
+            f"mixed labels {tuple(student.shape)} as floating-point probabilities."
         )
