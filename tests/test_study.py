@@ -237,3 +237,18 @@ def test_the_recorded_scale_does_not_move(tmp_path: Path) -> None:
             run_one(again, candidate)
     assert before is not None
     assert again.scale() == before
+
+
+def test_the_front_sampler_ends_an_exhausted_space_cleanly() -> None:
+    study = make_study(
+        space={"student": {"width": [4, 8, 16, 128]}, "train": {"lr": [0.5]}},
+        sampler="front",
+        constraints=(Constraint("params", "<=", 2000.0),),
+    )
+    study.set_known_costs([], costs)
+    with study.running("50trials"):
+        while (candidate := study.ask()) is not None:
+            run_one(study, candidate)
+    assert sorted(t.student["width"] for t in study.trials() if t.epochs) == [4, 8, 16]
+    assert "space exhausted" in study.ended
+    assert all(t.state is not State.RUNNING for t in study.trials())

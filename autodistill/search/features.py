@@ -49,7 +49,9 @@ class Encoder:
     @property
     def groups(self) -> tuple[int, ...]:
         """Group number of every column."""
-        return tuple(g for g, (a, b) in enumerate(zip(self.starts, self.starts[1:], strict=False)) for _ in range(b - a))
+        return tuple(
+            g for g, (a, b) in enumerate(zip(self.starts, self.starts[1:], strict=False)) for _ in range(b - a)
+        )
 
     def encode(self, candidates: Iterable[Values]) -> Floats:
         """Features ``(candidates, columns)``."""

@@ -50,9 +50,7 @@ class _Pool:
         return _Pool([self.values[i] for i in rows], [self.costs[i] for i in rows], self.params[list(rows)])
 
     def join(self, other: _Pool) -> _Pool:
-        return _Pool(
-            self.values + other.values, self.costs + other.costs, np.concatenate([self.params, other.params])
-        )
+        return _Pool(self.values + other.values, self.costs + other.costs, np.concatenate([self.params, other.params]))
 
 
 class FrontSampler(BaseSampler):
@@ -189,9 +187,7 @@ class FrontSampler(BaseSampler):
             raise ExhaustedError(f"all {len(seen)} candidates of the space that may be proposed have been proposed.")
         return left[int(self._rng.integers(len(left)))]
 
-    def _best_gain(
-        self, study: optuna.Study, outcomes: list[Outcome], sample: _Pool, seen: set[str]
-    ) -> dict[str, Any]:
+    def _best_gain(self, study: optuna.Study, outcomes: list[Outcome], sample: _Pool, seen: set[str]) -> dict[str, Any]:
         view = _View(self._axes_objectives(study), self._encoder, outcomes, sample, self._catalogue)
         model = self._model(view, outcomes)
         pool = self._unseen(sample, seen)

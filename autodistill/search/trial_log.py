@@ -61,6 +61,14 @@ class TrialLog:
         """A new trial was asked for; ``identifier`` is its id in the storage."""
         self._entries[number] = _Entry(identifier)
 
+    def adopt(self) -> list[int]:
+        """Numbers of open trials in the storage that were never added; they are now."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        new = [t for t in running if t.number not in self._entries]
+        for trial in new:
+            self.add(trial.number, trial._trial_id)
+        return [trial.number for trial in new]
+
     def set(self, number: int, key: str, value: Any) -> None:
         """Write a user attribute of an open trial."""
         entry = self._entries[number]

@@ -78,9 +78,7 @@ class Batch:
         batch.
         """
         teacher = None if self.teacher is None else self.teacher[rows]
-        return Batch(
-            self.views[rows], self.target[rows], self.raw[rows], self.ids[rows], self.epoch, None, teacher
-        )
+        return Batch(self.views[rows], self.target[rows], self.raw[rows], self.ids[rows], self.epoch, None, teacher)
 
 
 class Criterion(Protocol):
