@@ -175,7 +175,7 @@ class Study:
                 candidate = self._propose()
             except samplers.ExhaustedError as error:
                 self.ended = f"space exhausted: {error}"
-                for number in self._log.adopt():  # Optuna had opened a trial before the sampler was asked
+                for number in self._log.without_candidate():  # Optuna opens a trial before it asks the sampler
                     self._end(number, State.PRUNED, "DUPLICATE", self.ended)
                 return None
             if candidate is not None:
