@@ -72,9 +72,7 @@ class StudyConfig(BaseModel):
     teacher: Annotated[TeacherSpec, section(TeacherSpec)] = TeacherSpec()
     space: Annotated[Any, AfterValidator(check_space)]
     set: dict[str, Any] = {}
-    objectives: Annotated[
-        tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_objectives)
-    ] = OBJECTIVES
+    objectives: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_objectives)] = OBJECTIVES
     constraints: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
     sampler: Literal["front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc"] = "front"
     rungs: Annotated[Any, AfterValidator(check_rungs)] = "auto"
@@ -110,9 +108,7 @@ class StudyConfig(BaseModel):
         keys, sources = _read(source)
         sources = sources.with_flags(flags or {})
         if not isinstance(keys, dict):
-            raise ConfigError(
-                [f"{sources.name}: expected keys such as 'data: digits', got {keys!r}"], sources.name
-            )
+            raise ConfigError([f"{sources.name}: expected keys such as 'data: digits', got {keys!r}"], sources.name)
         keys = _absolute_paths(keys, sources.folder)
         for key, value in (overrides or {}).items():
             if value is not None:
@@ -231,9 +227,7 @@ def _absolute_paths(keys: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _absolute(value: Any, folder: Path, always: bool = False) -> Any:
-    if not isinstance(value, str) or not (
-        always or value.lower().endswith(_FILE_ENDINGS) or value.startswith(".")
-    ):
+    if not isinstance(value, str) or not (always or value.lower().endswith(_FILE_ENDINGS) or value.startswith(".")):
         return value
     return str((folder / Path(value).expanduser()).resolve())
 
@@ -246,9 +240,7 @@ def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Prob
     axes = split_commas(keys.get("objectives", OBJECTIVES))
     if not isinstance(given, tuple) or not isinstance(axes, tuple):
         return []
-    own = [
-        name for name, *declared in (str(axis).split(":") for axis in axes) if declared or name in objectives
-    ]
+    own = [name for name, *declared in (str(axis).split(":") for axis in axes) if declared or name in objectives]
     names = own if keys.get("data") is None else [*own, *objectives.names()]
     problems = []
     for index, text in enumerate(given):

@@ -85,9 +85,7 @@ def explain(
         sources: where the keys were written.
     """
     found = error.errors(include_url=False, include_context=True)
-    misspelt = {
-        tuple(one["loc"])[:-1]: str(one["loc"][-1]) for one in found if one["type"] == "extra_forbidden"
-    }
+    misspelt = {tuple(one["loc"])[:-1]: str(one["loc"][-1]) for one in found if one["type"] == "extra_forbidden"}
     problems = []
     for one in found:
         path: Path_ = tuple(one["loc"])

@@ -28,8 +28,7 @@ def section(kind: type[Any]) -> GetPydanticSchema:
     """Reads a mapping, a bare text (its first field) or an instance into a frozen value of ``records.py``."""
     hints = get_type_hints(kind)
     keys: dict[str, Any] = {
-        one.name: (Annotated[hints[one.name], _LIMITS.get(one.name, Field())], _default(one))
-        for one in fields(kind)
+        one.name: (Annotated[hints[one.name], _LIMITS.get(one.name, Field())], _default(one)) for one in fields(kind)
     }
     form = create_model(kind.__name__, __config__=_STRICT, **keys)
     first = fields(kind)[0].name
@@ -85,9 +84,7 @@ def check_rungs(value: Any) -> Any:
         raise ValueError(f"unknown key {unknown[0]!r}; allowed: eta, lowest, levels")
     eta, lowest, levels = value.get("eta", 3), value.get("lowest", 0.05), value.get("levels")
     if not _is_int(eta) or eta < 2:
-        raise ValueError(
-            f"eta is {eta!r}; it must be a whole number of at least 2 (one trial in eta goes on)"
-        )
+        raise ValueError(f"eta is {eta!r}; it must be a whole number of at least 2 (one trial in eta goes on)")
     if isinstance(lowest, bool) or not isinstance(lowest, (int, float)) or not 0 < lowest <= 1:
         raise ValueError(f"lowest is {lowest!r}; it must be a share of the top rung, above 0 and up to 1")
     if levels is not None and (not isinstance(levels, list) or not levels or not all(map(_is_int, levels))):

@@ -171,7 +171,7 @@ class Front:
         folder = Path(directory)
         write_atomically(folder / "front.json", dump_json(self.to_json()))
         write_atomically(folder / "front.csv", self.to_pandas().to_csv(index=False))
-        # self.plot(folder / "front.png")
+        self.plot(folder / "front.png")
         return {ending: folder / f"front.{ending}" for ending in ("json", "csv", "png")}
 
     def _named(self, point: Sequence[float]) -> dict[str, float]:

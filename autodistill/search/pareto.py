@@ -139,7 +139,7 @@ def _boxes(rows: Floats, corner: tuple[float, ...]) -> list[Box]:
         best = min((float(row[0]) for row in rows), default=corner[0])
         return [((-np.inf,), (min(best, corner[0]),))]
     done: list[Box] = []
-    opened: dict[Box, float] = dict.fromkeys(_boxes(rows[:0, :-1], corner[:-1]), -np.inf)
+    opened: dict[Box, float] = {box: -np.inf for box in _boxes(rows[:0, :-1], corner[:-1])}
     for level in np.unique(rows[:, -1]):
         seen = rows[rows[:, -1] <= level, :-1]
         now = set(_boxes(_front(seen), corner[:-1]))

@@ -39,6 +39,7 @@ from autodistill.search import sampler as samplers
 from autodistill.search.budget import Budget, Spent
 from autodistill.search.front import Front, Scale, axis_losses, propose_scale
 from autodistill.search.ledger import Ledger
+from autodistill.search.objectives import objectives
 from autodistill.search.rungs import Rungs, Verdict
 from autodistill.search.space import Space
 from autodistill.search.stopping import check_failures, first_rung_seconds
@@ -170,7 +171,13 @@ class Study:
                 return None
             if self._resumable:
                 return self._take_up(self._resumable.pop(0))
-            candidate = self._propose()
+            try:
+                candidate = self._propose()
+            except samplers.ExhaustedError as error:
+                self.ended = f"space exhausted: {error}"
+                for number in self._log.without_candidate():  # Optuna opens a trial before it asks the sampler
+                    self._end(number, State.PRUNED, "DUPLICATE", self.ended)
+                return None
             if candidate is not None:
                 self._open[candidate.number] = candidate
                 return candidate
@@ -274,15 +281,17 @@ class Study:
             self.optuna.sampler = self._sampler
             return
         stored = len(self._log)
-        self.optuna.sampler = samplers.build(
+        sampler = samplers.build(
             self._sampler,
             self.space,
             seed=derive_seed(self.seed, stored, "sampler"),  # the same seed on resume would replay the same points
             objectives=self.objectives,
-            constraints=self.constraints,
-            costs=self._lookup if (self._costs or self._known) else None,
-            pool=self._pool,
+            constraints=[c for c in self.constraints if self._is_known(c.metric)],
+            costs=self._lookup if self._costs else None,
         )
+        if self._pool and isinstance(sampler, samplers.FrontSampler):
+            sampler.set_pool(self._pool)
+        self.optuna.sampler = sampler
 
     def _lookup(self, student: Params) -> Mapping[str, float] | None:
         key = stable_key(student)
@@ -365,6 +374,12 @@ class Study:
         if left is not None and left < first_rung_seconds(records):
             return "too little time is left for another trial to reach its first rung"
         return ""
+
+    def _is_known(self, metric: str) -> bool:
+        """Whether a metric is known before training."""
+        own = {o.name: o for o in self.objectives}
+        objective = own.get(metric) or (objectives.get(metric) if metric in objectives else None)
+        return objective is not None and objective.stage == "known"
 
     def _report_costs(self, candidate: Candidate, values: Mapping[str, float]) -> Decision:
         self._known.setdefault(stable_key(candidate.student), dict(values))

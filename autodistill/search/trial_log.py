@@ -61,6 +61,14 @@ class TrialLog:
         """A new trial was asked for; ``identifier`` is its id in the storage."""
         self._entries[number] = _Entry(identifier)
 
+    def without_candidate(self) -> list[int]:
+        """Numbers of open trials that no candidate was written for: the sampler gave up while it was asked."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in self._entries:
+                self.add(trial.number, trial._trial_id)
+        open_ones = (n for n, entry in self._entries.items() if entry.state is TrialState.RUNNING)
+        return [number for number in open_ones if "candidate" not in self._entries[number].attributes]
+
     def set(self, number: int, key: str, value: Any) -> None:
         """Write a user attribute of an open trial."""
         entry = self._entries[number]

@@ -31,8 +31,9 @@ def verdict_of(error: BaseException, budget: str) -> tuple[State, str, str]:
         return State.FAIL, "NAN", str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return State.FAIL, "OOM", str(error) or "out of memory"
-    reason = getattr(error, "reason", "ERROR")
-    return State.FAIL, str(reason), f"{type(error).__name__}: {error}"
+    if hasattr(error, "reason"):  # it happened in a worker, which has named the error already
+        return State.FAIL, str(error.reason), str(error)
+    return State.FAIL, "ERROR", f"{type(error).__name__}: {error}"
 
 
 def derive_seed(seed: int, number: int, purpose: str) -> int:
