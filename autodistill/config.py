@@ -178,18 +178,21 @@ def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[Any, Sources]:
 
 
 def _merge(keys: dict[str, Any], key: str, value: Any) -> None:
-    section, _, rest = key.partition(".")
-    old = keys.get(section)
-    if (rest or isinstance(value, Mapping)) and section in _SOURCES and (old is None or isinstance(old, str)):
-        old = {"source": old or _SOURCES[section]}
-    elif is_dataclass(old) and not isinstance(old, type):
+    """Write one override into ``keys``: a dotted key reaches into its section, a mapping is merged into it."""
+    name, _, rest = key.partition(".")
+    old = keys.get(name)
+    if is_dataclass(old) and not isinstance(old, type):
         old = asdict(old)
+    if (rest or isinstance(value, Mapping)) and name in _SOURCES and (old is None or isinstance(old, str)):
+        old = {"source": old or _SOURCES[name]}
+    inside = dict(old) if isinstance(old, Mapping) else {}
     if rest:
-        keys[section] = {**(old if isinstance(old, Mapping) else {}), rest: value}
-    elif isinstance(value, Mapping) and isinstance(old, Mapping) and section != "space":
-        keys[section] = {**old, **value}
+        _merge(inside, rest, value)
+        keys[name] = inside
+    elif isinstance(value, Mapping) and name != "space":
+        keys[name] = {**inside, **value}
     else:
-        keys[section] = value
+        keys[name] = value
 
 
 def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:

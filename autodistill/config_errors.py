@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from autodistill.errors import nearest
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 Path_ = tuple[str | int, ...]
 
