@@ -200,6 +200,4 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Square images of ``size`` pixels: bilinear, with antialiasing where it shrinks."""
     if images.shape[2:] == (size, size):
         return images
-    return F.interpolate(
-        images, size=(size, size), mode="bilinear", align_corners=False, antialias=True
-    ).clamp(0, 1)
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)

@@ -61,9 +61,7 @@ def projector(name: str, student_width: int, teacher_width: int, *, seed: int) -
     return linear
 
 
-def _embedding_loss(
-    name: str, *, any_width: bool = False, **facts: Any
-) -> Callable[[LossFunction], LossFunction]:
+def _embedding_loss(name: str, *, any_width: bool = False, **facts: Any) -> Callable[[LossFunction], LossFunction]:
     """File a formula under ``name``, with the checks and casts that all share around it."""
 
     def decorate(formula: LossFunction) -> LossFunction:
@@ -96,9 +94,7 @@ def embed_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     source="Park 2019 (CVPR), arXiv:1904.05068",
     ranges={"distance_weight": Range(2.5, 250), "angle_weight": Range(5, 500)},
 )
-def rkd(
-    student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angle_weight: float = 50.0
-) -> Tensor:
+def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
     """Relations between images: their distances, over the mean distance, and the angles of triples.
 
     Angles are taken within groups of 64 neighbours in the batch, where the published code takes all triples

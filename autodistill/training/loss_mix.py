@@ -161,9 +161,7 @@ def _check_values(own: Mapping[str, Any]) -> None:
     useless = [key for key in (_RAW_KEYS if calibrate else _CALIBRATED_KEYS) if key in own]
     if useless:
         todo = "say calibrate: false to set raw weights" if calibrate else "set distillation_weight instead"
-        raise UsageError(
-            f"distillation.{useless[0]} has no effect with calibrate: {str(calibrate).lower()}; {todo}."
-        )
+        raise UsageError(f"distillation.{useless[0]} has no effect with calibrate: {str(calibrate).lower()}; {todo}.")
     if "embedding_weight" in own and own.get("embedding", "none") == "none":
         raise UsageError("distillation.embedding_weight has no effect without an embedding term; name one.")
     batches = own.get("calibration_batches", 1)

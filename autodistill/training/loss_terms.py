@@ -125,9 +125,7 @@ class LossTerms:
         if measuring and target is not None:
             logits = student.detach().requires_grad_()
             task = task_loss(logits, target, self.mix.label_smoothing)
-            self._distillation.measure(
-                _norm(task, logits), _norm(self._distill(logits, teacher, target), logits)
-            )
+            self._distillation.measure(_norm(task, logits), _norm(self._distill(logits, teacher, target), logits))
         return self._distillation.value
 
     def _embedding_scale(self, student: Tensor, teacher: Tensor, task: Tensor | None) -> float:
