@@ -62,7 +62,9 @@ class Estimate:
             f"{self.epochs_per_trial:.1f} epochs per trial on average",
         ]
         if self.trials is not None:
-            out.append(f"trials within the budget: about {self.trials[0]:,} to {self.trials[1]:,}, {self.workers} at a time")
+            out.append(
+                f"trials within the budget: about {self.trials[0]:,} to {self.trials[1]:,}, {self.workers} at a time"
+            )
         return out
 
 
