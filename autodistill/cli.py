@@ -13,10 +13,9 @@ import typer
 from typer.core import TyperGroup
 
 from autodistill import __version__
-from autodistill.commands import doctor, search, setup, spaces, study
+from autodistill.commands import cache, doctor, search, setup, spaces, study, teach
 from autodistill.commands.output import say
 from autodistill.errors import AutodistillError
-
 
 HELP = """
 From a teacher, images and a budget to a Pareto front of students.
@@ -98,6 +97,7 @@ def _root(
 
 for _function, _name, _summary, _example in (
     (search.search, "search", "Search students within a budget; the same command again resumes.", search.EXAMPLES),
+    (teach.teach, "teach", "Make a teacher where there is none.", teach.TEACH),
     (study.front, "front", "Show the Pareto front.", study.FRONT),
     (study.trials, "trials", "List the trials.", study.TRIALS),
     (study.show, "show", "Show one trial.", study.SHOW),
@@ -108,7 +108,7 @@ for _function, _name, _summary, _example in (
     _said = " ".join((_function.__doc__ or "").split("\n\n")[0].split())
     app.command(_name, short_help=_summary, help=f"{_said}\n\n\b{_example}")(_function)
 app.add_typer(spaces.app, name="spaces")
-app.add_typer(setup.cache, name="cache")
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

@@ -108,7 +108,7 @@ def search(
         **settings(set_ or []),
     }
     source, folder = _source_of(study, directory)
-    config = StudyConfig.load(source, overrides, flags=_flags(overrides))
+    config = StudyConfig.load(source, overrides, flags=flags_of(overrides))
     if config.budget is None:
         config = config.model_copy(update={"budget": DEFAULT_BUDGET})
     folder = folder or RUNS / config.name
@@ -158,7 +158,7 @@ def value_of(text: str) -> Any:
     return strict_yaml.load(text, "flag")[0] if text.strip() else ""
 
 
-def _flags(overrides: Mapping[str, Any]) -> dict[str, str]:
+def flags_of(overrides: Mapping[str, Any]) -> dict[str, str]:
     """Key to the flag it came from, for messages about it."""
     own = {"constraints": "--constraint"}
     return {
@@ -198,7 +198,7 @@ def _dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     say()
     for line in figures.lines():
         say(line)
-    say("Nothing was written. Start it: " + _this_command(without="--dry-run"))
+    say("Nothing was written. Start it: " + this_command(without="--dry-run"))
 
 
 def _run(config: StudyConfig, folder: Path, as_json: bool) -> None:
@@ -222,7 +222,7 @@ def _run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     except (KeyboardInterrupt, SystemExit) as stop:
         if study is not None:
             counts = Counter(t.state.value for t in study.trials())
-            stopped(study.spent.seconds, counts, _this_command())
+            stopped(study.spent.seconds, counts, this_command())
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130) from None
     _finish(study, front, folder, as_json)
 
@@ -275,6 +275,6 @@ def _more(budget: Budget) -> str:
     )
 
 
-def _this_command(without: str = "") -> str:
+def this_command(without: str = "") -> str:
     """The command line of this process, ready to paste."""
     return command(*(argument for argument in sys.argv[1:] if argument != without))

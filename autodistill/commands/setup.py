@@ -1,18 +1,14 @@
-"""``init`` and ``cache``: the first study file, and the images that studies share."""
+"""``init``: the first study file."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autodistill.commands.output import command, number, print_json, print_table, say
-from autodistill.commands.reading import JsonOption
+from autodistill.commands.output import command, say
 from autodistill.commands.spaces import write_new
-from autodistill.errors import UsageError
 
 INIT = """
   autodistill init
@@ -63,50 +59,3 @@ def init(
     StudyConfig.load({"name": name, "data": data}, flags={"name": "--name", "data": "--data"})
     write_new(file, TEMPLATE.format(file=file, name=name, data=data))
     say(f"wrote {file}. Start it: " + command("search", file))
-
-
-cache = typer.Typer(no_args_is_help=True, help="The images that were decoded once and are shared by studies.")
-
-
-def cache_folder() -> Path:
-    """Where decoded images are kept between studies."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "autodistill"
-
-
-@cache.command("ls")
-def cache_ls(as_json: JsonOption = False) -> None:
-    """List what is cached, and how much disk it takes."""
-    entries = [(path, _size(path)) for path in _entries()]
-    if as_json:
-        rows = [{"name": path.name, "bytes": size} for path, size in entries]
-        print_json({"folder": str(cache_folder()), "entries": rows})
-        return
-    print_table(["entry", "MB"], [[path.name, number(size / 2**20)] for path, size in entries], right=("MB",))
-    say(f"{cache_folder()}: {number(sum(size for _, size in entries) / 2**20)} MB")
-
-
-@cache.command("rm")
-def cache_rm(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Entries to remove.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove all entries.")] = False,
-) -> None:
-    """Remove cached images; studies decode them again when they need them."""
-    known = {path.name: path for path in _entries()}
-    if not names and not everything:
-        raise UsageError("say which entries to remove ('autodistill cache ls' lists them), or give --all.")
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise UsageError(f"no such cache entry: {', '.join(unknown)}. 'autodistill cache ls' lists them.")
-    for name in known if everything else dict.fromkeys(names or ()):
-        shutil.rmtree(known[name])
-        say(f"removed {name}")
-
-
-def _entries() -> list[Path]:
-    folder = cache_folder() / "images"
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -148,8 +148,9 @@ def _legend(axes: Any, size: Objective | None, top: float, grey: bool, teacher: 
     from matplotlib.lines import Line2D
 
     def dot(color: str, points: float, label: str, marker: str = "o", line: str = "none") -> Any:
-        style = {"marker": marker, "color": color, "linestyle": line, "markeredgecolor": "white"}
-        return Line2D([], [], markersize=points, label=label, **style)
+        mark = Line2D([], [], color=color, marker=marker, markersize=points, markeredgecolor="white", label=label)
+        mark.set_linestyle(line)
+        return mark
 
     marks = [dot(_FRONT, 8, "on the front")]
     marks += [dot(_GREY, 8, "dominated")] if grey else []

@@ -121,7 +121,7 @@ def _trials(budget: Budget, epochs: tuple[float, ...], mean: float, workers: int
     return max(1, int(min(low for low, _ in bounds))), max(1, int(min(high for _, high in bounds)))
 
 
-def _step_seconds(space: Space, shape: Mapping[str, int], batch: int, device: str, threads: int) -> list[float]:
+def _step_seconds(space: Space, shape: Mapping[str, Any], batch: int, device: str, threads: int) -> list[float]:
     """Seconds of one training step of each of a few students drawn from the space."""
     import torch
 
