@@ -230,7 +230,9 @@ def _absolute(value: Any, folder: Path, always: bool = False) -> Any:
     if not isinstance(value, str) or not value:
         return value
     path = folder / Path(value).expanduser()
-    return str(path.resolve()) if always or value.lower().endswith(_FILE_ENDINGS) or path.exists() else value
+    named = value.lower().endswith(_FILE_ENDINGS) or ("/" in value and ":" not in value)
+    there = path.is_file() or (path / "teacher.json").is_file()
+    return str(path.resolve()) if always or named or there else value
 
 
 def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:

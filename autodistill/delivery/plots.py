@@ -147,7 +147,7 @@ def _teacher_label(teacher: Mapping[str, float], across: Objective, up: Objectiv
 def _legend(axes: Any, size: Objective | None, top: float, grey: bool, teacher: tuple[str, bool]) -> None:
     from matplotlib.lines import Line2D
 
-    def dot(color: str, points: float, label: str, marker: str = "o", line: str = "none") -> Any:
+    def dot(color: str, points: float, label: str, marker: str = "o", line: Any = "none") -> Any:
         mark = Line2D([], [], color=color, marker=marker, markersize=points, markeredgecolor="white", label=label)
         mark.set_linestyle(line)
         return mark
