@@ -8,6 +8,7 @@ synchronous successive halving; Syne Tune's MOASHA as shipped, and with ranks wh
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -215,7 +216,35 @@ def autodistill(ledger: Ledger, seed: int) -> None:
         study.tell(trial, [ledger.train(sections, len(problem.rungs)), *costs.values()])
 
 
+def autodistill_rungs(ledger: Ledger, seed: int) -> None:
+    """Our sampler with its rung rule: after every rung, the trial or new candidate that promises most per epoch."""
+    problem = ledger.problem
+    space = Space.parse(problem.space)
+    sampler = FrontSampler(space, problem.objectives, costs=problem.costs, seed=seed, rungs=problem.rungs)
+    study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
+    paused: dict[int, tuple[optuna.Trial, dict[str, Any], int]] = {}
+    while True:
+        action = sampler.next_action(study, paused=paused.keys(), remaining=ledger.budget - ledger.spent)
+        if action is None:
+            raise BudgetSpentError
+        if action.trial is None:
+            trial = study.ask()
+            sections, rung = space.suggest(trial), 0
+        else:
+            trial, sections, rung = paused.pop(action.trial)
+        accuracy = ledger.train(sections, rung + 1, rung)
+        costs = problem.costs(sections["student"])
+        assert costs is not None
+        report = {"accuracy": accuracy, **costs, "epochs": problem.rungs[rung]}
+        trial.set_user_attr(f"rung:{rung + 1}", json.dumps(report))
+        if rung + 1 == len(problem.rungs):
+            study.tell(trial, [accuracy, *costs.values()])
+        else:
+            paused[trial.number] = (trial, sections, rung + 1)
+
+
 METHODS: dict[str, Callable[[Ledger, int], None]] = {
+    "autodistill": autodistill_rungs,
     "autodistill-norungs": autodistill,
     "optuna-gp": optuna_method(_gp),
     "optuna-tpe": optuna_method(_tpe),

@@ -70,7 +70,7 @@ def values_of(values: Mapping[str, float], objectives: Sequence[Objective]) -> l
     return [number(values.get(o.name), o.unit) for o in objectives]
 
 
-def command(*parts: str | int) -> str:
+def command(*parts: object) -> str:
     """A command line that can be pasted into a shell."""
     return shlex.join(["autodistill", *(str(part) for part in parts)])
 

@@ -77,6 +77,7 @@ class _Pool:
         self._workers: list[_Worker] = []
         self._lost = 0
         self._no_more = False
+        self._dry = False
 
     def run(self) -> None:
         """Serve the workers until no candidate is left and none is running."""
@@ -110,11 +111,11 @@ class _Pool:
             self._stop.set()
             self._no_more = True
         for worker in self._workers:
-            if worker.ready and worker.candidate is None and not self._no_more:
+            if worker.ready and worker.candidate is None and not (self._no_more or self._dry):
                 self._hand_out(worker)
         busy = [w for w in self._workers if w.candidate is not None]
         starting = [w for w in self._workers if not w.ready]
-        if not busy and (self._no_more or not starting):
+        if not busy and (self._no_more or self._dry or not starting):
             return False
         sources: dict[Any, _Worker] = {}
         for worker in self._workers:
@@ -129,8 +130,7 @@ class _Pool:
     def _hand_out(self, worker: _Worker) -> None:
         candidate = self._study.ask()
         if candidate is None:
-            # another worker's trial may still be interrupted or fail; the study says None for good only when idle
-            self._no_more = not any(w.candidate is not None for w in self._workers) or self._study.ended != ""
+            self._dry = True  # until a trial ends: one that proves infeasible gives its share of the budget back
             return
         worker.candidate = candidate
         with contextlib.suppress(BrokenPipeError, OSError):  # its death is seen through the sentinel
@@ -164,6 +164,7 @@ class _Pool:
         if worker.candidate is not None:
             candidate, worker.candidate = worker.candidate, None
             self._study.close(candidate, error)
+            self._dry = False
             self._watch.ended(self._study, worker.slot.index)
 
     def _bury(self, worker: _Worker) -> None:

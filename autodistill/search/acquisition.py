@@ -28,15 +28,42 @@ def expected_gain(mean: Floats, deviation: Floats, lower: Floats, upper: Floats)
     Returns:
         ``(candidates,)``, not negative.
     """
+    total: Floats = np.maximum(_overlaps(mean, deviation, lower, upper), 0.0).sum(axis=1)
+    return total
+
+
+def gain_along(
+    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, *, objective: int, points: Floats
+) -> Floats:
+    """The same when one objective is certain to be at ``points``, ``(candidates, points)``; the others stay as believed.
+
+    Args:
+        mean: see :func:`expected_gain`.
+        deviation: see :func:`expected_gain`.
+        lower: see :func:`expected_gain`.
+        upper: see :func:`expected_gain`.
+        objective: which one.
+        points: ``(candidates, points)`` losses.
+    """
+    weights = _overlaps(mean, deviation, lower, upper, skip=objective)
+    low, high = lower[None, None, :, objective], upper[None, None, :, objective]
+    length = np.maximum(high - np.maximum(low, points[:, :, None]), 0.0)
+    gain: Floats = np.einsum("npb,nb->np", length, weights)
+    return gain
+
+
+def _overlaps(mean: Floats, deviation: Floats, lower: Floats, upper: Floats, skip: int | None = None) -> Floats:
+    """Expected volume of every box beyond every candidate ``(candidates, boxes)``, without one objective."""
     gain = np.ones((len(mean), len(lower)))
     for j in range(mean.shape[1]):
+        if j == skip:
+            continue
         m, s = mean[:, j, None], deviation[:, j, None]
         if not deviation[:, j].any():
             gain *= np.maximum(upper[None, :, j] - np.maximum(lower[None, :, j], m), 0.0)
         else:
             gain *= _below(upper[None, :, j], m, s) - _below(lower[None, :, j], m, s)
-    total: Floats = np.maximum(gain, 0.0).sum(axis=1)
-    return total
+    return gain
 
 
 def _below(bound: Floats, mean: Floats, deviation: Floats) -> Floats:

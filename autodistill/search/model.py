@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from autodistill.records import Objective
 from autodistill.search import acquisition, pareto, surrogate
-from autodistill.search.features import Encoder, log_scaled
+from autodistill.search.features import log_scaled
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,6 +39,12 @@ class Axis:
         unit = log_scaled(values, low, high, self.objective.log and low > 0)
         return unit if self.best <= self.reference else 1.0 - unit
 
+    def raw(self, scaled: float) -> float:
+        """The value at a scaled loss."""
+        if self.objective.log and min(self.best, self.reference) > 0:
+            return float(self.best * (self.reference / self.best) ** scaled)
+        return self.best + scaled * (self.reference - self.best)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -56,50 +63,65 @@ class Data:
     owners: npt.NDArray[np.int64]
 
 
+    def believing(self, features: Floats, losses: Floats) -> Data:
+        """With candidates as if they had finished; their owner is -1."""
+        return Data(
+            np.concatenate([self.features, features]),
+            np.concatenate([self.losses, losses]),
+            np.concatenate([self.full, np.ones(len(losses), dtype=bool)]),
+            np.concatenate([self.owners, np.full(len(losses), -1, dtype=np.int64)]),
+        )
+
+
+class Layout(Protocol):
+    """What a model must know of the study's axes."""
+
+    @property
+    def unknown(self) -> tuple[int, ...]:
+        """Indices of the objectives that are predicted."""
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Group of every feature column."""
+
+    @property
+    def trend_columns(self) -> tuple[int, ...]:
+        """Columns with a linear trend."""
+
+
 class Model:
     """Beliefs about scaled losses, given data.
 
     Args:
         data: what was observed.
-        unknown: indices of the objectives that are predicted.
-        groups: group of every feature column.
-        trend_columns: columns with a linear trend.
+        layout: which objectives are predicted, and what the feature columns are.
         thetas: hyperparameters of earlier fits by objective; updated in place.
         optimize: fit the hyperparameters again.
         rng: for the choice of a subset.
     """
 
     def __init__(
-        self,
-        data: Data,
-        unknown: Sequence[int],
-        *,
-        groups: tuple[int, ...],
-        trend_columns: tuple[int, ...],
-        thetas: dict[int, Floats],
-        optimize: bool,
-        rng: np.random.Generator,
+        self, data: Data, layout: Layout, *, thetas: dict[int, Floats], optimize: bool, rng: np.random.Generator
     ) -> None:
-        self.data = data
-        self.unknown = tuple(unknown)
-        self.groups, self.trend_columns, self.thetas = groups, trend_columns, thetas
-        self.surrogates = {j: self._fit(j, optimize, rng) for j in self.unknown}
-        self.front = data.losses[data.full]
-        self._boxes = pareto.nondominated_boxes(self.front, np.ones(data.losses.shape[1]))
+        self.observed = data
+        self._layout, self._thetas = layout, thetas
+        self.surrogates = {j: self._fit(j, optimize, rng) for j in layout.unknown}
+        self._boxes = pareto.nondominated_boxes(data.losses[data.full], np.ones(data.losses.shape[1]))
 
     def _fit(self, objective: int, optimize: bool, rng: np.random.Generator) -> surrogate.Surrogate:
-        rows = np.flatnonzero(np.isfinite(self.data.losses[:, objective]))
+        data = self.observed
+        rows = np.flatnonzero(np.isfinite(data.losses[:, objective]))
         if len(rows) > MOST_OBSERVATIONS:
-            rows = _subset(self.data, rows, rng)
+            rows = _subset(data, rows, rng)
         fitted = surrogate.fit(
-            self.data.features[rows],
-            squash(self.data.losses[rows, objective]),
-            groups=self.groups,
-            trend_columns=self.trend_columns,
-            theta=self.thetas.get(objective),
-            optimize=optimize or objective not in self.thetas,
+            data.features[rows],
+            squash(data.losses[rows, objective]),
+            groups=self._layout.groups,
+            trend_columns=self._layout.trend_columns,
+            theta=self._thetas.get(objective),
+            optimize=optimize or objective not in self._thetas,
         )
-        self.thetas[objective] = fitted.theta
+        self._thetas[objective] = fitted.theta
         return fitted
 
     def believe(self, features: Floats, known: Floats) -> tuple[Floats, Floats]:
@@ -117,6 +139,25 @@ class Model:
     def gain(self, mean: Floats, deviation: Floats) -> Floats:
         """Expected hypervolume improvement ``(candidates,)``."""
         return acquisition.expected_gain(mean, deviation, *self._boxes)
+
+    def gain_along(self, mean: Floats, deviation: Floats, objective: int, grid: Floats) -> Floats:
+        """Front gain if one objective comes out at its mean plus ``grid`` deviations, ``(candidates, grid)``."""
+        points = mean[:, objective, None] + deviation[:, objective, None] * grid
+        return acquisition.gain_along(mean, deviation, *self._boxes, objective=objective, points=points)
+
+    def resolved(self, stages: Sequence[Floats], objective: int) -> Floats:
+        """Share of the final loss's variance that observing each stage resolves, ``(candidates, stages)``.
+
+        Args:
+            stages: features of the candidates at their remaining rungs; the last is the top.
+            objective: which one is observed.
+        """
+        fitted, top = self.surrogates[objective], stages[-1]
+        final = np.maximum(fitted.covariance(top, top), 1e-18)
+        noise = fitted.noise
+        shares = [fitted.covariance(s, top) ** 2 / (fitted.covariance(s, s) + noise) / final for s in stages[:-1]]
+        shares.append(np.ones(len(top)))
+        return np.clip(np.maximum.accumulate(np.stack(shares, axis=1), axis=1), 0.0, 1.0)
 
 
 def squash(losses: Floats) -> Floats:
@@ -136,8 +177,3 @@ def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -
         chosen[row] = None
     return np.array(sorted(chosen), dtype=np.int64)
 
-
-def encoder_groups(encoder: Encoder, extra: int) -> tuple[int, ...]:
-    """Groups of the encoder's columns, then ``extra`` columns that are groups of their own."""
-    last = len(encoder.names)
-    return (*encoder.groups, *range(last, last + extra))

@@ -7,8 +7,8 @@ closed form. It is an ordinary Optuna sampler.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,41 +16,32 @@ import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from autodistill.errors import AutodistillError, UnknownNameError, UsageError
+from autodistill.errors import AutodistillError, UnknownNameError
 from autodistill.records import Constraint, Objective
-from autodistill.search import proposals
+from autodistill.search import promotion, proposals
 from autodistill.search.catalogue import Catalogue, CostFunction, Costs
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome, infer_objectives, outcome
-from autodistill.search.model import Axis, Data, Model, encoder_groups
+from autodistill.search.model import Data, Model
+from autodistill.search.promotion import Action, Verdict
 from autodistill.search.space import Space
+from autodistill.search.view import Pool, View, best_front
 
 Floats = npt.NDArray[np.float64]
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
 REFERENCE_SAMPLE = 600
 FRESH_DRAWS = 150
+COMPARED = 48
+
+EpochCost = Callable[[Mapping[str, Any]], float]
+"""Predicted work of one epoch of the candidate with these parameter values."""
 
 
 class ExhaustedError(AutodistillError):
     """Every candidate of the space that may be proposed has been proposed; the search is complete."""
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """Candidates side by side with their costs and features."""
-
-    values: list[dict[str, Any]]
-    costs: list[Mapping[str, float]]
-    params: Floats
-
-    def take(self, rows: Sequence[int]) -> _Pool:
-        return _Pool([self.values[i] for i in rows], [self.costs[i] for i in rows], self.params[list(rows)])
-
-    def join(self, other: _Pool) -> _Pool:
-        return _Pool(self.values + other.values, self.costs + other.costs, np.concatenate([self.params, other.params]))
 
 
 class FrontSampler(BaseSampler):
@@ -66,6 +57,8 @@ class FrontSampler(BaseSampler):
         constraints: on known costs; respected exactly.
         seed: of everything random; use another one when a study is resumed.
         startup: trials of the first design.
+        rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
+        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its parameter values; 1 by default.
     """
 
     def __init__(
@@ -77,6 +70,8 @@ class FrontSampler(BaseSampler):
         constraints: Sequence[Constraint] = (),
         seed: int = 0,
         startup: int = 10,
+        rungs: Sequence[float] = (),
+        epoch_cost: EpochCost | None = None,
     ) -> None:
         self.space = space if isinstance(space, Space) else Space.parse(space)
         self.startup = startup
@@ -89,7 +84,10 @@ class FrontSampler(BaseSampler):
         self._outcomes: dict[int, Outcome] = {}
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
-        self._sample: _Pool | None = None
+        self._rungs = tuple(rungs)
+        self._epoch_cost = epoch_cost
+        self._sample: Pool | None = None
+        self._next: tuple[int, dict[str, Any]] | None = None
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
         """Propose only surveyed students: pairs of student settings and their known costs."""
@@ -122,34 +120,113 @@ class FrontSampler(BaseSampler):
         del study, trial, param_name
         return proposals.from_unit(param_distribution, float(self._rng.random()))
 
-    def propose(self, study: optuna.Study) -> dict[str, Any]:
+    def propose(self, study: optuna.Study, *, paused: Collection[int] = ()) -> dict[str, Any]:
         """Parameter values of the next candidate.
+
+        Args:
+            study: its trials are what is known.
+            paused: running trials that nobody works on now.
 
         Raises:
             ExhaustedError: nothing is left to propose.
         """
         outcomes = self._read(study)
+        if self._next is not None and self._next[0] == len(outcomes):
+            return self._next[1]
         seen = {proposals.key(o.values) for o in outcomes}
-        sample = self._reference_sample()
-        done = [o for o in outcomes if o.kind == "complete"]
-        if len(done) < min(3, self.startup) or len(outcomes) < self.startup:
-            return self._first_design(outcomes, sample, seen)
-        return self._best_gain(study, outcomes, sample, seen)
+        if self._starting(outcomes):
+            return self._first_design(outcomes, seen)
+        view, model = self._believe(study, outcomes, paused)
+        pool, gain = self._promising(view, model, outcomes, seen)
+        if not pool.values:
+            return self._anything(seen)
+        score = gain / self._work(pool)
+        best = int(np.argmax(score))
+        self.last_explanation = self._explain(view, model, pool, best, gain)
+        return pool.values[best]
+
+    def next_action(
+        self, study: optuna.Study, *, paused: Collection[int] = (), remaining: float = math.inf
+    ) -> Action | None:
+        """Whether the next work belongs to a paused trial or to a new candidate.
+
+        The new candidate that was compared is what the next ``study.ask()`` gives.
+
+        Args:
+            study: its trials are what is known.
+            paused: trials that can go on from a checkpoint.
+            remaining: work that is left in the budget; nothing is started that cannot reach the top rung with it.
+
+        Returns:
+            ``None`` when nothing fits into the budget.
+        """
+        outcomes = self._read(study)
+        self._next = None
+        if self._starting(outcomes):
+            return Action(None, math.inf, "first design")
+        view, model = self._believe(study, outcomes, paused)
+        waiting = [o for o in outcomes if o.number in paused]
+        best: Action | None = None
+        if waiting:
+            index, reach = self._index(view, model, self._pool_of(waiting), [o.rung for o in waiting])
+            index = np.where(reach <= remaining, index, -1.0)
+            i = int(np.argmax(index))
+            if index[i] >= 0:
+                why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
+                best = Action(waiting[i].number, float(index[i]), why)
+        pool, gain = self._promising(view, model, outcomes, {proposals.key(o.values) for o in outcomes})
+        if pool.values:
+            pool = pool.take(np.argsort(-gain / self._work(pool), kind="stable")[:COMPARED].tolist())
+            index, reach = self._index(view, model, pool, [0] * len(pool.values))
+            index = np.where(reach <= remaining, index, -1.0)
+            i = int(np.argmax(index))
+            if index[i] >= 0 and (best is None or index[i] > best.index):
+                self.last_explanation = self._explain(view, model, pool, i, gain)
+                self._next = (len(outcomes), pool.values[i])
+                best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
+        return best
+
+    def verdict(
+        self, study: optuna.Study, number: int, *, paused: Collection[int] = (), remaining: float = math.inf
+    ) -> Verdict:
+        """Whether trial ``number``, which has just reported, goes on now.
+
+        Args:
+            study: its trials are what is known; the report is among the trial's attributes.
+            number: the trial.
+            paused: other trials that can go on from a checkpoint.
+            remaining: see :meth:`next_action`.
+        """
+        outcomes = self._read(study)
+        if self._starting(outcomes):
+            return Verdict(False, "paused until the first design has been seen")
+        action = self.next_action(study, paused={*paused, number}, remaining=remaining)
+        if action is None:
+            return Verdict(False, "the rest of the budget does not reach the top rung")
+        if action.trial == number:
+            return Verdict(True, action.why)
+        other = "a new candidate" if action.trial is None else f"trial {action.trial}"
+        return Verdict(False, f"{other} promises more per epoch: {action.index:.3g} of the front")
+
+    def _starting(self, outcomes: Sequence[Outcome]) -> bool:
+        """Whether there is too little to learn from."""
+        seen = sum(o.kind == "complete" or bool(self._rungs and o.curve) for o in outcomes)
+        return len(outcomes) < self.startup or seen < min(3, self.startup)
 
     def _read(self, study: optuna.Study) -> list[Outcome]:
-        names = [o.name for o in self._axes_objectives(study)]
+        names = [o.name for o in self._study_objectives(study)]
         for trial in study.get_trials(deepcopy=False):
             if trial.number not in self._outcomes or self._outcomes[trial.number].kind == "running":
                 self._outcomes[trial.number] = outcome(trial, names)
         return [o for o in self._outcomes.values() if o.values]
 
-    def _axes_objectives(self, study: optuna.Study) -> tuple[Objective, ...]:
+    def _study_objectives(self, study: optuna.Study) -> tuple[Objective, ...]:
         if self._objectives is None:
             self._reference_sample()
             self._objectives = infer_objectives(study, self._catalogue.names())
         return self._objectives
 
-    def _reference_sample(self) -> _Pool:
+    def _reference_sample(self) -> Pool:
         """Random feasible candidates; the same ones after a resume, so that scales do not move."""
         if self._sample is None:
             rng = np.random.default_rng(0)
@@ -157,16 +234,25 @@ class FrontSampler(BaseSampler):
             self._sample = self._pool(proposals.unique(drawn, set()))
         return self._sample
 
-    def _pool(self, candidates: Sequence[dict[str, Any]]) -> _Pool:
+    def _pool(self, candidates: Sequence[dict[str, Any]]) -> Pool:
         """Keep what may be proposed."""
         pairs = [(values, self._catalogue.costs(values)) for values in candidates]
         kept = [(values, costs) for values, costs in pairs if costs is not None]
         values = [v for v, _ in kept]
-        return _Pool(values, [c for _, c in kept], self._encoder.encode(values))
+        return Pool(values, [c for _, c in kept], self._encoder.encode(values))
 
-    def _first_design(self, outcomes: list[Outcome], sample: _Pool, seen: set[str]) -> dict[str, Any]:
+    def _pool_of(self, outcomes: Sequence[Outcome]) -> Pool:
+        """Trials as a pool, all of them."""
+        values = [dict(o.values) for o in outcomes]
+        return Pool(values, [self._costs_of(o) for o in outcomes], self._encoder.encode(values))
+
+    def _costs_of(self, o: Outcome) -> Mapping[str, float]:
+        known = dict(self._catalogue.costs(o.values) or {})
+        return {**known, **o.costs, **o.final}
+
+    def _first_design(self, outcomes: Sequence[Outcome], seen: set[str]) -> dict[str, Any]:
         fresh = self._pool([self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS)])
-        pool = self._unseen(sample.join(fresh), seen)
+        pool = self._unseen(self._reference_sample().join(fresh), seen)
         if not pool.values:
             return self._anything(seen)
         names = self._catalogue.names()
@@ -176,7 +262,7 @@ class FrontSampler(BaseSampler):
         self.last_explanation = f"first design, {len(outcomes) + 1} of {self.startup}: spread over the known costs"
         return pool.values[row]
 
-    def _unseen(self, pool: _Pool, seen: set[str]) -> _Pool:
+    def _unseen(self, pool: Pool, seen: set[str]) -> Pool:
         return pool.take([i for i, values in enumerate(pool.values) if proposals.key(values) not in seen])
 
     def _anything(self, seen: set[str]) -> dict[str, Any]:
@@ -187,134 +273,79 @@ class FrontSampler(BaseSampler):
             raise ExhaustedError(f"all {len(seen)} candidates of the space that may be proposed have been proposed.")
         return left[int(self._rng.integers(len(left)))]
 
-    def _best_gain(self, study: optuna.Study, outcomes: list[Outcome], sample: _Pool, seen: set[str]) -> dict[str, Any]:
-        view = _View(self._axes_objectives(study), self._encoder, outcomes, sample, self._catalogue)
-        model = self._model(view, outcomes)
-        pool = self._unseen(sample, seen)
+    def _promising(
+        self, view: View, model: Model, outcomes: Sequence[Outcome], seen: set[str]
+    ) -> tuple[Pool, Floats]:
+        """New candidates and their expected gains: draws, moves around the front, then moves around the best of them."""
+        pool = self._unseen(self._reference_sample(), seen)
         known = {proposals.key(v) for v in pool.values} | seen
-        parents = [o.values for o in view.front(outcomes)]
+        parents = [dict(o.values) for o in best_front(outcomes, model.observed)]
         moved = [c for parent in parents for c in proposals.neighbours(self.space, parent, self._rng)]
         mixed = proposals.crossovers(self.space, parents, FRESH_DRAWS, self._rng)
         drawn = (self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS))
         pool = pool.join(self._pool(proposals.unique([*moved, *mixed, *drawn], known)))
-        if not pool.values:
-            return self._anything(seen)
-        gain, mean, deviation = self._score(model, view, pool)
+        gain = self._gain(view, model, pool)
         for _ in range(3):
             top = np.argsort(-gain, kind="stable")[:5]
             moves = [c for i in top for c in proposals.neighbours(self.space, pool.values[i], self._rng)]
             near = self._pool(proposals.unique(moves, known))
             if not near.values:
                 break
-            new = self._score(model, view, near)
-            pool = pool.join(near)
-            gain, mean, deviation = (np.concatenate(pair) for pair in zip((gain, mean, deviation), new, strict=True))
-        best = int(np.argmax(gain))
-        self.last_explanation = view.explain(mean[best], deviation[best], float(gain[best]), len(gain))
-        return pool.values[best]
+            pool, gain = pool.join(near), np.concatenate([gain, self._gain(view, model, near)])
+        return pool, gain
 
-    def _score(self, model: Model, view: _View, pool: _Pool) -> tuple[Floats, Floats, Floats]:
+    def _final(self, view: View, model: Model, pool: Pool) -> tuple[Floats, Floats]:
         known = view.known(pool.costs)
-        mean, deviation = model.believe(view.features(pool.params, known), known)
-        return model.gain(mean, deviation), mean, deviation
+        return model.believe(view.features(pool.params, known), known)
 
-    def _model(self, view: _View, outcomes: list[Outcome]) -> Model:
-        data = view.data(outcomes)
-        count = len(data.losses)
-        optimize = count >= self._fitted_at * 1.08 + 1
+    def _gain(self, view: View, model: Model, pool: Pool) -> Floats:
+        return model.gain(*self._final(view, model, pool)) if pool.values else np.zeros(0)
+
+    def _work(self, pool: Pool) -> Floats:
+        """Work of one epoch of each candidate."""
+        if self._epoch_cost is None:
+            return np.ones(len(pool.values))
+        return np.array([max(self._epoch_cost(values), 1e-9) for values in pool.values])
+
+    def _index(self, view: View, model: Model, pool: Pool, rungs: Sequence[int]) -> tuple[Floats, Floats]:
+        """Gittins index of candidates that have passed ``rungs``, and the work that is left to the top."""
+        mean, deviation = self._final(view, model, pool)
+        known, work = view.known(pool.costs), self._work(pool)
+        index, reach = np.zeros(len(work)), np.zeros(len(work))
+        levels = np.array([0.0, *self._rungs])
+        target = view.unknown[0]
+        for rung in sorted(set(rungs)):
+            rows = np.flatnonzero(np.asarray(rungs) == rung)
+            fidelities = [float(view.fidelity(epochs)) for epochs in self._rungs[rung:]]
+            stages = [view.features(pool.params[rows], known[rows], f) for f in fidelities]
+            steps = np.diff(levels[rung:])[None, :] * work[rows, None]
+            gain = model.gain_along(mean[rows], deviation[rows], target, promotion.GRID)
+            index[rows] = promotion.index(gain, model.resolved(stages, target), steps)
+            reach[rows] = steps.sum(axis=1)
+        return index, reach
+
+    def _explain(self, view: View, model: Model, pool: Pool, row: int, gain: Floats) -> str:
+        mean, deviation = self._final(view, model, pool.take([row]))
+        return f"{view.explain(mean[0], deviation[0], float(model.gain(mean, deviation)[0]))}, best of {len(gain)}"
+
+    def _believe(
+        self, study: optuna.Study, outcomes: Sequence[Outcome], paused: Collection[int]
+    ) -> tuple[View, Model]:
+        """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
+        objectives, names = self._study_objectives(study), self._catalogue.names()
+        view = View(objectives, names, self._encoder, outcomes, sample=self._reference_sample(), rungs=self._rungs)
+        data = view.data(outcomes, [self._costs_of(o) for o in outcomes])
+        optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
         if optimize:
-            self._fitted_at = count
-        arguments: dict[str, Any] = {
-            "groups": encoder_groups(self._encoder, view.extra),
-            "trend_columns": tuple(range(view.params, view.params + view.extra)),
-            "thetas": self._thetas,
-            "rng": self._rng,
-        }
-        model = Model(data, view.unknown, optimize=optimize, **arguments)
-        running = [o for o in outcomes if o.kind == "running"]
-        if not running:
-            return model
-        # candidates under way count as if they came out as believed: the next one goes elsewhere
-        pool = self._pool([dict(o.values) for o in running])
-        if not pool.values:
-            return model
-        _, mean, _ = self._score(model, view, pool)
-        more = Data(
-            np.concatenate([data.features, view.features(pool.params, view.known(pool.costs))]),
-            np.concatenate([data.losses, mean]),
-            np.concatenate([data.full, np.ones(len(mean), dtype=bool)]),
-            np.concatenate([data.owners, np.full(len(mean), -1)]),
-        )
-        return Model(more, view.unknown, optimize=False, **arguments)
-
-
-class _View:
-    """Outcomes on scaled axes: what the model is given."""
-
-    def __init__(
-        self,
-        objectives: tuple[Objective, ...],
-        encoder: Encoder,
-        outcomes: list[Outcome],
-        sample: _Pool,
-        catalogue: Catalogue,
-    ) -> None:
-        names = catalogue.names()
-        self.objectives, self._encoder, self._catalogue = objectives, encoder, catalogue
-        self.unknown = tuple(j for j, o in enumerate(objectives) if o.name not in names)
-        self.extra = len(objectives) - len(self.unknown)
-        self.params = encoder.starts[-1]
-        self.axes = tuple(self._axis(o, outcomes, sample, o.name in names) for o in objectives)
-
-    @staticmethod
-    def _axis(objective: Objective, outcomes: list[Outcome], sample: _Pool, known: bool) -> Axis:
-        finals = [o.final[objective.name] for o in outcomes if objective.name in o.final]
-        sign = -1.0 if objective.direction == "maximize" else 1.0
-        best = sign * min(sign * v for v in finals)
-        if known:
-            seen = [*finals, *(costs[objective.name] for costs in sample.costs)]
-            return Axis(objective, sign * min(sign * v for v in seen), sign * max(sign * v for v in seen))
-        reference = sign * float(np.quantile([sign * v for v in finals[:15]], 0.9))
-        return Axis(objective, best, reference if reference != best else best + sign * (abs(best) or 1.0) * 1e-3)
-
-    def known(self, costs: Sequence[Mapping[str, float]]) -> Floats:
-        """Scaled losses with NaN where they are to be predicted."""
-        out = np.full((len(costs), len(self.objectives)), np.nan)
-        for j, axis in enumerate(self.axes):
-            if j not in self.unknown:
-                out[:, j] = axis.scale([c[axis.objective.name] for c in costs])
-        return out
-
-    def features(self, params: Floats, known: Floats) -> Floats:
-        """Parameters, then the known costs."""
-        columns = [j for j in range(len(self.objectives)) if j not in self.unknown]
-        return np.concatenate([params, known[:, columns]], axis=1)
-
-    def data(self, outcomes: list[Outcome]) -> Data:
-        """Full trainings, and failures as bad as the reference point."""
-        rows = [o for o in outcomes if o.kind == "complete"]
-        params = self._encoder.encode([o.values for o in rows])
-        losses = np.stack(
-            [axis.scale([o.final.get(axis.objective.name, np.nan) for o in rows]) for axis in self.axes], axis=1
-        )
-        return Data(
-            self.features(params, losses),
-            losses,
-            np.ones(len(rows), dtype=bool),
-            np.array([o.number for o in rows]),
-        )
-
-    def front(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Complete trials of the two best fronts."""
-        from autodistill.search import pareto
-
-        rows = [o for o in outcomes if o.kind == "complete"]
-        ranks = pareto.nondominated_ranks(self.data(outcomes).losses)
-        return [o for o, rank in zip(rows, ranks, strict=True) if rank == 0]
-
-    def explain(self, mean: Floats, deviation: Floats, gain: float, count: int) -> str:
-        """Why a candidate was chosen, in a sentence."""
-        return f"gain {gain:.3g}, best of {count}"
+            self._fitted_at = len(data.losses)
+        model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
+        running = [o for o in outcomes if o.kind == "running" and o.number not in paused]
+        if running:
+            pool = self._pool_of(running)
+            mean, _ = self._final(view, model, pool)
+            features = view.features(pool.params, view.known(pool.costs))
+            model = Model(data.believing(features, mean), view, thetas=self._thetas, optimize=False, rng=self._rng)
+        return view, model
 
 
 def build(

@@ -103,6 +103,15 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         variance: Floats = self.amplitude + self.trend * (X[:, columns] ** 2).sum(axis=1)
         return variance
 
+    def paired(self, first: Floats, second: Floats) -> Floats:
+        """Prior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``, without noise."""
+        scale = 1.0 / self.lengths[np.asarray(self.groups)]
+        distance = np.linalg.norm((first - second) * scale, axis=1)
+        matern = (1 + _FIVE * distance + 5.0 / 3.0 * distance**2) * np.exp(-_FIVE * distance)
+        columns = list(self.trend_columns)
+        covariance: Floats = self.amplitude * matern + self.trend * (first[:, columns] * second[:, columns]).sum(axis=1)
+        return covariance
+
     def is_stationary(self) -> bool:
         """False: the trend is not."""
         return False
@@ -133,13 +142,20 @@ class Surrogate:
         mean, deviation = self.process.predict(features, return_std=True)
         return mean * self.scale + self.mean, np.maximum(deviation * self.scale, 1e-9)
 
+    @property
+    def noise(self) -> float:
+        """Variance of an observation around the function."""
+        return float(self.process.kernel_.noise) * self.scale**2
+
     def covariance(self, first: Floats, second: Floats) -> Floats:
         """Posterior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``."""
         kernel, data = self.process.kernel_, self.process.X_train_
         left = solve_triangular(self.process.L_, kernel(data, first), lower=True, check_finite=False)
-        right = solve_triangular(self.process.L_, kernel(data, second), lower=True, check_finite=False)
-        prior = np.array([kernel(a[None], b[None])[0, 0] for a, b in zip(first, second, strict=True)])
-        return (prior - (left * right).sum(axis=0)) * self.scale**2
+        right = left
+        if second is not first:
+            right = solve_triangular(self.process.L_, kernel(data, second), lower=True, check_finite=False)
+        covariance: Floats = (kernel.paired(first, second) - (left * right).sum(axis=0)) * self.scale**2
+        return covariance
 
 
 def fit(
