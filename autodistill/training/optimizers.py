@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,15 @@ from autodistill.training.recipe import Recipe
 _PREFIX = "optimizer."
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, recipe: Recipe, *, beside: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """The recipe's optimizer; no weight decay on biases and normalization.
+
+    Args:
+        model: what is trained.
+        recipe: names the optimizer and its settings.
+        beside: further parameters, trained alike.
 
     Raises:
         UnknownNameError: timm has no such optimizer.
@@ -29,6 +36,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     built: torch.optim.Optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
     )
+    if beside:
+        built.add_param_group({"params": list(beside)})
     return built
 
 

@@ -110,11 +110,11 @@ class Recipe:
 def scaled(policy: Policy, strength: float) -> Policy:
     """The policy with everything but mirroring scaled by twice ``strength``; 0.5 is the policy itself."""
     factor = 2 * strength
-    lowest = max(1 - (1 - policy.scale[0]) * factor, 0.05)
+    smallest = max(1 - (1 - policy.min_area) * factor, 0.05)
     return dataclasses.replace(
         policy,
         padding=min(policy.padding * factor, 0.5),
-        scale=(lowest, policy.scale[1]),
+        min_area=smallest,
         brightness=min(policy.brightness * factor, 1.0),
         contrast=min(policy.contrast * factor, 1.0),
         saturation=min(policy.saturation * factor, 1.0),
