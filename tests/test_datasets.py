@@ -84,9 +84,7 @@ def test_an_unknown_source_names_the_nearest():
 
 
 def test_an_unknown_option_names_the_nearest():
-    with pytest.raises(
-        UnknownNameError, match=r"option of data source 'synthetic' 'clases'; did you mean 'classes'"
-    ):
+    with pytest.raises(UnknownNameError, match=r"option of data source 'synthetic' 'clases'; did you mean 'classes'"):
         datasets.load(DataSpec("synthetic", options={"clases": 3}))
 
 
@@ -97,14 +95,10 @@ def test_impossible_options_are_refused(options):
 
 
 def test_synthetic_classes_can_be_told_apart_by_a_linear_rule_on_two_hues():
-    data = datasets.load(
-        DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02})
-    )
+    data = datasets.load(DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02}))
     assert len(data.classes) == 20
     assert data.classes[8] == "disc-1"
-    again = datasets.load(
-        DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02})
-    )
+    again = datasets.load(DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02}))
     assert np.array_equal(data.train.images, again.train.images)
 
 
@@ -122,12 +116,8 @@ def test_fashion_mnist_reads_its_files_and_the_search_never_opens_test_files(tmp
 
 
 def test_a_truncated_idx_file_is_named(tmp_path):
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(
-        b"\x00\x00\x08\x03" + struct.pack(">3I", 9, 28, 28) + b"x"
-    )
-    with pytest.raises(
-        DataError, match=r"train-images-idx3-ubyte announces shape \(9, 28, 28\) but holds 1 values"
-    ):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\x00\x00\x08\x03" + struct.pack(">3I", 9, 28, 28) + b"x")
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte announces shape \(9, 28, 28\) but holds 1 values"):
         datasets.load(DataSpec("fashion_mnist", root=str(tmp_path)))
 
 
@@ -144,9 +134,7 @@ def test_cifar10_binary_files_are_read_in_plane_order(tmp_path):
     labels = (np.arange(100) % 10).astype(np.uint8)
     records = np.concatenate([labels[:, None], pixels.reshape(100, -1)], axis=1)
     for number in range(5):
-        (folder / f"data_batch_{number + 1}.bin").write_bytes(
-            records[number * 20 : number * 20 + 20].tobytes()
-        )
+        (folder / f"data_batch_{number + 1}.bin").write_bytes(records[number * 20 : number * 20 + 20].tobytes())
     data = datasets.load(DataSpec("cifar10", root=str(tmp_path)))
     assert np.array_equal(data.val.images, pixels[data.val.ids])
     assert np.array_equal(data.val.labels, labels[data.val.ids])
@@ -211,12 +199,8 @@ def test_postscript_called_png_and_giant_images_are_refused(tmp_path):
     write_folder(tmp_path / "images" / "test")
     (root / "cat" / "evil.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     Image.new("1", (9000, 9000)).save(root / "dog" / "bomb.png")
-    with pytest.raises(
-        DataError, match=r"evil.png \(UnidentifiedImageError(.|\n)*bomb.png .*9000 x 9000 pixels"
-    ):
-        datasets.load(
-            DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8), tmp_path / "cache"
-        )
+    with pytest.raises(DataError, match=r"evil.png \(UnidentifiedImageError(.|\n)*bomb.png .*9000 x 9000 pixels"):
+        datasets.load(DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8), tmp_path / "cache")
 
 
 def test_one_class_and_empty_folders_are_refused(tmp_path):

@@ -147,9 +147,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The tensors as one safetensors file; views and devices are resolved."""
     from safetensors.torch import save as to_bytes
 
-    data: bytes = to_bytes(
-        {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    )
+    data: bytes = to_bytes({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
     return data
 
 

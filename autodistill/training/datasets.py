@@ -190,9 +190,7 @@ def _take(pool: Pool, ids: NDArray[np.intp], folder: Path) -> Split:
     images = pool.images
     if isinstance(images, np.memmap) and len(ids) < len(images):
         key = stable_key([pool.fingerprint, content_hash(ids)])
-        images, _ = cached_array(
-            folder / "images" / key, (len(ids), *images.shape[1:]), _copier(pool.images, ids)
-        )
+        images, _ = cached_array(folder / "images" / key, (len(ids), *images.shape[1:]), _copier(pool.images, ids))
     elif len(ids) < len(images):
         images = images[ids]
     return Split(images, pool.labels[ids], ids.astype(np.int64))

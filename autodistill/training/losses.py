@@ -51,9 +51,7 @@ def _distillation_loss(name: str, **facts: Any) -> Callable[[LossFunction], Loss
         _infos[name] = describe(formula, name, **facts)
 
         @functools.wraps(formula)
-        def loss(
-            student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None, **keywords: Any
-        ) -> Tensor:
+        def loss(student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None, **keywords: Any) -> Tensor:
             keywords = _infos[name].check(keywords)
             _check_shapes(name, student_logits, teacher_logits, target, _infos[name].uses_target)
             # Autocast would compute matrix products in half precision; a loss is too small to gain by it.
@@ -158,10 +156,7 @@ def dist(
 def logit_std(student: Tensor, teacher: Tensor, target: Tensor | None, *, temperature: float = 2.0) -> Tensor:
     """Kd on logits standardised per image: their shape is matched and not their scale."""
     del target
-    return (
-        _divergence(_standardise(student) / temperature, _standardise(teacher) / temperature).mean()
-        * temperature**2
-    )
+    return _divergence(_standardise(student) / temperature, _standardise(teacher) / temperature).mean() * temperature**2
 
 
 @_distillation_loss(
@@ -170,9 +165,7 @@ def logit_std(student: Tensor, teacher: Tensor, target: Tensor | None, *, temper
     ranges={"temperature": Range(1, 4), "gamma": Range(0.5, 5)},
     uses_target=True,
 )
-def nkd(
-    student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float = 1.0, gamma: float = 1.5
-) -> Tensor:
+def nkd(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float = 1.0, gamma: float = 1.5) -> Tensor:
     """Normalised kd: the target, weighted by the teacher's trust, plus ``gamma`` times the other classes.
 
     Both parts are cross-entropies, so the loss is not zero where student and teacher agree. The published
@@ -262,9 +255,7 @@ def _standardise(logits: Tensor) -> Tensor:
     return centred / (variance.clamp_min(_FLAT**2).sqrt() + 1e-7)
 
 
-def _check_shapes(
-    name: str, student: Tensor, teacher: Tensor, target: Tensor | None, uses_target: bool
-) -> None:
+def _check_shapes(name: str, student: Tensor, teacher: Tensor, target: Tensor | None, uses_target: bool) -> None:
     if student.ndim != 2 or student.shape[1] < 2 or teacher.shape != student.shape:
         raise UsageError(
             f"loss {name!r} got student logits {tuple(student.shape)} and teacher logits "

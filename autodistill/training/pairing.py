@@ -97,9 +97,7 @@ def pair(policy: Policy, ids: Tensor, view: int | Tensor, seed: int, *, size: in
     return Pairing(partner, share, boxes)
 
 
-def mix(
-    policy: Policy, views: Tensor, ids: Tensor, view: int | Tensor, seed: int
-) -> tuple[Tensor, Pairing | None]:
+def mix(policy: Policy, views: Tensor, ids: Tensor, view: int | Tensor, seed: int) -> tuple[Tensor, Pairing | None]:
     """Mixed views of a batch, and the pairing that mixes their labels, logits and other sizes alike.
 
     Args:

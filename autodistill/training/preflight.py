@@ -25,6 +25,7 @@ class Preflight:
     """What the check found.
 
     Attributes:
+        name: what the teacher was loaded from.
         accuracy: on the validation images, as a fraction.
         chance: share of the most frequent class.
         classes: number of classes.
@@ -34,6 +35,7 @@ class Preflight:
         weak: accepted although it is no better than chance.
     """
 
+    name: str
     accuracy: float
     chance: float
     classes: int
@@ -41,6 +43,11 @@ class Preflight:
     images: int
     images_per_second: float
     weak: bool = False
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The teacher's metrics, by the names that students' metrics have."""
+        return {"accuracy": self.accuracy}
 
     def to_json(self) -> dict[str, Any]:
         """As stored with the study."""
@@ -68,7 +75,7 @@ def preflight(
     if logits.shape[1] != len(data.classes):
         raise TeacherError(
             f"teacher {teacher.name} gives {logits.shape[1]} logits per image; the data has {len(data.classes)} "
-            "classes. Choose or teach a teacher for these classes, or say which of its outputs they are: "
+            "classes. Choose or teach a teacher for these, or say which of its outputs they are: "
             "option class_map, a list with one position per class."
         )
     if not bool(torch.isfinite(logits).all()):
@@ -86,7 +93,7 @@ def preflight(
         raise TeacherError(_too_weak(teacher, accuracy, chance, decided, data))
     speed = len(labels) / max(seconds, 1e-9)
     size = teacher.image_size
-    return Preflight(accuracy, chance, len(data.classes), size, len(labels), speed, weak)
+    return Preflight(teacher.name, accuracy, chance, len(data.classes), size, len(labels), speed, weak)
 
 
 def answers(teacher: Teacher, split: Split, *, batch_size: int = 256) -> Tensor:

@@ -66,9 +66,7 @@ def hold_out(labels: NDArray[np.int64], fraction: float, *, seed: int, stream: s
     count = max(round(fraction * len(labels)), len(classes))
     mask = choose(labels, min(count, len(labels) - len(classes)), seed=seed, stream=stream)
     if len(np.unique(labels[~mask])) < len(classes):
-        raise DataError(
-            f"holding out {fraction:.0%} for the {stream} split leaves a class without training images."
-        )
+        raise DataError(f"holding out {fraction:.0%} for the {stream} split leaves a class without training images.")
     return mask
 
 

@@ -39,9 +39,9 @@ def _silent(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
 def default_architecture(image_size: int) -> dict[str, Any]:
     """A residual network that two CPU cores train in minutes at small sizes, and a GPU at all."""
     if image_size <= 12:
-        return {"family": "resnet", "width": 24, "depth": 1}
+        return {"family": "resnet", "width": 12, "depth": 1}
     if image_size <= 40:
-        return {"family": "resnet", "width": 32, "depth": 1}
+        return {"family": "resnetv2", "width": 32, "depth": 2, "stages": 3, "reduction": 8}
     return {"family": "resnet", "width": 64, "depth": 2}
 
 
@@ -52,7 +52,7 @@ def default_epochs(images: int) -> int:
 
 def teach(
     data: ImageData,
-    architecture: str | Mapping[str, Any] | None = None,
+    model: str | Mapping[str, Any] | TeacherSpec | None = None,
     *,
     directory: str | Path,
     epochs: int | None = None,
@@ -69,7 +69,8 @@ def teach(
 
     Args:
         data: the images; accuracy is measured on validation only.
-        architecture: a student mapping, or the name of a timm network; a residual network by default.
+        model: a student mapping, or the name of a timm network; a residual network by default. The spec of an
+            ``auto`` teacher gives ``model``, ``epochs``, ``pretrained`` and training settings as its options.
         directory: the folder that will be the teacher.
         epochs: length of the schedule; by the number of images if omitted.
         recipe: training settings that differ from the defaults.
@@ -88,8 +89,13 @@ def teach(
         UsageError: an unknown architecture or setting.
         InterruptedTrialError: stopped; the same call goes on.
     """
+    if isinstance(model, TeacherSpec):
+        options = dict(model.options)
+        epochs = options.pop("epochs", epochs)
+        pretrained = options.pop("pretrained", pretrained)
+        model, recipe = options.pop("model", None), {**options, **(recipe or {})}
     folder = Path(directory).expanduser()
-    student = _architecture(architecture, data)
+    student = _architecture(model, data)
     length = epochs or default_epochs(len(data.train))
     if length < 1:
         raise UsageError(f"epochs is {epochs}; allowed: 1 or more.")
@@ -100,10 +106,10 @@ def teach(
     if threads:
         torch.set_num_threads(threads)
     shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
-    model = students.build(student, **shape, pretrained=pretrained, seed=seed)
+    network = students.build(student, **shape, pretrained=pretrained, seed=seed)
     criterion = Distillation(LossMix(label_smoothing=settings.label_smoothing))
     trainer = Trainer(
-        model, Feed.of(data), criterion, settings, epochs=length, seed=seed, view_seed=seed, device=device
+        network, Feed.of(data), criterion, settings, epochs=length, seed=seed, view_seed=seed, device=device
     )
     work = folder.parent / f"{folder.name}.training"
     if resume and (found := checkpoint.load(work, key=key)) is not None:
@@ -167,16 +173,16 @@ def _train(
     return metrics
 
 
-def _architecture(architecture: str | Mapping[str, Any] | None, data: ImageData) -> dict[str, Any]:
-    if architecture is None:
+def _architecture(model: str | Mapping[str, Any] | None, data: ImageData) -> dict[str, Any]:
+    if model is None:
         return students.validate(default_architecture(data.image_size))
-    named = {"family": "timm", "model": architecture} if isinstance(architecture, str) else architecture
+    named = {"family": "timm", "model": model} if isinstance(model, str) else model
     return students.validate(named)
 
 
 def _defaults(data: ImageData) -> dict[str, Any]:
     large = len(data.train) > 20_000
-    return {"lr": 4e-3, "batch_size": 128 if large else 64, "ema": 0.999 if large else 0.99}
+    return {"lr": 4e-3, "batch_size": 128 if large else 32, "ema": 0.999 if large else 0.99}
 
 
 def _finished(folder: Path, key: str) -> bool:

@@ -114,7 +114,7 @@ class Teacher:
             return _mean_of_probabilities([(share, member(images)) for share, member in self.members])
         if self.network is None:
             raise TeacherError(f"teacher {self.name} is a file of logits; it cannot look at images.")
-        logits = self.network(self.prepare(images))
+        logits: Any = self.network(self.prepare(images))
         if isinstance(logits, tuple | list):
             logits = logits[0]
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):

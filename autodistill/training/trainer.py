@@ -56,8 +56,8 @@ class Feed:
     def of(cls, data: ImageData) -> Feed:
         """The training images of ``data``, where they are."""
         train = data.train
-        arrays = (torch.from_numpy(array) for array in (train.images, train.labels, train.ids))
-        return cls(*arrays, mean=data.mean, std=data.std, classes=len(data.classes))
+        images, labels, ids = (torch.from_numpy(array) for array in (train.images, train.labels, train.ids))
+        return cls(images, labels, ids, data.mean, data.std, len(data.classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class Batch:
 
     def part(self, rows: slice) -> Batch:
         """Some of the images, for gradient accumulation; ``mixed`` spans the whole batch and is dropped."""
-        changed = {
+        changed: dict[str, Any] = {
             field.name: value[rows]
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)

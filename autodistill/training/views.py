@@ -22,6 +22,7 @@ from autodistill.registry import Registry
 from autodistill.training import augment
 from autodistill.training.randoms import Draws
 
+_VERSION = 1  # raised whenever the same policy and seed make other pixels: caches of old views then rest
 CROPS = ("none", "pad", "resized")
 MIXES = ("none", "mixup", "cutmix")
 
@@ -98,7 +99,8 @@ class Policy:
 
     def view_key(self) -> str:
         """Equal for policies that make equal views; pairing mixes finished views and does not count."""
-        return stable_key({name: value for name, value in asdict(self).items() if not name.startswith("mix")})
+        fields_of_views = {name: value for name, value in asdict(self).items() if not name.startswith("mix")}
+        return stable_key([_VERSION, fields_of_views])
 
     @staticmethod
     def parse(value: str | Mapping[str, Any] | Policy) -> Policy:

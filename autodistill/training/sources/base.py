@@ -43,9 +43,7 @@ DataSource = Callable[[DataSpec, Part, Path], Pool]
 data_sources: Registry[DataSource] = Registry("data source", "autodistill.data_sources")
 
 
-def option(
-    spec: DataSpec, name: str, default: T, *, low: float | None = None, high: float | None = None
-) -> T:
+def option(spec: DataSpec, name: str, default: T, *, low: float | None = None, high: float | None = None) -> T:
     """An option of the source, converted to the type of its default and checked against its range.
 
     Raises:
@@ -60,9 +58,7 @@ def option(
     except (TypeError, ValueError):
         wrong, converted = True, default
     if wrong or (isinstance(default, int) and converted != value):
-        raise UsageError(
-            f"data option {name} is {value!r}; allowed: {type(default).__name__} {allowed}".rstrip()
-        )
+        raise UsageError(f"data option {name} is {value!r}; allowed: {type(default).__name__} {allowed}".rstrip())
     if (low is not None and converted < low) or (high is not None and converted > high):
         raise UsageError(f"data option {name} is {value!r}; allowed: {allowed}.")
     result: T = converted

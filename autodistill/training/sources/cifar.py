@@ -48,11 +48,7 @@ def _read(spec: DataSpec, names: list[str], *, folder: str, label_bytes: int, me
 def _records(path: Path, label_bytes: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     if not path.is_file():
         pickles = [name for name in (path.stem, "data_batch_1", "train") if (path.parent / name).is_file()]
-        found = (
-            f" Found {pickles[0]!r}: that is the python version, whose pickles are not opened."
-            if pickles
-            else ""
-        )
+        found = f" Found {pickles[0]!r}: that is the python version, whose pickles are not opened." if pickles else ""
         raise DataError(f"{path} does not exist.{found} Get the binary version from {_PAGE}.")
     size, record = path.stat().st_size, label_bytes + _PIXELS
     if size == 0 or size % record:

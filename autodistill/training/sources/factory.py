@@ -59,16 +59,12 @@ def from_factory(spec: DataSpec, part: Part) -> Pool:
     if isinstance(made, Pool):
         return made
     if not isinstance(made, tuple) or len(made) not in (2, 3):
-        raise DataError(
-            f"{spec.source!r} returned {type(made).__name__}; expected (images, labels[, classes])."
-        )
+        raise DataError(f"{spec.source!r} returned {type(made).__name__}; expected (images, labels[, classes]).")
     images, labels = np.asarray(made[0]), np.asarray(made[1])
     if images.dtype != np.uint8:
         raise DataError(f"{spec.source!r} returned images of type {images.dtype}; expected uint8, 0 to 255.")
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DataError(
-            f"{spec.source!r} returned labels {labels.dtype} {labels.shape}; expected integers (n,)."
-        )
+        raise DataError(f"{spec.source!r} returned labels {labels.dtype} {labels.shape}; expected integers (n,).")
     highest = int(labels.max(initial=-1))
     classes = made[2] if len(made) == 3 else [str(label) for label in range(highest + 1)]
     return Pool(images, labels.astype(np.int64), tuple(map(str, classes)))

@@ -30,9 +30,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm"})
 DEFAULT_SIZE = 64
 MAX_PIXELS = 64_000_000
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-_LAYOUT = (
-    "class folders with images (root/<class>/*.jpg), or the same below root/train, root/val and root/test"
-)
+_LAYOUT = "class folders with images (root/<class>/*.jpg), or the same below root/train, root/val and root/test"
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,7 @@ def list_images(root: Path, part: Part) -> Listing:
         where = f"class folders without images below {train}: {', '.join(empty[:5])}"
         raise DataError(f"{where if empty else f'no images below {train}'}. Expected {_LAYOUT}.")
     if len(classes) < 2:
-        raise DataError(
-            f"{train} has one class ({classes[0]!r}); classification needs at least 2 class folders."
-        )
+        raise DataError(f"{train} has one class ({classes[0]!r}); classification needs at least 2 class folders.")
     if part == "test" and named["test"]:
         test_files, test_labels = _files(named["test"], classes)
         if not test_files:
@@ -116,9 +112,7 @@ def list_images(root: Path, part: Part) -> Listing:
         return Listing(root, files, labels, classes, None)
     val_files, val_labels = _files(named["val"], classes)
     if not val_files:
-        raise DataError(
-            f"no images below {named['val']}. Add some, or remove the folder to have them split off."
-        )
+        raise DataError(f"no images below {named['val']}. Add some, or remove the folder to have them split off.")
     validation = np.arange(len(files) + len(val_files)) >= len(files)
     return Listing(root, files + val_files, np.concatenate([labels, val_labels]), classes, validation)
 
@@ -190,9 +184,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], ND
     labels: list[int] = []
     for label, name in enumerate(classes):
         inside = sorted(found[name].rglob("*")) if name in found else []
-        members = [
-            path for path in inside if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        ]
+        members = [path for path in inside if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
         files += members
         labels += [label] * len(members)
     return tuple(files), np.asarray(labels, dtype=np.int64)
