@@ -123,7 +123,7 @@ class LossTerms:
     def _distillation_scale(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> float:
         measuring = self.mix.calibrate and not self._distillation.frozen and student.requires_grad
         if measuring and target is not None:
-            logits = student.detach().requires_grad_()
+            logits = _leaf(student)
             task = task_loss(logits, target, self.mix.label_smoothing)
             self._distillation.measure(_norm(task, logits), _norm(self._distill(logits, teacher, target), logits))
         return self._distillation.value
