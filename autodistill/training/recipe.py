@@ -79,7 +79,7 @@ class Recipe:
         """A recipe from settings, later layers first.
 
         Raises:
-            UnknownNameError: a key that a recipe does not have; the nearest come first.
+            UnknownNameError: a key, policy or optimizer that does not exist; the nearest come first.
             UsageError: a value of the wrong type or outside its range.
         """
         known = {field.name: field.default for field in dataclasses.fields(cls)}
@@ -89,7 +89,10 @@ class Recipe:
                 if name not in known:
                     raise UnknownNameError("training setting", name, tuple(known))
                 merged[name] = _convert(name, value, known[name])
-        return cls(**merged)
+        recipe = cls(**merged)
+        recipe.policy()
+        check_optimizer(recipe.optimizer)
+        return recipe
 
     def policy(self) -> Policy:
         """The view policy at its strength, with the pairing.
@@ -105,6 +108,18 @@ class Recipe:
             mix = "mixup" if self.mixup else "cutmix"
             policy = dataclasses.replace(policy, mix=mix, mix_alpha=self.mixup or self.cutmix)
         return policy
+
+
+def check_optimizer(name: str) -> None:
+    """Refuse an optimizer that timm does not have.
+
+    Raises:
+        UnknownNameError: the nearest names come first.
+    """
+    from timm.optim import list_optimizers
+
+    if name not in list_optimizers():
+        raise UnknownNameError("optimizer", name, list_optimizers())
 
 
 def scaled(policy: Policy, strength: float) -> Policy:

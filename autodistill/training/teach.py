@@ -46,8 +46,8 @@ def default_architecture(image_size: int) -> dict[str, Any]:
 
 
 def default_epochs(images: int) -> int:
-    """Enough for about 250,000 views in all, from 4 to 40 epochs."""
-    return max(4, min(40, round(250_000 / images)))
+    """Enough for about 250,000 views in all, from 4 to 20 epochs."""
+    return max(4, min(20, round(250_000 / images)))
 
 
 def teach(
@@ -93,9 +93,11 @@ def teach(
         options = dict(model.options)
         epochs = options.pop("epochs", epochs)
         pretrained = options.pop("pretrained", pretrained)
-        model, recipe = options.pop("model", None), {**options, **(recipe or {})}
+        student = _architecture(options.pop("model", None), data)
+        recipe = {**options, **(recipe or {})}
+    else:
+        student = _architecture(model, data)
     folder = Path(directory).expanduser()
-    student = _architecture(model, data)
     length = epochs or default_epochs(len(data.train))
     if length < 1:
         raise UsageError(f"epochs is {epochs}; allowed: 1 or more.")

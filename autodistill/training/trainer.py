@@ -28,6 +28,7 @@ from autodistill.training.datasets import ImageData
 from autodistill.training.embeddings import EmbeddingTap
 from autodistill.training.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
 from autodistill.training.recipe import Recipe
+from autodistill.training.views import Policy
 
 _CHECK_EVERY = 16
 """Steps between looks at a GPU's losses: each look waits for the device."""
@@ -59,6 +60,12 @@ class Feed:
         images, labels, ids = (torch.from_numpy(array) for array in (train.images, train.labels, train.ids))
         return cls(images, labels, ids, data.mean, data.std, len(data.classes))
 
+    def near(self, device: torch.device) -> Feed:
+        """On ``device`` where the images take less than a quarter of its free memory; else as it is."""
+        if device.type != "cuda" or self.images.nbytes * 4 > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -69,7 +76,7 @@ class Batch:
         target: ``int64 (b,)``, or mixed labels ``(b, classes)``.
         raw: the ``uint8`` images that the views were made of, unmixed.
         ids: ``(b,)``.
-        epoch: number of the epoch, from 0.
+        view: number of the view that was taken of each image.
         mixed: who was mixed with whom; ``None`` without mixup and cutmix.
         teacher: teacher logits ``(b, classes)`` for ``views``; ``None`` where they are not needed.
         teacher_embedding: the same for the teacher's embedding ``(b, width)``.
@@ -79,7 +86,7 @@ class Batch:
     target: Tensor
     raw: Tensor
     ids: Tensor
-    epoch: int
+    view: int
     mixed: pairing.Pairing | None = None
     teacher: Tensor | None = None
     teacher_embedding: Tensor | None = None
@@ -87,9 +94,7 @@ class Batch:
     def part(self, rows: slice) -> Batch:
         """Some of the images, for gradient accumulation; ``mixed`` spans the whole batch and is dropped."""
         changed: dict[str, Any] = {
-            field.name: value[rows]
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+            field.name: value[rows] for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
         }
         return replace(self, mixed=None, **changed)
 
@@ -135,6 +140,7 @@ class Trainer:
         seed: order of images, dropout.
         view_seed: views; shared by all trials of a study.
         view_count: views per image that are cycled through; 0 gives every epoch a view of its own.
+        policy: how views are made; the recipe's if omitted.
         device: where the model trains.
     """
 
@@ -149,13 +155,14 @@ class Trainer:
         seed: int,
         view_seed: int = 0,
         view_count: int = 0,
+        policy: Policy | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
         self.feed, self.criterion, self.recipe = feed, criterion, recipe
         self.epochs, self.seed = epochs, seed
         self.view_seed, self.view_count = view_seed, view_count
-        self.policy = recipe.policy()
+        self.policy = policy or recipe.policy()
         self.model = model.to(self.device)
         if self.device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -198,6 +205,7 @@ class Trainer:
                 if epoch != ordered:
                     order, ordered = self._order(epoch), epoch
                 rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+                rows = rows.to(self.feed.images.device)
                 torch.manual_seed(_mixed_seed(self.seed, self.step))
                 self._train_step(self.batch(rows, epoch))
                 self.step += 1
