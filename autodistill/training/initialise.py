@@ -45,7 +45,7 @@ def initialise(student: nn.Module, teacher: Teacher) -> Copied:
     if not isinstance(teacher.network, nn.Module):
         raise UsageError(f"init: teacher needs a network; {teacher.name} is none. Choose init: random.")
     source = {name.removeprefix("network."): value for name, value in teacher.network.state_dict().items()}
-    classifier = next((name for name, module in student.named_modules() if module is classifier_of(student)), "")
+    classifier = _name_of(classifier_of(student), student)
     whole: list[str] = []
     sliced: list[str] = []
     left: list[str] = []
@@ -54,7 +54,7 @@ def initialise(student: nn.Module, teacher: Teacher) -> Copied:
         if (
             have is None
             or have.ndim != value.ndim
-            or (name.startswith(f"{classifier}.") and (teacher.preprocessing.class_map or len(have) != len(value)))
+            or (name.startswith(classifier) and (teacher.preprocessing.class_map or len(have) != len(value)))
         ):
             left.append(name)
         elif have.shape == value.shape:
@@ -71,6 +71,11 @@ def initialise(student: nn.Module, teacher: Teacher) -> Copied:
             "Choose init: random, or a student of the teacher's family."
         )
     return Copied(tuple(whole), tuple(sliced), tuple(left))
+
+
+def _name_of(layer: nn.Module, model: nn.Module) -> str:
+    """Prefix of the layer's tensors in the model's state dict."""
+    return next(f"{name}." for name, module in model.named_modules() if module is layer)
 
 
 def _narrower(value: Tensor, have: Tensor) -> bool:
