@@ -197,8 +197,8 @@ def _norm(loss: Tensor, at: Tensor, keep: bool = False) -> float:
     if gradient is None:
         raise UsageError(
             "the logits were not computed from the embedding that came with them, so the embedding term "
-            "cannot be calibrated. Run a compiled student uncompiled while LossTerms.calibrating is true, or set "
-            "calibrate: false."
+            "cannot be calibrated. Run a compiled student uncompiled while LossTerms.calibrating is true, or "
+            "set calibrate: false."
         )
     return float(torch.linalg.vector_norm(gradient.double()))
 
