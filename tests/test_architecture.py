@@ -38,7 +38,7 @@ FORBIDDEN = {
 }
 # What may be imported while a module itself is loaded; everywhere else these wait inside functions.
 EAGER = {
-    "search": ("optuna", "scipy"),
+    "search": ("optuna", "scipy", "sklearn"),
     "training": ("torch", "timm", "torchvision"),
 }
 LIGHT = ("records", "errors", "registry", "words", "strict_yaml", "__init__", "__main__")
