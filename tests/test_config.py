@@ -185,7 +185,7 @@ def test_differences_name_each_key_with_both_values_and_leave_out_what_may_chang
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no study file .* 'autodistill init' writes one"):
+    with pytest.raises(UsageError, match=r"there is no study file .* 'autodistill init' writes one"):
         StudyConfig.load(tmp_path / "none.yaml")
 
 

@@ -38,6 +38,7 @@ objectives: [accuracy, params, latency_ms]
 # sampler: front                 # front, gp, tpe, nsga2, nsga3, random, qmc
 # epochs: 30                     # of the top rung; by the data when left out
 # rungs: auto                    # auto, off, or {{eta: 3, lowest: 0.05}}: one trial in eta goes on from each rung
+# survey: auto                   # how many students are measured before any is trained
 # training: {{batch_size: 64}}     # settings shared by all trials
 # latency: {{device: cpu, batch: 1, threads: 1}}
 
