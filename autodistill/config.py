@@ -144,11 +144,10 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
         _flat({k: v for k, v in config.resolved().items() if k not in MAY_CHANGE}) for config in (old, new)
     )
     absent = object()
-    return [
-        f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}"
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key, absent) != after.get(key, absent)
-    ]
+    order = list(StudyConfig.model_fields)
+    changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key, absent) != after.get(key, absent)]
+    changed.sort(key=lambda key: order.index(key.split(".", 1)[0]))
+    return [f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}" for key in changed]
 
 
 def default_space(data: Mapping[str, Any]) -> str:
@@ -265,7 +264,7 @@ def _allowed_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, item in value.items():
-        if isinstance(item, Mapping) and item:
+        if isinstance(item, Mapping):
             out.update(_flat(item, f"{prefix}{key}."))
         else:
             out[f"{prefix}{key}"] = list(item) if isinstance(item, (list, tuple)) else item
