@@ -240,7 +240,7 @@ def test_stored_logits_are_found_by_id(data, tmp_path):
         teacher(torch.rand(1, 1, 8, 8))
     np.savez(tmp_path / "few.npz", logits=logits[:3], ids=np.arange(3))
     few = teachers.load(TeacherSpec(str(tmp_path / "few.npz")), data)
-    with pytest.raises(TeacherError, match="no finite logits for some images, e.g. id 7"):
+    with pytest.raises(TeacherError, match=r"no finite logits for some images, e\.g\. id 7"):
         few.of_ids(torch.tensor([1, 7]))
 
 

@@ -172,7 +172,8 @@ class Trainer:
         self.average = Average(self.model, recipe.ema)
         self._optimizer = build_optimizer(self.model, recipe, beside=criterion.parameters())
         self._embedding = EmbeddingTap(self.model) if criterion.wants_embedding else None
-        self._call: Callable[[Tensor], Tensor] = torch.compile(self.model) if recipe.compile else self.model
+        compiled = recipe.compile and not criterion.wants_embedding  # the embedding is taken by a hook
+        self._call: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
         shape = (1, -1, 1, 1)
         self._mean = torch.tensor(feed.mean, device=self.device).view(shape)
         self._std = torch.tensor(feed.std, device=self.device).view(shape)
@@ -227,7 +228,7 @@ class Trainer:
 
     def evaluation_model(self) -> nn.Module:
         """A copy with the averaged weights, in eval mode."""
-        model = copy.deepcopy(self.model)
+        model: nn.Module = copy.deepcopy(self.model)
         self.average.copy_to(model)
         return model.eval()
 
