@@ -103,12 +103,13 @@ def _teacher(
 
 def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watch: Watch) -> None:
     """Measure a pool of students drawn from the space, and hand it to the study."""
+    from autodistill.training.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey import survey
 
     students = draw_students(study, pool_size(config.survey, study.budget.seconds))
 
-    def progress(done: int, total: int, message: str = "") -> None:
-        watch.stage("survey", f"known costs of {done} of {total} students {message}".rstrip(), done / total)
+    def progress(done: int, total: int) -> None:
+        watch.stage("survey", f"known costs of {done} of {total} students", done / total)
 
     rows = survey(
         students,
@@ -117,7 +118,9 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
         num_classes=len(data.classes),
         metrics=[m for m in task.metrics if _is_known(study, m)],
         target=task.latency,
+        memory=CostMemory(cache_folder()),
         progress=progress,
+        should_stop=watch.should_stop,
     )
     good = [(row.student, row.costs) for row in rows if not row.error]
     if not good:
