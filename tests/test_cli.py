@@ -434,7 +434,7 @@ def test_init_template_names_every_key() -> None:
 def test_spaces_can_be_copied_shown_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = [row["name"] for row in json.loads(run.invoke(app, ["spaces", "ls", "--json"]).stdout)]
-    assert {"digits", "tiny", "mobile"} <= set(names)
+    assert {"digits", "tiny"} <= set(names)
     assert run.invoke(app, ["spaces", "cp", "digits", "mine.yaml"]).exit_code == 0
     assert run.invoke(app, ["spaces", "cp", "digits", "mine.yaml"]).exit_code == 2
     shown = run.invoke(app, ["spaces", "show", "digits"]).stdout
