@@ -18,8 +18,8 @@ TEMPLATE = """\
 # A study of autodistill. Start or resume it:  autodistill search {file}
 # Every key may be left out; what stands here after a '#' is the default.
 
-name: {name}                    # also the folder: runs/{name}
-data: {data}                  # digits, fashion_mnist, cifar10, image_folder, synthetic, or a mapping:
+{name:<32} # also the folder: runs/NAME
+{data:<32} # digits, fashion_mnist, cifar10, image_folder, synthetic, or a mapping:
 # data:
 #   source: image_folder         # one folder per class below root
 #   root: photos                 # counts from this file
@@ -58,5 +58,5 @@ def init(
     from autodistill.config import StudyConfig
 
     StudyConfig.load({"name": name, "data": data}, flags={"name": "--name", "data": "--data"})
-    write_new(file, TEMPLATE.format(file=file, name=name, data=data))
+    write_new(file, TEMPLATE.format(file=file, name=f"name: {name}", data=f"data: {data}"))
     say(f"wrote {file}. Start it: " + command("search", file))
