@@ -114,6 +114,7 @@ def _trial_name(trial: Any) -> str:
 def _quiet(count: int) -> Iterator[None]:
     """Tune without its own signal handler, snapshots, default loggers and tables; as many starts at once as slots."""
     switches = {
+        "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",

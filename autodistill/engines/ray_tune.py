@@ -27,12 +27,19 @@ from autodistill.records import Decision, Evaluate, EvaluateFactory, Report, Wor
 KEY = "autodistill"  # of the one object in a result; Tune flattens dictionaries, and leaves tuples alone
 _POLL_SECONDS = 0.25
 _PROGRESS_SECONDS = 0.5
-_NODE_DIED = re.compile(r"\bnode (?:has )?(?:died|was terminated|is dead|failed)|node was (?:unexpectedly )?terminated")
+_NODE_DIED = re.compile(r"\bnode (?:has )?(?:died|was (?:\w+ )?terminated|is dead|failed)", re.IGNORECASE)
+_ADVICE = "Some common causes"  # from here on Ray's text is the same for every dead worker
+
+
+def words_of_loss(text: str) -> str:
+    """The line of Ray's report that says how a worker died, without the general advice after it."""
+    lines = [line.partition(_ADVICE)[0].strip() for line in text.splitlines()]
+    return next((line for line in lines if re.search(r"died because|dead because|exit", line)), "a worker died")
 
 
 def is_node_loss(text: str) -> bool:
     """Whether Ray's words about a dead worker say that its whole node went away."""
-    return bool(_NODE_DIED.search(text.lower()))
+    return bool(_NODE_DIED.search(words_of_loss(text)))
 
 
 class Board:
@@ -133,7 +140,7 @@ class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
         """A worker died; errors of the evaluation never come this way."""
         del tune_controller
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-        self._desk.lose(trial.trial_id, _words_of_loss(text), node=is_node_loss(text))
+        self._desk.lose(trial.trial_id, words_of_loss(text), node=is_node_loss(text))
 
 
 class DeskCallback(tune.Callback):  # type: ignore[misc]
@@ -280,9 +287,3 @@ class Bench:
             self._next_poll = time.monotonic() + _POLL_SECONDS
             self._asked = self._board.stopping.remote()
         return self._stop
-
-
-def _words_of_loss(text: str) -> str:
-    """The line of Ray's report that says how a worker died, with its exit code where Ray knows it."""
-    lines = [line.strip() for line in text.splitlines()]
-    return next((line for line in lines if "exit" in line.lower() or "died because" in line.lower()), "a worker died")
