@@ -144,11 +144,10 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
         _flat({k: v for k, v in config.resolved().items() if k not in MAY_CHANGE}) for config in (old, new)
     )
     absent = object()
-    return [
-        f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}"
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key, absent) != after.get(key, absent)
-    ]
+    order = list(StudyConfig.model_fields)
+    changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key, absent) != after.get(key, absent)]
+    changed.sort(key=lambda key: order.index(key.split(".", 1)[0]))
+    return [f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}" for key in changed]
 
 
 def default_space(data: Mapping[str, Any]) -> str:
@@ -212,7 +211,7 @@ def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _absolute_paths(keys: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Paths in a study file count from that file, so that the study can be resumed from anywhere."""
     out = dict(keys)
     for key in ("teacher", "space"):
@@ -221,15 +220,18 @@ def _absolute_paths(keys: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key, names in (("data", ("root",)), ("teacher", ("source", "weights"))):
         part = out.get(key)
         if isinstance(part, Mapping):
-            paths = {k: _absolute(part[k], folder, k == "root") for k in names if k in part}
-            out[key] = {**part, **paths}
+            out[key] = {**part, **{k: _absolute(part[k], folder, k == "root") for k in names if k in part}}
     return out
 
 
 def _absolute(value: Any, folder: Path, always: bool = False) -> Any:
-    if not isinstance(value, str) or not (always or value.lower().endswith(_FILE_ENDINGS) or value.startswith(".")):
+    """``value`` as an absolute path where it is one: by its ending, or because it is there."""
+    if not isinstance(value, str) or not value:
         return value
-    return str((folder / Path(value).expanduser()).resolve())
+    path = folder / Path(value).expanduser()
+    named = value.lower().endswith(_FILE_ENDINGS) or ("/" in value and ":" not in value)
+    there = path.is_file() or (path / "teacher.json").is_file()
+    return str(path.resolve()) if always or named or there else value
 
 
 def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
@@ -262,7 +264,7 @@ def _allowed_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, item in value.items():
-        if isinstance(item, Mapping) and item:
+        if isinstance(item, Mapping):
             out.update(_flat(item, f"{prefix}{key}."))
         else:
             out[f"{prefix}{key}"] = list(item) if isinstance(item, (list, tuple)) else item

@@ -7,6 +7,7 @@ reported now and not by the first trial that meets it. This loads torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from autodistill.config import StudyConfig
@@ -27,9 +28,9 @@ def check(config: StudyConfig, space: Space) -> None:
     from autodistill.engines import engines
 
     problems: list[str] = []
-    _collect(problems, lambda: engines.get(config.engine))
+    _collect(problems, partial(engines.get, config.engine))
     if config.data is not None:
-        _collect(problems, lambda: _check_source(config.data.source if config.data else ""))
+        _collect(problems, partial(_check_source, config.data.source))
         problems += space_problems(space, config.training, config.data.image_size)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), "the study")
@@ -49,12 +50,11 @@ def space_problems(space: Space, training: dict[str, Any] | None = None, image_s
 
     problems: list[str] = []
     settings = dict(training or {})
-    _collect(problems, lambda: Recipe.parse(settings))
+    _collect(problems, partial(Recipe.parse, settings))
     for candidate in _draws(space):
-        student, distillation, train = (candidate[part] for part in ("student", "distillation", "train"))
-        _collect(problems, lambda student=student: validate(student, image_size=image_size))
-        _collect(problems, lambda mix=distillation: LossMix.parse(mix))
-        _collect(problems, lambda train=train: Recipe.parse(settings, train))
+        _collect(problems, partial(validate, candidate["student"], image_size=image_size))
+        _collect(problems, partial(LossMix.parse, candidate["distillation"]))
+        _collect(problems, partial(Recipe.parse, settings, candidate["train"]))
     return list(dict.fromkeys(problems))
 
 

@@ -41,7 +41,7 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """A plain table on stdout; columns named in ``right`` are numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
@@ -70,7 +70,7 @@ def values_of(values: Mapping[str, float], objectives: Sequence[Objective]) -> l
     return [number(values.get(o.name), o.unit) for o in objectives]
 
 
-def command(*parts: str | int) -> str:
+def command(*parts: object) -> str:
     """A command line that can be pasted into a shell."""
     return shlex.join(["autodistill", *(str(part) for part in parts)])
 

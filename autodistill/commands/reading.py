@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 StudyArgument = Annotated[
-    Path | None, typer.Argument(metavar="[DIR]", help="Folder of the study; without it, the newest below runs/.")
+    Path | None, typer.Argument(metavar="DIR", help="Folder of the study; without it, the newest below runs/.")
 ]
 DirOption = Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="The same as DIR.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -30,45 +30,58 @@ _SPACE_SECTIONS = ("student", "distillation", "train")
 _FLAGS = {"data.root": "--data-root", "data.image_size": "--image-size", "data.train_size": "--train-size"}
 
 EXAMPLES = """
-Examples:
-
   autodistill search --data digits --budget 5m --workers 2 --dir runs/digits
-
-  autodistill search --data image_folder --data-root photos --image-size 64 --teacher teacher.safetensors --budget 2h
-
-  autodistill search study.yaml --constraint "params <= 1e6" --set student.family=resnet,convnext
-
-  autodistill search runs/digits --budget 30m          (go on with a study)
+  autodistill search --data image_folder --data-root photos --image-size 64 --budget 2h
+  autodistill search study.yaml --constraint 'params <= 1e6' --set student.family=resnet,convnext
+  autodistill search runs/digits --budget 30m      go on with a study
 """
 
 
 def search(
     study: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY]", help="A study file, or the folder of a study to go on with.")
+        Path | None, typer.Argument(metavar="STUDY", help="A study file, or the folder of a study to go on with.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Where the images come from: digits, fashion_mnist, image_folder …")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the images come from: digits, fashion_mnist, image_folder …")
+    ] = None,
     data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the images' files.")] = None,
     image_size: Annotated[int | None, typer.Option(metavar="PX", help="Pixels per side that the student sees.")] = None,
-    train_size: Annotated[int | None, typer.Option(metavar="N", help="Images kept for training; all by default.")] = None,
+    train_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Images kept for training; all by default.")
+    ] = None,
     teacher: Annotated[str | None, typer.Option(help="auto, a timm name, or a file of 'autodistill teach'.")] = None,
-    space: Annotated[str | None, typer.Option(help="A built-in search space ('autodistill spaces ls') or a YAML file.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A built-in search space ('autodistill spaces ls') or a YAML file.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Narrow the space (student.family=resnet,convnext) or set a key (training.batch_size=128)."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Narrow the space (student.family=resnet,convnext) or set a key (training.batch_size=128).",
+        ),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="30m, 2h, 40trials, 600epochs, 3gpu-hours; joined by commas.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="30m, 2h, 40trials, 600epochs, 3gpu-hours; joined by commas.")
+    ] = None,
     objectives: Annotated[str | None, typer.Option(metavar="A,B,C", help="Axes of the front.")] = None,
-    constraint: Annotated[list[str] | None, typer.Option(metavar="'X <= N'", help="A bound, e.g. 'params <= 1e6'; may be repeated.")] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(metavar="'X <= N'", help="A bound, e.g. 'params <= 1e6'; may be repeated.")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="front, gp, tpe, nsga2, nsga3, random or qmc.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs of the top rung.")] = None,
     rungs: Annotated[str | None, typer.Option(help="auto, off, or {eta: 3, lowest: 0.05}.")] = None,
     survey: Annotated[str | None, typer.Option(help="auto, off, or how many students to measure first.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained at once.")] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
-    directory: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the study; runs/NAME by default.")] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the study; runs/NAME by default.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the configuration and an estimate; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration and an estimate; write nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
 ) -> None:
     """Search students and how to distil them, until the budget is spent. The same command again resumes."""
@@ -95,7 +108,7 @@ def search(
         **settings(set_ or []),
     }
     source, folder = _source_of(study, directory)
-    config = StudyConfig.load(source, overrides, flags=_flags(overrides))
+    config = StudyConfig.load(source, overrides, flags=flags_of(overrides))
     if config.budget is None:
         config = config.model_copy(update={"budget": DEFAULT_BUDGET})
     folder = folder or RUNS / config.name
@@ -145,7 +158,7 @@ def value_of(text: str) -> Any:
     return strict_yaml.load(text, "flag")[0] if text.strip() else ""
 
 
-def _flags(overrides: Mapping[str, Any]) -> dict[str, str]:
+def flags_of(overrides: Mapping[str, Any]) -> dict[str, str]:
     """Key to the flag it came from, for messages about it."""
     own = {"constraints": "--constraint"}
     return {
@@ -162,7 +175,9 @@ def _source_of(study: Path | None, directory: Path | None) -> tuple[Path | None,
     if directory is not None and directory.resolve() != study.resolve():
         raise UsageError(f"two study folders are given, {study} and --dir {directory}; keep one.")
     if not (study / "study.db").is_file():
-        raise UsageError(f"{study} is not a study: it has no study.db. Give a study file, or use --dir for a new study.")
+        raise UsageError(
+            f"{study} is not a study: it has no study.db. Give a study file, or use --dir for a new study."
+        )
     return study / "study.yaml", study
 
 
@@ -183,7 +198,7 @@ def _dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     say()
     for line in figures.lines():
         say(line)
-    say("Nothing was written. Start it: " + _this_command(without="--dry-run"))
+    say("Nothing was written. Start it: " + this_command(without="--dry-run"))
 
 
 def _run(config: StudyConfig, folder: Path, as_json: bool) -> None:
@@ -207,7 +222,7 @@ def _run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     except (KeyboardInterrupt, SystemExit) as stop:
         if study is not None:
             counts = Counter(t.state.value for t in study.trials())
-            stopped(study.spent.seconds, counts, _this_command())
+            stopped(study.spent.seconds, counts, this_command())
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130) from None
     _finish(study, front, folder, as_json)
 
@@ -260,6 +275,6 @@ def _more(budget: Budget) -> str:
     )
 
 
-def _this_command(without: str = "") -> str:
+def this_command(without: str = "") -> str:
     """The command line of this process, ready to paste."""
     return command(*(argument for argument in sys.argv[1:] if argument != without))

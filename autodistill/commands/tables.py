@@ -1,4 +1,4 @@
-"""The front and the trials as tables: students and loss mixes in words, the gain over the undistilled twin, the knee."""
+"""The front and the trials as tables: students and loss mixes in words, gain over the undistilled twin, knee."""
 
 from __future__ import annotations
 
@@ -57,8 +57,6 @@ def print_trials(trials: Sequence[TrialRecord], objectives: Sequence[Objective])
     ]
     columns = ["trial", "state", "reason", "student", "distillation", *names, "epochs", "seconds"]
     print_table(columns, rows, right=("trial", *names, "epochs", "seconds"))
-
-
 
 
 def latest(trial: TrialRecord) -> dict[str, float]:

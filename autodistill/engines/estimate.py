@@ -62,7 +62,9 @@ class Estimate:
             f"{self.epochs_per_trial:.1f} epochs per trial on average",
         ]
         if self.trials is not None:
-            out.append(f"trials within the budget: about {self.trials[0]:,} to {self.trials[1]:,}, {self.workers} at a time")
+            out.append(
+                f"trials within the budget: about {self.trials[0]:,} to {self.trials[1]:,}, {self.workers} at a time"
+            )
         return out
 
 
@@ -119,7 +121,7 @@ def _trials(budget: Budget, epochs: tuple[float, ...], mean: float, workers: int
     return max(1, int(min(low for low, _ in bounds))), max(1, int(min(high for _, high in bounds)))
 
 
-def _step_seconds(space: Space, shape: Mapping[str, int], batch: int, device: str, threads: int) -> list[float]:
+def _step_seconds(space: Space, shape: Mapping[str, Any], batch: int, device: str, threads: int) -> list[float]:
     """Seconds of one training step of each of a few students drawn from the space."""
     import torch
 

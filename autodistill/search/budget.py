@@ -96,9 +96,9 @@ class Budget:
         if self.trials is not None:
             parts.append(f"{self.trials}trials")
         if self.epochs is not None:
-            parts.append(f"{self.epochs:g}epochs")
+            parts.append(f"{self.epochs:.15g}epochs")
         if self.device_seconds is not None:
-            parts.append(f"{self.device_seconds / 3600:g}gpu-hours")
+            parts.append(f"{self.device_seconds / 3600:.15g}gpu-hours")
         return ",".join(parts)
 
 

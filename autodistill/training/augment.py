@@ -75,7 +75,9 @@ class Affine:
         """Bilinear samples of float ``images`` (batch, channels, height, width); black outside."""
         x, y = torch.stack([self.xx, self.xy, self.x], 1), torch.stack([self.yx, self.yy, self.y], 1)
         grid = F.affine_grid(torch.stack([x, y], 1), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        # Padding with zeros would also darken what lies between the outer pixel centres and the edge.
+        return sampled * (grid.abs() <= 1).all(3)[:, None]
 
 
 def _spread(value: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _replace(scratch: Path, path: Path) -> None:
-    """Rename ``scratch`` to ``path``; what was there makes room first, for a folder cannot replace a full
+    """Rename ``scratch`` to ``path``; what was there is moved away first, as no folder replaces a full
     one.
     """
     if path.exists():

@@ -81,9 +81,9 @@ class LossTerms:
             UsageError: something that the mix needs is missing.
         """
         zero = student_logits.new_zeros((), dtype=torch.float32)
-        task = zero if target is None else task_loss(student_logits, target, self.mix.label_smoothing)
         if target is None and self.mix.uses_target:
             raise UsageError("this loss mix needs labels; only alpha 1 with a label-free loss does without.")
+        task = zero if target is None else task_loss(student_logits, target, self.mix.label_smoothing)
         parts = [] if self.mix.task_share == 0 else [_times(self.mix.task_share, task)]
         distillation = embedding = zero
         if self.mix.uses_distillation:
@@ -123,7 +123,7 @@ class LossTerms:
     def _distillation_scale(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> float:
         measuring = self.mix.calibrate and not self._distillation.frozen and student.requires_grad
         if measuring and target is not None:
-            logits = student.detach().requires_grad_()
+            logits = _leaf(student)
             task = task_loss(logits, target, self.mix.label_smoothing)
             self._distillation.measure(_norm(task, logits), _norm(self._distill(logits, teacher, target), logits))
         return self._distillation.value
@@ -197,8 +197,8 @@ def _norm(loss: Tensor, at: Tensor, keep: bool = False) -> float:
     if gradient is None:
         raise UsageError(
             "the logits were not computed from the embedding that came with them, so the embedding term "
-            "cannot be calibrated. Run a compiled student uncompiled while LossTerms.calibrating is true, or set "
-            "calibrate: false."
+            "cannot be calibrated. Run a compiled student uncompiled while LossTerms.calibrating is true, or "
+            "set calibrate: false."
         )
     return float(torch.linalg.vector_norm(gradient.double()))
 

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autodistill.errors import UnknownNameError
 from autodistill.training.recipe import Recipe
 
 _PREFIX = "optimizer."
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe, *, beside: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
     """The recipe's optimizer; no weight decay on biases and normalization.
 
-    Raises:
-        UnknownNameError: timm has no such optimizer.
+    Args:
+        model: what is trained.
+        recipe: names the optimizer and its settings.
+        beside: further parameters, trained alike.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2
 
-    if recipe.optimizer not in list_optimizers():
-        raise UnknownNameError("optimizer", recipe.optimizer, list_optimizers())
     fused = {"fused": True} if recipe.optimizer in ("adamw", "adam") else {}
     built: torch.optim.Optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
     )
+    if beside:
+        built.add_param_group({"params": list(beside)})
     return built
 
 

@@ -79,7 +79,7 @@ class Recipe:
         """A recipe from settings, later layers first.
 
         Raises:
-            UnknownNameError: a key that a recipe does not have; the nearest come first.
+            UnknownNameError: a key, policy or optimizer that does not exist; the nearest come first.
             UsageError: a value of the wrong type or outside its range.
         """
         known = {field.name: field.default for field in dataclasses.fields(cls)}
@@ -89,7 +89,10 @@ class Recipe:
                 if name not in known:
                     raise UnknownNameError("training setting", name, tuple(known))
                 merged[name] = _convert(name, value, known[name])
-        return cls(**merged)
+        recipe = cls(**merged)
+        recipe.policy()
+        check_optimizer(recipe.optimizer)
+        return recipe
 
     def policy(self) -> Policy:
         """The view policy at its strength, with the pairing.
@@ -107,14 +110,26 @@ class Recipe:
         return policy
 
 
+def check_optimizer(name: str) -> None:
+    """Refuse an optimizer that timm does not have.
+
+    Raises:
+        UnknownNameError: the nearest names come first.
+    """
+    from timm.optim import list_optimizers
+
+    if name not in list_optimizers():
+        raise UnknownNameError("optimizer", name, list_optimizers())
+
+
 def scaled(policy: Policy, strength: float) -> Policy:
     """The policy with everything but mirroring scaled by twice ``strength``; 0.5 is the policy itself."""
     factor = 2 * strength
-    lowest = max(1 - (1 - policy.scale[0]) * factor, 0.05)
+    smallest = max(1 - (1 - policy.min_area) * factor, 0.05)
     return dataclasses.replace(
         policy,
         padding=min(policy.padding * factor, 0.5),
-        scale=(lowest, policy.scale[1]),
+        min_area=smallest,
         brightness=min(policy.brightness * factor, 1.0),
         contrast=min(policy.contrast * factor, 1.0),
         saturation=min(policy.saturation * factor, 1.0),

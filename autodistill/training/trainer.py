@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -24,8 +24,11 @@ from torch import Tensor, nn
 from autodistill.errors import DivergedError, ResourceError, StoreError
 from autodistill.training import pairing, views
 from autodistill.training.averaging import Average
+from autodistill.training.datasets import ImageData
+from autodistill.training.embeddings import EmbeddingTap
 from autodistill.training.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
 from autodistill.training.recipe import Recipe
+from autodistill.training.views import Policy
 
 _CHECK_EVERY = 16
 """Steps between looks at a GPU's losses: each look waits for the device."""
@@ -50,6 +53,19 @@ class Feed:
     std: tuple[float, ...]
     classes: int
 
+    @classmethod
+    def of(cls, data: ImageData) -> Feed:
+        """The training images of ``data``, where they are."""
+        train = data.train
+        images, labels, ids = (torch.from_numpy(array) for array in (train.images, train.labels, train.ids))
+        return cls(images, labels, ids, data.mean, data.std, len(data.classes))
+
+    def near(self, device: torch.device) -> Feed:
+        """On ``device`` where the images take less than a quarter of its free memory; else as it is."""
+        if device.type != "cuda" or self.images.nbytes * 4 > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -60,71 +76,56 @@ class Batch:
         target: ``int64 (b,)``, or mixed labels ``(b, classes)``.
         raw: the ``uint8`` images that the views were made of, unmixed.
         ids: ``(b,)``.
-        epoch: number of the epoch, from 0.
+        view: number of the view that was taken of each image.
         mixed: who was mixed with whom; ``None`` without mixup and cutmix.
-        teacher: teacher logits ``(b, classes)`` for ``views``; ``None`` where nothing is distilled.
+        teacher: teacher logits ``(b, classes)`` for ``views``; ``None`` where they are not needed.
+        teacher_embedding: the same for the teacher's embedding ``(b, width)``.
     """
 
     views: Tensor
     target: Tensor
     raw: Tensor
     ids: Tensor
-    epoch: int
+    view: int
     mixed: pairing.Pairing | None = None
     teacher: Tensor | None = None
+    teacher_embedding: Tensor | None = None
 
     def part(self, rows: slice) -> Batch:
-        """Some of the images, for gradient accumulation; the result has no ``mixed``, which spans the
-        batch.
-        """
-        teacher = None if self.teacher is None else self.teacher[rows]
-        return Batch(self.views[rows], self.target[rows], self.raw[rows], self.ids[rows], self.epoch, None, teacher)
+        """Some of the images, for gradient accumulation; ``mixed`` spans the whole batch and is dropped."""
+        changed: dict[str, Any] = {
+            field.name: value[rows] for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, mixed=None, **changed)
 
 
 class Criterion(Protocol):
     """What a training minimises."""
 
+    @property
+    def wants_embedding(self) -> bool:
+        """Whether ``loss`` needs the vectors before the student's classifier."""
+        ...
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the student and thrown away afterwards."""
+        ...
+
     def guide(self, batch: Batch) -> Batch:
         """The batch with what the loss needs from the teacher."""
         ...
 
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Scalar loss of the student's ``logits (b, classes)``."""
+    def loss(self, logits: Tensor, embedding: Tensor | None, batch: Batch) -> Tensor:
+        """Scalar loss of the student's ``logits (b, classes)`` and ``embedding (b, width)``."""
         ...
 
-    def state(self) -> dict[str, Any]:
-        """What has to survive a stop, as JSON values."""
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What has to survive a stop: tensors, and JSON values."""
         ...
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """The inverse of ``state``."""
         ...
-
-
-@dataclass(frozen=True)
-class LabelLoss:
-    """Cross-entropy with the labels: no teacher.
-
-    Attributes:
-        smoothing: share of the label that is spread over all classes.
-    """
-
-    smoothing: float = 0.0
-
-    def guide(self, batch: Batch) -> Batch:
-        """The batch itself."""
-        return batch
-
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy in fp32."""
-        return F.cross_entropy(logits.float(), batch.target, label_smoothing=self.smoothing)
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 class Trainer:
@@ -139,6 +140,7 @@ class Trainer:
         seed: order of images, dropout.
         view_seed: views; shared by all trials of a study.
         view_count: views per image that are cycled through; 0 gives every epoch a view of its own.
+        policy: how views are made; the recipe's if omitted.
         device: where the model trains.
     """
 
@@ -153,22 +155,24 @@ class Trainer:
         seed: int,
         view_seed: int = 0,
         view_count: int = 0,
+        policy: Policy | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
         self.feed, self.criterion, self.recipe = feed, criterion, recipe
         self.epochs, self.seed = epochs, seed
         self.view_seed, self.view_count = view_seed, view_count
-        self.policy = recipe.policy()
+        self.policy = policy or recipe.policy()
         self.model = model.to(self.device)
         if self.device.type == "cuda":
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model = self.model.to(memory_format=torch.channels_last)
         self.step = 0
         self.accumulate = 1
         self.batch_size = min(recipe.batch_size, len(feed.labels))
         self.steps_per_epoch = len(feed.labels) // self.batch_size
         self.average = Average(self.model, recipe.ema)
-        self._optimizer = build_optimizer(self.model, recipe)
+        self._optimizer = build_optimizer(self.model, recipe, beside=criterion.parameters())
+        self._embedding = EmbeddingTap(self.model) if criterion.wants_embedding else None
         self._call: Callable[[Tensor], Tensor] = torch.compile(self.model) if recipe.compile else self.model
         shape = (1, -1, 1, 1)
         self._mean = torch.tensor(feed.mean, device=self.device).view(shape)
@@ -201,6 +205,7 @@ class Trainer:
                 if epoch != ordered:
                     order, ordered = self._order(epoch), epoch
                 rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+                rows = rows.to(self.feed.images.device)
                 torch.manual_seed(_mixed_seed(self.seed, self.step))
                 self._train_step(self.batch(rows, epoch))
                 self.step += 1
@@ -243,14 +248,11 @@ class Trainer:
         """Everything that the rest of the training depends on: tensors, and JSON values."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
-        moments, groups = optimizer_state(self._optimizer)
-        facts = {
-            "step": self.step,
-            "accumulate": self.accumulate,
-            "optimizer": groups,
-            "criterion": self.criterion.state(),
-        }
-        return tensors | moments, facts
+        moments, numbers = optimizer_state(self._optimizer)
+        beside, criterion = self.criterion.state()
+        tensors |= moments | {f"criterion.{name}": value for name, value in beside.items()}
+        facts = {"step": self.step, "accumulate": self.accumulate, "optimizer": numbers}
+        return tensors, {**facts, "criterion": criterion}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Go on from ``state()``.
@@ -262,9 +264,9 @@ class Trainer:
             self.model.load_state_dict(_below("model.", tensors))
             self.average.load(_below("average.", tensors))
             restore_optimizer(self._optimizer, tensors, facts["optimizer"])
+            self.criterion.restore(_below("criterion.", tensors), facts["criterion"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise StoreError(f"the checkpoint does not fit this model: {error}") from error
-        self.criterion.restore(facts["criterion"])
         self.step, self.accumulate = int(facts["step"]), int(facts["accumulate"])
 
     def _order(self, epoch: int) -> Tensor:
@@ -290,7 +292,7 @@ class Trainer:
             except torch.OutOfMemoryError as error:
                 if self.accumulate >= len(batch.ids):
                     raise ResourceError(
-                        f"{self.device} has too little memory for one image; choose a smaller student or image_size."
+                        f"{self.device} has too little memory for one image; choose a smaller student or image."
                     ) from error
                 self.accumulate *= 2
             if self.device.type == "cuda":
@@ -304,7 +306,8 @@ class Trainer:
             part = batch if size == count else batch.part(slice(start, start + size))
             with self._autocast():
                 logits = self._call(self.normalize(part.views))
-            loss = self.criterion.loss(logits, part) * (len(part.ids) / count)
+            embedding = None if self._embedding is None else self._embedding.take()
+            loss = self.criterion.loss(logits, embedding, part) * (len(part.ids) / count)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
@@ -324,8 +327,12 @@ class Trainer:
 
 
 def scores(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
-    """Accuracy, cross-entropy and, with teacher logits, the share of equal decisions; all ``(n, …)`` on the
-    CPU.
+    """Accuracy, cross-entropy and, with teacher logits, the share of equal decisions.
+
+    Args:
+        logits: ``(n, classes)``; all three on the CPU.
+        labels: ``(n,)``.
+        teacher: ``(n, classes)``.
     """
     decided = logits.argmax(1)
     found = {
@@ -337,11 +344,6 @@ def scores(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> dic
     return found
 
 
-def with_teacher(batch: Batch, logits: Tensor) -> Batch:
-    """The batch with teacher logits ``(b, classes)`` beside it."""
-    return replace(batch, teacher=logits)
-
-
 def _mixed_seed(seed: int, position: int) -> int:
     """A 63-bit seed for a position in a training."""
     value = (seed * 0x9E3779B97F4A7C15 + position * 0xD1B54A32D192ED03 + 0x8CB92BA72F3D8DD7) & (2**64 - 1)
@@ -351,4 +353,5 @@ def _mixed_seed(seed: int, position: int) -> int:
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name starts with ``prefix``, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
