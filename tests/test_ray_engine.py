@@ -20,7 +20,7 @@ import autodistill as ad
 from autodistill.engines import ray_cluster
 from autodistill.engines.ray_cluster import Share, check_room, private_environment, refuse_open_door, share_of
 from autodistill.engines.ray_desk import Desk
-from autodistill.engines.slots import Slot
+from autodistill.engines.slots import Slot, cpu_count
 from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import pack_error
 from autodistill.errors import DivergedError, InfeasibleError, ResourceError, UsageError, UserCodeError
@@ -176,7 +176,7 @@ def test_errors_cross_with_their_reason(error: Exception, reason: str) -> None:
     assert study.trials()[0].reason == reason
 
 
-# -- resources, addresses, security, without starting Ray ----------------------------------------------------------------
+# -- resources, addresses, security, without starting Ray --------------------------------------------------------------
 
 
 def test_workers_ask_for_their_threads_and_their_part_of_a_gpu() -> None:
@@ -202,7 +202,7 @@ def test_requests_that_can_never_be_met_are_refused_with_what_the_cluster_has() 
 def test_a_ray_without_a_token_is_refused_unless_the_network_is_trusted() -> None:
     refuse_open_door({}, trust_network=False)
     refuse_open_door({"RAY_AUTH_MODE": "disabled"}, trust_network=True)
-    with pytest.raises(UsageError, match="RAY_AUTH_MODE=disabled.*--trust-network"):
+    with pytest.raises(UsageError, match=r"RAY_AUTH_MODE=disabled.*--trust-network"):
         refuse_open_door({"RAY_AUTH_MODE": "Disabled"}, trust_network=False)
 
 
@@ -264,7 +264,7 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "AD_TWO" not in os.environ
 
 
-# -- with Ray ------------------------------------------------------------------------------------------------------------
+# -- with Ray ----------------------------------------------------------------------------------------------------------
 
 
 def evaluate_with_log(path: Path, seconds: float, candidate: Candidate) -> Iterator[Report]:
@@ -273,7 +273,7 @@ def evaluate_with_log(path: Path, seconds: float, candidate: Candidate) -> Itera
         if report.rung:
             time.sleep(seconds)
             with path.open("a") as file:
-                file.write(f"{candidate.number} {report.rung} {os.environ['OMP_NUM_THREADS']} {os.getpid()}\n")
+                file.write(f"{candidate.number} {report.rung} {os.environ.get('OMP_NUM_THREADS')} {os.getpid()}\n")
         yield report
 
 
@@ -319,7 +319,7 @@ class Spy:
         self.addresses: list[str] = []
         self.tokens: list[str] = []
         self.modes: list[int] = []
-        self.intruder = 0
+        self.intruder = ""
 
     def __call__(self, snapshot: Snapshot) -> None:
         import ray
@@ -331,9 +331,11 @@ class Spy:
         session = Path(ray._private.worker._global_node.get_session_dir_path())
         self.modes.append(session.parents[1].stat().st_mode & 0o777)
         if not self.intruder:
-            code = f"import ray; ray.init(address={ray.get_runtime_context().gcs_address!r}, log_to_driver=False)"
+            address = ray.get_runtime_context().gcs_address
+            code = f"from ray._raylet import GcsClient; GcsClient(address={address!r})"  # the first step of ray.init
             environment = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
-            self.intruder = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode
+            caught = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+            self.intruder = caught.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.ray
@@ -341,7 +343,8 @@ def test_a_private_ray_is_private_and_leaves_nothing_behind(tmp_path: Path, monk
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    before, handler, variables = set(os.listdir(tempfile.gettempdir())), signal.getsignal(signal.SIGTERM), {**os.environ}
+    before, handler = set(os.listdir(tempfile.gettempdir())), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "the user's own")
     spy, study = Spy(), make_study(tmp_path / "study")
     for budget in ("4trials", "8trials"):  # twice in one process, with two tokens
         ad.search(study, evaluate=evaluate, budget=budget, workers=2, engine="ray", progress=spy)
@@ -352,12 +355,13 @@ def test_a_private_ray_is_private_and_leaves_nothing_behind(tmp_path: Path, monk
     assert spy.modes == [0o700, 0o700]
     assert spy.addresses
     assert {address.removeprefix("::ffff:") for address in spy.addresses} == {"127.0.0.1"}
-    assert spy.intruder != 0
-    assert list(home.iterdir()) == []
+    assert spy.intruder.startswith("ray.exceptions.AuthenticationError")
+    assert not [path for path in home.rglob("*") if "ray" in path.name]
     assert not psutil.Process().children(recursive=True)
     assert not [name for name in set(os.listdir(tempfile.gettempdir())) - before if name.startswith("ad-")]
     assert signal.getsignal(signal.SIGTERM) == handler
-    assert {**os.environ} == variables
+    assert os.environ["RAY_AUTH_TOKEN"] == "the user's own"
+    assert not [name for name in os.environ if name.startswith("TUNE_") or name == "RAY_AUTH_MODE"]
 
 
 @pytest.fixture(scope="module")
@@ -396,14 +400,19 @@ def test_a_dead_worker_fails_its_trial_and_is_replaced(shared_ray: Any) -> None:
 def test_a_stopped_search_leaves_partial_trials_that_go_on_under_local(shared_ray: Any, tmp_path: Path) -> None:
     work = Logged(tmp_path / "log", 0.4)
     study = make_study(tmp_path / "study")
-    threading.Timer(8, signal.raise_signal, [signal.SIGINT]).start()
+    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])  # by then the next trial has begun
+
+    def press_ctrl_c(snapshot: Snapshot) -> None:
+        if snapshot.states.get("COMPLETE") and timer.ident is None:
+            timer.start()
+
     with pytest.raises(KeyboardInterrupt):
-        ad.search(study, evaluate=work, budget="500trials", workers=2, engine="ray")
+        ad.search(study, evaluate=work, budget="500trials", workers=2, engine="ray", progress=press_ctrl_c)
     states = Counter((t.state, t.reason) for t in study.trials())
     assert 1 <= states[State.PARTIAL, "INTERRUPTED"] <= 2
     assert states[State.COMPLETE, ""] >= 1
     assert not any(state is State.RUNNING for state, _ in states)
-    assert {threads for _, _, threads, _ in work.done()} == {"1"}
+    assert {threads for _, _, threads, _ in work.done()} == {str(max(1, cpu_count() // 2))}
     assert len({pid for *_, pid in work.done()}) == 2  # one process per slot, used again for every trial
     ended = states.total() - states[State.PARTIAL, "INTERRUPTED"]
     partial = [t.number for t in study.trials() if t.state is State.PARTIAL]
@@ -417,7 +426,7 @@ def test_a_stopped_search_leaves_partial_trials_that_go_on_under_local(shared_ra
 @pytest.mark.ray
 def test_a_request_that_cannot_be_met_fails_at_once(shared_ray: Any) -> None:
     start = time.monotonic()
-    with pytest.raises(ResourceError, match="2 workers with 3 CPUs each do not fit .* room for 0.*2 CPUs, 0 GPUs"):
+    with pytest.raises(ResourceError, match=r"2 workers with 3 CPUs each do not fit .* room for 0.*2 CPUs, 0 GPUs"):
         ad.search(make_study(), evaluate=evaluate, budget="2trials", workers=2, engine="ray", cpus_per_worker=3)
     assert time.monotonic() - start < 5
 
@@ -430,5 +439,103 @@ def test_a_function_that_cannot_be_sent_says_what_to_do(shared_ray: Any) -> None
         with lock:
             yield from evaluate(candidate)
 
-    with pytest.raises(UsageError, match="cannot be sent to Ray's workers.*top level of a module"):
+    with pytest.raises(UsageError, match=r"cannot be sent to Ray's workers.*top level of a module"):
         ad.search(make_study(), evaluate=hopeless, budget="2trials", workers=2, engine="ray")
+
+
+class Remover:
+    """Takes a node out of the cluster, without a word, once one of its trials has reached a rung."""
+
+    def __init__(self, cluster: Any, node: Any, work: Logged) -> None:
+        self.cluster, self.node, self.work = cluster, node, work
+        self.seen = 0
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        pids = {int(pid) for *_, pid in self.work.done()}
+        ours = {p.pid for p in _of_node(self.node)}
+        if self.node is not None and self.seen == 0 and pids & ours:
+            self.seen = len(self.work.done())
+            self.cluster.remove_node(self.node, allow_graceful=False)
+
+
+def _of_node(node: Any) -> list[psutil.Process]:
+    try:
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        return raylet.children(recursive=True)
+    except (psutil.Error, KeyError, IndexError):
+        return []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_node_that_goes_away_loses_no_trial_and_doubles_none(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    work = Logged(tmp_path / "log", 0.5)
+    study = make_study(tmp_path / "study")
+    with (
+        ray_cluster.private_switches(),
+        ray_cluster._private_folder() as folder,
+    ):
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": str(folder / "r")})
+        try:
+            doomed, _ = (cluster.add_node(num_cpus=1) for _ in range(2))
+            cluster.wait_for_nodes()
+            remover = Remover(cluster, doomed, work)
+            ad.search(
+                study,
+                evaluate=work,
+                budget="16trials",
+                workers=3,
+                engine="ray",
+                address=cluster.address,
+                progress=remover,
+            )
+        finally:
+            cluster.shutdown()
+    assert remover.seen
+    trials = study.trials()
+    assert Counter(t.state for t in trials).keys() <= {State.COMPLETE, State.PRUNED}
+    assert sum(t.reason not in ("DUPLICATE", "INFEASIBLE") for t in trials) == 16
+    check_values(study)
+    repeated = [row for row, times in Counter(row[:2] for row in work.done()).items() if times > 1]
+    assert len(repeated) <= 1  # at most the rung whose report died with the node
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_whose_driver_is_killed_goes_on_under_local(tmp_path: Path) -> None:
+    work = Logged(tmp_path / "log", 0.3)
+    code = (
+        "from pathlib import Path\nimport autodistill as ad\nfrom test_ray_engine import Logged, make_study\n"
+        "if __name__ == '__main__':\n"
+        f"    study = make_study(Path({str(tmp_path / 'study')!r}))\n"
+        f"    work = Logged(Path({str(work.path)!r}), 0.3)\n"
+        "    ad.search(study, evaluate=work, budget='500trials', workers=2, engine='ray')\n"
+    )
+    script = tmp_path / "driver.py"
+    script.write_text(code)
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(ad.__file__).parents[1])])
+    with (
+        tempfile.TemporaryDirectory(prefix="k") as short,
+        subprocess.Popen(
+            [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": paths, "TMPDIR": short}
+        ) as driver,
+    ):
+        deadline = time.monotonic() + 120
+        while len(work.done()) < 6 and driver.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+        driver.wait()
+        for process in psutil.wait_procs(family, timeout=30)[1]:  # Ray's agents outlive their raylet for a while
+            process.kill()
+    seen = len(work.done())
+    assert seen >= 6
+    study = make_study(tmp_path / "study")
+    open_before = [t.number for t in study.trials() if t.state is State.RUNNING]
+    assert 1 <= len(open_before) <= 2
+    ad.search(study, evaluate=work, budget=f"{len(study.trials()) + 2}trials", workers=1)
+    after = study.trials()
+    assert {(t.state, t.reason) for t in after} <= {(State.COMPLETE, ""), (State.PRUNED, "RUNG_RULE")}
+    check_values(study)

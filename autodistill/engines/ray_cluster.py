@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -55,7 +56,7 @@ def share_of(slots: Sequence[Slot], cpus: float | None = None, gpus: float | Non
     if gpus is None:
         gpus = (_PRECISION // max(sharing.values())) / _PRECISION if sharing else 0.0
     share = Share(float(cpus if cpus is not None else max(slot.threads for slot in slots)), float(gpus))
-    if share.cpus < 0 or share.gpus < 0 or share.gpus > 1 and share.gpus != int(share.gpus):
+    if share.cpus < 0 or share.gpus < 0 or (share.gpus > 1 and share.gpus % 1):
         raise UsageError(f"a worker cannot have {share}: ask for whole GPUs, or for a fraction below 1.")
     return share
 
@@ -105,7 +106,7 @@ def cluster(
     Args:
         slots: one worker each.
         share: what each of them asks for.
-        address: ``host:port`` of a cluster or ``auto``; ``None``: the environment's ``RAY_ADDRESS``, else a private Ray.
+        address: ``host:port`` of a cluster or ``auto``; ``None``: ``RAY_ADDRESS``, else a private Ray.
         trust_network: allow a Ray without authentication.
 
     Yields:
@@ -122,17 +123,40 @@ def cluster(
             f"{address} is a Ray Client address; the driver of a search has to be on a node of the cluster. "
             "Start it there, with --ray-address auto."
         )
+    running = sys.modules.get("ray")
+    if running is not None and running.is_initialized():  # the caller's own, to be left as it is
+        check_room(running.nodes(), len(slots), share)
+        yield running
+        return
     with contextlib.ExitStack() as stack:
-        if address == "local":  # some of Ray's switches are read when it is imported
-            stack.enter_context(environment(private_environment(os.environ)))
-        ray = import_ray()
-        if not ray.is_initialized():
-            if address == "local":
-                stack.enter_context(_private(ray, slots, share))
-            else:
-                stack.enter_context(_connected(ray, address))
+        if address == "local":
+            ray = stack.enter_context(private_switches())
+            stack.enter_context(_private(ray, slots, share))
+        else:
+            ray = import_ray()
+            stack.enter_context(_connected(ray, address))
         check_room(ray.nodes(), len(slots), share)
         yield ray
+
+
+@contextlib.contextmanager
+def private_switches() -> Iterator[Any]:
+    """The ``ray`` module under the switches of :func:`private_environment`, which are taken back at the end."""
+    try:
+        with environment(private_environment(os.environ)):  # some are read when Ray is imported
+            ray = import_ray()
+            _read_switches_again()
+            yield ray
+    finally:
+        _read_switches_again()
+
+
+def _read_switches_again() -> None:
+    """Ray reads mode and token once per process: a second run would offer the first run's token, or none at all."""
+    raylet = getattr(sys.modules.get("ray"), "_raylet", None)
+    if hasattr(raylet, "Config") and hasattr(raylet, "AuthenticationTokenLoader"):
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def private_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -192,7 +216,7 @@ def _private(ray: Any, slots: Sequence[Slot], share: Share) -> Iterator[None]:
 
     here = psutil.Process()
     before = set(here.children())
-    with _private_folder() as folder, _loopback(ray), _fresh_token(ray):
+    with _private_folder() as folder, _loopback(ray):
         try:
             with _own_signals():
                 ray.init(
@@ -267,19 +291,6 @@ def _loopback(ray: Any) -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before  # type: ignore[union-attr]
-
-
-@contextlib.contextmanager
-def _fresh_token(ray: Any) -> Iterator[None]:
-    """Ray reads the token once per process and would offer the first run's token to the second run's cluster."""
-    loader = getattr(getattr(ray, "_raylet", None), "AuthenticationTokenLoader", None)
-    if loader is not None:
-        loader.instance().reset_cache()
-    try:
-        yield
-    finally:
-        if loader is not None:
-            loader.instance().reset_cache()
 
 
 @contextlib.contextmanager

@@ -106,11 +106,11 @@ class Desk:
         job = self._jobs.get(key)
         if job is None:
             return Decision.STOP
+        decision = Decision.STOP
         with self._keeping_failure():
             decision = self._study.report(job.candidate, report)
             job.candidate = replace(job.candidate, start_rung=max(job.candidate.start_rung, report.rung))
-            return Decision.STOP if self._stopping else decision
-        return Decision.STOP
+        return Decision.STOP if self._stopping else decision
 
     def progress(self, number: int, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         """A worker's epoch went on; ``number`` is the candidate's."""
@@ -123,7 +123,7 @@ class Desk:
     def end(self, key: str, message: Message) -> None:
         """A trial ended, with its worker's last message (a report that was answered with STOP counts as done)."""
         self._lost = 0
-        self._close(key, unpack_error(message) if message[0] == "error" else None)  # type: ignore[arg-type]
+        self._close(key, unpack_error(message) if message[0] == "error" else None)
 
     def lose(self, key: str, why: str, *, node: bool) -> None:
         """A worker died: with its node, the trial runs again from its checkpoint; on its own, the trial fails."""
@@ -160,11 +160,11 @@ class Desk:
     def _ask(self) -> Job | None:
         if self._dry:
             return None
+        candidate = None
         with self._keeping_failure():
             candidate = self._study.ask()
-            self._dry = candidate is None  # until a trial ends: an infeasible one gives its share of the budget back
-            return Job(candidate, 0) if candidate is not None else None
-        return None
+        self._dry = candidate is None  # until a trial ends: an infeasible one gives its share of the budget back
+        return Job(candidate, 0) if candidate is not None else None
 
     def _close(self, key: str, error: BaseException | None) -> None:
         job = self._jobs.pop(key, None)

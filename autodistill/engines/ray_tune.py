@@ -151,12 +151,13 @@ class DeskCallback(tune.Callback):  # type: ignore[misc]
         self._asked: Any = None
         self._next = 0.0
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, **info: Any) -> None:
         """A worker took the trial up."""
-        self._desk.started(trial.trial_id)
+        self._desk.started(info["trial"].trial_id)
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+    def on_step_end(self, **info: Any) -> None:
         """Pass on progress, notice the wish to stop."""
+        del info
         self._desk.tick()
         if self._asked is None:
             if time.monotonic() >= self._next:
@@ -175,6 +176,7 @@ class DeskStopper(tune.Stopper):  # type: ignore[misc]
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Single trials are the study's to stop."""
+        del trial_id, result
         return False
 
     def stop_all(self) -> bool:
