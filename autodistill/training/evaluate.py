@@ -70,7 +70,7 @@ class Bench:
         """
         if self.device.type == "cpu":
             torch.set_num_threads(self.context.threads)
-        return Trial(self, candidate).reports()
+        yield from Trial(self, candidate).reports()
 
     @cached_property
     def data(self) -> datasets.ImageData:

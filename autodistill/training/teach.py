@@ -97,7 +97,7 @@ def teach(
         recipe = {**options, **(recipe or {})}
     else:
         student = _architecture(model, data)
-    folder = Path(directory).expanduser()
+    folder = Path(directory).expanduser().absolute()
     length = epochs or default_epochs(len(data.train))
     if length < 1:
         raise UsageError(f"epochs is {epochs}; allowed: 1 or more.")
@@ -184,7 +184,7 @@ def _architecture(model: str | Mapping[str, Any] | None, data: ImageData) -> dic
 
 def _defaults(data: ImageData) -> dict[str, Any]:
     large = len(data.train) > 20_000
-    return {"lr": 4e-3, "batch_size": 128 if large else 32, "ema": 0.999 if large else 0.99}
+    return {"batch_size": 128 if large else 32, "ema": 0.999 if large else 0.99}
 
 
 def _finished(folder: Path, key: str) -> bool:
