@@ -7,6 +7,7 @@ families) are checked by ``config_names.py``, since looking them up loads torch.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -39,6 +40,8 @@ OBJECTIVES = ("accuracy", "params", "latency_ms")
 _SOURCES = {"data": "digits", "teacher": "auto"}
 _EPOCHS = {"digits": 30, "fashion_mnist": 12, "synthetic": 20}
 _OTHER_EPOCHS = 30
+_PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32}
+_OTHER_PIXELS = 224
 _FILE_ENDINGS = (".safetensors", ".onnx", ".npz", ".pt", ".pth", ".yaml", ".yml")
 
 
@@ -144,22 +147,24 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
         _flat({k: v for k, v in config.resolved().items() if k not in MAY_CHANGE}) for config in (old, new)
     )
     absent = object()
-    return [
-        f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}"
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key, absent) != after.get(key, absent)
-    ]
+    order = list(StudyConfig.model_fields)
+    changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key, absent) != after.get(key, absent)]
+    changed.sort(key=lambda key: order.index(key.split(".", 1)[0]))
+    return [f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}" for key in changed]
 
 
 def default_space(data: Mapping[str, Any]) -> str:
-    """The built-in space for a data section: by its source, else by its image size in pixels."""
-    if data.get("source") == "digits":
-        return "digits"
+    """The built-in space made for images of a data section's size, or for the size nearest to it."""
+    from autodistill.search import spaces
+
     size = data.get("image_size")
-    small = data.get("source") in ("fashion_mnist", "cifar10", "cifar100", "synthetic")
-    if isinstance(size, int):
-        small = size < 96
-    return "tiny" if small else "mobile"
+    pixels = size if isinstance(size, int) and size > 0 else _PIXELS.get(str(data.get("source")), _OTHER_PIXELS)
+
+    def distance(name: str) -> float:
+        low, high = spaces.load(name).get("image_sizes", (1, 1))
+        return max(math.log(low / pixels), math.log(pixels / high), 0.0)
+
+    return min(spaces.names(), key=distance, default="tiny")
 
 
 def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[Any, Sources]:
@@ -265,7 +270,7 @@ def _allowed_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, item in value.items():
-        if isinstance(item, Mapping) and item:
+        if isinstance(item, Mapping):
             out.update(_flat(item, f"{prefix}{key}."))
         else:
             out[f"{prefix}{key}"] = list(item) if isinstance(item, (list, tuple)) else item

@@ -35,9 +35,7 @@ def test_rkd_ignores_rotation_shift_and_scale_of_the_embedding() -> None:
     student, teacher = embeddings(seed=0).double(), embeddings(seed=1).double()
     rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(2)).double())
     rkd = embedding_losses.get("rkd")
-    assert rkd(3 * student @ rotation + 1, teacher).item() == pytest.approx(
-        rkd(student, teacher).item(), rel=1e-9
-    )
+    assert rkd(3 * student @ rotation + 1, teacher).item() == pytest.approx(rkd(student, teacher).item(), rel=1e-9)
 
 
 def test_rkd_of_a_large_batch_takes_angles_within_groups_of_64() -> None:
@@ -58,9 +56,7 @@ def test_embed_cosine_is_zero_for_parallel_two_for_opposite_and_one_for_orthogon
 def test_crd_of_orthogonal_pairs_has_its_closed_form() -> None:
     unit = torch.eye(4).double()
     expected = -math.log(math.exp(1 / 0.5) / (math.exp(1 / 0.5) + 3))
-    assert embedding_losses.get("crd")(unit, unit, temperature=0.5).item() == pytest.approx(
-        expected, abs=1e-12
-    )
+    assert embedding_losses.get("crd")(unit, unit, temperature=0.5).item() == pytest.approx(expected, abs=1e-12)
     indifferent = torch.ones(4, 4).double()
     assert embedding_losses.get("crd")(indifferent, unit).item() == pytest.approx(math.log(4), abs=1e-12)
 

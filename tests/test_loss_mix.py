@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,9 +29,7 @@ def gradient(loss: Tensor, at: Tensor) -> Tensor:
     return torch.autograd.grad(loss, at, retain_graph=True)[0]
 
 
-@pytest.mark.parametrize(
-    "mapping", [{"loss": "kd", "alpha": 0}, {"loss": "none"}, {"loss": "none", "alpha": 0.7}, {}]
-)
+@pytest.mark.parametrize("mapping", [{"loss": "kd", "alpha": 0}, {"loss": "none"}, {"loss": "none", "alpha": 0.7}, {}])
 def test_alpha_zero_is_cross_entropy_bit_for_bit(mapping) -> None:
     student, teacher, target = batch()
     values = LossTerms(LossMix.parse(mapping))(student, target, teacher)
@@ -44,9 +44,7 @@ def test_one_alpha_means_the_same_share_of_the_gradient_for_every_loss(name) -> 
     student, teacher, target = batch()
     terms = LossTerms(LossMix.parse({"loss": name, "alpha": 1.0}))
     norm = gradient(terms(student, target, teacher).total, student).norm()
-    assert norm.item() == pytest.approx(
-        gradient(F.cross_entropy(student, target), student).norm().item(), rel=1e-4
-    )
+    assert norm.item() == pytest.approx(gradient(F.cross_entropy(student, target), student).norm().item(), rel=1e-4)
 
 
 def test_the_total_is_the_weighted_sum_of_the_scaled_terms() -> None:
@@ -87,7 +85,16 @@ def test_calibration_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> N
     assert second.state_dict() == straight.state_dict()
 
 
-def test_measuring_leaves_no_gradient_on_any_parameter() -> None:
+def test_bug_15_the_state_is_plain_numbers_and_holds_no_teacher() -> None:
+    student, teacher, target = batch()
+    terms = LossTerms(LossMix.parse({"loss": "kd", "alpha": 0.5}))
+    terms(student, target, teacher)
+    state = terms.state_dict()
+    assert json.loads(json.dumps(state)) == state
+    assert len(json.dumps(state)) < 200
+
+
+def test_bug_16_the_projector_learns_and_measuring_leaves_no_gradient_on_any_parameter() -> None:
     head, project = nn.Linear(6, 10), projector("embed_cosine", 6, 9, seed=0)
     mix = LossMix.parse({"loss": "kd", "alpha": 0.5, "embedding": "embed_cosine"})
     embedding = torch.randn(16, 6, generator=torch.Generator().manual_seed(3)).requires_grad_()
@@ -103,15 +110,11 @@ def test_an_embedding_term_is_calibrated_at_the_embedding() -> None:
     embedding = torch.randn(16, 6, generator=torch.Generator().manual_seed(3)).requires_grad_()
     theirs = torch.randn(16, 4, generator=torch.Generator().manual_seed(4))
     _, _, target = batch()
-    terms = LossTerms(
-        LossMix.parse({"embedding": "rkd", "embedding_weight": 2, "embedding_angle_weight": 10})
-    )
+    terms = LossTerms(LossMix.parse({"embedding": "rkd", "embedding_weight": 2, "embedding_angle_weight": 10}))
     logits = head(embedding)
     total = terms(logits, target, None, embedding, theirs).total
     task = gradient(F.cross_entropy(logits, target), embedding)
-    assert (gradient(total, embedding) - task).norm().item() == pytest.approx(
-        2 * task.norm().item(), rel=1e-4
-    )
+    assert (gradient(total, embedding) - task).norm().item() == pytest.approx(2 * task.norm().item(), rel=1e-4)
 
 
 def test_a_compiled_student_whose_logits_hang_elsewhere_is_told_what_to_do() -> None:
@@ -144,9 +147,7 @@ def test_evaluation_without_gradients_neither_measures_nor_fails() -> None:
 def test_mixed_labels_and_label_smoothing_reach_the_task_loss() -> None:
     student, teacher, target = batch()
     mixed = 0.6 * F.one_hot(target, 10) + 0.4 * F.one_hot(target.roll(1), 10)
-    values = LossTerms(LossMix.parse({"loss": "kd", "alpha": 0.5, "label_smoothing": 0.1}))(
-        student, mixed, teacher
-    )
+    values = LossTerms(LossMix.parse({"loss": "kd", "alpha": 0.5, "label_smoothing": 0.1}))(student, mixed, teacher)
     expected = F.cross_entropy(student, mixed, label_smoothing=0.1)
     assert torch.equal(values.task, expected.detach())
 
@@ -161,9 +162,7 @@ def test_without_calibration_the_published_weights_hold() -> None:
     student, teacher, target = batch()
     terms = LossTerms(LossMix.parse({"loss": "logit_std", "calibrate": False}))
     values = terms(student, target, teacher)
-    assert values.total.item() == pytest.approx(
-        (0.1 * values.task + 9 * values.distillation).item(), rel=1e-6
-    )
+    assert values.total.item() == pytest.approx((0.1 * values.task + 9 * values.distillation).item(), rel=1e-6)
     raw = LossMix.parse({"loss": "kd", "calibrate": False, "task_weight": 1, "distillation_weight": 2})
     values = LossTerms(raw)(student, target, teacher)
     assert values.total.item() == pytest.approx((values.task + 2 * values.distillation).item(), rel=1e-6)
@@ -173,9 +172,7 @@ def test_a_label_free_mix_needs_no_labels_and_others_say_so() -> None:
     student, teacher, _ = batch()
     mix = LossMix.parse({"loss": "soft_ce", "alpha": 1})
     assert not mix.uses_target
-    assert torch.equal(
-        LossTerms(mix)(student, None, teacher).total, losses.get("soft_ce")(student, teacher, None)
-    )
+    assert torch.equal(LossTerms(mix)(student, None, teacher).total, losses.get("soft_ce")(student, teacher, None))
     with pytest.raises(UsageError, match="needs labels"):
         LossTerms(LossMix.parse({"loss": "kd", "alpha": 0.9}))(student, None, teacher)
 

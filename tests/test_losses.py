@@ -91,9 +91,7 @@ def test_kd_tends_to_the_squared_difference_of_centred_logits_at_high_temperatur
     difference = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
     limit = difference.square().sum(1).mean() / (2 * 5)
     assert limit.item() == pytest.approx(1.8679810329, abs=1e-9)
-    assert losses.get("kd")(student, teacher, target, temperature=1e4).item() == pytest.approx(
-        limit.item(), rel=3e-5
-    )
+    assert losses.get("kd")(student, teacher, target, temperature=1e4).item() == pytest.approx(limit.item(), rel=3e-5)
     slope = gradient("kd", student, teacher, target, temperature=1e6)
     assert torch.allclose(slope, difference / (5 * 4), atol=1e-6)
 
@@ -184,9 +182,7 @@ def test_bug_5_dkd_stays_finite_for_confident_logits() -> None:
     target = torch.arange(8)
     naive = F.one_hot(target, 1000).bool().logical_not() * student.softmax(1)
     assert not naive.log().masked_fill(F.one_hot(target, 1000).bool(), 0).isfinite().all()  # as published
-    expected = (
-        sum(_exact_dkd(*row) for row in zip(student.tolist(), teacher.tolist(), range(8), strict=True)) / 8
-    )
+    expected = sum(_exact_dkd(*row) for row in zip(student.tolist(), teacher.tolist(), range(8), strict=True)) / 8
     loss = losses.get("dkd")(student, teacher, target, temperature=1, alpha=1, beta=8)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     half = losses.get("dkd")(student.half(), teacher.half(), target, temperature=1, alpha=1, beta=8)
@@ -246,9 +242,7 @@ def test_bug_8_gradients_stay_finite_at_extreme_temperatures(temperature) -> Non
 
 
 def test_bug_13_a_teacher_with_other_classes_is_refused() -> None:
-    with pytest.raises(
-        UsageError, match=r"student logits \(2, 10\) and teacher logits \(2, 1000\).*class count"
-    ):
+    with pytest.raises(UsageError, match=r"student logits \(2, 10\) and teacher logits \(2, 1000\).*class count"):
         losses.get("kd")(torch.zeros(2, 10), torch.zeros(2, 1000), torch.zeros(2, dtype=torch.long))
 
 

@@ -80,9 +80,7 @@ def test_the_teacher_s_larger_views_are_cut_at_the_same_place() -> None:
     pairing = paired(CUTMIX, size=16)
     small = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     large = F.interpolate(small, scale_factor=4, mode="nearest")
-    assert torch.equal(
-        F.interpolate(pairing.images(small), scale_factor=4, mode="nearest"), pairing.images(large)
-    )
+    assert torch.equal(F.interpolate(pairing.images(small), scale_factor=4, mode="nearest"), pairing.images(large))
 
 
 def test_pairs_of_one_class_keep_their_label() -> None:

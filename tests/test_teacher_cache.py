@@ -66,7 +66,7 @@ def _never(ids: Tensor) -> Tensor:
     raise AssertionError(f"the teacher was asked about {ids.tolist()}")
 
 
-def test_ids_may_repeat_and_come_in_any_order(tmp_path) -> None:
+def test_bug_12_answers_belong_to_their_ids_in_whatever_order_they_come(tmp_path) -> None:
     ids = torch.tensor([7, 3, 7, 49, 0, 3])
     with opened(tmp_path) as cache:
         teacher = Teacher()

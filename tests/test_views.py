@@ -182,9 +182,7 @@ def test_resized_crops_lie_inside_the_image_and_have_the_asked_area() -> None:
     """The coordinates themselves, drawn as an image, tell where each crop came from."""
     side = torch.arange(64, dtype=torch.uint8) * 4
     plane = torch.stack([side[:, None].expand(64, 64), side[None, :].expand(64, 64)])
-    views = apply(
-        Policy(crop="resized", min_area=0.25), plane.expand(500, 2, 64, 64), torch.arange(500), 0, 0
-    )
+    views = apply(Policy(crop="resized", min_area=0.25), plane.expand(500, 2, 64, 64), torch.arange(500), 0, 0)
     height = (views[:, 0, -1, 0] - views[:, 0, 0, 0]) * 255 / 4 / 63
     width = (views[:, 1, 0, -1] - views[:, 1, 0, 0]) * 255 / 4 / 63
     area = height * width
@@ -264,9 +262,7 @@ def test_operations_are_each_drawn_about_as_often_as_the_others() -> None:
 
 
 def test_oblong_images_become_square_only_on_demand() -> None:
-    oblong = torch.randint(
-        0, 256, (3, 1, 12, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    oblong = torch.randint(0, 256, (3, 1, 12, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for policy in POLICIES.values():
         assert apply(policy, oblong, torch.arange(3), 0, 0).shape == (3, 1, 20, 20)
         assert apply(policy, oblong, torch.arange(3), 0, 0, size=8).shape == (3, 1, 8, 8)

@@ -194,9 +194,11 @@ def _short(value: float) -> str:
 def _decorate(axes: Any, front: Front, across: Objective, up: Objective) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    if front.trials and across.log and min(t.values[across.name] for t in (*front.trials, *front.others)) > 0:
+    shown = [t.values[across.name] for t in (*front.trials, *front.others)]
+    if across.log and shown and min(shown) > 0:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+        wide = max(shown) / min(shown) > 12
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if wide else (1.0, 2.0, 3.0, 5.0, 7.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXES.get(across.name, across.name))

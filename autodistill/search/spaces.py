@@ -1,4 +1,4 @@
-"""The built-in search spaces: YAML files that are shipped in the wheel, and found in the checkout of an editable install.
+"""The built-in search spaces: YAML files, shipped in the wheel and found in the checkout of an editable install.
 
 Only files are read here; what they mean is read by ``space.py``. Works without optuna.
 """

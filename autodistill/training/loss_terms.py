@@ -81,9 +81,9 @@ class LossTerms:
             UsageError: something that the mix needs is missing.
         """
         zero = student_logits.new_zeros((), dtype=torch.float32)
-        task = zero if target is None else task_loss(student_logits, target, self.mix.label_smoothing)
         if target is None and self.mix.uses_target:
             raise UsageError("this loss mix needs labels; only alpha 1 with a label-free loss does without.")
+        task = zero if target is None else task_loss(student_logits, target, self.mix.label_smoothing)
         parts = [] if self.mix.task_share == 0 else [_times(self.mix.task_share, task)]
         distillation = embedding = zero
         if self.mix.uses_distillation:

@@ -93,18 +93,14 @@ def test_it_says_what_it_is(name) -> None:
     assert set(info.ranges) <= set(info.defaults)
     for keyword, tried in info.ranges.items():
         assert tried.low <= info.defaults[keyword] <= tried.high
-    keywords = [
-        p for p in inspect.signature(losses.get(name)).parameters.values() if p.kind is p.KEYWORD_ONLY
-    ]
+    keywords = [p for p in inspect.signature(losses.get(name)).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert {p.name for p in keywords} == set(info.defaults)
 
 
 def test_labels_are_not_looked_at_unless_the_loss_says_so(name) -> None:
     student, teacher, target = batch()
     if not loss_info(name).uses_target:
-        assert torch.equal(
-            losses.get(name)(student, teacher, None), losses.get(name)(student, teacher, target)
-        )
+        assert torch.equal(losses.get(name)(student, teacher, None), losses.get(name)(student, teacher, target))
     else:
         assert not torch.equal(
             losses.get(name)(student, teacher, (target + 1) % 7), losses.get(name)(student, teacher, target)
