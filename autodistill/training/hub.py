@@ -1,6 +1,4 @@
-"""Pretrained weights come from a hub; without a network the user should know within seconds, not after a
-minute.
-"""
+"""Pretrained weights come from a hub; without a network the user should know within seconds."""
 
 from __future__ import annotations
 
