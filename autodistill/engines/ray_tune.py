@@ -130,6 +130,14 @@ class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._desk = desk
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """No preference: Tune's own queue gives a worker that is free to a trial that has none.
+
+        FIFO's choice gives it to the first in line, whose own worker may be starting and is then thrown away: with
+        trials shorter than the start of a worker, only one would ever work.
+        """
+        del tune_controller
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A rung was reached."""
         del tune_controller
