@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from autodistill import __version__
 from autodistill.commands import cache, doctor, search, setup, spaces, study, teach
 from autodistill.commands.output import say
-from autodistill.errors import AutodistillError
+from autodistill.errors import AutodistillError, ResourceError
 
 HELP = """
 From a teacher, images and a budget to a Pareto front of students.
@@ -54,6 +54,11 @@ class _Program(TyperGroup):
                 raise
             say(f"error: {error}")
             raise SystemExit(error.exit_code) from None
+        except ModuleNotFoundError as error:
+            if self.debug or str(error.name).startswith("autodistill"):
+                raise
+            say(f"error: {error.name} is not installed. 'autodistill doctor' says what is missing and how to get it.")
+            raise SystemExit(ResourceError.exit_code) from None
         except Exception as error:
             if self.debug or type(error).__module__.split(".")[0] in ("typer", "click"):
                 raise

@@ -7,6 +7,7 @@ families) are checked by ``config_names.py``, since looking them up loads torch.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -39,6 +40,8 @@ OBJECTIVES = ("accuracy", "params", "latency_ms")
 _SOURCES = {"data": "digits", "teacher": "auto"}
 _EPOCHS = {"digits": 30, "fashion_mnist": 12, "synthetic": 20}
 _OTHER_EPOCHS = 30
+_PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32}
+_OTHER_PIXELS = 224
 _FILE_ENDINGS = (".safetensors", ".onnx", ".npz", ".pt", ".pth", ".yaml", ".yml")
 
 
@@ -151,14 +154,17 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
 
 
 def default_space(data: Mapping[str, Any]) -> str:
-    """The built-in space for a data section: by its source, else by its image size in pixels."""
-    if data.get("source") == "digits":
-        return "digits"
+    """The built-in space made for images of a data section's size, or for the size nearest to it."""
+    from autodistill.search import spaces
+
     size = data.get("image_size")
-    small = data.get("source") in ("fashion_mnist", "cifar10", "cifar100", "synthetic")
-    if isinstance(size, int):
-        small = size < 96
-    return "tiny" if small else "mobile"
+    pixels = size if isinstance(size, int) and size > 0 else _PIXELS.get(str(data.get("source")), _OTHER_PIXELS)
+
+    def distance(name: str) -> float:
+        low, high = spaces.load(name).get("image_sizes", (1, 1))
+        return max(math.log(low / pixels), math.log(pixels / high), 0.0)
+
+    return min(spaces.names(), key=distance, default="tiny")
 
 
 def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[Any, Sources]:

@@ -12,6 +12,7 @@ from autodistill import strict_yaml
 from autodistill.config import MAY_CHANGE, StudyConfig, differences
 from autodistill.errors import ConfigError, UsageError
 from autodistill.records import DataSpec, LatencyTarget, TeacherSpec
+from autodistill.search import spaces
 
 
 def problems_of(source: Any, overrides: dict[str, Any] | None = None, **keywords: Any) -> tuple[str, ...]:
@@ -38,13 +39,20 @@ def test_nothing_given_is_the_embedded_digits_study() -> None:
 @pytest.mark.parametrize(
     ("data", "space"),
     [
-        ("fashion_mnist", "tiny"),
-        ({"source": "image_folder", "image_size": 64}, "tiny"),
-        ({"source": "image_folder", "image_size": 224}, "mobile"),
-        ("image_folder", "mobile"),
+        ("digits", "small"),
+        ("fashion_mnist", "middle"),
+        ({"source": "digits", "image_size": 28}, "middle"),
+        ({"source": "image_folder", "image_size": 48}, "middle"),
+        ({"source": "image_folder", "image_size": 160}, "large"),
+        ("image_folder", "large"),
     ],
 )
-def test_the_space_follows_the_images(data: Any, space: str) -> None:
+def test_the_space_is_the_one_made_for_the_size_of_the_images(
+    data: Any, space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, sizes in (("small", [8, 16]), ("middle", [28, 32]), ("large", [128, 256])):
+        (tmp_path / f"{name}.yaml").write_text(f"image_sizes: {sizes}\nstudent: {{width: [1, 2]}}\n")
+    monkeypatch.setattr(spaces, "_FOLDERS", (tmp_path,))
     assert StudyConfig.load({"data": data}).space == space
 
 
@@ -185,7 +193,7 @@ def test_differences_name_each_key_with_both_values_and_leave_out_what_may_chang
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no study file .* 'autodistill init' writes one"):
+    with pytest.raises(UsageError, match=r"there is no study file .* 'autodistill init' writes one"):
         StudyConfig.load(tmp_path / "none.yaml")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections import Counter
@@ -17,7 +18,7 @@ from autodistill.commands.output import command, print_json, say
 from autodistill.commands.reading import RUNS
 from autodistill.commands.tables import print_front
 from autodistill.config_errors import unknown_key
-from autodistill.errors import ConfigError, UsageError, UserCodeError
+from autodistill.errors import ConfigError, InterruptedTrialError, UsageError, UserCodeError
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
@@ -218,13 +219,25 @@ def _run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     except (UsageError, UserCodeError):
         if not existed and (study is None or not study.trials()):
             shutil.rmtree(folder, ignore_errors=True)  # wrong input leaves nothing behind
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()  # only if it is empty now
         raise
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if study is not None:
-            counts = Counter(t.state.value for t in study.trials())
-            stopped(study.spent.seconds, counts, this_command())
-        raise typer.Exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130) from None
+    except (KeyboardInterrupt, SystemExit, InterruptedTrialError) as stop:
+        raise typer.Exit(_interrupted(study, stop)) from None
     _finish(study, front, folder, as_json)
+
+
+def _interrupted(study: Study | None, stop: BaseException) -> int:
+    """Say how to go on; returns the exit code."""
+    if study is None:
+        return 130
+    ended = study.budget.exhausted(study.spent)
+    if isinstance(stop, InterruptedTrialError) and ended:
+        say(f"error: {ended} before the first trial: {stop}.")
+        say(f"Give more: {this_command()} --budget {_more(study.budget)}")
+        return UsageError.exit_code
+    stopped(study.spent.seconds, Counter(t.state.value for t in study.trials()), this_command())
+    return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
 
 
 def _announce(config: StudyConfig, folder: Path) -> None:
@@ -232,7 +245,9 @@ def _announce(config: StudyConfig, folder: Path) -> None:
     data = config.data
     space = config.space if isinstance(config.space, str) else "given in the study file"
     resumed = ", resumed" if (folder / "study.db").exists() else ""
-    workers = "one worker per GPU" if config.workers is None else f"{config.workers} worker{'s' * (config.workers > 1)}"
+    workers = (
+        "workers by the devices" if config.workers is None else f"{config.workers} worker{'s' * (config.workers > 1)}"
+    )
     say(f"study {config.name} in {folder}{resumed}")
     say(
         f"  data {data.source if data else 'none'} · teacher {config.teacher.source} · space {space} · "

@@ -18,8 +18,8 @@ TEMPLATE = """\
 # A study of autodistill. Start or resume it:  autodistill search {file}
 # Every key may be left out; what stands here after a '#' is the default.
 
-name: {name}                    # also the folder: runs/{name}
-data: {data}                  # digits, fashion_mnist, cifar10, image_folder, synthetic, or a mapping:
+{name:<32} # also the folder: runs/NAME
+{data:<32} # digits, fashion_mnist, cifar10, image_folder, synthetic, or a mapping:
 # data:
 #   source: image_folder         # one folder per class below root
 #   root: photos                 # counts from this file
@@ -38,6 +38,7 @@ objectives: [accuracy, params, latency_ms]
 # sampler: front                 # front, gp, tpe, nsga2, nsga3, random, qmc
 # epochs: 30                     # of the top rung; by the data when left out
 # rungs: auto                    # auto, off, or {{eta: 3, lowest: 0.05}}: one trial in eta goes on from each rung
+# survey: auto                   # how many students are measured before any is trained
 # training: {{batch_size: 64}}     # settings shared by all trials
 # latency: {{device: cpu, batch: 1, threads: 1}}
 
@@ -57,5 +58,5 @@ def init(
     from autodistill.config import StudyConfig
 
     StudyConfig.load({"name": name, "data": data}, flags={"name": "--name", "data": "--data"})
-    write_new(file, TEMPLATE.format(file=file, name=name, data=data))
+    write_new(file, TEMPLATE.format(file=file, name=f"name: {name}", data=f"data: {data}"))
     say(f"wrote {file}. Start it: " + command("search", file))

@@ -70,7 +70,10 @@ class Bench:
         """
         if self.device.type == "cpu":
             torch.set_num_threads(self.context.threads)
-        return Trial(self, candidate).reports()
+        try:
+            yield from Trial(self, candidate).reports()
+        finally:
+            lease.rest()
 
     @cached_property
     def data(self) -> datasets.ImageData:
@@ -90,7 +93,7 @@ class Bench:
     @cached_property
     def costs(self) -> StudentCosts:
         """Known costs, remembered by architecture."""
-        return StudentCosts(self.task, self.data, self.cache_folder / "costs")
+        return StudentCosts(self.task, self.data)
 
     @cached_property
     def teacher_on_validation(self) -> Tensor:
@@ -258,6 +261,7 @@ class Trial:
     def _give(self, report: Report) -> Iterator[Report]:
         """The report, with the clock stopped for as long as its reader takes."""
         self.clock.stop()
+        lease.rest()  # whoever waits for an answer does not train
         yield report
         self.clock.start()
 

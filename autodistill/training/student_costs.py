@@ -1,21 +1,14 @@
-"""Known costs of students, measured once per architecture and shared by the workers and resumes of a study."""
+"""Known costs of the students of trials: remembered from the survey, or measured when a trial begins."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from dataclasses import asdict
-from pathlib import Path
-
 from torch import nn
 
-from autodistill.records import Params, Task, stable_key
+from autodistill.records import Params, Task
 from autodistill.training import latency, lease
+from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
 from autodistill.training.costs import cost_metrics, known_costs
 from autodistill.training.datasets import ImageData
-
-LATENCY = "latency_ms"
 
 
 class StudentCosts:
@@ -24,11 +17,12 @@ class StudentCosts:
     Args:
         task: its metrics and latency target.
         data: image size, channels and classes.
-        folder: where they are remembered.
+        memory: what is known already; by default the user's own.
     """
 
-    def __init__(self, task: Task, data: ImageData, folder: Path) -> None:
-        self._target, self._folder = task.latency, folder
+    def __init__(self, task: Task, data: ImageData, memory: CostMemory | None = None) -> None:
+        self._target = task.latency
+        self._memory = memory if memory is not None else CostMemory(cache_folder())
         self._shape = {"image_size": data.image_size, "channels": data.channels}
         self._classes = len(data.classes)
         self._counted = tuple(name for name in task.metrics if name in cost_metrics) or ("params",)
@@ -44,31 +38,14 @@ class StudentCosts:
         Raises:
             InfeasibleError: it fails on these images.
         """
-        path = self._folder / f"{self._key(student)}.json"
-        try:
-            known: dict[str, float] = json.loads(path.read_bytes())
+        key = self._memory.key(student, self._shape, self._classes)
+        known = self._memory.get(key, self._counted, self._target if self._timed else None)
+        if known is not None:
             return known
-        except (OSError, ValueError):
-            measured = self._measure(model)
-        _write(path, measured)
-        return measured
-
-    def _measure(self, model: nn.Module) -> dict[str, float]:
         costs = known_costs(model, **self._shape, metrics=self._counted)
         if self._timed:
-            with lease.quiet():
+            with lease.quiet():  # other workers pause between two batches for as long as this takes
                 costs[LATENCY] = latency.measure(model, self._target, **self._shape).p50_ms
+        self._memory.put(key, costs, self._target)
+        self._memory.save()
         return costs
-
-    def _key(self, student: Params) -> str:
-        target = asdict(self._target) if self._timed else None
-        return stable_key([dict(student), self._shape, self._classes, self._counted, target])
-
-
-def _write(path: Path, costs: dict[str, float]) -> None:
-    """Under another name first: a second worker must not read half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file, scratch = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(file, "w", encoding="utf-8") as stream:
-        json.dump(costs, stream)
-    os.replace(scratch, path)
