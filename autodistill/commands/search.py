@@ -261,7 +261,8 @@ def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
     """The front on stdout; why the search ended, files and next commands on stderr."""
     trials = study.trials()
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in trials).items()) or "no trial"
-    say(f"ended: {study.ended or 'no candidate is left'} ({counts})")
+    ended = study.ended or study.budget.exhausted(study.spent) or "no candidate is left"
+    say(f"ended: {ended} ({counts})")
     if as_json:
         print_json(front.to_json())
     elif front.trials:
