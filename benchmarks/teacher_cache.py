@@ -16,21 +16,22 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from autodistill.training.distillation import Distillation
-from torch import Tensor, nn
+from torch import nn
 
 from autodistill.records import DataSpec
-from autodistill.training import datasets, students, views
+from autodistill.training import datasets, students
+from autodistill.training.distillation import Distillation
+from autodistill.training.guides import CachedGuide, OnlineGuide
 from autodistill.training.loss_mix import LossMix
 from autodistill.training.recipe import Recipe
+from autodistill.training.teacher import Preprocessing, Teacher, freeze
 from autodistill.training.teacher_cache import CacheKey, TeacherCache
-from autodistill.training.trainer import Batch, Feed, Trainer, scores
+from autodistill.training.trainer import Feed, Trainer, scores
 
 VIEW_SEED = 0
 MIXES = ("kd", "dkd", "dist", "logit_std", "nkd")
@@ -49,48 +50,27 @@ class Size:
     seeds: int
 
 
-FULL, QUICK = Size(4096, 6, 4, 10, 3), Size(768, 2, 2, 10, 3)
+FULL, QUICK = Size(4096, 6, 4, 10, 3), Size(1024, 6, 4, 10, 3)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Bench:
-    """Data, teacher and what the teacher was asked."""
+    """Data, teacher and how much is trained."""
 
     data: datasets.ImageData
     feed: Feed
-    teacher: nn.Module
+    teacher: Teacher
     size: Size
-    asked: int = 0
-
-    def ask(self, pixels: Tensor) -> Tensor:
-        """Teacher logits of views in [0, 1]."""
-        self.asked += len(pixels)
-        with torch.no_grad():
-            return self.teacher((pixels - self.feed.mean[0]) / self.feed.std[0])
-
-    def online(self, batch: Batch) -> tuple[Tensor, None]:
-        """The guide that looks at every batch."""
-        return self.ask(batch.views), None
-
-    def cached(self, cache: TeacherCache, policy: views.Policy) -> Callable[[Batch], tuple[Tensor, None]]:
-        """The guide that looks at every view once."""
-
-        def guide(batch: Batch) -> tuple[Tensor, None]:
-            def missing(ids: Tensor) -> Tensor:
-                rows = (batch.ids[None, :] == ids[:, None]).int().argmax(1)
-                return self.ask(views.apply(policy, batch.raw[rows], ids, batch.epoch, VIEW_SEED))
-
-            return cache.targets(batch.ids, batch.epoch, missing), None
-
-        return guide
 
     def trial(self, mix: str, seed: int, cache: TeacherCache | None = None) -> tuple[float, float]:
         """Validation accuracy and seconds of one student; without a cache the teacher is asked online."""
-        recipe = Recipe(batch_size=64, ema=0.0)
-        guide = self.online if cache is None else self.cached(cache, recipe.policy())
+        recipe = Recipe(batch_size=32, ema=0.0)
+        policy = recipe.policy()
+        online = OnlineGuide(self.teacher)
+        guide = online if cache is None else CachedGuide(self.teacher, cache, policy, VIEW_SEED)
         criterion = Distillation(LossMix.parse({"loss": mix, "alpha": 0.7}), guide)
         trainer = Trainer(
-            self.build(STUDENT, seed), self.feed, criterion, recipe, epochs=self.size.epochs, seed=seed,
+            build(STUDENT, self.data, seed), self.feed, criterion, recipe, epochs=self.size.epochs, seed=seed,
             view_seed=VIEW_SEED, view_count=0 if cache is None else cache.views,
         )  # fmt: skip
         start = time.perf_counter()
@@ -98,12 +78,11 @@ class Bench:
         seconds = time.perf_counter() - start
         return accuracy(trainer, self.data), seconds
 
-    def build(self, network: dict[str, Any], seed: int) -> nn.Module:
-        """A network for these images."""
-        return students.build(
-            network, image_size=self.data.image_size, channels=self.data.channels,
-            num_classes=len(self.data.classes), seed=seed,
-        )  # fmt: skip
+
+def build(network: dict[str, Any], data: datasets.ImageData, seed: int) -> nn.Module:
+    return students.build(
+        network, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes), seed=seed
+    )
 
 
 def accuracy(trainer: Trainer, data: datasets.ImageData) -> float:
@@ -115,19 +94,20 @@ def prepare(size: Size, root: str | None, folder: Path) -> tuple[Bench, float]:
     """Data, and a teacher trained on them; returns its accuracy too."""
     data = datasets.load(DataSpec("fashion_mnist", root=root, train_size=size.images), folder)
     feed = Feed.of(data)
-    bench = Bench(data, feed, nn.Identity(), size)
-    network = bench.build(TEACHER, 0)
-    recipe = Recipe(batch_size=64, ema=0.0)
-    trainer = Trainer(network, feed, Distillation(LossMix()), recipe, epochs=size.teacher_epochs, seed=0)
+    recipe = Recipe(batch_size=32, ema=0.0)
+    trainer = Trainer(
+        build(TEACHER, data, 0), feed, Distillation(LossMix()), recipe, epochs=size.teacher_epochs, seed=0
+    )
     trainer.run(size.teacher_epochs)
-    bench.teacher = network.eval().requires_grad_(False)
-    return bench, accuracy(trainer, data)
+    expects = Preprocessing(data.image_size, data.channels, data.mean, data.std)
+    teacher = Teacher("resnet18", "benchmark", expects, network=freeze(trainer.model, trainer.device))
+    return Bench(data, feed, teacher, size), accuracy(trainer, data)
 
 
 def opened(bench: Bench, folder: Path, view_count: int) -> TeacherCache:
     """The cache of so many views, each in a folder of its own."""
     policy = Recipe().policy()
-    key = CacheKey(bench.data.fingerprint, "benchmark", policy.view_key(), VIEW_SEED, "as the student")
+    key = CacheKey(bench.data.fingerprint, bench.teacher.fingerprint, policy.view_key(), VIEW_SEED, "as the student")
     return TeacherCache.open(
         folder / f"cache-{view_count}", key, images=bench.data.pool_size, classes=len(bench.data.classes),
         views=view_count,
@@ -136,11 +116,10 @@ def opened(bench: Bench, folder: Path, view_count: int) -> TeacherCache:
 
 def study(bench: Bench, cache: TeacherCache) -> dict[str, Any]:
     """Ten trials on one cache: what the teacher is asked, and the seconds of each."""
-    bench.asked = 0
     seconds = [bench.trial(MIXES[k % len(MIXES)], seed=k, cache=cache)[1] for k in range(bench.size.trials)]
     return {
         "trials": bench.size.trials,
-        "forwards": bench.asked,
+        "forwards": cache.total_forwards(),
         "images_x_views": len(bench.feed.labels) * cache.views,
         "bytes_per_view": cache.bytes_per_view(),
         "first_trial_seconds": seconds[0],
@@ -169,7 +148,7 @@ def compare(bench: Bench, full: TeacherCache, half: TeacherCache) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the images, fewer epochs")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the images")
     parser.add_argument("--root", help="folder of the Fashion-MNIST files")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autodistill.engines.watch import Watch
-from autodistill.errors import ConfigError, InterruptedTrialError, UsageError
+from autodistill.errors import ConfigError, UsageError
 from autodistill.records import EvaluateFactory, Params, Task, TeacherSpec, stable_key
 from autodistill.search.study import Study
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
     from autodistill.training.datasets import ImageData
+    from autodistill.training.teacher import Teacher
 
 SURVEY_SHARE = 0.1  # of a time budget
 SURVEY_SECONDS = 0.5  # one small student on one core, params, MACs and latency together
@@ -86,19 +87,46 @@ def _teacher(
         def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
             accuracy = f", validation accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
             watch.stage("teacher", f"training a teacher: epoch {epoch:.0f} of {epochs:.0f}{accuracy}", epoch / epochs)
-            if watch.should_stop():
-                raise InterruptedTrialError("the teacher goes on when the study is resumed")
 
         watch.stage("teacher", "training a teacher on the spot")
-        spec = replace(
-            teach(data, spec, directory=directory / "teacher", device=device, seed=config.seed, progress=progress),
-            accept_weak=spec.accept_weak,
+        taught = teach(
+            data,
+            spec,
+            directory=directory / "teacher",
+            device=device,
+            seed=config.seed,
+            progress=progress,
+            should_stop=watch.should_stop,
         )
+        spec = replace(taught, accept_weak=spec.accept_weak)
     teacher = teachers.load(spec, data, device)
     found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak)
-    study.set_teacher_values(found.values)
+    study.set_teacher_values({"accuracy": found.accuracy, **_teacher_costs(study, teacher, data, config)})
     watch.stage("teacher", f"teacher {found.name}: validation accuracy {found.accuracy:.4f}")
     return spec
+
+
+def _teacher_costs(study: Study, teacher: Teacher, data: ImageData, config: StudyConfig) -> dict[str, float]:
+    """Known costs of the teacher by the students' own protocol, where it is a network that has them."""
+    from torch import nn
+
+    from autodistill.errors import AutodistillError
+    from autodistill.training import latency, lease
+    from autodistill.training.costs import cost_metrics, known_costs
+
+    shape = {"image_size": teacher.image_size, "channels": teacher.preprocessing.channels}
+    model = teacher.network
+    if not isinstance(model, nn.Module):
+        return {}
+    try:
+        names = [o.name for o in study.objectives if o.name in cost_metrics]
+        costs = known_costs(model, **shape, metrics=names)
+        if any(o.name == "latency_ms" for o in study.objectives):
+            with lease.quiet():
+                costs["latency_ms"] = latency.measure(model, config.latency, **shape).p50_ms
+    except AutodistillError:  # a teacher that cannot be counted is still a teacher
+        return {}
+    return costs
 
 
 def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watch: Watch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from autodistill.engines import engines
 from autodistill.engines.slots import make_slots
 from autodistill.engines.watch import Snapshot, Watch
-from autodistill.errors import UsageError
+from autodistill.errors import InterruptedTrialError, UsageError
 from autodistill.records import Evaluate, EvaluateFactory, WorkerContext
 from autodistill.search.budget import Budget
 from autodistill.search.front import Front
@@ -61,9 +61,10 @@ def search(
     watch = Watch(progress)
     with _locked(study), study.running(limits), watch.signals():
         watch.until(lambda: bool(limits.seconds and study.spent.seconds >= limits.seconds))
-        factory = _factory(study, evaluate, costs, watch)
-        if not watch.should_stop():
-            drive(study, factory, slots, watch, **options)
+        with contextlib.suppress(InterruptedTrialError):  # the teacher was being trained; it goes on when resumed
+            factory = _factory(study, evaluate, costs, watch)
+            if not watch.should_stop():
+                drive(study, factory, slots, watch, **options)
         watch.update(study, "done")
         front = study.front()
         if study.directory is not None:

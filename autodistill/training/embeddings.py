@@ -28,16 +28,22 @@ class EmbeddingTap:
         if self._seen is None:
             raise UsageError("the network's classifier was not called; its embedding cannot be used.")
         seen, self._seen = self._seen, None
-        if seen.ndim == 4:
-            return seen.mean((2, 3))  # a convolution as classifier: (batch, width, rows, columns)
-        return seen.mean(1) if seen.ndim == 3 else seen
+        return seen
 
     def remove(self) -> None:
         """Leave the network as it was."""
         self._hook.remove()
 
-    def _note(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._seen = inputs[0]
+    def _note(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Keep the embedding as vectors, and let the classifier go on from just these.
+
+        So the logits depend on them also where the classifier is a convolution of maps of one pixel.
+        """
+        given: Tensor = inputs[0]
+        if given.ndim < 2 or given.numel() != given.shape[0] * given.shape[1]:
+            raise UsageError(f"the classifier reads {tuple(given.shape)}; expected one vector per image.")
+        self._seen = given.flatten(1)
+        return (self._seen.view(given.shape), *inputs[1:])
 
 
 def classifier_of(model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -69,7 +70,7 @@ class LossInfo:
     def _number(self, name: str, value: Any) -> float:
         if name not in self.defaults:
             raise UnknownNameError(f"keyword of loss {self.name!r}", name, sorted(self.defaults))
-        usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        usable = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
         if not usable or value < 0 or (value == 0 and name == "temperature"):
             allowed = "a number above 0" if name == "temperature" else "a finite number, 0 or more"
             tried = self.ranges.get(name)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 from autodistill.errors import UnknownNameError, UsageError
@@ -169,6 +170,6 @@ def _check_values(own: Mapping[str, Any]) -> None:
         raise UsageError(f"distillation.calibration_batches is {batches!r}; it must be an integer from 1 on.")
     for key, top in _TOP.items():
         value = own.get(key, 0)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = not isinstance(value, bool) and isinstance(value, Real)
         if not number or not 0 <= value <= top or math.isinf(value):
             raise UsageError(f"distillation.{key} is {value!r}; it must be a number from 0 to {top:g}.")

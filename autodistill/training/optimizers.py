@@ -43,28 +43,45 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors named ``optimizer.<parameter>.<name>``, and the numbers that are not tensors."""
-    state = optimizer.state_dict()["state"]
+    """Tensors named ``optimizer.<part>.<name>``, and the values that are not tensors.
+
+    A part is a parameter (``0``, ``1`` …) or a parameter group (``group0`` …), where some of timm's optimizers
+    count their steps.
+    """
+    stored = optimizer.state_dict()
+    parts = {str(index): values for index, values in stored["state"].items()}
+    parts |= {f"group{index}": group for index, group in enumerate(stored["param_groups"])}
     tensors: dict[str, Tensor] = {}
-    numbers: dict[str, dict[str, Any]] = {}
-    for index, values in state.items():
+    plain: dict[str, dict[str, Any]] = {}
+    for part, values in parts.items():
         for name, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"{_PREFIX}{index}.{name}"] = value
-            elif value is not None:
-                numbers.setdefault(str(index), {})[name] = value
-    return tensors, {"numbers": numbers}
+                tensors[f"{_PREFIX}{part}.{name}"] = value
+            elif isinstance(value, bool | int | float | str):
+                plain.setdefault(part, {})[name] = value
+    return tensors, plain
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
 ) -> None:
-    """The inverse of ``optimizer_state``; hyperparameters come from the recipe, not from the file."""
-    state: dict[int, dict[str, Any]] = {}
+    """The inverse of ``optimizer_state``."""
+    present = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parts: dict[str, dict[str, Any]] = {f"group{index}": dict(group) for index, group in enumerate(present)}
+    for part, values in plain.items():
+        parts.setdefault(part, {}).update(values)
     for key, value in tensors.items():
         if key.startswith(_PREFIX):
-            index, name = key.removeprefix(_PREFIX).split(".", 1)
-            state.setdefault(int(index), {})[name] = value.clone()
-    for index, numbers in facts["numbers"].items():
-        state.setdefault(int(index), {}).update(numbers)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            part, name = key.removeprefix(_PREFIX).split(".", 1)
+            parts.setdefault(part, {})[name] = _like(parameters, part, value)
+    groups = [parts.pop(f"group{index}") for index in range(len(present))]
+    state = {int(part): values for part, values in parts.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _like(parameters: Sequence[nn.Parameter], part: str, value: Tensor) -> Tensor:
+    """A copy with the strides of its parameter: fused kernels walk both in memory order."""
+    if not part.isdigit() or value.shape != parameters[int(part)].shape:
+        return value.clone()
+    return torch.empty_like(parameters[int(part)], dtype=value.dtype).copy_(value)

@@ -49,7 +49,7 @@ class Recipe:
         warmup: share of all steps over which the learning rate rises from zero.
         init: where the weights start.
         amp: bfloat16 on a GPU that has it.
-        compile: compile the training step; pays for long trainings only.
+        compile: compile the student; pays for long trainings only. A loss mix with an embedding term runs uncompiled.
         teacher_mode: ``cached`` logits of replayable views, or ``online`` for a fresh view each epoch.
         views: views per image that are cached; 0 means as many as the top rung has epochs, at most 50.
         cache_mb: largest size of the teacher cache on disk, in MiB.

@@ -183,8 +183,7 @@ def apply(
 def _geometry(policy: Policy, images: Tensor, draws: Draws) -> Tensor:
     """Crop, flip and affine operations: uint8 in, floats in [0, 1] out."""
     height, width = images.shape[2:]
-    flip = draws.uniform(_FLIP) < 0.5 if policy.flip else torch.zeros(len(images), dtype=torch.bool)
-    flip = flip.to(images.device)
+    flip = draws.uniform(_FLIP) < (0.5 if policy.flip else 0.0)
     resized = policy.crop == "resized"
     if policy.crop == "pad" or (policy.flip and not resized):
         share = policy.padding if policy.crop == "pad" else 0.0
