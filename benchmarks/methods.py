@@ -1,17 +1,19 @@
 """The compared methods: each one spends a budget on a problem and leaves its trace in a ledger.
 
-One worker, one candidate at a time, the same space and the same accounting for all: an epoch costs the same whoever asks
-for it, going on from a rung pays only for the epochs that are added, and only full trainings are on the front. Baselines:
-Optuna's samplers with the settings that their documentation recommends for several objectives; random search with
-synchronous successive halving; Syne Tune's MOASHA as shipped, and with ranks where its bracket expects them.
+One worker, one candidate at a time, the same space and the same accounting for all: an epoch costs the same whoever
+asks for it, going on from a rung pays only for the epochs that are added, and only full trainings are on the front.
+Baselines: Optuna's samplers with the settings that their documentation recommends for several objectives; random
+search with synchronous successive halving; Syne Tune's MOASHA as shipped, and with ranks where its bracket expects
+them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +22,7 @@ import optuna
 from tables import Problem
 
 from autodistill.search import pareto
-from autodistill.search.sampler import FrontSampler
+from autodistill.search.sampler import ExhaustedError, FrontSampler
 from autodistill.search.space import Space
 
 
@@ -39,6 +41,7 @@ class Ledger:
     losses: list[np.ndarray] = field(default_factory=list)
     curve: list[tuple[float, int, float]] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
 
     def train(self, sections: dict[str, Any], rung: int, start: int = 0) -> float:
         """Accuracy at ``rung`` (1-based) of a candidate whose checkpoint is at rung ``start``."""
@@ -111,10 +114,9 @@ def random_halving(ledger: Ledger, seed: int) -> None:
         alive = [space.nest(values) for values in drawn]
         for rung in range(1, levels + 1):
             accuracy = [ledger.train(sections, rung, rung - 1) for sections in alive]
-            costs = [list(problem.costs(sections["student"]).values()) for sections in alive]  # type: ignore[union-attr]
-            keep = max(1, len(alive) // 3)
-            order = front_order(problem.scale.losses(accuracy, costs))
-            alive = [alive[i] for i in order[:keep]]
+            costs = [list(problem.costs(sections["student"]).values()) for sections in alive]  # type: ignore[union-
+            attr] keep = max(1, len(alive) // 3) order = front_order(problem.scale.losses(accuracy, costs)) alive =
+            [alive[i] for i in order[:keep]]
 
 
 def front_order(losses: np.ndarray) -> list[int]:
@@ -131,7 +133,8 @@ def moasha(fixed: bool) -> Callable[[Ledger, int], None]:
     """Syne Tune's MOASHA, driven directly: its own random draws, told at every rung.
 
     Args:
-        fixed: hand its bracket ranks. As shipped, the priority returns the *sort order*, which the bracket reads as if
+        fixed: hand its bracket ranks. As shipped, the priority returns the *sort order*, which the bracket reads as
+        if
             it were ranks, so that the decision on a trial looks at the wrong one.
     """
 
@@ -262,8 +265,7 @@ def run(name: str, problem: Problem, seed: int, budget: float) -> Ledger:
     ledger = Ledger(problem, budget)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with contextlib.suppress(BudgetSpentError, ExhaustedError):
             METHODS[name](ledger, seed)
-        except BudgetSpentError:
-            pass
+    ledger.seconds = time.perf_counter() - ledger.started
     return ledger

@@ -2,30 +2,28 @@
 
 Pure functions; nothing here knows Optuna. Two rules:
 
-* :func:`index` is the better one and needs a model. It is the Gittins index of "train this candidate rung by rung, stop
-  when it disappoints": the highest price per unit of work at which training it still pays in expectation, when every rung
-  reveals a part of what it will add to the front and one may stop after each. A trial that shows good news has an index above the
-  one it started with, so what deserves to be finished is finished; a slow starter keeps a high index as long as the
-  model, which has seen the curves of similar students, expects it to catch up. (Weitzman 1979, "Optimal search for the
-  best alternative"; Gittins 1979.)
+* :func:`index` is the better one and needs a model. It is the Gittins index of "train this candidate rung by rung,
+  stop
+  when it disappoints": the highest price per unit of work at which training it still pays in expectation, when
+  every rung reveals a part of what it will add to the front and one may stop after each. A trial that shows good
+  news has an index above the one it started with, so what deserves to be finished is finished; a slow starter keeps
+  a high index as long as the model, which has seen the curves of similar students, expects it to catch up.
+  (Weitzman 1979, "Optimal search for the best alternative"; Gittins 1979.)
 * :func:`decide` needs only the other trials at the same rung: asynchronous successive halving by front number and
   epsilon-net, except that a trial that may still join the front at its size is judged among those of similar cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from autodistill.search import pareto
-
 Floats = npt.NDArray[np.float64]
 
-GRID = np.linspace(-4.0, 4.0, 41)
+GRID = np.linspace(-4.0, 4.0, 33)
 """Posterior means of the final loss that a trial may show, in its current standard deviations from the current mean."""
 
 
@@ -71,11 +69,11 @@ def index(gain: Floats, resolved: Floats, work: Floats) -> Floats:
     middle = len(GRID) // 2
     low = np.zeros(len(gain))
     high = gain.max(axis=1) / work[:, -1] + 1e-300
-    for _ in range(30):
+    for _ in range(24):
         price = 0.5 * (low + high)
         value = gain
         for k in reversed(range(len(moves))):
-            value = np.einsum("ngh,nh->ng", moves[k], value) - (price * work[:, k])[:, None]
+            value = (moves[k] @ value[:, :, None])[:, :, 0] - (price * work[:, k])[:, None]
             if k:
                 value = np.maximum(value, 0.0)
         pays = value[:, middle] > 0

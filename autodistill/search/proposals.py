@@ -22,9 +22,12 @@ STEPS = (0.05, 0.2)
 """Standard deviations of the moves of a number, in units of its range."""
 
 
-def key(values: Mapping[str, Any]) -> str:
+Key = frozenset[tuple[str, Any]]
+
+
+def key(values: Mapping[str, Any]) -> Key:
     """Equal for equal assignments, whatever the order."""
-    return repr(sorted(values.items()))
+    return frozenset(values.items())
 
 
 def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
@@ -98,7 +101,7 @@ def from_unit(d: BaseDistribution, unit: float) -> Any:
     if d.step is not None and not d.log:
         value = d.low + round((value - d.low) / d.step) * d.step
     value = min(max(value, d.low), d.high)
-    return int(round(value)) if isinstance(d, IntDistribution) else float(value)
+    return round(value) if isinstance(d, IntDistribution) else float(value)
 
 
 def to_unit(d: BaseDistribution, value: float) -> float:
@@ -111,7 +114,7 @@ def to_unit(d: BaseDistribution, value: float) -> float:
     return (value - d.low) / (d.high - d.low)
 
 
-def unique(candidates: Iterable[Values], seen: set[str]) -> list[Values]:
+def unique(candidates: Iterable[Values], seen: set[Key]) -> list[Values]:
     """Candidates whose key is new; ``seen`` grows."""
     out = []
     for values in candidates:

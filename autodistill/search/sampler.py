@@ -24,7 +24,7 @@ from autodistill.search import promotion, proposals
 from autodistill.search.catalogue import Catalogue, CostFunction, Costs
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome, infer_objectives, outcome
-from autodistill.search.model import Data, Model
+from autodistill.search.model import Model
 from autodistill.search.promotion import Action, Verdict
 from autodistill.search.space import Space
 from autodistill.search.view import Pool, View, best_front
@@ -33,8 +33,8 @@ Floats = npt.NDArray[np.float64]
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
 REFERENCE_SAMPLE = 600
-FRESH_DRAWS = 150
-COMPARED = 48
+FRESH_DRAWS = 80
+COMPARED = 32
 
 EpochCost = Callable[[Mapping[str, Any]], float]
 """Predicted work of one epoch of the candidate with these parameter values."""
@@ -51,14 +51,16 @@ class FrontSampler(BaseSampler):
         space: search space, parsed or as a nested mapping.
         objectives: in the order of the study's values; by default read from the study's directions and metric names
             (without names: the first is trained, the others are the known costs in their order).
-        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that cannot be built.
+        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that cannot be
+        built.
             It is called for hundreds of students, so it should be quick or remember its answers; a surveyed pool
             (:meth:`set_pool`) can stand in for it.
         constraints: on known costs; respected exactly.
         seed: of everything random; use another one when a study is resumed.
         startup: trials of the first design.
         rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
-        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its parameter values; 1 by default.
+        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its parameter values; 1 by
+        default.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class FrontSampler(BaseSampler):
         self._outcomes: dict[int, Outcome] = {}
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
-        self._rungs = tuple(rungs)
+        self._rungs = tuple(rungs) if len(rungs) > 1 else ()
         self._epoch_cost = epoch_cost
         self._sample: Pool | None = None
         self._next: tuple[int, dict[str, Any]] | None = None
@@ -162,13 +164,16 @@ class FrontSampler(BaseSampler):
         """
         outcomes = self._read(study)
         self._next = None
-        if self._starting(outcomes):
-            return Action(None, math.inf, "first design")
+        if self._starting(outcomes) or not self._rungs:
+            return Action(None, math.inf, "every trial is a full training" if not self._rungs else "first design")
         view, model = self._believe(study, outcomes, paused)
         waiting = [o for o in outcomes if o.number in paused]
         best: Action | None = None
         if waiting:
-            index, reach = self._index(view, model, self._pool_of(waiting), [o.rung for o in waiting])
+            pool = self._pool_of(waiting)
+            likely = np.argsort(-self._gain(view, model, pool), kind="stable")[:COMPARED].tolist()
+            waiting, pool = [waiting[i] for i in likely], pool.take(likely)
+            index, reach = self._index(view, model, pool, [o.rung for o in waiting])
             index = np.where(reach <= remaining, index, -1.0)
             i = int(np.argmax(index))
             if index[i] >= 0:
@@ -183,7 +188,8 @@ class FrontSampler(BaseSampler):
             if index[i] >= 0 and (best is None or index[i] > best.index):
                 self.last_explanation = self._explain(view, model, pool, i, gain)
                 self._next = (len(outcomes), pool.values[i])
-                best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
+                best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per
+                epoch")
         return best
 
     def verdict(
@@ -238,21 +244,19 @@ class FrontSampler(BaseSampler):
         """Keep what may be proposed."""
         pairs = [(values, self._catalogue.costs(values)) for values in candidates]
         kept = [(values, costs) for values, costs in pairs if costs is not None]
-        values = [v for v, _ in kept]
-        return Pool(values, [c for _, c in kept], self._encoder.encode(values))
+        return Pool.of([v for v, _ in kept], [c for _, c in kept], self._encoder)
 
     def _pool_of(self, outcomes: Sequence[Outcome]) -> Pool:
         """Trials as a pool, all of them."""
-        values = [dict(o.values) for o in outcomes]
-        return Pool(values, [self._costs_of(o) for o in outcomes], self._encoder.encode(values))
+        return Pool.of([dict(o.values) for o in outcomes], [self._costs_of(o) for o in outcomes], self._encoder)
 
     def _costs_of(self, o: Outcome) -> Mapping[str, float]:
         known = dict(self._catalogue.costs(o.values) or {})
         return {**known, **o.costs, **o.final}
 
-    def _first_design(self, outcomes: Sequence[Outcome], seen: set[str]) -> dict[str, Any]:
+    def _first_design(self, outcomes: Sequence[Outcome], seen: set[proposals.Key]) -> dict[str, Any]:
         fresh = self._pool([self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS)])
-        pool = self._unseen(self._reference_sample().join(fresh), seen)
+        pool = self._reference_sample().join(fresh).unseen(seen)
         if not pool.values:
             return self._anything(seen)
         names = self._catalogue.names()
@@ -262,10 +266,7 @@ class FrontSampler(BaseSampler):
         self.last_explanation = f"first design, {len(outcomes) + 1} of {self.startup}: spread over the known costs"
         return pool.values[row]
 
-    def _unseen(self, pool: Pool, seen: set[str]) -> Pool:
-        return pool.take([i for i, values in enumerate(pool.values) if proposals.key(values) not in seen])
-
-    def _anything(self, seen: set[str]) -> dict[str, Any]:
+    def _anything(self, seen: set[proposals.Key]) -> dict[str, Any]:
         """Any candidate that is left, when draws find none."""
         everything = self.space.enumerate() or []
         left = [v for v in everything if proposals.key(v) not in seen and self._catalogue.costs(v) is not None]
@@ -274,11 +275,11 @@ class FrontSampler(BaseSampler):
         return left[int(self._rng.integers(len(left)))]
 
     def _promising(
-        self, view: View, model: Model, outcomes: Sequence[Outcome], seen: set[str]
+        self, view: View, model: Model, outcomes: Sequence[Outcome], seen: set[proposals.Key]
     ) -> tuple[Pool, Floats]:
         """New candidates and their expected gains: draws, moves around the front, then moves around the best of them."""
-        pool = self._unseen(self._reference_sample(), seen)
-        known = {proposals.key(v) for v in pool.values} | seen
+        pool = self._reference_sample().unseen(seen)
+        known = seen.union(pool.keys)
         parents = [dict(o.values) for o in best_front(outcomes, model.observed)]
         moved = [c for parent in parents for c in proposals.neighbours(self.space, parent, self._rng)]
         mixed = proposals.crossovers(self.space, parents, FRESH_DRAWS, self._rng)
@@ -328,9 +329,8 @@ class FrontSampler(BaseSampler):
         mean, deviation = self._final(view, model, pool.take([row]))
         return f"{view.explain(mean[0], deviation[0], float(model.gain(mean, deviation)[0]))}, best of {len(gain)}"
 
-    def _believe(
-        self, study: optuna.Study, outcomes: Sequence[Outcome], paused: Collection[int]
-    ) -> tuple[View, Model]:
+    def _believe(self, study: optuna.Study, outcomes: Sequence[Outcome], paused: Collection[int]) -> tuple[View,
+    Model]:
         """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
         objectives, names = self._study_objectives(study), self._catalogue.names()
         view = View(objectives, names, self._encoder, outcomes, sample=self._reference_sample(), rungs=self._rungs)
@@ -362,7 +362,8 @@ def build(
     Args:
         name: one of :data:`SAMPLERS`.
         space: the search space.
-        seed: derived from the study's seed and the number of its stored trials, so that a resumed study does not repeat
+        seed: derived from the study's seed and the number of its stored trials, so that a resumed study does not
+        repeat
             its proposals.
         objectives: in the order of the study's values.
         costs: known costs of a student; only ``front`` uses them.

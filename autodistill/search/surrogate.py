@@ -1,8 +1,9 @@
 """The Gaussian process that learns what is not known before training.
 
-scikit-learn's regressor with one kernel of our own: a Matern-5/2 with one length scale per parameter (its one-hot columns
-share it), plus a linear trend in the known costs, which is a prior mean that knows capacity and whose slope is learned.
-Hyperparameters are maximum a posteriori under log-normal priors, so that ten points are enough to start with.
+scikit-learn's regressor with one kernel of our own: a Matern-5/2 with one length scale per parameter (its one-hot
+columns share it), plus a linear trend in the known costs, which is a prior mean that knows capacity and whose slope
+is learned. Hyperparameters are maximum a posteriori under log-normal priors, so that ten points are enough to start
+with.
 """
 
 from __future__ import annotations
@@ -109,8 +110,8 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         distance = np.linalg.norm((first - second) * scale, axis=1)
         matern = (1 + _FIVE * distance + 5.0 / 3.0 * distance**2) * np.exp(-_FIVE * distance)
         columns = list(self.trend_columns)
-        covariance: Floats = self.amplitude * matern + self.trend * (first[:, columns] * second[:, columns]).sum(axis=1)
-        return covariance
+        covariance: Floats = self.amplitude * matern + self.trend * (first[:, columns] * second[:,
+        columns]).sum(axis=1) return covariance
 
     def is_stationary(self) -> bool:
         """False: the trend is not."""
@@ -220,4 +221,4 @@ def _map_optimizer(prior: Floats) -> Any:
 def _squared(a: Floats, b: Floats) -> Floats:
     """Squared Euclidean distances ``(n, m)``."""
     distance = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * (a @ b.T)
-    return np.maximum(distance, 0.0)
+    return np.asarray(np.maximum(distance, 0.0), dtype=np.float64)

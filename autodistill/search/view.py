@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from autodistill.search import pareto
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome
 from autodistill.search.model import Axis, Data
+from autodistill.search.proposals import Key, key
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,15 +26,26 @@ class Pool:
     values: list[dict[str, Any]]
     costs: list[Mapping[str, float]]
     params: Floats
+    keys: list[Key]
+
+    @staticmethod
+    def of(values: list[dict[str, Any]], costs: list[Mapping[str, float]], encoder: Encoder) -> Pool:
+        """Candidates with their costs."""
+        return Pool(values, costs, encoder.encode(values), [key(v) for v in values])
 
     def take(self, rows: Sequence[int]) -> Pool:
         """Some of them."""
-        return Pool([self.values[i] for i in rows], [self.costs[i] for i in rows], self.params[list(rows)])
+        i = list(rows)
+        return Pool([self.values[k] for k in i], [self.costs[k] for k in i], self.params[i], [self.keys[k] for k in i])
+
+    def unseen(self, seen: Container[Key]) -> Pool:
+        """Those whose key is not among ``seen``."""
+        return self.take([i for i, name in enumerate(self.keys) if name not in seen])
 
     def join(self, other: Pool) -> Pool:
         """These, then the others."""
         params = np.concatenate([self.params, other.params])
-        return Pool(self.values + other.values, self.costs + other.costs, params)
+        return Pool(self.values + other.values, self.costs + other.costs, params, self.keys + other.keys)
 
 
 class View:
