@@ -114,9 +114,10 @@ def random_halving(ledger: Ledger, seed: int) -> None:
         alive = [space.nest(values) for values in drawn]
         for rung in range(1, levels + 1):
             accuracy = [ledger.train(sections, rung, rung - 1) for sections in alive]
-            costs = [list(problem.costs(sections["student"]).values()) for sections in alive]  # type: ignore[union-
-            attr] keep = max(1, len(alive) // 3) order = front_order(problem.scale.losses(accuracy, costs)) alive =
-            [alive[i] for i in order[:keep]]
+            costs = [list(problem.costs(sections["student"]).values()) for sections in alive]  # type: ignore[union-attr]
+            keep = max(1, len(alive) // 3)
+            order = front_order(problem.scale.losses(accuracy, costs))
+            alive = [alive[i] for i in order[:keep]]
 
 
 def front_order(losses: np.ndarray) -> list[int]:

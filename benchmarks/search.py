@@ -217,8 +217,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
             curves = [r["curve"] for r in here if r["method"] == method]
             values = [[next((c[2] for c in reversed(curve) if c[0] <= x), 1.0) for x in at] for curve in curves]
             axis.plot(at, np.mean(values, axis=0), label=method)
-        axis.set(xscale="log", yscale="log", title=f"{problem[0]}\n{problem[1]}", xlabel="spend (epochs or
-        trainings)")
+        axis.set(xscale="log", yscale="log", title=f"{problem[0]}\n{problem[1]}", xlabel="spend (epochs or trainings)")
     axes[0][0].set_ylabel("hypervolume regret")
     axes[0][0].legend(fontsize=7)
     figure.tight_layout()

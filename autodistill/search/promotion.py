@@ -3,8 +3,7 @@
 Pure functions; nothing here knows Optuna. Two rules:
 
 * :func:`index` is the better one and needs a model. It is the Gittins index of "train this candidate rung by rung,
-  stop
-  when it disappoints": the highest price per unit of work at which training it still pays in expectation, when
+  stop when it disappoints": the highest price per unit of work at which training it still pays in expectation, when
   every rung reveals a part of what it will add to the front and one may stop after each. A trial that shows good
   news has an index above the one it started with, so what deserves to be finished is finished; a slow starter keeps
   a high index as long as the model, which has seen the curves of similar students, expects it to catch up.

@@ -188,8 +188,7 @@ class FrontSampler(BaseSampler):
             if index[i] >= 0 and (best is None or index[i] > best.index):
                 self.last_explanation = self._explain(view, model, pool, i, gain)
                 self._next = (len(outcomes), pool.values[i])
-                best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per
-                epoch")
+                best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
         return best
 
     def verdict(
@@ -277,7 +276,7 @@ class FrontSampler(BaseSampler):
     def _promising(
         self, view: View, model: Model, outcomes: Sequence[Outcome], seen: set[proposals.Key]
     ) -> tuple[Pool, Floats]:
-        """New candidates and their expected gains: draws, moves around the front, then moves around the best of them."""
+        """New candidates and their expected gains: draws, moves around the front, then moves around the best."""
         pool = self._reference_sample().unseen(seen)
         known = seen.union(pool.keys)
         parents = [dict(o.values) for o in best_front(outcomes, model.observed)]
@@ -329,8 +328,7 @@ class FrontSampler(BaseSampler):
         mean, deviation = self._final(view, model, pool.take([row]))
         return f"{view.explain(mean[0], deviation[0], float(model.gain(mean, deviation)[0]))}, best of {len(gain)}"
 
-    def _believe(self, study: optuna.Study, outcomes: Sequence[Outcome], paused: Collection[int]) -> tuple[View,
-    Model]:
+    def _believe(self, study: optuna.Study, outcomes: Sequence[Outcome], paused: Collection[int]) -> tuple[View, Model]:
         """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
         objectives, names = self._study_objectives(study), self._catalogue.names()
         view = View(objectives, names, self._encoder, outcomes, sample=self._reference_sample(), rungs=self._rungs)

@@ -110,8 +110,8 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         distance = np.linalg.norm((first - second) * scale, axis=1)
         matern = (1 + _FIVE * distance + 5.0 / 3.0 * distance**2) * np.exp(-_FIVE * distance)
         columns = list(self.trend_columns)
-        covariance: Floats = self.amplitude * matern + self.trend * (first[:, columns] * second[:,
-        columns]).sum(axis=1) return covariance
+        covariance: Floats = self.amplitude * matern + self.trend * (first[:, columns] * second[:, columns]).sum(axis=1)
+        return covariance
 
     def is_stationary(self) -> bool:
         """False: the trend is not."""
