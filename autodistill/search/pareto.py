@@ -100,11 +100,13 @@ def contributions(losses: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
     rows = _as_rows(losses)
     corner = np.asarray(reference, dtype=np.float64)
     out = np.zeros(len(rows))
-    front = np.flatnonzero(nondominated_mask(rows) & (rows < corner).all(axis=1))
+    ranks = np.where((_finite(rows) & (rows < corner).all(axis=1)), nondominated_ranks(rows), len(rows) + 1)
+    front = np.flatnonzero(ranks == 0)
+    near = rows[ranks <= 1]  # what the second front dominates stays dominated when one point of the first goes
     _, first, count = np.unique(rows[front], axis=0, return_index=True, return_counts=True)
-    total = hypervolume(rows[front], corner)
+    total = hypervolume(near, corner)
     for index in front[first[count == 1]]:
-        out[index] = total - hypervolume(rows[front[front != index]], corner)
+        out[index] = total - hypervolume(near[(near != rows[index]).any(axis=1)], corner)
     return out
 
 

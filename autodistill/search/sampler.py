@@ -8,6 +8,7 @@ closed form. It is an ordinary Optuna sampler.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -146,6 +147,15 @@ class FrontSampler(BaseSampler):
         best = int(np.argmax(score))
         self.last_explanation = self._explain(view, model, pool, best, gain)
         return pool.values[best]
+
+    def exhausted(self, study: optuna.Study) -> bool:
+        """Whether nothing is left to propose. (Optuna asks a sampler only when the first parameter is suggested.)"""
+        try:
+            values = self.propose(study)
+        except ExhaustedError:
+            return True
+        self._next = (len(self._read(study)), values)
+        return False
 
     def next_action(
         self, study: optuna.Study, *, paused: Collection[int] = (), remaining: float = math.inf
@@ -382,4 +392,6 @@ def build(
     }
     if name not in makers:
         raise UnknownNameError("sampler", name, SAMPLERS)
-    return makers[name]()
+    with warnings.catch_warnings():  # group and QMC are called experimental since 2021
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return makers[name]()
