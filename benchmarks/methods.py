@@ -21,7 +21,7 @@ import numpy as np
 import optuna
 from tables import Problem
 
-from autodistill.search import pareto
+from autodistill.search import promotion
 from autodistill.search.sampler import ExhaustedError, FrontSampler
 from autodistill.search.space import Space
 
@@ -116,18 +116,27 @@ def random_halving(ledger: Ledger, seed: int) -> None:
             accuracy = [ledger.train(sections, rung, rung - 1) for sections in alive]
             costs = [list(problem.costs(sections["student"]).values()) for sections in alive]  # type: ignore[union-attr]
             keep = max(1, len(alive) // 3)
-            order = front_order(problem.scale.losses(accuracy, costs))
+            order = promotion.front_order(problem.scale.losses(accuracy, costs))
             alive = [alive[i] for i in order[:keep]]
 
 
-def front_order(losses: np.ndarray) -> list[int]:
-    """Best first: by front number, and inside a front by the epsilon-net."""
-    ranks = pareto.nondominated_ranks(losses)
-    out: list[int] = []
-    for rank in np.unique(ranks):
-        members = np.flatnonzero(ranks == rank)
-        out += members[pareto.epsilon_net_order(losses[members])].tolist()
-    return out
+def random_rungs(ledger: Ledger, seed: int) -> None:
+    """Uniform draws with our model-free rung rule, the one that every other sampler gets."""
+    rng, problem = np.random.default_rng(seed), ledger.problem
+    space, levels = Space.parse(problem.space), len(problem.rungs)
+    seen = np.full((levels, 0, 1 + len(problem.costs_names)), np.nan)
+    while True:
+        sections = space.nest(random_values(problem, space, rng))
+        costs = problem.costs(sections["student"])
+        assert costs is not None
+        seen = np.concatenate([seen, np.full((levels, 1, seen.shape[2]), np.nan)], axis=1)
+        for rung in range(levels):
+            accuracy = ledger.train(sections, rung + 1, rung)
+            seen[rung, -1] = problem.scale.losses(accuracy, list(costs.values()))[0]
+            here = np.isfinite(seen[rung]).all(axis=1)
+            peers = promotion.Peers(seen[rung, here], seen[-1, here])
+            if not promotion.decide(peers, int(here.sum()) - 1).go_on:
+                break
 
 
 def moasha(fixed: bool) -> Callable[[Ledger, int], None]:
@@ -254,6 +263,7 @@ METHODS: dict[str, Callable[[Ledger, int], None]] = {
     "optuna-tpe": optuna_method(_tpe),
     "optuna-nsga2": optuna_method(_nsga2),
     "random": random_search,
+    "random-rungs": random_rungs,
     "random-sh": random_halving,
     "moasha": moasha(fixed=False),
     "moasha-fixed": moasha(fixed=True),

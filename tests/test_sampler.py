@@ -221,9 +221,7 @@ def test_enqueued_trials_are_left_alone():
 
 
 def test_the_same_seed_proposes_the_same_and_another_does_not():
-    first, again, other = (
-        [tuple(t.params.values()) for t in run(WIDTHS, 14, seed=seed).trials] for seed in (3, 3, 4)
-    )
+    first, again, other = ([tuple(t.params.values()) for t in run(WIDTHS, 14, seed=seed).trials] for seed in (3, 3, 4))
     assert first == again
     assert first != other
 

@@ -43,10 +43,13 @@ def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) 
 
 def neighbours(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Iterator[Values]:
     """Assignments that differ in one parameter: every other choice, a near and a far step of every number."""
-    for name, d in space.active(values).items():
-        for value in _moves(d, values[name], rng):
-            if value != values[name]:
-                yield complete(space, {**values, name: value}, rng)
+    parents = {parent for p in space.parameters for parent, _ in p.condition}
+    known = {p.name: p.distribution for p in space.parameters}
+    for name, old in values.items():
+        for value in _moves(known[name], old, rng):
+            if value != old:
+                moved = {**values, name: value}
+                yield complete(space, moved, rng) if name in parents else moved
 
 
 def crossovers(
