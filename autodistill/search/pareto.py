@@ -141,6 +141,11 @@ def _boxes(rows: Floats, corner: tuple[float, ...]) -> list[Box]:
     if rows.shape[1] == 1 or len(corner) == 1:
         best = min((float(row[0]) for row in rows), default=corner[0])
         return [((-np.inf,), (min(best, corner[0]),))]
+    if rows.shape[1] == 2:
+        stairs = _front(rows)[::-1]  # upwards in the last objective, so downwards in the first
+        widths = [corner[0], *stairs[:, 0].tolist()]
+        heights = [-np.inf, *stairs[:, 1].tolist(), corner[1]]
+        return [((-np.inf, heights[i]), (width, heights[i + 1])) for i, width in enumerate(widths)]
     done: list[Box] = []
     opened: dict[Box, float] = dict.fromkeys(_boxes(rows[:0, :-1], corner[:-1]), -np.inf)
     for level in np.unique(rows[:, -1]):
@@ -162,6 +167,8 @@ def _front(rows: Floats) -> Floats:
     if rows.shape[1] == 1:
         lowest: Floats = rows.min(axis=0, keepdims=True)
         return lowest
+    if len(rows) < 2:
+        return rows
     if rows.shape[1] == 2:  # the common case, and quicker than a call into compiled code
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
         best = np.minimum.accumulate(rows[:, 1])
