@@ -1,0 +1,8 @@
+"""Student families: importing this package registers the built-in ones."""
+
+from __future__ import annotations
+
+from autodistill.training.families import convnets, mobile, transformers
+from autodistill.training.families.schema import Family, Parameter, Shape, families, family
+
+__all__ = ["Family", "Parameter", "Shape", "convnets", "families", "family", "mobile", "transformers"]

@@ -1,0 +1,30 @@
+"""The one place where families call timm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import nn
+
+from autodistill.training.families.reduction import reduce_to
+from autodistill.training.families.schema import Shape
+
+
+def create(name: str, shape: Shape, **keywords: Any) -> nn.Module:
+    """``timm.create_model`` for this shape."""
+    model: nn.Module = timm.create_model(
+        name, pretrained=shape.pretrained, num_classes=shape.num_classes, in_chans=shape.channels, **keywords
+    )
+    return model
+
+
+def fitted(model: nn.Module, params: Mapping[str, Any], shape: Shape, *, skip: str = "") -> nn.Module:
+    """``model`` with the strides that the parameter ``reduction`` asks for."""
+    return reduce_to(model, params["reduction"], image_size=shape.image_size, channels=shape.channels, skip=skip)
+
+
+def doubling(width: int, stages: int = 4) -> tuple[int, ...]:
+    """``width`` in the first stage, twice that in the next, and so on."""
+    return tuple(width * 2**stage for stage in range(stages))
