@@ -244,3 +244,27 @@ def test_metric_names_tell_which_objective_is_known_in_any_order():
         student = space.suggest(trial)["student"]
         study.tell(trial, [*params(student).values(), accuracy(student)])
     assert study.sampler.last_explanation.startswith("params")
+
+
+def test_an_enqueued_student_without_known_costs_does_no_harm():
+    space = Space.parse(WIDTHS)
+
+    def costs(student):
+        return None if student["width0"] == 64 else params(student)
+
+    study = run(WIDTHS, 12, costs=costs)
+    for _ in range(2):
+        study.enqueue_trial({f"student.width{i}": 64 for i in range(4)})
+    space.suggest(study.ask())
+    trial = study.ask()
+    space.suggest(trial)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert space.suggest(study.ask())["student"]["width0"] != 64
+
+
+def test_candidates_that_train_quickly_are_preferred_for_an_equal_gain():
+    def first(epoch_cost):
+        study = run(WIDTHS, 11, epoch_cost=epoch_cost)
+        return study.trials[-1].params["student.width1"]
+
+    assert first(lambda values: 1e6 if values["student.width1"] != 16 else 1.0) == 16

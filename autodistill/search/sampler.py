@@ -344,6 +344,7 @@ class FrontSampler(BaseSampler):
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
         running = [o for o in archive.running() if o.number not in paused]
+        running = [o for o in running if set(names) <= archive.known(o).keys()]
         if running:
             pool = self._pool_of(archive, running)
             mean, _ = self._final(view, model, pool)
@@ -360,6 +361,8 @@ def build(
     objectives: Sequence[Objective],
     costs: CostFunction | None = None,
     constraints: Sequence[Constraint] = (),
+    rungs: Sequence[float] = (),
+    epoch_cost: EpochCost | None = None,
 ) -> BaseSampler:
     """The sampler called ``name``.
 
@@ -372,12 +375,16 @@ def build(
         objectives: in the order of the study's values.
         costs: known costs of a student; only ``front`` uses them.
         constraints: on known costs; only ``front`` uses them here.
+        rungs: cumulative epochs of the rungs; ``front`` learns from all of them.
+        epoch_cost: see :class:`FrontSampler`.
 
     Raises:
         UnknownNameError: ``name`` is not a sampler.
     """
     if name == "front":
-        return FrontSampler(space, objectives, costs=costs, constraints=constraints, seed=seed)
+        return FrontSampler(
+            space, objectives, costs=costs, constraints=constraints, seed=seed, rungs=rungs, epoch_cost=epoch_cost
+        )
     makers: dict[str, Callable[[], BaseSampler]] = {
         "gp": lambda: optuna.samplers.GPSampler(seed=seed),
         "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),

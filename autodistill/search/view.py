@@ -93,7 +93,7 @@ class View:
         """Scaled losses ``(candidates, objectives)``, NaN where they are to be predicted."""
         out = np.full((len(costs), len(self.objectives)), np.nan)
         for j in self.priced:
-            out[:, j] = self.axes[j].scale([c[self.objectives[j].name] for c in costs])
+            out[:, j] = self.axes[j].scale([c.get(self.objectives[j].name, np.nan) for c in costs])
         return out
 
     def features(self, params: Floats, known: Floats, fidelity: Floats | float = 1.0) -> Floats:
@@ -108,7 +108,8 @@ class View:
         if len(self.rungs) < 2:
             return np.ones_like(np.asarray(epochs, dtype=np.float64))
         low, top = np.log(self.rungs[0]), np.log(self.rungs[-1])
-        unit: Floats = (np.log(np.asarray(epochs, dtype=np.float64)) - low) / (top - low)
+        trained = np.maximum(np.asarray(epochs, dtype=np.float64), 0.5 * self.rungs[0])
+        unit: Floats = (np.log(trained) - low) / (top - low)
         return unit
 
     def data(self, seen: Observations) -> Data:
@@ -116,7 +117,9 @@ class View:
         losses = np.stack([axis.scale(seen.raw[:, j]) for j, axis in enumerate(self.axes)], axis=1)
         losses[np.ix_(seen.failed, np.array(self.unknown, dtype=int))] = 1.0
         fidelity = np.where(np.isnan(seen.epochs), 1.0, self.fidelity(np.nan_to_num(seen.epochs, nan=1.0)))
-        return Data(self.features(seen.params, losses, fidelity), losses, seen.full, seen.owners)
+        features = self.features(seen.params, losses, fidelity)
+        usable = np.isfinite(features).all(axis=1)  # a trial without its known costs says nothing
+        return Data(features[usable], losses[usable], seen.full[usable], seen.owners[usable])
 
     def explain(self, mean: Floats, deviation: Floats, gain: float) -> str:
         """What is expected of a candidate, in a sentence.
