@@ -1,9 +1,9 @@
 """The front and what is believed about candidates: surrogates, scaled losses, expected gains.
 
-Losses are scaled so that the reference point is 1 in every objective. Known objectives span the costs of a sample of the
-space (logarithmic where the objective says so). A trained objective spans from a low quantile of the first trials, kept
-for the whole study, to the best value; below the reference it is compressed, because how bad a bad candidate is tells
-little about the front.
+Losses are scaled so that the reference point is 1 in every objective. Known objectives span the costs of a sample
+of the space (logarithmic where the objective says so). A trained objective spans from a low quantile of the first
+trials, kept for the whole study, to the best value; below the reference it is compressed, because how bad a bad
+candidate is tells little about the front.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Data:
     losses: Floats
     full: npt.NDArray[np.bool_]
     owners: npt.NDArray[np.int64]
-
 
     def believing(self, features: Floats, losses: Floats) -> Data:
         """With candidates as if they had finished; their owner is -1."""
@@ -176,4 +175,3 @@ def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -
             break
         chosen[row] = None
     return np.array(sorted(chosen), dtype=np.int64)
-
