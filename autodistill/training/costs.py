@@ -139,9 +139,7 @@ class _Live(TorchDispatchMode):
         self.now = self.peak = self.products = 0
         self._known: set[int] = set()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         outputs = [one for one in tree_leaves(out) if isinstance(one, torch.Tensor)]

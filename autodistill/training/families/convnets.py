@@ -1,4 +1,4 @@
-"""Convolutional families for any image size: residual, dense and patch-stem networks whose width and depth vary freely."""
+"""Convolutional families for any image size: residual and patch-stem networks whose width and depth vary freely."""
 
 from __future__ import annotations
 
@@ -15,8 +15,24 @@ from autodistill.training.families.timm_models import create, doubling, fitted
 def resnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     """ResNet of basic blocks, four stages that double in width (arXiv 1512.03385)."""
     w, d = params["width"], params["depth"]
-    model = create("resnet18", shape, channels=doubling(w), layers=(d,) * 4, stem_width=w)
+    model = create("resnet18", shape, channels=doubling(w), layers=(d,) * 4)
+    _narrow_stem(model, w, shape)
     return fitted(model, params, shape)
+
+
+_CIFAR_STEM = 64  # pixels per side below which the stem's kernel is 3 and not 7, as in the paper's networks for CIFAR
+
+
+def _narrow_stem(model: nn.Module, width: int, shape: Shape) -> None:
+    """Give the stem ``width`` channels; timm makes it 64 wide whatever the stages are, which outweighs small ones."""
+    kernel = 3 if shape.image_size < _CIFAR_STEM else 7
+    first = model.get_submodule("layer1.0")
+    model.conv1 = nn.Conv2d(shape.channels, width, kernel, stride=2, padding=kernel // 2, bias=False)
+    model.bn1 = nn.BatchNorm2d(width)
+    first.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+    first.downsample = None
+    for convolution in (model.conv1, first.conv1):
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
 
 
 _STAGES = Parameter("stages", 3, "depth", 2, 4)

@@ -1,4 +1,4 @@
-"""Mobile families: inverted residuals with free width and depth, and timm's named variants of the published networks."""
+"""Mobile families: inverted residuals of free width and depth, and timm's named variants of published networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SE = Parameter("squeeze", False, "block", choices=(False, True))
 
 @family("mbconv", width(16, 4, 64), depth(1, 1, 4), _EXPAND, _KERNEL, _SE, REDUCTION, kind="convolutional")
 def mbconv(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """Inverted residuals of EfficientNet and MnasNet (arXiv 1905.11946) with free width, depth, kernel and expansion."""
+    """Inverted residuals of EfficientNet and MnasNet (arXiv 1905.11946): free width, depth, kernel and expansion."""
     if shape.pretrained:
         raise UsageError("family mbconv has no pretrained weights; take a family of named variants.")
     w, d = params["width"], params["depth"]
