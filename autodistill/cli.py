@@ -137,4 +137,7 @@ app.add_typer(cache.app, name="cache")
 
 def main() -> None:
     """Entry point of the ``autodistill`` command."""
+    # A waiting OpenMP thread that spins takes the core from the thread it waits for: on a machine that does anything
+    # else besides, two spinning threads trained 30 times slower than one. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="autodistill")
