@@ -8,11 +8,14 @@ from typing import Any
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import nn
 
-from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, width
+from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, width, widths
 from autodistill.training.families.timm_models import create, doubling, fitted
 
 
-@family("repvgg", width(16, 4, 64), depth(1, 1, 6), REDUCTION, kind="convolutional", smallest=28)
+_WIDTH = widths(16, 8, 16, 24, 32, 48, 64)  # timm rounds these networks' channels to multiples of 8
+
+
+@family("repvgg", _WIDTH, depth(1, 1, 6), REDUCTION, kind="convolutional", smallest=28)
 def repvgg(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     """RepVGG: plain 3 x 3 convolutions once deployed (arXiv 2101.03697)."""
     w, d = params["width"], params["depth"]
@@ -26,7 +29,7 @@ def repvgg(params: Mapping[str, Any], shape: Shape) -> nn.Module:
 _BRANCHES = Parameter("branches", 1, "block", 1, 4)
 
 
-@family("mobileone", width(16, 4, 64), depth(1, 1, 6), _BRANCHES, REDUCTION, kind="convolutional", smallest=28)
+@family("mobileone", _WIDTH, depth(1, 1, 6), _BRANCHES, REDUCTION, kind="convolutional", smallest=28)
 def mobileone(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     """MobileOne: depthwise and pointwise convolutions with ``branches`` copies in training (arXiv 2206.04040)."""
     w, d = params["width"], params["depth"]
