@@ -64,3 +64,42 @@ def convnext(params: Mapping[str, Any], shape: Shape) -> nn.Module:
         **extra,
     )
     return fitted(model, params, shape)
+
+
+_DENSE = depth(3, 1, 12)
+
+
+@family("densenet", width(12, 4, 48), _DENSE, REDUCTION, kind="convolutional", smallest=28)
+def densenet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """DenseNet-BC (arXiv 1608.06993); ``width`` is the growth rate, ``depth`` the layers of each of four blocks."""
+    model = create("densenet121", shape, growth_rate=params["width"], block_config=(params["depth"],) * 4)
+    return fitted(model, params, shape)
+
+
+@family("mambaout", width(16, 8, 96), depth(1, 1, 6), _KERNEL, REDUCTION, kind="convolutional", smallest=28)
+def mambaout(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """MambaOut: gated convolutional blocks, Mamba without its state space (arXiv 2405.07992)."""
+    w, d = params["width"], params["depth"]
+    model = create(
+        "mambaout_femto", shape, dims=doubling(w), depths=(d, d, 2 * d, d), kernel_size=params["kernel"]
+    )  # fmt: skip
+    return fitted(model, params, shape)
+
+
+@family("fasternet", width(16, 8, 96), depth(1, 1, 6), REDUCTION, kind="convolutional", smallest=28)
+def fasternet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """FasterNet: convolutions on a quarter of the channels (arXiv 2303.03667); made for latency, not for MACs."""
+    w, d = params["width"], params["depth"]
+    model = create("fasternet_t0", shape, embed_dim=w, depths=(d, d, 2 * d, d), feature_dim=16 * w)
+    return fitted(model, params, shape)
+
+
+_EXPAND = Parameter("expand", 3, "block", 2, 4)
+
+
+@family("starnet", width(16, 4, 64), depth(1, 1, 6), _EXPAND, REDUCTION, kind="convolutional", smallest=28)
+def starnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """StarNet: depthwise blocks whose branches are multiplied (arXiv 2403.19967)."""
+    w, d = params["width"], params["depth"]
+    model = create("starnet_s050", shape, base_dim=w, depths=[d, d, 2 * d, d], mlp_ratio=params["expand"])
+    return fitted(model, params, shape)

@@ -41,11 +41,31 @@ def _as_is(channels: float, **_unused: Any) -> int:
     return int(channels)
 
 
-_V3 = variant("mobilenetv3_small_050", "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100",
-              "mobilenetv3_large_075", "mobilenetv3_large_100")  # fmt: skip
+def _named(name: str, summary: str, *variants: str) -> None:
+    """Register a family whose sizes timm names and whose width and depth it does not let one set."""
+
+    def build(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+        return fitted(create(params["variant"], shape), params, shape)
+
+    build.__doc__ = summary
+    family(name, variant(variants[0], *variants), REDUCTION, kind="convolutional", smallest=28, pretrained=True)(build)
 
 
-@family("mobilenetv3", _V3, REDUCTION, kind="convolutional", pretrained=True)
-def mobilenetv3(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """MobileNetV3 (arXiv 1905.02244), timm's named variants."""
-    return fitted(create(params["variant"], shape), params, shape)
+_named("mobilenetv2", "MobileNetV2 (arXiv 1801.04381).",
+       "mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075", "mobilenetv2_100", "mobilenetv2_140")  # fmt: skip
+_named("mobilenetv3", "MobileNetV3 (arXiv 1905.02244).",
+       "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100",
+       "mobilenetv3_large_075", "mobilenetv3_large_100")  # fmt: skip
+_named("mobilenetv4", "MobileNetV4 of convolutions alone (arXiv 2404.10518).",
+       "mobilenetv4_conv_small_035", "mobilenetv4_conv_small_050", "mobilenetv4_conv_small",
+       "mobilenetv4_conv_medium")  # fmt: skip
+_named("lcnet", "PP-LCNet, made for the CPU (arXiv 2109.15099).",
+       "lcnet_035", "lcnet_050", "lcnet_075", "lcnet_100", "lcnet_150")  # fmt: skip
+_named("tinynet", "TinyNet: EfficientNet shrunk in all three directions (arXiv 2010.14819).",
+       "tinynet_e", "tinynet_d", "tinynet_c", "tinynet_b", "tinynet_a")  # fmt: skip
+_named("efficientnet", "EfficientNet (arXiv 1905.11946); lite has neither squeeze nor swish.",
+       "efficientnet_lite0", "efficientnet_b0", "efficientnet_b1")  # fmt: skip
+_named("ghostnet", "GhostNet: half of the channels are cheap copies (arXiv 1911.11907).",
+       "ghostnet_050", "ghostnet_100", "ghostnet_130")  # fmt: skip
+_named("regnet", "RegNet X and Y (arXiv 2003.13678).",
+       "regnetx_002", "regnety_002", "regnety_004", "regnetx_004", "regnety_006", "regnety_008")  # fmt: skip

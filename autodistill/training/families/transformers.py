@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from autodistill.errors import InfeasibleError
-from autodistill.training.families.schema import Parameter, Shape, depth, family, widths
-from autodistill.training.families.timm_models import create
+from autodistill.training.families.reduction import auto_reduction
+from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, widths
+from autodistill.training.families.timm_models import create, doubling, fitted
 
 _PATCH = Parameter("patch", "auto", "patch", choices=("auto", 16, 14, 8, 7, 4, 2, 1))
 _MLP = Parameter("mlp_ratio", 2, "block", 1, 4)
@@ -46,3 +47,25 @@ def patch_size(asked: int | str, shape: Shape) -> int:
     if asked not in divisors:
         raise InfeasibleError(f"patch {asked} does not divide {side} px into 2 x 2 or more; use auto or {divisors}.")
     return int(asked)
+
+
+@family("pvt_v2", widths(16, 8, 16, 24, 32, 48, 64), depth(1, 1, 4), REDUCTION, kind="transformer", smallest=28)
+def pvt_v2(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """Pyramid vision transformer V2 (arXiv 2106.13797); keys and values are pooled to about 7 a side, as at 224 px."""
+    w, d = params["width"], params["depth"]
+    reduction = params["reduction"]
+    total = auto_reduction(shape.image_size, 32) if reduction == "auto" else int(reduction)
+    sides = [shape.image_size // max(1, total >> later) for later in (3, 2, 1, 0)]
+    model = create(
+        "pvt_v2_b0", shape, embed_dims=doubling(w), depths=(d,) * 4, num_heads=(1, 2, 4, 8),
+        sr_ratios=tuple(max(1, side // 7) for side in sides),
+    )  # fmt: skip
+    return fitted(model, params, shape, skip=".sr")
+
+
+@family("xcit", widths(64, 32, 48, 64, 96, 128, 192), depth(4, 1, 12), REDUCTION, kind="transformer", smallest=28)
+def xcit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """XCiT: attention between channels, so that its cost is linear in the pixels (arXiv 2106.09681); heads of 16."""
+    w = params["width"]
+    model = create("xcit_nano_12_p16_224", shape, embed_dim=w, depth=params["depth"], num_heads=w // 16)
+    return fitted(model, params, shape)
