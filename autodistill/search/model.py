@@ -83,10 +83,6 @@ class Layout(Protocol):
     def groups(self) -> tuple[int, ...]:
         """Group of every feature column."""
 
-    @property
-    def trend_columns(self) -> tuple[int, ...]:
-        """Columns with a linear trend."""
-
 
 class Model:
     """Beliefs about scaled losses, given data.
@@ -116,7 +112,6 @@ class Model:
             data.features[rows],
             squash(data.losses[rows, objective]),
             groups=self._layout.groups,
-            trend_columns=self._layout.trend_columns,
             theta=self._thetas.get(objective),
             optimize=optimize or objective not in self._thetas,
         )
@@ -161,7 +156,7 @@ class Model:
 
 def squash(losses: Floats) -> Floats:
     """Identity up to the reference point, logarithmic beyond it."""
-    return np.where(losses > 1.0, 1.0 + 0.25 * np.log1p(np.maximum(losses - 1.0, 0.0) / 0.25), losses)
+    return np.where(losses > 1.0, 1.0 + 0.1 * np.log1p(np.maximum(losses - 1.0, 0.0) / 0.1), losses)
 
 
 def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -1,9 +1,8 @@
 """The Gaussian process that learns what is not known before training.
 
 scikit-learn's regressor with one kernel of our own: a Matern-5/2 with one length scale per parameter (its one-hot
-columns share it), plus a linear trend in the known costs, which is a prior mean that knows capacity and whose slope
-is learned. Hyperparameters are maximum a posteriori under log-normal priors, so that ten points are enough to start
-with.
+columns share it). Hyperparameters are maximum a posteriori under log-normal priors, so that ten points are enough to
+start with. A prior mean linear in the known costs was measured and bought nothing beside the costs as inputs.
 """
 
 from __future__ import annotations
@@ -23,31 +22,25 @@ _FIVE = np.sqrt(5.0)
 
 
 class GroupedMatern(Kernel):  # type: ignore[misc]
-    """``amplitude * Matern52(x, x') + trend * <x_t, x'_t> + noise``.
+    """``amplitude * Matern52(x, x') + noise``.
 
     Args:
         groups: group number of every column; columns of one group share a length scale.
-        trend_columns: columns with a linear trend.
         lengths: length scale of each group.
         amplitude: variance of the Matern part.
-        trend: variance of the slopes.
         noise: variance of the observations; part of the training covariance, not of predictions.
     """
 
     def __init__(
         self,
         groups: tuple[int, ...],
-        trend_columns: tuple[int, ...],
         lengths: Floats,
         amplitude: float = 1.0,
-        trend: float = 1.0,
         noise: float = 1e-2,
     ) -> None:
         self.groups = groups
-        self.trend_columns = trend_columns
         self.lengths = lengths
         self.amplitude = amplitude
-        self.trend = trend
         self.noise = noise
 
     @property
@@ -61,11 +54,6 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         return Hyperparameter("amplitude", "numeric", (1e-2, 20.0))
 
     @property
-    def hyperparameter_trend(self) -> Hyperparameter:
-        """See ``hyperparameter_lengths``."""
-        return Hyperparameter("trend", "numeric", (1e-3, 20.0))
-
-    @property
     def hyperparameter_noise(self) -> Hyperparameter:
         """See ``hyperparameter_lengths``."""
         return Hyperparameter("noise", "numeric", (1e-5, 0.5))
@@ -75,30 +63,24 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         assert not eval_gradient
         other = X if Y is None else Y
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
-        columns = list(self.trend_columns)
         total = self.amplitude * _matern(_squared(X * scale, other * scale))
-        total += self.trend * (X[:, columns] @ other[:, columns].T)
         if Y is None:
             total[np.diag_indices_from(total)] += self.noise
         return total
 
     def diag(self, X: Floats) -> Floats:  # noqa: N803
         """Prior variance of the function itself, ``(n,)``."""
-        columns = list(self.trend_columns)
-        variance: Floats = self.amplitude + self.trend * (X[:, columns] ** 2).sum(axis=1)
-        return variance
+        return np.full(len(X), self.amplitude)
 
     def paired(self, first: Floats, second: Floats) -> Floats:
         """Prior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``, without noise."""
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
         matern = _matern((((first - second) * scale) ** 2).sum(axis=1))
-        columns = list(self.trend_columns)
-        covariance: Floats = self.amplitude * matern + self.trend * (first[:, columns] * second[:, columns]).sum(axis=1)
-        return covariance
+        return self.amplitude * matern
 
     def is_stationary(self) -> bool:
-        """False: the trend is not."""
-        return False
+        """True: only differences count."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -147,7 +129,6 @@ def fit(
     targets: Floats,
     *,
     groups: tuple[int, ...],
-    trend_columns: tuple[int, ...] = (),
     theta: Floats | None = None,
     optimize: bool = True,
 ) -> Surrogate:
@@ -157,13 +138,12 @@ def fit(
         features: see :class:`autodistill.search.features.Encoder`.
         targets: losses.
         groups: group number of every column.
-        trend_columns: columns with a linear trend.
         theta: hyperparameters to start from, or to keep.
         optimize: look for better hyperparameters.
     """
     mean, scale = float(targets.mean()), float(targets.std()) or 1.0
     count = max(groups) + 1
-    kernel = GroupedMatern(groups, trend_columns, np.full(count, _typical_length(count)))
+    kernel = GroupedMatern(groups, np.full(count, _typical_length(count)))
     prior = kernel.theta.copy()
     if theta is not None and len(theta) == len(kernel.theta):
         kernel = kernel.clone_with_theta(np.clip(theta, kernel.bounds[:, 0], kernel.bounds[:, 1]))
@@ -191,19 +171,16 @@ def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: 
     groups = np.asarray(kernel.groups)
     parts = [features[:, groups == g] for g in range(count)]
     distances = np.stack([_squared(part, part).ravel() for part in parts])
-    columns = list(kernel.trend_columns)
-    linear = features[:, columns] @ features[:, columns].T
     width = np.full(len(prior), 1.0)
-    width[-2] = 2.0  # the noise may be anything
+    width[-1] = 2.0  # the noise may be anything
 
     def negative(theta: Floats) -> tuple[float, Floats]:
-        # scikit-learn orders hyperparameters by name: amplitude, lengths, noise, trend
-        amplitude, noise, trend = np.exp(theta[[0, -2, -1]])
+        # scikit-learn orders hyperparameters by name: amplitude, lengths, noise
+        amplitude, noise = np.exp(theta[[0, -1]])
         inverse = np.exp(-2.0 * theta[1 : 1 + count])
         squared = (inverse @ distances).reshape(size, size)
         matern = amplitude * _matern(squared)
-        covariance = matern + trend * linear
-        covariance[np.diag_indices(size)] += noise + 1e-8
+        covariance = matern + (noise + 1e-8) * np.eye(size)
         try:
             factor = cho_factor(covariance, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
@@ -218,8 +195,7 @@ def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: 
         gradient = np.empty_like(theta)
         gradient[0] = 0.5 * (bend * matern).sum()
         gradient[1 : 1 + count] = 0.5 * (distances @ (bend * slope).ravel()) * inverse
-        gradient[-2] = 0.5 * noise * np.trace(bend)
-        gradient[-1] = 0.5 * trend * (bend * linear).sum()
+        gradient[-1] = 0.5 * noise * np.trace(bend)
         return float(value), gradient + z / width
 
     found = minimize(negative, kernel.theta, jac=True, method="L-BFGS-B", bounds=kernel.bounds, options={"maxiter": 40})

@@ -83,12 +83,6 @@ class View:
         extra = len(self.priced) + bool(self.rungs)
         return (*self._encoder.groups, *range(last, last + extra))
 
-    @property
-    def trend_columns(self) -> tuple[int, ...]:
-        """The known costs."""
-        start = self._encoder.starts[-1]
-        return tuple(range(start, start + len(self.priced)))
-
     def known(self, costs: Sequence[Mapping[str, float]]) -> Floats:
         """Scaled losses ``(candidates, objectives)``, NaN where they are to be predicted."""
         out = np.full((len(costs), len(self.objectives)), np.nan)
