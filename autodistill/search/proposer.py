@@ -106,7 +106,8 @@ class Proposer:
         trial = self._study.ask()
         self._log.add(trial.number, trial._trial_id)
         sections = self._space.suggest(trial)
-        candidate = Candidate(trial.number, **sections, seed=derive_seed(self._seed, trial.number, "trial"))
+        seed = derive_seed(self._seed, trial.number, "trial")
+        candidate = Candidate(trial.number, sections["student"], sections["distillation"], sections["train"], seed)
         key = candidate.key()
         twin = self._log.twin(key)
         stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}

@@ -11,7 +11,6 @@ from torch import nn
 from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, width, widths
 from autodistill.training.families.timm_models import create, doubling, fitted
 
-
 _WIDTH = widths(16, 8, 16, 24, 32, 48, 64)  # timm rounds these networks' channels to multiples of 8
 
 
@@ -56,4 +55,5 @@ def repvit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 
 def _network(config: ByoModelCfg, shape: Shape) -> nn.Module:
-    return ByobNet(config, num_classes=shape.num_classes, in_chans=shape.channels)
+    network: nn.Module = ByobNet(config, num_classes=shape.num_classes, in_chans=shape.channels)
+    return network
