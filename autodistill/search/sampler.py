@@ -35,9 +35,7 @@ Floats = npt.NDArray[np.float64]
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
 REFERENCE_SAMPLE = 600
-FRESH_DRAWS = 80
-COMPARED = 32
-PARENTS = 12
+FRESH_DRAWS, COMPARED, PARENTS = 80, 32, 12
 
 EpochCost = Callable[[Mapping[str, Any]], float]
 """Predicted work of one epoch of the candidate with these parameter values."""
