@@ -87,9 +87,10 @@ def _take(handle: int, deadline: float) -> bool:
 
 def _open(name: str) -> int:
     """A handle of this process's own; a forked child must not share its parent's locks."""
-    key = f"{os.getpid()}/{name}"
+    path = folder() / name
+    key = f"{os.getpid()}:{path}"
     if key not in _state:
-        _state[key] = os.open(folder() / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        _state[key] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     return _state[key]
 
 
