@@ -1,4 +1,4 @@
-"""Families that train with parallel branches and are deployed without them; their costs are those of the fused form."""
+"""Families that train with parallel branches and are deployed without them; costs are those of the fused form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import nn
 
 from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, width, widths
 from autodistill.training.families.timm_models import create, doubling, fitted
-
 
 _WIDTH = widths(16, 8, 16, 24, 32, 48, 64)  # timm rounds these networks' channels to multiples of 8
 
