@@ -33,7 +33,7 @@ def eager(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
     device = _device(target)
     dtype = _dtype(target)
     memory = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.to(device, dtype).to(memory_format=memory)  # type: ignore[call-overload]
+    model = model.to(device, dtype).to(memory_format=memory)
     images = images.to(device, dtype).contiguous(memory_format=memory)
 
     def run() -> None:

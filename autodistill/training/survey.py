@@ -108,7 +108,9 @@ def _survey_group(
             rows.append(SurveyRow(student, known))
             continue
         try:
-            model = students.build(student, **shape, num_classes=num_classes)
+            model = students.build(
+                student, image_size=shape["image_size"], channels=shape["channels"], num_classes=num_classes
+            )
             costs = known_costs(model, **shape, metrics=counted)
             if timed:
                 runs.append((len(rows), prepare(model, target, **shape)))

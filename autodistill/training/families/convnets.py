@@ -30,7 +30,7 @@ def _narrow_stem(model: nn.Module, width: int, shape: Shape) -> None:
     model.conv1 = nn.Conv2d(shape.channels, width, kernel, stride=2, padding=kernel // 2, bias=False)
     model.bn1 = nn.BatchNorm2d(width)
     first.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-    first.downsample = None
+    setattr(first, "downsample", None)  # noqa: B010 - typed as Tensor | Module
     for convolution in (model.conv1, first.conv1):
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
 

@@ -55,4 +55,5 @@ def repvit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 
 def _network(config: ByoModelCfg, shape: Shape) -> nn.Module:
-    return ByobNet(config, num_classes=shape.num_classes, in_chans=shape.channels)
+    network: nn.Module = ByobNet(config, num_classes=shape.num_classes, in_chans=shape.channels)
+    return network
