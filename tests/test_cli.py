@@ -121,7 +121,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["search", "teach", "front", "trials", "show", "importance", "init", "doctor", "spaces", "cache"]
+    "name", ["search", "teach", "front", "trials", "show", "importance", "survey", "init", "doctor", "spaces", "cache"]
 )
 def test_every_command_has_help_that_begins_with_examples(name: str) -> None:
     result = run.invoke(app, [name, "--help"])
