@@ -86,6 +86,13 @@ def search(
     survey: Annotated[str | None, typer.Option(help="auto, off, or how many students to measure first.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained at once.")] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A running Ray cluster, or auto on one of its nodes.")
+    ] = None,
+    trust_network: Annotated[
+        bool,
+        typer.Option("--trust-network", help="Use a Ray cluster without tokens: anyone on its network can run code."),
+    ] = False,
     directory: Annotated[
         Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the study; runs/NAME by default.")
     ] = None,
@@ -128,7 +135,20 @@ def search(
     if dry_run:
         _dry_run(config, folder, as_json)
     else:
-        _run(config, folder, as_json)
+        _run(config, folder, as_json, _engine_options(config.engine, ray_address, trust_network))
+
+
+def _engine_options(engine: str, ray_address: str | None, trust_network: bool) -> dict[str, Any]:
+    """Keywords of the engine from its flags.
+
+    Raises:
+        UsageError: a flag of Ray's for another engine.
+    """
+    given = {"address": ray_address, "trust_network": trust_network or None}
+    options = {key: value for key, value in given.items() if value is not None}
+    if options and engine != "ray":
+        raise UsageError(f"--ray-address and --trust-network are for --engine ray; the engine is {engine!r}.")
+    return options
 
 
 def settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -213,7 +233,7 @@ def _dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     say("Nothing was written. Start it: " + this_command(without="--dry-run"))
 
 
-def _run(config: StudyConfig, folder: Path, as_json: bool) -> None:
+def _run(config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str, Any]) -> None:
     _announce(config, folder)
     from autodistill.commands.live import Progress
     from autodistill.config_names import check
@@ -226,7 +246,7 @@ def _run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     try:
         study = build(config, folder.resolve())
         with Progress() as progress:
-            front = run_search(study, progress=progress)
+            front = run_search(study, progress=progress, **options)
     except (UsageError, UserCodeError):
         if not existed and (study is None or not study.trials()):
             shutil.rmtree(folder, ignore_errors=True)  # wrong input leaves nothing behind

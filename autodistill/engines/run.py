@@ -56,16 +56,20 @@ def search(
     limits = Budget.parse(budget if budget is not None else getattr(config, "budget", None))
     drive = engines.get(engine or getattr(config, "engine", None) or "local")
     workers = workers if workers is not None else getattr(config, "workers", None)
-    slots = make_slots(workers, use_gpus=evaluate is None)
+    remote = (engine or getattr(config, "engine", None)) not in (None, "local")
+    slots = make_slots(workers, use_gpus=evaluate is None, limited=not remote)
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     watch = Watch(progress)
     with _locked(study), study.running(limits), watch.signals():
         watch.until(lambda: bool(limits.seconds and study.spent.seconds >= limits.seconds))
-        with contextlib.suppress(InterruptedTrialError):  # the teacher was being trained; it goes on when resumed
-            factory = _factory(study, evaluate, costs, watch)
+        try:
+            factory = _factory(study, evaluate, costs, watch, slots[0].device)
             if not watch.should_stop():
                 drive(study, factory, slots, watch, **options)
+        except InterruptedTrialError:  # the teacher was being trained; it goes on when the study is resumed
+            if watch.signal is None:
+                raise
         watch.update(study, "done")
         front = study.front()
         if study.directory is not None:
@@ -77,11 +81,13 @@ def search(
     return front
 
 
-def _factory(study: Study, evaluate: Evaluate | None, costs: Costs | None, watch: Watch) -> EvaluateFactory:
+def _factory(
+    study: Study, evaluate: Evaluate | None, costs: Costs | None, watch: Watch, device: str
+) -> EvaluateFactory:
     if evaluate is None:
         from autodistill.engines.prepare import prepare
 
-        return prepare(study, watch)
+        return prepare(study, watch, device=device)
     study.set_known_costs([], costs)
     return functools.partial(_constant, evaluate)
 

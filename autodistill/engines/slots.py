@@ -28,12 +28,13 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_slots(workers: int | None = None, *, use_gpus: bool = True) -> tuple[Slot, ...]:
+def make_slots(workers: int | None = None, *, use_gpus: bool = True, limited: bool = True) -> tuple[Slot, ...]:
     """Slots of this machine: GPUs round-robin where there are any, CPU threads divided.
 
     Args:
         workers: number of slots; ``None``: one per GPU, or one when there is none.
         use_gpus: look for GPUs at all (loads torch).
+        limited: refuse more workers than this machine can hold; false when they run on other machines.
 
     Raises:
         UsageError: fewer than one worker.
@@ -44,7 +45,7 @@ def make_slots(workers: int | None = None, *, use_gpus: bool = True) -> tuple[Sl
     if count < 1:
         raise UsageError(f"workers must be at least 1, got {count}.")
     limit = 64 * max(1, gpus) if gpus else 8 * cpu_count()
-    if count > limit:
+    if limited and count > limit:
         raise ResourceError(
             f"{count} workers do not fit this machine ({cpu_count()} cores, {gpus} GPUs); at most {limit}."
         )
