@@ -123,6 +123,8 @@ def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "")
     said = f"unknown {kind} {str(got)!r}"
     if close:
         said += f"; did you mean {' or '.join(repr(name) for name in close)}?"
+    else:
+        said += "."
     shown = sorted(allowed)
     listed = ", ".join(shown[:20]) + (f", … ({len(shown)} in all)" if len(shown) > 20 else "")
     said += f" Allowed: {listed}." if shown else " None is registered."

@@ -37,9 +37,7 @@ _Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False
 _Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     _FLOAT,
-    re.compile(
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|nan))$"
-    ),
+    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|nan))$"),
     list("-+.0123456789"),
 )
 
@@ -59,9 +57,7 @@ def load(text: str, source: str) -> tuple[Any, dict[str, int]]:
         ConfigError: it is not YAML, or not the YAML that is accepted here; all problems with ``source:line``.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ConfigError(
-            [f"{source}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are read."], source
-        )
+        raise ConfigError([f"{source}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are read."], source)
     walk = _Walk(source)
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -137,9 +133,7 @@ class _Walk:
             if key == "<<" and key_node.style is None:
                 self._problem(key_node, "merge keys (<<) are not read; use include: or write the keys out.")
             elif key in first:
-                self._problem(
-                    key_node, f"{'.'.join((*path, key))}: given twice, first in line {first[key]}; keep one."
-                )
+                self._problem(key_node, f"{'.'.join((*path, key))}: given twice, first in line {first[key]}; keep one.")
             else:
                 first[key] = line
                 self.lines[".".join((*path, key))] = line
@@ -164,9 +158,7 @@ class _Walk:
         if tag in {_INT, _FLOAT, _BOOL}:
             self._problem(node, f"{text!r} is not a finite number or truth value that is read here.")
         else:
-            self._problem(
-                node, f"the tag {tag.replace('tag:yaml.org,2002:', '!!')!r} is not read; write plain values."
-            )
+            self._problem(node, f"the tag {tag.replace('tag:yaml.org,2002:', '!!')!r} is not read; write plain values.")
         return None
 
     def _problem(self, node: yaml.Node, message: str) -> None:

@@ -69,9 +69,7 @@ def file_bytes(counts: Counts) -> float:
     """Size of the deployed form as a safetensors file without metadata."""
     header: dict[str, Any] = {}
     position = 0
-    for name, one in sorted(
-        counts.model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0])
-    ):
+    for name, one in sorted(counts.model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0])):
         end = position + one.numel() * one.element_size()
         header[name] = {"dtype": _NAMES[one.dtype], "shape": list(one.shape), "data_offsets": [position, end]}
         position = end

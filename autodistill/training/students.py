@@ -33,9 +33,7 @@ def validate(student: Mapping[str, Any], *, image_size: int | None = None) -> di
         UsageError: a value of the wrong type or out of bounds, or a size that the family does not take.
     """
     if "family" not in student:
-        raise UsageError(
-            f"student {dict(student)} names no family; give one of {', '.join(families.names())}."
-        )
+        raise UsageError(f"student {dict(student)} names no family; give one of {', '.join(families.names())}.")
     name = student["family"]
     if name == TIMM:
         return _validate_timm(student)
@@ -88,13 +86,9 @@ def build(
         entry = _family(name)
         if pretrained and not entry.pretrained:
             have = [other for other in families.names() if families.get(other).pretrained]
-            raise UsageError(
-                f"family {name} has no pretrained weights; families that have: {', '.join(have)}, timm."
-            )
+            raise UsageError(f"family {name} has no pretrained weights; families that have: {', '.join(have)}, timm.")
         if not entry.smallest <= image_size <= entry.largest:
-            raise InfeasibleError(
-                f"family {name} takes {entry.smallest} to {entry.largest} px, not {image_size}."
-            )
+            raise InfeasibleError(f"family {name} takes {entry.smallest} to {entry.largest} px, not {image_size}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -116,9 +110,7 @@ def check(student: Mapping[str, Any], *, image_size: int, channels: int, num_cla
     step(model, image_size=image_size, channels=channels, num_classes=num_classes, name=describe(student))
 
 
-def step(
-    model: nn.Module, *, image_size: int, channels: int, num_classes: int, name: str = "student"
-) -> None:
+def step(model: nn.Module, *, image_size: int, channels: int, num_classes: int, name: str = "student") -> None:
     """One forward and backward pass of ``model`` on two images; its gradients are cleared afterwards.
 
     Raises:
@@ -155,9 +147,7 @@ def describe(student: Mapping[str, Any]) -> str:
         if one.name in {"width", "depth"}:
             parts.append(f"{one.name[0]}{value}")
         elif one.name != "variant" and value != one.default:
-            parts.append(
-                one.name if value is True else f"no-{one.name}" if value is False else f"{one.name} {value}"
-            )
+            parts.append(one.name if value is True else f"no-{one.name}" if value is False else f"{one.name} {value}")
     return " ".join(parts)
 
 

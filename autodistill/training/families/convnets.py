@@ -26,9 +26,7 @@ _STAGES = Parameter("stages", 3, "depth", 2, 4)
 def resnetv2(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     """Pre-activation ResNet of two to four stages (arXiv 1603.05027); three stages are the CIFAR form."""
     w, stages = params["width"], params["stages"]
-    model = create(
-        "resnetv2_18", shape, channels=doubling(w, stages), layers=(params["depth"],) * stages, stem_chs=w
-    )
+    model = create("resnetv2_18", shape, channels=doubling(w, stages), layers=(params["depth"],) * stages, stem_chs=w)
     return fitted(model, params, shape)
 
 

@@ -62,13 +62,9 @@ def reduce_to(
     native = math.prod(step.factor for step in steps)
     wanted = auto_reduction(image_size, native) if reduction == "auto" else int(reduction)
     if wanted > native:
-        raise InfeasibleError(
-            f"reduction {wanted} is more than the {native} of this network; choose {native} or less."
-        )
+        raise InfeasibleError(f"reduction {wanted} is more than the {native} of this network; choose {native} or less.")
     if wanted > image_size:
-        raise InfeasibleError(
-            f"reduction {wanted} leaves nothing of {image_size} px; choose {image_size} or less."
-        )
+        raise InfeasibleError(f"reduction {wanted} leaves nothing of {image_size} px; choose {image_size} or less.")
     excess = native // wanted
     for step in steps:
         if excess == 1:
@@ -107,11 +103,7 @@ def _steps(model: nn.Module, channels: int, probe: int, skip: str) -> list[_Step
         for hook in hooks:
             hook.remove()
     sides = sorted(seen, reverse=True)
-    return [
-        _Step(side, max(seen[side].values()), tuple(seen[side]))
-        for side in sides
-        if max(seen[side].values()) > 1
-    ]
+    return [_Step(side, max(seen[side].values()), tuple(seen[side])) for side in sides if max(seen[side].values()) > 1]
 
 
 def _first(value: int | tuple[int, ...]) -> int:

@@ -22,9 +22,7 @@ def create(name: str, shape: Shape, **keywords: Any) -> nn.Module:
 
 def fitted(model: nn.Module, params: Mapping[str, Any], shape: Shape, *, skip: str = "") -> nn.Module:
     """``model`` with the strides that the parameter ``reduction`` asks for."""
-    return reduce_to(
-        model, params["reduction"], image_size=shape.image_size, channels=shape.channels, skip=skip
-    )
+    return reduce_to(model, params["reduction"], image_size=shape.image_size, channels=shape.channels, skip=skip)
 
 
 def doubling(width: int, stages: int = 4) -> tuple[int, ...]:

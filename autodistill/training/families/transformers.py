@@ -44,7 +44,5 @@ def patch_size(asked: int | str, shape: Shape) -> int:
     if asked == "auto":
         return max(size for size in divisors if side // size >= (7 if side >= 14 else 4))
     if asked not in divisors:
-        raise InfeasibleError(
-            f"patch {asked} does not divide {side} px into 2 x 2 or more; use auto or {divisors}."
-        )
+        raise InfeasibleError(f"patch {asked} does not divide {side} px into 2 x 2 or more; use auto or {divisors}.")
     return int(asked)

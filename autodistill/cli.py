@@ -1,0 +1,121 @@
+"""The command line: which commands there are, and how errors and interrupts leave the program.
+
+Arguments and printing only; the commands are in ``commands/``. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from autodistill import __version__
+from autodistill.commands import cache, doctor, search, setup, spaces, study, teach
+from autodistill.commands.output import say
+from autodistill.errors import AutodistillError, ResourceError
+
+HELP = """
+From a teacher, images and a budget to a Pareto front of students.
+
+\b
+  autodistill search --data digits --budget 5m      search with the embedded images, here and now
+  autodistill front                                 the students it found
+  autodistill init                                  write a commented study file to edit
+  autodistill doctor                                is this machine ready?
+"""
+
+
+class _Program(TyperGroup):
+    """Turns errors into messages and exit codes; ``--debug`` may stand anywhere and keeps the traceback."""
+
+    debug = False
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        self.debug = "--debug" in args
+        parsed: list[str] = super().parse_args(ctx, [argument for argument in args if argument != "--debug"])
+        return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:  # the reader of a pipe has seen enough, as in '| head -1'
+            _close_stdout()
+            raise SystemExit(0) from None
+        except KeyboardInterrupt:
+            say("Stopped.")
+            raise SystemExit(130) from None
+        except AutodistillError as error:
+            if self.debug:
+                raise
+            say(f"error: {error}")
+            raise SystemExit(error.exit_code) from None
+        except ModuleNotFoundError as error:
+            if self.debug or str(error.name).startswith("autodistill"):
+                raise
+            say(f"error: {error.name} is not installed. 'autodistill doctor' says what is missing and how to get it.")
+            raise SystemExit(ResourceError.exit_code) from None
+        except Exception as error:
+            if self.debug or type(error).__module__.split(".")[0] in ("typer", "click"):
+                raise
+            say(
+                f"internal error: {type(error).__name__}: {error}\nRun the same command with --debug for the traceback."
+            )
+            raise SystemExit(1) from None
+
+
+def _close_stdout() -> None:
+    """Let Python's own flush at exit find nothing to complain about."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+app = typer.Typer(
+    cls=_Program,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"autodistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=HELP)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    """Hold the options of the program itself."""
+    del version, debug
+
+
+for _function, _name, _summary, _example in (
+    (search.search, "search", "Search students within a budget; the same command again resumes.", search.EXAMPLES),
+    (teach.teach, "teach", "Make a teacher where there is none.", teach.TEACH),
+    (study.front, "front", "Show the Pareto front.", study.FRONT),
+    (study.trials, "trials", "List the trials.", study.TRIALS),
+    (study.show, "show", "Show one trial.", study.SHOW),
+    (study.importance, "importance", "Rank the parameters by importance.", study.IMPORTANCE),
+    (setup.init, "init", "Write a commented study file.", setup.INIT),
+    (doctor.doctor, "doctor", "Check that this machine is ready.", doctor.DOCTOR),
+):
+    _said = " ".join((_function.__doc__ or "").split("\n\n")[0].split())
+    app.command(_name, short_help=_summary, help=f"{_said}\n\n\b{_example}")(_function)
+app.add_typer(spaces.app, name="spaces")
+app.add_typer(cache.app, name="cache")
+
+
+def main() -> None:
+    """Entry point of the ``autodistill`` command."""
+    app(prog_name="autodistill")

@@ -1,0 +1,161 @@
+"""``doctor``: is this machine fit for a search? Every finding that is not fine names its fix."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from autodistill.commands.output import print_json, print_table, say
+from autodistill.commands.reading import JsonOption
+from autodistill.errors import ResourceError
+
+DOCTOR = """
+  autodistill doctor
+  autodistill doctor --dir runs --json
+"""
+MIN_FREE_GB = 2.0
+_NEEDED = ("torch", "torchvision", "timm", "optuna", "pandas", "pydantic", "safetensors", "scikit-learn", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: its name.
+        state: ``ok``; ``note`` is worth knowing; ``bad`` stops a search.
+        found: what was found.
+        fix: what to do, where it is not fine.
+    """
+
+    what: str
+    state: Literal["ok", "note", "bad"]
+    found: str
+    fix: str = ""
+
+
+def doctor(
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where studies are to be written.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Check versions, devices, disk, permissions and the built-in data. Exit code 5 when something must be mended."""
+    findings: list[Finding] = []
+    for probe in (_python, _packages, _cores, _devices, _ray, _data):
+        findings += _guarded(probe)
+    findings += _disk(directory)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_table(["", "what", "found", "fix"], [[f.state, f.what, f.found, f.fix] for f in findings])
+    bad = [finding for finding in findings if finding.state == "bad"]
+    if bad:
+        raise ResourceError("this machine is not ready: " + "; ".join(f"{f.what}: {f.fix}" for f in bad))
+    say("Ready. A first search: autodistill search --data digits --budget 5m")
+
+
+def _guarded(probe: Callable[[], list[Finding]]) -> list[Finding]:
+    """A probe that breaks is itself a finding: a damaged installation shows here first."""
+    try:
+        return probe()
+    except Exception as error:
+        what = probe.__name__.strip("_")
+        return [
+            Finding(what, "bad", f"{type(error).__name__}: {error}", "reinstall: pip install -U autodistill-search")
+        ]
+
+
+def _python() -> list[Finding]:
+    fine = sys.version_info >= (3, 10)
+    fix = "" if fine else "use Python 3.10 or newer"
+    return [Finding("python", "ok" if fine else "bad", platform.python_version(), fix)]
+
+
+def _packages() -> list[Finding]:
+    found, missing = [], []
+    for name in _NEEDED:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    out = [Finding("packages", "ok", ", ".join(found))] if found else []
+    if missing:
+        out.append(Finding("missing packages", "bad", ", ".join(missing), f"pip install {' '.join(missing)}"))
+    return [*out, *_clash()]
+
+
+def _clash() -> list[Finding]:
+    """The other project of that name installs the same module; the one installed last wins."""
+    try:
+        other = version("autodistill")
+    except PackageNotFoundError:
+        return []
+    fix = "pip uninstall autodistill, then pip install --force-reinstall --no-deps autodistill-search"
+    return [Finding("name clash", "bad", f"the other package 'autodistill' {other} shares our module", fix)]
+
+
+def _cores() -> list[Finding]:
+    import psutil
+
+    from autodistill.engines.slots import cpu_count
+
+    memory = psutil.virtual_memory()
+    said = f"{cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GB memory free"
+    tight = memory.available < 2**30
+    return [Finding("machine", "note" if tight else "ok", said, "close other programs" if tight else "")]
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return [Finding("devices", "ok", ", ".join(names))]
+    if shutil.which("nvidia-smi") and torch.version.cuda is None:
+        fix = "install a CUDA build of torch to use it"
+        return [Finding("devices", "note", "a GPU driver is there, but torch is a CPU build", fix)]
+    return [Finding("devices", "ok", "CPU only")]
+
+
+def _ray() -> list[Finding]:
+    try:
+        return [Finding("ray", "ok", version("ray"))]
+    except PackageNotFoundError:
+        return [Finding("ray", "note", "not installed; --engine local works", "pip install 'ray[tune]' for clusters")]
+
+
+def _data() -> list[Finding]:
+    from autodistill.records import DataSpec
+    from autodistill.training.datasets import load
+
+    with tempfile.TemporaryDirectory() as scratch:
+        data = load(DataSpec("digits"), scratch)
+    return [Finding("data digits", "ok", f"{len(data.train):,} training and {len(data.val):,} validation images")]
+
+
+def _disk(directory: Path) -> list[Finding]:
+    folder = directory.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    enough = free >= MIN_FREE_GB
+    out = [
+        Finding(
+            "disk",
+            "ok" if enough else "bad",
+            f"{free:.1f} GB free in {folder}",
+            "" if enough else f"free at least {MIN_FREE_GB:g} GB, or choose another --dir",
+        )
+    ]
+    writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    fix = "" if writable else "choose another --dir, or change its permissions"
+    return [*out, Finding("write permission", "ok" if writable else "bad", str(folder), fix)]

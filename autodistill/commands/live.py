@@ -1,0 +1,120 @@
+"""Progress of a running search on stderr: a live panel on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from autodistill.commands.output import clean, err, say
+from autodistill.search.budget import format_seconds
+
+if TYPE_CHECKING:
+    from autodistill.engines.watch import Snapshot, WorkerLine
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between plain lines, at least."""
+
+_STATES = ("COMPLETE", "PRUNED", "PARTIAL", "FAIL", "RUNNING")
+
+
+class Progress:
+    """Shows snapshots; a context manager whose instance is the callback of ``search``.
+
+    Args:
+        console: where to; stderr by default. A console that is no terminal gets plain lines.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console or err()
+        self._clock = clock
+        self._stage = ""
+        self._last = -PLAIN_INTERVAL
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Show one snapshot: at once on a terminal; plainly when the stage changes or the interval is over."""
+        now = self._clock()
+        if self._live is not None:
+            self._live.update(panel(snapshot))
+        elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL:
+            self._last = now
+            self._console.print(Text(clean(plain_line(snapshot))), soft_wrap=True)
+        self._stage = snapshot.stage
+
+
+def plain_line(snapshot: Snapshot) -> str:
+    """One line: what is known of the search, without control characters."""
+    if snapshot.stage not in ("search", "done"):
+        share = "" if snapshot.done is None else f" {snapshot.done:.0%}"
+        return f"{snapshot.stage}{share}: {snapshot.message}".rstrip(": ")
+    parts = [_states(snapshot), _front(snapshot), _clock_words(snapshot)]
+    parts += [f"#{line.number} {_worker_words(line)}" for line in snapshot.workers]
+    return " · ".join(part for part in parts if part)
+
+
+def panel(snapshot: Snapshot) -> RenderableType:
+    """The live view: stage, trials by state, front, time, one line per worker."""
+    if snapshot.stage not in ("search", "done"):
+        rows: list[RenderableType] = [Text(clean(f"{snapshot.stage}: {snapshot.message}".rstrip(": ")), style="bold")]
+        if snapshot.done is not None:
+            rows.append(ProgressBar(total=1.0, completed=snapshot.done, width=40))
+        return Group(*rows)
+    table = Table.grid(padding=(0, 2))
+    table.add_row("trials", Text(_states(snapshot) or "none yet"))
+    table.add_row("front", Text(_front(snapshot) or "empty"))
+    table.add_row("time", Text(_clock_words(snapshot)))
+    for line in snapshot.workers:
+        table.add_row(f"#{line.number}", Text(clean(_worker_words(line)), overflow="ellipsis", no_wrap=True))
+    return table
+
+
+def _states(snapshot: Snapshot) -> str:
+    known = [(state, snapshot.states.get(state, 0)) for state in _STATES]
+    words = ", ".join(f"{count} {state}" for state, count in known if count)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(snapshot.reasons.items()))
+    return f"{words} ({reasons})" if reasons else words
+
+
+def _front(snapshot: Snapshot) -> str:
+    if not snapshot.front_size or snapshot.best_accuracy is None:
+        return ""
+    members = f"{snapshot.front_size} on the front"
+    return f"{members}, best {snapshot.best_accuracy:.4g}, hypervolume {snapshot.hypervolume:.4f}"
+
+
+def _clock_words(snapshot: Snapshot) -> str:
+    used = f"{format_seconds(round(snapshot.seconds_used))} used"
+    return used if snapshot.seconds_left is None else f"{used}, {format_seconds(round(snapshot.seconds_left))} left"
+
+
+def _worker_words(line: WorkerLine) -> str:
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in line.metrics.items())
+    return f"{line.what}, epoch {line.epoch:g}/{line.epochs:g}" + (f", {metrics}" if metrics else "")
+
+
+def stopped(seconds: float, states: dict[str, int], resume: str) -> None:
+    """What an interrupted search says last."""
+    counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trial"
+    say(f"Stopped after {format_seconds(round(seconds))} ({counts}). Resume: {resume}")

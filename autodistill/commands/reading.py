@@ -1,0 +1,66 @@
+"""Opening a study to read it: never creates, locks or changes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autodistill.commands.output import say
+from autodistill.errors import UsageError
+
+if TYPE_CHECKING:
+    from autodistill.search.study import Study
+
+RUNS = Path("runs")
+
+StudyArgument = Annotated[
+    Path | None, typer.Argument(metavar="DIR", help="Folder of the study; without it, the newest below runs/.")
+]
+DirOption = Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="The same as DIR.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def folder_of(argument: Path | None, option: Path | None) -> Path:
+    """The study folder that a command was given, or the newest one below ``runs/``.
+
+    Raises:
+        UsageError: two different folders, or none anywhere.
+    """
+    if argument is not None and option is not None and argument != option:
+        raise UsageError(f"two study folders are given, {argument} and {option}; keep one.")
+    given = argument if argument is not None else option
+    if given is not None:
+        return given
+    found = sorted(RUNS.glob("*/study.db"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UsageError(
+            f"no study is given and there is none below {RUNS}/; say which folder, "
+            "or make one with 'autodistill search --data digits --budget 5m'."
+        )
+    say(f"study {found[-1].parent}")
+    return found[-1].parent
+
+
+def read_study(argument: Path | None, option: Path | None = None) -> Study:
+    """The study in a folder, for reading.
+
+    Raises:
+        UsageError: the folder is not a study.
+    """
+    from autodistill.config import StudyConfig
+    from autodistill.search.opening import STUDY_FILE, study_parts
+    from autodistill.search.store import read_folder
+    from autodistill.search.study import Study
+
+    folder = folder_of(argument, option)
+    storage = read_folder(folder)
+    if not (folder / STUDY_FILE).is_file():
+        raise UsageError(f"{folder} has no {STUDY_FILE}; it was not made by autodistill.")
+    config = StudyConfig.load(folder / STUDY_FILE)
+    names = [summary.study_name for summary in storage.get_all_studies()]
+    name = config.name if config.name in names or not names else names[0]
+    study = Study(storage, name, directory=folder, seed=config.seed, **study_parts(config))
+    study.config = config
+    return study

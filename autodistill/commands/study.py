@@ -1,0 +1,154 @@
+"""``front``, ``trials``, ``show`` and ``importance``: reading a study, also while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autodistill.commands.output import print_json, print_table, say
+from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
+from autodistill.commands.tables import gain_over_twin, print_front, print_trial, print_trials
+from autodistill.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import optuna
+
+    from autodistill.search.study import Study
+
+FRONT = """
+  autodistill front runs/digits
+  autodistill front runs/digits --pick 'latency_ms <= 1 and params <= 1e5'
+"""
+TRIALS = """
+  autodistill trials runs/digits --state COMPLETE --json
+"""
+SHOW = """
+  autodistill show 12 runs/digits
+"""
+IMPORTANCE = """
+  autodistill importance runs/digits
+"""
+_STATES = ("COMPLETE", "PRUNED", "FAIL", "PARTIAL", "RUNNING")
+
+
+def front(
+    study: StudyArgument = None,
+    directory: DirOption = None,
+    pick: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="Only the best student with e.g. 'latency_ms <= 5 and params <= 2e6'."),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write front.json, front.csv and front.png there.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the Pareto front: the students that no other one beats in every objective."""
+    found = read_study(study, directory)
+    result = found.front()
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        for path in result.save(save).values():
+            say(f"wrote {path}")
+    if pick is not None:
+        trial = result.pick(pick)
+        if as_json:
+            print_json(trial.to_json())
+        else:
+            print_trial(trial, result.objectives, gain_over_twin(trial, found.trials(), result.objectives[0]))
+    elif as_json:
+        print_json(result.to_json())
+    elif result.trials:
+        print_front(result, found.trials())
+        say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
+    else:
+        say("The front is empty: no trial is COMPLETE yet.")
+
+
+def trials(
+    study: StudyArgument = None,
+    directory: DirOption = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATE", help="Only COMPLETE, PRUNED, FAIL, PARTIAL or RUNNING; may be repeated."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the trials: state, why, student, loss mix, objectives, what they took."""
+    wanted = tuple(one.upper() for one in state or ())
+    for one in wanted:
+        if one not in _STATES:
+            close = nearest(one, _STATES)
+            meant = f" did you mean {close[0]}?" if close else ""
+            raise UsageError(f"unknown state {one!r};{meant} allowed: {', '.join(_STATES)}.")
+    found = read_study(study, directory)
+    records = [t for t in found.trials() if not wanted or t.state.value in wanted]
+    if as_json:
+        print_json([t.to_json() for t in records])
+    elif records:
+        print_trials(records, found.objectives)
+    else:
+        say("No trial yet." if not wanted else f"No trial is {' or '.join(wanted)}.")
+
+
+def show(
+    number: Annotated[int, typer.Argument(metavar="N", help="Trial number.", min=0)],
+    study: StudyArgument = None,
+    directory: DirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one trial: how it ended and why, its settings, what each rung showed."""
+    found = read_study(study, directory)
+    records = found.trials()
+    trial = next((t for t in records if t.number == number), None)
+    if trial is None:
+        last = f"they run from 0 to {records[-1].number}" if records else "there is none yet"
+        raise UsageError(f"there is no trial {number} in study {found.name}; {last}. 'autodistill trials' lists them.")
+    gain = gain_over_twin(trial, records, found.objectives[0]) if trial.values else None
+    if as_json:
+        print_json({**trial.to_json(), "gain_over_twin": gain})
+    else:
+        print_trial(trial, found.objectives, gain)
+
+
+def importance(study: StudyArgument = None, directory: DirOption = None, as_json: JsonOption = False) -> None:
+    """Rank the parameters by how much of each objective's variance they explain (fANOVA over COMPLETE trials).
+
+    Parameters that only some candidates have are left out: their share would compare unlike students.
+    """
+    found = read_study(study, directory)
+    complete = [t for t in found.trials() if t.state.value == "COMPLETE"]
+    if len(complete) < 4:
+        raise UsageError(
+            f"importance needs at least 4 COMPLETE trials, study {found.name} has {len(complete)}; search on."
+        )
+    shares = _shares(found)
+    if as_json:
+        print_json({"study": found.name, "trials": len(complete), "importance": shares})
+        return
+    names = list(dict.fromkeys(name for part in shares.values() for name in part))
+    names.sort(key=lambda name: -max(part.get(name, 0.0) for part in shares.values()))
+    rows = [[name, *(f"{part.get(name, 0.0):.3f}" for part in shares.values())] for name in names]
+    print_table(["parameter", *shares], rows, right=tuple(shares))
+
+
+def _shares(study: Study) -> dict[str, dict[str, float]]:
+    """Objective to parameter to its share of the variance; empty where the objective does not vary."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    def value(index: int) -> Any:
+        def target(trial: optuna.trial.FrozenTrial) -> float:
+            return float(trial.values[index])
+
+        return target
+
+    out: dict[str, dict[str, float]] = {}
+    for index, objective in enumerate(study.objectives):
+        seen = {t.values[objective.name] for t in study.trials() if objective.name in t.values}
+        evaluator = FanovaImportanceEvaluator(seed=0)
+        out[objective.name] = (
+            dict(get_param_importances(study.optuna, evaluator=evaluator, target=value(index))) if len(seen) > 1 else {}
+        )
+    return out

@@ -1,0 +1,100 @@
+"""The front and the trials as tables: students and loss mixes in words, gain over the undistilled twin, knee."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autodistill.commands.output import number, print_table, values_of
+from autodistill.records import State, TrialRecord
+from autodistill.words import distillation_words, student_words
+
+if TYPE_CHECKING:
+    from autodistill.records import Objective
+    from autodistill.search.front import Front
+
+KNEE = "knee"
+
+
+def print_front(front: Front, trials: Sequence[TrialRecord]) -> None:
+    """The front, one student a line; the knee is the member nearest to the ideal point."""
+    knee = front.knee()
+    gains = {t.number: gain_over_twin(t, trials, front.objectives[0]) for t in front.trials}
+    names = [o.name for o in front.objectives]
+    rows = [
+        [
+            str(t.number),
+            student_words(t.student),
+            distillation_words(t.distillation) or "-",
+            *values_of(t.values, front.objectives),
+            "-" if gains[t.number] is None else f"{gains[t.number]:+.4f}",
+            KNEE if knee is not None and t.number == knee.number else "",
+        ]
+        for t in front.trials
+    ]
+    columns = ["trial", "student", "distillation", *names, "gain", ""]
+    if all(gain is None for gain in gains.values()):
+        rows = [[*row[:-2], row[-1]] for row in rows]
+        columns.remove("gain")
+    print_table(columns, rows, right=("trial", *names, "gain"))
+
+
+def print_trials(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> None:
+    """All trials, one a line, with the latest value of each objective and the reason where there is one."""
+    names = [o.name for o in objectives]
+    rows = [
+        [
+            str(t.number),
+            t.state.value,
+            t.reason,
+            student_words(t.student),
+            distillation_words(t.distillation) or "-",
+            *values_of(latest(t), objectives),
+            f"{t.epochs:g}",
+            f"{t.seconds:.1f}",
+        ]
+        for t in trials
+    ]
+    columns = ["trial", "state", "reason", "student", "distillation", *names, "epochs", "seconds"]
+    print_table(columns, rows, right=("trial", *names, "epochs", "seconds"))
+
+
+def latest(trial: TrialRecord) -> dict[str, float]:
+    """Known costs, then what the highest rung showed, then the final values."""
+    out: dict[str, float] = {}
+    for rung in sorted(trial.rungs):
+        out.update({k: v for k, v in trial.rungs[rung].items() if k not in ("epochs", "seconds")})
+    return {**out, **trial.values}
+
+
+def gain_over_twin(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
+    """How much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
+
+    ``None`` where there is no such twin, or the trial is itself undistilled. Positive is better.
+    """
+    if trial.distillation.get("loss", "none") == "none":
+        return None
+    twins = [
+        t.values[objective.name]
+        for t in trials
+        if t.state is State.COMPLETE and t.student == trial.student and t.distillation.get("loss") == "none"
+    ]
+    if not twins:
+        return None
+    return min(objective.loss(value) for value in twins) - objective.loss(trial.values[objective.name])
+
+
+def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float | None) -> None:
+    """One trial in full: how it ended and why, its settings, and what each rung showed."""
+    units = {o.name: o.unit for o in objectives}
+    rows = [["trial", str(trial.number)], ["state", f"{trial.state.value} {trial.reason}".strip()]]
+    rows += [["why", trial.message]] if trial.message else []
+    rows += [[name, number(value, units.get(name, ""))] for name, value in latest(trial).items()]
+    rows += [["gain over the undistilled twin", f"{gain:+.4f}"]] if gain is not None else []
+    for section in ("student", "distillation", "train"):
+        rows += [[f"{section}.{key}", str(value)] for key, value in getattr(trial, section).items()]
+    rows += [["seed", str(trial.seed)], ["epochs", f"{trial.epochs:g}"], ["seconds", f"{trial.seconds:.1f}"]]
+    for rung in sorted(trial.rungs):
+        shown = ", ".join(f"{k} {number(v, units.get(k, ''))}" for k, v in trial.rungs[rung].items())
+        rows.append([f"rung {rung}", shown])
+    print_table(["", ""], rows)

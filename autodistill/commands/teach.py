@@ -1,0 +1,101 @@
+"""``autodistill teach``: make a teacher where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autodistill.commands.live import Progress
+from autodistill.commands.output import command, number, print_json, say
+from autodistill.commands.search import flags_of, this_command, value_of
+from autodistill.errors import ConfigError, InterruptedTrialError, UsageError
+
+TEACH = """
+  autodistill teach --data fashion_mnist --data-root data/fashion --dir teachers/fashion
+  autodistill teach --data image_folder --data-root photos --image-size 64 --model resnet18 --pretrained
+"""
+
+
+def teach(
+    data: Annotated[str | None, typer.Option(help="Where the images come from; digits by default.")] = None,
+    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the images' files.")] = None,
+    image_size: Annotated[int | None, typer.Option(metavar="PX", help="Pixels per side.")] = None,
+    train_size: Annotated[int | None, typer.Option(metavar="N", help="Images kept for training.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A timm network; a residual network by the image size.")
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from timm's weights (downloads them).")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Length; by the number of images.", min=1)] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A training setting, e.g. lr=0.004.")
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", "--out", metavar="DIR", help="The teacher's folder; teachers/DATA by default."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; a GPU where there is one.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of weights, order and views.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+) -> None:
+    """Train (or fine-tune) a teacher on your images. The same command again goes on, or keeps a finished one."""
+    from autodistill.config import StudyConfig
+
+    keys = {"data": data, "data.root": data_root, "data.image_size": image_size, "data.train_size": train_size}
+    config = StudyConfig.load(None, keys, flags=flags_of(keys))
+    if config.data is None:
+        raise UsageError("a teacher needs images; give --data.")
+    recipe = _recipe(set_ or [])
+    folder = directory or Path("teachers") / config.name
+    say(f"teacher in {folder}: reading {config.data.source}")
+    from autodistill.engines.watch import Snapshot, Watch
+    from autodistill.training import datasets, preflight, teachers
+    from autodistill.training.teach import teach as train
+
+    images = datasets.load(config.data)
+    where = device or _device()
+    watch = Watch()
+    with Progress() as show, watch.signals():
+
+        def progress(epoch: float, length: float, metrics: Mapping[str, float]) -> None:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            show(Snapshot("teacher", f"epoch {epoch:.1f} of {length:g} {shown}".rstrip(), epoch / length))
+
+        try:
+            spec = train(
+                images, model, directory=folder, epochs=epochs, recipe=recipe, pretrained=pretrained,
+                device=where, seed=seed, progress=progress, should_stop=watch.should_stop,
+            )  # fmt: skip
+        except InterruptedTrialError as stopped:
+            say(f"Stopped: {stopped} Go on: {this_command()}")
+            raise typer.Exit(128 + (watch.signal or 2)) from None
+    found = preflight.preflight(teachers.load(spec, images, where), images, accept_weak=True)
+    facts = {"teacher": str(folder), "accuracy": found.accuracy, "classes": len(images.classes), "weak": found.weak}
+    if as_json:
+        print_json(facts)
+    say(f"teacher in {folder}: validation accuracy {number(found.accuracy, 'fraction')}")
+    given = [part for key, value in keys.items() if value is not None for part in (flags_of(keys)[key], value)]
+    say("next:\n  " + command("search", *given, "--teacher", folder, "--budget", "30m"))
+
+
+def _recipe(texts: list[str]) -> dict[str, Any]:
+    """Training settings of ``--set KEY=VALUE``, with or without ``training.`` before the key.
+
+    Raises:
+        ConfigError: all texts that are not of that form.
+    """
+    problems = [f"--set {text!r}: write KEY=VALUE, e.g. lr=0.004" for text in texts if "=" not in text]
+    if problems:
+        raise ConfigError(problems, "the flags")
+    pairs = (text.split("=", 1) for text in texts)
+    return {key.removeprefix("training."): value_of(value) for key, value in pairs}
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

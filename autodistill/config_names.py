@@ -1,0 +1,88 @@
+"""The check of a study's names before anything is written: families, losses, settings, data source, engine.
+
+It draws candidates from the space and hands them to the rooms that will have to read them, so that a misspelt name is
+reported now and not by the first trial that meets it. This loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from autodistill.config import StudyConfig
+from autodistill.errors import AutodistillError, ConfigError
+
+if TYPE_CHECKING:
+    from autodistill.search.space import Space
+
+_DRAWS_PER_BRANCH = 20
+
+
+def check(config: StudyConfig, space: Space) -> None:
+    """Check every name that only a registry knows.
+
+    Raises:
+        ConfigError: all unknown names and impossible values, each once.
+    """
+    from autodistill.engines import engines
+
+    problems: list[str] = []
+    _collect(problems, partial(engines.get, config.engine))
+    if config.data is not None:
+        _collect(problems, partial(_check_source, config.data.source))
+        problems += space_problems(space, config.training, config.data.image_size)
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), "the study")
+
+
+def space_problems(space: Space, training: dict[str, Any] | None = None, image_size: int | None = None) -> list[str]:
+    """What families, losses and recipes say to candidates drawn from every branch of ``space``.
+
+    Args:
+        space: the search space.
+        training: settings shared by all trials.
+        image_size: pixels per side, to check that the families take it; ``None`` leaves that open.
+    """
+    from autodistill.training.loss_mix import LossMix
+    from autodistill.training.recipe import Recipe
+    from autodistill.training.students import validate
+
+    problems: list[str] = []
+    settings = dict(training or {})
+    _collect(problems, partial(Recipe.parse, settings))
+    for candidate in _draws(space):
+        _collect(problems, partial(validate, candidate["student"], image_size=image_size))
+        _collect(problems, partial(LossMix.parse, candidate["distillation"]))
+        _collect(problems, partial(Recipe.parse, settings, candidate["train"]))
+    return list(dict.fromkeys(problems))
+
+
+def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
+    """Candidates that between them take every choice of every categorical parameter."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for _ in range(_DRAWS_PER_BRANCH):
+        yield space.nest(space.sample(rng))
+    for parameter in space.parameters:
+        for choice in getattr(parameter.distribution, "choices", ()):
+            branch = space.restrict({parameter.name: [choice]})
+            for _ in range(3):
+                yield branch.nest(branch.sample(rng))
+
+
+def _check_source(source: str) -> None:
+    from autodistill.training.datasets import data_sources
+
+    if ":" not in source:
+        data_sources.get(source)
+
+
+def _collect(problems: list[str], call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except ConfigError as error:
+        problems.extend(error.problems)
+    except AutodistillError as error:
+        problems.append(str(error))

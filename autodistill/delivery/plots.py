@@ -1,0 +1,212 @@
+"""Pictures of a front: accuracy against latency, size as area, dominated trials in grey, the teacher marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodistill.records import Objective, TrialRecord
+
+if TYPE_CHECKING:
+    from autodistill.search.front import Front
+
+_FRONT, _GREY, _TEACHER, _INK = "#1f6f8b", "#b8bcc2", "#d1495b", "#2b2d33"
+_LABELS = 12
+_LARGEST, _SMALLEST = 520.0, 16.0  # areas in square points
+_AXES = {"accuracy": "validation accuracy", "latency_ms": "latency p50 (ms, log scale)", "params": "parameters"}
+
+
+def front_png(front: Front, path: str | Path) -> None:
+    """Draw ``front`` into ``path``; the file's ending chooses the format (PNG, SVG, PDF).
+
+    The height is the first objective to be maximised, the width the latency (else the first one to be minimised),
+    the area of a mark the size where it is an objective.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    across, up, size = _pick_axes(front.objectives)
+    if not front.trials:
+        axes.text(0.5, 0.5, "no COMPLETE trial yet", ha="center", va="center", transform=axes.transAxes, color=_INK)
+    else:
+        area = _areas([*front.trials, *front.others], size)
+        _draw(axes, front, across, up, area)
+        _draw_teacher(axes, front.teacher, across, up)
+        top = 0.0 if size is None else max(t.values[size.name] for t in (*front.trials, *front.others))
+        _legend(axes, size, top, bool(front.others), _teacher_label(front.teacher, across, up))
+    _decorate(axes, front, across, up)
+    figure.savefig(path)
+
+
+def _pick_axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective, Objective | None]:
+    """Objectives for width, height and area."""
+    named = {o.name: o for o in objectives}
+    up = next((o for o in objectives if o.direction == "maximize"), objectives[0])
+    rest = [o for o in objectives if o is not up]
+    across = named.get("latency_ms") or (rest[0] if rest else up)
+    size = named.get("params") or named.get("bytes") or next((o for o in rest if o is not across), None)
+    return across, up, None if size in (across, up) else size
+
+
+def _areas(trials: Sequence[TrialRecord], size: Objective | None) -> dict[int, float]:
+    """Area of each trial's mark, proportional to its size between a smallest and a largest one."""
+    if size is None:
+        return {t.number: 70.0 for t in trials}
+    top = max(t.values[size.name] for t in trials) or 1.0
+    return {t.number: max(_SMALLEST, _LARGEST * t.values[size.name] / top) for t in trials}
+
+
+def _draw(axes: Any, front: Front, across: Objective, up: Objective, area: Mapping[int, float]) -> None:
+    def columns(trials: Sequence[TrialRecord]) -> tuple[list[float], list[float], list[float]]:
+        ordered = sorted(trials, key=lambda t: -area[t.number])  # small marks on top of large ones
+        x = [t.values[across.name] for t in ordered]
+        return x, [t.values[up.name] for t in ordered], [area[t.number] for t in ordered]
+
+    x, y, s = columns(front.others)
+    axes.scatter(x, y, s=s, color=_GREY, alpha=0.55, linewidths=0.5, edgecolors="white", zorder=2)
+    steps = _staircase(front.trials, across, up)
+    if across.direction == "minimize":
+        axes.step(*zip(*steps, strict=True), where="post", color=_FRONT, alpha=0.5, linewidth=1.4, zorder=3)
+    x, y, s = columns(front.trials)
+    axes.scatter(x, y, s=s, color=_FRONT, alpha=0.85, linewidths=0.8, edgecolors="white", zorder=4)
+    knee = front.knee()
+    if knee is not None:
+        point = (knee.values[across.name], knee.values[up.name])
+        axes.scatter(*point, s=area[knee.number] + 90, facecolors="none", edgecolors=_INK, linewidths=1.1, zorder=5)
+    for trial in _to_label(front.trials, across, up, knee):
+        radius = 0.72 * math.sqrt(area[trial.number] / math.pi)
+        word = f"{trial.number}  knee" if knee is not None and trial.number == knee.number else str(trial.number)
+        at = (trial.values[across.name], trial.values[up.name])
+        axes.annotate(
+            word,
+            at,
+            xytext=(-radius - 2, radius + 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=_INK,
+            zorder=6,
+        )
+
+
+def _staircase(trials: Sequence[TrialRecord], across: Objective, up: Objective) -> list[tuple[float, float]]:
+    """Corners of the front in these two objectives alone, from left to right."""
+    best: list[tuple[float, float]] = []
+    for trial in sorted(trials, key=lambda t: (t.values[across.name], up.loss(t.values[up.name]))):
+        x, y = trial.values[across.name], trial.values[up.name]
+        if not best or up.loss(y) < up.loss(best[-1][1]):
+            best.append((x, y))
+    return best
+
+
+def _to_label(
+    trials: Sequence[TrialRecord], across: Objective, up: Objective, knee: TrialRecord | None
+) -> list[TrialRecord]:
+    """Members far enough from those labelled already: the knee, the corners of the line, then the others."""
+    points = {t.number: (math.log(max(t.values[across.name], 1e-12)), t.values[up.name]) for t in trials}
+    spans = [max(p[i] for p in points.values()) - min(p[i] for p in points.values()) or 1.0 for i in (0, 1)]
+    corners = set(_staircase(trials, across, up))
+
+    def rank(trial: TrialRecord) -> tuple[bool, bool, float]:
+        corner = (trial.values[across.name], trial.values[up.name]) in corners
+        return trial is not knee, not corner, up.loss(trial.values[up.name])
+
+    def apart(one: int, other: int) -> bool:
+        (x, y), (a, b) = points[one], points[other]
+        return abs(x - a) / spans[0] >= 0.07 or abs(y - b) / spans[1] >= 0.055
+
+    chosen: list[TrialRecord] = []
+    for trial in sorted(trials, key=rank):
+        if len(chosen) < _LABELS and all(apart(trial.number, t.number) for t in chosen):
+            chosen.append(trial)
+    return chosen
+
+
+def _draw_teacher(axes: Any, teacher: Mapping[str, float], across: Objective, up: Objective) -> None:
+    if up.name not in teacher:
+        return
+    axes.axhline(teacher[up.name], color=_TEACHER, linewidth=0.9, linestyle=(0, (5, 4)), alpha=0.7, zorder=1)
+    if across.name in teacher:
+        axes.scatter(
+            teacher[across.name], teacher[up.name], marker="*", s=190, color=_TEACHER, edgecolors="white", zorder=5
+        )
+
+
+def _teacher_label(teacher: Mapping[str, float], across: Objective, up: Objective) -> tuple[str, bool]:
+    """Words for the legend, and whether the teacher is a point (else only a height)."""
+    if up.name not in teacher:
+        return "", False
+    return f"teacher ({_short(teacher[up.name])})", across.name in teacher
+
+
+def _legend(axes: Any, size: Objective | None, top: float, grey: bool, teacher: tuple[str, bool]) -> None:
+    from matplotlib.lines import Line2D
+
+    def dot(color: str, points: float, label: str, marker: str = "o", line: Any = "none") -> Any:
+        mark = Line2D([], [], color=color, marker=marker, markersize=points, markeredgecolor="white", label=label)
+        mark.set_linestyle(line)
+        return mark
+
+    marks = [dot(_FRONT, 8, "on the front")]
+    marks += [dot(_GREY, 8, "dominated")] if grey else []
+    if teacher[0]:
+        marks.append(dot(_TEACHER, 13, teacher[0], "*") if teacher[1] else dot(_TEACHER, 0, teacher[0], "", "--"))
+    first = axes.legend(handles=marks, loc="lower right", fontsize=8, framealpha=0.9)
+    if size is None or top <= 0:
+        return
+    axes.add_artist(first)
+    samples = [_round(top * share) for share in (1.0, 0.25, 0.05)]
+    circles = [
+        dot(_FRONT, math.sqrt(max(_SMALLEST, _LARGEST * value / top)), _short(value))
+        for value in dict.fromkeys(samples)
+    ]
+    axes.legend(
+        handles=circles,
+        loc="upper left",
+        fontsize=8,
+        framealpha=0.9,
+        labelspacing=1.1,
+        borderpad=0.9,
+        title=_AXES.get(size.name, size.name),
+        title_fontsize=8,
+    )
+
+
+def _round(value: float) -> float:
+    """The nearest number below of the form 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return next(step for step in (5.0, 2.0, 1.0) if step * power <= value * 1.0001) * power
+
+
+def _short(value: float) -> str:
+    """``1250000`` as ``1.25M``, ``0.9634`` as ``0.963``."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def _decorate(axes: Any, front: Front, across: Objective, up: Objective) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    shown = [t.values[across.name] for t in (*front.trials, *front.others)]
+    if across.log and shown and min(shown) > 0:
+        axes.set_xscale("log")
+        wide = max(shown) / min(shown) > 12
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if wide else (1.0, 2.0, 3.0, 5.0, 7.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(_AXES.get(across.name, across.name))
+    axes.set_ylabel(_AXES.get(up.name, up.name))
+    count = len(front.trials)
+    axes.set_title(f"{front.study}: {count} student{'' if count == 1 else 's'} on the front", loc="left", fontsize=11)
+    axes.grid(True, which="major", color="#e6e8eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.margins(0.08)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

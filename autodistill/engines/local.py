@@ -1,0 +1,219 @@
+"""Engine ``local``: one slot in this process, several as spawned processes that share nothing but pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from autodistill.engines.slots import Slot
+from autodistill.engines.watch import Watch, WorkerLine
+from autodistill.engines.worker import WorkerLostError, unpack_error, work
+from autodistill.errors import UsageError
+from autodistill.records import Candidate, Decision, EvaluateFactory, WorkerContext
+from autodistill.search.study import Study
+from autodistill.words import student_words
+
+_POLL_SECONDS = 0.25
+_GRACE_SECONDS = 30.0  # a worker asked to stop may finish its batch and write a checkpoint
+_MAX_LOST = 3  # workers lost in a row without a finished trial before the search gives up
+
+
+def run(study: Study, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
+    """Drive the study until it has no more candidates or is asked to stop."""
+    if len(slots) == 1:
+        _run_here(study, factory, slots[0], watch)
+    else:
+        _Pool(study, factory, slots, watch).run()
+
+
+def _run_here(study: Study, factory: EvaluateFactory, slot: Slot, watch: Watch) -> None:
+    """One worker in this process: breakpoints and tracebacks work as in any script."""
+    current: list[Candidate] = []
+
+    def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+        watch.progress(_line(current[0], epoch, epochs, metrics), study)
+
+    evaluate = factory(WorkerContext(slot.index, slot.device, slot.threads, progress, watch.should_stop))
+    while not watch.should_stop():
+        candidate = study.ask()
+        if candidate is None:
+            return
+        current[:] = [candidate]
+        error: BaseException | None = None
+        try:
+            for report in evaluate(candidate):
+                if study.report(candidate, report) is Decision.STOP:
+                    break
+        except Exception as caught:
+            error = caught
+        study.close(candidate, error)
+        watch.ended(study)
+
+
+@dataclass
+class _Worker:
+    slot: Slot
+    process: SpawnProcess
+    pipe: Connection
+    candidate: Candidate | None = None
+    ready: bool = False
+
+
+class _Pool:
+    """Several spawned workers and the loop that serves them."""
+
+    def __init__(self, study: Study, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
+        self._study, self._factory, self._watch = study, factory, watch
+        self._slots = slots
+        self._context: SpawnContext = multiprocessing.get_context("spawn")
+        self._stop: Event = self._context.Event()
+        self._workers: list[_Worker] = []
+        self._lost = 0
+        self._no_more = False
+        self._dry = False
+
+    def run(self) -> None:
+        """Serve the workers until no candidate is left and none is running."""
+        try:
+            self._workers = [self._start(slot) for slot in self._slots]
+            while self._step():
+                pass
+        finally:
+            self._shut_down()
+
+    def _start(self, slot: Slot) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        context = WorkerContext(slot.index, slot.device, slot.threads)
+        process = self._context.Process(
+            target=work, args=(theirs, self._factory, context, self._stop), name=f"worker-{slot.index}", daemon=True
+        )
+        with _thread_limit(slot.threads):
+            try:
+                process.start()
+            except Exception as error:  # whatever spawning could not send: PicklingError, AttributeError, TypeError
+                raise UsageError(
+                    f"the evaluate function cannot be sent to worker processes: {error}. "
+                    "Define it at the top level of a module, or use workers=1."
+                ) from error
+        theirs.close()
+        return _Worker(slot, process, ours)
+
+    def _step(self) -> bool:
+        """Serve what is ready; false when everything is done."""
+        if self._watch.should_stop():
+            self._stop.set()
+            self._no_more = True
+        for worker in self._workers:
+            if worker.ready and worker.candidate is None and not (self._no_more or self._dry):
+                self._hand_out(worker)
+        busy = [w for w in self._workers if w.candidate is not None]
+        starting = [w for w in self._workers if not w.ready]
+        if not busy and (self._no_more or self._dry or not starting):
+            return False
+        sources: dict[Any, _Worker] = {}
+        for worker in self._workers:
+            sources[worker.pipe] = worker
+            sources[worker.process.sentinel] = worker
+        for source in wait(list(sources), timeout=_POLL_SECONDS):
+            worker = sources[source]
+            if worker in self._workers:
+                self._serve(worker)
+        return True
+
+    def _hand_out(self, worker: _Worker) -> None:
+        candidate = self._study.ask()
+        if candidate is None:
+            self._dry = True  # until a trial ends: one that proves infeasible gives its share of the budget back
+            return
+        worker.candidate = candidate
+        with contextlib.suppress(BrokenPipeError, OSError):  # its death is seen through the sentinel
+            worker.pipe.send(("run", candidate))
+
+    def _serve(self, worker: _Worker) -> None:
+        try:
+            if not worker.pipe.poll():
+                if worker.process.is_alive():
+                    return
+                raise EOFError
+            message = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        kind = message[0]
+        if kind == "ready":
+            worker.ready = True
+        elif kind == "progress" and worker.candidate is not None:
+            line = _line(worker.candidate, message[1], message[2], message[3])
+            self._watch.progress(line, self._study, worker.slot.index)
+        elif kind == "report" and worker.candidate is not None:
+            decision = self._study.report(worker.candidate, message[1])
+            with contextlib.suppress(BrokenPipeError, OSError):
+                worker.pipe.send(("decision", decision))
+        elif kind in ("done", "error"):
+            self._close(worker, unpack_error(message) if kind == "error" else None)
+            self._lost = 0
+
+    def _close(self, worker: _Worker, error: BaseException | None) -> None:
+        if worker.candidate is not None:
+            candidate, worker.candidate = worker.candidate, None
+            self._study.close(candidate, error)
+            self._dry = False
+            self._watch.ended(self._study, worker.slot.index)
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker died: its trial fails, the search goes on with a new worker in its slot."""
+        worker.process.join(timeout=5)
+        code = worker.process.exitcode
+        said = f"killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        hint = "; out of memory is the usual cause" if code == -9 else ""
+        self._close(worker, WorkerLostError(f"worker {worker.slot.index} was {said}{hint}"))
+        self._workers.remove(worker)
+        worker.pipe.close()
+        self._lost += 1
+        if self._lost >= _MAX_LOST * len(self._slots):
+            raise UsageError(f"{self._lost} workers died in a row ({said}). Try --workers 1 to see why.")
+        if not self._no_more:
+            self._workers.append(self._start(worker.slot))
+
+    def _shut_down(self) -> None:
+        """End every worker; trials still open are filed as interrupted."""
+        self._stop.set()
+        for worker in self._workers:
+            with contextlib.suppress(BrokenPipeError, OSError):
+                worker.pipe.send(("quit",))
+        for worker in self._workers:
+            worker.process.join(timeout=_GRACE_SECONDS if worker.candidate is not None else 5)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            if worker.candidate is not None:
+                self._close(worker, None)
+            worker.pipe.close()
+        self._workers = []
+
+
+@contextlib.contextmanager
+def _thread_limit(threads: int) -> Iterator[None]:
+    """Spawned workers read their thread limits from the environment, before they import anything heavy."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: str(threads) for name in names})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _line(candidate: Candidate, epoch: float, epochs: float, metrics: Mapping[str, float]) -> WorkerLine:
+    return WorkerLine(candidate.number, student_words(candidate.student), epoch, epochs, dict(metrics))

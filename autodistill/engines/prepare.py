@@ -1,0 +1,199 @@
+"""What a timm study needs before its first trial: images, a teacher that can be trusted, known costs of a pool.
+
+All of it counts against the budget. Whatever exists already in the study's folder is used again.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.engines.watch import Watch
+from autodistill.errors import ConfigError, UsageError
+from autodistill.records import EvaluateFactory, Params, Task, TeacherSpec, stable_key
+from autodistill.search.study import Study
+
+if TYPE_CHECKING:
+    from autodistill.config import StudyConfig
+    from autodistill.training.datasets import ImageData
+    from autodistill.training.teacher import Teacher
+
+SURVEY_SHARE = 0.1  # of a time budget
+SURVEY_SECONDS = 0.5  # one small student on one core, params, MACs and latency together
+MIN_POOL, MAX_POOL = 24, 200
+
+
+def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFactory:
+    """Load the images, make or check the teacher, survey a pool of students.
+
+    Args:
+        study: a study with a configuration.
+        watch: told about every stage.
+        device: where the teacher runs for its preflight.
+
+    Returns:
+        Builds the evaluator of one worker; can be sent to worker processes.
+
+    Raises:
+        DataError, TeacherError: the images or the teacher cannot be used.
+    """
+    from autodistill.training import datasets
+    from autodistill.training.evaluate import evaluator
+
+    config: StudyConfig = study.config
+    if config.data is None:
+        raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
+    directory = study.directory or Path(tempfile.mkdtemp(prefix="autodistill-"))
+    watch.stage("data", f"reading {config.data.source}")
+    data = datasets.load(config.data, directory / "cache")
+    watch.stage(
+        "data",
+        f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
+        f"{data.image_size} px in {len(data.classes)} classes",
+    )
+    teacher = _teacher(study, config, data, directory, watch, device)
+    known = [o.name for o in study.objectives if o.stage == "known"]
+    metrics = tuple(dict.fromkeys([*(o.name for o in study.objectives), *(c.metric for c in study.constraints)]))
+    task = Task(
+        data=config.data,
+        teacher=teacher,
+        directory=str(directory),
+        rungs=study.rungs.levels,
+        metrics=metrics,
+        latency=config.latency,
+        training=config.training,
+    )
+    if known and config.survey != "off" and not watch.should_stop():
+        _survey(study, config, data, task, watch)
+    return functools.partial(evaluator, task)
+
+
+def _teacher(
+    study: Study, config: StudyConfig, data: ImageData, directory: Path, watch: Watch, device: str
+) -> TeacherSpec:
+    """The teacher, taught when there is none, after its preflight."""
+    from autodistill.training import preflight, teachers
+    from autodistill.training.teach import teach
+
+    spec = config.teacher
+    if spec.source == "auto":
+
+        def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+            accuracy = f", validation accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
+            watch.stage("teacher", f"training a teacher: epoch {epoch:.0f} of {epochs:.0f}{accuracy}", epoch / epochs)
+
+        watch.stage("teacher", "training a teacher on the spot")
+        taught = teach(
+            data,
+            spec,
+            directory=directory / "teacher",
+            device=device,
+            seed=config.seed,
+            progress=progress,
+            should_stop=watch.should_stop,
+        )
+        spec = replace(taught, accept_weak=spec.accept_weak)
+    teacher = teachers.load(spec, data, device)
+    found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak)
+    study.set_teacher_values({"accuracy": found.accuracy, **_teacher_costs(study, teacher, data, config)})
+    watch.stage("teacher", f"teacher {found.name}: validation accuracy {found.accuracy:.4f}")
+    return spec
+
+
+def _teacher_costs(study: Study, teacher: Teacher, data: ImageData, config: StudyConfig) -> dict[str, float]:
+    """Known costs of the teacher by the students' own protocol, where it is a network that has them."""
+    from torch import nn
+
+    from autodistill.errors import AutodistillError
+    from autodistill.training import latency, lease
+    from autodistill.training.costs import cost_metrics, known_costs
+
+    shape = {"image_size": teacher.image_size, "channels": teacher.preprocessing.channels}
+    model = teacher.network
+    if not isinstance(model, nn.Module):
+        return {}
+    try:
+        names = [o.name for o in study.objectives if o.name in cost_metrics]
+        costs = known_costs(model, **shape, metrics=names)
+        if any(o.name == "latency_ms" for o in study.objectives):
+            with lease.quiet():
+                costs["latency_ms"] = latency.measure(model, config.latency, **shape).p50_ms
+    except AutodistillError:  # a teacher that cannot be counted is still a teacher
+        return {}
+    return costs
+
+
+def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watch: Watch) -> None:
+    """Measure a pool of students drawn from the space, and hand it to the study."""
+    from autodistill.training.cost_memory import CostMemory, cache_folder
+    from autodistill.training.survey import survey
+
+    students = draw_students(study, pool_size(config.survey, study.budget.seconds))
+
+    def progress(done: int, total: int) -> None:
+        watch.stage("survey", f"known costs of {done} of {total} students", done / total)
+
+    rows = survey(
+        students,
+        image_size=data.image_size,
+        channels=data.channels,
+        num_classes=len(data.classes),
+        metrics=[m for m in task.metrics if _is_known(study, m)],
+        target=task.latency,
+        memory=CostMemory(cache_folder()),
+        progress=progress,
+        should_stop=watch.should_stop,
+    )
+    good = [(row.student, row.costs) for row in rows if not row.error]
+    if not good:
+        first = next((row.error for row in rows if row.error), "the space offered none")
+        raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
+    study.set_known_costs(good)
+    fitting = sum(all(c.violation(costs) <= 0 for c in study.constraints) for _, costs in good)
+    if not fitting:
+        bounds = ", ".join(map(str, study.constraints))
+        raise ConfigError(
+            [
+                f"none of {len(good)} surveyed students satisfies the constraints ({bounds}); loosen one, or widen the space"
+            ],
+            "constraints",
+        )
+    watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
+
+
+def _is_known(study: Study, metric: str) -> bool:
+    from autodistill.search.objectives import objectives
+
+    own = {o.name: o for o in study.objectives}
+    return (own.get(metric) or objectives.get(metric)).stage == "known"
+
+
+def pool_size(setting: Any, seconds: float | None) -> int:
+    """How many students to survey: as asked, else about a tenth of the time."""
+    if setting != "auto":
+        return int(setting)
+    if seconds is None:
+        return MAX_POOL
+    return int(min(MAX_POOL, max(MIN_POOL, SURVEY_SHARE * seconds / SURVEY_SECONDS)))
+
+
+def draw_students(study: Study, count: int) -> list[Params]:
+    """``count`` different students of the study's space (all of them when there are no more), the same on resume."""
+    space = study.space.section("student")
+    everything = space.enumerate(count)
+    if everything is not None:
+        return [space.nest(values)["student"] for values in everything]
+    rng = np.random.default_rng(study.seed)
+    out: dict[str, Params] = {}
+    for _ in range(50 * count):
+        student = space.nest(space.sample(rng))["student"]
+        out.setdefault(stable_key(student), student)
+        if len(out) == count:
+            break
+    return list(out.values())

@@ -1,0 +1,134 @@
+"""Engine ``ray``: Ray Tune over the passive study, on a private Ray of this machine or on a cluster.
+
+The study is asked through a Tune searcher and reported to through a Tune scheduler; Tune's own state is never read
+back, so a study begun here goes on under ``local`` and the other way round. The study's folder has to be on a path that
+every node sees: data, teacher and checkpoints are reached through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from autodistill.engines.ray_cluster import Share, cluster, environment, share_of
+from autodistill.engines.ray_desk import Desk
+from autodistill.engines.slots import Slot
+from autodistill.engines.watch import Watch
+from autodistill.errors import UsageError
+from autodistill.records import EvaluateFactory
+from autodistill.search.study import Study
+
+
+def run(
+    study: Study,
+    factory: EvaluateFactory,
+    slots: Sequence[Slot],
+    watch: Watch,
+    *,
+    address: str | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    trust_network: bool = False,
+    storage: str | None = None,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """Drive the study until it has no more candidates or is asked to stop.
+
+    Args:
+        study: what is searched.
+        factory: builds the evaluator, once per worker.
+        slots: one worker each, anywhere on the cluster.
+        watch: progress and the wish to stop.
+        address: ``host:port`` of a cluster, or ``auto``; ``None``: ``RAY_ADDRESS``, else a private Ray on this machine.
+        cpus_per_worker: cores that each worker asks for; ``None``: its slot's threads.
+        gpus_per_worker: GPUs likewise, a fraction shares one; ``None``: as the slots share this machine's GPUs.
+        trust_network: allow a Ray without authentication.
+        storage: folder or URL where Tune keeps its own logs; ``None``: nowhere.
+        callbacks: Tune callbacks of your own, e.g. Ray's loggers for TensorBoard, MLflow or W&B.
+
+    Raises:
+        ResourceError: Ray is missing, no cluster answers, or it has no room for the workers.
+        UsageError: authentication is off, the evaluate function cannot be sent, or workers keep dying.
+    """
+    share = share_of(slots, cpus_per_worker, gpus_per_worker)
+    with cluster(slots, share, address=address, trust_network=trust_network), _quiet(len(slots)):
+        _drive(study, factory, slots, watch, share, storage, callbacks)
+
+
+def _drive(
+    study: Study,
+    factory: EvaluateFactory,
+    slots: Sequence[Slot],
+    watch: Watch,
+    share: Share,
+    storage: str | None,
+    callbacks: Sequence[Any],
+) -> None:
+    import ray
+    from ray import tune
+
+    from autodistill.engines import ray_tune as shapes
+
+    try:
+        board, name = shapes.make_board(factory)
+    except Exception as error:  # whatever pickling could not send: PicklingError, AttributeError, TypeError
+        raise UsageError(
+            f"the evaluate function cannot be sent to Ray's workers: {error}. "
+            "Define it at the top level of a module, and open files and locks inside it."
+        ) from error
+    desk = Desk(study, watch, len(slots), stop_workers=lambda: board.stop.remote())
+    try:
+        with tempfile.TemporaryDirectory(prefix="ad-tune-", ignore_cleanup_errors=True) as scratch:
+            tune.run(
+                shapes.make_trainable(name, "cuda:0" if share.gpus else "cpu", max(slot.threads for slot in slots)),
+                name=f"autodistill-{study.name}",
+                num_samples=-1,
+                resources_per_trial={"cpu": share.cpus, "gpu": share.gpus},
+                search_alg=shapes.DeskSearcher(desk),
+                scheduler=shapes.DeskScheduler(desk),
+                callbacks=[*callbacks, shapes.DeskCallback(desk, board)],
+                stop=shapes.DeskStopper(desk),
+                storage_path=storage or scratch,
+                reuse_actors=True,
+                max_failures=0,  # a lost node is made good by the desk, from the study's own checkpoint
+                raise_on_failed_trial=False,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+                verbose=0,
+            )
+    finally:
+        desk.leave()
+        ray.kill(board)
+    if desk.failure is not None:
+        raise desk.failure
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['candidate'].number:05d}-{trial.trial_id}"
+
+
+@contextlib.contextmanager
+def _quiet(count: int) -> Iterator[None]:
+    """Tune without its own signal handler, snapshots, default loggers and tables; as many starts at once as slots."""
+    switches = {
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # its snapshots are never read
+        "TUNE_MAX_PENDING_TRIALS_PG": str(count),
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+        "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+        "TUNE_WARN_THRESHOLD_S": "1000000000",
+    }
+    logger = logging.getLogger("ray")
+    before = logger.level
+    with environment(switches):
+        logger.setLevel(logging.CRITICAL)  # a lost worker is in the study, with its reason
+        try:
+            yield
+        finally:
+            logger.setLevel(before)

@@ -1,0 +1,291 @@
+"""The shapes that Ray Tune calls: searcher, scheduler, callback and stopper over a desk, and the trainable.
+
+Everything that has to be decided is decided by the study; Tune places workers, reuses them and says when one died.
+Importing this module loads Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle, tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from autodistill.engines.ray_desk import Desk
+from autodistill.engines.worker import pack_error
+from autodistill.errors import InterruptedTrialError
+from autodistill.records import Decision, Evaluate, EvaluateFactory, Report, WorkerContext
+
+KEY = "autodistill"  # of the one object in a result; Tune flattens dictionaries, and leaves tuples alone
+_POLL_SECONDS = 0.25
+_PROGRESS_SECONDS = 0.5
+_NODE_DIED = re.compile(r"\bnode (?:has )?(?:died|was (?:\w+ )?terminated|is dead|failed)", re.IGNORECASE)
+_ADVICE = "Some common causes"  # from here on Ray's text is the same for every dead worker
+
+
+def words_of_loss(text: str) -> str:
+    """The line of Ray's report that says how a worker died, without the general advice after it."""
+    lines = [line.partition(_ADVICE)[0].strip() for line in text.splitlines()]
+    return next((line for line in lines if re.search(r"died because|dead because|exit", line)), "a worker died")
+
+
+def is_node_loss(text: str) -> bool:
+    """Whether Ray's words about a dead worker say that its whole node went away."""
+    return bool(_NODE_DIED.search(words_of_loss(text)))
+
+
+class Board:
+    """A small actor beside the driver: workers fetch the factory and the wish to stop, and leave their progress."""
+
+    def __init__(self, parcel: bytes) -> None:
+        self._parcel = parcel
+        self._stop = False
+        self._progress: dict[int, tuple[float, float, dict[str, float]]] = {}
+
+    def parcel(self) -> bytes:
+        """The pickled factory with the driver's import path."""
+        return self._parcel
+
+    def stop(self) -> None:
+        """Ask all workers to save and stop."""
+        self._stop = True
+
+    def stopping(self) -> bool:
+        """Whether workers are asked to save and stop."""
+        return self._stop
+
+    def put(self, number: int, epoch: float, epochs: float, metrics: dict[str, float]) -> None:
+        """Leave the latest progress of a candidate."""
+        self._progress[number] = (epoch, epochs, metrics)
+
+    def take(self) -> dict[int, tuple[float, float, dict[str, float]]]:
+        """What came in since the last call."""
+        out, self._progress = self._progress, {}
+        return out
+
+
+def make_board(factory: EvaluateFactory) -> tuple[Any, str]:
+    """Start the board on the driver's own node (it must outlive the others).
+
+    Returns:
+        Its handle, and its name for the workers.
+
+    Raises:
+        Exception: whatever pickling the factory raises.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    paths = [path for path in sys.path if path]
+    parcel = cloudpickle.dumps((paths, cloudpickle.dumps(factory)))
+    name = f"autodistill-{os.getpid()}-{time.time_ns():x}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(Board).options(name=name, num_cpus=0, scheduling_strategy=here).remote(parcel)
+    return board, name
+
+
+class DeskSearcher(Searcher):  # type: ignore[misc]
+    """``suggest`` is the study's ``ask``. It has no state of its own to save."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next candidate, ``None`` while every slot is taken, ``FINISHED`` when the search is over."""
+        job = self._desk.hand_out(trial_id)
+        if job is None:
+            return str(Searcher.FINISHED) if self._desk.finished else None
+        return {"candidate": job.candidate, "slot": job.slot}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The scheduler files ends; Tune tells both."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is stored already."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing to save: the study is stored already."""
+
+
+class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Reports go to the study, and its decision back to Tune."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """A rung was reached."""
+        del tune_controller
+        decision = self._desk.report(trial.trial_id, result[KEY][1])
+        return str(TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A trial ended, or was stopped by the answer to its last report."""
+        del tune_controller
+        self._desk.end(trial.trial_id, result[KEY])
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A worker died; errors of the evaluation never come this way."""
+        del tune_controller
+        text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+        self._desk.lose(trial.trial_id, words_of_loss(text), node=is_node_loss(text))
+
+
+class DeskCallback(tune.Callback):  # type: ignore[misc]
+    """Looks at the clock and at the board's progress in every turn of Tune's loop, without ever waiting."""
+
+    def __init__(self, desk: Desk, board: Any) -> None:
+        self._desk, self._board = desk, board
+        self._asked: Any = None
+        self._next = 0.0
+
+    def on_trial_start(self, **info: Any) -> None:
+        """A worker took the trial up."""
+        self._desk.started(info["trial"].trial_id)
+
+    def on_step_end(self, **info: Any) -> None:
+        """Pass on progress, notice the wish to stop."""
+        del info
+        self._desk.tick()
+        if self._asked is None:
+            if time.monotonic() >= self._next:
+                self._asked = self._board.take.remote()
+        elif ray.wait([self._asked], timeout=0)[0]:
+            for number, line in ray.get(self._asked).items():
+                self._desk.progress(number, *line)
+            self._asked, self._next = None, time.monotonic() + _PROGRESS_SECONDS
+
+
+class DeskStopper(tune.Stopper):  # type: ignore[misc]
+    """Ends Tune when trials that were asked to stop do not."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Single trials are the study's to stop."""
+        del trial_id, result
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the grace is over."""
+        return self._desk.overdue
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its stopper into a snapshot that nobody reads; a study cannot be pickled
+
+
+def make_trainable(board_name: str, device: str, threads: int) -> type:
+    """The trainable of a search: one step is one report. It carries names only; the factory comes from the board.
+
+    Args:
+        board_name: name of the board's actor.
+        device: torch device string of every worker (Ray numbers the GPUs that a worker may see from 0).
+        threads: CPU threads of every worker.
+    """
+
+    class Worker(tune.Trainable):  # type: ignore[misc]
+        """Evaluates one candidate after the other; its evaluator is built once."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            os.environ.update({name: str(threads) for name in limits})  # before anything heavy is imported
+            self._bench = Bench(ray.get_actor(board_name), config["slot"], device, threads)
+            self.reset_config(config)
+
+        def step(self) -> dict[str, Any]:
+            return self._bench.step()
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._bench.begin(new_config["candidate"])
+            return True
+
+        def cleanup(self) -> None:
+            self._bench.end()
+
+    return Worker
+
+
+class Bench:
+    """What a worker does on its node: builds the evaluator, turns each report into one result for Tune."""
+
+    def __init__(self, board: Any, index: int, device: str, threads: int) -> None:
+        self._board, self._index, self._device, self._threads = board, index, device, threads
+        self._evaluate: Evaluate | None = None
+        self._candidate: Any = None
+        self._reports: Iterator[Report] | None = None
+        self._stop = False
+        self._asked: Any = None
+        self._next_poll = self._next_progress = 0.0
+
+    def begin(self, candidate: Any) -> None:
+        """Take up another candidate."""
+        self.end()
+        self._candidate = candidate
+
+    def end(self) -> None:
+        """Let go of the current one; its generator cleans up."""
+        close = getattr(self._reports, "close", None)
+        self._reports = None
+        if close is not None:
+            close()
+
+    def step(self) -> dict[str, Any]:
+        """Work until the next report. Errors are results: to Tune, only a dead worker is a failure."""
+        try:
+            report = self._next_report()
+        except BaseException as error:
+            self._reports = None
+            return {KEY: pack_error(error), "done": True}
+        if report is None:
+            return {KEY: ("done",), "done": True}
+        plain = {"rung": report.rung, "epochs": report.epochs, "seconds": report.seconds}
+        return {**report.values, **plain, KEY: ("report", report)}  # the plain ones are for loggers
+
+    def _next_report(self) -> Report | None:
+        if self._reports is None:
+            if ray.get(self._board.stopping.remote()):
+                raise InterruptedTrialError("the search ended before the trial began")
+            if self._evaluate is None:
+                self._evaluate = self._build()
+            self._reports = iter(self._evaluate(self._candidate))
+        return next(self._reports, None)
+
+    def _build(self) -> Evaluate:
+        paths, factory = cloudpickle.loads(ray.get(self._board.parcel.remote()))
+        sys.path.extend(path for path in paths if path not in sys.path)  # the user's modules, before they are needed
+        build: EvaluateFactory = cloudpickle.loads(factory)
+        return build(WorkerContext(self._index, self._device, self._threads, self._progress, self._should_stop))
+
+    def _progress(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now >= self._next_progress:
+            self._next_progress = now + _PROGRESS_SECONDS
+            self._board.put.remote(self._candidate.number, epoch, epochs, dict(metrics))
+
+    def _should_stop(self) -> bool:
+        """Asked between batches: never waits for the answer, which may be a quarter of a second old."""
+        if self._stop:
+            return True
+        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            try:
+                self._stop = bool(ray.get(self._asked))
+            except ray.exceptions.RayActorError:
+                self._stop = True  # the driver is gone
+            self._asked = None
+        elif self._asked is None and time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + _POLL_SECONDS
+            self._asked = self._board.stopping.remote()
+        return self._stop

@@ -1,0 +1,100 @@
+"""``search``: the composition root. Prepares what a study needs, then lets an engine drive it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from autodistill.engines import engines
+from autodistill.engines.slots import make_slots
+from autodistill.engines.watch import Snapshot, Watch
+from autodistill.errors import InterruptedTrialError, UsageError
+from autodistill.records import Evaluate, EvaluateFactory, WorkerContext
+from autodistill.search.budget import Budget
+from autodistill.search.front import Front
+from autodistill.search.store import folder_lock
+from autodistill.search.study import Costs, Study
+
+
+def search(
+    study: Study | str | Path,
+    *,
+    evaluate: Evaluate | None = None,
+    costs: Costs | None = None,
+    budget: str | Budget | None = None,
+    workers: int | None = None,
+    engine: str | None = None,
+    progress: Callable[[Snapshot], None] | None = None,
+    **options: Any,
+) -> Front:
+    """Search until the budget is spent; may be called again on the same study, with more budget.
+
+    Args:
+        study: a study, or what :meth:`Study.open` takes.
+        evaluate: your own evaluation in the place of timm training: yields a :class:`Report` per rung, rung 0 first.
+        costs: known costs of a student by objective name, for ``evaluate``; ``None`` from it means unknown.
+        budget: ``"2h"``, ``"40trials"``, …, counted over the whole life of the study; ``None``: the study's own.
+        workers: slots on this machine; ``None``: the study's own, or one per GPU.
+        engine: registered engine name; ``None``: the study's own, or ``local``.
+        progress: called with a :class:`Snapshot` whenever something happened.
+        options: further keywords of the engine.
+
+    Returns:
+        The front so far; its files are written into the study's folder.
+
+    Raises:
+        AutodistillError: see the tree in ``errors.py``.
+        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
+    """
+    study = study if isinstance(study, Study) else Study.open(study)
+    config = study.config
+    limits = Budget.parse(budget if budget is not None else getattr(config, "budget", None))
+    drive = engines.get(engine or getattr(config, "engine", None) or "local")
+    workers = workers if workers is not None else getattr(config, "workers", None)
+    slots = make_slots(workers, use_gpus=evaluate is None)
+    if evaluate is None and getattr(config, "data", None) is None:
+        raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
+    watch = Watch(progress)
+    with _locked(study), study.running(limits), watch.signals():
+        watch.until(lambda: bool(limits.seconds and study.spent.seconds >= limits.seconds))
+        with contextlib.suppress(InterruptedTrialError):  # the teacher was being trained; it goes on when resumed
+            factory = _factory(study, evaluate, costs, watch)
+            if not watch.should_stop():
+                drive(study, factory, slots, watch, **options)
+        watch.update(study, "done")
+        front = study.front()
+        if study.directory is not None:
+            front.save(study.directory)
+    if watch.signal == signal.SIGTERM:
+        raise SystemExit(143)
+    if watch.signal is not None:
+        raise KeyboardInterrupt
+    return front
+
+
+def _factory(study: Study, evaluate: Evaluate | None, costs: Costs | None, watch: Watch) -> EvaluateFactory:
+    if evaluate is None:
+        from autodistill.engines.prepare import prepare
+
+        return prepare(study, watch)
+    study.set_known_costs([], costs)
+    return functools.partial(_constant, evaluate)
+
+
+def _constant(evaluate: Evaluate, context: WorkerContext) -> Evaluate:
+    """A factory that ignores its worker: the user's function serves every slot alike."""
+    del context
+    return evaluate
+
+
+@contextlib.contextmanager
+def _locked(study: Study) -> Iterator[None]:
+    if study.directory is None:
+        yield
+        return
+    with folder_lock(study.directory):
+        yield

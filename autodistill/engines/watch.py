@@ -1,0 +1,159 @@
+"""What a running search tells whoever watches it: frozen snapshots, and whether it is asked to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from autodistill.records import State
+
+if TYPE_CHECKING:
+    from autodistill.search.study import Study
+
+
+@dataclass(frozen=True)
+class WorkerLine:
+    """What one worker is doing.
+
+    Attributes:
+        number: trial number.
+        what: the student in words.
+        epoch: epochs done; ``epochs`` of the top rung.
+        metrics: latest metrics of the trial.
+    """
+
+    number: int
+    what: str
+    epoch: float
+    epochs: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a search at one moment.
+
+    Attributes:
+        stage: ``data``, ``teacher``, ``survey``, ``search`` or ``done``.
+        message: one line about the stage.
+        done: share of the stage that is done, in [0, 1]; ``None`` when unknown.
+        states: number of trials by state.
+        reasons: number of trials that are not COMPLETE by reason code.
+        best_accuracy: best first objective of the front so far.
+        hypervolume: share of the reference box that the front dominates.
+        front_size: students on the front.
+        seconds_used: over all resumes; ``seconds_left`` is ``None`` without a time budget.
+        workers: one line per busy worker.
+    """
+
+    stage: str
+    message: str = ""
+    done: float | None = None
+    states: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    best_accuracy: float | None = None
+    hypervolume: float = 0.0
+    front_size: int = 0
+    seconds_used: float = 0.0
+    seconds_left: float | None = None
+    workers: tuple[WorkerLine, ...] = ()
+
+
+class Watch:
+    """Collects progress from engines, passes snapshots on, and carries the wish to stop.
+
+    Args:
+        callback: called with a :class:`Snapshot` when something happened, at most every ``interval`` seconds
+            (ends of trials are always passed on).
+    """
+
+    def __init__(self, callback: Callable[[Snapshot], None] | None = None, *, interval: float = 0.5) -> None:
+        self._callback = callback
+        self._interval = interval
+        self._last = 0.0
+        self._lines: dict[int, WorkerLine] = {}
+        self._deadline: Callable[[], bool] = lambda: False
+        self._stop = threading.Event()
+        self.signal: int | None = None
+
+    def stage(self, stage: str, message: str = "", done: float | None = None) -> None:
+        """Tell that a stage of the set-up began or moved on."""
+        if self._callback is not None:
+            self._callback(Snapshot(stage, message, done))
+
+    def until(self, deadline: Callable[[], bool]) -> None:
+        """Let ``should_stop`` also be true once ``deadline()`` is."""
+        self._deadline = deadline
+
+    def should_stop(self) -> bool:
+        """Whether running trials should save and stop."""
+        return self._stop.is_set() or self._deadline()
+
+    def stop(self) -> None:
+        """Ask running trials to save and stop."""
+        self._stop.set()
+
+    def progress(self, line: WorkerLine, study: Study, worker: int = 0) -> None:
+        """A worker's epoch went on."""
+        self._lines[worker] = line
+        if time.monotonic() - self._last >= self._interval:
+            self.update(study)
+
+    def ended(self, study: Study, worker: int = 0) -> None:
+        """A trial ended."""
+        self._lines.pop(worker, None)
+        self.update(study)
+
+    def update(self, study: Study, stage: str = "search") -> None:
+        """Pass a snapshot of the study on."""
+        self._last = time.monotonic()
+        if self._callback is None:
+            return
+        trials, front, spent = study.trials(), study.front(), study.spent
+        first = study.objectives[0]
+        values = [t.values[first.name] for t in front.trials]
+        limit = study.budget.seconds
+        self._callback(
+            Snapshot(
+                stage,
+                study.ended,
+                states={state.value: n for state, n in Counter(t.state for t in trials).items()},
+                reasons=dict(Counter(t.reason for t in trials if t.reason and t.state is not State.COMPLETE)),
+                best_accuracy=min(values, key=first.loss) if values else None,
+                hypervolume=front.hypervolume_share,
+                front_size=len(front),
+                seconds_used=spent.seconds,
+                seconds_left=None if limit is None else max(0.0, limit - spent.seconds),
+                workers=tuple(self._lines[key] for key in sorted(self._lines)),
+            )
+        )
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """First SIGINT or SIGTERM: running trials save and stop. Second: Python's own handling, at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # handlers can only be set by the main thread; whoever runs it elsewhere calls stop()
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            del frame
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self.signal = number
+            self._stop.set()
+
+        for number in before:
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

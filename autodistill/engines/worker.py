@@ -1,0 +1,140 @@
+"""A worker process: builds its evaluator once, then evaluates candidates until it is told to quit.
+
+Messages are plain tuples over a pipe between parent and child; nothing listens on a socket.
+
+driver to worker: ``("run", candidate)``, ``("decision", Decision)``, ``("quit",)``
+worker to driver: ``("ready",)``, ``("progress", epoch, epochs, metrics)``, ``("report", Report)``, ``("done",)``,
+``("error", type name, reason, message, traceback)``
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+
+from autodistill.errors import AutodistillError, DivergedError, InfeasibleError, InterruptedTrialError
+from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, WorkerContext
+
+_PROGRESS_SECONDS = 0.5
+
+
+class RemoteError(AutodistillError):
+    """An error that happened in a worker.
+
+    Args:
+        kind: name of the exception's type there.
+        message: its text.
+        reason: reason code stored with the trial.
+        trace: the traceback as text, for the log.
+    """
+
+    def __init__(self, kind: str, message: str, reason: str = "ERROR", trace: str = "") -> None:
+        self.kind, self.reason, self.trace = kind, reason, trace
+        super().__init__(f"{kind}: {message}" if kind else message)
+
+
+class WorkerLostError(RemoteError):
+    """A worker process died."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("", message, "WORKER_LOST")
+
+
+def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, stop: Event) -> None:
+    """Body of a spawned worker.
+
+    Args:
+        pipe: the worker's end.
+        factory: builds the evaluator; called once.
+        context: index, device, threads; progress and stop are filled in here.
+        stop: set by the driver when running trials should save and stop.
+    """
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sender = _Progress(pipe)
+    evaluate: Evaluate | None = None
+    pipe.send(("ready",))
+    while True:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if message[0] == "quit":
+            return
+        try:
+            if evaluate is None:
+                evaluate = factory(
+                    WorkerContext(context.index, context.device, context.threads, sender.send, stop.is_set)
+                )
+            _run(pipe, evaluate, message[1])
+        except (BrokenPipeError, EOFError):
+            return
+        except BaseException as error:  # whatever it was, the driver files it with the trial
+            pipe.send(pack_error(error))
+
+
+def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> None:
+    reports = evaluate(candidate)
+    try:
+        for report in reports:
+            pipe.send(("report", report))
+            _, decision = pipe.recv()
+            if decision is Decision.STOP:
+                break
+    finally:
+        close = getattr(reports, "close", None)
+        if close is not None:
+            close()
+    pipe.send(("done",))
+
+
+def pack_error(error: BaseException) -> tuple[str, str, str, str, str]:
+    """An exception as a message; its type crosses by name, so that nothing needs to be unpickled."""
+    reason = getattr(error, "reason", "ERROR")
+    return ("error", type(error).__name__, str(reason), str(error), traceback.format_exc())
+
+
+def unpack_error(message: tuple[str, str, str, str, str]) -> BaseException:
+    """The exception the study should see."""
+    _, kind, reason, text, trace = message
+    if kind == "InfeasibleError":
+        return InfeasibleError(text, reason)
+    if kind == "DivergedError":
+        return DivergedError(text)
+    if kind == "InterruptedTrialError":
+        return InterruptedTrialError(text)
+    if kind in ("MemoryError", "OutOfMemoryError"):
+        return MemoryError(text)
+    return RemoteError(kind, text, reason, trace)
+
+
+class _Progress:
+    """Sends progress at most twice a second; a full pipe must not slow training."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._last = 0.0
+
+    def send(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            self._pipe.send(("progress", epoch, epochs, dict(metrics)))
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the driver dies, however it dies (PR_SET_PDEATHSIG)."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it died between our start and the call
+        os._exit(1)

@@ -1,0 +1,75 @@
+"""What a candidate may add to the front, in closed form.
+
+The part of objective space that the front does not dominate is cut into disjoint boxes
+(:func:`autodistill.search.pareto.nondominated_boxes`). A candidate at ``z`` adds, in every box, the product over the
+objectives of how far the box reaches beyond ``z``. Known costs make their factor a number; an objective that is only
+predicted, as a Gaussian, makes it an expectation with a closed form. So one formula serves one or several uncertain
+objectives (taken as independent) and any number of known ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+Floats = npt.NDArray[np.float64]
+
+
+def expected_gain(mean: Floats, deviation: Floats, lower: Floats, upper: Floats) -> Floats:
+    """Expected hypervolume improvement of each candidate.
+
+    Args:
+        mean: ``(candidates, objectives)`` losses; known ones hold the value itself.
+        deviation: the same shape; 0 where the value is known.
+        lower: ``(boxes, objectives)`` lower corners of the non-dominated region; may be ``-inf``.
+        upper: their upper corners.
+
+    Returns:
+        ``(candidates,)``, not negative.
+    """
+    total: Floats = np.maximum(_overlaps(mean, deviation, lower, upper), 0.0).sum(axis=1)
+    return total
+
+
+def gain_along(
+    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, *, objective: int, points: Floats
+) -> Floats:
+    """The same when one objective is certain to be at ``points``, ``(candidates, points)``; the others stay as believed.
+
+    Args:
+        mean: see :func:`expected_gain`.
+        deviation: see :func:`expected_gain`.
+        lower: see :func:`expected_gain`.
+        upper: see :func:`expected_gain`.
+        objective: which one.
+        points: ``(candidates, points)`` losses.
+    """
+    weights = _overlaps(mean, deviation, lower, upper, skip=objective)
+    low, high = lower[None, None, :, objective], upper[None, None, :, objective]
+    length = np.maximum(high - np.maximum(low, points[:, :, None]), 0.0)
+    gain: Floats = np.einsum("npb,nb->np", length, weights)
+    return gain
+
+
+def _overlaps(mean: Floats, deviation: Floats, lower: Floats, upper: Floats, skip: int | None = None) -> Floats:
+    """Expected volume of every box beyond every candidate ``(candidates, boxes)``, without one objective."""
+    gain = np.ones((len(mean), len(lower)))
+    for j in range(mean.shape[1]):
+        if j == skip:
+            continue
+        m, s = mean[:, j, None], deviation[:, j, None]
+        if not deviation[:, j].any():
+            gain *= np.maximum(upper[None, :, j] - np.maximum(lower[None, :, j], m), 0.0)
+        else:
+            gain *= _below(upper[None, :, j], m, s) - _below(lower[None, :, j], m, s)
+    return gain
+
+
+def _below(bound: Floats, mean: Floats, deviation: Floats) -> Floats:
+    """Expected length of ``bound - Y`` where it is positive, for ``Y ~ N(mean, deviation^2)``."""
+    safe = np.maximum(deviation, 1e-12)
+    z = np.clip((np.where(np.isneginf(bound), -1e300, bound) - mean) / safe, -40.0, 1e12)
+    density = np.exp(-0.5 * np.minimum(z * z, 1400.0)) / np.sqrt(2.0 * np.pi)
+    length: Floats = np.where(np.isneginf(bound), 0.0, safe * (z * ndtr(z) + density))
+    return length

@@ -1,0 +1,225 @@
+"""The Pareto front of a study: which COMPLETE trials no other one beats in every objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.errors import UsageError
+from autodistill.records import Objective, State, TrialRecord
+from autodistill.search.expression import matches
+from autodistill.search.pareto import hypervolume, nondominated_mask
+from autodistill.search.store import dump_json, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The box in which hypervolume is measured, recorded once per study so that figures stay comparable.
+
+    Attributes:
+        ideal: best value of each objective that is hoped for, in its own unit.
+        reference: worst value that still counts, in its own unit.
+    """
+
+    ideal: tuple[float, ...]
+    reference: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Front:
+    """Non-dominated COMPLETE trials, cheapest first in the first minimised objective.
+
+    Attributes:
+        study: the study's name.
+        objectives: axes, in the order of the values.
+        trials: the members.
+        others: the dominated COMPLETE trials.
+        scale: box of the hypervolume; ``None`` before anything is known.
+        teacher: metric values of the teacher, where known.
+    """
+
+    study: str
+    objectives: tuple[Objective, ...]
+    trials: tuple[TrialRecord, ...]
+    others: tuple[TrialRecord, ...] = ()
+    scale: Scale | None = None
+    teacher: Mapping[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        study: str,
+        objectives: Sequence[Objective],
+        trials: Sequence[TrialRecord],
+        *,
+        scale: Scale | None = None,
+        teacher: Mapping[str, float] | None = None,
+    ) -> Front:
+        """The front of ``trials``; of equal points the first trial stands for all."""
+        complete = [t for t in trials if t.state is State.COMPLETE]
+        losses = to_losses(objectives, [t.values for t in complete])
+        mask = nondominated_mask(losses) if complete else np.zeros(0, dtype=bool)
+        seen: set[tuple[float, ...]] = set()
+        members, others = [], []
+        for trial, row, best in zip(complete, losses.tolist(), mask, strict=True):
+            (members if best and tuple(row) not in seen else others).append(trial)
+            if best:
+                seen.add(tuple(row))
+        axis = next((o for o in objectives if o.direction == "minimize"), objectives[0])
+        members.sort(key=lambda t: (axis.loss(t.values[axis.name]), t.number))
+        return Front(study, tuple(objectives), tuple(members), tuple(others), scale, dict(teacher or {}))
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    @property
+    def reference_point(self) -> tuple[float, ...] | None:
+        """Worst values that count for the hypervolume, in the objectives' own units."""
+        return None if self.scale is None else self.scale.reference
+
+    @property
+    def hypervolume(self) -> float:
+        """Volume between the front and the reference point, in the product of the objectives' own units."""
+        if self.scale is None or not self.trials:
+            return 0.0
+        reference = to_losses(self.objectives, [self._named(self.scale.reference)])[0]
+        return hypervolume(to_losses(self.objectives, [t.values for t in self.trials]), reference)
+
+    @property
+    def hypervolume_share(self) -> float:
+        """Share of the box from the reference to the ideal point that the front dominates, in [0, 1].
+
+        Counts and times enter on a logarithmic axis, so that halving a small student counts like halving a large one.
+        """
+        if self.scale is None or not self.trials:
+            return 0.0
+        return hypervolume(self.unit_losses([t.values for t in self.trials]), [1.0] * len(self.objectives))
+
+    def unit_losses(self, values: Sequence[Mapping[str, float]]) -> np.ndarray:
+        """Losses scaled so that 0 is ideal and 1 the reference, ``(trials, objectives)``; clipped at 0."""
+        assert self.scale is not None
+        rows = axis_losses(self.objectives, values)
+        ideal, worst = axis_losses(self.objectives, [self._named(self.scale.ideal), self._named(self.scale.reference)])
+        span = np.where(worst > ideal, worst - ideal, 1.0)
+        return np.maximum((rows - ideal) / span, 0.0)
+
+    def knee(self) -> TrialRecord | None:
+        """The member nearest to the ideal point on the scaled axes: a fair first pick."""
+        if self.scale is None or not self.trials:
+            return None
+        distances = np.linalg.norm(self.unit_losses([t.values for t in self.trials]), axis=1)
+        return self.trials[int(distances.argmin())]
+
+    def pick(self, expression: str) -> TrialRecord:
+        """The best member (first objective) that satisfies ``"latency_ms <= 5 and params <= 2e6"``.
+
+        Raises:
+            UsageError: the expression is not understood, or no member satisfies it.
+        """
+        fitting = [t for t in self.trials if matches(expression, _columns(t))]
+        if not fitting:
+            raise UsageError(f"no student on the front satisfies {expression!r}; the front has {len(self)} students.")
+        first = self.objectives[0]
+        return min(fitting, key=lambda t: first.loss(t.values[first.name]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable form of ``front --json``."""
+        return {
+            "study": self.study,
+            "objectives": [{"name": o.name, "direction": o.direction, "unit": o.unit} for o in self.objectives],
+            "reference_point": None if self.reference_point is None else list(self.reference_point),
+            "hypervolume": self.hypervolume,
+            "hypervolume_share": self.hypervolume_share,
+            "teacher": dict(self.teacher),
+            "trials": [
+                {
+                    "number": t.number,
+                    "state": t.state.value,
+                    "values": dict(t.values),
+                    "student": dict(t.student),
+                    "distillation": dict(t.distillation),
+                    "train": dict(t.train),
+                    "epochs": t.epochs,
+                    "seconds": t.seconds,
+                }
+                for t in self.trials
+            ],
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per member: number, objectives, then ``student.*``, ``distillation.*``, ``train.*``."""
+        import pandas as pd
+
+        return pd.DataFrame([_columns(t) for t in self.trials])
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw the front into ``path`` (PNG or SVG by its ending)."""
+        from autodistill.delivery.plots import front_png
+
+        front_png(self, path)
+        return Path(path)
+
+    def save(self, directory: str | Path) -> dict[str, Path]:
+        """Write ``front.json``, ``front.csv`` and ``front.png``; returns their paths by ending."""
+        folder = Path(directory)
+        write_atomically(folder / "front.json", dump_json(self.to_json()))
+        write_atomically(folder / "front.csv", self.to_pandas().to_csv(index=False))
+        self.plot(folder / "front.png")
+        return {ending: folder / f"front.{ending}" for ending in ("json", "csv", "png")}
+
+    def _named(self, point: Sequence[float]) -> dict[str, float]:
+        return {o.name: v for o, v in zip(self.objectives, point, strict=True)}
+
+
+def to_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Losses (smaller is better) in the objectives' own units, ``(trials, objectives)``."""
+    rows = [[o.loss(float(v[o.name])) for o in objectives] for v in values]
+    return np.array(rows, dtype=float).reshape(len(values), len(objectives))
+
+
+def axis_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """As :func:`to_losses`, with objectives that live on a logarithmic axis taken to their logarithm."""
+    rows = [
+        [o.loss(math.log(max(float(v[o.name]), 1e-12))) if o.log else o.loss(float(v[o.name])) for o in objectives]
+        for v in values
+    ]
+    return np.array(rows, dtype=float).reshape(len(values), len(objectives))
+
+
+def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> Scale | None:
+    """A scale from what is known early (the survey, or the first trials): its extremes, with 10 % to spare.
+
+    A fraction to be maximised runs from 0 to 1. ``values`` may lack metrics; ``None`` when an objective is never seen.
+    """
+    ideal, reference = [], []
+    for objective in objectives:
+        if objective.unit == "fraction" and objective.direction == "maximize":
+            ideal.append(1.0)
+            reference.append(0.0)
+            continue
+        seen = [float(v[objective.name]) for v in values if objective.name in v]
+        if not seen:
+            return None
+        low, high = min(seen), max(seen)
+        spare = 0.1 * ((high - low) or abs(high) or 1.0)
+        worst = high * 1.1 if objective.log else high + spare
+        best = low / 1.1 if objective.log else low - spare
+        if objective.direction == "maximize":
+            worst, best = low - spare, high + spare
+        ideal.append(best)
+        reference.append(worst)
+    return Scale(tuple(ideal), tuple(reference))
+
+
+def _columns(trial: TrialRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {"number": trial.number, **trial.values}
+    for section in ("student", "distillation", "train"):
+        row.update({f"{section}.{key}": value for key, value in getattr(trial, section).items()})
+    return {**row, "epochs": trial.epochs, "seconds": trial.seconds}

@@ -1,0 +1,72 @@
+"""The books of a study: what it has spent, over all its resumes, on the monotonic clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from autodistill.records import Report
+from autodistill.search.budget import Spent
+
+_KEY = "spent"
+
+
+class Ledger:
+    """Spending, kept as a user attribute of the study.
+
+    Args:
+        study: the Optuna study it belongs to.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._started: float | None = None
+        stored = study.user_attrs.get(_KEY)
+        self._closed = Spent() if stored is None else Spent.from_json(stored)
+
+    @property
+    def running(self) -> bool:
+        """Whether the clock runs."""
+        return self._started is not None
+
+    @property
+    def spent(self) -> Spent:
+        """Spent up to now."""
+        seconds = 0.0 if self._started is None else time.monotonic() - self._started
+        s = self._closed
+        return Spent(s.seconds + seconds, s.trials, s.epochs, s.device_seconds)
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def stop(self) -> None:
+        """Stop the clock and save."""
+        self._closed = self.spent
+        self._started = None
+        self.save()
+
+    def count_trial(self) -> None:
+        """One more trial ended that cost something."""
+        s = self._closed
+        self._closed = Spent(s.seconds, s.trials + 1, s.epochs, s.device_seconds)
+
+    def account(self, report: Report, attributes: Mapping[str, Any]) -> None:
+        """Add what a report spent beyond the earlier rungs of its trial (``attributes``)."""
+        rungs = [value for key, value in attributes.items() if key.startswith("rung:")]
+        epochs = max((float(rung.get("epochs", 0)) for rung in rungs), default=0.0)
+        seconds = max((float(rung.get("seconds", 0)) for rung in rungs), default=0.0)
+        s = self._closed
+        self._closed = Spent(
+            s.seconds,
+            s.trials,
+            s.epochs + max(0.0, report.epochs - epochs),
+            s.device_seconds + max(0.0, report.seconds - seconds),
+        )
+
+    def save(self) -> None:
+        """Write the books into the storage."""
+        self._study.set_user_attr(_KEY, self.spent.to_json())

@@ -1,0 +1,179 @@
+"""The front and what is believed about candidates: surrogates, scaled losses, expected gains.
+
+Losses are scaled so that the reference point is 1 in every objective. Known objectives span the costs of a sample of the
+space (logarithmic where the objective says so). A trained objective spans from a low quantile of the first trials, kept
+for the whole study, to the best value; below the reference it is compressed, because how bad a bad candidate is tells
+little about the front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill.records import Objective
+from autodistill.search import acquisition, pareto, surrogate
+from autodistill.search.features import log_scaled
+
+Floats = npt.NDArray[np.float64]
+
+MOST_OBSERVATIONS = 300
+"""The process sees at most this many observations; its cost grows with their cube."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How one objective is scaled: 0 at ``best``, 1 at ``reference``; both are raw values."""
+
+    objective: Objective
+    best: float
+    reference: float
+
+    def scale(self, values: npt.ArrayLike) -> Floats:
+        """Scaled losses; NaN stays NaN."""
+        low, high = sorted((self.best, self.reference))
+        unit = log_scaled(values, low, high, self.objective.log and low > 0)
+        return unit if self.best <= self.reference else 1.0 - unit
+
+    def raw(self, scaled: float) -> float:
+        """The value at a scaled loss."""
+        if self.objective.log and min(self.best, self.reference) > 0:
+            return float(self.best * (self.reference / self.best) ** scaled)
+        return self.best + scaled * (self.reference - self.best)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Observations of the candidates.
+
+    Attributes:
+        features: ``(n, columns)``: parameters, scaled known costs, fidelity.
+        losses: ``(n, objectives)`` scaled; NaN where an objective was not measured.
+        full: ``(n,)`` true at the top rung: these may be on the front.
+        owners: ``(n,)`` trial numbers.
+    """
+
+    features: Floats
+    losses: Floats
+    full: npt.NDArray[np.bool_]
+    owners: npt.NDArray[np.int64]
+
+
+    def believing(self, features: Floats, losses: Floats) -> Data:
+        """With candidates as if they had finished; their owner is -1."""
+        return Data(
+            np.concatenate([self.features, features]),
+            np.concatenate([self.losses, losses]),
+            np.concatenate([self.full, np.ones(len(losses), dtype=bool)]),
+            np.concatenate([self.owners, np.full(len(losses), -1, dtype=np.int64)]),
+        )
+
+
+class Layout(Protocol):
+    """What a model must know of the study's axes."""
+
+    @property
+    def unknown(self) -> tuple[int, ...]:
+        """Indices of the objectives that are predicted."""
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Group of every feature column."""
+
+    @property
+    def trend_columns(self) -> tuple[int, ...]:
+        """Columns with a linear trend."""
+
+
+class Model:
+    """Beliefs about scaled losses, given data.
+
+    Args:
+        data: what was observed.
+        layout: which objectives are predicted, and what the feature columns are.
+        thetas: hyperparameters of earlier fits by objective; updated in place.
+        optimize: fit the hyperparameters again.
+        rng: for the choice of a subset.
+    """
+
+    def __init__(
+        self, data: Data, layout: Layout, *, thetas: dict[int, Floats], optimize: bool, rng: np.random.Generator
+    ) -> None:
+        self.observed = data
+        self._layout, self._thetas = layout, thetas
+        self.surrogates = {j: self._fit(j, optimize, rng) for j in layout.unknown}
+        self._boxes = pareto.nondominated_boxes(data.losses[data.full], np.ones(data.losses.shape[1]))
+
+    def _fit(self, objective: int, optimize: bool, rng: np.random.Generator) -> surrogate.Surrogate:
+        data = self.observed
+        rows = np.flatnonzero(np.isfinite(data.losses[:, objective]))
+        if len(rows) > MOST_OBSERVATIONS:
+            rows = _subset(data, rows, rng)
+        fitted = surrogate.fit(
+            data.features[rows],
+            squash(data.losses[rows, objective]),
+            groups=self._layout.groups,
+            trend_columns=self._layout.trend_columns,
+            theta=self._thetas.get(objective),
+            optimize=optimize or objective not in self._thetas,
+        )
+        self._thetas[objective] = fitted.theta
+        return fitted
+
+    def believe(self, features: Floats, known: Floats) -> tuple[Floats, Floats]:
+        """Mean and deviation of scaled losses ``(candidates, objectives)``.
+
+        Args:
+            features: of the candidates, at the fidelity of interest.
+            known: scaled losses, NaN in the columns to predict.
+        """
+        mean, deviation = known.copy(), np.zeros_like(known)
+        for j, fitted in self.surrogates.items():
+            mean[:, j], deviation[:, j] = fitted.predict(features)
+        return mean, deviation
+
+    def gain(self, mean: Floats, deviation: Floats) -> Floats:
+        """Expected hypervolume improvement ``(candidates,)``."""
+        return acquisition.expected_gain(mean, deviation, *self._boxes)
+
+    def gain_along(self, mean: Floats, deviation: Floats, objective: int, grid: Floats) -> Floats:
+        """Front gain if one objective comes out at its mean plus ``grid`` deviations, ``(candidates, grid)``."""
+        points = mean[:, objective, None] + deviation[:, objective, None] * grid
+        return acquisition.gain_along(mean, deviation, *self._boxes, objective=objective, points=points)
+
+    def resolved(self, stages: Sequence[Floats], objective: int) -> Floats:
+        """Share of the final loss's variance that observing each stage resolves, ``(candidates, stages)``.
+
+        Args:
+            stages: features of the candidates at their remaining rungs; the last is the top.
+            objective: which one is observed.
+        """
+        fitted, top = self.surrogates[objective], stages[-1]
+        final = np.maximum(fitted.covariance(top, top), 1e-18)
+        noise = fitted.noise
+        shares = [fitted.covariance(s, top) ** 2 / (fitted.covariance(s, s) + noise) / final for s in stages[:-1]]
+        shares.append(np.ones(len(top)))
+        return np.clip(np.maximum.accumulate(np.stack(shares, axis=1), axis=1), 0.0, 1.0)
+
+
+def squash(losses: Floats) -> Floats:
+    """Identity up to the reference point, logarithmic beyond it."""
+    return np.where(losses > 1.0, 1.0 + 0.25 * np.log1p(np.maximum(losses - 1.0, 0.0) / 0.25), losses)
+
+
+def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Half the best ranks, a quarter the newest, the rest at random."""
+    size = MOST_OBSERVATIONS
+    ranks = pareto.nondominated_ranks(np.nan_to_num(data.losses[rows], nan=2.0)) + 1000 * ~data.full[rows]
+    chosen = dict.fromkeys(rows[np.argsort(ranks, kind="stable")[: size // 2]].tolist())
+    chosen.update(dict.fromkeys(rows[-size // 4 :].tolist()))
+    for row in rng.permutation(rows).tolist():
+        if len(chosen) >= size:
+            break
+        chosen[row] = None
+    return np.array(sorted(chosen), dtype=np.int64)
+

@@ -1,0 +1,92 @@
+"""Objectives and constraints by name: what may be put on an axis of the front, with direction, unit and stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from autodistill.errors import ConfigError, UnknownNameError, UsageError
+from autodistill.records import Constraint, Objective
+from autodistill.registry import Registry
+
+objectives: Registry[Objective] = Registry("objective", "autodistill.objectives")
+
+DEFAULT = ("accuracy", "params", "latency_ms")
+
+
+def _file(objective: Objective) -> Objective:
+    return objectives.register(objective.name)(objective)
+
+
+_file(Objective("accuracy", "maximize", "fraction", "trained", description="validation accuracy"))
+_file(Objective("loss", "minimize", "nats", "trained", description="validation cross-entropy"))
+_file(Objective("agreement", "maximize", "fraction", "trained", description="share of the teacher's top-1 labels"))
+_file(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
+_file(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))
+_file(Objective("activations", "minimize", "count", "known", log=True, description="elements written by layers"))
+_file(Objective("bytes", "minimize", "bytes", "known", log=True, description="safetensors file of the deployed form"))
+_file(Objective("peak_memory_mb", "minimize", "MB", "known", log=True, description="peak memory of one forward pass"))
+_file(Objective("latency_ms", "minimize", "ms", "known", log=True, description="p50 latency on the target"))
+
+_CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+)\s*")
+
+
+def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
+    """Objectives by name, in order; ``"energy:minimize"`` (or ``"energy:minimize:trained"``) declares a new one.
+
+    Raises:
+        ConfigError: none given, one given twice, or an unknown name.
+    """
+    problems: list[str] = []
+    out: list[Objective] = []
+    for name in names:
+        try:
+            out.append(name if isinstance(name, Objective) else _resolve_one(name))
+        except UsageError as error:
+            problems.append(str(error))
+    doubled = sorted({o.name for o in out if [p.name for p in out].count(o.name) > 1})
+    problems += [f"objective {name!r} is given twice; keep one" for name in doubled]
+    if not names:
+        problems.append(f"no objective given; the default is {','.join(DEFAULT)}")
+    if problems:
+        raise ConfigError(problems, "objectives")
+    return tuple(out)
+
+
+def _resolve_one(text: str) -> Objective:
+    name, *rest = text.split(":")
+    if not rest:
+        return objectives.get(name)
+    direction, stage = rest[0], rest[1] if len(rest) > 1 else "known"
+    if direction not in ("minimize", "maximize"):
+        raise UnknownNameError("direction", direction, ("minimize", "maximize"), f"Found in objective {text!r}.")
+    if stage not in ("known", "trained"):
+        raise UnknownNameError("stage", stage, ("known", "trained"), f"Found in objective {text!r}.")
+    return Objective(name, direction, "", stage, log=False)  # type: ignore[arg-type]
+
+
+def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constraint:
+    """Read ``"params <= 1e6"``.
+
+    Args:
+        text: metric, ``<=`` or ``>=``, number.
+        names: metrics that may be constrained; ``None`` allows all registered objectives.
+
+    Raises:
+        UsageError: not of that form, or an unknown metric.
+    """
+    match = _CONSTRAINT.fullmatch(str(text))
+    if match is None:
+        raise UsageError(f"constraint {text!r} is not of the form 'metric <= number', e.g. 'params <= 1e6'.")
+    metric, operator, bound = match.groups()
+    if operator not in ("<=", ">="):
+        raise UsageError(f"constraint {text!r} uses {operator!r}; use <= or >=.")
+    allowed = objectives.names() if names is None else tuple(names)
+    if metric not in allowed:
+        raise UnknownNameError("metric", metric, allowed, f"Found in constraint {text!r}.")
+    try:
+        number = float(bound.replace("_", ""))
+    except ValueError:
+        raise UsageError(f"constraint {text!r}: {bound!r} is not a number; write e.g. 1e6 or 250000.") from None
+    return Constraint(metric, operator, number)  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+"""Opening a study: from a file, a folder or keywords to a :class:`Study` that matches what is stored.
+
+A resumed study must be the same study: settings that would change what its trials mean are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodistill.config import StudyConfig, differences
+from autodistill.errors import ConfigError, UsageError
+from autodistill.search import store
+from autodistill.search.budget import Budget
+from autodistill.search.objectives import parse_constraint, resolve
+from autodistill.search.rungs import Rungs
+from autodistill.search.space import Space
+from autodistill.search.spaces import load as load_space
+from autodistill.strict_yaml import dump
+
+if TYPE_CHECKING:
+    from autodistill.search.study import Study
+
+STUDY_FILE = "study.yaml"
+
+
+def open_study(source: Any, changes: Mapping[str, Any]) -> Study:
+    """Create or resume a study; see :meth:`Study.open`."""
+    keys = dict(changes)
+    directory = keys.pop("directory", None)
+    if isinstance(source, Mapping):
+        source = dict(source)
+        directory = source.pop("directory", directory)
+    elif Path(source).is_dir():
+        directory = directory or source
+        source = Path(source) / STUDY_FILE
+        if not source.is_file():
+            store.read_folder(Path(directory))  # says what is missing
+            raise UsageError(f"{directory} has no {STUDY_FILE}; it was not made by autodistill.")
+    config = StudyConfig.load(source, keys)
+    folder = None if directory is None else Path(directory).resolve()
+    return build(config, folder)
+
+
+def build(config: StudyConfig, directory: Path | None) -> Study:
+    """The study of a checked configuration, stored in ``directory`` or in memory."""
+    from autodistill.search.study import Study
+
+    parts = study_parts(config)
+    if directory is not None:
+        _check_same(directory, config)
+        store.make_folder(directory)
+    study = Study(store.open_storage(directory), config.name, directory=directory, seed=config.seed, **parts)
+    study.config = config
+    study.budget = Budget.parse(config.budget)
+    if directory is not None:
+        store.write_atomically(directory / STUDY_FILE, dump(config.resolved()))
+    return study
+
+
+def study_parts(config: StudyConfig) -> dict[str, Any]:
+    """Space, objectives, constraints, rungs and sampler of a configuration; raises before anything is written."""
+    space = config_space(config)
+    objectives = resolve(config.objectives)
+    names = [o.name for o in objectives]
+    constraints = []
+    problems = []
+    for text in config.constraints:
+        try:
+            constraints.append(parse_constraint(text, None if config.data is not None else names))
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(problems, "constraints")
+    return {
+        "space": space,
+        "objectives": objectives,
+        "constraints": tuple(constraints),
+        "rungs": config_rungs(config),
+        "sampler": config.sampler,
+    }
+
+
+def config_space(config: StudyConfig) -> Space:
+    """The search space of a configuration, with its restrictions."""
+    if isinstance(config.space, Mapping):
+        space = Space.parse(config.space)
+    else:
+        space = Space.parse(load_space(config.space), f"search space {config.space}")
+    return space.restrict(config.set) if config.set else space
+
+
+def config_rungs(config: StudyConfig) -> Rungs:
+    """The rungs of a configuration."""
+    top = int(config.epochs or 1)
+    if config.rungs == "off":
+        return Rungs.off(top)
+    if config.rungs == "auto":
+        return Rungs.geometric(top)
+    settings = dict(config.rungs)
+    if "levels" in settings:
+        return Rungs(tuple(int(level) for level in settings["levels"]), int(settings.get("eta", 3)))
+    return Rungs.geometric(top, eta=int(settings.get("eta", 3)), lowest_share=float(settings.get("lowest", 0.05)))
+
+
+def _check_same(directory: Path, config: StudyConfig) -> None:
+    """Refuse to go on with another study's folder.
+
+    Raises:
+        UsageError: names every key that differs, with both values.
+    """
+    stored = directory / STUDY_FILE
+    if not stored.is_file():
+        return
+    old = StudyConfig.load(stored, {})
+    changed = differences(old, config)
+    if changed:
+        raise UsageError(
+            f"{directory} holds a study with other settings:\n"
+            + "\n".join(f"  - {line}" for line in changed)
+            + "\nUse the same settings to resume it, or another --dir for a new study."
+        )

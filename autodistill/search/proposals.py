@@ -1,0 +1,146 @@
+"""Where candidates come from before a model ranks them: random draws, moves around good ones, a first design.
+
+Only proposes; what is feasible, new and promising is decided by :mod:`autodistill.search.sampler`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from autodistill.search.space import Space
+
+Floats = npt.NDArray[np.float64]
+Values = dict[str, Any]
+
+STEPS = (0.05, 0.2)
+"""Standard deviations of the moves of a number, in units of its range."""
+
+
+def key(values: Mapping[str, Any]) -> str:
+    """Equal for equal assignments, whatever the order."""
+    return repr(sorted(values.items()))
+
+
+def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
+    """``values`` without inactive parameters and with a draw for every active one that is missing."""
+    out: Values = {}
+    while True:
+        missing = [(name, d) for name, d in space.active(out).items() if name not in out]
+        if not missing:
+            return out
+        for name, d in missing:
+            out[name] = values[name] if name in values and _inside(d, values[name]) else from_unit(d, rng.random())
+
+
+def neighbours(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Iterator[Values]:
+    """Assignments that differ in one parameter: every other choice, a near and a far step of every number."""
+    for name, d in space.active(values).items():
+        for value in _moves(d, values[name], rng):
+            if value != values[name]:
+                yield complete(space, {**values, name: value}, rng)
+
+
+def crossovers(
+    space: Space, parents: Sequence[Mapping[str, Any]], count: int, rng: np.random.Generator
+) -> Iterator[Values]:
+    """Mixtures of two parents, each parameter from either."""
+    if len(parents) < 2:
+        return
+    for _ in range(count):
+        a, b = (parents[int(i)] for i in rng.choice(len(parents), size=2, replace=False))
+        names = dict.fromkeys([*a, *b])
+        mixed = {n: (a if (rng.random() < 0.5 and n in a) or n not in b else b)[n] for n in names}
+        yield complete(space, mixed, rng)
+
+
+def spread(features: Floats, costs: Floats, taken: Floats, index: int, total: int) -> int:
+    """Which candidate a first design takes next.
+
+    Candidate ``index`` of ``total`` comes from one slice of the known costs, visited in an order that covers the whole
+    range early; inside the slice it is the one farthest from what was taken, so that loss kinds and other choices
+    spread too.
+
+    Args:
+        features: ``(candidates, columns)``.
+        costs: ``(candidates, known costs)``, possibly without columns; the slices cut each one in turn.
+        taken: features of earlier candidates, ``(taken, columns)``.
+        index: how many were taken before.
+        total: length of the design.
+    """
+    allowed = np.arange(len(features))
+    if costs.shape[1]:
+        order = np.argsort(np.argsort(costs[:, index % costs.shape[1]], kind="stable"), kind="stable")
+        share = (order + 0.5) / len(order)
+        slot = (_permutation(total)[index % total] + 0.5) / total
+        allowed = np.flatnonzero(np.abs(share - slot) <= 0.5 / total + 1e-9)
+        if len(allowed) == 0:
+            allowed = np.array([int(np.argmin(np.abs(share - slot)))])
+    if len(taken) == 0:
+        return int(allowed[0])
+    distance = np.linalg.norm(features[allowed, None] - taken[None], axis=2).min(axis=1)
+    return int(allowed[np.argmax(distance)])
+
+
+def from_unit(d: BaseDistribution, unit: float) -> Any:
+    """The value of a parameter at ``unit`` in [0, 1) of its scale."""
+    if isinstance(d, CategoricalDistribution):
+        return d.choices[min(int(unit * len(d.choices)), len(d.choices) - 1)]
+    assert isinstance(d, (IntDistribution, FloatDistribution))
+    half = 0.5 if isinstance(d, IntDistribution) else 0.0
+    low, high = d.low - half, d.high + half
+    value = math.exp(math.log(low) + unit * math.log(high / low)) if d.log else low + unit * (high - low)
+    if d.step is not None and not d.log:
+        value = d.low + round((value - d.low) / d.step) * d.step
+    value = min(max(value, d.low), d.high)
+    return int(round(value)) if isinstance(d, IntDistribution) else float(value)
+
+
+def to_unit(d: BaseDistribution, value: float) -> float:
+    """Where a number lies in its range, 0 to 1."""
+    assert isinstance(d, (IntDistribution, FloatDistribution))
+    if d.low == d.high:
+        return 0.5
+    if d.log:
+        return math.log(value / d.low) / math.log(d.high / d.low)
+    return (value - d.low) / (d.high - d.low)
+
+
+def unique(candidates: Iterable[Values], seen: set[str]) -> list[Values]:
+    """Candidates whose key is new; ``seen`` grows."""
+    out = []
+    for values in candidates:
+        name = key(values)
+        if name not in seen:
+            seen.add(name)
+            out.append(values)
+    return out
+
+
+def _moves(d: BaseDistribution, value: Any, rng: np.random.Generator) -> list[Any]:
+    if isinstance(d, CategoricalDistribution):
+        return [choice for choice in d.choices if choice != value or type(choice) is not type(value)]
+    at = to_unit(d, value)
+    moved = [from_unit(d, min(max(at + rng.normal(0.0, step), 0.0), 1.0 - 1e-9)) for step in STEPS]
+    if isinstance(d, IntDistribution):
+        moved += [v for v in (value - d.step, value + d.step) if d.low <= v <= d.high]
+    return moved
+
+
+def _inside(d: BaseDistribution, value: Any) -> bool:
+    if isinstance(d, CategoricalDistribution):
+        return value in d.choices
+    assert isinstance(d, (IntDistribution, FloatDistribution))
+    return isinstance(value, (int, float)) and d.low <= value <= d.high
+
+
+def _permutation(total: int) -> list[int]:
+    """0 … total - 1 in bit-reversed order: any prefix covers the range."""
+    bits = max(1, (total - 1).bit_length())
+    reversed_ = [int(format(i, f"0{bits}b")[::-1], 2) for i in range(2**bits)]
+    return [i for i in reversed_ if i < total]

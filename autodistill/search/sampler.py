@@ -1,0 +1,386 @@
+"""Samplers: who proposes the next candidate. ``front`` is ours; Optuna's stay selectable.
+
+:class:`FrontSampler` uses what a general sampler does not: some objectives (size, latency) are known before training.
+It models only the others, with the known costs among the inputs, and takes the expected hypervolume improvement in
+closed form. It is an ordinary Optuna sampler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from autodistill.errors import AutodistillError, UnknownNameError
+from autodistill.records import Constraint, Objective
+from autodistill.search import promotion, proposals
+from autodistill.search.catalogue import Catalogue, CostFunction, Costs
+from autodistill.search.features import Encoder
+from autodistill.search.history import Outcome, infer_objectives, outcome
+from autodistill.search.model import Data, Model
+from autodistill.search.promotion import Action, Verdict
+from autodistill.search.space import Space
+from autodistill.search.view import Pool, View, best_front
+
+Floats = npt.NDArray[np.float64]
+
+SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
+REFERENCE_SAMPLE = 600
+FRESH_DRAWS = 150
+COMPARED = 48
+
+EpochCost = Callable[[Mapping[str, Any]], float]
+"""Predicted work of one epoch of the candidate with these parameter values."""
+
+
+class ExhaustedError(AutodistillError):
+    """Every candidate of the space that may be proposed has been proposed; the search is complete."""
+
+
+class FrontSampler(BaseSampler):
+    """Expected hypervolume improvement with known costs.
+
+    Args:
+        space: search space, parsed or as a nested mapping.
+        objectives: in the order of the study's values; by default read from the study's directions and metric names
+            (without names: the first is trained, the others are the known costs in their order).
+        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that cannot be built.
+            It is called for hundreds of students, so it should be quick or remember its answers; a surveyed pool
+            (:meth:`set_pool`) can stand in for it.
+        constraints: on known costs; respected exactly.
+        seed: of everything random; use another one when a study is resumed.
+        startup: trials of the first design.
+        rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
+        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its parameter values; 1 by default.
+    """
+
+    def __init__(
+        self,
+        space: Space | Mapping[str, Any],
+        objectives: Sequence[Objective] | None = None,
+        *,
+        costs: CostFunction | None = None,
+        constraints: Sequence[Constraint] = (),
+        seed: int = 0,
+        startup: int = 10,
+        rungs: Sequence[float] = (),
+        epoch_cost: EpochCost | None = None,
+    ) -> None:
+        self.space = space if isinstance(space, Space) else Space.parse(space)
+        self.startup = startup
+        self.last_explanation = ""
+        self._objectives = tuple(objectives) if objectives is not None else None
+        self._catalogue = Catalogue(self.space, costs, constraints)
+        self._encoder = Encoder.of(self.space)
+        self._rng = np.random.default_rng(seed)
+        self._chosen: dict[int, dict[str, Any]] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._thetas: dict[int, Floats] = {}
+        self._fitted_at = 0
+        self._rungs = tuple(rungs)
+        self._epoch_cost = epoch_cost
+        self._sample: Pool | None = None
+        self._next: tuple[int, dict[str, Any]] | None = None
+
+    def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
+        """Propose only surveyed students: pairs of student settings and their known costs."""
+        self._catalogue.set_pool(pool)
+        self._sample = None
+
+    def reseed_rng(self) -> None:
+        """Optuna's hook for workers that copied the sampler."""
+        self._rng = np.random.default_rng()
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The parameters of the candidate that was chosen for this trial."""
+        if trial.system_attrs.get("fixed_params"):
+            return {}
+        values = self.propose(study)
+        self._chosen = {trial.number: values}
+        return self.space.active(values)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The chosen candidate."""
+        del study
+        return self._chosen.pop(trial.number, {}) if search_space else {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A uniform draw: for parameters outside the space, or beside enqueued ones."""
+        del study, trial, param_name
+        return proposals.from_unit(param_distribution, float(self._rng.random()))
+
+    def propose(self, study: optuna.Study, *, paused: Collection[int] = ()) -> dict[str, Any]:
+        """Parameter values of the next candidate.
+
+        Args:
+            study: its trials are what is known.
+            paused: running trials that nobody works on now.
+
+        Raises:
+            ExhaustedError: nothing is left to propose.
+        """
+        outcomes = self._read(study)
+        if self._next is not None and self._next[0] == len(outcomes):
+            return self._next[1]
+        seen = {proposals.key(o.values) for o in outcomes}
+        if self._starting(outcomes):
+            return self._first_design(outcomes, seen)
+        view, model = self._believe(study, outcomes, paused)
+        pool, gain = self._promising(view, model, outcomes, seen)
+        if not pool.values:
+            return self._anything(seen)
+        score = gain / self._work(pool)
+        best = int(np.argmax(score))
+        self.last_explanation = self._explain(view, model, pool, best, gain)
+        return pool.values[best]
+
+    def next_action(
+        self, study: optuna.Study, *, paused: Collection[int] = (), remaining: float = math.inf
+    ) -> Action | None:
+        """Whether the next work belongs to a paused trial or to a new candidate.
+
+        The new candidate that was compared is what the next ``study.ask()`` gives.
+
+        Args:
+            study: its trials are what is known.
+            paused: trials that can go on from a checkpoint.
+            remaining: work that is left in the budget; nothing is started that cannot reach the top rung with it.
+
+        Returns:
+            ``None`` when nothing fits into the budget.
+        """
+        outcomes = self._read(study)
+        self._next = None
+        if self._starting(outcomes):
+            return Action(None, math.inf, "first design")
+        view, model = self._believe(study, outcomes, paused)
+        waiting = [o for o in outcomes if o.number in paused]
+        best: Action | None = None
+        if waiting:
+            index, reach = self._index(view, model, self._pool_of(waiting), [o.rung for o in waiting])
+            index = np.where(reach <= remaining, index, -1.0)
+            i = int(np.argmax(index))
+            if index[i] >= 0:
+                why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
+                best = Action(waiting[i].number, float(index[i]), why)
+        pool, gain = self._promising(view, model, outcomes, {proposals.key(o.values) for o in outcomes})
+        if pool.values:
+            pool = pool.take(np.argsort(-gain / self._work(pool), kind="stable")[:COMPARED].tolist())
+            index, reach = self._index(view, model, pool, [0] * len(pool.values))
+            index = np.where(reach <= remaining, index, -1.0)
+            i = int(np.argmax(index))
+            if index[i] >= 0 and (best is None or index[i] > best.index):
+                self.last_explanation = self._explain(view, model, pool, i, gain)
+                self._next = (len(outcomes), pool.values[i])
+                best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
+        return best
+
+    def verdict(
+        self, study: optuna.Study, number: int, *, paused: Collection[int] = (), remaining: float = math.inf
+    ) -> Verdict:
+        """Whether trial ``number``, which has just reported, goes on now.
+
+        Args:
+            study: its trials are what is known; the report is among the trial's attributes.
+            number: the trial.
+            paused: other trials that can go on from a checkpoint.
+            remaining: see :meth:`next_action`.
+        """
+        outcomes = self._read(study)
+        if self._starting(outcomes):
+            return Verdict(False, "paused until the first design has been seen")
+        action = self.next_action(study, paused={*paused, number}, remaining=remaining)
+        if action is None:
+            return Verdict(False, "the rest of the budget does not reach the top rung")
+        if action.trial == number:
+            return Verdict(True, action.why)
+        other = "a new candidate" if action.trial is None else f"trial {action.trial}"
+        return Verdict(False, f"{other} promises more per epoch: {action.index:.3g} of the front")
+
+    def _starting(self, outcomes: Sequence[Outcome]) -> bool:
+        """Whether there is too little to learn from."""
+        seen = sum(o.kind == "complete" or bool(self._rungs and o.curve) for o in outcomes)
+        return len(outcomes) < self.startup or seen < min(3, self.startup)
+
+    def _read(self, study: optuna.Study) -> list[Outcome]:
+        names = [o.name for o in self._study_objectives(study)]
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number not in self._outcomes or self._outcomes[trial.number].kind == "running":
+                self._outcomes[trial.number] = outcome(trial, names)
+        return [o for o in self._outcomes.values() if o.values]
+
+    def _study_objectives(self, study: optuna.Study) -> tuple[Objective, ...]:
+        if self._objectives is None:
+            self._reference_sample()
+            self._objectives = infer_objectives(study, self._catalogue.names())
+        return self._objectives
+
+    def _reference_sample(self) -> Pool:
+        """Random feasible candidates; the same ones after a resume, so that scales do not move."""
+        if self._sample is None:
+            rng = np.random.default_rng(0)
+            drawn = (self._catalogue.draw(rng) for _ in range(REFERENCE_SAMPLE))
+            self._sample = self._pool(proposals.unique(drawn, set()))
+        return self._sample
+
+    def _pool(self, candidates: Sequence[dict[str, Any]]) -> Pool:
+        """Keep what may be proposed."""
+        pairs = [(values, self._catalogue.costs(values)) for values in candidates]
+        kept = [(values, costs) for values, costs in pairs if costs is not None]
+        values = [v for v, _ in kept]
+        return Pool(values, [c for _, c in kept], self._encoder.encode(values))
+
+    def _pool_of(self, outcomes: Sequence[Outcome]) -> Pool:
+        """Trials as a pool, all of them."""
+        values = [dict(o.values) for o in outcomes]
+        return Pool(values, [self._costs_of(o) for o in outcomes], self._encoder.encode(values))
+
+    def _costs_of(self, o: Outcome) -> Mapping[str, float]:
+        known = dict(self._catalogue.costs(o.values) or {})
+        return {**known, **o.costs, **o.final}
+
+    def _first_design(self, outcomes: Sequence[Outcome], seen: set[str]) -> dict[str, Any]:
+        fresh = self._pool([self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS)])
+        pool = self._unseen(self._reference_sample().join(fresh), seen)
+        if not pool.values:
+            return self._anything(seen)
+        names = self._catalogue.names()
+        costs = np.array([[c[name] for name in names] for c in pool.costs]).reshape(len(pool.values), len(names))
+        taken = self._encoder.encode([o.values for o in outcomes])
+        row = proposals.spread(pool.params, costs, taken, len(outcomes), self.startup)
+        self.last_explanation = f"first design, {len(outcomes) + 1} of {self.startup}: spread over the known costs"
+        return pool.values[row]
+
+    def _unseen(self, pool: Pool, seen: set[str]) -> Pool:
+        return pool.take([i for i, values in enumerate(pool.values) if proposals.key(values) not in seen])
+
+    def _anything(self, seen: set[str]) -> dict[str, Any]:
+        """Any candidate that is left, when draws find none."""
+        everything = self.space.enumerate() or []
+        left = [v for v in everything if proposals.key(v) not in seen and self._catalogue.costs(v) is not None]
+        if not left:
+            raise ExhaustedError(f"all {len(seen)} candidates of the space that may be proposed have been proposed.")
+        return left[int(self._rng.integers(len(left)))]
+
+    def _promising(
+        self, view: View, model: Model, outcomes: Sequence[Outcome], seen: set[str]
+    ) -> tuple[Pool, Floats]:
+        """New candidates and their expected gains: draws, moves around the front, then moves around the best of them."""
+        pool = self._unseen(self._reference_sample(), seen)
+        known = {proposals.key(v) for v in pool.values} | seen
+        parents = [dict(o.values) for o in best_front(outcomes, model.observed)]
+        moved = [c for parent in parents for c in proposals.neighbours(self.space, parent, self._rng)]
+        mixed = proposals.crossovers(self.space, parents, FRESH_DRAWS, self._rng)
+        drawn = (self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS))
+        pool = pool.join(self._pool(proposals.unique([*moved, *mixed, *drawn], known)))
+        gain = self._gain(view, model, pool)
+        for _ in range(3):
+            top = np.argsort(-gain, kind="stable")[:5]
+            moves = [c for i in top for c in proposals.neighbours(self.space, pool.values[i], self._rng)]
+            near = self._pool(proposals.unique(moves, known))
+            if not near.values:
+                break
+            pool, gain = pool.join(near), np.concatenate([gain, self._gain(view, model, near)])
+        return pool, gain
+
+    def _final(self, view: View, model: Model, pool: Pool) -> tuple[Floats, Floats]:
+        known = view.known(pool.costs)
+        return model.believe(view.features(pool.params, known), known)
+
+    def _gain(self, view: View, model: Model, pool: Pool) -> Floats:
+        return model.gain(*self._final(view, model, pool)) if pool.values else np.zeros(0)
+
+    def _work(self, pool: Pool) -> Floats:
+        """Work of one epoch of each candidate."""
+        if self._epoch_cost is None:
+            return np.ones(len(pool.values))
+        return np.array([max(self._epoch_cost(values), 1e-9) for values in pool.values])
+
+    def _index(self, view: View, model: Model, pool: Pool, rungs: Sequence[int]) -> tuple[Floats, Floats]:
+        """Gittins index of candidates that have passed ``rungs``, and the work that is left to the top."""
+        mean, deviation = self._final(view, model, pool)
+        known, work = view.known(pool.costs), self._work(pool)
+        index, reach = np.zeros(len(work)), np.zeros(len(work))
+        levels = np.array([0.0, *self._rungs])
+        target = view.unknown[0]
+        for rung in sorted(set(rungs)):
+            rows = np.flatnonzero(np.asarray(rungs) == rung)
+            fidelities = [float(view.fidelity(epochs)) for epochs in self._rungs[rung:]]
+            stages = [view.features(pool.params[rows], known[rows], f) for f in fidelities]
+            steps = np.diff(levels[rung:])[None, :] * work[rows, None]
+            gain = model.gain_along(mean[rows], deviation[rows], target, promotion.GRID)
+            index[rows] = promotion.index(gain, model.resolved(stages, target), steps)
+            reach[rows] = steps.sum(axis=1)
+        return index, reach
+
+    def _explain(self, view: View, model: Model, pool: Pool, row: int, gain: Floats) -> str:
+        mean, deviation = self._final(view, model, pool.take([row]))
+        return f"{view.explain(mean[0], deviation[0], float(model.gain(mean, deviation)[0]))}, best of {len(gain)}"
+
+    def _believe(
+        self, study: optuna.Study, outcomes: Sequence[Outcome], paused: Collection[int]
+    ) -> tuple[View, Model]:
+        """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
+        objectives, names = self._study_objectives(study), self._catalogue.names()
+        view = View(objectives, names, self._encoder, outcomes, sample=self._reference_sample(), rungs=self._rungs)
+        data = view.data(outcomes, [self._costs_of(o) for o in outcomes])
+        optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
+        if optimize:
+            self._fitted_at = len(data.losses)
+        model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
+        running = [o for o in outcomes if o.kind == "running" and o.number not in paused]
+        if running:
+            pool = self._pool_of(running)
+            mean, _ = self._final(view, model, pool)
+            features = view.features(pool.params, view.known(pool.costs))
+            model = Model(data.believing(features, mean), view, thetas=self._thetas, optimize=False, rng=self._rng)
+        return view, model
+
+
+def build(
+    name: str,
+    space: Space,
+    *,
+    seed: int,
+    objectives: Sequence[Objective],
+    costs: CostFunction | None = None,
+    constraints: Sequence[Constraint] = (),
+) -> BaseSampler:
+    """The sampler called ``name``.
+
+    Args:
+        name: one of :data:`SAMPLERS`.
+        space: the search space.
+        seed: derived from the study's seed and the number of its stored trials, so that a resumed study does not repeat
+            its proposals.
+        objectives: in the order of the study's values.
+        costs: known costs of a student; only ``front`` uses them.
+        constraints: on known costs; only ``front`` uses them here.
+
+    Raises:
+        UnknownNameError: ``name`` is not a sampler.
+    """
+    if name == "front":
+        return FrontSampler(space, objectives, costs=costs, constraints=constraints, seed=seed)
+    makers: dict[str, Callable[[], BaseSampler]] = {
+        "gp": lambda: optuna.samplers.GPSampler(seed=seed),
+        "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
+        "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed),
+        "nsga3": lambda: optuna.samplers.NSGAIIISampler(seed=seed),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+        "qmc": lambda: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+    }
+    if name not in makers:
+        raise UnknownNameError("sampler", name, SAMPLERS)
+    return makers[name]()

@@ -1,0 +1,216 @@
+"""Files that survive a crash: folders that are complete or absent, with a hash of everything inside.
+
+A folder is written under a temporary name, flushed to the disk, and renamed; ``MANIFEST.json`` holds size and
+SHA-256 of each file and is verified before anything is parsed. Neither torch nor safetensors notices a
+flipped bit by itself. Tensors are safetensors, everything else is JSON: nothing here can run code when it
+is read.
+
+A *checkpoint* is such a folder for one step of training. The newest that verifies is loaded; a damaged one is
+skipped with a warning that names it, and the one before is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from autodistill.errors import ResourceError, StoreError
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a training at one step.
+
+    Attributes:
+        step: optimizer steps done.
+        key: what was being trained; another key is another training.
+        tensors: on the CPU.
+        facts: JSON values.
+    """
+
+    step: int
+    key: str
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Write ``checkpoint`` below ``folder`` and remove all but the ``keep`` newest.
+
+    Raises:
+        ResourceError: disk full or not writable; earlier checkpoints are untouched.
+    """
+    files = {
+        "tensors.safetensors": tensor_bytes(checkpoint.tensors),
+        "facts.json": json.dumps(dict(checkpoint.facts)).encode(),
+    }
+    path = folder / f"{_PREFIX}{checkpoint.step:09d}"
+    write_folder(path, files, facts={"step": checkpoint.step, "key": checkpoint.key})
+    for old in _found(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def load(folder: Path, *, key: str) -> Checkpoint | None:
+    """The newest checkpoint of ``key`` that verifies; ``None`` where there is none.
+
+    Warns:
+        UserWarning: for each damaged one that is passed over.
+    """
+    for path in _found(folder):
+        try:
+            files, facts = read_folder(path)
+            if facts.get("key") != key:
+                continue
+            tensors = tensors_from(files["tensors.safetensors"])
+            return Checkpoint(int(facts["step"]), key, tensors, json.loads(files["facts.json"]))
+        except (StoreError, KeyError, ValueError) as error:
+            warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Remove all checkpoints below ``folder``."""
+    for path in _found(folder):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes], *, facts: Mapping[str, Any] | None = None) -> None:
+    """Make the folder ``path`` hold exactly ``files`` and their manifest, or leave it as it was.
+
+    Args:
+        path: the folder; an existing one is replaced.
+        files: name to content.
+        facts: JSON values kept in the manifest.
+
+    Raises:
+        ResourceError: disk full or not writable.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise ResourceError(f"cannot write below {path.parent}: {error}.") from error
+    try:
+        listed = {name: {"size": len(data), "sha256": _sha256(data)} for name, data in files.items()}
+        manifest = {"format": FORMAT, "facts": dict(facts or {}), "versions": _versions(), "files": listed}
+        for name, data in files.items():
+            _write(scratch / name, data)
+        _write(scratch / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _sync(scratch)
+        _replace(scratch, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error}. Nothing that was there is lost.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_folder(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Content of the files of ``path``, each verified, and the facts of its manifest.
+
+    Raises:
+        StoreError: a file is missing or differs from what was written.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        files: dict[str, bytes] = {}
+        for name, listed in manifest["files"].items():
+            if Path(name).name != name:
+                raise StoreError(f"{path / MANIFEST} names {name!r}, which is outside its folder.")
+            data = (path / name).read_bytes()
+            if len(data) != listed["size"] or _sha256(data) != listed["sha256"]:
+                raise StoreError(f"{path / name} is damaged: its hash differs from the manifest's.")
+            files[name] = data
+        return files, dict(manifest["facts"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """The tensors as one safetensors file; views and devices are resolved."""
+    from safetensors.torch import save as to_bytes
+
+    data: bytes = to_bytes({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
+    return data
+
+
+def tensors_from(data: bytes) -> dict[str, Tensor]:
+    """The inverse of ``tensor_bytes``.
+
+    Raises:
+        ValueError: not a safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    try:
+        tensors: dict[str, Tensor] = from_bytes(data)
+    except SafetensorError as error:
+        raise ValueError(f"not a safetensors file: {error}") from error
+    return tensors
+
+
+def _found(folder: Path) -> list[Path]:
+    """Checkpoints below ``folder``, newest first."""
+    return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(scratch: Path, path: Path) -> None:
+    """Rename ``scratch`` to ``path``; what was there is moved away first, as no folder replaces a full
+    one.
+    """
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+        os.rename(path, old / path.name)
+        os.rename(scratch, path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(scratch, path)
+
+
+def _sync(folder: Path) -> None:
+    if os.name == "nt":  # Windows opens no folders; its rename is durable by itself
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("torch", "timm"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found

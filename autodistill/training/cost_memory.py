@@ -1,0 +1,107 @@
+"""Known costs remembered between studies: by architecture, image shape, latency target, machine and versions.
+
+One JSON file in the user's cache folder (``AUTODISTILL_CACHE``, else ``XDG_CACHE_HOME``, else ``~/.cache``), replaced
+as a whole; two studies that write at once lose at most each other's newest rows, which are measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from autodistill.records import LatencyTarget, Params, stable_key
+
+LATENCY = "latency_ms"
+_FILE = "costs.json"
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of autodistill."""
+    named = os.environ.get("AUTODISTILL_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autodistill"
+
+
+def machine() -> str:
+    """A fingerprint of what latency depends on beside the target: processor, cores, system, versions."""
+    facts = [platform.machine(), _processor(), os.cpu_count(), platform.system(), torch.__version__, timm.__version__]
+    if torch.cuda.is_available():
+        facts.append(torch.cuda.get_device_name())
+    return stable_key(facts)
+
+
+class CostMemory:
+    """Costs by key.
+
+    Args:
+        folder: where the file lives; ``None`` remembers nothing beyond this object.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = None if folder is None else folder / _FILE
+        self._machine = machine()
+        self._rows: dict[str, dict[str, float]] = {}
+        self._changed = False
+        if self._path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._rows = json.loads(self._path.read_bytes())
+
+    def key(self, student: Params, shape: Mapping[str, int], num_classes: int) -> str:
+        """What the counted costs depend on."""
+        return stable_key([dict(student), dict(shape), num_classes, timm.__version__])
+
+    def get(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
+        """Costs of a student, or ``None`` when one of them is not remembered."""
+        row = self._rows.get(key, {})
+        out = {name: row[name] for name in counted if name in row}
+        if len(out) < len(counted):
+            return None
+        if target is not None:
+            name = self._latency(target)
+            if name not in row:
+                return None
+            out[LATENCY] = row[name]
+        return out
+
+    def put(self, key: str, costs: Mapping[str, float], target: LatencyTarget) -> None:
+        """Remember costs."""
+        row = {name: value for name, value in costs.items() if name != LATENCY}
+        if LATENCY in costs:
+            row[self._latency(target)] = costs[LATENCY]
+        old = self._rows.get(key, {})
+        if any(old.get(name) != value for name, value in row.items()):
+            self._rows[key] = {**old, **row}
+            self._changed = True
+
+    def save(self) -> None:
+        """Write the file, when there is something new and a folder to write into."""
+        if self._path is None or not self._changed:
+            return
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the search
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle, scratch = tempfile.mkstemp(dir=self._path.parent)
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(self._rows, stream)
+            os.replace(scratch, self._path)
+            self._changed = False
+
+    def _latency(self, target: LatencyTarget) -> str:
+        return f"latency:{target.key()}:{self._machine}"
+
+
+def _processor() -> Any:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()

@@ -1,0 +1,209 @@
+"""Images of a study: training and validation for the search, the test split only for ``load_test``.
+
+A source (``training/sources/``) gives a pool of labelled images; everything that is the same for all of
+them happens here: checks, scaling to the size the student sees, the stratified split by seed, the
+stratified subset, statistics. Augmentation is elsewhere (``views.py``); so is normalization, which belongs
+to each model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autodistill.errors import DataError, UsageError
+from autodistill.records import DataSpec, stable_key
+from autodistill.training import sources
+from autodistill.training.sources.array_cache import cached_array, content_hash
+from autodistill.training.sources.base import Part, Pool, data_sources
+from autodistill.training.sources.factory import from_factory, is_reference
+from autodistill.training.splits import choose, hold_out
+
+__all__ = ["ImageData", "Split", "data_sources", "load", "load_test"]
+
+for _module in pkgutil.iter_modules(sources.__path__):
+    importlib.import_module(f"{sources.__name__}.{_module.name}")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some of a pool's images.
+
+    Attributes:
+        images: ``uint8 (n, channels, side, side)``, memory-mapped and shared by all workers for
+            ``image_folder``.
+        labels: ``int64 (n,)``.
+        ids: ``int64 (n,)``: position in the pool; the name of an image for caches, whatever the split or
+            subset.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """What a search sees: never the test split.
+
+    Attributes:
+        train: images to train on.
+        val: images that accuracy is measured on.
+        classes: names, in the order of the labels.
+        image_size: pixels per side.
+        channels: 1 or 3.
+        mean: per channel of the training images, in [0, 1].
+        std: the same, at least 0.001.
+        fingerprint: 16 hex digits of the pool's pixels, labels and class names; the split does not count.
+        pool_size: images in the pool; ``ids`` are below it.
+    """
+
+    train: Split
+    val: Split
+    classes: tuple[str, ...]
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    pool_size: int
+
+
+def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:
+    """Training and validation images; files of the test split are not opened.
+
+    Args:
+        spec: which images, and how they are split.
+        cache_dir: where decoded images are kept for all workers; by default the user's cache folder.
+
+    Raises:
+        UnknownNameError: no such source, or no such option.
+        UsageError: a split or size that is impossible.
+        DataError: missing, damaged or unusable images.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else _user_cache()
+    pool = _pool(spec, "train", folder)
+    validation = pool.validation
+    if validation is None:
+        validation = hold_out(pool.labels, spec.val_fraction, seed=spec.seed, stream="validation")
+    train_ids = _subset(spec, np.flatnonzero(~validation), pool.labels)
+    train, val = _take(pool, train_ids, folder), _take(pool, np.flatnonzero(validation), folder)
+    mean, std = channel_statistics(train.images)
+    return ImageData(
+        train=train,
+        val=val,
+        classes=pool.classes,
+        image_size=pool.images.shape[-1],
+        channels=pool.images.shape[1],
+        mean=mean,
+        std=std,
+        fingerprint=pool.fingerprint or stable_key([content_hash(pool.images, pool.labels), pool.classes]),
+        pool_size=len(pool.labels),
+    )
+
+
+def load_test(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Split:
+    """The test images, for ``verify`` alone; ``ids`` count within the test part."""
+    folder = Path(cache_dir) if cache_dir is not None else _user_cache()
+    pool = _pool(spec, "test", folder)
+    return _take(pool, np.arange(len(pool.labels)), folder)
+
+
+def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of ``(n, c, h, w)``, in [0, 1], exact and in pieces."""
+    levels = np.arange(256) / 255
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for start in range(0, len(images), 4096):
+        block = images[start : start + 4096]
+        for channel in range(images.shape[1]):
+            counts[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
+    return tuple(mean.tolist()), tuple(np.maximum(std, 1e-3).tolist())
+
+
+def _pool(spec: DataSpec, part: Part, folder: Path) -> Pool:
+    known = not is_reference(spec.source)
+    pool = data_sources.get(spec.source)(spec, part, folder) if known else from_factory(spec, part)
+    _check(pool, spec.source)
+    if spec.image_size not in (None, pool.images.shape[-1]):
+        pool = _resize(pool, int(spec.image_size or 0))
+    return pool
+
+
+def _check(pool: Pool, source: str) -> None:
+    images, labels = pool.images, pool.labels
+    if images.ndim != 4 or images.shape[2] != images.shape[3] or images.shape[1] not in (1, 3):
+        raise DataError(
+            f"data source {source!r} gave images of shape {images.shape}; expected (n, channels, side, side) "
+            "with 1 or 3 channels."
+        )
+    if len(images) == 0 or len(images) != len(labels):
+        raise DataError(f"data source {source!r} gave {len(images)} images and {len(labels)} labels.")
+    if len(pool.classes) < 2:
+        raise DataError(f"data source {source!r} has one class; classification needs at least 2.")
+    if labels.min() < 0 or labels.max() >= len(pool.classes):
+        raise DataError(
+            f"data source {source!r} has labels from {labels.min()} to {labels.max()}; "
+            f"allowed: 0 to {len(pool.classes) - 1}."
+        )
+
+
+def _resize(pool: Pool, size: int) -> Pool:
+    if not 4 <= size <= 2048:
+        raise UsageError(f"image_size is {size}; allowed: 4 to 2048 pixels.")
+    import torch
+    from torch.nn.functional import interpolate
+
+    out = np.empty((*pool.images.shape[:2], size, size), dtype=np.uint8)
+    for start in range(0, len(out), 2048):
+        block = torch.from_numpy(np.array(pool.images[start : start + 2048])).float()
+        scaled = interpolate(block, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+        out[start : start + 2048] = scaled.round_().clamp_(0, 255).to(torch.uint8).numpy()
+    return Pool(out, pool.labels, pool.classes, pool.validation)
+
+
+def _subset(spec: DataSpec, train: NDArray[np.intp], labels: NDArray[np.int64]) -> NDArray[np.intp]:
+    if spec.train_size is None or spec.train_size == len(train):
+        return train
+    if spec.train_size > len(train):
+        raise UsageError(
+            f"train_size is {spec.train_size}; allowed: up to {len(train)}, "
+            f"what {spec.source!r} has left beside its validation images."
+        )
+    return train[choose(labels[train], spec.train_size, seed=spec.seed, stream="subset")]
+
+
+def _take(pool: Pool, ids: NDArray[np.intp], folder: Path) -> Split:
+    """The images ``ids``; of a memory-mapped pool as a memory map again, so that workers share the pages."""
+    images = pool.images
+    if isinstance(images, np.memmap) and len(ids) < len(images):
+        key = stable_key([pool.fingerprint, content_hash(ids)])
+        images, _ = cached_array(folder / "images" / key, (len(ids), *images.shape[1:]), _copier(pool.images, ids))
+    elif len(ids) < len(images):
+        images = images[ids]
+    return Split(images, pool.labels[ids], ids.astype(np.int64))
+
+
+def _copier(images: NDArray[np.uint8], ids: NDArray[np.intp]) -> Callable[[NDArray[np.uint8]], None]:
+    def fill(out: NDArray[np.uint8]) -> None:
+        for start in range(0, len(ids), 1024):
+            out[start : start + 1024] = images[ids[start : start + 1024]]
+
+    return fill
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "autodistill"

@@ -1,0 +1,344 @@
+"""Evaluates candidates: known costs, then accuracy at every rung, as a generator that whoever reads it can stop.
+
+``functools.partial(evaluator, task)`` is what an engine sends to its workers. A worker loads images and teacher
+once. A trial that was stopped goes on from its checkpoint; reports that were stored but may not have arrived are given
+again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autodistill.errors import InterruptedTrialError
+from autodistill.records import Candidate, Evaluate, Report, Task, WorkerContext, stable_key
+from autodistill.training import checkpoint, datasets, lease, students, teachers
+from autodistill.training.distillation import Distillation, Guide
+from autodistill.training.guides import CachedGuide, OnlineGuide, StoredGuide
+from autodistill.training.initialise import initialise
+from autodistill.training.loss_mix import LossMix
+from autodistill.training.preflight import answers
+from autodistill.training.recipe import Recipe
+from autodistill.training.student_costs import StudentCosts
+from autodistill.training.teacher import Teacher
+from autodistill.training.teacher_cache import CacheKey, TeacherCache
+from autodistill.training.trainer import Feed, Trainer, scores
+from autodistill.training.trial_files import discard as discard
+from autodistill.training.trial_files import finished, save_student, trial_folder
+from autodistill.training.trial_files import load_student as load_student
+from autodistill.training.views import Policy
+
+MAX_VIEWS = 50
+_CHECKPOINT_SECONDS = 60.0
+_PROGRESS_SECONDS = 1.0
+
+
+def evaluator(task: Task, context: WorkerContext) -> Evaluate:
+    """What evaluates the candidates of ``task`` on one worker; nothing is loaded before the first one."""
+    return Bench(task, context).evaluate
+
+
+class Bench:
+    """One worker's workplace: images, teacher, caches and costs, loaded once and shared by its trials.
+
+    Args:
+        task: what the study trains and measures.
+        context: the worker's device, threads and connections.
+    """
+
+    def __init__(self, task: Task, context: WorkerContext) -> None:
+        self.task, self.context = task, context
+        self.device = torch.device(context.device)
+        self.cache_folder = Path(task.directory) / "cache"
+        self._caches: dict[str, TeacherCache] = {}
+
+    def evaluate(self, candidate: Candidate) -> Iterator[Report]:
+        """Report the known costs (rung 0), then train to each rung and report it.
+
+        Raises:
+            InfeasibleError: the student cannot be built for these images.
+            DivergedError: the loss is not finite.
+            InterruptedTrialError: asked to stop; a checkpoint is on disk.
+            UsageError: a setting that does not exist.
+        """
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.context.threads)
+        try:
+            yield from Trial(self, candidate).reports()
+        finally:
+            lease.rest()
+
+    @cached_property
+    def data(self) -> datasets.ImageData:
+        """Training and validation images."""
+        return datasets.load(self.task.data, self.cache_folder)
+
+    @cached_property
+    def feed(self) -> Feed:
+        """The training images, on the device where they fit."""
+        return Feed.of(self.data).near(self.device)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher, frozen."""
+        return teachers.load(self.task.teacher, self.data, self.device)
+
+    @cached_property
+    def costs(self) -> StudentCosts:
+        """Known costs, remembered by architecture."""
+        return StudentCosts(self.task, self.data)
+
+    @cached_property
+    def teacher_on_validation(self) -> Tensor:
+        """Teacher logits ``(n, classes)`` of the validation images, computed once for all workers."""
+        if self.teacher.by_id:
+            return answers(self.teacher, self.data.val)
+        cache = self.teacher_cache(Policy(), views=1)
+        rows = {int(name): row for row, name in enumerate(self.data.val.ids)}
+
+        def compute(ids: Tensor) -> Tensor:
+            pixels = torch.from_numpy(self.data.val.images[[rows[name] for name in ids.tolist()]])
+            return self.teacher(pixels.to(self.device).float().div_(255)).cpu()
+
+        pieces = torch.split(torch.from_numpy(self.data.val.ids), 256)
+        return torch.cat([cache.targets(piece, 0, compute) for piece in pieces])
+
+    def teacher_cache(
+        self, policy: Policy, *, views: int, embedding: int = 0, megabytes: int | None = None
+    ) -> TeacherCache:
+        """The cache of the teacher's answers to the views of ``policy``, opened once."""
+        teacher = self.teacher
+        key = CacheKey(
+            data=self.data.fingerprint,
+            teacher=teacher.fingerprint,
+            views=policy.view_key(),
+            seed=self.task.data.seed,
+            preprocessing=repr((self.data.image_size, teacher.preprocessing)),
+        )
+        name = stable_key([asdict(key), views, embedding])
+        if name not in self._caches:
+            self._caches[name] = TeacherCache.open(
+                self.cache_folder / "teacher",
+                key,
+                images=self.data.pool_size,
+                classes=len(self.data.classes),
+                views=views,
+                embedding=embedding,
+                max_bytes=None if megabytes is None else megabytes * 2**20,
+            )
+        return self._caches[name]
+
+
+class Trial:
+    """One candidate at work.
+
+    Args:
+        bench: the worker's workplace.
+        candidate: what is evaluated.
+    """
+
+    def __init__(self, bench: Bench, candidate: Candidate) -> None:
+        self.bench, self.candidate, self.task = bench, candidate, bench.task
+        self.recipe = Recipe.parse(self.task.training, candidate.train)
+        smoothing = {"label_smoothing": self.recipe.label_smoothing}
+        self.mix = LossMix.parse({**smoothing, **candidate.distillation})
+        self.folder = trial_folder(self.task.directory, candidate.number)
+        self.clock = _Clock()
+        self.stored: dict[int, dict[str, Any]] = {}
+        self._saved = self._said = time.monotonic()
+        self._shown: Mapping[str, float] = {}
+
+    def reports(self) -> Iterator[Report]:
+        """All reports above the candidate's start rung; see ``Bench.evaluate``."""
+        self.clock.start()
+        model = self._build()
+        known = self.bench.costs.of(self.candidate.student, model)
+        if self.candidate.start_rung == 0:
+            yield from self._give(Report(0, known))
+        done = finished(self.folder, self.key)
+        if done is not None:
+            self.stored = {int(rung): report for rung, report in done["reports"].items()}
+            yield from self._repeated()
+            return
+        trainer = self._trainer(model)
+        self._resume(trainer)
+        yield from self._repeated()
+        for rung, epochs in enumerate(self.task.rungs, 1):
+            if rung in self.stored:
+                continue
+            trainer.run(epochs, tick=lambda: self._tick(trainer))
+            report = self._measure(trainer, rung, epochs, known)
+            if rung <= self.candidate.start_rung:  # reported once, but its checkpoint is lost
+                continue
+            yield from self._give(report)
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for trainings that go through the same states."""
+        bench, task = self.bench, self.task
+        facts = [task.data.train_size, task.data.val_fraction, task.data.seed, list(task.rungs), dict(task.training)]
+        prints = [bench.data.fingerprint, bench.teacher.fingerprint]
+        return stable_key([self.candidate.key(), self.candidate.seed, facts, prints])
+
+    def _build(self) -> nn.Module:
+        data = self.bench.data
+        model = students.build(
+            self.candidate.student,
+            image_size=data.image_size,
+            channels=data.channels,
+            num_classes=len(data.classes),
+            pretrained=self.recipe.init == "pretrained",
+            seed=self.candidate.seed,
+        )
+        if self.recipe.init == "teacher":
+            initialise(model, self.bench.teacher)
+        return model
+
+    def _trainer(self, model: nn.Module) -> Trainer:
+        bench = self.bench
+        guide, view_count = self._guide()
+        width = bench.teacher.embedding_width() if self.mix.uses_embedding else None
+        criterion = Distillation(self.mix, guide, student=model, teacher_width=width, seed=self.candidate.seed)
+        return Trainer(
+            model,
+            bench.feed,
+            criterion.to(bench.device),
+            self.recipe,
+            epochs=self.task.rungs[-1],
+            seed=self.candidate.seed,
+            view_seed=self.task.data.seed,
+            view_count=view_count,
+            policy=self._policy(),
+            device=bench.device,
+        )
+
+    def _policy(self) -> Policy:
+        """The recipe's; without augmentation where only the teacher's logits of plain images are known."""
+        policy = self.recipe.policy()
+        if self.mix.uses_teacher and self.bench.teacher.by_id:
+            return Policy(mix=policy.mix, mix_alpha=policy.mix_alpha)
+        return policy
+
+    def _guide(self) -> tuple[Guide | None, int]:
+        """Where the teacher's answers come from, and how many views there are (0: a new one each epoch)."""
+        policy, recipe = self._policy(), self.recipe
+        if not self.mix.uses_teacher:
+            return None, self._views(policy)
+        teacher, embedding = self.bench.teacher, self.mix.uses_embedding
+        if teacher.by_id:
+            return StoredGuide(teacher), 1
+        if recipe.teacher_mode == "online":
+            return OnlineGuide(teacher, embedding=embedding), 0
+        width = teacher.embedding_width() if embedding else 0
+        cache = self.bench.teacher_cache(policy, views=self._views(policy), embedding=width, megabytes=recipe.cache_mb)
+        guide = CachedGuide(teacher, cache, policy, self.task.data.seed, embedding=embedding)
+        return guide, min(cache.views, self._views(policy))
+
+    def _views(self, policy: Policy) -> int:
+        return (self.recipe.views or min(self.task.rungs[-1], MAX_VIEWS)) if policy.random else 1
+
+    def _resume(self, trainer: Trainer) -> None:
+        found = checkpoint.load(self.folder, key=self.key)
+        if found is None:
+            return
+        trainer.restore(found.tensors, found.facts["trainer"])
+        self.stored = {int(rung): report for rung, report in found.facts["reports"].items()}
+        self.clock.add(float(found.facts["seconds"]))
+
+    def _repeated(self) -> Iterator[Report]:
+        """Stored reports that may not have arrived."""
+        for rung, stored in sorted(self.stored.items()):
+            if rung > self.candidate.start_rung:
+                yield from self._give(Report(rung, stored["values"], stored["epochs"], stored["seconds"]))
+
+    def _give(self, report: Report) -> Iterator[Report]:
+        """The report, with the clock stopped for as long as its reader takes."""
+        self.clock.stop()
+        lease.rest()  # whoever waits for an answer does not train
+        yield report
+        self.clock.start()
+
+    def _tick(self, trainer: Trainer) -> None:
+        """Between batches: make room for measurements, stop when asked to, save and tell now and then."""
+        lease.breathe()
+        now = time.monotonic()
+        if self.bench.context.should_stop():
+            self._save(trainer)
+            raise InterruptedTrialError(
+                f"trial {self.candidate.number} was stopped after {trainer.epoch:.1f} of {trainer.epochs} epochs."
+            )
+        if now - self._said >= _PROGRESS_SECONDS:
+            self._said = now
+            self.bench.context.progress(trainer.epoch, trainer.epochs, self._shown)
+        if now - self._saved >= _CHECKPOINT_SECONDS:
+            self._save(trainer)
+
+    def _measure(self, trainer: Trainer, rung: int, epochs: int, known: Mapping[str, float]) -> Report:
+        """Accuracy of the averaged weights on validation; stored before it is reported."""
+        model = trainer.evaluation_model()
+        val = self.bench.data.val
+        logits = trainer.predict(model, torch.from_numpy(val.images))
+        trained = scores(logits, torch.from_numpy(val.labels), self.bench.teacher_on_validation)
+        self._shown = trained
+        report = Report(rung, {**trained, **known}, float(epochs), self.clock.seconds())
+        self.stored[rung] = {"values": dict(report.values), "epochs": report.epochs, "seconds": report.seconds}
+        if epochs < self.task.rungs[-1]:
+            self._save(trainer)
+        else:
+            save_student(self.folder, model.state_dict(), self._facts())
+            checkpoint.clear(self.folder)
+        return report
+
+    def _save(self, trainer: Trainer) -> None:
+        self._saved = time.monotonic()
+        tensors, facts = trainer.state()
+        stored = {"trainer": facts, "reports": self.stored, "seconds": self.clock.seconds()}
+        checkpoint.save(self.folder, checkpoint.Checkpoint(trainer.step, self.key, tensors, stored))
+
+    def _facts(self) -> dict[str, Any]:
+        data = self.bench.data
+        return {
+            "architecture": dict(self.candidate.student),
+            "distillation": dict(self.candidate.distillation),
+            "train": dict(self.candidate.train),
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "classes": data.classes,
+            "mean": data.mean,
+            "std": data.std,
+            "reports": self.stored,
+            "epochs": self.task.rungs[-1],
+            "seconds": self.clock.seconds(),
+            "key": self.key,
+        }
+
+
+class _Clock:
+    """Seconds of work, without the time for which the reader of the reports holds them."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._since = time.monotonic()
+
+    def start(self) -> None:
+        """Work goes on."""
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        """Work pauses."""
+        self._spent = self.seconds()
+
+    def add(self, seconds: float) -> None:
+        """Count work of an earlier process."""
+        self._spent += seconds
+
+    def seconds(self) -> float:
+        """Work so far."""
+        return self._spent + time.monotonic() - self._since

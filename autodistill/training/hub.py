@@ -1,0 +1,59 @@
+"""Pretrained weights come from a hub; without a network the user should know within seconds, not after a
+minute.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+
+from autodistill.errors import TeacherError
+
+_SECONDS = 3.0
+
+
+def require_pretrained(name: str) -> None:
+    """Make sure that timm can load ``name`` with weights: from the local cache, a local folder, or the hub.
+
+    Raises:
+        TeacherError: timm knows no weights for it, or they are not here and the hub cannot be reached.
+    """
+    import timm
+
+    if name.startswith("local-dir:"):
+        return
+    config = None if ":" in name else timm.get_pretrained_cfg(name)
+    if ":" not in name and (config is None or not config.has_weights):
+        raise TeacherError(
+            f"timm has no pretrained weights for {name}. Give a file as weights, or teach one: `autodistill teach`."
+        )
+    repository = name.split(":", 1)[1] if config is None else config.hf_hub_id
+    if repository and (_cached(repository) or _reachable()):
+        return
+    raise TeacherError(
+        f"the pretrained weights of {name} are not on this machine and the hub cannot be reached. Either fetch them "
+        "on a machine with a network and give the file as weights (.safetensors), or teach a teacher here: "
+        "`autodistill teach`."
+    )
+
+
+def _cached(repository: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    names = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+
+
+def _reachable() -> bool:
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return False
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        request = urllib.request.Request(endpoint, method="HEAD")
+        urllib.request.urlopen(request, timeout=_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except (OSError, ValueError):
+        return False
+    return True

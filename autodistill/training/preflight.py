@@ -1,0 +1,154 @@
+"""Checks a teacher before any trial is paid for: does it know these classes, on images as they will be
+shown?
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autodistill.errors import TeacherError
+from autodistill.training.datasets import ImageData, Split
+from autodistill.training.teacher import Teacher
+
+_SIGMAS = 4.0
+"""Standard errors above the most frequent class that an accuracy must reach, so that luck does not pass."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the check found.
+
+    Attributes:
+        name: what the teacher was loaded from.
+        accuracy: on the validation images, as a fraction.
+        chance: share of the most frequent class.
+        classes: number of classes.
+        image_size: pixels per side that the teacher sees.
+        images: validation images that were looked at.
+        images_per_second: speed of the teacher.
+        weak: accepted although it is no better than chance.
+    """
+
+    name: str
+    accuracy: float
+    chance: float
+    classes: int
+    image_size: int
+    images: int
+    images_per_second: float
+    weak: bool = False
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The teacher's metrics, by the names that students' metrics have."""
+        return {"accuracy": self.accuracy}
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored with the study."""
+        return asdict(self)
+
+
+def preflight(
+    teacher: Teacher, data: ImageData, *, accept_weak: bool = False, batch_size: int = 256
+) -> Preflight:
+    """Look at all validation images with ``teacher``.
+
+    Args:
+        teacher: what will be distilled.
+        data: the images.
+        accept_weak: go on with an accuracy at the level of chance.
+        batch_size: images per forward pass.
+
+    Raises:
+        TeacherError: wrong class count, output that is not finite, a network that fails on these images, or
+            an accuracy at the level of chance.
+    """
+    start = time.monotonic()
+    logits = answers(teacher, data.val, batch_size=batch_size)
+    seconds = time.monotonic() - start
+    if logits.shape[1] != len(data.classes):
+        raise TeacherError(
+            f"teacher {teacher.name} gives {logits.shape[1]} logits per image; the data has {len(data.classes)} "
+            "classes. Choose or teach a teacher for these, or say which of its outputs they are: "
+            "option class_map, a list with one position per class."
+        )
+    if not bool(torch.isfinite(logits).all()):
+        bad = int((~torch.isfinite(logits).all(1)).sum())
+        raise TeacherError(
+            f"teacher {teacher.name} gives numbers that are not finite for {bad} of {len(logits)} validation images. "
+            "Its weights are damaged, or its input is not what it expects: check the options mean and std."
+        )
+    labels = data.val.labels
+    decided = logits.argmax(1).numpy()
+    accuracy = float((decided == labels).mean())
+    chance = float(np.bincount(labels).max() / len(labels))
+    weak = accuracy <= chance + _SIGMAS * (chance * (1 - chance) / len(labels)) ** 0.5
+    if weak and not accept_weak:
+        raise TeacherError(_too_weak(teacher, accuracy, chance, decided, data))
+    speed = len(labels) / max(seconds, 1e-9)
+    size = teacher.image_size
+    return Preflight(teacher.name, accuracy, chance, len(data.classes), size, len(labels), speed, weak)
+
+
+def answers(teacher: Teacher, split: Split, *, batch_size: int = 256) -> Tensor:
+    """Teacher logits ``(n, classes)``, fp32 on the CPU, of a split's plain images.
+
+    Raises:
+        TeacherError: the network fails on these images.
+    """
+    if teacher.by_id:
+        return teacher.of_ids(torch.from_numpy(split.ids))
+    out = []
+    for start in range(0, len(split), batch_size):
+        images = torch.from_numpy(split.images[start : start + batch_size]).to(teacher.device)
+        try:
+            out.append(teacher(images.float().div_(255)).cpu())
+        except (RuntimeError, AssertionError, IndexError, TypeError, ValueError) as error:
+            shape = tuple(teacher.prepare(images[:1].float()).shape[1:])
+            raise TeacherError(
+                f"teacher {teacher.name} fails on images of shape {shape}: {error}. Its options image_size and "
+                "channels say what it takes."
+            ) from error
+    return torch.cat(out)
+
+
+def _too_weak(
+    teacher: Teacher,
+    accuracy: float,
+    chance: float,
+    decided: np.ndarray[Any, np.dtype[np.int64]],
+    data: ImageData,
+) -> str:
+    """Why, and what could be the reason: another class order, a random head, the wrong normalization."""
+    said = (
+        f"teacher {teacher.name} is right on {accuracy:.1%} of the validation images; always guessing the most "
+        f"frequent class gives {chance:.1%}. "
+    )
+    best, order = _best_order(decided, data.val.labels, len(data.classes))
+    if best > max(2 * accuracy, chance + 0.2):
+        return said + (
+            f"With its classes in another order it is right on {best:.1%}: set the teacher option class_map to "
+            f"{order}, or fix the order of the class folders."
+        )
+    return said + (
+        "Its classifier may be random (weights missing), or its input not what it expects: check the options "
+        "mean, std, channels and image_size. To distil from it all the same, accept a weak teacher."
+    )
+
+
+def _best_order(
+    decided: np.ndarray[Any, np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[np.int64]], classes: int
+) -> tuple[float, list[int]]:
+    """Highest accuracy under any one-to-one renaming of the outputs, and the output of each class."""
+    from scipy.optimize import linear_sum_assignment
+
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (labels, decided), 1)
+    rows, columns = linear_sum_assignment(-counts)
+    return float(counts[rows, columns].sum() / len(labels)), [int(column) for column in columns]

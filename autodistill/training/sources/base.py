@@ -1,0 +1,92 @@
+"""What every data source returns, and the registry they are filed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autodistill.errors import DataError, UnknownNameError, UsageError
+from autodistill.records import DataSpec
+from autodistill.registry import Registry
+
+Part = Literal["train", "test"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Labelled images as a source gives them, before validation images are split off.
+
+    Attributes:
+        images: ``uint8 (n, channels, height, width)``, possibly memory-mapped; height equals width.
+        labels: ``int64 (n,)``, indices into ``classes``.
+        classes: names, in the order of the labels.
+        validation: mask ``(n,)`` of the source's own validation images; ``None`` where it has no such split.
+        fingerprint: hash of the content where the source knows it already; empty to have it computed.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    validation: NDArray[np.bool_] | None = None
+    fingerprint: str = ""
+
+
+DataSource = Callable[[DataSpec, Part, Path], Pool]
+"""``source(spec, part, cache_dir)``: must not open files of the test split when ``part`` is ``train``."""
+
+data_sources: Registry[DataSource] = Registry("data source", "autodistill.data_sources")
+
+
+def option(spec: DataSpec, name: str, default: T, *, low: float | None = None, high: float | None = None) -> T:
+    """An option of the source, converted to the type of its default and checked against its range.
+
+    Raises:
+        UsageError: it has another type, or lies outside ``low … high``.
+    """
+    value: Any = spec.options.get(name, default)
+    allowed = f"{'' if low is None else f'from {low:g} '}{'' if high is None else f'to {high:g}'}".strip()
+    wrong = isinstance(value, bool) != isinstance(default, bool)
+    kind: Callable[[Any], Any] = type(default)
+    try:
+        converted: Any = kind(value)
+    except (TypeError, ValueError):
+        wrong, converted = True, default
+    if wrong or (isinstance(default, int) and converted != value):
+        raise UsageError(f"data option {name} is {value!r}; allowed: {type(default).__name__} {allowed}".rstrip())
+    if (low is not None and converted < low) or (high is not None and converted > high):
+        raise UsageError(f"data option {name} is {value!r}; allowed: {allowed}.")
+    result: T = converted
+    return result
+
+
+def check_options(spec: DataSpec, allowed: Iterable[str] = ()) -> None:
+    """Refuse options that the source does not know.
+
+    Raises:
+        UnknownNameError: an option is unknown; the nearest come first.
+    """
+    known = tuple(allowed)
+    for name in spec.options:
+        if name not in known:
+            raise UnknownNameError(f"option of data source {spec.source!r}", name, known)
+
+
+def need_root(spec: DataSpec, what: str) -> Path:
+    """The folder of the files.
+
+    Raises:
+        UsageError: no folder was given.
+        DataError: it does not exist.
+    """
+    if spec.root is None:
+        raise UsageError(f"data source {spec.source!r} needs a folder: {what}. Give it as data root.")
+    root = Path(spec.root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data root {str(root)!r} is not a folder; expected {what}.")
+    return root

@@ -1,0 +1,195 @@
+"""Images in class folders: ``root/train/<class>/*``, ``root/val/…``, ``root/test/…``, or ``root/<class>/*``.
+
+Every image is decoded once, resized (shorter side, bicubic) and centre-cropped, and kept as one memory-mapped
+``uint8`` array that all workers share. Files are opened by their content (PNG, JPEG, WEBP, BMP, PPM only: a
+file called ``.png`` that holds PostScript would otherwise start Ghostscript) and refused above a pixel
+limit before they are decoded. Missing splits are made: a fifth is held out for the test part, validation by
+the seed of the data.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autodistill.errors import DataError
+from autodistill.records import DataSpec, stable_key
+from autodistill.training.sources.array_cache import cached_array
+from autodistill.training.sources.base import Part, Pool, check_options, data_sources, need_root, option
+from autodistill.training.splits import TEST_FRACTION, TEST_SEED, hold_out
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm"})
+DEFAULT_SIZE = 64
+MAX_PIXELS = 64_000_000
+_SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_LAYOUT = "class folders with images (root/<class>/*.jpg), or the same below root/train, root/val and root/test"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files of one part and what they are labelled, in a stable order."""
+
+    root: Path
+    files: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    validation: NDArray[np.bool_] | None
+
+    def key(self) -> str:
+        """Changes when a file is added, removed, renamed, moved between classes or rewritten."""
+        facts = [(str(path.relative_to(self.root)), *_stamp(path)) for path in self.files]
+        return stable_key([facts, self.classes])
+
+
+@data_sources.register("image_folder")
+def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
+    """The images of one part, ``(n, 3, size, size)``, memory-mapped; files of the other part are not opened.
+
+    Options: ``channels`` (3; 1 converts to grey), ``max_pixels`` (largest image that is decoded).
+
+    Raises:
+        DataError: no images, fewer than two classes, or images that cannot be read (each is named).
+    """
+    check_options(spec, ("channels", "max_pixels"))
+    channels = option(spec, "channels", 3, low=1, high=3)
+    limit = option(spec, "max_pixels", MAX_PIXELS, low=1)
+    if spec.image_size is None:
+        message = f"image_folder: no image_size given, images are scaled to {DEFAULT_SIZE} x {DEFAULT_SIZE}."
+        warnings.warn(message, stacklevel=2)
+    size = spec.image_size or DEFAULT_SIZE
+    listing = list_images(need_root(spec, _LAYOUT), part)
+    mode = "L" if channels == 1 else "RGB"
+    shape = (len(listing.files), len(mode), size, size)
+
+    def fill(out: NDArray[np.uint8]) -> None:
+        decode_all(listing, out, mode=mode, limit=limit)
+
+    key = stable_key([listing.key(), shape, mode])
+    images, fingerprint = cached_array(cache_dir / "images" / key, shape, fill)
+    return Pool(
+        images,
+        listing.labels,
+        listing.classes,
+        listing.validation,
+        stable_key([fingerprint, listing.classes]),
+    )
+
+
+def list_images(root: Path, part: Part) -> Listing:
+    """Find the files of one part without opening any.
+
+    Raises:
+        DataError: nothing there, fewer than two classes, or a split with classes that training does not have.
+    """
+    named = {split: _split_folder(root, split) for split in _SPLITS}
+    train = named["train"] or root
+    classes = _classes(train, skip=() if named["train"] else [path for path in named.values() if path])
+    files, labels = _files(train, classes)
+    empty = [name for label, name in enumerate(classes) if not (labels == label).any()]
+    if not files or empty:
+        where = f"class folders without images below {train}: {', '.join(empty[:5])}"
+        raise DataError(f"{where if empty else f'no images below {train}'}. Expected {_LAYOUT}.")
+    if len(classes) < 2:
+        raise DataError(f"{train} has one class ({classes[0]!r}); classification needs at least 2 class folders.")
+    if part == "test" and named["test"]:
+        test_files, test_labels = _files(named["test"], classes)
+        if not test_files:
+            raise DataError(f"no images below {named['test']}. Expected {_LAYOUT}.")
+        return Listing(root, test_files, test_labels, classes, None)
+    if not named["test"]:
+        test = hold_out(labels, TEST_FRACTION, seed=TEST_SEED, stream="test")
+        keep = test if part == "test" else ~test
+        files, labels = tuple(path for path, kept in zip(files, keep, strict=True) if kept), labels[keep]
+    if part == "test" or not named["val"]:
+        return Listing(root, files, labels, classes, None)
+    val_files, val_labels = _files(named["val"], classes)
+    if not val_files:
+        raise DataError(f"no images below {named['val']}. Add some, or remove the folder to have them split off.")
+    validation = np.arange(len(files) + len(val_files)) >= len(files)
+    return Listing(root, files + val_files, np.concatenate([labels, val_labels]), classes, validation)
+
+
+def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: int) -> None:
+    """Decode every file into ``out (n, c, size, size)``, on all cores.
+
+    Raises:
+        DataError: images that cannot be read, up to ten of them by name.
+    """
+    size = out.shape[-1]
+
+    def one(index: int) -> str:
+        try:
+            out[index] = decode(listing.files[index], size, mode=mode, limit=limit)
+        except Exception as error:  # Pillow's decoders raise anything, also SyntaxError and struct.error
+            return f"{listing.files[index]} ({type(error).__name__}: {error})"
+        return ""
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow releases the lock while it decodes
+        problems = [problem for problem in pool.map(one, range(len(listing.files))) if problem]
+    if problems:
+        count = f"{len(problems)} of {len(listing.files)} images cannot be read"
+        more = f"\n  … and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError("\n  ".join([f"{count}; repair or remove them:", *problems[:10]]) + more)
+
+
+def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """One image, upright, shorter side scaled to ``size``, centre-cropped: ``(channels, size, size)``.
+
+    Raises:
+        DataError: it has more than ``limit`` pixels.
+        OSError: it is damaged, or none of the allowed formats.
+    """
+    from PIL import Image, ImageOps
+
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as picture:
+        width, height = picture.size
+        if width * height > limit:
+            raise DataError(f"{width} x {height} pixels; allowed: {limit:,} in all (option max_pixels)")
+        picture.draft(mode, (size, size))  # lets the JPEG decoder skip detail that is thrown away anyway
+        upright = ImageOps.exif_transpose(picture).convert("RGBA" if "transparency" in picture.info else mode)
+        scaled = ImageOps.fit(upright.convert(mode), (size, size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(scaled, dtype=np.uint8)
+    return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _split_folder(root: Path, split: str) -> Path | None:
+    return next((root / name for name in _SPLITS[split] if (root / name).is_dir()), None)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+
+
+def _classes(train: Path, skip: list[Path] | tuple[Path, ...]) -> tuple[str, ...]:
+    classes = tuple(path.name for path in _visible(train) if path.is_dir() and path not in skip)
+    if not classes:
+        raise DataError(f"no class folders below {train}. Expected {_LAYOUT}.")
+    return classes
+
+
+def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], NDArray[np.int64]]:
+    found = {path.name: path for path in _visible(folder) if path.is_dir()}
+    unknown = sorted(set(found) - set(classes) - {name for names in _SPLITS.values() for name in names})
+    if unknown:
+        raise DataError(f"{folder} has classes without training images: {', '.join(unknown[:5])}.")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        inside = sorted(found[name].rglob("*")) if name in found else []
+        members = [path for path in inside if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+        files += members
+        labels += [label] * len(members)
+    return tuple(files), np.asarray(labels, dtype=np.int64)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,51 @@
+"""Known costs of the students of trials: remembered from the survey, or measured when a trial begins."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from autodistill.records import Params, Task
+from autodistill.training import latency, lease
+from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
+from autodistill.training.costs import cost_metrics, known_costs
+from autodistill.training.datasets import ImageData
+
+
+class StudentCosts:
+    """Costs that the task asks for: counted ones, and latency where it is an objective or constrained.
+
+    Args:
+        task: its metrics and latency target.
+        data: image size, channels and classes.
+        memory: what is known already; by default the user's own.
+    """
+
+    def __init__(self, task: Task, data: ImageData, memory: CostMemory | None = None) -> None:
+        self._target = task.latency
+        self._memory = memory if memory is not None else CostMemory(cache_folder())
+        self._shape = {"image_size": data.image_size, "channels": data.channels}
+        self._classes = len(data.classes)
+        self._counted = tuple(name for name in task.metrics if name in cost_metrics) or ("params",)
+        self._timed = LATENCY in task.metrics
+
+    def of(self, student: Params, model: nn.Module) -> dict[str, float]:
+        """Metric to value.
+
+        Args:
+            student: what identifies the architecture.
+            model: the network built from it; it is not changed.
+
+        Raises:
+            InfeasibleError: it fails on these images.
+        """
+        key = self._memory.key(student, self._shape, self._classes)
+        known = self._memory.get(key, self._counted, self._target if self._timed else None)
+        if known is not None:
+            return known
+        costs = known_costs(model, **self._shape, metrics=self._counted)
+        if self._timed:
+            with lease.quiet():  # other workers pause between two batches for as long as this takes
+                costs[LATENCY] = latency.measure(model, self._target, **self._shape).p50_ms
+        self._memory.put(key, costs, self._target)
+        self._memory.save()
+        return costs

@@ -1,0 +1,194 @@
+"""Makes a teacher where there is none: trains or fine-tunes a network on the study's own images.
+
+The result is a folder with ``teacher.safetensors``, ``teacher.json`` and a manifest, which
+``teachers.load`` reads. While it trains, checkpoints lie beside it; the same call again goes on from the
+newest one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autodistill.errors import InterruptedTrialError, UsageError
+from autodistill.records import TeacherSpec, stable_key
+from autodistill.training import checkpoint, students
+from autodistill.training.datasets import ImageData
+from autodistill.training.distillation import Distillation
+from autodistill.training.loss_mix import LossMix
+from autodistill.training.recipe import Recipe
+from autodistill.training.teachers import TEACHER_JSON, TEACHER_WEIGHTS
+from autodistill.training.trainer import Feed, Trainer, scores
+
+Progress = Callable[[float, float, Mapping[str, float]], None]
+
+_CHECKPOINT_SECONDS = 60.0
+
+
+def _silent(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+    """Progress that nobody watches."""
+
+
+def default_architecture(image_size: int) -> dict[str, Any]:
+    """A residual network that two CPU cores train in minutes at small sizes, and a GPU at all."""
+    if image_size <= 12:
+        return {"family": "resnet", "width": 12, "depth": 1}
+    if image_size <= 40:
+        return {"family": "resnetv2", "width": 32, "depth": 2, "stages": 3, "reduction": 8}
+    return {"family": "resnet", "width": 64, "depth": 2}
+
+
+def default_epochs(images: int) -> int:
+    """Enough for about 250,000 views in all, from 4 to 20 epochs."""
+    return max(4, min(20, round(250_000 / images)))
+
+
+def teach(
+    data: ImageData,
+    model: str | Mapping[str, Any] | TeacherSpec | None = None,
+    *,
+    directory: str | Path,
+    epochs: int | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    seed: int = 0,
+    progress: Progress = _silent,
+    should_stop: Callable[[], bool] = lambda: False,
+    resume: bool = True,
+) -> TeacherSpec:
+    """Train a teacher on ``data`` and write it into ``directory``.
+
+    Args:
+        data: the images; accuracy is measured on validation only.
+        model: a student mapping, or the name of a timm network; a residual network by default. The spec of an
+            ``auto`` teacher gives ``model``, ``epochs``, ``pretrained`` and training settings as its options.
+        directory: the folder that will be the teacher.
+        epochs: length of the schedule; by the number of images if omitted.
+        recipe: training settings that differ from the defaults.
+        pretrained: start from timm's weights.
+        device: where it trains.
+        threads: CPU threads; ``None`` leaves torch's number.
+        seed: of initial weights, order and views.
+        progress: called as ``progress(epochs done, epochs, metrics)``, about once a second.
+        should_stop: asked between batches; true saves and raises.
+        resume: go on from the checkpoint of the same call, and keep a finished teacher as it is.
+
+    Returns:
+        What ``teachers.load`` takes.
+
+    Raises:
+        UsageError: an unknown architecture or setting.
+        InterruptedTrialError: stopped; the same call goes on.
+    """
+    if isinstance(model, TeacherSpec):
+        options = dict(model.options)
+        epochs = options.pop("epochs", epochs)
+        pretrained = options.pop("pretrained", pretrained)
+        student = _architecture(options.pop("model", None), data)
+        recipe = {**options, **(recipe or {})}
+    else:
+        student = _architecture(model, data)
+    folder = Path(directory).expanduser()
+    length = epochs or default_epochs(len(data.train))
+    if length < 1:
+        raise UsageError(f"epochs is {epochs}; allowed: 1 or more.")
+    settings = Recipe.parse(_defaults(data), recipe or {})
+    key = stable_key([student, length, asdict(settings), pretrained, seed, data.fingerprint, len(data.train)])
+    if resume and _finished(folder, key):
+        return TeacherSpec(str(folder))
+    if threads:
+        torch.set_num_threads(threads)
+    shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
+    network = students.build(student, **shape, pretrained=pretrained, seed=seed)
+    criterion = Distillation(LossMix(label_smoothing=settings.label_smoothing))
+    trainer = Trainer(
+        network, Feed.of(data), criterion, settings, epochs=length, seed=seed, view_seed=seed, device=device
+    )
+    work = folder.parent / f"{folder.name}.training"
+    if resume and (found := checkpoint.load(work, key=key)) is not None:
+        trainer.restore(found.tensors, found.facts)
+    metrics = _train(trainer, data, work, key, progress=progress, should_stop=should_stop)
+    facts = {
+        "format": 1,
+        "architecture": student,
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "mean": data.mean,
+        "std": data.std,
+        "classes": data.classes,
+        "epochs": length,
+        "metrics": metrics,
+        "data": data.fingerprint,
+        "key": key,
+    }
+    files = {
+        TEACHER_WEIGHTS: checkpoint.tensor_bytes(trainer.evaluation_model().state_dict()),
+        TEACHER_JSON: json.dumps(facts, indent=1).encode(),
+    }
+    checkpoint.write_folder(folder, files)
+    shutil.rmtree(work, ignore_errors=True)
+    return TeacherSpec(str(folder))
+
+
+def _train(
+    trainer: Trainer,
+    data: ImageData,
+    work: Path,
+    key: str,
+    *,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> dict[str, float]:
+    """Run to the end with checkpoints; returns the metrics on validation."""
+    said = saved = time.monotonic()
+
+    def save() -> None:
+        tensors, facts = trainer.state()
+        checkpoint.save(work, checkpoint.Checkpoint(trainer.step, key, tensors, facts))
+
+    def tick() -> None:
+        nonlocal said, saved
+        now = time.monotonic()
+        if should_stop():
+            save()
+            raise InterruptedTrialError(f"teaching stopped after {trainer.epoch:.1f} epochs; it can go on.")
+        if now - said >= 1.0:
+            said = now
+            progress(trainer.epoch, trainer.epochs, {})
+        if now - saved >= _CHECKPOINT_SECONDS:
+            saved = now
+            save()
+
+    trainer.run(trainer.epochs, tick=tick)
+    logits = trainer.predict(trainer.evaluation_model(), torch.from_numpy(data.val.images))
+    metrics = scores(logits, torch.from_numpy(data.val.labels))
+    progress(trainer.epochs, trainer.epochs, metrics)
+    return metrics
+
+
+def _architecture(model: str | Mapping[str, Any] | None, data: ImageData) -> dict[str, Any]:
+    if model is None:
+        return students.validate(default_architecture(data.image_size))
+    named = {"family": "timm", "model": model} if isinstance(model, str) else model
+    return students.validate(named)
+
+
+def _defaults(data: ImageData) -> dict[str, Any]:
+    large = len(data.train) > 20_000
+    return {"lr": 4e-3, "batch_size": 128 if large else 32, "ema": 0.999 if large else 0.99}
+
+
+def _finished(folder: Path, key: str) -> bool:
+    try:
+        return bool(json.loads((folder / TEACHER_JSON).read_bytes())["key"] == key)
+    except (OSError, ValueError, KeyError):
+        return False

@@ -1,0 +1,103 @@
+"""What a trial leaves on disk: checkpoints while it runs, its student when it reached the top rung.
+
+``DIR/checkpoints/trial-00012/`` holds ``step-…`` folders or ``student/`` with ``student.safetensors``,
+``student.json`` (architecture, shape, classes, mean and std, reports) and a manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from autodistill.errors import StoreError
+from autodistill.records import Task
+from autodistill.training import students
+from autodistill.training.checkpoint import read_folder, tensor_bytes, tensors_from, write_folder
+
+_STUDENT = "student"
+_WEIGHTS = "student.safetensors"
+_FACTS = "student.json"
+
+
+def trial_folder(directory: str | Path, number: int) -> Path:
+    """Folder of trial ``number``."""
+    return Path(directory) / "checkpoints" / f"trial-{number:05d}"
+
+
+def discard(task: Task, number: int) -> None:
+    """Remove what trial ``number`` left; nothing happens where it left nothing."""
+    shutil.rmtree(trial_folder(task.directory, number), ignore_errors=True)
+
+
+def save_student(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write the finished student of a trial.
+
+    Args:
+        folder: the trial's.
+        weights: its state dict.
+        facts: see ``student_facts``.
+    """
+    files = {_WEIGHTS: tensor_bytes(weights), _FACTS: json.dumps(dict(facts), indent=1).encode()}
+    write_folder(folder / _STUDENT, files)
+
+
+def student_facts(directory: str | Path, number: int) -> dict[str, Any]:
+    """What is known of a finished student.
+
+    Returns:
+        ``architecture``, ``image_size``, ``channels``, ``classes`` (names), ``mean`` and ``std`` (per channel, of
+        images in [0, 1]), ``reports`` (rung to values), ``epochs``, ``seconds``, ``key``.
+
+    Raises:
+        StoreError: the trial has no finished student, or it is damaged.
+    """
+    return _read(directory, number)[0]
+
+
+def load_student(directory: str | Path, number: int) -> nn.Module:
+    """The finished student of a trial, in eval mode, on the CPU.
+
+    It takes images normalized by ``mean`` and ``std`` of ``student_facts``.
+
+    Raises:
+        StoreError: the trial has no finished student, or it is damaged.
+    """
+    facts, weights = _read(directory, number)
+    model = students.build(
+        facts["architecture"],
+        image_size=facts["image_size"],
+        channels=facts["channels"],
+        num_classes=len(facts["classes"]),
+    )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StoreError(f"the student of trial {number} does not fit its architecture: {error}") from error
+    return model.eval()
+
+
+def finished(folder: Path, key: str) -> dict[str, Any] | None:
+    """Facts of the student in a trial's folder, if it is the one of ``key`` and intact."""
+    if not (folder / _STUDENT / _FACTS).is_file():
+        return None
+    try:
+        facts: dict[str, Any] = json.loads(read_folder(folder / _STUDENT)[0][_FACTS])
+    except (StoreError, KeyError, ValueError):
+        return None
+    return facts if facts.get("key") == key else None
+
+
+def _read(directory: str | Path, number: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    folder = trial_folder(directory, number) / _STUDENT
+    if not folder.is_dir():
+        raise StoreError(f"trial {number} has no finished student: {folder} is missing. It ended before its top rung.")
+    try:
+        files, _ = read_folder(folder)
+        return json.loads(files[_FACTS]), tensors_from(files[_WEIGHTS])
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"{folder} is damaged: {error}.") from error

@@ -1,0 +1,269 @@
+"""The compared methods: each one spends a budget on a problem and leaves its trace in a ledger.
+
+One worker, one candidate at a time, the same space and the same accounting for all: an epoch costs the same whoever asks
+for it, going on from a rung pays only for the epochs that are added, and only full trainings are on the front. Baselines:
+Optuna's samplers with the settings that their documentation recommends for several objectives; random search with
+synchronous successive halving; Syne Tune's MOASHA as shipped, and with ranks where its bracket expects them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from tables import Problem
+
+from autodistill.search import pareto
+from autodistill.search.sampler import FrontSampler
+from autodistill.search.space import Space
+
+
+class BudgetSpentError(Exception):
+    """The method has used what it was given."""
+
+
+@dataclass
+class Ledger:
+    """What a method has spent and found."""
+
+    problem: Problem
+    budget: float
+    spent: float = 0.0
+    trials: int = 0
+    losses: list[np.ndarray] = field(default_factory=list)
+    curve: list[tuple[float, int, float]] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def train(self, sections: dict[str, Any], rung: int, start: int = 0) -> float:
+        """Accuracy at ``rung`` (1-based) of a candidate whose checkpoint is at rung ``start``."""
+        rungs = (0, *self.problem.rungs)
+        cost = rungs[rung] - rungs[start]
+        if self.spent + cost > self.budget:
+            raise BudgetSpentError
+        self.spent += cost
+        self.trials += start == 0
+        accuracy = self.problem.accuracy(sections, rungs[rung])
+        if rung == len(self.problem.rungs):
+            costs = self.problem.costs(sections["student"])
+            assert costs is not None
+            self.losses.append(self.problem.scale.losses(accuracy, list(costs.values()))[0])
+            self.curve.append((self.spent, self.trials, self.problem.scale.regret(np.array(self.losses))))
+        return accuracy
+
+    def regret_at(self, spend: float) -> float:
+        """Regret of the front found with at most ``spend`` epochs."""
+        return next((regret for spent, _, regret in reversed(self.curve) if spent <= spend), 1.0)
+
+
+def optuna_method(make: Callable[[int, int], optuna.samplers.BaseSampler]) -> Callable[[Ledger, int], None]:
+    """Full trainings proposed by one of Optuna's samplers."""
+
+    def run(ledger: Ledger, seed: int) -> None:
+        problem = ledger.problem
+        space = Space.parse(problem.space)
+        directions = [o.direction for o in problem.objectives]
+        study = optuna.create_study(directions=directions, sampler=make(seed, len(directions)))
+        rng = np.random.default_rng(seed)
+        missed = 0
+        while True:
+            trial = study.ask()
+            sections = space.suggest(trial)
+            costs = problem.costs(sections["student"])
+            if costs is None:  # incomplete table: not counted as a trial; after 100 misses a listed row is drawn
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                missed += 1
+                if missed % 100 == 0:
+                    study.enqueue_trial(random_values(problem, space, rng))
+                continue
+            accuracy = ledger.train(sections, len(problem.rungs))
+            study.tell(trial, [accuracy, *costs.values()])
+
+    return run
+
+
+def random_values(problem: Problem, space: Space, rng: np.random.Generator) -> dict[str, Any]:
+    """One random assignment that the problem has a row for."""
+    while True:
+        values = space.sample(rng)
+        if problem.costs(space.nest(values)["student"]) is not None:
+            return values
+
+
+def random_search(ledger: Ledger, seed: int) -> None:
+    """Full trainings of uniform draws."""
+    rng, space = np.random.default_rng(seed), Space.parse(ledger.problem.space)
+    while True:
+        ledger.train(space.nest(random_values(ledger.problem, space, rng)), len(ledger.problem.rungs))
+
+
+def random_halving(ledger: Ledger, seed: int) -> None:
+    """Synchronous successive halving (eta 3) of uniform draws, survivors by non-dominated rank and epsilon-net."""
+    rng, problem = np.random.default_rng(seed), ledger.problem
+    space, levels = Space.parse(problem.space), len(problem.rungs)
+    while True:
+        drawn = [random_values(problem, space, rng) for _ in range(3 ** (levels - 1))]
+        alive = [space.nest(values) for values in drawn]
+        for rung in range(1, levels + 1):
+            accuracy = [ledger.train(sections, rung, rung - 1) for sections in alive]
+            costs = [list(problem.costs(sections["student"]).values()) for sections in alive]  # type: ignore[union-attr]
+            keep = max(1, len(alive) // 3)
+            order = front_order(problem.scale.losses(accuracy, costs))
+            alive = [alive[i] for i in order[:keep]]
+
+
+def front_order(losses: np.ndarray) -> list[int]:
+    """Best first: by front number, and inside a front by the epsilon-net."""
+    ranks = pareto.nondominated_ranks(losses)
+    out: list[int] = []
+    for rank in np.unique(ranks):
+        members = np.flatnonzero(ranks == rank)
+        out += members[pareto.epsilon_net_order(losses[members])].tolist()
+    return out
+
+
+def moasha(fixed: bool) -> Callable[[Ledger, int], None]:
+    """Syne Tune's MOASHA, driven directly: its own random draws, told at every rung.
+
+    Args:
+        fixed: hand its bracket ranks. As shipped, the priority returns the *sort order*, which the bracket reads as if
+            it were ranks, so that the decision on a trial looks at the wrong one.
+    """
+
+    def run(ledger: Ledger, seed: int) -> None:
+        problem = ledger.problem
+        rng, space = np.random.default_rng(seed), Space.parse(problem.space)
+        scheduler = _moasha_scheduler(problem, fixed, seed)
+        while True:
+            _moasha_trial(ledger, scheduler, space.nest(random_values(problem, space, rng)))
+
+    return run
+
+
+def _moasha_scheduler(problem: Problem, fixed: bool, seed: int) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from syne_tune.config_space import uniform
+        from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
+        from syne_tune.optimizer.schedulers.multiobjective.multiobjective_priority import NonDominatedPriority
+
+    class Ranked(NonDominatedPriority):  # type: ignore[misc]
+        def __call__(self, objectives: np.ndarray) -> np.ndarray:
+            return np.argsort(super().__call__(objectives))
+
+    np.random.seed(seed)  # noqa: NPY002 - MOASHA draws from the global generator and ignores its own seed
+    return MOASHA(
+        {"unused": uniform(0, 1)},
+        metrics=["loss", *problem.costs_names],
+        time_attr="epoch",
+        max_t=problem.rungs[-1],
+        grace_period=problem.rungs[0],
+        reduction_factor=3,
+        multiobjective_priority=Ranked() if fixed else None,
+    )
+
+
+def _moasha_trial(ledger: Ledger, scheduler: Any, sections: dict[str, Any]) -> None:
+    from datetime import datetime
+
+    from syne_tune.backend.trial_status import Trial
+    from syne_tune.optimizer.scheduler import SchedulerDecision
+
+    problem = ledger.problem
+    trial = Trial(trial_id=ledger.trials, config={}, creation_time=datetime.now())
+    scheduler.on_trial_add(trial)
+    costs = problem.costs(sections["student"])
+    assert costs is not None
+    for rung, epochs in enumerate(problem.rungs, start=1):
+        accuracy = ledger.train(sections, rung, rung - 1)
+        loss = problem.scale.losses(accuracy, list(costs.values()))[0]
+        result = {"epoch": epochs, **dict(zip(["loss", *costs], loss.tolist(), strict=True))}
+        if rung == len(problem.rungs):
+            scheduler.on_trial_complete(trial, result)
+        elif scheduler.on_trial_result(trial, result) == SchedulerDecision.STOP:
+            return
+
+
+def _tpe(seed: int, _: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+
+
+def _gp(seed: int, _: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed, deterministic_objective=True)
+
+
+def _nsga2(seed: int, _: int) -> optuna.samplers.BaseSampler:
+    # the default population of 50 would leave four generations in 200 trials; 20 suits these budgets better
+    return optuna.samplers.NSGAIISampler(population_size=20, seed=seed)
+
+
+def autodistill(ledger: Ledger, seed: int) -> None:
+    """Full trainings proposed by our sampler."""
+    problem = ledger.problem
+    space = Space.parse(problem.space)
+    sampler = FrontSampler(space, problem.objectives, costs=problem.costs, seed=seed)
+    study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
+    while True:
+        trial = study.ask()
+        sections = space.suggest(trial)
+        costs = problem.costs(sections["student"])
+        assert costs is not None
+        study.tell(trial, [ledger.train(sections, len(problem.rungs)), *costs.values()])
+
+
+def autodistill_rungs(ledger: Ledger, seed: int) -> None:
+    """Our sampler with its rung rule: after every rung, the trial or new candidate that promises most per epoch."""
+    problem = ledger.problem
+    space = Space.parse(problem.space)
+    sampler = FrontSampler(space, problem.objectives, costs=problem.costs, seed=seed, rungs=problem.rungs)
+    study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
+    paused: dict[int, tuple[optuna.Trial, dict[str, Any], int]] = {}
+    while True:
+        action = sampler.next_action(study, paused=paused.keys(), remaining=ledger.budget - ledger.spent)
+        if action is None:
+            raise BudgetSpentError
+        if action.trial is None:
+            trial = study.ask()
+            sections, rung = space.suggest(trial), 0
+        else:
+            trial, sections, rung = paused.pop(action.trial)
+        accuracy = ledger.train(sections, rung + 1, rung)
+        costs = problem.costs(sections["student"])
+        assert costs is not None
+        report = {"accuracy": accuracy, **costs, "epochs": problem.rungs[rung]}
+        trial.set_user_attr(f"rung:{rung + 1}", json.dumps(report))
+        if rung + 1 == len(problem.rungs):
+            study.tell(trial, [accuracy, *costs.values()])
+        else:
+            paused[trial.number] = (trial, sections, rung + 1)
+
+
+METHODS: dict[str, Callable[[Ledger, int], None]] = {
+    "autodistill": autodistill_rungs,
+    "autodistill-norungs": autodistill,
+    "optuna-gp": optuna_method(_gp),
+    "optuna-tpe": optuna_method(_tpe),
+    "optuna-nsga2": optuna_method(_nsga2),
+    "random": random_search,
+    "random-sh": random_halving,
+    "moasha": moasha(fixed=False),
+    "moasha-fixed": moasha(fixed=True),
+}
+
+
+def run(name: str, problem: Problem, seed: int, budget: float) -> Ledger:
+    """Let one method spend ``budget`` epochs."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    ledger = Ledger(problem, budget)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            METHODS[name](ledger, seed)
+        except BudgetSpentError:
+            pass
+    return ledger

@@ -1,0 +1,214 @@
+"""Problems that the search benchmark measures: published tables, and the LCBench surrogate with its learning curves.
+
+A table is ``NAME.json`` beside ``NAME.csv.gz``: ``parameters`` (column to choices), ``accuracy`` (percent, maximised),
+``costs`` (columns known before training, with the axis of the hypervolume) and ``complete_grid``. Nothing here knows any
+particular table. Accuracy is scaled between its 10 % quantile and its maximum, costs are (log-)scaled between their
+extremes, the hypervolume is taken against accuracy 0 and costs 1, and regret is 1 - HV / HV of the true front.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from autodistill.records import Objective
+from autodistill.search import pareto
+
+Values = Mapping[str, Any]
+"""Optuna parameter name to value."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One scaled axis of the hypervolume."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def scale(self, values: Any) -> Any:
+        """0 at ``low``, 1 at ``high``."""
+        low, high = (np.log(self.low), np.log(self.high)) if self.log else (self.low, self.high)
+        values = np.log(values) if self.log else np.asarray(values, dtype=float)
+        return (values - low) / (high - low)
+
+
+@dataclass
+class Scale:
+    """Losses and regret of one problem."""
+
+    accuracy: Axis
+    costs: tuple[Axis, ...]
+    best: float = 1.0
+
+    def losses(self, accuracy: Any, costs: Any) -> np.ndarray:
+        """Scaled losses ``(points, 1 + costs)``: 1 - accuracy, then the costs; all 1 at the reference point."""
+        costs = np.atleast_2d(np.asarray(costs, dtype=float))
+        columns = [1 - self.accuracy.scale(np.atleast_1d(accuracy))]
+        columns += [axis.scale(costs[:, i]) for i, axis in enumerate(self.costs)]
+        return np.stack(columns, axis=1)
+
+    def volume(self, losses: np.ndarray) -> float:
+        return pareto.hypervolume(losses, np.ones(1 + len(self.costs))) if len(losses) else 0.0
+
+    def regret(self, losses: np.ndarray) -> float:
+        return 1.0 - self.volume(losses) / self.best
+
+
+class Table:
+    """A table in which every row is one trained network.
+
+    Args:
+        directory: folder with ``NAME.json`` and ``NAME.csv.gz``.
+        name: which table.
+        costs: cost columns that are objectives beside accuracy.
+    """
+
+    rungs: tuple[int, ...] = (1,)
+
+    def __init__(self, directory: Path, name: str, costs: Sequence[str]) -> None:
+        meta = json.loads((directory / f"{name}.json").read_text())
+        frame = pd.read_csv(directory / f"{name}.csv.gz", keep_default_na=False)
+        missing = [cost for cost in costs if cost not in meta["costs"]]
+        if missing:
+            raise SystemExit(f"table {name} has no cost {missing[0]!r}; it has {', '.join(meta['costs'])}")
+        self.name, self.costs_names = name, tuple(costs)
+        self.complete = bool(meta["complete_grid"])
+        self.parameters: dict[str, list[Any]] = meta["parameters"]
+        self.space = {"student": {column: {"values": choices} for column, choices in self.parameters.items()}}
+        self.objectives = (
+            Objective("accuracy", "maximize", "percent", "trained"),
+            *(Objective(c, "minimize", "", "known", log=meta["costs"][c] == "log") for c in costs),
+        )
+        accuracy = frame[meta["accuracy"]].to_numpy(float)
+        table = frame[list(costs)].to_numpy(float)
+        axes = tuple(Axis(c.min(), c.max(), o.log) for c, o in zip(table.T, self.objectives[1:], strict=True))
+        self.scale = Scale(Axis(float(np.quantile(accuracy, 0.1)), float(accuracy.max())), axes)
+        self.scale.best = self.scale.volume(self.scale.losses(accuracy, table))
+        keys = zip(*(self._typed(frame[c], choices) for c, choices in self.parameters.items()), strict=True)
+        self._rows = {key: (accuracy[i], table[i]) for i, key in enumerate(keys)}
+
+    @staticmethod
+    def _typed(column: pd.Series[Any], choices: list[Any]) -> list[Any]:
+        by_text = {str(choice): choice for choice in choices}
+        return [by_text[str(value)] for value in column]
+
+    def costs(self, student: Values) -> dict[str, float] | None:
+        """Known costs by name; ``None`` where the table has no row."""
+        row = self._rows.get(tuple(student[name] for name in self.parameters))
+        return None if row is None else dict(zip(self.costs_names, map(float, row[1]), strict=True))
+
+    def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
+        """Accuracy in percent, whatever ``epochs`` is: a table knows the full training only."""
+        del epochs
+        return float(self._rows[tuple(sections["student"][name] for name in self.parameters)][0])
+
+
+class LCBench:
+    """One task of the LCBench surrogate: architecture and hyperparameters, accuracy after every epoch.
+
+    The known cost is the parameter count of a funnel MLP whose widths fall linearly from ``max_units`` to 10 outputs;
+    every task is counted as if it had 64 inputs (the surrogate does not name them). The true front is that of 20,000
+    random configurations, improved by 15 generations of mutation.
+    """
+
+    rungs = (3, 9, 27, 52)
+    complete = True
+    costs_names = ("params",)
+    objectives = (
+        Objective("accuracy", "maximize", "percent", "trained"),
+        Objective("params", "minimize", "count", "known", log=True),
+    )
+    columns = (
+        "batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units", "max_dropout",
+    )  # fmt: skip
+
+    def __init__(self, directory: Path, task: str) -> None:
+        self.name = f"lcbench_{task}"
+        config = json.loads((directory / "config_space.json").read_text())["hyperparameters"]
+        self._bounds = {h["name"]: h for h in config if h["name"] in self.columns}
+        self._code = json.loads((directory / "encoding.json").read_text())["OpenML_task_id"][task]
+        self._model = directory / "model.onnx"
+        self.space = {
+            "student": {name: self._range(name) for name in ("num_layers", "max_units")},
+            "train": {name: self._range(name) for name in self.columns if name not in ("num_layers", "max_units")},
+        }
+        self.scale = self._scale()
+
+    def _range(self, name: str) -> dict[str, Any]:
+        h = self._bounds[name]
+        kind = int if h["type"] == "uniform_int" else float
+        return {"low": kind(h["lower"]), "high": kind(h["upper"]), "log": bool(h["log"])}
+
+    @functools.cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(str(self._model), options)
+
+    def _accuracies(self, rows: np.ndarray, epochs: int) -> np.ndarray:
+        """Validation accuracy in percent of configurations ``(n, 7)`` in the order of ``columns``."""
+        x = np.column_stack([np.full(len(rows), epochs), rows]).astype(np.float32)
+        codes = np.full((len(rows), 1), self._code, dtype=np.int32)
+        return np.asarray(self._session.run(None, {"x_cont": x, "x_cat": codes})[0][:, 1], dtype=float)
+
+    def _params(self, rows: np.ndarray) -> np.ndarray:
+        return np.array([funnel_parameters(int(row[4]), int(row[5])) for row in rows], dtype=float)
+
+    def _uniform(self, unit: np.ndarray) -> np.ndarray:
+        columns = []
+        for i, name in enumerate(self.columns):
+            h = self._bounds[name]
+            low, high = (np.log(h["lower"]), np.log(h["upper"])) if h["log"] else (h["lower"], h["upper"])
+            column = low + unit[:, i] * (high - low)
+            column = np.exp(column) if h["log"] else column
+            columns.append(np.round(column) if h["type"] == "uniform_int" else column)
+        return np.stack(columns, axis=1)
+
+    def _scale(self) -> Scale:
+        rng = np.random.default_rng(0)
+        unit = rng.random((20_000, len(self.columns)))
+        rows = self._uniform(unit)
+        accuracy, params = self._accuracies(rows, self.rungs[-1]), self._params(rows)
+        axis = Axis(float(np.quantile(accuracy, 0.1)), float(accuracy.max()))
+        scale = Scale(axis, (Axis(funnel_parameters(1, 64), funnel_parameters(5, 1024), log=True),))
+        losses = scale.losses(accuracy, params[:, None])
+        for _ in range(15):
+            elite = np.flatnonzero(pareto.nondominated_ranks(losses) < 2)
+            unit, losses = unit[elite], losses[elite]
+            parents = unit[rng.integers(len(unit), size=2_000)]
+            step = rng.normal(size=parents.shape) * (rng.random(parents.shape) < 0.4) * rng.choice([0.02, 0.1, 0.3])
+            child = np.clip(parents + step, 0, 1)
+            rows = self._uniform(child)
+            accuracy, params = self._accuracies(rows, self.rungs[-1]), self._params(rows)
+            unit = np.concatenate([unit, child])
+            losses = np.concatenate([losses, scale.losses(accuracy, params[:, None])])
+        scale.best = scale.volume(losses)
+        return scale
+
+    def costs(self, student: Values) -> dict[str, float]:
+        return {"params": float(funnel_parameters(student["num_layers"], student["max_units"]))}
+
+    def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
+        settings = {**sections["student"], **sections["train"]}
+        return float(self._accuracies(np.array([[settings[name] for name in self.columns]], dtype=float), epochs)[0])
+
+
+@functools.cache
+def funnel_parameters(layers: int, width: int, inputs: int = 64, outputs: int = 10) -> int:
+    """Weights and biases of an MLP whose hidden widths fall linearly from ``width`` towards ``outputs``."""
+    hidden = [round(width - i * (width - outputs) / layers) for i in range(layers)]
+    sizes = [inputs, *hidden, outputs]
+    return sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+
+
+Problem = Table | LCBench

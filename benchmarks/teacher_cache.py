@@ -1,0 +1,176 @@
+"""What the teacher cache saves, and what it costs in accuracy: Fashion-MNIST, a ResNet-18 teacher, tiny students.
+
+    python benchmarks/teacher_cache.py --json cache.json [--quick]
+
+Four figures, all from one run: images that the teacher was asked about in a study of ten trials (to be images x views,
+once); seconds of a warm trial against one that asks the teacher online (at most half); validation accuracy of cached
+against online distillation over three seeds, with as many views as epochs, where both see the same pixels, and with
+half as many, where the cache repeats views (at most 0.3 points apart); bytes per view. Timed trials alternate, so that
+a busy machine slows both kinds alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autodistill.records import DataSpec
+from autodistill.training import datasets, students
+from autodistill.training.distillation import Distillation
+from autodistill.training.guides import CachedGuide, OnlineGuide
+from autodistill.training.loss_mix import LossMix
+from autodistill.training.recipe import Recipe
+from autodistill.training.teacher import Preprocessing, Teacher, freeze
+from autodistill.training.teacher_cache import CacheKey, TeacherCache
+from autodistill.training.trainer import Feed, Trainer, scores
+
+VIEW_SEED = 0
+MIXES = ("kd", "dkd", "dist", "logit_std", "nkd")
+TEACHER = {"family": "resnet", "width": 64, "depth": 2, "reduction": 16}  # ResNet-18: 11.2 million parameters
+STUDENT = {"family": "resnet", "width": 8, "depth": 1, "reduction": 16}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained."""
+
+    images: int
+    epochs: int
+    teacher_epochs: int
+    trials: int
+    seeds: int
+
+
+FULL, QUICK = Size(4096, 6, 4, 10, 3), Size(1024, 6, 4, 10, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Data, teacher and how much is trained."""
+
+    data: datasets.ImageData
+    feed: Feed
+    teacher: Teacher
+    size: Size
+
+    def trial(self, mix: str, seed: int, cache: TeacherCache | None = None) -> tuple[float, float]:
+        """Validation accuracy and seconds of one student; without a cache the teacher is asked online."""
+        recipe = Recipe(batch_size=32, ema=0.0)
+        policy = recipe.policy()
+        online = OnlineGuide(self.teacher)
+        guide = online if cache is None else CachedGuide(self.teacher, cache, policy, VIEW_SEED)
+        criterion = Distillation(LossMix.parse({"loss": mix, "alpha": 0.7}), guide)
+        trainer = Trainer(
+            build(STUDENT, self.data, seed), self.feed, criterion, recipe, epochs=self.size.epochs, seed=seed,
+            view_seed=VIEW_SEED, view_count=0 if cache is None else cache.views,
+        )  # fmt: skip
+        start = time.perf_counter()
+        trainer.run(self.size.epochs)
+        seconds = time.perf_counter() - start
+        return accuracy(trainer, self.data), seconds
+
+
+def build(network: dict[str, Any], data: datasets.ImageData, seed: int) -> nn.Module:
+    return students.build(
+        network, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes), seed=seed
+    )
+
+
+def accuracy(trainer: Trainer, data: datasets.ImageData) -> float:
+    logits = trainer.predict(trainer.evaluation_model(), torch.from_numpy(data.val.images))
+    return scores(logits, torch.from_numpy(data.val.labels))["accuracy"]
+
+
+def prepare(size: Size, root: str | None, folder: Path) -> tuple[Bench, float]:
+    """Data, and a teacher trained on them; returns its accuracy too."""
+    data = datasets.load(DataSpec("fashion_mnist", root=root, train_size=size.images), folder)
+    feed = Feed.of(data)
+    recipe = Recipe(batch_size=32, ema=0.0)
+    trainer = Trainer(
+        build(TEACHER, data, 0), feed, Distillation(LossMix()), recipe, epochs=size.teacher_epochs, seed=0
+    )
+    trainer.run(size.teacher_epochs)
+    expects = Preprocessing(data.image_size, data.channels, data.mean, data.std)
+    teacher = Teacher("resnet18", "benchmark", expects, network=freeze(trainer.model, trainer.device))
+    return Bench(data, feed, teacher, size), accuracy(trainer, data)
+
+
+def opened(bench: Bench, folder: Path, view_count: int) -> TeacherCache:
+    """The cache of so many views, each in a folder of its own."""
+    policy = Recipe().policy()
+    key = CacheKey(bench.data.fingerprint, bench.teacher.fingerprint, policy.view_key(), VIEW_SEED, "as the student")
+    return TeacherCache.open(
+        folder / f"cache-{view_count}", key, images=bench.data.pool_size, classes=len(bench.data.classes),
+        views=view_count,
+    )  # fmt: skip
+
+
+def study(bench: Bench, cache: TeacherCache) -> dict[str, Any]:
+    """Ten trials on one cache: what the teacher is asked, and the seconds of each."""
+    seconds = [bench.trial(MIXES[k % len(MIXES)], seed=k, cache=cache)[1] for k in range(bench.size.trials)]
+    return {
+        "trials": bench.size.trials,
+        "forwards": cache.total_forwards(),
+        "images_x_views": len(bench.feed.labels) * cache.views,
+        "bytes_per_view": cache.bytes_per_view(),
+        "first_trial_seconds": seconds[0],
+        "later_trial_seconds": statistics.median(seconds[1:]),
+    }
+
+
+def compare(bench: Bench, full: TeacherCache, half: TeacherCache) -> dict[str, Any]:
+    """Online against cached, alternating: accuracy of each seed, and seconds."""
+    rows: dict[str, list[tuple[float, float]]] = {"online": [], "cached": [], "cached, half the views": []}
+    for seed in range(100, 100 + bench.size.seeds):
+        for name, cache in zip(rows, (None, full, half), strict=True):
+            rows[name].append(bench.trial("kd", seed, cache))
+    mean = {name: statistics.mean(a for a, _ in found) for name, found in rows.items()}
+    online, warm = (statistics.median(s for _, s in rows[name]) for name in ("online", "cached"))
+    return {
+        "accuracy": {name: [a for a, _ in found] for name, found in rows.items()},
+        "accuracy_mean": mean,
+        "points_from_online": {name: 100 * (value - mean["online"]) for name, value in mean.items()},
+        "online_seconds": online,
+        "warm_seconds": warm,
+        "warm_share_of_online": warm / online,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the images")
+    parser.add_argument("--root", help="folder of the Fashion-MNIST files")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    size = QUICK if arguments.quick else FULL
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bench, reached = prepare(size, arguments.root, folder)
+        with opened(bench, folder, size.epochs) as full, opened(bench, folder, size.epochs // 2) as half:
+            bench.trial("kd", 99, half)  # warms the smaller cache
+            figures = {"teacher_accuracy": reached, **study(bench, full), **compare(bench, full, half)}
+    print(f"teacher                        {figures['teacher_accuracy']:.4f} validation accuracy")
+    print(f"teacher asked, {size.trials} trials        {figures['forwards']} images")
+    print(f"images x views                 {figures['images_x_views']}")
+    print(f"bytes per view                 {figures['bytes_per_view']}")
+    print(f"trial online / warm            {figures['online_seconds']:.1f} s / {figures['warm_seconds']:.1f} s")
+    print(f"warm share of online           {figures['warm_share_of_online']:.2f}")
+    for kind, points in figures["points_from_online"].items():
+        values = " ".join(f"{value:.4f}" for value in figures["accuracy"][kind])
+        print(f"{kind:30} {figures['accuracy_mean'][kind]:.4f}  {points:+.2f} points  ({values})")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"quick": arguments.quick, **figures}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

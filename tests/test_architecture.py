@@ -1,0 +1,205 @@
+"""The rules of docs/architecture.md, checked on the source: rooms, lazy imports, sizes, forbidden calls, links."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "autodistill"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 400  # lines, exclusive
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "optuna",
+    "matplotlib",
+    "sklearn",
+    "pandas",
+    "scipy",
+    "moocore",
+    "plotly",
+)
+ROOMS = ("search", "training", "engines", "delivery", "commands")
+# What a room may never import, at any level; "*" stands for every module of the package that is in no room.
+FORBIDDEN = {
+    "search": ("training", "engines", "commands", "torch", "timm", "torchvision", "ray"),
+    "training": ("search", "engines", "delivery", "commands", "optuna", "ray"),
+    "engines": ("delivery", "commands"),
+    "delivery": ("engines", "commands"),
+    "commands": (),
+}
+# What may be imported while a module itself is loaded; everywhere else these wait inside functions.
+EAGER = {
+    "search": ("optuna", "scipy", "sklearn"),
+    "training": ("torch", "timm", "torchvision"),
+}
+LIGHT = ("records", "errors", "registry", "words", "strict_yaml", "__init__", "__main__")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: the module it is in, what it names, whether it runs when the module is loaded."""
+
+    where: Path
+    line: int
+    target: str
+    eager: bool
+
+    def __str__(self) -> str:
+        return f"{self.where.relative_to(ROOT)}:{self.line} imports {self.target}"
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    def walk(node: ast.AST, eager: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for part in child.orelse:
+                    yield from walk(part, eager)
+                continue
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(path, child.lineno, alias.name, eager)
+            elif isinstance(child, ast.ImportFrom):
+                base = child.module or ""
+                assert child.level == 0, f"{path}:{child.lineno}: relative import"
+                for alias in child.names:
+                    yield Import(path, child.lineno, f"{base}.{alias.name}", eager)
+            inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            yield from walk(child, eager and not inside)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+ALL = [one for path in MODULES for one in imports_of(path)]
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first if first in ROOMS else ""
+
+
+def in_package(target: str, name: str) -> bool:
+    """Whether ``target`` is the room or library ``name`` (or something in it)."""
+    full = f"autodistill.{name}" if name in ROOMS else name
+    return target == full or target.startswith(f"{full}.")
+
+
+@pytest.mark.parametrize("room", sorted(FORBIDDEN))
+def test_no_room_imports_what_it_must_not_know(room: str) -> None:
+    wrong = [
+        str(one)
+        for one in ALL
+        if room_of(one.where) == room and any(in_package(one.target, name) for name in FORBIDDEN[room])
+    ]
+    assert wrong == []
+
+
+def test_heavy_libraries_wait_inside_functions() -> None:
+    wrong = [
+        str(one)
+        for one in ALL
+        if one.eager
+        and any(in_package(one.target, name) for name in HEAVY if name not in EAGER.get(room_of(one.where), ()))
+    ]
+    assert wrong == []
+
+
+def test_values_errors_and_registry_know_no_room_and_no_library() -> None:
+    standard = {"yaml"}
+    light = [PACKAGE / f"{name}.py" for name in LIGHT if not name.startswith("__")]
+    wrong = [
+        str(one)
+        for one in ALL
+        if one.where in light
+        and one.target.split(".")[0] not in standard
+        and (any(in_package(one.target, room) for room in ROOMS) or in_package(one.target, "pydantic"))
+    ]
+    assert wrong == []
+
+
+def test_commands_load_no_room_that_loads_a_heavy_library() -> None:
+    """``autodistill --help`` imports every command: only their functions may reach into search, training, delivery."""
+    allowed = ("autodistill.search.budget",)
+    wrong = [
+        str(one)
+        for one in ALL
+        if room_of(one.where) == "commands"
+        and one.eager
+        and any(in_package(one.target, room) for room in ("search", "training", "delivery", "engines"))
+        and not one.target.startswith(allowed)
+    ]
+    assert wrong == []
+
+
+def test_no_module_is_long() -> None:
+    counts = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {path: count for path, count in counts.items() if count >= LONGEST} == {}
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [str(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
+
+
+def test_nothing_is_unpickled_evaluated_or_run_by_a_shell() -> None:
+    wrong = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and (problem := _forbidden_call(node)):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {problem}")
+    wrong += [
+        str(one)
+        for one in ALL
+        if one.target.split(".")[0] in ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
+    ]
+    assert wrong == []
+
+
+def _forbidden_call(call: ast.Call) -> str:
+    name = ast.unparse(call.func)
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    if name in ("eval", "exec", "compile", "__import__", "os.system", "os.popen"):
+        return name
+    if name == "torch.load" and given.get("weights_only") != "True":
+        return "torch.load without weights_only=True"
+    if name in ("torch.export.load", "torch.jit.load", "torch.hub.load"):
+        return name
+    if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
+        return f"{name}; read YAML with autodistill.strict_yaml"
+    if name in ("np.load", "numpy.load") and given.get("allow_pickle", "False") != "False":
+        return "np.load with allow_pickle"
+    return "shell=True" if given.get("shell") == "True" else ""
+
+
+def test_the_forbidden_calls_are_recognised() -> None:
+    bad = ("eval('1')", "torch.load(p)", "torch.load(p, weights_only=False)", "yaml.load(t, L)", "run(c, shell=True)")
+    for text in bad:
+        node = ast.parse(text, mode="eval").body
+        assert isinstance(node, ast.Call)
+        assert _forbidden_call(node), text
+    good = ast.parse("torch.load(p, weights_only=True)", mode="eval").body
+    assert isinstance(good, ast.Call)
+    assert not _forbidden_call(good)
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "studies").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_of_a_page_resolve(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    missing = [t for t in targets if "://" not in t and not t.startswith("mailto:") and not (page.parent / t).exists()]
+    assert missing == []
+
+
+def test_no_path_of_a_machine_is_in_the_package_or_the_pages() -> None:
+    machine = re.compile(r"(?<![\w.])/(?:work|root|home|tmp|mnt|Users)/\w")
+    files = [*MODULES, *PAGES, *sorted((ROOT / "examples").glob("*.py")), ROOT / ".ci" / "run"]
+    assert [str(path) for path in files if machine.search(path.read_text(encoding="utf-8"))] == []

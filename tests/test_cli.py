@@ -1,0 +1,572 @@
+from __future__ import annotations
+
+import functools
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import autodistill as ad
+from autodistill import strict_yaml
+from autodistill.cli import app
+from autodistill.commands import doctor
+from autodistill.commands.live import Progress, panel, plain_line
+from autodistill.commands.output import clean, command, number
+from autodistill.commands.search import settings, value_of
+from autodistill.commands.tables import gain_over_twin
+from autodistill.config import StudyConfig
+from autodistill.engines import run as engine_room
+from autodistill.engines.watch import Snapshot, WorkerLine
+from autodistill.errors import ConfigError, DataError, InterruptedTrialError
+from autodistill.records import Candidate, Report, State, TrialRecord
+from autodistill.search.objectives import resolve
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "timm", "ray", "optuna", "matplotlib", "sklearn", "pandas", "numpy", "scipy", "pydantic")
+SPACE = {
+    "student": {"width": [4, 8, 16, 32, 64]},
+    "distillation": {"loss": ["none", "kd"], "temperature": {"low": 1.0, "high": 8.0, "when": {"loss": ["kd"]}}},
+}
+STUDY = {
+    "name": "toy",
+    "space": SPACE,
+    "objectives": ["accuracy", "params"],
+    "epochs": 9,
+    "rungs": {"eta": 2, "levels": [1, 3, 9]},
+    "sampler": "random",
+    "budget": "14trials",
+}
+run = CliRunner()
+
+
+def costs(student: Any) -> dict[str, float]:
+    return {"params": 100.0 * student["width"]}
+
+
+def evaluate(candidate: Candidate) -> Iterator[Report]:
+    yield Report(0, costs(candidate.student))
+    gain = 0.02 if candidate.distillation["loss"] == "kd" else 0.0
+    for rung, epochs in enumerate((1, 3, 9), 1):
+        yield Report(
+            rung, {"accuracy": 0.9 - candidate.student["width"] ** -0.5 * 0.5 - 0.1 / epochs + gain}, epochs, 0.1 * rung
+        )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies") / "toy"
+    ad.search(ad.Study.create(**STUDY, directory=folder), evaluate=evaluate, costs=costs)
+    return folder
+
+
+@pytest.fixture
+def toy_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A study file in an empty folder; ``search`` evaluates the formula in the place of training."""
+    monkeypatch.chdir(tmp_path)
+    patched = functools.partial(engine_room.search, evaluate=evaluate, costs=costs)
+    monkeypatch.setattr(engine_room, "search", patched)
+    path = tmp_path / "study.yaml"
+    path.write_text(strict_yaml.dump(STUDY))
+    return path
+
+
+def program(*arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "autodistill", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, check=False, **keywords)
+
+
+# -- start and stop --------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom autodistill.cli import main\nsys.argv = ['autodistill', '--help']\n"
+        f"try:\n    main()\nfinally:\n    print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stderr.strip() == "[]"
+    assert "autodistill search --data digits" in done.stdout
+    # processor time, since the wall clock of a busy machine says little
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = f"import sys, autodistill; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "name", ["search", "teach", "front", "trials", "show", "importance", "init", "doctor", "spaces", "cache"]
+)
+def test_every_command_has_help_that_begins_with_examples(name: str) -> None:
+    result = run.invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    if name not in ("spaces", "cache"):
+        said = result.stdout
+        assert said.index(f"  autodistill {name}") < said.index("Options:")
+
+
+def test_a_reader_that_closes_the_pipe_sees_no_traceback(finished: Path) -> None:
+    line = [sys.executable, "-m", "autodistill", "trials", str(finished), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "[\n"
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert said == ""
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run.invoke(app, ["--version"]).stdout == f"autodistill {ad.__version__}\n"
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
+    result = run.invoke(app, ["frnt"])
+    assert result.exit_code == 2
+    assert "front" in result.stderr
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_front_json_has_the_documented_form(finished: Path) -> None:
+    result = run.invoke(app, ["front", str(finished), "--json"])
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert found["study"] == "toy"
+    assert found["objectives"] == [
+        {"name": "accuracy", "direction": "maximize", "unit": "fraction"},
+        {"name": "params", "direction": "minimize", "unit": "count"},
+    ]
+    assert len(found["reference_point"]) == 2
+    assert found["hypervolume"] > 0
+    for trial in found["trials"]:
+        assert {"number", "state", "values", "student", "distillation", "epochs", "seconds"} <= set(trial)
+        assert trial["state"] == "COMPLETE"
+        assert trial["values"]["params"] == 100 * trial["student"]["width"]
+
+
+def test_trials_json_equals_the_study(finished: Path) -> None:
+    result = run.invoke(app, ["trials", "--dir", str(finished), "--json"])
+    stored = [t.to_json() for t in ad.Study.open(finished).trials()]
+    assert json.loads(result.stdout) == json.loads(json.dumps(stored))
+    complete = json.loads(run.invoke(app, ["trials", str(finished), "--state", "complete", "--json"]).stdout)
+    assert [t["number"] for t in complete] == [t["number"] for t in stored if t["state"] == "COMPLETE"]
+
+
+def test_reading_changes_no_file_but_the_databases_own(finished: Path) -> None:
+    def state() -> dict[str, int]:
+        return {
+            path.name: path.stat().st_mtime_ns for path in finished.iterdir() if not path.name.startswith("study.db")
+        }
+
+    before = state()
+    for name in ("front", "trials", "importance"):
+        assert run.invoke(app, [name, str(finished)]).exit_code == 0
+    assert state() == before
+
+
+def test_front_prints_words_gain_and_knee(finished: Path) -> None:
+    result = run.invoke(app, ["front", str(finished)])
+    header, *rows = result.stdout.splitlines()
+    assert header.split() == ["trial", "student", "distillation", "accuracy", "params", "gain"]
+    assert sum(row.rstrip().endswith("knee") for row in rows) == 1
+    assert any("width=64" in row and "kd temperature=" in row and "6,400" in row for row in rows)
+
+
+def test_pick_and_save_of_the_front(finished: Path, tmp_path: Path) -> None:
+    result = run.invoke(
+        app, ["front", str(finished), "--pick", "params <= 1000", "--json", "--save", str(tmp_path / "out")]
+    )
+    assert json.loads(result.stdout)["student"] == {"width": 8}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["front.csv", "front.json", "front.png"]
+
+
+def test_show_tells_how_a_trial_ended_and_why(finished: Path) -> None:
+    stopped = next(t for t in ad.Study.open(finished).trials() if t.reason == "RUNG_RULE")
+    said = run.invoke(app, ["show", str(stopped.number), str(finished)]).stdout
+    assert "PRUNED RUNG_RULE" in said
+    assert "stopped at rung" in said
+    found = json.loads(run.invoke(app, ["show", str(stopped.number), str(finished), "--json"]).stdout)
+    assert found["reason"] == "RUNG_RULE"
+    missing = run.invoke(app, ["show", "9999", str(finished)])
+    assert missing.exit_code == 2
+    assert "there is no trial 9999" in missing.stderr
+
+
+def test_importance_gives_the_size_to_the_width_alone(finished: Path) -> None:
+    found = json.loads(run.invoke(app, ["importance", str(finished), "--json"]).stdout)
+    assert found["importance"]["params"]["student.width"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_newest_study_below_runs_is_read_when_none_is_named(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nothing = run.invoke(app, ["front"])
+    assert nothing.exit_code == 2
+    assert "no study is given" in nothing.stderr
+    shutil.copytree(finished, tmp_path / "runs" / "toy")
+    result = run.invoke(app, ["front"])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("study runs/toy\n")
+
+
+@pytest.mark.parametrize("name", ["front", "trials", "importance", "cache ls", "search"])
+def test_a_folder_that_is_not_a_study_is_a_usage_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    result = run.invoke(app, [*name.split(), str(tmp_path)])
+    assert result.exit_code == 2
+    assert "is not a study" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+# -- searching -------------------------------------------------------------------------------------------------------
+
+
+def test_search_ends_with_the_front_on_stdout_and_next_commands_on_stderr(toy_search: Path) -> None:
+    result = run.invoke(app, ["search", str(toy_search)])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[0].split()[:3] == ["trial", "student", "distillation"]
+    assert "study toy in runs/toy" in result.stderr
+    assert "ended: budget of 14 trials is spent" in result.stderr
+    assert "autodistill trials runs/toy" in result.stderr
+    assert "autodistill search runs/toy --budget 28trials" in result.stderr
+    assert "\x1b" not in result.stderr + result.stdout
+    names = {path.name for path in Path("runs/toy").iterdir()}
+    assert {"study.db", "study.yaml", "front.json", "front.csv", "front.png"} <= names
+
+
+def test_search_json_prints_the_front_alone(toy_search: Path) -> None:
+    result = run.invoke(app, ["search", str(toy_search), "--json", "--dir", "there"])
+    assert json.loads(result.stdout) == json.loads(Path("there/front.json").read_text())
+
+
+def test_the_same_command_again_resumes_and_more_budget_goes_on(toy_search: Path) -> None:
+    run.invoke(app, ["search", str(toy_search)])
+    before = json.loads(run.invoke(app, ["trials", "--json"]).stdout)
+    again = run.invoke(app, ["search", str(toy_search)])
+    assert "resumed" in again.stderr
+    assert json.loads(run.invoke(app, ["trials", "--json"]).stdout) == before
+    more = run.invoke(app, ["search", "runs/toy", "--budget", "18trials"])
+    assert more.exit_code == 0
+    after = json.loads(run.invoke(app, ["trials", "--json"]).stdout)
+    assert after[: len(before)] == before
+    assert [t["number"] for t in after] == list(range(len(after)))
+    assert len(after) > len(before)
+
+
+def test_a_changed_setting_is_refused_by_key_with_both_values(toy_search: Path) -> None:
+    run.invoke(app, ["search", str(toy_search)])
+    result = run.invoke(app, ["search", str(toy_search), "--seed", "7", "--sampler", "tpe"])
+    assert result.exit_code == 2
+    assert "seed: the study has 0, this run asks for 7" in result.stderr
+    assert "sampler: the study has 'random', this run asks for 'tpe'" in result.stderr
+
+
+def test_wrong_input_is_reported_at_once_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run.invoke(
+        app, ["search", "--sampler", "frnt", "--budget", "soon", "--objectives", "accuracy,prams", "--image-size", "1"]
+    )
+    assert result.exit_code == 2
+    for said in ("--sampler: got 'frnt'; did you mean 'front'?", "--budget: ", "--objectives: ", "--image-size: got 1"):
+        assert said in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "student.family=resnett"], "'resnett'"),
+        (["--set", "training.bath_size=3"], "bath_size"),
+        (["--data", "digit"], "did you mean 'digits'"),
+        (["--engine", "locl"], "did you mean 'local'"),
+        (["--space", "digts"], "unknown search space 'digts'"),
+    ],
+)
+def test_names_that_only_registries_know_are_refused_before_anything_is_written(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run.invoke(app, ["search", "--space", "digits", *arguments])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_prints_the_same_command_and_exits_130(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **keywords: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine_room, "search", interrupted)
+    monkeypatch.setattr(sys, "argv", ["autodistill", "search", "study.yaml", "--dir", "a b"])
+    result = run.invoke(app, ["search", "study.yaml", "--dir", "a b"])
+    assert result.exit_code == 130
+    assert "Stopped after" in result.stderr
+    assert "Resume: autodistill search study.yaml --dir 'a b'" in result.stderr
+
+
+def test_an_unexpected_error_is_one_line_unless_debug_is_asked_for(
+    toy_search: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **keywords: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(engine_room, "search", broken)
+    result = run.invoke(app, ["search", "study.yaml"])
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        "internal error: RuntimeError: a bug\nRun the same command with --debug for the traceback.\n"
+    )
+    assert isinstance(run.invoke(app, ["search", "study.yaml", "--debug"]).exception, RuntimeError)
+
+
+def test_a_missing_library_is_named_with_what_to_do(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **keywords: Any) -> None:
+        raise ModuleNotFoundError("No module named 'ray'", name="ray")
+
+    monkeypatch.setattr(engine_room, "search", broken)
+    result = run.invoke(app, ["search", "study.yaml"])
+    assert result.exit_code == 5
+    assert "ray is not installed. 'autodistill doctor'" in result.stderr
+
+
+def test_a_teacher_that_is_interrupted_can_go_on(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **keywords: Any) -> None:
+        raise InterruptedTrialError("the teacher goes on when the study is resumed")
+
+    monkeypatch.setattr(engine_room, "search", interrupted)
+    result = run.invoke(app, ["search", "study.yaml"])
+    assert result.exit_code == 130
+    assert "Resume: autodistill" in result.stderr
+    assert Path("runs/toy/study.db").exists()
+
+
+def test_input_that_proves_wrong_later_leaves_nothing_behind(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any, **keywords: Any) -> None:
+        raise DataError("image photos/a/1.jpg cannot be read")
+
+    monkeypatch.setattr(engine_room, "search", refused)
+    result = run.invoke(app, ["search", "study.yaml"])
+    assert result.exit_code == DataError.exit_code
+    assert "photos/a/1.jpg" in result.stderr
+    assert [path.name for path in Path().iterdir()] == ["study.yaml"]
+
+
+def test_set_narrows_the_space_or_sets_a_key() -> None:
+    found = settings(
+        ["student.family=resnet,convnext", "train.lr=1e-2", "training.batch_size=64", "latency.device=cpu"]
+    )
+    assert found == {
+        "set": {"student.family": ["resnet", "convnext"], "train.lr": 0.01},
+        "training.batch_size": 64,
+        "latency.device": "cpu",
+    }
+    with pytest.raises(ConfigError) as caught:
+        settings(["student.family", "trian.lr=3"])
+    assert len(caught.value.problems) == 2
+    assert "did you mean 'train'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("auto", "auto"), ("a, b", ["a", "b"]), ("{eta: 3}", {"eta": 3}), ("[1, 2]", [1, 2]), ("true", True)],
+)
+def test_flag_values_are_read_as_yaml(text: str, value: Any) -> None:
+    assert value_of(text) == value
+
+
+# -- set-up ----------------------------------------------------------------------------------------------------------
+
+
+def test_init_writes_a_file_of_the_defaults_and_never_overwrites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.invoke(app, ["init", "--name", "first"]).exit_code == 0
+    config = StudyConfig.load("study.yaml")
+    assert config == StudyConfig.load({"name": "first", "budget": "5m"})
+    again = run.invoke(app, ["init"])
+    assert again.exit_code == 2
+    assert "exists already" in again.stderr
+
+
+def test_init_template_names_every_key() -> None:
+    from autodistill.commands.setup import TEMPLATE
+
+    for key in StudyConfig.model_fields:
+        assert (
+            f"\n{{{key}:" in TEMPLATE
+            or f"\n{key}: " in TEMPLATE
+            or f"\n# {key}: " in TEMPLATE
+            or f"\n# {key}:" in TEMPLATE
+        ), key
+
+
+def test_spaces_can_be_copied_shown_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [row["name"] for row in json.loads(run.invoke(app, ["spaces", "ls", "--json"]).stdout)]
+    assert {"digits", "tiny"} <= set(names)
+    assert run.invoke(app, ["spaces", "cp", "digits", "mine.yaml"]).exit_code == 0
+    assert run.invoke(app, ["spaces", "cp", "digits", "mine.yaml"]).exit_code == 2
+    shown = run.invoke(app, ["spaces", "show", "digits"]).stdout
+    assert shown == Path("mine.yaml").read_text()
+    checked = run.invoke(app, ["spaces", "check", "mine.yaml"])
+    assert checked.exit_code == 0, checked.stderr
+    assert "student.family" in checked.stdout
+    Path("mine.yaml").write_text("student: {family: [resnett]}\ndistillation: {loss: [kdd]}\n")
+    wrong = run.invoke(app, ["spaces", "check", "mine.yaml"])
+    assert wrong.exit_code == 2
+    assert "'resnett'" in wrong.stderr
+    assert "did you mean 'kd'" in wrong.stderr
+
+
+def test_doctor_names_the_fix_and_exits_with_5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for probe in ("_devices", "_data"):
+        monkeypatch.setattr(doctor, probe, list)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    result = run.invoke(app, ["doctor", "--dir", str(tmp_path / "new")])
+    assert result.exit_code == 5
+    assert "free at least 2 GB" in result.stderr
+    found = {row["what"]: row for row in json.loads(run.invoke(app, ["doctor", "--json"]).stdout)}
+    assert found["disk"]["state"] == "bad"
+    assert found["python"]["state"] == "ok"
+
+
+def test_doctor_reports_a_probe_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[doctor.Finding]:
+        raise ImportError("no such library")
+
+    monkeypatch.setattr(doctor, "_devices", broken)
+    monkeypatch.setattr(doctor, "_data", list)
+    result = run.invoke(app, ["doctor"])
+    assert result.exit_code == 5
+    assert "no such library" in result.stdout
+
+
+def test_cache_lists_and_removes_what_can_be_made_again(finished: Path, tmp_path: Path) -> None:
+    study = tmp_path / "toy"
+    shutil.copytree(finished, study)
+    for name, size in (("cache", 3000), ("checkpoints", 500)):
+        (study / name).mkdir()
+        (study / name / "data").write_bytes(b"x" * size)
+    rows = json.loads(run.invoke(app, ["cache", "ls", str(study), "--json"]).stdout)
+    assert [(row["folder"], row["bytes"]) for row in rows] == [("cache", 3000), ("checkpoints", 500)]
+    assert run.invoke(app, ["cache", "rm", str(study)]).exit_code == 0
+    assert not (study / "cache").exists()
+    assert (study / "checkpoints").exists()
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+
+
+def trial(number: int, width: int, loss: str, accuracy: float | None) -> TrialRecord:
+    values = {} if accuracy is None else {"accuracy": accuracy, "params": 1.0}
+    state = State.PRUNED if accuracy is None else State.COMPLETE
+    return TrialRecord(number, state, values, {"width": width}, {"loss": loss}, {}, 0)
+
+
+def test_the_gain_is_over_the_best_undistilled_twin() -> None:
+    objective = resolve(["accuracy"])[0]
+    trials = [trial(0, 4, "none", 0.80), trial(1, 4, "none", 0.84), trial(2, 4, "kd", 0.9), trial(3, 8, "kd", 0.9)]
+    assert gain_over_twin(trials[2], trials, objective) == pytest.approx(0.06)
+    assert gain_over_twin(trials[3], trials, objective) is None
+    assert gain_over_twin(trials[1], trials, objective) is None
+    assert gain_over_twin(trials[2], [trials[2], trial(9, 4, "none", None)], objective) is None
+
+
+def test_numbers_are_written_by_their_unit() -> None:
+    assert [number(0.98765, "fraction"), number(1234567, "count"), number(0.4567, "ms"), number(None)] == [
+        "0.9877",
+        "1,234,567",
+        "0.457",
+        "-",
+    ]
+
+
+def test_control_characters_never_reach_the_terminal() -> None:
+    assert clean("a\x1b[31mb\u202ec") == "a�[31mb�c"
+
+
+def test_commands_are_quoted_for_the_shell() -> None:
+    assert (
+        command("search", "a b", "--constraint", "params <= 1e6")
+        == "autodistill search 'a b' --constraint 'params <= 1e6'"
+    )
+
+
+SNAPSHOT = Snapshot(
+    "search",
+    states={"COMPLETE": 3, "PRUNED": 5},
+    reasons={"RUNG_RULE": 5},
+    best_accuracy=0.9123,
+    hypervolume=0.5,
+    front_size=2,
+    seconds_used=61,
+    seconds_left=239,
+    workers=(WorkerLine(8, "resnet width=16", 2, 30, {"accuracy": 0.71}),),
+)
+
+
+def test_a_plain_line_says_trials_front_time_and_workers() -> None:
+    assert plain_line(SNAPSHOT) == (
+        "3 COMPLETE, 5 PRUNED (5 RUNG_RULE) · 2 on the front, best 0.9123, hypervolume 0.5000 · "
+        "1m 1s used, 3m 59s left · #8 resnet width=16, epoch 2/30, accuracy 0.71"
+    )
+    assert plain_line(Snapshot("teacher", "epoch 3 of 9", 1 / 3)) == "teacher 33%: epoch 3 of 9"
+
+
+def test_plain_progress_speaks_at_most_every_ten_seconds_and_at_new_stages() -> None:
+    import io
+
+    from rich.console import Console
+
+    now = [0.0]
+    written = io.StringIO()
+    with Progress(Console(file=written), clock=lambda: now[0]) as progress:
+        for second, stage in ((0, "data"), (1, "data"), (2, "search"), (5, "search"), (12, "search"), (13, "search")):
+            now[0] = float(second)
+            progress(Snapshot(stage, "reading"))
+    assert len(written.getvalue().splitlines()) == 3
+    assert "\x1b" not in written.getvalue()
+
+
+def test_the_live_panel_has_a_line_per_worker() -> None:
+    import io
+
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=100)
+    console.print(panel(SNAPSHOT))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "#8" in said
+    assert "hypervolume 0.5000" in said

@@ -1,0 +1,311 @@
+import functools
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from autodistill.errors import InfeasibleError, InterruptedTrialError, StoreError, UnknownNameError
+from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
+from autodistill.training import checkpoint, datasets, students, teachers
+from autodistill.training.evaluate import Bench, discard, evaluator, load_student
+from autodistill.training.initialise import initialise
+from autodistill.training.teach import teach
+from autodistill.training.trial_files import student_facts, trial_folder
+
+DATA = DataSpec("own_parts:images")
+STUDENT = {"family": "resnetv2", "width": 4, "stages": 2}
+KD = {"loss": "kd", "temperature": 2.0, "alpha": 0.5}
+TRAIN = {"lr": 0.02, "batch_size": 32, "ema": 0.9}
+
+CODE = '''
+import torch
+from torch import nn
+
+def images(part, n=200):
+    """Brightness is the class."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 4
+    noise = torch.randint(-20, 20, (n, 1, 8, 8), generator=generator)
+    return (noise + 32 + 63 * labels[:, None, None, None]).clamp(0, 255).to(torch.uint8).numpy(), labels.numpy()
+
+class Answer(nn.Module):
+    def head(self, x):
+        return -(4 * x - torch.tensor([[0.5, 1.5, 2.5, 3.5]])).abs() * 3
+
+class CNN(Answer):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 8)
+        nn.init.constant_(self.conv.weight, 1 / 64); nn.init.zeros_(self.conv.bias)
+    def forward(self, x):
+        return self.head(self.conv(x).flatten(1))
+
+class Rows(Answer):
+    """Reads rows one after the other."""
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(8, 2, batch_first=True)
+    def forward(self, x):
+        self.lstm(x[:, 0])
+        return self.head(x.mean((1, 2, 3))[:, None])
+
+class Tokens(Answer):
+    def __init__(self):
+        super().__init__()
+        self.attend = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    def forward(self, x):
+        self.attend(x[:, 0])
+        return self.head(x.mean((1, 2, 3))[:, None])
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_code(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "own_parts.py").write_text(CODE)
+    patch = pytest.MonkeyPatch()
+    patch.syspath_prepend(folder)
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def task(tmp_path):
+    return Task(DATA, TeacherSpec("own_parts:CNN"), str(tmp_path), (1, 2, 4), ("accuracy", "params"))
+
+
+def candidate(number=0, *, distillation=KD, start_rung=0, seed=1, student=STUDENT, **train):
+    return Candidate(number, student, distillation, {**TRAIN, **train}, seed, start_rung)
+
+
+def run(task, one, context=WorkerContext()):  # noqa: B008
+    return list(evaluator(task, context)(one))
+
+
+def outcome(reports):
+    return [(report.rung, dict(report.values), report.epochs) for report in reports]
+
+
+def test_known_costs_come_first_and_then_every_rung(task):
+    reports = run(task, candidate())
+    assert [(report.rung, report.epochs) for report in reports] == [(0, 0), (1, 1), (2, 2), (3, 4)]
+    assert set(reports[0].values) == {"params"}
+    assert set(reports[3].values) == {"accuracy", "loss", "agreement", "params"}
+    assert reports[3].values["accuracy"] > 0.6
+    seconds = [report.seconds for report in reports]
+    assert seconds == sorted(seconds)
+
+
+def test_the_factory_can_be_sent_to_another_process(task):
+    factory = functools.partial(evaluator, task)
+    assert pickle.loads(pickle.dumps(factory))(WorkerContext()) is not None
+
+
+def test_one_candidate_and_seed_give_equal_metrics_in_another_folder(task, tmp_path):
+    first = outcome(run(task, candidate()))
+    assert first == outcome(run(replace(task, directory=str(tmp_path / "other")), candidate()))
+    assert first != outcome(run(task, candidate(1, seed=2)))
+
+
+@pytest.mark.parametrize("distillation", [KD, {"loss": "dkd", "embedding": "embed_cosine"}, {"loss": "none"}])
+def test_stopping_at_a_rung_and_going_on_equals_not_stopping(task, tmp_path, distillation):
+    if "embedding" in distillation:
+        folder = tmp_path / "teacher"
+        data = datasets.load(DATA)
+        spec = teach(data, {**STUDENT, "width": 8}, directory=folder, epochs=1)
+        task = replace(task, teacher=spec)
+    whole = outcome(run(replace(task, directory=str(tmp_path / "whole")), candidate(distillation=distillation)))
+    one = candidate(distillation=distillation)
+    reports = evaluator(task, WorkerContext())(one)
+    begun = [next(reports), next(reports)]
+    reports.close()
+    rest = run(task, replace(one, start_rung=1))
+    assert outcome(begun) + outcome(rest) == whole
+
+
+def test_asked_to_stop_it_saves_inside_an_epoch_and_goes_on_the_same(task, tmp_path):
+    whole = outcome(run(replace(task, directory=str(tmp_path / "whole")), candidate()))
+    asked = []
+
+    def should_stop():
+        asked.append(1)
+        return len(asked) == 8  # five steps make an epoch
+
+    reports = evaluator(task, WorkerContext(should_stop=should_stop))(candidate())
+    begun = [next(reports), next(reports)]
+    with pytest.raises(InterruptedTrialError, match=r"trial 0 was stopped after 1\.\d of 4 epochs"):
+        next(reports)
+    rest = run(task, candidate(start_rung=1))
+    assert outcome(begun) + outcome(rest) == whole
+
+
+def test_reports_that_did_not_arrive_are_given_again_without_training(task):
+    first = run(task, candidate())
+    steps = []
+    again = run(task, candidate(start_rung=1), WorkerContext(should_stop=lambda: bool(steps.append(1))))
+    assert outcome(again) == outcome(first[2:])
+    assert not steps
+
+
+def test_a_damaged_checkpoint_costs_work_and_not_the_result(task, tmp_path):
+    whole = outcome(run(replace(task, directory=str(tmp_path / "whole")), candidate()))
+    reports = evaluator(task, WorkerContext())(candidate())
+    begun = [next(reports) for _ in range(3)]
+    reports.close()
+    newest = sorted(trial_folder(task.directory, 0).glob("step-*"))[-1] / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-40])
+    with pytest.warns(UserWarning, match="damaged"):
+        rest = run(task, candidate(start_rung=2))
+    assert outcome(begun) + outcome(rest) == whole
+
+
+def test_without_any_checkpoint_it_starts_over_and_reports_only_what_is_new(task):
+    whole = run(task, candidate())
+    discard(task, 0)
+    assert not trial_folder(task.directory, 0).exists()
+    assert outcome(run(task, candidate(start_rung=2))) == outcome(whole[3:])
+
+
+def test_the_finished_student_loads_with_its_accuracy(task):
+    last = run(task, candidate(7))[-1]
+    model, facts = load_student(task.directory, 7), student_facts(task.directory, 7)
+    val = datasets.load(DATA).val
+    mean, std = (torch.tensor(facts[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        decided = model((torch.from_numpy(val.images) / 255 - mean) / std).argmax(1).numpy()
+    assert (decided == val.labels).mean() == pytest.approx(last.values["accuracy"], abs=1e-9)
+    assert not model.training
+    folder = trial_folder(task.directory, 7)
+    assert [path.name for path in folder.iterdir()] == ["student"]  # checkpoints are gone
+
+
+def test_a_trial_that_did_not_finish_has_no_student(task):
+    with pytest.raises(StoreError, match="trial 3 has no finished student"):
+        load_student(task.directory, 3)
+
+
+def test_the_teacher_is_asked_once_for_each_view_whatever_the_number_of_trials(task):
+    bench = Bench(task, WorkerContext())
+    for number in range(3):
+        list(bench.evaluate(candidate(number, seed=number)))
+    asked = {name: cache.total_forwards() for name, cache in bench._caches.items()}
+    validation, training = len(bench.data.val), len(bench.data.train)
+    assert validation in asked.values()
+    assert max(asked.values()) <= 4 * training  # four epochs, four views
+    assert sum(asked.values()) == validation + max(asked.values())
+
+
+def test_online_and_cached_answers_train_alike(task, tmp_path):
+    cached = run(task, candidate())[-1].values["loss"]
+    online = run(replace(task, directory=str(tmp_path / "o")), candidate(teacher_mode="online"))[-1].values["loss"]
+    assert online == pytest.approx(cached, abs=0.02)  # the cache keeps half precision
+
+
+def onnx_teacher(path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    made = onnx.helper.make_node
+    bias = onnx.numpy_helper.from_array(np.array([[0.5, 1.5, 2.5, 3.5]], np.float32), "bias")
+    four = onnx.numpy_helper.from_array(np.array(4.0, np.float32), "four")
+    graph = onnx.helper.make_graph(
+        [
+            made("GlobalAveragePool", ["x"], ["m"]), made("Flatten", ["m"], ["f"]), made("Mul", ["f", "four"], ["s"]),
+            made("Sub", ["s", "bias"], ["d"]), made("Abs", ["d"], ["a"]), made("Neg", ["a"], ["y"]),
+        ],
+        "bright",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 4])],
+        [bias, four],
+    )  # fmt: skip
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+@pytest.mark.parametrize("kind", ["CNN", "Tokens", "Rows", "onnx", "npz"])
+def test_five_kinds_of_teacher_distil_the_same_student(task, tmp_path, kind):
+    source = f"own_parts:{kind}"
+    data = datasets.load(DATA)
+    if kind == "onnx":
+        source = str(tmp_path / "teacher.onnx")
+        onnx_teacher(source)
+    elif kind == "npz":
+        source = str(tmp_path / "logits.npz")
+        network = teachers.load(TeacherSpec("own_parts:CNN"), data)
+        logits = np.full((data.pool_size, 4), np.nan, np.float32)
+        for split in (data.train, data.val):
+            logits[split.ids] = network(torch.from_numpy(split.images) / 255).numpy()
+        np.savez(source, logits=logits)
+    only = {**KD, "alpha": 1.0}  # the labels do not count: what is learnt comes from the teacher
+    report = run(replace(task, teacher=TeacherSpec(source)), candidate(distillation=only))[-1]
+    assert report.values["agreement"] > 0.6
+    assert report.values["accuracy"] > 0.6
+
+
+def test_the_teacher_is_never_changed_by_training(task):
+    bench = Bench(task, WorkerContext())
+    before = {name: value.clone() for name, value in bench.teacher.network.state_dict().items()}
+    list(bench.evaluate(candidate(teacher_mode="online")))
+    assert all(torch.equal(before[name], value) for name, value in bench.teacher.network.state_dict().items())
+    assert not any(module.training for module in bench.teacher.network.modules())
+
+
+def test_a_student_of_the_teachers_architecture_starts_as_the_teacher(task, tmp_path):
+    data = datasets.load(DATA)
+    teacher = teachers.load(teach(data, STUDENT, directory=tmp_path / "teacher", epochs=1), data)
+    model = students.build(STUDENT, image_size=8, channels=1, num_classes=4).eval()
+    copied = initialise(model, teacher)
+    assert str(copied) == f"{len(model.state_dict())} tensors copied, 0 sliced, 0 left random"
+    images = torch.from_numpy(data.val.images) / 255
+    with torch.no_grad():
+        torch.testing.assert_close(model((images - data.mean[0]) / data.std[0]), teacher(images))
+
+
+def test_a_narrower_student_takes_slices_of_its_teacher(task, tmp_path):
+    data = datasets.load(DATA)
+    spec = teach(data, {**STUDENT, "width": 32}, directory=tmp_path / "teacher", epochs=1)
+    teacher = teachers.load(spec, data)
+    model = students.build({**STUDENT, "width": 16}, image_size=8, channels=1, num_classes=4)
+    copied = initialise(model, teacher)
+    wide, narrow = teacher.network.network.state_dict(), model.state_dict()
+    assert torch.equal(narrow["stem.conv.weight"], wide["stem.conv.weight"][:16])
+    assert "stem.conv.weight" in copied.sliced
+    assert "head.fc.weight" in copied.sliced
+    assert not copied.left
+
+
+def test_initialised_trials_run(task, tmp_path):
+    spec = teach(datasets.load(DATA), STUDENT, directory=tmp_path / "teacher", epochs=3, recipe={"lr": 0.03})
+    start = run(replace(task, teacher=spec), candidate(init="teacher", lr=1e-4))[1].values["accuracy"]
+    assert start > run(replace(task, teacher=spec), candidate(1, lr=1e-4))[1].values["accuracy"]
+
+
+def test_progress_names_epochs_and_top(task, monkeypatch):
+    monkeypatch.setattr("autodistill.training.evaluate._PROGRESS_SECONDS", 0.0)
+    told = []
+    run(task, candidate(), WorkerContext(progress=lambda *args: told.append(args)))
+    assert told[0][:2] == (0.0, 4)
+    assert told[-1][0] < 4
+    assert "accuracy" in told[-1][2]
+
+
+def test_an_impossible_student_is_infeasible_before_any_training(task):
+    with pytest.raises(InfeasibleError):
+        run(task, candidate(student={"family": "vit", "patch": 16}))
+
+
+def test_misspelt_settings_are_refused_before_the_first_report(task):
+    with pytest.raises(UnknownNameError, match="unknown training setting 'lrr'"):
+        run(task, candidate(lrr=1))
+    with pytest.raises(UnknownNameError):
+        run(task, candidate(distillation={"loss": "kdd"}))
+
+
+def test_checkpoints_hold_no_teacher(task):
+    reports = evaluator(task, WorkerContext())(candidate())
+    for _ in range(2):
+        next(reports)
+    (folder,) = trial_folder(task.directory, 0).glob("step-*")
+    files, _ = checkpoint.read_folder(folder)
+    names = checkpoint.tensors_from(files["tensors.safetensors"])
+    assert {name.split(".")[0] for name in names} == {"model", "average", "optimizer"}

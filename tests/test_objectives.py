@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from autodistill.errors import ConfigError, UsageError
+from autodistill.records import Constraint
+from autodistill.search.objectives import objectives, parse_constraint, resolve
+
+
+def test_the_default_objectives_have_directions_units_and_stages() -> None:
+    accuracy, params, latency = resolve(["accuracy", "params", "latency_ms"])
+    assert (accuracy.direction, accuracy.unit, accuracy.stage) == ("maximize", "fraction", "trained")
+    assert (params.direction, params.unit, params.stage) == ("minimize", "count", "known")
+    assert (latency.direction, latency.unit, latency.stage) == ("minimize", "ms", "known")
+
+
+def test_every_registered_objective_is_filed_under_its_own_name() -> None:
+    assert all(objectives.get(name).name == name for name in objectives.names())
+
+
+def test_an_objective_may_be_declared_on_the_spot() -> None:
+    (energy,) = resolve(["energy:minimize"])
+    assert (energy.name, energy.direction, energy.stage) == ("energy", "minimize", "known")
+
+
+def test_wrong_objectives_are_reported_together() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)did you mean 'accuracy'.*given twice"):
+        resolve(["acuracy", "params", "params"])
+
+
+def test_constraints_are_read_and_measured() -> None:
+    constraint = parse_constraint(" params<=1e6 ")
+    assert constraint == Constraint("params", "<=", 1e6)
+    assert constraint.violation({"params": 1.5e6}) == 5e5
+    assert constraint.violation({"params": 5e5}) < 0
+    assert constraint.violation({}) == 0
+    assert parse_constraint("accuracy >= 0.9").violation({"accuracy": 0.8}) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("params", "of the form"),
+        ("params < 3", "use <= or >="),
+        ("parms <= 3", "did you mean 'params'"),
+        ("params <= x", "not a number"),
+    ],
+)
+def test_a_wrong_constraint_says_what_is_allowed(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_constraint(text)

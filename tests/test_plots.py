@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autodistill.delivery import plots
+from autodistill.records import State, TrialRecord
+from autodistill.search.front import Front, Scale
+from autodistill.search.objectives import resolve
+
+THREE = resolve(["accuracy", "params", "latency_ms"])
+POINTS = [(0.95, 1e6, 3.0), (0.90, 1e5, 1.0), (0.85, 2e4, 0.5), (0.80, 9e5, 4.0), (0.89, 5e5, 1.5)]
+
+
+def trials() -> list[TrialRecord]:
+    return [
+        TrialRecord(
+            i, State.COMPLETE, {"accuracy": a, "params": p, "latency_ms": x}, {"width": i}, {"loss": "kd"}, {}, 0
+        )
+        for i, (a, p, x) in enumerate(POINTS)
+    ]
+
+
+def front(teacher: dict[str, float] | None = None, names: Any = THREE) -> Front:
+    return Front.of("flowers", names, trials(), scale=Scale((1.0, 1e4, 0.1), (0.0, 2e6, 5.0)), teacher=teacher)
+
+
+def drawn(result: Front, monkeypatch: pytest.MonkeyPatch, path: Path) -> Any:
+    """The axes that ``front_png`` drew."""
+    from matplotlib.figure import Figure
+
+    seen: list[Any] = []
+    original = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (seen.append(self), original(self, *a, **k))[1])
+    plots.front_png(result, path)
+    return seen[0].axes[0]
+
+
+def test_the_picture_is_a_png_of_readme_size_with_ink_on_it(tmp_path: Path) -> None:
+    plots.front_png(front(), tmp_path / "front.png")
+    with Image.open(tmp_path / "front.png") as picture:
+        assert picture.format == "PNG"
+        assert 1000 <= picture.width <= 1600
+        pixels = np.asarray(picture.convert("L"))
+    assert 0.005 < (pixels < 200).mean() < 0.5
+
+
+def test_dominated_trials_are_grey_and_members_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = drawn(front(), monkeypatch, tmp_path / "front.png")
+    grey, members = axes.collections[:2]
+    assert sorted(map(tuple, grey.get_offsets())) == [(1.5, 0.89), (4.0, 0.80)]
+    assert sorted(map(tuple, members.get_offsets())) == [(0.5, 0.85), (1.0, 0.90), (3.0, 0.95)]
+    assert axes.get_xscale() == "log"
+    assert axes.get_title(loc="left") == "flowers: 3 students on the front"
+
+
+def test_the_area_of_a_mark_is_proportional_to_the_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = drawn(front(), monkeypatch, tmp_path / "front.png")
+    members = axes.collections[1]
+    areas = dict(zip((tuple(p) for p in members.get_offsets()), members.get_sizes(), strict=True))
+    assert areas[(3.0, 0.95)] == pytest.approx(10 * areas[(1.0, 0.90)])
+
+
+def test_the_teacher_is_a_star_where_its_latency_is_known_and_a_line_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labels(teacher: dict[str, float]) -> list[str]:
+        axes = drawn(front(teacher), monkeypatch, tmp_path / "front.png")
+        return [text.get_text() for text in axes.get_legend().get_texts()] + [
+            text.get_text() for artist in axes.artists if hasattr(artist, "get_texts") for text in artist.get_texts()
+        ]
+
+    assert "teacher (0.97)" in labels({"accuracy": 0.97, "latency_ms": 8.0})
+    assert "teacher (0.97)" in labels({"accuracy": 0.97})
+    assert not any("teacher" in label for label in labels({}))
+
+
+@pytest.mark.parametrize("names", [["accuracy", "params"], ["loss:minimize:trained", "params"], ["accuracy"]])
+def test_any_objectives_can_be_drawn(names: list[str], tmp_path: Path) -> None:
+    records = [
+        TrialRecord(i, State.COMPLETE, {"accuracy": a, "params": p, "loss": 1 - a}, {}, {}, {}, 0)
+        for i, (a, p, _) in enumerate(POINTS)
+    ]
+    result = Front.of("flowers", resolve([n.split(":")[0] for n in names]), records)
+    plots.front_png(result, tmp_path / "front.svg")
+    assert (tmp_path / "front.svg").read_text().startswith("<?xml")
+
+
+def test_an_empty_front_is_a_picture_that_says_so(tmp_path: Path) -> None:
+    plots.front_png(Front.of("flowers", THREE, []), tmp_path / "front.svg")
+    assert (tmp_path / "front.svg").stat().st_size > 1000
+
+
+def test_the_staircase_keeps_the_corners_of_two_objectives_alone() -> None:
+    members = [
+        *trials(),
+        TrialRecord(9, State.COMPLETE, {"accuracy": 0.7, "params": 1.0, "latency_ms": 1.2}, {}, {}, {}, 0),
+    ]
+    accuracy, _, latency = THREE
+    assert plots._staircase(members, latency, accuracy) == [(0.5, 0.85), (1.0, 0.90), (3.0, 0.95)]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(1250000, "1.25M"), (0.9634, "0.963"), (99, "99"), (2e9, "2G"), (1500, "1.5k")]
+)
+def test_numbers_on_axes_are_short(value: float, said: str) -> None:
+    assert plots._short(value) == said

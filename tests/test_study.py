@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from toys import LEVELS, accuracy, costs, evaluate, make_study
+
+from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError, UserCodeError
+from autodistill.records import Candidate, Constraint, Decision, Report, State
+from autodistill.search.study import Study
+
+
+def run_one(study: Study, candidate: Candidate | None = None) -> Candidate:
+    candidate = candidate or study.ask()
+    assert candidate is not None
+    for report in evaluate(candidate):
+        if study.report(candidate, report) is Decision.STOP:
+            break
+    study.close(candidate)
+    return candidate
+
+
+def test_a_trial_that_reaches_the_top_is_complete_with_values_in_the_objectives_order() -> None:
+    study = make_study()
+    with study.running("1trials"):
+        candidate = run_one(study)
+    (record,) = study.trials()
+    assert record.state is State.COMPLETE
+    known = costs(candidate.student)
+    assert list(record.values) == ["accuracy", "params", "latency_ms"]
+    assert record.values == {"accuracy": accuracy(candidate, LEVELS[-1]), **known}
+    assert study.optuna.trials[0].values == list(record.values.values())
+    assert study.optuna.metric_names == ["accuracy", "params", "latency_ms"]
+    assert record.epochs == 9
+
+
+def test_rung_values_are_user_attributes() -> None:
+    study = make_study()
+    with study.running("1trials"):
+        run_one(study)
+    attributes = study.optuna.trials[0].user_attrs
+    assert set(attributes["rung:1"]) == {"accuracy", "params", "latency_ms", "epochs", "seconds"}
+    assert attributes["rung:3"]["epochs"] == 9
+    assert attributes["state"] == "COMPLETE"
+    assert attributes["reason"] == ""
+    assert "python" in attributes["candidate"]["versions"]
+
+
+def test_a_known_constraint_prunes_before_training_and_costs_no_budget() -> None:
+    study = make_study(constraints=(Constraint("params", "<=", 1000.0),))
+    with study.running("10trials"):
+        while (candidate := study.ask()) is not None:
+            run_one(study, candidate)
+    pruned = [t for t in study.trials() if t.reason == "INFEASIBLE"]
+    assert pruned
+    assert all(max(t.rungs) == 0 and t.epochs == 0 for t in pruned)
+    assert study.spent.trials == 10
+    assert all(t.values["params"] <= 1000 for t in study.front().trials)
+    stored = study.optuna.trials[pruned[0].number].system_attrs["constraints"]
+    assert stored[0] > 0
+
+
+def test_costs_known_beforehand_refuse_a_candidate_before_it_reaches_a_worker() -> None:
+    study = make_study(constraints=(Constraint("params", "<=", 1000.0),))
+    study.set_known_costs([], costs)
+    with study.running("20trials"):
+        while (candidate := study.ask()) is not None:
+            assert candidate.student["width"] <= 10
+            run_one(study, candidate)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (DivergedError("loss is nan at epoch 3"), State.FAIL, "NAN"),
+        (InfeasibleError("no such stem"), State.PRUNED, "INFEASIBLE_BUILD"),
+        (InterruptedTrialError("stop"), State.PARTIAL, "INTERRUPTED"),
+        (MemoryError(), State.FAIL, "OOM"),
+        (RuntimeError("boom"), State.FAIL, "ERROR"),
+    ],
+)
+def test_every_error_ends_its_trial_with_a_reason(error: Exception, state: State, reason: str) -> None:
+    study = make_study()
+    with study.running("5trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        study.report(candidate, Report(0, costs(candidate.student)))
+        assert study.close(candidate, error) is state
+    (record,) = study.trials()
+    assert (record.state, record.reason) == (state, reason)
+    assert record.message
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1.5, True])
+def test_a_value_that_cannot_be_is_never_told_to_optuna(bad: float) -> None:
+    study = make_study()
+    with study.running("5trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        assert study.report(candidate, Report(1, {"accuracy": bad})) is Decision.STOP
+        assert study.close(candidate) is State.FAIL
+    assert study.trials()[0].reason == "NON_FINITE"
+    assert study.optuna.trials[0].state is optuna.trial.TrialState.FAIL
+
+
+def test_duplicates_are_answered_from_the_store() -> None:
+    study = make_study(space={"student": {"width": [4, 8, 16]}, "train": {"lr": [0.5]}})
+    with study.running("50trials"):
+        while (candidate := study.ask()) is not None:
+            run_one(study, candidate)
+    evaluated = [t for t in study.trials() if t.reason != "DUPLICATE"]
+    assert sorted(t.student["width"] for t in evaluated) == [4, 8, 16]
+    assert "space exhausted: all 3 candidates" in study.ended
+    duplicates = [t for t in study.trials() if t.reason == "DUPLICATE"]
+    assert all("same as trial" in t.message for t in duplicates)
+
+
+def test_five_equal_failures_in_a_row_stop_the_search() -> None:
+    study = make_study()
+    with study.running("50trials"), pytest.raises(UserCodeError, match="all failed in the same way.*no such file"):
+        while (candidate := study.ask()) is not None:
+            study.close(candidate, FileNotFoundError("no such file: labels.txt"))
+    assert len(study.trials()) == 5
+
+
+def test_the_budget_counts_trials_epochs_and_busy_seconds_over_resumes(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    with study.running("3trials"):
+        while (candidate := study.ask()) is not None:
+            run_one(study, candidate)
+    assert "3 trials" in study.ended
+    spent = study.spent
+    assert spent.trials == 3
+    assert spent.epochs == sum(t.epochs for t in study.trials())
+    assert spent.device_seconds == pytest.approx(sum(t.seconds for t in study.trials()))
+    again = make_study(tmp_path)
+    assert again.spent == spent
+    with again.running("5trials"):
+        while (candidate := again.ask()) is not None:
+            run_one(again, candidate)
+    assert again.spent.trials == 5
+    assert [t.number for t in again.trials()] == list(range(len(again.trials())))
+
+
+def test_an_epoch_budget_leaves_the_running_trial_resumable(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    with study.running("2epochs"):
+        candidate = study.ask()
+        assert candidate is not None
+        reports = list(evaluate(candidate))
+        assert study.report(candidate, reports[0]) is Decision.CONTINUE
+        assert study.report(candidate, reports[1]) is Decision.CONTINUE
+        study.budget = type(study.budget)(epochs=1)
+        assert study.report(candidate, reports[1]) is Decision.STOP
+        assert study.close(candidate) is State.PARTIAL
+    again = make_study(tmp_path)
+    with again.running("100epochs"):
+        resumed = again.ask()
+        assert resumed is not None
+        assert (resumed.number, resumed.start_rung, resumed.seed) == (candidate.number, 1, candidate.seed)
+        run_one(again, resumed)
+    assert again.trials()[0].state is State.COMPLETE
+
+
+def test_trials_left_open_by_a_crash_keep_their_numbers_and_are_given_up_after_three_attempts(tmp_path: Path) -> None:
+    first = make_study(tmp_path)
+    with first.running("9trials"):
+        crashed = first.ask()
+        assert crashed is not None  # the driver dies here: the trial is never closed
+    for _ in range(2):
+        study = make_study(tmp_path)
+        with study.running("9trials"):
+            again = study.ask()
+            assert again is not None
+            assert again.number == crashed.number
+    last = make_study(tmp_path)
+    with last.running("9trials"):
+        other = last.ask()
+        assert other is not None
+        assert other.number == crashed.number + 1
+    assert last.trials()[0].reason == "ATTEMPTS"
+
+
+def test_a_resumed_study_does_not_replay_its_proposals(tmp_path: Path) -> None:
+    def propose(count: int) -> list[float]:
+        study = make_study(tmp_path)
+        out = []
+        with study.running(f"{len(study.trials()) + count}trials"):
+            while (candidate := study.ask()) is not None:
+                out.append(candidate.train["lr"])
+                run_one(study, candidate)
+        return out
+
+    first, second = propose(3), propose(3)
+    assert len(set(first + second)) == 6
+
+
+def test_the_same_seed_proposes_the_same_candidates() -> None:
+    def keys(seed: int) -> list[str]:
+        study = make_study(seed=seed)
+        with study.running("4trials"):
+            return [run_one(study).key() for _ in range(4)]
+
+    assert keys(1) == keys(1)
+    assert keys(1) != keys(2)
+
+
+def test_an_enqueued_candidate_comes_first() -> None:
+    study = make_study()
+    study.enqueue({"student": {"width": 64}, "train": {"lr": 0.25}})
+    with study.running("2trials"):
+        candidate = study.ask()
+    assert candidate is not None
+    assert candidate.student == {"width": 64}
+    assert candidate.train == {"lr": 0.25}
+
+
+def test_a_trained_constraint_keeps_a_complete_trial_off_the_front() -> None:
+    study = make_study(constraints=(Constraint("accuracy", ">=", 0.99),))
+    with study.running("3trials"):
+        run_one(study)
+    assert study.trials()[0].state is State.COMPLETE
+    assert len(study.front()) == 0
+
+
+def test_the_recorded_scale_does_not_move(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    with study.running("8trials"):
+        while (candidate := study.ask()) is not None:
+            run_one(study, candidate)
+            study.scale()
+    before = study.scale()
+    again = make_study(tmp_path)
+    with again.running("16trials"):
+        while (candidate := again.ask()) is not None:
+            run_one(again, candidate)
+    assert before is not None
+    assert again.scale() == before
+
+
+def test_the_front_sampler_ends_an_exhausted_space_cleanly() -> None:
+    study = make_study(
+        space={"student": {"width": [4, 8, 16, 128]}, "train": {"lr": [0.5]}},
+        sampler="front",
+        constraints=(Constraint("params", "<=", 2000.0),),
+    )
+    study.set_known_costs([], costs)
+    with study.running("50trials"):
+        while (candidate := study.ask()) is not None:
+            run_one(study, candidate)
+    assert sorted(t.student["width"] for t in study.trials() if t.epochs) == [4, 8, 16]
+    assert "space exhausted" in study.ended
+    assert all(t.state is not State.RUNNING for t in study.trials())

@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from autodistill.errors import InterruptedTrialError, UnknownNameError, UsageError
+from autodistill.records import DataSpec, TeacherSpec
+from autodistill.training import datasets, teachers
+from autodistill.training.checkpoint import read_folder
+from autodistill.training.teach import default_architecture, default_epochs, teach
+from autodistill.training.teachers import TEACHER_WEIGHTS
+
+NETWORK = {"family": "resnetv2", "width": 4, "stages": 2}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.load(DataSpec("synthetic", options={"classes": 4, "count": 160, "size": 8}))
+
+
+def weights(folder):
+    return read_folder(folder)[0][TEACHER_WEIGHTS]
+
+
+def test_a_teacher_stopped_and_resumed_has_the_same_bits(data, tmp_path):
+    torch.set_num_threads(1)
+    teach(data, NETWORK, directory=tmp_path / "whole", epochs=3)
+    asked = []
+
+    def should_stop():
+        asked.append(1)
+        return len(asked) == 7
+
+    with pytest.raises(InterruptedTrialError, match=r"teaching stopped after 1\.\d epochs"):
+        teach(data, NETWORK, directory=tmp_path / "parts", epochs=3, should_stop=should_stop)
+    assert not (tmp_path / "parts").exists()
+    teach(data, NETWORK, directory=tmp_path / "parts", epochs=3)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
+
+
+def test_a_finished_teacher_is_kept_and_another_call_replaces_it(data, tmp_path):
+    spec = teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1)
+    before = weights(tmp_path / "teacher")
+    told = []
+    again = teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1, progress=lambda *args: told.append(args))
+    assert (again, told) == (spec, [])
+    teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1, seed=1)
+    assert weights(tmp_path / "teacher") != before
+
+
+def test_options_of_an_automatic_teacher_are_its_settings(data, tmp_path):
+    spec = TeacherSpec("auto", options={"epochs": 1, "model": "test_resnet", "lr": 1e-3})
+    told = []
+    made = teach(data, spec, directory=tmp_path / "teacher", progress=lambda *args: told.append(args))
+    assert told[-1][:2] == (1, 1)
+    assert 0 <= told[-1][2]["accuracy"] <= 1
+    assert teachers.load(made, data).image_size == 8
+
+
+def test_wrong_settings_are_refused_before_anything_is_written(data, tmp_path):
+    with pytest.raises(UnknownNameError, match="did you mean 'weight_decay'"):
+        teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1, recipe={"weightdecay": 1})
+    with pytest.raises(UsageError, match="epochs is -1"):
+        teach(data, NETWORK, directory=tmp_path / "teacher", epochs=-1)
+    with pytest.raises(UnknownNameError, match="resnet18"):
+        teach(data, "resnet81", directory=tmp_path / "teacher", epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_defaults_follow_the_images():
+    assert default_epochs(1200) == 20
+    assert default_epochs(51_000) == 5
+    assert default_epochs(10**6) == 4
+    sizes = [default_architecture(size)["width"] for size in (8, 28, 64)]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.slow
+def test_the_default_teacher_of_digits_is_good(tmp_path):
+    data = datasets.load(DataSpec("digits"))
+    metrics = {}
+    teach(data, directory=tmp_path / "teacher", progress=lambda done, length, found: metrics.update(found))
+    assert metrics["accuracy"] > 0.97

@@ -1,0 +1,294 @@
+import json
+import os
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+
+from autodistill.errors import TeacherError, UsageError
+from autodistill.records import DataSpec, TeacherSpec
+from autodistill.training import datasets, teachers
+from autodistill.training.preflight import preflight
+from autodistill.training.teach import teach
+from autodistill.training.teacher import Preprocessing, Teacher, freeze
+
+CODE = '''
+import torch
+from torch import nn
+
+def bright(scale=1.0):
+    """Right wherever the class is the brightness; knows nothing of timm."""
+    class Bright(nn.Module):
+        def forward(self, x):
+            level = x.mean((1, 2, 3), keepdim=False)[:, None] * 4
+            return -scale * (level - torch.tensor([[0.5, 1.5, 2.5, 3.5]])).abs()
+    return Bright()
+
+def shuffled():
+    inner = bright()
+    return lambda x: inner(x)[:, [2, 0, 3, 1]]
+
+def constant():
+    return lambda x: torch.tensor([[1.0, 0, 0, 0]]).expand(len(x), 4)
+
+def three():
+    return lambda x: torch.zeros(len(x), 3)
+
+def nan():
+    return lambda x: torch.full((len(x), 4), float("nan"))
+
+def fails():
+    raise RuntimeError("no weights here")
+
+def images(part, n=160):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 4
+    noise = torch.randint(-20, 20, (n, 1, 8, 8), generator=generator)
+    return (noise + 32 + 63 * labels[:, None, None, None]).clamp(0, 255).to(torch.uint8).numpy(), labels.numpy()
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_code(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "own_teachers.py").write_text(CODE)
+    patch = pytest.MonkeyPatch()
+    patch.syspath_prepend(folder)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def data(own_code):
+    return datasets.load(DataSpec("own_teachers:images"))
+
+
+@pytest.fixture(scope="module")
+def taught(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("taught") / "teacher"
+    network = {"family": "resnetv2", "width": 4, "stages": 2}
+    return teach(data, network, directory=folder, epochs=6, recipe={"lr": 0.03, "augment": "none", "ema": 0.9})
+
+
+def test_a_factory_is_a_teacher_in_eval_mode_without_gradients(data):
+    teacher = teachers.load(TeacherSpec("own_teachers:bright"), data)
+    found = preflight(teacher, data)
+    assert found.accuracy == 1.0
+    assert (found.classes, found.image_size, found.chance, found.weak) == (4, 8, 0.25, False)
+    assert not teacher(torch.rand(2, 1, 8, 8)).requires_grad
+
+
+def test_no_caller_can_bring_the_network_into_training_mode():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 4))
+    teacher = Teacher("x", "0", Preprocessing(8, 1), network=freeze(network, torch.device("cpu")))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    teacher.network.train()
+    teacher(torch.rand(16, 1, 8, 8) * 9)
+    assert not any(module.training for module in teacher.network.modules())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_its_own_normalization_channels_and_resolution_are_applied():
+    seen = {}
+
+    def network(images):
+        seen["images"] = images
+        return torch.zeros(len(images), 2)
+
+    expects = Preprocessing(16, 3, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
+    images = torch.rand(2, 1, 8, 8)
+    Teacher("x", "0", expects, network=network)(images)
+    large = F.interpolate(images, (16, 16), mode="bicubic", antialias=True).clamp(0, 1)
+    expected = torch.cat([(large - 0.1) / 0.5, (large - 0.2) / 0.25, (large - 0.3) / 0.125], dim=1)
+    torch.testing.assert_close(seen["images"], expected)
+
+
+def test_colour_becomes_grey_for_a_grey_teacher():
+    teacher = Teacher("x", "0", Preprocessing(1, 1), network=lambda images: images.flatten(1))
+    assert teacher(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)).item() == pytest.approx(0.299 + 0.2935)
+
+
+def test_a_taught_folder_loads_with_its_accuracy(data, taught):
+    teacher = teachers.load(taught, data)
+    facts = json.loads((teachers.Path(taught.source) / teachers.TEACHER_JSON).read_text())
+    assert preflight(teacher, data).accuracy == pytest.approx(facts["metrics"]["accuracy"], abs=1e-9)
+    assert facts["metrics"]["accuracy"] > 0.6
+
+
+def test_a_damaged_teacher_is_refused(data, taught, tmp_path):
+    for path in teachers.Path(taught.source).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = tmp_path / teachers.TEACHER_WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 4
+    weights.write_bytes(content)
+    with pytest.raises(TeacherError, match=r"teacher\.safetensors is damaged"):
+        teachers.load(TeacherSpec(str(tmp_path)), data)
+
+
+def test_taught_classes_are_matched_by_name(data, taught):
+    teacher = teachers.load(taught, data)
+    turned = datasets.ImageData(**{**vars(data), "classes": data.classes[::-1]})
+    other = teachers.load(taught, turned)
+    images = torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(other(images), teacher(images).flip(1))
+    with pytest.raises(TeacherError, match="include 'zebra', which it does not know"):
+        teachers.load(taught, datasets.ImageData(**{**vars(data), "classes": ("0", "1", "2", "zebra")}))
+
+
+def timm_weights(tmp_path, suffix):
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=4, in_chans=1).eval()
+    path = tmp_path / f"weights{suffix}"
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"epoch": 3, "state_dict": state}, path)
+    return network, path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_timm_name_with_weights_equals_the_network(data, tmp_path, suffix):
+    network, path = timm_weights(tmp_path, suffix)
+    options = {"image_size": 32, "mean": [0.5], "std": [0.25]}
+    teacher = teachers.load(TeacherSpec("test_resnet", weights=str(path), options=options), data)
+    images = torch.rand(2, 1, 8, 8)
+    large = F.interpolate(images, (32, 32), mode="bicubic", antialias=True).clamp(0, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher(images), network((large - 0.5) / 0.25))
+    assert teacher.embedding(images)[1].shape == (2, teacher.embedding_width())
+
+
+def test_weights_for_other_classes_are_refused(data, tmp_path):
+    _, path = timm_weights(tmp_path, ".safetensors")
+    fewer = datasets.ImageData(**{**vars(data), "classes": ("a", "b")})
+    with pytest.raises(TeacherError, match="does not fit its weights"):
+        teachers.load(TeacherSpec("test_resnet", weights=str(path)), fewer)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".pkl", ".ts", ".pt2", ".npz", ".safetensors", ".joblib"])
+@pytest.mark.parametrize("force", ["0", "1"])
+def test_a_hostile_file_is_refused_and_not_run(data, tmp_path, suffix, force, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", force)
+    path = tmp_path / f"weights{suffix}"
+    if suffix in (".pth", ".pt"):
+        torch.save({"state_dict": Evil()}, path)
+    else:
+        path.write_bytes(pickle.dumps(Evil()))
+    for spec in (TeacherSpec("test_resnet", weights=str(path)), TeacherSpec(str(path))):
+        with pytest.raises(TeacherError):
+            teachers.load(spec, data)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_pretrained_weights_without_network_fail_within_seconds(data, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    start = time.monotonic()
+    with pytest.raises(TeacherError, match="hub cannot be reached"):
+        teachers.load(TeacherSpec("resnet18"), data)
+    assert time.monotonic() - start < 5
+
+
+def test_an_architecture_without_published_weights_says_so(data):
+    with pytest.raises(TeacherError, match="no pretrained weights for seresnet18"):
+        teachers.load(TeacherSpec("seresnet18"), data)
+
+
+def test_an_unknown_teacher_names_the_nearest(data):
+    with pytest.raises(UsageError, match=r"unknown teacher 'resnet81'; did you mean .*resnet18"):
+        teachers.load(TeacherSpec("resnet81"), data)
+
+
+def test_an_onnx_file_gives_the_logits_of_its_network(data, tmp_path):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    weight = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Flatten", ["x"], ["flat"]),
+            onnx.helper.make_node("MatMul", ["flat", "w"], ["y"]),
+        ],
+        "linear",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 1, 8, 8])],  # a fixed batch of 2
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 4])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "teacher.onnx")
+    teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
+    images = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(teacher(images), images.flatten(1) @ torch.from_numpy(weight))
+
+
+def test_stored_logits_are_found_by_id(data, tmp_path):
+    logits = np.random.default_rng(0).normal(size=(data.pool_size, 4)).astype(np.float32)
+    order = np.random.default_rng(1).permutation(data.pool_size)
+    np.savez(tmp_path / "logits.npz", logits=logits[order], ids=order)
+    teacher = teachers.load(TeacherSpec(str(tmp_path / "logits.npz")), data)
+    assert np.array_equal(teacher.of_ids(torch.tensor([3, 0])).numpy(), logits[[3, 0]])
+    with pytest.raises(TeacherError, match="cannot look at images"):
+        teacher(torch.rand(1, 1, 8, 8))
+    np.savez(tmp_path / "few.npz", logits=logits[:3], ids=np.arange(3))
+    few = teachers.load(TeacherSpec(str(tmp_path / "few.npz")), data)
+    with pytest.raises(TeacherError, match=r"no finite logits for some images, e\.g\. id 7"):
+        few.of_ids(torch.tensor([1, 7]))
+
+
+def test_an_ensemble_answers_with_the_mean_of_probabilities(data):
+    members = [{"source": "own_teachers:bright", "options": {"scale": scale}} for scale in (1.0, 3.0)]
+    options = {"members": members, "shares": [3, 1]}
+    teacher = teachers.load(TeacherSpec("ensemble", options=options), data)
+    images = torch.rand(5, 1, 8, 8)
+    first, second = (teachers.load(TeacherSpec(**member), data)(images) for member in members)
+    expected = 0.75 * first.softmax(1) + 0.25 * second.softmax(1)
+    torch.testing.assert_close(teacher(images).softmax(1), expected)
+    assert preflight(teacher, data).accuracy == 1.0
+
+
+def test_fingerprints_tell_weights_and_preprocessing_apart(data, tmp_path):
+    _, path = timm_weights(tmp_path, ".safetensors")
+
+    def print_of(**options):
+        return teachers.load(TeacherSpec("test_resnet", weights=str(path), options=options), data).fingerprint
+
+    assert print_of() == print_of()
+    assert print_of() != print_of(mean=[0.1])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("three", r"gives 3 logits per image; the data has 4 classes(.|\n)*class_map"),
+        ("nan", r"not finite for 24 of 24 validation images"),
+        ("constant", r"is right on 25.0% .* gives 25.0%(.|\n)*may be random"),
+        ("shuffled", r"in another order it is right on 100.0%: set the teacher option class_map to \[1, 3, 0, 2\]"),
+    ],
+)
+def test_preflight_refuses_and_says_why(data, name, message):
+    teacher = teachers.load(TeacherSpec(f"own_teachers:{name}"), data)
+    with pytest.raises(TeacherError, match=message):
+        preflight(teacher, data)
+
+
+def test_the_suggested_class_map_works_and_a_weak_teacher_can_be_accepted(data):
+    spec = TeacherSpec("own_teachers:shuffled", options={"class_map": [1, 3, 0, 2]})
+    assert preflight(teachers.load(spec, data), data).accuracy == 1.0
+    weak = preflight(teachers.load(TeacherSpec("own_teachers:constant"), data), data, accept_weak=True)
+    assert weak.weak
+
+
+def test_a_teacher_that_fails_is_named(data):
+    with pytest.raises(TeacherError, match="RuntimeError: no weights here"):
+        teachers.load(TeacherSpec("own_teachers:fails"), data)
+    with pytest.raises(UsageError, match="has to be taught first"):
+        teachers.load(TeacherSpec(), data)

@@ -1,0 +1,96 @@
+"""Closed-form studies: accuracy and costs are formulas, so that tests know the answer."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from autodistill.errors import InfeasibleError
+from autodistill.records import Candidate, Constraint, Report
+from autodistill.search import store
+from autodistill.search.objectives import resolve
+from autodistill.search.rungs import Rungs
+from autodistill.search.space import Space
+from autodistill.search.study import Study
+
+SPACE: dict[str, Any] = {
+    "student": {"width": [4, 8, 16, 32, 64, 128]},
+    "train": {"lr": {"low": 0.1, "high": 1.0}},
+}
+LEVELS = (1, 3, 9)
+
+
+def costs(student: Any) -> dict[str, float]:
+    """Parameters and latency grow with the width."""
+    return {"params": student["width"] * 100.0, "latency_ms": student["width"] / 10}
+
+
+def accuracy(candidate: Candidate, epochs: float) -> float:
+    """Grows with width and epochs, falls with the learning rate."""
+    return 1 - candidate.student["width"] ** -0.5 - 0.3 / epochs * candidate.train["lr"]
+
+
+def evaluate(candidate: Candidate) -> Iterator[Report]:
+    """A trial of three rungs that costs nothing."""
+    known = costs(candidate.student)
+    yield Report(0, known)
+    for rung, epochs in enumerate(LEVELS, 1):
+        if rung > candidate.start_rung:
+            yield Report(rung, {"accuracy": accuracy(candidate, epochs), **known}, epochs, 0.01 * rung)
+
+
+def evaluate_or_die(candidate: Candidate) -> Iterator[Report]:
+    """The width 32 kills its worker process outright."""
+    if candidate.student["width"] == 32:
+        os._exit(7)
+    yield from evaluate(candidate)
+
+
+def evaluate_or_fail(candidate: Candidate) -> Iterator[Report]:
+    """Every kind of bad end, by width."""
+    width = candidate.student["width"]
+    if width == 4:
+        raise InfeasibleError("cannot be built at this size")
+    yield Report(0, costs(candidate.student))
+    if width == 8:
+        yield Report(1, {"accuracy": float("nan")}, 1, 0.01)
+    if width == 16:
+        raise MemoryError
+    if width == 32:
+        raise RuntimeError("a bug in the user's code")
+    yield from list(evaluate(candidate))[1:]
+
+
+def evaluate_slowly(candidate: Candidate) -> Iterator[Report]:
+    """As :func:`evaluate`, 50 ms a rung."""
+    for report in evaluate(candidate):
+        time.sleep(0.05)
+        yield report
+
+
+def make_study(
+    directory: Path | None = None,
+    *,
+    space: dict[str, Any] | None = None,
+    constraints: tuple[Constraint, ...] = (),
+    sampler: str = "random",
+    rungs: Rungs | None = None,
+    seed: int = 0,
+) -> Study:
+    """A study of the toy space, in memory or in a folder."""
+    if directory is not None:
+        store.make_folder(directory)
+    return Study(
+        store.open_storage(directory),
+        "toy",
+        space=Space.parse(space or SPACE),
+        objectives=resolve(["accuracy", "params", "latency_ms"]),
+        constraints=constraints,
+        sampler=sampler,
+        rungs=rungs or Rungs(LEVELS),
+        seed=seed,
+        directory=directory,
+    )
