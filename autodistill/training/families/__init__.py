@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from autodistill.training.families import convnets, mobile, transformers
+from autodistill.training.families import convnets, fused, hybrids, mobile, transformers
 from autodistill.training.families.schema import Family, Parameter, Shape, families, family
 
-__all__ = ["Family", "Parameter", "Shape", "convnets", "families", "family", "mobile", "transformers"]
+__all__ = [
+    "Family",
+    "Parameter",
+    "Shape",
+    "convnets",
+    "families",
+    "family",
+    "fused",
+    "hybrids",
+    "mobile",
+    "transformers",
+]
