@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -40,7 +42,10 @@ class _Program(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
+            with warnings.catch_warnings():
+                if not self.debug:
+                    warnings.showwarning = _note
+                result = super().invoke(ctx)
             sys.stdout.flush()
             return result
         except BrokenPipeError:  # the reader of a pipe has seen enough, as in '| head -1'
@@ -66,6 +71,20 @@ class _Program(TyperGroup):
                 f"internal error: {type(error).__name__}: {error}\nRun the same command with --debug for the traceback."
             )
             raise SystemExit(1) from None
+
+
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show our own warnings as plain notes; those of libraries are for developers (``--debug``)."""
+    del lineno, file, line
+    if issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent):
+        say(f"note: {message}")
 
 
 def _close_stdout() -> None:
@@ -118,4 +137,7 @@ app.add_typer(cache.app, name="cache")
 
 def main() -> None:
     """Entry point of the ``autodistill`` command."""
+    # A waiting OpenMP thread that spins takes the core from the thread it waits for: on a machine that does anything
+    # else besides, two spinning threads trained 30 times slower than one. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="autodistill")

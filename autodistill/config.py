@@ -40,7 +40,7 @@ OBJECTIVES = ("accuracy", "params", "latency_ms")
 _SOURCES = {"data": "digits", "teacher": "auto"}
 _EPOCHS = {"digits": 30, "fashion_mnist": 12, "synthetic": 20}
 _OTHER_EPOCHS = 30
-_PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32}
+_PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32, "image_folder": 64}
 _OTHER_PIXELS = 224
 _FILE_ENDINGS = (".safetensors", ".onnx", ".npz", ".pt", ".pth", ".yaml", ".yml")
 

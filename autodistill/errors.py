@@ -5,11 +5,11 @@
     AutodistillError            1
     ├── UsageError              2   wrong argument, configuration or space
     │   ├── ConfigError         2   one or more problems in a study file, all reported together
-    │   └── UnknownNameError    2   a name that no registry holds
+    │   ├── UnknownNameError    2   a name that no registry holds
+    │   ├── DataError           2   images or labels that cannot be used
+    │   └── TeacherError        2   a teacher that cannot be used
     ├── StudyInUseError         3   another driver holds the study
-    ├── UserCodeError           4   the user's teacher, data or function failed
-    │   ├── DataError           4   images or labels that cannot be used
-    │   └── TeacherError        4   a teacher that cannot be used
+    ├── UserCodeError           4   code of the user fails while the search runs
     ├── ResourceError           5   disk, memory, permissions, devices
     └── StoreError              6   study.db or a checkpoint is damaged
 
@@ -65,18 +65,18 @@ class StudyInUseError(AutodistillError):
     exit_code = 3
 
 
+class DataError(UsageError):
+    """Images or labels that cannot be used; found before the first trial."""
+
+
+class TeacherError(UsageError):
+    """A teacher that cannot be loaded or cannot be trusted; found before the first trial."""
+
+
 class UserCodeError(AutodistillError):
-    """Code or data that the user handed over failed."""
+    """Code that the user handed over fails while the search runs."""
 
     exit_code = 4
-
-
-class DataError(UserCodeError):
-    """Images or labels that cannot be used."""
-
-
-class TeacherError(UserCodeError):
-    """A teacher that cannot be loaded or cannot be trusted."""
 
 
 class ResourceError(AutodistillError):

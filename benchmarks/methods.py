@@ -1,17 +1,19 @@
 """The compared methods: each one spends a budget on a problem and leaves its trace in a ledger.
 
-One worker, one candidate at a time, the same space and the same accounting for all: an epoch costs the same whoever asks
-for it, going on from a rung pays only for the epochs that are added, and only full trainings are on the front. Baselines:
-Optuna's samplers with the settings that their documentation recommends for several objectives; random search with
-synchronous successive halving; Syne Tune's MOASHA as shipped, and with ranks where its bracket expects them.
+One worker, one candidate at a time, the same space and the same accounting for all: an epoch costs the same whoever
+asks for it, going on from a rung pays only for the epochs that are added, and only full trainings are on the front.
+Baselines: Optuna's samplers with the settings that their documentation recommends for several objectives; random
+search with synchronous successive halving; Syne Tune's MOASHA as shipped, and with ranks where its bracket expects
+them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +21,8 @@ import numpy as np
 import optuna
 from tables import Problem
 
-from autodistill.search import pareto
-from autodistill.search.sampler import FrontSampler
+from autodistill.search import promotion
+from autodistill.search.sampler import ExhaustedError, FrontSampler
 from autodistill.search.space import Space
 
 
@@ -39,6 +41,7 @@ class Ledger:
     losses: list[np.ndarray] = field(default_factory=list)
     curve: list[tuple[float, int, float]] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
 
     def train(self, sections: dict[str, Any], rung: int, start: int = 0) -> float:
         """Accuracy at ``rung`` (1-based) of a candidate whose checkpoint is at rung ``start``."""
@@ -113,25 +116,35 @@ def random_halving(ledger: Ledger, seed: int) -> None:
             accuracy = [ledger.train(sections, rung, rung - 1) for sections in alive]
             costs = [list(problem.costs(sections["student"]).values()) for sections in alive]  # type: ignore[union-attr]
             keep = max(1, len(alive) // 3)
-            order = front_order(problem.scale.losses(accuracy, costs))
+            order = promotion.front_order(problem.scale.losses(accuracy, costs))
             alive = [alive[i] for i in order[:keep]]
 
 
-def front_order(losses: np.ndarray) -> list[int]:
-    """Best first: by front number, and inside a front by the epsilon-net."""
-    ranks = pareto.nondominated_ranks(losses)
-    out: list[int] = []
-    for rank in np.unique(ranks):
-        members = np.flatnonzero(ranks == rank)
-        out += members[pareto.epsilon_net_order(losses[members])].tolist()
-    return out
+def random_rungs(ledger: Ledger, seed: int) -> None:
+    """Uniform draws with our model-free rung rule, the one that every other sampler gets."""
+    rng, problem = np.random.default_rng(seed), ledger.problem
+    space, levels = Space.parse(problem.space), len(problem.rungs)
+    seen = np.full((levels, 0, 1 + len(problem.costs_names)), np.nan)
+    while True:
+        sections = space.nest(random_values(problem, space, rng))
+        costs = problem.costs(sections["student"])
+        assert costs is not None
+        seen = np.concatenate([seen, np.full((levels, 1, seen.shape[2]), np.nan)], axis=1)
+        for rung in range(levels):
+            accuracy = ledger.train(sections, rung + 1, rung)
+            seen[rung, -1] = problem.scale.losses(accuracy, list(costs.values()))[0]
+            here = np.isfinite(seen[rung]).all(axis=1)
+            peers = promotion.Peers(seen[rung, here], seen[-1, here])
+            if not promotion.decide(peers, int(here.sum()) - 1).go_on:
+                break
 
 
 def moasha(fixed: bool) -> Callable[[Ledger, int], None]:
     """Syne Tune's MOASHA, driven directly: its own random draws, told at every rung.
 
     Args:
-        fixed: hand its bracket ranks. As shipped, the priority returns the *sort order*, which the bracket reads as if
+        fixed: hand its bracket ranks. As shipped, the priority returns the *sort order*, which the bracket reads as
+        if
             it were ranks, so that the decision on a trial looks at the wrong one.
     """
 
@@ -250,6 +263,7 @@ METHODS: dict[str, Callable[[Ledger, int], None]] = {
     "optuna-tpe": optuna_method(_tpe),
     "optuna-nsga2": optuna_method(_nsga2),
     "random": random_search,
+    "random-rungs": random_rungs,
     "random-sh": random_halving,
     "moasha": moasha(fixed=False),
     "moasha-fixed": moasha(fixed=True),
@@ -262,8 +276,7 @@ def run(name: str, problem: Problem, seed: int, budget: float) -> Ledger:
     ledger = Ledger(problem, budget)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with contextlib.suppress(BudgetSpentError, ExhaustedError):
             METHODS[name](ledger, seed)
-        except BudgetSpentError:
-            pass
+    ledger.seconds = time.perf_counter() - ledger.started
     return ledger

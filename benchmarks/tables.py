@@ -1,14 +1,16 @@
 """Problems that the search benchmark measures: published tables, and the LCBench surrogate with its learning curves.
 
-A table is ``NAME.json`` beside ``NAME.csv.gz``: ``parameters`` (column to choices), ``accuracy`` (percent, maximised),
-``costs`` (columns known before training, with the axis of the hypervolume) and ``complete_grid``. Nothing here knows any
-particular table. Accuracy is scaled between its 10 % quantile and its maximum, costs are (log-)scaled between their
-extremes, the hypervolume is taken against accuracy 0 and costs 1, and regret is 1 - HV / HV of the true front.
+A table is ``NAME.json`` beside ``NAME.csv.gz``: ``parameters`` (column to choices), ``accuracy`` (percent,
+maximised), ``costs`` (columns known before training, with the axis of the hypervolume) and ``complete_grid``.
+Nothing here knows any particular table. Accuracy is scaled between its 10 % quantile and its maximum, costs are
+(log-)scaled between their extremes, the hypervolume is taken against accuracy 0 and costs 1, and regret is 1 - HV /
+HV of the true front.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,9 +58,11 @@ class Scale:
         return np.stack(columns, axis=1)
 
     def volume(self, losses: np.ndarray) -> float:
+        """Hypervolume of scaled losses."""
         return pareto.hypervolume(losses, np.ones(1 + len(self.costs))) if len(losses) else 0.0
 
     def regret(self, losses: np.ndarray) -> float:
+        """Share of the true front's hypervolume that is missing."""
         return 1.0 - self.volume(losses) / self.best
 
 
@@ -159,7 +163,8 @@ class LCBench:
         """Validation accuracy in percent of configurations ``(n, 7)`` in the order of ``columns``."""
         x = np.column_stack([np.full(len(rows), epochs), rows]).astype(np.float32)
         codes = np.full((len(rows), 1), self._code, dtype=np.int32)
-        return np.asarray(self._session.run(None, {"x_cont": x, "x_cat": codes})[0][:, 1], dtype=float)
+        percent = self._session.run(None, {"x_cont": x, "x_cat": codes})[0][:, 1]
+        return np.clip(percent.astype(float), 0.0, 100.0)
 
     def _params(self, rows: np.ndarray) -> np.ndarray:
         return np.array([funnel_parameters(int(row[4]), int(row[5])) for row in rows], dtype=float)
@@ -196,9 +201,11 @@ class LCBench:
         return scale
 
     def costs(self, student: Values) -> dict[str, float]:
+        """The parameter count."""
         return {"params": float(funnel_parameters(student["num_layers"], student["max_units"]))}
 
     def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
+        """Validation accuracy in percent after ``epochs``."""
         settings = {**sections["student"], **sections["train"]}
         return float(self._accuracies(np.array([[settings[name] for name in self.columns]], dtype=float), epochs)[0])
 
@@ -208,7 +215,7 @@ def funnel_parameters(layers: int, width: int, inputs: int = 64, outputs: int = 
     """Weights and biases of an MLP whose hidden widths fall linearly from ``width`` towards ``outputs``."""
     hidden = [round(width - i * (width - outputs) / layers) for i in range(layers)]
     sizes = [inputs, *hidden, outputs]
-    return sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+    return sum((a + 1) * b for a, b in itertools.pairwise(sizes))
 
 
 Problem = Table | LCBench

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -347,6 +348,23 @@ def test_an_unexpected_error_is_one_line_unless_debug_is_asked_for(
         "internal error: RuntimeError: a bug\nRun the same command with --debug for the traceback.\n"
     )
     assert isinstance(run.invoke(app, ["search", "study.yaml", "--debug"]).exception, RuntimeError)
+
+
+def test_our_own_warnings_are_notes(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings.simplefilter("default")
+    original = engine_room.search
+    place = str(ROOT / "autodistill" / "training" / "datasets.py")
+
+    def warned(*arguments: Any, **keywords: Any) -> Any:
+        warnings.warn_explicit("images are scaled to 64 x 64.", UserWarning, place, 1)
+        warnings.warn_explicit("of a library", DeprecationWarning, "elsewhere.py", 1)
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(engine_room, "search", warned)
+    result = run.invoke(app, ["search", "study.yaml"])
+    assert result.exit_code == 0
+    assert "note: images are scaled to 64 x 64.\n" in result.stderr
+    assert "of a library" not in result.stderr
 
 
 def test_a_missing_library_is_named_with_what_to_do(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,13 +44,14 @@ def test_nothing_given_is_the_embedded_digits_study() -> None:
         ({"source": "digits", "image_size": 28}, "middle"),
         ({"source": "image_folder", "image_size": 48}, "middle"),
         ({"source": "image_folder", "image_size": 160}, "large"),
-        ("image_folder", "large"),
+        ("image_folder", "middle"),
+        ("mymodule:images", "large"),
     ],
 )
 def test_the_space_is_the_one_made_for_the_size_of_the_images(
     data: Any, space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, sizes in (("small", [8, 16]), ("middle", [28, 32]), ("large", [128, 256])):
+    for name, sizes in (("small", [8, 16]), ("middle", [28, 32]), ("large", [160, 256])):
         (tmp_path / f"{name}.yaml").write_text(f"image_sizes: {sizes}\nstudent: {{width: [1, 2]}}\n")
     monkeypatch.setattr(spaces, "_FOLDERS", (tmp_path,))
     assert StudyConfig.load({"data": data}).space == space

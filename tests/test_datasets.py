@@ -113,6 +113,11 @@ def test_fashion_mnist_reads_its_files_and_the_search_never_opens_test_files(tmp
     assert data.classes[9] == "Ankle boot"
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz"):
         datasets.load_test(spec)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", images[:20])
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", labels[:20])
+    test = datasets.load_test(spec)
+    assert np.array_equal(test.images[:, 0], images[:20])
+    assert test.images.flags.writeable
 
 
 def test_a_truncated_idx_file_is_named(tmp_path):

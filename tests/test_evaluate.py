@@ -67,6 +67,8 @@ def own_code(tmp_path_factory):
     (folder / "own_parts.py").write_text(CODE)
     patch = pytest.MonkeyPatch()
     patch.syspath_prepend(folder)
+    patch.setenv("AUTODISTILL_CACHE", str(folder / "cache"))
+    patch.setenv("AUTODISTILL_LEASE", str(folder / "lease"))
     yield
     patch.undo()
 
@@ -96,6 +98,12 @@ def test_known_costs_come_first_and_then_every_rung(task):
     assert reports[3].values["accuracy"] > 0.6
     seconds = [report.seconds for report in reports]
     assert seconds == sorted(seconds)
+
+
+def test_latency_is_measured_where_it_counts(task):
+    report = run(replace(task, metrics=("accuracy", "params", "latency_ms")), candidate())[0]
+    assert set(report.values) == {"params", "latency_ms"}
+    assert 0 < report.values["latency_ms"] < 1000
 
 
 def test_the_factory_can_be_sent_to_another_process(task):

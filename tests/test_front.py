@@ -27,7 +27,10 @@ TRIALS = [
 ]
 
 
-def front(scale: Scale | None = Scale((1.0, 10.0), (0.0, 10000.0))) -> Front:
+BOX = Scale((1.0, 10.0), (0.0, 10000.0))
+
+
+def front(scale: Scale | None = BOX) -> Front:
     return Front.of("toy", TWO, TRIALS, scale=scale)
 
 

@@ -118,9 +118,13 @@ def test_duplicates_are_answered_from_the_store() -> None:
 
 def test_five_equal_failures_in_a_row_stop_the_search() -> None:
     study = make_study()
-    with study.running("50trials"), pytest.raises(UserCodeError, match="all failed in the same way.*no such file"):
-        while (candidate := study.ask()) is not None:
+    with study.running("50trials"):
+        for _ in range(5):
+            candidate = study.ask()
+            assert candidate is not None
             study.close(candidate, FileNotFoundError("no such file: labels.txt"))
+        with pytest.raises(UserCodeError, match=r"all failed in the same way.*no such file"):
+            study.ask()
     assert len(study.trials()) == 5
 
 

@@ -68,7 +68,7 @@ def test_wrong_settings_are_refused_before_anything_is_written(data, tmp_path):
 
 def test_defaults_follow_the_images():
     assert default_epochs(1200) == 20
-    assert default_epochs(51_000) == 5
+    assert default_epochs(51_000) == 6
     assert default_epochs(10**6) == 4
     sizes = [default_architecture(size)["width"] for size in (8, 28, 64)]
     assert sizes == sorted(sizes)

@@ -199,6 +199,26 @@ def test_pretrained_weights_without_network_fail_within_seconds(data, monkeypatc
     assert time.monotonic() - start < 5
 
 
+def test_a_hub_that_never_answers_is_given_up_on(data, monkeypatch):
+    import urllib.request
+
+    from autodistill.training import hub
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "_cached", lambda repository: False)
+    monkeypatch.setattr(hub, "_SECONDS", 0.1)
+
+    def hang(*args, **kwargs):
+        time.sleep(1.0)
+        raise OSError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", hang)
+    start = time.monotonic()
+    with pytest.raises(TeacherError, match="give the file as weights"):
+        hub.require_pretrained("resnet18")
+    assert time.monotonic() - start < 0.9
+
+
 def test_an_architecture_without_published_weights_says_so(data):
     with pytest.raises(TeacherError, match="no pretrained weights for seresnet18"):
         teachers.load(TeacherSpec("seresnet18"), data)

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = "5m"
 _SPACE_SECTIONS = ("student", "distillation", "train")
-_FLAGS = {"data.root": "--data-root", "data.image_size": "--image-size", "data.train_size": "--train-size"}
+_FLAGS = {
+    "data.root": "--data-root",
+    "data.image_size": "--image-size",
+    "data.train_size": "--train-size",
+    "teacher.weights": "--teacher-weights",
+    "constraints": "--constraint",
+}
 
 EXAMPLES = """
   autodistill search --data digits --budget 5m --workers 2 --dir runs/digits
@@ -50,7 +56,12 @@ def search(
     train_size: Annotated[
         int | None, typer.Option(metavar="N", help="Images kept for training; all by default.")
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="auto, a timm name, or a file of 'autodistill teach'.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="auto, a folder of 'autodistill teach', a timm name, an ONNX file …")
+    ] = None,
+    teacher_weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights, where --teacher is only an architecture.")
+    ] = None,
     space: Annotated[
         str | None, typer.Option(help="A built-in search space ('autodistill spaces ls') or a YAML file.")
     ] = None,
@@ -94,6 +105,7 @@ def search(
         "data.image_size": image_size,
         "data.train_size": train_size,
         "teacher": teacher,
+        "teacher.weights": teacher_weights,
         "space": space,
         "budget": budget,
         "objectives": objectives,
@@ -161,9 +173,8 @@ def value_of(text: str) -> Any:
 
 def flags_of(overrides: Mapping[str, Any]) -> dict[str, str]:
     """Key to the flag it came from, for messages about it."""
-    own = {"constraints": "--constraint"}
     return {
-        key: _FLAGS.get(key, own.get(key, f"--{key}" if "." not in key else f"--set {key}"))
+        key: _FLAGS.get(key, f"--{key}" if "." not in key else f"--set {key}")
         for key, value in overrides.items()
         if value is not None
     }
@@ -261,7 +272,8 @@ def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
     """The front on stdout; why the search ended, files and next commands on stderr."""
     trials = study.trials()
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in trials).items()) or "no trial"
-    say(f"ended: {study.ended or 'no candidate is left'} ({counts})")
+    ended = study.ended or study.budget.exhausted(study.spent) or "no candidate is left"
+    say(f"ended: {ended} ({counts})")
     if as_json:
         print_json(front.to_json())
     elif front.trials:

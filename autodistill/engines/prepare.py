@@ -16,7 +16,7 @@ import numpy as np
 
 from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, UsageError
-from autodistill.records import EvaluateFactory, Params, Task, TeacherSpec, stable_key
+from autodistill.records import EvaluateFactory, Params, State, Task, TeacherSpec, stable_key
 from autodistill.search.study import Study
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         DataError, TeacherError: the images or the teacher cannot be used.
     """
     from autodistill.training import datasets
-    from autodistill.training.evaluate import evaluator
+    from autodistill.training.evaluate import discard, evaluator
 
     config: StudyConfig = study.config
     if config.data is None:
@@ -71,6 +71,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     )
     if known and config.survey != "off" and not watch.should_stop():
         _survey(study, config, data, task, watch)
+    study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
     return functools.partial(evaluator, task)
 
 
@@ -101,12 +102,12 @@ def _teacher(
         spec = replace(taught, accept_weak=spec.accept_weak)
     teacher = teachers.load(spec, data, device)
     found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak)
-    study.set_teacher_values({"accuracy": found.accuracy, **_teacher_costs(study, teacher, data, config)})
+    study.set_teacher_values({"accuracy": found.accuracy, **_teacher_costs(study, teacher, config)})
     watch.stage("teacher", f"teacher {found.name}: validation accuracy {found.accuracy:.4f}")
     return spec
 
 
-def _teacher_costs(study: Study, teacher: Teacher, data: ImageData, config: StudyConfig) -> dict[str, float]:
+def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[str, float]:
     """Known costs of the teacher by the students' own protocol, where it is a network that has them."""
     from torch import nn
 
@@ -159,9 +160,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
     if not fitting:
         bounds = ", ".join(map(str, study.constraints))
         raise ConfigError(
-            [
-                f"none of {len(good)} surveyed students satisfies the constraints ({bounds}); loosen one, or widen the space"
-            ],
+            [f"none of {len(good)} surveyed students satisfies {bounds}; loosen a bound, or widen the space"],
             "constraints",
         )
     watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)

@@ -153,7 +153,7 @@ def private_switches() -> Iterator[Any]:
 
 def _read_switches_again() -> None:
     """Ray reads mode and token once per process: a second run would offer the first run's token, or none at all."""
-    raylet = getattr(sys.modules.get("ray"), "_raylet", None)
+    raylet: Any = getattr(sys.modules.get("ray"), "_raylet", None)
     if hasattr(raylet, "Config") and hasattr(raylet, "AuthenticationTokenLoader"):
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -27,19 +27,24 @@ from autodistill.records import Decision, Evaluate, EvaluateFactory, Report, Wor
 KEY = "autodistill"  # of the one object in a result; Tune flattens dictionaries, and leaves tuples alone
 _POLL_SECONDS = 0.25
 _PROGRESS_SECONDS = 0.5
-_NODE_DIED = re.compile(r"\bnode (?:has )?(?:died|was (?:\w+ )?terminated|is dead|failed)", re.IGNORECASE)
+_LOST = re.compile(r"(?:died|dead) because|unavailable|exit", re.IGNORECASE)
+_NODE_LOST = re.compile(r"\bnode (?:has )?(?:died|was (?:\w+ )?terminated|is dead|failed)|unavailable", re.IGNORECASE)
 _ADVICE = "Some common causes"  # from here on Ray's text is the same for every dead worker
 
 
 def words_of_loss(text: str) -> str:
-    """The line of Ray's report that says how a worker died, without the general advice after it."""
+    """The line of Ray's report that says how a worker was lost, without the general advice after it."""
     lines = [line.partition(_ADVICE)[0].strip() for line in text.splitlines()]
-    return next((line for line in lines if re.search(r"died because|dead because|exit", line)), "a worker died")
+    return next((line for line in lines if _LOST.search(line)), "a worker died")
 
 
 def is_node_loss(text: str) -> bool:
-    """Whether Ray's words about a dead worker say that its whole node went away."""
-    return bool(_NODE_DIED.search(words_of_loss(text)))
+    """Whether Ray's words about a lost worker say that it went with its node.
+
+    Ray often sees only the connection break, and calls the worker unavailable; of a process that died on a node that
+    lives, it says so.
+    """
+    return bool(_NODE_LOST.search(words_of_loss(text)))
 
 
 class Board:
@@ -124,6 +129,14 @@ class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """No preference: Tune's own queue gives a worker that is free to a trial that has none.
+
+        FIFO's choice gives it to the first in line, whose own worker may be starting and is then thrown away: with
+        trials shorter than the start of a worker, only one would ever work.
+        """
+        del tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A rung was reached."""

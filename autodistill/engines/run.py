@@ -16,8 +16,9 @@ from autodistill.errors import InterruptedTrialError, UsageError
 from autodistill.records import Evaluate, EvaluateFactory, WorkerContext
 from autodistill.search.budget import Budget
 from autodistill.search.front import Front
+from autodistill.search.proposer import Costs
 from autodistill.search.store import folder_lock
-from autodistill.search.study import Costs, Study
+from autodistill.search.study import Study
 
 
 def search(

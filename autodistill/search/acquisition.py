@@ -35,7 +35,7 @@ def expected_gain(mean: Floats, deviation: Floats, lower: Floats, upper: Floats)
 def gain_along(
     mean: Floats, deviation: Floats, lower: Floats, upper: Floats, *, objective: int, points: Floats
 ) -> Floats:
-    """The same when one objective is certain to be at ``points``, ``(candidates, points)``; the others stay as believed.
+    """The same when one objective is surely at ``points``, ``(candidates, points)``; the others stay as believed.
 
     Args:
         mean: see :func:`expected_gain`.

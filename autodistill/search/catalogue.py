@@ -34,6 +34,7 @@ class Catalogue:
         self._function = function
         self._constraints = tuple(constraints)
         self._known: dict[str, dict[str, float] | None] = {}
+        self._asked: dict[proposals.Key, dict[str, float] | None] = {}
         self._pool: list[dict[str, Any]] = []
 
     @property
@@ -49,7 +50,7 @@ class Catalogue:
             ConfigError: one is not a student of the space.
         """
         students = self.space.section("student")
-        self._pool = []
+        self._pool, self._asked = [], {}
         for student, costs in pool:
             known = self._checked(costs)
             self._known[stable_key(dict(student))] = known
@@ -63,11 +64,14 @@ class Catalogue:
         """Known costs of a candidate, possibly empty; ``None`` when it may not be proposed."""
         if not self.knows_costs:
             return {}
-        student = self.space.nest(values)["student"]
-        name = stable_key(student)
-        if name not in self._known:
-            self._known[name] = self._ask(student)
-        return self._known[name]
+        settings = frozenset(item for item in values.items() if item[0].startswith("student."))
+        if settings not in self._asked:
+            student = self.space.nest(values)["student"]
+            name = stable_key(student)
+            if name not in self._known:
+                self._known[name] = self._ask(student)
+            self._asked[settings] = self._known[name]
+        return self._asked[settings]
 
     def names(self) -> tuple[str, ...]:
         """Names of the known costs, in the order in which they are given; empty until one student is known."""

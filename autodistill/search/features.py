@@ -1,12 +1,13 @@
 """Candidates as numbers: the input of the surrogate, one group of columns per parameter.
 
-Reals, integers and numeric choices keep their order on a unit scale (logarithmic where the space says so); other choices
-are one-hot; an inactive conditional parameter sits at a neutral point, so that it makes no difference between two
-candidates that both lack it. Known costs, and the fidelity, are groups like any other.
+Reals, integers and numeric choices keep their order on a unit scale (logarithmic where the space says so); other
+choices are one-hot; an inactive conditional parameter sits at a neutral point, so that it makes no difference
+between two candidates that both lack it. Known costs, and the fidelity, are groups like any other.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,20 +54,25 @@ class Encoder:
             g for g, (a, b) in enumerate(zip(self.starts, self.starts[1:], strict=False)) for _ in range(b - a)
         )
 
+    @functools.cached_property
+    def _tables(self) -> tuple[dict[Any, Floats] | None, ...]:
+        return tuple(_lookup(d) for d in self.distributions)
+
     def encode(self, candidates: Iterable[Values]) -> Floats:
         """Features ``(candidates, columns)``."""
         rows = list(candidates)
         out = np.zeros((len(rows), self.starts[-1]))
         for g, (name, d) in enumerate(zip(self.names, self.distributions, strict=True)):
-            table = _lookup(d)
             block = out[:, self.starts[g] : self.starts[g + 1]]
-            for i, row in enumerate(rows):
-                if name not in row:
-                    block[i] = 0.0 if block.shape[1] > 1 else 0.5
-                elif table is not None:
-                    block[i] = table[_hashable(row[name])]
-                else:
-                    block[i, 0] = _unit(d, row[name])
+            block[:] = 0.0 if block.shape[1] > 1 else 0.5
+            has = [i for i, row in enumerate(rows) if name in row]
+            if not has:
+                continue
+            table = self._tables[g]
+            if table is None:
+                block[has, 0] = _unit(d, np.array([rows[i][name] for i in has], dtype=np.float64))
+            else:
+                block[has] = [table[_hashable(rows[i][name])] for i in has]
         return out
 
 
@@ -95,7 +101,8 @@ def _lookup(d: BaseDistribution) -> dict[Any, Floats] | None:
         return None
     if not _ordered(d.choices):
         return {_hashable(c): row for c, row in zip(d.choices, np.eye(len(d.choices)) * _SIDE, strict=True)}
-    order = sorted(range(len(d.choices)), key=lambda i: d.choices[i]) if len(d.choices) > 2 else [0, 1]
+    choices: list[Any] = list(d.choices)
+    order = sorted(range(len(choices)), key=choices.__getitem__) if len(choices) > 2 else [0, 1]
     return {_hashable(d.choices[i]): np.array([rank / (len(order) - 1)]) for rank, i in enumerate(order)}
 
 
@@ -104,8 +111,8 @@ def _hashable(choice: Any) -> Any:
     return (type(choice).__name__, choice)
 
 
-def _unit(d: BaseDistribution, value: float) -> float:
+def _unit(d: BaseDistribution, values: Floats) -> Floats:
     assert isinstance(d, (IntDistribution, FloatDistribution))
     if d.low == d.high:
-        return 0.5
-    return float(log_scaled(value, d.low, d.high, d.log))
+        return np.full_like(values, 0.5)
+    return log_scaled(values, d.low, d.high, d.log)

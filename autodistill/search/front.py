@@ -67,7 +67,8 @@ class Front:
         losses = to_losses(objectives, [t.values for t in complete])
         mask = nondominated_mask(losses) if complete else np.zeros(0, dtype=bool)
         seen: set[tuple[float, ...]] = set()
-        members, others = [], []
+        members: list[TrialRecord] = []
+        others: list[TrialRecord] = []
         for trial, row, best in zip(complete, losses.tolist(), mask, strict=True):
             (members if best and tuple(row) not in seen else others).append(trial)
             if best:
@@ -108,7 +109,8 @@ class Front:
         rows = axis_losses(self.objectives, values)
         ideal, worst = axis_losses(self.objectives, [self._named(self.scale.ideal), self._named(self.scale.reference)])
         span = np.where(worst > ideal, worst - ideal, 1.0)
-        return np.maximum((rows - ideal) / span, 0.0)
+        scaled: np.ndarray = np.maximum((rows - ideal) / span, 0.0)
+        return scaled
 
     def knee(self) -> TrialRecord | None:
         """The member nearest to the ideal point on the scaled axes: a fair first pick."""

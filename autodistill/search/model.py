@@ -1,9 +1,9 @@
 """The front and what is believed about candidates: surrogates, scaled losses, expected gains.
 
-Losses are scaled so that the reference point is 1 in every objective. Known objectives span the costs of a sample of the
-space (logarithmic where the objective says so). A trained objective spans from a low quantile of the first trials, kept
-for the whole study, to the best value; below the reference it is compressed, because how bad a bad candidate is tells
-little about the front.
+Losses are scaled so that the reference point is 1 in every objective. Known objectives span the costs of a sample
+of the space (logarithmic where the objective says so). A trained objective spans from a low quantile of the first
+trials, kept for the whole study, to the best value; below the reference it is compressed, because how bad a bad
+candidate is tells little about the front.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ class Data:
     full: npt.NDArray[np.bool_]
     owners: npt.NDArray[np.int64]
 
-
     def believing(self, features: Floats, losses: Floats) -> Data:
         """With candidates as if they had finished; their owner is -1."""
         return Data(
@@ -83,10 +82,6 @@ class Layout(Protocol):
     @property
     def groups(self) -> tuple[int, ...]:
         """Group of every feature column."""
-
-    @property
-    def trend_columns(self) -> tuple[int, ...]:
-        """Columns with a linear trend."""
 
 
 class Model:
@@ -117,7 +112,6 @@ class Model:
             data.features[rows],
             squash(data.losses[rows, objective]),
             groups=self._layout.groups,
-            trend_columns=self._layout.trend_columns,
             theta=self._thetas.get(objective),
             optimize=optimize or objective not in self._thetas,
         )
@@ -162,7 +156,7 @@ class Model:
 
 def squash(losses: Floats) -> Floats:
     """Identity up to the reference point, logarithmic beyond it."""
-    return np.where(losses > 1.0, 1.0 + 0.25 * np.log1p(np.maximum(losses - 1.0, 0.0) / 0.25), losses)
+    return np.where(losses > 1.0, 1.0 + 0.1 * np.log1p(np.maximum(losses - 1.0, 0.0) / 0.1), losses)
 
 
 def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -176,4 +170,3 @@ def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -
             break
         chosen[row] = None
     return np.array(sorted(chosen), dtype=np.int64)
-

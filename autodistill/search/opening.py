@@ -49,7 +49,7 @@ def build(config: StudyConfig, directory: Path | None) -> Study:
 
     parts = study_parts(config)
     if directory is not None:
-        _check_same(directory, config)
+        config = _check_same(directory, config)
         store.make_folder(directory)
     study = Study(store.open_storage(directory), config.name, directory=directory, seed=config.seed, **parts)
     study.config = config
@@ -104,15 +104,15 @@ def config_rungs(config: StudyConfig) -> Rungs:
     return Rungs.geometric(top, eta=int(settings.get("eta", 3)), lowest_share=float(settings.get("lowest", 0.05)))
 
 
-def _check_same(directory: Path, config: StudyConfig) -> None:
-    """Refuse to go on with another study's folder.
+def _check_same(directory: Path, config: StudyConfig) -> StudyConfig:
+    """Refuse to go on with another study's folder; a study that goes on keeps its name.
 
     Raises:
         UsageError: names every key that differs, with both values.
     """
     stored = directory / STUDY_FILE
     if not stored.is_file():
-        return
+        return config
     old = StudyConfig.load(stored, {})
     changed = differences(old, config)
     if changed:
@@ -121,3 +121,4 @@ def _check_same(directory: Path, config: StudyConfig) -> None:
             + "\n".join(f"  - {line}" for line in changed)
             + "\nUse the same settings to resume it, or another --dir for a new study."
         )
+    return config.model_copy(update={"name": old.name})

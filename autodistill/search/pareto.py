@@ -1,8 +1,9 @@
 """Pareto dominance, epsilon-net order, hypervolume and box decomposition of sets of loss vectors.
 
-Every function takes losses of shape ``(points, objectives)`` in which smaller is better; a maximised metric comes in with
-its sign turned (:meth:`autodistill.records.Objective.loss`). A row with a value that is not finite was not measured: it
-dominates nothing, ranks behind every measured row and adds no volume. Equal rows do not dominate each other.
+Every function takes losses of shape ``(points, objectives)`` in which smaller is better; a maximised metric comes
+in with its sign turned (:meth:`autodistill.records.Objective.loss`). A row with a value that is not finite was not
+measured: it dominates nothing, ranks behind every measured row and adds no volume. Equal rows do not dominate each
+other.
 
 Sorting and volumes come from moocore (exact, compiled). The epsilon-net order is that of Salinas et al. 2021, "A
 multi-objective perspective on jointly tuning hardware and hyperparameters", on normalized objectives.
@@ -52,8 +53,8 @@ def epsilon_net_order(losses: npt.ArrayLike) -> Ints:
     """Indices in the order in which a greedy epsilon-net takes them: each next one is farthest from those taken.
 
     The first is the best row in the first objective, so that a prefix of any length covers the whole front. Distances
-    are Euclidean after each objective is scaled to the range it has here; ties go to the lower index; rows that are not
-    finite come last.
+    are Euclidean after each objective is scaled to the range it has here; ties go to the lower index; rows that are
+    not finite come last.
     """
     rows = _as_rows(losses)
     finite = np.flatnonzero(_finite(rows))
@@ -99,19 +100,21 @@ def contributions(losses: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
     rows = _as_rows(losses)
     corner = np.asarray(reference, dtype=np.float64)
     out = np.zeros(len(rows))
-    front = np.flatnonzero(nondominated_mask(rows) & (rows < corner).all(axis=1))
+    ranks = np.where((_finite(rows) & (rows < corner).all(axis=1)), nondominated_ranks(rows), len(rows) + 1)
+    front = np.flatnonzero(ranks == 0)
+    near = rows[ranks <= 1]  # what the second front dominates stays dominated when one point of the first goes
     _, first, count = np.unique(rows[front], axis=0, return_index=True, return_counts=True)
-    total = hypervolume(rows[front], corner)
+    total = hypervolume(near, corner)
     for index in front[first[count == 1]]:
-        out[index] = total - hypervolume(rows[front[front != index]], corner)
+        out[index] = total - hypervolume(near[(near != rows[index]).any(axis=1)], corner)
     return out
 
 
 def nondominated_boxes(losses: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Disjoint boxes that fill the part of ``(-inf, reference]`` that no row dominates.
 
-    A new point ``z`` adds the volume of every box that lies above it, cut at ``z``: the gain is a sum of products over
-    the objectives, which is what makes expected gains closed-form (:mod:`autodistill.search.acquisition`).
+    A new point ``z`` adds the volume of every box that lies above it, cut at ``z``: the gain is a sum of products
+    over the objectives, which is what makes expected gains closed-form (:mod:`autodistill.search.acquisition`).
 
     Returns:
         Lower and upper corners, each ``(boxes, objectives)``; lower corners may be ``-inf``.
@@ -138,8 +141,13 @@ def _boxes(rows: Floats, corner: tuple[float, ...]) -> list[Box]:
     if rows.shape[1] == 1 or len(corner) == 1:
         best = min((float(row[0]) for row in rows), default=corner[0])
         return [((-np.inf,), (min(best, corner[0]),))]
+    if rows.shape[1] == 2:
+        stairs = _front(rows)[::-1]  # upwards in the last objective, so downwards in the first
+        widths = [corner[0], *stairs[:, 0].tolist()]
+        heights = [-np.inf, *stairs[:, 1].tolist(), corner[1]]
+        return [((-np.inf, heights[i]), (width, heights[i + 1])) for i, width in enumerate(widths)]
     done: list[Box] = []
-    opened: dict[Box, float] = {box: -np.inf for box in _boxes(rows[:0, :-1], corner[:-1])}
+    opened: dict[Box, float] = dict.fromkeys(_boxes(rows[:0, :-1], corner[:-1]), -np.inf)
     for level in np.unique(rows[:, -1]):
         seen = rows[rows[:, -1] <= level, :-1]
         now = set(_boxes(_front(seen), corner[:-1]))
@@ -157,11 +165,15 @@ def _extrude(box: Box, start: float, stop: float) -> Box:
 
 def _front(rows: Floats) -> Floats:
     if rows.shape[1] == 1:
-        return rows.min(axis=0, keepdims=True)
+        lowest: Floats = rows.min(axis=0, keepdims=True)
+        return lowest
+    if len(rows) < 2:
+        return rows
     if rows.shape[1] == 2:  # the common case, and quicker than a call into compiled code
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
         best = np.minimum.accumulate(rows[:, 1])
-        return rows[np.concatenate([[True], rows[1:, 1] < best[:-1]])]
+        kept: Floats = rows[np.concatenate([[True], rows[1:, 1] < best[:-1]])]
+        return kept
     return np.unique(rows[nondominated_mask(rows)], axis=0)
 
 
@@ -180,8 +192,7 @@ def _as_rows(losses: npt.ArrayLike) -> Floats:
 
 
 def _finite(rows: Floats) -> Bools:
-    mask: Bools = np.isfinite(rows).all(axis=1)
-    return mask
+    return np.asarray(np.isfinite(rows).all(axis=1), dtype=np.bool_)
 
 
 def _moocore() -> Any:

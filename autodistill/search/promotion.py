@@ -2,19 +2,19 @@
 
 Pure functions; nothing here knows Optuna. Two rules:
 
-* :func:`index` is the better one and needs a model. It is the Gittins index of "train this candidate rung by rung, stop
-  when it disappoints": the highest price per unit of work at which training it still pays in expectation, when every rung
-  reveals a part of what it will add to the front and one may stop after each. A trial that shows good news has an index above the
-  one it started with, so what deserves to be finished is finished; a slow starter keeps a high index as long as the
-  model, which has seen the curves of similar students, expects it to catch up. (Weitzman 1979, "Optimal search for the
-  best alternative"; Gittins 1979.)
+* :func:`index` is the better one and needs a model. It is the Gittins index of "train this candidate rung by rung,
+  stop when it disappoints": the highest price per unit of work at which training it still pays in expectation, when
+  every rung reveals a part of what it will add to the front and one may stop after each. A trial that shows good
+  news has an index above the one it started with, so what deserves to be finished is finished; a slow starter keeps
+  a high index as long as the model, which has seen the curves of similar students, expects it to catch up.
+  (Weitzman 1979, "Optimal search for the best alternative"; Gittins 1979.)
 * :func:`decide` needs only the other trials at the same rung: asynchronous successive halving by front number and
-  epsilon-net, except that a trial that may still join the front at its size is judged among those of similar cost.
+  epsilon-net, on losses carried forward to the top rung by what finished trials of similar cost still gained from here;
+  a trial that cannot join the front even if it gains more than nine in ten of those did is stopped at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,12 @@ from autodistill.search import pareto
 
 Floats = npt.NDArray[np.float64]
 
-GRID = np.linspace(-4.0, 4.0, 41)
+GRID = np.linspace(-4.0, 4.0, 33)
 """Posterior means of the final loss that a trial may show, in its current standard deviations from the current mean."""
+
+
+MIN_FINISHED = 6
+NEAREST = 5
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,71 @@ class Action:
     why: str
 
 
+@dataclass(frozen=True)
+class Peers:
+    """Scaled losses of all trials that have reported at one rung, the trial to judge among them.
+
+    Attributes:
+        losses: ``(trials, objectives)`` at this rung; objective 0 is the trained one, the others are known.
+        final: ``(trials, objectives)`` at the top rung, NaN rows for trials that are not there.
+    """
+
+    losses: Floats
+    final: Floats
+
+
+def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> Verdict:
+    """Whether a trial goes on from this rung.
+
+    Args:
+        peers: all that have reported here.
+        trial: row of the trial to judge.
+        eta: one in ``eta`` goes on.
+    """
+    count = len(peers.losses)
+    if count < eta:
+        return Verdict(True, f"only {count} at this rung so far: too few to compare")
+    expected, spread = _carried_forward(peers)
+    finished = peers.final[np.isfinite(peers.final).all(axis=1)]
+    hopeful = expected[trial].copy()
+    hopeful[0] -= spread
+    if len(finished) >= MIN_FINISHED and (finished <= hopeful).all(axis=1).any():
+        return Verdict(False, "even a late gain like the best tenth of others would leave it behind a finished trial")
+    place = front_order(expected).index(trial) + 1
+    allowed = int(np.ceil(count / eta))
+    words = f"place {place} of {count} by front number and epsilon-net; the first {allowed} go on"
+    return Verdict(place <= allowed, words)
+
+
+def front_order(losses: Floats) -> list[int]:
+    """Rows, best first: by front number, and inside a front in the order of the epsilon-net."""
+    ranks = pareto.nondominated_ranks(losses)
+    out: list[int] = []
+    for rank in np.unique(ranks):
+        members = np.flatnonzero(ranks == rank)
+        out += members[pareto.epsilon_net_order(losses[members])].tolist()
+    return out
+
+
+def _carried_forward(peers: Peers) -> tuple[Floats, float]:
+    """Losses expected at the top rung, and how much more than expected the best tenth of finished trials gained.
+
+    The gain from here to the top is the median of the ``NEAREST`` finished trials in known costs: larger students,
+    which start slowly, are compared by where students of their size end.
+    """
+    done = np.flatnonzero(np.isfinite(peers.final).all(axis=1))
+    expected = peers.losses.copy()
+    if len(done) < MIN_FINISHED:
+        return expected, np.inf
+    gained = peers.losses[done, 0] - peers.final[done, 0]
+    distance = np.linalg.norm(peers.losses[:, None, 1:] - peers.losses[None, done, 1:], axis=2)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEAREST]
+    typical = np.median(gained[nearest], axis=1)
+    expected[:, 0] -= typical
+    expected[done] = peers.final[done]
+    return expected, max(float(np.quantile(gained - typical[done], 0.9)), 0.0)
+
+
 def index(gain: Floats, resolved: Floats, work: Floats) -> Floats:
     """Gittins index of each trial: front gain per unit of work, not negative.
 
@@ -71,11 +140,11 @@ def index(gain: Floats, resolved: Floats, work: Floats) -> Floats:
     middle = len(GRID) // 2
     low = np.zeros(len(gain))
     high = gain.max(axis=1) / work[:, -1] + 1e-300
-    for _ in range(30):
+    for _ in range(24):
         price = 0.5 * (low + high)
         value = gain
         for k in reversed(range(len(moves))):
-            value = np.einsum("ngh,nh->ng", moves[k], value) - (price * work[:, k])[:, None]
+            value = (moves[k] @ value[:, :, None])[:, :, 0] - (price * work[:, k])[:, None]
             if k:
                 value = np.maximum(value, 0.0)
         pays = value[:, middle] > 0

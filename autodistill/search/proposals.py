@@ -22,9 +22,12 @@ STEPS = (0.05, 0.2)
 """Standard deviations of the moves of a number, in units of its range."""
 
 
-def key(values: Mapping[str, Any]) -> str:
+Key = frozenset[tuple[str, Any]]
+
+
+def key(values: Mapping[str, Any]) -> Key:
     """Equal for equal assignments, whatever the order."""
-    return repr(sorted(values.items()))
+    return frozenset(values.items())
 
 
 def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
@@ -40,10 +43,13 @@ def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) 
 
 def neighbours(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Iterator[Values]:
     """Assignments that differ in one parameter: every other choice, a near and a far step of every number."""
-    for name, d in space.active(values).items():
-        for value in _moves(d, values[name], rng):
-            if value != values[name]:
-                yield complete(space, {**values, name: value}, rng)
+    parents = {parent for p in space.parameters for parent, _ in p.condition}
+    known = {p.name: p.distribution for p in space.parameters}
+    for name, old in values.items():
+        for value in _moves(known[name], old, rng):
+            if value != old:
+                moved = {**values, name: value}
+                yield complete(space, moved, rng) if name in parents else moved
 
 
 def crossovers(
@@ -98,7 +104,7 @@ def from_unit(d: BaseDistribution, unit: float) -> Any:
     if d.step is not None and not d.log:
         value = d.low + round((value - d.low) / d.step) * d.step
     value = min(max(value, d.low), d.high)
-    return int(round(value)) if isinstance(d, IntDistribution) else float(value)
+    return round(value) if isinstance(d, IntDistribution) else float(value)
 
 
 def to_unit(d: BaseDistribution, value: float) -> float:
@@ -111,7 +117,7 @@ def to_unit(d: BaseDistribution, value: float) -> float:
     return (value - d.low) / (d.high - d.low)
 
 
-def unique(candidates: Iterable[Values], seen: set[str]) -> list[Values]:
+def unique(candidates: Iterable[Values], seen: set[Key]) -> list[Values]:
     """Candidates whose key is new; ``seen`` grows."""
     out = []
     for values in candidates:

@@ -8,6 +8,7 @@ closed form. It is an ordinary Optuna sampler.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,20 +22,22 @@ from optuna.trial import FrozenTrial
 from autodistill.errors import AutodistillError, UnknownNameError
 from autodistill.records import Constraint, Objective
 from autodistill.search import promotion, proposals
+from autodistill.search.archive import Archive
 from autodistill.search.catalogue import Catalogue, CostFunction, Costs
 from autodistill.search.features import Encoder
-from autodistill.search.history import Outcome, infer_objectives, outcome
-from autodistill.search.model import Data, Model
+from autodistill.search.history import Outcome, infer_objectives
+from autodistill.search.model import Model
 from autodistill.search.promotion import Action, Verdict
 from autodistill.search.space import Space
-from autodistill.search.view import Pool, View, best_front
+from autodistill.search.view import Pool, View, front_owners
 
 Floats = npt.NDArray[np.float64]
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
 REFERENCE_SAMPLE = 600
-FRESH_DRAWS = 150
-COMPARED = 48
+FRESH_DRAWS = 80
+COMPARED = 32
+PARENTS = 12
 
 EpochCost = Callable[[Mapping[str, Any]], float]
 """Predicted work of one epoch of the candidate with these parameter values."""
@@ -51,14 +54,16 @@ class FrontSampler(BaseSampler):
         space: search space, parsed or as a nested mapping.
         objectives: in the order of the study's values; by default read from the study's directions and metric names
             (without names: the first is trained, the others are the known costs in their order).
-        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that cannot be built.
+        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that cannot be
+        built.
             It is called for hundreds of students, so it should be quick or remember its answers; a surveyed pool
             (:meth:`set_pool`) can stand in for it.
         constraints: on known costs; respected exactly.
         seed: of everything random; use another one when a study is resumed.
         startup: trials of the first design.
         rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
-        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its parameter values; 1 by default.
+        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its parameter values; 1 by
+        default.
     """
 
     def __init__(
@@ -81,10 +86,10 @@ class FrontSampler(BaseSampler):
         self._encoder = Encoder.of(self.space)
         self._rng = np.random.default_rng(seed)
         self._chosen: dict[int, dict[str, Any]] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        self._archive: Archive | None = None
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
-        self._rungs = tuple(rungs)
+        self._rungs = tuple(rungs) if len(rungs) > 1 else ()
         self._epoch_cost = epoch_cost
         self._sample: Pool | None = None
         self._next: tuple[int, dict[str, Any]] | None = None
@@ -130,20 +135,28 @@ class FrontSampler(BaseSampler):
         Raises:
             ExhaustedError: nothing is left to propose.
         """
-        outcomes = self._read(study)
-        if self._next is not None and self._next[0] == len(outcomes):
+        archive = self._read(study)
+        if self._next is not None and self._next[0] == len(archive):
             return self._next[1]
-        seen = {proposals.key(o.values) for o in outcomes}
-        if self._starting(outcomes):
-            return self._first_design(outcomes, seen)
-        view, model = self._believe(study, outcomes, paused)
-        pool, gain = self._promising(view, model, outcomes, seen)
+        if self._starting(archive):
+            return self._first_design(archive)
+        view, model = self._believe(archive, paused)
+        pool, gain = self._promising(view, model, archive)
         if not pool.values:
-            return self._anything(seen)
+            return self._anything(archive.keys())
         score = gain / self._work(pool)
         best = int(np.argmax(score))
         self.last_explanation = self._explain(view, model, pool, best, gain)
         return pool.values[best]
+
+    def exhausted(self, study: optuna.Study) -> bool:
+        """Whether nothing is left to propose; Optuna itself asks only when the first parameter is suggested."""
+        try:
+            values = self.propose(study)
+        except ExhaustedError:
+            return True
+        self._next = (len(self._read(study)), values)
+        return False
 
     def next_action(
         self, study: optuna.Study, *, paused: Collection[int] = (), remaining: float = math.inf
@@ -160,21 +173,24 @@ class FrontSampler(BaseSampler):
         Returns:
             ``None`` when nothing fits into the budget.
         """
-        outcomes = self._read(study)
+        archive = self._read(study)
         self._next = None
-        if self._starting(outcomes):
-            return Action(None, math.inf, "first design")
-        view, model = self._believe(study, outcomes, paused)
-        waiting = [o for o in outcomes if o.number in paused]
+        if self._starting(archive) or not self._rungs:
+            return Action(None, math.inf, "every trial is a full training" if not self._rungs else "first design")
+        view, model = self._believe(archive, paused)
+        waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
         best: Action | None = None
         if waiting:
-            index, reach = self._index(view, model, self._pool_of(waiting), [o.rung for o in waiting])
+            pool = self._pool_of(archive, waiting)
+            likely = np.argsort(-self._gain(view, model, pool), kind="stable")[:COMPARED].tolist()
+            waiting, pool = [waiting[i] for i in likely], pool.take(likely)
+            index, reach = self._index(view, model, pool, [o.rung for o in waiting])
             index = np.where(reach <= remaining, index, -1.0)
             i = int(np.argmax(index))
             if index[i] >= 0:
                 why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
                 best = Action(waiting[i].number, float(index[i]), why)
-        pool, gain = self._promising(view, model, outcomes, {proposals.key(o.values) for o in outcomes})
+        pool, gain = self._promising(view, model, archive)
         if pool.values:
             pool = pool.take(np.argsort(-gain / self._work(pool), kind="stable")[:COMPARED].tolist())
             index, reach = self._index(view, model, pool, [0] * len(pool.values))
@@ -182,7 +198,7 @@ class FrontSampler(BaseSampler):
             i = int(np.argmax(index))
             if index[i] >= 0 and (best is None or index[i] > best.index):
                 self.last_explanation = self._explain(view, model, pool, i, gain)
-                self._next = (len(outcomes), pool.values[i])
+                self._next = (len(archive), pool.values[i])
                 best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
         return best
 
@@ -197,8 +213,7 @@ class FrontSampler(BaseSampler):
             paused: other trials that can go on from a checkpoint.
             remaining: see :meth:`next_action`.
         """
-        outcomes = self._read(study)
-        if self._starting(outcomes):
+        if self._starting(self._read(study)):
             return Verdict(False, "paused until the first design has been seen")
         action = self.next_action(study, paused={*paused, number}, remaining=remaining)
         if action is None:
@@ -208,23 +223,20 @@ class FrontSampler(BaseSampler):
         other = "a new candidate" if action.trial is None else f"trial {action.trial}"
         return Verdict(False, f"{other} promises more per epoch: {action.index:.3g} of the front")
 
-    def _starting(self, outcomes: Sequence[Outcome]) -> bool:
+    def _starting(self, archive: Archive) -> bool:
         """Whether there is too little to learn from."""
-        seen = sum(o.kind == "complete" or bool(self._rungs and o.curve) for o in outcomes)
-        return len(outcomes) < self.startup or seen < min(3, self.startup)
+        owners = archive.observations().owners[~archive.observations().failed]
+        return len(archive) < self.startup or len(np.unique(owners[:50])) < min(3, self.startup)
 
-    def _read(self, study: optuna.Study) -> list[Outcome]:
-        names = [o.name for o in self._study_objectives(study)]
-        for trial in study.get_trials(deepcopy=False):
-            if trial.number not in self._outcomes or self._outcomes[trial.number].kind == "running":
-                self._outcomes[trial.number] = outcome(trial, names)
-        return [o for o in self._outcomes.values() if o.values]
-
-    def _study_objectives(self, study: optuna.Study) -> tuple[Objective, ...]:
-        if self._objectives is None:
-            self._reference_sample()
-            self._objectives = infer_objectives(study, self._catalogue.names())
-        return self._objectives
+    def _read(self, study: optuna.Study) -> Archive:
+        if self._archive is None:
+            if self._objectives is None:
+                self._reference_sample()
+                self._objectives = infer_objectives(study, self._catalogue.names())
+            names = tuple(o.name for o in self._objectives)
+            self._archive = Archive(self._encoder, names, self._catalogue.costs, self._rungs)
+        self._archive.update(study)
+        return self._archive
 
     def _reference_sample(self) -> Pool:
         """Random feasible candidates; the same ones after a resume, so that scales do not move."""
@@ -238,34 +250,25 @@ class FrontSampler(BaseSampler):
         """Keep what may be proposed."""
         pairs = [(values, self._catalogue.costs(values)) for values in candidates]
         kept = [(values, costs) for values, costs in pairs if costs is not None]
-        values = [v for v, _ in kept]
-        return Pool(values, [c for _, c in kept], self._encoder.encode(values))
+        return Pool.of([v for v, _ in kept], [c for _, c in kept], self._encoder)
 
-    def _pool_of(self, outcomes: Sequence[Outcome]) -> Pool:
+    def _pool_of(self, archive: Archive, outcomes: Sequence[Outcome]) -> Pool:
         """Trials as a pool, all of them."""
-        values = [dict(o.values) for o in outcomes]
-        return Pool(values, [self._costs_of(o) for o in outcomes], self._encoder.encode(values))
+        return Pool.of([dict(o.values) for o in outcomes], [archive.known(o) for o in outcomes], self._encoder)
 
-    def _costs_of(self, o: Outcome) -> Mapping[str, float]:
-        known = dict(self._catalogue.costs(o.values) or {})
-        return {**known, **o.costs, **o.final}
-
-    def _first_design(self, outcomes: Sequence[Outcome], seen: set[str]) -> dict[str, Any]:
+    def _first_design(self, archive: Archive) -> dict[str, Any]:
         fresh = self._pool([self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS)])
-        pool = self._unseen(self._reference_sample().join(fresh), seen)
+        pool = self._reference_sample().join(fresh).unseen(archive.keys())
         if not pool.values:
-            return self._anything(seen)
+            return self._anything(archive.keys())
         names = self._catalogue.names()
         costs = np.array([[c[name] for name in names] for c in pool.costs]).reshape(len(pool.values), len(names))
-        taken = self._encoder.encode([o.values for o in outcomes])
-        row = proposals.spread(pool.params, costs, taken, len(outcomes), self.startup)
-        self.last_explanation = f"first design, {len(outcomes) + 1} of {self.startup}: spread over the known costs"
+        taken = self._encoder.encode([o.values for o in [*archive.closed.values(), *archive.running()]])
+        row = proposals.spread(pool.params, costs, taken, len(archive), self.startup)
+        self.last_explanation = f"first design, {len(archive) + 1} of {self.startup}: spread over the known costs"
         return pool.values[row]
 
-    def _unseen(self, pool: Pool, seen: set[str]) -> Pool:
-        return pool.take([i for i, values in enumerate(pool.values) if proposals.key(values) not in seen])
-
-    def _anything(self, seen: set[str]) -> dict[str, Any]:
+    def _anything(self, seen: set[proposals.Key]) -> dict[str, Any]:
         """Any candidate that is left, when draws find none."""
         everything = self.space.enumerate() or []
         left = [v for v in everything if proposals.key(v) not in seen and self._catalogue.costs(v) is not None]
@@ -273,13 +276,15 @@ class FrontSampler(BaseSampler):
             raise ExhaustedError(f"all {len(seen)} candidates of the space that may be proposed have been proposed.")
         return left[int(self._rng.integers(len(left)))]
 
-    def _promising(
-        self, view: View, model: Model, outcomes: Sequence[Outcome], seen: set[str]
-    ) -> tuple[Pool, Floats]:
-        """New candidates and their expected gains: draws, moves around the front, then moves around the best of them."""
-        pool = self._unseen(self._reference_sample(), seen)
-        known = {proposals.key(v) for v in pool.values} | seen
-        parents = [dict(o.values) for o in best_front(outcomes, model.observed)]
+    def _promising(self, view: View, model: Model, archive: Archive) -> tuple[Pool, Floats]:
+        """New candidates and their expected gains: draws, moves around the front, then moves around the best."""
+        seen = archive.keys()
+        pool = self._reference_sample().unseen(seen)
+        known = seen.union(pool.keys)
+        front = front_owners(model.observed)
+        if len(front) > PARENTS:
+            front = self._rng.choice(front, size=PARENTS, replace=False).tolist()
+        parents = [dict(archive.closed[n].values) for n in front if n in archive.closed]
         moved = [c for parent in parents for c in proposals.neighbours(self.space, parent, self._rng)]
         mixed = proposals.crossovers(self.space, parents, FRESH_DRAWS, self._rng)
         drawn = (self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS))
@@ -328,20 +333,20 @@ class FrontSampler(BaseSampler):
         mean, deviation = self._final(view, model, pool.take([row]))
         return f"{view.explain(mean[0], deviation[0], float(model.gain(mean, deviation)[0]))}, best of {len(gain)}"
 
-    def _believe(
-        self, study: optuna.Study, outcomes: Sequence[Outcome], paused: Collection[int]
-    ) -> tuple[View, Model]:
+    def _believe(self, archive: Archive, paused: Collection[int]) -> tuple[View, Model]:
         """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
-        objectives, names = self._study_objectives(study), self._catalogue.names()
-        view = View(objectives, names, self._encoder, outcomes, sample=self._reference_sample(), rungs=self._rungs)
-        data = view.data(outcomes, [self._costs_of(o) for o in outcomes])
+        assert self._objectives is not None
+        seen, names = archive.observations(), self._catalogue.names()
+        view = View(self._objectives, names, self._encoder, seen, sample=self._reference_sample(), rungs=self._rungs)
+        data = view.data(seen)
         optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
         if optimize:
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
-        running = [o for o in outcomes if o.kind == "running" and o.number not in paused]
+        running = [o for o in archive.running() if o.number not in paused]
+        running = [o for o in running if set(names) <= archive.known(o).keys()]
         if running:
-            pool = self._pool_of(running)
+            pool = self._pool_of(archive, running)
             mean, _ = self._final(view, model, pool)
             features = view.features(pool.params, view.known(pool.costs))
             model = Model(data.believing(features, mean), view, thetas=self._thetas, optimize=False, rng=self._rng)
@@ -356,23 +361,30 @@ def build(
     objectives: Sequence[Objective],
     costs: CostFunction | None = None,
     constraints: Sequence[Constraint] = (),
+    rungs: Sequence[float] = (),
+    epoch_cost: EpochCost | None = None,
 ) -> BaseSampler:
     """The sampler called ``name``.
 
     Args:
         name: one of :data:`SAMPLERS`.
         space: the search space.
-        seed: derived from the study's seed and the number of its stored trials, so that a resumed study does not repeat
+        seed: derived from the study's seed and the number of its stored trials, so that a resumed study does not
+        repeat
             its proposals.
         objectives: in the order of the study's values.
         costs: known costs of a student; only ``front`` uses them.
         constraints: on known costs; only ``front`` uses them here.
+        rungs: cumulative epochs of the rungs; ``front`` learns from all of them.
+        epoch_cost: see :class:`FrontSampler`.
 
     Raises:
         UnknownNameError: ``name`` is not a sampler.
     """
     if name == "front":
-        return FrontSampler(space, objectives, costs=costs, constraints=constraints, seed=seed)
+        return FrontSampler(
+            space, objectives, costs=costs, constraints=constraints, seed=seed, rungs=rungs, epoch_cost=epoch_cost
+        )
     makers: dict[str, Callable[[], BaseSampler]] = {
         "gp": lambda: optuna.samplers.GPSampler(seed=seed),
         "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
@@ -383,4 +395,6 @@ def build(
     }
     if name not in makers:
         raise UnknownNameError("sampler", name, SAMPLERS)
-    return makers[name]()
+    with warnings.catch_warnings():  # group and QMC are called experimental since 2021
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return makers[name]()

@@ -23,7 +23,6 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from autodistill.errors import InfeasibleError
 from autodistill.records import (
     Candidate,
     Constraint,
@@ -33,21 +32,18 @@ from autodistill.records import (
     Report,
     State,
     TrialRecord,
-    stable_key,
 )
 from autodistill.search import sampler as samplers
 from autodistill.search.budget import Budget, Spent
 from autodistill.search.front import Front, Scale, axis_losses, propose_scale
 from autodistill.search.ledger import Ledger
-from autodistill.search.objectives import objectives
+from autodistill.search.proposer import Costs, Proposer, broken_constraints
 from autodistill.search.rungs import Rungs, Verdict
 from autodistill.search.space import Space
 from autodistill.search.stopping import check_failures, first_rung_seconds
 from autodistill.search.trial_log import TrialLog
-from autodistill.search.verdicts import derive_seed, is_valid, verdict_of
-from autodistill.search.versions import versions
+from autodistill.search.verdicts import is_valid, verdict_of
 
-Costs = Callable[[Params], Mapping[str, float] | None]
 MAX_REJECTED = 50  # proposals refused in a row before the space counts as exhausted
 MAX_ATTEMPTS = 3  # times a trial may be interrupted by a crash before it is given up
 
@@ -98,16 +94,21 @@ class Study:
         self.config: Any = None
         self.budget = Budget()
         self.ended = ""
+        self.after: Callable[[int, State], None] = _nothing
         self._log = TrialLog(self.optuna, storage, [o.name for o in self.objectives])
-        self._sampler = sampler
-        self._size = space.size()
-        self._known: dict[str, Mapping[str, float]] = {}
-        self._costs: Costs | None = None
+        self._proposer = Proposer(
+            self.optuna,
+            self._log,
+            space,
+            self.objectives,
+            self.constraints,
+            sampler=sampler,
+            rungs=self.rungs,
+            seed=seed,
+        )
         self._verdicts: dict[int, tuple[State, str, str]] = {}
         self._open: dict[int, Candidate] = {}
         self._resumable: list[TrialRecord] = []
-        self._pool: list[tuple[Params, Mapping[str, float]]] = []
-        self._sampler_ready = False
         self._ledger = Ledger(self.optuna)
 
     # -- opening -------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ class Study:
         self._ledger.start()
         self.ended = ""
         self._reconcile()
-        self._sampler_ready = False
+        self._proposer.renew()
         try:
             yield self
         finally:
@@ -239,7 +240,7 @@ class Study:
         stored = self.optuna.user_attrs.get("scale")
         if stored is not None:
             return Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
-        seen = [*self._known.values(), *(_last(t) for t in self.trials())]
+        seen = [*self._proposer.known_costs(), *(_last(t) for t in self.trials())]
         scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None
         if scale is not None and self._ledger.running:
             self.optuna.set_user_attr("scale", {"ideal": list(scale.ideal), "reference": list(scale.reference)})
@@ -257,10 +258,7 @@ class Study:
 
     def set_known_costs(self, rows: Sequence[tuple[Params, Mapping[str, float]]], costs: Costs | None = None) -> None:
         """Hand in what is known before training: surveyed students with their costs, and a function for others."""
-        self._known.update({stable_key(student): values for student, values in rows})
-        self._costs = costs
-        self._pool = list(rows)
-        self._sampler_ready = False
+        self._proposer.set_known_costs(rows, costs)
 
     def enqueue(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Put a candidate of your own at the head of the queue.
@@ -275,60 +273,17 @@ class Study:
 
     # -- private -------------------------------------------------------------------------------------------------------
 
-    def _build_sampler(self) -> None:
-        self._sampler_ready = True
-        if isinstance(self._sampler, optuna.samplers.BaseSampler):
-            self.optuna.sampler = self._sampler
-            return
-        stored = len(self._log)
-        sampler = samplers.build(
-            self._sampler,
-            self.space,
-            seed=derive_seed(self.seed, stored, "sampler"),  # the same seed on resume would replay the same points
-            objectives=self.objectives,
-            constraints=[c for c in self.constraints if self._is_known(c.metric)],
-            costs=self._lookup if self._costs else None,
-        )
-        if self._pool and isinstance(sampler, samplers.FrontSampler):
-            sampler.set_pool(self._pool)
-        self.optuna.sampler = sampler
-
-    def _lookup(self, student: Params) -> Mapping[str, float] | None:
-        key = stable_key(student)
-        if key not in self._known and self._costs is not None:
-            found = self._costs(student)
-            if found is None:
-                return None
-            self._known[key] = found
-        return self._known.get(key)
-
     def _propose(self) -> Candidate | None:
         """One new trial, or ``None`` when the proposal was refused (and is stored as such)."""
-        if not self._sampler_ready:
-            self._build_sampler()
-        trial = self.optuna.ask()
-        self._log.add(trial.number, trial._trial_id)
-        sections = self.space.suggest(trial)
-        candidate = Candidate(trial.number, **sections, seed=derive_seed(self.seed, trial.number, "trial"))
-        key = candidate.key()
-        twin = self._log.twin(key)
-        stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
-        self._log.set(trial.number, "candidate", stored)
-        if twin is not None:
-            self._end(trial.number, State.PRUNED, "DUPLICATE", f"same as trial {twin}; its result stands for both")
-            return None
-        try:
-            costs = self._lookup(candidate.student) or {}
-        except InfeasibleError as error:
-            self._end(trial.number, State.PRUNED, error.reason, str(error))
-            return None
-        broken = self._broken(costs)
-        if broken:
-            self._log.set(trial.number, "rung:0", dict(costs))
-            self._mark_constraints(trial.number, costs)
-            self._end(trial.number, State.PRUNED, "INFEASIBLE", broken)
-            return None
-        return candidate
+        proposal = self._proposer.propose()
+        number = proposal.candidate.number
+        if proposal.costs and proposal.refusal is not None:
+            self._log.set(number, "rung:0", dict(proposal.costs))
+            self._mark_constraints(number, proposal.costs)
+        if proposal.refusal is None:
+            return proposal.candidate
+        self._end(number, State.PRUNED, *proposal.refusal)
+        return None
 
     def _take_up(self, record: TrialRecord) -> Candidate:
         """Go on with an interrupted trial, under its own number."""
@@ -368,30 +323,20 @@ class Study:
         )
         if reason:
             return reason
-        if self._size is not None and not self._resumable and self._log.distinct() >= self._size:
-            return f"space exhausted: all {self._size} candidates are tried"
+        if not self._resumable and self._proposer.exhausted:
+            return f"space exhausted: all {self._log.distinct()} candidates are tried"
         left = None if self.budget.seconds is None else self.budget.seconds - spent.seconds
         if left is not None and left < first_rung_seconds(records):
             return "too little time is left for another trial to reach its first rung"
         return ""
 
-    def _is_known(self, metric: str) -> bool:
-        """Whether a metric is known before training."""
-        own = {o.name: o for o in self.objectives}
-        objective = own.get(metric) or (objectives.get(metric) if metric in objectives else None)
-        return objective is not None and objective.stage == "known"
-
     def _report_costs(self, candidate: Candidate, values: Mapping[str, float]) -> Decision:
-        self._known.setdefault(stable_key(candidate.student), dict(values))
+        self._proposer.learn(candidate.student, values)
         self._mark_constraints(candidate.number, values)
-        broken = self._broken(values)
+        broken = broken_constraints(self.constraints, values)
         if broken:
             return self._settle(candidate.number, State.PRUNED, "INFEASIBLE", broken)
         return Decision.CONTINUE
-
-    def _broken(self, values: Mapping[str, float]) -> str:
-        broken = [c for c in self.constraints if c.violation(values) > 0]
-        return "; ".join(f"{c.metric} is {values[c.metric]:g}, the constraint is {c}" for c in broken)
 
     def _mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
         """Write the violations where Optuna's samplers and the dashboard look for them."""
@@ -427,6 +372,11 @@ class Study:
         if state is not State.PARTIAL and not free:
             self._ledger.count_trial()
         self._ledger.save()
+        self.after(number, state)
+
+
+def _nothing(number: int, state: State) -> None:
+    """What is done after a trial when nobody asks for more."""
 
 
 def _last(trial: TrialRecord) -> dict[str, float]:

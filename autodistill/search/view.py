@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from autodistill.records import Objective
 from autodistill.search import pareto
+from autodistill.search.archive import Observations
 from autodistill.search.features import Encoder
-from autodistill.search.history import Outcome
 from autodistill.search.model import Axis, Data
+from autodistill.search.proposals import Key, key
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,15 +26,26 @@ class Pool:
     values: list[dict[str, Any]]
     costs: list[Mapping[str, float]]
     params: Floats
+    keys: list[Key]
+
+    @staticmethod
+    def of(values: list[dict[str, Any]], costs: list[Mapping[str, float]], encoder: Encoder) -> Pool:
+        """Candidates with their costs."""
+        return Pool(values, costs, encoder.encode(values), [key(v) for v in values])
 
     def take(self, rows: Sequence[int]) -> Pool:
         """Some of them."""
-        return Pool([self.values[i] for i in rows], [self.costs[i] for i in rows], self.params[list(rows)])
+        i = list(rows)
+        return Pool([self.values[k] for k in i], [self.costs[k] for k in i], self.params[i], [self.keys[k] for k in i])
+
+    def unseen(self, seen: Container[Key]) -> Pool:
+        """Those whose key is not among ``seen``."""
+        return self.take([i for i, name in enumerate(self.keys) if name not in seen])
 
     def join(self, other: Pool) -> Pool:
         """These, then the others."""
         params = np.concatenate([self.params, other.params])
-        return Pool(self.values + other.values, self.costs + other.costs, params)
+        return Pool(self.values + other.values, self.costs + other.costs, params, self.keys + other.keys)
 
 
 class View:
@@ -43,7 +55,7 @@ class View:
         objectives: in the study's order.
         known: names of the costs that are known before training.
         encoder: parameters to features.
-        outcomes: the trials.
+        seen: what was measured.
         sample: random candidates: the known costs span what they and the trials have.
         rungs: cumulative epochs of the rungs; empty when every trial is a full training.
     """
@@ -53,7 +65,7 @@ class View:
         objectives: tuple[Objective, ...],
         known: Sequence[str],
         encoder: Encoder,
-        outcomes: Sequence[Outcome],
+        seen: Observations,
         *,
         sample: Pool,
         rungs: Sequence[float] = (),
@@ -62,7 +74,7 @@ class View:
         self.rungs = tuple(rungs)
         self.unknown = tuple(j for j, o in enumerate(objectives) if o.name not in known)
         self.priced = tuple(j for j in range(len(objectives)) if j not in self.unknown)
-        self.axes = tuple(_axis(o, outcomes, sample, o.name in known) for o in objectives)
+        self.axes = tuple(_axis(o, seen.raw[:, j], seen, sample, o.name in known) for j, o in enumerate(objectives))
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -71,17 +83,11 @@ class View:
         extra = len(self.priced) + bool(self.rungs)
         return (*self._encoder.groups, *range(last, last + extra))
 
-    @property
-    def trend_columns(self) -> tuple[int, ...]:
-        """The known costs."""
-        start = self._encoder.starts[-1]
-        return tuple(range(start, start + len(self.priced)))
-
     def known(self, costs: Sequence[Mapping[str, float]]) -> Floats:
         """Scaled losses ``(candidates, objectives)``, NaN where they are to be predicted."""
         out = np.full((len(costs), len(self.objectives)), np.nan)
         for j in self.priced:
-            out[:, j] = self.axes[j].scale([c[self.objectives[j].name] for c in costs])
+            out[:, j] = self.axes[j].scale([c.get(self.objectives[j].name, np.nan) for c in costs])
         return out
 
     def features(self, params: Floats, known: Floats, fidelity: Floats | float = 1.0) -> Floats:
@@ -96,46 +102,18 @@ class View:
         if len(self.rungs) < 2:
             return np.ones_like(np.asarray(epochs, dtype=np.float64))
         low, top = np.log(self.rungs[0]), np.log(self.rungs[-1])
-        unit: Floats = (np.log(np.asarray(epochs, dtype=np.float64)) - low) / (top - low)
+        trained = np.maximum(np.asarray(epochs, dtype=np.float64), 0.5 * self.rungs[0])
+        unit: Floats = (np.log(trained) - low) / (top - low)
         return unit
 
-    def data(self, outcomes: Sequence[Outcome], costs: Sequence[Mapping[str, float]]) -> Data:
-        """All that was observed: full trainings and, where there are rungs, what the lower rungs showed.
-
-        Args:
-            outcomes: the trials.
-            costs: known costs of each.
-        """
-        rows: list[tuple[int, float, list[float], bool]] = []
-        for i, o in enumerate(outcomes):
-            rows += [(i, f, row, full) for f, row, full in self._observed(o)]
-        which = [i for i, *_ in rows]
-        params = self._encoder.encode([o.values for o in outcomes])[which]
-        raw = np.array([row for _, _, row, _ in rows]).reshape(len(rows), len(self.objectives))
-        losses = np.stack([axis.scale(raw[:, j]) for j, axis in enumerate(self.axes)], axis=1)
-        known = self.known([costs[i] for i in which])
-        losses[:, self.priced] = np.where(np.isnan(losses), known, losses)[:, self.priced]
-        return Data(
-            self.features(params, known, np.array([f for _, f, _, _ in rows])),
-            losses,
-            np.array([full for *_, full in rows], dtype=bool),
-            np.array([outcomes[i].number for i in which], dtype=np.int64),
-        )
-
-    def _observed(self, o: Outcome) -> list[tuple[float, list[float], bool]]:
-        """``(fidelity, raw objective values, top rung)`` of one trial."""
-        out = []
-        for epochs, metrics in o.curve if self.rungs else ():
-            if epochs < self.rungs[-1]:
-                out.append((float(self.fidelity(epochs)), self._row(metrics), False))
-        if o.kind == "complete":
-            out.append((1.0, self._row(o.final), True))
-        if o.kind == "failed":  # bad, but finite: as a candidate at the reference point
-            out.append((1.0, [np.nan if j in self.priced else a.reference for j, a in enumerate(self.axes)], False))
-        return out
-
-    def _row(self, metrics: Mapping[str, float]) -> list[float]:
-        return [metrics.get(o.name, np.nan) for o in self.objectives]
+    def data(self, seen: Observations) -> Data:
+        """All that was observed, on scaled axes; a failure counts as bad as the reference point."""
+        losses = np.stack([axis.scale(seen.raw[:, j]) for j, axis in enumerate(self.axes)], axis=1)
+        losses[np.ix_(seen.failed, np.array(self.unknown, dtype=int))] = 1.0
+        fidelity = np.where(np.isnan(seen.epochs), 1.0, self.fidelity(np.nan_to_num(seen.epochs, nan=1.0)))
+        features = self.features(seen.params, losses, fidelity)
+        usable = np.isfinite(features).all(axis=1)  # a trial without its known costs says nothing
+        return Data(features[usable], losses[usable], seen.full[usable], seen.owners[usable])
 
     def explain(self, mean: Floats, deviation: Floats, gain: float) -> str:
         """What is expected of a candidate, in a sentence.
@@ -154,26 +132,25 @@ class View:
         return f"{', '.join(parts)}: may add {gain:.2g} of the front's volume"
 
 
-def best_front(outcomes: Sequence[Outcome], data: Data) -> list[Outcome]:
-    """Complete trials on the front."""
-    by_number = {o.number: o for o in outcomes}
+def front_owners(data: Data) -> list[int]:
+    """Numbers of the complete trials on the front."""
     rows = np.flatnonzero(data.full)
     if len(rows) == 0:
         return []
-    mask = pareto.nondominated_mask(data.losses[rows])
-    return [by_number[number] for number in data.owners[rows[mask]].tolist() if number in by_number]
+    owners: list[int] = data.owners[rows[pareto.nondominated_mask(data.losses[rows])]].tolist()
+    return [number for number in owners if number >= 0]
 
 
-def _axis(objective: Objective, outcomes: Sequence[Outcome], sample: Pool, known: bool) -> Axis:
-    name, sign = objective.name, -1.0 if objective.direction == "maximize" else 1.0
+def _axis(objective: Objective, column: Floats, seen: Observations, sample: Pool, known: bool) -> Axis:
+    sign = -1.0 if objective.direction == "maximize" else 1.0
+    measured = np.isfinite(column) & ~seen.failed
     if known:
-        seen = [sign * costs[name] for costs in sample.costs]
-        seen += [sign * o.final[name] for o in outcomes if name in o.final]
-        return Axis(objective, sign * min(seen), sign * max(seen))
-    finals = [sign * o.final[name] for o in outcomes if name in o.final]
-    last = [sign * o.curve[-1][1][name] for o in outcomes if o.curve and name in o.curve[-1][1]]
-    values = finals if len(finals) >= 8 or not last else finals + last
-    best, reference = sign * min(values), sign * float(np.quantile(values[:15], 0.9))
+        values = sign * np.array([*(costs[objective.name] for costs in sample.costs), *column[measured]])
+        return Axis(objective, sign * float(values.min()), sign * float(values.max()))
+    if (measured & seen.full).sum() >= 8:
+        measured &= seen.full
+    values = sign * column[measured]
+    best, reference = sign * float(values.min()), sign * float(np.quantile(values[:15], 0.9))
     if best == reference:
         reference = best + sign * (abs(best) or 1.0) * 1e-3
     return Axis(objective, best, reference)

@@ -1,7 +1,8 @@
 """Known costs remembered between studies: by architecture, image shape, latency target, machine and versions.
 
 One JSON file in the user's cache folder (``AUTODISTILL_CACHE``, else ``XDG_CACHE_HOME``, else ``~/.cache``), replaced
-as a whole; two studies that write at once lose at most each other's newest rows, which are measured again.
+as a whole and merged with what others wrote; two that write in the same instant lose at most each other's newest rows,
+which are measured again.
 """
 
 from __future__ import annotations
@@ -53,8 +54,7 @@ class CostMemory:
         self._rows: dict[str, dict[str, float]] = {}
         self._changed = False
         if self._path is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._rows = json.loads(self._path.read_bytes())
+            self._rows = _read(self._path)
 
     def key(self, student: Params, shape: Mapping[str, int], num_classes: int) -> str:
         """What the counted costs depend on."""
@@ -89,6 +89,8 @@ class CostMemory:
             return
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the search
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            for key, row in _read(self._path).items():  # another study may have written since
+                self._rows[key] = {**row, **self._rows.get(key, {})}
             handle, scratch = tempfile.mkstemp(dir=self._path.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 json.dump(self._rows, stream)
@@ -97,6 +99,21 @@ class CostMemory:
 
     def _latency(self, target: LatencyTarget) -> str:
         return f"latency:{target.key()}:{self._machine}"
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """The rows of the file; a file that cannot be read is as good as none, and so is a row."""
+    with contextlib.suppress(OSError, ValueError):
+        rows = json.loads(path.read_bytes())
+        if isinstance(rows, dict):
+            return {key: row for key, row in rows.items() if _is_row(row)}
+    return {}
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in row.values()
+    )
 
 
 def _processor() -> Any:

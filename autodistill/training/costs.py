@@ -85,7 +85,7 @@ _NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", to
 def peak_memory_mb(counts: Counts) -> float:
     """Weights plus the most activations alive at once, in megabytes (10^6 bytes), for one image."""
     held = sum(one.numel() * one.element_size() for one in counts.model.state_dict().values())
-    return (held + counts.live_bytes) / 1e6
+    return float(held + counts.live_bytes) / 1e6
 
 
 def known_costs(
@@ -131,17 +131,15 @@ def count(model: nn.Module, *, image_size: int, channels: int) -> Counts:
 _PRODUCTS = ("convolution", "addmm", "mm", "bmm", "baddbmm")
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that are alive, and the outputs of products."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = self.products = 0
         self._known: set[int] = set()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         outputs = [one for one in tree_leaves(out) if isinstance(one, torch.Tensor)]

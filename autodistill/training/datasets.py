@@ -191,7 +191,7 @@ def _take(pool: Pool, ids: NDArray[np.intp], folder: Path) -> Split:
     if isinstance(images, np.memmap) and len(ids) < len(images):
         key = stable_key([pool.fingerprint, content_hash(ids)])
         images, _ = cached_array(folder / "images" / key, (len(ids), *images.shape[1:]), _copier(pool.images, ids))
-    elif len(ids) < len(images):
+    elif len(ids) < len(images) or not images.flags.writeable:  # torch warns about read-only arrays
         images = images[ids]
     return Split(images, pool.labels[ids], ids.astype(np.int64))
 

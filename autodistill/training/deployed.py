@@ -58,7 +58,7 @@ def _fold(model: nn.Module, image_size: int, channels: int) -> None:
         if isinstance(before, nn.Linear):
             fused: nn.Module = fuse_linear_bn_eval(before, after)  # type: ignore[arg-type]
         else:
-            fused = fuse_conv_bn_eval(before, after)  # type: ignore[type-var]
+            fused = fuse_conv_bn_eval(before, after)  # type: ignore[type-var,arg-type]
         _replace(model, layer, fused)
         _replace(model, norm, after.act if isinstance(after, BatchNormAct2d) else nn.Identity())
 

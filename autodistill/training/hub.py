@@ -1,16 +1,15 @@
-"""Pretrained weights come from a hub; without a network the user should know within seconds, not after a
-minute.
-"""
+"""Pretrained weights come from a hub; without a network the user should know within seconds."""
 
 from __future__ import annotations
 
 import os
+import threading
 import urllib.error
 import urllib.request
 
 from autodistill.errors import TeacherError
 
-_SECONDS = 3.0
+_SECONDS = 4.0
 
 
 def require_pretrained(name: str) -> None:
@@ -48,12 +47,21 @@ def _cached(repository: str) -> bool:
 def _reachable() -> bool:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return False
+    found: list[bool] = []
+    # In a thread of its own: the look-up of a name takes its time whatever timeout the request has.
+    thread = threading.Thread(target=lambda: found.append(_answers()), daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
+    return found == [True]
+
+
+def _answers() -> bool:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
         request = urllib.request.Request(endpoint, method="HEAD")
         urllib.request.urlopen(request, timeout=_SECONDS).close()
     except urllib.error.HTTPError:
-        return True  # it answered
+        return True  # it answered, if only to refuse
     except (OSError, ValueError):
         return False
     return True

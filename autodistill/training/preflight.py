@@ -1,6 +1,4 @@
-"""Checks a teacher before any trial is paid for: does it know these classes, on images as they will be
-shown?
-"""
+"""Checks a teacher before any trial is paid for: does it know these classes, on images as they will be shown?"""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Preflight:
         return asdict(self)
 
 
-def preflight(
-    teacher: Teacher, data: ImageData, *, accept_weak: bool = False, batch_size: int = 256
-) -> Preflight:
+def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, batch_size: int = 256) -> Preflight:
     """Look at all validation images with ``teacher``.
 
     Args:

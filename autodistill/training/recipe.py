@@ -55,7 +55,7 @@ class Recipe:
         cache_mb: largest size of the teacher cache on disk, in MiB.
     """
 
-    lr: float = 2e-3
+    lr: float = 4e-3
     weight_decay: float = 0.05
     optimizer: str = "adamw"
     batch_size: int = 64

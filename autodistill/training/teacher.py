@@ -119,9 +119,7 @@ class Teacher:
             logits = logits[0]
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise TeacherError(
-                f"teacher {self.name} gave {shape} for {len(images)} images; expected (batch, classes)."
-            )
+            raise TeacherError(f"teacher {self.name} gave {shape} for {len(images)} images; expected (batch, classes).")
         return self._select(logits).to(images.device)
 
     def of_ids(self, ids: Tensor) -> Tensor:
@@ -226,9 +224,7 @@ def fingerprint_of(source: nn.Module | bytes, preprocessing: Preprocessing, **fa
 
 
 def _mean_of_probabilities(answers: list[tuple[float, Tensor]]) -> Tensor:
-    """Logits whose softmax is the weighted mean of the members' softmaxes, at the mean level of their
-    logits.
-    """
+    """Logits whose softmax is the weighted mean of the members' softmaxes, at the mean level of their logits."""
     level = sum((share * logits.logsumexp(1, keepdim=True) for share, logits in answers), torch.zeros(()))
     mixed = torch.stack([logits.log_softmax(1) + _log(share) for share, logits in answers]).logsumexp(0)
     return mixed + level

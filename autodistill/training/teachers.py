@@ -1,5 +1,4 @@
-"""Reads every kind of teacher: taught folders, timm networks, the user's factory, ONNX, stored logits,
-ensembles.
+"""Reads every kind of teacher: taught folders, timm networks, factories, ONNX, stored logits, ensembles.
 
 Nothing that is read can run code, with one exception that the user writes down as such: ``module:factory``.
 Pickled networks (TorchScript, ``.pkl``, whole-module ``.pt``, ``.pt2``) are refused; ``.pth`` and ``.pt``
@@ -118,9 +117,7 @@ def _why_refused(path: Path) -> str:
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, device: torch.device) -> Teacher:
     """What ``teach`` wrote."""
     if not (folder / TEACHER_JSON).is_file():
-        raise TeacherError(
-            f"{folder} holds no teacher ({TEACHER_JSON} is missing); `autodistill teach` writes one."
-        )
+        raise TeacherError(f"{folder} holds no teacher ({TEACHER_JSON} is missing); `autodistill teach` writes one.")
     try:
         files, _ = read_folder(folder)
         facts = json.loads(files[TEACHER_JSON])
@@ -192,14 +189,10 @@ def _from_factory(spec: TeacherSpec, data: ImageData, device: torch.device) -> T
             try:
                 network.load_state_dict(weights)
             except RuntimeError as error:
-                raise TeacherError(
-                    f"teacher {spec.source} does not fit its weights: {_first_lines(error)}"
-                ) from error
+                raise TeacherError(f"teacher {spec.source} does not fit its weights: {_first_lines(error)}") from error
         return _network_teacher(spec.source, network, expects, data, device)
     if not callable(network):
-        raise TeacherError(
-            f"teacher {spec.source!r} returned {type(network).__name__}; expected a module or function."
-        )
+        raise TeacherError(f"teacher {spec.source!r} returned {type(network).__name__}; expected a module or function.")
     identity = stable_key([spec.source, dict(spec.options)]).encode()
     return Teacher(spec.source, fingerprint_of(identity, expects), expects, device, network)
 
@@ -221,12 +214,8 @@ def _from_onnx(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
     entry = session.get_inputs()[0]
     shape = [side if isinstance(side, int) else None for side in entry.shape]
     if len(shape) != 4:
-        raise TeacherError(
-            f"ONNX teacher {path} takes {entry.shape}; expected (batch, channels, side, side)."
-        )
-    expects = Preprocessing(shape[2] or data.image_size, shape[1] or data.channels).override(
-        _only_input(spec)
-    )
+        raise TeacherError(f"ONNX teacher {path} takes {entry.shape}; expected (batch, channels, side, side).")
+    expects = Preprocessing(shape[2] or data.image_size, shape[1] or data.channels).override(_only_input(spec))
     run = _onnx_function(session, entry.name, shape[0])
     return Teacher(str(path), fingerprint_of(content, expects), expects, torch.device("cpu"), run)
 
@@ -263,9 +252,7 @@ def _from_logits(path: Path, data: ImageData) -> Teacher:
             f"logits {path} have shapes {logits.shape} and ids {ids.shape}; expected (n, classes), (n,)."
         )
     if len(ids) and not 0 <= ids.min() <= ids.max() < data.pool_size:
-        raise TeacherError(
-            f"logits {path} have ids {ids.min()} to {ids.max()}; allowed: 0 to {data.pool_size - 1}."
-        )
+        raise TeacherError(f"logits {path} have ids {ids.min()} to {ids.max()}; allowed: 0 to {data.pool_size - 1}.")
     table = torch.full((data.pool_size, logits.shape[1]), float("nan"))
     table[torch.from_numpy(ids.astype(np.int64))] = torch.from_numpy(logits)
     expects = Preprocessing(data.image_size, data.channels)
@@ -277,9 +264,7 @@ def _ensemble(spec: TeacherSpec, data: ImageData, device: torch.device) -> Teach
     """Options: ``members`` (mappings with the keys of a teacher) and ``shares`` (one number each)."""
     members = spec.options.get("members")
     if not isinstance(members, list | tuple) or not members:
-        raise UsageError(
-            "an ensemble needs options.members, a list such as [{source: runs/a}, {source: runs/b}]."
-        )
+        raise UsageError("an ensemble needs options.members, a list such as [{source: runs/a}, {source: runs/b}].")
     loaded = []
     for member in members:
         try:
@@ -291,9 +276,7 @@ def _ensemble(spec: TeacherSpec, data: ImageData, device: torch.device) -> Teach
     if len(shares) != len(loaded) or min(shares) <= 0:
         raise UsageError(f"an ensemble of {len(loaded)} needs as many shares above 0; got {shares}.")
     if any(member.by_id for member in loaded):
-        raise UsageError(
-            "a file of logits cannot be a member of an ensemble; average the logits in the file."
-        )
+        raise UsageError("a file of logits cannot be a member of an ensemble; average the logits in the file.")
     pairs = tuple((share / sum(shares), member) for share, member in zip(shares, loaded, strict=True))
     key = stable_key([[share, member.fingerprint] for share, member in pairs])
     expects = Preprocessing(max(member.image_size for member in loaded), data.channels)

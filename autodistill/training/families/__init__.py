@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from autodistill.training.families import convnets, fused, hybrids, mobile, transformers
+from autodistill.training.families import convnets, hybrids, mobile, reparam, transformers
 from autodistill.training.families.schema import Family, Parameter, Shape, families, family
 
 __all__ = [
-    "Family",
-    "Parameter",
-    "Shape",
-    "convnets",
-    "families",
-    "family",
-    "fused",
-    "hybrids",
-    "mobile",
-    "transformers",
-]
+    "Family", "Parameter", "Shape", "convnets", "families", "family", "hybrids", "mobile", "reparam", "transformers",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Convolutional families for any image size; width and depth vary freely in all but RegNet."""
+"""Convolutional families for any image size: residual and patch-stem networks whose width and depth vary freely."""
 
 from __future__ import annotations
 
@@ -15,8 +15,24 @@ from autodistill.training.families.timm_models import create, doubling, fitted
 def resnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     """ResNet of basic blocks, four stages that double in width (arXiv 1512.03385)."""
     w, d = params["width"], params["depth"]
-    model = create("resnet18", shape, channels=doubling(w), layers=(d,) * 4, stem_width=w)
+    model = create("resnet18", shape, channels=doubling(w), layers=(d,) * 4)
+    _narrow_stem(model, w, shape)
     return fitted(model, params, shape)
+
+
+_CIFAR_STEM = 64  # pixels per side below which the stem's kernel is 3 and not 7, as in the paper's networks for CIFAR
+
+
+def _narrow_stem(model: nn.Module, width: int, shape: Shape) -> None:
+    """Give the stem ``width`` channels; timm makes it 64 wide whatever the stages are, which outweighs small ones."""
+    kernel = 3 if shape.image_size < _CIFAR_STEM else 7
+    first = model.get_submodule("layer1.0")
+    model.conv1 = nn.Conv2d(shape.channels, width, kernel, stride=2, padding=kernel // 2, bias=False)
+    model.bn1 = nn.BatchNorm2d(width)
+    first.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+    setattr(first, "downsample", None)  # noqa: B010 - typed as Tensor | Module
+    for convolution in (model.conv1, first.conv1):
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
 
 
 _STAGES = Parameter("stages", 3, "depth", 2, 4)
@@ -50,53 +66,40 @@ def convnext(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     return fitted(model, params, shape)
 
 
-@family("inception_next", width(16, 8, 96), depth(1, 1, 6), REDUCTION, kind="convolutional")
-def inception_next(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """InceptionNeXt (arXiv 2303.16900): ConvNeXt whose large kernel is split into a square and two bands."""
-    w, d = params["width"], params["depth"]
-    model = create("inception_next_atto", shape, dims=doubling(w), depths=(d, d, 2 * d, d))
+_DENSE = depth(3, 1, 12)
+
+
+@family("densenet", width(12, 4, 48), _DENSE, REDUCTION, kind="convolutional", smallest=28)
+def densenet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """DenseNet-BC (arXiv 1608.06993); ``width`` is the growth rate, ``depth`` the layers of each of four blocks."""
+    model = create("densenet121", shape, growth_rate=params["width"], block_config=(params["depth"],) * 4)
     return fitted(model, params, shape)
 
 
-@family("mambaout", width(16, 4, 96), depth(1, 1, 6), REDUCTION, kind="convolutional")
+@family("mambaout", width(16, 8, 96), depth(1, 1, 6), _KERNEL, REDUCTION, kind="convolutional", smallest=28)
 def mambaout(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """MambaOut (arXiv 2405.07992): gated convolution blocks."""
+    """MambaOut: gated convolutional blocks, Mamba without its state space (arXiv 2405.07992)."""
     w, d = params["width"], params["depth"]
-    model = create("mambaout_femto", shape, dims=doubling(w), depths=(d, d, 2 * d, d))
+    model = create(
+        "mambaout_femto", shape, dims=doubling(w), depths=(d, d, 2 * d, d), kernel_size=params["kernel"]
+    )  # fmt: skip
     return fitted(model, params, shape)
 
 
-@family("fasternet", width(16, 4, 96), depth(1, 1, 6), REDUCTION, kind="convolutional")
+@family("fasternet", width(16, 8, 96), depth(1, 1, 6), REDUCTION, kind="convolutional", smallest=28)
 def fasternet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """FasterNet (arXiv 2303.03667): convolves a quarter of the channels; its head is 16 times the width."""
+    """FasterNet: convolutions on a quarter of the channels (arXiv 2303.03667); made for latency, not for MACs."""
     w, d = params["width"], params["depth"]
     model = create("fasternet_t0", shape, embed_dim=w, depths=(d, d, 2 * d, d), feature_dim=16 * w)
     return fitted(model, params, shape)
 
 
-@family("starnet", width(16, 4, 48), depth(1, 1, 6), REDUCTION, kind="convolutional")
+_EXPAND = Parameter("expand", 3, "block", 2, 4)
+
+
+@family("starnet", width(16, 4, 64), depth(1, 1, 6), _EXPAND, REDUCTION, kind="convolutional", smallest=28)
 def starnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """StarNet (arXiv 2403.19967): two branches multiplied element by element."""
+    """StarNet: depthwise blocks whose branches are multiplied (arXiv 2403.19967)."""
     w, d = params["width"], params["depth"]
-    return fitted(create("starnet_s050", shape, base_dim=w, depths=(d, d, 2 * d, d)), params, shape)
-
-
-_GROWTH = Parameter("width", 12, "width", 4, 48)
-
-
-@family("densenet", _GROWTH, depth(2, 1, 12), _STAGES, REDUCTION, kind="convolutional")
-def densenet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """DenseNet (arXiv 1608.06993); ``width`` is the growth rate, ``depth`` the layers of a dense block."""
-    blocks = (params["depth"],) * params["stages"]
-    model = create("densenet121", shape, growth_rate=params["width"], block_config=blocks)
+    model = create("starnet_s050", shape, base_dim=w, depths=[d, d, 2 * d, d], mlp_ratio=params["expand"])
     return fitted(model, params, shape)
-
-
-_REGNET = variant("regnetx_002", "regnetx_002", "regnety_002", "regnety_004", "regnetx_004", "regnety_006",
-                  "regnetx_006", "regnety_008", "regnetx_008")  # fmt: skip
-
-
-@family("regnet", _REGNET, REDUCTION, kind="convolutional", pretrained=True)
-def regnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """RegNet X and Y (arXiv 2003.13678), timm's named variants."""
-    return fitted(create(params["variant"], shape), params, shape)

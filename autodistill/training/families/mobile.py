@@ -20,7 +20,7 @@ _SE = Parameter("squeeze", False, "block", choices=(False, True))
 
 @family("mbconv", width(16, 4, 64), depth(1, 1, 4), _EXPAND, _KERNEL, _SE, REDUCTION, kind="convolutional")
 def mbconv(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """Inverted residuals of EfficientNet and MnasNet (arXiv 1905.11946) of free width, depth, kernel, expansion."""
+    """Inverted residuals of EfficientNet and MnasNet (arXiv 1905.11946): free width, depth, kernel and expansion."""
     if shape.pretrained:
         raise UsageError("family mbconv has no pretrained weights; take a family of named variants.")
     w, d = params["width"], params["depth"]
@@ -41,70 +41,31 @@ def _as_is(channels: float, **_unused: Any) -> int:
     return int(channels)
 
 
-_V3 = variant("mobilenetv3_small_050", "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100",
-              "mobilenetv3_large_075", "mobilenetv3_large_100")  # fmt: skip
+def _named(name: str, summary: str, *variants: str) -> None:
+    """Register a family whose sizes timm names and whose width and depth it does not let one set."""
+
+    def build(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+        return fitted(create(params["variant"], shape), params, shape)
+
+    build.__doc__ = summary
+    family(name, variant(variants[0], *variants), REDUCTION, kind="convolutional", smallest=28, pretrained=True)(build)
 
 
-@family("mobilenetv3", _V3, REDUCTION, kind="convolutional", pretrained=True)
-def mobilenetv3(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """MobileNetV3 (arXiv 1905.02244), timm's named variants."""
-    return fitted(create(params["variant"], shape), params, shape)
-
-
-_V2 = variant("mobilenetv2_035", "mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075", "mobilenetv2_100",
-              "mobilenetv2_140")  # fmt: skip
-
-
-@family("mobilenetv2", _V2, REDUCTION, kind="convolutional", pretrained=True)
-def mobilenetv2(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """MobileNetV2 (arXiv 1801.04381), timm's named variants."""
-    return fitted(create(params["variant"], shape), params, shape)
-
-
-_V4 = variant("mobilenetv4_conv_small_035", "mobilenetv4_conv_small_035", "mobilenetv4_conv_small_050",
-              "mobilenetv4_conv_small", "mobilenetv4_conv_medium")  # fmt: skip
-
-
-@family("mobilenetv4", _V4, REDUCTION, kind="convolutional", pretrained=True)
-def mobilenetv4(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """MobileNetV4 of convolutions (arXiv 2404.10518), timm's named variants."""
-    return fitted(create(params["variant"], shape), params, shape)
-
-
-_LCNET = variant("lcnet_035", "lcnet_035", "lcnet_050", "lcnet_075", "lcnet_100", "lcnet_150")
-
-
-@family("lcnet", _LCNET, REDUCTION, kind="convolutional", pretrained=True)
-def lcnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """PP-LCNet (arXiv 2109.15099), made for CPUs; timm's named variants."""
-    return fitted(create(params["variant"], shape), params, shape)
-
-
-_EFFICIENT = variant("tinynet_e", "tinynet_e", "tinynet_d", "tinynet_c", "tinynet_b", "efficientnet_lite0",
-                     "efficientnet_b0", "tinynet_a")  # fmt: skip
-
-
-@family("efficientnet", _EFFICIENT, REDUCTION, kind="convolutional", pretrained=True)
-def efficientnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """EfficientNet (arXiv 1905.11946) and TinyNet (arXiv 2010.14819), timm's named variants."""
-    return fitted(create(params["variant"], shape), params, shape)
-
-
-_GHOST = variant("ghostnet_050", "ghostnet_050", "ghostnet_100", "ghostnet_130")
-
-
-@family("ghostnet", _GHOST, REDUCTION, kind="convolutional", pretrained=True)
-def ghostnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """GhostNet (arXiv 1911.11907), timm's named variants."""
-    return fitted(create(params["variant"], shape), params, shape)
-
-
-@family("rexnet", width(8, 4, 48), depth(1, 1, 3), REDUCTION, kind="convolutional")
-def rexnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """ReXNet (arXiv 2007.00992): channels grow a little in every block, from ``width`` to 11 times that."""
-    w = params["width"]
-    model = create(
-        "rexnet_100", shape, width_mult=w / 16, depth_mult=0.5 * params["depth"], initial_chs=8, final_chs=180,
-        drop_rate=0.0,
-    )  # fmt: skip
-    return fitted(model, params, shape)
+_named("mobilenetv2", "MobileNetV2 (arXiv 1801.04381).",
+       "mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075", "mobilenetv2_100", "mobilenetv2_140")  # fmt: skip
+_named("mobilenetv3", "MobileNetV3 (arXiv 1905.02244).",
+       "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100",
+       "mobilenetv3_large_075", "mobilenetv3_large_100")  # fmt: skip
+_named("mobilenetv4", "MobileNetV4 of convolutions alone (arXiv 2404.10518).",
+       "mobilenetv4_conv_small_035", "mobilenetv4_conv_small_050", "mobilenetv4_conv_small",
+       "mobilenetv4_conv_medium")  # fmt: skip
+_named("lcnet", "PP-LCNet, made for the CPU (arXiv 2109.15099).",
+       "lcnet_035", "lcnet_050", "lcnet_075", "lcnet_100", "lcnet_150")  # fmt: skip
+_named("tinynet", "TinyNet: EfficientNet shrunk in all three directions (arXiv 2010.14819).",
+       "tinynet_e", "tinynet_d", "tinynet_c", "tinynet_b", "tinynet_a")  # fmt: skip
+_named("efficientnet", "EfficientNet (arXiv 1905.11946); lite has neither squeeze nor swish.",
+       "efficientnet_lite0", "efficientnet_b0", "efficientnet_b1")  # fmt: skip
+_named("ghostnet", "GhostNet: half of the channels are cheap copies (arXiv 1911.11907).",
+       "ghostnet_050", "ghostnet_100", "ghostnet_130")  # fmt: skip
+_named("regnet", "RegNet X and Y (arXiv 2003.13678).",
+       "regnetx_002", "regnety_002", "regnety_004", "regnetx_004", "regnety_006", "regnety_008")  # fmt: skip

@@ -129,4 +129,4 @@ def _set_stride(model: nn.Module, name: str, old: int, new: int) -> None:
     for end in range(len(parts) - 1, 0, -1):
         parent = model.get_submodule(".".join(parts[:end]))
         if hasattr(parent, "reparameterize") and getattr(parent, "stride", None) in (old, (old, old)):
-            parent.stride = new if parent.stride == old else (new, new)
+            setattr(parent, "stride", new if parent.stride == old else (new, new))  # noqa: B010 - typed as Tensor | Module

@@ -75,8 +75,8 @@ class Parameter:
             hint = f" Did you mean {close[0]!r}?" if close else ""
             allowed = ", ".join(str(choice) for choice in self.choices)
             raise UsageError(f"{where}.{self.name} is {value!r}; allowed: {allowed}.{hint}")
-        if self.low is None or self.high is None:
-            raise UsageError(f"{where}.{self.name} has neither choices nor bounds; its family must give one.")
+        assert self.low is not None
+        assert self.high is not None
         if isinstance(value, bool) or not isinstance(value, int):
             raise UsageError(
                 f"{where}.{self.name} is {value!r}; it must be a whole number from {self.low} to {self.high}."
@@ -89,7 +89,9 @@ class Parameter:
         """The values that make the smallest and the largest network (choices are listed in that order)."""
         if self.choices:
             return self.choices[0], self.choices[-1]
-        return self.low or 0, self.high or 0
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
 
 
 Builder = Callable[[Mapping[str, Any], Shape], nn.Module]
@@ -167,7 +169,7 @@ def depth(default: int, low: int, high: int) -> Parameter:
 
 
 def variant(default: str, *choices: str) -> Parameter:
-    """Names that timm gives to the members of a family whose width and depth cannot be set, from small to large."""
+    """Names that timm gives to the sizes of a family whose width and depth cannot be set, from small to large."""
     return Parameter("variant", default, "variant", choices=choices)
 
 

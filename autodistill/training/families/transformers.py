@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from autodistill.errors import InfeasibleError
-from autodistill.training.families.reduction import reduce_to
+from autodistill.training.families.reduction import auto_reduction
 from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, widths
 from autodistill.training.families.timm_models import create, doubling, fitted
 
@@ -49,48 +49,23 @@ def patch_size(asked: int | str, shape: Shape) -> int:
     return int(asked)
 
 
-@family("pvt_v2", widths(16, 8, 16, 24, 32, 48, 64), depth(1, 1, 4), _MLP, REDUCTION, kind="transformer")
+@family("pvt_v2", widths(16, 8, 16, 24, 32, 48, 64), depth(1, 1, 4), REDUCTION, kind="transformer", smallest=28)
 def pvt_v2(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """Pyramid vision transformer V2 (arXiv 2106.13797): four stages, keys and values on a smaller map."""
+    """Pyramid vision transformer V2 (arXiv 2106.13797); keys and values are pooled to about 7 a side, as at 224 px."""
     w, d = params["width"], params["depth"]
+    reduction = params["reduction"]
+    total = auto_reduction(shape.image_size, 32) if reduction == "auto" else int(reduction)
+    sides = [shape.image_size // max(1, total >> later) for later in (3, 2, 1, 0)]
     model = create(
         "pvt_v2_b0", shape, embed_dims=doubling(w), depths=(d,) * 4, num_heads=(1, 2, 4, 8),
-        mlp_ratios=(params["mlp_ratio"],) * 4,
+        sr_ratios=tuple(max(1, side // 7) for side in sides),
     )  # fmt: skip
-    return fitted(model, params, shape, skip=".attn.sr")
+    return fitted(model, params, shape, skip=".sr")
 
 
-@family("xcit", widths(48, 16, 32, 48, 64, 96, 128, 192), depth(4, 1, 12), _MLP, _PATCH, kind="transformer")
+@family("xcit", widths(64, 32, 48, 64, 96, 128, 192), depth(4, 1, 12), REDUCTION, kind="transformer", smallest=28)
 def xcit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """XCiT (arXiv 2106.09681): attention across channels, so its cost is linear in the number of patches."""
+    """XCiT: attention between channels, so that its cost is linear in the pixels (arXiv 2106.09681); heads of 16."""
     w = params["width"]
-    model = create(
-        "xcit_nano_12_p16_224", shape, embed_dim=w, depth=params["depth"], num_heads=w // 16, cls_attn_layers=1,
-        mlp_ratio=params["mlp_ratio"],
-    )  # fmt: skip
-    patch = power_of_two(patch_size(params["patch"], shape))
-    return reduce_to(model, patch, image_size=shape.image_size, channels=shape.channels)
-
-
-def power_of_two(patch: int) -> int:
-    """The largest power of two that is not above ``patch``: what a stem of stride-2 convolutions can do."""
-    return int(2 ** (patch.bit_length() - 1))
-
-
-_STAGES = Parameter("stages", 2, "depth", 2, 3)
-
-
-@family("swin", widths(32, 16, 32, 48, 64, 96), depth(1, 1, 3), _STAGES, _MLP, kind="transformer")
-def swin(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """Swin transformer (arXiv 2103.14030): attention in shifted windows of 4 or 7, two or three stages."""
-    w, stages, side = params["width"], params["stages"], shape.image_size
-    shrink = 2 ** (stages - 1)
-    finals = {size: side // (size * shrink) for size in (16, 8, 7, 4, 2, 1) if side % (size * shrink) == 0}
-    patch = next((size for size, final in finals.items() if final >= 4), 1)
-    if finals.get(patch, 0) < 2:
-        raise InfeasibleError(f"swin cannot halve a map of {side} px {stages - 1} times; choose fewer stages.")
-    return create(
-        "swin_tiny_patch4_window7_224", shape, img_size=side, patch_size=patch, embed_dim=w,
-        depths=(2 * params["depth"],) * stages, num_heads=tuple(w // 16 * 2**i for i in range(stages)),
-        window_size=7 if finals[patch] % 7 == 0 else 4, mlp_ratio=params["mlp_ratio"],
-    )  # fmt: skip
+    model = create("xcit_nano_12_p16_224", shape, embed_dim=w, depth=params["depth"], num_heads=w // 16)
+    return fitted(model, params, shape)

@@ -1,0 +1,129 @@
+"""A study's trials as arrays that only grow: ten thousand stored trials cost hardly more than a hundred."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+
+from autodistill.search.features import Encoder
+from autodistill.search.history import Outcome, outcome
+from autodistill.search.proposals import Key, key
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass
+class Observations:
+    """What was measured, one row for each rung of each trial.
+
+    Attributes:
+        params: ``(n, columns)`` encoded parameters.
+        raw: ``(n, objectives)`` metric values; known costs are filled in; NaN where nothing was measured.
+        epochs: ``(n,)`` epochs trained; NaN at the top.
+        full: ``(n,)`` true for complete trials at the top rung.
+        failed: ``(n,)`` true where the trial failed.
+        owners: ``(n,)`` trial numbers.
+    """
+
+    params: Floats
+    raw: Floats
+    epochs: Floats
+    full: npt.NDArray[np.bool_]
+    failed: npt.NDArray[np.bool_]
+    owners: npt.NDArray[np.int64]
+
+    def join(self, other: Observations) -> Observations:
+        """These, then the others."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Observations(*(np.concatenate(pair) for pair in pairs))
+
+
+@dataclass
+class Archive:
+    """All trials of a study.
+
+    Args:
+        encoder: parameters to features.
+        names: objective names in the study's order.
+        costs: known costs of parameter values.
+        rungs: cumulative epochs of the rungs; empty when lower rungs are not to be read.
+    """
+
+    encoder: Encoder
+    names: tuple[str, ...]
+    costs: Callable[[Mapping[str, Any]], Mapping[str, float] | None]
+    rungs: tuple[float, ...]
+    closed: dict[int, Outcome] = field(default_factory=dict)
+    open: dict[int, Outcome] = field(default_factory=dict)
+    _keys: dict[int, Key] = field(default_factory=dict)
+    _done: Observations | None = None
+    _next: int = 0
+
+    def update(self, study: optuna.Study) -> None:
+        """Read what is new."""
+        trials = study.get_trials(deepcopy=False)
+        fresh = [trials[n] for n in self.open] + trials[self._next :]
+        self._next, self.open = len(trials), {}
+        finished = []
+        for trial in fresh:
+            seen = outcome(trial, self.names)
+            if seen.kind == "running":
+                self.open[trial.number] = seen
+            elif seen.values:
+                self.closed[trial.number] = seen
+                finished.append(seen)
+            if seen.values:
+                self._keys[trial.number] = key(seen.values)
+        if finished or self._done is None:
+            rows = self._observe(finished)
+            self._done = rows if self._done is None else self._done.join(rows)
+
+    def __len__(self) -> int:
+        """Trials that have parameters."""
+        return len(self._keys)
+
+    def keys(self) -> set[Key]:
+        """Keys of all candidates that were proposed."""
+        return set(self._keys.values())
+
+    def running(self) -> list[Outcome]:
+        """Trials that are not closed and have parameters."""
+        return [o for o in self.open.values() if o.values]
+
+    def observations(self) -> Observations:
+        """Everything measured so far, running trials included."""
+        assert self._done is not None
+        running = self.running()
+        return self._done.join(self._observe(running)) if running else self._done
+
+    def known(self, o: Outcome) -> dict[str, float]:
+        """Known costs of a trial: from the cost function, or as reported."""
+        return {**(self.costs(o.values) or {}), **o.costs, **o.final}
+
+    def _observe(self, outcomes: Sequence[Outcome]) -> Observations:
+        rows = [(i, *row) for i, o in enumerate(outcomes) for row in self._rows(o)]
+        which = [i for i, *_ in rows]
+        return Observations(
+            self.encoder.encode([o.values for o in outcomes])[which],
+            np.array([raw for _, raw, *_ in rows], dtype=np.float64).reshape(len(rows), len(self.names)),
+            np.array([epochs for _, _, epochs, *_ in rows], dtype=np.float64),
+            np.array([full for *_, full, _ in rows], dtype=bool),
+            np.array([failed for *_, failed in rows], dtype=bool),
+            np.array([outcomes[i].number for i in which], dtype=np.int64),
+        )
+
+    def _rows(self, o: Outcome) -> Iterator[tuple[list[float], float, bool, bool]]:
+        """``(raw, epochs, full, failed)``."""
+        known = self.known(o)
+        for epochs, metrics in o.curve if self.rungs else ():
+            if epochs < self.rungs[-1]:
+                yield [metrics.get(name, known.get(name, np.nan)) for name in self.names], epochs, False, False
+        if o.kind == "complete":
+            yield [o.final.get(name, np.nan) for name in self.names], np.nan, True, False
+        if o.kind == "failed":
+            yield [known.get(name, np.nan) for name in self.names], np.nan, False, True

@@ -1,0 +1,163 @@
+"""Proposes candidates: asks the sampler, refuses duplicates and what known costs rule out.
+
+It stands between the study, which keeps the books, and an Optuna sampler, which knows nothing of students.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import optuna
+
+from autodistill.errors import InfeasibleError
+from autodistill.records import Candidate, Constraint, Objective, Params, stable_key
+from autodistill.search import sampler as samplers
+from autodistill.search.objectives import objectives as registered
+from autodistill.search.rungs import Rungs
+from autodistill.search.space import Space
+from autodistill.search.trial_log import TrialLog
+from autodistill.search.verdicts import derive_seed
+from autodistill.search.versions import versions
+
+Costs = Callable[[Params], Mapping[str, float] | None]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate, and why it is refused if it is.
+
+    Attributes:
+        refusal: reason code and message; ``None`` for a candidate that should be evaluated.
+        costs: its known costs, where known.
+    """
+
+    candidate: Candidate
+    refusal: tuple[str, str] | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+class Proposer:
+    """The asking side of a study.
+
+    Args:
+        study: the Optuna study; its sampler is set here.
+        log: its trials.
+        space: what may be proposed.
+        objectives: axes of the front.
+        constraints: those on known costs are passed to the sampler and checked here.
+        sampler: name, or an Optuna sampler.
+        rungs: fidelities, which the front sampler learns from.
+        seed: the study's.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        log: TrialLog,
+        space: Space,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        *,
+        sampler: str | optuna.samplers.BaseSampler,
+        rungs: Rungs,
+        seed: int,
+    ) -> None:
+        self._study, self._log, self._space, self._seed = study, log, space, seed
+        self._objectives, self._constraints, self._rungs = tuple(objectives), tuple(constraints), rungs
+        self._sampler = sampler
+        self._size = space.size()
+        self._known: dict[str, Mapping[str, float]] = {}
+        self._pool: list[tuple[Params, Mapping[str, float]]] = []
+        self._costs: Costs | None = None
+        self._ready = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every candidate of a finite space has been proposed."""
+        return self._size is not None and self._log.distinct() >= self._size
+
+    def renew(self) -> None:
+        """Build the sampler anew at the next proposal, with a seed of its own: the old one would replay its points."""
+        self._ready = False
+
+    def set_known_costs(self, rows: Iterable[tuple[Params, Mapping[str, float]]], costs: Costs | None) -> None:
+        """Take surveyed students with their costs, and a function for others."""
+        self._pool = list(rows)
+        self._known.update({stable_key(student): values for student, values in self._pool})
+        self._costs = costs
+        self._ready = False
+
+    def learn(self, student: Params, costs: Mapping[str, float]) -> None:
+        """Remember costs that a trial reported."""
+        self._known.setdefault(stable_key(student), dict(costs))
+
+    def known_costs(self) -> list[Mapping[str, float]]:
+        """All known costs."""
+        return list(self._known.values())
+
+    def propose(self) -> Proposal:
+        """One new trial in the storage.
+
+        Raises:
+            ExhaustedError: the sampler has nothing left to propose.
+        """
+        self._build()
+        trial = self._study.ask()
+        self._log.add(trial.number, trial._trial_id)
+        sections = self._space.suggest(trial)
+        seed = derive_seed(self._seed, trial.number, "trial")
+        candidate = Candidate(trial.number, sections["student"], sections["distillation"], sections["train"], seed)
+        key = candidate.key()
+        twin = self._log.twin(key)
+        stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
+        explanation = getattr(self._study.sampler, "last_explanation", "")
+        self._log.set(trial.number, "candidate", {**stored, "why": explanation} if explanation else stored)
+        if twin is not None:
+            return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
+        try:
+            costs = self._lookup(candidate.student) or {}
+        except InfeasibleError as error:
+            return Proposal(candidate, (error.reason, str(error)))
+        broken = broken_constraints(self._constraints, costs)
+        return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
+
+    def _build(self) -> None:
+        if self._ready:
+            return
+        self._ready = True
+        if isinstance(self._sampler, optuna.samplers.BaseSampler):
+            self._study.sampler = self._sampler
+            return
+        sampler = samplers.build(
+            self._sampler,
+            self._space,
+            seed=derive_seed(self._seed, len(self._log), "sampler"),
+            objectives=self._objectives,
+            constraints=[c for c in self._constraints if self._is_known(c.metric)],
+            costs=self._lookup if self._costs else None,
+            rungs=self._rungs.levels,
+        )
+        if self._pool and isinstance(sampler, samplers.FrontSampler):
+            sampler.set_pool(self._pool)
+        self._study.sampler = sampler
+
+    def _lookup(self, student: Params) -> Mapping[str, float] | None:
+        key = stable_key(student)
+        if key not in self._known and self._costs is not None:
+            found = self._costs(student)
+            if found is None:
+                return None
+            self._known[key] = found
+        return self._known.get(key)
+
+    def _is_known(self, metric: str) -> bool:
+        own = {o.name: o for o in self._objectives}
+        objective = own.get(metric) or (registered.get(metric) if metric in registered else None)
+        return objective is not None and objective.stage == "known"
+
+
+def broken_constraints(constraints: Sequence[Constraint], values: Mapping[str, float]) -> str:
+    """The constraints that ``values`` break, in words; empty when they satisfy all."""
+    broken = [c for c in constraints if c.violation(values) > 0]
+    return "; ".join(f"{c.metric} is {values[c.metric]:g}, the constraint is {c}" for c in broken)

@@ -1,0 +1,228 @@
+"""How fast a search finds the front, without training anything.
+
+Full-fidelity tables (one row, one trained network)::
+
+    python benchmarks/search.py --tables DIR --table NAME --costs params --seeds 10 --trials 200 --json FILE
+
+and learning curves, with spend counted in epochs::
+
+    python benchmarks/search.py --tables DIR --lcbench 3945,7593 --seeds 10 --budget 2080 --json FILE
+
+Prints hypervolume regret (mean ± standard error over seeds) by trials or epochs, mean ranks, and for LCBench the
+factor by which fewer epochs reach what random search has after 100 full trainings. The JSON holds ``{"results":
+[{"table", "costs", "method", "seed", "regret": {"25": …}, "seconds", "curve": [[epochs, trials, regret], …]}]}``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import methods
+from tables import LCBench, Problem, Table
+
+DEFAULT = "autodistill,autodistill-norungs,optuna-gp,optuna-tpe,optuna-nsga2,random,random-sh,moasha,moasha-fixed"
+TRIAL_MARKS = (10, 25, 50, 100, 200, 400, 800)
+TRAINING_MARKS = (5, 10, 20, 40, 100, 200)
+RANDOM_TRAININGS = 100
+
+
+def main() -> None:
+    args = _arguments()
+    jobs = [(args, name, method, seed) for name in _problems(args) for method in args.methods for seed in args.seeds]
+    results = []
+    with ProcessPoolExecutor(max_workers=args.jobs) as workers:
+        for result in workers.map(run_one, jobs):
+            results.append(result)
+            last = list(result["regret"].items())[-1:]
+            print(f"{result['table']} {result['method']} seed {result['seed']}: {last}", file=sys.stderr)
+            if args.json:
+                args.json.write_text(json.dumps({"results": results}, indent=1))
+    print(report(results))
+    if args.plot:
+        plot(results, args.plot)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--tables", type=Path, required=True, help="folder with NAME.json and NAME.csv.gz, and lcbench/"
+    )
+    parser.add_argument("--table", default="", help="table names, comma-separated")
+    parser.add_argument("--costs", default="", help="cost columns that are objectives; default: each on its own")
+    parser.add_argument("--lcbench", default="", help="OpenML task numbers, comma-separated")
+    parser.add_argument("--methods", default=DEFAULT, help="comma-separated")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0")
+    parser.add_argument("--trials", type=int, default=200, help="full trainings of each run")
+    parser.add_argument("--budget", type=float, help="epochs of each run; default: --trials full trainings")
+    parser.add_argument("--quick", action="store_true", help="2 seeds, 40 trainings, without optuna-gp")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+    args.methods = args.methods.split(",")
+    if args.quick:
+        args.seeds, args.trials = min(args.seeds, 2), min(args.trials, 40)
+        args.methods = [m for m in args.methods if m != "optuna-gp"]
+    unknown = [m for m in args.methods if m not in methods.METHODS]
+    if unknown:
+        parser.error(f"unknown method {unknown[0]!r}; allowed: {', '.join(methods.METHODS)}")
+    if not args.table and not args.lcbench:
+        parser.error("name a --table or an --lcbench task")
+    args.methods = [m for m in args.methods if _available(m)]
+    args.seeds = list(range(args.seeds))
+    return args
+
+
+def _available(method: str) -> bool:
+    if not method.startswith("moasha"):
+        return True
+    try:
+        import syne_tune  # noqa: F401
+    except ImportError:
+        print(f"skipping {method}: syne-tune is not installed (pip install syne-tune)", file=sys.stderr)
+        return False
+    return True
+
+
+def _problems(args: argparse.Namespace) -> list[tuple[str, ...]]:
+    """``("table", name, costs)`` and ``("lcbench", task)``."""
+    out: list[tuple[str, ...]] = []
+    for name in filter(None, args.table.split(",")):
+        every = json.loads((args.tables / f"{name}.json").read_text())["costs"]
+        out += [("table", name, args.costs)] if args.costs else [("table", name, cost) for cost in every]
+    return out + [("lcbench", task) for task in filter(None, args.lcbench.split(","))]
+
+
+_loaded: dict[tuple[str, ...], Problem] = {}
+
+
+def run_one(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[str, Any]:
+    """One method, one seed; the table is loaded once per process."""
+    args, name, method, seed = job
+    if name not in _loaded:
+        _loaded[name] = (
+            Table(args.tables, name[1], name[2].split(","))
+            if name[0] == "table"
+            else LCBench(args.tables / "lcbench", name[1])
+        )
+    problem = _loaded[name]
+    full = problem.rungs[-1]
+    budget = args.budget or args.trials * full
+    ledger = methods.run(method, problem, seed, budget)
+    marks = TRIAL_MARKS if full == 1 else [m * full for m in TRAINING_MARKS]
+    return {
+        "table": problem.name,
+        "costs": ",".join(problem.costs_names),
+        "method": method,
+        "seed": seed,
+        "regret": {str(mark): ledger.regret_at(mark) for mark in marks if mark <= budget},
+        "seconds": round(ledger.seconds, 3),
+        "trials": ledger.trials,
+        "curve": [[spent, trials, round(regret, 6)] for spent, trials, regret in ledger.curve],
+        "complete_grid": problem.complete,
+    }
+
+
+def report(results: list[dict[str, Any]]) -> str:
+    """Tables of regret, then what holds over all problems."""
+    lines = []
+    problems = list(dict.fromkeys((r["table"], r["costs"]) for r in results))
+    chosen = list(dict.fromkeys(r["method"] for r in results))
+    means: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for table, costs in problems:
+        here = [r for r in results if (r["table"], r["costs"]) == (table, costs)]
+        marks = list(here[0]["regret"])
+        note = "" if here[0]["complete_grid"] else " (incomplete table: only listed rows count as trials)"
+        lines += [f"\n{table}, accuracy x {costs}: hypervolume regret{note}", _row("", [*marks, "ms/trial"])]
+        for method in chosen:
+            rows = [r for r in here if r["method"] == method]
+            cells = []
+            for mark in marks:
+                values = np.array([r["regret"][mark] for r in rows])
+                means[mark][method].append(float(values.mean()))
+                error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+                cells.append(f"{values.mean():.3f}±{error:.3f}")
+            cost = np.mean([1000 * r["seconds"] / max(r["trials"], 1) for r in rows])
+            lines.append(_row(method, [*cells, f"{cost:.0f}"]))
+    for title, combine in (("geometric mean of regret", _geometric), ("mean rank", _ranks)):
+        lines += [f"\n{title} over {len(problems)} problems", _row("", list(means))]
+        table_of = {mark: combine(means[mark], chosen) for mark in means}
+        lines += [_row(m, [f"{table_of[mark][m]:.3f}" for mark in means]) for m in chosen]
+    return "\n".join(lines + _speedups(results, problems, chosen))
+
+
+def _row(name: str, cells: list[str]) -> str:
+    return f"{name:22s}" + "".join(f"{cell:>14s}" for cell in cells)
+
+
+def _geometric(means: dict[str, list[float]], chosen: list[str]) -> dict[str, float]:
+    return {m: float(np.exp(np.mean(np.log(np.maximum(means[m], 1e-4))))) for m in chosen}
+
+
+def _ranks(means: dict[str, list[float]], chosen: list[str]) -> dict[str, float]:
+    table = np.array([means[m] for m in chosen])
+    ranks = (table[:, None, :] > table[None, :, :]).sum(axis=1) + 1.0
+    return dict(zip(chosen, ranks.mean(axis=1).tolist(), strict=True))
+
+
+def _speedups(results: list[dict[str, Any]], problems: list[Any], chosen: list[str]) -> list[str]:
+    """Spend at which each method reaches what random search has after 100 full trainings."""
+    factors: dict[str, list[float]] = defaultdict(list)
+    for problem in problems:
+        here = [r for r in results if (r["table"], r["costs"]) == problem]
+        base = [r["curve"] for r in here if r["method"] == "random" and len(r["curve"]) >= RANDOM_TRAININGS]
+        if not base:
+            continue
+        target = np.mean([curve[RANDOM_TRAININGS - 1][2] for curve in base])
+        spend = np.mean([curve[RANDOM_TRAININGS - 1][0] for curve in base])
+        for method in chosen:
+            curves = [r["curve"] for r in here if r["method"] == method]
+            reached = [next((c[0] for c in curve if c[2] <= target), np.inf) for curve in curves]
+            factors[method].append(float(spend / np.median(reached)))
+    if not factors:
+        return []
+    lines = [f"\ntimes less spend than random needs for {RANDOM_TRAININGS} full trainings, to the same regret"]
+    lines.append(_row("", ["median", "worst", "best"]))
+    for m in chosen:
+        cells = [f"{f(factors[m]):.1f}" for f in (np.median, np.min, np.max)]
+        lines.append(_row(m, cells))
+    return lines
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Mean regret against spend, one panel a problem."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    problems = list(dict.fromkeys((r["table"], r["costs"]) for r in results))
+    figure, axes = pyplot.subplots(1, len(problems), figsize=(4.2 * len(problems), 3.6), squeeze=False)
+    for axis, problem in zip(axes[0], problems, strict=True):
+        here = [r for r in results if (r["table"], r["costs"]) == problem]
+        limit = max(c[0] for r in here for c in r["curve"])
+        at = np.geomspace(limit / 40, limit, 60)
+        for method in dict.fromkeys(r["method"] for r in here):
+            curves = [r["curve"] for r in here if r["method"] == method]
+            values = [[next((c[2] for c in reversed(curve) if c[0] <= x), 1.0) for x in at] for curve in curves]
+            axis.plot(at, np.mean(values, axis=0), label=method)
+        axis.set(xscale="log", yscale="log", title=f"{problem[0]}\n{problem[1]}", xlabel="spend (epochs or trainings)")
+    axes[0][0].set_ylabel("hypervolume regret")
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

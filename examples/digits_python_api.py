@@ -1,0 +1,42 @@
+"""The main job from Python: images, a teacher and a budget to a front of students.
+
+Run it:  python examples/digits_python_api.py
+It takes about a minute on two cores and writes into a temporary folder. A real search has a budget of minutes to days;
+here everything is small, so that the lesson is short.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import autodistill as ad
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "digits"
+        study = ad.Study.create(
+            data={"source": "digits", "train_size": 300},
+            teacher={"source": "auto", "options": {"epochs": 5}},
+            set={"student.family": ["resnet", "vit"]},
+            objectives=["accuracy", "params", "latency_ms"],
+            epochs=3,
+            survey=6,
+            directory=folder,
+        )
+        front = ad.search(study, budget="4trials", workers=1)
+
+        print(front.to_pandas()[["number", "accuracy", "params", "latency_ms", "distillation.loss"]])
+        print("files:", ", ".join(sorted(path.name for path in folder.glob("front.*"))))
+
+        # A study is a folder: open it again, from anywhere, and go on with more budget.
+        again = ad.Study.open(folder)
+        print("trials so far:", len(again.trials()))
+        front = ad.search(again, budget="6trials", workers=1)
+        best = front.pick("params <= 1e6")
+        print(f"most accurate below a million parameters: trial {best.number}, {dict(best.student)}")
+
+
+if __name__ == "__main__":
+    main()

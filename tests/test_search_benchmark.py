@@ -1,0 +1,51 @@
+import gzip
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    choices = {"depth": [1, 2, 3], "kind": ["a", "b", "none"], "width": [8, 16, 32]}
+    lines = ["depth,kind,width,accuracy,params,latency"]
+    for depth, kind, width in itertools.product(*choices.values()):
+        accuracy = 50 + 3 * depth + width / 2 + 5 * (kind == "b")
+        lines.append(f"{depth},{kind},{width},{accuracy},{depth * width},{depth + 1 + (kind == 'a')}")
+    with gzip.open(tmp_path / "toy.csv.gz", "wt") as file:
+        file.write("\n".join(lines))
+    meta = {"name": "toy", "parameters": choices, "complete_grid": True, "accuracy": "accuracy"}
+    (tmp_path / "toy.json").write_text(json.dumps({**meta, "costs": {"params": "log", "latency": "linear"}}))
+    return tmp_path
+
+
+def run(*arguments):
+    command = [sys.executable, ROOT / "benchmarks" / "search.py", *arguments]
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)}
+    )
+
+
+def test_any_table_of_the_format_is_measured(tables):
+    out = tables / "out.json"
+    done = run("--tables", tables, "--table", "toy", "--costs", "params,latency", "--seeds", 2, "--trials", 25,
+               "--methods", "autodistill,random", "--json", out)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())["results"]
+    assert {(r["table"], r["costs"], r["method"], r["seed"]) for r in results} == {
+        ("toy", "params,latency", method, seed) for method in ("autodistill", "random") for seed in (0, 1)
+    }
+    assert all(-1e-9 <= r["regret"]["25"] <= r["regret"]["10"] <= 1 for r in results)
+    assert all(r["regret"]["25"] < 0.02 for r in results if r["method"] == "autodistill")  # 25 of 27 were tried
+    assert "mean rank" in done.stdout
+
+
+def test_an_unknown_method_is_refused(tables):
+    done = run("--tables", tables, "--table", "toy", "--methods", "grid")
+    assert done.returncode == 2
+    assert "unknown method 'grid'" in done.stderr

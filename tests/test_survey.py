@@ -1,0 +1,153 @@
+"""The survey: rows in the order of the pool, reasons for what cannot be built, and costs used again."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from autodistill.errors import UnknownNameError, UsageError
+from autodistill.records import LatencyTarget
+from autodistill.training import latency, lease, students, survey
+from autodistill.training.cost_memory import LATENCY, CostMemory
+from autodistill.training.costs import known_costs
+from autodistill.training.families.schema import Family, families
+from autodistill.training.latency import Latency
+from autodistill.training.survey import GROUP, SurveyRow
+
+SHAPE = {"image_size": 8, "channels": 1}
+POOL = [{"family": "resnet", "width": width} for width in (2, 4, 6)]
+BAD = {"family": "vit", "patch": 16}
+
+
+def run(pool: list[dict[str, Any]], metrics: tuple[str, ...] = ("params", "macs"), **options: Any) -> list[SurveyRow]:
+    options = {"target": LatencyTarget(), **options}
+    return survey.survey(pool, **SHAPE, num_classes=3, metrics=metrics, **options)
+
+
+@pytest.fixture
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Latency without a clock: 1, 2, 3 ms … by place in the group; notes the size of every group."""
+    groups: list[int] = []
+
+    def timed(runs: list[Any]) -> list[Latency]:
+        groups.append(len(runs))
+        return [Latency(i + 1.0, i + 1.0, i + 1.0, 0.01, False, 10) for i in range(len(runs))]
+
+    monkeypatch.setattr(survey, "measure_runs", timed)
+    return groups
+
+
+def test_counted_costs_are_those_of_the_student_and_rows_keep_the_order() -> None:
+    rows = run(POOL)
+    assert [row.student for row in rows] == POOL
+    for row in rows:
+        model = students.build(row.student, **SHAPE, num_classes=3)
+        assert row.costs == known_costs(model, **SHAPE, metrics=["params", "macs"])
+        assert not row.error
+
+
+def test_a_student_that_cannot_be_built_has_a_reason_and_no_costs_and_the_others_go_on() -> None:
+    rows = run([POOL[0], BAD, POOL[1]])
+    assert [bool(row.costs) for row in rows] == [True, False, True]
+    assert "patch 16 does not divide 8 px" in rows[1].error
+
+
+def test_a_student_that_builds_and_cannot_run_is_infeasible_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Family("broken", "convolutional", "Fails.", (), lambda params, shape: nn.Linear(5, 5))
+    monkeypatch.setitem(families._entries, "broken", broken)
+    rows = run([{"family": "broken"}], ("params", LATENCY))
+    assert "Linear fails on 1 x 8 x 8 px" in rows[0].error
+    assert not rows[0].costs
+
+
+def test_a_misspelt_student_is_the_users_error_and_not_infeasible() -> None:
+    with pytest.raises(UnknownNameError, match="resnet"):
+        run([{"family": "resnett"}])
+    with pytest.raises(UsageError, match="width is 1; allowed"):
+        run([{"family": "resnet", "width": 1}])
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_built() -> None:
+    with pytest.raises(UnknownNameError, match="cost metric"):
+        run([BAD], ("parms",))
+
+
+def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="onnxruntime"):
+        run(POOL, ("params", LATENCY), target=LatencyTarget("onnx"))
+
+
+def test_latency_is_measured_in_groups_and_belongs_to_its_student(stopwatch: list[int]) -> None:
+    pool = [{"family": "resnet", "width": width} for width in range(2, 2 + GROUP + 2)]
+    rows = run([BAD, *pool], ("params", LATENCY))
+    assert stopwatch == [GROUP - 1, 3]
+    found = [row.costs.get(LATENCY) for row in rows]
+    assert found == [None, *map(float, range(1, GROUP)), 1.0, 2.0, 3.0]
+
+
+def test_real_latencies_are_positive_and_nothing_trains_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+
+    def watched(runs: list[Any]) -> list[Latency]:
+        with (lease.folder() / "work").open() as another:  # a handle of its own, as another process has
+            try:
+                fcntl.flock(another, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(True)
+        return latency.measure_runs(runs)
+
+    monkeypatch.setattr(survey, "measure_runs", watched)
+    rows = run(POOL[:2], ("params", LATENCY))
+    assert held == [True]
+    assert all(row.costs[LATENCY] > 0 for row in rows)
+
+
+def test_threads_are_those_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def timed(runs: list[Any]) -> list[Latency]:
+        seen.append(torch.get_num_threads())
+        return [Latency(1.0, 1.0, 1.0, 0.0, False, 1) for _ in runs]
+
+    monkeypatch.setattr(survey, "measure_runs", timed)
+    run(POOL[:1], (LATENCY,), target=LatencyTarget(threads=3))
+    assert seen == [3]
+
+
+def test_the_second_survey_builds_and_measures_nothing(
+    tmp_path: Path, stopwatch: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(POOL, ("params", LATENCY), memory=CostMemory(tmp_path))
+    monkeypatch.setattr(students, "build", lambda *args, **options: pytest.fail("built again"))
+    assert run(POOL, ("params", LATENCY), memory=CostMemory(tmp_path)) == first
+    assert stopwatch == [3]
+
+
+def test_a_noisy_latency_is_marked_and_forgotten_but_its_counts_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "measure_runs", lambda runs: [Latency(1.0, 1.0, 1.0, 0.5, True, 9) for _ in runs])
+    rows = run(POOL[:1], ("params", LATENCY), memory=CostMemory(tmp_path))
+    assert rows[0].noisy
+    assert rows[0].costs[LATENCY] == 1.0
+    again = CostMemory(tmp_path)
+    key = again.key(POOL[0], SHAPE, 3)
+    assert again.get(key, ["params"], LatencyTarget()) is None
+    assert again.get(key, ["params"], None) == {"params": rows[0].costs["params"]}
+
+
+def test_its_progress_is_told_and_it_stops_when_asked() -> None:
+    told: list[tuple[int, int]] = []
+    pool = [{"family": "resnet", "width": width} for width in range(2, 2 + 2 * GROUP)]
+    rows = run(pool, progress=lambda done, total: told.append((done, total)), should_stop=lambda: len(told) == 1)
+    assert told == [(GROUP, 2 * GROUP)]
+    assert len(rows) == GROUP
+
+
+def test_an_empty_pool_has_no_rows() -> None:
+    assert run([]) == []
