@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, variant, width
+from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, width
 from autodistill.training.families.timm_models import create, doubling, fitted
 
 
