@@ -154,15 +154,15 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
 
 
 def default_space(data: Mapping[str, Any]) -> str:
-    """The built-in space made for images of a data section's size, or for the size nearest to it."""
+    """The built-in space made for images of a data section's size, or nearest to it; the most special of several."""
     from autodistill.search import spaces
 
     size = data.get("image_size")
     pixels = size if isinstance(size, int) and size > 0 else _PIXELS.get(str(data.get("source")), _OTHER_PIXELS)
 
-    def distance(name: str) -> float:
+    def distance(name: str) -> tuple[float, float]:
         low, high = spaces.load(name).get("image_sizes", (1, 1))
-        return max(math.log(low / pixels), math.log(pixels / high), 0.0)
+        return max(math.log(low / pixels), math.log(pixels / high), 0.0), high / low
 
     return min(spaces.names(), key=distance, default="tiny")
 

@@ -121,7 +121,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["search", "teach", "front", "trials", "show", "importance", "init", "doctor", "spaces", "cache"]
+    "name", ["search", "teach", "front", "trials", "show", "importance", "survey", "init", "doctor", "spaces", "cache"]
 )
 def test_every_command_has_help_that_begins_with_examples(name: str) -> None:
     result = run.invoke(app, [name, "--help"])
@@ -460,6 +460,18 @@ def test_spaces_can_be_copied_shown_and_checked(tmp_path: Path, monkeypatch: pyt
     checked = run.invoke(app, ["spaces", "check", "mine.yaml"])
     assert checked.exit_code == 0, checked.stderr
     assert "student.family" in checked.stdout
+    Path("mine.yaml").write_text("student: {family: [resnet, vit], vit: {patch: [4, 16]}}\n")
+    found = run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "8", "--samples", "0"])
+    assert found.exit_code == 0, found.stderr
+    assert "1 of 2" in found.stdout
+    assert "infeasible, and never trained: vit w64 d4 patch 16: patch 16 does not divide 8 px" in found.stderr
+    costs = json.loads(
+        run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "8", "--samples", "0", "--json"]).stdout
+    )["costs"]
+    assert [one["family"] for one in costs] == ["resnet", "vit"]
+    dead = run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "7"])
+    assert dead.exit_code == 2
+    assert "resnet takes 8 to 512 px, not 7" in dead.stderr
     Path("mine.yaml").write_text("student: {family: [resnett]}\ndistillation: {loss: [kdd]}\n")
     wrong = run.invoke(app, ["spaces", "check", "mine.yaml"])
     assert wrong.exit_code == 2

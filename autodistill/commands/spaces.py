@@ -1,17 +1,24 @@
-"""``spaces ls|show|cp|check``: the built-in search spaces, and the check of your own."""
+"""``spaces ls|show|cp|check``: the built-in search spaces, and the check of your own with what its students cost."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autodistill.commands.output import command, print_json, print_table, say
+from autodistill.commands.output import command, number, print_json, print_table, say
 from autodistill.commands.reading import JsonOption
 from autodistill.errors import ConfigError, UsageError
 
+if TYPE_CHECKING:
+    from autodistill.records import Params
+    from autodistill.training.space_check import FamilyRange
+
+METRICS = ("params", "macs")
+_USUAL_SIDE = 32  # of a space that does not say for which images it is
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check search spaces.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in space, or a YAML file.")]
@@ -58,23 +65,70 @@ def cp(
 
 
 @app.command("check")
-def check(name: Name, as_json: JsonOption = False) -> None:
-    """Check a space: its grammar, and every family, loss and setting in it. Exit code 2 with all problems."""
+def check(
+    name: Name,
+    image_size: Annotated[
+        list[int] | None,
+        typer.Option("--image-size", metavar="PIXELS", help="Pixels per side; by default the ends of the space's own."),
+    ] = None,
+    channels: Annotated[int, typer.Option("--channels", min=1, help="1 for grey, 3 for colour.")] = 3,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="Classes to tell apart.")] = 10,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="Random students per family.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a space: its grammar, every name in it, and its smallest and largest students, which are built and counted.
+
+    Exit code 2 with all problems.
+    """
     from autodistill.config_names import space_problems
+    from autodistill.search.corners import corners
     from autodistill.search.space import Space, describe
     from autodistill.search.spaces import load
 
-    space = Space.parse(load(name), name)
+    mapping = load(name)
+    space = Space.parse(mapping, name)
     problems = space_problems(space)
     if problems:
         raise ConfigError(problems, f"search space {name}")
+    sides = list(dict.fromkeys(image_size or mapping.get("image_sizes") or [_USUAL_SIDE]))
+    ranges = _ranges(corners(space, samples=samples), sides, channels, classes)
     size = space.size()
     if as_json:
         rows = [{"name": p.name, "values": describe(p.distribution)} for p in space.parameters]
-        print_json({"name": name, "candidates": size, "parameters": rows})
-        return
-    print_table(["parameter", "values"], [[p.name, describe(p.distribution)] for p in space.parameters])
-    say(f"{name} is fine: {'infinitely many' if size is None else f'{size:,}'} candidates.")
+        costs = [asdict(one) for one in ranges]
+        print_json({"name": name, "candidates": size, "parameters": rows, "costs": costs})
+    else:
+        print_table(["parameter", "values"], [[p.name, describe(p.distribution)] for p in space.parameters])
+        _show_ranges(ranges)
+    dead = [f"{one.family} at {one.image_size} px: {one.problems[0]}" for one in ranges if not one.built]
+    if dead:
+        raise ConfigError(dead, f"search space {name}")
+    if not as_json:
+        say(f"{name} is fine: {'infinitely many' if size is None else f'{size:,}'} candidates.")
+
+
+def _ranges(pools: dict[str, list[Params]], sides: list[int], channels: int, classes: int) -> list[FamilyRange]:
+    from autodistill.training.space_check import family_range
+
+    return [
+        family_range(family, pool, image_size=side, channels=channels, num_classes=classes)
+        for side in sides
+        for family, pool in pools.items()
+    ]
+
+
+def _show_ranges(ranges: list[FamilyRange]) -> None:
+    rows = []
+    for one in ranges:
+        costs = [
+            f"{number(low, 'count')} to {number(high, 'count')}"
+            for low, high in (one.costs.get(m, (0.0, 0.0)) for m in METRICS)
+        ]
+        built = f"{one.built} of {one.built + len(one.problems)}"
+        rows.append([one.family, f"{one.image_size} px", built, *(costs if one.built else ["none", "none"])])
+    print_table(["family", "images", "built", *METRICS], rows)
+    for problem in (problem for one in ranges for problem in one.problems):
+        say(f"infeasible, and never trained: {problem}")
 
 
 def write_new(target: Path, text: str) -> None:

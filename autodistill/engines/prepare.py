@@ -21,6 +21,7 @@ from autodistill.search.study import Study
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
+    from autodistill.search.space import Space
     from autodistill.training.datasets import ImageData
     from autodistill.training.teacher import Teacher
 
@@ -131,7 +132,8 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
 
 
 def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watch: Watch) -> None:
-    """Measure a pool of students drawn from the space, and hand it to the study."""
+    """Measure a pool of students drawn from the space, hand it to the study and keep it in its folder."""
+    from autodistill.search.survey_rows import SurveyedStudent, write_survey
     from autodistill.training.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey import survey
 
@@ -151,6 +153,9 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
         progress=progress,
         should_stop=watch.should_stop,
     )
+    if study.directory is not None:
+        kept = [SurveyedStudent(row.student, row.costs, row.error, row.noisy) for row in rows]
+        write_survey(study.directory, kept, task.latency)
     good = [(row.student, row.costs) for row in rows if not row.error]
     if not good:
         first = next((row.error for row in rows if row.error), "the space offered none")
@@ -184,11 +189,16 @@ def pool_size(setting: Any, seconds: float | None) -> int:
 
 def draw_students(study: Study, count: int) -> list[Params]:
     """``count`` different students of the study's space (all of them when there are no more), the same on resume."""
-    space = study.space.section("student")
+    return draw_pool(study.space, count, seed=study.seed)
+
+
+def draw_pool(space: Space, count: int, *, seed: int) -> list[Params]:
+    """``count`` different students of a space, or all of them when there are no more."""
+    space = space.section("student")
     everything = space.enumerate(count)
     if everything is not None:
         return [space.nest(values)["student"] for values in everything]
-    rng = np.random.default_rng(study.seed)
+    rng = np.random.default_rng(seed)
     out: dict[str, Params] = {}
     for _ in range(50 * count):
         student = space.nest(space.sample(rng))["student"]

@@ -1,0 +1,109 @@
+"""``survey``: what students cost before any of them is trained, of a study or of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autodistill.commands.output import number, print_json, print_table, say
+from autodistill.commands.reading import JsonOption, StudyArgument, folder_of
+from autodistill.errors import UsageError
+
+if TYPE_CHECKING:
+    from autodistill.records import LatencyTarget
+    from autodistill.search.survey_rows import SurveyedStudent
+
+SURVEY = """
+  autodistill survey runs/digits --png survey.png
+  autodistill survey --space tiny --image-size 28 --pool 50
+"""
+_UNITS = {"params": "count", "macs": "count", "activations": "count", "bytes": "bytes"}
+
+
+def survey(
+    study: StudyArgument = None,
+    space: Annotated[str | None, typer.Option(metavar="NAME", help="Survey a space, without a study.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=1, help="With --space: pixels per side; its smallest by default."),
+    ] = None,
+    channels: Annotated[int, typer.Option(min=1, help="With --space: 1 for grey, 3 for colour.")] = 3,
+    classes: Annotated[int, typer.Option(min=2, help="With --space: classes to tell apart.")] = 10,
+    pool: Annotated[int, typer.Option(min=1, help="With --space: how many students.")] = 50,
+    counted: Annotated[bool, typer.Option("--counted", help="With --space: do not measure latency.")] = False,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw latency against parameters.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what students cost before any of them is trained."""
+    from autodistill.search.survey_rows import read_survey
+
+    if space is None:
+        rows, target = read_survey(folder_of(study, None))
+    elif study is not None:
+        raise UsageError("a study and --space are given; keep one.")
+    else:
+        rows, target = _survey_space(space, image_size, channels, classes, pool, timed=not counted)
+    if as_json:
+        print_json({"latency": asdict(target), "students": [asdict(row) for row in rows]})
+    else:
+        _show(rows, target)
+    if png is not None:
+        from autodistill.delivery.survey_plot import survey_png
+
+        survey_png(rows, png)
+        say(f"wrote {png}")
+
+
+def _survey_space(
+    name: str, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
+) -> tuple[list[SurveyedStudent], LatencyTarget]:
+    from autodistill.engines.prepare import draw_pool
+    from autodistill.records import LatencyTarget
+    from autodistill.search.space import Space
+    from autodistill.search.spaces import load
+    from autodistill.search.survey_rows import SurveyedStudent
+    from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
+    from autodistill.training.survey import survey as run
+
+    mapping = load(name)
+    side = image_size or int(mapping.get("image_sizes", [32])[0])
+    target = LatencyTarget()
+    found = run(
+        draw_pool(Space.parse(mapping, name), pool, seed=0),
+        image_size=side,
+        channels=channels,
+        num_classes=classes,
+        metrics=["params", "macs", *([LATENCY] if timed else [])],
+        target=target,
+        memory=CostMemory(cache_folder()),
+        progress=lambda done, total: say(f"{done} of {total} students"),
+    )
+    return [SurveyedStudent(row.student, row.costs, row.error, row.noisy) for row in found], target
+
+
+def _show(rows: Sequence[SurveyedStudent], target: LatencyTarget) -> None:
+    from autodistill.words import student_words
+
+    known = sorted((row for row in rows if row.costs), key=lambda row: next(iter(row.costs.values())))
+    metrics = list(dict.fromkeys(name for row in known for name in row.costs))
+    cells = [
+        [
+            student_words(row.student),
+            *(number(row.costs.get(name), _UNITS.get(name, "")) for name in metrics),
+            "noisy" if row.noisy else "",
+        ]
+        for row in known
+    ]
+    print_table(["student", *metrics, ""], cells, right=metrics)
+    for row in rows:
+        if row.error:
+            say(f"infeasible, and never trained: {row.error}")
+    if "latency_ms" in metrics:
+        say(
+            f"latency: {target.runtime} on {target.device}, batch {target.batch}, {target.precision}, "
+            f"{target.threads} thread(s)"
+        )

@@ -1,0 +1,129 @@
+"""The shipped search spaces: each is read, is made of things that exist, and holds what its header says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from autodistill.config import default_space
+from autodistill.config_names import space_problems
+from autodistill.errors import ConfigError, UnknownNameError, UsageError
+from autodistill.search import spaces
+from autodistill.search.corners import corners
+from autodistill.search.space import Space
+from autodistill.training.losses import losses
+from autodistill.training.space_check import family_range
+from autodistill.training.students import describe, families
+
+NAMES = spaces.names()
+
+
+def space_of(name: str) -> Space:
+    return Space.parse(spaces.load(name), name)
+
+
+def number(text: str) -> float:
+    """The number in a phrase such as ``1.1 million``."""
+    digits, unit = re.findall(r"([\d.]+) (thousand|million)", text)[0]
+    return float(digits) * {"thousand": 1e3, "million": 1e6}[unit]
+
+
+def test_the_five_kinds_of_space_are_shipped() -> None:
+    assert {"digits", "tiny", "mobile", "cpu", "vit", "everything"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_in_it_exists(name: str) -> None:
+    low, high = spaces.load(name)["image_sizes"]
+    for side in (low, high):
+        assert space_problems(space_of(name), image_size=side) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_can_be_restricted_to_each_of_its_families_and_losses(name: str) -> None:
+    space = space_of(name)
+    choices = {p.name: p.distribution.choices for p in space.parameters if hasattr(p.distribution, "choices")}
+    assert set(choices["distillation.loss"]) <= {"none", *losses.names()}
+    for family in choices["student.family"]:
+        assert family in families
+        branch = space.restrict({"student.family": [family]})
+        assert all(p.name.split(".")[1] in {"family", family} for p in branch.section("student").parameters)
+    for loss in choices["distillation.loss"]:
+        space.restrict({"distillation.loss": [loss]})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_header_names_its_purpose_images_students_and_a_command(name: str) -> None:
+    text = spaces.path_of(name).read_text(encoding="utf-8")
+    assert text.startswith(f"# {name}: ")
+    low, high = spaces.load(name)["image_sizes"]
+    assert f"# Images    {low} to {high} px" in text
+    assert "# Students  " in text
+    assert re.search(rf"# Command   autodistill search .*--space {name}\b", text)
+    assert spaces.load(name)["description"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in {"digits", "tiny"} else [pytest.mark.slow]) for name in NAMES]
+)
+def test_its_corners_are_built_and_cost_what_the_header_says(name: str) -> None:
+    text = spaces.path_of(name).read_text(encoding="utf-8")
+    line = re.search(r"# Students  (.*)", text)
+    assert line
+    least, greatest = (number(part) for part in line[1].split(" to ")[:2])
+    side = spaces.load(name)["image_sizes"][0]
+    found = [
+        family_range(family, pool, image_size=side, channels=3, num_classes=10)
+        for family, pool in corners(space_of(name), samples=0).items()
+    ]
+    assert [one.problems for one in found if one.problems] == []
+    assert min(one.costs["params"][0] for one in found) == pytest.approx(least, rel=0.5)
+    assert max(one.costs["params"][1] for one in found) == pytest.approx(greatest, rel=0.15)
+
+
+def test_everything_holds_every_family() -> None:
+    chosen = set(corners(space_of("everything"), samples=0))
+    assert chosen == {
+        name for name in families.names() if families.get(name).build.__module__.startswith("autodistill")
+    }
+
+
+@pytest.mark.parametrize(
+    ("pixels", "name"), [(8, "digits"), (16, "digits"), (28, "tiny"), (32, "tiny"), (64, "mobile"), (224, "mobile")]
+)
+def test_the_space_for_a_size_is_the_most_special_that_holds_it(pixels: int, name: str) -> None:
+    assert default_space({"source": "mine", "image_size": pixels}) == name
+
+
+def test_corners_are_the_smallest_and_largest_and_samples_lie_between() -> None:
+    found = corners(space_of("digits"), samples=3, seed=1)["resnet"]
+    assert [describe(one) for one in found[:2]] == ["resnet w2 d1", "resnet w10 d2"]
+    assert 2 < len(found) <= 5
+    assert found == corners(space_of("digits"), samples=3, seed=1)["resnet"]
+
+
+def test_corners_of_a_space_of_one_family() -> None:
+    space = Space.parse({"student": {"family": "vit", "width": [64, 16, 32], "depth": {"low": 1, "high": 3}}})
+    assert corners(space, samples=0) == {
+        "vit": [{"family": "vit", "width": 16, "depth": 1}, {"family": "vit", "width": 64, "depth": 3}]
+    }
+
+
+def test_what_cannot_be_built_is_told_by_name_and_the_rest_is_counted() -> None:
+    pool: list[dict[str, Any]] = [{"family": "vit"}, {"family": "vit", "patch": 16}]
+    found = family_range("vit", pool, image_size=8, channels=1, num_classes=3)
+    assert found.built == 1
+    assert found.costs["params"][0] == found.costs["params"][1] > 0
+    assert found.problems[0].startswith("vit w64 d4 patch 16: patch 16 does not divide 8 px")
+
+
+def test_an_unknown_space_or_file_is_refused_with_the_known_ones(tmp_path) -> None:
+    with pytest.raises(UnknownNameError, match=r"'tinny'.*tiny"):
+        spaces.load("tinny")
+    with pytest.raises(UsageError, match="there is no search space file"):
+        spaces.load(str(tmp_path / "mine.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="expected the sections"):
+        spaces.load(str(tmp_path / "list.yaml"))

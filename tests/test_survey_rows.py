@@ -1,0 +1,84 @@
+"""The survey that a study keeps, its command and its picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from autodistill.cli import app
+from autodistill.delivery.survey_plot import survey_png
+from autodistill.errors import StoreError, UsageError
+from autodistill.records import LatencyTarget
+from autodistill.search.survey_rows import SURVEY_FILE, SurveyedStudent, read_survey, write_survey
+
+run = CliRunner()
+TARGET = LatencyTarget("onnxruntime", threads=2)
+ROWS = [
+    SurveyedStudent({"family": "vit", "width": 32}, {"params": 4000.0, "latency_ms": 0.25}, noisy=True),
+    SurveyedStudent({"family": "resnet", "width": 4}, {"params": 1000.0, "latency_ms": 0.5}),
+    SurveyedStudent({"family": "vit", "patch": 16}, error="patch 16 does not divide 8 px"),
+]
+
+
+def test_a_survey_is_read_as_it_was_written_and_replaced_as_a_whole(tmp_path: Path) -> None:
+    write_survey(tmp_path, ROWS[:1], LatencyTarget())
+    write_survey(tmp_path, ROWS, TARGET)
+    assert read_survey(tmp_path) == (ROWS, TARGET)
+    assert [path.name for path in tmp_path.iterdir()] == [SURVEY_FILE]
+
+
+def test_a_study_without_a_survey_says_why(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no survey"):
+        read_survey(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 1, "students": [{"x": 1}], "latency": {}}', '{"format": 9}']
+)
+def test_a_broken_file_is_said_to_be_broken(tmp_path: Path, text: str) -> None:
+    (tmp_path / SURVEY_FILE).write_text(text)
+    with pytest.raises(StoreError, match=SURVEY_FILE):
+        read_survey(tmp_path)
+
+
+def test_the_command_lists_students_by_size_with_reasons_and_noise(tmp_path: Path) -> None:
+    write_survey(tmp_path, ROWS, TARGET)
+    result = run.invoke(app, ["survey", str(tmp_path), "--png", str(tmp_path / "survey.png")])
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["student", "params", "latency_ms"]
+    assert lines[1].split() == ["resnet", "width=4", "1,000", "0.5"]
+    assert lines[2].split() == ["vit", "width=32", "4,000", "0.25", "noisy"]
+    assert "infeasible, and never trained: patch 16 does not divide 8 px" in result.stderr
+    assert "onnxruntime on cpu, batch 1, fp32, 2 thread(s)" in result.stderr
+    assert (tmp_path / "survey.png").read_bytes().startswith(b"\x89PNG")
+    as_json = json.loads(run.invoke(app, ["survey", str(tmp_path), "--json"]).stdout)
+    assert as_json["students"][1] == {"student": {"family": "resnet", "width": 4}, "error": "", "noisy": False,
+                                      "costs": {"params": 1000.0, "latency_ms": 0.5}}  # fmt: skip
+
+
+def test_a_space_is_surveyed_without_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path))
+    arguments = ["survey", "--space", "digits", "--pool", "3", "--counted", "--channels", "1", "--json"]
+    result = run.invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)["students"]
+    assert len(found) == 3
+    assert all(set(row["costs"]) == {"params", "macs"} for row in found)
+    assert run.invoke(app, arguments).stdout == result.stdout
+
+
+def test_a_study_and_a_space_are_one_too_many(tmp_path: Path) -> None:
+    result = run.invoke(app, ["survey", str(tmp_path), "--space", "digits"])
+    assert result.exit_code == 2
+    assert "a study and --space are given" in result.stderr
+
+
+def test_a_picture_needs_two_costs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs two costs, and this one has params"):
+        survey_png([SurveyedStudent({"family": "vit"}, {"params": 3.0})], tmp_path / "a.png")
+    with pytest.raises(UsageError, match="this one has none"):
+        survey_png([], tmp_path / "a.png")
