@@ -103,3 +103,11 @@ def starnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     w, d = params["width"], params["depth"]
     model = create("starnet_s050", shape, base_dim=w, depths=[d, d, 2 * d, d], mlp_ratio=params["expand"])
     return fitted(model, params, shape)
+
+
+@family("inception_next", width(16, 8, 96), depth(1, 1, 6), REDUCTION, kind="convolutional", smallest=28)
+def inception_next(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """InceptionNeXt: ConvNeXt whose large kernel is split into a square and two bands (arXiv 2303.16900)."""
+    w, d = params["width"], params["depth"]
+    model = create("inception_next_atto", shape, dims=doubling(w), depths=(d, d, 2 * d, d))
+    return fitted(model, params, shape)

@@ -69,3 +69,22 @@ def xcit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     w = params["width"]
     model = create("xcit_nano_12_p16_224", shape, embed_dim=w, depth=params["depth"], num_heads=w // 16)
     return fitted(model, params, shape)
+
+
+_STAGES = Parameter("stages", 2, "depth", 2, 3)
+
+
+@family("swin", widths(32, 16, 32, 48, 64, 96), depth(1, 1, 3), _STAGES, _MLP, kind="transformer")
+def swin(params: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """Swin transformer: attention in shifted windows of 4 or 7, two or three stages (arXiv 2103.14030); heads of 16."""
+    w, stages, side = params["width"], params["stages"], shape.image_size
+    shrink = 2 ** (stages - 1)
+    finals = {size: side // (size * shrink) for size in (16, 8, 7, 4, 2, 1) if side % (size * shrink) == 0}
+    patch = next((size for size, final in finals.items() if final >= 4), 1)
+    if finals.get(patch, 0) < 2:
+        raise InfeasibleError(f"swin cannot halve a map of {side} px {stages - 1} times; choose fewer stages.")
+    return create(
+        "swin_tiny_patch4_window7_224", shape, img_size=side, patch_size=patch, embed_dim=w,
+        depths=(2 * params["depth"],) * stages, num_heads=tuple(w // 16 * 2**i for i in range(stages)),
+        window_size=7 if finals[patch] % 7 == 0 else 4, mlp_ratio=params["mlp_ratio"],
+    )  # fmt: skip
