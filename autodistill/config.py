@@ -223,10 +223,10 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("teacher", "space"):
         if isinstance(out.get(key), str):
             out[key] = _absolute(out[key], folder)
-    for key, names in (("data", ("root",)), ("teacher", ("source", "weights"))):
+    for key, names in (("data", ("root",)), ("teacher", ("source", "weights")), ("latency", ("table",))):
         part = out.get(key)
         if isinstance(part, Mapping):
-            out[key] = {**part, **{k: _absolute(part[k], folder, k == "root") for k in names if k in part}}
+            out[key] = {**part, **{k: _absolute(part[k], folder, k in ("root", "table")) for k in names if k in part}}
     return out
 
 

@@ -177,17 +177,28 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class LatencyTarget:
-    """Where latency is measured: runtime x device x batch x precision x threads."""
+    """Where latency is measured: runtime x device x batch x precision x threads; or who else says it.
+
+    Attributes:
+        command: measures an ONNX file on another machine, e.g. ``ssh board bench {onnx}``; prints JSON.
+        table: CSV or JSON file with latencies of students that were measured elsewhere.
+        timeout_s: seconds that the command may take.
+    """
 
     runtime: str = "torch"
     device: str = "cpu"
     batch: int = 1
     precision: str = "fp32"
     threads: int = 1
+    command: str | None = None
+    table: str | None = None
+    timeout_s: float = 120.0
 
     def key(self) -> str:
         """Equal for equal targets."""
-        return stable_key(asdict(self))
+        facts = asdict(self)
+        del facts["timeout_s"]
+        return stable_key({name: value for name, value in facts.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
     from torch import nn
 
     from autodistill.errors import AutodistillError
-    from autodistill.training import latency, lease
+    from autodistill.training import latency, latency_sources, lease
     from autodistill.training.costs import cost_metrics, known_costs
 
     shape = {"image_size": teacher.image_size, "channels": teacher.preprocessing.channels}
@@ -123,7 +123,10 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
     try:
         names = [o.name for o in study.objectives if o.name in cost_metrics]
         costs = known_costs(model, **shape, metrics=names)
-        if any(o.name == "latency_ms" for o in study.objectives):
+        timed = any(o.name == "latency_ms" for o in study.objectives)
+        if timed and config.latency.command is not None:
+            costs["latency_ms"] = latency_sources.latency_elsewhere({}, model, config.latency, **shape)
+        elif timed and config.latency.table is None:
             with lease.quiet():
                 costs["latency_ms"] = latency.measure(model, config.latency, **shape).p50_ms
     except AutodistillError:  # a teacher that cannot be counted is still a teacher

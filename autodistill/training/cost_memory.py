@@ -8,6 +8,7 @@ which are measured again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -98,7 +99,11 @@ class CostMemory:
             self._changed = False
 
     def _latency(self, target: LatencyTarget) -> str:
-        return f"latency:{target.key()}:{self._machine}"
+        table = ""
+        if target.table is not None:  # an edited table is another source
+            with contextlib.suppress(OSError):
+                table = ":" + hashlib.sha256(Path(target.table).read_bytes()).hexdigest()[:16]
+        return f"latency:{target.key()}:{self._machine}{table}"
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from autodistill.training import latency, lease
 from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
 from autodistill.training.costs import cost_metrics, known_costs
 from autodistill.training.datasets import ImageData
+from autodistill.training.latency_sources import is_elsewhere, latency_elsewhere
 
 
 class StudentCosts:
@@ -43,7 +44,9 @@ class StudentCosts:
         if known is not None:
             return known
         costs = known_costs(model, **self._shape, metrics=self._counted)
-        if self._timed:
+        if self._timed and is_elsewhere(self._target):
+            costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)
+        elif self._timed:
             with lease.quiet():  # other workers pause between two batches for as long as this takes
                 costs[LATENCY] = latency.measure(model, self._target, **self._shape).p50_ms
         self._memory.put(key, costs, self._target)

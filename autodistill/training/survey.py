@@ -15,6 +15,7 @@ from autodistill.training import lease, students
 from autodistill.training.cost_memory import LATENCY, CostMemory
 from autodistill.training.costs import cost_metrics, known_costs
 from autodistill.training.latency import measure_runs
+from autodistill.training.latency_sources import is_elsewhere, latency_elsewhere
 from autodistill.training.runtimes import Run, prepare, threads
 
 GROUP = 8  # students measured in one interleaved group: few enough for their weights to share the caches fairly
@@ -76,6 +77,7 @@ def survey(
     counted = [name for name in metrics if name != LATENCY]
     for name in counted:
         cost_metrics.get(name)
+    is_elsewhere(target)
     rows: list[SurveyRow] = []
     for group in _groups(pool):
         if should_stop():
@@ -112,7 +114,9 @@ def _survey_group(
                 student, image_size=shape["image_size"], channels=shape["channels"], num_classes=num_classes
             )
             costs = known_costs(model, **shape, metrics=counted)
-            if timed:
+            if timed and is_elsewhere(target):
+                costs[LATENCY] = latency_elsewhere(student, model, target, **shape)
+            elif timed:
                 runs.append((len(rows), prepare(model, target, **shape)))
             rows.append(SurveyRow(student, costs))
         except InfeasibleError as error:

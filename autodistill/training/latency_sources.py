@@ -1,0 +1,134 @@
+"""Latency on targets that are not this machine: a table of measurements, or a command that measures an ONNX file.
+
+Neither takes the machine's lease: what they time does not run here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autodistill.errors import InfeasibleError, UsageError, UserCodeError
+from autodistill.records import LatencyTarget, Params
+from autodistill.training import students
+from autodistill.training.deployed import deploy
+from autodistill.training.runtimes import to_onnx
+
+COLUMN = "latency_ms"
+_SAID = 300  # characters of a command's own words that a message repeats
+
+
+def is_elsewhere(target: LatencyTarget) -> bool:
+    """Whether latency comes from a table or a command.
+
+    Raises:
+        UsageError: both are given, or the command has no place for the file.
+    """
+    if target.command is not None and target.table is not None:
+        raise UsageError("latency.command and latency.table are both given; keep one.")
+    if target.command is not None and "{onnx}" not in target.command:
+        raise UsageError(f"latency.command {target.command!r} has no {{onnx}}; write it where the file's path belongs.")
+    return target.command is not None or target.table is not None
+
+
+def latency_elsewhere(
+    student: Params, model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int
+) -> float:
+    """Milliseconds per batch of a student on a target that is not this machine.
+
+    Raises:
+        InfeasibleError: the table does not hold the student, or the network cannot be written as ONNX.
+        UsageError: the table cannot be read.
+        UserCodeError: the command fails, hangs or prints something else.
+    """
+    if target.table is not None:
+        return _look_up(student, Path(target.table))
+    with tempfile.TemporaryDirectory(prefix="autodistill-onnx-") as folder:
+        path = Path(folder) / "student.onnx"
+        images = torch.zeros(target.batch, channels, image_size, image_size)
+        path.write_bytes(to_onnx(deploy(model, image_size=image_size, channels=channels), images))
+        return _run(target, path)
+
+
+def _run(target: LatencyTarget, path: Path) -> float:
+    parts = [part.replace("{onnx}", str(path)) for part in shlex.split(target.command or "")]
+    named = f"latency.command {target.command!r}"
+    try:
+        done = subprocess.run(  # the user's own command, split without a shell
+            parts, capture_output=True, text=True, errors="replace", timeout=target.timeout_s, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise UserCodeError(
+            f"{named} ran longer than latency.timeout_s = {target.timeout_s:g}; mend it or raise that."
+        ) from None
+    except OSError as error:
+        raise UserCodeError(f"{named} cannot be started: {error.strerror}: {parts[0]!r}.") from error
+    if done.returncode != 0:
+        raise UserCodeError(f"{named} ended with exit code {done.returncode}: {_end(done.stderr or done.stdout)}")
+    return _milliseconds(done.stdout, named)
+
+
+def _milliseconds(text: str, named: str) -> float:
+    """The number in the last line of what a command printed: ``{"latency_ms": 1.5}`` or ``1.5``."""
+    lines = text.strip().splitlines()
+    try:
+        value = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        value = None
+    if isinstance(value, Mapping):
+        value = value.get(COLUMN)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        said = _end(text) or "nothing"
+        raise UserCodeError(
+            f'{named} must print JSON such as {{"latency_ms": 1.5}} in its last line; it printed: {said}'
+        )
+    return float(value)
+
+
+def _end(text: str) -> str:
+    return text.strip()[-_SAID:]
+
+
+def _look_up(student: Params, path: Path) -> float:
+    """Latency of the first row whose settings are all those of the student; empty cells hold for every value."""
+    filled = {key: str(value).lower() for key, value in students.validate(student).items()}
+    for number, (settings, latency) in enumerate(_rows(path), 1):
+        if all(filled.get(key) == value for key, value in settings.items()):
+            try:
+                found = float(latency)
+            except (TypeError, ValueError):
+                found = math.nan
+            if not (math.isfinite(found) and found > 0):
+                raise UsageError(f"{path}, row {number}: {COLUMN} is {latency!r}; it must be a number of milliseconds.")
+            return found
+    raise InfeasibleError(f"{students.describe(student)} is not in {path}, which has the latencies of this target.")
+
+
+def _rows(path: Path) -> list[tuple[dict[str, str], Any]]:
+    """Settings and latency of every row; cells as lower-case text, so that both kinds of file compare alike."""
+    rows: list[dict[str, Any]]
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            rows = [{**row["student"], COLUMN: row[COLUMN]} for row in json.loads(text)]
+        else:
+            rows = list(csv.DictReader(text.splitlines()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"latency.table {path} cannot be read: {error}.") from error
+    if not rows or COLUMN not in rows[0]:
+        raise UsageError(f"latency.table {path} needs rows with the settings of a student and {COLUMN}.")
+    return [
+        ({key: str(cell).lower() for key, cell in row.items() if key != COLUMN and cell not in ("", None)}, row[COLUMN])
+        for row in rows
+    ]
