@@ -38,7 +38,7 @@ MAY_CHANGE = ("name", "budget", "workers", "engine")
 OBJECTIVES = ("accuracy", "params", "latency_ms")
 
 _SOURCES = {"data": "digits", "teacher": "auto"}
-_EPOCHS = {"digits": 30, "fashion_mnist": 12, "synthetic": 20}
+_EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20}
 _OTHER_EPOCHS = 30
 _PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32, "image_folder": 64}
 _OTHER_PIXELS = 224

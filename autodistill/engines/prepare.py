@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from autodistill.training.teacher import Teacher
 
 SURVEY_SHARE = 0.1  # of a time budget
-SURVEY_SECONDS = 0.5  # one small student on one core, params, MACs and latency together
+SURVEY_SECONDS = 1.0  # one small student on one slow core: params, MACs and latency together
 MIN_POOL, MAX_POOL = 24, 200
 
 
