@@ -40,6 +40,8 @@ def front_png(front: Front, path: str | Path) -> None:
         top = 0.0 if size is None else max(t.values[size.name] for t in (*front.trials, *front.others))
         _legend(axes, size, top, bool(front.others), _teacher_label(front.teacher, across, up))
     _decorate(axes, front, across, up)
+    if front.trials:
+        _focus(axes, front, up)
     figure.savefig(path)
 
 
@@ -92,6 +94,23 @@ def _draw(axes: Any, front: Front, across: Objective, up: Objective, area: Mappi
             color=_INK,
             zorder=6,
         )
+
+
+def _focus(axes: Any, front: Front, up: Objective) -> None:
+    """Leave the worst dominated trials below the frame (and say so) where they would flatten the front to a line."""
+    losses = [up.loss(t.values[up.name]) for t in front.trials]
+    if up.name in front.teacher:
+        losses.append(up.loss(front.teacher[up.name]))
+    best, worst = min(losses), max(losses)
+    limit = worst + 2.0 * max(worst - best, 1e-3)
+    out = [t for t in front.others if up.loss(t.values[up.name]) > limit]
+    if not out:
+        return
+    edge = up.loss(limit)  # the sign turned back
+    axes.set_ylim(**({"bottom": edge} if up.direction == "maximize" else {"top": edge}))
+    place = {"y": 0.015, "va": "bottom"} if up.direction == "maximize" else {"y": 0.985, "va": "top"}
+    words = f"{len(out)} dominated outside the frame"
+    axes.text(x=0.01, s=words, transform=axes.transAxes, fontsize=7.5, color=_INK, alpha=0.7, **place)
 
 
 def _staircase(trials: Sequence[TrialRecord], across: Objective, up: Objective) -> list[tuple[float, float]]:
@@ -156,25 +175,26 @@ def _legend(axes: Any, size: Objective | None, top: float, grey: bool, teacher: 
     marks += [dot(_GREY, 8, "dominated")] if grey else []
     if teacher[0]:
         marks.append(dot(_TEACHER, 13, teacher[0], "*") if teacher[1] else dot(_TEACHER, 0, teacher[0], "", "--"))
-    first = axes.legend(handles=marks, loc="lower right", fontsize=8, framealpha=0.9)
-    if size is None or top <= 0:
-        return
-    axes.add_artist(first)
-    samples = [_round(top * share) for share in (1.0, 0.25, 0.05)]
-    circles = [
-        dot(_FRONT, math.sqrt(max(_SMALLEST, _LARGEST * value / top)), _short(value))
-        for value in dict.fromkeys(samples)
-    ]
-    axes.legend(
-        handles=circles,
-        loc="upper left",
-        fontsize=8,
-        framealpha=0.9,
-        labelspacing=1.1,
-        borderpad=0.9,
-        title=_AXES.get(size.name, size.name),
-        title_fontsize=8,
-    )
+    # the last legend is the one the layout makes room for: the wider of the two
+    if size is not None and top > 0:
+        samples = [_round(top * share) for share in (1.0, 0.25, 0.05)]
+        circles = [
+            dot(_FRONT, math.sqrt(max(_SMALLEST, _LARGEST * value / top)), _short(value))
+            for value in dict.fromkeys(samples)
+        ]
+        sizes = axes.legend(
+            handles=circles,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            fontsize=8,
+            frameon=False,
+            labelspacing=1.1,
+            borderpad=0.9,
+            title=_AXES.get(size.name, size.name),
+            title_fontsize=8,
+        )
+        axes.add_artist(sizes)
+    axes.legend(handles=marks, loc="lower left", bbox_to_anchor=(1.01, 0.0), fontsize=8, frameon=False)
 
 
 def _round(value: float) -> float:
@@ -207,6 +227,6 @@ def _decorate(axes: Any, front: Front, across: Objective, up: Objective) -> None
     axes.set_title(f"{front.study}: {count} student{'' if count == 1 else 's'} on the front", loc="left", fontsize=11)
     axes.grid(True, which="major", color="#e6e8eb", linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.margins(0.08)
+    axes.margins(x=0.12, y=0.08)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
