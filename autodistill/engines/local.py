@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
 from typing import Any
 
+from autodistill.engines.environment import environment
 from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error, work
@@ -94,7 +94,7 @@ class _Pool:
         process = self._context.Process(
             target=work, args=(theirs, self._factory, context, self._stop), name=f"worker-{slot.index}", daemon=True
         )
-        with _thread_limit(slot.threads):
+        with environment(_thread_limit(slot.threads)):
             try:
                 process.start()
             except Exception as error:  # whatever spawning could not send: PicklingError, AttributeError, TypeError
@@ -199,20 +199,9 @@ class _Pool:
         self._workers = []
 
 
-@contextlib.contextmanager
-def _thread_limit(threads: int) -> Iterator[None]:
-    """Spawned workers read their thread limits from the environment, before they import anything heavy."""
-    wanted = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _thread_limit(threads: int) -> dict[str, str]:
+    """What spawned workers read about their threads, before they import anything heavy."""
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
 def _line(candidate: Candidate, epoch: float, epochs: float, metrics: Mapping[str, float]) -> WorkerLine:

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from autodistill.engines.ray_cluster import Share, cluster, environment, share_of
+from autodistill.engines.environment import environment
+from autodistill.engines.ray_cluster import Share, cluster, share_of
 from autodistill.engines.ray_desk import Desk
 from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch
