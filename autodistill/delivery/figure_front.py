@@ -1,0 +1,248 @@
+"""The front as a Plotly figure: accuracy against latency, size as area, dominated trials dim, the teacher a star."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autodistill.delivery.figure_style import BLUE, GREEN, GREY, ORANGE, label, style
+from autodistill.delivery.trial_facts import figure_of, gain_of, hover_text, metrics_of, text
+from autodistill.records import Objective, TrialRecord
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from autodistill.search.front import Front
+
+TRIAL = "trial"
+_LARGEST, _SMALLEST = 34.0, 9.0  # diameters in pixels
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A number of every COMPLETE trial that can be put on an axis; ``better`` is ``lower``, ``higher`` or empty."""
+
+    name: str
+    label: str
+    log: bool = False
+    better: str = ""
+    unit: str = ""
+
+
+def axes_of(front: Front) -> list[Axis]:
+    """What the front may be drawn against: its objectives, then other metrics that all its trials have."""
+    out = [_axis(o) for o in front.objectives]
+    have = [metrics_of(t) for t in (*front.trials, *front.others)]
+    shared = sorted(set.intersection(*(set(m) for m in have))) if have else []
+    named = {o.name for o in front.objectives}
+    out += [_axis_of_name(name) for name in shared if name not in named]
+    return [*out, Axis("epochs", "epochs trained"), Axis("seconds", "training time (s)"), Axis(TRIAL, "trial number")]
+
+
+def front_figure(
+    front: Front,
+    trials: Sequence[TrialRecord] = (),
+    *,
+    verified: Mapping[int, tuple[float, float]] | None = None,
+) -> go.Figure:
+    """Accuracy against latency, size as area; dominated trials dim, the teacher a star.
+
+    ``layout.meta`` names the axes that the columns of each trace's ``customdata`` hold, so that a page can offer them
+    for choice; the first column is the trial number.
+
+    Args:
+        front: the front with its dominated trials.
+        trials: all trials, to say what each member gained over the same student without distillation.
+        verified: trial number to mean and standard deviation of the first objective on the test split.
+    """
+    import plotly.graph_objects as go
+
+    axes = axes_of(front)
+    across, up, size = pick_axes(front.objectives)
+    names = [a.name for a in axes]
+    figure = go.Figure()
+    figure.update_layout(
+        style(f"{front.study}: {_students(len(front.trials))} on the front"),
+        meta={
+            "axes": [a.__dict__ for a in axes],
+            "x": across if across != up else TRIAL,
+            "y": up,
+            "size": size or "",
+            "diameters": [_SMALLEST, _LARGEST],
+        },
+    )
+    x, y = names.index(across if across != up else TRIAL), names.index(up)
+    figure.add_trace(_dots(front, front.others, axes, "dominated", trials, at=(x, y, size)))
+    figure.add_trace(_stairs(front, axes[x], axes[y]))
+    figure.add_trace(_dots(front, front.trials, axes, "front", trials, at=(x, y, size)))
+    if verified and up == front.objectives[0].name:
+        figure.add_trace(_verified(front, axes, verified, x))
+    _add_teacher(figure, front, axes, x, y)
+    _scale_axes(figure, front, axes[x], axes[y])
+    return figure
+
+
+def pick_axes(objectives: Sequence[Objective]) -> tuple[str, str, str | None]:
+    """Names of the objectives for width, height and area."""
+    named = [o.name for o in objectives]
+    up = next((o.name for o in objectives if o.direction == "maximize"), named[0])
+    rest = [name for name in named if name != up]
+    across = "latency_ms" if "latency_ms" in rest else (rest[0] if rest else up)
+    size = next((name for name in ("params", "bytes", *rest) if name in rest and name != across), None)
+    return across, up, size
+
+
+def diameter(value: float, top: float) -> float:
+    """Pixels of a mark whose area is proportional to ``value`` (``top`` is the largest), between two bounds."""
+    return max(_SMALLEST, _LARGEST * math.sqrt(max(value, 0.0) / top)) if top > 0 else 12.0
+
+
+def _axis(objective: Objective) -> Axis:
+    better = "lower" if objective.direction == "minimize" else "higher"
+    return Axis(objective.name, label(objective.name), objective.log, better, objective.unit)
+
+
+def _axis_of_name(name: str) -> Axis:
+    from autodistill.search.objectives import objectives
+
+    return _axis(objectives.get(name)) if name in objectives.names() else Axis(name, label(name))
+
+
+def _row(trial: TrialRecord, axes: Sequence[Axis]) -> list[float | None]:
+    values = {**metrics_of(trial), "epochs": trial.epochs, "seconds": trial.seconds, TRIAL: float(trial.number)}
+    return [float(trial.number), *(values.get(axis.name) for axis in axes)]
+
+
+def _dots(
+    front: Front,
+    members: Sequence[TrialRecord],
+    axes: Sequence[Axis],
+    role: str,
+    trials: Sequence[TrialRecord],
+    *,
+    at: tuple[int, int, str | None],
+) -> go.Scatter:
+    """One trace of trials; ``at`` is the column of x, the column of y and the metric of the area."""
+    import plotly.graph_objects as go
+
+    x, y, size = at
+    everybody = [metrics_of(t)[size] for t in (*front.trials, *front.others)] if size else []
+    top = max(everybody, default=0.0)
+    members = sorted(members, key=lambda t: -metrics_of(t)[size]) if size else list(members)  # small ones on top
+    rows = [_row(t, axes) for t in members]
+    diameters = [diameter(metrics_of(t)[size], top) if size else 12.0 for t in members]
+    first = front.objectives[0]
+    return go.Scatter(
+        x=[row[x + 1] for row in rows],
+        y=[row[y + 1] for row in rows],
+        mode="markers",
+        name="on the front" if role == "front" else "dominated",
+        hoverinfo="text",
+        hovertext=[hover_text(t, front.objectives, gain_of(t, trials, first)) for t in members],
+        customdata=rows,
+        marker={
+            "size": diameters,
+            "color": BLUE if role == "front" else GREY,
+            "opacity": 0.9 if role == "front" else 0.4,
+            "line": {"width": 1, "color": "white"},
+        },
+        meta={"role": role},
+    )
+
+
+def _stairs(front: Front, across: Axis, up: Axis) -> go.Scatter:
+    """The line of what is reached for at most so much of ``across``."""
+    import plotly.graph_objects as go
+
+    signs = (-1.0 if across.better == "higher" else 1.0, -1.0 if up.better == "higher" else 1.0)
+    points = [({**metrics_of(t), TRIAL: float(t.number)}) for t in front.trials]
+    pairs = sorted((signs[0] * p[across.name], signs[1] * p[up.name]) for p in points)
+    best: list[tuple[float, float]] = []
+    for pair in pairs:
+        if not best or pair[1] < best[-1][1]:
+            best.append(pair)
+    return go.Scatter(
+        x=[signs[0] * a for a, _ in best],
+        y=[signs[1] * b for _, b in best],
+        mode="lines",
+        line={"shape": "hv", "color": BLUE, "width": 1.5},
+        opacity=0.55,
+        hoverinfo="skip",
+        showlegend=False,
+        meta={"role": "stairs"},
+    )
+
+
+def _verified(front: Front, axes: Sequence[Axis], verified: Mapping[int, tuple[float, float]], x: int) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    chosen = [t for t in (*front.trials, *front.others) if t.number in verified]
+    rows = [_row(t, axes) for t in chosen]
+    return go.Scatter(
+        x=[row[x + 1] for row in rows],
+        y=[verified[t.number][0] for t in chosen],
+        error_y={"type": "data", "array": [verified[t.number][1] for t in chosen], "color": GREEN},
+        mode="markers",
+        name="verified on test (mean ± std)",
+        marker={"symbol": "diamond", "size": 9, "color": GREEN, "line": {"width": 1, "color": "white"}},
+        hoverinfo="text",
+        hovertext=[
+            f"<b>trial {t.number}</b> verified: {verified[t.number][0]:.4f} ± {verified[t.number][1]:.4f}"
+            for t in chosen
+        ],
+        customdata=rows,
+        meta={"role": "verified"},
+    )
+
+
+def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[Axis], x: int, y: int) -> None:
+    """A star where both values are known, a dashed line at its height where only that one is."""
+    import plotly.graph_objects as go
+
+    values = [front.teacher.get(axis.name) for axis in axes]
+    if not any(value is not None for value in values):
+        return
+    known = [f"{text(n)} <b>{figure_of(v, '')}</b>" for n, v in front.teacher.items()]
+    figure.add_trace(
+        go.Scatter(
+            x=[values[x]],
+            y=[values[y]],
+            mode="markers",
+            name="teacher",
+            marker={"symbol": "star", "size": 18, "color": ORANGE, "line": {"width": 1, "color": "white"}},
+            hoverinfo="text",
+            hovertext=["<br>".join(["<b>teacher</b>", *known])],
+            customdata=[[None, *values]],
+            meta={"role": "teacher"},
+        )
+    )
+    if values[y] is not None:
+        figure.add_hline(y=values[y], line={"color": ORANGE, "width": 1, "dash": "dash"}, opacity=0.7)
+
+
+def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None:
+    """Titles and logarithms; the worst dominated trials start outside the frame where they would flatten the front."""
+    arrows = {"lower": " ← better", "higher": " better →"}
+    figure.update_xaxes(title=across.label + arrows.get(across.better, ""), type="log" if across.log else "linear")
+    figure.update_yaxes(title=up.label + arrows.get(up.better, ""), type="log" if up.log else "linear")
+    if across.log:
+        figure.update_xaxes(dtick="D2", exponentformat="SI")
+    if up.better != "higher" or not front.trials:
+        return
+    values = [metrics_of(t)[up.name] for t in front.trials] + [front.teacher.get(up.name, -math.inf)]
+    best, worst = max(values), min(v for v in values if math.isfinite(v))
+    floor = worst - 2.0 * max(best - worst, 1e-3)
+    if any(metrics_of(t)[up.name] < floor for t in front.others):
+        spare = 0.06 * (best - floor)
+        figure.update_yaxes(range=[floor, best + spare])
+        out = sum(metrics_of(t)[up.name] < floor for t in front.others)
+        figure.add_annotation(
+            text=f"{out} dominated below the frame; double-click shows all",
+            xref="paper", yref="paper", x=0.0, y=0.0, xanchor="left", yanchor="bottom", showarrow=False, opacity=0.7,
+        )  # fmt: skip
+
+
+def _students(count: int) -> str:
+    return f"{count} student{'' if count == 1 else 's'}"
