@@ -157,3 +157,12 @@ def test_wrong_uses_of_several_studies_are_explained(folders: list[Path], extra:
     assert (result.exit_code, message in result.output) == (2, True), result.output
     twice = run.invoke(app, ["front", str(folders[0]), str(folders[0])])
     assert (twice.exit_code, "name them apart" in twice.output) == (2, True)
+
+
+def test_an_html_plot_opens_offline(folders: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "front.html"
+    result = run.invoke(app, ["front", str(folders[0]), "--plot", str(page)])
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert "Plotly.newPlot" in text
+    assert '<script src="http' not in text

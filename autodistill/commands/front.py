@@ -116,9 +116,9 @@ def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save
     if plot is not None:
         _check_ending(plot, (*_PICTURES, ".html"))
         if plot.suffix == ".html":
-            from autodistill.delivery.figures import front_html
+            from autodistill.delivery.figures import front_figure
 
-            front_html(study, plot)
+            front_figure(front, study.trials()).write_html(plot, include_plotlyjs=True)  # opens offline
         else:
             front.plot(plot)
         say(f"wrote {plot}")

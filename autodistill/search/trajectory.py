@@ -19,12 +19,14 @@ class Step:
     Attributes:
         seconds: of the study's own clock, over all its resumes.
         epochs: trained so far by all trials.
+        trials: trials ended so far, this one included.
         hypervolume_share: share of the box that the front dominated from then on.
         number: the trial.
     """
 
     seconds: float
     epochs: float
+    trials: float
     hypervolume_share: float
     number: int
 
@@ -49,7 +51,7 @@ def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
             kept = np.vstack([kept[~(row <= kept).all(axis=1)], row])
             share = hypervolume(kept, reference)
         spent = trial.spent
-        steps.append(Step(spent["seconds"], spent.get("epochs", 0.0), share, trial.number))
+        steps.append(Step(spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0) + 1, share, trial.number))
     return steps
 
 
