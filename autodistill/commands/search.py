@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,9 @@ from autodistill.config_errors import unknown_key
 from autodistill.errors import ConfigError, InterruptedTrialError, UsageError, UserCodeError
 
 if TYPE_CHECKING:
+    from autodistill.commands.live import Progress
     from autodistill.config import StudyConfig
+    from autodistill.engines.watch import Snapshot
     from autodistill.search.budget import Budget
     from autodistill.search.front import Front
     from autodistill.search.study import Study
@@ -98,6 +100,9 @@ def search(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars and hparams per trial into DIR/tensorboard.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the configuration and an estimate; write nothing.")
     ] = False,
@@ -135,7 +140,7 @@ def search(
     if dry_run:
         _dry_run(config, folder, as_json)
     else:
-        _run(config, folder, as_json, _engine_options(config.engine, ray_address, trust_network))
+        _run(config, folder, as_json, tensorboard, _engine_options(config.engine, ray_address, trust_network))
 
 
 def _engine_options(engine: str, ray_address: str | None, trust_network: bool) -> dict[str, Any]:
@@ -233,7 +238,7 @@ def _dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     say("Nothing was written. Start it: " + this_command(without="--dry-run"))
 
 
-def _run(config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str, Any]) -> None:
+def _run(config: StudyConfig, folder: Path, as_json: bool, tensorboard: bool, options: Mapping[str, Any]) -> None:
     _announce(config, folder)
     from autodistill.commands.live import Progress
     from autodistill.config_names import check
@@ -246,7 +251,8 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str,
     try:
         study = build(config, folder.resolve())
         with Progress() as progress:
-            front = run_search(study, progress=progress, **options)
+            watcher = _with_tensorboard(study, folder, progress) if tensorboard else progress
+            front = run_search(study, progress=watcher, **options)
     except (UsageError, UserCodeError):
         if not existed and (study is None or not study.trials()):
             shutil.rmtree(folder, ignore_errors=True)  # wrong input leaves nothing behind
@@ -256,6 +262,21 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str,
     except (KeyboardInterrupt, SystemExit, InterruptedTrialError) as stop:
         raise typer.Exit(_interrupted(study, stop)) from None
     _finish(study, front, folder, as_json)
+
+
+def _with_tensorboard(study: Study, folder: Path, progress: Progress) -> Callable[[Snapshot], None]:
+    """What watches the search, and writes for TensorBoard at the same moments."""
+    from autodistill.delivery.tensorboard import FOLDER, TensorBoard
+
+    board = TensorBoard(folder / FOLDER, study.trials())
+    say(f"  TensorBoard: tensorboard --logdir {folder / FOLDER}")
+
+    def both(snapshot: Snapshot) -> None:
+        progress(snapshot)
+        if snapshot.stage in ("search", "done"):
+            board.sync(study.trials())
+
+    return both
 
 
 def _interrupted(study: Study | None, stop: BaseException) -> int:
