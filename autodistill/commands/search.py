@@ -18,7 +18,7 @@ from autodistill.commands.output import command, print_json, say
 from autodistill.commands.reading import RUNS
 from autodistill.commands.tables import print_front
 from autodistill.config_errors import unknown_key
-from autodistill.errors import ConfigError, InterruptedTrialError, UsageError, UserCodeError
+from autodistill.errors import ConfigError, InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
 
 if TYPE_CHECKING:
     from autodistill.commands.live import Progress
@@ -285,8 +285,8 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
         return 130
     ended = study.budget.exhausted(study.spent)
     if isinstance(stop, InterruptedTrialError) and ended:
-        say(f"error: {ended} before the first trial: {stop}.")
-        say(f"Give more: {this_command()} --budget {_more(study.budget)}")
+        say(f"error: {ended} before the first trial: {str(stop).rstrip('.')}.")
+        say(f"Give more: {this_command(without='--budget', value=True)} --budget {_more(study.budget)}")
         return UsageError.exit_code
     stopped(study.spent.seconds, Counter(t.state.value for t in study.trials()), this_command())
     return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
@@ -311,6 +311,7 @@ def _announce(config: StudyConfig, folder: Path) -> None:
 
 def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
     """The front on stdout; why the search ended, files and next commands on stderr."""
+    _note_for_dashboard(study, folder)
     trials = study.trials()
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in trials).items()) or "no trial"
     ended = study.ended or study.budget.exhausted(study.spent) or "no candidate is left"
@@ -327,7 +328,17 @@ def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
     if best is not None:
         say("  " + command("show", best.number, folder))
     say("  " + command("trials", folder))
+    say("  " + command("dashboard", folder) + "   (in the browser)")
     say("  " + command("search", folder, "--budget", _more(study.budget)) + "   (goes on)")
+
+
+def _note_for_dashboard(study: Study, folder: Path) -> None:
+    """Leave notes and figures in the database, so that a bare ``optuna-dashboard`` shows them too."""
+    from autodistill.delivery.dashboard_notes import annotate
+    from autodistill.search.store import folder_lock
+
+    with contextlib.suppress(StudyInUseError), folder_lock(folder):  # whoever holds it now will write them
+        annotate(study)
 
 
 def _more(budget: Budget) -> str:
@@ -343,6 +354,13 @@ def _more(budget: Budget) -> str:
     )
 
 
-def this_command(without: str = "") -> str:
-    """The command line of this process, ready to paste."""
-    return command(*(argument for argument in sys.argv[1:] if argument != without))
+def this_command(without: str = "", *, value: bool = False) -> str:
+    """The command line of this process, ready to paste, without one of its flags (and the flag's value)."""
+    kept, arguments = [], iter(sys.argv[1:])
+    for argument in arguments:
+        if argument == without:
+            if value:
+                next(arguments, None)
+        elif not (value and argument.startswith(f"{without}=")):
+            kept.append(argument)
+    return command(*kept)

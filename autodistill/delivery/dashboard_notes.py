@@ -1,0 +1,182 @@
+"""What the Optuna dashboard shows beyond Optuna's own facts: notes, figures and files, kept in the study's database.
+
+They are study attributes in the form that optuna-dashboard 0.20 and later read, so ``optuna-dashboard`` on the bare
+database shows them too. A note that somebody has edited in the browser is theirs from then on and is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mimetypes
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodistill.delivery.figures import front_figure, hypervolume_figure, rung_curves_figure
+from autodistill.delivery.trial_facts import curve_of, figure_of, gain_of, metrics_of
+from autodistill.records import Objective, TrialRecord
+from autodistill.search.trajectory import trajectory
+from autodistill.words import distillation_words, student_words
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from autodistill.search.study import Study
+
+ARTIFACTS = "artifacts"
+_CHUNK = 2045  # the dashboard splits long texts into attributes of this many characters
+_OWN = "autodistill:note:"
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def annotate(study: Study) -> int:
+    """Bring notes and figures up to date; returns how many notes were written. The caller holds the study's lock."""
+    trials, front = study.trials(), study.front()
+    members = {t.number for t in front.trials}
+    book = _Book(study)
+    written = 0
+    for trial in trials:
+        if trial.rungs or trial.reason:
+            body = trial_note(trial, trials, study.objectives, on_front=trial.number in members)
+            written += book.note(body, trial.number)
+    written += book.note(study_note(study), None)
+    for name, figure in _figures(study).items():
+        book.text(f"dashboard:plot_data:{name}:", figure.to_json())
+    return written
+
+
+def attach(study: Study, number: int, files: Sequence[Path]) -> None:
+    """Make exported files downloadable from a trial's page. The caller holds the study's lock.
+
+    The dashboard finds copies below ``DIR/artifacts``; attaching the same file again replaces its copy.
+    """
+    if study.directory is None:
+        return
+    folder = study.directory / ARTIFACTS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    book = _Book(study)
+    for path in files:
+        identifier = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{study.name}/{number}/{path.name}"))
+        temporary = folder / f".{identifier}.part"
+        temporary.write_bytes(path.read_bytes())
+        temporary.replace(folder / identifier)
+        kind, encoding = mimetypes.guess_type(path.name)
+        facts = {
+            "artifact_id": identifier,
+            "filename": path.name,
+            "mimetype": kind or "application/octet-stream",
+            "encoding": encoding,
+        }
+        book.set(f"dashboard:artifacts:{book.identifiers[number]}:{identifier}", json.dumps(facts))
+
+
+def trial_note(
+    trial: TrialRecord, trials: Sequence[TrialRecord], objectives: Sequence[Objective], *, on_front: bool
+) -> str:
+    """A trial in Markdown: student, loss mix, costs, rung curve, how it ended and why."""
+    units = {o.name: o.unit for o in objectives}
+    title = f"## Trial {trial.number}: {_plain(student_words(trial.student))}"
+    state = "on the front" if on_front else f"{trial.state.value} {trial.reason}".strip()
+    lines = [title, "", f"**{state}**" + (f": {_plain(trial.message)}" if trial.message else ""), ""]
+    gain = gain_of(trial, trials, objectives[0])
+    facts = {
+        "distillation": distillation_words(trial.distillation),
+        "recipe": student_words(trial.train),
+        **{name: figure_of(value, units.get(name, "")) for name, value in metrics_of(trial).items()},
+        "gain over the undistilled twin": "" if gain is None else f"{gain:+.4f}",
+        "trained": f"{trial.epochs:g} epochs, {trial.seconds:.1f} s",
+    }
+    lines += ["| | |", "|---|---|", *(f"| {_plain(k)} | {_plain(v)} |" for k, v in facts.items() if v), ""]
+    lines += _curve_lines(trial, objectives)
+    return "\n".join(lines)
+
+
+def study_note(study: Study) -> str:
+    """The study in Markdown: the front as a table, what was spent, why it ended."""
+    front = study.front()
+    lines = [f"## {_plain(study.name)}", "", f"{len(front)} students on the front, {len(study.trials())} trials."]
+    lines += [f"Hypervolume {front.hypervolume_share:.4f} of the reference box.", ""]
+    names = [o.name for o in study.objectives]
+    lines += [f"| trial | student | distillation | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
+    for t in front.trials:
+        values = " | ".join(figure_of(t.values[o.name], o.unit) for o in study.objectives)
+        words = f"{_plain(student_words(t.student))} | {_plain(distillation_words(t.distillation)) or '-'}"
+        lines.append(f"| {t.number} | {words} | {values} |")
+    return "\n".join([*lines, "", "Only COMPLETE trials are on the front; accuracies are of the validation split."])
+
+
+def _curve_lines(trial: TrialRecord, objectives: Sequence[Objective]) -> list[str]:
+    """The rungs as a table and a small picture in text, which every viewer shows."""
+    shown = next((o for o in objectives if o.stage == "trained" and curve_of(trial, o.name)), None)
+    if shown is None:
+        return []
+    curve = curve_of(trial, shown.name)
+    values = [value for _, value in curve]
+    low, span = min(values), (max(values) - min(values)) or 1.0
+    bars = "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in values)
+    rows = [f"| {rung} | {epochs:g} | {figure_of(v, shown.unit)} |" for rung, (epochs, v) in enumerate(curve, 1)]
+    return [f"`{bars}` {shown.name} by rung", "", f"| rung | epochs | {shown.name} |", "|---|---|---|", *rows]
+
+
+def _plain(words: str) -> str:
+    """Text that Markdown shows as it is: names from files must not draw tables, links or HTML."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!~" else " " if c in "\r\n" else c for c in words)
+
+
+def _figures(study: Study) -> dict[str, go.Figure]:
+    front = study.front()
+    out: dict[str, go.Figure] = {}
+    if front.trials:
+        out["front"] = front_figure(front, study.trials())
+        steps = trajectory(front)
+        if steps:
+            out["hypervolume"] = hypervolume_figure(steps)
+    shown = next((o for o in study.objectives if o.stage == "trained"), None)
+    if shown is not None and any(curve_of(t, shown.name) for t in study.trials()):
+        members = [t.number for t in front.trials]
+        out["rung_curves"] = rung_curves_figure(study.trials(), shown, on_front=members)
+    for figure in out.values():
+        figure.update_layout(template="none")  # Plotly's own template would double the text, and is white at night
+    return out
+
+
+class _Book:
+    """The study's system attributes, read once and written where they change."""
+
+    def __init__(self, study: Study) -> None:
+        self._storage, self._study_id = study.optuna._storage, study.optuna._study_id
+        self._known: dict[str, Any] = dict(self._storage.get_study_system_attrs(self._study_id))
+        stored = study.optuna.get_trials(deepcopy=False)
+        self.identifiers: Mapping[int, int] = {t.number: t._trial_id for t in stored}
+
+    def set(self, key: str, value: Any) -> None:
+        """Write an attribute that differs from what is stored."""
+        if self._known.get(key) != value:
+            self._storage.set_study_system_attr(self._study_id, key, value)
+            self._known[key] = value
+
+    def text(self, prefix: str, body: str) -> None:
+        """A long text in numbered parts; parts of a longer earlier one are emptied."""
+        parts = [body[i : i + _CHUNK] for i in range(0, len(body), _CHUNK)]
+        before = sum(1 for key in self._known if key.startswith(prefix))
+        for index, part in enumerate([*parts, *[""] * (before - len(parts))]):
+            self.set(f"{prefix}{index}", part)
+
+    def note(self, body: str, number: int | None) -> int:
+        """Write a note of a trial, or of the study (``None``); 1 if it changed.
+
+        What was written is remembered by version and hash: a later version is somebody's own edit.
+        """
+        place = "" if number is None else f"{self.identifiers[number]}:"
+        key, own = f"dashboard:{place}note_ver", f"{_OWN}{place}"
+        digest = hashlib.sha256(body.encode()).hexdigest()[:16]
+        version = int(self._known.get(key, 0))
+        mine = self._known.get(own)
+        if (mine is None and version > 0) or (mine is not None and (version != mine[0] or digest == mine[1])):
+            return 0
+        self.text(f"dashboard:{place}note_str:", body)
+        self.set(key, version + 1)
+        self.set(own, [version + 1, digest])
+        return 1
