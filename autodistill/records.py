@@ -165,14 +165,14 @@ class TeacherSpec:
         weights: file with the weights, where ``source`` is only an architecture.
         options: keywords of the architecture, and of ``auto`` (``epochs``).
         accept_weak: go on although the preflight finds it weak.
-        device: where it runs; ``None`` is the student's device.
+        device: where it runs; a list spreads its layers over several devices; ``None`` is the student's device.
     """
 
     source: str = "auto"
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     accept_weak: bool = False
-    device: str | None = None
+    device: str | list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -118,10 +118,11 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
     from autodistill.errors import AutodistillError
     from autodistill.training import latency, latency_sources, lease
     from autodistill.training.costs import cost_metrics, known_costs
+    from autodistill.training.devices import is_spread
 
     shape = {"image_size": teacher.image_size, "channels": teacher.preprocessing.channels}
     model = teacher.network
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module) or is_spread(model):
         return {}
     try:
         names = [o.name for o in study.objectives if o.name in cost_metrics]
