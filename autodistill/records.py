@@ -165,14 +165,14 @@ class TeacherSpec:
         weights: file with the weights, where ``source`` is only an architecture.
         options: keywords of the architecture, and of ``auto`` (``epochs``).
         accept_weak: go on although the preflight finds it weak.
-        device: where it runs; ``None`` is the student's device.
+        device: where it runs; a list spreads its layers over several devices; ``None`` is the student's device.
     """
 
     source: str = "auto"
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     accept_weak: bool = False
-    device: str | None = None
+    device: str | list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,12 @@ class Task:
     Attributes:
         data: the images.
         teacher: the teacher, resolved (never ``auto``).
-        directory: the study's folder (absolute); checkpoints and caches live below it.
+        directory: the study's folder (absolute); checkpoints live below it.
         rungs: cumulative epochs at rungs 1, 2, …; the last is the top rung.
         metrics: names of all objectives and constrained metrics.
         latency: target of ``latency_ms``.
         training: settings shared by all trials (batch_size, ema, amp, augment defaults …).
+        cache: folder of decoded images and teacher caches, shared by studies; ``None``: below ``directory``.
     """
 
     data: DataSpec
@@ -222,6 +223,7 @@ class Task:
     metrics: tuple[str, ...]
     latency: LatencyTarget = field(default_factory=LatencyTarget)
     training: Mapping[str, Any] = field(default_factory=dict)
+    cache: str | None = None
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:

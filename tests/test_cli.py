@@ -516,6 +516,28 @@ def test_cache_lists_and_removes_what_can_be_made_again(finished: Path, tmp_path
     assert (study / "checkpoints").exists()
 
 
+def test_shared_caches_are_listed_and_removed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from autodistill.training.teacher_cache import CacheKey, TeacherCache
+
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "abc").mkdir(parents=True)
+    (tmp_path / "images" / "abc" / "images.npy").write_bytes(b"x" * 100)
+    with TeacherCache.open(tmp_path / "teacher", CacheKey("d", "t", "v", 0, "p"), images=8, classes=3, views=2) as one:
+        one.targets(torch.arange(8), 1, lambda ids: torch.zeros(len(ids), 3))
+        refused = run.invoke(app, ["cache", "rm", one.folder.name])
+        assert refused.exit_code == 5
+    rows = json.loads(run.invoke(app, ["cache", "ls", "--json"]).stdout)
+    assert [row["folder"] for row in rows] == ["images/abc", f"teacher/{one.folder.name}"]
+    assert [rows[1][key] for key in ("images", "views", "filled")] == [8, 2, 8]
+    assert run.invoke(app, ["cache", "rm", one.folder.name[:6]]).exit_code == 0
+    assert not one.folder.exists()
+    assert run.invoke(app, ["cache", "rm", "--shared"]).exit_code == 0
+    assert json.loads(run.invoke(app, ["cache", "ls", "--json"]).stdout) == []
+
+
 # -- words -----------------------------------------------------------------------------------------------------------
 
 

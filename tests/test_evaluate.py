@@ -205,6 +205,17 @@ def test_the_teacher_is_asked_once_for_each_view_whatever_the_number_of_trials(t
     assert sum(asked.values()) == validation + max(asked.values())
 
 
+def test_a_second_study_on_the_same_data_and_teacher_asks_the_teacher_nothing(task, tmp_path):
+    shared = str(tmp_path / "shared")
+    first = Bench(replace(task, directory=str(tmp_path / "a"), cache=shared), WorkerContext())
+    reports = list(first.evaluate(candidate()))
+    assert sum(cache.forwards for cache in first._caches.values()) > 0
+    second = Bench(replace(task, directory=str(tmp_path / "b"), cache=shared), WorkerContext())
+    assert outcome(second.evaluate(candidate(5))) == outcome(reports)
+    assert [cache.forwards for cache in second._caches.values()] == [0, 0]
+    assert not (tmp_path / "a" / "cache").exists()
+
+
 def test_online_and_cached_answers_train_alike(task, tmp_path):
     cached = run(task, candidate())[-1].values["loss"]
     online = run(replace(task, directory=str(tmp_path / "o")), candidate(teacher_mode="online"))[-1].values["loss"]

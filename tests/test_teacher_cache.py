@@ -19,7 +19,8 @@ from torch import Tensor
 
 from autodistill.errors import ResourceError, StoreError, TeacherError, UsageError
 from autodistill.training import cache_files
-from autodistill.training.cache_files import CacheKey, estimate, list_caches, remove
+from autodistill.training.cache_files import CacheKey, estimate, list_caches, make_room, remove
+from autodistill.training.cache_home import teacher_cache_bytes
 from autodistill.training.cache_rows import RowFormat
 from autodistill.training.row_locks import RowLocks
 from autodistill.training.teacher_cache import TeacherCache
@@ -397,3 +398,29 @@ def test_nothing_in_a_cache_is_a_pickle(tmp_path) -> None:
         assert {path.name for path in cache.folder.iterdir()} == {
             *("cache.json", "rows.bin", "filled.bin", "forwards.bin", "locks"),
         }
+
+
+def test_room_is_made_by_removing_what_was_unused_for_longest(tmp_path, caplog) -> None:
+    for age, name in enumerate("abc"):
+        key = CacheKey(name, "t", "v", 0, "p")
+        with TeacherCache.open(tmp_path, key, images=512, classes=10, views=4) as cache:
+            cache.targets(torch.arange(512), 0, lambda ids: torch.zeros(len(ids), 10))
+        os.utime(cache.folder / "cache.json", (1000 - age, 1000 - age))
+    sizes = {info.key.data: info.bytes for info in list_caches(tmp_path)}
+    with TeacherCache.open(tmp_path, CacheKey("b", "t", "v", 0, "p"), images=512, classes=10, views=4):
+        os.utime(
+            next(tmp_path / info.name / "cache.json" for info in list_caches(tmp_path) if info.key.data == "b"), (1, 1)
+        )
+        assert make_room(tmp_path, sum(sizes.values())) == 0
+        freed = make_room(tmp_path, sizes["a"] + sizes["b"])  # b is the oldest, but open
+    assert freed == sizes["c"]
+    assert {info.key.data for info in list_caches(tmp_path)} == {"a", "b"}
+    assert "AUTODISTILL_CACHE_MB" in caplog.text
+
+
+def test_the_limit_of_the_shared_caches_is_a_number(monkeypatch) -> None:
+    monkeypatch.setenv("AUTODISTILL_CACHE_MB", "lots")
+    with pytest.raises(UsageError, match="AUTODISTILL_CACHE_MB is 'lots'; allowed: a whole number"):
+        teacher_cache_bytes()
+    monkeypatch.setenv("AUTODISTILL_CACHE_MB", "3")
+    assert teacher_cache_bytes() == 3 * 2**20

@@ -8,6 +8,7 @@ from torch import nn
 from autodistill.errors import DivergedError, ResourceError, StoreError
 from autodistill.records import DataSpec
 from autodistill.training import datasets, students
+from autodistill.training import trainer as trainer_module
 from autodistill.training.distillation import Distillation
 from autodistill.training.loss_mix import LossMix
 from autodistill.training.recipe import Recipe
@@ -183,3 +184,13 @@ def test_scores_are_those_of_the_definition():
     found = scores(logits, torch.tensor([0, 0, 0]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     expected = np.mean([np.log1p(np.exp(-2.0)), np.log1p(np.exp(1.0)), np.log1p(np.exp(-3.0))])
     assert found == pytest.approx({"accuracy": 2 / 3, "agreement": 1 / 3, "loss": expected})
+
+
+def test_seeding_every_step_leaves_nothing_queued_for_devices_that_are_not_used() -> None:
+    queued = getattr(torch.cuda, "_queued_calls", [])
+    before = len(queued)
+    trainer_module._seed_torch(5, torch.device("cpu"))
+    drawn = torch.rand(3)
+    torch.default_generator.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(3))
+    assert len(queued) == before

@@ -1,16 +1,19 @@
-"""``cache ls|rm``: what studies keep on disk only to be faster, and how to have the space back."""
+"""``cache ls|rm``: what is kept on disk only to be faster, and how to have the space back.
+
+Studies share decoded images and teacher caches in the user's cache folder; checkpoints are a study's own.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from autodistill.commands.output import number, print_json, print_table, say
+from autodistill.commands.output import command, number, print_json, print_table, say
 from autodistill.commands.reading import RUNS, JsonOption
-from autodistill.errors import UsageError
+from autodistill.errors import ResourceError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List and remove what can be made again: decoded images, teacher logits.")
 
@@ -19,35 +22,104 @@ _FOLDERS = ("cache", "checkpoints")
 
 @app.command("ls")
 def ls(
-    study: Annotated[Path | None, typer.Argument(metavar="DIR", help="A study; without it, all below runs/.")] = None,
+    study: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="A study; without it, all below runs/, and what they share.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the caches and checkpoints of studies, and the disk they take."""
+    """List shared images and teacher caches, caches and checkpoints of studies, and the disk they take."""
     studies = [study] if study is not None else sorted(path.parent for path in RUNS.glob("*/study.db"))
     for folder in studies:
         _need_study(folder)
-    rows = [(folder, name, _size(folder / name)) for folder in studies for name in _FOLDERS if (folder / name).is_dir()]
+    rows: list[dict[str, Any]] = [
+        {"study": str(folder), "folder": name, "bytes": _size(folder / name)}
+        for folder in studies
+        for name in _FOLDERS
+        if (folder / name).is_dir()
+    ]
+    if study is None:
+        rows += _shared()
     if as_json:
-        print_json([{"study": str(folder), "folder": name, "bytes": size} for folder, name, size in rows])
+        print_json(rows)
         return
-    print_table(
-        ["study", "folder", "MB"], [[str(s), name, number(size / 2**20)] for s, name, size in rows], right=("MB",)
-    )
+    shown = [
+        [row["study"] or "shared", row["folder"], row.get("what", ""), number(row["bytes"] / 2**20)] for row in rows
+    ]
+    print_table(["study", "folder", "", "MB"], shown, right=("MB",))
+    if any(row["study"] is None for row in rows):
+        say("next:\n  " + command("cache", "rm", "NAME"))
 
 
 @app.command("rm")
 def rm(
-    study: Annotated[Path, typer.Argument(metavar="DIR", help="The study.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="DIR|NAME", help="A study, or the name of a shared cache (its beginning will do)."),
+    ] = None,
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="Also checkpoints: interrupted trials begin anew, weights are gone.")
     ] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="All shared images and teacher caches.")] = False,
 ) -> None:
-    """Remove a study's cache; it is filled again when it is needed. Refused while the study runs."""
+    """Remove a study's cache, or a shared one; it is filled again when it is needed. Refused while it is in use."""
+    if (target is None) != shared or (checkpoints and shared):
+        raise UsageError("cache rm takes a study's folder, the name of a shared cache, or --shared.")
+    if target is None:
+        _remove_shared([row["folder"] for row in _shared()], all_of_them=True)
+    elif (Path(target) / "study.db").is_file():
+        _remove_of_study(Path(target), _FOLDERS if checkpoints else _FOLDERS[:1])
+    else:
+        names = [row["folder"] for row in _shared()]
+        matching = [name for name in names if name == target or name.split("/", 1)[1].startswith(target)]
+        if len(matching) != 1:
+            _need_study(Path(target), "; shared caches: " + (", ".join(matching or names) or "none"))
+        _remove_shared(matching)
+
+
+def _shared() -> list[dict[str, Any]]:
+    """Shared decoded images and teacher caches, named ``images/KEY`` and ``teacher/KEY``."""
+    from autodistill.training.cache_files import list_caches
+    from autodistill.training.cache_home import cache_folder, teacher_caches
+
+    rows: list[dict[str, Any]] = [
+        {"study": None, "folder": f"images/{path.name}", "bytes": _size(path), "what": "decoded images"}
+        for path in sorted((cache_folder() / "images").glob("[!.]*"))
+        if path.is_dir()
+    ]
+    for info in list_caches(teacher_caches()):
+        share = info.filled / max(1, info.views * info.images)
+        what = f"{info.images:,} images x {info.views} views, {info.classes} classes, {share:.0%} filled"
+        facts = {"images": info.images, "views": info.views, "filled": info.filled, "used": info.used}
+        rows.append({"study": None, "folder": f"teacher/{info.name}", "bytes": info.bytes, "what": what, **facts})
+    return rows
+
+
+def _remove_shared(names: list[str], *, all_of_them: bool = False) -> None:
+    """Remove by ``images/KEY`` or ``teacher/KEY``; of all of them, those in use are named and left."""
+    from autodistill.training.cache_files import remove
+    from autodistill.training.cache_home import cache_folder, teacher_caches
+
+    for name in names:
+        kind, key = name.split("/", 1)
+        try:
+            if kind == "teacher":
+                size = remove(teacher_caches(), key)
+            else:
+                size = _size(cache_folder() / name)
+                shutil.rmtree(cache_folder() / name)
+        except ResourceError as error:
+            if not all_of_them:
+                raise
+            say(f"left {name}: {error}")
+        else:
+            say(f"removed {name} ({number(size / 2**20)} MB)")
+
+
+def _remove_of_study(study: Path, names: tuple[str, ...]) -> None:
     from autodistill.search.store import folder_lock
 
-    _need_study(study)
     with folder_lock(study):
-        for name in _FOLDERS if checkpoints else _FOLDERS[:1]:
+        for name in names:
             folder = study / name
             if folder.is_dir():
                 size = _size(folder)
@@ -55,10 +127,10 @@ def rm(
                 say(f"removed {folder} ({number(size / 2**20)} MB)")
 
 
-def _need_study(folder: Path) -> None:
+def _need_study(folder: Path, more: str = "") -> None:
     if not (folder / "study.db").is_file():
         raise UsageError(
-            f"{folder} is not a study: it has no study.db. Give the folder that 'autodistill search' made."
+            f"{folder} is not a study: it has no study.db. Give the folder that 'autodistill search' made{more}."
         )
 
 

@@ -45,6 +45,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         DataError, TeacherError: the images or the teacher cannot be used.
     """
     from autodistill.training import datasets
+    from autodistill.training.cache_home import cache_folder
     from autodistill.training.evaluate import discard, evaluator
 
     config: StudyConfig = study.config
@@ -52,7 +53,8 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     directory = study.directory or Path(tempfile.mkdtemp(prefix="autodistill-"))
     watch.stage("data", f"reading {config.data.source}")
-    data = datasets.load(config.data, directory / "cache")
+    cache = cache_folder().absolute()
+    data = datasets.load(config.data, cache)
     watch.stage(
         "data",
         f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
@@ -69,6 +71,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         metrics=metrics,
         latency=config.latency,
         training=config.training,
+        cache=str(cache),
     )
     if known and config.survey != "off" and not watch.should_stop():
         _survey(study, config, data, task, watch)
@@ -115,10 +118,11 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
     from autodistill.errors import AutodistillError
     from autodistill.training import latency, latency_sources, lease
     from autodistill.training.costs import cost_metrics, known_costs
+    from autodistill.training.devices import is_spread
 
     shape = {"image_size": teacher.image_size, "channels": teacher.preprocessing.channels}
     model = teacher.network
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module) or is_spread(model):
         return {}
     try:
         names = [o.name for o in study.objectives if o.name in cost_metrics]

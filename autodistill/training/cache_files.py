@@ -140,6 +140,34 @@ def remove(root: str | os.PathLike[str], name: str) -> int:
     return freed
 
 
+def make_room(root: str | os.PathLike[str], limit: int) -> int:
+    """Delete the caches below ``root`` that were not used for longest until all of them take ``limit`` bytes at most.
+
+    Caches that a process has open stay, also where the rest is still too large.
+
+    Returns:
+        Bytes freed.
+    """
+    caches = list_caches(root)
+    total, freed = sum(info.bytes for info in caches), 0
+    for info in reversed(caches):
+        if total - freed <= limit:
+            break
+        try:
+            gone = remove(root, info.name)
+        except (ResourceError, UsageError):  # in use, or removed by another study a moment ago
+            continue
+        freed += gone
+        _log.warning(
+            "removed the teacher cache %s (%.1f MiB), unused for longest: all of them took more than %.1f MiB "
+            "(AUTODISTILL_CACHE_MB)",
+            info.name,
+            gone / 2**20,
+            limit / 2**20,
+        )
+    return freed
+
+
 def create(folder: Path, meta: dict[str, Any]) -> None:
     """Make the folder with its description in one step, whoever comes first."""
     text = json.dumps(meta, indent=1, sort_keys=True)

@@ -21,17 +21,10 @@ import timm
 import torch
 
 from autodistill.records import LatencyTarget, Params, stable_key
+from autodistill.training.cache_home import cache_folder as cache_folder
 
 LATENCY = "latency_ms"
 _FILE = "costs.json"
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of autodistill."""
-    named = os.environ.get("AUTODISTILL_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autodistill"
 
 
 def machine() -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from autodistill.errors import DataError, UsageError
 from autodistill.records import DataSpec, stable_key
 from autodistill.training import sources
+from autodistill.training.cache_home import cache_folder
 from autodistill.training.sources.array_cache import cached_array, content_hash
 from autodistill.training.sources.base import Part, Pool, data_sources
 from autodistill.training.sources.factory import from_factory, is_reference
@@ -91,7 +92,7 @@ def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Ima
         UsageError: a split or size that is impossible.
         DataError: missing, damaged or unusable images.
     """
-    folder = Path(cache_dir) if cache_dir is not None else _user_cache()
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     pool = _pool(spec, "train", folder)
     validation = pool.validation
     if validation is None:
@@ -114,7 +115,7 @@ def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Ima
 
 def load_test(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Split:
     """The test images, for ``verify`` alone; ``ids`` count within the test part."""
-    folder = Path(cache_dir) if cache_dir is not None else _user_cache()
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     pool = _pool(spec, "test", folder)
     return _take(pool, np.arange(len(pool.labels)), folder)
 
@@ -202,8 +203,3 @@ def _copier(images: NDArray[np.uint8], ids: NDArray[np.intp]) -> Callable[[NDArr
             out[start : start + 1024] = images[ids[start : start + 1024]]
 
     return fill
-
-
-def _user_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "autodistill"

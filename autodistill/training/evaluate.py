@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from autodistill.errors import InterruptedTrialError
 from autodistill.records import Candidate, Evaluate, Report, Task, WorkerContext, stable_key
 from autodistill.training import checkpoint, datasets, lease, students, teachers
+from autodistill.training.cache_files import make_room
+from autodistill.training.cache_home import teacher_cache_bytes
 from autodistill.training.distillation import Distillation, Guide
 from autodistill.training.guides import CachedGuide, OnlineGuide, StoredGuide
 from autodistill.training.initialise import initialise
@@ -56,7 +58,7 @@ class Bench:
     def __init__(self, task: Task, context: WorkerContext) -> None:
         self.task, self.context = task, context
         self.device = torch.device(context.device)
-        self.cache_folder = Path(task.directory) / "cache"
+        self.cache_folder = Path(task.cache or Path(task.directory) / "cache")
         self._caches: dict[str, TeacherCache] = {}
 
     def evaluate(self, candidate: Candidate) -> Iterator[Report]:
@@ -124,8 +126,10 @@ class Bench:
         )
         name = stable_key([asdict(key), views, embedding])
         if name not in self._caches:
+            root = self.cache_folder / "teacher"
+            make_room(root, teacher_cache_bytes())
             self._caches[name] = TeacherCache.open(
-                self.cache_folder / "teacher",
+                root,
                 key,
                 images=self.data.pool_size,
                 classes=len(self.data.classes),

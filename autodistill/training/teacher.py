@@ -185,9 +185,10 @@ class Teacher:
         return (logits[:, list(chosen)] if chosen else logits).float()
 
 
-def freeze(network: nn.Module, device: torch.device) -> nn.Module:
-    """``network`` on ``device``, in eval mode for good and without gradients."""
-    return _Frozen(network).requires_grad_(False).to(device).eval()
+def freeze(network: nn.Module, device: torch.device | None) -> nn.Module:
+    """``network`` on ``device`` (``None``: where it is), in eval mode for good and without gradients."""
+    frozen = _Frozen(network).requires_grad_(False).eval()
+    return frozen if device is None else frozen.to(device)
 
 
 class _Frozen(nn.Module):

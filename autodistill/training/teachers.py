@@ -23,6 +23,7 @@ from autodistill.records import TeacherSpec, stable_key
 from autodistill.training import students
 from autodistill.training.checkpoint import read_folder, tensors_from
 from autodistill.training.datasets import ImageData
+from autodistill.training.devices import parse_devices, spread
 from autodistill.training.hub import require_pretrained
 from autodistill.training.sources.factory import is_reference, resolve
 from autodistill.training.teacher import Preprocessing, Teacher, fingerprint_of, freeze
@@ -36,6 +37,8 @@ _INPUT = ("image_size", "channels", "mean", "std", "class_map")
 _REFUSED = {".ts", ".torchscript", ".pt2", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".npy", ".jit"}
 _MAX_BYTES = 16 * 2**30
 
+Devices = tuple[torch.device, ...]
+
 
 def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu") -> Teacher:
     """The teacher of ``spec``, frozen.
@@ -44,13 +47,13 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
         spec: what and where.
         data: the images it will see; its classes and sizes are taken from them where a source has none of
             its own.
-        device: where it runs; ``spec.device`` goes first.
+        device: where it runs; ``spec.device`` goes first, and may name several.
 
     Raises:
         UsageError: a source or option that cannot be.
         TeacherError: files that are missing, damaged, unsafe, or of another class count.
     """
-    where = torch.device(spec.device or device)
+    where = parse_devices(spec.device) if spec.device is not None else (torch.device(device),)
     path = Path(spec.source).expanduser()
     if spec.source == "auto":
         raise UsageError("teacher 'auto' has to be taught first; `autodistill teach` does that.")
@@ -63,8 +66,10 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
     if path.suffix.lower() in _REFUSED:
         raise TeacherError(f"{path}: {_why_refused(path)}")
     if path.suffix.lower() == ".onnx":
+        _only_cpu(spec, "an ONNX file")
         return _from_onnx(path, spec, data)
     if path.suffix.lower() == ".npz":
+        _only_cpu(spec, "a file of logits")
         return _from_logits(path, data)
     if path.suffix.lower() in (".safetensors", ".pt", ".pth"):
         raise TeacherError(
@@ -114,7 +119,12 @@ def _why_refused(path: Path) -> str:
     )
 
 
-def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, device: torch.device) -> Teacher:
+def _only_cpu(spec: TeacherSpec, what: str) -> None:
+    if spec.device not in (None, "cpu"):
+        raise UsageError(f"teacher.device is {spec.device!r}; {what} runs on the CPU, leave the key out.")
+
+
+def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """What ``teach`` wrote."""
     if not (folder / TEACHER_JSON).is_file():
         raise TeacherError(f"{folder} holds no teacher ({TEACHER_JSON} is missing); `autodistill teach` writes one.")
@@ -138,10 +148,10 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, device: torch
         raise TeacherError(f"{folder} is no complete teacher: {error}. Teach it again.") from error
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(facts["classes"], data, str(folder)))
-    return _network_teacher(str(folder), network, expects, data, device)
+    return _network_teacher(str(folder), network, expects, data, devices)
 
 
-def _from_timm(spec: TeacherSpec, data: ImageData, device: torch.device) -> Teacher:
+def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     import timm
 
     name = spec.source
@@ -170,10 +180,10 @@ def _from_timm(spec: TeacherSpec, data: ImageData, device: torch.device) -> Teac
         _of_channels(config["mean"], channels),
         _of_channels(config["std"], channels),
     )
-    return _network_teacher(name, network, expects.override(_only_input(spec)), data, device)
+    return _network_teacher(name, network, expects.override(_only_input(spec)), data, devices)
 
 
-def _from_factory(spec: TeacherSpec, data: ImageData, device: torch.device) -> Teacher:
+def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     factory = resolve(spec.source)
     keywords = {key: value for key, value in spec.options.items() if key not in _INPUT}
     try:
@@ -190,11 +200,13 @@ def _from_factory(spec: TeacherSpec, data: ImageData, device: torch.device) -> T
                 network.load_state_dict(weights)
             except RuntimeError as error:
                 raise TeacherError(f"teacher {spec.source} does not fit its weights: {_first_lines(error)}") from error
-        return _network_teacher(spec.source, network, expects, data, device)
+        return _network_teacher(spec.source, network, expects, data, devices)
     if not callable(network):
         raise TeacherError(f"teacher {spec.source!r} returned {type(network).__name__}; expected a module or function.")
+    if len(devices) > 1:
+        raise UsageError(f"teacher {spec.source!r} is a function; only a module can be spread over several devices.")
     identity = stable_key([spec.source, dict(spec.options)]).encode()
-    return Teacher(spec.source, fingerprint_of(identity, expects), expects, device, network)
+    return Teacher(spec.source, fingerprint_of(identity, expects), expects, devices[0], network)
 
 
 def _from_onnx(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
@@ -260,18 +272,21 @@ def _from_logits(path: Path, data: ImageData) -> Teacher:
     return Teacher(str(path), print_, expects, stored=table)
 
 
-def _ensemble(spec: TeacherSpec, data: ImageData, device: torch.device) -> Teacher:
-    """Options: ``members`` (mappings with the keys of a teacher) and ``shares`` (one number each)."""
+def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
+    """Options: ``members`` (mappings with the keys of a teacher) and ``shares`` (one number each).
+
+    Several devices take the members in turn; a member may name its own.
+    """
     members = spec.options.get("members")
     if not isinstance(members, list | tuple) or not members:
         raise UsageError("an ensemble needs options.members, a list such as [{source: runs/a}, {source: runs/b}].")
-    loaded = []
+    loaded: list[Teacher] = []
     for member in members:
         try:
             one = TeacherSpec(**member) if isinstance(member, Mapping) else TeacherSpec(str(member))
         except TypeError as error:
             raise UsageError(f"ensemble member {member!r}: {error}.") from error
-        loaded.append(load(one, data, device))
+        loaded.append(load(one, data, devices[len(loaded) % len(devices)]))
     shares = [float(share) for share in spec.options.get("shares", [1.0] * len(loaded))]
     if len(shares) != len(loaded) or min(shares) <= 0:
         raise UsageError(f"an ensemble of {len(loaded)} needs as many shares above 0; got {shares}.")
@@ -280,16 +295,18 @@ def _ensemble(spec: TeacherSpec, data: ImageData, device: torch.device) -> Teach
     pairs = tuple((share / sum(shares), member) for share, member in zip(shares, loaded, strict=True))
     key = stable_key([[share, member.fingerprint] for share, member in pairs])
     expects = Preprocessing(max(member.image_size for member in loaded), data.channels)
-    return Teacher(f"ensemble of {len(loaded)}", key, expects, device, members=pairs)
+    return Teacher(f"ensemble of {len(loaded)}", key, expects, devices[0], members=pairs)
 
 
 def _network_teacher(
-    name: str, network: nn.Module, expects: Preprocessing, data: ImageData, device: torch.device
+    name: str, network: nn.Module, expects: Preprocessing, data: ImageData, devices: Devices
 ) -> Teacher:
     if len(expects.class_map) not in (0, len(data.classes)):
         raise UsageError(f"class_map has {len(expects.class_map)} entries; expected {len(data.classes)}.")
     print_ = fingerprint_of(network, expects)
-    return Teacher(name, print_, expects, device, freeze(network, device))
+    if len(devices) == 1:
+        return Teacher(name, print_, expects, devices[0], freeze(network, devices[0]))
+    return Teacher(name, print_, expects, devices[0], freeze(spread(network, devices), None))
 
 
 def _by_name(classes: list[str], data: ImageData, where: str) -> tuple[int, ...]:
