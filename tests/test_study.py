@@ -224,7 +224,6 @@ def test_a_trained_constraint_keeps_a_complete_trial_off_the_front() -> None:
     study = make_study(constraints=(Constraint("accuracy", ">=", 0.99),))
     with study.running("1trials"):
         run_one(study)
-        run_one(study)
     assert study.trials()[0].state is State.COMPLETE
     assert len(study.front()) == 0
 

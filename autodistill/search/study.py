@@ -37,11 +37,11 @@ from autodistill.records import (
 from autodistill.search import sampler as samplers
 from autodistill.search.agenda import TOO_LITTLE, Agenda, Step, Terms
 from autodistill.search.board import Board
-from autodistill.search.budget import Budget, Spent
+from autodistill.search.budget import Budget
 from autodistill.search.filing import Filing
-from autodistill.search.front import Front, Scale, last_values, propose_scale
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Costs, Proposer, broken_constraints
+from autodistill.search.readings import Readings
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.stock import MAX_ATTEMPTS as MAX_ATTEMPTS
@@ -54,7 +54,7 @@ MAX_REJECTED = 50  # proposals refused in a row before the space counts as exhau
 MAX_LATE = 10  # of them, proposals that would not be done in time
 
 
-class Study:
+class Study(Readings):
     """One search: its space, what it has tried, and what it may still spend.
 
     Use :meth:`open` or :meth:`create`; the constructor is for tests and for building on top.
@@ -100,6 +100,7 @@ class Study:
         self.config: Any = None
         self.budget = Budget()
         self.ended = ""
+        self.notes: list[str] = []  # what was done while it was opened, for people
         self.after: Callable[[int, State], None] = _nothing
         self._log = TrialLog(self.optuna, storage, [o.name for o in self.objectives])
         self._proposer = Proposer(
@@ -224,40 +225,8 @@ class Study:
         self._open.pop(number, None)
         self._end(number, state, reason, message)
         for excess, why in self._agenda.excess().items():
-            self._agenda.take(excess)
-            self._end(excess, State.PRUNED, "RUNG_RULE", f"stopped for good: {why}")
+            self._give_up(excess, why)
         return state
-
-    # -- readers -----------------------------------------------------------------------------------------------------
-
-    def trials(self) -> list[TrialRecord]:
-        """All trials, by number."""
-        return self._log.read()
-
-    def front(self) -> Front:
-        """The Pareto front of the COMPLETE trials that satisfy every constraint."""
-        feasible = [t for t in self.trials() if all(c.violation(last_values(t)) <= 0 for c in self.constraints)]
-        return Front.of(self.name, self.objectives, feasible, scale=self.scale(), teacher=self.teacher_values())
-
-    @property
-    def spent(self) -> Spent:
-        """Spent so far, over all resumes."""
-        return self._ledger.spent
-
-    def scale(self) -> Scale | None:
-        """The recorded box of the hypervolume; recorded at the first moment every objective has been seen."""
-        stored = self.optuna.user_attrs.get("scale")
-        if stored is not None:
-            return Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
-        seen = [*self._proposer.known_costs(), *(last_values(t) for t in self.trials())]
-        scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None
-        if scale is not None and self._ledger.running:
-            self.optuna.set_user_attr("scale", {"ideal": list(scale.ideal), "reference": list(scale.reference)})
-        return scale
-
-    def teacher_values(self) -> dict[str, float]:
-        """Metrics of the teacher as the preflight measured them; empty before."""
-        return dict(self.optuna.user_attrs.get("teacher", {}))
 
     # -- what the composition root hands in ----------------------------------------------------------------------------
 
@@ -280,8 +249,12 @@ class Study:
         """
         self._proposer.enqueue(self.space.flatten(sections))
 
+    def learn_costs(self, student: Params, costs: Mapping[str, float]) -> None:
+        """Remember known costs of one student."""
+        self._proposer.learn(student, costs)
+
     def keep_back(self, seconds: float) -> None:
-        """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front."""
+        """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""
         self._kept_back = max(0.0, seconds)
 
     @property
@@ -303,9 +276,16 @@ class Study:
         if self._agenda.rule is not None:
             for number, why in self._agenda.rule.lost(self._agenda.paused).items():
                 if not terms.closed or terms.few:
-                    self._agenda.take(number)
-                    self._end(number, State.PRUNED, "RUNG_RULE", f"stopped at rung {self._log.rung(number)}: {why}")
+                    self._give_up(number, why)
         return self._agenda.choose(terms, queued=self._proposer.queued)
+
+    def _give_up(self, number: int, why: str) -> None:
+        """A paused trial will never go on."""
+        self._agenda.take(number)
+        rung = self._log.rung(number)
+        words = f"stopped at rung {rung} for good: {why}"
+        self._log.decide(number, rung, words)
+        self._end(number, State.PRUNED, "RUNG_RULE", words)
 
     def _propose(self, terms: Terms) -> Candidate | None:
         """One new trial, or ``None`` when the proposal was refused (and is stored as such)."""
@@ -369,7 +349,9 @@ class Study:
         self._agenda.pace.learn(number, known, report.epochs, report.seconds)
         self._agenda.changed()
         if report.rung >= self.rungs.top:
-            return self._settle(number, State.COMPLETE, "", f"reached the top rung ({self.rungs.levels[-1]} epochs)")
+            why = f"reached the top rung ({self.rungs.levels[-1]} epochs)"
+            self._log.decide(number, report.rung, why, unbeaten)
+            return self._settle(number, State.COMPLETE, "", why)
         spent = self.budget.ended(self.spent, kept_back=self._kept_back)
         if spent:
             return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
