@@ -1,4 +1,4 @@
-"""The reading side of a study: trials, front, spending, waste. It changes nothing but the scale, which it records once."""
+"""The reading side of a study: trials, front, spending, waste. It writes nothing but the scale, once."""
 
 from __future__ import annotations
 
