@@ -167,6 +167,7 @@ class Study(Readings):
         try:
             yield self
         finally:
+            self.ended = self.ended or self.budget.ended(self.spent, kept_back=self._kept_back)
             self._ledger.stop()
 
     def ask(self) -> Candidate | None:
@@ -188,11 +189,11 @@ class Study(Readings):
             if step.nothing or late == MAX_LATE:
                 self.ended = step.why if step.nothing else TOO_LITTLE
                 return None
-            candidate = self._propose(terms)
-            if candidate is not None:
-                self._open[candidate.number] = candidate
-                return candidate
-            late += not self._dry and self._log.record(len(self._log) - 1).reason == "TIME"
+            proposed = self._propose(terms)
+            if isinstance(proposed, Candidate):
+                self._open[proposed.number] = proposed
+                return proposed
+            late += proposed == "TIME"
         return None
 
     def report(self, candidate: Candidate, report: Report) -> Decision:
@@ -287,8 +288,8 @@ class Study(Readings):
         self._log.decide(number, rung, words)
         self._end(number, State.PRUNED, "RUNG_RULE", words)
 
-    def _propose(self, terms: Terms) -> Candidate | None:
-        """One new trial, or ``None`` when the proposal was refused (and is stored as such)."""
+    def _propose(self, terms: Terms) -> Candidate | str:
+        """One new trial, or the reason code of its refusal (it is stored as such)."""
         self._agenda.changed()
         try:
             proposal = self._proposer.propose()
@@ -296,7 +297,7 @@ class Study(Readings):
             self._dry = f"space exhausted: {error}"
             for number in self._log.without_candidate():  # Optuna opens a trial before it asks the sampler
                 self._end(number, State.PRUNED, "DUPLICATE", self._dry)
-            return None
+            return "DUPLICATE"
         number, refusal = proposal.candidate.number, proposal.refusal
         late = self._agenda.too_slow(proposal.costs, terms) if refusal is None else ""
         if late:
@@ -307,7 +308,7 @@ class Study(Readings):
             self._log.set(number, "rung:0", dict(proposal.costs))
             self._filing.mark_constraints(number, proposal.costs)
         self._end(number, State.PRUNED, *refusal)
-        return None
+        return refusal[0]
 
     def _take_up(self, record: TrialRecord, why: str) -> Candidate:
         """Go on with a paused or interrupted trial, under its own number."""
