@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from autodistill.commands.output import number, print_json, print_table, say
-from autodistill.commands.reading import RUNS, JsonOption
+from autodistill.commands.reading import JsonOption, study_folders
 from autodistill.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List and remove what can be made again: decoded images, teacher logits.")
@@ -23,7 +23,7 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the caches and checkpoints of studies, and the disk they take."""
-    studies = [study] if study is not None else sorted(path.parent for path in RUNS.glob("*/study.db"))
+    studies = [study] if study is not None else study_folders()
     for folder in studies:
         _need_study(folder)
     rows = [(folder, name, _size(folder / name)) for folder in studies for name in _FOLDERS if (folder / name).is_dir()]
@@ -56,7 +56,9 @@ def rm(
 
 
 def _need_study(folder: Path) -> None:
-    if not (folder / "study.db").is_file():
+    from autodistill.search.store import is_study
+
+    if not is_study(folder):
         raise UsageError(
             f"{folder} is not a study: it has no study.db. Give the folder that 'autodistill search' made."
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from autodistill.records import Evaluate, EvaluateFactory, WorkerContext
 from autodistill.search.budget import Budget
 from autodistill.search.front import Front
 from autodistill.search.proposer import Costs
-from autodistill.search.store import folder_lock
+from autodistill.search.store import only_driver
 from autodistill.search.study import Study
 
 
@@ -61,7 +60,7 @@ def search(
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     watch = Watch(progress)
-    with _locked(study), study.running(limits), watch.signals():
+    with only_driver(study.directory, study.storage, study.name), study.running(limits), watch.signals():
         watch.until(lambda: bool(limits.seconds and study.spent.seconds >= limits.seconds))
         try:
             factory = _factory(study, evaluate, costs, watch, slots[0].device)
@@ -96,12 +95,3 @@ def _constant(evaluate: Evaluate, context: WorkerContext) -> Evaluate:
     """A factory that ignores its worker: the user's function serves every slot alike."""
     del context
     return evaluate
-
-
-@contextlib.contextmanager
-def _locked(study: Study) -> Iterator[None]:
-    if study.directory is None:
-        yield
-        return
-    with folder_lock(study.directory):
-        yield
