@@ -11,8 +11,9 @@ from typing import Any
 from autodistill.engines import engines
 from autodistill.engines.slots import make_slots
 from autodistill.engines.watch import Snapshot, Watch
+from autodistill.engines.worker import same_for_all
 from autodistill.errors import InterruptedTrialError, UsageError
-from autodistill.records import Evaluate, EvaluateFactory, WorkerContext
+from autodistill.records import Evaluate, EvaluateFactory
 from autodistill.search.budget import Budget
 from autodistill.search.front import Front
 from autodistill.search.proposer import Costs
@@ -88,10 +89,4 @@ def _factory(
 
         return prepare(study, watch, device=device)
     study.set_known_costs([], costs)
-    return functools.partial(_constant, evaluate)
-
-
-def _constant(evaluate: Evaluate, context: WorkerContext) -> Evaluate:
-    """A factory that ignores its worker: the user's function serves every slot alike."""
-    del context
-    return evaluate
+    return functools.partial(same_for_all, evaluate)
