@@ -24,6 +24,7 @@ from autodistill.config_values import (
     check_objectives,
     check_rungs,
     check_space,
+    check_storage,
     check_survey,
     listed,
     section,
@@ -31,6 +32,7 @@ from autodistill.config_values import (
 )
 from autodistill.errors import ConfigError, UsageError
 from autodistill.records import DataSpec, LatencyTarget, TeacherSpec
+from autodistill.storage_url import StorageUrl
 
 MAY_CHANGE = ("name", "budget", "workers", "engine", "warm_start")
 """Keys that a resumed study may have otherwise than at first: they do not change what a trial means."""
@@ -65,6 +67,7 @@ class StudyConfig(BaseModel):
         budget: over the whole life of the study; ``None`` is no limit.
         engine: who runs the workers.
         workers: slots on this machine; ``None``: one per GPU, or one.
+        storage: database server that keeps the trials, without its password; ``None``: SQLite in the study's folder.
         seed: of everything random.
         warm_start: folders of other studies; their front is tried first.
     """
@@ -87,6 +90,7 @@ class StudyConfig(BaseModel):
     budget: Annotated[str, AfterValidator(check_budget)] | None = None
     engine: Annotated[str, Field(min_length=1)] = "local"
     workers: Annotated[int, Field(ge=1)] | None = None
+    storage: Annotated[StorageUrl, BeforeValidator(check_storage)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     warm_start: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
 
@@ -134,7 +138,9 @@ class StudyConfig(BaseModel):
         out: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if is_dataclass(value) and not isinstance(value, type):
+            if isinstance(value, StorageUrl):
+                value = value.public
+            elif is_dataclass(value) and not isinstance(value, type):
                 value = {k: v for k, v in asdict(value).items() if v is not None and v != {}}
             elif isinstance(value, tuple):
                 value = list(value)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, create_mod
 from pydantic_core import core_schema
 
 from autodistill.errors import ConfigError, UsageError
+from autodistill.storage_url import StorageUrl
 
 _LIMITS: dict[str, Any] = {
     "image_size": Field(ge=4, le=2048),
@@ -130,3 +131,8 @@ def check_objectives(value: tuple[str, ...]) -> tuple[str, ...]:
     except ConfigError as error:
         raise ValueError("\n".join(error.problems)) from None
     return value
+
+
+def check_storage(value: Any) -> Any:
+    """A database's address; what is not text is pydantic's to refuse."""
+    return StorageUrl.parse(value) if isinstance(value, str) else value

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from toys import make_study
+from toys import evaluate, make_study
 
-from autodistill.errors import StoreError, StudyInUseError, UsageError
+import autodistill as ad
+from autodistill.errors import ResourceError, StoreError, StudyInUseError, UsageError
 from autodistill.search import store
 
 
@@ -71,3 +72,35 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch
         store.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["front.json"]
+
+
+def test_a_run_copies_the_database_first_and_a_damaged_one_says_where_the_copy_is(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    ad.search(study, evaluate=evaluate, budget="3trials")
+    ad.search(study, evaluate=evaluate, budget="6trials")
+    del study
+    database, copy = tmp_path / "study.db", tmp_path / "study.db.backup"
+    with sqlite3.connect(copy) as connection:
+        assert connection.execute("SELECT count(*) FROM trials").fetchone() == (3,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    database.write_bytes(b"this is no database, it only has the name of one" * 40)
+    with pytest.raises(StoreError, match=f"mv {copy} {database}"):
+        store.open_storage(tmp_path)
+    for name in ("study.db-wal", "study.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    copy.rename(database)
+    assert len(make_study(tmp_path).trials()) == 3
+
+
+def test_no_room_for_the_copy_is_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(tmp_path)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ResourceError, match=r"cannot write .*study\.db\.backup: .*No space left"):
+        ad.search(study, evaluate=evaluate, budget="3trials")
+    assert study.trials() == []
+    assert not [path for path in tmp_path.iterdir() if "backup" in path.name]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import BaseStorage
+
 from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Report
 from autodistill.search import store
@@ -79,13 +81,15 @@ def make_study(
     sampler: str = "random",
     rungs: Rungs | None = None,
     seed: int = 0,
+    storage: BaseStorage | None = None,
+    name: str = "toy",
 ) -> Study:
-    """A study of the toy space, in memory or in a folder."""
+    """A study of the toy space, in memory, in a folder, or in a storage."""
     if directory is not None:
         store.make_folder(directory)
     return Study(
-        store.open_storage(directory),
-        "toy",
+        store.open_storage(directory) if storage is None else storage,
+        name,
         space=Space.parse(space or SPACE),
         objectives=resolve(["accuracy", "params", "latency_ms"]),
         constraints=constraints,

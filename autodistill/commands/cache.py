@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from autodistill.commands.output import command, number, print_json, print_table, say
-from autodistill.commands.reading import RUNS, JsonOption
+from autodistill.commands.reading import JsonOption, study_folders
 from autodistill.errors import ResourceError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List and remove what can be made again: decoded images, teacher logits.")
@@ -28,7 +28,7 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List shared images and teacher caches, caches and checkpoints of studies, and the disk they take."""
-    studies = [study] if study is not None else sorted(path.parent for path in RUNS.glob("*/study.db"))
+    studies = [study] if study is not None else study_folders()
     for folder in studies:
         _need_study(folder)
     rows: list[dict[str, Any]] = [
@@ -128,7 +128,9 @@ def _remove_of_study(study: Path, names: tuple[str, ...]) -> None:
 
 
 def _need_study(folder: Path, more: str = "") -> None:
-    if not (folder / "study.db").is_file():
+    from autodistill.search.store import is_study
+
+    if not is_study(folder):
         raise UsageError(
             f"{folder} is not a study: it has no study.db. Give the folder that 'autodistill search' made{more}."
         )

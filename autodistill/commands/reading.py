@@ -33,14 +33,27 @@ def folder_of(argument: Path | None, option: Path | None) -> Path:
     given = argument if argument is not None else option
     if given is not None:
         return given
-    found = sorted(RUNS.glob("*/study.db"), key=lambda path: path.stat().st_mtime)
+    found = sorted(study_folders(), key=lambda folder: _last_change(folder))
     if not found:
         raise UsageError(
             f"no study is given and there is none below {RUNS}/; say which folder, "
             "or make one with 'autodistill search --data digits --budget 5m'."
         )
-    say(f"study {found[-1].parent}")
-    return found[-1].parent
+    say(f"study {found[-1]}")
+    return found[-1]
+
+
+def study_folders() -> list[Path]:
+    """The studies below ``runs/``."""
+    from autodistill.search.store import is_study
+
+    return sorted(folder for folder in RUNS.glob("*") if folder.is_dir() and is_study(folder))
+
+
+def _last_change(folder: Path) -> float:
+    """When a study last moved on, as far as its folder shows: trials in a database server leave only its files."""
+    files = [folder / name for name in ("study.db", "study.yaml", "front.json")]
+    return max(path.stat().st_mtime for path in files if path.exists())
 
 
 def read_study(argument: Path | None, option: Path | None = None) -> Study:

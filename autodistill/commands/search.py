@@ -19,6 +19,7 @@ from autodistill.commands.reading import RUNS
 from autodistill.commands.tables import print_front
 from autodistill.config_errors import unknown_key
 from autodistill.errors import ConfigError, InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
+from autodistill.storage_url import without_password
 
 if TYPE_CHECKING:
     from autodistill.commands.live import Progress
@@ -95,6 +96,10 @@ def search(
     survey: Annotated[str | None, typer.Option(help="auto, off, or how many students to measure first.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained at once.")] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A database server for the trials: postgresql://user@host/db, mysql://…"),
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A running Ray cluster, or auto on one of its nodes.")
     ] = None,
@@ -136,6 +141,7 @@ def search(
         "survey": None if survey is None else value_of(survey),
         "workers": workers,
         "engine": engine,
+        "storage": storage,
         "name": name,
         "seed": seed,
         **settings(set_ or []),
@@ -232,7 +238,9 @@ def _source_of(study: Path | None, directory: Path | None) -> tuple[Path | None,
         return study, directory
     if directory is not None and directory.resolve() != study.resolve():
         raise UsageError(f"two study folders are given, {study} and --dir {directory}; keep one.")
-    if not (study / "study.db").is_file():
+    from autodistill.search.store import is_study
+
+    if not is_study(study):
         raise UsageError(
             f"{study} is not a study: it has no study.db. Give a study file, or use --dir for a new study."
         )
@@ -319,7 +327,7 @@ def _announce(config: StudyConfig, folder: Path) -> None:
     """Say what will run and where, before anything slow begins."""
     data = config.data
     space = config.space if isinstance(config.space, str) else "given in the study file"
-    resumed = ", resumed" if (folder / "study.db").exists() else ""
+    resumed = ", resumed" if any((folder / name).exists() for name in ("study.db", "study.yaml")) else ""
     workers = (
         "workers by the devices" if config.workers is None else f"{config.workers} worker{'s' * (config.workers > 1)}"
     )
@@ -351,7 +359,10 @@ def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
         print_front(front, trials)
     if not front.trials:
         say("The front is empty: no trial reached the top rung. Give more budget, or fewer --epochs.")
-    say("files: " + "  ".join(str(folder / name) for name in ("front.png", "front.csv", "front.json", "study.db")))
+    say(
+        "files: "
+        + "  ".join(str(folder / name) for name in ("front.png", "front.csv", "front.json", _trials_in(study)))
+    )
     say("next:")
     best = front.knee() or (front.trials[0] if front.trials else None)
     if best is not None:
@@ -368,6 +379,10 @@ def _note_for_dashboard(study: Study, folder: Path) -> None:
 
     with contextlib.suppress(StudyInUseError), folder_lock(folder):  # whoever holds it now will write them
         annotate(study)
+
+
+def _trials_in(study: Study) -> str:
+    return "study.yaml" if getattr(study.config, "storage", None) is not None else "study.db"
 
 
 def _more(budget: Budget) -> str:
@@ -391,5 +406,5 @@ def this_command(without: str = "", *, value: bool = False) -> str:
             if value:
                 next(arguments, None)
         elif not (value and argument.startswith(f"{without}=")):
-            kept.append(argument)
+            kept.append(without_password(argument))
     return command(*kept)

@@ -11,6 +11,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
 from typing import Any
 
+from autodistill.engines.ahead import Ahead
 from autodistill.engines.environment import environment
 from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch, WorkerLine
@@ -75,9 +76,9 @@ class _Pool:
         self._context: SpawnContext = multiprocessing.get_context("spawn")
         self._stop: Event = self._context.Event()
         self._workers: list[_Worker] = []
+        self._ahead = Ahead(study, len(slots))
         self._lost = 0
         self._no_more = False
-        self._dry = False
 
     def run(self) -> None:
         """Serve the workers until no candidate is left and none is running."""
@@ -111,26 +112,29 @@ class _Pool:
             self._stop.set()
             self._no_more = True
         for worker in self._workers:
-            if worker.ready and worker.candidate is None and not (self._no_more or self._dry):
+            if worker.ready and worker.candidate is None and not self._no_more:
                 self._hand_out(worker)
         busy = [w for w in self._workers if w.candidate is not None]
         starting = [w for w in self._workers if not w.ready]
-        if not busy and (self._no_more or self._dry or not starting):
+        if not busy and (self._no_more or self._ahead.dry or not starting):
             return False
         sources: dict[Any, _Worker] = {}
         for worker in self._workers:
             sources[worker.pipe] = worker
             sources[worker.process.sentinel] = worker
-        for source in wait(list(sources), timeout=_POLL_SECONDS):
+        idle = self._ahead.wanted and not self._no_more
+        waiting = wait(list(sources), timeout=0 if idle else _POLL_SECONDS)
+        for source in waiting:
             worker = sources[source]
             if worker in self._workers:
                 self._serve(worker)
+        if idle and not waiting:
+            self._ahead.refill()
         return True
 
     def _hand_out(self, worker: _Worker) -> None:
-        candidate = self._study.ask()
+        candidate = self._ahead.take()
         if candidate is None:
-            self._dry = True  # until a trial ends: one that proves infeasible gives its share of the budget back
             return
         worker.candidate = candidate
         with contextlib.suppress(BrokenPipeError, OSError):  # its death is seen through the sentinel
@@ -163,8 +167,10 @@ class _Pool:
     def _close(self, worker: _Worker, error: BaseException | None) -> None:
         if worker.candidate is not None:
             candidate, worker.candidate = worker.candidate, None
+            if len(self._ahead) and worker in self._workers and worker.process.is_alive() and not self._no_more:
+                self._hand_out(worker)  # it works on while the driver keeps the books
             self._study.close(candidate, error)
-            self._dry = False
+            self._ahead.ended(candidate)
             self._watch.ended(self._study, worker.slot.index)
 
     def _bury(self, worker: _Worker) -> None:
@@ -185,6 +191,7 @@ class _Pool:
     def _shut_down(self) -> None:
         """End every worker; trials still open are filed as interrupted."""
         self._stop.set()
+        self._no_more = True
         for worker in self._workers:
             with contextlib.suppress(BrokenPipeError, OSError):
                 worker.pipe.send(("quit",))
@@ -197,6 +204,7 @@ class _Pool:
                 self._close(worker, None)
             worker.pipe.close()
         self._workers = []
+        self._ahead.give_back()
 
 
 def _thread_limit(threads: int) -> dict[str, str]:

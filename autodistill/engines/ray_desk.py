@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autodistill.engines.ahead import Ahead
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error
 from autodistill.errors import UsageError
@@ -67,7 +68,7 @@ class Desk:
         self._stop_workers, self._grace = stop_workers, grace
         self._jobs: dict[str, Job] = {}
         self._again: list[Job] = []  # their node was lost; they go on from their last checkpoint
-        self._dry = False
+        self._ahead = Ahead(study, slots)
         self._lost = 0
         self._stopped_at: float | None = None
         self.failure: BaseException | None = None
@@ -75,7 +76,7 @@ class Desk:
     @property
     def finished(self) -> bool:
         """Nothing runs and nothing more will."""
-        return not self._jobs and not self._again and (self._dry or self._stopping)
+        return not self._jobs and not self._again and (self._ahead.dry or self._stopping)
 
     @property
     def overdue(self) -> bool:
@@ -152,18 +153,23 @@ class Desk:
         self._again = []
         for key in list(self._jobs):
             self._close(key, None)
+        with self._keeping_failure():
+            self._ahead.give_back()
+
+    def refill(self) -> None:
+        """Called when nothing waits to be served: asks for a proposal ahead of need."""
+        if self._ahead.wanted and not self._stopping:
+            with self._keeping_failure():
+                self._ahead.refill()
 
     @property
     def _stopping(self) -> bool:
         return self._stopped_at is not None or self.failure is not None
 
     def _ask(self) -> Job | None:
-        if self._dry:
-            return None
         candidate = None
         with self._keeping_failure():
-            candidate = self._study.ask()
-        self._dry = candidate is None  # until a trial ends: an infeasible one gives its share of the budget back
+            candidate = self._ahead.take()
         return Job(candidate, 0) if candidate is not None else None
 
     def _close(self, key: str, error: BaseException | None) -> None:
@@ -172,7 +178,7 @@ class Desk:
             return
         with self._keeping_failure():
             self._study.close(job.candidate, error)
-            self._dry = False
+            self._ahead.ended(job.candidate)
             self._watch.ended(self._study, job.slot)
 
     @contextlib.contextmanager

@@ -172,6 +172,7 @@ class DeskCallback(tune.Callback):  # type: ignore[misc]
         """Pass on progress, notice the wish to stop."""
         del info
         self._desk.tick()
+        self._desk.refill()
         if self._asked is None:
             if time.monotonic() >= self._next:
                 self._asked = self._board.take.remote()

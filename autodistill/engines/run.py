@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from autodistill.engines import engines
 from autodistill.engines.slots import make_slots
 from autodistill.engines.watch import Snapshot, Watch
+from autodistill.engines.worker import same_for_all
 from autodistill.errors import InterruptedTrialError, UsageError
-from autodistill.records import Evaluate, EvaluateFactory, WorkerContext
+from autodistill.records import Evaluate, EvaluateFactory
 from autodistill.search.budget import Budget
 from autodistill.search.front import Front
 from autodistill.search.proposer import Costs
-from autodistill.search.store import folder_lock
+from autodistill.search.store import only_driver
 from autodistill.search.study import Study
 
 
@@ -61,7 +61,7 @@ def search(
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     watch = Watch(progress)
-    with _locked(study), study.running(limits), watch.signals():
+    with only_driver(study.directory, study.storage, study.name), study.running(limits), watch.signals():
         watch.until(lambda: study.seconds_left <= 0)
         try:
             factory = _factory(study, evaluate, costs, watch, slots[0].device)
@@ -89,19 +89,4 @@ def _factory(
 
         return prepare(study, watch, device=device)
     study.set_known_costs([], costs)
-    return functools.partial(_constant, evaluate)
-
-
-def _constant(evaluate: Evaluate, context: WorkerContext) -> Evaluate:
-    """A factory that ignores its worker: the user's function serves every slot alike."""
-    del context
-    return evaluate
-
-
-@contextlib.contextmanager
-def _locked(study: Study) -> Iterator[None]:
-    if study.directory is None:
-        yield
-        return
-    with folder_lock(study.directory):
-        yield
+    return functools.partial(same_for_all, evaluate)

@@ -44,7 +44,8 @@ def make_slots(workers: int | None = None, *, use_gpus: bool = True, limited: bo
     count = workers if workers is not None else max(1, gpus)
     if count < 1:
         raise UsageError(f"workers must be at least 1, got {count}.")
-    limit = 64 * max(1, gpus) if gpus else 8 * cpu_count()
+    per_core = 8 if use_gpus else 64  # a function of the user may well wait for something else than this machine
+    limit = 64 * gpus if gpus else per_core * cpu_count()
     if limited and count > limit:
         raise ResourceError(
             f"{count} workers do not fit this machine ({cpu_count()} cores, {gpus} GPUs); at most {limit}."

@@ -70,14 +70,14 @@ class Watch:
     """Collects progress from engines, passes snapshots on, and carries the wish to stop.
 
     Args:
-        callback: called with a :class:`Snapshot` when something happened, at most every ``interval`` seconds
-            (ends of trials are always passed on).
+        callback: called with a :class:`Snapshot` when something happened, at most every ``interval`` seconds; ends of
+            trials are passed on at once, unless snapshots would take more than a twentieth of the driver's time.
     """
 
     def __init__(self, callback: Callable[[Snapshot], None] | None = None, *, interval: float = 0.5) -> None:
         self._callback = callback
         self._interval = interval
-        self._last = 0.0
+        self._last = self._cost = 0.0
         self._lines: dict[int, WorkerLine] = {}
         self._deadline: Callable[[], bool] = lambda: False
         self._stop = threading.Event()
@@ -109,11 +109,12 @@ class Watch:
     def ended(self, study: Study, worker: int = 0) -> None:
         """A trial ended."""
         self._lines.pop(worker, None)
-        self.update(study)
+        if time.monotonic() - self._last >= 20 * self._cost:
+            self.update(study)
 
     def update(self, study: Study, stage: str = "search") -> None:
         """Pass a snapshot of the study on."""
-        self._last = time.monotonic()
+        self._last = started = time.monotonic()
         if self._callback is None:
             return
         trials, front, spent = study.trials(), study.front(), study.spent
@@ -134,6 +135,8 @@ class Watch:
                 workers=tuple(self._lines[key] for key in sorted(self._lines)),
             )
         )
+        self._last = time.monotonic()
+        self._cost = self._last - started
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna.storages import BaseStorage
+
 from autodistill.config import StudyConfig, differences
 from autodistill.errors import ConfigError, UsageError
 from autodistill.search import store
@@ -23,7 +25,8 @@ from autodistill.strict_yaml import dump
 if TYPE_CHECKING:
     from autodistill.search.study import Study
 
-STUDY_FILE = "study.yaml"
+STUDY_FILE = store.STUDY_FILE
+_CONFIGURATION = "configuration"  # of a study in a database server, which may outlive its folder
 
 
 def open_to_read(folder: Path) -> Study:
@@ -38,7 +41,7 @@ def open_to_read(folder: Path) -> Study:
     if not (folder / STUDY_FILE).is_file():
         raise UsageError(f"{folder} has no {STUDY_FILE}; it was not made by autodistill.")
     config = StudyConfig.load(folder / STUDY_FILE)
-    names = [summary.study_name for summary in storage.get_all_studies()]
+    names = [config.name] if config.storage else [summary.study_name for summary in storage.get_all_studies()]
     name = config.name if config.name in names or not names else names[0]
     study = Study(storage, name, directory=folder, seed=config.seed, **study_parts(config))
     study.config = config
@@ -71,8 +74,13 @@ def build(config: StudyConfig, directory: Path | None) -> Study:
     if directory is not None:
         config = _check_same(directory, config)
         store.make_folder(directory)
-    study = Study(store.open_storage(directory), config.name, directory=directory, seed=config.seed, **parts)
+    storage = store.open_storage(directory, config.storage)
+    if config.storage is not None:
+        _check_same_in_database(storage, config)
+    study = Study(storage, config.name, directory=directory, seed=config.seed, **parts)
     study.config = config
+    if config.storage is not None and _CONFIGURATION not in study.optuna.user_attrs:
+        study.optuna.set_user_attr(_CONFIGURATION, config.resolved())
     study.budget = Budget.parse(config.budget)
     study.notes = [note for other in config.warm_start if (note := warm_start(study, Path(other)))]
     if directory is not None:
@@ -143,3 +151,24 @@ def _check_same(directory: Path, config: StudyConfig) -> StudyConfig:
             + "\nUse the same settings to resume it, or another --dir for a new study."
         )
     return config.model_copy(update={"name": old.name})
+
+
+def _check_same_in_database(storage: BaseStorage, config: StudyConfig) -> None:
+    """Refuse to go on with another study of the same name in a database that several share.
+
+    Raises:
+        UsageError: names every key that differs, with both values.
+    """
+    stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}.get(config.name)
+    if stored is None:
+        return
+    if _CONFIGURATION not in stored:
+        changed = ["autodistill did not make it"]
+    else:
+        changed = differences(StudyConfig.load(stored[_CONFIGURATION], {}), config)
+    if changed:
+        raise UsageError(
+            f"{config.storage} holds another study called {config.name!r}:\n"
+            + "\n".join(f"  - {line}" for line in changed)
+            + "\nUse the same settings to go on with it, or another --name for a new study."
+        )

@@ -22,17 +22,24 @@ import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
 from autodistill.errors import ResourceError, StoreError, StudyInUseError, UsageError
+from autodistill.storage_url import StorageUrl
 
 DATABASE = "study.db"
+BACKUP = "study.db.backup"
+STUDY_FILE = "study.yaml"
 
 
-def open_storage(directory: Path | None) -> BaseStorage:
-    """The storage in ``directory`` (made when absent), or one in memory.
+def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseStorage:
+    """The storage in ``directory`` (made when absent), at a database's ``url`` where one is given, or in memory.
 
     Raises:
         StoreError: the file is there but is no healthy SQLite database.
-        ResourceError: the folder cannot be written.
+        ResourceError: the folder cannot be written, or the database cannot be reached.
     """
+    if url is not None:
+        from autodistill.search.database import open_database
+
+        return open_database(url)
     if directory is None:
         return InMemoryStorage()
     path = directory / DATABASE
@@ -71,11 +78,56 @@ def prepare_sqlite(path: Path) -> None:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise ResourceError(f"cannot open {path}: {error}. Check that the folder can be written.") from error
-        raise StoreError(
-            f"{path} is not a healthy database: {error}. Restore a copy, or start another study."
-        ) from error
+        raise StoreError(f"{path} is not a healthy database: {error}. {_advice(path)}") from error
     if found != "ok":
-        raise StoreError(f"{path} is damaged: {found}. Restore a copy, or start another study.")
+        raise StoreError(f"{path} is damaged: {found}. {_advice(path)}")
+
+
+def _advice(path: Path) -> str:
+    copy = path.with_name(BACKUP)
+    if not copy.is_file():
+        return "Restore a copy, or start another study."
+    return f"Put the copy of the last start in its place (remove {path.name}-wal and {path.name}-shm): mv {copy} {path}"
+
+
+def backup(directory: Path) -> None:
+    """Copy a folder's database, which has just been checked, as it is before another run adds to it.
+
+    Raises:
+        ResourceError: there is no room for the copy.
+    """
+    path = directory / DATABASE
+    if not path.is_file():
+        return
+    handle, name = tempfile.mkstemp(dir=directory, prefix=f".{BACKUP}.")
+    os.close(handle)
+    try:
+        closing = contextlib.closing
+        with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(name)) as target:
+            source.backup(target)
+        os.replace(name, directory / BACKUP)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise ResourceError(f"cannot write {directory / BACKUP}: {error}. Free space on this disk.") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+@contextlib.contextmanager
+def only_driver(directory: Path | None, storage: BaseStorage, name: str) -> Iterator[None]:
+    """Hold a study as its only driver: its folder, and its place in a database server.
+
+    Raises:
+        StudyInUseError: another driver holds it.
+    """
+    with contextlib.ExitStack() as held:
+        if directory is not None:
+            held.enter_context(folder_lock(directory))
+            backup(directory)
+        hold = getattr(storage, "only_writer", None)  # of database.py, which is not loaded for SQLite
+        if hold is not None:
+            held.enter_context(hold(name))
+        yield
 
 
 @contextlib.contextmanager
@@ -131,10 +183,27 @@ def make_folder(directory: Path) -> None:
     if not os.access(directory, os.W_OK):
         raise UsageError(f"cannot write into {directory}: no permission. Choose another --dir.")
     others = sorted(p.name for p in directory.iterdir() if p.name not in ("lock", DATABASE))
-    if others and not (directory / DATABASE).exists():
+    if others and not is_study(directory):
         raise UsageError(
             f"{directory} is not a study and not empty (it holds {', '.join(others[:3])}). Choose a new folder."
         )
+
+
+def is_study(directory: Path) -> bool:
+    """Whether a folder holds a study: its database, or the study file that names a database elsewhere."""
+    return (directory / DATABASE).is_file() or database_of(directory) is not None
+
+
+def database_of(directory: Path) -> StorageUrl | None:
+    """The database server that a folder's study keeps its trials in; ``None`` for SQLite, and where there is none."""
+    path = directory / STUDY_FILE
+    if not path.is_file():
+        return None
+    from autodistill import strict_yaml
+
+    keys = strict_yaml.load(path.read_text(encoding="utf-8"), str(path))[0]
+    place = keys.get("storage") if isinstance(keys, dict) else None
+    return StorageUrl.parse(place) if isinstance(place, str) else None
 
 
 def read_folder(directory: Path) -> RDBStorage:
@@ -142,7 +211,13 @@ def read_folder(directory: Path) -> RDBStorage:
 
     Raises:
         UsageError: the folder is not a study.
+        ResourceError: its database cannot be reached.
     """
+    url = database_of(directory)
+    if url is not None:
+        from autodistill.search.database import open_database
+
+        return open_database(url)
     path = directory / DATABASE
     if not path.is_file():
         what = "does not exist" if not directory.exists() else f"has no {DATABASE}"

@@ -86,6 +86,7 @@ class Study(Readings):
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per trial is the engines' to print
         self.name, self.space, self.directory, self.seed = name, space, directory, seed
+        self.storage = storage
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
         self.rungs = rungs or Rungs((1,), stopping=False)
         self.optuna = optuna.create_study(
