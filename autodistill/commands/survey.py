@@ -14,14 +14,13 @@ from autodistill.commands.reading import JsonOption, StudyArgument, folder_of
 from autodistill.errors import UsageError
 
 if TYPE_CHECKING:
-    from autodistill.records import LatencyTarget
-    from autodistill.search.survey_rows import SurveyedStudent
+    from autodistill.records import LatencyTarget, SurveyRow
 
 SURVEY = """
   autodistill survey runs/digits --png survey.png
   autodistill survey --space tiny --image-size 28 --pool 50
 """
-_UNITS = {"params": "count", "macs": "count", "activations": "count", "bytes": "bytes"}
+_UNITS = {"params": "count", "macs": "count", "activations": "count", "bytes": "bytes", "onnx_bytes": "bytes"}
 
 
 def survey(
@@ -60,12 +59,11 @@ def survey(
 
 def _survey_space(
     name: str, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
-) -> tuple[list[SurveyedStudent], LatencyTarget]:
+) -> tuple[list[SurveyRow], LatencyTarget]:
     from autodistill.engines.prepare import draw_pool
     from autodistill.records import LatencyTarget
     from autodistill.search.space import Space
     from autodistill.search.spaces import load
-    from autodistill.search.survey_rows import SurveyedStudent
     from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
     from autodistill.training.survey import survey as run
 
@@ -82,10 +80,10 @@ def _survey_space(
         memory=CostMemory(cache_folder()),
         progress=lambda done, total: say(f"{done} of {total} students"),
     )
-    return [SurveyedStudent(row.student, row.costs, row.error, row.noisy) for row in found], target
+    return found, target
 
 
-def _show(rows: Sequence[SurveyedStudent], target: LatencyTarget) -> None:
+def _show(rows: Sequence[SurveyRow], target: LatencyTarget) -> None:
     from autodistill.words import student_words
 
     known = sorted((row for row in rows if row.costs), key=lambda row: next(iter(row.costs.values())))
