@@ -11,6 +11,7 @@ import typer
 
 from autodistill.commands.output import number, print_json, print_table, say
 from autodistill.commands.reading import JsonOption, StudyArgument, folder_of
+from autodistill.commands.spaces import SetOption, narrowed
 from autodistill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def survey(
     channels: Annotated[int, typer.Option(min=1, help="With --space: 1 for grey, 3 for colour.")] = 3,
     classes: Annotated[int, typer.Option(min=2, help="With --space: classes to tell apart.")] = 10,
     pool: Annotated[int, typer.Option(min=1, help="With --space: how many students.")] = 50,
+    set_: SetOption = None,
     counted: Annotated[bool, typer.Option("--counted", help="With --space: do not measure latency.")] = False,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw latency against parameters.")] = None,
     as_json: JsonOption = False,
@@ -45,7 +47,7 @@ def survey(
     elif study is not None:
         raise UsageError("a study and --space are given; keep one.")
     else:
-        rows, target = _survey_space(space, image_size, channels, classes, pool, timed=not counted)
+        rows, target = _survey_space(space, set_, image_size, channels, classes, pool, timed=not counted)
     if as_json:
         print_json({"latency": asdict(target), "students": [asdict(row) for row in rows]})
     else:
@@ -58,7 +60,7 @@ def survey(
 
 
 def _survey_space(
-    name: str, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
+    name: str, texts: list[str] | None, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
 ) -> tuple[list[SurveyRow], LatencyTarget]:
     from autodistill.engines.prepare import draw_pool
     from autodistill.records import LatencyTarget
@@ -71,7 +73,7 @@ def _survey_space(
     side = image_size or int(mapping.get("image_sizes", [32])[0])
     target = LatencyTarget()
     found = run(
-        draw_pool(Space.parse(mapping, name), pool, seed=0),
+        draw_pool(narrowed(Space.parse(mapping, name), texts), pool, seed=0),
         image_size=side,
         channels=channels,
         num_classes=classes,

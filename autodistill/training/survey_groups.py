@@ -71,7 +71,8 @@ class Surveyor:
 
     def _count(self, student: Params) -> tuple[dict[str, float], Run | None]:
         """Counted costs (latency too, where it comes from elsewhere), and what is to be timed."""
-        model = students.build(student, **self._shape, num_classes=self._classes)
+        side, channels = self._shape["image_size"], self._shape["channels"]
+        model = students.build(student, image_size=side, channels=channels, num_classes=self._classes)
         costs = known_costs(model, **self._shape, metrics=self._counted)
         if not self._timed:
             return costs, None
