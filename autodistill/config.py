@@ -225,8 +225,8 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             out[key] = _absolute(out[key], folder)
     space: Any = out.get("space")
     if isinstance(space, Mapping) and space.get("include"):
-        names = space["include"] if isinstance(space["include"], list) else [space["include"]]
-        out["space"] = {**space, "include": [_absolute(name, folder) for name in names]}
+        given = space["include"] if isinstance(space["include"], list) else [space["include"]]
+        out["space"] = {**space, "include": [_absolute(name, folder) for name in given]}
     for key, names in (("data", ("root",)), ("teacher", ("source", "weights")), ("latency", ("table",))):
         part = out.get(key)
         if isinstance(part, Mapping):
