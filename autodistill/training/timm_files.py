@@ -34,7 +34,7 @@ ARCHITECTURE = "autodistill_student"
 _PROBE = 4  # images that a folder is compared on
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def autodistill_student(
     pretrained: bool = False, pretrained_cfg: Any = None, *, student: Mapping[str, Any], img_size: int, **asked: Any
 ) -> nn.Module:
