@@ -26,7 +26,6 @@ from autodistill.records import Candidate, Evaluate, Params, Report, Task, Worke
 from autodistill.training import datasets, lease, students
 from autodistill.training.checkpoint import read_folder, tensors_from
 from autodistill.training.evaluate import Bench, Trial
-from autodistill.training.trial_files import finished
 
 REFITS = ("train", "train+val")
 _FOLDER = Path("verify") / "runs"
@@ -49,10 +48,8 @@ class Retraining:
             raise UsageError(f"refit is {self.refit!r}; allowed: {' or '.join(REFITS)}.")
 
     def key(self, student: Params, distillation: Params, train: Params, *, seed: int) -> str:
-        """16 hex digits; equal for runs that go through the same states."""
-        task = self.task
-        facts = [task.data, task.teacher.source, task.teacher.weights, task.rungs[-1], dict(task.training), self.refit]
-        return stable_key([student, distillation, train, seed, json.loads(json.dumps(facts, default=_plain))])
+        """16 hex digits that name a run inside its study, whose settings, images and teacher do not change."""
+        return stable_key([student, distillation, train, seed, self.task.rungs[-1], self.refit])
 
     def folder(self, key: str) -> Path:
         """Folder of the run called ``key``."""
@@ -127,15 +124,6 @@ def joined(data: datasets.ImageData) -> datasets.ImageData:
     return replace(data, train=datasets.Split(*(np.concatenate(pair) for pair in parts)))
 
 
-def finished_facts(folder: Path) -> dict[str, Any] | None:
-    """Facts of the finished student in a run's folder; ``None`` where there is none that is intact."""
-    try:
-        key = str(json.loads((folder / "student" / "student.json").read_bytes())["key"])
-    except (OSError, ValueError, KeyError):
-        return None
-    return finished(folder, key)
-
-
 def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The finished student of a run, in eval mode on the CPU, and its facts.
 
@@ -165,9 +153,3 @@ def build(facts: Mapping[str, Any]) -> nn.Module:
         channels=facts["channels"],
         num_classes=len(classes),
     )
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses as mappings, everything else as text."""
-    fields = getattr(value, "__dataclass_fields__", None)
-    return {name: getattr(value, name) for name in fields} if fields else str(value)
