@@ -181,4 +181,4 @@ def _twin(student: Member) -> Member:
 
 def _distils(distillation: Params) -> bool:
     """Whether anything of the teacher is in the loss mix."""
-    return distillation.get("loss", "none") != "none" or distillation.get("embedding", "none") != "none"
+    return any(distillation.get(name, "none") != "none" for name in ("loss", "embedding"))

@@ -120,8 +120,9 @@ class Run(Trial):
 def joined(data: datasets.ImageData) -> datasets.ImageData:
     """``data`` with the validation images among the training images; mean and std stay those of training."""
     train, val = data.train, data.val
-    parts = ((train.images, val.images), (train.labels, val.labels), (train.ids, val.ids))
-    return replace(data, train=datasets.Split(*(np.concatenate(pair) for pair in parts)))
+    images = np.concatenate([train.images, val.images])
+    labels, ids = np.concatenate([train.labels, val.labels]), np.concatenate([train.ids, val.ids])
+    return replace(data, train=datasets.Split(images, labels, ids))
 
 
 def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
