@@ -57,10 +57,15 @@ def latency_elsewhere(
         path = Path(folder) / "student.onnx"
         images = torch.zeros(target.batch, channels, image_size, image_size)
         path.write_bytes(to_onnx(deploy(model, image_size=image_size, channels=channels), images))
-        return _run(target, path)
+        return latency_of_file(target, path)
 
 
-def _run(target: LatencyTarget, path: Path) -> float:
+def latency_of_file(target: LatencyTarget, path: Path) -> float:
+    """Milliseconds per batch of an ONNX file by the target's command.
+
+    Raises:
+        UserCodeError: the command fails, hangs or prints something else.
+    """
     parts = [part.replace("{onnx}", str(path)) for part in shlex.split(target.command or "")]
     named = f"latency.command {target.command!r}"
     try:

@@ -72,9 +72,7 @@ def onnx(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
     return lambda: session.run(None, feed)
 
 
-def to_onnx(
-    model: nn.Module, images: torch.Tensor, *, opset: int | None = None, dynamic_batch: bool = True
-) -> bytes:
+def to_onnx(model: nn.Module, images: torch.Tensor, *, opset: int | None = None, dynamic_batch: bool = True) -> bytes:
     """The ONNX file of a deployed model.
 
     Args:
