@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autodistill.delivery.verified import Verified as Verified
+    from autodistill.delivery.verify import verify as verify
     from autodistill.engines.run import search as search
     from autodistill.records import Candidate as Candidate
     from autodistill.records import Decision as Decision
@@ -24,10 +26,23 @@ _PUBLIC = {
     "FrontSampler": "autodistill.search.sampler",
     "Report": "autodistill.records",
     "Study": "autodistill.search.study",
+    "Verified": "autodistill.delivery.verified",
     "losses": "autodistill.training.losses",
+    "verify": "autodistill.delivery.verify",
 }
 
-__all__ = ["Candidate", "Decision", "Front", "FrontSampler", "Report", "Study", "losses", "search"]
+__all__ = [
+    "Candidate",
+    "Decision",
+    "Front",
+    "FrontSampler",
+    "Report",
+    "Study",
+    "Verified",
+    "losses",
+    "search",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

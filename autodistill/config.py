@@ -234,6 +234,10 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if out.get("warm_start"):
         folders = listed(out["warm_start"])
         out["warm_start"] = tuple(_absolute(f, folder, True) for f in folders) if type(folders) is tuple else folders
+    space: Any = out.get("space")
+    if isinstance(space, Mapping) and space.get("include"):
+        given = space["include"] if isinstance(space["include"], list) else [space["include"]]
+        out["space"] = {**space, "include": [_absolute(name, folder) for name in given]}
     for key, names in (("data", ("root",)), ("teacher", ("source", "weights")), ("latency", ("table",))):
         part = out.get(key)
         if isinstance(part, Mapping):

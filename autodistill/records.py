@@ -202,6 +202,22 @@ class LatencyTarget:
 
 
 @dataclass(frozen=True)
+class SurveyRow:
+    """What was found out about one student before any training.
+
+    Attributes:
+        costs: metric to value; empty when it cannot be built.
+        error: why it cannot be built; empty when it can.
+        noisy: its latency did not settle.
+    """
+
+    student: Params
+    costs: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+    noisy: bool = False
+
+
+@dataclass(frozen=True)
 class Task:
     """Everything a worker needs to evaluate candidates of one study.
 

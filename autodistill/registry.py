@@ -65,7 +65,7 @@ class Registry(Generic[T]):
         return tuple(entry_points(group=self.group))
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self._entries or name in self.names()  # asking for plugins costs 10 ms
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

@@ -17,11 +17,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from autodistill.engines.prepare import draw_pool
-from autodistill.records import LatencyTarget
+from autodistill.records import LatencyTarget, SurveyRow
 from autodistill.search.space import Space
 from autodistill.search.spaces import load
 from autodistill.training.cost_memory import LATENCY, CostMemory
-from autodistill.training.survey import SurveyRow, survey
+from autodistill.training.survey import survey
 
 SHAPE = {"image_size": 28, "channels": 1}
 TRAINER = """

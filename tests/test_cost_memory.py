@@ -54,7 +54,7 @@ def test_a_latency_belongs_to_its_machine_and_counts_do_not(tmp_path: Path, monk
     key = here.key(STUDENT, SHAPE, 3)
     here.put(key, COSTS, TARGET)
     here.save()
-    monkeypatch.setattr(cost_memory, "machine", lambda: "another")
+    monkeypatch.setattr(cost_memory, "machine", lambda device: "another")
     there = CostMemory(tmp_path)
     assert there.get(key, ["params", "macs"], TARGET) is None
     assert there.get(key, ["params", "macs"], None) == {"params": 10.0, "macs": 20.0}

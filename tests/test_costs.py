@@ -12,7 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autodistill.errors import InfeasibleError, UnknownNameError
+from autodistill.training import runtimes
 from autodistill.training.costs import cost_metrics, deploy, known_costs
+from autodistill.training.runtimes import to_onnx
 
 PLAIN = ["resnet18", "mobilenetv3_small_050", "lcnet_050", "convnext_atto", "vit_tiny_patch16_224", "pvt_v2_b0"]
 MORE = ["mobilenetv2_050", "mobilenetv4_conv_small_050", "regnetx_002", "starnet_s050", "edgenext_xx_small",
@@ -140,3 +142,18 @@ def test_a_forward_pass_that_fails_is_infeasible_and_says_where() -> None:
 def test_an_unknown_metric_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="params"):
         known_costs(nn.Linear(1, 1), image_size=1, channels=1, metrics=["param"])
+
+
+def test_onnx_bytes_are_those_of_the_file_and_nothing_is_exported_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = timm.create_model("lcnet_050", num_classes=10)
+    written = to_onnx(deploy(model, image_size=32, channels=3), torch.zeros(1, 3, 32, 32))
+    shape = {"image_size": 32, "channels": 3}
+    assert known_costs(model, **shape, metrics=["onnx_bytes"])["onnx_bytes"] == len(written)
+    monkeypatch.setattr(runtimes, "to_onnx", lambda *arguments: pytest.fail("exported"))
+    others = [name for name in cost_metrics.names() if name != "onnx_bytes"]
+    assert set(known_costs(model, **shape, metrics=others)) == set(others)
+
+
+def test_operations_are_the_calls_of_one_pass() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
+    assert known_costs(model, image_size=8, channels=1, metrics=["operations"]) == {"operations": 3.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,26 @@ def test_a_command_that_fails_or_prints_nonsense_is_the_users_code_failing(model
 def test_a_command_that_hangs_is_stopped(model: Any) -> None:
     with pytest.raises(UserCodeError, match=r"ran longer than latency.timeout_s = 0.5"):
         ask(model, command("import time; time.sleep(60)", timeout_s=0.5))
+
+
+def test_a_command_that_hangs_takes_the_processes_it_started_with_it(model: Any, tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    code = (
+        "import subprocess, time; "
+        f'child = subprocess.Popen(["sleep", "60"]); open("{started}", "w").write(str(child.pid)); time.sleep(60)'
+    )
+    with pytest.raises(UserCodeError, match="ran longer"):
+        ask(model, command(code, timeout_s=5.0))
+    status = Path(f"/proc/{started.read_text()}/stat")
+    deadline = time.monotonic() + 5
+    while status.exists() and status.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+def test_a_command_with_an_open_quote_is_refused(model: Any) -> None:
+    with pytest.raises(UsageError, match="cannot be split into words"):
+        ask(model, LatencyTarget(command="bench 'a {onnx}"))
 
 
 def test_a_command_that_does_not_exist_is_named(model: Any) -> None:

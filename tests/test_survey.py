@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,13 @@ import torch
 from torch import nn
 
 from autodistill.errors import UnknownNameError, UsageError
-from autodistill.records import LatencyTarget
-from autodistill.training import latency, lease, students, survey
+from autodistill.records import LatencyTarget, SurveyRow
+from autodistill.training import latency, lease, students, survey, survey_groups
 from autodistill.training.cost_memory import LATENCY, CostMemory
 from autodistill.training.costs import known_costs
 from autodistill.training.families.schema import Family, families
 from autodistill.training.latency import Latency
-from autodistill.training.survey import GROUP, SurveyRow
+from autodistill.training.survey import GROUP
 
 SHAPE = {"image_size": 8, "channels": 1}
 POOL = [{"family": "resnet", "width": width} for width in (2, 4, 6)]
@@ -38,7 +41,7 @@ def stopwatch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         groups.append(len(runs))
         return [Latency(i + 1.0, i + 1.0, i + 1.0, 0.01, False, 10) for i in range(len(runs))]
 
-    monkeypatch.setattr(survey, "measure_runs", timed)
+    monkeypatch.setattr(survey_groups, "measure_runs", timed)
     return groups
 
 
@@ -101,7 +104,7 @@ def test_real_latencies_are_positive_and_nothing_trains_meanwhile(monkeypatch: p
                 held.append(True)
         return latency.measure_runs(runs)
 
-    monkeypatch.setattr(survey, "measure_runs", watched)
+    monkeypatch.setattr(survey_groups, "measure_runs", watched)
     rows = run(POOL[:2], ("params", LATENCY))
     assert held == [True]
     assert all(row.costs[LATENCY] > 0 for row in rows)
@@ -114,7 +117,7 @@ def test_threads_are_those_of_the_target(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append(torch.get_num_threads())
         return [Latency(1.0, 1.0, 1.0, 0.0, False, 1) for _ in runs]
 
-    monkeypatch.setattr(survey, "measure_runs", timed)
+    monkeypatch.setattr(survey_groups, "measure_runs", timed)
     run(POOL[:1], (LATENCY,), target=LatencyTarget(threads=3))
     assert seen == [3]
 
@@ -131,7 +134,9 @@ def test_the_second_survey_builds_and_measures_nothing(
 def test_a_noisy_latency_is_marked_and_forgotten_but_its_counts_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "measure_runs", lambda runs: [Latency(1.0, 1.0, 1.0, 0.5, True, 9) for _ in runs])
+    monkeypatch.setattr(
+        survey_groups, "measure_runs", lambda runs: [Latency(1.0, 1.0, 1.0, 0.5, True, 9) for _ in runs]
+    )
     rows = run(POOL[:1], ("params", LATENCY), memory=CostMemory(tmp_path))
     assert rows[0].noisy
     assert rows[0].costs[LATENCY] == 1.0
@@ -151,3 +156,20 @@ def test_its_progress_is_told_and_it_stops_when_asked() -> None:
 
 def test_an_empty_pool_has_no_rows() -> None:
     assert run([]) == []
+
+
+def test_a_survey_that_is_remembered_as_a_whole_loads_no_torch(tmp_path: Path, stopwatch: list[int]) -> None:
+    first = run(POOL, ("params", LATENCY), memory=CostMemory(tmp_path))
+    code = (
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from autodistill.records import LatencyTarget\n"
+        "from autodistill.training.cost_memory import CostMemory\n"
+        "from autodistill.training.survey import survey\n"
+        f"rows = survey({POOL!r}, **{SHAPE!r}, num_classes=3, metrics=['params', 'latency_ms'],\n"
+        f"              target=LatencyTarget(), memory=CostMemory(Path({str(tmp_path)!r})))\n"
+        "loaded = {'torch', 'timm', 'torchvision', 'optuna'} & set(sys.modules)\n"
+        "print(json.dumps([[row.costs for row in rows], sorted(loaded)]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [[row.costs for row in first], []]

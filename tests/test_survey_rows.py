@@ -11,15 +11,15 @@ from typer.testing import CliRunner
 from autodistill.cli import app
 from autodistill.delivery.survey_plot import survey_png
 from autodistill.errors import StoreError, UsageError
-from autodistill.records import LatencyTarget
-from autodistill.search.survey_rows import SURVEY_FILE, SurveyedStudent, read_survey, write_survey
+from autodistill.records import LatencyTarget, SurveyRow
+from autodistill.search.survey_rows import SURVEY_FILE, read_survey, write_survey
 
 run = CliRunner()
 TARGET = LatencyTarget("onnxruntime", threads=2)
 ROWS = [
-    SurveyedStudent({"family": "vit", "width": 32}, {"params": 4000.0, "latency_ms": 0.25}, noisy=True),
-    SurveyedStudent({"family": "resnet", "width": 4}, {"params": 1000.0, "latency_ms": 0.5}),
-    SurveyedStudent({"family": "vit", "patch": 16}, error="patch 16 does not divide 8 px"),
+    SurveyRow({"family": "vit", "width": 32}, {"params": 4000.0, "latency_ms": 0.25}, noisy=True),
+    SurveyRow({"family": "resnet", "width": 4}, {"params": 1000.0, "latency_ms": 0.5}),
+    SurveyRow({"family": "vit", "patch": 16}, error="patch 16 does not divide 8 px"),
 ]
 
 
@@ -79,6 +79,6 @@ def test_a_study_and_a_space_are_one_too_many(tmp_path: Path) -> None:
 
 def test_a_picture_needs_two_costs(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs two costs, and this one has params"):
-        survey_png([SurveyedStudent({"family": "vit"}, {"params": 3.0})], tmp_path / "a.png")
+        survey_png([SurveyRow({"family": "vit"}, {"params": 3.0})], tmp_path / "a.png")
     with pytest.raises(UsageError, match="this one has none"):
         survey_png([], tmp_path / "a.png")

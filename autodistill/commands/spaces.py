@@ -15,8 +15,15 @@ from autodistill.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from autodistill.records import Params
+    from autodistill.search.space import Space
     from autodistill.training.space_check import FamilyRange
 
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Narrow the space: student.family=resnet,convnext; may be repeated."
+    ),
+]
 METRICS = ("params", "macs")
 _USUAL_SIDE = 32  # of a space that does not say for which images it is
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check search spaces.")
@@ -74,6 +81,7 @@ def check(
     channels: Annotated[int, typer.Option("--channels", min=1, help="1 for grey, 3 for colour.")] = 3,
     classes: Annotated[int, typer.Option("--classes", min=2, help="Classes to tell apart.")] = 10,
     samples: Annotated[int, typer.Option("--samples", min=0, help="Random students per family.")] = 2,
+    set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a space: its grammar, every name in it, and its smallest and largest students, which are built and counted.
@@ -86,7 +94,7 @@ def check(
     from autodistill.search.spaces import load
 
     mapping = load(name)
-    space = Space.parse(mapping, name)
+    space = narrowed(Space.parse(mapping, name), set_)
     problems = space_problems(space)
     if problems:
         raise ConfigError(problems, f"search space {name}")
@@ -105,6 +113,22 @@ def check(
         raise ConfigError(dead, f"search space {name}")
     if not as_json:
         say(f"{name} is fine: {'infinitely many' if size is None else f'{size:,}'} candidates.")
+
+
+def narrowed(space: Space, texts: list[str] | None) -> Space:
+    """The space with the restrictions of ``--set``.
+
+    Raises:
+        ConfigError: all that are not understood, or are not in the space, with the nearest.
+    """
+    from autodistill.commands.search import settings
+
+    given = settings(texts or [])
+    others = [f"--set {key}: is no part of a search space; names begin with student., distillation. or train."
+              for key in given if key != "set"]  # fmt: skip
+    if others:
+        raise ConfigError(others, "the flags")
+    return space.restrict(given["set"]) if given else space
 
 
 def _ranges(pools: dict[str, list[Params]], sides: list[int], channels: int, classes: int) -> list[FamilyRange]:

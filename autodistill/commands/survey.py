@@ -11,17 +11,17 @@ import typer
 
 from autodistill.commands.output import number, print_json, print_table, say
 from autodistill.commands.reading import JsonOption, StudyArgument, folder_of
+from autodistill.commands.spaces import SetOption, narrowed
 from autodistill.errors import UsageError
 
 if TYPE_CHECKING:
-    from autodistill.records import LatencyTarget
-    from autodistill.search.survey_rows import SurveyedStudent
+    from autodistill.records import LatencyTarget, SurveyRow
 
 SURVEY = """
   autodistill survey runs/digits --png survey.png
   autodistill survey --space tiny --image-size 28 --pool 50
 """
-_UNITS = {"params": "count", "macs": "count", "activations": "count", "bytes": "bytes"}
+_UNITS = {"params": "count", "macs": "count", "activations": "count", "bytes": "bytes", "onnx_bytes": "bytes"}
 
 
 def survey(
@@ -34,6 +34,7 @@ def survey(
     channels: Annotated[int, typer.Option(min=1, help="With --space: 1 for grey, 3 for colour.")] = 3,
     classes: Annotated[int, typer.Option(min=2, help="With --space: classes to tell apart.")] = 10,
     pool: Annotated[int, typer.Option(min=1, help="With --space: how many students.")] = 50,
+    set_: SetOption = None,
     counted: Annotated[bool, typer.Option("--counted", help="With --space: do not measure latency.")] = False,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw latency against parameters.")] = None,
     as_json: JsonOption = False,
@@ -46,7 +47,7 @@ def survey(
     elif study is not None:
         raise UsageError("a study and --space are given; keep one.")
     else:
-        rows, target = _survey_space(space, image_size, channels, classes, pool, timed=not counted)
+        rows, target = _survey_space(space, set_, image_size, channels, classes, pool, timed=not counted)
     if as_json:
         print_json({"latency": asdict(target), "students": [asdict(row) for row in rows]})
     else:
@@ -59,13 +60,12 @@ def survey(
 
 
 def _survey_space(
-    name: str, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
-) -> tuple[list[SurveyedStudent], LatencyTarget]:
+    name: str, texts: list[str] | None, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
+) -> tuple[list[SurveyRow], LatencyTarget]:
     from autodistill.engines.prepare import draw_pool
     from autodistill.records import LatencyTarget
     from autodistill.search.space import Space
     from autodistill.search.spaces import load
-    from autodistill.search.survey_rows import SurveyedStudent
     from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
     from autodistill.training.survey import survey as run
 
@@ -73,7 +73,7 @@ def _survey_space(
     side = image_size or int(mapping.get("image_sizes", [32])[0])
     target = LatencyTarget()
     found = run(
-        draw_pool(Space.parse(mapping, name), pool, seed=0),
+        draw_pool(narrowed(Space.parse(mapping, name), texts), pool, seed=0),
         image_size=side,
         channels=channels,
         num_classes=classes,
@@ -82,10 +82,10 @@ def _survey_space(
         memory=CostMemory(cache_folder()),
         progress=lambda done, total: say(f"{done} of {total} students"),
     )
-    return [SurveyedStudent(row.student, row.costs, row.error, row.noisy) for row in found], target
+    return found, target
 
 
-def _show(rows: Sequence[SurveyedStudent], target: LatencyTarget) -> None:
+def _show(rows: Sequence[SurveyRow], target: LatencyTarget) -> None:
     from autodistill.words import student_words
 
     known = sorted((row for row in rows if row.costs), key=lambda row: next(iter(row.costs.values())))

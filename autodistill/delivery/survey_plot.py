@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autodistill.errors import UsageError
-from autodistill.search.survey_rows import SurveyedStudent
+from autodistill.records import SurveyRow
 
-_LABELS = {"latency_ms": "latency p50 (ms)", "params": "parameters", "macs": "multiply-adds", "bytes": "file (bytes)"}
-_UP = ("latency_ms", "macs", "bytes", "peak_memory_mb", "activations")
+_LABELS = {"latency_ms": "latency p50 (ms)", "params": "parameters", "macs": "multiply-adds", "bytes": "file (bytes)",
+           "onnx_bytes": "ONNX file (bytes)"}  # fmt: skip
+_UP = ("latency_ms", "macs", "bytes", "onnx_bytes", "peak_memory_mb", "activations")
 
 
-def survey_png(rows: Sequence[SurveyedStudent], path: str | Path) -> None:
+def survey_png(rows: Sequence[SurveyRow], path: str | Path) -> None:
     """Draw a survey into ``path``; the file's ending chooses the format (PNG, SVG, PDF).
 
     Raises:
@@ -42,7 +43,7 @@ def survey_png(rows: Sequence[SurveyedStudent], path: str | Path) -> None:
     figure.savefig(path)
 
 
-def _axes_of(rows: Sequence[SurveyedStudent]) -> tuple[str, str]:
+def _axes_of(rows: Sequence[SurveyRow]) -> tuple[str, str]:
     """Names of the costs across and up."""
     have = list(dict.fromkeys(name for row in rows for name in row.costs))
     across = "params" if "params" in have else next(iter(have), "")

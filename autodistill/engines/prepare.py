@@ -140,7 +140,7 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
 
 def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watch: Watch) -> None:
     """Measure a pool of students drawn from the space, hand it to the study and keep it in its folder."""
-    from autodistill.search.survey_rows import SurveyedStudent, write_survey
+    from autodistill.search.survey_rows import write_survey
     from autodistill.training.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey import survey
 
@@ -161,8 +161,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
         should_stop=watch.should_stop,
     )
     if study.directory is not None:
-        kept = [SurveyedStudent(row.student, row.costs, row.error, row.noisy) for row in rows]
-        write_survey(study.directory, kept, task.latency)
+        write_survey(study.directory, rows, task.latency)
     good = [(row.student, row.costs) for row in rows if not row.error]
     if not good:
         first = next((row.error for row in rows if row.error), "the space offered none")

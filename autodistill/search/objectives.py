@@ -26,6 +26,7 @@ _file(Objective("params", "minimize", "count", "known", log=True, description="p
 _file(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))
 _file(Objective("activations", "minimize", "count", "known", log=True, description="elements written by layers"))
 _file(Objective("bytes", "minimize", "bytes", "known", log=True, description="safetensors file of the deployed form"))
+_file(Objective("onnx_bytes", "minimize", "bytes", "known", log=True, description="ONNX file of the deployed form"))
 _file(Objective("peak_memory_mb", "minimize", "MB", "known", log=True, description="peak memory of one forward pass"))
 _file(Objective("latency_ms", "minimize", "ms", "known", log=True, description="p50 latency on the target"))
 

@@ -18,6 +18,7 @@ from autodistill.search.budget import Budget
 from autodistill.search.objectives import parse_constraint, resolve
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
+from autodistill.search.spaces import compose
 from autodistill.search.spaces import load as load_space
 from autodistill.search.warm import warm_start
 from autodistill.strict_yaml import dump
@@ -114,7 +115,7 @@ def study_parts(config: StudyConfig) -> dict[str, Any]:
 def config_space(config: StudyConfig) -> Space:
     """The search space of a configuration, with its restrictions."""
     if isinstance(config.space, Mapping):
-        space = Space.parse(config.space)
+        space = Space.parse(compose(config.space))
     else:
         space = Space.parse(load_space(config.space), f"search space {config.space}")
     return space.restrict(config.set) if config.set else space

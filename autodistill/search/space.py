@@ -21,7 +21,8 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from autodistill.errors import ConfigError, nearest
-from autodistill.search.space_grammar import Entry, prune_groups, read_entries
+from autodistill.search.space_grammar import Entry, read_entries
+from autodistill.search.space_groups import prune_groups
 
 SECTIONS = ("student", "distillation", "train")
 Values = dict[str, Any]

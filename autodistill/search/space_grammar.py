@@ -22,10 +22,9 @@ from optuna.distributions import (
 )
 
 from autodistill.errors import nearest
+from autodistill.search.space_groups import LEAF, is_group, leaf_choices
 
 Condition = tuple[tuple[str, tuple[Any, ...]], ...]
-_RANGE = {"low", "high", "step", "log"}
-_LEAF = _RANGE | {"values", "value", "when"}
 
 
 @dataclass(frozen=True)
@@ -48,51 +47,6 @@ def read_entries(section: str, node: Any, problems: list[str]) -> list[Entry]:
     return _parents_first(entries)
 
 
-def prune_groups(node: Any) -> Any:
-    """Drop groups and ``when`` values whose choice no sibling offers any more (after a restriction)."""
-    if not isinstance(node, Mapping):
-        return node
-    offered = {str(choice) for value in node.values() for choice in _leaf_choices(value)}
-    out: dict[str, Any] = {}
-    for key, value in node.items():
-        if _is_group(value):
-            if str(key) in offered:
-                out[key] = prune_groups(value)
-        else:
-            kept = _prune_when(value, node)
-            if kept is not None:
-                out[key] = kept
-    return out
-
-
-def _prune_when(value: Any, siblings: Mapping[str, Any]) -> Any:
-    if not isinstance(value, Mapping) or "when" not in value:
-        return value
-    when = {}
-    for key, allowed in value["when"].items():
-        listed = allowed if isinstance(allowed, (list, tuple)) else [allowed]
-        if key in siblings:
-            listed = [choice for choice in listed if choice in _leaf_choices(siblings[key])]
-        if not listed:
-            return None
-        when[key] = listed
-    return {**value, "when": when}
-
-
-def _is_group(value: Any) -> bool:
-    return isinstance(value, Mapping) and not (set(value) & _LEAF)
-
-
-def _leaf_choices(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    if isinstance(value, Mapping):
-        if isinstance(value.get("values"), (list, tuple)):
-            return list(value["values"])
-        return [value["value"]] if "value" in value else []
-    return [value]
-
-
 @dataclass(frozen=True)
 class _Reader:
     section: str
@@ -100,8 +54,8 @@ class _Reader:
 
     def read(self, path: str, node: Mapping[Any, Any], condition: Condition, scope: Mapping[str, str]) -> list[Entry]:
         """Entries of one group. ``scope`` maps the keys visible to ``when`` to their dotted paths."""
-        leaves = {str(k): v for k, v in node.items() if not _is_group(v)}
-        groups = {str(k): v for k, v in node.items() if _is_group(v)}
+        leaves = {str(k): v for k, v in node.items() if not is_group(v)}
+        groups = {str(k): v for k, v in node.items() if is_group(v)}
         scope = {**scope, **{key: f"{path}.{key}" for key in leaves}}
         out = []
         for key, value in leaves.items():
@@ -109,27 +63,27 @@ class _Reader:
             if entry is not None:
                 out.append(entry)
         for key, value in groups.items():
-            owner = next((name for name, leaf in leaves.items() if key in map(str, _leaf_choices(leaf))), None)
+            owner = next((name for name, leaf in leaves.items() if key in map(str, leaf_choices(leaf))), None)
             if owner is None:
-                offered = [str(c) for leaf in leaves.values() for c in _leaf_choices(leaf)]
+                offered = [str(c) for leaf in leaves.values() for c in leaf_choices(leaf)]
                 close = nearest(key, [*offered, *leaves])
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 self.problems.append(
                     f"{path}.{key}: no choice beside it is called {key!r}, so the group can never be active{hint}"
                 )
                 continue
-            choice = next(c for c in _leaf_choices(leaves[owner]) if str(c) == key)
+            choice = next(c for c in leaf_choices(leaves[owner]) if str(c) == key)
             parent = next((e.condition for e in out if e.name == f"{path}.{owner}"), condition)
             out += self.read(f"{path}.{key}", value, _join(parent, ((f"{path}.{owner}", (choice,)),)), scope)
         return out
 
     def _leaf(self, name: str, value: Any, condition: Condition, scope: Mapping[str, str]) -> Entry | None:
         if isinstance(value, Mapping):
-            unknown = sorted(set(map(str, value)) - _LEAF)
+            unknown = sorted(set(map(str, value)) - LEAF)
             if unknown:
-                close = nearest(unknown[0], _LEAF)
+                close = nearest(unknown[0], LEAF)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
-                self.problems.append(f"{name}: unknown key {unknown[0]!r}{hint} Allowed: {', '.join(sorted(_LEAF))}")
+                self.problems.append(f"{name}: unknown key {unknown[0]!r}{hint} Allowed: {', '.join(sorted(LEAF))}")
                 return None
             condition = _join(condition, self._when(name, value.get("when", {}), scope))
             if "value" in value:

@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from autodistill.errors import StoreError, UsageError
-from autodistill.records import LatencyTarget, Params
+from autodistill.records import LatencyTarget, SurveyRow
 from autodistill.search.store import dump_json, write_atomically
 
 SURVEY_FILE = "survey.json"
 _FORMAT = 1
 
 
-@dataclass(frozen=True)
-class SurveyedStudent:
-    """What was found out about one student before any training.
-
-    Attributes:
-        costs: metric to value; empty when it cannot be built.
-        error: why it cannot be built; empty when it can.
-        noisy: its latency did not settle.
-    """
-
-    student: Params
-    costs: Mapping[str, float] = field(default_factory=dict)
-    error: str = ""
-    noisy: bool = False
-
-
-def write_survey(directory: Path, rows: Sequence[SurveyedStudent], target: LatencyTarget) -> None:
+def write_survey(directory: Path, rows: Sequence[SurveyRow], target: LatencyTarget) -> None:
     """Keep a survey in a study's folder, in place of an older one."""
     text = dump_json({"format": _FORMAT, "latency": asdict(target), "students": [asdict(row) for row in rows]})
     write_atomically(directory / SURVEY_FILE, text)
 
 
-def read_survey(directory: Path) -> tuple[list[SurveyedStudent], LatencyTarget]:
+def read_survey(directory: Path) -> tuple[list[SurveyRow], LatencyTarget]:
     """The survey of a study, and where its latencies were measured.
 
     Raises:
@@ -56,6 +40,6 @@ def read_survey(directory: Path) -> tuple[list[SurveyedStudent], LatencyTarget]:
             raise StoreError(
                 f"{path} has format {data['format']}, and this version reads {_FORMAT}; update autodistill."
             )
-        return [SurveyedStudent(**row) for row in data["students"]], LatencyTarget(**data["latency"])
+        return [SurveyRow(**row) for row in data["students"]], LatencyTarget(**data["latency"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} cannot be read: {error}. Remove it; the next search surveys again.") from error

@@ -2,7 +2,7 @@
 
 One JSON file in the user's cache folder (``AUTODISTILL_CACHE``, else ``XDG_CACHE_HOME``, else ``~/.cache``), replaced
 as a whole and merged with what others wrote; two that write in the same instant lose at most each other's newest rows,
-which are measured again.
+which are measured again. Loads neither torch nor timm: a survey that is remembered as a whole needs neither.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import timm
-import torch
 
 from autodistill.records import LatencyTarget, Params, stable_key
 from autodistill.training.cache_home import cache_folder as cache_folder
@@ -27,12 +26,22 @@ LATENCY = "latency_ms"
 _FILE = "costs.json"
 
 
-def machine() -> str:
-    """A fingerprint of what latency depends on beside the target: processor, cores, system, versions."""
-    facts = [platform.machine(), _processor(), os.cpu_count(), platform.system(), torch.__version__, timm.__version__]
-    if torch.cuda.is_available():
-        facts.append(torch.cuda.get_device_name())
+def machine(device: str = "cpu") -> str:
+    """A fingerprint of what latency on ``device`` depends on beside the target: processor, cores, system, versions."""
+    facts = [platform.machine(), _processor(), os.cpu_count(), platform.system(), _version("torch"), _version("timm")]
+    if device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            facts.append(torch.cuda.get_device_name(device))
     return stable_key(facts)
+
+
+@cache
+def _version(package: str) -> str:
+    with contextlib.suppress(PackageNotFoundError):
+        return version(package)
+    return ""
 
 
 class CostMemory:
@@ -44,7 +53,6 @@ class CostMemory:
 
     def __init__(self, folder: Path | None) -> None:
         self._path = None if folder is None else folder / _FILE
-        self._machine = machine()
         self._rows: dict[str, dict[str, float]] = {}
         self._changed = False
         if self._path is not None:
@@ -52,7 +60,7 @@ class CostMemory:
 
     def key(self, student: Params, shape: Mapping[str, int], num_classes: int) -> str:
         """What the counted costs depend on."""
-        return stable_key([dict(student), dict(shape), num_classes, timm.__version__])
+        return stable_key([dict(student), dict(shape), num_classes, _version("timm")])
 
     def get(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
         """Costs of a student, or ``None`` when one of them is not remembered."""
@@ -96,7 +104,7 @@ class CostMemory:
         if target.table is not None:  # an edited table is another source
             with contextlib.suppress(OSError):
                 table = ":" + hashlib.sha256(Path(target.table).read_bytes()).hexdigest()[:16]
-        return f"latency:{target.key()}:{self._machine}{table}"
+        return f"latency:{target.key()}:{machine(target.device)}{table}"
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
@@ -114,6 +122,7 @@ def _is_row(row: Any) -> bool:
     )
 
 
+@cache
 def _processor() -> Any:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

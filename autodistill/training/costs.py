@@ -1,7 +1,11 @@
 """What a student costs before it is trained: parameters, MACs, activations, bytes, peak memory.
 
-All are counted on the deployed form (see ``deployed``) without computing anything, at batch 1, and are exact
-and repeatable. Latency is measured, not counted: see ``latency``.
+All are counted on the deployed form (see ``deployed``) at batch 1, and are exact and repeatable. All but the size of
+the ONNX file are counted without computing anything. Latency is measured, not counted: see ``latency``.
+
+Peak memory is that of tensors: the weights, and the most activations that are alive at once while one image passes
+through the network as PyTorch runs it, layer by layer. Buffers that a convolution needs inside one layer, and what
+a runtime saves by running layers in place, are not in it.
 """
 
 from __future__ import annotations
@@ -32,15 +36,22 @@ class Counts:
     Attributes:
         model: the deployed form, of meta tensors.
         flops: floating-point operations of one image; a multiply-add counts as two.
+        operations: calls of torch operations for one image.
         activations: numbers given by convolutions, linear layers and attention products for one image.
         live_bytes: largest sum of tensors alive at once while one image passes, weights not included.
+        export: writes the deployed form as ONNX; takes a second, so it is called by the metric that needs it alone.
     """
 
     model: nn.Module
     flops: int
+    operations: int
     activations: int
     live_bytes: int
+    export: Callable[[], bytes]
 
+
+FEATURES = ("params", "macs", "activations", "operations")
+"""Counted metrics that latency is predicted from; one pass gives them all."""
 
 CostMetric = Callable[[Counts], float]
 cost_metrics: Registry[CostMetric] = Registry("cost metric", "autodistill.costs")
@@ -62,6 +73,18 @@ def macs(counts: Counts) -> float:
 def activations(counts: Counts) -> float:
     """Numbers given by convolutions, linear layers and attention products for one image."""
     return float(counts.activations)
+
+
+@cost_metrics.register("operations")
+def operations(counts: Counts) -> float:
+    """Calls of torch operations for one image: each costs its start, however small its tensors are."""
+    return float(counts.operations)
+
+
+@cost_metrics.register("onnx_bytes")
+def onnx_bytes(counts: Counts) -> float:
+    """Size of the deployed form as an ONNX file, which is written for it; the graph outweighs very small weights."""
+    return float(len(counts.export()))
 
 
 @cost_metrics.register("bytes")
@@ -125,22 +148,33 @@ def count(model: nn.Module, *, image_size: int, channels: int) -> Counts:
         raise InfeasibleError(
             f"{type(model).__name__} fails on {channels} x {image_size} x {image_size} px: {line}"
         ) from error
-    return Counts(meta, flops.get_total_flops(), live.products, live.peak)
+    return Counts(
+        meta, flops.get_total_flops(), live.operations, live.products, live.peak,
+        export=lambda: _exported(model, image_size, channels),
+    )  # fmt: skip
+
+
+def _exported(model: nn.Module, image_size: int, channels: int) -> bytes:
+    from autodistill.training.runtimes import to_onnx
+
+    deployed = deploy(model, image_size=image_size, channels=channels)
+    return to_onnx(deployed, torch.zeros(1, channels, image_size, image_size))
 
 
 _PRODUCTS = ("convolution", "addmm", "mm", "bmm", "baddbmm")
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that are alive, and the outputs of products."""
+    """Adds up the storages that are alive, the outputs of products, and the calls."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = self.products = 0
+        self.now = self.peak = self.products = self.operations = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        self.operations += 1
         name = func.overloadpacket.__name__
         outputs = [one for one in tree_leaves(out) if isinstance(one, torch.Tensor)]
         if name in _PRODUCTS or "scaled_dot_product" in name:

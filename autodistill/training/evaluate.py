@@ -199,6 +199,7 @@ class Trial:
             channels=data.channels,
             num_classes=len(data.classes),
             pretrained=self.recipe.init == "pretrained",
+            licence=self.recipe.licence,
             seed=self.candidate.seed,
         )
         if self.recipe.init == "teacher":

@@ -5,10 +5,13 @@ Neither takes the machine's lease: what they time does not run here.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
+import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -57,26 +60,48 @@ def latency_elsewhere(
         path = Path(folder) / "student.onnx"
         images = torch.zeros(target.batch, channels, image_size, image_size)
         path.write_bytes(to_onnx(deploy(model, image_size=image_size, channels=channels), images))
-        return _run(target, path)
+        return latency_of_file(target, path)
 
 
-def _run(target: LatencyTarget, path: Path) -> float:
-    parts = [part.replace("{onnx}", str(path)) for part in shlex.split(target.command or "")]
+def latency_of_file(target: LatencyTarget, path: Path) -> float:
+    """Milliseconds per batch of an ONNX file by the target's command.
+
+    Raises:
+        UserCodeError: the command fails, hangs or prints something else.
+    """
     named = f"latency.command {target.command!r}"
     try:
-        done = subprocess.run(  # the user's own command, split without a shell
-            parts, capture_output=True, text=True, errors="replace", timeout=target.timeout_s, check=False,
-            stdin=subprocess.DEVNULL,
+        parts = [part.replace("{onnx}", str(path)) for part in shlex.split(target.command or "")]
+    except ValueError as error:
+        raise UsageError(f"{named} cannot be split into words: {error}; close its quotes.") from None
+    try:
+        child = subprocess.Popen(  # the user's own command, split without a shell; its children are of its group
+            parts, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+            errors="replace", start_new_session=True,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
+    except OSError as error:
+        raise UserCodeError(f"{named} cannot be started: {error.strerror}: {parts[0]!r}.") from error
+    try:
+        said, complaint = child.communicate(timeout=target.timeout_s)
+    except BaseException as stop:  # Ctrl-C does not reach a group of its own, so it is ended here too
+        _end_group(child)
+        if not isinstance(stop, subprocess.TimeoutExpired):
+            raise
         raise UserCodeError(
             f"{named} ran longer than latency.timeout_s = {target.timeout_s:g}; mend it or raise that."
         ) from None
-    except OSError as error:
-        raise UserCodeError(f"{named} cannot be started: {error.strerror}: {parts[0]!r}.") from error
-    if done.returncode != 0:
-        raise UserCodeError(f"{named} ended with exit code {done.returncode}: {_end(done.stderr or done.stdout)}")
-    return _milliseconds(done.stdout, named)
+    if child.returncode != 0:
+        raise UserCodeError(f"{named} ended with exit code {child.returncode}: {_end(complaint or said)}")
+    return _milliseconds(said, named)
+
+
+def _end_group(child: subprocess.Popen[str]) -> None:
+    """Kill what is left of a command: itself, and whatever it started and left behind."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
+        child.communicate(timeout=5)  # closes its pipes; a process that left the group may still hold them
 
 
 def _milliseconds(text: str, named: str) -> float:

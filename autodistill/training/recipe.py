@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodistill.errors import UnknownNameError, UsageError
+from autodistill.training import licences
 from autodistill.training.views import Policy
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -48,6 +49,7 @@ class Recipe:
         clip: largest gradient norm; 0 is off.
         warmup: share of all steps over which the learning rate rises from zero.
         init: where the weights start.
+        licence: licences that pretrained weights may have (``apache-2.0,mit`` or a list); ``any`` accepts all.
         amp: bfloat16 on a GPU that has it.
         compile: compile the student; pays for long trainings only. A loss mix with an embedding term runs uncompiled.
         teacher_mode: ``cached`` logits of replayable views, or ``online`` for a fresh view each epoch.
@@ -68,6 +70,7 @@ class Recipe:
     clip: float = 5.0
     warmup: float = 0.05
     init: str = "random"
+    licence: str = "any"
     amp: bool = True
     compile: bool = False
     teacher_mode: str = "cached"
@@ -88,6 +91,8 @@ class Recipe:
             for name, value in layer.items():
                 if name not in known:
                     raise UnknownNameError("training setting", name, tuple(known))
+                if name == "licence":
+                    value = ",".join(licences.parse(value if isinstance(value, list | tuple) else str(value)))
                 merged[name] = _convert(name, value, known[name])
         recipe = cls(**merged)
         recipe.policy()

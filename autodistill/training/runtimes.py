@@ -72,8 +72,14 @@ def onnx(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
     return lambda: session.run(None, feed)
 
 
-def to_onnx(model: nn.Module, images: torch.Tensor) -> bytes:
-    """The ONNX file of a deployed model, with a dynamic batch.
+def to_onnx(model: nn.Module, images: torch.Tensor, *, opset: int | None = None, dynamic_batch: bool = True) -> bytes:
+    """The ONNX file of a deployed model.
+
+    Args:
+        model: in its deployed form.
+        images: an example of its input.
+        opset: ONNX operator set; torch's own choice if omitted.
+        dynamic_batch: any number of images at once; otherwise as many as in the example.
 
     Raises:
         InfeasibleError: the exporter cannot express it.
@@ -90,7 +96,8 @@ def to_onnx(model: nn.Module, images: torch.Tensor) -> bytes:
                     str(path),
                     input_names=["images"],
                     output_names=["logits"],
-                    dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+                    dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}} if dynamic_batch else None,
+                    opset_version=opset,
                     dynamo=False,
                 )
         except Exception as error:

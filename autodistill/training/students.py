@@ -6,13 +6,14 @@ The families themselves are in ``families/``. A student that cannot be built is 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from autodistill.errors import AutodistillError, InfeasibleError, UnknownNameError, UsageError
+from autodistill.training import licences
 from autodistill.training.families import Family, Shape, families
 
 __all__ = ["build", "check", "describe", "families", "validate"]
@@ -60,6 +61,7 @@ def build(
     channels: int,
     num_classes: int,
     pretrained: bool = False,
+    licence: str | Sequence[str] = licences.ANY,
     seed: int = 0,
 ) -> nn.Module:
     """The network of ``student``, in training mode, on the CPU.
@@ -70,6 +72,7 @@ def build(
         channels: channels of its input.
         num_classes: number of logits.
         pretrained: start from timm's weights (families of named variants, and ``timm``).
+        licence: licences that those weights may have.
         seed: seed of its initial weights; the global generator is left as it was.
 
     Returns:
@@ -77,7 +80,7 @@ def build(
 
     Raises:
         UsageError: see ``validate``; or weights asked of a family that has none.
-        InfeasibleError: the network cannot be built for these images.
+        InfeasibleError: the network cannot be built for these images, or its weights are not there or not accepted.
     """
     filled = validate(student)
     shape = Shape(image_size, channels, num_classes, pretrained)
@@ -89,6 +92,8 @@ def build(
             raise UsageError(f"family {name} has no pretrained weights; families that have: {', '.join(have)}, timm.")
         if not entry.smallest <= image_size <= entry.largest:
             raise InfeasibleError(f"family {name} takes {entry.smallest} to {entry.largest} px, not {image_size}.")
+    if pretrained:
+        licences.check(str(filled.get("variant", filled.get("model", name))), licences.parse(licence))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

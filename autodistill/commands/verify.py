@@ -1,0 +1,251 @@
+"""``autodistill verify``: the winners of a search trained again and judged on the test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autodistill.commands.output import command, number, print_json, print_table, say
+from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, folder_of
+from autodistill.errors import UsageError
+from autodistill.words import distillation_words
+
+if TYPE_CHECKING:
+    from autodistill.delivery.verified import Difference, Figure, Row, Verified
+
+EXAMPLES = """
+  autodistill verify runs/digits
+  autodistill verify runs/digits --seeds 5 --workers 2 --budget 30m
+  autodistill verify runs/digits --trials 3,7 --baseline resnet18,mobilenetv3_small_100
+  autodistill verify runs/digits --dry-run        say what would be trained, and how long it takes
+"""
+
+
+def verify(
+    study: StudyArgument = None,
+    directory: DirOption = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Trainings of each student, each with its own seed.")] = 3,
+    refit: Annotated[str, typer.Option(help="Images to train on: train, or train+val.")] = "train",
+    top: Annotated[int | None, typer.Option(metavar="K", help="At most K students of the front and near it.")] = None,
+    trials: Annotated[
+        str | None, typer.Option(metavar="3,7", help="These trials, in place of the front and its neighbours.")
+    ] = None,
+    twins: Annotated[bool, typer.Option(help="Train each student without distillation too.")] = True,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="A,B", help="timm networks to train without distillation beside them.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time, e.g. 30m; the most important runs come first.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Students trained at once.")] = None,
+    engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained; train nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the front and its near neighbours again with fresh seeds, and judge them on the test split.
+
+    Nothing before this command has opened the test split. What is finished is never trained again: the same command
+    goes on where it was stopped.
+    """
+    folder = folder_of(study, directory)
+    options = {
+        "seeds": seeds,
+        "refit": refit,
+        "top": top,
+        "trials": numbers(trials),
+        "twins": twins,
+        "baselines": tuple(name.strip() for name in (baseline or "").split(",") if name.strip()),
+    }
+    if dry_run:
+        _dry_run(folder, options, workers, as_json)
+    else:
+        run(folder, as_json=as_json, budget=budget, workers=workers, engine=engine, **options)
+
+
+def run(folder: Path, *, as_json: bool = False, **options: Any) -> Verified:
+    """Verify the study in a folder with progress on stderr, print the table and what to do next."""
+    from autodistill.commands.live import Progress
+    from autodistill.delivery.verify import verify as run_verify
+
+    try:
+        with Progress() as progress:
+            verified = run_verify(folder, progress=progress, **options)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        from autodistill.commands.search import this_command
+
+        say(f"Stopped; what is finished stays. Go on: {this_command()}")
+        raise typer.Exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130) from None
+    if as_json:
+        print_json(verified.to_json())
+    else:
+        print_verified(verified)
+    for line in findings(verified):
+        say(line)
+    say("files: " + "  ".join(str(folder / f"verify.{ending}") for ending in ("png", "csv", "json")))
+    best = verified.front[0] if verified.front else None
+    if not verified.complete:
+        from autodistill.commands.search import this_command
+
+        say(f"next: {this_command()}   (goes on)")
+    elif best is not None:
+        say("next: " + command("show", best.trial, folder))
+    return verified
+
+
+def numbers(text: str | None) -> tuple[int, ...]:
+    """``3,7`` as numbers.
+
+    Raises:
+        UsageError: something else is among them.
+    """
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    wrong = [part for part in parts if not part.isdecimal()]
+    if wrong:
+        raise UsageError(f"--trials takes trial numbers such as 3,7; got {wrong[0]!r}.")
+    return tuple(int(part) for part in parts)
+
+
+def _dry_run(folder: Path, options: dict[str, Any], workers: int | None, as_json: bool) -> None:
+    from autodistill.delivery.verify_prepare import plan_verification
+
+    plan = plan_verification(folder, **options)
+    count = workers or plan.study.config.workers or 1
+    if as_json:
+        members = [{"kind": m.kind, "trial": m.trial, "name": m.name, "before": m.before} for m in plan.members]
+        print_json(
+            {
+                "rows": members,
+                "seeds": list(plan.seeds),
+                "runs": len(plan.distinct),
+                "waiting": len(plan.waiting),
+                "seconds": plan.seconds(count),
+            }
+        )
+        return
+    rows = [
+        ["-" if m.trial is None else str(m.trial), m.kind, m.name, distillation_words(m.distillation) or "-"]
+        for m in plan.members
+    ]
+    print_table(["trial", "row", "student", "distillation"], rows, right=("trial",))
+    say(plan.words(count))
+    say("Nothing was trained, and the test split was not opened.")
+
+
+def print_verified(verified: Verified) -> None:
+    """The students, one a line, each beside its undistilled twin; then baselines and teacher."""
+    columns = ["trial", "student", "distillation", "test accuracy", "95 %", "undistilled", "gain", "params", "bytes"]
+    columns += ["file ms", "agrees", "ECE", "flattered", "verdict"]
+    rows = [_student_cells(row, verified) for row in verified.students]
+    others = [row for row in verified.rows if row.kind in ("baseline", "teacher")]
+    rows += [_other_cells(row) for row in others]
+    right = tuple(name for name in columns if name not in ("student", "distillation", "verdict"))
+    print_table(columns, rows, right=right)
+
+
+def _student_cells(row: Row, verified: Verified) -> list[str]:
+    twin = verified.twin(row.trial) if row.trial is not None else None
+    return [
+        str(row.trial),
+        row.name,
+        distillation_words(row.distillation) or "-",
+        _spread(row.accuracy),
+        _interval(row.accuracy),
+        "-" if twin is None else _spread(twin.accuracy),
+        _gain(row.gain),
+        *_cost_cells(row),
+        "-" if row.flattered is None else f"{row.flattered:+.4f}",
+        _verdict(row),
+    ]
+
+
+def _other_cells(row: Row) -> list[str]:
+    said = row.error.splitlines()[0][:60] if row.error else ""
+    kind = "teacher" if row.kind == "teacher" else "baseline, undistilled"
+    name = row.name if row.kind == "baseline" else Path(row.name).name
+    cells = ["-", name, kind, _spread(row.accuracy), _interval(row.accuracy), "-", "-", *_cost_cells(row), "-"]
+    return [*cells, said or _missing(row)]
+
+
+def _cost_cells(row: Row) -> list[str]:
+    size = row.file_bytes if row.file_bytes is not None else row.costs.get("bytes")
+    return [
+        number(row.costs.get("params"), "count"),
+        number(size, "bytes"),
+        number(row.file_latency_ms),
+        "-" if row.agreement is None else f"{row.agreement.mean:.3f}",
+        "-" if row.ece is None else f"{row.ece.mean:.3f}",
+    ]
+
+
+def _spread(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure.mean:.4f}" + ("" if figure.std is None else f" ± {figure.std:.4f}")
+
+
+def _interval(figure: Figure | None) -> str:
+    if figure is None or figure.low is None or figure.high is None:
+        return "-"
+    return f"{figure.low:.3f}–{figure.high:.3f}"  # noqa: RUF001 - a range
+
+
+def _gain(gain: Difference | None) -> str:
+    if gain is None:
+        return "-"
+    return f"{gain.mean:+.4f}" + ("" if gain.certain else " ?")
+
+
+def _verdict(row: Row) -> str:
+    if row.error:
+        return row.error.splitlines()[0][:60]
+    words = {"stays": "on the front", "joins": "joins the front", "falls": "FELL OFF", "outside": "not on the front"}
+    said = words.get(row.verdict, "")
+    if row.rivals and row.verdict:
+        said += f" (noise: {', '.join(map(str, row.rivals[:4]))}{' …' if len(row.rivals) > 4 else ''})"
+    return "; ".join(part for part in (said, _missing(row)) if part)
+
+
+def _missing(row: Row) -> str:
+    return "" if row.complete else f"{len(row.seeds)} of {row.planned} runs"
+
+
+def findings(verified: Verified) -> list[str]:
+    """What the table says, in sentences."""
+    out = [
+        f"{verified.seeds} seeds, trained on {verified.refit}, {verified.epochs} epochs; {verified.test_images:,} test "
+        f"images; interval over seeds and test images (Welch-Satterthwaite); file: {verified.latency}; "
+        "ECE with 15 bins of equal mass."
+    ]
+    if not verified.complete:
+        out.append(f"{verified.finished} of {verified.planned} runs are finished; the rest is missing from the table.")
+    ready = [row for row in verified.students if row.verdict]
+    if not ready:
+        return out
+    fallen = ", ".join(str(row.trial) for row in verified.fallen)
+    joined = ", ".join(str(row.trial) for row in verified.front if row.verdict == "joins")
+    out.append(
+        f"{sum(row.before for row in ready)} students were on the front of the search, {len(verified.front)} are on the "
+        f"verified one" + (f"; fell off: {fallen}" if fallen else "") + (f"; joined: {joined}" if joined else "") + "."
+    )
+    unsure = [row for row in verified.front if row.rivals]
+    if unsure:
+        named = ", ".join(str(row.trial) for row in unsure)
+        out.append(f"Within noise of a student that costs no more in anything: {named}.")
+    flattered = [row.flattered for row in ready if row.flattered is not None and row.before]
+    if flattered:
+        mean = sum(flattered) / len(flattered)
+        out.append(
+            f"The search had flattered its front by {mean:+.4f} on average (its validation accuracy less the mean of "
+            "fresh seeds on the same images)."
+        )
+    elif verified.refit != "train":
+        out.append("Trained on the validation images too, so nothing is left to say by how much the search flattered.")
+    gains = [row.gain for row in ready if row.gain is not None]
+    if gains:
+        sure = sum(gain.certain and gain.mean > 0 for gain in gains)
+        mean = sum(gain.mean for gain in gains) / len(gains)
+        out.append(
+            f"Distillation gained {mean:+.4f} on average; for {sure} of {len(gains)} students that is beyond noise "
+            "('?' marks the others)."
+        )
+    return out

@@ -1,0 +1,96 @@
+"""Size and latency of the files that would ship: every student, baseline and the teacher exported once as ONNX.
+
+What cannot be exported has no figure; it stays in the table. Weights do not change either number, so a baseline is
+exported as it was built.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autodistill.errors import AutodistillError
+from autodistill.records import Objective, Params, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autodistill.training.datasets import ImageData
+    from autodistill.training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class FileCosts:
+    """What one network costs.
+
+    Attributes:
+        costs: counted costs by name.
+        bytes: of the ONNX file.
+        latency_ms: of that file.
+    """
+
+    costs: Mapping[str, float]
+    bytes: int | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network and the images it takes."""
+
+    make: Callable[[], nn.Module]
+    image_size: int
+    channels: int
+
+
+def student_network(student: Params, data: ImageData) -> Network:
+    """The network of a student, untrained."""
+    from autodistill.training import students
+
+    shape = {"image_size": data.image_size, "channels": data.channels}
+    return Network(lambda: students.build(student, **shape, num_classes=len(data.classes)).eval(), **shape)
+
+
+def teacher_network(teacher: Teacher) -> Network | None:
+    """The teacher's network, where it is one."""
+    from torch import nn
+
+    network = teacher.network
+    if not isinstance(network, nn.Module):
+        return None
+    return Network(lambda: network, teacher.image_size, teacher.preprocessing.channels)
+
+
+def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence[Objective]) -> dict[str, FileCosts]:
+    """Costs of all networks; the files are measured in interleaved rounds.
+
+    Args:
+        networks: by a name of the caller's.
+        task: gives the latency target.
+        objectives: whose counted costs are wanted beside parameters and bytes.
+    """
+    from autodistill.training.costs import cost_metrics, known_costs
+    from autodistill.training.file_latency import file_latencies
+    from autodistill.training.onnx_files import export_onnx
+
+    wanted = dict.fromkeys(["params", "bytes", *(o.name for o in objectives if o.name in cost_metrics)])
+    out: dict[str, FileCosts] = {}
+    files: dict[str, Path] = {}
+    with tempfile.TemporaryDirectory(prefix="autodistill-verify-") as folder:
+        for index, (name, one) in enumerate(networks.items()):
+            shape = {"image_size": one.image_size, "channels": one.channels}
+            try:
+                model = one.make().cpu()
+                out[name] = FileCosts(known_costs(model, **shape, metrics=wanted))
+                file = export_onnx(model, Path(folder) / f"{index}.onnx", **shape)
+            except AutodistillError:  # it cannot be counted or exported: no figure
+                continue
+            files[name] = file.path
+            out[name] = FileCosts(out[name].costs, file.bytes)
+        times = file_latencies(list(files.values()), task.latency)
+    for name, milliseconds in zip(files, times or (), strict=False):
+        out[name] = FileCosts(out[name].costs, out[name].bytes, milliseconds)
+    return out

@@ -1,0 +1,138 @@
+"""From the results of single runs to the table: figures over seeds, the verified front, who fell and how surely.
+
+The verified front has the axes of the search. Known costs are the search's own: they do not flatter. What was trained
+(``accuracy``, ``loss``, ``agreement``) is the mean over seeds on the test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autodistill.delivery.verified import Difference, Row, Verdict
+from autodistill.delivery.verify_plan import Member
+from autodistill.delivery.verify_statistics import Bools, accuracy_figure, difference, over_seeds
+from autodistill.delivery.verify_test import Result
+from autodistill.records import Objective
+from autodistill.search.front import to_losses
+from autodistill.search.pareto import nondominated_mask
+
+TRAINED = ("accuracy", "loss", "agreement")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A member with the runs of it that are finished.
+
+    Attributes:
+        member: what was trained.
+        results: seed to result, in the order of the seeds.
+        planned: runs that were asked for.
+        weights: folder of the kept weights, from the study's folder.
+        error: why runs are missing, where they failed.
+    """
+
+    member: Member
+    results: Mapping[int, Result]
+    planned: int
+    weights: str = ""
+    error: str = ""
+
+    @property
+    def right(self) -> dict[int, Bools]:
+        """Seed to right answers on the test split."""
+        return {seed: result.correct() for seed, result in self.results.items()}
+
+
+def table(finished: Sequence[Finished], objectives: Sequence[Objective]) -> tuple[Row, ...]:
+    """Rows of students (most accurate first), then of their twins, then of baselines."""
+    rows = [(_row(one), one) for one in finished]
+    twins = {one.member.trial: one for row, one in rows if row.kind == "twin"}
+    right = {one.member.trial: one.right for row, one in rows if row.kind == "student"}
+    students = [_with_gain(row, one, twins) for row, one in rows if row.kind == "student"]
+    judged = with_verdicts(students, objectives, right)
+    order = {row.trial: place for place, row in enumerate(judged)}
+    paired = sorted((row for row, _ in rows if row.kind == "twin"), key=lambda row: order[row.trial])
+    return (*judged, *paired, *(row for row, _ in rows if row.kind == "baseline"))
+
+
+def with_verdicts(
+    students: Sequence[Row], objectives: Sequence[Objective], right: Mapping[int | None, Mapping[int, Bools]]
+) -> list[Row]:
+    """Who is on the verified front, whose place is within noise; the most accurate first.
+
+    Args:
+        students: rows with their figures.
+        objectives: axes of the front.
+        right: trial to seed to right answers.
+    """
+    ready = [row for row in students if _values(row, objectives) is not None]
+    losses = to_losses(objectives, [_values(row, objectives) or {} for row in ready])
+    best = nondominated_mask(losses) if ready else np.zeros(0, dtype=bool)
+    verdicts: dict[int | None, Verdict] = {}
+    rivals: dict[int | None, tuple[int, ...]] = {}
+    others = [index for index, o in enumerate(objectives) if o.name != "accuracy"]
+    by_accuracy = len(others) < len(objectives)
+    for index, (row, on_front) in enumerate(zip(ready, best, strict=True)):
+        verdicts[row.trial] = ("stays" if on_front else "falls") if row.before else ("joins" if on_front else "outside")
+        cheaper = (losses[:, others] <= losses[index, others]).all(axis=1)
+        near = [ready[k] for k in np.flatnonzero(cheaper) if k != index] if by_accuracy else []
+        rivals[row.trial] = tuple(
+            int(other.trial) for other in near if other.trial is not None and not _apart(row, other, right)
+        )
+    done = [replace(row, verdict=verdicts.get(row.trial, ""), rivals=rivals.get(row.trial, ())) for row in students]
+    return sorted(done, key=lambda row: (row.accuracy is None, -(row.accuracy.mean if row.accuracy else 0.0)))
+
+
+def _apart(one: Row, other: Row, right: Mapping[int | None, Mapping[int, Bools]]) -> bool:
+    """Whether their accuracies certainly differ."""
+    gap = difference(right[one.trial], right[other.trial])
+    return gap is not None and gap.certain
+
+
+def _values(row: Row, objectives: Sequence[Objective]) -> dict[str, float] | None:
+    """The verified values of all axes; ``None`` while one is missing."""
+    trained = {name: getattr(row, name) for name in TRAINED}
+    found = {**row.costs, **{name: figure.mean for name, figure in trained.items() if figure is not None}}
+    return found if all(o.name in found for o in objectives) else None
+
+
+def _row(one: Finished) -> Row:
+    member, results = one.member, list(one.results.values())
+    row = Row(
+        member.kind,
+        member.name,
+        trial=member.trial,
+        student=dict(member.student),
+        distillation=dict(member.distillation),
+        train=dict(member.train),
+        planned=one.planned,
+        costs=dict(member.costs),
+        searched=member.searched,
+        before=member.before,
+        weights=one.weights,
+        error=one.error,
+    )
+    if not results:
+        return row
+    known = [result.agreement for result in results if result.agreement is not None]
+    validated = [result.validation for result in results if result.validation is not None]
+    validation = over_seeds(validated) if validated else None
+    return replace(
+        row,
+        seeds=tuple(one.results),
+        accuracy=accuracy_figure(np.stack([result.correct() for result in results])),
+        validation=validation,
+        loss=over_seeds([result.loss for result in results]),
+        agreement=over_seeds(known) if known else None,
+        ece=over_seeds([result.ece for result in results]),
+        flattered=None if validation is None or row.searched is None else row.searched - validation.mean,
+    )
+
+
+def _with_gain(row: Row, one: Finished, twins: Mapping[int | None, Finished]) -> Row:
+    twin = twins.get(row.trial)
+    gain: Difference | None = None if twin is None else difference(one.right, twin.right)
+    return replace(row, gain=gain)

@@ -1,0 +1,57 @@
+"""Latency of ONNX files by the one protocol: all of them in interleaved rounds, under the machine's lease.
+
+The file is what ships, so this is the figure to quote; the search's own latency may be of another runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from autodistill.records import LatencyTarget
+from autodistill.training import latency, lease
+from autodistill.training.latency_sources import latency_of_file
+from autodistill.training.onnx_files import open_session
+from autodistill.training.runtimes import Run, threads
+
+
+def file_latencies(files: Sequence[Path], target: LatencyTarget) -> list[float] | None:
+    """Milliseconds per batch of ONNX files, p50.
+
+    Args:
+        files: with one input ``(batch, channels, side, side)`` each.
+        target: gives batch and threads; measured with ONNX Runtime on this CPU, or by the target's command.
+
+    Returns:
+        In the order of the files; ``None`` for a target that is a table.
+
+    Raises:
+        ResourceError: onnxruntime is not installed.
+        UserCodeError: the target's command fails.
+    """
+    if target.table is not None:
+        return None
+    if target.command is not None:
+        return [latency_of_file(target, path) for path in files]
+    runs = [file_run(path, target) for path in files]
+    with lease.quiet(), threads(target.threads):
+        return [one.p50_ms for one in latency.measure_runs(runs)] if runs else []
+
+
+def file_run(path: Path, target: LatencyTarget) -> Run:
+    """One inference of a file on a random batch."""
+    session = open_session(path, threads=target.threads)
+    given = session.get_inputs()[0]
+    shape = (target.batch, *given.shape[1:])
+    feed = {given.name: np.random.default_rng(0).random(shape, dtype=np.float32)}
+    return lambda: session.run(None, feed)
+
+
+def target_words(target: LatencyTarget) -> str:
+    """Where file latency comes from, for people."""
+    if target.table is not None:
+        return "not measured: the target is a table"
+    where = "the study's command" if target.command is not None else f"onnxruntime, cpu, {target.threads} thread(s)"
+    return f"{where}, batch {target.batch}"
