@@ -7,6 +7,8 @@ called ``images``: floats, normalized as the student was trained, ``(batch, chan
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +76,6 @@ def write_onnx(data: bytes, path: str | Path) -> OnnxFile:
     Raises:
         ResourceError: the file cannot be written.
     """
-    import os
-
     target = Path(path)
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -83,7 +83,8 @@ def write_onnx(data: bytes, path: str | Path) -> OnnxFile:
         scratch.write_bytes(data)
         os.replace(scratch, target)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
         raise ResourceError(f"cannot write {target}: {error}.") from error
     return describe_onnx(target)
 

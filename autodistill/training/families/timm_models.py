@@ -13,11 +13,21 @@ from autodistill.training.families.schema import Shape
 
 
 def create(name: str, shape: Shape, **keywords: Any) -> nn.Module:
-    """``timm.create_model`` for this shape."""
+    """``timm.create_model`` for this shape; the network remembers how it was asked for (:func:`asked_of_timm`)."""
     model: nn.Module = timm.create_model(
         name, pretrained=shape.pretrained, num_classes=shape.num_classes, in_chans=shape.channels, **keywords
     )
+    model.__dict__[_ASKED] = (name, dict(keywords))
     return model
+
+
+_ASKED = "_autodistill_asked_of_timm"
+
+
+def asked_of_timm(model: nn.Module) -> tuple[str, dict[str, Any]] | None:
+    """Name and keywords that timm made a network from, whatever was changed since; ``None`` where timm did not."""
+    found: tuple[str, dict[str, Any]] | None = model.__dict__.get(_ASKED)
+    return found
 
 
 def fitted(model: nn.Module, params: Mapping[str, Any], shape: Shape, *, skip: str = "") -> nn.Module:
