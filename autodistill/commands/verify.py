@@ -223,9 +223,12 @@ def findings(verified: Verified) -> list[str]:
         return out
     fallen = ", ".join(str(row.trial) for row in verified.fallen)
     joined = ", ".join(str(row.trial) for row in verified.front if row.verdict == "joins")
+    before = sum(row.before for row in ready)
     out.append(
-        f"{sum(row.before for row in ready)} students were on the front of the search, {len(verified.front)} are on the "
-        f"verified one" + (f"; fell off: {fallen}" if fallen else "") + (f"; joined: {joined}" if joined else "") + "."
+        f"{before} students were on the front of the search, {len(verified.front)} are on the verified one"
+        + (f"; fell off: {fallen}" if fallen else "")
+        + (f"; joined: {joined}" if joined else "")
+        + "."
     )
     unsure = [row for row in verified.front if row.rivals]
     if unsure:

@@ -50,8 +50,12 @@ def student_network(student: Params, data: ImageData) -> Network:
     """The network of a student, untrained."""
     from autodistill.training import students
 
-    shape = {"image_size": data.image_size, "channels": data.channels}
-    return Network(lambda: students.build(student, **shape, num_classes=len(data.classes)).eval(), **shape)
+    size, channels, classes = data.image_size, data.channels, len(data.classes)
+
+    def make() -> nn.Module:
+        return students.build(student, image_size=size, channels=channels, num_classes=classes).eval()
+
+    return Network(make, size, channels)
 
 
 def teacher_network(teacher: Teacher) -> Network | None:
@@ -81,11 +85,11 @@ def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence
     files: dict[str, Path] = {}
     with tempfile.TemporaryDirectory(prefix="autodistill-verify-") as folder:
         for index, (name, one) in enumerate(networks.items()):
-            shape = {"image_size": one.image_size, "channels": one.channels}
+            size, channels = one.image_size, one.channels
             try:
                 model = one.make().cpu()
-                out[name] = FileCosts(known_costs(model, **shape, metrics=wanted))
-                file = export_onnx(model, Path(folder) / f"{index}.onnx", **shape)
+                out[name] = FileCosts(known_costs(model, image_size=size, channels=channels, metrics=wanted))
+                file = export_onnx(model, Path(folder) / f"{index}.onnx", image_size=size, channels=channels)
             except AutodistillError:  # it cannot be counted or exported: no figure
                 continue
             files[name] = file.path
