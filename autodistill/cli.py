@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from autodistill import __version__
-from autodistill.commands import cache, doctor, search, setup, spaces, study, survey, teach
+from autodistill.commands import cache, doctor, front, search, setup, spaces, study, survey, teach
 from autodistill.commands.output import say
 from autodistill.errors import AutodistillError, ResourceError
 
@@ -122,7 +122,7 @@ def _root(
 for _function, _name, _summary, _example in (
     (search.search, "search", "Search students within a budget; the same command again resumes.", search.EXAMPLES),
     (teach.teach, "teach", "Make a teacher where there is none.", teach.TEACH),
-    (study.front, "front", "Show the Pareto front.", study.FRONT),
+    (front.front, "front", "Show the Pareto front, or several side by side.", front.FRONT),
     (study.trials, "trials", "List the trials.", study.TRIALS),
     (study.show, "show", "Show one trial.", study.SHOW),
     (study.importance, "importance", "Rank the parameters by importance.", study.IMPORTANCE),

@@ -265,6 +265,8 @@ class TrialRecord:
         reason: code of why a trial is not COMPLETE (``RUNG_RULE``, ``INFEASIBLE``, ``NAN`` …); empty otherwise.
         message: the same for people.
         seconds: seconds of work, over resumes.
+        spent: what the whole study had spent when this trial ended: ``seconds``, ``trials``, ``epochs``,
+            ``device_seconds``; empty for one that has not ended.
     """
 
     number: int
@@ -279,6 +281,7 @@ class TrialRecord:
     rungs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     reason: str = ""
     message: str = ""
+    spent: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The stable JSON form of ``trials --json``."""

@@ -1,15 +1,14 @@
-"""``front``, ``trials``, ``show`` and ``importance``: reading a study, also while it runs."""
+"""``trials``, ``show`` and ``importance``: reading a study, also while it runs."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autodistill.commands.output import print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
-from autodistill.commands.tables import gain_over_twin, print_front, print_trial, print_trials
+from autodistill.commands.tables import gain_over_twin, print_trial, print_trials
 from autodistill.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
 
     from autodistill.search.study import Study
 
-FRONT = """
-  autodistill front runs/digits
-  autodistill front runs/digits --pick 'latency_ms <= 1 and params <= 1e5'
-"""
 TRIALS = """
   autodistill trials runs/digits --state COMPLETE --json
 """
@@ -31,40 +26,6 @@ IMPORTANCE = """
   autodistill importance runs/digits
 """
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "PARTIAL", "RUNNING")
-
-
-def front(
-    study: StudyArgument = None,
-    directory: DirOption = None,
-    pick: Annotated[
-        str | None,
-        typer.Option(metavar="EXPR", help="Only the best student with e.g. 'latency_ms <= 5 and params <= 2e6'."),
-    ] = None,
-    save: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write front.json, front.csv and front.png there.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the Pareto front: the students that no other one beats in every objective."""
-    found = read_study(study, directory)
-    result = found.front()
-    if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
-        for path in result.save(save).values():
-            say(f"wrote {path}")
-    if pick is not None:
-        trial = result.pick(pick)
-        if as_json:
-            print_json(trial.to_json())
-        else:
-            print_trial(trial, result.objectives, gain_over_twin(trial, found.trials(), result.objectives[0]))
-    elif as_json:
-        print_json(result.to_json())
-    elif result.trials:
-        print_front(result, found.trials())
-        say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
-    else:
-        say("The front is empty: no trial is COMPLETE yet.")
 
 
 def trials(

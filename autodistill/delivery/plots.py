@@ -30,7 +30,7 @@ def front_png(front: Front, path: str | Path) -> None:
     figure = Figure(figsize=(8.4, 5.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    across, up, size = _pick_axes(front.objectives)
+    across, up, size = pick_axes(front.objectives)
     if not front.trials:
         axes.text(0.5, 0.5, "no COMPLETE trial yet", ha="center", va="center", transform=axes.transAxes, color=_INK)
     else:
@@ -45,7 +45,7 @@ def front_png(front: Front, path: str | Path) -> None:
     figure.savefig(path)
 
 
-def _pick_axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective, Objective | None]:
+def pick_axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective, Objective | None]:
     """Objectives for width, height and area."""
     named = {o.name: o for o in objectives}
     up = next((o for o in objectives if o.direction == "maximize"), objectives[0])
@@ -190,7 +190,7 @@ def _legend(axes: Any, size: Objective | None, top: float, grey: bool, teacher: 
             frameon=False,
             labelspacing=1.1,
             borderpad=0.9,
-            title=_AXES.get(size.name, size.name),
+            title=axis_words(size),
             title_fontsize=8,
         )
         axes.add_artist(sizes)
@@ -211,18 +211,28 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _decorate(axes: Any, front: Front, across: Objective, up: Objective) -> None:
+def axis_words(objective: Objective) -> str:
+    """What stands along an axis."""
+    return _AXES.get(objective.name, objective.name)
+
+
+def log_axis(axes: Any, across: Objective, shown: Sequence[float]) -> None:
+    """Make the width logarithmic where the objective is, with ticks in words such as ``20k``."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    shown = [t.values[across.name] for t in (*front.trials, *front.others)]
-    if across.log and shown and min(shown) > 0:
-        axes.set_xscale("log")
-        wide = max(shown) / min(shown) > 12
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if wide else (1.0, 2.0, 3.0, 5.0, 7.0)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(_AXES.get(across.name, across.name))
-    axes.set_ylabel(_AXES.get(up.name, up.name))
+    if not across.log or not shown or min(shown) <= 0:
+        return
+    axes.set_xscale("log")
+    wide = max(shown) / min(shown) > 12
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if wide else (1.0, 2.0, 3.0, 5.0, 7.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _decorate(axes: Any, front: Front, across: Objective, up: Objective) -> None:
+    log_axis(axes, across, [t.values[across.name] for t in (*front.trials, *front.others)])
+    axes.set_xlabel(axis_words(across))
+    axes.set_ylabel(axis_words(up))
     count = len(front.trials)
     axes.set_title(f"{front.study}: {count} student{'' if count == 1 else 's'} on the front", loc="left", fontsize=11)
     axes.grid(True, which="major", color="#e6e8eb", linewidth=0.7)

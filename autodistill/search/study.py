@@ -362,6 +362,7 @@ class Study:
         self._log.set(number, "state", state.value)
         self._log.set(number, "reason", reason)
         self._log.set(number, "message", message[:2000])
+        self._log.set(number, "spent", self._ledger.spent.to_json())
         if state is State.COMPLETE:
             attributes = self._log.attributes(number)
             top = self._at({0: attributes.get("rung:0", {}), 1: attributes[f"rung:{self.rungs.top}"]}, 1)

@@ -147,4 +147,5 @@ def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecor
         rungs=dict(sorted(rungs.items())),
         reason=str(attributes.get("reason", "")),
         message=str(attributes.get("message", "")),
+        spent=attributes.get("spent", {}),
     )

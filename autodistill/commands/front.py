@@ -1,0 +1,193 @@
+"""``front``: the Pareto front of a study as table, file or picture; or the fronts of several studies side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autodistill.commands.output import command, number, print_json, print_table, say
+from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_study
+from autodistill.commands.tables import gain_over_twin, print_front, print_trial
+from autodistill.errors import UsageError
+
+if TYPE_CHECKING:
+    from autodistill.records import TrialRecord
+    from autodistill.search.compare import Comparison, Group
+    from autodistill.search.front import Front
+    from autodistill.search.study import Study
+
+FRONT = """
+  autodistill front runs/digits
+  autodistill front runs/digits --pick 'latency_ms <= 1 and params <= 1e5'
+  autodistill front runs/digits --plot front.svg --csv -
+  autodistill front runs/a runs/b --plot both.png
+  autodistill front default=runs/a0,runs/a1 random=runs/b0,runs/b1 --plot seeds.png
+"""
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+def front(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DIR]...",
+            help="Folder of a study; the newest below runs/ without it. Several are compared; "
+            "NAME=DIR,DIR groups runs that differ by their seed.",
+        ),
+    ] = None,
+    directory: DirOption = None,
+    pick: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="Only the best student with e.g. 'latency_ms <= 5 and params <= 2e6'."),
+    ] = None,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="Only the student nearest to the ideal point: a fair first pick.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the front: .png, .svg, .pdf, or .html to explore.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the front as CSV; - writes to standard output.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write front.json, front.csv and front.png there.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the Pareto front: the students that no other one beats in every objective."""
+    given = list(studies or [])
+    if len(given) > 1 or (given and "=" in given[0] and not Path(given[0]).exists()):
+        alone = {"--pick": pick, "--knee": knee, "--csv": csv, "--save": save, "--dir": directory}
+        wrong = [flag for flag, value in alone.items() if value]
+        if wrong:
+            raise UsageError(f"{', '.join(wrong)} is for one study; {len(given)} are given. Name one of them.")
+        _compare(given, plot, as_json)
+        return
+    if pick is not None and knee:
+        raise UsageError("--pick and --knee both choose one student; keep one of them.")
+    found = read_study(Path(given[0]) if given else None, directory)
+    result = found.front()
+    _write(found, result, plot, csv, save)
+    if pick is not None or knee:
+        _one(found, result, result.pick(pick) if pick is not None else _knee(result), as_json)
+    elif as_json:
+        print_json(result.to_json())
+    elif csv is not None and str(csv) == "-":
+        return
+    elif result.trials:
+        print_front(result, found.trials())
+        say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
+    else:
+        say("The front is empty: no trial is COMPLETE yet.")
+
+
+def _knee(front: Front) -> TrialRecord:
+    found = front.knee()
+    if found is None:
+        raise UsageError(f"the front of {front.study} is empty: no trial is COMPLETE yet.")
+    return found
+
+
+def _one(study: Study, front: Front, trial: TrialRecord, as_json: bool) -> None:
+    gain = gain_over_twin(trial, study.trials(), front.objectives[0])
+    if as_json:
+        print_json({**trial.to_json(), "gain_over_twin": gain})
+    else:
+        print_trial(trial, front.objectives, gain)
+
+
+def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save: Path | None) -> None:
+    """The files that were asked for."""
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        for path in front.save(save).values():
+            say(f"wrote {path}")
+    if csv is not None and str(csv) == "-":
+        sys.stdout.write(front.to_pandas().to_csv(index=False))
+    elif csv is not None:
+        from autodistill.search.store import write_atomically
+
+        write_atomically(csv, front.to_pandas().to_csv(index=False))
+        say(f"wrote {csv}")
+    if plot is not None:
+        _check_ending(plot, (*_PICTURES, ".html"))
+        if plot.suffix == ".html":
+            from autodistill.delivery.figures import front_figure
+
+            front_figure(front, study.trials()).write_html(plot, include_plotlyjs=True)  # opens offline
+        else:
+            front.plot(plot)
+        say(f"wrote {plot}")
+
+
+def _check_ending(path: Path, allowed: Sequence[str]) -> None:
+    if path.suffix not in allowed:
+        raise UsageError(f"cannot draw into {path.name}: the ending {path.suffix!r} is none of {', '.join(allowed)}.")
+    if not path.parent.exists():
+        raise UsageError(f"the folder {path.parent} of {path.name} does not exist; make it, or name another.")
+
+
+def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
+    from autodistill.search.compare import compare
+
+    if plot is not None:
+        _check_ending(plot, _PICTURES)
+    groups = [_group(text) for text in given]
+    names = [group.name for group in groups]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"two groups are called {', '.join(twice)}; name them apart: NAME=DIR,DIR.")
+    result = compare(groups)
+    if plot is not None:
+        from autodistill.delivery.comparison_plot import comparison_png
+
+        comparison_png(result, plot)
+        say(f"wrote {plot}")
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print_comparison(result)
+        if plot is None:
+            say("next:\n  " + command("front", *given, "--plot", "comparison.png"))
+
+
+def _group(text: str) -> Group:
+    """``DIR``, or ``NAME=DIR,DIR``."""
+    from autodistill.search.compare import Group
+
+    name, equals, folders = text.partition("=")
+    if not equals or Path(text).exists():
+        folder = Path(text)
+        return Group(folder.name, (read_study(folder_of(folder, None)).front(),))
+    parts = [part.strip() for part in folders.split(",") if part.strip()]
+    if not parts:
+        raise UsageError(f"{text!r} names no folder; write NAME=DIR or NAME=DIR,DIR.")
+    return Group(name, tuple(read_study(Path(part)).front() for part in parts))
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    first = comparison.objectives[0]
+    rows = [
+        [
+            row.name,
+            str(row.runs),
+            f"{row.complete:g}" if row.complete == int(row.complete) else f"{row.complete:.1f}",
+            number(row.best, first.unit),
+            f"{row.mean:.4f}" + ("" if row.std is None else f" ± {row.std:.4f}"),
+            str(row.joint),
+        ]
+        for row in comparison.rows
+    ]
+    columns = ["group", "runs", "complete", f"best {first.name}", "hypervolume", "on joint front"]
+    print_table(columns, rows, right=columns[1:])
+    box = "  ".join(
+        f"{o.name} {number(worst, o.unit)} … {number(best, o.unit)}"
+        for o, worst, best in zip(
+            comparison.objectives, comparison.scale.reference, comparison.scale.ideal, strict=True
+        )
+    )
+    say(f"hypervolume is the share of one common box: {box}; ± is the standard deviation over the runs")

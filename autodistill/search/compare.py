@@ -1,0 +1,194 @@
+"""Fronts side by side: hypervolume in one common box, who holds the joint front, attainment over seeds.
+
+A group is one way of searching: one study, or several that differ by their seed only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autodistill.errors import UsageError
+from autodistill.records import Objective
+from autodistill.search.front import Front, Scale, propose_scale, to_losses
+from autodistill.search.pareto import nondominated_mask
+from autodistill.search.trajectory import Step, trajectory
+
+
+@dataclass(frozen=True)
+class Group:
+    """Studies that are runs of the same thing.
+
+    Attributes:
+        name: what tables and legends call it.
+        fronts: one per run.
+    """
+
+    name: str
+    fronts: tuple[Front, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group in the comparison.
+
+    Attributes:
+        name: of the group.
+        runs: number of studies.
+        complete: COMPLETE trials, mean over the runs.
+        best: best value of the first objective, mean over the runs that have one.
+        hypervolume: share of the common box, one per run.
+        joint: members of the joint front of all groups that come from this one.
+        curves: hypervolume share against spend, one per run, in the common box.
+    """
+
+    name: str
+    runs: int
+    complete: float
+    best: float | None
+    hypervolume: tuple[float, ...]
+    joint: int
+    curves: tuple[tuple[Step, ...], ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean hypervolume share."""
+        return sum(self.hypervolume) / len(self.hypervolume)
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over the runs (n - 1); ``None`` for a single run."""
+        if self.runs < 2:
+            return None
+        return math.sqrt(sum((v - self.mean) ** 2 for v in self.hypervolume) / (self.runs - 1))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of fronts in one box.
+
+    Attributes:
+        objectives: axes that all of them share.
+        scale: the common box.
+        groups: what was compared.
+        rows: one per group, in the same order.
+    """
+
+    objectives: tuple[Objective, ...]
+    scale: Scale
+    groups: tuple[Group, ...]
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable form of ``front A B --json``."""
+        return {
+            "objectives": [o.name for o in self.objectives],
+            "ideal_point": list(self.scale.ideal),
+            "reference_point": list(self.scale.reference),
+            "groups": [
+                {
+                    "name": row.name,
+                    "studies": [front.study for front in group.fronts],
+                    "complete": row.complete,
+                    "best": row.best,
+                    "hypervolume_share": list(row.hypervolume),
+                    "mean": row.mean,
+                    "std": row.std,
+                    "on_joint_front": row.joint,
+                }
+                for group, row in zip(self.groups, self.rows, strict=True)
+            ],
+        }
+
+
+def compare(groups: Sequence[Group]) -> Comparison:
+    """Put fronts side by side.
+
+    Raises:
+        UsageError: they have different objectives, or no COMPLETE trial at all.
+    """
+    fronts = [front for group in groups for front in group.fronts]
+    objectives = _common_objectives(fronts)
+    scale = common_scale(fronts)
+    owners = [index for index, group in enumerate(groups) for front in group.fronts for _ in front.trials]
+    values = [t.values for front in fronts for t in front.trials]
+    best = nondominated_mask(to_losses(objectives, values))
+    rows = []
+    for index, group in enumerate(groups):
+        boxed = [Front(f.study, objectives, f.trials, f.others, scale) for f in group.fronts]
+        firsts = [_best_first(f) for f in boxed if f.trials]
+        rows.append(
+            Row(
+                group.name,
+                len(boxed),
+                sum(len(f.trials) + len(f.others) for f in boxed) / len(boxed),
+                sum(firsts) / len(firsts) if firsts else None,
+                tuple(f.hypervolume_share for f in boxed),
+                sum(1 for owner, good in zip(owners, best, strict=True) if good and owner == index),
+                tuple(tuple(trajectory(f)) for f in boxed),
+            )
+        )
+    return Comparison(objectives, scale, tuple(groups), tuple(rows))
+
+
+def common_scale(fronts: Sequence[Front]) -> Scale:
+    """One box that holds the boxes of all fronts; made from their trials where none is recorded.
+
+    Raises:
+        UsageError: there is no COMPLETE trial.
+    """
+    if not any(front.trials for front in fronts):
+        raise UsageError("none of these studies has a COMPLETE trial yet; there is nothing to compare.")
+    objectives = fronts[0].objectives
+    scales = [front.scale for front in fronts if front.scale is not None]
+    if not scales:
+        made = propose_scale(objectives, [t.values for f in fronts for t in (*f.trials, *f.others)])
+        assert made is not None  # every COMPLETE trial has every objective
+        return made
+    signs = np.array([1.0 if o.direction == "minimize" else -1.0 for o in objectives])
+    ideal = signs * (np.array([s.ideal for s in scales]) * signs).min(axis=0)
+    reference = signs * (np.array([s.reference for s in scales]) * signs).max(axis=0)
+    return Scale(tuple(ideal.tolist()), tuple(reference.tolist()))
+
+
+def attainment(fronts: Sequence[Front], across: Objective, up: Objective) -> dict[str, list[float]]:
+    """Which values of ``up`` the runs attain for at most so much of ``across``.
+
+    The empirical attainment surface (Fonseca and Fleming, PPSN 1996) of two objectives, read along ``across``:
+    at each width, the worst, the median and the best over the runs of what each run reaches there.
+
+    Returns:
+        Lists of equal length under ``across``, ``worst``, ``median``, ``best``; NaN where that many runs reach nothing.
+    """
+    widths = sorted({t.values[across.name] for f in fronts for t in f.trials}, key=across.loss)
+    table = np.full((len(fronts), len(widths)), np.inf)  # losses of ``up``; inf: nothing that cheap
+    for row, front in enumerate(fronts):
+        for trial in front.trials:
+            cheap_enough = [across.loss(w) >= across.loss(trial.values[across.name]) for w in widths]
+            table[row, cheap_enough] = np.minimum(table[row, cheap_enough], up.loss(trial.values[up.name]))
+    ordered = np.sort(table, axis=0)
+    # of n runs the median surface is what at least half of them attain: the ceil(n/2)-th best
+    picks = {"best": 0, "median": (len(fronts) + 1) // 2 - 1, "worst": len(fronts) - 1}
+    out = {name: [up.loss(v) if np.isfinite(v) else math.nan for v in ordered[k]] for name, k in picks.items()}
+    return {"across": widths, **out}
+
+
+def _best_first(front: Front) -> float:
+    first = front.objectives[0]
+    return min((t.values[first.name] for t in front.trials), key=first.loss)
+
+
+def _common_objectives(fronts: Sequence[Front]) -> tuple[Objective, ...]:
+    first = fronts[0]
+    for front in fronts[1:]:
+        if [(o.name, o.direction) for o in front.objectives] != [(o.name, o.direction) for o in first.objectives]:
+            raise UsageError(
+                f"studies with different objectives cannot be compared: {first.study} has "
+                f"{', '.join(o.name for o in first.objectives)}; {front.study} has "
+                f"{', '.join(o.name for o in front.objectives)}."
+            )
+    return first.objectives

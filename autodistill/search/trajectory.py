@@ -1,0 +1,64 @@
+"""How a front grew: its hypervolume after each COMPLETE trial, against what had been spent by then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autodistill.records import TrialRecord
+from autodistill.search.front import Front, Scale
+from autodistill.search.pareto import hypervolume
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state of a search when one more trial was COMPLETE.
+
+    Attributes:
+        seconds: of the study's own clock, over all its resumes.
+        epochs: trained so far by all trials.
+        trials: trials ended so far, this one included.
+        hypervolume_share: share of the box that the front dominated from then on.
+        number: the trial.
+    """
+
+    seconds: float
+    epochs: float
+    trials: float
+    hypervolume_share: float
+    number: int
+
+
+def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
+    """Steps in the order in which the trials ended; those that kept no record of the clock are left out.
+
+    Args:
+        front: the front with its dominated trials.
+        scale: the box, ``None`` for the front's own; give one box to compare studies.
+    """
+    scale = scale or front.scale
+    ended = sorted((t for t in (*front.trials, *front.others) if t.spent), key=_when)
+    if scale is None or not ended:
+        return []
+    rows = Front(front.study, front.objectives, (), scale=scale).unit_losses([t.values for t in ended])
+    reference = np.ones(rows.shape[1])
+    kept = np.zeros((0, rows.shape[1]))
+    share, steps = 0.0, []
+    for trial, row in zip(ended, rows, strict=True):
+        if not (kept <= row).all(axis=1).any():  # only a point that nothing dominates changes the volume
+            kept = np.vstack([kept[~(row <= kept).all(axis=1)], row])
+            share = hypervolume(kept, reference)
+        spent = trial.spent
+        steps.append(Step(spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0) + 1, share, trial.number))
+    return steps
+
+
+def _when(trial: TrialRecord) -> tuple[float, float, int]:
+    return trial.spent["seconds"], trial.spent.get("epochs", 0.0), trial.number
+
+
+def share_at(steps: Sequence[Step], seconds: float) -> float:
+    """Hypervolume share that had been reached after ``seconds``; 0 before the first step."""
+    return max((step.hypervolume_share for step in steps if step.seconds <= seconds), default=0.0)

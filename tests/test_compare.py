@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import autodistill as ad
+from autodistill.cli import app
+from autodistill.errors import UsageError
+from autodistill.records import State, TrialRecord
+from autodistill.search.compare import Group, attainment, compare
+from autodistill.search.front import Front, Scale
+from autodistill.search.objectives import resolve
+from autodistill.search.trajectory import share_at, trajectory
+from tests import toys
+
+TWO = resolve(["accuracy", "params"])
+BOX = Scale((1.0, 10.0), (0.0, 10000.0))
+run = CliRunner()
+
+
+def trial(number: int, accuracy: float, params: float, seconds: float) -> TrialRecord:
+    values = {"accuracy": accuracy, "params": params}
+    spent = {"seconds": seconds, "epochs": 9 * seconds}
+    return TrialRecord(number, State.COMPLETE, values, {"width": number}, {}, {}, 0, spent=spent)
+
+
+def front(name: str, *rows: tuple[float, float, float], box: Scale | None = BOX) -> Front:
+    return Front.of(name, TWO, [trial(i, *row) for i, row in enumerate(rows)], scale=box)
+
+
+def test_the_hypervolume_grows_in_the_order_in_which_trials_ended() -> None:
+    found = front("a", (0.9, 1000, 30.0), (0.8, 100, 10.0), (0.7, 500, 20.0))
+    steps = trajectory(found)
+    assert [(s.seconds, s.number) for s in steps] == [(10.0, 1), (20.0, 2), (30.0, 0)]
+    # log axis from 10 to 10000: 100 at 1/3, 1000 at 2/3; the trial of 20 s is dominated
+    assert [s.hypervolume_share for s in steps] == pytest.approx([0.8 * 2 / 3, 0.8 * 2 / 3, 0.8 * 2 / 3 + 0.1 * 1 / 3])
+    assert steps[-1].hypervolume_share == pytest.approx(found.hypervolume_share)
+    assert (share_at(steps, 5), share_at(steps, 25)) == (0, pytest.approx(0.8 * 2 / 3))
+
+
+def test_a_study_that_kept_no_clock_has_no_trajectory() -> None:
+    old = TrialRecord(0, State.COMPLETE, {"accuracy": 0.5, "params": 100}, {}, {}, {}, 0)
+    assert trajectory(Front.of("old", TWO, [old], scale=BOX)) == []
+
+
+def test_groups_are_measured_in_one_box_that_holds_all_of_theirs() -> None:
+    wide = front("wide", (0.8, 100, 1.0), box=Scale((1.0, 10.0), (0.0, 1000.0)))
+    high = front("high", (0.9, 1000, 1.0), box=Scale((1.0, 100.0), (0.2, 10000.0)))
+    result = compare([Group("wide", (wide,)), Group("high", (high,))])
+    assert (result.scale.ideal, result.scale.reference) == ((1.0, 10.0), (0.0, 10000.0))
+    assert [row.mean for row in result.rows] == pytest.approx([0.8 * 2 / 3, 0.9 * 1 / 3])
+    assert [row.joint for row in result.rows] == [1, 1]
+
+
+def test_runs_of_a_group_give_mean_and_standard_deviation() -> None:
+    seeds = Group("seeds", (front("a", (0.6, 100, 1.0)), front("b", (0.9, 100, 1.0))))
+    row = compare([seeds]).rows[0]
+    assert row.mean == pytest.approx(0.75 * 2 / 3)
+    assert row.std == pytest.approx(0.3 / math.sqrt(2) * 2 / 3)
+    assert row.best == pytest.approx(0.75)
+    assert row.joint == 1  # 0.9 at 100 dominates 0.6 at 100
+
+
+def test_the_median_attainment_is_what_half_of_the_runs_reach() -> None:
+    fronts = [front("a", (0.5, 100, 1)), front("b", (0.7, 100, 1), (0.8, 300, 2)), front("c", (0.6, 200, 1))]
+    lines = attainment(fronts, TWO[1], TWO[0])
+    assert lines["across"] == [100, 200, 300]
+    assert lines["best"] == [0.7, 0.7, 0.8]
+    assert lines["median"] == [0.5, 0.6, 0.6]
+    assert math.isnan(lines["worst"][0])
+    assert lines["worst"][1:] == [0.5, 0.5]
+
+
+def test_different_objectives_are_refused_by_name() -> None:
+    other = Front.of("other", resolve(["accuracy", "latency_ms"]), [])
+    with pytest.raises(UsageError, match="front has accuracy, params; other has accuracy, latency_ms"):
+        compare([Group("a", (front("front", (0.5, 100, 1)),)), Group("b", (other,))])
+
+
+def test_nothing_complete_is_said() -> None:
+    with pytest.raises(UsageError, match="nothing to compare"):
+        compare([Group("a", (front("a"),))])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("runs")
+    out = []
+    for seed in (0, 1):
+        study = ad.Study.create(
+            directory=root / f"seed{seed}",
+            name="toy",
+            space=toys.SPACE,
+            objectives=["accuracy", "params", "latency_ms"],
+            sampler="random",
+            epochs=9,
+            rungs={"eta": 3, "levels": list(toys.LEVELS)},
+            seed=seed,
+        )
+        ad.search(study, evaluate=toys.evaluate, costs=toys.costs, budget="12trials")
+        out.append(root / f"seed{seed}")
+    return out
+
+
+def test_the_command_compares_studies_and_draws_them(folders: list[Path], tmp_path: Path) -> None:
+    picture = tmp_path / "both.png"
+    result = run.invoke(app, ["front", *map(str, folders), "--plot", str(picture)])
+    assert result.exit_code == 0, result.output
+    assert "seed0" in result.stdout
+    assert "seed1" in result.stdout
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_runs_are_grouped_by_name(folders: list[Path]) -> None:
+    result = run.invoke(app, ["front", f"toy={folders[0]},{folders[1]}", "--json"])
+    found = json.loads(result.stdout)["groups"]
+    assert [(g["name"], len(g["hypervolume_share"])) for g in found] == [("toy", 2)]
+    assert found[0]["std"] is not None
+
+
+def test_every_complete_trial_knows_what_had_been_spent(folders: list[Path]) -> None:
+    records = json.loads(run.invoke(app, ["trials", str(folders[0]), "--state", "COMPLETE", "--json"]).stdout)
+    seconds = [r["spent"]["seconds"] for r in records]
+    assert seconds == sorted(seconds)
+    assert all(s > 0 for s in seconds)
+
+
+def test_the_knee_and_the_csv_of_one_study(folders: list[Path]) -> None:
+    knee = json.loads(run.invoke(app, ["front", str(folders[0]), "--knee", "--json"]).stdout)
+    csv = run.invoke(app, ["front", str(folders[0]), "--csv", "-"]).stdout.splitlines()
+    assert csv[0].startswith("number,accuracy")
+    assert knee["number"] in [int(line.split(",")[0]) for line in csv[1:]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot", "front.gif"], "none of .png, .svg, .pdf, .html"),
+        (["--pick", "params < 3", "--knee"], "keep one of them"),
+    ],
+)
+def test_wrong_uses_of_one_study_are_explained(folders: list[Path], arguments: list[str], message: str) -> None:
+    result = run.invoke(app, ["front", str(folders[0]), *arguments])
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [(["--knee"], "--knee is for one study"), (["--plot", "a.html"], "none of .png, .svg, .pdf")],
+)
+def test_wrong_uses_of_several_studies_are_explained(folders: list[Path], extra: list[str], message: str) -> None:
+    result = run.invoke(app, ["front", *map(str, folders), *extra])
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+    twice = run.invoke(app, ["front", str(folders[0]), str(folders[0])])
+    assert (twice.exit_code, "name them apart" in twice.output) == (2, True)
+
+
+def test_an_html_plot_opens_offline(folders: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "front.html"
+    result = run.invoke(app, ["front", str(folders[0]), "--plot", str(page)])
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert "Plotly.newPlot" in text
+    assert '<script src="http' not in text
