@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from autodistill import __version__
-from autodistill.commands import cache, doctor, front, search, setup, spaces, study, survey, teach
+from autodistill.commands import cache, doctor, front, report, search, setup, spaces, study, survey, teach
 from autodistill.commands.output import say
 from autodistill.errors import AutodistillError, ResourceError
 
@@ -126,6 +126,7 @@ for _function, _name, _summary, _example in (
     (study.trials, "trials", "List the trials.", study.TRIALS),
     (study.show, "show", "Show one trial.", study.SHOW),
     (study.importance, "importance", "Rank the parameters by importance.", study.IMPORTANCE),
+    (report.report, "report", "Write one HTML file that opens offline.", report.REPORT),
     (survey.survey, "survey", "Show what students cost before training.", survey.SURVEY),
     (setup.init, "init", "Write a commented study file.", setup.INIT),
     (doctor.doctor, "doctor", "Check that this machine is ready.", doctor.DOCTOR),

@@ -8,7 +8,7 @@ people can tell apart; marks differ by shape and size too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from autodistill.delivery.figure_front import front_figure
 from autodistill.delivery.figure_style import BLUE, GOLD, GREY, ORANGE, PALETTE, PURPLE, SKY, label, style
@@ -19,22 +19,11 @@ from autodistill.words import student_words
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Progress", "front_figure", "hypervolume_figure", "importance_figure", "rung_curves_figure"]
+    from autodistill.search.trajectory import Step
+
+__all__ = ["front_figure", "hypervolume_figure", "importance_figure", "rung_curves_figure"]
 
 _MOST_CURVES, _MOST_BARS = 300, 14
-
-
-class Progress(Protocol):
-    """How far a search was at one moment: seconds and epochs spent, trials ended, hypervolume share reached."""
-
-    @property
-    def seconds(self) -> float: ...  # noqa: D102 - named in the class's own sentence
-    @property
-    def epochs(self) -> float: ...  # noqa: D102
-    @property
-    def trials(self) -> float: ...  # noqa: D102
-    @property
-    def hypervolume_share(self) -> float: ...  # noqa: D102
 
 
 def rung_curves_figure(
@@ -71,7 +60,7 @@ def rung_curves_figure(
     return figure
 
 
-def hypervolume_figure(steps: Sequence[Progress], *, against: str = "seconds") -> go.Figure:
+def hypervolume_figure(steps: Sequence[Step], *, against: str = "seconds") -> go.Figure:
     """Share of the reference box that the front dominates, against ``seconds``, ``epochs`` or ``trials`` spent."""
     import plotly.graph_objects as go
 
