@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MOST_STAGES = 40
-_WIDTH, _HEIGHT, _GAP, _PER_LINE = 118, 76, 26, 7
+_WIDTH, _HEIGHT, _GAP, _PER_LINE = 110, 76, 22, 8
 _TIMES = "\u00d7"
 _SKIPPED = ("Identity", "Dropout", "DropPath")
 
@@ -179,4 +179,4 @@ def _said(stage: Stage) -> str:
 
 
 def _cut(words: str) -> str:
-    return words if len(words) <= 18 else f"{words[:17]}…"
+    return words if len(words) <= 16 else f"{words[:15]}…"

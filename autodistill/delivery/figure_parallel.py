@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autodistill.delivery.figure_style import label, style
+from autodistill.delivery.figure_style import style
 from autodistill.delivery.trial_facts import figure_of, metrics_of, text
 from autodistill.records import Objective, TrialRecord
 from autodistill.words import student_words
@@ -85,14 +85,21 @@ def parallel_figure(
                 figure.add_trace(_lines(chosen, axes, objectives, color, front=front))
     left_out = "" if len(kept) == len(trials) else f" (the best {len(kept)} of {len(trials)} COMPLETE trials)"
     figure.update_layout(style(f"Settings and outcomes{left_out}"), showlegend=False, height=460)
-    figure.update_layout(margin={"l": 40, "r": 40, "t": 48, "b": 120})
-    heads = [label(axis.name).replace(".", "<br>", 1) for axis in axes]
+    figure.update_layout(margin={"l": 40, "r": 40, "t": 48, "b": 72})
+    heads = [text(axis.name).replace(".", "<br>", 1) for axis in axes]
     figure.update_xaxes(tickvals=list(range(len(axes))), ticktext=heads, range=[-0.4, len(axes) - 0.4], tickangle=0)
     figure.update_yaxes(visible=False, range=[-0.06, 1.06])
     for index, axis in enumerate(axes):
         for height, words in axis.ticks:
             figure.add_annotation(
-                x=index, y=height, text=text(words), showarrow=False, xanchor="left", xshift=4, font={"size": 11}
+                x=index,
+                y=height,
+                text=text(words),
+                showarrow=False,
+                xanchor="left",
+                xshift=4,
+                font={"size": 11},
+                bgcolor="rgba(255,255,255,0.7)",
             )
     return figure
 

@@ -55,7 +55,8 @@ def rung_curves_figure(
     shown = len(members) + len(kept)
     note = "" if shown == len(having) else f" ({shown} of {len(having)} trials with a rung, evenly chosen)"
     figure.update_layout(style(f"{label(objective.name)} at each rung{note}"))
-    figure.update_xaxes(title="epochs", type="log")
+    epochs = sorted({epochs for curve in curves.values() for epochs, _ in curve})
+    figure.update_xaxes(title="epochs", type="log", **({"tickvals": epochs} if len(epochs) <= 12 else {}))
     figure.update_yaxes(title=label(objective.name))
     return figure
 
@@ -81,8 +82,8 @@ def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
     import plotly.graph_objects as go
 
     names = list(dict.fromkeys(name for part in shares.values() for name in part))
-    names.sort(key=lambda name: max(part.get(name, 0.0) for part in shares.values()))
-    names = names[-_MOST_BARS:]
+    names.sort(key=lambda name: -max(part.get(name, 0.0) for part in shares.values()))
+    names = names[:_MOST_BARS]
     figure = go.Figure()
     for index, (objective, part) in enumerate(shares.items()):
         figure.add_trace(
@@ -93,15 +94,19 @@ def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
                 name=label(objective),
                 marker={
                     "color": PALETTE[index % len(PALETTE)],
-                    "pattern": {"shape": ("", "/", ".", "x", "-", "+")[index % 6], "fgopacity": 0.5},
+                    "pattern": {
+                        "shape": ("", "/", ".", "x", "-", "+")[index % 6],
+                        "fillmode": "overlay",
+                        "fgopacity": 0.45,
+                    },
                 },
                 hovertemplate="%{y}: %{x:.3f}<extra>%{fullData.name}</extra>",
             )
         )
     figure.update_layout(style("Which settings matter"), barmode="group")
-    figure.update_layout(height=max(280, 90 + 26 * len(names) * max(1, len(shares)) // 1))
+    figure.update_layout(height=110 + len(names) * (14 + 15 * len(shares)))
     figure.update_xaxes(title="share of the variance (fANOVA)", rangemode="tozero")
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, autorange="reversed")
     return figure
 
 

@@ -171,7 +171,7 @@ def _bounds_table(answers: Answers, metric: Objective) -> Table:
         what = ", ".join(part for part in (answer.student, answer.distillation) if part)
         cost = "" if answer.cost is None else figure_of(answer.cost, metric.unit)
         value = figure_of(answer.value, answers.objective.unit)
-        rows.append((words, str(answer.trial), what, value, cost, answer.gain, answer.sure))
+        rows.append((words, str(answer.trial), what, value, cost, answer.gain_short, answer.sure_short))
     name = answers.objective.name
     columns = (metric.name, "trial", "student", name, f"its {metric.name}", "gain from distillation", "how sure")
     return Table(columns, tuple(rows), (name, f"its {metric.name}"))
@@ -215,7 +215,7 @@ def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified 
         words += " The star is the teacher."
     return {
         "front": tables.front_table(front, trials, None if knee is None else knee.number),
-        "front_words": words + (" Diamonds are verified means." if verified is not None else ""),
+        "front_words": words + (" Diamonds are verified means on the test split." if verified is not None else ""),
     }
 
 
@@ -230,7 +230,7 @@ def _growth_part(front: Front) -> dict[str, Any]:
     half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
     words = (
         f"The front reached {last.hypervolume_share:.4f} of the reference box with {last.epochs:,.0f} epochs in "
-        f"{last.trials:,.0f} trials; half of that was there after {half.trials:,.0f} trials."
+        f"{last.trials:,.0f} trials; half of that was there when {half.trials:,.0f} had ended."
     )
     return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
 

@@ -35,6 +35,7 @@ class Answer:
         reached: what it reaches, a sentence.
         gain: what distillation gave it, a sentence.
         sure: how sure that is, sentences.
+        gain_short, sure_short: the same for the cell of a table.
         verified: whether the figures come from the test split.
     """
 
@@ -46,6 +47,8 @@ class Answer:
     reached: str
     gain: str
     sure: str
+    gain_short: str
+    sure_short: str
     verified: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -141,9 +144,10 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, first: Obj
     cost = None if metric is None else row.costs.get(metric.name)
     if metric is not None and metric.name == "latency_ms" and row.file_latency_ms is not None:
         cost = row.file_latency_ms
-    reached = f"{first.name} {accuracy.mean:.4f} on the test split"
+    reached = f"It reaches {first.name} {accuracy.mean:.4f} on the test split"
     if accuracy.low is not None and accuracy.high is not None:
         reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
+    reached += _at_cost(cost, metric)
     return Answer(
         row.trial,
         student_words(row.student),
@@ -153,6 +157,8 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, first: Obj
         f"{reached}.",
         _verified_gain(row),
         _verified_sure(row, verified),
+        "" if row.gain is None else f"{row.gain.mean:+.4f} [{row.gain.low:+.4f}, {row.gain.high:+.4f}]",
+        _verified_short(row),
         verified=True,
     )
 
@@ -182,12 +188,23 @@ def _verified_sure(row: Row, verified: Verified) -> str:
         parts.append(f"The search {way} {abs(row.flattered):.4f} on validation.")
     if row.rivals:
         named = ", ".join(map(str, row.rivals[:6])) + (" …" if len(row.rivals) > 6 else "")
-        parts.append(f"Its place is within noise of {_trials(len(row.rivals))} that cost no more ({named}).")
+        parts.append(f"Within noise of it, at no higher cost: {_trials(len(row.rivals))} ({named}).")
     elif row.verdict in ("stays", "joins"):
         parts.append("No cheaper verified student comes within noise of it.")
     if row.verdict == "falls":
         parts.append("It fell off the front when verified.")
     return " ".join(parts)
+
+
+def _verified_short(row: Row) -> str:
+    words = f"verified, {_seeds(len(row.seeds))}"
+    if row.accuracy is not None and row.accuracy.low is not None:
+        words += f", accuracy {row.accuracy.low:.4f} to {row.accuracy.high:.4f} (95 %)"
+    if row.gain is not None:
+        words += "; gain more than chance" if row.gain.certain else "; gain may be chance"
+    if row.rivals:
+        words += f"; {_trials(len(row.rivals))} within noise"
+    return words
 
 
 def _from_search(
@@ -196,15 +213,19 @@ def _from_search(
     """A member of the search's front, with the doubts that are due."""
     first = front.objectives[0]
     value = trial.values[first.name]
+    cost = None if metric is None else trial.values[metric.name]
+    gain = gain_of(trial, trials, first)
     return Answer(
         trial.number,
         student_words(trial.student),
         distillation_words(trial.distillation),
         value,
-        None if metric is None else trial.values[metric.name],
-        f"{first.name} {figure_of(value, first.unit)} in the search.",
+        cost,
+        f"It reached {first.name} {figure_of(value, first.unit)} in the search{_at_cost(cost, metric)}.",
         _searched_gain(trial, trials, first, metric),
         _searched_sure(trial, front, images),
+        "not known" if gain is None else f"{gain:+.4f} (one run each)",
+        "not verified",
         verified=False,
     )
 
@@ -252,6 +273,13 @@ def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
             f"{_trials(len(close))} lie that close."
         )
     return words
+
+
+def _at_cost(cost: float | None, metric: Objective | None) -> str:
+    if cost is None or metric is None:
+        return ""
+    unit = metric.name if metric.unit in ("count", "") else metric.unit
+    return f", at {figure_of(cost, metric.unit)} {unit}"
 
 
 def _seeds(count: int) -> str:

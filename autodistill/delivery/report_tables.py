@@ -78,15 +78,15 @@ def verified_table(verified: Verified) -> Table:
                 _interval(row.accuracy),
                 "" if row.searched is None else f"{row.searched:.4f}",
                 "" if row.flattered is None else f"{row.flattered:+.4f}",
-                _spread(row.agreement),
-                _spread(row.ece),
+                "" if row.agreement is None else f"{row.agreement.mean:.4f}",
+                "" if row.ece is None else f"{row.ece.mean:.4f}",
                 "" if row.file_bytes is None else f"{row.file_bytes:,}",
                 "" if row.file_latency_ms is None else f"{row.file_latency_ms:.3g}",
                 row.error or row.verdict,
             )
         )
     columns = (
-        "row", "student", "test accuracy, mean ± std [95 %]", "in the search", "flattered by", "agreement", "ECE",
+        "row", "student", "test accuracy ± std [95 %]", "in the search", "flattered by", "agreement", "ECE",
         "ONNX bytes", "ONNX ms", "verdict",
     )  # fmt: skip
     note = f"{verified.test_images:,} test images, {verified.epochs} epochs each, trained on {verified.refit}."

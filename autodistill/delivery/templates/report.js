@@ -17,7 +17,10 @@
     for (const axis of ["xaxis", "yaxis"]) {
       out[axis] = { ...out[axis], gridcolor: grid, zerolinecolor: grid, linecolor: line, automargin: true };
     }
-    for (const note of out.annotations || []) note.font = { ...note.font, color: ink };
+    for (const note of out.annotations || []) {
+      note.font = { ...note.font, color: ink };
+      if (note.bgcolor) note.bgcolor = `${bg}c0`;
+    }
     return out;
   }
   function outlined(traces) {
@@ -63,6 +66,22 @@
       return [copy];
     });
   }
+  function ticks(name) {
+    const rows = front.data.filter((t) => ["front", "dominated"].includes(t.meta.role)).flatMap((t) => t.customdata || []);
+    const seen = rows.map((row) => row[column(name) + 1]).filter((value) => value > 0);
+    if (!seen.length) return {};
+    const low = Math.min(...seen), high = Math.max(...seen), steps = high / low < 1e4 ? [1, 2, 5] : [1], tickvals = [];
+    for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power++) {
+      for (const step of steps) tickvals.push(Number(`${step}e${power}`));
+    }
+    const words = (value) => {
+      for (const [limit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+        if (value >= limit) return `${Number((value / limit).toPrecision(3))}${letter}`;
+      }
+      return String(value);
+    };
+    return { tickvals, ticktext: tickvals.map(words) };
+  }
   function frontLayout() {
     const same = state.x === front.layout.meta.x && state.y === front.layout.meta.y;
     const layout = structuredClone(front.layout);
@@ -76,7 +95,8 @@
       const log = box.checked;
       if (log !== (layout[key].type === "log")) delete layout[key].range;
       layout[key].type = log ? "log" : "linear";
-      if (log) { layout[key].dtick = "D2"; layout[key].exponentformat = "SI"; } else { delete layout[key].dtick; }
+      delete layout[key].tickvals; delete layout[key].ticktext;
+      if (log) Object.assign(layout[key], ticks(name));
     }
     const teacher = front.data.find((t) => t.meta.role === "teacher");
     const height = teacher ? teacher.customdata[0][column(state.y) + 1] : null;
