@@ -129,6 +129,16 @@ def verification(front: Front) -> Verified:
             )
     rows.append(Row("teacher", "teacher", accuracy=Figure(0.965), costs={}))
     return Verified(
-        front.study, tuple((o.name, o.direction) for o in front.objectives), tuple(rows), 3, epochs=18, test_images=1000,
-        validation_images=300, seconds=1800.0, finished=6, planned=6, data="cd99668f5cbed234", teacher="feed5f8f0123abcd",
-    )  # fmt: skip
+        front.study,
+        tuple((o.name, o.direction) for o in front.objectives),
+        tuple(rows),
+        3,
+        epochs=18,
+        test_images=1000,
+        validation_images=300,
+        seconds=1800.0,
+        finished=6,
+        planned=6,
+        data="cd99668f5cbed234",
+        teacher="feed5f8f0123abcd",
+    )

@@ -206,11 +206,13 @@ def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified 
     if not front.trials:
         return {"front": None, "front_words": ""}
     knee = front.knee()
+    count, complete = len(front.trials), len(front.trials) + len(front.others)
     words = (
-        f"{len(front.trials)} students that no other trial beats in every objective, among "
-        f"{len(front.trials) + len(front.others)} COMPLETE trials. The front dominates "
-        f"{front.hypervolume_share:.1%} of the reference box."
+        f"{count} student{'' if count == 1 else 's'} that no other trial beats in every objective, among {complete} "
     )
+    words += f"COMPLETE trial{'' if complete == 1 else 's'}."
+    if front.scale is not None:
+        words += f" The front dominates {front.hypervolume_share:.1%} of the reference box."
     if front.teacher:
         words += " The star is the teacher."
     return {
