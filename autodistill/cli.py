@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from autodistill import __version__
-from autodistill.commands import cache, dashboard, doctor, front, search, setup, spaces, study, survey, teach, verify
+from autodistill.commands import cache, dashboard, doctor, front, report, search, setup, spaces, study, survey, teach, verify
 from autodistill.commands.output import say
 from autodistill.errors import AutodistillError, ResourceError
 
@@ -128,6 +128,7 @@ for _function, _name, _summary, _example in (
     (study.importance, "importance", "Rank the parameters by importance.", study.IMPORTANCE),
     (dashboard.dashboard, "dashboard", "Open a study in the browser.", dashboard.DASHBOARD),
     (verify.verify, "verify", "Train the winners again; judge them on the test split.", verify.EXAMPLES),
+    (report.report, "report", "Write one HTML file that opens offline.", report.REPORT),
     (survey.survey, "survey", "Show what students cost before training.", survey.SURVEY),
     (setup.init, "init", "Write a commented study file.", setup.INIT),
     (doctor.doctor, "doctor", "Check that this machine is ready.", doctor.DOCTOR),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +12,7 @@ from autodistill.commands.tables import gain_over_twin, print_trial, print_trial
 from autodistill.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    import optuna
-
-    from autodistill.search.study import Study
+    pass
 
 TRIALS = """
   autodistill trials runs/digits --state COMPLETE --json
@@ -79,13 +77,15 @@ def importance(study: StudyArgument = None, directory: DirOption = None, as_json
 
     Parameters that only some candidates have are left out: their share would compare unlike students.
     """
+    from autodistill.search.importance import importance_shares
+
     found = read_study(study, directory)
     complete = [t for t in found.trials() if t.state.value == "COMPLETE"]
     if len(complete) < 4:
         raise UsageError(
             f"importance needs at least 4 COMPLETE trials, study {found.name} has {len(complete)}; search on."
         )
-    shares = _shares(found)
+    shares = importance_shares(found)
     if as_json:
         print_json({"study": found.name, "trials": len(complete), "importance": shares})
         return
@@ -93,23 +93,3 @@ def importance(study: StudyArgument = None, directory: DirOption = None, as_json
     names.sort(key=lambda name: -max(part.get(name, 0.0) for part in shares.values()))
     rows = [[name, *(f"{part.get(name, 0.0):.3f}" for part in shares.values())] for name in names]
     print_table(["parameter", *shares], rows, right=tuple(shares))
-
-
-def _shares(study: Study) -> dict[str, dict[str, float]]:
-    """Objective to parameter to its share of the variance; empty where the objective does not vary."""
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-    def value(index: int) -> Any:
-        def target(trial: optuna.trial.FrozenTrial) -> float:
-            return float(trial.values[index])
-
-        return target
-
-    out: dict[str, dict[str, float]] = {}
-    for index, objective in enumerate(study.objectives):
-        seen = {t.values[objective.name] for t in study.trials() if objective.name in t.values}
-        evaluator = FanovaImportanceEvaluator(seed=0)
-        out[objective.name] = (
-            dict(get_param_importances(study.optuna, evaluator=evaluator, target=value(index))) if len(seen) > 1 else {}
-        )
-    return out

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autodistill.delivery.figure_style import BLUE, GREEN, GREY, ORANGE, label, style
+from autodistill.delivery.figure_style import BLUE, GREEN, GREY, ORANGE, label, log_ticks, style
 from autodistill.delivery.trial_facts import figure_of, gain_of, hover_text, metrics_of, text
 from autodistill.records import Objective, TrialRecord
 
@@ -227,8 +227,10 @@ def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None
     arrows = {"lower": " ← better", "higher": " better →"}
     figure.update_xaxes(title=across.label + arrows.get(across.better, ""), type="log" if across.log else "linear")
     figure.update_yaxes(title=up.label + arrows.get(up.better, ""), type="log" if up.log else "linear")
-    if across.log:
-        figure.update_xaxes(dtick="D2", exponentformat="SI")
+    for axis, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
+        seen = [value for t in (*front.trials, *front.others) if (value := metrics_of(t).get(axis.name)) is not None]
+        if axis.log and seen:
+            update(log_ticks(min(seen), max(seen)))
     if up.better != "higher" or not front.trials:
         return
     values = [metrics_of(t)[up.name] for t in front.trials] + [front.teacher.get(up.name, -math.inf)]

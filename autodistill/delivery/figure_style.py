@@ -1,7 +1,8 @@
-"""What all Plotly figures share: colours that colour-blind people can tell apart, labels, layout."""
+"""What all Plotly figures share: colours that colour-blind people can tell apart, labels, layout, ticks."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from autodistill.delivery.trial_facts import text
@@ -28,3 +29,21 @@ def style(title: str) -> dict[str, Any]:
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"},
         "hoverlabel": {"align": "left"},
     }
+
+
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 times powers of ten, at powers alone over more than four decades, with short words."""
+    if not 0 < low <= high or not math.isfinite(high):
+        return {}
+    steps = (1, 2, 5) if high / low < 1e4 else (1,)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    values = [step * 10.0**power for power in powers for step in steps]
+    return {"tickvals": values, "ticktext": [short(value) for value in values]}
+
+
+def short(value: float) -> str:
+    """``1250000`` as ``1.25M``, ``0.5`` as it is."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{letter}"
+    return f"{value:.3g}"

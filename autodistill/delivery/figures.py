@@ -8,7 +8,7 @@ people can tell apart; marks differ by shape and size too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from autodistill.delivery.figure_front import front_figure
 from autodistill.delivery.figure_style import BLUE, GOLD, GREY, ORANGE, PALETTE, PURPLE, SKY, label, style
@@ -19,22 +19,11 @@ from autodistill.words import student_words
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Progress", "front_figure", "hypervolume_figure", "importance_figure", "rung_curves_figure"]
+    from autodistill.search.trajectory import Step
+
+__all__ = ["front_figure", "hypervolume_figure", "importance_figure", "rung_curves_figure"]
 
 _MOST_CURVES, _MOST_BARS = 300, 14
-
-
-class Progress(Protocol):
-    """How far a search was at one moment: seconds and epochs spent, trials ended, hypervolume share reached."""
-
-    @property
-    def seconds(self) -> float: ...  # noqa: D102 - named in the class's own sentence
-    @property
-    def epochs(self) -> float: ...  # noqa: D102
-    @property
-    def trials(self) -> float: ...  # noqa: D102
-    @property
-    def hypervolume_share(self) -> float: ...  # noqa: D102
 
 
 def rung_curves_figure(
@@ -66,12 +55,13 @@ def rung_curves_figure(
     shown = len(members) + len(kept)
     note = "" if shown == len(having) else f" ({shown} of {len(having)} trials with a rung, evenly chosen)"
     figure.update_layout(style(f"{label(objective.name)} at each rung{note}"))
-    figure.update_xaxes(title="epochs", type="log")
+    epochs = sorted({epochs for curve in curves.values() for epochs, _ in curve})
+    figure.update_xaxes(title="epochs", type="log", **({"tickvals": epochs} if len(epochs) <= 12 else {}))
     figure.update_yaxes(title=label(objective.name))
     return figure
 
 
-def hypervolume_figure(steps: Sequence[Progress], *, against: str = "seconds") -> go.Figure:
+def hypervolume_figure(steps: Sequence[Step], *, against: str = "seconds") -> go.Figure:
     """Share of the reference box that the front dominates, against ``seconds``, ``epochs`` or ``trials`` spent."""
     import plotly.graph_objects as go
 
@@ -92,8 +82,8 @@ def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
     import plotly.graph_objects as go
 
     names = list(dict.fromkeys(name for part in shares.values() for name in part))
-    names.sort(key=lambda name: max(part.get(name, 0.0) for part in shares.values()))
-    names = names[-_MOST_BARS:]
+    names.sort(key=lambda name: -max(part.get(name, 0.0) for part in shares.values()))
+    names = names[:_MOST_BARS]
     figure = go.Figure()
     for index, (objective, part) in enumerate(shares.items()):
         figure.add_trace(
@@ -104,15 +94,19 @@ def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
                 name=label(objective),
                 marker={
                     "color": PALETTE[index % len(PALETTE)],
-                    "pattern": {"shape": ("", "/", ".", "x", "-", "+")[index % 6], "fgopacity": 0.5},
+                    "pattern": {
+                        "shape": ("", "/", ".", "x", "-", "+")[index % 6],
+                        "fillmode": "overlay",
+                        "fgopacity": 0.45,
+                    },
                 },
                 hovertemplate="%{y}: %{x:.3f}<extra>%{fullData.name}</extra>",
             )
         )
     figure.update_layout(style("Which settings matter"), barmode="group")
-    figure.update_layout(height=max(280, 90 + 26 * len(names) * max(1, len(shares)) // 1))
+    figure.update_layout(height=110 + len(names) * (14 + 15 * len(shares)))
     figure.update_xaxes(title="share of the variance (fANOVA)", rangemode="tozero")
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, autorange="reversed")
     return figure
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autodistill.engines.provenance import record_sources
 from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, UsageError
 from autodistill.records import EvaluateFactory, Params, State, Task, TeacherSpec, stable_key
@@ -107,6 +108,7 @@ def _teacher(
     teacher = teachers.load(spec, data, device)
     found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak)
     study.set_teacher_values({"accuracy": found.accuracy, **_teacher_costs(study, teacher, config)})
+    record_sources(study, data, teacher)
     watch.stage("teacher", f"teacher {found.name}: validation accuracy {found.accuracy:.4f}")
     return spec
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autodistill.engines import engines
+from autodistill.engines.provenance import record_machine
 from autodistill.engines.slots import make_slots
 from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import same_for_all
@@ -65,6 +66,7 @@ def search(
         watch.until(lambda: study.seconds_left <= 0)
         try:
             factory = _factory(study, evaluate, costs, watch, slots[0].device)
+            record_machine(study, len(slots))
             if not watch.should_stop():
                 drive(study, factory, slots, watch, **options)
         except InterruptedTrialError:  # the teacher was being trained; it goes on when the study is resumed

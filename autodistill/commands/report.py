@@ -1,0 +1,56 @@
+"""``report``: a study as one HTML file that opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autodistill.commands.output import command, print_json, say
+from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, folder_of, read_study
+from autodistill.errors import UsageError
+
+REPORT = """
+  autodistill report runs/digits -o report.html
+  autodistill report runs/digits --price-per-hour 2.50 --json
+"""
+
+
+def report(
+    study: StudyArgument = None,
+    directory: DirOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The file; DIR/report.html without it.")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option("--price-per-hour", metavar="X", help="Money per device-hour, in any currency.", min=0),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a study into one HTML file that opens offline: the answers, the front, gains, cost, environment.
+
+    Works while the study runs and after verify, whose figures it prefers.
+    """
+    from autodistill.delivery.report import write_report
+
+    folder = folder_of(study, directory)
+    path = output if output is not None else folder / "report.html"
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"a report is an HTML file, and {path} ends in {path.suffix or 'nothing'}; write e.g. -o report.html."
+        )
+    if not path.absolute().parent.is_dir():
+        raise UsageError(
+            f"the folder {path.absolute().parent} of the report does not exist; make it, or choose another -o."
+        )
+    written = write_report(read_study(folder), path, price_per_hour=price_per_hour)
+    say(f"wrote {written.path} ({written.bytes / 2**20:.1f} MB; open it in a browser, it needs no network)")
+    if as_json:
+        print_json({"path": str(written.path), "bytes": written.bytes, **written.facts})
+    elif not written.facts["verified"] and written.facts["best"] is not None:
+        say("Its figures are from the search, and they flatter. Have the front verified:")
+        say(f"  {command('verify', folder)}")
+    else:
+        say(f"  {command('front', folder)}")

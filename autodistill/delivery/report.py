@@ -1,0 +1,367 @@
+"""``report``: a study as one self-contained HTML file, for readers who have nothing else.
+
+It opens with the answers (which student within which bound, what distillation gained, how sure that is), then shows
+the pictures and the tables behind them. Parts that a study has no figures for are left out with a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodistill.delivery import report_tables as tables
+from autodistill.delivery.report_answers import Answer, Answers, answers_of
+from autodistill.delivery.report_tables import Table
+from autodistill.delivery.trial_facts import figure_of
+from autodistill.records import Objective, State, TrialRecord
+from autodistill.words import distillation_words, student_words
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from autodistill.delivery.verified import Verified
+    from autodistill.search.front import Front
+    from autodistill.search.study import Study
+    from autodistill.search.trajectory import Step
+
+_MOST_DRAWINGS = 24
+_MOST_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        facts: its answers and totals, the stable form of ``report --json``.
+    """
+
+    path: Path
+    bytes: int
+    facts: Mapping[str, Any]
+
+
+def write_report(study: Study, path: str | Path, *, price_per_hour: float | None = None) -> Report:
+    """Write the report of ``study``, finished or not, into one HTML file.
+
+    Args:
+        study: opened for reading is enough.
+        path: the file; replaced as a whole.
+        price_per_hour: money per device-hour, in any currency.
+
+    Raises:
+        StoreError: the study's verification is damaged.
+    """
+    from autodistill.delivery.report_page import render
+    from autodistill.delivery.verified import read_verified
+    from autodistill.search.store import write_atomically
+
+    front, trials = study.front(), study.trials()
+    verified = read_verified(study.directory) if study.directory is not None else None
+    images = study.optuna.user_attrs.get("sources", {}).get("validation_images")
+    answers = answers_of(front, trials, verified, images)
+    cost = tables.cost_facts(study, verified, price_per_hour)
+    parts = {
+        **_summary(study, front, answers, verified),
+        **_front_part(front, trials, verified),
+        **_growth_part(front),
+        **_importance_part(study, front),
+        **_trials_part(study, trials, cost),
+        **_drawings_part(study, front),
+        "environment": tables.environment_table(study, verified, _versions()),
+    }
+    figures = _figures(study, front, trials, verified, parts)
+    extra = {
+        "first": {"name": front.objectives[0].name, "direction": front.objectives[0].direction},
+        "candidates": [answer.to_json() for answer in answers.candidates],
+    }
+    parts["curves"] = [(name, str(f.layout.title.text)) for name, f in figures.items() if name.startswith("curves-")]
+    target = Path(path)
+    text = render(parts, figures, extra)
+    write_atomically(target, text)
+    return Report(target, len(text.encode()), {**_json(study, answers, trials), "cost": cost})
+
+
+def _json(study: Study, answers: Answers, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "verified": answers.verified,
+        "best": None if answers.best is None else answers.best.to_json(),
+        "bounded": None if answers.metric is None else answers.metric.name,
+        "within": [{"bound": b, "trial": None if a is None else a.trial} for b, a in answers.bounds],
+        "trials": {state.value: n for state in State if (n := sum(t.state is state for t in trials))},
+    }
+
+
+def _summary(study: Study, front: Front, answers: Answers, verified: Verified | None) -> dict[str, Any]:
+    """The top of the page."""
+    metric = answers.metric
+    name = answers.objective.name
+    trials = study.trials()
+    counts = ", ".join(f"{n} {s.value}" for s in State if (n := sum(t.state is s for t in trials))) or "no trial"
+    return {
+        "name": study.name,
+        "lead": f"Report of an autodistill search: {counts}; {len(front.trials)} on the front "
+        f"of {', '.join(o.name for o in front.objectives)}.",
+        "contents": _contents(verified is not None),
+        "status": _status(study, answers, verified, len(trials)),
+        "best": answers.best,
+        "verified": answers.verified,
+        "metric_words": {"best": f"Best in {name}"},
+        "metric": None if metric is None else _metric_words(metric, answers),
+        "bounds": None if metric is None else _bounds_table(answers, metric),
+        "teacher_words": _teacher_words(front, answers, verified),
+        "nothing": f"No trial is COMPLETE yet ({counts}), so there is no front: let the search go on.",
+        "first": name,
+        "verification": None if verified is None else tables.verified_table(verified),
+        "verification_words": "" if verified is None else _verification_words(verified),
+        "gains": tables.gain_table(front, trials, verified),
+        "no_gains": "Not known: no student was trained both with and without distillation. 'verify' trains the "
+        "undistilled twin of every student on the front.",
+    }
+
+
+def _contents(verified: bool) -> list[tuple[str, str]]:
+    parts = [("short", "In short"), ("front", "The front"), ("verified", "Verification"), ("gain", "Gain")]
+    parts += [("growth", "Hypervolume"), ("curves", "Rung curves"), ("importance", "Importance")]
+    parts += [("settings", "Settings"), ("stopped", "Stopped"), ("students", "Students"), ("cost", "Cost")]
+    return [part for part in [*parts, ("environment", "Environment")] if verified or part[0] != "verified"]
+
+
+def _status(study: Study, answers: Answers, verified: Verified | None, trials: int) -> dict[str, str] | None:
+    """The warning above the answers; ``None`` where every figure is verified."""
+    folder = "DIR" if study.directory is None else study.directory.name
+    if not answers.candidates:
+        return None
+    if not answers.verified:
+        return {
+            "head": "These figures are from the search, and they flatter.",
+            "words": f"The best of {trials} trials is chosen by the same validation figure that is shown here, from "
+            "one run each; the test split has not been opened. Differences between neighbours on the front may be "
+            f"chance. 'autodistill verify {folder}' trains the front again with several seeds and measures it on "
+            "the test split.",
+        }
+    if verified is not None and not verified.complete:
+        return {
+            "head": "Verification is unfinished.",
+            "words": f"{verified.finished} of {verified.planned} runs are done; the same command goes on.",
+        }
+    return None
+
+
+def _metric_words(metric: Objective, answers: Answers) -> dict[str, str]:
+    known = [bound for bound, answer in answers.bounds if answer is not None]
+    start = 5.0 if metric.name == "latency_ms" else (known[len(known) // 2] if known else 1.0)
+    unit = {"count": "", "fraction": ""}.get(metric.unit, metric.unit)
+    label = "latency p50" if metric.name == "latency_ms" else metric.name
+    return {"label": label, "unit": unit, "start": f"{start:.15g}"}
+
+
+def _bounds_table(answers: Answers, metric: Objective) -> Table:
+    rows = []
+    for bound, answer in answers.bounds:
+        words = f"≤ {figure_of(bound, metric.unit)} {metric.unit if metric.unit not in ('count', '') else ''}".strip()
+        if answer is None:
+            rows.append((words, "none", "no student keeps to it", "", "", "", ""))
+            continue
+        what = ", ".join(part for part in (answer.student, answer.distillation) if part)
+        cost = "" if answer.cost is None else figure_of(answer.cost, metric.unit)
+        value = figure_of(answer.value, answers.objective.unit)
+        rows.append((words, str(answer.trial), what, value, cost, answer.gain_short, answer.sure_short))
+    name = answers.objective.name
+    columns = (metric.name, "trial", "student", name, f"its {metric.name}", "gain from distillation", "how sure")
+    return Table(columns, tuple(rows), (name, f"its {metric.name}"))
+
+
+def _teacher_words(front: Front, answers: Answers, verified: Verified | None) -> str:
+    """The teacher beside the best student, both measured on the same images."""
+    best: Answer | None = answers.best
+    first = front.objectives[0]
+    row = verified.teacher_row() if verified is not None and answers.verified else None
+    if row is not None and row.accuracy is not None:
+        return f"The teacher reaches {row.accuracy.mean:.4f} on the same test images."
+    if best is None or first.name not in front.teacher or answers.verified:
+        return ""
+    return f"The teacher reaches {figure_of(front.teacher[first.name], first.unit)} on the same validation images."
+
+
+def _verification_words(verified: Verified) -> str:
+    fallen = [str(row.trial) for row in verified.fallen]
+    noisy = [str(row.trial) for row in verified.front if row.rivals]
+    flattered = [row.flattered for row in verified.students if row.flattered is not None]
+    words = [f"{len(verified.front)} students are on the verified front."]
+    words.append(f"Fell off: trial {', '.join(fallen)}." if fallen else "None fell off.")
+    if noisy:
+        words.append(f"Within noise of a cheaper student: trial {', '.join(noisy)}.")
+    if flattered:
+        words.append(f"The search had flattered by {sum(flattered) / len(flattered):+.4f} on average.")
+    return " ".join(words)
+
+
+def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> dict[str, Any]:
+    if not front.trials:
+        return {"front": None, "front_words": ""}
+    knee = front.knee()
+    count, complete = len(front.trials), len(front.trials) + len(front.others)
+    words = (
+        f"{count} student{'' if count == 1 else 's'} that no other trial beats in every objective, among {complete} "
+    )
+    words += f"COMPLETE trial{'' if complete == 1 else 's'}."
+    if front.scale is not None:
+        words += f" The front dominates {front.hypervolume_share:.1%} of the reference box."
+    if front.teacher:
+        words += " The star is the teacher."
+    return {
+        "front": tables.front_table(front, trials, None if knee is None else knee.number),
+        "front_words": words + (" Diamonds are verified means on the test split." if verified is not None else ""),
+    }
+
+
+def _growth_part(front: Front) -> dict[str, Any]:
+    from autodistill.search.trajectory import trajectory
+
+    steps = trajectory(front)
+    if not steps:
+        why = "no trial is COMPLETE yet" if not front.trials else "this study kept no record of the clock"
+        return {"growth": None, "no_growth": f"Not drawn: {why}.", "growth_words": "", "steps": []}
+    last = steps[-1]
+    half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
+    words = (
+        f"The front reached {last.hypervolume_share:.4f} of the reference box with {last.epochs:,.0f} epochs in "
+        f"{last.trials:,.0f} trials; half of that was there when {half.trials:,.0f} had ended."
+    )
+    return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
+
+
+def _steps_table(steps: Sequence[Step]) -> Table:
+    grew = [
+        s
+        for s, before in zip(steps, [None, *steps], strict=False)
+        if before is None or s.hypervolume_share > before.hypervolume_share
+    ]
+    step = max(1, -(-len(grew) // _MOST_STEPS))
+    rows = [
+        (str(s.number), f"{s.seconds:,.0f}", f"{s.epochs:,.0f}", f"{s.trials:,.0f}", f"{s.hypervolume_share:.4f}")
+        for s in grew[::step]
+    ]
+    columns = ("trial", "seconds", "epochs", "trials ended", "hypervolume share")
+    return Table(columns, tuple(rows), columns[1:], f"Every {step}th step." if step > 1 else "")
+
+
+def _importance_part(study: Study, front: Front) -> dict[str, Any]:
+    from autodistill.search.importance import LEAST, importance_shares
+
+    count = len(front.trials) + len(front.others)
+    complete = sum(t.state is State.COMPLETE for t in study.trials())
+    if complete < LEAST:
+        why = f"This needs at least {LEAST} COMPLETE trials; there are {count}."
+        return {"importance": None, "no_importance": why, "shares": {}}
+    shares = {name: part for name, part in importance_shares(study).items() if part}
+    if not shares:
+        why = "No setting is common to all candidates, or no objective varies."
+        return {"importance": None, "no_importance": why, "shares": {}}
+    names = list(dict.fromkeys(name for part in shares.values() for name in part))
+    names.sort(key=lambda name: -max(part.get(name, 0.0) for part in shares.values()))
+    rows = tuple((name, *(f"{part.get(name, 0.0):.3f}" for part in shares.values())) for name in names)
+    return {"importance": Table(("setting", *shares), rows, tuple(shares)), "no_importance": "", "shares": shares}
+
+
+def _trials_part(study: Study, trials: Sequence[TrialRecord], cost: Mapping[str, Any]) -> dict[str, Any]:
+    words = (
+        f"The search took {cost['wall_hours']:.3g} hours on the clock and {cost['device_hours']:.3g} device-hours for "
+        f"{cost['epochs']:,.0f} epochs in {cost['trials']:,} trials."
+    )
+    if cost["verify_device_hours"]:
+        words += f" Verification took {cost['verify_device_hours']:.3g} device-hours more."
+    if cost["money"] is not None:
+        words += f" At {cost['price_per_hour']:g} per device-hour that is {cost['money']:,.2f}."
+    else:
+        words += " --price-per-hour turns that into money."
+    return {
+        "stopped": tables.stopped_table(trials),
+        "saved": tables.saved_by_stopping(trials, float(study.rungs.levels[-1])),
+        "cost": tables.cost_table(cost, trials),
+        "cost_words": words,
+    }
+
+
+def _drawings_part(study: Study, front: Front) -> dict[str, Any]:
+    """Drawings of the front's students, built again from the facts beside their weights."""
+    drawings, missing = [], 0
+    for trial in front.trials[:_MOST_DRAWINGS]:
+        svg = _drawing(study, trial)
+        missing += svg is None
+        if svg is not None:
+            what = ", ".join(p for p in (student_words(trial.student), distillation_words(trial.distillation)) if p)
+            drawings.append({"title": f"Trial {trial.number}: {what}", "svg": svg})
+    notes = []
+    if missing:
+        notes.append(f"{missing} cannot be drawn: their files are gone.")
+    if len(front.trials) > _MOST_DRAWINGS:
+        notes.append(f"The first {_MOST_DRAWINGS} of {len(front.trials)} are drawn.")
+    none = "No student's network is kept in this study" if front.trials else "There is no front yet"
+    return {"drawings": drawings, "drawings_note": " ".join(notes), "no_drawings": f"{none}, so none is drawn."}
+
+
+def _drawing(study: Study, trial: TrialRecord) -> Any:
+    """SVG of one student; ``None`` where it was not trained here or its files are gone."""
+    from markupsafe import Markup
+
+    from autodistill.errors import AutodistillError
+
+    if study.directory is None or not (study.directory / "checkpoints").is_dir():
+        return None
+    from autodistill.delivery.diagram import stages_svg, student_stages
+    from autodistill.training.trial_files import student_facts
+
+    try:
+        stages = student_stages(student_facts(study.directory, trial.number))
+    except AutodistillError:
+        return None
+    return Markup(stages_svg(stages, f"Trial {trial.number}"))
+
+
+def _figures(
+    study: Study,
+    front: Front,
+    trials: Sequence[TrialRecord],
+    verified: Verified | None,
+    parts: dict[str, Any],
+) -> dict[str, go.Figure]:
+    """Every picture by the id of its place; also takes ``steps`` and ``shares`` out of ``parts``."""
+    from autodistill.delivery import figures
+    from autodistill.delivery.figure_parallel import parallel_figure
+
+    out: dict[str, go.Figure] = {}
+    members = [t.number for t in front.trials]
+    steps, shares = parts.pop("steps"), parts.pop("shares")
+    if front.trials:
+        out["front"] = figures.front_figure(front, trials, verified=_means(verified))
+    for name in ("seconds", "epochs", "trials") if steps else ():
+        out[f"growth-{name}"] = figures.hypervolume_figure(steps, against=name)
+    for objective in [o for o in study.objectives if o.stage == "trained"]:
+        figure = figures.rung_curves_figure(trials, objective, on_front=members)
+        if figure.data:
+            out[f"curves-{len(out)}"] = figure
+    if shares:
+        out["importance-plot"] = figures.importance_figure(shares)
+    complete = [*front.trials, *front.others]
+    parts["parallel"] = len(complete) > 1
+    if parts["parallel"]:
+        out["parallel-plot"] = parallel_figure(complete, study.objectives, on_front=members)
+    return out
+
+
+def _means(verified: Verified | None) -> dict[int, tuple[float, float]]:
+    rows = verified.students if verified is not None else ()
+    return {r.trial: (r.accuracy.mean, r.accuracy.std or 0.0) for r in rows if r.trial is not None and r.accuracy}
+
+
+def _versions() -> dict[str, str]:
+    from autodistill.search.versions import versions
+
+    return versions()

@@ -1,0 +1,290 @@
+"""The answers that a report opens with: which student is best within a bound, what distillation gave it, how sure.
+
+Verified figures are used where there are any; what only the search has seen is called so, since the best of many was
+chosen by that very figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from autodistill.delivery.trial_facts import figure_of, gain_of, metrics_of
+from autodistill.records import Objective, State, TrialRecord
+from autodistill.words import distillation_words, student_words
+
+if TYPE_CHECKING:
+    from autodistill.delivery.verified import Row, Verified
+    from autodistill.search.front import Front
+
+ALWAYS_MS = 5.0  # a latency that people ask for first
+_MOST_BOUNDS = 8
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A student that may be the best within some bound.
+
+    Attributes:
+        trial: its number.
+        student, distillation: in words.
+        value: of the first objective, verified where ``verified``.
+        cost: of the bounded metric; ``None`` where nothing is bounded.
+        reached: what it reaches, a sentence.
+        gain: what distillation gave it, a sentence.
+        sure: how sure that is, sentences.
+        gain_short, sure_short: the same for the cell of a table.
+        verified: whether the figures come from the test split.
+    """
+
+    trial: int
+    student: str
+    distillation: str
+    value: float
+    cost: float | None
+    reached: str
+    gain: str
+    sure: str
+    gain_short: str
+    sure_short: str
+    verified: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All candidates, and the best of them within each of some bounds.
+
+    Attributes:
+        objective: what is best in.
+        metric: what is bounded; ``None`` where the study has nothing to bound.
+        candidates: by trial.
+        bounds: bound and the best candidate within it, ``None`` where no student keeps to it.
+        verified: whether the figures come from ``verify``.
+    """
+
+    objective: Objective
+    metric: Objective | None
+    candidates: tuple[Answer, ...]
+    bounds: tuple[tuple[float, Answer | None], ...]
+    verified: bool
+
+    def within(self, bound: float) -> Answer | None:
+        """The best candidate that costs no more."""
+        fitting = [a for a in self.candidates if a.cost is None or a.cost <= bound]
+        return min(fitting, key=lambda a: self.objective.loss(a.value), default=None)
+
+    @property
+    def best(self) -> Answer | None:
+        """The best candidate of all."""
+        return self.within(math.inf)
+
+
+def answers_of(
+    front: Front, trials: Sequence[TrialRecord], verified: Verified | None, images: int | None = None
+) -> Answers:
+    """Answers for a study.
+
+    Args:
+        front: with its dominated trials.
+        trials: all trials.
+        verified: what ``verify`` found.
+        images: of the validation split, where known.
+    """
+    first = front.objectives[0]
+    metric = _bounded(front)
+    rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
+    if rows and verified is not None and first.name == "accuracy":
+        candidates = tuple(_from_row(row, verified, metric, first) for row in rows)
+        trusted = True
+    else:
+        candidates = tuple(_from_search(t, front, trials, metric, images) for t in front.trials)
+        trusted = False
+    answers = Answers(first, metric, candidates, (), trusted)
+    bounds = tuple((bound, answers.within(bound)) for bound in _bounds(candidates, metric))
+    return Answers(first, metric, candidates, bounds, trusted)
+
+
+def _bounded(front: Front) -> Objective | None:
+    """Latency where it is an objective, else the first one that is to be small."""
+    small = [o for o in front.objectives[1:] if o.direction == "minimize"]
+    return next((o for o in small if o.name == "latency_ms"), small[0] if small else None)
+
+
+def _bounds(candidates: Sequence[Answer], metric: Objective | None) -> list[float]:
+    """Round bounds (1, 2, 5 times powers of ten) from the cheapest candidate up to the first that fits them all."""
+    costs = [a.cost for a in candidates if a.cost is not None and a.cost > 0]
+    if metric is None or not costs:
+        return []
+    power = math.floor(math.log10(min(costs)))
+    out: list[float] = []
+    while not out or out[-1] < max(costs):
+        out += [step * 10.0**power for step in (1, 2, 5)]
+        power += 1
+    out = [bound for bound in out if bound >= min(costs)]
+    last = next(i for i, bound in enumerate(out) if bound >= max(costs))
+    out = out[: last + 1]
+    if len(out) > _MOST_BOUNDS:
+        out = [out[round(i * (len(out) - 1) / (_MOST_BOUNDS - 1))] for i in range(_MOST_BOUNDS)]
+    if metric.name == "latency_ms":
+        out.append(ALWAYS_MS)
+    return sorted(set(out))
+
+
+def _from_row(row: Row, verified: Verified, metric: Objective | None, first: Objective) -> Answer:
+    """A verified student."""
+    assert row.accuracy is not None
+    assert row.trial is not None
+    accuracy = row.accuracy
+    cost = None if metric is None else row.costs.get(metric.name)
+    if metric is not None and metric.name == "latency_ms" and row.file_latency_ms is not None:
+        cost = row.file_latency_ms
+    reached = f"It reaches {first.name} {accuracy.mean:.4f} on the test split"
+    if accuracy.low is not None and accuracy.high is not None:
+        reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
+    reached += _at_cost(cost, metric)
+    return Answer(
+        row.trial,
+        student_words(row.student),
+        distillation_words(row.distillation),
+        accuracy.mean,
+        cost,
+        f"{reached}.",
+        _verified_gain(row),
+        _verified_sure(row, verified),
+        "" if row.gain is None else f"{row.gain.mean:+.4f} [{row.gain.low:+.4f}, {row.gain.high:+.4f}]",
+        _verified_short(row),
+        verified=True,
+    )
+
+
+def _verified_gain(row: Row) -> str:
+    if row.distillation.get("loss", "none") == "none":
+        return "It was trained without distillation: labels alone served it best."
+    if row.gain is None:
+        return "What distillation gained is not known: its undistilled twin was not verified."
+    gain = row.gain
+    interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}, {_seeds(gain.seeds)}"
+    words = f"Distillation gained {gain.mean:+.4f} over the same student without it ({interval})"
+    if gain.certain:
+        return f"{words}: " + ("a real gain." if gain.mean > 0 else "it did harm.")
+    return f"{words}: the interval does not exclude zero, so this may be chance."
+
+
+def _verified_sure(row: Row, verified: Verified) -> str:
+    assert row.accuracy is not None
+    parts = [f"Verified: trained again from scratch with {_seeds(len(row.seeds))}"]
+    spread = f", which differ by a standard deviation of {row.accuracy.std:.4f}" if row.accuracy.std is not None else ""
+    parts[0] += f"{spread}, on {verified.test_images:,} test images that the search never opened."
+    if not row.complete:
+        parts.append(f"Only {len(row.seeds)} of {row.planned} runs are finished.")
+    if row.flattered is not None:
+        way = "flattered it by" if row.flattered >= 0 else "had shown it worse by"
+        parts.append(f"The search {way} {abs(row.flattered):.4f} on validation.")
+    if row.rivals:
+        named = ", ".join(map(str, row.rivals[:6])) + (" …" if len(row.rivals) > 6 else "")
+        parts.append(f"Within noise of it, at no higher cost: {_trials(len(row.rivals))} ({named}).")
+    elif row.verdict in ("stays", "joins"):
+        parts.append("No cheaper verified student comes within noise of it.")
+    if row.verdict == "falls":
+        parts.append("It fell off the front when verified.")
+    return " ".join(parts)
+
+
+def _verified_short(row: Row) -> str:
+    words = f"verified, {_seeds(len(row.seeds))}"
+    if row.accuracy is not None and row.accuracy.low is not None:
+        words += f", accuracy {row.accuracy.low:.4f} to {row.accuracy.high:.4f} (95 %)"
+    if row.gain is not None:
+        words += "; gain more than chance" if row.gain.certain else "; gain may be chance"
+    if row.rivals:
+        words += f"; {_trials(len(row.rivals))} within noise"
+    return words
+
+
+def _from_search(
+    trial: TrialRecord, front: Front, trials: Sequence[TrialRecord], metric: Objective | None, images: int | None
+) -> Answer:
+    """A member of the search's front, with the doubts that are due."""
+    first = front.objectives[0]
+    value = trial.values[first.name]
+    cost = None if metric is None else trial.values[metric.name]
+    gain = gain_of(trial, trials, first)
+    return Answer(
+        trial.number,
+        student_words(trial.student),
+        distillation_words(trial.distillation),
+        value,
+        cost,
+        f"It reached {first.name} {figure_of(value, first.unit)} in the search{_at_cost(cost, metric)}.",
+        _searched_gain(trial, trials, first, metric),
+        _searched_sure(trial, front, images),
+        "not known" if gain is None else f"{gain:+.4f} (one run each)",
+        "not verified",
+        verified=False,
+    )
+
+
+def _searched_gain(
+    trial: TrialRecord, trials: Sequence[TrialRecord], first: Objective, metric: Objective | None
+) -> str:
+    if "loss" not in trial.distillation:
+        return "This study does not search distillation losses."
+    if trial.distillation["loss"] == "none":
+        return "It was trained without distillation."
+    gain = gain_of(trial, trials, first)
+    if gain is not None:
+        return f"Distillation gained {gain:+.4f} over the same student without it, one run each: a hint, no proof."
+    said = "What distillation gained is not known: this search finished no run of the same student without it."
+    plain = [
+        t
+        for t in trials
+        if t.state is State.COMPLETE
+        and t.distillation.get("loss") == "none"
+        and (metric is None or metric.loss(t.values[metric.name]) <= metric.loss(trial.values[metric.name]))
+    ]
+    if not plain:
+        return said
+    best = min(plain, key=lambda t: first.loss(t.values[first.name]))
+    difference = first.loss(best.values[first.name]) - first.loss(trial.values[first.name])
+    against = f"the best undistilled trial that costs no more ({best.number}, another architecture)"
+    return f"{said} It is {difference:+.4f} against {against}."
+
+
+def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
+    first = front.objectives[0]
+    count = len(front.trials) + len(front.others)
+    words = f"Not verified. One run, and the best of {count} was chosen by this very figure, so it flatters."
+    if images and first.unit == "fraction":
+        value = trial.values[first.name]
+        half = 1.96 * math.sqrt(max(value * (1 - value), 1 / images) / images)
+        close = [
+            t
+            for t in (*front.trials, *front.others)
+            if t.number != trial.number and abs(metrics_of(t)[first.name] - value) <= half
+        ]
+        words += (
+            f" The choice of {images:,} validation images alone makes it uncertain by ±{half:.4f} (95 %); "
+            f"{_trials(len(close))} lie that close."
+        )
+    return words
+
+
+def _at_cost(cost: float | None, metric: Objective | None) -> str:
+    if cost is None or metric is None:
+        return ""
+    unit = metric.name if metric.unit in ("count", "") else metric.unit
+    return f", at {figure_of(cost, metric.unit)} {unit}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _trials(count: int) -> str:
+    return f"{count or 'no'} other trial{'' if count == 1 else 's'}"

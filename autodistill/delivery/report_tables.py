@@ -1,0 +1,309 @@
+"""The tables of a report: the front, gains of distillation, what was stopped and why, cost, environment."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autodistill.delivery.trial_facts import figure_of, gain_of
+from autodistill.records import State, TrialRecord
+from autodistill.search.budget import format_seconds
+from autodistill.words import distillation_words, student_words
+
+if TYPE_CHECKING:
+    from autodistill.delivery.verified import Figure, Row, Verified
+    from autodistill.search.front import Front
+    from autodistill.search.study import Study
+
+REASONS = {
+    "RUNG_RULE": "stopped at a rung: others promised more for the front",
+    "INFEASIBLE": "breaks a constraint; refused before training",
+    "INFEASIBLE_BUILD": "cannot be built for these images; refused before training",
+    "DUPLICATE": "proposed before; refused",
+    "NAN": "the loss was no longer a number",
+    "NON_FINITE": "reported a value that is not finite",
+    "OOM": "out of memory",
+    "WORKER_LOST": "its worker died",
+    "ATTEMPTS": "did not survive several attempts",
+    "ERROR": "an error in its own code",
+    "BUDGET": "the budget ended; goes on when the study is resumed",
+    "INTERRUPTED": "interrupted; goes on when the study is resumed",
+}
+_EXAMPLES = 3
+_MOST_ROWS = 200
+_COUNTED = 1000  # seeds and versions are collected from so many trials at most
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of words; columns in ``right`` are numbers; ``note`` stands below it."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: tuple[str, ...] = ()
+    note: str = ""
+
+
+def front_table(front: Front, trials: Sequence[TrialRecord], knee: int | None) -> Table:
+    """The members of the front with their settings."""
+    names = [o.name for o in front.objectives]
+    rows = []
+    for trial in front.trials[:_MOST_ROWS]:
+        gain = gain_of(trial, trials, front.objectives[0])
+        rows.append(
+            (
+                f"{trial.number}{' (knee)' if trial.number == knee else ''}",
+                student_words(trial.student),
+                distillation_words(trial.distillation),
+                student_words(trial.train),
+                *(figure_of(trial.values[o.name], o.unit) for o in front.objectives),
+                "" if gain is None else f"{gain:+.4f}",
+            )
+        )
+    more = f"The first {_MOST_ROWS} of {len(front.trials)}." if len(front.trials) > _MOST_ROWS else ""
+    columns = ("trial", "student", "distillation", "recipe", *names, "gain in the search")
+    return Table(columns, tuple(rows), (*names, "gain in the search"), more)
+
+
+def verified_table(verified: Verified) -> Table:
+    """What ``verify`` measured, in its own order."""
+    rows = []
+    for row in verified.rows:
+        rows.append(
+            (
+                row.kind if row.trial is None else f"{row.kind} {row.trial}",
+                row.name,
+                _interval(row.accuracy),
+                "" if row.searched is None else f"{row.searched:.4f}",
+                "" if row.flattered is None else f"{row.flattered:+.4f}",
+                "" if row.agreement is None else f"{row.agreement.mean:.4f}",
+                "" if row.ece is None else f"{row.ece.mean:.4f}",
+                "" if row.file_bytes is None else f"{row.file_bytes:,}",
+                "" if row.file_latency_ms is None else f"{row.file_latency_ms:.3g}",
+                row.error or row.verdict,
+            )
+        )
+    columns = (
+        "row", "student", "test accuracy ± std [95 %]", "in the search", "flattered by", "agreement", "ECE",
+        "ONNX bytes", "ONNX ms", "verdict",
+    )  # fmt: skip
+    note = f"{verified.test_images:,} test images, {verified.epochs} epochs each, trained on {verified.refit}."
+    return Table(columns, tuple(rows), columns[2:-1], note)
+
+
+def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> Table | None:
+    """Distilled against undistilled, student by student; ``None`` where no pair was trained."""
+    rows = [_verified_pair(row, verified) for row in verified.students if row.gain] if verified else []
+    known = {row[0] for row in rows}
+    first = front.objectives[0]
+    complete = [t for t in trials if t.state is State.COMPLETE]
+    members = {t.number for t in front.trials}
+    paired = [(t, gain) for t in complete if (gain := gain_of(t, complete, first)) is not None]
+    paired.sort(key=lambda pair: (pair[0].number not in members, -pair[1]))
+    for trial, gain in paired[:_MOST_ROWS]:
+        if str(trial.number) not in known:
+            value = trial.values[first.name]
+            twin = first.loss(gain + first.loss(value))
+            rows.append(
+                (
+                    str(trial.number),
+                    student_words(trial.student),
+                    distillation_words(trial.distillation),
+                    figure_of(value, first.unit),
+                    figure_of(twin, first.unit),
+                    f"{gain:+.4f}",
+                    "the search: one run each, not verified",
+                )
+            )
+    if not rows:
+        return None
+    columns = ("trial", "student", "distillation", "distilled", "undistilled twin", "gain", "how sure")
+    return Table(columns, tuple(rows), ("distilled", "undistilled twin", "gain"))
+
+
+def _verified_pair(row: Row, verified: Verified | None) -> tuple[str, ...]:
+    assert row.gain is not None
+    twin = verified.twin(row.trial) if verified is not None and row.trial is not None else None
+    gain = row.gain
+    sure = "more than chance" if gain.certain else "may be chance"
+    return (
+        str(row.trial),
+        row.name,
+        distillation_words(row.distillation),
+        _spread(row.accuracy),
+        _spread(twin.accuracy) if twin is not None else "",
+        f"{gain.mean:+.4f}",
+        f"verified, {gain.seeds} seeds, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}: {sure}",
+    )
+
+
+def stopped_table(trials: Sequence[TrialRecord]) -> Table | None:
+    """Trials that did not reach the top, by reason, with examples; ``None`` where all did."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.state is not State.COMPLETE:
+            groups.setdefault((trial.state.value, trial.reason), []).append(trial)
+    rows = []
+    for (state, reason), members in sorted(groups.items(), key=lambda item: -len(item[1])):
+        some = "; ".join(
+            f"trial {t.number}: {t.message or student_words(t.student)}"[:160] for t in members[:_EXAMPLES]
+        )
+        rows.append(
+            (
+                reason or state,
+                REASONS.get(reason, "still running, or its driver died" if state == "RUNNING" else ""),
+                str(len(members)),
+                f"{sum(t.epochs for t in members):g}",
+                format_seconds(sum(t.seconds for t in members)),
+                some,
+            )
+        )
+    columns = ("reason", "meaning", "trials", "epochs", "device time", "examples")
+    return Table(columns, tuple(rows), ("trials", "epochs", "device time")) if rows else None
+
+
+def saved_by_stopping(trials: Sequence[TrialRecord], top: float) -> str:
+    """How much of the training the rung rule spared, a sentence; empty where it stopped nobody."""
+    stopped = [t for t in trials if t.reason == "RUNG_RULE"]
+    if not stopped:
+        return ""
+    trained = [t for t in trials if t.epochs > 0]
+    spared = sum(max(0.0, top - t.epochs) for t in stopped)
+    share = spared / (spared + sum(t.epochs for t in trained))
+    return (
+        f"The rung rule stopped {len(stopped)} of {len(trained)} trained trials and spared {spared:,.0f} epochs, "
+        f"{share:.0%} of what training all of them to the top would have taken."
+    )
+
+
+def cost_facts(study: Study, verified: Verified | None, price: float | None) -> dict[str, Any]:
+    """Hours, epochs, trials and money of search and verification."""
+    spent = study.spent
+    hours = spent.device_seconds / 3600
+    checked = verified.seconds / 3600 if verified is not None else 0.0
+    return {
+        "wall_hours": spent.seconds / 3600,
+        "device_hours": hours,
+        "verify_device_hours": checked,
+        "epochs": spent.epochs,
+        "trials": spent.trials,
+        "price_per_hour": price,
+        "money": None if price is None else (hours + checked) * price,
+    }
+
+
+def cost_table(facts: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Table:
+    """The cost, and where the device time went."""
+    price = facts["price_per_hour"]
+
+    def money(seconds: float) -> str:
+        return "" if price is None else f"{seconds / 3600 * price:,.2f}"
+
+    parts = [
+        ("trials that reached the top rung", sum(t.seconds for t in trials if t.state is State.COMPLETE)),
+        ("trials that were stopped", sum(t.seconds for t in trials if t.state is State.PRUNED)),
+        ("trials that failed", sum(t.seconds for t in trials if t.state is State.FAIL)),
+        ("unfinished trials", sum(t.seconds for t in trials if t.state in (State.PARTIAL, State.RUNNING))),
+    ]
+    accounted = sum(seconds for _, seconds in parts)
+    parts.append(("other work of the workers", max(0.0, facts["device_hours"] * 3600 - accounted)))
+    parts.append(("search, all device time", facts["device_hours"] * 3600))
+    parts.append(("verification", facts["verify_device_hours"] * 3600))
+    rows = tuple((name, format_seconds(s), f"{s / 3600:.4g}", money(s)) for name, s in parts if s > 0.5)
+    columns: tuple[str, ...] = ("what", "device time", "device-hours", "money")
+    if price is None:
+        return Table(columns[:3], tuple(row[:3] for row in rows), columns[1:3])
+    return Table(columns, rows, columns[1:], f"At {price:g} per device-hour, in the currency of that price.")
+
+
+def environment_table(study: Study, verified: Verified | None, written_with: Mapping[str, str]) -> Table:
+    """What the figures depend on: settings, versions, machines, seeds, fingerprints."""
+    attributes = study.optuna.user_attrs
+    candidates = [t.user_attrs.get("candidate", {}) for t in study.optuna.get_trials(deepcopy=False)[-_COUNTED:]]
+    rows: list[tuple[str, str]] = [*_settings(study)]
+    sources: Mapping[str, Any] = attributes.get("sources", {})
+    if sources:
+        size, channels = sources.get("image_size"), sources.get("channels")
+        classes = [str(name) for name in sources.get("classes", ())]
+        rows += [
+            ("images", f"{sources.get('train_images'):,} training, {sources.get('validation_images'):,} validation"),
+            ("input", f"{channels} channels of {size} by {size} pixels, {len(classes)} classes: {_listed(classes)}"),
+        ]
+    data = sources.get("data") or (verified.data if verified else "")
+    teacher = sources.get("teacher") or (verified.teacher if verified else "")
+    rows += [("data fingerprint", data or "not recorded"), ("teacher hash", teacher or "not recorded")]
+    rows += [("teacher", f"{name} {figure_of(value, '')}") for name, value in study.teacher_values().items()]
+    for machine in attributes.get("machines", ()):
+        rows.append(("machine of the search", _machine(machine)))
+    if not attributes.get("machines"):
+        rows.append(("machine of the search", "not recorded"))
+    for name, versions in _versions(candidates).items():
+        rows.append((f"version of {name}", ", ".join(sorted(versions))))
+    seeds = sorted({int(c["seed"]) for c in candidates if "seed" in c})
+    rows.append(("seed of the study", str(study.seed)))
+    if seeds:
+        rows.append(("seeds of the trials", _listed([str(seed) for seed in seeds])))
+    if verified is not None:
+        used = next((row.seeds for row in verified.students if row.seeds), ())
+        rows.append(("seeds of the verification", _listed([str(seed) for seed in used])))
+    rows.append(("report written with", ", ".join(f"{k} {v}" for k, v in written_with.items())))
+    rows.append(("report written on", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")))
+    return Table(("what", "value"), tuple(rows))
+
+
+def _settings(study: Study) -> Iterable[tuple[str, str]]:
+    config = study.config
+    yield "study", study.name
+    yield "objectives", ", ".join(f"{o.name} ({o.direction})" for o in study.objectives)
+    if study.constraints:
+        yield "constraints", ", ".join(map(str, study.constraints))
+    yield (
+        "rungs",
+        f"{', '.join(map(str, study.rungs.levels))} epochs" + ("" if study.rungs.stopping else ", no stopping"),
+    )
+    if config is None:
+        return
+    yield "sampler", str(config.sampler)
+    yield "search space", config.space if isinstance(config.space, str) else "given with the study"
+    if config.data is not None:
+        yield "data", config.data.source
+        yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # no folders of its owner
+        target = config.latency
+        where = (
+            f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {target.threads} threads"
+        )
+        if any(o.name == "latency_ms" for o in study.objectives):
+            yield "latency is measured on", where
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    parts = [str(facts.get("processor", "")), f"{facts.get('cores')} cores", f"{facts.get('memory_gib')} GiB"]
+    parts += [str(gpu) for gpu in facts.get("gpus", ())]
+    return ", ".join([*parts, str(facts.get("system", "")), f"{facts.get('workers')} worker(s)"])
+
+
+def _versions(candidates: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    out: dict[str, set[str]] = {}
+    for candidate in candidates:
+        for name, version in candidate.get("versions", {}).items():
+            out.setdefault(str(name), set()).add(str(version))
+    return out
+
+
+def _listed(words: Sequence[str], most: int = 12) -> str:
+    rest = f" … ({len(words)} in all)" if len(words) > most else ""
+    return ", ".join(words[:most]) + rest
+
+
+def _spread(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure.mean:.4f}" if figure.std is None else f"{figure.mean:.4f} ± {figure.std:.4f}"
+
+
+def _interval(figure: Figure | None) -> str:
+    if figure is None or figure.low is None:
+        return _spread(figure)
+    return f"{_spread(figure)} [{figure.low:.4f}, {figure.high:.4f}]"

@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_studies
+from report_studies import HOSTILE, QUOTES
+from typer.testing import CliRunner
+
+import autodistill as ad
+from autodistill.cli import app
+from autodistill.delivery import report_tables
+from autodistill.delivery.report import write_report
+from autodistill.delivery.report_answers import answers_of
+from autodistill.delivery.report_page import policy, script_json
+from autodistill.delivery.verified import VERIFY_FILE
+from autodistill.errors import StoreError
+from autodistill.records import State, TrialRecord
+from autodistill.search.front import Front
+from autodistill.search.objectives import resolve
+from autodistill.search.store import dump_json
+from autodistill.search.study import Study
+
+
+class Page(HTMLParser):
+    """What a browser would see: text per section, scripts, tags with their attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.sections: dict[str, str] = {}
+        self.scripts: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._section, self._inside = "", ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "section":
+            self._section = dict(attrs)["id"] or ""
+        if tag in ("script", "style"):
+            self._inside = tag
+            if tag == "script":
+                self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = "" if tag == self._inside else self._inside
+        self._section = "" if tag == "section" else self._section
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._section and not self._inside:
+            self.sections[self._section] = self.sections.get(self._section, "") + data
+
+    def text(self, section: str) -> str:
+        return " ".join(self.sections[section].split())
+
+    @property
+    def data(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.scripts[0])
+        return found
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return report_studies.make(trials=40)
+
+
+@pytest.fixture(scope="module")
+def page(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(study, path, price_per_hour=2.5)
+    return Page(path)
+
+
+@pytest.fixture(scope="module")
+def verified_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("verified") / "study"
+    made = report_studies.make(trials=40, directory=folder)
+    (folder / VERIFY_FILE).write_text(dump_json(report_studies.verification(made.front()).to_json()))
+    return made
+
+
+def test_names_from_a_study_stay_text_everywhere(page: Page) -> None:
+    assert HOSTILE in page.text("front")
+    assert QUOTES in page.text("environment")
+    assert f"broken {HOSTILE}" in page.text("stopped")
+    assert [tag for tag, _ in page.tags].count("script") == 3  # data, plotly, ours
+    assert "img" not in [tag for tag, _ in page.tags]
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    hover = [text for trace in page.data["figures"]["front"]["data"] for text in trace.get("hovertext") or ()]
+    assert any("&lt;script&gt;" in text for text in hover)
+    assert not any("<script" in text or "<img" in text for text in hover)
+
+
+def test_the_policy_allows_exactly_the_scripts_of_the_page_and_no_network(page: Page) -> None:
+    content = next(a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy") or ""
+    rules = dict(part.strip().split(" ", 1) for part in content.split(";"))
+    assert rules["default-src"] == "'none'"
+    hashes = {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in page.scripts[1:]}
+    assert set(re.findall(r"'sha256-([^']+)'", rules["script-src"])) == hashes
+    assert "unsafe" not in rules["script-src"]
+    assert "http" not in content
+
+
+def test_nothing_in_the_page_points_to_the_network(page: Page) -> None:
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "action", "data", "poster"):
+            assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+    assert "url(" not in page.source[: page.source.index("report-data")]
+
+
+@pytest.mark.parametrize("text", [HOSTILE, QUOTES, "<!--", "a & b", "\u2028"])
+def test_json_in_a_script_element_cannot_end_it(text: str) -> None:
+    written = script_json({"name": text})
+    assert not re.search(r"[<>&]", written)
+    assert json.loads(written) == {"name": text}
+
+
+def test_the_policy_of_a_known_script_is_its_sha256() -> None:
+    # SHA-256 of "abc", FIPS 180-2
+    digest = bytes.fromhex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    assert f"'sha256-{base64.b64encode(digest).decode()}'" in policy(["abc"])
+
+
+def test_headings_tables_and_pictures_can_be_read_without_eyes(page: Page) -> None:
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("h1") == 1
+    assert tags.count("caption") == tags.count("table")
+    pictures = [a for _, a in page.tags if a.get("role") == "img"]
+    assert pictures
+    assert all(a.get("aria-label") for a in pictures if "data-figure" in a)
+    ids = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+    assert all((a["href"] or "")[1:] in ids for t, a in page.tags if t == "a")
+    labelled = {a["for"] for t, a in page.tags if t == "label" and "for" in a}
+    assert "bound" in labelled
+
+
+def test_without_verification_the_report_says_loudly_that_figures_flatter(page: Page) -> None:
+    short = page.text("short")
+    assert "These figures are from the search, and they flatter." in short
+    assert "autodistill verify" in short
+    assert "test split has not been opened" in short
+    assert "Not verified. One run" in short
+
+
+def test_a_verified_report_answers_with_the_test_split(verified_study: Study, tmp_path: Path) -> None:
+    written = write_report(verified_study, tmp_path / "r.html")
+    front = verified_study.front()
+    fitting = [t for t in front.trials if 0.9 * t.values["latency_ms"] <= 5]  # the file is faster by a tenth
+    best = max(fitting, key=lambda t: t.values["accuracy"])
+    assert {"bound": 5.0, "trial": best.number} in written.facts["within"]
+    short = Page(tmp_path / "r.html").text("short")
+    assert (
+        f"It reaches accuracy {max(t.values['accuracy'] for t in front.trials) - 0.01:.4f} on the test split" in short
+    )
+    assert "95 % interval" in short
+    assert "they flatter" not in short
+    assert "The teacher reaches 0.9650 on the same test images." in short
+    gain = Page(tmp_path / "r.html").text("gain")
+    assert "verified, 3 seeds, 95 % interval" in gain
+    assert "+0.0150" in gain
+
+
+def test_a_gain_whose_interval_holds_zero_may_be_chance_and_another_is_real(verified_study: Study) -> None:
+    front = verified_study.front()
+    answers = answers_of(front, verified_study.trials(), report_studies.verification(front))
+    assert answers.best is not None
+    assert answers.best.gain.endswith("a real gain.")
+    others = [a for a in answers.candidates if a.trial != answers.best.trial and "kd" in a.distillation]
+    assert others
+    assert all("may be chance" in a.gain for a in others)
+
+
+def test_a_damaged_verification_is_refused(tmp_path: Path) -> None:
+    made = report_studies.make(trials=6, directory=tmp_path / "s")
+    body = report_studies.verification(made.front()).to_json()
+    body["test_images"] = 5
+    (tmp_path / "s" / VERIFY_FILE).write_text(dump_json(body))
+    with pytest.raises(StoreError, match="changed or cut"):
+        write_report(made, tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    "objectives",
+    [
+        ("accuracy",),
+        ("loss", "params"),
+        ("accuracy", "params", "latency_ms", "macs"),
+    ],
+)
+def test_studies_of_one_two_and_four_objectives_have_a_report(objectives: tuple[str, ...], tmp_path: Path) -> None:
+    made = report_studies.make(objectives, trials=12)
+    write_report(made, tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    front = page.data["figures"]["front"]
+    marks = next(trace for trace in front["data"] if trace["meta"]["role"] == "front")
+    assert sorted(row[0] for row in marks["customdata"]) == sorted(t.number for t in made.front().trials)
+    offered = [axis["name"] for axis in front["layout"]["meta"]["axes"]]
+    assert list(objectives) == offered[: len(objectives)]
+    best = min(made.front().trials, key=lambda t: made.objectives[0].loss(t.values[objectives[0]]))
+    assert f"trial {best.number}," in page.text("short")
+
+
+def test_a_study_without_a_complete_trial_says_so(tmp_path: Path) -> None:
+    written = write_report(report_studies.make(trials=0), tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    assert written.facts["best"] is None
+    assert "No trial is COMPLETE yet (no trial), so there is no front" in page.text("short")
+    assert "at least 4 COMPLETE trials; there are 0" in page.text("importance")
+    assert "no trial is COMPLETE yet" in page.text("growth")
+
+
+def test_a_study_with_one_complete_trial_has_a_front_of_one(tmp_path: Path) -> None:
+    write_report(report_studies.make(trials=1), tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    assert "1 student that no other trial beats in every objective, among 1 COMPLETE trial." in page.text("front")
+    assert "This needs at least two COMPLETE trials." in page.text("settings")
+
+
+def test_an_unfinished_study_shows_its_partial_trials(tmp_path: Path) -> None:
+    made = report_studies.make(trials=0)
+
+    def stops(candidate: ad.Candidate) -> Iterator[ad.Report]:
+        yield from list(report_studies.evaluate(candidate))[:2]
+
+    known = ("params", "latency_ms")
+    ad.search(
+        made,
+        evaluate=stops,
+        costs=lambda s: {name: report_studies.costs(s)[name] for name in known},
+        budget="2epochs",
+        workers=1,
+    )
+    assert {t.state for t in made.trials()} == {State.PARTIAL}
+    write_report(made, tmp_path / "r.html")
+    assert "the budget ended" in Page(tmp_path / "r.html").text("stopped")
+
+
+def test_a_study_of_ones_own_evaluation_leaves_out_what_does_not_apply(page: Page) -> None:
+    assert "No student's network is kept in this study" in page.text("students")
+    assert "not recorded" not in page.text("environment")
+
+
+def test_money_is_device_hours_times_the_price(study: Study, page: Page) -> None:
+    seconds = sum(t.seconds for t in study.trials())
+    facts = report_tables.cost_facts(study, None, 2.5)
+    assert facts["device_hours"] == pytest.approx(seconds / 3600)
+    assert facts["money"] == pytest.approx(2.5 * seconds / 3600)
+    assert f"{2.5 * seconds / 3600:,.2f}" in page.text("cost")
+
+
+def test_stopped_trials_are_counted_by_reason_with_examples(study: Study) -> None:
+    found = report_tables.stopped_table(study.trials())
+    assert found is not None
+    counts = {row[0]: int(row[2]) for row in found.rows}
+    trials = study.trials()
+    assert counts["RUNG_RULE"] == sum(t.reason == "RUNG_RULE" for t in trials)
+    assert counts["ERROR"] == sum(t.reason == "ERROR" for t in trials) > 0
+    assert sum(counts.values()) == sum(t.state is not State.COMPLETE for t in trials)
+
+
+def test_epochs_spared_are_those_between_the_stop_and_the_top() -> None:
+    def trial(number: int, epochs: float, reason: str) -> TrialRecord:
+        state = State.PRUNED if reason else State.COMPLETE
+        return TrialRecord(number, state, {}, {}, {}, {}, 0, epochs=epochs, reason=reason)
+
+    trials = [trial(0, 20, ""), trial(1, 2, "RUNG_RULE"), trial(2, 8, "RUNG_RULE"), trial(3, 0, "INFEASIBLE")]
+    # spared 18 + 12 = 30 of 30 + 30 trained
+    words = report_tables.saved_by_stopping(trials, 20)
+    assert "stopped 2 of 3 trained trials and spared 30 epochs, 50%" in words
+
+
+def test_gain_in_the_search_is_against_the_best_undistilled_twin() -> None:
+    def trial(number: int, loss: str, accuracy: float) -> TrialRecord:
+        values = {"accuracy": accuracy, "params": 10.0 + number}
+        return TrialRecord(number, State.COMPLETE, values, {"width": 4}, {"loss": loss}, {}, 0)
+
+    trials = [trial(0, "none", 0.80), trial(1, "none", 0.82), trial(2, "kd", 0.85)]
+    front = Front.of("s", resolve(["accuracy", "params"]), trials)
+    found = report_tables.gain_table(front, trials, None)
+    assert found is not None
+    assert [(row[0], row[3], row[4], row[5]) for row in found.rows] == [("2", "0.8500", "0.8200", "+0.0300")]
+
+
+def test_the_command_writes_the_file_and_names_the_next_step(verified_study: Study, tmp_path: Path) -> None:
+    folder = str(verified_study.directory)
+    done = CliRunner().invoke(
+        app, ["report", folder, "-o", str(tmp_path / "r.html"), "--price-per-hour", "2.5", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert facts["bytes"] == (tmp_path / "r.html").stat().st_size
+    assert facts["verified"] is True
+    assert facts["best"]["gain"].startswith("Distillation gained +0.0150")
+    wrong = CliRunner().invoke(app, ["report", folder, "-o", str(tmp_path / "r.pdf")])
+    assert wrong.exit_code == 2
+    missing = CliRunner().invoke(app, ["report", folder, "-o", str(tmp_path / "no" / "r.html")])
+    assert missing.exit_code == 2
+    assert "does not exist" in missing.stderr
+
+
+def test_report_names_no_folder_of_its_owner(verified_study: Study, tmp_path: Path) -> None:
+    write_report(verified_study, tmp_path / "r.html")
+    assert str(verified_study.directory) not in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_report_of_a_thousand_trials_stays_small(tmp_path: Path) -> None:
+    from autodistill.delivery.report_page import _plotly
+
+    made = report_studies.make(trials=1000)
+    written = write_report(made, tmp_path / "r.html")
+    assert written.bytes - len(_plotly()) < 2_000_000
