@@ -39,10 +39,11 @@ RANDOM_TRAININGS = 100
 
 def main() -> None:
     args = _arguments()
-    jobs = [(args, name, method, seed) for name in _problems(args) for method in args.methods for seed in args.seeds]
+    problems = _problems(args)  # seed by seed, so that an interrupted run has compared all methods on the first seeds
+    jobs = [(args, name, method, seed) for seed in args.seeds for name in problems for method in args.methods]
     results = []
     with ProcessPoolExecutor(max_workers=args.jobs) as workers:
-        for result in workers.map(run_one, jobs):
+        for result in workers.map(remembered, jobs):
             results.append(result)
             last = list(result["regret"].items())[-1:]
             print(f"{result['table']} {result['method']} seed {result['seed']}: {last}", file=sys.stderr)
@@ -68,9 +69,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 seeds, 40 trainings, without optuna-gp")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--cache", type=Path, help="folder of finished runs; the same command goes on from there")
+    parser.add_argument("--rerun", default="", help="methods whose finished runs in --cache are out of date")
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    args.methods = args.methods.split(",")
+    args.methods, args.rerun = args.methods.split(","), args.rerun.split(",")
     if args.quick:
         args.seeds, args.trials = min(args.seeds, 2), min(args.trials, 40)
         args.methods = [m for m in args.methods if m != "optuna-gp"]
@@ -107,6 +110,34 @@ def _problems(args: argparse.Namespace) -> list[tuple[str, ...]]:
 _loaded: dict[tuple[str, ...], Problem] = {}
 
 
+def remembered(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[str, Any]:
+    """The result of a run, from the cache where an earlier call has finished it with at least this budget."""
+    args, name, method, seed = job
+    if args.cache is None:
+        return run_one(job)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    file = args.cache / ("--".join([*name, method, str(seed)]) + ".json")
+    if file.exists() and method not in args.rerun:
+        stored: dict[str, Any] = json.loads(file.read_text())
+        budget = _budget(args, _RUNGS[name[0]])
+        if stored["budget"] >= budget:
+            stored["curve"] = [point for point in stored["curve"] if point[0] <= budget]
+            stored["regret"] = {mark: r for mark, r in stored["regret"].items() if float(mark) <= budget}
+            return stored
+    result = run_one(job)
+    partial = file.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(result))
+    partial.replace(file)
+    return result
+
+
+_RUNGS = {"table": Table.rungs, "lcbench": LCBench.rungs}
+
+
+def _budget(args: argparse.Namespace, rungs: tuple[int, ...]) -> float:
+    return float(args.budget or args.trials * rungs[-1])
+
+
 def run_one(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[str, Any]:
     """One method, one seed; the table is loaded once per process."""
     args, name, method, seed = job
@@ -118,7 +149,7 @@ def run_one(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[s
         )
     problem = _loaded[name]
     full = problem.rungs[-1]
-    budget = args.budget or args.trials * full
+    budget = _budget(args, problem.rungs)
     ledger = methods.run(method, problem, seed, budget)
     marks = TRIAL_MARKS if full == 1 else [m * full for m in TRAINING_MARKS]
     return {
@@ -127,6 +158,7 @@ def run_one(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[s
         "method": method,
         "seed": seed,
         "regret": {str(mark): ledger.regret_at(mark) for mark in marks if mark <= budget},
+        "budget": budget,
         "seconds": round(ledger.seconds, 3),
         "trials": ledger.trials,
         "curve": [[spent, trials, round(regret, 6)] for spent, trials, regret in ledger.curve],

@@ -29,13 +29,15 @@ from autodistill.search.history import Outcome, infer_objectives
 from autodistill.search.model import Model
 from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.space import Space
+from autodistill.search.supply import Supply
 from autodistill.search.view import Pool, View, front_owners
 
 Floats = npt.NDArray[np.float64]
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
-REFERENCE_SAMPLE = 600
-FRESH_DRAWS, COMPARED, PARENTS = 80, 32, 12
+FIRST_DRAWS, COMPARED = 80, 32
+SHORTLIST, SHORTLIST_AGE = 96, 8
+"""New candidates that a verdict compares a trial with, and for how many trials they are remembered."""
 
 EpochCost = Callable[[Mapping[str, Any]], float]
 """Predicted work of one epoch of the candidate with these parameter values."""
@@ -81,24 +83,27 @@ class FrontSampler(BaseSampler):
         self._catalogue = Catalogue(self.space, costs, constraints)
         self._encoder = Encoder.of(self.space)
         self._rng = np.random.default_rng(seed)
+        self._supply = Supply(self._catalogue, self._encoder, self._rng)
         self._chosen: dict[int, dict[str, Any]] = {}
         self._archive: Archive | None = None
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
         self._rungs = tuple(rungs) if len(rungs) > 1 else ()
         self._epoch_cost = epoch_cost
-        self._sample: Pool | None = None
+        self._shortlist: tuple[int, Pool] | None = None
+        self._beliefs: tuple[tuple[int, ...], View, Model] | None = None
         self._next: tuple[int, dict[str, Any]] | None = None
         self.last_standings: dict[int, Standing] = {}  # of the paused trials that next_action has compared
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
         """Propose only surveyed students: pairs of student settings and their known costs."""
         self._catalogue.set_pool(pool)
-        self._sample = None
+        self._supply.forget()
+        self._shortlist = self._beliefs = None
 
     def reseed_rng(self) -> None:
         """Optuna's hook for workers that copied the sampler."""
-        self._rng = np.random.default_rng()
+        self._rng = self._supply.rng = np.random.default_rng()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters of the candidate that was chosen for this trial."""
@@ -170,6 +175,10 @@ class FrontSampler(BaseSampler):
         Returns:
             ``None`` when nothing fits into the budget.
         """
+        return self._decide(study, paused, remaining, fresh=True)
+
+    def _decide(self, study: optuna.Study, paused: Collection[int], remaining: float, *, fresh: bool) -> Action | None:
+        """See :meth:`next_action`; without ``fresh``, a remembered shortlist stands for the new candidates."""
         archive = self._read(study)
         self._next, self.last_standings = None, {}
         if self._starting(archive) or not self._rungs:
@@ -188,7 +197,7 @@ class FrontSampler(BaseSampler):
             if index[i] >= 0:
                 why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
                 best = Action(waiting[i].number, float(index[i]), why)
-        pool, gain = self._promising(view, model, archive)
+        pool, gain = self._promising(view, model, archive) if fresh else self._remembered(view, model, archive)
         fitting = np.flatnonzero(self._work(pool) * self._rungs[-1] <= remaining).tolist()
         pool, gain = pool.take(fitting), gain[fitting]
         if pool.values:
@@ -215,7 +224,8 @@ class FrontSampler(BaseSampler):
         """
         if self._starting(self._read(study)):
             return Verdict(False, "paused until the first design has been seen")
-        action = self.next_action(study, paused={*paused, number}, remaining=remaining)
+        action = self._decide(study, {*paused, number}, remaining, fresh=False)
+        self._next = None  # what is asked for next is worth a full look
         if action is None:
             return Verdict(False, "the rest of the budget does not reach the top rung")
         if action.trial == number:
@@ -231,34 +241,19 @@ class FrontSampler(BaseSampler):
     def _read(self, study: optuna.Study) -> Archive:
         if self._archive is None:
             if self._objectives is None:
-                self._reference_sample()
+                self._supply.reference()
                 self._objectives = infer_objectives(study, self._catalogue.names())
             names = tuple(o.name for o in self._objectives)
             self._archive = Archive(self._encoder, names, self._catalogue.costs, self._rungs)
         self._archive.update(study)
         return self._archive
 
-    def _reference_sample(self) -> Pool:
-        """Random feasible candidates; the same ones after a resume, so that scales do not move."""
-        if self._sample is None:
-            rng = np.random.default_rng(0)
-            drawn = (self._catalogue.draw(rng) for _ in range(REFERENCE_SAMPLE))
-            self._sample = self._pool(proposals.unique(drawn, set()))
-        return self._sample
-
-    def _pool(self, candidates: Sequence[dict[str, Any]]) -> Pool:
-        """Keep what may be proposed."""
-        pairs = [(values, self._catalogue.costs(values)) for values in candidates]
-        kept = [(values, costs) for values, costs in pairs if costs is not None]
-        return Pool.of([v for v, _ in kept], [c for _, c in kept], self._encoder)
-
     def _pool_of(self, archive: Archive, outcomes: Sequence[Outcome]) -> Pool:
         """Trials as a pool, all of them."""
         return Pool.of([dict(o.values) for o in outcomes], [archive.known(o) for o in outcomes], self._encoder)
 
     def _first_design(self, archive: Archive) -> dict[str, Any]:
-        fresh = self._pool([self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS)])
-        pool = self._reference_sample().join(fresh).unseen(archive.keys())
+        pool = self._supply.reference().join(self._supply.draws(FIRST_DRAWS)).unseen(archive.keys())
         if not pool.values:
             return self._anything(archive.keys())
         names = self._catalogue.names()
@@ -270,34 +265,25 @@ class FrontSampler(BaseSampler):
 
     def _anything(self, seen: set[proposals.Key]) -> dict[str, Any]:
         """Any candidate that is left, when draws find none."""
-        everything = self.space.enumerate() or []
-        left = [v for v in everything if proposals.key(v) not in seen and self._catalogue.costs(v) is not None]
+        left = self._supply.remaining(seen)
         if not left:
             raise ExhaustedError(f"all {len(seen)} candidates of the space that may be proposed have been proposed.")
         return left[int(self._rng.integers(len(left)))]
 
     def _promising(self, view: View, model: Model, archive: Archive) -> tuple[Pool, Floats]:
-        """New candidates and their expected gains: draws, moves around the front, then moves around the best."""
-        seen = archive.keys()
-        pool = self._reference_sample().unseen(seen)
-        known = seen.union(pool.keys)
-        front = front_owners(model.observed)
-        if len(front) > PARENTS:
-            front = self._rng.choice(front, size=PARENTS, replace=False).tolist()
-        parents = [dict(archive.closed[n].values) for n in front if n in archive.closed]
-        moved = [c for parent in parents for c in proposals.neighbours(self.space, parent, self._rng)]
-        mixed = proposals.crossovers(self.space, parents, FRESH_DRAWS, self._rng)
-        drawn = (self._catalogue.draw(self._rng) for _ in range(FRESH_DRAWS))
-        pool = pool.join(self._pool(proposals.unique([*moved, *mixed, *drawn], known)))
-        gain = self._gain(view, model, pool)
-        for _ in range(3):
-            top = np.argsort(-gain, kind="stable")[:5]
-            moves = [c for i in top for c in proposals.neighbours(self.space, pool.values[i], self._rng)]
-            near = self._pool(proposals.unique(moves, known))
-            if not near.values:
-                break
-            pool, gain = pool.join(near), np.concatenate([gain, self._gain(view, model, near)])
+        """New candidates and their expected gains."""
+        front = [archive.closed[n].values for n in front_owners(model.observed) if n in archive.closed]
+        pool, gain = self._supply.promising(front, archive.keys(), lambda pool: self._gain(view, model, pool))
+        likely = np.argsort(-gain, kind="stable")[:SHORTLIST].tolist()
+        self._shortlist = len(archive), pool.take(likely)
         return pool, gain
+
+    def _remembered(self, view: View, model: Model, archive: Archive) -> tuple[Pool, Floats]:
+        """The best of an earlier look at new candidates, judged anew; a full look when that is long ago."""
+        if self._shortlist is None or len(archive) - self._shortlist[0] > SHORTLIST_AGE:
+            return self._promising(view, model, archive)
+        pool = self._shortlist[1].unseen(archive.keys())
+        return pool, self._gain(view, model, pool)
 
     def _final(self, view: View, model: Model, pool: Pool) -> tuple[Floats, Floats]:
         known = view.known(pool.costs)
@@ -337,19 +323,23 @@ class FrontSampler(BaseSampler):
         """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
         assert self._objectives is not None
         seen, names = archive.observations(), self._catalogue.names()
-        view = View(self._objectives, names, self._encoder, seen, sample=self._reference_sample(), rungs=self._rungs)
+        running = [o for o in archive.running() if o.number not in paused]
+        state = (len(seen.owners), len(archive.closed), *(o.number for o in running))
+        if self._beliefs is not None and self._beliefs[0] == state:
+            return self._beliefs[1:]
+        view = View(self._objectives, names, self._encoder, seen, sample=self._supply.reference(), rungs=self._rungs)
         data = view.data(seen)
         optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
         if optimize:
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
-        running = [o for o in archive.running() if o.number not in paused]
         running = [o for o in running if set(names) <= archive.known(o).keys()]
         if running:
             pool = self._pool_of(archive, running)
             mean, _ = self._final(view, model, pool)
             features = view.features(pool.params, view.known(pool.costs))
             model = Model(data.believing(features, mean), view, thetas=self._thetas, optimize=False, rng=self._rng)
+        self._beliefs = state, view, model
         return view, model
 
 

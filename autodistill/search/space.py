@@ -243,7 +243,7 @@ class Space:
 
     def _holds(self, condition: Sequence[tuple[str, tuple[Any, ...]]], values: Mapping[str, Any]) -> bool:
         for name, allowed in condition:
-            value = values.get(name, self._constant(name))
+            value = values[name] if name in values else self._constant(name)
             if value not in allowed:
                 return False
         return True

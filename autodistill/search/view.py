@@ -18,6 +18,13 @@ from autodistill.search.proposals import Key, key
 
 Floats = npt.NDArray[np.float64]
 
+FIRST, REFERENCE_QUANTILE = 15, 0.7
+"""The reference of a trained objective: this quantile of the losses of the first trials.
+
+Lower, good candidates of small cost lie beyond the reference; higher, much of the volume is what students at chance
+level would add, and they are tried over and over (0.9 costs a factor of 1.6 in regret at 100 trials).
+"""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -150,7 +157,7 @@ def _axis(objective: Objective, column: Floats, seen: Observations, sample: Pool
     if (measured & seen.full).sum() >= 8:
         measured &= seen.full
     values = sign * column[measured]
-    best, reference = sign * float(values.min()), sign * float(np.quantile(values[:15], 0.9))
+    best, reference = sign * float(values.min()), sign * float(np.quantile(values[:FIRST], REFERENCE_QUANTILE))
     if best == reference:
         reference = best + sign * (abs(best) or 1.0) * 1e-3
     return Axis(objective, best, reference)

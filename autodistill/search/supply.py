@@ -1,0 +1,98 @@
+"""Where the front sampler's new candidates come from: what may be proposed, with its known costs.
+
+A fixed random sample of the space (it also sets the scales of the known costs), fresh draws, moves around the front and
+mixtures of its members, then moves around the most promising of all of them. Ranking is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill.search import proposals
+from autodistill.search.catalogue import Catalogue
+from autodistill.search.features import Encoder
+from autodistill.search.view import Pool
+
+Floats = npt.NDArray[np.float64]
+Values = dict[str, Any]
+
+REFERENCE_SAMPLE = 600
+DRAWS, MIXTURES, PARENTS = 40, 40, 12
+CLIMBS, CLIMBERS = 3, 5
+
+
+class Supply:
+    """Feasible candidates of a space.
+
+    Args:
+        catalogue: which students may be proposed, and what they cost.
+        encoder: parameters to features.
+        rng: of the draws; the reference sample has its own.
+    """
+
+    def __init__(self, catalogue: Catalogue, encoder: Encoder, rng: np.random.Generator) -> None:
+        self._catalogue, self._encoder = catalogue, encoder
+        self._space = catalogue.space
+        self._reference: Pool | None = None
+        self.rng = rng
+
+    def forget(self) -> None:
+        """The catalogue has changed."""
+        self._reference = None
+
+    def reference(self) -> Pool:
+        """Random feasible candidates; the same ones after a resume, so that scales do not move."""
+        if self._reference is None:
+            rng = np.random.default_rng(0)
+            drawn = (self._catalogue.draw(rng) for _ in range(REFERENCE_SAMPLE))
+            self._reference = self.feasible(proposals.unique(drawn, set()))
+        return self._reference
+
+    def feasible(self, candidates: Sequence[Values]) -> Pool:
+        """Keep what may be proposed."""
+        pairs = [(values, self._catalogue.costs(values)) for values in candidates]
+        kept = [(values, costs) for values, costs in pairs if costs is not None]
+        return Pool.of([v for v, _ in kept], [c for _, c in kept], self._encoder)
+
+    def draws(self, count: int) -> Pool:
+        """Fresh random candidates."""
+        return self.feasible([self._catalogue.draw(self.rng) for _ in range(count)])
+
+    def remaining(self, seen: set[proposals.Key]) -> list[Values]:
+        """Every candidate that is left, where the space can be enumerated."""
+        everything = self._space.enumerate() or []
+        return [v for v in everything if proposals.key(v) not in seen and self._catalogue.costs(v) is not None]
+
+    def promising(
+        self, parents: Sequence[Mapping[str, Any]], seen: set[proposals.Key], gain: Callable[[Pool], Floats]
+    ) -> tuple[Pool, Floats]:
+        """New candidates and their gains.
+
+        Args:
+            parents: candidates on the front.
+            seen: keys that are not to be proposed again.
+            gain: what each candidate of a pool may add.
+        """
+        pool = self.reference().unseen(seen)
+        known = seen.union(pool.keys)
+        if len(parents) > PARENTS:
+            parents = [parents[int(i)] for i in self.rng.choice(len(parents), size=PARENTS, replace=False)]
+        moved = [c for parent in parents for c in proposals.neighbours(self._space, parent, self.rng)]
+        mixed = proposals.crossovers(self._space, parents, MIXTURES, self.rng)
+        drawn = (self._catalogue.draw(self.rng) for _ in range(DRAWS))
+        pool = pool.join(self.feasible(proposals.unique([*moved, *mixed, *drawn], known)))
+        gains = gain(pool)
+        climbed: set[proposals.Key] = set()
+        for _ in range(CLIMBS):
+            top = [i for i in np.argsort(-gains, kind="stable")[:CLIMBERS].tolist() if pool.keys[i] not in climbed]
+            climbed.update(pool.keys[i] for i in top)
+            moves = [c for i in top for c in proposals.neighbours(self._space, pool.values[i], self.rng)]
+            near = self.feasible(proposals.unique(moves, known))
+            if not near.values:
+                break
+            pool, gains = pool.join(near), np.concatenate([gains, gain(near)])
+        return pool, gains
