@@ -15,7 +15,20 @@ import typer
 from typer.core import TyperGroup
 
 from autodistill import __version__
-from autodistill.commands import cache, dashboard, doctor, front, report, search, setup, spaces, study, survey, teach, verify
+from autodistill.commands import (
+    cache,
+    dashboard,
+    doctor,
+    front,
+    report,
+    search,
+    setup,
+    spaces,
+    study,
+    survey,
+    teach,
+    verify,
+)
 from autodistill.commands.output import say
 from autodistill.errors import AutodistillError, ResourceError
 
