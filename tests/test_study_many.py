@@ -45,7 +45,7 @@ def stored_trial(study: Study, number: int, rng: np.random.Generator) -> FrozenT
     )
 
 
-@pytest.fixture(scope="module", params=["front", "random"])
+@pytest.fixture(scope="module", params=["front", pytest.param("random", marks=pytest.mark.slow)])
 def big(request: pytest.FixtureRequest) -> Study:
     study = make_study(space=SPACE, sampler=request.param)
     rng = np.random.default_rng(0)
