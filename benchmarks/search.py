@@ -197,7 +197,25 @@ def report(results: list[dict[str, Any]]) -> str:
         lines += [f"\n{title} over {len(problems)} problems", _row("", list(means))]
         table_of = {mark: combine(means[mark], chosen) for mark in means}
         lines += [_row(m, [f"{table_of[mark][m]:.3f}" for mark in means]) for m in chosen]
-    return "\n".join(lines + _speedups(results, problems, chosen))
+    return "\n".join(lines + _ratios(means, chosen) + _speedups(results, problems, chosen))
+
+
+def _ratios(means: dict[str, dict[str, list[float]]], chosen: list[str]) -> list[str]:
+    """Our methods over the best baseline: of the geometric means, and on the worst single problem."""
+    baselines = [m for m in chosen if not m.startswith(("autodistill", "without-"))]
+    ours = [m for m in chosen if m not in baselines]
+    if not baselines or not ours:
+        return []
+    lines = ["\nregret over that of the best baseline: geometric mean (worst single problem)", _row("", list(means))]
+    for method in ours:
+        cells = []
+        for mark in means:
+            geometric = _geometric(means[mark], chosen)
+            best = np.min([means[mark][m] for m in baselines], axis=0)
+            worst = np.max(np.array(means[mark][method]) / np.maximum(best, 1e-4))
+            cells.append(f"{geometric[method] / min(geometric[m] for m in baselines):.2f} ({worst:.2f})")
+        lines.append(_row(method, cells))
+    return lines
 
 
 def _row(name: str, cells: list[str]) -> str:
