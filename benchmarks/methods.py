@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import optuna
 from tables import Problem
+from variants import PATCHES, under
 
 from autodistill.search import promotion
 from autodistill.search.sampler import ExhaustedError, FrontSampler
@@ -217,9 +218,18 @@ def _nsga2(seed: int, _: int) -> optuna.samplers.BaseSampler:
 
 def autodistill(ledger: Ledger, seed: int) -> None:
     """Full trainings proposed by our sampler."""
+    _full_trainings(ledger, seed, ledger.problem.costs)
+
+
+def autodistill_modelled(ledger: Ledger, seed: int) -> None:
+    """The same when the costs are learned like the accuracy; for complete tables."""
+    _full_trainings(ledger, seed, None)
+
+
+def _full_trainings(ledger: Ledger, seed: int, known: Any) -> None:
     problem = ledger.problem
     space = Space.parse(problem.space)
-    sampler = FrontSampler(space, problem.objectives, costs=problem.costs, seed=seed)
+    sampler = FrontSampler(space, problem.objectives, costs=known, seed=seed)
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
     while True:
         trial = study.ask()
@@ -256,6 +266,32 @@ def autodistill_rungs(ledger: Ledger, seed: int) -> None:
             paused[trial.number] = (trial, sections, rung + 1)
 
 
+def autodistill_halving(ledger: Ledger, seed: int) -> None:
+    """Our sampler with the model-free rung rule in place of its own: a stopped trial stays stopped."""
+    problem, names = ledger.problem, ledger.problem.costs_names
+    space, levels = Space.parse(problem.space), len(problem.rungs)
+    sampler = FrontSampler(space, problem.objectives, costs=problem.costs, seed=seed, rungs=problem.rungs)
+    study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
+    seen = np.full((levels, 0, 1 + len(names)), np.nan)
+    while True:
+        trial = study.ask()
+        sections = space.suggest(trial)
+        costs = problem.costs(sections["student"])
+        assert costs is not None
+        seen = np.concatenate([seen, np.full((levels, 1, seen.shape[2]), np.nan)], axis=1)
+        for rung in range(levels):
+            accuracy = ledger.train(sections, rung + 1, rung)
+            report = {"accuracy": accuracy, **costs, "epochs": problem.rungs[rung]}
+            trial.set_user_attr(f"rung:{rung + 1}", json.dumps(report))
+            seen[rung, -1] = problem.scale.losses(accuracy, list(costs.values()))[0]
+            here = np.isfinite(seen[rung]).all(axis=1)
+            if rung + 1 == levels:
+                study.tell(trial, [accuracy, *costs.values()])
+            elif not promotion.decide(promotion.Peers(seen[rung, here], seen[-1, here]), int(here.sum()) - 1).go_on:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                break
+
+
 METHODS: dict[str, Callable[[Ledger, int], None]] = {
     "autodistill": autodistill_rungs,
     "autodistill-norungs": autodistill,
@@ -267,6 +303,9 @@ METHODS: dict[str, Callable[[Ledger, int], None]] = {
     "random-sh": random_halving,
     "moasha": moasha(fixed=False),
     "moasha-fixed": moasha(fixed=True),
+    "without-known-costs": autodistill_modelled,
+    "without-rung-rule": autodistill_halving,
+    **{name: under(patch, autodistill) for name, patch in PATCHES.items()},
 }
 
 

@@ -30,8 +30,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import methods
 from tables import LCBench, Problem, Table
+from variants import PATCHES
 
 DEFAULT = "autodistill,autodistill-norungs,optuna-gp,optuna-tpe,optuna-nsga2,random,random-sh,moasha,moasha-fixed"
+TABLE_ABLATION = ",".join(["autodistill-norungs", "without-known-costs", *PATCHES])
+LCBENCH_ABLATION = "autodistill,without-rung-rule,autodistill-norungs"
 TRIAL_MARKS = (10, 25, 50, 100, 200, 400, 800)
 TRAINING_MARKS = (5, 10, 20, 40, 100, 200)
 RANDOM_TRAININGS = 100
@@ -66,6 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0")
     parser.add_argument("--trials", type=int, default=200, help="full trainings of each run")
     parser.add_argument("--budget", type=float, help="epochs of each run; default: --trials full trainings")
+    parser.add_argument("--ablation", action="store_true", help="the front sampler with each part switched off")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 40 trainings, without optuna-gp")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path)
@@ -73,6 +77,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rerun", default="", help="methods whose finished runs in --cache are out of date")
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
+    if args.ablation:
+        args.methods = LCBENCH_ABLATION if args.lcbench else TABLE_ABLATION
     args.methods, args.rerun = args.methods.split(","), args.rerun.split(",")
     if args.quick:
         args.seeds, args.trials = min(args.seeds, 2), min(args.trials, 40)
@@ -191,7 +197,25 @@ def report(results: list[dict[str, Any]]) -> str:
         lines += [f"\n{title} over {len(problems)} problems", _row("", list(means))]
         table_of = {mark: combine(means[mark], chosen) for mark in means}
         lines += [_row(m, [f"{table_of[mark][m]:.3f}" for mark in means]) for m in chosen]
-    return "\n".join(lines + _speedups(results, problems, chosen))
+    return "\n".join(lines + _ratios(means, chosen) + _speedups(results, problems, chosen))
+
+
+def _ratios(means: dict[str, dict[str, list[float]]], chosen: list[str]) -> list[str]:
+    """Our methods over the best baseline: of the geometric means, and on the worst single problem."""
+    baselines = [m for m in chosen if not m.startswith(("autodistill", "without-"))]
+    ours = [m for m in chosen if m not in baselines]
+    if not baselines or not ours:
+        return []
+    lines = ["\nregret over that of the best baseline: geometric mean (worst single problem)", _row("", list(means))]
+    for method in ours:
+        cells = []
+        for mark in means:
+            geometric = _geometric(means[mark], chosen)
+            best = np.min([means[mark][m] for m in baselines], axis=0)
+            worst = np.max(np.array(means[mark][method]) / np.maximum(best, 1e-4))
+            cells.append(f"{geometric[method] / min(geometric[m] for m in baselines):.2f} ({worst:.2f})")
+        lines.append(_row(method, cells))
+    return lines
 
 
 def _row(name: str, cells: list[str]) -> str:

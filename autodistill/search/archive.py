@@ -62,6 +62,7 @@ class Archive:
     open: dict[int, Outcome] = field(default_factory=dict)
     _keys: dict[int, Key] = field(default_factory=dict)
     _done: Observations | None = None
+    _seen: Observations | None = None
     _next: int = 0
 
     def update(self, study: optuna.Study) -> None:
@@ -82,6 +83,8 @@ class Archive:
         if finished or self._done is None:
             rows = self._observe(finished)
             self._done = rows if self._done is None else self._done.join(rows)
+        running = self.running()
+        self._seen = self._done.join(self._observe(running)) if running else self._done
 
     def __len__(self) -> int:
         """Trials that have parameters."""
@@ -97,9 +100,8 @@ class Archive:
 
     def observations(self) -> Observations:
         """Everything measured so far, running trials included."""
-        assert self._done is not None
-        running = self.running()
-        return self._done.join(self._observe(running)) if running else self._done
+        assert self._seen is not None
+        return self._seen
 
     def known(self, o: Outcome) -> dict[str, float]:
         """Known costs of a trial: from the cost function, or as reported."""

@@ -162,8 +162,12 @@ def squash(losses: Floats) -> Floats:
 def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Half the best ranks, a quarter the newest, the rest at random."""
     size = MOST_OBSERVATIONS
-    ranks = pareto.nondominated_ranks(np.nan_to_num(data.losses[rows], nan=2.0)) + 1000 * ~data.full[rows]
-    chosen = dict.fromkeys(rows[np.argsort(ranks, kind="stable")[: size // 2]].tolist())
+    chosen: dict[int, None] = {}
+    for part in (rows[data.full[rows]], rows[~data.full[rows]]):
+        wanted = size // 2 - len(chosen)
+        if wanted > 0 and len(part):
+            ranks = pareto.nondominated_ranks(np.nan_to_num(data.losses[part], nan=2.0))
+            chosen.update(dict.fromkeys(part[np.argsort(ranks, kind="stable")[:wanted]].tolist()))
     chosen.update(dict.fromkeys(rows[-size // 4 :].tolist()))
     for row in rng.permutation(rows).tolist():
         if len(chosen) >= size:

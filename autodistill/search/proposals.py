@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autodistill.search.space import Space
+from autodistill.search.space import Parameter, Space
 
 Floats = npt.NDArray[np.float64]
 Values = dict[str, Any]
@@ -32,13 +32,12 @@ def key(values: Mapping[str, Any]) -> Key:
 
 def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
     """``values`` without inactive parameters and with a draw for every active one that is missing."""
-    out: Values = {}
-    while True:
-        missing = [(name, d) for name, d in space.active(out).items() if name not in out]
-        if not missing:
-            return out
-        for name, d in missing:
-            out[name] = values[name] if name in values and _inside(d, values[name]) else from_unit(d, rng.random())
+
+    def choose(parameter: Parameter) -> Any:
+        name, d = parameter.name, parameter.distribution
+        return values[name] if name in values and _inside(d, values[name]) else from_unit(d, rng.random())
+
+    return space.fill(choose)
 
 
 def neighbours(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Iterator[Values]:

@@ -35,7 +35,7 @@ from autodistill.search.view import Pool, View, front_owners
 Floats = npt.NDArray[np.float64]
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
-FIRST_DRAWS, COMPARED = 80, 32
+FIRST_DRAWS, FIRST_CHOICE, COMPARED = 80, 170, 32
 SHORTLIST, SHORTLIST_AGE = 96, 8
 """New candidates that a verdict compares a trial with, and for how many trials they are remembered."""
 
@@ -256,6 +256,7 @@ class FrontSampler(BaseSampler):
         pool = self._supply.reference().join(self._supply.draws(FIRST_DRAWS)).unseen(archive.keys())
         if not pool.values:
             return self._anything(archive.keys())
+        pool = pool.take(self._rng.permutation(len(pool.values))[:FIRST_CHOICE].tolist())  # or all seeds start alike
         names = self._catalogue.names()
         costs = np.array([[c[name] for name in names] for c in pool.costs]).reshape(len(pool.values), len(names))
         taken = self._encoder.encode([o.values for o in [*archive.closed.values(), *archive.running()]])

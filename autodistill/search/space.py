@@ -7,7 +7,7 @@ of students or losses: names are only names here. Optuna parameter names are the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,10 +128,14 @@ class Space:
 
     def sample(self, rng: np.random.Generator) -> Values:
         """Draw one assignment of all active parameters, each uniform on its own (log) scale."""
+        return self.fill(lambda parameter: _draw(parameter.distribution, rng))
+
+    def fill(self, choose: Callable[[Parameter], Any]) -> Values:
+        """One assignment of all active parameters, parents first, each as ``choose`` says."""
         values: Values = {}
         for parameter in self.parameters:
-            if self._holds(parameter.condition, values):
-                values[parameter.name] = _draw(parameter.distribution, rng)
+            if not parameter.condition or self._holds(parameter.condition, values):
+                values[parameter.name] = choose(parameter)
         return values
 
     def active(self, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:

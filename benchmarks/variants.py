@@ -1,0 +1,63 @@
+"""The front sampler with one part switched off, to see what the part is worth.
+
+Each variant runs the shipped code with one function or number exchanged for the time of the run; the methods are called
+``without-…`` in :mod:`search`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill.search import model, proposals, view
+from autodistill.search.view import View
+
+Floats = npt.NDArray[np.float64]
+Patches = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+def _features(self: View, params: Floats, known: Floats, fidelity: Floats | float = 1.0) -> Floats:
+    del known
+    if not self.rungs:
+        return params
+    column = np.broadcast_to(np.asarray(fidelity, dtype=np.float64), (len(params),))[:, None]
+    return np.concatenate([params, column], axis=1)
+
+
+def _groups(self: View) -> tuple[int, ...]:
+    groups = self._encoder.groups
+    return (*groups, len(self._encoder.names)) if self.rungs else groups
+
+
+def _newest(features: Floats, costs: Floats, taken: Floats, index: int, total: int) -> int:
+    del costs, taken, index, total
+    return len(features) - 1  # the end of the pool is a fresh random draw
+
+
+@contextlib.contextmanager
+def _without_cost_inputs() -> Any:
+    with mock.patch.object(View, "features", _features), mock.patch.object(View, "groups", property(_groups)):
+        yield
+
+
+PATCHES: dict[str, Patches] = {
+    "without-cost-inputs": _without_cost_inputs,
+    "without-spread-design": lambda: mock.patch.object(proposals, "spread", _newest),
+    "without-near-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 0.9),
+    "without-compression": lambda: mock.patch.object(model, "squash", lambda losses: losses),
+}
+
+
+def under(make: Patches, run: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
+    """``run`` while the patch holds."""
+
+    def patched(ledger: Any, seed: int) -> None:
+        with make():
+            run(ledger, seed)
+
+    return patched
