@@ -13,6 +13,7 @@ import numpy as np
 from autodistill.errors import UsageError
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.expression import matches
+from autodistill.search.gain import gain_over_twin
 from autodistill.search.pareto import hypervolume, nondominated_mask
 from autodistill.search.store import dump_json, write_atomically
 
@@ -145,6 +146,7 @@ class Front:
                     "number": t.number,
                     "state": t.state.value,
                     "values": dict(t.values),
+                    "gain": gain_over_twin(t, (*self.trials, *self.others), self.objectives[0]),
                     "student": dict(t.student),
                     "distillation": dict(t.distillation),
                     "train": dict(t.train),
