@@ -16,7 +16,11 @@ from autodistill.search.space import Space
 from autodistill.search.study import Study
 
 LOSSES = ["none", "kd", "dkd", "dist", "nkd", "hard", "logit_mse", "logit_std", "soft_ce", "a", "b", "c"]
-SPACE = {"student": {"width": [4, 8, 16, 32, 64], "depth": [1, 2, 3]}, "distillation": {"loss": LOSSES}, "train": {"lr": [0.1, 0.5, 1.0]}}
+SPACE = {
+    "student": {"width": [4, 8, 16, 32, 64], "depth": [1, 2, 3]},
+    "distillation": {"loss": LOSSES},
+    "train": {"lr": [0.1, 0.5, 1.0]},
+}
 TWO = resolve(["accuracy", "params"])
 
 

@@ -23,14 +23,13 @@ ONE_IN = 10
 def has_control(space: Space) -> bool:
     """Whether the space lets a trial choose between distillation and none."""
     found = next((p.distribution for p in space.parameters if p.name == LOSS and not p.condition), None)
-    if not isinstance(found, CategoricalDistribution):
-        return False
-    return bool(len(found.choices) > 1 and NONE in found.choices)
+    offered = [str(choice) for choice in found.choices] if isinstance(found, CategoricalDistribution) else []
+    return NONE in offered and len(offered) > 1
 
 
 def due(trials: Sequence[TrialRecord]) -> bool:
     """Whether the next trial has to be a control."""
-    controls = sum(t.distillation.get("loss") == NONE for t in trials)
+    controls = sum(1 for t in trials if t.distillation.get("loss") == NONE)
     return controls < (len(trials) + 1) // ONE_IN
 
 

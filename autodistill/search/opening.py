@@ -18,6 +18,7 @@ from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.spaces import load as load_space
 from autodistill.strict_yaml import dump
+from autodistill.teacher_choice import with_parameter
 
 if TYPE_CHECKING:
     from autodistill.search.study import Study
@@ -85,9 +86,10 @@ def study_parts(config: StudyConfig) -> dict[str, Any]:
 def config_space(config: StudyConfig) -> Space:
     """The search space of a configuration, with its restrictions."""
     if isinstance(config.space, Mapping):
-        space = Space.parse(config.space)
+        space = Space.parse(with_parameter(config.space, config.teacher))
     else:
-        space = Space.parse(load_space(config.space), f"search space {config.space}")
+        mapping = with_parameter(load_space(config.space), config.teacher)
+        space = Space.parse(mapping, f"search space {config.space}")
     return space.restrict(config.set) if config.set else space
 
 
