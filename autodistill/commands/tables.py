@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autodistill.commands.output import number, print_table, values_of
+from autodistill.gain import gain_over_twin as gain_over_twin
 from autodistill.records import TrialRecord
-from autodistill.search.gain import gain_over_twin as gain_over_twin
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autodistill.errors import UsageError
+from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.expression import matches
-from autodistill.search.gain import gain_over_twin
 from autodistill.search.pareto import hypervolume, nondominated_mask
 from autodistill.search.store import dump_json, write_atomically
 
