@@ -26,6 +26,7 @@ from autodistill.config_values import (
     check_space,
     check_storage,
     check_survey,
+    check_teacher,
     listed,
     section,
     split_commas,
@@ -33,6 +34,7 @@ from autodistill.config_values import (
 from autodistill.errors import ConfigError, UsageError
 from autodistill.records import DataSpec, LatencyTarget, TeacherSpec
 from autodistill.storage_url import StorageUrl
+from autodistill.teacher_choice import from_list
 
 MAY_CHANGE = ("name", "budget", "workers", "engine", "warm_start")
 """Keys that a resumed study may have otherwise than at first: they do not change what a trial means."""
@@ -53,7 +55,7 @@ class StudyConfig(BaseModel):
     Attributes:
         name: of the study; also its default folder below ``runs/``.
         data: the images; ``None`` for studies that bring their own evaluation.
-        teacher: what to distil from.
+        teacher: what to distil from; a list has the search choose one for each trial.
         space: built-in name, YAML file, or the space itself.
         set: restrictions of the space, parameter name to a choice, a list of choices or ``{low, high}``.
         objectives: axes of the front.
@@ -76,7 +78,9 @@ class StudyConfig(BaseModel):
 
     name: Annotated[str, AfterValidator(check_name)]
     data: Annotated[DataSpec, section(DataSpec)] | None
-    teacher: Annotated[TeacherSpec, section(TeacherSpec)] = TeacherSpec()
+    teacher: Annotated[TeacherSpec, section(TeacherSpec), AfterValidator(check_teacher), BeforeValidator(from_list)] = (
+        TeacherSpec()
+    )
     space: Annotated[Any, AfterValidator(check_space)]
     set: dict[str, Any] = {}
     objectives: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_objectives)] = OBJECTIVES
@@ -238,11 +242,28 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(space, Mapping) and space.get("include"):
         given = space["include"] if isinstance(space["include"], list) else [space["include"]]
         out["space"] = {**space, "include": [_absolute(name, folder) for name in given]}
+    out["teacher"] = _absolute_members(from_list(out.get("teacher")), folder)
+    if out["teacher"] is None:
+        del out["teacher"]
     for key, names in (("data", ("root",)), ("teacher", ("source", "weights")), ("latency", ("table",))):
         part = out.get(key)
         if isinstance(part, Mapping):
             out[key] = {**part, **{k: _absolute(part[k], folder, k in ("root", "table")) for k in names if k in part}}
     return out
+
+
+def _absolute_members(teacher: Any, folder: Path) -> Any:
+    """The teachers of a choice or an ensemble with absolute paths."""
+    options = teacher.get("options") if isinstance(teacher, Mapping) else None
+    if not isinstance(options, Mapping) or not isinstance(members := options.get("members"), list):
+        return teacher
+    made = [
+        {**one, **{key: _absolute(one[key], folder) for key in ("source", "weights") if key in one}}
+        if isinstance(one, Mapping)
+        else _absolute(one, folder)
+        for one in members
+    ]
+    return {**teacher, "options": {**options, "members": made}}
 
 
 def _absolute(value: Any, folder: Path, always: bool = False) -> Any:

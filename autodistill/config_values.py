@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, create_mod
 from pydantic_core import core_schema
 
 from autodistill.errors import ConfigError, UsageError
+from autodistill.records import TeacherSpec
 from autodistill.storage_url import StorageUrl
+from autodistill.teacher_choice import members
 
 _LIMITS: dict[str, Any] = {
     "image_size": Field(ge=4, le=2048),
@@ -102,6 +104,15 @@ def check_survey(value: Any) -> Any:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_teacher(value: TeacherSpec) -> TeacherSpec:
+    """One teacher, or a choice of several that can all be read."""
+    try:
+        members(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return value
 
 
 def check_space(value: Any) -> Any:

@@ -6,7 +6,8 @@ Four figures, all from one run: images that the teacher was asked about in a stu
 once); seconds of a warm trial against one that asks the teacher online (at most half); validation accuracy of cached
 against online distillation over three seeds, with as many views as epochs, where both see the same pixels, and with
 half as many, where the cache repeats views (at most 0.3 points apart); bytes per view. Timed trials alternate, so that
-a busy machine slows both kinds alike.
+a busy machine slows both kinds alike. With --work the teacher, the cache and every trial so far are kept there, and the
+same command goes on; without it everything begins anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,13 @@ import torch
 from torch import nn
 
 from autodistill.records import DataSpec
-from autodistill.training import datasets, students
+from autodistill.training import datasets, students, teachers
 from autodistill.training.distillation import Distillation
 from autodistill.training.guides import CachedGuide, OnlineGuide
 from autodistill.training.loss_mix import LossMix
 from autodistill.training.recipe import Recipe
-from autodistill.training.teacher import Preprocessing, Teacher, freeze
+from autodistill.training.teach import teach
+from autodistill.training.teacher import Teacher
 from autodistill.training.teacher_cache import CacheKey, TeacherCache
 from autodistill.training.trainer import Feed, Trainer, scores
 
@@ -50,7 +53,8 @@ class Size:
     seeds: int
 
 
-FULL, QUICK = Size(4096, 6, 4, 10, 3), Size(1024, 6, 4, 10, 3)
+FULL, QUICK = Size(2048, 8, 6, 10, 3), Size(256, 2, 1, 10, 3)
+SETTINGS = {"batch_size": 32, "ema": 0.98}  # averaged weights: the last steps are not what accuracies differ by
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ class Bench:
 
     def trial(self, mix: str, seed: int, cache: TeacherCache | None = None) -> tuple[float, float]:
         """Validation accuracy and seconds of one student; without a cache the teacher is asked online."""
-        recipe = Recipe(batch_size=32, ema=0.0)
+        recipe = Recipe.parse(SETTINGS)
         policy = recipe.policy()
         online = OnlineGuide(self.teacher)
         guide = online if cache is None else CachedGuide(self.teacher, cache, policy, VIEW_SEED)
@@ -90,18 +94,37 @@ def accuracy(trainer: Trainer, data: datasets.ImageData) -> float:
     return scores(logits, torch.from_numpy(data.val.labels))["accuracy"]
 
 
+class Done:
+    """Trials done so far, in a file; what is there is not trained again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows: dict[str, list[float]] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def get(self, name: str, run: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+        """Accuracy and seconds of the trial called ``name``."""
+        if name not in self.rows:
+            self.rows[name] = list(run())
+            self._path.write_text(json.dumps(self.rows))
+            print(f"{name}: accuracy {self.rows[name][0]:.4f}, {self.rows[name][1]:.1f} s", flush=True)
+        reached, seconds = self.rows[name]
+        return reached, seconds
+
+
 def prepare(size: Size, root: str | None, folder: Path) -> tuple[Bench, float]:
     """Data, and a teacher trained on them; returns its accuracy too."""
     data = datasets.load(DataSpec("fashion_mnist", root=root, train_size=size.images), folder)
-    feed = Feed.of(data)
-    recipe = Recipe(batch_size=32, ema=0.0)
-    trainer = Trainer(
-        build(TEACHER, data, 0), feed, Distillation(LossMix()), recipe, epochs=size.teacher_epochs, seed=0
-    )
-    trainer.run(size.teacher_epochs)
-    expects = Preprocessing(data.image_size, data.channels, data.mean, data.std)
-    teacher = Teacher("resnet18", "benchmark", expects, network=freeze(trainer.model, trainer.device))
-    return Bench(data, feed, teacher, size), accuracy(trainer, data)
+
+    def told(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+        if epoch == epochs:
+            print(f"teacher: {epochs:g} epochs, accuracy {metrics['accuracy']:.4f}", flush=True)
+
+    spec = teach(
+        data, TEACHER, directory=folder / "teacher", epochs=size.teacher_epochs, progress=told,
+        recipe=SETTINGS,
+    )  # fmt: skip
+    facts = json.loads((folder / "teacher" / "teacher.json").read_bytes())
+    return Bench(data, Feed.of(data), teachers.load(spec, data), size), facts["metrics"]["accuracy"]
 
 
 def opened(bench: Bench, folder: Path, view_count: int) -> TeacherCache:
@@ -114,9 +137,12 @@ def opened(bench: Bench, folder: Path, view_count: int) -> TeacherCache:
     )  # fmt: skip
 
 
-def study(bench: Bench, cache: TeacherCache) -> dict[str, Any]:
+def study(bench: Bench, cache: TeacherCache, done: Done) -> dict[str, Any]:
     """Ten trials on one cache: what the teacher is asked, and the seconds of each."""
-    seconds = [bench.trial(MIXES[k % len(MIXES)], seed=k, cache=cache)[1] for k in range(bench.size.trials)]
+    seconds = []
+    for k in range(bench.size.trials):
+        mix = MIXES[k % len(MIXES)]
+        seconds.append(done.get(f"study {k} {mix}", lambda mix=mix, k=k: bench.trial(mix, seed=k, cache=cache))[1])
     return {
         "trials": bench.size.trials,
         "forwards": cache.total_forwards(),
@@ -127,12 +153,13 @@ def study(bench: Bench, cache: TeacherCache) -> dict[str, Any]:
     }
 
 
-def compare(bench: Bench, full: TeacherCache, half: TeacherCache) -> dict[str, Any]:
+def compare(bench: Bench, full: TeacherCache, half: TeacherCache, done: Done) -> dict[str, Any]:
     """Online against cached, alternating: accuracy of each seed, and seconds."""
     rows: dict[str, list[tuple[float, float]]] = {"online": [], "cached": [], "cached, half the views": []}
     for seed in range(100, 100 + bench.size.seeds):
         for name, cache in zip(rows, (None, full, half), strict=True):
-            rows[name].append(bench.trial("kd", seed, cache))
+            found = done.get(f"{name} seed {seed}", lambda seed=seed, cache=cache: bench.trial("kd", seed, cache))
+            rows[name].append(found)
     mean = {name: statistics.mean(a for a, _ in found) for name, found in rows.items()}
     online, warm = (statistics.median(s for _, s in rows[name]) for name in ("online", "cached"))
     return {
@@ -148,17 +175,20 @@ def compare(bench: Bench, full: TeacherCache, half: TeacherCache) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the images")
+    parser.add_argument("--quick", action="store_true", help="an eighth of the images: whether it runs, no figures")
     parser.add_argument("--root", help="folder of the Fashion-MNIST files")
+    parser.add_argument("--work", type=Path, help="folder that is kept, so that the same command goes on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     size = QUICK if arguments.quick else FULL
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = (arguments.work or Path(name)) / ("quick" if arguments.quick else "full")
+        folder.mkdir(parents=True, exist_ok=True)
+        done = Done(folder / "done.json")
         bench, reached = prepare(size, arguments.root, folder)
         with opened(bench, folder, size.epochs) as full, opened(bench, folder, size.epochs // 2) as half:
-            bench.trial("kd", 99, half)  # warms the smaller cache
-            figures = {"teacher_accuracy": reached, **study(bench, full), **compare(bench, full, half)}
+            done.get("the smaller cache is filled", lambda: bench.trial("kd", 99, half))
+            figures = {"teacher_accuracy": reached, **study(bench, full, done), **compare(bench, full, half, done)}
     print(f"teacher                        {figures['teacher_accuracy']:.4f} validation accuracy")
     print(f"teacher asked, {size.trials} trials        {figures['forwards']} images")
     print(f"images x views                 {figures['images_x_views']}")

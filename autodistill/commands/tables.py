@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autodistill.commands.output import number, print_table, values_of
-from autodistill.records import State, TrialRecord
+from autodistill.gain import gain_over_twin as gain_over_twin
+from autodistill.records import TrialRecord
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
@@ -65,23 +66,6 @@ def latest(trial: TrialRecord) -> dict[str, float]:
     for rung in sorted(trial.rungs):
         out.update({k: v for k, v in trial.rungs[rung].items() if k not in ("epochs", "seconds")})
     return {**out, **trial.values}
-
-
-def gain_over_twin(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
-    """How much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
-
-    ``None`` where there is no such twin, or the trial is itself undistilled. Positive is better.
-    """
-    if trial.distillation.get("loss", "none") == "none":
-        return None
-    twins = [
-        t.values[objective.name]
-        for t in trials
-        if t.state is State.COMPLETE and t.student == trial.student and t.distillation.get("loss") == "none"
-    ]
-    if not twins:
-        return None
-    return min(objective.loss(value) for value in twins) - objective.loss(trial.values[objective.name])
 
 
 def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float | None) -> None:

@@ -12,6 +12,7 @@ from autodistill.commands.live import Progress
 from autodistill.commands.output import command, number, print_json, say
 from autodistill.commands.search import flags_of, this_command, value_of
 from autodistill.errors import ConfigError, InterruptedTrialError, UsageError
+from autodistill.records import DataSpec
 
 TEACH = """
   autodistill teach --data fashion_mnist --data-root data/fashion --dir teachers/fashion
@@ -49,15 +50,32 @@ def teach(
     config = StudyConfig.load(None, keys, flags=flags_of(keys))
     if config.data is None:
         raise UsageError("a teacher needs images; give --data.")
-    recipe = _recipe(set_ or [])
     folder = directory or Path("teachers") / config.name
-    say(f"teacher in {folder}: reading {config.data.source}")
+    settings = {"epochs": epochs, "recipe": _recipe(set_ or []), "pretrained": pretrained, "seed": seed}
+    facts = _teach(config.data, model, folder, device or _device(), settings)
+    if as_json:
+        print_json(facts)
+    say(f"teacher in {folder}: validation accuracy {number(facts['accuracy'], 'fraction')}")
+    given = [part for key, value in keys.items() if value is not None for part in (flags_of(keys)[key], value)]
+    say("next:\n  " + command("search", *given, "--teacher", folder, "--budget", "30m"))
+
+
+def _teach(data: DataSpec, model: str | None, folder: Path, device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the images, train with progress, and look at the finished teacher.
+
+    Args:
+        data: the images.
+        model: a timm network, or ``None``.
+        folder: what will be the teacher.
+        device: where it trains.
+        settings: further keywords of ``training.teach.teach``.
+    """
+    say(f"teacher in {folder}: reading {data.source}")
     from autodistill.engines.watch import Snapshot, Watch
     from autodistill.training import datasets, preflight, teachers
     from autodistill.training.teach import teach as train
 
-    images = datasets.load(config.data)
-    where = device or _device()
+    images = datasets.load(data)
     watch = Watch()
     with Progress() as show, watch.signals():
 
@@ -67,19 +85,14 @@ def teach(
 
         try:
             spec = train(
-                images, model, directory=folder, epochs=epochs, recipe=recipe, pretrained=pretrained,
-                device=where, seed=seed, progress=progress, should_stop=watch.should_stop,
+                images, model, directory=folder, device=device, progress=progress, should_stop=watch.should_stop,
+                **settings,
             )  # fmt: skip
         except InterruptedTrialError as stopped:
             say(f"Stopped: {stopped} Go on: {this_command()}")
             raise typer.Exit(128 + (watch.signal or 2)) from None
-    found = preflight.preflight(teachers.load(spec, images, where), images, accept_weak=True)
-    facts = {"teacher": str(folder), "accuracy": found.accuracy, "classes": len(images.classes), "weak": found.weak}
-    if as_json:
-        print_json(facts)
-    say(f"teacher in {folder}: validation accuracy {number(found.accuracy, 'fraction')}")
-    given = [part for key, value in keys.items() if value is not None for part in (flags_of(keys)[key], value)]
-    say("next:\n  " + command("search", *given, "--teacher", folder, "--budget", "30m"))
+    found = preflight.preflight(teachers.load(spec, images, device), images, accept_weak=True)
+    return {"teacher": str(folder), "accuracy": found.accuracy, "classes": len(images.classes), "weak": found.weak}
 
 
 def _recipe(texts: list[str]) -> dict[str, Any]:

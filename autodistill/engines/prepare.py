@@ -19,6 +19,7 @@ from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, UsageError
 from autodistill.records import EvaluateFactory, Params, State, Task, TeacherSpec, stable_key
 from autodistill.search.study import Study
+from autodistill.teacher_choice import members
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
@@ -83,7 +84,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
 def _teacher(
     study: Study, config: StudyConfig, data: ImageData, directory: Path, watch: Watch, device: str
 ) -> TeacherSpec:
-    """The teacher, taught when there is none, after its preflight."""
+    """The teacher, taught when there is none, after its preflight; of several, the best one's values are kept."""
     from autodistill.training import preflight, teachers
     from autodistill.training.teach import teach
 
@@ -105,11 +106,15 @@ def _teacher(
             should_stop=watch.should_stop,
         )
         spec = replace(taught, accept_weak=spec.accept_weak)
-    teacher = teachers.load(spec, data, device)
-    found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak)
-    study.set_teacher_values({"accuracy": found.accuracy, **_teacher_costs(study, teacher, config)})
-    record_sources(study, data, teacher)
-    watch.stage("teacher", f"teacher {found.name}: validation accuracy {found.accuracy:.4f}")
+    best = -1.0
+    for one in members(spec).values():
+        teacher = teachers.load(one, data, device)
+        found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak)
+        watch.stage("teacher", f"teacher {found.name}: validation accuracy {found.accuracy:.4f}")
+        if found.accuracy > best:
+            best = found.accuracy
+            study.set_teacher_values({"accuracy": best, **_teacher_costs(study, teacher, config)})
+            record_sources(study, data, teacher)
     return spec
 
 

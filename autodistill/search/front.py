@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autodistill.errors import UsageError
+from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.expression import matches
 from autodistill.search.pareto import hypervolume, nondominated_mask
@@ -145,6 +146,7 @@ class Front:
                     "number": t.number,
                     "state": t.state.value,
                     "values": dict(t.values),
+                    "gain": gain_over_twin(t, (*self.trials, *self.others), self.objectives[0]),
                     "student": dict(t.student),
                     "distillation": dict(t.distillation),
                     "train": dict(t.train),

@@ -22,6 +22,7 @@ from autodistill.search.spaces import compose
 from autodistill.search.spaces import load as load_space
 from autodistill.search.warm import warm_start
 from autodistill.strict_yaml import dump
+from autodistill.teacher_choice import with_parameter
 
 if TYPE_CHECKING:
     from autodistill.search.study import Study
@@ -115,9 +116,10 @@ def study_parts(config: StudyConfig) -> dict[str, Any]:
 def config_space(config: StudyConfig) -> Space:
     """The search space of a configuration, with its restrictions."""
     if isinstance(config.space, Mapping):
-        space = Space.parse(compose(config.space))
+        space = Space.parse(with_parameter(compose(config.space), config.teacher))
     else:
-        space = Space.parse(load_space(config.space), f"search space {config.space}")
+        mapping = with_parameter(load_space(config.space), config.teacher)
+        space = Space.parse(mapping, f"search space {config.space}")
     return space.restrict(config.set) if config.set else space
 
 

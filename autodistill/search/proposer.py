@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Objective, Params, stable_key
+from autodistill.search import control
 from autodistill.search import sampler as samplers
 from autodistill.search.objectives import objectives as registered
 from autodistill.search.pace import Pace
@@ -72,6 +73,7 @@ class Proposer:
         self._objectives, self._constraints, self._rungs = tuple(objectives), tuple(constraints), rungs
         self._sampler = sampler
         self._size = space.size()
+        self._controlled = control.has_control(space)
         self._known: dict[str, Mapping[str, float]] = {}
         self._pool: list[tuple[Params, Mapping[str, float]]] = []
         self._costs: Costs | None = None
@@ -133,6 +135,7 @@ class Proposer:
             ExhaustedError: the sampler has nothing left to propose.
         """
         self._build()
+        self._queue_control()
         trial = self._study.ask()
         self._log.add(trial.number, trial._trial_id)
         given = bool(trial._fixed_params)
@@ -153,6 +156,18 @@ class Proposer:
             return Proposal(candidate, (error.reason, str(error)))
         broken = broken_constraints(self._constraints, costs)
         return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
+
+    def _queue_control(self) -> None:
+        """Have the next trial train without distillation, where too few of them did; Optuna takes it first."""
+        if not self._controlled or len(self._log) + 1 < control.ONE_IN:
+            return
+        trials = self._log.read()
+        if control.due(trials):
+            every = self._study.get_trials(deepcopy=False)
+            if any(t.state is optuna.trial.TrialState.WAITING for t in every):
+                return
+            stored = {t.number: t.params for t in every}
+            self._study.enqueue_trial(control.control(trials, self._objectives, stored.__getitem__))
 
     def _build(self) -> None:
         if self._ready:

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from autodistill.errors import InterruptedTrialError
-from autodistill.records import Candidate, Evaluate, Report, Task, WorkerContext, stable_key
+from autodistill.records import Candidate, Evaluate, Params, Report, Task, WorkerContext, stable_key
+from autodistill.teacher_choice import member
 from autodistill.training import checkpoint, datasets, lease, students, teachers
 from autodistill.training.cache_files import make_room
 from autodistill.training.cache_home import teacher_cache_bytes
 from autodistill.training.distillation import Distillation, Guide
 from autodistill.training.guides import CachedGuide, OnlineGuide, StoredGuide
 from autodistill.training.initialise import initialise
-from autodistill.training.loss_mix import LossMix
+from autodistill.training.loss_mix import TEACHER, LossMix
 from autodistill.training.preflight import answers
 from autodistill.training.recipe import Recipe
 from autodistill.training.student_costs import StudentCosts
@@ -60,6 +61,7 @@ class Bench:
         self.device = torch.device(context.device)
         self.cache_folder = Path(task.cache or Path(task.directory) / "cache")
         self._caches: dict[str, TeacherCache] = {}
+        self._teachers: dict[str, Teacher] = {}
 
     def evaluate(self, candidate: Candidate) -> Iterator[Report]:
         """Report the known costs (rung 0), then train to each rung and report it.
@@ -87,36 +89,46 @@ class Bench:
         """The training images, on the device where they fit."""
         return Feed.of(self.data).near(self.device)
 
-    @cached_property
+    @property
     def teacher(self) -> Teacher:
-        """The teacher, frozen."""
-        return teachers.load(self.task.teacher, self.data, self.device)
+        """The teacher, frozen; the first of several."""
+        return self.teacher_of({})
+
+    def teacher_of(self, distillation: Params) -> Teacher:
+        """The teacher that a loss mix names, frozen and loaded once; the first of the study where it names none.
+
+        Raises:
+            UnknownNameError: the study has no such teacher.
+        """
+        spec = member(self.task.teacher, distillation.get(TEACHER))
+        name = stable_key(asdict(spec))
+        if name not in self._teachers:
+            self._teachers[name] = teachers.load(spec, self.data, self.device)
+        return self._teachers[name]
 
     @cached_property
     def costs(self) -> StudentCosts:
         """Known costs, remembered by architecture."""
         return StudentCosts(self.task, self.data)
 
-    @cached_property
-    def teacher_on_validation(self) -> Tensor:
+    def teacher_on_validation(self, teacher: Teacher) -> Tensor:
         """Teacher logits ``(n, classes)`` of the validation images, computed once for all workers."""
-        if self.teacher.by_id:
-            return answers(self.teacher, self.data.val)
-        cache = self.teacher_cache(Policy(), views=1)
+        if teacher.by_id:
+            return answers(teacher, self.data.val)
+        cache = self.teacher_cache(teacher, Policy(), views=1)
         rows = {int(name): row for row, name in enumerate(self.data.val.ids)}
 
         def compute(ids: Tensor) -> Tensor:
             pixels = torch.from_numpy(self.data.val.images[[rows[name] for name in ids.tolist()]])
-            return self.teacher(pixels.to(self.device).float().div_(255)).cpu()
+            return teacher(pixels.to(self.device).float().div_(255)).cpu()
 
         pieces = torch.split(torch.from_numpy(self.data.val.ids), 256)
         return torch.cat([cache.targets(piece, 0, compute) for piece in pieces])
 
     def teacher_cache(
-        self, policy: Policy, *, views: int, embedding: int = 0, megabytes: int | None = None
+        self, teacher: Teacher, policy: Policy, *, views: int, embedding: int = 0, megabytes: int | None = None
     ) -> TeacherCache:
-        """The cache of the teacher's answers to the views of ``policy``, opened once."""
-        teacher = self.teacher
+        """The cache of a teacher's answers to the views of ``policy``, opened once."""
         key = CacheKey(
             data=self.data.fingerprint,
             teacher=teacher.fingerprint,
@@ -183,12 +195,17 @@ class Trial:
                 continue
             yield from self._give(report)
 
+    @property
+    def teacher(self) -> Teacher:
+        """The one that this trial distils from."""
+        return self.bench.teacher_of(self.candidate.distillation)
+
     @cached_property
     def key(self) -> str:
         """Equal for trainings that go through the same states."""
         bench, task = self.bench, self.task
         facts = [task.data.train_size, task.data.val_fraction, task.data.seed, list(task.rungs), dict(task.training)]
-        prints = [bench.data.fingerprint, bench.teacher.fingerprint]
+        prints = [bench.data.fingerprint, self.teacher.fingerprint]
         return stable_key([self.candidate.key(), self.candidate.seed, facts, prints])
 
     def _build(self) -> nn.Module:
@@ -203,13 +220,13 @@ class Trial:
             seed=self.candidate.seed,
         )
         if self.recipe.init == "teacher":
-            initialise(model, self.bench.teacher)
+            initialise(model, self.teacher)
         return model
 
     def _trainer(self, model: nn.Module) -> Trainer:
         bench = self.bench
         guide, view_count = self._guide()
-        width = bench.teacher.embedding_width() if self.mix.uses_embedding else None
+        width = self.teacher.embedding_width() if self.mix.uses_embedding else None
         criterion = Distillation(self.mix, guide, student=model, teacher_width=width, seed=self.candidate.seed)
         return Trainer(
             model,
@@ -227,7 +244,7 @@ class Trial:
     def _policy(self) -> Policy:
         """The recipe's; without augmentation where only the teacher's logits of plain images are known."""
         policy = self.recipe.policy()
-        if self.mix.uses_teacher and self.bench.teacher.by_id:
+        if self.mix.uses_teacher and self.teacher.by_id:
             return Policy(mix=policy.mix, mix_alpha=policy.mix_alpha)
         return policy
 
@@ -236,13 +253,15 @@ class Trial:
         policy, recipe = self._policy(), self.recipe
         if not self.mix.uses_teacher:
             return None, self._views(policy)
-        teacher, embedding = self.bench.teacher, self.mix.uses_embedding
+        teacher, embedding = self.teacher, self.mix.uses_embedding
         if teacher.by_id:
             return StoredGuide(teacher), 1
         if recipe.teacher_mode == "online":
             return OnlineGuide(teacher, embedding=embedding), 0
         width = teacher.embedding_width() if embedding else 0
-        cache = self.bench.teacher_cache(policy, views=self._views(policy), embedding=width, megabytes=recipe.cache_mb)
+        cache = self.bench.teacher_cache(
+            teacher, policy, views=self._views(policy), embedding=width, megabytes=recipe.cache_mb
+        )
         guide = CachedGuide(teacher, cache, policy, self.task.data.seed, embedding=embedding)
         return guide, min(cache.views, self._views(policy))
 
@@ -290,7 +309,7 @@ class Trial:
         model = trainer.evaluation_model()
         val = self.bench.data.val
         logits = trainer.predict(model, torch.from_numpy(val.images))
-        trained = scores(logits, torch.from_numpy(val.labels), self.bench.teacher_on_validation)
+        trained = scores(logits, torch.from_numpy(val.labels), self.bench.teacher_on_validation(self.teacher))
         self._shown = trained
         report = Report(rung, {**trained, **known}, float(epochs), self.clock.seconds())
         self.stored[rung] = {"values": dict(report.values), "epochs": report.epochs, "seconds": report.seconds}

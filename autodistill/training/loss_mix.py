@@ -25,6 +25,7 @@ from autodistill.training.loss_info import LossInfo
 from autodistill.training.losses import loss_info
 
 _PREFIX = "embedding_"
+TEACHER = "teacher"
 
 _RAW_KEYS = ("task_weight", "distillation_weight")
 _CALIBRATED_KEYS = ("alpha", "calibration_batches")
@@ -79,12 +80,14 @@ class LossMix:
         Keys: ``loss``, ``alpha``, ``label_smoothing``, ``calibrate``, ``calibration_batches``,
         ``task_weight`` and ``distillation_weight`` (only with ``calibrate: false``, which takes no
         ``alpha``), ``embedding``, ``embedding_weight``, the loss's own keywords, and the embedding term's
-        with ``embedding_`` before them. dkd's own ``alpha`` stays 1: the ratio of its parts is ``beta``.
+        with ``embedding_`` before them; ``teacher`` says whose logits these are, which is not this module's
+        business. dkd's own ``alpha`` stays 1: the ratio of its parts is ``beta``.
 
         Raises:
             UnknownNameError: a key, loss or term that does not exist, or a keyword of another loss.
             UsageError: a value out of range, or a key that would have no effect.
         """
+        mapping = {key: value for key, value in mapping.items() if key != TEACHER}
         info = loss_info(str(mapping.get("loss", "none")))
         term = str(mapping.get("embedding", "none"))
         term_info = None if term == "none" else embedding_info(term)

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,54 +89,94 @@ def teach(
         UsageError: an unknown architecture or setting.
         InterruptedTrialError: stopped; the same call goes on.
     """
+    plan = _plan(data, model, epochs=epochs, recipe=recipe or {}, pretrained=pretrained, seed=seed)
+    folder = Path(directory).expanduser().absolute()
+    if resume and _finished(folder, plan.key):
+        return TeacherSpec(str(folder))
+    if threads:
+        torch.set_num_threads(threads)
+    trainer = plan.trainer(data, device)
+    work = folder.parent / f"{folder.name}.training"
+    if resume and (found := checkpoint.load(work, key=plan.key)) is not None:
+        trainer.restore(found.tensors, found.facts)
+    metrics = _train(trainer, data, work, plan.key, progress=progress, should_stop=should_stop)
+    _write(folder, plan, trainer, data, metrics)
+    shutil.rmtree(work, ignore_errors=True)
+    return TeacherSpec(str(folder))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained, and for how long.
+
+    Attributes:
+        key: equal for calls that make the same teacher.
+    """
+
+    student: dict[str, Any]
+    epochs: int
+    recipe: Recipe
+    pretrained: bool
+    seed: int
+    key: str
+
+    def trainer(self, data: ImageData, device: str) -> Trainer:
+        """The training, at its beginning."""
+        shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
+        network = students.build(self.student, **shape, pretrained=self.pretrained, seed=self.seed)
+        criterion = Distillation(LossMix(label_smoothing=self.recipe.label_smoothing))
+        return Trainer(
+            network, Feed.of(data), criterion, self.recipe, epochs=self.epochs, seed=self.seed, view_seed=self.seed,
+            device=device,
+        )  # fmt: skip
+
+
+def _plan(
+    data: ImageData,
+    model: str | Mapping[str, Any] | TeacherSpec | None,
+    *,
+    epochs: int | None,
+    recipe: Mapping[str, Any],
+    pretrained: bool,
+    seed: int,
+) -> _Plan:
+    """Defaults filled in; the options of an ``auto`` teacher's spec go before ``epochs`` and ``pretrained``."""
     if isinstance(model, TeacherSpec):
         options = dict(model.options)
         epochs = options.pop("epochs", epochs)
         pretrained = options.pop("pretrained", pretrained)
         student = _architecture(options.pop("model", None), data)
-        recipe = {**options, **(recipe or {})}
+        recipe = {**options, **recipe}
     else:
         student = _architecture(model, data)
-    folder = Path(directory).expanduser().absolute()
     length = epochs or default_epochs(len(data.train))
     if length < 1:
         raise UsageError(f"epochs is {epochs}; allowed: 1 or more.")
-    settings = Recipe.parse(_defaults(data), recipe or {})
+    settings = Recipe.parse(_defaults(data), recipe)
     key = stable_key([student, length, asdict(settings), pretrained, seed, data.fingerprint, len(data.train)])
-    if resume and _finished(folder, key):
-        return TeacherSpec(str(folder))
-    if threads:
-        torch.set_num_threads(threads)
-    shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
-    network = students.build(student, **shape, pretrained=pretrained, seed=seed)
-    criterion = Distillation(LossMix(label_smoothing=settings.label_smoothing))
-    trainer = Trainer(
-        network, Feed.of(data), criterion, settings, epochs=length, seed=seed, view_seed=seed, device=device
-    )
-    work = folder.parent / f"{folder.name}.training"
-    if resume and (found := checkpoint.load(work, key=key)) is not None:
-        trainer.restore(found.tensors, found.facts)
-    metrics = _train(trainer, data, work, key, progress=progress, should_stop=should_stop)
+    return _Plan(student, length, settings, pretrained, seed, key)
+
+
+def _write(folder: Path, plan: _Plan, trainer: Trainer, data: ImageData, metrics: Mapping[str, float]) -> None:
+    """Weights, and what is needed to build and to judge the network."""
     facts = {
         "format": 1,
-        "architecture": student,
+        "architecture": plan.student,
         "image_size": data.image_size,
         "channels": data.channels,
         "mean": data.mean,
         "std": data.std,
         "classes": data.classes,
-        "epochs": length,
+        "epochs": plan.epochs,
         "metrics": metrics,
         "data": data.fingerprint,
-        "key": key,
+        "key": plan.key,
     }
     files = {
         TEACHER_WEIGHTS: checkpoint.tensor_bytes(trainer.evaluation_model().state_dict()),
         TEACHER_JSON: json.dumps(facts, indent=1).encode(),
     }
     checkpoint.write_folder(folder, files)
-    shutil.rmtree(work, ignore_errors=True)
-    return TeacherSpec(str(folder))
 
 
 def _train(

@@ -7,6 +7,7 @@ files are opened with ``weights_only`` and must hold tensors.
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from autodistill.errors import AutodistillError, StoreError, TeacherError, UsageError, unknown_name
 from autodistill.records import TeacherSpec, stable_key
+from autodistill.teacher_choice import CHOICE, member
 from autodistill.training import students
 from autodistill.training.checkpoint import read_folder, tensors_from
 from autodistill.training.datasets import ImageData
@@ -41,7 +43,7 @@ Devices = tuple[torch.device, ...]
 
 
 def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu") -> Teacher:
-    """The teacher of ``spec``, frozen.
+    """The teacher of ``spec``, frozen; the first one of a choice.
 
     Args:
         spec: what and where.
@@ -57,6 +59,8 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
     path = Path(spec.source).expanduser()
     if spec.source == "auto":
         raise UsageError("teacher 'auto' has to be taught first; `autodistill teach` does that.")
+    if spec.source == CHOICE:
+        return load(member(spec, None), data, device)
     if spec.source == ENSEMBLE:
         return _ensemble(spec, data, where)
     if is_reference(spec.source):
@@ -148,7 +152,7 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
         raise TeacherError(f"{folder} is no complete teacher: {error}. Teach it again.") from error
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(facts["classes"], data, str(folder)))
-    return _network_teacher(str(folder), network, expects, data, devices)
+    return _network_teacher(str(folder), network, expects, data, devices, facts["architecture"])
 
 
 def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
@@ -180,7 +184,8 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
         _of_channels(config["mean"], channels),
         _of_channels(config["std"], channels),
     )
-    return _network_teacher(name, network, expects.override(_only_input(spec)), data, devices)
+    expects = expects.override(_only_input(spec))
+    return _network_teacher(name, network, expects, data, devices, [name, keywords])
 
 
 def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
@@ -193,6 +198,7 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
     except Exception as error:
         raise TeacherError(f"teacher {spec.source!r} failed: {type(error).__name__}: {error}") from error
     expects = Preprocessing(data.image_size, data.channels).override(_only_input(spec))
+    identity = stable_key([spec.source, dict(spec.options), _code_of(factory)])
     if isinstance(network, nn.Module):
         if spec.weights is not None:
             weights = read_weights(Path(spec.weights).expanduser())
@@ -200,13 +206,20 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
                 network.load_state_dict(weights)
             except RuntimeError as error:
                 raise TeacherError(f"teacher {spec.source} does not fit its weights: {_first_lines(error)}") from error
-        return _network_teacher(spec.source, network, expects, data, devices)
+        return _network_teacher(spec.source, network, expects, data, devices, identity)
     if not callable(network):
         raise TeacherError(f"teacher {spec.source!r} returned {type(network).__name__}; expected a module or function.")
     if len(devices) > 1:
         raise UsageError(f"teacher {spec.source!r} is a function; only a module can be spread over several devices.")
-    identity = stable_key([spec.source, dict(spec.options)]).encode()
-    return Teacher(spec.source, fingerprint_of(identity, expects), expects, devices[0], network)
+    return Teacher(spec.source, fingerprint_of(identity.encode(), expects), expects, devices[0], network)
+
+
+def _code_of(factory: Callable[..., Any]) -> str:
+    """The text of the module that ``factory`` stands in: what it computes may change without any weight changing."""
+    try:
+        return inspect.getsource(inspect.getmodule(factory) or factory)
+    except (OSError, TypeError):  # built without a source file
+        return ""
 
 
 def _from_onnx(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
@@ -281,11 +294,11 @@ def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     if not isinstance(members, list | tuple) or not members:
         raise UsageError("an ensemble needs options.members, a list such as [{source: runs/a}, {source: runs/b}].")
     loaded: list[Teacher] = []
-    for member in members:
+    for given in members:
         try:
-            one = TeacherSpec(**member) if isinstance(member, Mapping) else TeacherSpec(str(member))
+            one = TeacherSpec(**given) if isinstance(given, Mapping) else TeacherSpec(str(given))
         except TypeError as error:
-            raise UsageError(f"ensemble member {member!r}: {error}.") from error
+            raise UsageError(f"ensemble member {given!r}: {error}.") from error
         loaded.append(load(one, data, devices[len(loaded) % len(devices)]))
     shares = [float(share) for share in spec.options.get("shares", [1.0] * len(loaded))]
     if len(shares) != len(loaded) or min(shares) <= 0:
@@ -299,11 +312,12 @@ def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
 
 
 def _network_teacher(
-    name: str, network: nn.Module, expects: Preprocessing, data: ImageData, devices: Devices
+    name: str, network: nn.Module, expects: Preprocessing, data: ImageData, devices: Devices, identity: Any
 ) -> Teacher:
+    """``identity``: what beside the weights says what the network computes."""
     if len(expects.class_map) not in (0, len(data.classes)):
         raise UsageError(f"class_map has {len(expects.class_map)} entries; expected {len(data.classes)}.")
-    print_ = fingerprint_of(network, expects)
+    print_ = fingerprint_of(network, expects, identity=identity)
     if len(devices) == 1:
         return Teacher(name, print_, expects, devices[0], freeze(network, devices[0]))
     return Teacher(name, print_, expects, devices[0], freeze(spread(network, devices), None))

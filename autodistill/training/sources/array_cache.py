@@ -96,5 +96,5 @@ def _need_space(folder: Path, size: int) -> None:
     if free < size + _RESERVE:
         raise ResourceError(
             f"the image cache needs {size / 2**20:.0f} MiB in {folder}, {free / 2**20:.0f} MiB are free. "
-            "Free some space, or choose a smaller image_size."
+            "Free some space, set AUTODISTILL_CACHE to a folder on a larger disk, or choose a smaller image_size."
         )
