@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.trial_facts import figure_of, gain_of, metrics_of
-from autodistill.records import Objective, State, TrialRecord
+from autodistill.records import Objective, Params, State, TrialRecord
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ALWAYS_MS = 5.0  # a latency that people ask for first
 _MOST_BOUNDS = 8
+_PLAIN = "without distillation"
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,13 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, first: Obj
     return Answer(
         row.trial,
         student_words(row.student),
-        distillation_words(row.distillation),
+        _taught(row.distillation),
         accuracy.mean,
         cost,
         f"{reached}.",
         _verified_gain(row),
         _verified_sure(row, verified),
-        "" if row.gain is None else f"{row.gain.mean:+.4f} [{row.gain.low:+.4f}, {row.gain.high:+.4f}]",
+        _gain_short(row),
         _verified_short(row),
         verified=True,
     )
@@ -218,13 +219,13 @@ def _from_search(
     return Answer(
         trial.number,
         student_words(trial.student),
-        distillation_words(trial.distillation),
+        _taught(trial.distillation),
         value,
         cost,
         f"It reached {first.name} {figure_of(value, first.unit)} in the search{_at_cost(cost, metric)}.",
         _searched_gain(trial, trials, first, metric),
         _searched_sure(trial, front, images),
-        "not known" if gain is None else f"{gain:+.4f} (one run each)",
+        _searched_short(trial, gain),
         "not verified",
         verified=False,
     )
@@ -273,6 +274,23 @@ def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
             f"{_trials(len(close))} lie that close."
         )
     return words
+
+
+def _taught(distillation: Params) -> str:
+    """The loss mix in words; that a student learned from labels alone is said in full."""
+    return _PLAIN if distillation.get("loss") == "none" else distillation_words(distillation)
+
+
+def _gain_short(row: Row) -> str:
+    if row.gain is not None:
+        return f"{row.gain.mean:+.4f} [{row.gain.low:+.4f}, {row.gain.high:+.4f}]"
+    return "not distilled" if row.distillation.get("loss", "none") == "none" else "not known"
+
+
+def _searched_short(trial: TrialRecord, gain: float | None) -> str:
+    if trial.distillation.get("loss", "none") == "none":
+        return "not distilled"
+    return "not known" if gain is None else f"{gain:+.4f} (one run each)"
 
 
 def _at_cost(cost: float | None, metric: Objective | None) -> str:

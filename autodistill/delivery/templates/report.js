@@ -6,7 +6,9 @@
   const drawn = [];
 
   // -- colours: Plotly cannot read the page's variables by itself ---------------------------------------------------
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const PAPER = { "--ink": "#000000", "--grid": "#e3e3e3", "--quiet": "#444444", "--bg": "#ffffff" };
+  let printing = false; // the page's own colours change only after the event that announces printing
+  const css = (name) => printing ? PAPER[name] : getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   function themed(layout) {
     const out = structuredClone(layout);
     const [ink, grid, line, bg] = ["--ink", "--grid", "--quiet", "--bg"].map(css);
@@ -155,8 +157,8 @@
       if (box.data) Plotly.relayout(box, width ? { width, autosize: false } : { width: null, autosize: true });
     }
   }
-  addEventListener("beforeprint", () => { drawAll(false); sized(690); });
-  addEventListener("afterprint", () => { sized(null); drawAll(false); });
+  addEventListener("beforeprint", () => { printing = true; drawAll(false); sized(690); });
+  addEventListener("afterprint", () => { printing = false; sized(null); drawAll(false); });
 
   // -- best within a bound ------------------------------------------------------------------------------------------------------
   const bound = byId("bound");
