@@ -7,7 +7,7 @@ chosen by that very figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class Answers:
 
     def within(self, bound: float) -> Answer | None:
         """The best candidate that costs no more."""
-        fitting = [a for a in self.candidates if a.cost is None or a.cost <= bound]
+        fitting = [a for a in self.candidates if (math.inf if a.cost is None else a.cost) <= bound]
         return min(fitting, key=lambda a: self.objective.loss(a.value), default=None)
 
     @property
@@ -101,7 +101,8 @@ def answers_of(
     metric = _bounded(front)
     rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
     if rows and verified is not None and first.name == "accuracy":
-        candidates = tuple(_from_row(row, verified, metric, first) for row in rows)
+        searched = {t.number: metrics_of(t) for t in trials}
+        candidates = tuple(_from_row(row, verified, metric, searched.get(row.trial or 0, {})) for row in rows)
         trusted = True
     else:
         candidates = tuple(_from_search(t, front, trials, metric, images) for t in front.trials)
@@ -137,15 +138,15 @@ def _bounds(candidates: Sequence[Answer], metric: Objective | None) -> list[floa
     return sorted(set(out))
 
 
-def _from_row(row: Row, verified: Verified, metric: Objective | None, first: Objective) -> Answer:
-    """A verified student."""
+def _from_row(row: Row, verified: Verified, metric: Objective | None, searched: Mapping[str, float]) -> Answer:
+    """A verified student; its latency is that of the exported file where there is one."""
     assert row.accuracy is not None
     assert row.trial is not None
     accuracy = row.accuracy
-    cost = None if metric is None else row.costs.get(metric.name)
+    cost = None if metric is None else row.costs.get(metric.name, searched.get(metric.name))
     if metric is not None and metric.name == "latency_ms" and row.file_latency_ms is not None:
         cost = row.file_latency_ms
-    reached = f"It reaches {first.name} {accuracy.mean:.4f} on the test split"
+    reached = f"It reaches accuracy {accuracy.mean:.4f} on the test split"
     if accuracy.low is not None and accuracy.high is not None:
         reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
     reached += _at_cost(cost, metric)
