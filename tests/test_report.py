@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import report_studies
 from report_studies import HOSTILE, QUOTES
 from typer.testing import CliRunner
 
-import autodistill as ad
 from autodistill.cli import app
 from autodistill.delivery import report_tables
 from autodistill.delivery.report import write_report
@@ -230,20 +228,17 @@ def test_a_study_with_one_complete_trial_has_a_front_of_one(tmp_path: Path) -> N
 def test_an_unfinished_study_shows_its_partial_trials(tmp_path: Path) -> None:
     made = report_studies.make(trials=0)
 
-    def stops(candidate: ad.Candidate) -> Iterator[ad.Report]:
-        yield from list(report_studies.evaluate(candidate))[:2]
-
     known = ("params", "latency_ms")
-    ad.search(
-        made,
-        evaluate=stops,
-        costs=lambda s: {name: report_studies.costs(s)[name] for name in known},
-        budget="2epochs",
-        workers=1,
-    )
+    made.set_known_costs([], lambda s: {name: report_studies.costs(s)[name] for name in known})
+    with made.running("1trials"):
+        candidate = made.ask()
+        assert candidate is not None
+        for report in list(report_studies.evaluate(candidate))[:2]:
+            made.report(candidate, report)
+        made.close(candidate)
     assert {t.state for t in made.trials()} == {State.PARTIAL}
     write_report(made, tmp_path / "r.html")
-    assert "the budget ended" in Page(tmp_path / "r.html").text("stopped")
+    assert "interrupted; goes on when the study is resumed" in Page(tmp_path / "r.html").text("stopped")
 
 
 def test_a_study_of_ones_own_evaluation_leaves_out_what_does_not_apply(page: Page) -> None:

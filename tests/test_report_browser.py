@@ -157,4 +157,6 @@ def test_it_prints_on_white_whatever_the_scheme(opened: Opened, tmp_path: Path) 
     opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     widths = opened.page.evaluate("[...document.querySelectorAll('.plot .main-svg')].map((s) => s.width.baseVal.value)")
     assert max(widths) <= 700  # A4 between its margins
+    ink = opened.page.evaluate("getComputedStyle(document.querySelector('#front-plot .xtitle')).fill")
+    assert ink == "rgb(0, 0, 0)"
     assert opened.said == []

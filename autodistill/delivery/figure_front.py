@@ -225,11 +225,12 @@ def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[Axis], x: int, 
 def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None:
     """Titles and logarithms; the worst dominated trials start outside the frame where they would flatten the front."""
     arrows = {"lower": " ← better", "higher": " better →"}
-    figure.update_xaxes(title=across.label + arrows.get(across.better, ""), type="log" if across.log else "linear")
-    figure.update_yaxes(title=up.label + arrows.get(up.better, ""), type="log" if up.log else "linear")
+    shown = (*front.trials, *front.others)
     for axis, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
-        seen = [value for t in (*front.trials, *front.others) if (value := metrics_of(t).get(axis.name)) is not None]
-        if axis.log and seen:
+        seen = [value for t in shown if (value := metrics_of(t).get(axis.name)) is not None]
+        log = axis.log and bool(seen) and min(seen) > 0  # what is not positive has no place on a logarithmic axis
+        update(title=axis.label + arrows.get(axis.better, ""), type="log" if log else "linear")
+        if log:
             update(log_ticks(min(seen), max(seen)))
     if up.better != "higher" or not front.trials:
         return

@@ -19,7 +19,8 @@ from autodistill.words import student_words
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-SHADES = ("#c9b458", "#8c9a6b", "#4f8a8b", "#2f6f9f", "#1b3a6b")  # worst to best; lightness falls, so grey prints tell
+# worst to best, yellow to blue: told apart by the colour-blind, seen on white and on black
+SHADES = ("#b9a66a", "#93a06f", "#6a9a86", "#3f8fa6", "#1f83c4")
 _MOST_LINES, _MOST_AXES = 250, 12
 _MOST_WORDS = 8  # categories that are written beside an axis
 
@@ -59,7 +60,7 @@ def coordinates(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) 
 def parallel_figure(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], *, on_front: Sequence[int] = ()
 ) -> go.Figure:
-    """One line per COMPLETE trial, darker for a better first objective; the members of the front are thick.
+    """One line per COMPLETE trial, bluer for a better first objective; the members of the front are thick.
 
     Args:
         trials: COMPLETE ones; beyond 250 the best in the first objective and all members are drawn.
@@ -85,7 +86,7 @@ def parallel_figure(
                 figure.add_trace(_lines(chosen, axes, objectives, color, front=front))
     left_out = "" if len(kept) == len(trials) else f" (the best {len(kept)} of {len(trials)} COMPLETE trials)"
     figure.update_layout(style(f"Settings and outcomes{left_out}"), showlegend=False, height=460)
-    figure.update_layout(margin={"l": 40, "r": 40, "t": 48, "b": 72})
+    figure.update_layout(margin={"l": 40, "r": 40, "t": 56, "b": 72})
     heads = [text(axis.name).replace(".", "<br>", 1) for axis in axes]
     figure.update_xaxes(tickvals=list(range(len(axes))), ticktext=heads, range=[-0.4, len(axes) - 0.4], tickangle=0)
     figure.update_yaxes(visible=False, range=[-0.06, 1.06])

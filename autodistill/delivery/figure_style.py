@@ -23,9 +23,9 @@ def style(title: str) -> dict[str, Any]:
     """Layout of a figure with that title."""
     return {
         "template": "plotly_white",
-        "title": {"text": text(title), "x": 0.01, "font": {"size": 15}},
+        "title": {"text": text(title), "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 15}},
         "font": {"family": "system-ui, sans-serif", "size": 13},
-        "margin": {"l": 64, "r": 24, "t": 48, "b": 56},
+        "margin": {"l": 64, "r": 24, "t": 66, "b": 56},
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"},
         "hoverlabel": {"align": "left"},
     }

@@ -165,7 +165,7 @@ def _joined(
         y=y,
         mode="lines+markers",
         name=f"{ended} ({len(chosen)})",
-        line={"color": color, "dash": dash, "width": 2.2 if front else 1.2},
+        line={"color": color, "dash": dash, "width": 1.8 if front else 1.2},
         marker={"size": 6 if front else 4},
         opacity=1.0 if front else 0.6,
         hoverinfo="text",

@@ -249,7 +249,7 @@ def _steps_table(steps: Sequence[Step]) -> Table:
         for s in grew[::step]
     ]
     columns = ("trial", "seconds", "epochs", "trials ended", "hypervolume share")
-    return Table(columns, tuple(rows), columns[1:], f"Every {step}th step." if step > 1 else "")
+    return Table(columns, tuple(rows), columns[1:], f"One step in {step} is listed." if step > 1 else "")
 
 
 def _importance_part(study: Study, front: Front) -> dict[str, Any]:

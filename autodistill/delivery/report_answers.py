@@ -7,12 +7,12 @@ chosen by that very figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.trial_facts import figure_of, gain_of, metrics_of
-from autodistill.records import Objective, State, TrialRecord
+from autodistill.records import Objective, Params, State, TrialRecord
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ALWAYS_MS = 5.0  # a latency that people ask for first
 _MOST_BOUNDS = 8
+_PLAIN = "without distillation"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Answers:
 
     def within(self, bound: float) -> Answer | None:
         """The best candidate that costs no more."""
-        fitting = [a for a in self.candidates if a.cost is None or a.cost <= bound]
+        fitting = [a for a in self.candidates if (math.inf if a.cost is None else a.cost) <= bound]
         return min(fitting, key=lambda a: self.objective.loss(a.value), default=None)
 
     @property
@@ -100,7 +101,8 @@ def answers_of(
     metric = _bounded(front)
     rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
     if rows and verified is not None and first.name == "accuracy":
-        candidates = tuple(_from_row(row, verified, metric, first) for row in rows)
+        searched = {t.number: metrics_of(t) for t in trials}
+        candidates = tuple(_from_row(row, verified, metric, searched.get(row.trial or 0, {})) for row in rows)
         trusted = True
     else:
         candidates = tuple(_from_search(t, front, trials, metric, images) for t in front.trials)
@@ -136,28 +138,28 @@ def _bounds(candidates: Sequence[Answer], metric: Objective | None) -> list[floa
     return sorted(set(out))
 
 
-def _from_row(row: Row, verified: Verified, metric: Objective | None, first: Objective) -> Answer:
-    """A verified student."""
+def _from_row(row: Row, verified: Verified, metric: Objective | None, searched: Mapping[str, float]) -> Answer:
+    """A verified student; its latency is that of the exported file where there is one."""
     assert row.accuracy is not None
     assert row.trial is not None
     accuracy = row.accuracy
-    cost = None if metric is None else row.costs.get(metric.name)
+    cost = None if metric is None else row.costs.get(metric.name, searched.get(metric.name))
     if metric is not None and metric.name == "latency_ms" and row.file_latency_ms is not None:
         cost = row.file_latency_ms
-    reached = f"It reaches {first.name} {accuracy.mean:.4f} on the test split"
+    reached = f"It reaches accuracy {accuracy.mean:.4f} on the test split"
     if accuracy.low is not None and accuracy.high is not None:
         reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
     reached += _at_cost(cost, metric)
     return Answer(
         row.trial,
         student_words(row.student),
-        distillation_words(row.distillation),
+        _taught(row.distillation),
         accuracy.mean,
         cost,
         f"{reached}.",
         _verified_gain(row),
         _verified_sure(row, verified),
-        "" if row.gain is None else f"{row.gain.mean:+.4f} [{row.gain.low:+.4f}, {row.gain.high:+.4f}]",
+        _gain_short(row),
         _verified_short(row),
         verified=True,
     )
@@ -218,13 +220,13 @@ def _from_search(
     return Answer(
         trial.number,
         student_words(trial.student),
-        distillation_words(trial.distillation),
+        _taught(trial.distillation),
         value,
         cost,
         f"It reached {first.name} {figure_of(value, first.unit)} in the search{_at_cost(cost, metric)}.",
         _searched_gain(trial, trials, first, metric),
         _searched_sure(trial, front, images),
-        "not known" if gain is None else f"{gain:+.4f} (one run each)",
+        _searched_short(trial, gain),
         "not verified",
         verified=False,
     )
@@ -273,6 +275,23 @@ def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
             f"{_trials(len(close))} lie that close."
         )
     return words
+
+
+def _taught(distillation: Params) -> str:
+    """The loss mix in words; that a student learned from labels alone is said in full."""
+    return _PLAIN if distillation.get("loss") == "none" else distillation_words(distillation)
+
+
+def _gain_short(row: Row) -> str:
+    if row.gain is not None:
+        return f"{row.gain.mean:+.4f} [{row.gain.low:+.4f}, {row.gain.high:+.4f}]"
+    return "not distilled" if row.distillation.get("loss", "none") == "none" else "not known"
+
+
+def _searched_short(trial: TrialRecord, gain: float | None) -> str:
+    if trial.distillation.get("loss", "none") == "none":
+        return "not distilled"
+    return "not known" if gain is None else f"{gain:+.4f} (one run each)"
 
 
 def _at_cost(cost: float | None, metric: Objective | None) -> str:

@@ -6,7 +6,9 @@
   const drawn = [];
 
   // -- colours: Plotly cannot read the page's variables by itself ---------------------------------------------------
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const PAPER = { "--ink": "#000000", "--grid": "#e3e3e3", "--quiet": "#444444", "--bg": "#ffffff" };
+  let printing = false; // the page's own colours change only after the event that announces printing
+  const css = (name) => printing ? PAPER[name] : getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   function themed(layout) {
     const out = structuredClone(layout);
     const [ink, grid, line, bg] = ["--ink", "--grid", "--quiet", "--bg"].map(css);
@@ -66,9 +68,12 @@
       return [copy];
     });
   }
-  function ticks(name) {
+  function shown(name) {
     const rows = front.data.filter((t) => ["front", "dominated"].includes(t.meta.role)).flatMap((t) => t.customdata || []);
-    const seen = rows.map((row) => row[column(name) + 1]).filter((value) => value > 0);
+    return rows.map((row) => row[column(name) + 1]);
+  }
+  function ticks(name) {
+    const seen = shown(name).filter((value) => value > 0);
     if (!seen.length) return {};
     const low = Math.min(...seen), high = Math.max(...seen), steps = high / low < 1e4 ? [1, 2, 5] : [1], tickvals = [];
     for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power++) {
@@ -116,7 +121,7 @@
     for (const [id, key, box] of [["axis-x", "x", "log-x"], ["axis-y", "y", "log-y"], ["axis-size", "size", null]]) {
       byId(id).addEventListener("change", (event) => {
         state[key] = event.target.value;
-        if (box) byId(box).checked = Boolean(axisOf(state[key]).log);
+        if (box) byId(box).checked = Boolean(axisOf(state[key]).log) && shown(state[key]).every((value) => value > 0);
         drawFront();
       });
     }
@@ -155,8 +160,8 @@
       if (box.data) Plotly.relayout(box, width ? { width, autosize: false } : { width: null, autosize: true });
     }
   }
-  addEventListener("beforeprint", () => { drawAll(false); sized(690); });
-  addEventListener("afterprint", () => { sized(null); drawAll(false); });
+  addEventListener("beforeprint", () => { printing = true; drawAll(false); sized(690); });
+  addEventListener("afterprint", () => { printing = false; sized(null); drawAll(false); });
 
   // -- best within a bound ------------------------------------------------------------------------------------------------------
   const bound = byId("bound");
@@ -164,7 +169,7 @@
     const sign = data.first.direction === "maximize" ? -1 : 1;
     const answer = () => {
       const limit = Number(bound.value);
-      const fitting = data.candidates.filter((c) => c.cost === null || c.cost <= limit);
+      const fitting = data.candidates.filter((c) => c.cost !== null && c.cost <= limit);
       const best = fitting.sort((a, b) => sign * (a.value - b.value))[0];
       byId("bound-answer").textContent = best
         ? `Trial ${best.trial}, ${best.student}${best.distillation ? ", " + best.distillation : ""}. ${best.reached} ${best.gain} ${best.sure}`

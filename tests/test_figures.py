@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autodistill.delivery.figure_parallel import coordinates, parallel_figure
+from autodistill.delivery.figure_style import log_ticks, short
+from autodistill.delivery.figures import front_figure, hypervolume_figure, importance_figure, rung_curves_figure
+from autodistill.delivery.trial_facts import gain_of, hover_text
+from autodistill.records import State, TrialRecord
+from autodistill.search.front import Front, Scale
+from autodistill.search.objectives import resolve
+from autodistill.search.trajectory import Step
+
+THREE = resolve(["accuracy", "params", "latency_ms"])
+POINTS = [(0.95, 1e6, 3.0), (0.90, 1e5, 1.0), (0.85, 2e4, 0.5), (0.80, 9e5, 4.0), (0.89, 5e5, 1.5)]
+
+
+def trial(number: int, accuracy: float, params: float, latency: float, **keys: Any) -> TrialRecord:
+    values = {"accuracy": accuracy, "params": params, "latency_ms": latency}
+    rungs = {0: {"params": params, "epochs": 0.0}, 1: {"accuracy": accuracy / 2, "epochs": 3.0, "seconds": 1.0}}
+    given = {
+        "student": {"width": number},
+        "distillation": {"loss": "kd"},
+        "rungs": rungs,
+        "seed": 0,
+        "train": {},
+        **keys,
+    }
+    return TrialRecord(number, State.COMPLETE, values, **given)
+
+
+TRIALS = [trial(i, *point) for i, point in enumerate(POINTS)]
+
+
+def front(teacher: dict[str, float] | None = None) -> Front:
+    return Front.of("flowers", THREE, TRIALS, scale=Scale((1.0, 1e4, 0.1), (0.0, 2e6, 5.0)), teacher=teacher)
+
+
+def traces(figure: Any) -> dict[str, Any]:
+    return {trace.meta["role"]: trace for trace in figure.data}
+
+
+def test_the_front_figure_has_members_dominated_trials_and_a_teacher() -> None:
+    found = traces(front_figure(front({"accuracy": 0.97, "latency_ms": 8.0}), TRIALS))
+    assert set(zip(found["front"].x, found["front"].y, strict=True)) == {(3.0, 0.95), (1.0, 0.90), (0.5, 0.85)}
+    assert set(zip(found["dominated"].x, found["dominated"].y, strict=True)) == {(4.0, 0.80), (1.5, 0.89)}
+    assert (found["teacher"].x[0], found["teacher"].y[0]) == (8.0, 0.97)
+    assert list(zip(found["stairs"].x, found["stairs"].y, strict=True)) == [(0.5, 0.85), (1.0, 0.90), (3.0, 0.95)]
+    assert found["dominated"].marker.opacity < 0.5 < found["front"].marker.opacity
+
+
+def test_the_area_of_a_mark_is_proportional_to_the_parameters() -> None:
+    marks = traces(front_figure(front()))["front"]
+    size = dict(zip((row[0] for row in marks.customdata), marks.marker.size, strict=True))
+    assert size[0.0] ** 2 == pytest.approx(10 * size[1.0] ** 2)
+
+
+def test_customdata_holds_every_axis_that_the_page_may_offer() -> None:
+    figure = front_figure(front())
+    axes = [axis["name"] for axis in figure.layout.meta["axes"]]
+    assert axes[:3] == ["accuracy", "params", "latency_ms"]
+    assert axes[-1] == "trial"
+    for row in traces(figure)["front"].customdata:
+        shown = dict(zip(axes, row[1:], strict=True))
+        assert [shown["accuracy"], shown["params"], shown["latency_ms"]] == list(POINTS[int(row[0])])
+        assert shown["trial"] == row[0]
+
+
+def test_axes_are_logarithmic_where_the_objective_is_and_have_round_ticks() -> None:
+    figure = front_figure(front())
+    assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("log", "linear")
+    assert {0.5, 1.0, 2.0, 5.0} <= set(figure.layout.xaxis.tickvals)
+
+
+@pytest.mark.parametrize(("low", "high", "inside"), [(0.3, 4, {0.5, 1, 2}), (10, 1e7, {10, 1e5, 1e7})])
+def test_ticks_cover_the_values(low: float, high: float, inside: set[float]) -> None:
+    values = log_ticks(low, high)["tickvals"]
+    assert inside <= {float(f"{value:.6g}") for value in values}
+    assert min(values) <= low
+    assert max(values) >= high
+
+
+def test_ticks_of_what_has_no_logarithm_are_left_to_plotly() -> None:
+    assert log_ticks(0.0, 5.0) == {}
+
+
+def test_numbers_on_ticks_are_short() -> None:
+    assert [short(v) for v in (0.5, 20, 1500, 2e6, 3e9)] == ["0.5", "20", "1.5k", "2M", "3G"]
+
+
+def test_verified_means_are_drawn_with_their_spread() -> None:
+    found = traces(front_figure(front(), TRIALS, verified={1: (0.88, 0.004), 4: (0.87, 0.002)}))["verified"]
+    assert dict(zip((row[0] for row in found.customdata), found.y, strict=True)) == {1.0: 0.88, 4.0: 0.87}
+    assert list(found.error_y.array) == [0.004, 0.002]
+
+
+def test_words_of_a_trial_are_escaped_in_hover_text() -> None:
+    bad = trial(7, 0.5, 1.0, 1.0, student={"family": "<script>"}, train={"<b>": 1})
+    assert "<script>" not in hover_text(bad, THREE)
+    assert "&lt;script&gt;" in hover_text(bad, THREE)
+    assert "&lt;b&gt;" in hover_text(bad, THREE)
+
+
+def test_gain_is_over_the_best_undistilled_run_of_the_same_student() -> None:
+    same = {"student": {"width": 8}}
+    plain = [trial(i, a, 1.0, 1.0, distillation={"loss": "none"}, **same) for i, a in enumerate((0.8, 0.83))]
+    taught = trial(2, 0.85, 1.0, 1.0, **same)
+    assert gain_of(taught, [*plain, taught], THREE[0]) == pytest.approx(0.02)
+    assert gain_of(plain[0], [*plain, taught], THREE[0]) is None
+    assert gain_of(trial(3, 0.9, 1.0, 1.0), plain, THREE[0]) is None
+
+
+def test_rung_curves_keep_the_front_and_thin_the_rest_evenly() -> None:
+    many = [trial(i, 0.5, 1.0, 1.0) for i in range(1000)]
+    figure = rung_curves_figure(many, THREE[0], on_front=[3, 999], limit=102)
+    drawn = {trace.name: trace for trace in figure.data}
+    assert list(drawn) == ["complete, dominated (100)", "on the front (2)"]
+    assert "102 of 1000" in figure.layout.title.text
+    assert list(drawn["on the front (2)"].y) == [0.25, None, 0.25, None]
+    assert list(drawn["on the front (2)"].x)[:1] == [3.0]
+
+
+def test_curves_are_coloured_by_how_the_trial_ended() -> None:
+    ends = [State.PRUNED, State.FAIL, State.PARTIAL, State.COMPLETE]
+    mixed = [
+        TrialRecord(i, s, {}, {}, {}, {}, 0, rungs={1: {"accuracy": 0.5, "epochs": 1}}) for i, s in enumerate(ends)
+    ]
+    names = [trace.name for trace in rung_curves_figure(mixed, THREE[0]).data]
+    assert names == ["stopped (1)", "failed (1)", "unfinished (1)", "complete, dominated (1)"]
+
+
+def test_hypervolume_steps_from_nothing_in_a_unit_that_suits() -> None:
+    steps = [Step(3600.0, 30.0, 4, 0.5, 1), Step(7200.0, 60.0, 9, 0.7, 5)]
+    by_time = hypervolume_figure(steps)
+    assert list(by_time.data[0].x) == [0.0, 60.0, 120.0]
+    assert list(by_time.data[0].y) == [0.0, 0.5, 0.7]
+    assert "minutes" in by_time.layout.xaxis.title.text
+    assert list(hypervolume_figure(steps, against="epochs").data[0].x) == [0.0, 30.0, 60.0]
+    assert list(hypervolume_figure(steps, against="trials").data[0].x) == [0.0, 4, 9]
+
+
+def test_importance_shows_the_weightiest_setting_first() -> None:
+    figure = importance_figure({"accuracy": {"lr": 0.2, "<b>": 0.7}, "params": {"width": 0.9}})
+    assert list(figure.data[0].y) == ["width", "&lt;b&gt;", "lr"]
+    assert list(figure.data[0].x) == [0.0, 0.7, 0.2]
+    assert figure.layout.yaxis.autorange == "reversed"
+
+
+def test_parallel_axes_are_the_settings_that_vary_and_the_objectives() -> None:
+    some = [
+        trial(0, 0.5, 100.0, 1.0, student={"family": "a", "width": 4}, train={"lr": 0.001, "same": 1}),
+        trial(1, 0.7, 1000.0, 2.0, student={"family": "b", "width": 8}, train={"lr": 0.1, "same": 1}),
+        trial(2, 0.9, 10000.0, 3.0, student={"family": "b", "width": 16}, train={"lr": 0.01, "same": 1}),
+    ]
+    axes = {axis.name: axis for axis in coordinates(some, THREE)}
+    assert list(axes) == ["student.family", "student.width", "train.lr", "accuracy", "params", "latency_ms"]
+    assert axes["train.lr"].places == pytest.approx({0: 0.0, 1: 1.0, 2: 0.5})  # logarithmic from a factor of ten on
+    assert axes["student.width"].places == pytest.approx({0: 0.0, 1: 1 / 3, 2: 1.0})
+    assert axes["params"].places == pytest.approx({0: 0.0, 1: 0.5, 2: 1.0})
+    assert axes["student.family"].places == {0: 0.25, 1: 0.75, 2: 0.75}
+
+
+def test_parallel_coordinates_of_many_trials_are_the_best_and_the_front() -> None:
+    many = [trial(i, i / 1000, 10.0 + i, 1.0) for i in range(1000)]
+    figure = parallel_figure(many, THREE, on_front=[0, 999])
+    drawn = sum(list(trace.y).count(None) for trace in figure.data)
+    assert drawn == 251  # the best 250, and the front's own trial 0
+    assert "the best 251 of 1000" in figure.layout.title.text
+
+
+def test_figures_are_plain_json_and_can_be_written_alone(tmp_path: Path) -> None:
+    figure = front_figure(front({"accuracy": 0.97}))
+    assert json.loads(figure.to_json())["layout"]["meta"]["x"] == "latency_ms"
+    figure.write_html(tmp_path / "front.html", include_plotlyjs=True)
+    assert (tmp_path / "front.html").stat().st_size > 1_000_000
