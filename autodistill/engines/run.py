@@ -57,7 +57,13 @@ def search(
     drive = engines.get(engine or getattr(config, "engine", None) or "local")
     workers = workers if workers is not None else getattr(config, "workers", None)
     remote = (engine or getattr(config, "engine", None)) not in (None, "local")
-    slots = make_slots(workers, use_gpus=evaluate is None, limited=not remote)
+    slots = make_slots(
+        workers,
+        use_gpus=evaluate is None,
+        limited=not remote,
+        devices_per_trial=getattr(config, "devices_per_trial", 1) if evaluate is None else 1,
+        slots_per_gpu=getattr(config, "slots_per_gpu", 1),
+    )
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     watch = Watch(progress)
