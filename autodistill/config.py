@@ -68,7 +68,7 @@ class StudyConfig(BaseModel):
         engine: who runs the workers.
         workers: slots on this machine; ``None``: one per GPU, or one.
         devices_per_trial: GPUs (or groups of CPU threads) that train one candidate together.
-        slots_per_gpu: workers that share one GPU.
+        slots_per_gpu: workers that share one GPU; ``auto`` measures a few students first.
         storage: database server that keeps the trials, without its password; ``None``: SQLite in the study's folder.
         seed: of everything random.
     """
@@ -92,7 +92,7 @@ class StudyConfig(BaseModel):
     engine: Annotated[str, Field(min_length=1)] = "local"
     workers: Annotated[int, Field(ge=1)] | None = None
     devices_per_trial: Annotated[int, Field(ge=1, le=64)] = 1
-    slots_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1
+    slots_per_gpu: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1
     storage: Annotated[StorageUrl, BeforeValidator(check_storage)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 

@@ -35,6 +35,7 @@ _FLAGS = {
     "data.train_size": "--train-size",
     "teacher.weights": "--teacher-weights",
     "constraints": "--constraint",
+    "slots_per_gpu": "--slots-per-gpu",
 }
 
 EXAMPLES = """
@@ -86,6 +87,9 @@ def search(
     rungs: Annotated[str | None, typer.Option(help="auto, off, or {eta: 3, lowest: 0.05}.")] = None,
     survey: Annotated[str | None, typer.Option(help="auto, off, or how many students to measure first.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained at once.")] = None,
+    slots_per_gpu: Annotated[
+        str | None, typer.Option(metavar="N", help="Workers that share one GPU; auto measures how many fit.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
     storage: Annotated[
         str | None,
@@ -127,6 +131,7 @@ def search(
         "rungs": None if rungs is None else value_of(rungs),
         "survey": None if survey is None else value_of(survey),
         "workers": workers,
+        "slots_per_gpu": None if slots_per_gpu is None else value_of(slots_per_gpu),
         "engine": engine,
         "storage": storage,
         "name": name,

@@ -80,7 +80,9 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Estimate:
     with tempfile.TemporaryDirectory() as scratch:
         data = load(config.data, scratch)
         slots = make_slots(
-            config.workers, devices_per_trial=config.devices_per_trial, slots_per_gpu=config.slots_per_gpu
+            config.workers,
+            devices_per_trial=config.devices_per_trial,
+            slots_per_gpu=1 if config.slots_per_gpu == "auto" else config.slots_per_gpu,
         )
         batch = int(config.training.get("batch_size", 64))
         shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}

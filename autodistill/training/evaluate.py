@@ -61,6 +61,8 @@ class Bench:
         self.device = torch.device(context.device)
         self.cache_folder = Path(task.directory) / "cache"
         self._caches: dict[str, TeacherCache] = {}
+        if self.device.type == "cuda" and context.memory_share < 1:
+            torch.cuda.set_per_process_memory_fraction(context.memory_share, self.device)
 
     def evaluate(self, candidate: Candidate) -> Iterator[Report]:
         """Report the known costs (rung 0), then train to each rung and report it.
