@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autodistill.errors import UsageError
+import autodistill as ad
+from autodistill.errors import InterruptedTrialError, UsageError
 from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
 from autodistill.training.distributed import Team
 from autodistill.training.evaluate import Bench
@@ -149,3 +151,64 @@ def test_a_candidate_on_two_devices_reports_what_it_reports_on_one(task: Task) -
     finally:
         if two.crew is not None:
             two.crew.close()
+
+
+def one_candidate(number: int) -> Candidate:
+    return Candidate(number, {"family": "resnet", "width": 8, "depth": 1}, {"loss": "none"}, {"lr": 3e-3}, 7)
+
+
+@pytest.mark.slow
+def test_a_stopped_training_goes_on_with_another_number_of_devices_and_a_dead_helper_ends_its_trial_only(
+    task: Task,
+) -> None:
+    asked: list[int] = []
+
+    def stop_at_the_fifth_step() -> bool:
+        asked.append(1)
+        return len(asked) == 5
+
+    two = Bench(task, WorkerContext(devices=("cpu", "cpu"), should_stop=stop_at_the_fifth_step))
+    assert two.crew is not None
+    try:
+        with pytest.raises(InterruptedTrialError, match=r"after 1\.3 of 3 epochs"):
+            list(two.evaluate(one_candidate(10)))
+        (process, _), *_ = two.crew._helpers
+        process.kill()
+        with pytest.raises(RuntimeError):
+            list(two.evaluate(one_candidate(11)))
+        assert two.crew._helpers == []
+        again = [report.values for report in two.evaluate(one_candidate(12))]  # with new helpers
+    finally:
+        two.crew.close()
+    one = Bench(task, WorkerContext())
+    went_on = [report.values for report in one.evaluate(one_candidate(10))]
+    alone = [report.values for report in one.evaluate(one_candidate(13))]
+    for values, b, c in zip(alone, went_on, again, strict=True):
+        assert b == pytest.approx(values, abs=1e-4)
+        assert c == pytest.approx(values, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_local_engine_gives_each_of_its_workers_two_devices_and_leaves_no_process(tmp_path: Path) -> None:
+    study = ad.Study.create(
+        data={"source": "digits", "train_size": 200},
+        teacher={"source": "auto", "options": {"epochs": 1}, "accept_weak": True},
+        space={"student": {"family": "resnet", "width": [8, 12, 16], "depth": 1}, "train": {"lr": 3e-3}},
+        objectives=["accuracy", "params"],
+        epochs=1,
+        rungs="off",
+        survey="off",
+        sampler="random",
+        devices_per_trial=2,
+        directory=tmp_path / "study",
+    )
+    most: list[int] = []
+    ad.search(study, budget="2trials", workers=2, progress=lambda snapshot: most.append(len(descendants())))
+    assert [t.state.value for t in study.trials() if t.reason != "DUPLICATE"] == ["COMPLETE"] * 2
+    assert max(most) >= 4  # two workers, a helper each
+    psutil.wait_procs(descendants(), timeout=5)
+    assert [one.cmdline() for one in descendants() if "resource_tracker" not in " ".join(one.cmdline())] == []
+
+
+def descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
