@@ -36,7 +36,7 @@ from autodistill.records import DataSpec, LatencyTarget, TeacherSpec
 from autodistill.storage_url import StorageUrl
 from autodistill.teacher_choice import from_list
 
-MAY_CHANGE = ("name", "budget", "workers", "engine", "warm_start")
+MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots_per_gpu", "warm_start")
 """Keys that a resumed study may have otherwise than at first: they do not change what a trial means."""
 
 OBJECTIVES = ("accuracy", "params", "latency_ms")
@@ -69,6 +69,8 @@ class StudyConfig(BaseModel):
         budget: over the whole life of the study; ``None`` is no limit.
         engine: who runs the workers.
         workers: slots on this machine; ``None``: one per GPU, or one.
+        devices_per_trial: GPUs (or groups of CPU threads) that train one candidate together.
+        slots_per_gpu: workers that share one GPU; ``auto`` measures a few students first.
         storage: database server that keeps the trials, without its password; ``None``: SQLite in the study's folder.
         seed: of everything random.
         warm_start: folders of other studies; their front is tried first.
@@ -94,6 +96,8 @@ class StudyConfig(BaseModel):
     budget: Annotated[str, AfterValidator(check_budget)] | None = None
     engine: Annotated[str, Field(min_length=1)] = "local"
     workers: Annotated[int, Field(ge=1)] | None = None
+    devices_per_trial: Annotated[int, Field(ge=1, le=64)] = 1
+    slots_per_gpu: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1
     storage: Annotated[StorageUrl, BeforeValidator(check_storage)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     warm_start: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()

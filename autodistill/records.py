@@ -260,6 +260,8 @@ class WorkerContext:
         threads: CPU threads it may use.
         progress: called as ``progress(epochs done, epochs of the top rung, metrics)``, at most once a second.
         should_stop: asked between batches; true means: save and raise ``InterruptedTrialError``.
+        devices: all devices of the slot, ``device`` first, where a candidate is trained on several; else empty.
+        memory_share: part of the device's memory that the worker may use; below 1 where workers share a GPU.
     """
 
     index: int = 0
@@ -267,6 +269,8 @@ class WorkerContext:
     threads: int = 1
     progress: Callable[[float, float, Mapping[str, float]], None] = _no_progress
     should_stop: Callable[[], bool] = _never
+    devices: tuple[str, ...] = ()
+    memory_share: float = 1.0
 
 
 EvaluateFactory = Callable[[WorkerContext], Evaluate]

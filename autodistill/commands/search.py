@@ -37,6 +37,7 @@ _FLAGS = {
     "data.train_size": "--train-size",
     "teacher.weights": "--teacher-weights",
     "constraints": "--constraint",
+    "slots_per_gpu": "--slots-per-gpu",
 }
 
 EXAMPLES = """
@@ -95,6 +96,9 @@ def search(
     ] = None,
     survey: Annotated[str | None, typer.Option(help="auto, off, or how many students to measure first.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained at once.")] = None,
+    slots_per_gpu: Annotated[
+        str | None, typer.Option(metavar="N", help="Workers that share one GPU; auto measures how many fit.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
     storage: Annotated[
         str | None,
@@ -140,6 +144,7 @@ def search(
         "warm_start": [str(folder) for folder in warm_start or ()] or None,
         "survey": None if survey is None else value_of(survey),
         "workers": workers,
+        "slots_per_gpu": None if slots_per_gpu is None else value_of(slots_per_gpu),
         "engine": engine,
         "storage": storage,
         "name": name,

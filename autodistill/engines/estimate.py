@@ -79,7 +79,11 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Estimate:
     assert config.data is not None
     with tempfile.TemporaryDirectory() as scratch:
         data = load(config.data, scratch)
-        slots = make_slots(config.workers)
+        slots = make_slots(
+            config.workers,
+            devices_per_trial=config.devices_per_trial,
+            slots_per_gpu=1 if config.slots_per_gpu == "auto" else config.slots_per_gpu,
+        )
         batch = int(config.training.get("batch_size", 64))
         shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
         seconds = _step_seconds(space, shape, min(batch, len(data.train)), slots[0].device, slots[0].threads)

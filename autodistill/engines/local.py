@@ -17,7 +17,7 @@ from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error, work
 from autodistill.errors import UsageError
-from autodistill.records import Candidate, Decision, EvaluateFactory, WorkerContext
+from autodistill.records import Candidate, Decision, EvaluateFactory
 from autodistill.search.study import Study
 from autodistill.words import student_words
 
@@ -41,7 +41,7 @@ def _run_here(study: Study, factory: EvaluateFactory, slot: Slot, watch: Watch) 
     def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         watch.progress(_line(current[0], epoch, epochs, metrics), study)
 
-    evaluate = factory(WorkerContext(slot.index, slot.device, slot.threads, progress, watch.should_stop))
+    evaluate = factory(slot.context(progress=progress, should_stop=watch.should_stop))
     while not watch.should_stop():
         candidate = study.ask()
         if candidate is None:
@@ -91,9 +91,12 @@ class _Pool:
 
     def _start(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
-        context = WorkerContext(slot.index, slot.device, slot.threads)
+        alone = not slot.devices  # a worker with helpers must be allowed to start them
         process = self._context.Process(
-            target=work, args=(theirs, self._factory, context, self._stop), name=f"worker-{slot.index}", daemon=True
+            target=work,
+            args=(theirs, self._factory, slot.context(), self._stop),
+            name=f"worker-{slot.index}",
+            daemon=alone,
         )
         with environment(_thread_limit(slot.threads)):
             try:

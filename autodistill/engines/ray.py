@@ -54,6 +54,11 @@ def run(
         ResourceError: Ray is missing, no cluster answers, or it has no room for the workers.
         UsageError: authentication is off, the evaluate function cannot be sent, or workers keep dying.
     """
+    if slots[0].devices:
+        raise UsageError(
+            f"devices_per_trial is {len(slots[0].devices)}: under Ray a trial has one device. Use --engine local on a "
+            "machine that has them, or devices_per_trial: 1."
+        )
     share = share_of(slots, cpus_per_worker, gpus_per_worker)
     with cluster(slots, share, address=address, trust_network=trust_network), _quiet(len(slots)):
         _drive(study, factory, slots, watch, share, storage, callbacks)

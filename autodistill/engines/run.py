@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autodistill.engines import engines
+from autodistill.engines.packing import measured_packing
 from autodistill.engines.provenance import record_machine
 from autodistill.engines.slots import make_slots
 from autodistill.engines.watch import Snapshot, Watch
@@ -58,7 +59,12 @@ def search(
     drive = engines.get(engine or getattr(config, "engine", None) or "local")
     workers = workers if workers is not None else getattr(config, "workers", None)
     remote = (engine or getattr(config, "engine", None)) not in (None, "local")
-    slots = make_slots(workers, use_gpus=evaluate is None, limited=not remote)
+    together = getattr(config, "devices_per_trial", 1) if evaluate is None else 1
+    packing = getattr(config, "slots_per_gpu", 1)
+    make = functools.partial(
+        make_slots, workers, use_gpus=evaluate is None, limited=not remote, devices_per_trial=together
+    )
+    slots = make(slots_per_gpu=1 if packing == "auto" else packing)
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     watch = Watch(progress)
@@ -67,6 +73,8 @@ def search(
         try:
             factory = _factory(study, evaluate, costs, watch, slots[0].device)
             record_machine(study, len(slots))
+            if packing == "auto" and slots[0].device.startswith("cuda") and not watch.should_stop():
+                slots = make(slots_per_gpu=measured_packing(study, watch, slots))
             if not watch.should_stop():
                 drive(study, factory, slots, watch, **options)
         except InterruptedTrialError:  # the teacher was being trained; it goes on when the study is resumed

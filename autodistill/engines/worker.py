@@ -9,17 +9,16 @@ worker to driver: ``("ready",)``, ``("progress", epoch, epochs, metrics)``, ``("
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 
 from autodistill.errors import AutodistillError, DivergedError, InfeasibleError, InterruptedTrialError
+from autodistill.processes import die_with_parent
 from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, WorkerContext
 
 _PROGRESS_SECONDS = 0.5
@@ -56,7 +55,7 @@ def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, sto
         context: index, device, threads; progress and stop are filled in here.
         stop: set by the driver when running trials should save and stop.
     """
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sender = _Progress(pipe)
@@ -71,9 +70,7 @@ def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, sto
             return
         try:
             if evaluate is None:
-                evaluate = factory(
-                    WorkerContext(context.index, context.device, context.threads, sender.send, stop.is_set)
-                )
+                evaluate = factory(replace(context, progress=sender.send, should_stop=stop.is_set))
             _run(pipe, evaluate, message[1])
         except (BrokenPipeError, EOFError):
             return
@@ -137,13 +134,3 @@ class _Progress:
         if now - self._last >= _PROGRESS_SECONDS:
             self._last = now
             self._pipe.send(("progress", epoch, epochs, dict(metrics)))
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the driver dies, however it dies (PR_SET_PDEATHSIG)."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:  # it died between our start and the call
-        os._exit(1)

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -23,7 +24,9 @@ from autodistill.teacher_choice import member
 from autodistill.training import checkpoint, datasets, lease, students, teachers
 from autodistill.training.cache_files import make_room
 from autodistill.training.cache_home import teacher_cache_bytes
+from autodistill.training.crew import Crew
 from autodistill.training.distillation import Distillation, Guide
+from autodistill.training.distributed import Team
 from autodistill.training.guides import CachedGuide, OnlineGuide, StoredGuide
 from autodistill.training.initialise import initialise
 from autodistill.training.loss_mix import TEACHER, LossMix
@@ -62,6 +65,8 @@ class Bench:
         self.cache_folder = Path(task.cache or Path(task.directory) / "cache")
         self._caches: dict[str, TeacherCache] = {}
         self._teachers: dict[str, Teacher] = {}
+        if self.device.type == "cuda" and context.memory_share < 1:
+            torch.cuda.set_per_process_memory_fraction(context.memory_share, self.device)
 
     def evaluate(self, candidate: Candidate) -> Iterator[Report]:
         """Report the known costs (rung 0), then train to each rung and report it.
@@ -78,6 +83,11 @@ class Bench:
             yield from Trial(self, candidate).reports()
         finally:
             lease.rest()
+
+    @cached_property
+    def crew(self) -> Crew | None:
+        """Helpers on the slot's other devices."""
+        return Crew(self.task, self.context) if len(self.context.devices) > 1 else None
 
     @cached_property
     def data(self) -> datasets.ImageData:
@@ -168,6 +178,7 @@ class Trial:
         self.folder = trial_folder(self.task.directory, candidate.number)
         self.clock = _Clock()
         self.stored: dict[int, dict[str, Any]] = {}
+        self.team: Team | None = None
         self._saved = self._said = time.monotonic()
         self._shown: Mapping[str, float] = {}
 
@@ -183,12 +194,28 @@ class Trial:
             self.stored = {int(rung): report for rung, report in done["reports"].items()}
             yield from self._repeated()
             return
-        trainer = self._trainer(model)
+        crew = self.bench.crew
+        with contextlib.nullcontext() if crew is None else crew.training(self.candidate) as self.team:
+            trainer = self.trainer(model, self.team)
+            yield from self._repeated()
+            yield from self._train(trainer, known)
+
+    def follow(self, team: Team) -> Trainer:
+        """The training of a helper process of ``team``, as far as its checkpoint."""
+        return self.trainer(self._build(), team)
+
+    def trainer(self, model: nn.Module, team: Team | None) -> Trainer:
+        """The training of ``model``, as far as its checkpoint."""
+        trainer = self._trainer(model, team)
         self._resume(trainer)
-        yield from self._repeated()
+        return trainer
+
+    def _train(self, trainer: Trainer, known: Mapping[str, float]) -> Iterator[Report]:
         for rung, epochs in enumerate(self.task.rungs, 1):
             if rung in self.stored:
                 continue
+            if self.bench.crew is not None:
+                self.bench.crew.run(epochs)
             trainer.run(epochs, tick=lambda: self._tick(trainer))
             report = self._measure(trainer, rung, epochs, known)
             if rung <= self.candidate.start_rung:  # reported once, but its checkpoint is lost
@@ -223,7 +250,7 @@ class Trial:
             initialise(model, self.teacher)
         return model
 
-    def _trainer(self, model: nn.Module) -> Trainer:
+    def _trainer(self, model: nn.Module, team: Team | None) -> Trainer:
         bench = self.bench
         guide, view_count = self._guide()
         width = self.teacher.embedding_width() if self.mix.uses_embedding else None
@@ -239,6 +266,7 @@ class Trial:
             view_count=view_count,
             policy=self._policy(),
             device=bench.device,
+            team=team,
         )
 
     def _policy(self) -> Policy:
@@ -293,7 +321,8 @@ class Trial:
         """Between batches: make room for measurements, stop when asked to, save and tell now and then."""
         lease.breathe()
         now = time.monotonic()
-        if self.bench.context.should_stop():
+        stop = self.bench.context.should_stop()
+        if stop if self.team is None else self.team.agree(stop):
             self._save(trainer)
             raise InterruptedTrialError(
                 f"trial {self.candidate.number} was stopped after {trainer.epoch:.1f} of {trainer.epochs} epochs."

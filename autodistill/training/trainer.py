@@ -25,6 +25,7 @@ from autodistill.errors import DivergedError, ResourceError, StoreError
 from autodistill.training import pairing, views
 from autodistill.training.averaging import Average
 from autodistill.training.datasets import ImageData
+from autodistill.training.distributed import Team
 from autodistill.training.embeddings import EmbeddingTap
 from autodistill.training.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
 from autodistill.training.recipe import Recipe
@@ -142,6 +143,7 @@ class Trainer:
         view_count: views per image that are cycled through; 0 gives every epoch a view of its own.
         policy: how views are made; the recipe's if omitted.
         device: where the model trains.
+        team: the processes that share this training; ``None``: this one alone.
     """
 
     def __init__(
@@ -157,8 +159,9 @@ class Trainer:
         view_count: int = 0,
         policy: Policy | None = None,
         device: torch.device | str = "cpu",
+        team: Team | None = None,
     ) -> None:
-        self.device = torch.device(device)
+        self.device, self._team = torch.device(device), team
         self.feed, self.criterion, self.recipe = feed, criterion, recipe
         self.epochs, self.seed = epochs, seed
         self.view_seed, self.view_count = view_seed, view_count
@@ -172,8 +175,10 @@ class Trainer:
         self.average = Average(self.model, recipe.ema)
         self._optimizer = build_optimizer(self.model, recipe, beside=criterion.parameters())
         self._embedding = EmbeddingTap(self.model) if criterion.wants_embedding else None
-        compiled = recipe.compile and not criterion.wants_embedding  # the embedding is taken by a hook
+        compiled = recipe.compile and team is None and not criterion.wants_embedding  # the embedding is taken by a hook
         self._call: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
+        if team is not None:
+            self._call = team.wrap(self.model)
         shape = (1, -1, 1, 1)
         self._mean = torch.tensor(feed.mean, device=self.device).view(shape)
         self._std = torch.tensor(feed.std, device=self.device).view(shape)
@@ -206,7 +211,8 @@ class Trainer:
                     order, ordered = self._order(epoch), epoch
                 rows = order[index * self.batch_size : (index + 1) * self.batch_size]
                 rows = rows.to(self.feed.images.device)
-                _seed_torch(_mixed_seed(self.seed, self.step), self.device)
+                rank = self._team.rank if self._team else 0
+                _seed_torch(_mixed_seed(self.seed + rank, self.step), self.device)
                 self._train_step(self.batch(rows, epoch))
                 self.step += 1
                 self.average.update(self.step)
@@ -286,6 +292,8 @@ class Trainer:
         """Gradients of the mean loss, in as many parts as the memory needs."""
         while True:
             self._optimizer.zero_grad(set_to_none=True)
+            if self._team is not None:
+                return self._together(batch, self._team)
             try:
                 return self._accumulated(batch)
             except torch.OutOfMemoryError as error:
@@ -310,6 +318,16 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    def _together(self, batch: Batch, team: Team) -> Tensor:
+        """Gradients of the whole batch's loss, of which this process runs its own rows."""
+        count = len(batch.ids)
+        with self._autocast(), team.statistics():
+            logits = self._call(self.normalize(batch.part(team.rows(count)).views))
+        embedding = None if self._embedding is None else team.whole(self._embedding.take(), count)
+        loss = self.criterion.loss(team.whole(logits, count), embedding, batch)
+        team.backward(loss, self.criterion.parameters())
+        return loss.detach()
 
     def _check(self, *, force: bool = False) -> None:
         """Look whether all losses so far were finite; on a GPU only now and then."""

@@ -10,8 +10,42 @@ from toys import LEVELS, accuracy, evaluate, evaluate_or_die, evaluate_or_fail, 
 import autodistill as ad
 from autodistill.errors import UsageError
 from autodistill.records import Candidate, State
+from autodistill.search.rungs import Rungs
+from autodistill.search.study import Study
 
-WORKERS = [pytest.param("local", 1, id="local-1"), pytest.param("local", 2, id="local-2")]
+WORKERS = [
+    pytest.param("local", 1, id="local-1"),
+    pytest.param("local", 2, id="local-2"),
+    pytest.param("ray", 2, id="ray-2", marks=pytest.mark.ray),
+]
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS[1:])
+def test_without_early_stopping_every_engine_files_what_one_local_worker_files(engine: str, workers: int) -> None:
+    """One worker in this process is the oracle: same candidates under the same numbers, same values at every rung."""
+
+    def filed(study: Study) -> list[object]:
+        return [(t.number, t.state, t.student, t.train, t.seed, t.values, t.rungs) for t in study.trials()]
+
+    oracle, study = (make_study(rungs=Rungs(LEVELS, stopping=False)) for _ in range(2))
+    ad.search(oracle, evaluate=evaluate, budget="12trials", workers=1)
+    ad.search(study, evaluate=evaluate, budget="12trials", workers=workers, engine=engine)
+    assert filed(study) == filed(oracle)
+    assert study.spent.trials == oracle.spent.trials == 12
+    assert study.spent.epochs == oracle.spent.epochs
+    assert study.spent.device_seconds == pytest.approx(oracle.spent.device_seconds)
+    assert [t.number for t in study.front().trials] == [t.number for t in oracle.front().trials]
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS)
+def test_a_study_goes_on_under_any_engine_after_each_other(engine: str, workers: int, tmp_path: Path) -> None:
+    ad.search(make_study(tmp_path), evaluate=evaluate, budget="5trials", workers=1)
+    ad.search(make_study(tmp_path), evaluate=evaluate, budget="9trials", workers=workers, engine=engine)
+    study = make_study(tmp_path)
+    ad.search(study, evaluate=evaluate, budget="12trials", workers=1)
+    assert study.spent.trials == 12
+    assert [t.number for t in study.trials()] == list(range(len(study.trials())))
+    assert all(t.state in (State.COMPLETE, State.PRUNED) for t in study.trials())
 
 
 @pytest.mark.parametrize(("engine", "workers"), WORKERS)
