@@ -77,12 +77,14 @@ class Report:
         values: metric name to finite number (accuracy is a fraction, latency_ms in ms, params a count).
         epochs: epochs trained so far in this trial (cumulative).
         seconds: seconds of work so far in this trial (cumulative, over resumes).
+        variants: at the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.
     """
 
     rung: int
     values: Mapping[str, float]
     epochs: float = 0.0
     seconds: float = 0.0
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]
@@ -229,6 +231,7 @@ class Task:
         metrics: names of all objectives and constrained metrics.
         latency: target of ``latency_ms``.
         training: settings shared by all trials (batch_size, ema, amp, augment defaults …).
+        variants: forms in which a finished student is measured; ``fp32`` is the student itself.
     """
 
     data: DataSpec
@@ -238,6 +241,7 @@ class Task:
     metrics: tuple[str, ...]
     latency: LatencyTarget = field(default_factory=LatencyTarget)
     training: Mapping[str, Any] = field(default_factory=dict)
+    variants: tuple[str, ...] = ("fp32",)
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
@@ -281,6 +285,8 @@ class TrialRecord:
         reason: code of why a trial is not COMPLETE (``RUNG_RULE``, ``INFEASIBLE``, ``NAN`` …); empty otherwise.
         message: the same for people.
         seconds: seconds of work, over resumes.
+        variant: the form of the student that ``values`` are of.
+        variants: other forms, as they are stored: ``values`` and ``feasible``, or the ``reason`` why there is none.
     """
 
     number: int
@@ -295,6 +301,8 @@ class TrialRecord:
     rungs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     reason: str = ""
     message: str = ""
+    variant: str = "fp32"
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The stable JSON form of ``trials --json``."""

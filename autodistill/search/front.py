@@ -15,6 +15,7 @@ from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.expression import matches
 from autodistill.search.pareto import hypervolume, nondominated_mask
 from autodistill.search.store import dump_json, write_atomically
+from autodistill.search.variants import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,8 +63,8 @@ class Front:
         scale: Scale | None = None,
         teacher: Mapping[str, float] | None = None,
     ) -> Front:
-        """The front of ``trials``; of equal points the first trial stands for all."""
-        complete = [t for t in trials if t.state is State.COMPLETE]
+        """The front of ``trials`` and their variants; of equal points the first trial stands for all."""
+        complete = expanded([t for t in trials if t.state is State.COMPLETE], objectives)
         losses = to_losses(objectives, [t.values for t in complete])
         mask = nondominated_mask(losses) if complete else np.zeros(0, dtype=bool)
         seen: set[tuple[float, ...]] = set()
@@ -143,6 +144,7 @@ class Front:
             "trials": [
                 {
                     "number": t.number,
+                    "variant": t.variant,
                     "state": t.state.value,
                     "values": dict(t.values),
                     "student": dict(t.student),
@@ -221,7 +223,7 @@ def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str,
 
 
 def _columns(trial: TrialRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {"number": trial.number, **trial.values}
+    row: dict[str, Any] = {"number": trial.number, "variant": trial.variant, **trial.values}
     for section in ("student", "distillation", "train"):
         row.update({f"{section}.{key}": value for key, value in getattr(trial, section).items()})
     return {**row, "epochs": trial.epochs, "seconds": trial.seconds}

@@ -34,6 +34,7 @@ from autodistill.records import (
     TrialRecord,
 )
 from autodistill.search import sampler as samplers
+from autodistill.search import variants
 from autodistill.search.budget import Budget, Spent
 from autodistill.search.front import Front, Scale, axis_losses, propose_scale
 from autodistill.search.ledger import Ledger
@@ -195,6 +196,8 @@ class Study:
         self._log.set(
             number, f"rung:{report.rung}", {**report.values, "epochs": report.epochs, "seconds": report.seconds}
         )
+        for name, facts in report.variants.items():
+            self._log.set(number, variants.PREFIX + name, variants.stored(facts, self.objectives, self.constraints))
         if report.rung == 0:
             return self._report_costs(candidate, report.values)
         verdict = self._judge(number, report)

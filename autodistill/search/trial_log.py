@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autodistill.records import State, TrialRecord
+from autodistill.search import variants
 
 _STATES = {
     TrialState.COMPLETE: State.COMPLETE,
@@ -147,4 +148,5 @@ def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecor
         rungs=dict(sorted(rungs.items())),
         reason=str(attributes.get("reason", "")),
         message=str(attributes.get("message", "")),
+        variants=variants.of_attributes(attributes),
     )

@@ -22,6 +22,8 @@ from typing import Any
 from autodistill.records import LatencyTarget, Params, stable_key
 
 LATENCY = "latency_ms"
+FEATURES = ("params", "macs", "activations", "operations")
+"""Counted metrics that latency is predicted from; one pass gives them all."""
 _FILE = "costs.json"
 
 
