@@ -122,9 +122,10 @@ def test_rounds_that_disagree_are_repeated_and_then_marked() -> None:
 
     def restless() -> Iterator[float]:
         while True:
-            yield 0.001 * (1 + (clock.now // 0.02) % 4)  # another speed every 20 ms
+            yield 0.001 * np.random.default_rng(int(clock.now / 0.02)).uniform(1, 4)  # another speed each 20 ms
 
-    wild, calm = measure_runs([clock.run("wild", restless()), clock.run("calm", cycle([0.001]))], clock=clock)
+    others = [clock.run(name, cycle([0.001])) for name in ("calm", "still")]
+    wild, calm, _ = measure_runs([clock.run("wild", restless()), *others], clock=clock)
     assert wild.noisy
     assert not calm.noisy
     once = calm.runs // ROUNDS
