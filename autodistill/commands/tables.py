@@ -99,4 +99,7 @@ def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float
     for rung in sorted(trial.rungs):
         shown = ", ".join(f"{k} {number(v, units.get(k, ''))}" for k, v in trial.rungs[rung].items())
         rows.append([f"rung {rung}", shown])
+    for name, facts in trial.variants.items():
+        known = ", ".join(f"{k} {number(v, units.get(k, ''))}" for k, v in facts.get("values", {}).items())
+        rows.append([f"variant {name}", known or f"none: {facts.get('reason', '')}"])
     print_table(["", ""], rows)
