@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +38,7 @@ from autodistill.training.onnx_files import describe_onnx
 from autodistill.training.trial_files import trial_folder
 from autodistill.training.variants import VariantWork, calibration_images, normalized
 
-INT8 = {"accuracy": 0.9, "params": 400.0, "latency_ms": 0.01}
+COMPLETE = optuna.trial.TrialState.COMPLETE
 
 
 def evaluate_twice(candidate: Candidate) -> Iterator[Report]:
@@ -77,7 +80,7 @@ def test_a_front_holds_both_forms_and_optuna_keeps_fp32(tmp_path: Path) -> None:
         else:
             assert both[trial.number, "int8"]["latency_ms"] == pytest.approx(width / 20)
     assert {t.variant for t in front.trials} == {"fp32", "int8"}
-    stored = {t.number: t.values[2] for t in study.optuna.get_trials(states=[optuna.trial.TrialState.COMPLETE])}
+    stored = {t.number: t.values[2] for t in study.optuna.get_trials(states=[COMPLETE])}
     assert stored == {t.number: t.values["latency_ms"] for t in complete}
 
 
@@ -183,3 +186,37 @@ def test_a_table_of_latencies_tells_nothing_of_int8(digits, tmp_path: Path) -> N
     work = VariantWork(digits, ("fp32", "int8"), LatencyTarget(table="board.csv"))
     found = work.of(model, tmp_path, {"latency_ms": 1.0})
     assert "a table of latencies tells nothing" in found["int8"]["reason"]
+
+
+@pytest.mark.slow
+def test_a_search_from_the_command_line_ends_with_both_forms(tmp_path: Path) -> None:
+    code = "from torch import nn\n\n\ndef linear():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    (tmp_path / "linear_teacher.py").write_text(code)
+    study = tmp_path / "study"
+    (tmp_path / "study.yaml").write_text(
+        "data: {source: digits, train_size: 300}\n"
+        "teacher: {source: 'linear_teacher:linear', accept_weak: true}\n"
+        "space: {student: {family: resnet, width: [8, 16]}}\n"
+        "objectives: accuracy,onnx_bytes\nvariants: [fp32, int8]\nepochs: 2\nrungs: off\nbudget: 2trials\n"
+    )
+    paths = os.pathsep.join((str(Path(__file__).resolve().parent.parent), str(tmp_path)))
+    own = {"PYTHONPATH": paths, "AUTODISTILL_CACHE": str(tmp_path / "cache"), "AUTODISTILL_LEASE": str(tmp_path)}
+
+    def program(*arguments: object) -> str:
+        line = [sys.executable, "-m", "autodistill", *map(str, arguments)]
+        done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, **own}, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "int8" in program("search", tmp_path / "study.yaml", "--dir", study)
+    rows = list(csv.DictReader((study / "front.csv").read_text().splitlines()))
+    assert "int8" in {row["variant"] for row in rows}
+    for row in rows:
+        if row["variant"] == "int8":
+            path = trial_folder(study, int(row["number"])) / "variants" / "int8.onnx"
+            assert float(row["onnx_bytes"]) == path.stat().st_size
+    stored = {t.number: t.values for t in ad.Study.open(study).optuna.get_trials(states=[COMPLETE])}
+    trials = json.loads(program("trials", study, "--json"))
+    assert {t["number"]: list(t["values"].values()) for t in trials} == stored
+    assert all("values" in t["variants"]["int8"] for t in trials)
+    assert "variant int8" in program("show", 0, study)
