@@ -25,6 +25,7 @@ from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import pack_error
 from autodistill.errors import DivergedError, InfeasibleError, ResourceError, UsageError, UserCodeError
 from autodistill.records import Candidate, Decision, Report, State
+from autodistill.search.rungs import Rungs
 from autodistill.search.study import Study
 
 NODES: list[dict[str, Any]] = [
@@ -125,7 +126,7 @@ def test_a_worker_that_dies_alone_fails_its_trial_and_too_many_end_the_search() 
 
 
 def test_a_wish_to_stop_reaches_the_workers_once_and_ends_trials_at_their_next_rung() -> None:
-    study, watch, asked = make_study(), Watch(), []
+    study, watch, asked = make_study(rungs=Rungs(LEVELS, stopping=False)), Watch(), []
     with study.running("20trials"):
         desk = Desk(study, watch, 2, stop_workers=lambda: asked.append(1), grace=0.05)
         job = desk.hand_out("a")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from toys import LEVELS, accuracy, costs, make_study
+
+import autodistill as ad
+from autodistill.records import Candidate, Decision, Report, State
+from autodistill.search.budget import Budget
+
+WIDE = {"student": {"width": {"low": 4, "high": 256, "log": True}}, "train": {"lr": {"low": 0.1, "high": 1.0}}}
+
+
+def seconds_per_epoch(width: float) -> float:
+    return 0.05 * width
+
+
+def timed(candidate: Candidate) -> Iterator[Report]:
+    """Says that training takes longer the wider the student is; the time passes in the reports only."""
+    known = costs(candidate.student)
+    yield Report(0, known)
+    for rung, epochs in enumerate(LEVELS, 1):
+        if rung > candidate.start_rung:
+            seconds = epochs * seconds_per_epoch(candidate.student["width"])
+            yield Report(rung, {"accuracy": accuracy(candidate, epochs), **known}, epochs, seconds)
+
+
+@pytest.mark.parametrize("sampler", ["front", "random"])
+def test_nothing_is_begun_that_the_time_left_cannot_finish(sampler: str) -> None:
+    study = make_study(space=WIDE, sampler=sampler)
+    ad.search(study, evaluate=timed, costs=costs, budget=Budget(device_seconds=150.0))
+    trials = study.trials()
+    assert study.spent.device_seconds == pytest.approx(sum(t.seconds for t in trials))
+    assert 75.0 < study.spent.device_seconds < 160.0  # predictions are not exact
+    assert len(study.front()) >= 1
+    assert not [t for t in trials if t.state is State.RUNNING]
+    refused = [t for t in trials if t.reason == "TIME"]
+    assert all("to the top rung" in t.message and t.epochs == 0 for t in refused)
+
+
+def test_with_a_budget_in_time_the_sampler_pays_in_predicted_seconds() -> None:
+    study = make_study(space=WIDE, sampler="front")
+    ad.search(study, evaluate=timed, costs=costs, budget=Budget(device_seconds=100.0))
+    with study.running(Budget(device_seconds=200.0)):
+        small, large = (study._proposer._epoch_cost({"student.width": w, "train.lr": 0.5}) for w in (8, 64))
+    assert 3.0 < large / small < 12.0  # 8 in truth
+    with study.running(Budget(epochs=10_000)):
+        assert study._proposer._epoch_cost({"student.width": 8, "train.lr": 0.5}) == 1.0
+
+
+def test_seconds_that_are_kept_back_are_not_spent() -> None:
+    study = make_study()
+    study.keep_back(50.0)
+    with study.running("60s"):
+        assert 9.0 < study.seconds_left <= 10.0
+        candidate = study.ask()
+        assert candidate is not None
+        reports = list(timed(candidate))
+        study.report(candidate, reports[0])
+        study.keep_back(60.0)
+        assert study.seconds_left == 0.0
+        assert study.report(candidate, reports[1]) is Decision.STOP
+        assert study.close(candidate) is State.PARTIAL
+        assert study.ask() is None
+        assert study.ended == "time budget of 1m is spent, 1m of it kept back"
+        study.keep_back(0.0)
+        again = study.ask()
+        assert again is None or again.number > candidate.number  # the interrupted one goes on with the next run
+    assert study.trials()[0].reason == "BUDGET"
