@@ -80,6 +80,9 @@ def test_a_front_holds_both_forms_and_optuna_keeps_fp32(tmp_path: Path) -> None:
         else:
             assert both[trial.number, "int8"]["latency_ms"] == pytest.approx(width / 20)
     assert {t.variant for t in front.trials} == {"fp32", "int8"}
+    plain = front.trained()
+    assert {t.variant for t in (*plain.trials, *plain.others)} == {"fp32"}
+    assert sorted(t.number for t in (*plain.trials, *plain.others)) == [t.number for t in complete]
     stored = {t.number: t.values[2] for t in study.optuna.get_trials(states=[COMPLETE])}
     assert stored == {t.number: t.values["latency_ms"] for t in complete}
 

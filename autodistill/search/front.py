@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,12 @@ class Front:
         axis = next((o for o in objectives if o.direction == "minimize"), objectives[0])
         members.sort(key=lambda t: (axis.loss(t.values[axis.name]), t.number))
         return Front(study, tuple(objectives), tuple(members), tuple(others), scale, dict(teacher or {}))
+
+    def trained(self) -> Front:
+        """The front of the trials as they were trained, without their variants."""
+        plain = [replace(t, variants={}) for t in (*self.trials, *self.others) if t.variant == "fp32"]
+        plain.sort(key=lambda t: t.number)
+        return Front.of(self.study, self.objectives, plain, scale=self.scale, teacher=self.teacher)
 
     def __len__(self) -> int:
         return len(self.trials)
