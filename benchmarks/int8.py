@@ -1,6 +1,6 @@
 """What int8 costs in accuracy and saves in bytes: students of three families, trained, exported, quantized, measured.
 
-    python benchmarks/variants.py --root DIR --json FILE [--quick]
+    python benchmarks/int8.py --root DIR --json FILE [--quick]
 
 DIR holds Fashion-MNIST's IDX files. Every figure is of a file: bytes on disk, accuracy of ONNX Runtime on the test
 images, latency of one image on one thread in interleaved rounds. Targets: int8 takes at most 0.40 of the bytes for the
