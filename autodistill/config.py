@@ -27,6 +27,7 @@ from autodistill.config_values import (
     check_storage,
     check_survey,
     check_teacher,
+    check_variants,
     listed,
     section,
     split_commas,
@@ -65,6 +66,7 @@ class StudyConfig(BaseModel):
         epochs: of the top rung; ``None`` where the evaluation decides.
         training: settings shared by all trials (``batch_size``, ``ema`` …).
         latency: where ``latency_ms`` is measured.
+        variants: forms of a finished student that are measured beside ``fp32``: ``int8``.
         survey: ``auto``, ``off``, or how many students to measure before training.
         budget: over the whole life of the study; ``None`` is no limit.
         engine: who runs the workers.
@@ -92,6 +94,9 @@ class StudyConfig(BaseModel):
     epochs: Annotated[int, Field(ge=1)] | None = None
     training: dict[str, Any] = {}
     latency: Annotated[LatencyTarget, section(LatencyTarget)] = LatencyTarget()
+    variants: Annotated[
+        tuple[Literal["fp32", "int8"], ...], BeforeValidator(split_commas), AfterValidator(check_variants)
+    ] = ("fp32",)
     survey: Annotated[Any, AfterValidator(check_survey)] = "auto"
     budget: Annotated[str, AfterValidator(check_budget)] | None = None
     engine: Annotated[str, Field(min_length=1)] = "local"
@@ -230,6 +235,8 @@ def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
     out.setdefault("space", default_space(section))
     if section:
         out.setdefault("epochs", _EPOCHS.get(name, _OTHER_EPOCHS))
+    if "int8" in str(out.get("variants", "")) and isinstance(latency := out.get("latency", {}), Mapping):
+        out["latency"] = {"runtime": "onnxruntime", **latency}  # both forms by the one runtime that runs both
     return out
 
 
@@ -291,6 +298,11 @@ def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Prob
     own = [name for name, *declared in (str(axis).split(":") for axis in axes) if declared or name in objectives]
     names = own if keys.get("data") is None else [*own, *objectives.names()]
     problems = []
+    latency = keys.get("latency", {})
+    runtime = latency.get("runtime") if isinstance(latency, Mapping) else None
+    if "int8" in str(keys.get("variants", "")) and runtime not in (None, "onnxruntime"):
+        said = f"got {runtime!r}; variants has int8, which onnxruntime runs: fp32 must be measured by it too"
+        problems.append(sources.problem(("latency", "runtime"), said))
     for index, text in enumerate(given):
         try:
             parse_constraint(text, tuple(dict.fromkeys(names)))

@@ -102,6 +102,13 @@ def check_survey(value: Any) -> Any:
     raise ValueError(f"got {value!r}; allowed: auto, off, or the number of students to survey (at least 2)")
 
 
+def check_variants(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Forms of a student, each once, ``fp32`` among them: it is what is trained."""
+    if "fp32" not in value or len(set(value)) != len(value):
+        raise ValueError(f"got {', '.join(value) or 'nothing'}; give each once, with fp32: [fp32, int8]")
+    return value
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -77,12 +77,14 @@ class Report:
         values: metric name to finite number (accuracy is a fraction, latency_ms in ms, params a count).
         epochs: epochs trained so far in this trial (cumulative).
         seconds: seconds of work so far in this trial (cumulative, over resumes).
+        variants: at the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.
     """
 
     rung: int
     values: Mapping[str, float]
     epochs: float = 0.0
     seconds: float = 0.0
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]
@@ -230,6 +232,7 @@ class Task:
         latency: target of ``latency_ms``.
         training: settings shared by all trials (batch_size, ema, amp, augment defaults …).
         cache: folder of decoded images and teacher caches, shared by studies; ``None``: below ``directory``.
+        variants: forms in which a finished student is measured; ``fp32`` is the student itself.
     """
 
     data: DataSpec
@@ -240,6 +243,7 @@ class Task:
     latency: LatencyTarget = field(default_factory=LatencyTarget)
     training: Mapping[str, Any] = field(default_factory=dict)
     cache: str | None = None
+    variants: tuple[str, ...] = ("fp32",)
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
@@ -291,6 +295,8 @@ class TrialRecord:
             ``device_seconds``; empty for one that has not ended.
         why: why it was proposed, where the sampler says so.
         decisions: rung to what was decided there and why, in order: a paused trial is decided on more than once.
+        variant: the form of the student that ``values`` are of.
+        variants: other forms, as they are stored: ``values`` and ``feasible``, or the ``reason`` why there is none.
     """
 
     number: int
@@ -308,6 +314,8 @@ class TrialRecord:
     spent: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
     decisions: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    variant: str = "fp32"
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The stable JSON form of ``trials --json``."""

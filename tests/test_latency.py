@@ -15,7 +15,16 @@ from torch import nn
 from autodistill.errors import InfeasibleError, ResourceError, UnknownNameError, UsageError
 from autodistill.records import LatencyTarget
 from autodistill.training import latency, students
-from autodistill.training.latency import MAX_RUNS, MIN_RUNS, REPEATS, ROUNDS, WARM_RUNS, measure_runs, summarize
+from autodistill.training.latency import (
+    MAX_RUNS,
+    MIN_RUNS,
+    REPEATS,
+    ROUNDS,
+    WARM_RUNS,
+    measure_runs,
+    quieter,
+    summarize,
+)
 from autodistill.training.runtimes import prepare, runtimes, threads, to_onnx
 
 SHAPE = {"image_size": 8, "channels": 1}
@@ -83,6 +92,23 @@ def test_the_p50_is_the_median_of_the_rounds_medians() -> None:
     assert found.runs == 9
 
 
+def test_rounds_in_which_all_models_were_slow_do_not_count_and_one_models_own_spread_does() -> None:
+    quiet, slow = [np.array([1.0])] * 4, [np.array([2.0])] * 3
+    first, second = [*quiet, *slow], [np.array([5.0])] * 4 + [np.array([9.0])] * 3
+    assert quieter([first, second]) == [[0, 1, 2, 3]] * 2
+    assert summarize(second, [0, 1, 2, 3]).p50_ms == 5000
+    restless = [np.array([float(v)]) for v in (3, 1, 3, 1, 1, 1, 1)]
+    assert quieter([first, second, restless])[2] == [0, 1, 2, 3]  # two of three models say that these were quiet
+    assert quieter([[np.array([float(v)]) for v in (3, 1, 2, 9, 4)]]) == [[0, 1, 2]]
+    assert quieter([]) == []
+
+
+def test_uncertainty_is_the_notch_of_a_box_plot() -> None:
+    found = summarize([np.array([v]) for v in (0.9, 1.0, 1.0, 1.1)])
+    assert found.spread == pytest.approx(0.05)
+    assert found.uncertainty == pytest.approx(1.57 * 0.05 / 2)
+
+
 def test_one_late_run_in_a_round_is_not_noise() -> None:
     clock = Clock()
     found = measure_runs([clock.run("a", cycle([0.001] * 19 + [0.05]))], clock=clock)[0]
@@ -96,9 +122,10 @@ def test_rounds_that_disagree_are_repeated_and_then_marked() -> None:
 
     def restless() -> Iterator[float]:
         while True:
-            yield 0.001 * (1 + (clock.now // 0.02) % 4)  # another speed every 20 ms
+            yield 0.001 * np.random.default_rng(int(clock.now / 0.02)).uniform(1, 4)  # another speed each 20 ms
 
-    wild, calm = measure_runs([clock.run("wild", restless()), clock.run("calm", cycle([0.001]))], clock=clock)
+    others = [clock.run(name, cycle([0.001])) for name in ("calm", "still")]
+    wild, calm, _ = measure_runs([clock.run("wild", restless()), *others], clock=clock)
     assert wild.noisy
     assert not calm.noisy
     once = calm.runs // ROUNDS

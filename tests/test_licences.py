@@ -28,9 +28,8 @@ def test_a_name_without_a_tag_means_the_weights_that_timm_loads() -> None:
 
 @pytest.mark.parametrize("tag", ["convnextv2_atto.fcmae_ft_in1k", "mobileone_s0.apple_in1k"])
 def test_weights_of_another_licence_are_refused_with_what_is_accepted(tag: str) -> None:
-    with pytest.raises(InfeasibleError, match=r"have the licence .*; accepted: apache-2.0, mit") as caught:
+    with pytest.raises(InfeasibleError, match=r"have the licence .*; accepted: apache-2.0, mit"):
         licences.check(tag, ("apache-2.0", "mit"))
-    assert caught.value.reason == "LICENCE"
     licences.check(tag, ("any",))
     licences.check(tag, (licences.weights_licence(tag),))
 
@@ -48,9 +47,8 @@ def test_an_unknown_licence_is_refused_unless_it_is_accepted() -> None:
 
 
 def test_a_network_without_weights_is_not_silently_random() -> None:
-    with pytest.raises(InfeasibleError, match="no pretrained weights for lcnet_035") as caught:
+    with pytest.raises(InfeasibleError, match="no pretrained weights for lcnet_035"):
         students.build({"family": "lcnet", "variant": "lcnet_035"}, **SHAPE, pretrained=True)
-    assert caught.value.reason == "NO_WEIGHTS"
 
 
 def test_building_a_student_checks_before_anything_is_downloaded() -> None:

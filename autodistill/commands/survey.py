@@ -42,16 +42,19 @@ def survey(
     """Show what students cost before any of them is trained."""
     from autodistill.search.survey_rows import read_survey
 
+    trust = ""
     if space is None:
         rows, target = read_survey(folder_of(study, None))
     elif study is not None:
         raise UsageError("a study and --space are given; keep one.")
     else:
-        rows, target = _survey_space(space, set_, image_size, channels, classes, pool, timed=not counted)
+        rows, target, trust = _survey_space(space, set_, image_size, channels, classes, pool, timed=not counted)
     if as_json:
         print_json({"latency": asdict(target), "students": [asdict(row) for row in rows]})
     else:
         _show(rows, target)
+        if trust:
+            say(f"latency of other students, predicted from these, each left out once: {trust}")
     if png is not None:
         from autodistill.delivery.survey_plot import survey_png
 
@@ -61,17 +64,19 @@ def survey(
 
 def _survey_space(
     name: str, texts: list[str] | None, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
-) -> tuple[list[SurveyRow], LatencyTarget]:
+) -> tuple[list[SurveyRow], LatencyTarget, str]:
+    """Rows, target, and how well latency is predicted (empty where it is not)."""
     from autodistill.engines.prepare import draw_pool
     from autodistill.records import LatencyTarget
     from autodistill.search.space import Space
     from autodistill.search.spaces import load
     from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
     from autodistill.training.survey import survey as run
+    from autodistill.training.unsurveyed import fitted
 
     mapping = load(name)
     side = image_size or int(mapping.get("image_sizes", [32])[0])
-    target = LatencyTarget()
+    target, memory = LatencyTarget(), CostMemory(cache_folder())
     found = run(
         draw_pool(narrowed(Space.parse(mapping, name), texts), pool, seed=0),
         image_size=side,
@@ -79,10 +84,12 @@ def _survey_space(
         num_classes=classes,
         metrics=["params", "macs", *([LATENCY] if timed else [])],
         target=target,
-        memory=CostMemory(cache_folder()),
+        memory=memory,
         progress=lambda done, total: say(f"{done} of {total} students"),
     )
-    return found, target
+    shape = {"image_size": side, "channels": channels}
+    model = fitted(found, shape, classes, memory) if timed else None
+    return found, target, str(model.leave_one_out()) if model is not None else ""
 
 
 def _show(rows: Sequence[SurveyRow], target: LatencyTarget) -> None:

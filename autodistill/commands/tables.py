@@ -20,21 +20,23 @@ KNEE = "knee"
 def print_front(front: Front, trials: Sequence[TrialRecord]) -> None:
     """The front, one student a line; the knee is the member nearest to the ideal point."""
     knee = front.knee()
-    gains = {t.number: gain_over_twin(t, trials, front.objectives[0]) for t in front.trials}
+    gains = [gain_over_twin(t, trials, front.objectives[0]) for t in front.trials]
+    variants = any(t.variant != "fp32" for t in front.trials)
     names = [o.name for o in front.objectives]
     rows = [
         [
             str(t.number),
+            *([t.variant] if variants else []),
             student_words(t.student),
             distillation_words(t.distillation) or "-",
             *values_of(t.values, front.objectives),
-            "-" if gains[t.number] is None else f"{gains[t.number]:+.4f}",
-            KNEE if knee is not None and t.number == knee.number else "",
+            "-" if gain is None else f"{gain:+.4f}",
+            KNEE if knee is not None and (t.number, t.variant) == (knee.number, knee.variant) else "",
         ]
-        for t in front.trials
+        for t, gain in zip(front.trials, gains, strict=True)
     ]
-    columns = ["trial", "student", "distillation", *names, "gain", ""]
-    if all(gain is None for gain in gains.values()):
+    columns = ["trial", *(["variant"] if variants else []), "student", "distillation", *names, "gain", ""]
+    if all(gain is None for gain in gains):
         rows = [[*row[:-2], row[-1]] for row in rows]
         columns.remove("gain")
     print_table(columns, rows, right=("trial", *names, "gain"))
@@ -83,4 +85,7 @@ def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float
         shown = ", ".join(f"{k} {number(v, units.get(k, ''))}" for k, v in trial.rungs[rung].items())
         rows.append([f"rung {rung}", shown])
         rows += [["", words] for words in trial.decisions.get(rung, ())]
+    for name, facts in trial.variants.items():
+        known = ", ".join(f"{k} {number(v, units.get(k, ''))}" for k, v in facts.get("values", {}).items())
+        rows.append([f"variant {name}", known or f"none: {facts.get('reason', '')}"])
     print_table(["", ""], rows)

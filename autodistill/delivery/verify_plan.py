@@ -90,6 +90,7 @@ def choose(front: Front, *, noise: float, top: int | None = None) -> list[TrialR
     """
     if top is not None and top < 1:
         raise UsageError(f"top is {top}; allowed: 1 or more students.")
+    front = front.trained()  # a variant is no training of its own
     if not front.trials:
         raise UsageError("the front is empty: no trial is COMPLETE, so there is nothing to verify. Search on first.")
     losses = to_losses(front.objectives, [t.values for t in front.trials])

@@ -74,6 +74,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         latency=config.latency,
         training=config.training,
         cache=str(cache),
+        variants=config.variants,
     )
     if known and config.survey != "off" and not watch.should_stop():
         _survey(study, config, data, task, watch)
@@ -150,7 +151,9 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
     from autodistill.search.survey_rows import write_survey
     from autodistill.training.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey import survey
+    from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
 
+    memory = CostMemory(cache_folder())
     students = draw_students(study, pool_size(config.survey, study.budget.seconds))
 
     def progress(done: int, total: int) -> None:
@@ -163,7 +166,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
         num_classes=len(data.classes),
         metrics=[m for m in task.metrics if _is_known(study, m)],
         target=task.latency,
-        memory=CostMemory(cache_folder()),
+        memory=memory,
         progress=progress,
         should_stop=watch.should_stop,
     )
@@ -173,7 +176,15 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
     if not good:
         first = next((row.error for row in rows if row.error), "the space offered none")
         raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
-    study.set_known_costs(good)
+    shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
+    model = fitted(rows, shape, classes, memory)
+    if model is not None:
+        watch.stage("survey", f"latency of unsurveyed students is predicted: {model.leave_one_out()}")
+    known = [name for name in task.metrics if _is_known(study, name)]
+    others = UnsurveyedCosts(
+        known, shape, classes, target=task.latency, memory=memory, model=model, constraints=study.constraints
+    )
+    study.set_known_costs(good, others)
     fitting = sum(all(c.violation(costs) <= 0 for c in study.constraints) for _, costs in good)
     if not fitting:
         bounds = ", ".join(map(str, study.constraints))

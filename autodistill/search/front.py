@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.expression import matches
 from autodistill.search.pareto import hypervolume, nondominated_mask
 from autodistill.search.store import dump_json, write_atomically
+from autodistill.search.variants import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,8 +64,8 @@ class Front:
         scale: Scale | None = None,
         teacher: Mapping[str, float] | None = None,
     ) -> Front:
-        """The front of ``trials``; of equal points the first trial stands for all."""
-        complete = [t for t in trials if t.state is State.COMPLETE]
+        """The front of ``trials`` and their variants; of equal points the first trial stands for all."""
+        complete = expanded([t for t in trials if t.state is State.COMPLETE], objectives)
         losses = to_losses(objectives, [t.values for t in complete])
         mask = nondominated_mask(losses) if complete else np.zeros(0, dtype=bool)
         seen: set[tuple[float, ...]] = set()
@@ -77,6 +78,12 @@ class Front:
         axis = next((o for o in objectives if o.direction == "minimize"), objectives[0])
         members.sort(key=lambda t: (axis.loss(t.values[axis.name]), t.number))
         return Front(study, tuple(objectives), tuple(members), tuple(others), scale, dict(teacher or {}))
+
+    def trained(self) -> Front:
+        """The front of the trials as they were trained, without their variants."""
+        plain = [replace(t, variants={}) for t in (*self.trials, *self.others) if t.variant == "fp32"]
+        plain.sort(key=lambda t: t.number)
+        return Front.of(self.study, self.objectives, plain, scale=self.scale, teacher=self.teacher)
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -144,6 +151,7 @@ class Front:
             "trials": [
                 {
                     "number": t.number,
+                    "variant": t.variant,
                     "state": t.state.value,
                     "values": dict(t.values),
                     "gain": gain_over_twin(t, (*self.trials, *self.others), self.objectives[0]),
@@ -231,7 +239,7 @@ def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str,
 
 
 def _columns(trial: TrialRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {"number": trial.number, **trial.values}
+    row: dict[str, Any] = {"number": trial.number, "variant": trial.variant, **trial.values}
     for section in ("student", "distillation", "train"):
         row.update({f"{section}.{key}": value for key, value in getattr(trial, section).items()})
     return {**row, "epochs": trial.epochs, "seconds": trial.seconds}

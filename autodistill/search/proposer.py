@@ -122,7 +122,8 @@ class Proposer:
 
     def learn(self, student: Params, costs: Mapping[str, float]) -> None:
         """Remember costs that a trial reported."""
-        self._known.setdefault(stable_key(student), dict(costs))
+        key = stable_key(student)
+        self._known[key] = {**self._known.get(key, {}), **costs}
 
     def known_costs(self) -> list[Mapping[str, float]]:
         """All known costs."""
@@ -182,7 +183,7 @@ class Proposer:
             seed=derive_seed(self._seed, len(self._log), "sampler"),
             objectives=self._objectives,
             constraints=[c for c in self._constraints if self._is_known(c.metric)],
-            costs=self._lookup if self._costs else None,
+            costs=self._lookup if self._costs and not self._pool else None,  # a pool is asked for nothing else
             rungs=self._rungs.levels,
             epoch_cost=self._epoch_cost,
         )

@@ -35,6 +35,7 @@ from autodistill.records import (
     TrialRecord,
 )
 from autodistill.search import sampler as samplers
+from autodistill.search import variants
 from autodistill.search.agenda import TOO_LITTLE, Agenda, Step, Terms
 from autodistill.search.board import Board
 from autodistill.search.budget import Budget
@@ -212,6 +213,8 @@ class Study(Readings):
         self._log.set(
             number, f"rung:{report.rung}", {**report.values, "epochs": report.epochs, "seconds": report.seconds}
         )
+        for name, facts in report.variants.items():
+            self._log.set(number, variants.PREFIX + name, variants.stored(facts, self.objectives, self.constraints))
         if report.rung == 0:
             return self._report_costs(candidate, report.values)
         return self._report_rung(number, report)

@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autodistill.records import State, TrialRecord
+from autodistill.search import variants
 
 _STATES = {
     TrialState.COMPLETE: State.COMPLETE,
@@ -164,4 +165,5 @@ def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecor
         spent=attributes.get("spent", {}),
         why=str(candidate.get("why", "")),
         decisions=dict(sorted(decisions.items())),
+        variants=variants.of_attributes(attributes),
     )

@@ -23,6 +23,8 @@ from autodistill.records import LatencyTarget, Params, stable_key
 from autodistill.training.cache_home import cache_folder as cache_folder
 
 LATENCY = "latency_ms"
+FEATURES = ("params", "macs", "activations", "operations")
+"""Counted metrics that latency is predicted from; one pass gives them all."""
 _FILE = "costs.json"
 
 

@@ -50,9 +50,6 @@ class Counts:
     export: Callable[[], bytes]
 
 
-FEATURES = ("params", "macs", "activations", "operations")
-"""Counted metrics that latency is predicted from; one pass gives them all."""
-
 CostMetric = Callable[[Counts], float]
 cost_metrics: Registry[CostMetric] = Registry("cost metric", "autodistill.costs")
 

@@ -308,7 +308,10 @@ class Trial:
         """Stored reports that may not have arrived."""
         for rung, stored in sorted(self.stored.items()):
             if rung > self.candidate.start_rung:
-                yield from self._give(Report(rung, stored["values"], stored["epochs"], stored["seconds"]))
+                variants = stored.get("variants", {})
+                yield from self._give(
+                    Report(rung, stored["values"], stored["epochs"], stored["seconds"], variants=variants)
+                )
 
     def _give(self, report: Report) -> Iterator[Report]:
         """The report, with the clock stopped for as long as its reader takes."""
@@ -340,14 +343,27 @@ class Trial:
         logits = trainer.predict(model, torch.from_numpy(val.images))
         trained = scores(logits, torch.from_numpy(val.labels), self.bench.teacher_on_validation(self.teacher))
         self._shown = trained
-        report = Report(rung, {**trained, **known}, float(epochs), self.clock.seconds())
+        top = epochs >= self.task.rungs[-1]
+        variants = self._variants(model, known) if top else {}
+        report = Report(rung, {**trained, **known}, float(epochs), self.clock.seconds(), variants)
         self.stored[rung] = {"values": dict(report.values), "epochs": report.epochs, "seconds": report.seconds}
-        if epochs < self.task.rungs[-1]:
+        if variants:
+            self.stored[rung]["variants"] = variants
+        if not top:
             self._save(trainer)
         else:
             save_student(self.folder, model.state_dict(), self._facts())
             checkpoint.clear(self.folder)
         return report
+
+    def _variants(self, model: nn.Module, known: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+        """Other forms of the finished student, measured from their files."""
+        if set(self.task.variants) == {"fp32"}:
+            return {}
+        from autodistill.training.variants import VariantWork
+
+        work = VariantWork(self.bench.data, self.task.variants, self.task.latency)
+        return work.of(model, self.folder / "variants", known, self.bench.teacher_on_validation)
 
     def _save(self, trainer: Trainer) -> None:
         self._saved = time.monotonic()

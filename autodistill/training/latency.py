@@ -1,8 +1,11 @@
 """The latency protocol, one for survey, trials and every later measurement.
 
 Warm-up until the time of a run is stable; then rounds that visit all models in turn, so that a slow minute of the
-machine hits all alike; the p50 is the median of the rounds' medians. A measurement whose rounds disagree is repeated,
-and marked as noisy when they still do. Latency is of the deployed form on a random batch; the file on disk is not read.
+machine hits all alike. Other programs, other guests of a virtual machine and the clock of the processor only ever make
+a round slower, and all models of that round with it: so the p50 is the median of the medians of the quieter half of
+the rounds, and how quiet a round was is judged over all models in it. A model whose p50 is not certain within 1.5 %
+is measured for more rounds, and marked as noisy where it is not within 3 % at the end. Latency is of the deployed form
+on a random batch; the file on disk is not read.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ MIN_RUNS, MAX_RUNS = 5, 200  # of one model in one round
 WARM_SECONDS = 0.5
 WARM_RUNS = 5
 STABLE = 0.05  # two windows of the warm-up agree within this share
-NOISY = 0.10  # spread above which a measurement is repeated, then marked
-REPEATS = 2
+CERTAIN = 0.015  # half width of the p50's interval, as a share of it, above which a measurement is repeated
+NOISY = 0.03  # and above which it is marked at the end
+REPEATS = 4
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,12 @@ class Latency:
     """Latency of one model on one target.
 
     Attributes:
-        p50_ms: median of the rounds' medians, milliseconds per batch.
+        p50_ms: median of the medians of the quieter rounds, milliseconds per batch.
         p90_ms, p99_ms: quantiles over all runs.
-        spread: interquartile range of the rounds' medians over their median.
-        noisy: the spread stayed above 10 % after every repetition.
+        spread: interquartile range of the quieter rounds' medians over their median.
+        noisy: the p50 is not certain within 3 % after every repetition.
         runs: inferences that were timed.
+        uncertainty: half width of the p50's interval (of about 95 %), as a share of it.
     """
 
     p50_ms: float
@@ -47,6 +52,7 @@ class Latency:
     spread: float
     noisy: bool
     runs: int
+    uncertainty: float = 0.0
 
 
 def measure(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Latency:
@@ -62,6 +68,8 @@ def measure_runs(runs: Sequence[Run], *, clock: Callable[[], float] = time.perf_
         runs: one inference each (:func:`autodistill.training.runtimes.prepare`).
         clock: seconds.
     """
+    if not runs:
+        return []
     counts = [_warm_up(run, clock) for run in runs]
     times: list[list[np.ndarray]] = [[] for _ in runs]
     pending = list(range(len(runs)))
@@ -69,21 +77,44 @@ def measure_runs(runs: Sequence[Run], *, clock: Callable[[], float] = time.perf_
         for _ in range(ROUNDS):
             for index in pending:
                 times[index].append(_round(runs[index], counts[index], clock))
-        pending = [index for index in pending if summarize(times[index]).noisy]
+        found = [summarize(rounds, quiet) for rounds, quiet in zip(times, quieter(times), strict=True)]
+        pending = [index for index in pending if found[index].uncertainty > CERTAIN]
         if not pending:
             break
-    return [summarize(rounds) for rounds in times]
+    return found
 
 
-def summarize(rounds: Sequence[np.ndarray]) -> Latency:
-    """Latency from the seconds of every run, one array per round."""
-    medians = np.array([np.median(one) for one in rounds]) * 1e3
+def quieter(times: Sequence[Sequence[np.ndarray]]) -> list[list[int]]:
+    """For each model, the half of its rounds in which the machine was quietest, judged over all models of a round.
+
+    Args:
+        times: per model, the seconds of every run, one array per round; models that settled have fewer rounds.
+    """
+    slowness = []  # per model and round, how much slower than the model's best round
+    for rounds in times:
+        medians = np.array([np.median(one) for one in rounds])
+        slowness.append(medians / max(float(medians.min()), 1e-12))
+    longest = max((len(one) for one in slowness), default=0)
+    machine = [float(np.median([one[i] for one in slowness if i < len(one)])) for i in range(longest)]
+    order = [sorted(range(len(one)), key=lambda i: (machine[i], i)) for one in slowness]
+    return [sorted(rounds[: -(-len(rounds) // 2)]) for rounds in order]
+
+
+def summarize(rounds: Sequence[np.ndarray], quiet: Sequence[int] | None = None) -> Latency:
+    """Latency from the seconds of every run, one array per round.
+
+    Args:
+        rounds: all rounds.
+        quiet: those that the p50 is taken from; all by default.
+    """
+    medians = np.array([np.median(rounds[i]) for i in (range(len(rounds)) if quiet is None else quiet)]) * 1e3
     middle = float(np.median(medians))
     low, high = np.quantile(medians, [0.25, 0.75])
     spread = float(high - low) / middle if middle > 0 else 0.0
+    uncertainty = 1.57 * spread / math.sqrt(len(medians))  # the notch of McGill, Tukey and Larsen (1978)
     everything = np.concatenate(rounds) * 1e3
     p90, p99 = (float(np.quantile(everything, q)) for q in (0.9, 0.99))
-    return Latency(middle, p90, p99, spread, spread > NOISY, len(everything))
+    return Latency(middle, p90, p99, spread, uncertainty > NOISY, len(everything), uncertainty)
 
 
 def _warm_up(run: Run, clock: Callable[[], float]) -> int:

@@ -61,12 +61,10 @@ def check(name: str, accepted: Iterable[str]) -> None:
     accepted = tuple(accepted)
     found = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if found is None or not found.has_weights:
-        raise InfeasibleError(f"timm has no pretrained weights for {name}; use init random.", "NO_WEIGHTS")
+        raise InfeasibleError(f"timm has no pretrained weights for {name}; use init random.")
     licence = weights_licence(name)
     if ANY in accepted or licence in accepted:
         return
     others = [tag for tag in timm.list_pretrained(f"{name.split('.')[0]}.*") if weights_licence(tag) in accepted]
     hint = f" Weights of the same network that are accepted: {', '.join(others)}." if others else ""
-    raise InfeasibleError(
-        f"the weights of {name} have the licence {licence}; accepted: {', '.join(accepted)}.{hint}", "LICENCE"
-    )
+    raise InfeasibleError(f"the weights of {name} have the licence {licence}; accepted: {', '.join(accepted)}.{hint}")

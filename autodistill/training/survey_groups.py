@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from autodistill.errors import AutodistillError, InfeasibleError
 from autodistill.records import LatencyTarget, Params, SurveyRow
 from autodistill.training import lease, students
-from autodistill.training.cost_memory import LATENCY, CostMemory
-from autodistill.training.costs import FEATURES, cost_metrics, known_costs
+from autodistill.training.cost_memory import FEATURES, LATENCY, CostMemory
+from autodistill.training.costs import cost_metrics, known_costs
 from autodistill.training.latency import measure_runs
 from autodistill.training.latency_sources import is_elsewhere, latency_elsewhere
 from autodistill.training.runtimes import Run, prepare, threads
