@@ -83,6 +83,13 @@ def search(
     sampler: Annotated[str | None, typer.Option(help="front, gp, tpe, nsga2, nsga3, random or qmc.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs of the top rung.")] = None,
     rungs: Annotated[str | None, typer.Option(help="auto, off, or {eta: 3, lowest: 0.05}.")] = None,
+    no_rungs: Annotated[
+        bool, typer.Option("--no-rungs", help="Train every candidate to the end; the same as --rungs off.")
+    ] = False,
+    warm_start: Annotated[
+        list[Path] | None,
+        typer.Option("--warm-start", metavar="DIR", help="Try another study's front first; may be repeated."),
+    ] = None,
     survey: Annotated[str | None, typer.Option(help="auto, off, or how many students to measure first.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained at once.")] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
@@ -119,7 +126,8 @@ def search(
         "constraints": constraint or None,
         "sampler": sampler,
         "epochs": epochs,
-        "rungs": None if rungs is None else value_of(rungs),
+        "rungs": _rungs(rungs, no_rungs),
+        "warm_start": [str(folder) for folder in warm_start or ()] or None,
         "survey": None if survey is None else value_of(survey),
         "workers": workers,
         "engine": engine,
@@ -136,6 +144,19 @@ def search(
         _dry_run(config, folder, as_json)
     else:
         _run(config, folder, as_json, _engine_options(config.engine, ray_address, trust_network))
+
+
+def _rungs(rungs: str | None, no_rungs: bool) -> Any:
+    """The key of both flags about rungs.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
+    if not no_rungs:
+        return None if rungs is None else value_of(rungs)
+    if rungs not in (None, "off"):
+        raise UsageError(f"--no-rungs and --rungs {rungs} contradict each other; keep one.")
+    return "off"
 
 
 def _engine_options(engine: str, ray_address: str | None, trust_network: bool) -> dict[str, Any]:
@@ -245,6 +266,8 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str,
     study: Study | None = None
     try:
         study = build(config, folder.resolve())
+        for note in study.notes:
+            say(f"  {note}")
         with Progress() as progress:
             front = run_search(study, progress=progress, **options)
     except (UsageError, UserCodeError):
@@ -294,8 +317,14 @@ def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in trials).items()) or "no trial"
     ended = study.ended or study.budget.exhausted(study.spent) or "no candidate is left"
     say(f"ended: {ended} ({counts})")
+    paused = sum(t.reason == "PAUSED" for t in trials)
+    if paused:
+        say(f"{paused} trials are paused; more budget goes on with the best of them.")
+    waste = study.waste()
+    if waste.trials:
+        say(f"{waste.line()}.")
     if as_json:
-        print_json(front.to_json())
+        print_json({**front.to_json(), "waste": waste.to_json()})
     elif front.trials:
         print_front(front, trials)
     if not front.trials:
