@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import autodistill as ad
+from autodistill.cli import app
 from autodistill.delivery.verified import Verified, load_verified, read_verified, verified_facts
 from autodistill.delivery.verify_prepare import plan_verification
 from autodistill.errors import StoreError, UsageError
 from autodistill.training import datasets
+
+pytestmark = pytest.mark.slow  # three processes that import torch, one after the other
 
 TEST_IMAGES = 120
 STUDENT = {"family": "resnetv2", "stages": 2, "depth": 1}
@@ -248,6 +252,28 @@ def test_wrong_settings_are_refused_before_anything_is_trained(
         ad.verify(story.folder, **settings)
 
 
-def test_a_study_in_memory_cannot_be_verified() -> None:
-    with pytest.raises(UsageError, match="lives in memory"):
-        ad.verify(ad.Study.create(**STUDY))
+def test_the_command_prints_the_table_and_what_it_means(story: Story, verified: Verified) -> None:
+    done = CliRunner().invoke(app, ["verify", str(story.folder), "--seeds", "2"])
+    assert done.exit_code == 0, done.output
+    assert f"{verified.planned} runs of 2 epochs, {verified.planned} of them finished already" in done.stderr
+    assert "test accuracy" in done.stdout
+    assert "The search had flattered its front by" in done.stderr
+    as_json = CliRunner().invoke(app, ["verify", str(story.folder), "--seeds", "2", "--json"])
+    assert Verified.from_json(json.loads(as_json.stdout)).finished == verified.planned
+
+
+def test_a_dry_run_opens_no_test_file_and_writes_nothing(story: Story) -> None:
+    before = {path: path.stat().st_mtime for path in story.folder.rglob("*.json")}
+    done = CliRunner().invoke(app, ["verify", str(story.folder), "--seeds", "4", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "the test split was not opened" in done.stderr
+    assert {path: path.stat().st_mtime for path in story.folder.rglob("*.json")} == before
+
+
+def test_a_search_may_verify_at_its_end(story: Story, tmp_path: Path) -> None:
+    """The same students, so that only what is missing of the default three seeds is trained."""
+    done = CliRunner().invoke(app, ["search", str(story.folder), "--budget", "2trials", "--verify", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["verified"]["seeds"] == 3
+    assert found["verified"]["finished"] == found["verified"]["planned"]

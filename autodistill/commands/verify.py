@@ -194,7 +194,7 @@ def _spread(figure: Figure | None) -> str:
 def _interval(figure: Figure | None) -> str:
     if figure is None or figure.low is None or figure.high is None:
         return "-"
-    return f"{figure.low:.3f}–{figure.high:.3f}"  # noqa: RUF001 - a range
+    return f"[{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def _gain(gain: Difference | None) -> str:
@@ -252,9 +252,10 @@ def findings(verified: Verified) -> list[str]:
     gains = [row.gain for row in ready if row.gain is not None]
     if gains:
         sure = [sum(one.certain and one.mean * sign > 0 for one in gains) for sign in (1, -1)]
+        mean = _mean([one.mean for one in gains])
         out.append(
-            f"Distillation gained {_mean([one.mean for one in gains]):+.4f} on average: beyond noise it helped {sure[0]} "
-            f"and harmed {sure[1]} of {len(gains)} students ('?': within noise)."
+            f"Distillation gained {mean:+.4f} on average: beyond noise it helped {sure[0]} and harmed {sure[1]} of "
+            f"{len(gains)} students ('?': within noise)."
         )
     if verified.seeds == 1:
         out.append("With one seed nothing can be said of how seeds differ; three are the least.")
