@@ -302,7 +302,8 @@ def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: b
     from autodistill.search.budget import Budget
 
     limit = Budget(seconds=kept) if kept else None
-    return {"verified": run_verify(folder, show=not as_json, budget=limit, **options).to_json()}
+    again = command("verify", folder)
+    return {"verified": run_verify(folder, show=not as_json, again=again, budget=limit, **options).to_json()}
 
 
 def _interrupted(study: Study | None, stop: BaseException) -> int:

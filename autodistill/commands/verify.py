@@ -63,25 +63,26 @@ def verify(
         run(folder, as_json=as_json, budget=budget, workers=workers, engine=engine, **options)
 
 
-def run(folder: Path, *, as_json: bool = False, show: bool = True, **options: Any) -> Verified:
+def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = "", **options: Any) -> Verified:
     """Verify the study in a folder with progress on stderr, print the table and what to do next.
 
     Args:
         folder: of the study.
         as_json: print JSON in place of the table.
         show: print either of them at all.
+        again: the command that goes on; this process's own if omitted.
         options: of ``delivery.verify.verify``.
     """
     from autodistill.commands.live import Progress
+    from autodistill.commands.search import this_command
     from autodistill.delivery.verify import verify as run_verify
 
+    again = again or this_command()
     try:
         with Progress() as progress:
             verified = run_verify(folder, progress=progress, **options)
     except (KeyboardInterrupt, SystemExit) as stop:
-        from autodistill.commands.search import this_command
-
-        say(f"Stopped; what is finished stays. Go on: {this_command()}")
+        say(f"Stopped; what is finished stays. Go on: {again}")
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130) from None
     if show and as_json:
         print_json(verified.to_json())
@@ -92,9 +93,7 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, **options: An
     say("files: " + "  ".join(str(folder / f"verify.{ending}") for ending in ("png", "csv", "json")))
     best = verified.front[0] if verified.front else None
     if not verified.complete:
-        from autodistill.commands.search import this_command
-
-        say(f"next: {this_command()}   (goes on)")
+        say(f"next: {again}   (goes on)")
     elif best is not None:
         say("next: " + command("show", best.trial, folder))
     return verified
