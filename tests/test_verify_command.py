@@ -42,7 +42,7 @@ def test_the_table_has_twin_and_gain_beside_each_student(capsys: pytest.CaptureF
 
 def test_what_was_found_is_said_in_sentences() -> None:
     text = " ".join(findings(VERIFIED))
-    assert "1 of these 1 students were on the front of the search; 1 are on the verified one." in text
+    assert "1 of 1 students on the front of the search were verified; 1 of 1 are on the verified one." in text
     assert "3 of 6 runs are finished" in text
     assert "flattered its front by +0.0300 on average" in text
     assert "less that on test images: +0.0400" in text
@@ -54,7 +54,12 @@ def test_a_loss_beyond_noise_is_called_harm_and_a_fall_is_named() -> None:
     fallen = replace(STUDENT, verdict="falls", gain=Difference(-0.05, -0.08, -0.02, 3), rivals=())
     text = " ".join(findings(replace(VERIFIED, rows=(fallen, TWIN, TEACHER))))
     assert "it helped 0 and harmed 1 of 1 students" in text
-    assert "0 are on the verified one; fell off: 3." in text
+    assert "0 of 1 are on the verified one; fell off: 3." in text
+
+
+def test_a_part_of_the_front_is_judged_among_itself() -> None:
+    text = " ".join(findings(replace(VERIFIED, front_before=4)))
+    assert "1 of 4 students on the front of the search were verified; verdicts are among these only." in text
 
 
 def test_nothing_is_said_of_flattery_after_training_on_validation_too() -> None:

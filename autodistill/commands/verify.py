@@ -231,9 +231,17 @@ def findings(verified: Verified) -> list[str]:
     fallen = ", ".join(str(row.trial) for row in verified.fallen)
     joined = ", ".join(str(row.trial) for row in verified.front if row.verdict == "joins")
     before = sum(row.before for row in ready)
+    whole = before >= verified.front_before
     out.append(
-        f"{before} of these {len(ready)} students were on the front of the search; {len(verified.front)} are on the "
-        "verified one" + (f"; fell off: {fallen}" if fallen else "") + (f"; joined: {joined}" if joined else "") + "."
+        f"{before} of {verified.front_before} students on the front of the search were verified; "
+        + (
+            f"{len(verified.front)} of {len(ready)} are on the verified one"
+            if whole
+            else "verdicts are among these only"
+        )
+        + (f"; fell off: {fallen}" if fallen else "")
+        + (f"; joined: {joined}" if joined and whole else "")
+        + "."
     )
     unsure = [row for row in verified.front if row.rivals]
     if unsure:
