@@ -66,7 +66,7 @@ def export(
     if push_to_hub is not None and "safetensors" not in names:
         raise UsageError("--push-to-hub needs the format safetensors.")
     found = read_study(study, directory)
-    chosen = _chosen(found, trial, pick, knee, front)
+    chosen = chosen_trials(found, trial, pick, knee, front=front)
     done = _export_all(found, chosen, out, names, max_drop, latency, apart=front)
     if as_json:
         print_json([one.to_json() for one in done])
@@ -79,7 +79,7 @@ def export(
     _next(done, address)
 
 
-def _chosen(study: Study, trial: int | None, pick: str | None, knee: bool, front: bool) -> list[TrialRecord]:
+def chosen_trials(study: Study, trial: int | None, pick: str | None, knee: bool, *, front: bool) -> list[TrialRecord]:
     """The trials that were asked for.
 
     Raises:

@@ -140,12 +140,12 @@ def export(
         raise UsageError(f"max_drop is {max_drop:g}; it is a fraction of accuracy, from 0 to 1.")
     refuse_foreign(target)
     root = Path(directory)
-    config = _config(root)
+    config = study_config(root)
     model, facts = load_student(root, trial.number), student_facts(root, trial.number)
     if data is None:
         assert config.data is not None
         data = datasets.load(config.data, root / "cache")
-    subject = Subject(model, facts, normalized(_spread(data.train.images, CALIBRATION), facts))
+    subject = Subject(model, facts, normalized(spread(data.train.images, CALIBRATION), facts))
     validation = validate(subject, data)
     with tempfile.TemporaryDirectory(prefix="autodistill-export-") as scratch:
         folder = Path(scratch)
@@ -182,7 +182,7 @@ def validate(subject: Subject, data: ImageData) -> Validation:
             logits: Images = subject.model(torch.from_numpy(block)).numpy()
         return logits
 
-    spare = normalized(_spread(data.train.images, max(0, COMPARED - len(images))), subject.facts)
+    spare = normalized(spread(data.train.images, max(0, COMPARED - len(images))), subject.facts)
     compared = np.concatenate([images[:COMPARED], spare])
     logits = in_batches(predict, images)
     return Validation(images, data.val.labels[:MOST_VALIDATED], logits, compared, in_batches(predict, compared))
@@ -213,7 +213,12 @@ def refuse_foreign(out: Path) -> None:
         raise UsageError(f"{out} holds files that are not ours: {', '.join(foreign[:5])}; move them, or take another.")
 
 
-def _config(root: Path) -> StudyConfig:
+def study_config(root: Path) -> StudyConfig:
+    """The configuration of the study in a folder.
+
+    Raises:
+        UsageError: it has no images.
+    """
     from autodistill.config import StudyConfig
     from autodistill.search.opening import STUDY_FILE
 
@@ -223,7 +228,7 @@ def _config(root: Path) -> StudyConfig:
     return config
 
 
-def _spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+def spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """``count`` images, evenly from the first to the last."""
     if count == 0:
         return images[:0]
