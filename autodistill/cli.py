@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from autodistill import __version__
-from autodistill.commands import cache, doctor, search, setup, spaces, study, survey, teach, verify
+from autodistill.commands import cache, compress, doctor, export, search, setup, spaces, study, survey, teach, verify
 from autodistill.commands.output import say
 from autodistill.errors import AutodistillError, ResourceError
 
@@ -127,6 +127,8 @@ for _function, _name, _summary, _example in (
     (study.show, "show", "Show one trial.", study.SHOW),
     (study.importance, "importance", "Rank the parameters by importance.", study.IMPORTANCE),
     (verify.verify, "verify", "Train the winners again; judge them on the test split.", verify.EXAMPLES),
+    (export.export, "export", "Write a student as checked files for other programs.", export.EXAMPLES),
+    (compress.compress, "compress", "Quantize and prune a student; see what joins the front.", compress.EXAMPLES),
     (survey.survey, "survey", "Show what students cost before training.", survey.SURVEY),
     (setup.init, "init", "Write a commented study file.", setup.INIT),
     (doctor.doctor, "doctor", "Check that this machine is ready.", doctor.DOCTOR),

@@ -31,7 +31,14 @@ class Readings:
     def front(self) -> Front:
         """The Pareto front of the COMPLETE trials that satisfy every constraint."""
         feasible = [t for t in self.trials() if all(c.violation(last_values(t)) <= 0 for c in self.constraints)]
-        return Front.of(self.name, self.objectives, feasible, scale=self.scale(), teacher=self.teacher_values())
+        return Front.of(
+            self.name,
+            self.objectives,
+            feasible,
+            scale=self.scale(),
+            teacher=self.teacher_values(),
+            directory=self.directory,
+        )
 
     @property
     def spent(self) -> Spent:

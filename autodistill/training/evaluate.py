@@ -167,7 +167,7 @@ class Trial:
             self.stored = {int(rung): report for rung, report in done["reports"].items()}
             yield from self._repeated()
             return
-        trainer = self._trainer(model)
+        trainer = self.trainer(model)
         self._resume(trainer)
         yield from self._repeated()
         for rung, epochs in enumerate(self.task.rungs, 1):
@@ -201,7 +201,8 @@ class Trial:
             initialise(model, self.bench.teacher)
         return model
 
-    def _trainer(self, model: nn.Module) -> Trainer:
+    def trainer(self, model: nn.Module) -> Trainer:
+        """What trains ``model`` by this trial's recipe and loss mix."""
         bench = self.bench
         guide, view_count = self._guide()
         width = bench.teacher.embedding_width() if self.mix.uses_embedding else None
