@@ -86,18 +86,19 @@ def test_epochs_that_do_not_reach_the_top_start_nothing_new():
 
 
 def test_the_end_of_the_budget_is_kept_for_the_finalists():
-    waiting = {4: 2, 5: 2}  # 6 epochs each to the top: 12; a new candidate's first rung takes 1
+    waiting = {4: 1, 5: 1}  # 8 epochs each to the top; a new candidate's first rung takes 1
     rule = Says(NEW, (5, 4))
-    assert agenda(rule, waiting=waiting).choose(Terms(epochs=13.0), queued=False).trial is None
-    step = agenda(rule, waiting=waiting).choose(Terms(epochs=12.5), queued=False)
+    assert agenda(rule, waiting=waiting).choose(Terms(epochs=9.0), queued=False).trial is None
+    assert agenda(rule, waiting=waiting).choose(Terms(epochs=10.0), queued=False).trial is None
+    step = agenda(rule, waiting=waiting).choose(Terms(epochs=16.9, busy=1), queued=False)
     assert step.trial == 5
     assert "finalists" in step.why
     timed = agenda(rule, seconds_per_epoch=1.0, waiting=waiting)
-    assert timed.choose(Terms(seconds=13.0), queued=False).trial is None
-    assert timed.choose(Terms(seconds=12.5), queued=False).trial == 5
-    # two workers share the work, but no trial is quicker for it
-    assert timed.choose(Terms(seconds=7.5, busy=1), queued=False).trial is None
-    assert timed.choose(Terms(seconds=6.5, busy=1), queued=False).trial == 5
+    assert timed.choose(Terms(seconds=9.0), queued=False).trial is None
+    assert timed.choose(Terms(seconds=8.5), queued=False).trial == 5
+    # two workers do the work of two finalists side by side
+    assert timed.choose(Terms(seconds=9.0, busy=1), queued=False).trial is None
+    assert timed.choose(Terms(seconds=8.5, busy=1), queued=False).trial == 5
 
 
 def test_when_nothing_new_may_be_started_the_finalists_go_on_and_then_it_ends():

@@ -25,12 +25,13 @@ def rule(board: Board, objectives=TWO) -> PeerRule:
     return PeerRule(Rungs((1, 3, 9)), objectives, board)
 
 
-def test_a_report_that_nothing_earlier_beats_is_told_from_one_that_was_beaten():
+def test_a_report_that_nothing_beats_is_told_from_one_that_is_beaten():
     board = Board(TWO, 3)
-    assert board.add(0, 1, {"accuracy": 0.5, "params": 100.0})
-    assert board.add(1, 1, {"accuracy": 0.4, "params": 50.0})
-    assert not board.add(2, 1, {"accuracy": 0.3, "params": 60.0})
-    assert not board.add(3, 1, {"accuracy": 0.9})  # without its size it is not compared
+    reports = [(0.5, 100.0), (0.4, 50.0), (0.3, 60.0)]
+    for number, (accuracy, params) in enumerate(reports):
+        board.add(number, 1, {"accuracy": accuracy, "params": params})
+    board.add(3, 1, {"accuracy": 0.9})  # without its size it is not compared
+    assert [board.unbeaten(n, 1) for n in range(4)] == [True, True, False, False]
     assert board.at(1)[0] == [0, 1, 2]
     assert np.isnan(board.final([0, 1])).all()
 

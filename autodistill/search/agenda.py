@@ -2,7 +2,8 @@
 
 It joins the rung rule with the deadline. Nothing is started or continued that is not expected to reach the top rung
 with what is left of the budget, since only the top rung is on the front; and before the time left becomes too short
-for the best paused trials, the *finalists*, they go on in the place of new candidates.
+for the best paused trials, one *finalist* for each worker, they go on in the place of new candidates. (Time kept for
+more of them cost more new candidates than it was worth, on LCBench.)
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ MAX_PAUSED = 32
 """Paused trials that keep their checkpoints; beyond it the least promising are stopped for good."""
 
 SLACK = 8  # so that the bound is looked at once in a while, not at every pause
-FINALISTS = 3
-"""Paused trials for which the end of the budget is kept."""
-
 TOO_LITTLE = "too little is left of the budget for another trial to reach the top rung"
 
 
@@ -174,12 +172,12 @@ class Agenda:
         if action.trial is not None:
             if self._fitting([action.trial], waiting, terms):
                 return Step(action.trial, action.why)
-        elif not self._last_call(final[:FINALISTS], waiting, terms):
+        elif not self._last_call(final[: terms.busy + 1], waiting, terms):
             return Step(None, action.why)
         return Step(final[0], "the rest of the budget is kept for the finalists") if final else Step(None, action.why)
 
     def _last_call(self, finalists: Sequence[int], waiting: Mapping[int, int], terms: Terms) -> bool:
-        """Whether the first rung of a new candidate would leave too little for the finalists."""
+        """Whether the first rung of a new candidate would leave too little for the finalists, one for each worker."""
         if not finalists:
             return False
         works = [self._to_top(n, waiting[n]) for n in finalists]

@@ -47,24 +47,28 @@ class Board:
         self._rungs: dict[int, _Rows] = {}
         self._final: dict[int, Floats] = {}
 
-    def add(self, number: int, rung: int, values: Mapping[str, float]) -> bool:
-        """File a report; whether no earlier report at this rung beats it in every objective.
+    def add(self, number: int, rung: int, values: Mapping[str, float]) -> None:
+        """File a report.
 
         Args:
             number: of the trial.
             rung: at least 1.
-            values: its known costs and what this rung showed; a report that lacks an objective is not compared.
+            values: its known costs and what this rung showed; a report that lacks an objective is left out.
         """
         if any(o.name not in values for o in self._objectives):
-            return False
+            return
         row = axis_losses(self._objectives, [values])[0]
-        rows = self._rungs.setdefault(rung, _Rows(len(self._objectives)))
-        before = rows.losses
-        beaten = bool(((before <= row).all(axis=1) & (before < row).any(axis=1)).any())
-        rows.add(number, row)
+        self._rungs.setdefault(rung, _Rows(len(self._objectives))).add(number, row)
         if rung == self._top:
             self._final[number] = row
-        return not beaten
+
+    def unbeaten(self, number: int, rung: int) -> bool:
+        """Whether no other report at this rung beats the trial's in every objective."""
+        row = self.row(rung, number)
+        if row is None:
+            return False
+        _, losses = self.at(rung)
+        return not bool(((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any())
 
     def at(self, rung: int, newest: int | None = None) -> tuple[list[int], Floats]:
         """Numbers and losses ``(trials, objectives)`` of those that have reported at ``rung``, in that order."""

@@ -346,7 +346,8 @@ class Study(Readings):
 
     def _report_rung(self, number: int, report: Report) -> Decision:
         known = self._log.attributes(number).get("rung:0", {})
-        unbeaten = self._board.add(number, report.rung, {**known, **report.values})
+        self._board.add(number, report.rung, {**known, **report.values})
+        unbeaten = self._board.unbeaten(number, report.rung)
         self._agenda.pace.learn(number, known, report.epochs, report.seconds)
         self._agenda.changed()
         if report.rung >= self.rungs.top:
