@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 
 from autodistill.records import Constraint, Objective, TrialRecord
@@ -17,6 +19,7 @@ class Readings:
     """What can be asked of a study; see :class:`autodistill.search.study.Study`."""
 
     name: str
+    directory: Path | None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     optuna: optuna.Study
