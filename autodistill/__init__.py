@@ -27,6 +27,7 @@ _PUBLIC = {
     "Report": "autodistill.records",
     "Study": "autodistill.search.study",
     "Verified": "autodistill.delivery.verified",
+    "load": "autodistill.delivery.loading",
     "losses": "autodistill.training.losses",
     "verify": "autodistill.delivery.verify",
 }
@@ -39,6 +40,7 @@ __all__ = [
     "Report",
     "Study",
     "Verified",
+    "load",
     "losses",
     "search",
     "verify",

@@ -17,8 +17,10 @@ from typer.core import TyperGroup
 from autodistill import __version__
 from autodistill.commands import (
     cache,
+    compress,
     dashboard,
     doctor,
+    export,
     front,
     report,
     search,
@@ -142,6 +144,8 @@ for _function, _name, _summary, _example in (
     (dashboard.dashboard, "dashboard", "Open a study in the browser.", dashboard.DASHBOARD),
     (verify.verify, "verify", "Train the winners again; judge them on the test split.", verify.EXAMPLES),
     (report.report, "report", "Write one HTML file that opens offline.", report.REPORT),
+    (export.export, "export", "Write a student as checked files for other programs.", export.EXAMPLES),
+    (compress.compress, "compress", "Quantize and prune a student; see what joins the front.", compress.EXAMPLES),
     (survey.survey, "survey", "Show what students cost before training.", survey.SURVEY),
     (setup.init, "init", "Write a commented study file.", setup.INIT),
     (doctor.doctor, "doctor", "Check that this machine is ready.", doctor.DOCTOR),

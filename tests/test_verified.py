@@ -53,6 +53,7 @@ VERIFIED = Verified(
     validation_images=216,
     finished=3,
     planned=6,
+    front_before=1,
     versions={"torch": "2"},
 )
 

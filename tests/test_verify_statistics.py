@@ -90,7 +90,7 @@ def test_a_difference_is_paired_image_by_image() -> None:
     better[:, :60] = True  # right wherever the other one is, and on 60 images besides
     gap = difference(dict(enumerate(better)), dict(enumerate(base)))
     assert gap is not None
-    assert gap.mean == pytest.approx((better.mean() - base.mean()))
+    assert gap.mean == pytest.approx(better.mean() - base.mean())
     assert gap.certain
     assert gap.high - gap.low < 0.02
     apart = accuracy_figure(better)

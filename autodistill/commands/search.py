@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from autodistill.search.study import Study
 
 DEFAULT_BUDGET = "5m"
+VERIFY_SHARE = 0.3  # of a time budget, with --verify
 _SPACE_SECTIONS = ("student", "distillation", "train")
 _FLAGS = {
     "data.root": "--data-root",
@@ -122,6 +123,9 @@ def search(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the configuration and an estimate; write nothing.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify the front at the end; three tenths of a time budget are kept back.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
 ) -> None:
     """Search students and how to distil them, until the budget is spent. The same command again resumes."""
@@ -159,7 +163,10 @@ def search(
     if dry_run:
         _dry_run(config, folder, as_json)
     else:
-        _run(config, folder, as_json, tensorboard, _engine_options(config.engine, ray_address, trust_network))
+        if verify and config.data is None:
+            raise UsageError("--verify needs images; this study has an evaluation of its own.")
+        options = _engine_options(config.engine, ray_address, trust_network)
+        _run(config, folder, as_json, tensorboard, options, verify_share=VERIFY_SHARE if verify else 0.0)
 
 
 def _rungs(rungs: str | None, no_rungs: bool) -> Any:
@@ -272,7 +279,15 @@ def _dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     say("Nothing was written. Start it: " + this_command(without="--dry-run"))
 
 
-def _run(config: StudyConfig, folder: Path, as_json: bool, tensorboard: bool, options: Mapping[str, Any]) -> None:
+def _run(
+    config: StudyConfig,
+    folder: Path,
+    as_json: bool,
+    tensorboard: bool,
+    options: Mapping[str, Any],
+    *,
+    verify_share: float = 0.0,
+) -> None:
     _announce(config, folder)
     from autodistill.commands.live import Progress
     from autodistill.config_names import check
@@ -286,6 +301,8 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, tensorboard: bool, op
         study = build(config, folder.resolve())
         for note in study.notes:
             say(f"  {note}")
+        kept = verify_share * (study.budget.seconds or 0.0)
+        study.keep_back(kept)
         with Progress() as progress:
             watcher = _with_tensorboard(study, folder, progress) if tensorboard else progress
             front = run_search(study, progress=watcher, **options)
@@ -297,7 +314,21 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, tensorboard: bool, op
         raise
     except (KeyboardInterrupt, SystemExit, InterruptedTrialError) as stop:
         raise typer.Exit(_interrupted(study, stop)) from None
-    _finish(study, front, folder, as_json)
+    verifying = verify_share > 0 and front.trials
+    verified = _verify(folder, kept, options, as_json=True) if verifying and as_json else {}
+    _finish(study, front, folder, as_json, verified)
+    if verifying and not as_json:
+        _verify(folder, kept, options, as_json=False)
+
+
+def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """Verify the front with the time that was kept back; its part of the JSON of ``search``."""
+    from autodistill.commands.verify import run as run_verify
+    from autodistill.search.budget import Budget
+
+    limit = Budget(seconds=kept) if kept else None
+    again = command("verify", folder)
+    return {"verified": run_verify(folder, show=not as_json, again=again, budget=limit, **options).to_json()}
 
 
 def _with_tensorboard(study: Study, folder: Path, progress: Progress) -> Callable[[Snapshot], None]:
@@ -345,7 +376,7 @@ def _announce(config: StudyConfig, folder: Path) -> None:
     say(f"  objectives {', '.join(config.objectives)}{bounds} · budget {config.budget} · {config.engine}, {workers}")
 
 
-def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
+def _finish(study: Study, front: Front, folder: Path, as_json: bool, more: Mapping[str, Any]) -> None:
     """The front on stdout; why the search ended, files and next commands on stderr."""
     _note_for_dashboard(study, folder)
     trials = study.trials()
@@ -359,7 +390,7 @@ def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
     if waste.trials:
         say(f"{waste.line()}.")
     if as_json:
-        print_json({**front.to_json(), "waste": waste.to_json()})
+        print_json({**front.to_json(), "waste": waste.to_json(), **more})
     elif front.trials:
         print_front(front, trials)
     if not front.trials:

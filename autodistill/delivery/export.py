@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autodistill.delivery.export_checks import (
+    COMPARED,
     MOST_VALIDATED,
     Checked,
     Validation,
@@ -25,7 +26,8 @@ from autodistill.delivery.export_checks import (
     refusals,
     with_latency,
 )
-from autodistill.delivery.export_formats import Images, Subject, formats, in_batches
+from autodistill.delivery.export_formats import BUILT_IN, Images, Subject, in_batches
+from autodistill.delivery.export_formats import formats as known_formats
 from autodistill.errors import UsageError
 from autodistill.records import TrialRecord
 
@@ -92,11 +94,11 @@ def parse_formats(text: str | Sequence[str]) -> tuple[str, ...]:
     names = [part.strip() for part in text.split(",")] if isinstance(text, str) else list(text)
     names = [name for name in names if name]
     if "all" in names:
-        names = list(formats.names())
+        names = [*BUILT_IN, *(name for name in known_formats.names() if name not in BUILT_IN)]
     if not names:
-        raise UsageError(f"no format is given; allowed: {', '.join(formats.names())}, all.")
+        raise UsageError(f"no format is given; allowed: {', '.join(known_formats.names())}, all.")
     for name in names:
-        formats.get(name)
+        known_formats.get(name)
     return tuple(dict.fromkeys(names))
 
 
@@ -138,12 +140,12 @@ def export(
         raise UsageError(f"max_drop is {max_drop:g}; it is a fraction of accuracy, from 0 to 1.")
     refuse_foreign(target)
     root = Path(directory)
-    config = _config(root)
+    config = study_config(root)
     model, facts = load_student(root, trial.number), student_facts(root, trial.number)
     if data is None:
         assert config.data is not None
         data = datasets.load(config.data, root / "cache")
-    subject = Subject(model, facts, normalized(_spread(data.train.images, CALIBRATION), facts))
+    subject = Subject(model, facts, normalized(spread(data.train.images, CALIBRATION), facts))
     validation = validate(subject, data)
     with tempfile.TemporaryDirectory(prefix="autodistill-export-") as scratch:
         folder = Path(scratch)
@@ -163,8 +165,9 @@ def export(
 
 def normalized(images: NDArray[np.uint8], facts: Mapping[str, Any]) -> Images:
     """Images as the student takes them: ``float32 (n, channels, side, side)``."""
-    mean, std = (np.array(facts[name], dtype=np.float32).reshape(1, -1, 1, 1) for name in ("mean", "std"))
-    out: Images = (images.astype(np.float32) / 255 - mean) / std
+    mean: Images = np.array(facts["mean"], dtype=np.float32).reshape(1, -1, 1, 1)
+    std: Images = np.array(facts["std"], dtype=np.float32).reshape(1, -1, 1, 1)
+    out: Images = (images.astype(np.float32) / np.float32(255) - mean) / std
     return out
 
 
@@ -179,7 +182,10 @@ def validate(subject: Subject, data: ImageData) -> Validation:
             logits: Images = subject.model(torch.from_numpy(block)).numpy()
         return logits
 
-    return Validation(images, data.val.labels[:MOST_VALIDATED], in_batches(predict, images))
+    spare = normalized(spread(data.train.images, max(0, COMPARED - len(images))), subject.facts)
+    compared = np.concatenate([images[:COMPARED], spare])
+    logits = in_batches(predict, images)
+    return Validation(images, data.val.labels[:MOST_VALIDATED], logits, compared, in_batches(predict, compared))
 
 
 def refuse_foreign(out: Path) -> None:
@@ -207,7 +213,12 @@ def refuse_foreign(out: Path) -> None:
         raise UsageError(f"{out} holds files that are not ours: {', '.join(foreign[:5])}; move them, or take another.")
 
 
-def _config(root: Path) -> StudyConfig:
+def study_config(root: Path) -> StudyConfig:
+    """The configuration of the study in a folder.
+
+    Raises:
+        UsageError: it has no images.
+    """
     from autodistill.config import StudyConfig
     from autodistill.search.opening import STUDY_FILE
 
@@ -217,8 +228,10 @@ def _config(root: Path) -> StudyConfig:
     return config
 
 
-def _spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+def spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """``count`` images, evenly from the first to the last."""
+    if count == 0:
+        return images[:0]
     rows = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))
     return np.asarray(images[rows])
 
@@ -228,9 +241,9 @@ def _write_all(
 ) -> list[Checked]:
     """Write and check every format, and those they are made from; only the wanted ones are returned."""
     done: dict[str, Checked] = {}
-    for name in dict.fromkeys(part for name in names for part in (formats.get(name).needs, name) if part):
-        form = formats.get(name)
-        progress(f"writing {form.file}")
+    for name in dict.fromkeys(part for asked in names for part in (known_formats.get(asked).needs, asked) if part):
+        form = known_formats.get(name)
+        progress(f"writing and checking {form.file}")
         before = done.get(form.needs)
         if before is not None and before.state != "ok":
             done[name] = replace(before, format=name, file=form.file, state="failed")
@@ -240,7 +253,6 @@ def _write_all(
         except Exception as error:  # one format that fails must not take the others with it
             done[name] = failed(name, error)
             continue
-        progress(f"checking {form.file} on {len(validation.labels)} validation images")
         done[name] = check(name, folder / form.file, validation, max_drop=max_drop, remark=remark, threads=1)
     for name, one in done.items():
         if name not in names:

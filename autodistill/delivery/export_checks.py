@@ -1,7 +1,7 @@
 """Checks of exported files on real images: a file that does not hold what its network held does not count as exported.
 
 Compared is what the file gives, run by its own runtime, with what the network in memory gives: the largest difference
-of a logit on 256 validation images, and accuracy on the validation split.
+of a logit on 256 real images, and accuracy on the validation split.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Checked:
         state: ``ok``, ``refused`` (it costs too much accuracy) or ``failed`` (it cannot be written or run).
         bytes: its size.
         accuracy: on the validation images; ``drop`` is what the network in memory has more.
-        max_diff: largest difference of a logit from the network's, on up to 256 validation images.
+        max_diff: largest difference of a logit from the network's, on 256 real images.
         agreement: share of validation images on which it decides as the network.
         latency_ms: p50 per batch of the file on this machine's CPU; ``None`` where it was not measured.
         remark: for people: what kind of file, or why it was refused.
@@ -65,11 +65,15 @@ class Validation:
         images: normalized, ``float32 (n, channels, side, side)``.
         labels: ``int64 (n,)``.
         logits: of the network in memory, ``(n, classes)``.
+        compared: 256 of the images for the difference, filled up with training images where there are fewer.
+        compared_logits: of the network, for those.
     """
 
     images: Images
     labels: NDArray[np.int64]
     logits: Images
+    compared: Images
+    compared_logits: Images
 
     @property
     def accuracy(self) -> float:
@@ -90,12 +94,12 @@ def check(name: str, path: Path, validation: Validation, *, max_drop: float, rem
     """
     form = formats.get(name)
     try:
-        logits = in_batches(form.predict(path, threads), validation.images)
+        predict = form.predict(path, threads)
+        logits, compared = in_batches(predict, validation.images), in_batches(predict, validation.compared)
     except Exception as error:  # whatever a runtime raises: the file does not run
         return failed(name, error)
-    some = slice(0, COMPARED)
     accuracy = float((logits.argmax(1) == validation.labels).mean())
-    difference = float(np.abs(logits[some] - validation.logits[some]).max())
+    difference = float(np.abs(compared - validation.compared_logits).max())
     found = Checked(
         name,
         form.file,
@@ -107,7 +111,7 @@ def check(name: str, path: Path, validation: Validation, *, max_drop: float, rem
         agreement=float((logits.argmax(1) == validation.logits.argmax(1)).mean()),
         remark=remark,
     )
-    return _judged(found, form, float(np.abs(validation.logits[some]).max()), max_drop)
+    return _judged(found, form, float(np.abs(validation.compared_logits).max()), max_drop)
 
 
 def failed(name: str, error: Exception) -> Checked:

@@ -70,6 +70,7 @@ class Format:
     needs: str = ""
 
 
+BUILT_IN = ("safetensors", "onnx", "onnx-int8", "onnx-fp16", "torchscript", "torch-export")
 formats: Registry[Format] = Registry("export format", "autodistill.export_formats")
 
 
@@ -130,6 +131,8 @@ def _write_int8(subject: Subject, folder: Path) -> str:
         if best >= _CALIBRATED:
             break
     out.write_bytes(kept)
+    if len(kept) >= source.stat().st_size:
+        said += f"; no smaller than {ONNX}: too few weights for what their description takes"
     return said
 
 
@@ -146,7 +149,7 @@ def _write_torchscript(subject: Subject, folder: Path) -> str:
     model, images = _example(subject)
     with _quietly(f"{type(subject.model).__name__} cannot be traced"):
         traced = torch.jit.freeze(torch.jit.trace(model, images))  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(folder / formats.get("torchscript").file))  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(folder / formats.get("torchscript").file))
     return "torch has deprecated TorchScript; prefer torch-export"
 
 
@@ -154,7 +157,7 @@ def _run_torchscript(path: Path, threads: int) -> Predict:
     import torch
 
     with _quietly(f"{path.name} cannot be loaded"):
-        return _torch(torch.jit.load(str(path), map_location="cpu"), threads)
+        return _torch(torch.jit.load(str(path), map_location="cpu"), threads)  # type: ignore[no-untyped-call]
 
 
 def _write_torch_export(subject: Subject, folder: Path) -> str:

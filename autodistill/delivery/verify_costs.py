@@ -6,13 +6,15 @@ exported as it was built.
 
 from __future__ import annotations
 
+import copy
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autodistill.errors import AutodistillError
+from autodistill.errors import AutodistillError, ResourceError, UserCodeError
 from autodistill.records import Objective, Params, Task
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def teacher_network(teacher: Teacher) -> Network | None:
     network = teacher.network
     if not isinstance(network, nn.Module):
         return None
-    return Network(lambda: network, teacher.image_size, teacher.preprocessing.channels)
+    return Network(lambda: copy.deepcopy(network), teacher.image_size, teacher.preprocessing.channels)
 
 
 def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence[Objective]) -> dict[str, FileCosts]:
@@ -94,7 +96,11 @@ def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence
                 continue
             files[name] = file.path
             out[name] = FileCosts(out[name].costs, file.bytes)
-        times = file_latencies(list(files.values()), task.latency)
+        try:
+            times = file_latencies(list(files.values()), task.latency)
+        except (ResourceError, UserCodeError) as error:  # hours of training must not be lost to a missing package
+            warnings.warn(f"the exported files are not timed: {error}", stacklevel=2)
+            times = None
     for name, milliseconds in zip(files, times or (), strict=False):
         out[name] = FileCosts(out[name].costs, out[name].bytes, milliseconds)
     return out

@@ -14,6 +14,7 @@ from autodistill.errors import UsageError
 from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.expression import matches
+from autodistill.search.member import Member
 from autodistill.search.pareto import hypervolume, nondominated_mask
 from autodistill.search.store import dump_json, write_atomically
 from autodistill.search.variants import expanded
@@ -46,6 +47,7 @@ class Front:
         others: the dominated COMPLETE trials.
         scale: box of the hypervolume; ``None`` before anything is known.
         teacher: metric values of the teacher, where known.
+        directory: folder of the study, where it has one; its members can be loaded and exported.
     """
 
     study: str
@@ -54,6 +56,7 @@ class Front:
     others: tuple[TrialRecord, ...] = ()
     scale: Scale | None = None
     teacher: Mapping[str, float] = field(default_factory=dict)
+    directory: Path | None = None
 
     @staticmethod
     def of(
@@ -63,6 +66,7 @@ class Front:
         *,
         scale: Scale | None = None,
         teacher: Mapping[str, float] | None = None,
+        directory: Path | None = None,
     ) -> Front:
         """The front of ``trials`` and their variants; of equal points the first trial stands for all."""
         complete = expanded([t for t in trials if t.state is State.COMPLETE], objectives)
@@ -77,7 +81,7 @@ class Front:
                 seen.add(tuple(row))
         axis = next((o for o in objectives if o.direction == "minimize"), objectives[0])
         members.sort(key=lambda t: (axis.loss(t.values[axis.name]), t.number))
-        return Front(study, tuple(objectives), tuple(members), tuple(others), scale, dict(teacher or {}))
+        return Front(study, tuple(objectives), tuple(members), tuple(others), scale, dict(teacher or {}), directory)
 
     def trained(self) -> Front:
         """The front of the trials as they were trained, without their variants."""
@@ -120,20 +124,25 @@ class Front:
         scaled: np.ndarray = np.maximum((rows - ideal) / span, 0.0)
         return scaled
 
-    def knee(self) -> TrialRecord | None:
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members, as trials that can be loaded and exported."""
+        return tuple(Member.of(trial, self.directory) for trial in self.trials)
+
+    def knee(self) -> Member | None:
         """The member nearest to the ideal point on the scaled axes: a fair first pick."""
         if self.scale is None or not self.trials:
             return None
         distances = np.linalg.norm(self.unit_losses([t.values for t in self.trials]), axis=1)
-        return self.trials[int(distances.argmin())]
+        return self.members[int(distances.argmin())]
 
-    def pick(self, expression: str) -> TrialRecord:
+    def pick(self, expression: str) -> Member:
         """The best member (first objective) that satisfies ``"latency_ms <= 5 and params <= 2e6"``.
 
         Raises:
             UsageError: the expression is not understood, or no member satisfies it.
         """
-        fitting = [t for t in self.trials if matches(expression, _columns(t))]
+        fitting = [t for t in self.members if matches(expression, _columns(t))]
         if not fitting:
             raise UsageError(f"no student on the front satisfies {expression!r}; the front has {len(self)} students.")
         first = self.objectives[0]

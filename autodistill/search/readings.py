@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 
 from autodistill.records import Constraint, Objective, TrialRecord
@@ -17,6 +19,7 @@ class Readings:
     """What can be asked of a study; see :class:`autodistill.search.study.Study`."""
 
     name: str
+    directory: Path | None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     optuna: optuna.Study
@@ -31,7 +34,14 @@ class Readings:
     def front(self) -> Front:
         """The Pareto front of the COMPLETE trials that satisfy every constraint."""
         feasible = [t for t in self.trials() if all(c.violation(last_values(t)) <= 0 for c in self.constraints)]
-        return Front.of(self.name, self.objectives, feasible, scale=self.scale(), teacher=self.teacher_values())
+        return Front.of(
+            self.name,
+            self.objectives,
+            feasible,
+            scale=self.scale(),
+            teacher=self.teacher_values(),
+            directory=self.directory,
+        )
 
     @property
     def spent(self) -> Spent:

@@ -196,17 +196,17 @@ class Trial:
             return
         crew = self.bench.crew
         with contextlib.nullcontext() if crew is None else crew.training(self.candidate) as self.team:
-            trainer = self.trainer(model, self.team)
+            trainer = self.resumed(model, self.team)
             yield from self._repeated()
             yield from self._train(trainer, known)
 
     def follow(self, team: Team) -> Trainer:
         """The training of a helper process of ``team``, as far as its checkpoint."""
-        return self.trainer(self._build(), team)
+        return self.resumed(self._build(), team)
 
-    def trainer(self, model: nn.Module, team: Team | None) -> Trainer:
+    def resumed(self, model: nn.Module, team: Team | None) -> Trainer:
         """The training of ``model``, as far as its checkpoint."""
-        trainer = self._trainer(model, team)
+        trainer = self.trainer(model, team)
         self._resume(trainer)
         return trainer
 
@@ -250,7 +250,8 @@ class Trial:
             initialise(model, self.teacher)
         return model
 
-    def _trainer(self, model: nn.Module, team: Team | None) -> Trainer:
+    def trainer(self, model: nn.Module, team: Team | None = None) -> Trainer:
+        """What trains ``model`` by this trial's recipe and loss mix."""
         bench = self.bench
         guide, view_count = self._guide()
         width = self.teacher.embedding_width() if self.mix.uses_embedding else None

@@ -1,0 +1,182 @@
+"""``autodistill export``: students of the front as files for other programs, each checked on real images."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autodistill.commands.output import number, print_json, print_table, say
+from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
+from autodistill.errors import AutodistillError, UsageError
+from autodistill.words import student_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autodistill.delivery.export import Exported
+    from autodistill.records import TrialRecord
+    from autodistill.search.study import Study
+
+EXAMPLES = """
+  autodistill export runs/digits --knee -o student
+  autodistill export runs/digits --trial 12 -o student --formats safetensors,onnx,onnx-int8 --max-drop 0.005
+  autodistill export runs/digits --pick 'latency_ms <= 1' -o student --formats all
+  autodistill export runs/digits --front -o students        one folder per student
+"""
+
+
+def export(
+    study: StudyArgument = None,
+    directory: DirOption = None,
+    trial: Annotated[int | None, typer.Option(metavar="N", min=0, help="The student of this trial.")] = None,
+    pick: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="The best of the front with e.g. 'latency_ms <= 5'.")
+    ] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The front's fairest compromise.")] = False,
+    front: Annotated[bool, typer.Option("--front", help="Every student of the front, each in OUT/trial-N.")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="Folder to make.")] = None,
+    formats: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="safetensors, onnx, onnx-int8, onnx-fp16, torchscript, torch-export; or all."),
+    ] = "safetensors,onnx",
+    max_drop: Annotated[
+        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Refuse int8 and fp16 files that lose more accuracy.")
+    ] = 0.01,
+    latency: Annotated[bool, typer.Option(help="Measure the files; trainers of this machine pause meanwhile.")] = True,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="NAME/REPO", help="Upload the folder to the Hugging Face Hub.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the uploaded repository private.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export students: files for timm, ONNX Runtime and torch, each checked on validation images before it counts.
+
+    Beside them: preprocessing, class names, provenance, a model card, and predict.py, which needs no autodistill.
+    """
+    from autodistill.delivery.export import parse_formats
+
+    if out is None:
+        raise UsageError("say where to with -o OUT, e.g. -o student.")
+    names = parse_formats(formats)
+    if push_to_hub is not None and front:
+        raise UsageError("--push-to-hub takes one student; export it with --trial, --pick or --knee.")
+    if push_to_hub is not None and "safetensors" not in names:
+        raise UsageError("--push-to-hub needs the format safetensors.")
+    found = read_study(study, directory)
+    chosen = chosen_trials(found, trial, pick, knee, front=front)
+    done = _export_all(found, chosen, out, names, max_drop, latency, apart=front)
+    if as_json:
+        print_json([one.to_json() for one in done])
+    else:
+        print_exported(done)
+    address = _push(done[0], push_to_hub, private) if push_to_hub is not None else ""
+    refused = [f"trial {one.trial}: {line}" for one in done for line in one.refused.splitlines()]
+    if refused:
+        raise AutodistillError("\n".join(["not everything was exported:", *(f"  {line}" for line in refused)]))
+    _next(done, address)
+
+
+def chosen_trials(study: Study, trial: int | None, pick: str | None, knee: bool, *, front: bool) -> list[TrialRecord]:
+    """The trials that were asked for.
+
+    Raises:
+        UsageError: nothing or more than one thing was asked for, or there is no such trial.
+    """
+    if sum([trial is not None, pick is not None, knee, front]) != 1:
+        raise UsageError("say which students: one of --trial N, --pick EXPR, --knee and --front.")
+    result = study.front()
+    if trial is not None:
+        record = next((one for one in study.trials() if one.number == trial), None)
+        if record is None or not record.values:
+            ready = ", ".join(str(one.number) for one in result.trials) or "none yet"
+            state = f"is {record.state.value}, it has no finished student" if record is not None else "does not exist"
+            raise UsageError(f"trial {trial} {state}; students of the front: {ready}.")
+        return [record]
+    if pick is not None:
+        return [result.pick(pick)]
+    if not result.trials:
+        raise UsageError("the front is empty: no trial is COMPLETE yet; search on.")
+    best = result.knee()
+    return list(result.trials) if front else [best if best is not None else result.trials[0]]
+
+
+def _export_all(
+    study: Study,
+    chosen: Sequence[TrialRecord],
+    out: Path,
+    names: Sequence[str],
+    max_drop: float,
+    latency: bool,
+    *,
+    apart: bool,
+) -> list[Exported]:
+    from autodistill.delivery import export as exporting
+    from autodistill.training import datasets
+
+    assert study.directory is not None
+    if study.config is None or study.config.data is None:
+        raise UsageError(f"study {study.name} has no images; only students of images can be exported.")
+    targets = [out / f"trial-{one.number:05d}" if apart else out for one in chosen]
+    for target in targets:  # before any work
+        exporting.refuse_foreign(target)
+    data = datasets.load(study.config.data, study.directory / "cache")
+    done = []
+    for record, target in zip(chosen, targets, strict=True):
+        say(f"trial {record.number}: {student_words(record.student)}")
+        done.append(
+            exporting.export(
+                study.directory, record, target, formats=names, max_drop=max_drop, latency=latency, data=data,
+                progress=lambda text: say(f"  {text}"),
+            )
+        )  # fmt: skip
+    return done
+
+
+def print_exported(done: Sequence[Exported]) -> None:
+    """One line per file."""
+    rows = []
+    for one in done:
+        for file in one.checked:
+            fine = file.state == "ok"
+            rows.append(
+                [
+                    str(one.trial),
+                    file.format,
+                    file.file if fine else file.state.upper(),
+                    number(file.bytes, "bytes") if file.bytes else "-",
+                    number(file.accuracy, "fraction"),
+                    "-" if file.drop is None else f"{file.drop:+.4f}" if abs(file.drop) > 5e-5 else "0",
+                    "-" if file.max_diff is None else f"{file.max_diff:.1e}" if file.max_diff else "0",
+                    number(file.latency_ms),
+                    file.remark,
+                ]
+            )
+    columns = ["trial", "format", "file", "bytes", "accuracy", "drop", "max diff", "latency ms", ""]
+    print_table(columns, rows, right=("trial", "bytes", "accuracy", "drop", "max diff", "latency ms"))
+    say(
+        f"accuracy on {done[0].images:,} validation images; drop and max diff against the PyTorch network; "
+        "latency on this machine's CPU"
+    )
+
+
+def _push(done: Exported, repository: str, private: bool) -> str:
+    from autodistill.delivery.hub_push import plan_upload, push
+
+    upload = plan_upload(done.folder, repository, private=private)
+    say(f"uploading {len(upload.files)} files to {upload.repository}")
+    return push(upload)
+
+
+def _next(done: Sequence[Exported], address: str) -> None:
+    for one in done:
+        say(f"wrote {one.folder}")
+    if address:
+        say(f"uploaded to {address}")
+    first = done[0].folder
+    if (first / "predict.py").is_file():
+        say(f"next:\n  python {shlex.quote(str(first / 'predict.py'))} IMAGE.png")
+    elif (first / "config.json").is_file():
+        say(f"next:\n  autodistill.load({str(first)!r}) in Python gives the network")

@@ -1,0 +1,70 @@
+"""A trial of a study that can be loaded and exported: what ``front.pick`` and ``front.knee`` return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodistill.errors import UsageError
+from autodistill.records import TrialRecord
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autodistill.delivery.export import Exported
+
+
+@dataclass(frozen=True)
+class Member(TrialRecord):
+    """A trial record that knows its study's folder.
+
+    Attributes:
+        directory: the study's folder; ``None`` for a study in memory, which keeps no networks.
+    """
+
+    directory: Path | None = None
+
+    @staticmethod
+    def of(trial: TrialRecord, directory: Path | None) -> Member:
+        """The member for a record."""
+        return Member(**{one.name: getattr(trial, one.name) for one in fields(TrialRecord)}, directory=directory)
+
+    def load(self) -> nn.Module:
+        """The trained network, in eval mode, on the CPU; it takes normalized images.
+
+        Raises:
+            UsageError: the study is in memory.
+            StoreError: the trial has no finished student.
+        """
+        from autodistill.delivery.loading import load_trial
+
+        return load_trial(self._folder(), self.number)
+
+    def export(self, out: str | Path, *, formats: str | Sequence[str] | None = None, **options: Any) -> Exported:
+        """Write files for other programs into the folder ``out``; see ``autodistill.delivery.export.export``.
+
+        Args:
+            out: the folder to make.
+            formats: names of formats; ``safetensors`` and ``onnx`` if omitted.
+            options: ``max_drop``, ``latency``, ``data`` and ``progress`` of ``export``.
+
+        Raises:
+            UsageError: the study is in memory, or a format does not exist.
+            StoreError: the trial has no finished student.
+        """
+        from autodistill.delivery.export import DEFAULT_FORMATS, export
+
+        return export(self._folder(), self, out, formats=formats or DEFAULT_FORMATS, **options)
+
+    def to_json(self) -> dict[str, Any]:
+        """As that of every record: the folder is not part of it."""
+        out = super().to_json()
+        del out["directory"]
+        return out
+
+    def _folder(self) -> Path:
+        if self.directory is None:
+            raise UsageError("this study has no folder, so its networks were not kept; give directory= to keep them.")
+        return self.directory

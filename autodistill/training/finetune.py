@@ -1,0 +1,66 @@
+"""A short distilled training of a network that was changed after its trial: same images, teacher cache and loss mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from autodistill.records import Candidate, Task, WorkerContext
+from autodistill.training import lease
+from autodistill.training.evaluate import MAX_VIEWS, Bench, Trial
+from autodistill.training.pruning import Masks, apply_masks
+
+LR_SHARE = 0.3
+"""Of the trial's own peak learning rate: the weights are good already, and what was cut must heal."""
+
+
+class FineTuner:
+    """Trains changed networks of one trial.
+
+    Args:
+        task: of the study.
+        candidate: the trial's.
+        epochs: of every fine-tuning; the schedule is as long.
+        threads: of the CPU.
+    """
+
+    def __init__(self, task: Task, candidate: Candidate, *, epochs: int, threads: int = 1) -> None:
+        views = task.training.get("views") or min(task.rungs[-1], MAX_VIEWS)  # the trial's own, so its cache serves
+        training = {**task.training, "views": views}
+        self.bench = Bench(replace(task, rungs=(epochs,), training=training), WorkerContext(threads=threads))
+        self.epochs = epochs
+        probe = Trial(self.bench, candidate)
+        rate = {"lr": probe.recipe.lr * LR_SHARE, "init": "random"}
+        self._trial = Trial(self.bench, replace(candidate, train={**candidate.train, **rate}))
+
+    def train(
+        self, model: nn.Module, masks: Masks | None = None, *, tick: Callable[[], None] = lambda: None
+    ) -> nn.Module:
+        """The trained network, in eval mode on the CPU.
+
+        Args:
+            model: changed in place.
+            masks: weights that stay zero.
+            tick: called before every step; may raise to stop there.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        trainer = self._trial.trainer(model.train())
+
+        def before_step() -> None:
+            lease.breathe()
+            tick()
+            apply_masks(trainer.model, masks or {})
+
+        try:
+            trainer.run(self.epochs, tick=before_step)
+        finally:
+            lease.rest()
+        out = trainer.evaluation_model().cpu().to(memory_format=torch.contiguous_format)
+        apply_masks(out, masks or {})
+        found: nn.Module = out.eval()
+        return found

@@ -1,0 +1,266 @@
+"""Export: what is written is what was trained, checked on real images, and runs without autodistill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import autodistill as ad
+from autodistill.cli import app
+from autodistill.delivery.export import export, normalized, parse_formats, refuse_foreign
+from autodistill.delivery.export_checks import Validation, check
+from autodistill.delivery.export_formats import formats
+from autodistill.delivery.hub_push import plan_upload
+from autodistill.errors import StoreError, UnknownNameError, UsageError
+from autodistill.training import datasets
+
+SPACE = {
+    "student": {"family": ["resnet", "vit"], "resnet": {"width": 4, "depth": 1}, "vit": {"width": 16, "depth": 1}},
+    "distillation": {"loss": "kd", "temperature": 4, "alpha": 0.5},
+    "train": {"lr": 0.02},
+}
+ALL = ("safetensors", "onnx", "onnx-int8", "onnx-fp16", "torchscript", "torch-export")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> ad.Study:
+    """Two students of the real digits, each trained for two epochs."""
+    study = ad.Study.create(
+        data={"source": "digits", "train_size": 300},
+        teacher={"source": "auto", "accept_weak": True, "options": {"epochs": 2}},
+        space=SPACE,
+        objectives=["accuracy", "params"],
+        epochs=2,
+        rungs="off",
+        survey="off",
+        sampler="random",
+        directory=tmp_path_factory.mktemp("studies") / "digits",
+    )
+    ad.search(study, budget="2trials", workers=1)
+    return study
+
+
+@pytest.fixture(scope="module")
+def done(study, tmp_path_factory):
+    """Every finished student in every format."""
+    out = tmp_path_factory.mktemp("exports")
+    records = [trial for trial in study.trials() if trial.values]
+    return [export(study.directory, one, out / str(one.number), formats="all", latency=False) for one in records]
+
+
+@pytest.fixture(scope="module")
+def images(study):
+    return datasets.load(study.config.data, study.directory / "cache").val.images
+
+
+def facts_of(folder: Path) -> dict:
+    return json.loads((folder / "preprocess.json").read_text())
+
+
+def test_every_format_of_every_student_passes_its_check(done):
+    assert {one.student["family"] for one in done} == {"resnet", "vit"}
+    for one in done:
+        assert [file.format for file in one.checked] == list(ALL)
+        for file in one.checked:
+            assert (file.state, file.bytes) == ("ok", (one.folder / file.file).stat().st_size), file.remark
+            if formats.get(file.format).exact:
+                assert file.max_diff <= 1e-4
+                assert file.drop == 0
+
+
+def test_timm_gives_the_network_back_bit_by_bit(done, study, images):
+    for one in done:
+        trained = next(member for member in members(study) if member.number == one.trial).load()
+        x = torch.from_numpy(normalized(images[:64], facts_of(one.folder)))
+        with torch.no_grad():
+            assert torch.equal(timm.create_model(f"local-dir:{one.folder}", pretrained=True).eval()(x), trained(x))
+            assert torch.equal(ad.load(one.folder)(x), trained(x))
+
+
+def members(study):
+    from autodistill.search.member import Member
+
+    return [Member.of(trial, study.directory) for trial in study.trials() if trial.values]
+
+
+def test_timm_alone_reads_a_plain_network_and_refuses_the_others_by_name(done):
+    code = "import sys, timm; timm.create_model('local-dir:' + sys.argv[1], pretrained=True); "
+    code += "print('autodistill' in sys.modules)"
+    for one in done:
+        found = subprocess.run([sys.executable, "-c", code, one.folder], capture_output=True, text=True, check=False)
+        if one.student["family"] == "vit":
+            assert (found.returncode, found.stdout.strip()) == (0, "False")
+        else:
+            assert "Unknown model (autodistill_student)" in found.stderr
+            assert "import autodistill.training.timm_files" in (one.folder / "README.md").read_text()
+
+
+def test_predict_classifies_png_files_with_onnxruntime_numpy_and_pillow_alone(done, images, tmp_path):
+    names = []
+    for index, image in enumerate(images[:20]):
+        names.append(str(tmp_path / f"{index}.png"))
+        Image.fromarray(image[0]).save(names[-1])
+    one = done[0]
+    block = "import sys, runpy; [sys.modules.__setitem__(m, None) for m in ('torch', 'timm', 'autodistill', 'onnx')]; "
+    run = block + "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    for file in ("model.onnx", "model-int8.onnx"):
+        script = [sys.executable, "-c", run, str(one.folder / "predict.py"), *names, "--json", "--top", "3"]
+        found = subprocess.run([*script, "--model", file], capture_output=True, text=True, check=True, cwd=tmp_path)
+        said = json.loads(found.stdout)
+        assert [len(entry["classes"]) for entry in said] == [3] * 20
+        if file == "model.onnx":
+            x = torch.from_numpy(normalized(images[:20], facts_of(one.folder)))
+            with torch.no_grad():
+                shares = ad.load(one.folder)(x).softmax(1).numpy()
+            assert [entry["classes"][0]["name"] for entry in said] == [str(row.argmax()) for row in shares]
+            first = [entry["classes"][0]["probability"] for entry in said]
+            np.testing.assert_allclose(first, shares.max(1), atol=1e-5)
+    plain = subprocess.run(
+        [sys.executable, one.folder / "predict.py", names[0]], capture_output=True, text=True, check=True
+    )
+    assert plain.stdout.split()[0] == names[0]
+    wrong = subprocess.run(
+        [sys.executable, one.folder / "predict.py", "no.png"], capture_output=True, text=True, check=False
+    )
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+
+
+def test_provenance_names_data_teacher_trial_and_the_hash_of_each_file(done, study):
+    for one in done:
+        origin = json.loads((one.folder / "provenance.json").read_text())
+        data = datasets.load(study.config.data, study.directory / "cache")
+        assert origin["data"]["fingerprint"] == data.fingerprint
+        assert len(origin["teacher"]["fingerprint"]) == 16
+        assert (origin["trial"], origin["epochs"]) == (one.trial, 2)
+        assert {*origin["files"], "provenance.json", "MANIFEST.json"} == {p.name for p in one.folder.iterdir()}
+        for name, listed in origin["files"].items():
+            assert sha256((one.folder / name).read_bytes()).hexdigest() == listed["sha256"]
+        text = "".join(path.read_text() for path in one.folder.glob("*.json"))
+        assert str(study.directory) not in text
+
+
+def test_the_card_warns_that_the_search_flatters_while_nothing_is_verified(done):
+    card = (done[0].folder / "README.md").read_text()
+    assert "Not verified: figures are from the search's validation split" in card
+    assert "`model-int8.onnx`" in card
+    assert card.startswith("---\nlibrary_name: timm\n")
+
+
+def test_a_damaged_file_is_not_loaded(done, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(done[0].folder, folder)
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(StoreError, match="hash differs"):
+        ad.load(folder)
+    with pytest.raises(UsageError, match="not an exported student"):
+        ad.load(tmp_path)
+
+
+def test_a_file_that_loses_more_than_allowed_is_refused_and_one_that_differs_has_failed(done):
+    path = done[0].folder / "model-int8.onnx"
+    facts = facts_of(done[0].folder)
+    x = np.random.default_rng(0).standard_normal((32, 1, 8, 8)).astype(np.float32)
+    logits = formats.get("onnx").predict(done[0].folder / "model.onnx", 1)(x)
+    labels = logits.argmax(1)
+    good = Validation(x, labels, logits, x, logits)
+    assert check("onnx", done[0].folder / "model.onnx", good, max_drop=0.0, threads=1).state == "ok"
+    other = np.roll(logits, 1, axis=1)  # a network that always says the next class
+    wrong = Validation(x, (labels + 1) % len(facts["classes"]), other, x, other)
+    refused = check("onnx-int8", path, wrong, max_drop=0.5, threads=1)
+    assert (refused.state, "loses" in refused.remark) == ("refused", True)
+    failed = check("onnx", done[0].folder / "model.onnx", wrong, max_drop=1.0, threads=1)
+    assert (failed.state, "logits differ" in failed.remark) == ("failed", True)
+
+
+def test_an_export_replaces_its_own_folder_and_no_other(done, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match=r"was not made by 'autodistill export'"):
+        refuse_foreign(tmp_path / "mine")
+    (done[0].folder / "notes.txt").write_text("")
+    with pytest.raises(UsageError, match=r"not ours: notes\.txt"):
+        refuse_foreign(done[0].folder)
+    (done[0].folder / "notes.txt").unlink()
+    refuse_foreign(done[0].folder)
+    refuse_foreign(tmp_path / "new")
+
+
+def test_formats_are_named_once_and_wrong_names_get_the_nearest():
+    assert parse_formats("onnx, safetensors,onnx") == ("onnx", "safetensors")
+    assert parse_formats("all") == ALL
+    with pytest.raises(UnknownNameError, match="did you mean 'onnx-int8'"):
+        parse_formats("onnx-int")
+    with pytest.raises(UsageError, match="no format is given"):
+        parse_formats(",")
+
+
+def test_a_picked_student_loads_and_exports_from_python(study, tmp_path):
+    best = study.front().pick("params <= 1e7")
+    assert best.load().training is False
+    found = best.export(tmp_path / "out", formats=["onnx-fp16"], latency=False)
+    assert sorted(path.suffix for path in found.folder.glob("model*")) == [".onnx"]
+    assert "model-fp16.onnx" in (found.folder / "predict.py").read_text()
+    assert "directory" not in best.to_json()
+    with pytest.raises(UsageError, match=r"holds no model\.safetensors"):
+        ad.load(tmp_path / "out")
+
+
+def test_the_command_exports_the_front_and_prints_one_line_per_file(study, tmp_path):
+    out = tmp_path / "students"
+    arguments = ["export", str(study.directory), "--front", "-o", str(out), "--no-latency", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert [entry["trial"] for entry in said] == [trial.number for trial in study.front().trials]
+    assert all(Path(entry["folder"], "model.onnx").is_file() for entry in said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--knee"], "-o OUT"),
+        (["-o", "x"], "one of --trial N, --pick EXPR, --knee and --front"),
+        (["-o", "x", "--knee", "--front"], "one of --trial N"),
+        (["-o", "x", "--trial", "99"], "trial 99 does not exist; students of the front"),
+        (["-o", "x", "--knee", "--formats", "onx"], "did you mean 'onnx'"),
+        (["-o", "x", "--front", "--push-to-hub", "a/b"], "takes one student"),
+        (["-o", "x", "--knee", "--formats", "onnx", "--push-to-hub", "a/b"], "needs the format safetensors"),
+    ],
+)
+def test_wrong_requests_are_answered_before_any_work(study, tmp_path, monkeypatch, arguments, match):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["export", str(study.directory), *arguments])
+    assert result.exit_code == 2
+    assert match in " ".join(result.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_is_checked_before_the_network_is_touched(done, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    upload = plan_upload(done[0].folder, "ada/digits", private=True)
+    assert {"config.json", "model.safetensors", "README.md", "predict.py"} <= set(upload.files)
+    assert upload.private
+    assert "hf_secret" not in repr(upload)
+    with pytest.raises(UsageError, match="write NAME/REPOSITORY"):
+        plan_upload(done[0].folder, "digits")
+    with pytest.raises(UsageError, match=r"has no config\.json"):
+        plan_upload(tmp_path, "ada/digits")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(UsageError, match="no Hugging Face token is found"):
+        plan_upload(done[0].folder, "ada/digits")
