@@ -23,7 +23,11 @@ def study(tmp_path_factory) -> ad.Study:
     """One student of the real digits, trained for a few epochs."""
     study = ad.Study.create(
         data={"source": "digits", "train_size": 300},
-        teacher={"source": "auto", "accept_weak": True, "options": {"epochs": 2}},
+        teacher={
+            "source": "auto",
+            "accept_weak": True,
+            "options": {"epochs": 1, "model": {"family": "resnet", "width": 8, "depth": 1}},
+        },
         space={
             "student": {"family": "resnet", "width": 8, "depth": 1},
             "distillation": {"loss": "kd", "temperature": 4, "alpha": {"low": 0.3, "high": 0.7}},
