@@ -32,7 +32,7 @@ from autodistill.config_values import (
 from autodistill.errors import ConfigError, UsageError
 from autodistill.records import DataSpec, LatencyTarget, TeacherSpec
 
-MAY_CHANGE = ("name", "budget", "workers", "engine")
+MAY_CHANGE = ("name", "budget", "workers", "engine", "warm_start")
 """Keys that a resumed study may have otherwise than at first: they do not change what a trial means."""
 
 OBJECTIVES = ("accuracy", "params", "latency_ms")
@@ -66,6 +66,7 @@ class StudyConfig(BaseModel):
         engine: who runs the workers.
         workers: slots on this machine; ``None``: one per GPU, or one.
         seed: of everything random.
+        warm_start: folders of other studies; their front is tried first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -87,6 +88,7 @@ class StudyConfig(BaseModel):
     engine: Annotated[str, Field(min_length=1)] = "local"
     workers: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    warm_start: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
 
     @classmethod
     def load(
@@ -223,6 +225,9 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("teacher", "space"):
         if isinstance(out.get(key), str):
             out[key] = _absolute(out[key], folder)
+    if out.get("warm_start"):
+        folders = listed(out["warm_start"])
+        out["warm_start"] = tuple(_absolute(f, folder, True) for f in folders) if type(folders) is tuple else folders
     for key, names in (("data", ("root",)), ("teacher", ("source", "weights")), ("latency", ("table",))):
         part = out.get(key)
         if isinstance(part, Mapping):

@@ -30,7 +30,7 @@ class Decision(enum.Enum):
 
 
 class State(str, enum.Enum):
-    """State of a trial. PARTIAL: the budget ended or the run was interrupted; it can go on."""
+    """State of a trial. PARTIAL: paused, or the budget ended, or the run was interrupted; it can go on."""
 
     RUNNING = "RUNNING"
     COMPLETE = "COMPLETE"
@@ -265,6 +265,8 @@ class TrialRecord:
         reason: code of why a trial is not COMPLETE (``RUNG_RULE``, ``INFEASIBLE``, ``NAN`` …); empty otherwise.
         message: the same for people.
         seconds: seconds of work, over resumes.
+        why: why it was proposed, where the sampler says so.
+        decisions: rung to what was decided there and why, in order: a paused trial is decided on more than once.
     """
 
     number: int
@@ -279,10 +281,13 @@ class TrialRecord:
     rungs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     reason: str = ""
     message: str = ""
+    why: str = ""
+    decisions: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The stable JSON form of ``trials --json``."""
         out = asdict(self)
         out["state"] = self.state.value
         out["rungs"] = {str(rung): dict(values) for rung, values in self.rungs.items()}
+        out["decisions"] = {str(rung): list(words) for rung, words in self.decisions.items()}
         return out

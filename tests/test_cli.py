@@ -215,6 +215,7 @@ def test_show_tells_how_a_trial_ended_and_why(finished: Path) -> None:
     said = run.invoke(app, ["show", str(stopped.number), str(finished)]).stdout
     assert "PRUNED RUNG_RULE" in said
     assert "stopped at rung" in said
+    assert all(words in said for rung in stopped.decisions.values() for words in rung)
     found = json.loads(run.invoke(app, ["show", str(stopped.number), str(finished), "--json"]).stdout)
     assert found["reason"] == "RUNG_RULE"
     missing = run.invoke(app, ["show", "9999", str(finished)])
@@ -265,9 +266,38 @@ def test_search_ends_with_the_front_on_stdout_and_next_commands_on_stderr(toy_se
     assert {"study.db", "study.yaml", "front.json", "front.csv", "front.png"} <= names
 
 
+def test_no_rungs_trains_everything_to_the_end(toy_search: Path) -> None:
+    result = run.invoke(app, ["search", str(toy_search), "--no-rungs", "--budget", "4trials", "--dir", "full"])
+    assert result.exit_code == 0, result.stderr
+    assert [t.state for t in ad.Study.open("full").trials() if t.epochs] == [State.COMPLETE] * 4
+    both = run.invoke(app, ["search", str(toy_search), "--no-rungs", "--rungs", "auto", "--dir", "other"])
+    assert both.exit_code == 2
+    assert "contradict each other" in both.stderr
+
+
+def test_a_warm_start_says_what_it_took_and_is_not_repeated(toy_search: Path, finished: Path) -> None:
+    line = ["search", str(toy_search), "--warm-start", str(finished), "--dir", "warm"]
+    first = run.invoke(app, [*line, "--budget", "5trials"])
+    assert first.exit_code == 0, first.stderr
+    front = ad.Study.open(finished).front()
+    assert f"front students of {finished} are tried first" in first.stderr
+    trials = ad.Study.open("warm").trials()
+    assert {t.student["width"] for t in trials[:2]} <= {t.student["width"] for t in front.trials}
+    assert trials[0].why == "enqueued: not the sampler's choice"
+    again = run.invoke(app, [*line, "--budget", "7trials"])
+    assert "tried first" not in again.stderr
+    nothing = run.invoke(app, ["search", str(toy_search), "--warm-start", "nowhere", "--dir", "cold"])
+    assert nothing.exit_code == 2
+    assert "nowhere is not a study" in nothing.stderr
+
+
 def test_search_json_prints_the_front_alone(toy_search: Path) -> None:
     result = run.invoke(app, ["search", str(toy_search), "--json", "--dir", "there"])
-    assert json.loads(result.stdout) == json.loads(Path("there/front.json").read_text())
+    printed = json.loads(result.stdout)
+    waste = printed.pop("waste")
+    assert printed == json.loads(Path("there/front.json").read_text())
+    assert 0 <= waste["wasted_epochs"] <= waste["epochs"] == sum(t.epochs for t in ad.Study.open("there").trials())
+    assert "of the training went into trials" in result.stderr
 
 
 def test_the_same_command_again_resumes_and_more_budget_goes_on(toy_search: Path) -> None:

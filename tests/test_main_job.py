@@ -102,4 +102,4 @@ def test_an_interrupted_search_goes_on_by_the_same_command(teacher: Path, tmp_pa
         assert after[number]["student"] == trial["student"]
         if trial["state"] in ("COMPLETE", "PRUNED"):
             assert after[number] == trial
-    assert not [t for t in after.values() if t["state"] in ("RUNNING", "PARTIAL")]
+    assert not [t for t in after.values() if t["state"] in ("RUNNING", "PARTIAL") and t["reason"] != "PAUSED"]

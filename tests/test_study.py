@@ -149,17 +149,17 @@ def test_the_budget_counts_trials_epochs_and_busy_seconds_over_resumes(tmp_path:
 
 def test_an_epoch_budget_leaves_the_running_trial_resumable(tmp_path: Path) -> None:
     study = make_study(tmp_path)
-    with study.running("2epochs"):
+    with study.running("20epochs"):
         candidate = study.ask()
         assert candidate is not None
         reports = list(evaluate(candidate))
         assert study.report(candidate, reports[0]) is Decision.CONTINUE
-        assert study.report(candidate, reports[1]) is Decision.CONTINUE
         study.budget = type(study.budget)(epochs=1)
         assert study.report(candidate, reports[1]) is Decision.STOP
         assert study.close(candidate) is State.PARTIAL
+    assert study.trials()[0].reason == "BUDGET"
     again = make_study(tmp_path)
-    with again.running("100epochs"):
+    with again.running("1trials"):
         resumed = again.ask()
         assert resumed is not None
         assert (resumed.number, resumed.start_rung, resumed.seed) == (candidate.number, 1, candidate.seed)
@@ -222,7 +222,7 @@ def test_an_enqueued_candidate_comes_first() -> None:
 
 def test_a_trained_constraint_keeps_a_complete_trial_off_the_front() -> None:
     study = make_study(constraints=(Constraint("accuracy", ">=", 0.99),))
-    with study.running("3trials"):
+    with study.running("1trials"):
         run_one(study)
     assert study.trials()[0].state is State.COMPLETE
     assert len(study.front()) == 0

@@ -49,18 +49,6 @@ def read_study(argument: Path | None, option: Path | None = None) -> Study:
     Raises:
         UsageError: the folder is not a study.
     """
-    from autodistill.config import StudyConfig
-    from autodistill.search.opening import STUDY_FILE, study_parts
-    from autodistill.search.store import read_folder
-    from autodistill.search.study import Study
+    from autodistill.search.opening import open_to_read
 
-    folder = folder_of(argument, option)
-    storage = read_folder(folder)
-    if not (folder / STUDY_FILE).is_file():
-        raise UsageError(f"{folder} has no {STUDY_FILE}; it was not made by autodistill.")
-    config = StudyConfig.load(folder / STUDY_FILE)
-    names = [summary.study_name for summary in storage.get_all_studies()]
-    name = config.name if config.name in names or not names else names[0]
-    study = Study(storage, name, directory=folder, seed=config.seed, **study_parts(config))
-    study.config = config
-    return study
+    return open_to_read(folder_of(argument, option))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from autodistill.search.study import Study
 
 DEFAULT_BUDGET = "5m"
+VERIFY_SHARE = 0.3  # of a time budget, with --verify
 _SPACE_SECTIONS = ("student", "distillation", "train")
 _FLAGS = {
     "data.root": "--data-root",
@@ -83,6 +84,13 @@ def search(
     sampler: Annotated[str | None, typer.Option(help="front, gp, tpe, nsga2, nsga3, random or qmc.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs of the top rung.")] = None,
     rungs: Annotated[str | None, typer.Option(help="auto, off, or {eta: 3, lowest: 0.05}.")] = None,
+    no_rungs: Annotated[
+        bool, typer.Option("--no-rungs", help="Train every candidate to the end; the same as --rungs off.")
+    ] = False,
+    warm_start: Annotated[
+        list[Path] | None,
+        typer.Option("--warm-start", metavar="DIR", help="Try another study's front first; may be repeated."),
+    ] = None,
     survey: Annotated[str | None, typer.Option(help="auto, off, or how many students to measure first.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained at once.")] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
@@ -100,6 +108,9 @@ def search(
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the configuration and an estimate; write nothing.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify the front at the end; three tenths of a time budget are kept back.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
 ) -> None:
@@ -119,7 +130,8 @@ def search(
         "constraints": constraint or None,
         "sampler": sampler,
         "epochs": epochs,
-        "rungs": None if rungs is None else value_of(rungs),
+        "rungs": _rungs(rungs, no_rungs),
+        "warm_start": [str(folder) for folder in warm_start or ()] or None,
         "survey": None if survey is None else value_of(survey),
         "workers": workers,
         "engine": engine,
@@ -135,7 +147,23 @@ def search(
     if dry_run:
         _dry_run(config, folder, as_json)
     else:
-        _run(config, folder, as_json, _engine_options(config.engine, ray_address, trust_network))
+        if verify and config.data is None:
+            raise UsageError("--verify needs images; this study has an evaluation of its own.")
+        options = _engine_options(config.engine, ray_address, trust_network)
+        _run(config, folder, as_json, options, verify_share=VERIFY_SHARE if verify else 0.0)
+
+
+def _rungs(rungs: str | None, no_rungs: bool) -> Any:
+    """The key of both flags about rungs.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
+    if not no_rungs:
+        return None if rungs is None else value_of(rungs)
+    if rungs not in (None, "off"):
+        raise UsageError(f"--no-rungs and --rungs {rungs} contradict each other; keep one.")
+    return "off"
 
 
 def _engine_options(engine: str, ray_address: str | None, trust_network: bool) -> dict[str, Any]:
@@ -233,7 +261,9 @@ def _dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     say("Nothing was written. Start it: " + this_command(without="--dry-run"))
 
 
-def _run(config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str, Any]) -> None:
+def _run(
+    config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str, Any], *, verify_share: float = 0.0
+) -> None:
     _announce(config, folder)
     from autodistill.commands.live import Progress
     from autodistill.config_names import check
@@ -245,6 +275,10 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str,
     study: Study | None = None
     try:
         study = build(config, folder.resolve())
+        for note in study.notes:
+            say(f"  {note}")
+        kept = verify_share * (study.budget.seconds or 0.0)
+        study.keep_back(kept)
         with Progress() as progress:
             front = run_search(study, progress=progress, **options)
     except (UsageError, UserCodeError):
@@ -255,7 +289,21 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, options: Mapping[str,
         raise
     except (KeyboardInterrupt, SystemExit, InterruptedTrialError) as stop:
         raise typer.Exit(_interrupted(study, stop)) from None
-    _finish(study, front, folder, as_json)
+    verifying = verify_share > 0 and front.trials
+    verified = _verify(folder, kept, options, as_json=True) if verifying and as_json else {}
+    _finish(study, front, folder, as_json, verified)
+    if verifying and not as_json:
+        _verify(folder, kept, options, as_json=False)
+
+
+def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """Verify the front with the time that was kept back; its part of the JSON of ``search``."""
+    from autodistill.commands.verify import run as run_verify
+    from autodistill.search.budget import Budget
+
+    limit = Budget(seconds=kept) if kept else None
+    again = command("verify", folder)
+    return {"verified": run_verify(folder, show=not as_json, again=again, budget=limit, **options).to_json()}
 
 
 def _interrupted(study: Study | None, stop: BaseException) -> int:
@@ -288,14 +336,20 @@ def _announce(config: StudyConfig, folder: Path) -> None:
     say(f"  objectives {', '.join(config.objectives)}{bounds} · budget {config.budget} · {config.engine}, {workers}")
 
 
-def _finish(study: Study, front: Front, folder: Path, as_json: bool) -> None:
+def _finish(study: Study, front: Front, folder: Path, as_json: bool, more: Mapping[str, Any]) -> None:
     """The front on stdout; why the search ended, files and next commands on stderr."""
     trials = study.trials()
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in trials).items()) or "no trial"
     ended = study.ended or study.budget.exhausted(study.spent) or "no candidate is left"
     say(f"ended: {ended} ({counts})")
+    paused = sum(t.reason == "PAUSED" for t in trials)
+    if paused:
+        say(f"{paused} trials are paused; more budget goes on with the best of them.")
+    waste = study.waste()
+    if waste.trials:
+        say(f"{waste.line()}.")
     if as_json:
-        print_json(front.to_json())
+        print_json({**front.to_json(), "waste": waste.to_json(), **more})
     elif front.trials:
         print_front(front, trials)
     if not front.trials:

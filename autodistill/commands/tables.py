@@ -89,6 +89,7 @@ def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float
     units = {o.name: o.unit for o in objectives}
     rows = [["trial", str(trial.number)], ["state", f"{trial.state.value} {trial.reason}".strip()]]
     rows += [["why", trial.message]] if trial.message else []
+    rows += [["proposed because", trial.why]] if trial.why else []
     rows += [[name, number(value, units.get(name, ""))] for name, value in latest(trial).items()]
     rows += [["gain over the undistilled twin", f"{gain:+.4f}"]] if gain is not None else []
     for section in ("student", "distillation", "train"):
@@ -97,4 +98,5 @@ def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float
     for rung in sorted(trial.rungs):
         shown = ", ".join(f"{k} {number(v, units.get(k, ''))}" for k, v in trial.rungs[rung].items())
         rows.append([f"rung {rung}", shown])
+        rows += [["", words] for words in trial.decisions.get(rung, ())]
     print_table(["", ""], rows)

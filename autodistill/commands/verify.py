@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +49,7 @@ def verify(
     goes on where it was stopped.
     """
     folder = folder_of(study, directory)
-    options = {
+    options: dict[str, Any] = {
         "seeds": seeds,
         "refit": refit,
         "top": top,
@@ -62,31 +63,37 @@ def verify(
         run(folder, as_json=as_json, budget=budget, workers=workers, engine=engine, **options)
 
 
-def run(folder: Path, *, as_json: bool = False, **options: Any) -> Verified:
-    """Verify the study in a folder with progress on stderr, print the table and what to do next."""
+def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = "", **options: Any) -> Verified:
+    """Verify the study in a folder with progress on stderr, print the table and what to do next.
+
+    Args:
+        folder: of the study.
+        as_json: print JSON in place of the table.
+        show: print either of them at all.
+        again: the command that goes on; this process's own if omitted.
+        options: of ``delivery.verify.verify``.
+    """
     from autodistill.commands.live import Progress
+    from autodistill.commands.search import this_command
     from autodistill.delivery.verify import verify as run_verify
 
+    again = again or this_command()
     try:
         with Progress() as progress:
             verified = run_verify(folder, progress=progress, **options)
     except (KeyboardInterrupt, SystemExit) as stop:
-        from autodistill.commands.search import this_command
-
-        say(f"Stopped; what is finished stays. Go on: {this_command()}")
+        say(f"Stopped; what is finished stays. Go on: {again}")
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130) from None
-    if as_json:
+    if show and as_json:
         print_json(verified.to_json())
-    else:
+    elif show:
         print_verified(verified)
     for line in findings(verified):
         say(line)
     say("files: " + "  ".join(str(folder / f"verify.{ending}") for ending in ("png", "csv", "json")))
     best = verified.front[0] if verified.front else None
     if not verified.complete:
-        from autodistill.commands.search import this_command
-
-        say(f"next: {this_command()}   (goes on)")
+        say(f"next: {again}   (goes on)")
     elif best is not None:
         say("next: " + command("show", best.trial, folder))
     return verified
@@ -133,12 +140,12 @@ def _dry_run(folder: Path, options: dict[str, Any], workers: int | None, as_json
 
 def print_verified(verified: Verified) -> None:
     """The students, one a line, each beside its undistilled twin; then baselines and teacher."""
-    columns = ["trial", "student", "distillation", "test accuracy", "95 %", "undistilled", "gain", "params", "bytes"]
+    columns = ["trial", "student", "loss", "test accuracy", "95 %", "undistilled", "gain", "params", "bytes"]
     columns += ["file ms", "agrees", "ECE", "flattered", "verdict"]
     rows = [_student_cells(row, verified) for row in verified.students]
     others = [row for row in verified.rows if row.kind in ("baseline", "teacher")]
     rows += [_other_cells(row) for row in others]
-    right = tuple(name for name in columns if name not in ("student", "distillation", "verdict"))
+    right = tuple(name for name in columns if name not in ("student", "loss", "verdict"))
     print_table(columns, rows, right=right)
 
 
@@ -147,7 +154,7 @@ def _student_cells(row: Row, verified: Verified) -> list[str]:
     return [
         str(row.trial),
         row.name,
-        distillation_words(row.distillation) or "-",
+        str(row.distillation.get("loss", "-")),
         _spread(row.accuracy),
         _interval(row.accuracy),
         "-" if twin is None else _spread(twin.accuracy),
@@ -160,9 +167,9 @@ def _student_cells(row: Row, verified: Verified) -> list[str]:
 
 def _other_cells(row: Row) -> list[str]:
     said = row.error.splitlines()[0][:60] if row.error else ""
-    kind = "teacher" if row.kind == "teacher" else "baseline, undistilled"
-    name = row.name if row.kind == "baseline" else Path(row.name).name
-    cells = ["-", name, kind, _spread(row.accuracy), _interval(row.accuracy), "-", "-", *_cost_cells(row), "-"]
+    name = f"baseline {row.name}" if row.kind == "baseline" else "teacher"
+    loss = "none" if row.kind == "baseline" else "-"
+    cells = ["-", name, loss, _spread(row.accuracy), _interval(row.accuracy), "-", "-", *_cost_cells(row), "-"]
     return [*cells, said or _missing(row)]
 
 
@@ -186,7 +193,7 @@ def _spread(figure: Figure | None) -> str:
 def _interval(figure: Figure | None) -> str:
     if figure is None or figure.low is None or figure.high is None:
         return "-"
-    return f"{figure.low:.3f}–{figure.high:.3f}"  # noqa: RUF001 - a range
+    return f"[{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def _gain(gain: Difference | None) -> str:
@@ -201,7 +208,7 @@ def _verdict(row: Row) -> str:
     words = {"stays": "on the front", "joins": "joins the front", "falls": "FELL OFF", "outside": "not on the front"}
     said = words.get(row.verdict, "")
     if row.rivals and row.verdict:
-        said += f" (noise: {', '.join(map(str, row.rivals[:4]))}{' …' if len(row.rivals) > 4 else ''})"
+        said += f", within noise of {', '.join(map(str, row.rivals[:4]))}{' …' if len(row.rivals) > 4 else ''}"
     return "; ".join(part for part in (said, _missing(row)) if part)
 
 
@@ -223,9 +230,18 @@ def findings(verified: Verified) -> list[str]:
         return out
     fallen = ", ".join(str(row.trial) for row in verified.fallen)
     joined = ", ".join(str(row.trial) for row in verified.front if row.verdict == "joins")
+    before = sum(row.before for row in ready)
+    whole = before >= verified.front_before
     out.append(
-        f"{sum(row.before for row in ready)} students were on the front of the search, {len(verified.front)} are on the "
-        f"verified one" + (f"; fell off: {fallen}" if fallen else "") + (f"; joined: {joined}" if joined else "") + "."
+        f"{before} of {verified.front_before} students on the front of the search were verified; "
+        + (
+            f"{len(verified.front)} of {len(ready)} are on the verified one"
+            if whole
+            else "verdicts are among these only"
+        )
+        + (f"; fell off: {fallen}" if fallen else "")
+        + (f"; joined: {joined}" if joined and whole else "")
+        + "."
     )
     unsure = [row for row in verified.front if row.rivals]
     if unsure:
@@ -233,19 +249,25 @@ def findings(verified: Verified) -> list[str]:
         out.append(f"Within noise of a student that costs no more in anything: {named}.")
     flattered = [row.flattered for row in ready if row.flattered is not None and row.before]
     if flattered:
-        mean = sum(flattered) / len(flattered)
+        fell = [row.searched - row.accuracy.mean for row in ready if row.before and row.searched and row.accuracy]
         out.append(
-            f"The search had flattered its front by {mean:+.4f} on average (its validation accuracy less the mean of "
-            "fresh seeds on the same images)."
+            f"The search had flattered its front by {_mean(flattered):+.4f} on average (its validation accuracy less "
+            f"the mean of fresh seeds on the same images; less that on test images: {_mean(fell):+.4f})."
         )
     elif verified.refit != "train":
         out.append("Trained on the validation images too, so nothing is left to say by how much the search flattered.")
     gains = [row.gain for row in ready if row.gain is not None]
     if gains:
-        sure = sum(gain.certain and gain.mean > 0 for gain in gains)
-        mean = sum(gain.mean for gain in gains) / len(gains)
+        sure = [sum(one.certain and one.mean * sign > 0 for one in gains) for sign in (1, -1)]
+        mean = _mean([one.mean for one in gains])
         out.append(
-            f"Distillation gained {mean:+.4f} on average; for {sure} of {len(gains)} students that is beyond noise "
-            "('?' marks the others)."
+            f"Distillation gained {mean:+.4f} on average: beyond noise it helped {sure[0]} and harmed {sure[1]} of "
+            f"{len(gains)} students ('?': within noise)."
         )
+    if verified.seeds == 1:
+        out.append("With one seed nothing can be said of how seeds differ; three are the least.")
     return out
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

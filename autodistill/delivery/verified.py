@@ -142,6 +142,7 @@ class Verified:
         latency: target of ``file_latency_ms`` in words.
         seconds: of training, summed over the runs.
         finished: runs that are finished; ``planned`` is what was asked for.
+        front_before: students on the front of the search, verified or not.
         noise: validation accuracy that near neighbours of the front may lack.
         versions: of what computed the figures.
         data, teacher: fingerprints.
@@ -159,6 +160,7 @@ class Verified:
     seconds: float = 0.0
     finished: int = 0
     planned: int = 0
+    front_before: int = 0
     noise: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     data: str = ""

@@ -6,13 +6,15 @@ exported as it was built.
 
 from __future__ import annotations
 
+import copy
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autodistill.errors import AutodistillError
+from autodistill.errors import AutodistillError, ResourceError, UserCodeError
 from autodistill.records import Objective, Params, Task
 
 if TYPE_CHECKING:
@@ -50,8 +52,12 @@ def student_network(student: Params, data: ImageData) -> Network:
     """The network of a student, untrained."""
     from autodistill.training import students
 
-    shape = {"image_size": data.image_size, "channels": data.channels}
-    return Network(lambda: students.build(student, **shape, num_classes=len(data.classes)).eval(), **shape)
+    size, channels, classes = data.image_size, data.channels, len(data.classes)
+
+    def make() -> nn.Module:
+        return students.build(student, image_size=size, channels=channels, num_classes=classes).eval()
+
+    return Network(make, size, channels)
 
 
 def teacher_network(teacher: Teacher) -> Network | None:
@@ -61,7 +67,7 @@ def teacher_network(teacher: Teacher) -> Network | None:
     network = teacher.network
     if not isinstance(network, nn.Module):
         return None
-    return Network(lambda: network, teacher.image_size, teacher.preprocessing.channels)
+    return Network(lambda: copy.deepcopy(network), teacher.image_size, teacher.preprocessing.channels)
 
 
 def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence[Objective]) -> dict[str, FileCosts]:
@@ -81,16 +87,20 @@ def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence
     files: dict[str, Path] = {}
     with tempfile.TemporaryDirectory(prefix="autodistill-verify-") as folder:
         for index, (name, one) in enumerate(networks.items()):
-            shape = {"image_size": one.image_size, "channels": one.channels}
+            size, channels = one.image_size, one.channels
             try:
                 model = one.make().cpu()
-                out[name] = FileCosts(known_costs(model, **shape, metrics=wanted))
-                file = export_onnx(model, Path(folder) / f"{index}.onnx", **shape)
+                out[name] = FileCosts(known_costs(model, image_size=size, channels=channels, metrics=wanted))
+                file = export_onnx(model, Path(folder) / f"{index}.onnx", image_size=size, channels=channels)
             except AutodistillError:  # it cannot be counted or exported: no figure
                 continue
             files[name] = file.path
             out[name] = FileCosts(out[name].costs, file.bytes)
-        times = file_latencies(list(files.values()), task.latency)
+        try:
+            times = file_latencies(list(files.values()), task.latency)
+        except (ResourceError, UserCodeError) as error:  # hours of training must not be lost to a missing package
+            warnings.warn(f"the exported files are not timed: {error}", stacklevel=2)
+            times = None
     for name, milliseconds in zip(files, times or (), strict=False):
         out[name] = FileCosts(out[name].costs, out[name].bytes, milliseconds)
     return out

@@ -75,8 +75,8 @@ def neighbours(front: Front, noise: float) -> list[TrialRecord]:
     found = []
     for trial in front.others:
         own = to_losses(front.objectives, [trial.values])[0]
-        dearer = (members <= own).all(axis=1)
-        lacking = float((own[place] - members[dearer, place]).max()) if dearer.any() else 0.0
+        ahead = (members <= own).all(axis=1)
+        lacking = float((own[place] - members[ahead, place]).max()) if ahead.any() else 0.0
         if lacking <= noise:
             found.append((lacking, trial.number, trial))
     return [trial for _, _, trial in sorted(found, key=lambda one: one[:2])]

@@ -72,7 +72,7 @@ def _draw_student(axes: Any, row: Row, across: str) -> None:
     low, high = figure.low or figure.mean, figure.high or figure.mean
     if row.searched is not None:
         axes.plot([x, x], [row.searched, figure.mean], color=color, linewidth=0.8, linestyle=":", zorder=2)
-        axes.plot([x], [row.searched], marker="_", color=color, markersize=9, zorder=2, label="as the search said")
+        axes.plot([x], [row.searched], "_", color=color, markersize=9, zorder=2, label="as the search said")
     axes.errorbar(
         [x],
         [figure.mean],
@@ -127,6 +127,8 @@ def _ticks(axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 12 else (1.0, 2.0, 3.0, 5.0, 7.0)))
+    axes.xaxis.set_major_locator(
+        LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 12 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+    )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.3g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

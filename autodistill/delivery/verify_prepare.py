@@ -65,13 +65,17 @@ class Plan:
 
     def words(self, workers: int) -> str:
         """The plan in a sentence."""
-        kinds = [("student", "students"), ("twin", "undistilled twins"), ("baseline", "baselines")]
+        kinds = [("student", "student"), ("twin", "undistilled twin"), ("baseline", "baseline")]
         counts = [(sum(m.kind == kind for m in self.members), name) for kind, name in kinds]
-        rows = ", ".join(f"{count} {name}" for count, name in counts if count)
+        rows = ", ".join(f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count)
         total, done = len(self.distinct), len(self.distinct) - len(self.waiting)
         epochs = self.retraining.task.rungs[-1]
         finished = f", {done} of them finished already" if done else ""
-        left = f"; about {format_seconds(round(self.seconds(workers)))} on {workers} worker(s)" if self.waiting else ""
+        left = (
+            f"; about {format_seconds(round(self.seconds(workers)))} on {workers} worker{'s' * (workers > 1)}"
+            if self.waiting
+            else ""
+        )
         return f"{rows}; {len(self.seeds)} seeds: {total} runs of {epochs} epochs{finished}{left}"
 
 

@@ -80,16 +80,16 @@ def with_verdicts(
         cheaper = (losses[:, others] <= losses[index, others]).all(axis=1)
         near = [ready[k] for k in np.flatnonzero(cheaper) if k != index] if by_accuracy else []
         rivals[row.trial] = tuple(
-            int(other.trial) for other in near if other.trial is not None and not _apart(row, other, right)
+            int(other.trial) for other in near if other.trial is not None and _alike(row, other, right)
         )
     done = [replace(row, verdict=verdicts.get(row.trial, ""), rivals=rivals.get(row.trial, ())) for row in students]
     return sorted(done, key=lambda row: (row.accuracy is None, -(row.accuracy.mean if row.accuracy else 0.0)))
 
 
-def _apart(one: Row, other: Row, right: Mapping[int | None, Mapping[int, Bools]]) -> bool:
-    """Whether their accuracies certainly differ."""
+def _alike(one: Row, other: Row, right: Mapping[int | None, Mapping[int, Bools]]) -> bool:
+    """Whether their accuracies cannot be told apart; two with fewer than two seeds in common are not compared."""
     gap = difference(right[one.trial], right[other.trial])
-    return gap is not None and gap.certain
+    return gap is not None and gap.seeds > 1 and not gap.certain
 
 
 def _values(row: Row, objectives: Sequence[Objective]) -> dict[str, float] | None:

@@ -62,7 +62,7 @@ def search(
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     watch = Watch(progress)
     with _locked(study), study.running(limits), watch.signals():
-        watch.until(lambda: bool(limits.seconds and study.spent.seconds >= limits.seconds))
+        watch.until(lambda: study.seconds_left <= 0)
         try:
             factory = _factory(study, evaluate, costs, watch, slots[0].device)
             if not watch.should_stop():

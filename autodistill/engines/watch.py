@@ -130,7 +130,7 @@ class Watch:
                 hypervolume=front.hypervolume_share,
                 front_size=len(front),
                 seconds_used=spent.seconds,
-                seconds_left=None if limit is None else max(0.0, limit - spent.seconds),
+                seconds_left=None if limit is None else study.seconds_left,
                 workers=tuple(self._lines[key] for key in sorted(self._lines)),
             )
         )

@@ -6,6 +6,7 @@ reached ends the search. Time is measured on the monotonic clock, so a changed s
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +25,8 @@ class Spent:
 
     Attributes:
         seconds: wall-clock seconds of the driver, set-up included.
-        trials: trials that ended (infeasible and duplicate proposals cost nothing and do not count).
+        trials: trials that ended or were paused, each counted once, the first time (infeasible and duplicate proposals
+            cost nothing and do not count).
         epochs: epochs trained.
         device_seconds: seconds that workers were busy, summed over workers (GPU or CPU slots alike).
     """
@@ -77,17 +79,34 @@ class Budget:
         trials = limits.pop("trials", None)
         return Budget(trials=None if trials is None else int(trials), **limits)
 
-    def exhausted(self, spent: Spent) -> str:
-        """Which limit is reached, in words; empty while none is."""
-        if self.seconds is not None and spent.seconds >= self.seconds:
-            return f"time budget of {format_seconds(self.seconds)} is spent"
-        if self.trials is not None and spent.trials >= self.trials:
-            return f"budget of {self.trials} trials is spent"
+    def exhausted(self, spent: Spent, *, kept_back: float = 0.0) -> str:
+        """Which limit is reached, in words; empty while none is.
+
+        Args:
+            spent: so far.
+            kept_back: seconds of the time budget that are for something else.
+        """
+        return self.ended(spent, kept_back=kept_back) or self.full(spent.trials)
+
+    def full(self, trials: int) -> str:
+        """Whether ``trials`` are all that may be started, in words: those that wait may still go on."""
+        limited = self.trials is not None and trials >= self.trials
+        return f"budget of {self.trials} trials is spent" if limited else ""
+
+    def ended(self, spent: Spent, *, kept_back: float = 0.0) -> str:
+        """Which limit of work is reached, in words: nothing goes on any more."""
+        if self.seconds is not None and spent.seconds >= self.seconds - kept_back:
+            kept = f", {format_seconds(kept_back)} of it kept back" if kept_back else ""
+            return f"time budget of {format_seconds(self.seconds)} is spent{kept}"
         if self.epochs is not None and spent.epochs >= self.epochs:
             return f"budget of {self.epochs:g} epochs is spent"
         if self.device_seconds is not None and spent.device_seconds >= self.device_seconds:
             return f"budget of {self.device_seconds / 3600:g} gpu-hours is spent"
         return ""
+
+    def seconds_left(self, spent: Spent, *, kept_back: float = 0.0) -> float:
+        """Of the time budget; infinite without one."""
+        return math.inf if self.seconds is None else max(0.0, self.seconds - kept_back - spent.seconds)
 
     def __str__(self) -> str:
         parts = []

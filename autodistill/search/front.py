@@ -204,6 +204,14 @@ def axis_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, f
     return np.array(rows, dtype=float).reshape(len(values), len(objectives))
 
 
+def last_values(trial: TrialRecord) -> dict[str, float]:
+    """Known costs and the values of the highest rung, later ones over earlier ones."""
+    out: dict[str, float] = {}
+    for rung in sorted(trial.rungs):
+        out.update(trial.rungs[rung])
+    return {**out, **trial.values}
+
+
 def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> Scale | None:
     """A scale from what is known early (the survey, or the first trials): its extremes, with 10 % to spare.
 

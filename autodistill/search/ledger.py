@@ -50,7 +50,7 @@ class Ledger:
         self.save()
 
     def count_trial(self) -> None:
-        """One more trial ended that cost something."""
+        """One more trial ended or was paused that cost something."""
         s = self._closed
         self._closed = Spent(s.seconds, s.trials + 1, s.epochs, s.device_seconds)
 

@@ -17,12 +17,32 @@ from autodistill.search.objectives import parse_constraint, resolve
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.spaces import load as load_space
+from autodistill.search.warm import warm_start
 from autodistill.strict_yaml import dump
 
 if TYPE_CHECKING:
     from autodistill.search.study import Study
 
 STUDY_FILE = "study.yaml"
+
+
+def open_to_read(folder: Path) -> Study:
+    """The study in a folder, for reading: nothing is created, locked or changed.
+
+    Raises:
+        UsageError: the folder is not a study.
+    """
+    from autodistill.search.study import Study
+
+    storage = store.read_folder(folder)
+    if not (folder / STUDY_FILE).is_file():
+        raise UsageError(f"{folder} has no {STUDY_FILE}; it was not made by autodistill.")
+    config = StudyConfig.load(folder / STUDY_FILE)
+    names = [summary.study_name for summary in storage.get_all_studies()]
+    name = config.name if config.name in names or not names else names[0]
+    study = Study(storage, name, directory=folder, seed=config.seed, **study_parts(config))
+    study.config = config
+    return study
 
 
 def open_study(source: Any, changes: Mapping[str, Any]) -> Study:
@@ -54,6 +74,7 @@ def build(config: StudyConfig, directory: Path | None) -> Study:
     study = Study(store.open_storage(directory), config.name, directory=directory, seed=config.seed, **parts)
     study.config = config
     study.budget = Budget.parse(config.budget)
+    study.notes = [note for other in config.warm_start if (note := warm_start(study, Path(other)))]
     if directory is not None:
         store.write_atomically(directory / STUDY_FILE, dump(config.resolved()))
     return study

@@ -15,6 +15,7 @@ Pure functions; nothing here knows Optuna. Two rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from autodistill.search import pareto
+from autodistill.search.history import Outcome
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,10 +42,12 @@ class Verdict:
     Attributes:
         go_on: train to the next rung now.
         why: one sentence for ``show N``.
+        final: a trial that does not go on never will; otherwise it is paused.
     """
 
     go_on: bool
     why: str
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,23 @@ class Action:
     trial: int | None
     index: float
     why: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a paused trial may still add.
+
+    Attributes:
+        trial: its number.
+        gain: expected front gain, as a share of the box.
+        work: work that is left to the top rung.
+        index: see :func:`index`.
+    """
+
+    trial: int
+    gain: float
+    work: float
+    index: float
 
 
 @dataclass(frozen=True)
@@ -124,6 +145,12 @@ def _carried_forward(peers: Peers) -> tuple[Floats, float]:
     expected[:, 0] -= typical
     expected[done] = peers.final[done]
     return expected, max(float(np.quantile(gained - typical[done], 0.9)), 0.0)
+
+
+def standings(trials: Sequence[Outcome], gain: Floats, work: Floats, index: Floats) -> dict[int, Standing]:
+    """Standings by trial number."""
+    rows = zip(trials, gain.tolist(), work.tolist(), index.tolist(), strict=True)
+    return {trial.number: Standing(trial.number, *figures) for trial, *figures in rows}
 
 
 def index(gain: Floats, resolved: Floats, work: Floats) -> Floats:

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Objective, Params, stable_key
 from autodistill.search import sampler as samplers
 from autodistill.search.objectives import objectives as registered
+from autodistill.search.pace import Pace
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.verdicts import derive_seed
 from autodistill.search.versions import versions
+
+GIVEN = "enqueued: not the sampler's choice"
 
 Costs = Callable[[Params], Mapping[str, float] | None]
 
@@ -71,6 +76,15 @@ class Proposer:
         self._pool: list[tuple[Params, Mapping[str, float]]] = []
         self._costs: Costs | None = None
         self._ready = False
+        self._queued = len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        self._rates: dict[frozenset[tuple[str, Any]], float] = {}
+        self._rates_of = 0
+        self.pace: Pace | None = None  # given while the budget is in time: work is then counted in seconds
+
+    @property
+    def queued(self) -> bool:
+        """Whether candidates of the user's own wait."""
+        return self._queued > 0
 
     @property
     def exhausted(self) -> bool:
@@ -87,6 +101,22 @@ class Proposer:
         self._known.update({stable_key(student): values for student, values in self._pool})
         self._costs = costs
         self._ready = False
+
+    @property
+    def is_front(self) -> bool:
+        """Whether the front sampler proposes."""
+        return self._sampler == "front" or isinstance(self._sampler, samplers.FrontSampler)
+
+    def front_sampler(self) -> samplers.FrontSampler:
+        """The front sampler as it is now; costs that are handed in later renew it."""
+        self._build()
+        assert isinstance(self._study.sampler, samplers.FrontSampler)
+        return self._study.sampler
+
+    def enqueue(self, values: Mapping[str, Any]) -> None:
+        """Let this candidate (parameter name to value) be proposed before the sampler is asked."""
+        self._study.enqueue_trial(dict(values))
+        self._queued += 1
 
     def learn(self, student: Params, costs: Mapping[str, float]) -> None:
         """Remember costs that a trial reported."""
@@ -105,13 +135,15 @@ class Proposer:
         self._build()
         trial = self._study.ask()
         self._log.add(trial.number, trial._trial_id)
+        given = bool(trial._fixed_params)
+        self._queued = max(0, self._queued - given)
         sections = self._space.suggest(trial)
         seed = derive_seed(self._seed, trial.number, "trial")
         candidate = Candidate(trial.number, sections["student"], sections["distillation"], sections["train"], seed)
         key = candidate.key()
         twin = self._log.twin(key)
         stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
-        explanation = getattr(self._study.sampler, "last_explanation", "")
+        explanation = GIVEN if given else getattr(self._study.sampler, "last_explanation", "")
         self._log.set(trial.number, "candidate", {**stored, "why": explanation} if explanation else stored)
         if twin is not None:
             return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
@@ -137,10 +169,26 @@ class Proposer:
             constraints=[c for c in self._constraints if self._is_known(c.metric)],
             costs=self._lookup if self._costs else None,
             rungs=self._rungs.levels,
+            epoch_cost=self._epoch_cost,
         )
         if self._pool and isinstance(sampler, samplers.FrontSampler):
             sampler.set_pool(self._pool)
         self._study.sampler = sampler
+
+    def _epoch_cost(self, values: Mapping[str, Any]) -> float:
+        """Work of one epoch: predicted seconds while the budget is in time, else 1. Asked for a thousand at once."""
+        if self.pace is None or not self.pace.ready:
+            return 1.0
+        if self._rates_of != self.pace.refresh():
+            self._rates, self._rates_of = {}, self.pace.version
+        settings = frozenset(item for item in values.items() if item[0].startswith("student."))
+        if settings not in self._rates:
+            try:
+                costs = self._lookup(self._space.nest(values)["student"]) or {}
+            except InfeasibleError:
+                costs = {}
+            self._rates[settings] = self.pace.predict(costs) or 1.0
+        return self._rates[settings]
 
     def _lookup(self, student: Params) -> Mapping[str, float] | None:
         key = stable_key(student)

@@ -27,7 +27,7 @@ from autodistill.search.catalogue import Catalogue, CostFunction, Costs
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome, infer_objectives
 from autodistill.search.model import Model
-from autodistill.search.promotion import Action, Verdict
+from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.space import Space
 from autodistill.search.view import Pool, View, front_owners
 
@@ -52,16 +52,14 @@ class FrontSampler(BaseSampler):
         space: search space, parsed or as a nested mapping.
         objectives: in the order of the study's values; by default read from the study's directions and metric names
             (without names: the first is trained, the others are the known costs in their order).
-        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that cannot be
-        built.
-            It is called for hundreds of students, so it should be quick or remember its answers; a surveyed pool
-            (:meth:`set_pool`) can stand in for it.
+        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that may not be
+            built. It is called for hundreds of students, so it should be quick or remember its answers; a surveyed
+            pool (:meth:`set_pool`) can stand in for it.
         constraints: on known costs; respected exactly.
         seed: of everything random; use another one when a study is resumed.
         startup: trials of the first design.
         rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
-        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its parameter values; 1 by
-        default.
+        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its values; 1 by default.
     """
 
     def __init__(
@@ -91,6 +89,7 @@ class FrontSampler(BaseSampler):
         self._epoch_cost = epoch_cost
         self._sample: Pool | None = None
         self._next: tuple[int, dict[str, Any]] | None = None
+        self.last_standings: dict[int, Standing] = {}  # of the paused trials that next_action has compared
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
         """Propose only surveyed students: pairs of student settings and their known costs."""
@@ -172,7 +171,7 @@ class FrontSampler(BaseSampler):
             ``None`` when nothing fits into the budget.
         """
         archive = self._read(study)
-        self._next = None
+        self._next, self.last_standings = None, {}
         if self._starting(archive) or not self._rungs:
             return Action(None, math.inf, "every trial is a full training" if not self._rungs else "first design")
         view, model = self._believe(archive, paused)
@@ -183,12 +182,15 @@ class FrontSampler(BaseSampler):
             likely = np.argsort(-self._gain(view, model, pool), kind="stable")[:COMPARED].tolist()
             waiting, pool = [waiting[i] for i in likely], pool.take(likely)
             index, reach = self._index(view, model, pool, [o.rung for o in waiting])
+            self.last_standings = promotion.standings(waiting, self._gain(view, model, pool), reach, index)
             index = np.where(reach <= remaining, index, -1.0)
             i = int(np.argmax(index))
             if index[i] >= 0:
                 why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
                 best = Action(waiting[i].number, float(index[i]), why)
         pool, gain = self._promising(view, model, archive)
+        fitting = np.flatnonzero(self._work(pool) * self._rungs[-1] <= remaining).tolist()
+        pool, gain = pool.take(fitting), gain[fitting]
         if pool.values:
             pool = pool.take(np.argsort(-gain / self._work(pool), kind="stable")[:COMPARED].tolist())
             index, reach = self._index(view, model, pool, [0] * len(pool.values))
@@ -368,8 +370,7 @@ def build(
         name: one of :data:`SAMPLERS`.
         space: the search space.
         seed: derived from the study's seed and the number of its stored trials, so that a resumed study does not
-        repeat
-            its proposals.
+            repeat its proposals.
         objectives: in the order of the study's values.
         costs: known costs of a student; only ``front`` uses them.
         constraints: on known costs; only ``front`` uses them here.

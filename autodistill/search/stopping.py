@@ -1,4 +1,4 @@
-"""When a search should not go on: failures that are the set-up's fault, and too little time for another trial."""
+"""When a search should not go on: failures that are the set-up's fault."""
 
 from __future__ import annotations
 
@@ -25,9 +25,3 @@ def check_failures(trials: Sequence[TrialRecord]) -> None:
             f"the last {len(last)} trials all failed in the same way ({last[0].reason}): {last[0].message} "
             "This is the set-up, not the candidates; mend it and run the same command again."
         )
-
-
-def first_rung_seconds(trials: Sequence[TrialRecord]) -> float:
-    """Seconds that the first rung took lately (median of the last 50 trials); 0 before anything is known."""
-    seen = sorted(float(t.rungs[1]["seconds"]) for t in trials[-50:] if 1 in t.rungs)
-    return seen[len(seen) // 2] if seen else 0.0

@@ -5,9 +5,11 @@ It owns budget, sampler, rungs and the store. Every trial ends in exactly one st
 ========================  =========================================================================================
 COMPLETE                  reached the top rung; only these are on the front
 PRUNED                    ``RUNG_RULE`` stopped by comparison · ``INFEASIBLE`` breaks a constraint ·
-                          ``INFEASIBLE_BUILD`` cannot be built · ``DUPLICATE`` proposed before
+                          ``INFEASIBLE_BUILD`` cannot be built · ``DUPLICATE`` proposed before · ``TIME`` would not be
+                          done in time, may be proposed again
 FAIL                      ``NAN`` · ``NON_FINITE`` · ``OOM`` · ``WORKER_LOST`` · ``ATTEMPTS`` · ``ERROR``
-PARTIAL                   ``BUDGET`` or ``INTERRUPTED``: goes on from its checkpoint when the study is resumed
+PARTIAL                   goes on from its checkpoint: ``PAUSED`` when its turn comes (see ``agenda.py``), ``BUDGET``
+                          or ``INTERRUPTED`` first of all when the study is resumed
 ========================  =========================================================================================
 """
 
@@ -21,7 +23,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 
 from autodistill.records import (
     Candidate,
@@ -34,21 +35,26 @@ from autodistill.records import (
     TrialRecord,
 )
 from autodistill.search import sampler as samplers
-from autodistill.search.budget import Budget, Spent
-from autodistill.search.front import Front, Scale, axis_losses, propose_scale
+from autodistill.search.agenda import TOO_LITTLE, Agenda, Step, Terms
+from autodistill.search.board import Board
+from autodistill.search.budget import Budget
+from autodistill.search.filing import Filing
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Costs, Proposer, broken_constraints
-from autodistill.search.rungs import Rungs, Verdict
+from autodistill.search.readings import Readings
+from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
-from autodistill.search.stopping import check_failures, first_rung_seconds
+from autodistill.search.stock import MAX_ATTEMPTS as MAX_ATTEMPTS
+from autodistill.search.stock import rule_of, take_stock
+from autodistill.search.stopping import check_failures
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.verdicts import is_valid, verdict_of
 
 MAX_REJECTED = 50  # proposals refused in a row before the space counts as exhausted
-MAX_ATTEMPTS = 3  # times a trial may be interrupted by a crash before it is given up
+MAX_LATE = 10  # of them, proposals that would not be done in time
 
 
-class Study:
+class Study(Readings):
     """One search: its space, what it has tried, and what it may still spend.
 
     Use :meth:`open` or :meth:`create`; the constructor is for tests and for building on top.
@@ -94,6 +100,7 @@ class Study:
         self.config: Any = None
         self.budget = Budget()
         self.ended = ""
+        self.notes: list[str] = []  # what was done while it was opened, for people
         self.after: Callable[[int, State], None] = _nothing
         self._log = TrialLog(self.optuna, storage, [o.name for o in self.objectives])
         self._proposer = Proposer(
@@ -108,8 +115,11 @@ class Study:
         )
         self._verdicts: dict[int, tuple[State, str, str]] = {}
         self._open: dict[int, Candidate] = {}
-        self._resumable: list[TrialRecord] = []
+        self._agenda, self._board = Agenda(self.rungs), Board(self.objectives, self.rungs.top)
+        self._dry = ""
+        self._kept_back = 0.0
         self._ledger = Ledger(self.optuna)
+        self._filing = Filing(self._log, self._ledger, self.objectives, self.constraints, top=self.rungs.top)
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -151,12 +161,13 @@ class Study:
         if budget is not None:
             self.budget = Budget.parse(budget)
         self._ledger.start()
-        self.ended = ""
-        self._reconcile()
+        self.ended = self._dry = ""
         self._proposer.renew()
+        self._reconcile()
         try:
             yield self
         finally:
+            self.ended = self.ended or self.budget.ended(self.spent, kept_back=self._kept_back)
             self._ledger.stop()
 
     def ask(self) -> Candidate | None:
@@ -166,28 +177,33 @@ class Study:
             UserCodeError: the last trials all failed in the same way.
         """
         check_failures(self.trials())
-        for _ in range(MAX_REJECTED):
-            self.ended = self._why_no_more()
-            if self.ended:
+        late = 0
+        for refused in range(MAX_REJECTED + 1):
+            if refused == MAX_REJECTED:
+                self._dry = f"space exhausted: the last {refused} proposals were infeasible or known already"
+            self.ended = self.budget.ended(self.spent, kept_back=self._kept_back)
+            terms = self._terms()
+            step = Step(None, self.ended, nothing=True) if self.ended else self._choose(terms)
+            if step.trial is not None:
+                return self._take_up(self._log.record(step.trial), step.why)
+            if step.nothing or late == MAX_LATE:
+                self.ended = step.why if step.nothing else TOO_LITTLE
                 return None
-            if self._resumable:
-                return self._take_up(self._resumable.pop(0))
-            try:
-                candidate = self._propose()
-            except samplers.ExhaustedError as error:
-                self.ended = f"space exhausted: {error}"
-                for number in self._log.without_candidate():  # Optuna opens a trial before it asks the sampler
-                    self._end(number, State.PRUNED, "DUPLICATE", self.ended)
-                return None
-            if candidate is not None:
-                self._open[candidate.number] = candidate
-                return candidate
-        self.ended = f"space exhausted: the last {MAX_REJECTED} proposals were infeasible or known already"
+            proposed = self._propose(terms)
+            if isinstance(proposed, Candidate):
+                self._open[proposed.number] = proposed
+                return proposed
+            late += proposed == "TIME"
         return None
 
     def report(self, candidate: Candidate, report: Report) -> Decision:
-        """Take what a rung showed and say whether the trial goes on."""
+        """Take what a rung showed and say whether the trial goes on.
+
+        A rung that is reported again, by an evaluation that begins anew when its trial goes on, is not counted twice.
+        """
         number = candidate.number
+        if report.rung <= candidate.start_rung and candidate.start_rung > 0:
+            return Decision.CONTINUE
         bad = [f"{k}={v}" for k, v in report.values.items() if not is_valid(k, v, self.objectives)]
         if bad:
             return self._settle(number, State.FAIL, "NON_FINITE", f"rung {report.rung} reported {', '.join(bad)}")
@@ -197,65 +213,21 @@ class Study:
         )
         if report.rung == 0:
             return self._report_costs(candidate, report.values)
-        verdict = self._judge(number, report)
-        if report.rung >= self.rungs.top:
-            return self._settle(number, State.COMPLETE, "", verdict.why)
-        if not verdict.go_on:
-            return self._settle(number, State.PRUNED, "RUNG_RULE", verdict.why)
-        spent = self.budget.exhausted(self.spent)
-        if spent:
-            return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
-        return Decision.CONTINUE
+        return self._report_rung(number, report)
 
     def close(self, candidate: Candidate, error: BaseException | None = None) -> State:
         """End a trial: by the verdict of its last report, or by the error that ended it."""
         number = candidate.number
         if error is not None and self._verdicts.get(number, (State.RUNNING,))[0] is not State.COMPLETE:
-            self._verdicts[number] = verdict_of(error, self.budget.exhausted(self.spent))
+            self._verdicts[number] = verdict_of(error, self.budget.ended(self.spent, kept_back=self._kept_back))
         state, reason, message = self._verdicts.pop(
             number, (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
         )
         self._open.pop(number, None)
         self._end(number, state, reason, message)
+        for excess, why in self._agenda.excess().items():
+            self._give_up(excess, why)
         return state
-
-    # -- readers -----------------------------------------------------------------------------------------------------
-
-    def trials(self) -> list[TrialRecord]:
-        """All trials, by number."""
-        return self._log.read()
-
-    def front(self) -> Front:
-        """The Pareto front of the COMPLETE trials that satisfy every constraint."""
-        feasible = [t for t in self.trials() if all(c.violation(_last(t)) <= 0 for c in self.constraints)]
-        return Front.of(
-            self.name,
-            self.objectives,
-            feasible,
-            scale=self.scale(),
-            teacher=self.teacher_values(),
-            directory=self.directory,
-        )
-
-    @property
-    def spent(self) -> Spent:
-        """Spent so far, over all resumes."""
-        return self._ledger.spent
-
-    def scale(self) -> Scale | None:
-        """The recorded box of the hypervolume; recorded at the first moment every objective has been seen."""
-        stored = self.optuna.user_attrs.get("scale")
-        if stored is not None:
-            return Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
-        seen = [*self._proposer.known_costs(), *(_last(t) for t in self.trials())]
-        scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None
-        if scale is not None and self._ledger.running:
-            self.optuna.set_user_attr("scale", {"ideal": list(scale.ideal), "reference": list(scale.reference)})
-        return scale
-
-    def teacher_values(self) -> dict[str, float]:
-        """Metrics of the teacher as the preflight measured them; empty before."""
-        return dict(self.optuna.user_attrs.get("teacher", {}))
 
     # -- what the composition root hands in ----------------------------------------------------------------------------
 
@@ -276,119 +248,136 @@ class Study:
         Raises:
             ConfigError: it is not in the space.
         """
-        self.optuna.enqueue_trial(self.space.flatten(sections))
+        self._proposer.enqueue(self.space.flatten(sections))
+
+    def learn_costs(self, student: Params, costs: Mapping[str, float]) -> None:
+        """Remember known costs of one student."""
+        self._proposer.learn(student, costs)
+
+    def keep_back(self, seconds: float) -> None:
+        """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""
+        self._kept_back = max(0.0, seconds)
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the time budget, less what is kept back; infinite without one."""
+        return self.budget.seconds_left(self.spent, kept_back=self._kept_back)
 
     # -- private -------------------------------------------------------------------------------------------------------
 
-    def _propose(self) -> Candidate | None:
-        """One new trial, or ``None`` when the proposal was refused (and is stored as such)."""
-        proposal = self._proposer.propose()
-        number = proposal.candidate.number
-        if proposal.costs and proposal.refusal is not None:
-            self._log.set(number, "rung:0", dict(proposal.costs))
-            self._mark_constraints(number, proposal.costs)
-        if proposal.refusal is None:
-            return proposal.candidate
-        self._end(number, State.PRUNED, *proposal.refusal)
-        return None
+    def _terms(self) -> Terms:
+        """What may be spent now, and whether anything new may be started."""
+        fresh = sum(not self._log.attributes(n).get("counted") for n in self._open)
+        dry = self._dry
+        if not dry and self._proposer.exhausted:
+            dry = f"space exhausted: all {self._log.distinct()} candidates are tried"
+        return Terms.of(self.budget, self.spent, self._kept_back, starting=fresh, busy=len(self._open), dry=dry)
 
-    def _take_up(self, record: TrialRecord) -> Candidate:
-        """Go on with an interrupted trial, under its own number."""
-        number = record.number
+    def _choose(self, terms: Terms) -> Step:
+        if self._agenda.rule is not None:
+            for number, why in self._agenda.rule.lost(self._agenda.paused).items():
+                if not terms.closed or terms.few:
+                    self._give_up(number, why)
+        return self._agenda.choose(terms, queued=self._proposer.queued)
+
+    def _give_up(self, number: int, why: str) -> None:
+        """A paused trial will never go on."""
+        self._agenda.take(number)
+        rung = self._log.rung(number)
+        words = f"stopped at rung {rung} for good: {why}"
+        self._log.decide(number, rung, words)
+        self._end(number, State.PRUNED, "RUNG_RULE", words)
+
+    def _propose(self, terms: Terms) -> Candidate | str:
+        """One new trial, or the reason code of its refusal (it is stored as such)."""
+        self._agenda.changed()
+        try:
+            proposal = self._proposer.propose()
+        except samplers.ExhaustedError as error:
+            self._dry = f"space exhausted: {error}"
+            for number in self._log.without_candidate():  # Optuna opens a trial before it asks the sampler
+                self._end(number, State.PRUNED, "DUPLICATE", self._dry)
+            return "DUPLICATE"
+        number, refusal = proposal.candidate.number, proposal.refusal
+        late = self._agenda.too_slow(proposal.costs, terms) if refusal is None else ""
+        if late:
+            refusal = ("TIME", late)
+        if refusal is None:
+            return proposal.candidate
+        if proposal.costs:
+            self._log.set(number, "rung:0", dict(proposal.costs))
+            self._filing.mark_constraints(number, proposal.costs)
+        self._end(number, State.PRUNED, *refusal)
+        return refusal[0]
+
+    def _take_up(self, record: TrialRecord, why: str) -> Candidate:
+        """Go on with a paused or interrupted trial, under its own number."""
+        number, rung = record.number, self._log.rung(record.number)
+        self._agenda.changed()
+        if number in self._agenda.paused:
+            self._agenda.take(number)
+            self._log.decide(number, rung, f"goes on later: {why}")
+        else:
+            self._agenda.interrupted = [r for r in self._agenda.interrupted if r.number != number]
+        if record.state is State.RUNNING:  # its driver died
+            self._log.set(number, "attempts", int(self._log.attributes(number).get("attempts", 1)) + 1)
         self._log.set(number, "state", State.RUNNING.value)
-        attempts = int(self._log.attributes(number).get("attempts", 1)) + 1
-        self._log.set(number, "attempts", attempts)
-        candidate = Candidate(
-            number,
-            record.student,
-            record.distillation,
-            record.train,
-            record.seed,
-            start_rung=max(record.rungs, default=0),
-        )
+        self._log.set(number, "reason", "")
+        candidate = Candidate(number, record.student, record.distillation, record.train, record.seed, start_rung=rung)
         self._open[number] = candidate
         return candidate
 
     def _reconcile(self) -> None:
-        """Take stock of trials that an earlier driver left open; give up those that keep crashing."""
-        self._resumable = []
-        for record in self.trials():
-            if record.state not in (State.RUNNING, State.PARTIAL) or record.number in self._open:
-                continue
-            attributes = self._log.attributes(record.number)
-            if not record.student:  # died between ask and the first write: nothing to go on with
-                self._end(record.number, State.FAIL, "WORKER_LOST", "the driver ended before the trial began")
-            elif record.state is State.RUNNING and attributes.get("attempts", 1) >= MAX_ATTEMPTS:
-                self._end(record.number, State.FAIL, "ATTEMPTS", f"did not survive {MAX_ATTEMPTS} attempts")
-            else:
-                self._resumable.append(record)
-
-    def _why_no_more(self) -> str:
-        spent, records = self.spent, self.trials()
-        reason = self.budget.exhausted(
-            Spent(spent.seconds, spent.trials + len(self._open), spent.epochs, spent.device_seconds)
-        )
-        if reason:
-            return reason
-        if not self._resumable and self._proposer.exhausted:
-            return f"space exhausted: all {self._log.distinct()} candidates are tried"
-        left = None if self.budget.seconds is None else self.budget.seconds - spent.seconds
-        if left is not None and left < first_rung_seconds(records):
-            return "too little time is left for another trial to reach its first rung"
-        return ""
+        """Take stock of what is stored, and give up trials that keep crashing."""
+        self._agenda, self._board, ends = take_stock(self._log, self.rungs, self.objectives, self._open)
+        for number, end in ends.items():
+            self._end(number, *end)
+        self._agenda.rule = rule_of(self._proposer, self.optuna, self.rungs, self.objectives, self._board)
+        in_time = self.budget.seconds is not None or self.budget.device_seconds is not None
+        self._proposer.pace = self._agenda.pace if in_time else None
 
     def _report_costs(self, candidate: Candidate, values: Mapping[str, float]) -> Decision:
         self._proposer.learn(candidate.student, values)
-        self._mark_constraints(candidate.number, values)
+        self._filing.mark_constraints(candidate.number, values)
         broken = broken_constraints(self.constraints, values)
         if broken:
             return self._settle(candidate.number, State.PRUNED, "INFEASIBLE", broken)
         return Decision.CONTINUE
 
-    def _mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
-        """Write the violations where Optuna's samplers and the dashboard look for them."""
-        if self.constraints:
-            self._log.set_constraints(number, [c.violation(values) for c in self.constraints])
-
-    def _judge(self, number: int, report: Report) -> Verdict:
-        others = [t for t in self.trials() if t.number != number and report.rung in t.rungs]
-        rows = axis_losses(self.objectives, [self._at(t.rungs, report.rung) for t in others])
-        own_rungs = {0: self._log.attributes(number).get("rung:0", {}), report.rung: report.values}
-        own = axis_losses(self.objectives, [self._at(own_rungs, report.rung)])[0]
-        return self.rungs.decide(report.rung, own.tolist(), rows.tolist())
-
-    @staticmethod
-    def _at(rungs: Mapping[int, Mapping[str, float]], rung: int) -> dict[str, float]:
-        return {**rungs.get(0, {}), **rungs[rung]}
+    def _report_rung(self, number: int, report: Report) -> Decision:
+        known = self._log.attributes(number).get("rung:0", {})
+        self._board.add(number, report.rung, {**known, **report.values})
+        unbeaten = self._board.unbeaten(number, report.rung)
+        self._agenda.pace.learn(number, known, report.epochs, report.seconds)
+        self._agenda.changed()
+        if report.rung >= self.rungs.top:
+            why = f"reached the top rung ({self.rungs.levels[-1]} epochs)"
+            self._log.decide(number, report.rung, why, unbeaten)
+            return self._settle(number, State.COMPLETE, "", why)
+        spent = self.budget.ended(self.spent, kept_back=self._kept_back)
+        if spent:
+            return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
+        if self._agenda.rule is None:
+            return Decision.CONTINUE
+        verdict = self._agenda.after(number, report.rung, known, self._terms())
+        self._log.decide(number, report.rung, verdict.why, unbeaten)
+        if verdict.go_on:
+            return Decision.CONTINUE
+        state, reason = (State.PRUNED, "RUNG_RULE") if verdict.final else (State.PARTIAL, "PAUSED")
+        return self._settle(number, state, reason, verdict.why)
 
     def _settle(self, number: int, state: State, reason: str, message: str) -> Decision:
         self._verdicts[number] = (state, reason, message)
         return Decision.STOP
 
     def _end(self, number: int, state: State, reason: str, message: str) -> None:
-        self._log.set(number, "state", state.value)
-        self._log.set(number, "reason", reason)
-        self._log.set(number, "message", message[:2000])
-        if state is State.COMPLETE:
-            attributes = self._log.attributes(number)
-            top = self._at({0: attributes.get("rung:0", {}), 1: attributes[f"rung:{self.rungs.top}"]}, 1)
-            self._log.end(number, TrialState.COMPLETE, [top[o.name] for o in self.objectives])
-        elif state is not State.PARTIAL:  # a PARTIAL trial stays open in Optuna, so that it keeps its number
-            self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
-        free = reason in ("INFEASIBLE", "INFEASIBLE_BUILD", "DUPLICATE")
-        if state is not State.PARTIAL and not free:
-            self._ledger.count_trial()
-        self._ledger.save()
+        self._filing.end(number, state, reason, message)
+        if reason == "PAUSED":
+            self._agenda.pause(number, self._log.rung(number), self._log.attributes(number).get("rung:0", {}))
+        else:
+            self._agenda.changed()
         self.after(number, state)
 
 
 def _nothing(number: int, state: State) -> None:
     """What is done after a trial when nobody asks for more."""
-
-
-def _last(trial: TrialRecord) -> dict[str, float]:
-    """Known costs and the values of the highest rung, later ones over earlier ones."""
-    out: dict[str, float] = {}
-    for rung in sorted(trial.rungs):
-        out.update(trial.rungs[rung])
-    return {**out, **trial.values}

@@ -78,6 +78,16 @@ class TrialLog:
         if key == "candidate":
             self._index(number)
 
+    def decide(self, number: int, rung: int, why: str, unbeaten: bool | None = None) -> None:
+        """Keep what was decided at a rung, and whether nothing reported there before was better."""
+        old = self.attributes(number).get(f"decision:{rung}", {"why": [], "unbeaten": False})
+        found = bool(old["unbeaten"] if unbeaten is None else unbeaten)
+        self.set(number, f"decision:{rung}", {"why": [*old["why"], why], "unbeaten": found})
+
+    def rung(self, number: int) -> int:
+        """The last rung that a trial has reported; 0 before the first."""
+        return max(self.record(number).rungs, default=0)
+
     def set_constraints(self, number: int, violations: Sequence[float]) -> None:
         """Write constraint violations where Optuna's samplers and the dashboard look for them."""
         self._storage.set_trial_system_attr(self._entries[number].identifier, "constraints", list(violations))
@@ -87,8 +97,15 @@ class TrialLog:
         self._study.tell(number, None if values is None else list(values), state=state)
         entry = self._entries[number]
         entry.state, entry.values, entry.record = state, tuple(values or ()), None
-        if state is TrialState.FAIL:  # a failed candidate may be tried again
+        if state is TrialState.FAIL or entry.attributes.get("reason") == "TIME":  # may be tried again
             self._by_key = {k: n for k, n in self._by_key.items() if n != number}
+
+    def record(self, number: int) -> TrialRecord:
+        """One trial."""
+        entry = self._entries[number]
+        if entry.record is None:
+            entry.record = _to_record(number, entry, self._metrics)
+        return entry.record
 
     def attributes(self, number: int) -> Mapping[str, Any]:
         """User attributes of a trial."""
@@ -107,17 +124,13 @@ class TrialLog:
 
     def read(self) -> list[TrialRecord]:
         """All trials, by number."""
-        out = []
-        for number, entry in self._entries.items():
-            if entry.record is None:
-                entry.record = _to_record(number, entry, self._metrics)
-            out.append(entry.record)
-        return out
+        return [self.record(number) for number in self._entries]
 
     def _index(self, number: int) -> None:
         entry = self._entries[number]
         key = entry.attributes.get("candidate", {}).get("key")
-        if key and entry.state is not TrialState.FAIL:
+        again = entry.state is TrialState.FAIL or entry.attributes.get("reason") == "TIME"
+        if key and not again:
             self._by_key.setdefault(key, number)
 
 
@@ -134,6 +147,7 @@ def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecor
         state = State.PARTIAL
     rungs = {int(key[5:]): dict(value) for key, value in attributes.items() if key.startswith("rung:")}
     last: Mapping[str, Any] = rungs[max(rungs)] if rungs else {}
+    decisions = {int(key[9:]): tuple(value["why"]) for key, value in attributes.items() if key.startswith("decision:")}
     return TrialRecord(
         number=number,
         state=state,
@@ -147,4 +161,6 @@ def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecor
         rungs=dict(sorted(rungs.items())),
         reason=str(attributes.get("reason", "")),
         message=str(attributes.get("message", "")),
+        why=str(candidate.get("why", "")),
+        decisions=dict(sorted(decisions.items())),
     )

@@ -53,5 +53,7 @@ def target_words(target: LatencyTarget) -> str:
     """Where file latency comes from, for people."""
     if target.table is not None:
         return "not measured: the target is a table"
-    where = "the study's command" if target.command is not None else f"onnxruntime, cpu, {target.threads} thread(s)"
+    where = (
+        "the study's command" if target.command is not None else f"onnxruntime on this CPU, threads {target.threads}"
+    )
     return f"{where}, batch {target.batch}"

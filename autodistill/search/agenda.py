@@ -1,0 +1,236 @@
+"""What comes next in a study: an interrupted trial, a paused one, or a new candidate; and who waits for what.
+
+It joins the rung rule with the deadline. Nothing is started or continued that is not expected to reach the top rung
+with what is left of the budget, since only the top rung is on the front; and before the time left becomes too short
+for the best paused trials, one *finalist* for each worker, they go on in the place of new candidates. (Time kept for
+more of them cost more new candidates than it was worth, on LCBench.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autodistill.records import TrialRecord
+from autodistill.search.budget import Budget, Spent, format_seconds
+from autodistill.search.pace import Pace
+from autodistill.search.promotion import Standing, Verdict
+from autodistill.search.rung_rules import Rule
+from autodistill.search.rungs import Rungs
+
+MAX_PAUSED = 32
+"""Paused trials that keep their checkpoints; beyond it the least promising are stopped for good."""
+
+SLACK = 8  # so that the bound is looked at once in a while, not at every pause
+TOO_LITTLE = "too little is left of the budget for another trial to reach the top rung"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What may be spent now.
+
+    Attributes:
+        seconds: of wall-clock time left; infinite without such a limit.
+        epochs: likewise.
+        closed: why no new candidate may be started; empty while one may.
+        few: with ``closed``: continue only trials that deserve it (the budget counts trials), not whatever may add.
+        busy: trials that run now.
+    """
+
+    seconds: float = math.inf
+    epochs: float = math.inf
+    closed: str = ""
+    few: bool = True
+    busy: int = 0
+
+    @staticmethod
+    def of(budget: Budget, spent: Spent, kept_back: float, *, starting: int, busy: int, dry: str) -> Terms:
+        """Terms of a budget.
+
+        Args:
+            budget: limits of the study.
+            spent: so far.
+            kept_back: seconds that are for something else.
+            starting: running trials that the budget has not counted yet.
+            busy: running trials.
+            dry: why the space has nothing new; empty while it has.
+        """
+        seconds = budget.seconds_left(spent, kept_back=kept_back)
+        if budget.device_seconds is not None:
+            seconds = min(seconds, budget.device_seconds - spent.device_seconds)
+        epochs = math.inf if budget.epochs is None else budget.epochs - spent.epochs
+        full = budget.full(spent.trials + starting)
+        return Terms(seconds, epochs, full or dry, few=bool(full), busy=busy)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next.
+
+    Attributes:
+        trial: number to go on with; ``None`` for a new candidate.
+        why: in words.
+        nothing: neither; ``why`` says the reason.
+    """
+
+    trial: int | None
+    why: str
+    nothing: bool = False
+
+
+class Agenda:
+    """Paused and interrupted trials, and the order in which they and new candidates are worked on.
+
+    Args:
+        rungs: fidelities.
+        pace: predicted seconds per epoch; a new one by default.
+    """
+
+    def __init__(self, rungs: Rungs, pace: Pace | None = None) -> None:
+        self._rungs, self.pace = rungs, pace or Pace()
+        self.rule: Rule | None = None
+        self.paused: dict[int, int] = {}
+        self.interrupted: list[TrialRecord] = []
+        self._costs: dict[int, Mapping[str, float]] = {}
+        self._decided: Step | None = None
+
+    # -- what happened ---------------------------------------------------------------------------------------------
+
+    def pause(self, number: int, rung: int, costs: Mapping[str, float]) -> None:
+        """A trial waits at ``rung`` for its turn."""
+        self.paused[number] = rung
+        self._costs[number] = costs
+
+    def take(self, number: int) -> None:
+        """A paused trial is worked on."""
+        del self.paused[number]
+
+    def changed(self) -> None:
+        """Something happened that the last decision did not know of."""
+        self._decided = None
+
+    def excess(self) -> dict[int, str]:
+        """Paused trials to stop for good, so that checkpoints and open trials stay few, and why."""
+        if self.rule is None or len(self.paused) <= MAX_PAUSED + SLACK:
+            return {}
+        known = {n: self.rule.standing(n) for n in self.paused}
+        if not any(known.values()):
+            return {}
+        order = sorted(self.paused, key=lambda n: _worth(known[n]), reverse=True)
+        return dict.fromkeys(order[MAX_PAUSED:], f"{MAX_PAUSED} other paused trials promise more")
+
+    # -- what to do ------------------------------------------------------------------------------------------------
+
+    def choose(self, terms: Terms, *, queued: bool) -> Step:
+        """The next step; ``queued``: candidates of the user's own wait to be proposed."""
+        for record in self.interrupted:
+            if self._fits(self._to_next(record), terms):
+                return Step(record.number, "was interrupted")
+        if queued and not terms.closed:
+            return Step(None, "given by the user")
+        step, self._decided = self._decided or self._decide(self.paused, terms), None
+        return step
+
+    def after(self, number: int, rung: int, costs: Mapping[str, float], terms: Terms) -> Verdict:
+        """Whether a trial that has just reported ``rung`` goes on."""
+        assert self.rule is not None
+        self._costs[number] = costs
+        verdict = self.rule.verdict(number, rung)
+        fits = self._fits(self._to_top(number, rung), terms)
+        if verdict is not None and fits and (verdict.go_on or not terms.closed or terms.few):
+            words = "goes on from" if verdict.go_on else "stopped at"
+            return Verdict(verdict.go_on, f"{words} {self._at(rung)}: {verdict.why}", verdict.final)
+        step = self._decide({**self.paused, number: rung}, terms)
+        if step.trial == number:
+            return Verdict(True, f"goes on from {self._at(rung)}: {step.why}")
+        self._decided = step
+        return Verdict(False, self._why_paused(number, rung, step, terms))
+
+    def too_slow(self, costs: Mapping[str, float], terms: Terms) -> str:
+        """Why a candidate cannot reach the top rung in the time left; empty if it can, or nothing is known."""
+        rate = self.pace.predict(costs)
+        needed = 0.0 if rate is None else rate * self._rungs.levels[-1]
+        if needed <= terms.seconds:
+            return ""
+        return f"needs about {format_seconds(needed)} to the top rung, {format_seconds(terms.seconds)} are left"
+
+    # -- private ---------------------------------------------------------------------------------------------------
+
+    def _decide(self, waiting: Mapping[int, int], terms: Terms) -> Step:
+        if self.rule is None:  # every trial trains to the top
+            return Step(None, terms.closed or "a new candidate", nothing=bool(terms.closed))
+        action = self.rule.next(waiting, self._left(terms))
+        closed = terms.closed or ("" if self._rungs.levels[-1] <= terms.epochs else TOO_LITTLE)
+        final = self._fitting(self.rule.finalists(waiting, few=terms.few), waiting, terms)
+        if closed:
+            return Step(final[0], f"may still add to the front; {closed}") if final else Step(None, closed, True)
+        if action is None:
+            if math.isinf(self._left(terms)):
+                return Step(None, "a new candidate")
+            return Step(final[0], "fits into what is left") if final else Step(None, TOO_LITTLE, True)
+        if action.trial is not None:
+            if self._fitting([action.trial], waiting, terms):
+                return Step(action.trial, action.why)
+        elif not self._last_call(final[: terms.busy + 1], waiting, terms):
+            return Step(None, action.why)
+        return Step(final[0], "the rest of the budget is kept for the finalists") if final else Step(None, action.why)
+
+    def _last_call(self, finalists: Sequence[int], waiting: Mapping[int, int], terms: Terms) -> bool:
+        """Whether the first rung of a new candidate would leave too little for the finalists, one for each worker."""
+        if not finalists:
+            return False
+        works = [self._to_top(n, waiting[n]) for n in finalists]
+        seconds = sum(s for s, _ in works) / (terms.busy + 1)
+        epochs = sum(e for _, e in works)
+        first = self._rungs.levels[0]
+        rates = [s / e for s, e in works if e]
+        ahead = first * (sum(rates) / len(rates)) if rates else 0.0
+        return terms.seconds - ahead < max(seconds, max(s for s, _ in works)) or terms.epochs - first < epochs
+
+    def _fitting(self, numbers: Sequence[int], waiting: Mapping[int, int], terms: Terms) -> list[int]:
+        return [n for n in numbers if self._fits(self._to_top(n, waiting[n]), terms)]
+
+    def _to_top(self, number: int, rung: int) -> tuple[float, float]:
+        """Seconds (0 where unknown) and epochs of a trial from its rung to the top."""
+        return self._work(number, rung, self._rungs.levels[-1], self._costs.get(number, {}))
+
+    def _to_next(self, record: TrialRecord) -> tuple[float, float]:
+        """Seconds and epochs of an interrupted trial to its next rung."""
+        rung = max(record.rungs, default=0)
+        level = self._rungs.levels[min(rung, len(self._rungs.levels) - 1)]
+        return self._work(record.number, rung, level, record.rungs.get(0, {}))
+
+    def _work(self, number: int, rung: int, level: float, costs: Mapping[str, float]) -> tuple[float, float]:
+        epochs = level - (self._rungs.levels[rung - 1] if rung else 0)
+        return epochs * (self.pace.of(number, costs) or 0.0), float(epochs)
+
+    @staticmethod
+    def _fits(work: tuple[float, float], terms: Terms) -> bool:
+        return work[0] <= terms.seconds and work[1] <= terms.epochs
+
+    def _left(self, terms: Terms) -> float:
+        """What is left in the unit of the sampler's work: seconds when time is limited, else epochs."""
+        if math.isfinite(terms.seconds):
+            return terms.seconds if self.pace.ready else math.inf
+        return terms.epochs
+
+    def _at(self, rung: int) -> str:
+        return f"rung {rung} ({self._rungs.levels[rung - 1]} of {self._rungs.levels[-1]} epochs)"
+
+    def _why_paused(self, number: int, rung: int, step: Step, terms: Terms) -> str:
+        assert self.rule is not None
+        standing = self.rule.standing(number)
+        if step.nothing or standing is None:
+            other = step.why
+        else:
+            other = "a new candidate promises more" if step.trial is None else f"trial {step.trial} promises more"
+        if standing is None:
+            return f"stopped at {self._at(rung)}: {other}"
+        seconds, epochs = self._to_top(number, rung)
+        price = format_seconds(seconds) if seconds and math.isfinite(terms.seconds) else f"{epochs:g} epochs"
+        return f"stopped at {self._at(rung)}: may add {standing.gain:.2g} hypervolume for {price} more; {other}"
+
+
+def _worth(standing: Standing | None) -> tuple[float, float]:
+    return (-1.0, 0.0) if standing is None else (standing.index, standing.gain)

@@ -1,0 +1,64 @@
+"""Files the ends of trials: state, reason code and message into the log, values to Optuna, the count to the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from optuna.trial import TrialState
+
+from autodistill.records import Constraint, Objective, State
+from autodistill.search.ledger import Ledger
+from autodistill.search.trial_log import TrialLog
+
+_FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "DUPLICATE", "TIME", "BUDGET", "INTERRUPTED")
+
+
+class Filing:
+    """Where trials end.
+
+    Args:
+        log: the study's trials.
+        ledger: its books.
+        objectives: values that Optuna is told, in order.
+        constraints: violations that Optuna's samplers and the dashboard look for.
+        top: number of the top rung.
+    """
+
+    def __init__(
+        self,
+        log: TrialLog,
+        ledger: Ledger,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        *,
+        top: int,
+    ) -> None:
+        self._log, self._ledger, self._top = log, ledger, top
+        self._objectives, self._constraints = objectives, constraints
+
+    def end(self, number: int, state: State, reason: str, message: str) -> None:
+        """File an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
+        self._log.set(number, "state", state.value)
+        self._log.set(number, "reason", reason)
+        self._log.set(number, "message", message[:2000])
+        if state is State.COMPLETE:
+            attributes = self._log.attributes(number)
+            top = {**attributes.get("rung:0", {}), **attributes[f"rung:{self._top}"]}
+            self._log.end(number, TrialState.COMPLETE, [top[o.name] for o in self._objectives])
+        elif state is not State.PARTIAL:
+            self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
+        self._count(number, state, reason)
+        self._ledger.save()
+
+    def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
+        """Write the violations of a trial's known costs."""
+        if self._constraints:
+            self._log.set_constraints(number, [c.violation(values) for c in self._constraints])
+
+    def _count(self, number: int, state: State, reason: str) -> None:
+        """A trial counts once: when it is first paused, or ends."""
+        if reason in _FREE or self._log.attributes(number).get("counted"):
+            return
+        if state is State.PARTIAL:  # an ended trial takes no attributes, and is not counted again
+            self._log.set(number, "counted", True)
+        self._ledger.count_trial()

@@ -1,0 +1,68 @@
+"""The reading side of a study: trials, front, spending, waste. It writes nothing but the scale, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from autodistill.records import Constraint, Objective, TrialRecord
+from autodistill.search.budget import Spent
+from autodistill.search.front import Front, Scale, last_values, propose_scale
+from autodistill.search.ledger import Ledger
+from autodistill.search.proposer import Proposer
+from autodistill.search.trial_log import TrialLog
+from autodistill.search.waste import Waste, waste_of
+
+
+class Readings:
+    """What can be asked of a study; see :class:`autodistill.search.study.Study`."""
+
+    name: str
+    directory: Path | None
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    optuna: optuna.Study
+    _log: TrialLog
+    _ledger: Ledger
+    _proposer: Proposer
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        return self._log.read()
+
+    def front(self) -> Front:
+        """The Pareto front of the COMPLETE trials that satisfy every constraint."""
+        feasible = [t for t in self.trials() if all(c.violation(last_values(t)) <= 0 for c in self.constraints)]
+        return Front.of(
+            self.name,
+            self.objectives,
+            feasible,
+            scale=self.scale(),
+            teacher=self.teacher_values(),
+            directory=self.directory,
+        )
+
+    @property
+    def spent(self) -> Spent:
+        """Spent so far, over all resumes."""
+        return self._ledger.spent
+
+    def waste(self) -> Waste:
+        """How much of the training was for nothing; see ``waste.py``."""
+        return waste_of(self._log, [t.number for t in self.front().trials])
+
+    def scale(self) -> Scale | None:
+        """The recorded box of the hypervolume; recorded at the first moment every objective has been seen."""
+        stored = self.optuna.user_attrs.get("scale")
+        if stored is not None:
+            return Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
+        seen = [*self._proposer.known_costs(), *(last_values(t) for t in self.trials())]
+        scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None
+        if scale is not None and self._ledger.running:
+            self.optuna.set_user_attr("scale", {"ideal": list(scale.ideal), "reference": list(scale.reference)})
+        return scale
+
+    def teacher_values(self) -> dict[str, float]:
+        """Metrics of the teacher as the preflight measured them; empty before."""
+        return dict(self.optuna.user_attrs.get("teacher", {}))

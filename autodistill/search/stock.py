@@ -1,0 +1,67 @@
+"""Taking stock when a study starts or goes on: what waits, what was interrupted, and what keeps crashing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import optuna
+
+from autodistill.records import Objective, State, TrialRecord
+from autodistill.search.agenda import Agenda
+from autodistill.search.board import Board
+from autodistill.search.pace import Pace
+from autodistill.search.proposer import Proposer
+from autodistill.search.rung_rules import ModelRule, PeerRule
+from autodistill.search.rungs import Rungs
+from autodistill.search.trial_log import TrialLog
+
+MAX_ATTEMPTS = 3  # times a trial may be interrupted by a crash before it is given up
+
+Ends = dict[int, tuple[State, str, str]]
+"""Trials that end now: state, reason code and message."""
+
+
+def take_stock(
+    log: TrialLog, rungs: Rungs, objectives: Sequence[Objective], running: Collection[int]
+) -> tuple[Agenda, Board, Ends]:
+    """Agenda and board of the stored trials, and the trials that are given up.
+
+    Args:
+        log: the study's trials.
+        rungs: its fidelities.
+        objectives: its axes.
+        running: trials that somebody works on.
+    """
+    agenda, board, ends = Agenda(rungs, Pace()), Board(objectives, rungs.top), Ends()
+    for record in log.read():
+        known = record.rungs.get(0, {})
+        for rung in filter(None, record.rungs):
+            board.add(record.number, rung, {**known, **record.rungs[rung]})
+        agenda.pace.learn(record.number, known, record.epochs, record.seconds)
+        if record.state in (State.RUNNING, State.PARTIAL) and record.number not in running:
+            end = _given_up(record, log.attributes(record.number))
+            if end is not None:
+                ends[record.number] = end
+            elif record.reason == "PAUSED" and record.state is State.PARTIAL:
+                agenda.pause(record.number, log.rung(record.number), known)
+            else:
+                agenda.interrupted.append(record)
+    return agenda, board, ends
+
+
+def _given_up(record: TrialRecord, attributes: Mapping[str, object]) -> tuple[State, str, str] | None:
+    if not record.student:  # died between ask and the first write: nothing to go on with
+        return State.FAIL, "WORKER_LOST", "the driver ended before the trial began"
+    if record.state is State.RUNNING and int(str(attributes.get("attempts", 1))) >= MAX_ATTEMPTS:
+        return State.FAIL, "ATTEMPTS", f"did not survive {MAX_ATTEMPTS} attempts"
+    return None
+
+
+def rule_of(
+    proposer: Proposer, study: optuna.Study, rungs: Rungs, objectives: Sequence[Objective], board: Board
+) -> PeerRule | ModelRule | None:
+    """The rung rule that suits the proposer's sampler; ``None`` where every trial trains to the top."""
+    if not rungs.stopping or rungs.top == 1:
+        return None
+    plain = PeerRule(rungs, objectives, board)
+    return ModelRule(proposer.front_sampler, study, plain) if proposer.is_front else plain

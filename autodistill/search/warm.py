@@ -1,0 +1,111 @@
+"""Warm start: a study begins with what another study found.
+
+The front of the other study, spread over its axes, is put at the head of the queue: its students and recipes are
+trained again here, under this study's data and teacher, and are the first that the model learns from. Nothing of the
+other study is on this one's front. Its known costs are taken over where they mean the same: the same images, classes
+and latency target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.errors import ConfigError, UsageError
+from autodistill.records import TrialRecord
+from autodistill.search import proposals
+from autodistill.search.front import axis_losses
+from autodistill.search.pareto import epsilon_net_order
+
+if TYPE_CHECKING:
+    from autodistill.search.study import Study
+
+TAKEN = 6
+"""Students of each other study that are tried first: about half of a first design."""
+
+_KEY = "warm_start"
+
+
+def warm_start(study: Study, folder: Path) -> str:
+    """Enqueue what another study found; once, whatever is resumed.
+
+    Args:
+        study: the new one.
+        folder: of the other one.
+
+    Returns:
+        What was done, in words; empty when it was done before.
+
+    Raises:
+        UsageError: the folder is not a study, or nothing of it fits the space.
+    """
+    from autodistill.search.opening import open_to_read
+
+    done: dict[str, Any] = dict(study.optuna.user_attrs.get(_KEY, {}))
+    if str(folder) in done:
+        return ""
+    if study.directory is not None and folder.resolve() == study.directory.resolve():
+        raise UsageError(f"study {folder} cannot be warm-started from itself; name another study's folder.")
+    other = open_to_read(folder)
+    members = _spread(other)
+    fitting = [(t, values) for t in members if (values := _translated(study, other, t)) is not None]
+    if not fitting:
+        what = "has no front yet" if not members else "shares no student with this search space"
+        raise UsageError(f"cannot warm-start from {folder}: it {what}. Leave out --warm-start, or widen the space.")
+    for _, values in fitting[:TAKEN]:
+        study.enqueue(study.space.nest(values))
+    differing = _differences(study, other)
+    known = 0 if differing else _learn_costs(study, other)
+    taken = min(len(fitting), TAKEN)
+    study.optuna.set_user_attr(_KEY, {**done, str(folder): {"enqueued": taken, "costs": known}})
+    words = f"warm start: {taken} of {len(members)} front students of {folder} are tried first"
+    return f"{words}; its {' and '.join(differing)} differ, so no costs are taken over" if differing else words
+
+
+def _spread(other: Study) -> list[TrialRecord]:
+    """The front, in an order whose every prefix is spread over it."""
+    members = list(other.front().trials)
+    if not members:
+        return []
+    losses = axis_losses(other.objectives, [t.values for t in members])
+    return [members[i] for i in epsilon_net_order(losses)]
+
+
+def _translated(study: Study, other: Study, trial: TrialRecord) -> Mapping[str, Any] | None:
+    """The trial's parameters in the study's space, other ones drawn; ``None`` if its student is not in the space."""
+    sections = {"student": trial.student, "distillation": trial.distillation, "train": trial.train}
+    try:
+        values = other.space.flatten(sections)
+    except ConfigError:
+        return None
+    rng = np.random.default_rng([study.seed, trial.number])
+    out = proposals.complete(study.space, values, rng)
+    student = {name for name in (*values, *out) if name.startswith("student.")}
+    same = all(name in out and name in values and out[name] == values[name] for name in student)
+    return out if same else None
+
+
+def _differences(study: Study, other: Study) -> list[str]:
+    """What makes the other study's known costs mean something else."""
+    own, old = study.config, other.config
+    if own is None or old is None:
+        return []
+    if own.data is None or old.data is None:
+        return [] if own.data is old.data else ["data"]
+    images = (own.data.source, own.data.root, own.data.image_size) == (
+        old.data.source,
+        old.data.root,
+        old.data.image_size,
+    )
+    pairs = (("data", images), ("latency target", own.latency.key() == old.latency.key()))
+    return [name for name, same in pairs if not same]
+
+
+def _learn_costs(study: Study, other: Study) -> int:
+    seen = [t for t in other.trials() if t.rungs.get(0)]
+    for trial in seen:
+        study.learn_costs(trial.student, {k: v for k, v in trial.rungs[0].items() if k not in ("epochs", "seconds")})
+    return len(seen)

@@ -1,0 +1,74 @@
+"""How much of a search's work was for nothing.
+
+A trial's work was worth it when the trial is on the front, or when it was *informative*:
+
+* it is one of the first :data:`FIRST` trials that were trained, before which nothing was known; or
+* at the last rung it reached, no earlier report beat it in every objective: it moved the mark that later trials, and
+  the model's expected gain, are measured against.
+
+Everything else is waste: failures, and trials that turned out worse than what was known at that rung. The second
+condition looks at the moment of the report, so that being overtaken later does not count against a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from autodistill.search.trial_log import TrialLog
+
+FIRST = 10
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Work of a study, and the part of it that was wasted.
+
+    Attributes:
+        epochs: trained by all trials; likewise ``seconds`` of work, summed over workers.
+        wasted_epochs: by trials neither on the front nor informative; likewise ``wasted_seconds``.
+        trials: that were trained at all; likewise ``wasted_trials``.
+    """
+
+    epochs: float = 0.0
+    seconds: float = 0.0
+    trials: int = 0
+    wasted_epochs: float = 0.0
+    wasted_seconds: float = 0.0
+    wasted_trials: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of the seconds where they are known, else of the epochs."""
+        whole, part = (self.seconds, self.wasted_seconds) if self.seconds else (self.epochs, self.wasted_epochs)
+        return part / whole if whole else 0.0
+
+    def to_json(self) -> dict[str, float]:
+        """Plain values."""
+        return {**vars(self), "share": self.share}
+
+    def line(self) -> str:
+        """One sentence."""
+        return (
+            f"{self.share:.0%} of the training went into trials that were neither on the front nor informative "
+            f"({self.wasted_trials} of {self.trials} trials, {self.wasted_epochs:g} of {self.epochs:g} epochs)"
+        )
+
+
+def waste_of(log: TrialLog, front: Collection[int]) -> Waste:
+    """The waste of a study whose front has these trial numbers."""
+    trained = [t for t in log.read() if t.epochs > 0]
+    first = {t.number for t in trained[:FIRST]}
+    lost = []
+    for trial in trained:
+        last = log.attributes(trial.number).get(f"decision:{max(trial.rungs)}", {})
+        if trial.number not in front and trial.number not in first and not last.get("unbeaten"):
+            lost.append(trial)
+    return Waste(
+        epochs=sum(t.epochs for t in trained),
+        seconds=sum(t.seconds for t in trained),
+        trials=len(trained),
+        wasted_epochs=sum(t.epochs for t in lost),
+        wasted_seconds=sum(t.seconds for t in lost),
+        wasted_trials=len(lost),
+    )

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from autodistill.search.agenda import MAX_PAUSED, SLACK, TOO_LITTLE, Agenda, Terms
+from autodistill.search.budget import Budget, Spent
+from autodistill.search.pace import Pace
+from autodistill.search.promotion import Action, Standing, Verdict
+from autodistill.search.rungs import Rungs
+
+COSTS = {"params": 100.0}
+
+
+class Says:
+    """A rule whose answers the test chooses."""
+
+    def __init__(self, action: Action | None, finalists: tuple[int, ...] = (), verdict: Verdict | None = None) -> None:
+        self.action, self.order, self.given = action, finalists, verdict
+        self.asked = 0
+
+    def verdict(self, number, rung):
+        return self.given
+
+    def next(self, paused, left):
+        self.asked += 1
+        return self.action
+
+    def finalists(self, paused, *, few):
+        return [n for n in self.order if n in paused]
+
+    def lost(self, paused):
+        return {}
+
+    def standing(self, number):
+        return Standing(number, 0.01, 8.0, 0.001 * number)
+
+
+NEW = Action(None, 1.0, "a new candidate promises more")
+
+
+def agenda(rule: Says, *, seconds_per_epoch: float = 0.0, waiting: dict[int, int] | None = None) -> Agenda:
+    out = Agenda(Rungs((1, 3, 9)), Pace())
+    out.rule = rule
+    for number in range(3 if seconds_per_epoch else 0):
+        out.pace.learn(100 + number, COSTS, 1.0, seconds_per_epoch)
+    for number, rung in (waiting or {}).items():
+        out.pause(number, rung, COSTS)
+    return out
+
+
+def test_a_paused_trial_is_continued_when_the_rule_prefers_it():
+    step = agenda(Says(Action(4, 1.0, "promises most")), waiting={4: 1}).choose(Terms(), queued=False)
+    assert (step.trial, step.why, step.nothing) == (4, "promises most", False)
+
+
+def test_candidates_of_the_user_come_before_what_the_rule_prefers():
+    rule = Says(Action(4, 1.0, "promises most"))
+    assert agenda(rule, waiting={4: 1}).choose(Terms(), queued=True).trial is None
+    assert rule.asked == 0
+
+
+def test_nothing_is_continued_that_cannot_reach_the_top_in_time():
+    # 8 epochs of 2 s are left to the top: 16 s
+    late = agenda(Says(Action(4, 1.0, ""), (4,)), seconds_per_epoch=2.0, waiting={4: 1})
+    assert late.choose(Terms(seconds=16.5), queued=False).trial == 4
+    step = late.choose(Terms(seconds=15.5), queued=False)
+    assert step.trial is None
+
+
+def test_when_nothing_fits_the_search_ends_with_the_reason():
+    step = agenda(Says(None), seconds_per_epoch=2.0, waiting={4: 1}).choose(Terms(seconds=5.0), queued=False)
+    assert step.nothing
+    assert step.why == TOO_LITTLE
+    step = agenda(Says(NEW), waiting={4: 1}).choose(Terms(epochs=7.0), queued=False)
+    assert step.nothing
+
+
+def test_epochs_that_do_not_reach_the_top_start_nothing_new():
+    assert agenda(Says(NEW)).choose(Terms(epochs=9.0), queued=False).trial is None
+    assert not agenda(Says(NEW)).choose(Terms(epochs=9.0), queued=False).nothing
+    assert agenda(Says(NEW)).choose(Terms(epochs=8.9), queued=False).nothing
+    step = agenda(Says(NEW, (4,)), waiting={4: 2}).choose(Terms(epochs=8.9), queued=False)
+    assert step.trial == 4
+
+
+def test_the_end_of_the_budget_is_kept_for_the_finalists():
+    waiting = {4: 1, 5: 1}  # 8 epochs each to the top; a new candidate's first rung takes 1
+    rule = Says(NEW, (5, 4))
+    assert agenda(rule, waiting=waiting).choose(Terms(epochs=9.0), queued=False).trial is None
+    assert agenda(rule, waiting=waiting).choose(Terms(epochs=10.0), queued=False).trial is None
+    step = agenda(rule, waiting=waiting).choose(Terms(epochs=16.9, busy=1), queued=False)
+    assert step.trial == 5
+    assert "finalists" in step.why
+    timed = agenda(rule, seconds_per_epoch=1.0, waiting=waiting)
+    assert timed.choose(Terms(seconds=9.0), queued=False).trial is None
+    assert timed.choose(Terms(seconds=8.5), queued=False).trial == 5
+    # two workers do the work of two finalists side by side
+    assert timed.choose(Terms(seconds=9.0, busy=1), queued=False).trial is None
+    assert timed.choose(Terms(seconds=8.5, busy=1), queued=False).trial == 5
+
+
+def test_when_nothing_new_may_be_started_the_finalists_go_on_and_then_it_ends():
+    closed = Terms(closed="budget of 9 trials is spent")
+    assert agenda(Says(NEW, (5,)), waiting={4: 2, 5: 2}).choose(closed, queued=True).trial == 5
+    step = agenda(Says(NEW), waiting={4: 2}).choose(closed, queued=True)
+    assert step.nothing
+    assert step.why == "budget of 9 trials is spent"
+
+
+def test_a_decision_made_at_a_report_is_used_by_the_next_ask_and_only_once():
+    rule = Says(NEW)
+    desk = agenda(rule)
+    verdict = desk.after(7, 2, COSTS, Terms())
+    assert not verdict.go_on
+    assert verdict.why == (
+        "stopped at rung 2 (3 of 9 epochs): may add 0.01 hypervolume for 6 epochs more; a new candidate promises more"
+    )
+    desk.pause(7, 2, COSTS)
+    desk.choose(Terms(), queued=False)
+    assert rule.asked == 1
+    desk.choose(Terms(), queued=False)
+    assert rule.asked == 2
+    desk.after(8, 1, COSTS, Terms())
+    desk.changed()
+    desk.choose(Terms(), queued=False)
+    assert rule.asked == 4
+
+
+def test_with_a_time_budget_the_price_is_in_seconds():
+    desk = agenda(Says(Action(3, 1.0, "")), seconds_per_epoch=7.0, waiting={3: 2})
+    why = desk.after(7, 2, COSTS, Terms(seconds=1000.0)).why
+    assert "may add 0.01 hypervolume for 42s more; trial 3 promises more" in why
+
+
+def test_the_rules_own_verdict_stands_unless_time_is_too_short():
+    going = agenda(Says(NEW, verdict=Verdict(True, "place 1 of 3")), seconds_per_epoch=1.0)
+    assert going.after(7, 1, COSTS, Terms(seconds=9.0)).why == "goes on from rung 1 (1 of 9 epochs): place 1 of 3"
+    assert not going.after(7, 1, COSTS, Terms(seconds=7.0)).go_on
+    stopped = agenda(Says(NEW, verdict=Verdict(False, "place 3 of 3", final=True)))
+    assert stopped.after(7, 1, COSTS, Terms()).final
+
+
+def test_only_the_most_promising_keep_waiting():
+    count = MAX_PAUSED + SLACK
+    desk = agenda(Says(NEW), waiting=dict.fromkeys(range(count), 1))
+    assert desk.excess() == {}
+    desk.pause(count, 1, COSTS)
+    assert sorted(desk.excess()) == list(range(count + 1 - MAX_PAUSED))  # the lowest indices, by Says.standing
+
+
+def test_a_candidate_too_slow_for_the_time_left_is_named_with_both_times():
+    desk = agenda(Says(NEW), seconds_per_epoch=10.0)
+    assert desk.too_slow(COSTS, Terms(seconds=90.5)) == ""
+    assert desk.too_slow(COSTS, Terms(seconds=60.0)) == "needs about 1m 30s to the top rung, 1m are left"
+    assert agenda(Says(NEW)).too_slow(COSTS, Terms(seconds=1e-3)) == ""  # nothing is known yet
+
+
+def test_terms_of_a_budget():
+    spent = Spent(seconds=40.0, trials=3, epochs=50.0, device_seconds=70.0)
+    terms = Terms.of(Budget(seconds=100.0, trials=5), spent, 25.0, starting=1, busy=2, dry="")
+    assert (terms.seconds, terms.epochs, terms.closed, terms.busy) == (35.0, math.inf, "", 2)
+    terms = Terms.of(Budget(trials=5, epochs=60.0), spent, 0.0, starting=2, busy=2, dry="")
+    assert (terms.seconds, terms.epochs, terms.closed, terms.few) == (
+        math.inf,
+        10.0,
+        "budget of 5 trials is spent",
+        True,
+    )
+    terms = Terms.of(Budget(device_seconds=100.0), spent, 0.0, starting=0, busy=0, dry="space exhausted")
+    assert (terms.seconds, terms.closed, terms.few) == (30.0, "space exhausted", False)
+
+
+@pytest.mark.parametrize(("kept", "said"), [(0.0, ""), (60.0, "time budget of 1m 40s is spent, 1m of it kept back")])
+def test_what_is_kept_back_ends_the_budget_earlier(kept, said):
+    assert Budget(seconds=100.0).ended(Spent(seconds=50.0), kept_back=kept) == said

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from test_verified import STUDENT, TEACHER, TWIN, VERIFIED
+
+import autodistill as ad
+from autodistill.commands.verify import findings, numbers, print_verified
+from autodistill.delivery.verified import Difference
+from autodistill.errors import UsageError
+
+
+def test_trial_numbers_are_read_with_commas_between_them() -> None:
+    assert numbers("3, 7,") == (3, 7)
+    assert numbers(None) == ()
+    with pytest.raises(UsageError, match="trial numbers such as 3,7; got 'x'"):
+        numbers("3,x")
+
+
+def test_the_table_has_twin_and_gain_beside_each_student(capsys: pytest.CaptureFixture[str]) -> None:
+    print_verified(VERIFIED)
+    header, student, teacher = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["trial", "student", "loss", "test"]
+    for cell in (
+        "3",
+        "kd",
+        "0.9000 ± 0.0100",
+        "[0.880, 0.920]",
+        "0.8800",
+        "+0.0200",
+        "1,000",
+        "4,321",
+        "0.2",
+        "+0.0300",
+    ):
+        assert cell in student
+    assert "on the front, within noise of 4, 5" in student
+    assert "0.9900" in teacher
+
+
+def test_what_was_found_is_said_in_sentences() -> None:
+    text = " ".join(findings(VERIFIED))
+    assert "1 of 1 students on the front of the search were verified; 1 of 1 are on the verified one." in text
+    assert "3 of 6 runs are finished" in text
+    assert "flattered its front by +0.0300 on average" in text
+    assert "less that on test images: +0.0400" in text
+    assert "beyond noise it helped 1 and harmed 0 of 1 students" in text
+    assert "Within noise of a student that costs no more in anything: 3." in text
+
+
+def test_a_loss_beyond_noise_is_called_harm_and_a_fall_is_named() -> None:
+    fallen = replace(STUDENT, verdict="falls", gain=Difference(-0.05, -0.08, -0.02, 3), rivals=())
+    text = " ".join(findings(replace(VERIFIED, rows=(fallen, TWIN, TEACHER))))
+    assert "it helped 0 and harmed 1 of 1 students" in text
+    assert "0 of 1 are on the verified one; fell off: 3." in text
+
+
+def test_a_part_of_the_front_is_judged_among_itself() -> None:
+    text = " ".join(findings(replace(VERIFIED, front_before=4)))
+    assert "1 of 4 students on the front of the search were verified; verdicts are among these only." in text
+
+
+def test_nothing_is_said_of_flattery_after_training_on_validation_too() -> None:
+    row = replace(STUDENT, flattered=None, validation=None)
+    text = " ".join(findings(replace(VERIFIED, rows=(row,), refit="train+val")))
+    assert "Trained on the validation images too" in text
+
+
+def test_a_study_without_folder_or_without_images_cannot_be_verified() -> None:
+    keys: dict[str, Any] = {"space": {"student": {"width": [1, 2]}}, "objectives": ["accuracy"], "epochs": 1}
+    with pytest.raises(UsageError, match="lives in memory"):
+        ad.verify(ad.Study.create(**keys))
+
+
+def test_a_study_with_an_evaluation_of_its_own_cannot_be_verified(tmp_path: Any) -> None:
+    keys: dict[str, Any] = {"space": {"student": {"width": [1, 2]}}, "objectives": ["accuracy"], "epochs": 1}
+    with pytest.raises(UsageError, match="names no data"):
+        ad.verify(ad.Study.create(**keys, directory=tmp_path / "s"))
+
+
+def test_a_folder_that_is_no_study_is_not_made_into_one(tmp_path: Any) -> None:
+    with pytest.raises(UsageError, match="is not a study"):
+        ad.verify(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autodistill.delivery.verify_statistics import (
+    accuracy_figure,
+    calibration_error,
+    difference,
+    over_seeds,
+    student_quantile,
+)
+
+
+def test_quantiles_are_those_of_the_printed_table_of_student() -> None:
+    assert student_quantile(2) == pytest.approx(4.3027, abs=1e-4)
+    assert student_quantile(4) == pytest.approx(2.7764, abs=1e-4)
+    assert student_quantile(1e9) == pytest.approx(1.9600, abs=1e-4)
+
+
+def test_mean_and_deviation_over_seeds_have_n_minus_one_below() -> None:
+    figure = over_seeds([0.90, 0.92, 0.97])
+    assert figure.mean == pytest.approx(0.93)
+    assert figure.std == pytest.approx(math.sqrt((0.0009 + 0.0001 + 0.0016) / 2))
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert over_seeds([0.5]).std is None
+
+
+def columns(*counts: int, images: int) -> np.ndarray:
+    """Right answers of seeds that have the first ``count`` images right."""
+    return np.array([[index < count for index in range(images)] for count in counts])
+
+
+def test_one_seed_gives_the_interval_of_agresti_and_coull_around_the_plain_mean() -> None:
+    figure = accuracy_figure(columns(80, images=100))
+    p = 82 / 104  # two right and two wrong images are added
+    variance = p * (1 - p) / 103  # n p (1 - p) / (n - 1), over n
+    half = student_quantile(103) * math.sqrt(variance)
+    assert figure.std is None
+    assert figure.mean == pytest.approx(0.8)
+    assert figure.low == pytest.approx(0.8 - half)
+    assert figure.high == pytest.approx(0.8 + half)
+
+
+def test_with_very_many_images_the_interval_is_the_t_interval_over_seeds() -> None:
+    images = 1_000_000
+    shares = (0.90, 0.92, 0.97)
+    figure = accuracy_figure(columns(*(int(share * images) for share in shares), images=images))
+    half = 4.3027 * np.std(shares, ddof=1) / math.sqrt(3)
+    assert figure.mean == pytest.approx(0.93)
+    assert (figure.high or 0) - figure.mean == pytest.approx(min(half, 0.07), rel=1e-2)
+    assert figure.mean - (figure.low or 0) == pytest.approx(half, rel=1e-2)
+
+
+def test_equal_seeds_leave_the_choice_of_images_as_the_only_doubt() -> None:
+    three, one = accuracy_figure(columns(80, 80, 80, images=100)), accuracy_figure(columns(80, images=100))
+    assert (three.low, three.high) == pytest.approx((one.low, one.high))
+
+
+def test_a_student_without_an_error_is_not_thought_to_be_certain() -> None:
+    figure = accuracy_figure(np.ones((3, 50), dtype=bool))
+    assert figure.mean == 1.0
+    assert figure.high == 1.0
+    assert 0.85 < (figure.low or 0) < 0.98
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    inside, trials = 0, 400
+    for _ in range(trials):
+        hard = rng.beta(8, 1, size=200)  # how easy each image is; the mean over all images is 8/9
+        shift = rng.normal(0, 0.3, size=3)  # what a seed adds, in logits
+        odds = np.log(hard / (1 - hard))
+        chances = 1 / (1 + np.exp(-(odds[None] + shift[:, None])))
+        figure = accuracy_figure(rng.random(chances.shape) < chances)
+        inside += (figure.low or 0) <= 8 / 9 <= (figure.high or 0)
+    assert 0.93 <= inside / trials <= 1.0
+
+
+def test_a_difference_is_paired_image_by_image() -> None:
+    rng = np.random.default_rng(1)
+    base = rng.random((3, 2000)) < 0.7
+    better = base.copy()
+    better[:, :60] = True  # right wherever the other one is, and on 60 images besides
+    gap = difference(dict(enumerate(better)), dict(enumerate(base)))
+    assert gap is not None
+    assert gap.mean == pytest.approx(better.mean() - base.mean())
+    assert gap.certain
+    assert gap.high - gap.low < 0.02
+    apart = accuracy_figure(better)
+    assert (apart.high or 0) - (apart.low or 0) > 0.02  # unpaired, the two intervals would overlap
+
+
+def test_only_common_seeds_are_compared_and_one_is_never_certain() -> None:
+    right, wrong = np.ones(100, dtype=bool), np.zeros(100, dtype=bool)
+    gap = difference({1: right, 2: right}, {2: wrong, 3: wrong})
+    assert gap is not None
+    assert gap.seeds == 1
+    assert not gap.certain
+    assert difference({1: right}, {2: wrong}) is None
+
+
+def test_equal_answers_do_not_differ() -> None:
+    answers = {1: np.arange(50) % 3 > 0, 2: np.arange(50) % 4 > 0}
+    gap = difference(answers, answers)
+    assert gap is not None
+    assert gap.mean == 0.0
+    assert not gap.certain
+
+
+def sure(confidence: float) -> list[float]:
+    """Logits of two classes whose first has this probability."""
+    return [math.log(confidence / (1 - confidence)), 0.0]
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    logits = [sure(0.8)] * 10
+    assert calibration_error(logits, [0] * 8 + [1] * 2) == pytest.approx(0.0, abs=1e-12)
+    assert calibration_error(logits, [0] * 5 + [1] * 5, bins=1) == pytest.approx(0.3)
+
+
+def test_bins_hold_equally_many_images_by_confidence() -> None:
+    logits = [sure(0.6)] * 4 + [sure(0.9)] * 4
+    labels = [0, 0, 1, 1, 0, 0, 0, 0]  # accuracy 0.5 at 0.6, and 1.0 at 0.9
+    assert calibration_error(logits, labels, bins=2) == pytest.approx((0.1 + 0.1) / 2)
+    assert calibration_error(logits, labels, bins=1) == pytest.approx(0.0, abs=1e-12)  # the gaps cancel
+
+
+@given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 10_000))
+def test_calibration_error_is_a_fraction_whatever_the_logits(images: int, classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    error = calibration_error(rng.normal(0, 50, (images, classes)), rng.integers(0, classes, images))
+    assert 0.0 <= error <= 1.0
+
+
+@given(st.integers(1, 4), st.integers(2, 60), st.integers(0, 10_000))
+def test_an_interval_holds_its_mean_inside_zero_and_one(seeds: int, images: int, seed: int) -> None:
+    figure = accuracy_figure(np.random.default_rng(seed).random((seeds, images)) < 0.7)
+    assert figure.low is not None
+    assert figure.high is not None
+    assert 0.0 <= figure.low <= figure.mean + 1e-12
+    assert figure.mean - 1e-12 <= figure.high <= 1.0

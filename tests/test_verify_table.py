@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+
+from autodistill.delivery.verify_plan import PLAIN, Member
+from autodistill.delivery.verify_table import Finished, table
+from autodistill.delivery.verify_test import Result
+from autodistill.search.objectives import resolve
+
+OBJECTIVES = resolve(["accuracy", "params"])
+IMAGES = 2000
+SEEDS = (11, 12, 13)
+
+
+def result(right: np.ndarray, validation: float | None = 0.9) -> Result:
+    bits = base64.b64encode(np.packbits(right.astype(np.uint8)).tobytes()).decode()
+    return Result("k", "t", len(right), float(right.mean()), 0.5, 0.02, 0.8, validation, bits, 10.0, "w")
+
+
+def runs(*counts: int, validation: float | None = 0.9) -> dict[int, Result]:
+    """One run per count of right images; the same images are the easy ones for all."""
+    easy = np.random.default_rng(0).permutation(IMAGES)
+    return {seed: result(easy < count, validation) for seed, count in zip(SEEDS, counts, strict=False)}
+
+
+def student(trial: int, params: float, results: dict[int, Result], *, before: bool = True, searched: float = 0.95):
+    member = Member(
+        "student",
+        f"resnet {trial}",
+        {"width": trial},
+        {"loss": "kd"},
+        {"lr": 0.1},
+        trial=trial,
+        before=before,
+        searched=searched,
+        costs={"params": params},
+    )
+    return Finished(member, results, 3)
+
+
+def twin(trial: int, results: dict[int, Result]) -> Finished:
+    return Finished(Member("twin", f"resnet {trial}", {"width": trial}, PLAIN, {}, trial=trial), results, 3)
+
+
+def test_packed_answers_come_back_image_by_image() -> None:
+    right = np.random.default_rng(3).random(37) < 0.5
+    assert (result(right).correct() == right).all()
+
+
+def test_students_come_first_the_most_accurate_of_them_first() -> None:
+    rows = table([student(1, 10, runs(1600, 1610, 1590)), twin(1, runs(1500)), student(2, 99, runs(1800))], OBJECTIVES)
+    assert [(row.kind, row.trial) for row in rows] == [("student", 2), ("student", 1), ("twin", 1)]
+    assert rows[1].accuracy is not None
+    assert rows[1].accuracy.mean == pytest.approx(0.8)
+    assert rows[1].accuracy.std == pytest.approx(10 / IMAGES)
+    assert rows[1].seeds == SEEDS
+
+
+def test_a_dominated_winner_falls_and_a_neighbour_may_join() -> None:
+    rows = table(
+        [
+            student(1, 10, runs(1600, 1601, 1602)),
+            student(2, 50, runs(1500, 1501, 1502)),  # dearer and certainly worse than 1
+            student(3, 90, runs(1900, 1901, 1902), before=False),
+            student(4, 95, runs(1700, 1701, 1702), before=False),
+        ],
+        OBJECTIVES,
+    )
+    verdicts = {row.trial: row.verdict for row in rows}
+    assert verdicts == {1: "stays", 2: "falls", 3: "joins", 4: "outside"}
+    assert all(row.rivals == () for row in rows)
+
+
+def test_a_place_is_within_noise_while_a_cheaper_student_cannot_be_told_apart() -> None:
+    rows = table([student(1, 10, runs(1795, 1803, 1800)), student(2, 50, runs(1805, 1798, 1802))], OBJECTIVES)
+    by_trial = {row.trial: row for row in rows}
+    assert by_trial[2].verdict == "stays"
+    assert by_trial[2].rivals == (1,)
+    assert by_trial[1].rivals == ()  # the only other student costs more
+
+
+def test_the_search_flattered_by_its_own_figure_less_the_fresh_mean_on_the_same_images() -> None:
+    results = {seed: result(np.ones(10, dtype=bool), v) for seed, v in zip(SEEDS, (0.90, 0.91, 0.92), strict=True)}
+    (row,) = table([student(1, 10, results, searched=0.95)], OBJECTIVES)
+    assert row.validation is not None
+    assert row.validation.mean == pytest.approx(0.91)
+    assert row.flattered == pytest.approx(0.04)
+
+
+def test_nothing_is_said_of_flattery_when_validation_was_trained_on() -> None:
+    (row,) = table([student(1, 10, runs(1500, validation=None))], OBJECTIVES)
+    assert row.validation is None
+    assert row.flattered is None
+
+
+def test_distillation_gains_what_the_twin_lacks_on_the_same_seeds() -> None:
+    rows = table([student(1, 10, runs(1700, 1702, 1704)), twin(1, runs(1600, 1602, 1604))], OBJECTIVES)
+    gain = rows[0].gain
+    assert gain is not None
+    assert gain.mean == pytest.approx(100 / IMAGES)
+    assert gain.seeds == 3
+    assert gain.certain
+
+
+def test_a_student_without_a_finished_run_has_no_verdict() -> None:
+    rows = table([student(1, 10, runs(1700)), student(2, 5, {})], OBJECTIVES)
+    assert [(row.trial, row.verdict, row.accuracy is None) for row in rows] == [(1, "stays", False), (2, "", True)]
+    assert not rows[1].complete

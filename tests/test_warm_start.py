@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import LEVELS, evaluate
+from toys import costs as both_costs
+
+import autodistill as ad
+from autodistill.errors import UsageError
+from autodistill.records import State
+
+SPACE: dict[str, Any] = {
+    "student": {"width": {"low": 4, "high": 256, "log": True}},
+    "train": {"lr": {"low": 0.1, "high": 1.0}},
+}
+KEYS: dict[str, Any] = {
+    "objectives": ["accuracy", "params", "latency_ms"],
+    "epochs": 9,
+    "rungs": {"levels": list(LEVELS)},
+    "seed": 3,
+}
+
+
+def costs(student: Any) -> dict[str, float]:
+    return both_costs(student)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("other") / "study"
+    study = ad.Study.create(space=SPACE, sampler="random", directory=folder, **KEYS)
+    ad.search(study, evaluate=evaluate, costs=costs, budget="40trials")
+    assert len(study.front()) >= 3
+    return folder
+
+
+def create(other: Path, space: dict[str, Any] | None = None, **keys: Any) -> ad.Study:
+    return ad.Study.create(**{**KEYS, "space": space or SPACE, "warm_start": [str(other)], **keys})
+
+
+def test_the_front_of_the_other_study_is_tried_first_and_learned_from(other: Path) -> None:
+    study = create(other)
+    front = {(t.student["width"], t.train["lr"]) for t in ad.Study.open(other).front().trials}
+    taken = min(6, len(front))
+    assert study.notes == [f"warm start: {taken} of {len(front)} front students of {other} are tried first"]
+    ad.search(study, evaluate=evaluate, costs=costs, budget="60epochs")
+    trials = study.trials()
+    assert {(t.student["width"], t.train["lr"]) for t in trials[:taken]} <= front
+    assert all("enqueued" in t.why for t in trials[:taken])
+    assert all(t.number < len(trials) and t.state is State.COMPLETE for t in study.front().trials)
+
+
+def test_it_helps_at_equal_spend(other: Path) -> None:
+    def best(study: ad.Study) -> float:
+        ad.search(study, evaluate=evaluate, costs=costs, budget="30epochs")
+        return max(t.values["accuracy"] for t in study.front().trials)
+
+    cold = {**KEYS, "space": SPACE, "sampler": "random"}
+    warm = [best(create(other, sampler="random", seed=seed)) for seed in range(3)]
+    assert sum(warm) >= sum(best(ad.Study.create(**{**cold, "seed": seed})) for seed in range(3))
+
+
+def test_nothing_of_the_other_study_is_on_the_front(other: Path) -> None:
+    study = create(other)
+    assert study.trials() == []
+    assert len(study.front()) == 0
+    assert study.spent.epochs == 0
+
+
+def test_a_resumed_study_is_not_warmed_again(other: Path, tmp_path: Path) -> None:
+    study = create(other, directory=tmp_path / "new")
+    ad.search(study, evaluate=evaluate, costs=costs, budget="3trials")
+    again = ad.Study.open(tmp_path / "new")
+    assert again.notes == []
+    waiting = sum(t.state.name == "WAITING" for t in again.optuna.trials)
+    assert waiting + len(again.trials()) == study.optuna.user_attrs["warm_start"][str(other)]["enqueued"]
+
+
+def test_a_space_that_overlaps_keeps_the_student_and_draws_the_rest(other: Path) -> None:
+    space = {
+        "student": SPACE["student"],
+        "distillation": {"loss": ["none", "kd"]},
+        "train": {"lr": {"low": 2.0, "high": 3.0}},
+    }
+    study = create(other, space=space)
+    with study.running("1trials"):
+        candidate = study.ask()
+    assert candidate is not None
+    assert candidate.student["width"] in {t.student["width"] for t in ad.Study.open(other).front().trials}
+    assert 2.0 <= candidate.train["lr"] <= 3.0
+    assert candidate.distillation["loss"] in ("none", "kd")
+
+
+def test_a_space_without_its_students_is_refused(other: Path) -> None:
+    with pytest.raises(UsageError, match="shares no student with this search space"):
+        create(other, space={"student": {"depth": [1, 2]}})
+
+
+def test_a_study_without_a_front_and_a_folder_that_is_none_are_refused(tmp_path: Path) -> None:
+    empty = ad.Study.create(**KEYS, space=SPACE, directory=tmp_path / "empty")
+    assert empty.directory is not None
+    with pytest.raises(UsageError, match="has no front yet"):
+        create(empty.directory)
+    with pytest.raises(UsageError, match="is not a study"):
+        create(tmp_path / "nothing")
+
+
+def test_costs_are_taken_over_where_they_mean_the_same(other: Path) -> None:
+    study = create(other)
+    student = ad.Study.open(other).front().trials[0].student
+    assert study._proposer._known[_key(student)] == costs(student)
+
+
+def _key(student: Any) -> str:
+    from autodistill.records import stable_key
+
+    return stable_key(student)
