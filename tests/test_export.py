@@ -37,7 +37,11 @@ def study(tmp_path_factory) -> ad.Study:
     """Two students of the real digits, each trained for two epochs."""
     study = ad.Study.create(
         data={"source": "digits", "train_size": 300},
-        teacher={"source": "auto", "accept_weak": True, "options": {"epochs": 2}},
+        teacher={
+            "source": "auto",
+            "accept_weak": True,
+            "options": {"epochs": 1, "model": {"family": "resnet", "width": 8, "depth": 1}},
+        },
         space=SPACE,
         objectives=["accuracy", "params"],
         epochs=2,

@@ -91,7 +91,8 @@ def _verified(verified: Verified, trial: int) -> str:
     lines += [_row_line("the same without distillation", twin)] if twin is not None else []
     lines += [_row_line("its teacher", teacher)] if teacher is not None else []
     if row.searched is not None:
-        lines += ["", f"The search had reported {row.searched:.4f} on validation; its choice is why that flatters."]
+        by = f"; fresh seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
+        lines += ["", f"The search had reported {row.searched:.4f} on its validation images{by}."]
     if row.ece is not None:
         lines += ["", f"Expected calibration error: {row.ece.mean:.4f} (0 is perfect)."]
     lines += [

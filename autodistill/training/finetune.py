@@ -13,9 +13,6 @@ from autodistill.training import lease
 from autodistill.training.evaluate import MAX_VIEWS, Bench, Trial
 from autodistill.training.pruning import Masks, apply_masks
 
-LR_SHARE = 0.3
-"""Of the trial's own peak learning rate: the weights are good already, and what was cut must heal."""
-
 
 class FineTuner:
     """Trains changed networks of one trial.
@@ -32,9 +29,9 @@ class FineTuner:
         training = {**task.training, "views": views}
         self.bench = Bench(replace(task, rungs=(epochs,), training=training), WorkerContext(threads=threads))
         self.epochs = epochs
-        probe = Trial(self.bench, candidate)
-        rate = {"lr": probe.recipe.lr * LR_SHARE, "init": "random"}
-        self._trial = Trial(self.bench, replace(candidate, train={**candidate.train, **rate}))
+        # The trial's own learning rate, from warm-up to zero: with less, pruned channels did not heal as well
+        # (digits, 30 % of the channels: 0.958 after six epochs, 0.903 at three tenths of the rate).
+        self._trial = Trial(self.bench, candidate)
 
     def train(
         self, model: nn.Module, masks: Masks | None = None, *, tick: Callable[[], None] = lambda: None

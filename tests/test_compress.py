@@ -1,0 +1,185 @@
+"""Compress: every variant is a file that was measured, made once, and compared with the study's own students."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import autodistill as ad
+from autodistill.cli import app
+from autodistill.delivery import compress as module
+from autodistill.delivery.compress import compress
+from autodistill.delivery.compress_variants import joint_front, read_compressed, split_name, variant_names
+from autodistill.errors import InfeasibleError, StoreError, UnknownNameError, UsageError
+from autodistill.training import datasets
+from autodistill.training.onnx_files import run_onnx
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> ad.Study:
+    """One student of the real digits, trained for a few epochs."""
+    study = ad.Study.create(
+        data={"source": "digits", "train_size": 300},
+        teacher={
+            "source": "auto",
+            "accept_weak": True,
+            "options": {"epochs": 1, "model": {"family": "resnet", "width": 8, "depth": 1}},
+        },
+        space={
+            "student": {"family": "resnet", "width": 8, "depth": 1},
+            "distillation": {"loss": "kd", "temperature": 4, "alpha": {"low": 0.3, "high": 0.7}},
+            "train": {"lr": 0.02},
+        },
+        objectives=["accuracy", "params"],
+        epochs=5,
+        rungs="off",
+        survey="off",
+        sampler="random",
+        directory=tmp_path_factory.mktemp("studies") / "digits",
+    )
+    ad.search(study, budget="1trials", workers=1)
+    return study
+
+
+@pytest.fixture(scope="module")
+def said(study):
+    return []
+
+
+@pytest.fixture(scope="module")
+def done(study, said):
+    front = study.front()
+    return compress(
+        study.directory,
+        front.trials[0],
+        front=front.trials,
+        ratios=[0.5],
+        epochs=2,
+        latency=False,
+        progress=said.append,
+    )
+
+
+def by_name(found):
+    return {one.name: one for one in found.variants}
+
+
+def test_every_method_gives_a_file_with_figures(done, study):
+    found = by_name(done)
+    assert list(found) == ["fp32", "int8-static", "int8-dynamic", "fp16", "weights-0.5", "channels-0.5"]
+    for one in found.values():
+        assert one.state == "ok", one.remark
+        assert (study.directory / one.file).stat().st_size == one.bytes
+    assert found["fp32"].accuracy == study.front().trials[0].values["accuracy"]
+    assert found["fp32"].drop == 0
+    assert max(found[name].bytes for name in ("int8-static", "int8-dynamic", "fp16")) < found["fp32"].bytes
+
+
+def test_accuracy_is_that_of_the_file_on_validation(done, study):
+    from autodistill.delivery.export import normalized
+    from autodistill.training.trial_files import student_facts
+
+    val = datasets.load(study.config.data, study.directory / "cache").val
+    images = normalized(val.images, student_facts(study.directory, done.trial))
+    for one in done.variants:
+        decided = run_onnx(study.directory / one.file, images).argmax(1)
+        assert one.accuracy == pytest.approx(float((decided == val.labels).mean()))
+
+
+def test_pruned_weights_stay_zero_through_the_fine_tuning_and_show_when_zipped(done):
+    found = by_name(done)
+    pruned, whole = found["weights-0.5"], found["fp32"]
+    assert pruned.params == whole.params
+    assert pruned.nonzero / whole.params == pytest.approx(0.5, abs=0.02)
+    assert pruned.bytes == pytest.approx(whole.bytes, rel=0.01)
+    assert pruned.zipped < 0.75 * whole.zipped
+
+
+def test_pruned_channels_make_the_network_itself_smaller(done):
+    found = by_name(done)
+    assert found["channels-0.5"].params < 0.35 * found["fp32"].params
+    assert found["channels-0.5"].macs < 0.4 * found["fp32"].macs
+    assert found["channels-0.5"].bytes < 0.5 * found["fp32"].bytes
+
+
+def test_the_same_call_again_makes_nothing_and_a_lost_file_is_made_again(done, study, said):
+    assert [text for text in said if text.startswith("making")] == [f"making {one.name}" for one in done.variants]
+    front = study.front()
+
+    def again() -> list[str]:
+        told: list[str] = []
+        found = compress(
+            study.directory, front.trials[0], front=front.trials, ratios=[0.5], epochs=2, latency=False,
+            progress=told.append,
+        )  # fmt: skip
+        assert [one.key for one in found.variants] == [one.key for one in done.variants]
+        return [text for text in told if text.startswith("making")]
+
+    assert again() == []
+    (study.directory / by_name(done)["fp16"].file).unlink()
+    assert again() == ["making fp16"]
+
+
+def test_what_cannot_be_made_has_a_reason_and_the_others_are_made(done, study, monkeypatch):
+    def refuse(*_arguments, **_keywords):
+        raise InfeasibleError("its channels cannot be removed: a knot")
+
+    monkeypatch.setattr("autodistill.training.pruning.prune_channels", refuse)
+    found = by_name(
+        compress(study.directory, study.front().trials[0], methods=["channels", "fp16"], ratios=[0.25], latency=False)
+    )
+    assert (found["channels-0.25"].state, found["channels-0.25"].remark) == (
+        "failed",
+        "its channels cannot be removed: a knot",
+    )
+    assert found["fp16"].state == "ok"
+    kept = {one.name for one in read_compressed(study.directory, done.trial)}
+    assert {"channels-0.5", "channels-0.25", "int8-static"} <= kept  # earlier variants stay
+
+
+def test_the_joint_front_holds_what_nothing_beats():
+    points = {"a": (0.9, 100.0), "b": (0.9, 50.0), "c": (0.8, 20.0), "d": (0.7, 30.0)}
+    assert joint_front(points) == {"b", "c"}
+    assert joint_front({}) == set()
+
+
+def test_names_of_variants():
+    assert variant_names(["channels", "fp16"], [0.3, 0.5]) == ["fp32", "channels-0.3", "channels-0.5", "fp16"]
+    assert (split_name("channels-0.3"), split_name("int8-static")) == (("channels", 0.3), ("int8-static", 0.0))
+    with pytest.raises(UnknownNameError, match="did you mean 'int8-static'"):
+        variant_names(["int8-statc"], [0.5])
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        variant_names(["channels"], [50])
+
+
+def test_a_damaged_file_of_figures_is_said(tmp_path):
+    (tmp_path / "compress.json").write_text("{")
+    with pytest.raises(StoreError, match=r"compress\.json cannot be read"):
+        read_compressed(tmp_path, 0)
+
+
+def test_the_command_prints_json_and_refuses_wrong_requests(done, study):
+    arguments = ["compress", str(study.directory), "--knee", "--methods", "fp16", "--no-latency"]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert [one["name"] for one in said["variants"]] == ["fp32", "fp16"]
+    assert said["axes"] == ["accuracy", "bytes"]
+    table = CliRunner().invoke(app, arguments)
+    assert "fp16" in table.stdout
+    for wrong in (["--ratios", "half"], ["--methods", "int9"], ["--trial", "7"]):
+        found = CliRunner().invoke(
+            app, ["compress", str(study.directory), *(["--knee"] if "--trial" not in wrong else []), *wrong]
+        )
+        assert found.exit_code == 2, found.stderr
+
+
+def test_the_default_fine_tuning_is_a_fifth_of_the_trial(study):
+    work = module._Work(study.directory, study.front().trials[0], None)
+    assert work.epochs == 1
+    with pytest.raises(UsageError, match="at least 1"):
+        module._Work(study.directory, study.front().trials[0], 0)
+    assert np.isfinite(work.validation.accuracy)
