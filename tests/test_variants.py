@@ -158,8 +158,9 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
 def test_the_int8_form_is_measured_from_its_file_at_the_top_rung_alone(task: Task, monkeypatch) -> None:
     from autodistill.training.evaluate import Bench
 
-    monkeypatch.setattr(Bench, "teacher_on_validation", None)
-    monkeypatch.setattr(Bench, "teacher", type("Teacher", (), {"fingerprint": "none", "by_id": False}))
+    stand_in = type("Teacher", (), {"fingerprint": "none", "by_id": False})
+    monkeypatch.setattr(Bench, "teacher_on_validation", lambda self, teacher: None)
+    monkeypatch.setattr(Bench, "teacher_of", lambda self, distillation: stand_in)
     student = {"family": "resnet", "width": 16}
     candidate = Candidate(3, student, {"loss": "none"}, {"lr": 0.01, "ema": 0.0}, seed=1)
     reports = list(evaluator(task, WorkerContext())(candidate))

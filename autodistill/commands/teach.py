@@ -10,7 +10,8 @@ import typer
 
 from autodistill.commands.live import Progress
 from autodistill.commands.output import command, number, print_json, say
-from autodistill.commands.search import flags_of, this_command, value_of
+from autodistill.commands.search import flags_of, value_of
+from autodistill.commands.search_run import this_command
 from autodistill.errors import ConfigError, InterruptedTrialError, UsageError
 from autodistill.records import DataSpec
 

@@ -74,7 +74,7 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = 
         options: of ``delivery.verify.verify``.
     """
     from autodistill.commands.live import Progress
-    from autodistill.commands.search import this_command
+    from autodistill.commands.search_run import this_command
     from autodistill.delivery.verify import verify as run_verify
 
     again = again or this_command()

@@ -40,6 +40,7 @@ from autodistill.training.trial_files import discard as discard
 from autodistill.training.trial_files import finished, save_student, trial_folder
 from autodistill.training.trial_files import load_student as load_student
 from autodistill.training.views import Policy
+from autodistill.training.work_clock import WorkClock
 
 MAX_VIEWS = 50
 _CHECKPOINT_SECONDS = 60.0
@@ -176,7 +177,7 @@ class Trial:
         smoothing = {"label_smoothing": self.recipe.label_smoothing}
         self.mix = LossMix.parse({**smoothing, **candidate.distillation})
         self.folder = trial_folder(self.task.directory, candidate.number)
-        self.clock = _Clock()
+        self.clock = WorkClock()
         self.stored: dict[int, dict[str, Any]] = {}
         self.team: Team | None = None
         self._saved = self._said = time.monotonic()
@@ -364,7 +365,7 @@ class Trial:
         from autodistill.training.variants import VariantWork
 
         work = VariantWork(self.bench.data, self.task.variants, self.task.latency)
-        return work.of(model, self.folder / "variants", known, self.bench.teacher_on_validation)
+        return work.of(model, self.folder / "variants", known, self.bench.teacher_on_validation(self.teacher))
 
     def _save(self, trainer: Trainer) -> None:
         self._saved = time.monotonic()
@@ -388,27 +389,3 @@ class Trial:
             "seconds": self.clock.seconds(),
             "key": self.key,
         }
-
-
-class _Clock:
-    """Seconds of work, without the time for which the reader of the reports holds them."""
-
-    def __init__(self) -> None:
-        self._spent = 0.0
-        self._since = time.monotonic()
-
-    def start(self) -> None:
-        """Work goes on."""
-        self._since = time.monotonic()
-
-    def stop(self) -> None:
-        """Work pauses."""
-        self._spent = self.seconds()
-
-    def add(self, seconds: float) -> None:
-        """Count work of an earlier process."""
-        self._spent += seconds
-
-    def seconds(self) -> float:
-        """Work so far."""
-        return self._spent + time.monotonic() - self._since

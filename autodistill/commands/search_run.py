@@ -1,0 +1,224 @@
+"""A search from the command line once its configuration stands: runs it, and says what came of it and what is next."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from autodistill.commands.live import stopped
+from autodistill.commands.output import command, print_json, say
+from autodistill.commands.tables import print_front
+from autodistill.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
+from autodistill.storage_url import without_password
+
+if TYPE_CHECKING:
+    from autodistill.commands.live import Progress
+    from autodistill.config import StudyConfig
+    from autodistill.engines.watch import Snapshot
+    from autodistill.search.budget import Budget
+    from autodistill.search.front import Front
+    from autodistill.search.study import Study
+
+
+def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
+    """Print the configuration and an estimate; nothing is written."""
+    from autodistill import strict_yaml
+    from autodistill.config_names import check
+    from autodistill.engines.estimate import estimate
+    from autodistill.search.opening import study_parts
+
+    _announce(config, folder)
+    parts = study_parts(config)
+    check(config, parts["space"])
+    figures = estimate(config, parts["space"], parts["rungs"])
+    if as_json:
+        print_json({"configuration": config.resolved(), "directory": str(folder), "estimate": figures.to_json()})
+        return
+    sys.stdout.write(strict_yaml.dump(config.resolved()))
+    say()
+    for line in figures.lines():
+        say(line)
+    say("Nothing was written. Start it: " + this_command(without="--dry-run"))
+
+
+def run(
+    config: StudyConfig,
+    folder: Path,
+    as_json: bool,
+    tensorboard: bool,
+    options: Mapping[str, Any],
+    *,
+    verify_share: float = 0.0,
+) -> None:
+    """Search, and verify with what was kept back when ``verify_share`` of a time budget is for that."""
+    _announce(config, folder)
+    from autodistill.commands.live import Progress
+    from autodistill.config_names import check
+    from autodistill.engines.run import search as run_search
+    from autodistill.search.opening import build, study_parts
+
+    check(config, study_parts(config)["space"])
+    existed = folder.exists()
+    study: Study | None = None
+    try:
+        study = build(config, folder.resolve())
+        for note in study.notes:
+            say(f"  {note}")
+        kept = verify_share * (study.budget.seconds or 0.0)
+        study.keep_back(kept)
+        with Progress() as progress:
+            watcher = _with_tensorboard(study, folder, progress) if tensorboard else progress
+            front = run_search(study, progress=watcher, **options)
+    except (UsageError, UserCodeError):
+        if not existed and (study is None or not study.trials()):
+            shutil.rmtree(folder, ignore_errors=True)  # wrong input leaves nothing behind
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()  # only if it is empty now
+        raise
+    except (KeyboardInterrupt, SystemExit, InterruptedTrialError) as stop:
+        raise typer.Exit(_interrupted(study, stop)) from None
+    verifying = verify_share > 0 and front.trials
+    verified = _verify(folder, kept, options, as_json=True) if verifying and as_json else {}
+    _finish(study, front, folder, as_json, verified)
+    if verifying and not as_json:
+        _verify(folder, kept, options, as_json=False)  # says itself what is next
+    else:
+        _say_next(study, front, folder, verified=bool(verifying))
+
+
+def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """Verify the front with the time that was kept back; its part of the JSON of ``search``."""
+    from autodistill.commands.verify import run as run_verify
+    from autodistill.search.budget import Budget
+
+    limit = Budget(seconds=kept) if kept else None
+    again = command("verify", folder)
+    return {"verified": run_verify(folder, show=not as_json, again=again, budget=limit, **options).to_json()}
+
+
+def _with_tensorboard(study: Study, folder: Path, progress: Progress) -> Callable[[Snapshot], None]:
+    """What watches the search, and writes for TensorBoard at the same moments."""
+    from autodistill.delivery.tensorboard import FOLDER, TensorBoard
+
+    board = TensorBoard(folder / FOLDER, study.trials())
+    say(f"  TensorBoard: tensorboard --logdir {folder / FOLDER}")
+
+    def both(snapshot: Snapshot) -> None:
+        progress(snapshot)
+        if snapshot.stage in ("search", "done"):
+            board.sync(study.trials())
+
+    return both
+
+
+def _interrupted(study: Study | None, stop: BaseException) -> int:
+    """Say how to go on; returns the exit code."""
+    if study is None:
+        return 130
+    ended = study.budget.exhausted(study.spent)
+    if isinstance(stop, InterruptedTrialError) and ended:
+        say(f"error: {ended} before the first trial: {str(stop).rstrip('.')}.")
+        say(f"Give more: {this_command(without='--budget', value=True)} --budget {_more(study.budget)}")
+        return UsageError.exit_code
+    stopped(study.spent.seconds, Counter(t.state.value for t in study.trials()), this_command())
+    return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+
+
+def _announce(config: StudyConfig, folder: Path) -> None:
+    """Say what will run and where, before anything slow begins."""
+    data = config.data
+    space = config.space if isinstance(config.space, str) else "given in the study file"
+    resumed = ", resumed" if any((folder / name).exists() for name in ("study.db", "study.yaml")) else ""
+    workers = (
+        "workers by the devices" if config.workers is None else f"{config.workers} worker{'s' * (config.workers > 1)}"
+    )
+    say(f"study {config.name} in {folder}{resumed}")
+    say(
+        f"  data {data.source if data else 'none'} · teacher {config.teacher.source} · space {space} · "
+        f"{config.epochs} epochs · sampler {config.sampler}"
+    )
+    bounds = f" · {' · '.join(config.constraints)}" if config.constraints else ""
+    say(f"  objectives {', '.join(config.objectives)}{bounds} · budget {config.budget} · {config.engine}, {workers}")
+
+
+def _finish(study: Study, front: Front, folder: Path, as_json: bool, more: Mapping[str, Any]) -> None:
+    """The front on stdout; why the search ended, files and next commands on stderr."""
+    _note_for_dashboard(study, folder)
+    trials = study.trials()
+    counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in trials).items()) or "no trial"
+    ended = study.ended or study.budget.exhausted(study.spent) or "no candidate is left"
+    say(f"ended: {ended} ({counts})")
+    paused = sum(t.reason == "PAUSED" for t in trials)
+    if paused:
+        say(f"{paused} trials are paused; more budget goes on with the best of them.")
+    waste = study.waste()
+    if waste.trials:
+        say(f"{waste.line()}.")
+    if as_json:
+        print_json({**front.to_json(), "waste": waste.to_json(), **more})
+    elif front.trials:
+        print_front(front, trials)
+    if not front.trials:
+        say("The front is empty: no trial reached the top rung. Give more budget, or fewer --epochs.")
+    say(
+        "files: "
+        + "  ".join(str(folder / name) for name in ("front.png", "front.csv", "front.json", _trials_in(study)))
+    )
+
+
+def _say_next(study: Study, front: Front, folder: Path, *, verified: bool) -> None:
+    say("next:")
+    best = front.knee() or (front.trials[0] if front.trials else None)
+    if best is not None:
+        say("  " + command("show", best.number, folder) + "   (the knee of the front)")
+        if not verified and getattr(study.config, "data", None) is not None:
+            say("  " + command("verify", folder) + "   (the winners again with fresh seeds, on the test split)")
+        say("  " + command("report", folder) + "   (one HTML file)")
+    say("  " + command("dashboard", folder) + "   (in the browser)")
+    say("  " + command("search", folder, "--budget", _more(study.budget)) + "   (goes on)")
+
+
+def _note_for_dashboard(study: Study, folder: Path) -> None:
+    """Leave notes and figures in the database, so that a bare ``optuna-dashboard`` shows them too."""
+    from autodistill.delivery.dashboard_notes import annotate
+    from autodistill.search.store import folder_lock
+
+    with contextlib.suppress(StudyInUseError), folder_lock(folder):  # whoever holds it now will write them
+        annotate(study)
+
+
+def _trials_in(study: Study) -> str:
+    return "study.yaml" if getattr(study.config, "storage", None) is not None else "study.db"
+
+
+def _more(budget: Budget) -> str:
+    """Twice the budget, as text."""
+    return str(
+        replace(
+            budget,
+            seconds=None if budget.seconds is None else budget.seconds * 2,
+            trials=None if budget.trials is None else budget.trials * 2,
+            epochs=None if budget.epochs is None else budget.epochs * 2,
+            device_seconds=None if budget.device_seconds is None else budget.device_seconds * 2,
+        )
+    )
+
+
+def this_command(without: str = "", *, value: bool = False) -> str:
+    """The command line of this process, ready to paste, without one of its flags (and the flag's value)."""
+    kept, arguments = [], iter(sys.argv[1:])
+    for argument in arguments:
+        if argument == without:
+            if value:
+                next(arguments, None)
+        elif not (value and argument.startswith(f"{without}=")):
+            kept.append(without_password(argument))
+    return command(*kept)
