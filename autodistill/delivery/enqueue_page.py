@@ -57,7 +57,8 @@ def enqueue_page(app: App, study: Study) -> App:
 
 def _form(environ: dict[str, Any]) -> str:
     length = min(int(environ.get("CONTENT_LENGTH") or 0), _LIMIT)
-    fields = parse_qs(environ["wsgi.input"].read(length).decode("utf-8", "replace"))
+    body: bytes = environ["wsgi.input"].read(length)
+    fields = parse_qs(body.decode("utf-8", "replace"))
     return fields.get("text", [""])[0].replace("\r\n", "\n")
 
 

@@ -122,7 +122,11 @@ class _Plan:
 
     def trainer(self, data: ImageData, device: str) -> Trainer:
         """The training, at its beginning."""
-        shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
+        shape: dict[str, Any] = {
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "num_classes": len(data.classes),
+        }
         network = students.build(self.student, **shape, pretrained=self.pretrained, seed=self.seed)
         criterion = Distillation(LossMix(label_smoothing=self.recipe.label_smoothing))
         return Trainer(
