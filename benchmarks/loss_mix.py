@@ -89,7 +89,7 @@ FULL = (
         },
     ),
     Setting(
-        "fashion_mnist", 2000, 12, 64, 6,
+        "fashion_mnist", 1000, 60, 64, 6,
         {
             "resnetv2-8": {"family": "resnetv2", "width": 8, "depth": 1, "stages": 3, "reduction": 16},
         },
