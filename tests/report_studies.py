@@ -42,7 +42,7 @@ def evaluate(candidate: ad.Candidate) -> Iterator[ad.Report]:
         raise ValueError(f"broken {HOSTILE}")
     capacity = 1 - 0.4 * (known["params"] / 500 + 1) ** -0.3
     tuning = math.exp(-((math.log10(candidate.train["lr"]) + 2) ** 2))
-    taught = 0.02 if candidate.distillation["loss"] == "kd" else 0.0
+    taught = 0.06 if candidate.distillation["loss"] == "kd" else 0.0
     for rung, epochs in enumerate(EPOCHS, start=1):
         accuracy = min(1.0, (capacity * (0.8 + 0.2 * tuning) + taught) * (1 - math.exp(-epochs / 5)))
         yield ad.Report(rung, {"accuracy": accuracy, "loss": 1 - accuracy}, epochs=epochs, seconds=3.0 * epochs)

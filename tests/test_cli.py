@@ -259,7 +259,7 @@ def test_search_ends_with_the_front_on_stdout_and_next_commands_on_stderr(toy_se
     assert result.stdout.splitlines()[0].split()[:3] == ["trial", "student", "distillation"]
     assert "study toy in runs/toy" in result.stderr
     assert "ended: budget of 14 trials is spent" in result.stderr
-    assert "autodistill trials runs/toy" in result.stderr
+    assert "autodistill report runs/toy" in result.stderr
     assert "autodistill search runs/toy --budget 28trials" in result.stderr
     assert "\x1b" not in result.stderr + result.stdout
     names = {path.name for path in Path("runs/toy").iterdir()}

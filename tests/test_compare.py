@@ -132,7 +132,7 @@ def test_every_complete_trial_knows_what_had_been_spent(folders: list[Path]) -> 
 def test_the_knee_and_the_csv_of_one_study(folders: list[Path]) -> None:
     knee = json.loads(run.invoke(app, ["front", str(folders[0]), "--knee", "--json"]).stdout)
     csv = run.invoke(app, ["front", str(folders[0]), "--csv", "-"]).stdout.splitlines()
-    assert csv[0].startswith("number,accuracy")
+    assert csv[0].startswith("number,variant,accuracy")
     assert knee["number"] in [int(line.split(",")[0]) for line in csv[1:]]
 
 

@@ -41,10 +41,15 @@ objectives: [accuracy, params, latency_ms]
 # survey: auto                   # how many students are measured before any is trained
 # training: {{batch_size: 64}}     # settings shared by all trials
 # latency: {{device: cpu, batch: 1, threads: 1}}
+# variants: [fp32, int8]         # also the int8 form of every finished student
+# warm_start: [runs/other]       # try the front of other studies first
 
 budget: 5m                       # 30m, 2h, 40trials, 600epochs, 3gpu-hours; joined by commas, the first reached ends
 # workers: 2                     # one per GPU (or one) when left out
+# devices_per_trial: 1           # GPUs (or groups of threads) that train one candidate together
+# slots_per_gpu: 1               # workers that share one GPU, or auto
 # engine: local                  # local or ray
+# storage: postgresql://host/db  # a database server in the place of study.db
 seed: 0
 """
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autodistill.search.study import Study
 
 HOST = "127.0.0.1"
-_BOOKKEEPING = ("candidate", "attempts", "spent", "rung:")
+_BOOKKEEPING = ("candidate", "attempts", "counted", "spent", "rung:", "decision:", "variant:")
 
 
 @dataclass(frozen=True)
