@@ -138,7 +138,10 @@ class LCBench:
         self.name = f"lcbench_{task}"
         config = json.loads((directory / "config_space.json").read_text())["hyperparameters"]
         self._bounds = {h["name"]: h for h in config if h["name"] in self.columns}
-        self._code = json.loads((directory / "encoding.json").read_text())["OpenML_task_id"][task]
+        codes = json.loads((directory / "encoding.json").read_text())["OpenML_task_id"]
+        if task not in codes:
+            raise SystemExit(f"LCBench has no task {task!r}; it has {', '.join(codes)}")
+        self._code = codes[task]
         self._model = directory / "model.onnx"
         self.space = {
             "student": {name: self._range(name) for name in ("num_layers", "max_units")},

@@ -15,6 +15,7 @@ from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.expression import matches
 from autodistill.search.member import Member
+from autodistill.search.objectives import spared
 from autodistill.search.pareto import hypervolume, nondominated_mask
 from autodistill.search.store import dump_json, write_atomically
 from autodistill.search.variants import expanded
@@ -236,12 +237,7 @@ def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str,
         seen = [float(v[objective.name]) for v in values if objective.name in v]
         if not seen:
             return None
-        low, high = min(seen), max(seen)
-        spare = 0.1 * ((high - low) or abs(high) or 1.0)
-        worst = high * 1.1 if objective.log else high + spare
-        best = low / 1.1 if objective.log else low - spare
-        if objective.direction == "maximize":
-            worst, best = low - spare, high + spare
+        best, worst = spared(objective, seen)
         ideal.append(best)
         reference.append(worst)
     return Scale(tuple(ideal), tuple(reference))

@@ -55,6 +55,20 @@ def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
     return tuple(out)
 
 
+def spared(objective: Objective, values: Sequence[float]) -> tuple[float, float]:
+    """The best and the worst of ``values`` with a tenth to spare, so that the worst may still add to a front.
+
+    A hypervolume taken against the worst value itself gives its owner nothing, however accurate it is.
+    """
+    low, high = min(values), max(values)
+    spare = 0.1 * ((high - low) or abs(high) or 1.0)
+    if objective.log and low > 0:
+        low, high = low / 1.1, high * 1.1
+    else:
+        low, high = low - spare, high + spare
+    return (high, low) if objective.direction == "maximize" else (low, high)
+
+
 def _resolve_one(text: str) -> Objective:
     name, *rest = text.split(":")
     if not rest:

@@ -14,6 +14,7 @@ from autodistill.search import pareto
 from autodistill.search.archive import Observations
 from autodistill.search.features import Encoder
 from autodistill.search.model import Axis, Data
+from autodistill.search.objectives import spared
 from autodistill.search.proposals import Key, key
 
 Floats = npt.NDArray[np.float64]
@@ -148,16 +149,25 @@ def front_owners(data: Data) -> list[int]:
     return [number for number in owners if number >= 0]
 
 
+def _latest(seen: Observations, measured: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The row of the highest rung of each trial, in the order of the trials."""
+    rows = np.flatnonzero(measured)
+    order = rows[np.lexsort((np.where(seen.full, np.inf, seen.epochs)[rows], seen.owners[rows]))]
+    last = np.append(np.diff(seen.owners[order]) != 0, True)
+    latest: npt.NDArray[np.int64] = order[last]
+    return latest
+
+
 def _axis(objective: Objective, column: Floats, seen: Observations, sample: Pool, known: bool) -> Axis:
     sign = -1.0 if objective.direction == "maximize" else 1.0
     measured = np.isfinite(column) & ~seen.failed
     if known:
-        values = sign * np.array([*(costs[objective.name] for costs in sample.costs), *column[measured]])
-        return Axis(objective, sign * float(values.min()), sign * float(values.max()))
-    if (measured & seen.full).sum() >= 8:
-        measured &= seen.full
-    values = sign * column[measured]
-    best, reference = sign * float(values.min()), sign * float(np.quantile(values[:FIRST], REFERENCE_QUANTILE))
+        values = [*(float(costs[objective.name]) for costs in sample.costs), *column[measured].tolist()]
+        return Axis(objective, sign * min(sign * value for value in values), spared(objective, values)[1])
+    # the first trials, not the first full trainings: who came to the top rung was chosen, and is better than most
+    first = sign * column[_latest(seen, measured)[:FIRST]]
+    best = sign * float((sign * column[measured]).min())
+    reference = sign * float(np.quantile(first, REFERENCE_QUANTILE))
     if best == reference:
         reference = best + sign * (abs(best) or 1.0) * 1e-3
     return Axis(objective, best, reference)

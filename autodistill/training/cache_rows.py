@@ -11,6 +11,7 @@ exact at temperature 1, and a probability is wrong by at most the tail's mass.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,14 +113,19 @@ class RowFormat:
         padded[:, :size] = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), size)
         words = padded.view("<u4")[:, 1:].astype(np.uint64)  # the first word is the check itself
         with np.errstate(over="ignore"):
-            weights = _scrambled(np.arange(1, words.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
-            sums = (words * weights).sum(axis=1, dtype=np.uint64)
+            sums = (words * _weights(words.shape[1])).sum(axis=1, dtype=np.uint64)
             start = _scrambled(numbers.astype(np.uint64) + np.uint64(seed % (1 << 64)) * _GOLDEN)
             return (_scrambled(sums + start) >> np.uint64(32)).astype(np.uint32)
 
     def intact(self, rows: Rows, numbers: Ints, seed: int) -> npt.NDArray[np.bool_]:
         """Which rows carry the right check."""
         return np.asarray(rows["check"] == self.checks(rows, numbers, seed))
+
+
+@functools.cache
+def _weights(count: int) -> npt.NDArray[np.uint64]:
+    """Odd multipliers of the words of a row."""
+    return _scrambled(np.arange(1, count + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 def _scrambled(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -65,9 +65,9 @@ class CachedGuide:
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Logits, and embedding or ``None``, mixed where the images are."""
-        rows = {int(name): row for row, name in enumerate(batch.ids.tolist())}
 
         def compute(ids: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            rows = {int(name): row for row, name in enumerate(batch.ids.tolist())}
             chosen = torch.tensor([rows[name] for name in ids.tolist()], device=batch.raw.device)
             pixels = views.apply(self._policy, batch.raw[chosen], batch.ids[chosen], batch.view, self._seed)
             return self._teacher.embedding(pixels) if self._embedding else self._teacher(pixels)

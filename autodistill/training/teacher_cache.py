@@ -45,6 +45,7 @@ from autodistill.training.cache_rows import TOP, Floats, Ints, RowFormat
 from autodistill.training.row_locks import RowLocks
 
 _log = logging.getLogger(__name__)
+_CHUNK = 1 << 16  # rows checked at once: some tens of megabytes
 
 Compute = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 """Teacher logits (n, classes) for the view of ``ids`` (n,), or logits and embedding (n, width)."""
@@ -68,9 +69,11 @@ class TeacherCache:
         self._rows_file = _sized(folder / ROWS, images * views * form.dtype.itemsize)
         self._filled_file = _sized(folder / FILLED, images * views)
         shape = (views, images)
-        self._rows = np.memmap(folder / ROWS, dtype=form.dtype, mode="r", shape=shape)
-        self._filled = np.memmap(folder / FILLED, dtype=np.uint8, mode="r", shape=shape)
+        # plain arrays over the maps: np.memmap wraps every slice of itself anew
+        self._rows = np.asarray(np.memmap(folder / ROWS, dtype=form.dtype, mode="r", shape=shape))
+        self._filled = np.asarray(np.memmap(folder / FILLED, dtype=np.uint8, mode="r", shape=shape))
         self._locks = RowLocks(folder / LOCKS)
+        self._checked: tuple[int, npt.NDArray[np.bool_]] | None = None
 
     @classmethod
     def open(
@@ -140,11 +143,14 @@ class TeacherCache:
                 f"the teacher cache holds views 0 to {self.views - 1} of images 0 to {self.images - 1}; got view "
                 f"{view} of images {wanted.min(initial=0)} to {wanted.max(initial=0)}."
             )
-        missing = np.unique(wanted[~self._ready(wanted, view)])
+        checked = self._checked_rows(view)
+        fresh = np.unique(wanted[~checked[wanted]])
+        missing = fresh[~self._ready(fresh, view)] if fresh.size else fresh
         if len(missing):
             with self._mutex:
                 self._fill(missing, view, compute)
-        logits, embedding = self._form.decode(np.asarray(self._rows[view][wanted]))
+        checked[fresh] = True
+        logits, embedding = self._form.decode(self._rows[view][wanted])
         return torch.from_numpy(logits), None if embedding is None else torch.from_numpy(embedding)
 
     def total_forwards(self) -> int:
@@ -167,11 +173,22 @@ class TeacherCache:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _checked_rows(self, view: int) -> npt.NDArray[np.bool_]:
+        """Which rows of a view are filled and intact, as far as this process has seen: a mask to be updated.
+
+        All rows of a view are checked together when the view is first used, which costs a small part of what as many
+        checks of one batch each do; only those that were not filled by then are looked at again.
+        """
+        if self._checked is None or self._checked[0] != view:
+            every = np.arange(self.images)
+            parts = [self._ready(every[i : i + _CHUNK], view) for i in range(0, self.images, _CHUNK)]
+            self._checked = view, np.concatenate(parts)
+        return self._checked[1]
+
     def _ready(self, ids: Ints, view: int) -> npt.NDArray[np.bool_]:
         """Which rows are filled and intact."""
-        filled = np.asarray(self._filled[view][ids]) == 1
-        intact = self._form.intact(np.asarray(self._rows[view][ids]), view * self.images + ids, self._seed)
-        ready: npt.NDArray[np.bool_] = filled & intact
+        intact = self._form.intact(self._rows[view][ids], view * self.images + ids, self._seed)
+        ready: npt.NDArray[np.bool_] = (self._filled[view][ids] == 1) & intact
         return ready
 
     def _fill(self, missing: Ints, view: int, compute: Compute) -> None:

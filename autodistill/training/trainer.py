@@ -172,6 +172,7 @@ class Trainer:
         self.accumulate = 1
         self.batch_size = min(recipe.batch_size, len(feed.labels))
         self.steps_per_epoch = len(feed.labels) // self.batch_size
+        self._parameters = list(self.model.parameters())  # walking the modules at every step is 3 % of a small student
         self.average = Average(self.model, recipe.ema)
         self._optimizer = build_optimizer(self.model, recipe, beside=criterion.parameters())
         self._embedding = EmbeddingTap(self.model) if criterion.wants_embedding else None
@@ -283,7 +284,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         loss = self._gradients(batch)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip or math.inf)
         self._finite &= torch.isfinite(loss + norm)
         self._check()
         self._optimizer.step()
