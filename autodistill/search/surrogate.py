@@ -22,13 +22,16 @@ _FIVE = np.sqrt(5.0)
 
 
 class GroupedMatern(Kernel):  # type: ignore[misc]
-    """``amplitude * Matern52(x, x') + noise``.
+    """``amplitude * Matern52(x, x') + linear * (x - center)(x' - center) / scale^2 + noise``.
 
     Args:
         groups: group number of every column; columns of one group share a length scale.
         lengths: length scale of each group.
         amplitude: variance of the Matern part.
+        linear: variance of the main effects: what each choice is worth whatever the others are.
         noise: variance of the observations; part of the training covariance, not of predictions.
+        center: ``(columns,)``, where all main effects are zero.
+        scale: typical distance from there.
     """
 
     def __init__(
@@ -36,12 +39,18 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         groups: tuple[int, ...],
         lengths: Floats,
         amplitude: float = 1.0,
+        linear: float = 0.3,
         noise: float = 1e-2,
+        center: Floats | float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         self.groups = groups
         self.lengths = lengths
         self.amplitude = amplitude
+        self.linear = linear
         self.noise = noise
+        self.center = center
+        self.scale = scale
 
     @property
     def hyperparameter_lengths(self) -> Hyperparameter:
@@ -54,6 +63,11 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         return Hyperparameter("amplitude", "numeric", (1e-2, 20.0))
 
     @property
+    def hyperparameter_linear(self) -> Hyperparameter:
+        """See ``hyperparameter_lengths``."""
+        return Hyperparameter("linear", "numeric", (1e-3, 20.0))
+
+    @property
     def hyperparameter_noise(self) -> Hyperparameter:
         """See ``hyperparameter_lengths``."""
         return Hyperparameter("noise", "numeric", (1e-5, 0.5))
@@ -64,19 +78,26 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         other = X if Y is None else Y
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
         total = self.amplitude * _matern(_squared(X * scale, other * scale))
+        total += self.linear * (self.effects(X) @ self.effects(other).T)
         if Y is None:
             total[np.diag_indices_from(total)] += self.noise
         return total
 
     def diag(self, X: Floats) -> Floats:  # noqa: N803
         """Prior variance of the function itself, ``(n,)``."""
-        return np.full(len(X), self.amplitude)
+        return self.amplitude + self.linear * (self.effects(X) ** 2).sum(axis=1)
+
+    def effects(self, features: Floats) -> Floats:
+        """Inputs of the linear part."""
+        effects: Floats = (features - self.center) / self.scale
+        return effects
 
     def paired(self, first: Floats, second: Floats) -> Floats:
         """Prior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``, without noise."""
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
         matern = _matern((((first - second) * scale) ** 2).sum(axis=1))
-        return self.amplitude * matern
+        linear = (self.effects(first) * self.effects(second)).sum(axis=1)
+        return self.amplitude * matern + self.linear * linear
 
     def is_stationary(self) -> bool:
         """True: only differences count."""
@@ -143,7 +164,9 @@ def fit(
     """
     mean, scale = float(targets.mean()), float(targets.std()) or 1.0
     count = max(groups) + 1
-    kernel = GroupedMatern(groups, np.full(count, _typical_length(count)))
+    center = features.mean(axis=0)
+    scale_in = float(np.sqrt(((features - center) ** 2).sum(axis=1).mean())) or 1.0
+    kernel = GroupedMatern(groups, np.full(count, _typical_length(count)), center=center, scale=scale_in)
     prior = kernel.theta.copy()
     if theta is not None and len(theta) == len(kernel.theta):
         kernel = kernel.clone_with_theta(np.clip(theta, kernel.bounds[:, 0], kernel.bounds[:, 1]))
@@ -171,16 +194,17 @@ def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: 
     groups = np.asarray(kernel.groups)
     parts = [features[:, groups == g] for g in range(count)]
     distances = np.stack([_squared(part, part).ravel() for part in parts])
+    linear = kernel.effects(features) @ kernel.effects(features).T
     width = np.full(len(prior), 1.0)
     width[-1] = 2.0  # the noise may be anything
 
     def negative(theta: Floats) -> tuple[float, Floats]:
-        # scikit-learn orders hyperparameters by name: amplitude, lengths, noise
-        amplitude, noise = np.exp(theta[[0, -1]])
+        # scikit-learn orders hyperparameters by name: amplitude, lengths, linear, noise
+        amplitude, slopes, noise = np.exp(theta[[0, -2, -1]])
         inverse = np.exp(-2.0 * theta[1 : 1 + count])
         squared = (inverse @ distances).reshape(size, size)
         matern = amplitude * _matern(squared)
-        covariance = matern + (noise + 1e-8) * np.eye(size)
+        covariance = matern + slopes * linear + (noise + 1e-8) * np.eye(size)
         try:
             factor = cho_factor(covariance, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
@@ -195,6 +219,7 @@ def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: 
         gradient = np.empty_like(theta)
         gradient[0] = 0.5 * (bend * matern).sum()
         gradient[1 : 1 + count] = 0.5 * (distances @ (bend * slope).ravel()) * inverse
+        gradient[-2] = 0.5 * slopes * (bend * linear).sum()
         gradient[-1] = 0.5 * noise * np.trace(bend)
         return float(value), gradient + z / width
 
