@@ -55,6 +55,20 @@ class Encoder:
         )
 
     @functools.cached_property
+    def shared(self) -> tuple[tuple[int, ...], ...]:
+        """Columns that stand for the same choice of parameters with the same list of choices (say, of every edge)."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for g, d in enumerate(self.distributions):
+            if isinstance(d, CategoricalDistribution) and not _ordered(d.choices):
+                alike.setdefault(tuple(map(_hashable, d.choices)), []).append(self.starts[g])
+        return tuple(
+            tuple(start + i for start in starts)
+            for choices, starts in alike.items()
+            if len(starts) > 1
+            for i in range(len(choices))
+        )
+
+    @functools.cached_property
     def _tables(self) -> tuple[dict[Any, Floats] | None, ...]:
         return tuple(_lookup(d) for d in self.distributions)
 

@@ -83,6 +83,10 @@ class Layout(Protocol):
     def groups(self) -> tuple[int, ...]:
         """Group of every feature column."""
 
+    @property
+    def shared(self) -> tuple[tuple[int, ...], ...]:
+        """Feature columns of the same choice in different parameters."""
+
 
 class Model:
     """Beliefs about scaled losses, given data.
@@ -112,6 +116,7 @@ class Model:
             data.features[rows],
             squash(data.losses[rows, objective]),
             groups=self._layout.groups,
+            shared=self._layout.shared,
             theta=self._thetas.get(objective),
             optimize=optimize or objective not in self._thetas,
         )

@@ -22,7 +22,7 @@ _FIVE = np.sqrt(5.0)
 
 
 class GroupedMatern(Kernel):  # type: ignore[misc]
-    """``amplitude * Matern52(x, x') + linear * (x - center)(x' - center) / scale^2 + noise``.
+    """``amplitude * Matern52(x, x') + linear * effects(x) effects(x') + noise``, ``effects(x) = (x - center) effects``.
 
     Args:
         groups: group number of every column; columns of one group share a length scale.
@@ -31,7 +31,7 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         linear: variance of the main effects: what each choice is worth whatever the others are.
         noise: variance of the observations; part of the training covariance, not of predictions.
         center: ``(columns,)``, where all main effects are zero.
-        scale: typical distance from there.
+        effects: ``(columns, effects)``, how each column moves each effect.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         amplitude: float = 1.0,
         linear: float = 0.3,
         noise: float = 1e-2,
-        center: Floats | float = 0.0,
-        scale: float = 1.0,
+        center: Floats | None = None,
+        effects: Floats | None = None,
     ) -> None:
         self.groups = groups
         self.lengths = lengths
@@ -50,7 +50,7 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         self.linear = linear
         self.noise = noise
         self.center = center
-        self.scale = scale
+        self.effects = effects
 
     @property
     def hyperparameter_lengths(self) -> Hyperparameter:
@@ -78,25 +78,26 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         other = X if Y is None else Y
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
         total = self.amplitude * _matern(_squared(X * scale, other * scale))
-        total += self.linear * (self.effects(X) @ self.effects(other).T)
+        total += self.linear * (self.main(X) @ self.main(other).T)
         if Y is None:
             total[np.diag_indices_from(total)] += self.noise
         return total
 
     def diag(self, X: Floats) -> Floats:  # noqa: N803
         """Prior variance of the function itself, ``(n,)``."""
-        return self.amplitude + self.linear * (self.effects(X) ** 2).sum(axis=1)
+        return self.amplitude + self.linear * (self.main(X) ** 2).sum(axis=1)
 
-    def effects(self, features: Floats) -> Floats:
-        """Inputs of the linear part."""
-        effects: Floats = (features - self.center) / self.scale
-        return effects
+    def main(self, features: Floats) -> Floats:
+        """Main effects ``(n, effects)``."""
+        assert self.center is not None and self.effects is not None
+        main: Floats = (features - self.center) @ self.effects
+        return main
 
     def paired(self, first: Floats, second: Floats) -> Floats:
         """Prior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``, without noise."""
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
         matern = _matern((((first - second) * scale) ** 2).sum(axis=1))
-        linear = (self.effects(first) * self.effects(second)).sum(axis=1)
+        linear = (self.main(first) * self.main(second)).sum(axis=1)
         return self.amplitude * matern + self.linear * linear
 
     def is_stationary(self) -> bool:
@@ -150,6 +151,7 @@ def fit(
     targets: Floats,
     *,
     groups: tuple[int, ...],
+    shared: tuple[tuple[int, ...], ...] = (),
     theta: Floats | None = None,
     optimize: bool = True,
 ) -> Surrogate:
@@ -159,14 +161,15 @@ def fit(
         features: see :class:`autodistill.search.features.Encoder`.
         targets: losses.
         groups: group number of every column.
+        shared: columns of the same choice in different parameters: their effects are alike a priori.
         theta: hyperparameters to start from, or to keep.
         optimize: look for better hyperparameters.
     """
     mean, scale = float(targets.mean()), float(targets.std()) or 1.0
     count = max(groups) + 1
     center = features.mean(axis=0)
-    scale_in = float(np.sqrt(((features - center) ** 2).sum(axis=1).mean())) or 1.0
-    kernel = GroupedMatern(groups, np.full(count, _typical_length(count)), center=center, scale=scale_in)
+    effects = _effects(features - center, shared)
+    kernel = GroupedMatern(groups, np.full(count, _typical_length(count)), center=center, effects=effects)
     prior = kernel.theta.copy()
     if theta is not None and len(theta) == len(kernel.theta):
         kernel = kernel.clone_with_theta(np.clip(theta, kernel.bounds[:, 0], kernel.bounds[:, 1]))
@@ -176,6 +179,17 @@ def fit(
     process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=None, copy_X_train=False)
     process.fit(features, standard)
     return Surrogate(process, mean, scale)
+
+
+def _effects(centered: Floats, shared: tuple[tuple[int, ...], ...]) -> Floats:
+    """One effect per column, and one per choice that several parameters share; each kind of variance 1 in all."""
+    pooled = np.zeros((centered.shape[1], len(shared)))
+    for effect, columns in enumerate(shared):
+        pooled[list(columns), effect] = 1.0
+    parts = [part for part in (np.eye(centered.shape[1]), pooled) if part.shape[1]]
+    sizes = [float(np.sqrt(((centered @ part) ** 2).sum(axis=1).mean())) or 1.0 for part in parts]
+    effects: Floats = np.hstack([part / size for part, size in zip(parts, sizes, strict=True)]) / np.sqrt(len(parts))
+    return effects
 
 
 def _typical_length(groups: int) -> float:
@@ -194,7 +208,7 @@ def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: 
     groups = np.asarray(kernel.groups)
     parts = [features[:, groups == g] for g in range(count)]
     distances = np.stack([_squared(part, part).ravel() for part in parts])
-    linear = kernel.effects(features) @ kernel.effects(features).T
+    linear = kernel.main(features) @ kernel.main(features).T
     width = np.full(len(prior), 1.0)
     width[-1] = 2.0  # the noise may be anything
 

@@ -91,6 +91,11 @@ class View:
         extra = len(self.priced) + bool(self.rungs)
         return (*self._encoder.groups, *range(last, last + extra))
 
+    @property
+    def shared(self) -> tuple[tuple[int, ...], ...]:
+        """See :attr:`Encoder.shared`."""
+        return self._encoder.shared
+
     def known(self, costs: Sequence[Mapping[str, float]]) -> Floats:
         """Scaled losses ``(candidates, objectives)``, NaN where they are to be predicted."""
         out = np.full((len(costs), len(self.objectives)), np.nan)
