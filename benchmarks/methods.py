@@ -23,7 +23,7 @@ from tables import Problem
 from variants import PATCHES, under
 
 from autodistill.search import promotion
-from autodistill.search.sampler import ExhaustedError, FrontSampler
+from autodistill.search.sampler import EpochCost, ExhaustedError, FrontSampler
 from autodistill.search.space import Space
 
 
@@ -47,7 +47,7 @@ class Ledger:
     def train(self, sections: dict[str, Any], rung: int, start: int = 0) -> float:
         """Accuracy at ``rung`` (1-based) of a candidate whose checkpoint is at rung ``start``."""
         rungs = (0, *self.problem.rungs)
-        cost = rungs[rung] - rungs[start]
+        cost = (rungs[rung] - rungs[start]) * self.problem.rate(sections)
         if self.spent + cost > self.budget:
             raise BudgetSpentError
         self.spent += cost
@@ -240,10 +240,22 @@ def _full_trainings(ledger: Ledger, seed: int, known: Any) -> None:
 
 
 def autodistill_rungs(ledger: Ledger, seed: int) -> None:
-    """Our sampler with its rung rule: after every rung, the trial or new candidate that promises most per epoch."""
+    """Our sampler with its rung rule: after every rung, the trial or new candidate that promises most per work."""
+    space = Space.parse(ledger.problem.space)
+    _rung_by_rung(ledger, seed, lambda values: ledger.problem.rate(space.nest(values)))
+
+
+def autodistill_per_epoch(ledger: Ledger, seed: int) -> None:
+    """The same, blind to what an epoch of each candidate costs."""
+    _rung_by_rung(ledger, seed, None)
+
+
+def _rung_by_rung(ledger: Ledger, seed: int, epoch_cost: EpochCost | None) -> None:
     problem = ledger.problem
     space = Space.parse(problem.space)
-    sampler = FrontSampler(space, problem.objectives, costs=problem.costs, seed=seed, rungs=problem.rungs)
+    sampler = FrontSampler(
+        space, problem.objectives, costs=problem.costs, seed=seed, rungs=problem.rungs, epoch_cost=epoch_cost
+    )
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
     paused: dict[int, tuple[optuna.Trial, dict[str, Any], int]] = {}
     while True:
@@ -304,6 +316,7 @@ METHODS: dict[str, Callable[[Ledger, int], None]] = {
     "moasha": moasha(fixed=False),
     "moasha-fixed": moasha(fixed=True),
     "without-known-costs": autodistill_modelled,
+    "without-cost-awareness": autodistill_per_epoch,
     "without-rung-rule": autodistill_halving,
     **{name: under(patch, autodistill) for name, patch in PATCHES.items()},
 }

@@ -65,6 +65,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--table", default="", help="table names, comma-separated")
     parser.add_argument("--costs", default="", help="cost columns that are objectives; default: each on its own")
     parser.add_argument("--lcbench", default="", help="OpenML task numbers, comma-separated")
+    parser.add_argument(
+        "--unit", choices=("epochs", "seconds"), default="epochs", help="what LCBench's work is counted in"
+    )
     parser.add_argument("--methods", default=DEFAULT, help="comma-separated")
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0")
     parser.add_argument("--trials", type=int, default=200, help="full trainings of each run")
@@ -79,6 +82,8 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.ablation:
         args.methods = LCBENCH_ABLATION if args.lcbench else TABLE_ABLATION
+        if args.unit == "seconds":
+            args.methods = "autodistill,without-cost-awareness"
     args.methods, args.rerun = args.methods.split(","), args.rerun.split(",")
     if args.quick:
         args.seeds, args.trials = min(args.seeds, 2), min(args.trials, 40)
@@ -105,12 +110,13 @@ def _available(method: str) -> bool:
 
 
 def _problems(args: argparse.Namespace) -> list[tuple[str, ...]]:
-    """``("table", name, costs)`` and ``("lcbench", task)``."""
+    """``("table", name, costs)`` and ``("lcbench", task)``, with the unit of work where it is not the epoch."""
     out: list[tuple[str, ...]] = []
     for name in filter(None, args.table.split(",")):
         every = json.loads((args.tables / f"{name}.json").read_text())["costs"]
         out += [("table", name, args.costs)] if args.costs else [("table", name, cost) for cost in every]
-    return out + [("lcbench", task) for task in filter(None, args.lcbench.split(","))]
+    unit = () if args.unit == "epochs" else (args.unit,)
+    return out + [("lcbench", task, *unit) for task in filter(None, args.lcbench.split(","))]
 
 
 _loaded: dict[tuple[str, ...], Problem] = {}
@@ -151,7 +157,7 @@ def run_one(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[s
         _loaded[name] = (
             Table(args.tables, name[1], name[2].split(","))
             if name[0] == "table"
-            else LCBench(args.tables / "lcbench", name[1])
+            else LCBench(args.tables / "lcbench", *name[1:])
         )
     problem = _loaded[name]
     full = problem.rungs[-1]

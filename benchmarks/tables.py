@@ -114,9 +114,17 @@ class Table:
         del epochs
         return float(self._rows[tuple(sections["student"][name] for name in self.parameters)][0])
 
+    def rate(self, sections: Mapping[str, Values]) -> float:
+        """Work of one epoch: all trainings of a table cost the same."""
+        del sections
+        return 1.0
+
 
 class LCBench:
     """One task of the LCBench surrogate: architecture and hyperparameters, accuracy after every epoch.
+
+    Work is counted in epochs, or in seconds as the surrogate predicts them, scaled so that the mean full training costs
+    as much as its epochs.
 
     The known cost is the parameter count of a funnel MLP whose widths fall linearly from ``max_units`` to 10 outputs;
     every task is counted as if it had 64 inputs (the surrogate does not name them). The true front is that of 20,000
@@ -134,8 +142,9 @@ class LCBench:
         "batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units", "max_dropout",
     )  # fmt: skip
 
-    def __init__(self, directory: Path, task: str) -> None:
-        self.name = f"lcbench_{task}"
+    def __init__(self, directory: Path, task: str, unit: str = "epochs") -> None:
+        self.name = f"lcbench_{task}" + ("" if unit == "epochs" else f"_{unit}")
+        self.unit = unit
         config = json.loads((directory / "config_space.json").read_text())["hyperparameters"]
         self._bounds = {h["name"]: h for h in config if h["name"] in self.columns}
         codes = json.loads((directory / "encoding.json").read_text())["OpenML_task_id"]
@@ -148,6 +157,9 @@ class LCBench:
             "train": {name: self._range(name) for name in self.columns if name not in ("num_layers", "max_units")},
         }
         self.scale = self._scale()
+        drawn = self._uniform(np.random.default_rng(1).random((2_000, len(self.columns))))
+        self._rates: dict[tuple[float, ...], float] = {}
+        self._mean_seconds = float(self._predicted(drawn, self.rungs[-1])[:, 0].mean())
 
     def _range(self, name: str) -> dict[str, Any]:
         h = self._bounds[name]
@@ -162,12 +174,16 @@ class LCBench:
         options.intra_op_num_threads = 1
         return onnxruntime.InferenceSession(str(self._model), options)
 
-    def _accuracies(self, rows: np.ndarray, epochs: int) -> np.ndarray:
-        """Validation accuracy in percent of configurations ``(n, 7)`` in the order of ``columns``."""
+    def _predicted(self, rows: np.ndarray, epochs: int) -> np.ndarray:
+        """The surrogate's outputs for configurations ``(n, 7)`` in the order of ``columns``; seconds come first."""
         x = np.column_stack([np.full(len(rows), epochs), rows]).astype(np.float32)
         codes = np.full((len(rows), 1), self._code, dtype=np.int32)
-        percent = self._session.run(None, {"x_cont": x, "x_cat": codes})[0][:, 1]
-        return np.clip(percent.astype(float), 0.0, 100.0)
+        out: np.ndarray = self._session.run(None, {"x_cont": x, "x_cat": codes})[0]
+        return out.astype(float)
+
+    def _accuracies(self, rows: np.ndarray, epochs: int) -> np.ndarray:
+        """Validation accuracy in percent."""
+        return np.clip(self._predicted(rows, epochs)[:, 1], 0.0, 100.0)
 
     def _params(self, rows: np.ndarray) -> np.ndarray:
         return np.array([funnel_parameters(int(row[4]), int(row[5])) for row in rows], dtype=float)
@@ -209,8 +225,21 @@ class LCBench:
 
     def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
         """Validation accuracy in percent after ``epochs``."""
+        return float(self._accuracies(self._row(sections), epochs)[0])
+
+    def rate(self, sections: Mapping[str, Values]) -> float:
+        """Work of one epoch."""
+        if self.unit == "epochs":
+            return 1.0
+        row = self._row(sections)
+        key = tuple(row[0])
+        if key not in self._rates:  # a sampler asks about the same hundreds of candidates at every step
+            self._rates[key] = float(max(self._predicted(row, self.rungs[-1])[0, 0], 1e-3) / self._mean_seconds)
+        return self._rates[key]
+
+    def _row(self, sections: Mapping[str, Values]) -> np.ndarray:
         settings = {**sections["student"], **sections["train"]}
-        return float(self._accuracies(np.array([[settings[name] for name in self.columns]], dtype=float), epochs)[0])
+        return np.array([[settings[name] for name in self.columns]], dtype=float)
 
 
 @functools.cache

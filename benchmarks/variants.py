@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.search import model, proposals, view
+from autodistill.search.surrogate import GroupedMatern
 from autodistill.search.view import View
 
 Floats = npt.NDArray[np.float64]
@@ -39,6 +40,11 @@ def _newest(features: Floats, costs: Floats, taken: Floats, index: int, total: i
     return len(features) - 1  # the end of the pool is a fresh random draw
 
 
+def _no_effects(self: GroupedMatern, features: Floats) -> Floats:
+    del self
+    return np.zeros((len(features), 1))
+
+
 @contextlib.contextmanager
 def _without_cost_inputs() -> Any:
     with mock.patch.object(View, "features", _features), mock.patch.object(View, "groups", property(_groups)):
@@ -48,6 +54,8 @@ def _without_cost_inputs() -> Any:
 PATCHES: dict[str, Patches] = {
     "without-cost-inputs": _without_cost_inputs,
     "without-spread-design": lambda: mock.patch.object(proposals, "spread", _newest),
+    "without-main-effects": lambda: mock.patch.object(GroupedMatern, "main", _no_effects),
+    "without-room-beyond": lambda: mock.patch.object(model, "LIMIT", 1.0),
     "without-near-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 0.9),
     "without-compression": lambda: mock.patch.object(model, "squash", lambda losses: losses),
 }

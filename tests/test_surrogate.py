@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
 from autodistill.search import surrogate
 from autodistill.search.features import Encoder
@@ -12,22 +12,28 @@ X = RNG.random((30, 3))
 Y = np.sin(4 * X[:, 0]) + 0.5 * X[:, 1]
 
 
-def test_the_kernel_is_scikit_learns_matern_when_every_column_is_a_group():
-    ours = surrogate.GroupedMatern((0, 1, 2), np.array([0.5, 1.0, 2.0]), 1.7, noise=0.1)
+CENTER, EFFECTS = np.array([0.5, 0.4, 0.6]), np.array([[1.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 0.0]])
+
+
+def test_the_kernel_is_scikit_learns_matern_plus_a_dot_product_of_the_effects():
+    ours = surrogate.GroupedMatern((0, 1, 2), np.array([0.5, 1.0, 2.0]), CENTER, EFFECTS, 1.7, 0.4, noise=0.1)
     theirs = ConstantKernel(1.7) * Matern([0.5, 1.0, 2.0], nu=2.5) + WhiteKernel(0.1)
-    assert ours(X) == pytest.approx(theirs(X))
-    assert ours(X, X[:4]) == pytest.approx(theirs(X, X[:4]))
+    effects = (X - CENTER) @ EFFECTS
+    linear = 0.4 * DotProduct(sigma_0=0.0)(effects)
+    assert ours(X) == pytest.approx(theirs(X) + linear)
+    assert ours(X, X[:4]) == pytest.approx(theirs(X, X[:4]) + linear[:, :4])
     assert ours.paired(X[:5], X[5:10]) == pytest.approx(np.diag(ours(X[:5], X[5:10])))
+    assert ours.diag(X) == pytest.approx(np.diag(ours(X)) - 0.1)
 
 
 def test_the_hyperparameters_are_where_scikit_learns_posterior_is_highest():
-    kernel = surrogate.GroupedMatern((0, 1, 2), np.full(3, 1.2), 1.0, 1e-2)
+    kernel = surrogate.GroupedMatern((0, 1, 2), np.full(3, 1.2), CENTER, EFFECTS, 1.0, 0.3, 1e-2)
     standard = (Y - Y.mean()) / Y.std()
     best = surrogate._map_theta(X, standard, kernel, kernel.theta)
 
     def posterior(theta):
         process = GaussianProcessRegressor(kernel.clone_with_theta(theta), alpha=1e-8, optimizer=None)
-        z = (theta - kernel.theta) / np.array([1.0, 1.0, 1.0, 1.0, 2.0])
+        z = (theta - kernel.theta) / np.array([1.0, 1.0, 1.0, 1.0, 1.0, 2.0])
         return process.fit(X, standard).log_marginal_likelihood_value_ - 0.5 * z @ z
 
     assert posterior(best) > posterior(kernel.theta) + 5
@@ -37,6 +43,31 @@ def test_the_hyperparameters_are_where_scikit_learns_posterior_is_highest():
             near = best.copy()
             near[i] = np.clip(near[i] + step, low[i], high[i])
             assert posterior(near) <= posterior(best) + 1e-3
+
+
+def test_effects_of_single_columns_and_of_shared_choices_weigh_the_same():
+    centered = RNG.normal(size=(50, 4))
+    effects = surrogate._effects(centered, ((0, 2), (1, 3)))
+    assert effects.shape == (4, 6)
+    single, shared = centered @ effects[:, :4], centered @ effects[:, 4:]
+    assert (single**2).sum(axis=1).mean() == pytest.approx(0.5)
+    assert (shared**2).sum(axis=1).mean() == pytest.approx(0.5)
+    assert shared[:, 0] == pytest.approx((centered[:, 0] + centered[:, 2]) * effects[0, 4])
+
+
+def test_a_choice_seen_in_one_parameter_tells_something_about_another_with_the_same_list():
+    space = Space.parse({"student": {f"edge{i}": ["skip", "pool", "conv"] for i in range(4)}})
+    encoder = Encoder.of(space)
+    assert encoder.shared == ((0, 3, 6, 9), (1, 4, 7, 10), (2, 5, 8, 11))
+    names = ["skip", "pool", "conv"]
+    rows = [{f"student.edge{i}": names[c] for i, c in enumerate((*seen, 0))} for seen in np.ndindex(3, 3, 3)]
+    targets = np.array([-sum(v == "conv" for v in row.values()) for row in rows], dtype=float)
+    unseen = encoder.encode([{**rows[0], "student.edge3": choice} for choice in names])  # edge3 was "skip" throughout
+    groups, shared = encoder.groups, encoder.shared
+    alone = surrogate.fit(encoder.encode(rows), targets, groups=groups).predict(unseen)[0]
+    together = surrogate.fit(encoder.encode(rows), targets, groups=groups, shared=shared).predict(unseen)[0]
+    assert together[0] - together[2] > 0.4  # a conv lowers the loss there too
+    assert together[0] - together[2] > 2 * abs(alone[0] - alone[2])
 
 
 def test_predictions_follow_the_data_and_are_unsure_away_from_it():

@@ -69,7 +69,7 @@ def _overlaps(mean: Floats, deviation: Floats, lower: Floats, upper: Floats, ski
 def _below(bound: Floats, mean: Floats, deviation: Floats) -> Floats:
     """Expected length of ``bound - Y`` where it is positive, for ``Y ~ N(mean, deviation^2)``."""
     safe = np.maximum(deviation, 1e-12)
-    z = np.clip((np.where(np.isneginf(bound), -1e300, bound) - mean) / safe, -40.0, 1e12)
+    z = np.clip((np.where(np.isneginf(bound), -1e100, bound) - mean) / safe, -40.0, 1e12)
     density = np.exp(-0.5 * np.minimum(z * z, 1400.0)) / np.sqrt(2.0 * np.pi)
     length: Floats = np.where(np.isneginf(bound), 0.0, safe * (z * ndtr(z) + density))
     return length

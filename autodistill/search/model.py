@@ -27,9 +27,9 @@ MOST_OBSERVATIONS = 300
 LIMIT = 1.2
 """Scaled loss of a trained objective up to which a candidate may add to the front.
 
-Beyond the reference losses are compressed, so what lies there adds little, and is looked for when little is left to gain
-before it. Without it the cheapest students stay out of the front for good (twice the regret on macro_cifar10 after 100
-trials); much farther out lie cliffs that cost more trials than they are worth (twice the regret on pixel3).
+Beyond the reference losses are compressed, so what lies there adds little, and is looked for when little is left to
+gain before it. Without it the cheapest students stay out of the front for good (twice the regret on macro_cifar10 after
+100 trials); much farther out lie cliffs that cost more trials than they are worth (twice the regret on pixel3).
 """
 
 

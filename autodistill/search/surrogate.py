@@ -1,8 +1,10 @@
 """The Gaussian process that learns what is not known before training.
 
 scikit-learn's regressor with one kernel of our own: a Matern-5/2 with one length scale per parameter (its one-hot
-columns share it). Hyperparameters are maximum a posteriori under log-normal priors, so that ten points are enough to
-start with. A prior mean linear in the known costs was measured and bought nothing beside the costs as inputs.
+columns share it), and main effects beside it: what each choice is worth whatever the others are, and what it is worth
+in every parameter that has the same list of choices. They are a prior mean, linear in parameters and known costs, whose
+slopes are integrated out. Hyperparameters are maximum a posteriori under log-normal priors, so that ten points are
+enough to start with.
 """
 
 from __future__ import annotations
@@ -27,22 +29,22 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
     Args:
         groups: group number of every column; columns of one group share a length scale.
         lengths: length scale of each group.
+        center: ``(columns,)``, where all main effects are zero.
+        effects: ``(columns, effects)``, how each column moves each effect.
         amplitude: variance of the Matern part.
         linear: variance of the main effects: what each choice is worth whatever the others are.
         noise: variance of the observations; part of the training covariance, not of predictions.
-        center: ``(columns,)``, where all main effects are zero.
-        effects: ``(columns, effects)``, how each column moves each effect.
     """
 
     def __init__(
         self,
         groups: tuple[int, ...],
         lengths: Floats,
+        center: Floats,
+        effects: Floats,
         amplitude: float = 1.0,
         linear: float = 0.3,
         noise: float = 1e-2,
-        center: Floats | None = None,
-        effects: Floats | None = None,
     ) -> None:
         self.groups = groups
         self.lengths = lengths
@@ -85,11 +87,11 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
 
     def diag(self, X: Floats) -> Floats:  # noqa: N803
         """Prior variance of the function itself, ``(n,)``."""
-        return self.amplitude + self.linear * (self.main(X) ** 2).sum(axis=1)
+        variance: Floats = self.amplitude + self.linear * (self.main(X) ** 2).sum(axis=1)
+        return variance
 
     def main(self, features: Floats) -> Floats:
         """Main effects ``(n, effects)``."""
-        assert self.center is not None and self.effects is not None
         main: Floats = (features - self.center) @ self.effects
         return main
 
@@ -98,7 +100,8 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
         matern = _matern((((first - second) * scale) ** 2).sum(axis=1))
         linear = (self.main(first) * self.main(second)).sum(axis=1)
-        return self.amplitude * matern + self.linear * linear
+        covariance: Floats = self.amplitude * matern + self.linear * linear
+        return covariance
 
     def is_stationary(self) -> bool:
         """True: only differences count."""

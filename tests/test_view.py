@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from autodistill.records import Objective
+from autodistill.search import model
+from autodistill.search.archive import Observations
+from autodistill.search.features import Encoder
+from autodistill.search.model import Model
+from autodistill.search.space import Space
+from autodistill.search.view import FIRST, REFERENCE_QUANTILE, Pool, View
+
+SPACE = Space.parse({"student": {"width": {"values": [4, 8, 16, 32, 64]}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
+ENCODER = Encoder.of(SPACE)
+OBJECTIVES = (
+    Objective("accuracy", "maximize", "fraction", "trained"),
+    Objective("params", "minimize", "count", "known", log=True),
+)
+RUNGS = (1.0, 3.0, 9.0)
+
+
+def pool(widths, lr=0.5):
+    values = [{"student.width": w, "train.lr": lr} for w in widths]
+    return Pool.of(values, [{"params": 100.0 * w} for w in widths], ENCODER)
+
+
+def observed(rows):
+    """Rows of (trial, width, lr, accuracy, epochs); epochs 9 is the top rung."""
+    owners, widths, rates, accuracy, epochs = map(np.array, zip(*rows, strict=True))
+    values = [{"student.width": int(w), "train.lr": float(r)} for w, r in zip(widths, rates, strict=True)]
+    full = epochs == RUNGS[-1]
+    return Observations(
+        ENCODER.encode(values), np.stack([accuracy, 100.0 * widths], axis=1), np.where(full, np.nan, epochs), full,
+        np.zeros(len(rows), dtype=bool), owners,
+    )  # fmt: skip
+
+
+def view(seen, rungs=()):
+    return View(OBJECTIVES, ("params",), ENCODER, seen, sample=pool([4, 8, 16, 32, 64]), rungs=rungs)
+
+
+def gain_of(candidates, accuracy, deviation, seen, **keys):
+    """Expected gain of candidates that are believed to reach ``accuracy``."""
+    here = view(seen, **keys)
+    made = Model(here.data(seen), here, thetas={}, optimize=False, rng=np.random.default_rng(0))
+    mean = here.known(candidates.costs)
+    mean[:, 0] = here.axes[0].scale(accuracy)
+    spread = np.zeros_like(mean)
+    spread[:, 0] = deviation
+    return made.gain(mean, spread)
+
+
+FULL = [(i, w, 0.2 + 0.1 * i, a, 9.0) for i, (w, a) in enumerate([(4, 0.5), (8, 0.6), (16, 0.7), (32, 0.72), (4, 0.4)])]
+
+
+def test_the_costliest_student_may_add_to_the_front():
+    seen = observed(FULL)
+    here = view(seen)
+    assert here.known([{"params": 6400.0}])[0, 1] == pytest.approx(np.log(16) / np.log(16 * 1.1))
+    assert gain_of(pool([64]), [0.8], 1e-9, seen)[0] > 0
+
+
+def test_the_reference_is_a_quantile_of_the_first_trials_at_their_highest_rung():
+    rng = np.random.default_rng(0)
+    rows, last = [], []
+    for trial in range(30):
+        curve = np.sort(rng.random(3))
+        reached = 3 if trial % 4 == 0 else 1  # some go to the top, which makes them no better witnesses of the rest
+        rows += [(trial, 8, 0.5, curve[i], RUNGS[i]) for i in range(reached)]
+        last.append(curve[reached - 1])
+    rng.shuffle(rows)
+    axis = view(observed(rows), rungs=RUNGS).axes[0]
+    assert axis.reference == pytest.approx(1 - np.quantile(1 - np.array(last[:FIRST]), REFERENCE_QUANTILE))
+    assert axis.best == pytest.approx(max(row[3] for row in rows))
+
+
+def test_a_cheap_student_a_little_beyond_the_reference_adds_a_little_and_one_far_beyond_nothing():
+    seen = observed(FULL[1:4])  # nothing as cheap yet
+    axis = view(seen).axes[0]
+    beyond = [axis.raw(loss) for loss in (0.9, 1.1, model.LIMIT + 0.1)]
+    gains = gain_of(pool([4, 4, 4]), beyond, 1e-9, seen)
+    assert gains[0] > 3 * gains[1] > 0
+    assert gains[2] == pytest.approx(0.0, abs=1e-9)
