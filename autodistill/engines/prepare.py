@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,9 +62,14 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
         f"{data.image_size} px in {len(data.classes)} classes",
     )
-    teacher = _teacher(study, config, data, directory, watch, device)
-    known = [o.name for o in study.objectives if o.stage == "known"]
     metrics = tuple(dict.fromkeys([*(o.name for o in study.objectives), *(c.metric for c in study.constraints)]))
+    surveyed = config.survey != "off" and any(o.stage == "known" for o in study.objectives)
+    teaching = config.teacher.source == "auto"
+    if surveyed and teaching:  # a wrong space or latency command is found before minutes of teaching, not after
+        _survey(study, config, data, metrics, watch)
+    teacher = _teacher(study, config, data, directory, watch, device)
+    if surveyed and not teaching and not watch.should_stop():
+        _survey(study, config, data, metrics, watch)
     task = Task(
         data=config.data,
         teacher=teacher,
@@ -76,8 +81,6 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         cache=str(cache),
         variants=config.variants,
     )
-    if known and config.survey != "off" and not watch.should_stop():
-        _survey(study, config, data, task, watch)
     study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
     return functools.partial(evaluator, task)
 
@@ -146,7 +149,7 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
     return costs
 
 
-def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watch: Watch) -> None:
+def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequence[str], watch: Watch) -> None:
     """Measure a pool of students drawn from the space, hand it to the study and keep it in its folder."""
     from autodistill.search.survey_rows import write_survey
     from autodistill.training.cost_memory import CostMemory, cache_folder
@@ -154,6 +157,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
     from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
 
     memory = CostMemory(cache_folder())
+    known = [name for name in metrics if _is_known(study, name)]
     students = draw_students(study, pool_size(config.survey, study.budget.seconds))
 
     def progress(done: int, total: int) -> None:
@@ -164,15 +168,17 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
         image_size=data.image_size,
         channels=data.channels,
         num_classes=len(data.classes),
-        metrics=[m for m in task.metrics if _is_known(study, m)],
-        target=task.latency,
+        metrics=known,
+        target=config.latency,
         memory=memory,
         progress=progress,
         should_stop=watch.should_stop,
     )
     if study.directory is not None:
-        write_survey(study.directory, rows, task.latency)
+        write_survey(study.directory, rows, config.latency)
     good = [(row.student, row.costs) for row in rows if not row.error]
+    if not good and watch.should_stop():
+        return
     if not good:
         first = next((row.error for row in rows if row.error), "the space offered none")
         raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
@@ -180,9 +186,8 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, task: Task, watc
     model = fitted(rows, shape, classes, memory)
     if model is not None:
         watch.stage("survey", f"latency of unsurveyed students is predicted: {model.leave_one_out()}")
-    known = [name for name in task.metrics if _is_known(study, name)]
     others = UnsurveyedCosts(
-        known, shape, classes, target=task.latency, memory=memory, model=model, constraints=study.constraints
+        known, shape, classes, target=config.latency, memory=memory, model=model, constraints=study.constraints
     )
     study.set_known_costs(good, others)
     fitting = sum(all(c.violation(costs) <= 0 for c in study.constraints) for _, costs in good)
