@@ -6,6 +6,7 @@ import optuna
 import pytest
 from toys import LEVELS, accuracy, costs, evaluate, make_study
 
+import autodistill as ad
 from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError, UserCodeError
 from autodistill.records import Candidate, Constraint, Decision, Report, State
 from autodistill.search.study import Study
@@ -256,3 +257,9 @@ def test_the_front_sampler_ends_an_exhausted_space_cleanly() -> None:
     assert sorted(t.student["width"] for t in study.trials() if t.epochs) == [4, 8, 16]
     assert "space exhausted" in study.ended
     assert all(t.state is not State.RUNNING for t in study.trials())
+
+
+def test_the_default_sampler_finishes_the_costliest_student_where_it_is_the_most_accurate() -> None:
+    study = make_study(sampler="front", seed=1)
+    ad.search(study, evaluate=evaluate, costs=costs, budget="25trials")
+    assert {4, 128} <= {trial.student["width"] for trial in study.front().trials}
