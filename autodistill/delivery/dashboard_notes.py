@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.figures import front_figure, hypervolume_figure, rung_curves_figure
-from autodistill.delivery.trial_facts import curve_of, figure_of, gain_of, metrics_of
+from autodistill.delivery.trial_facts import curve_of, figure_of
+from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, TrialRecord
 from autodistill.search.trajectory import trajectory
 from autodistill.words import distillation_words, student_words
@@ -80,11 +81,11 @@ def trial_note(
     title = f"## Trial {trial.number}: {_plain(student_words(trial.student))}"
     state = "on the front" if on_front else f"{trial.state.value} {trial.reason}".strip()
     lines = [title, "", f"**{state}**" + (f": {_plain(trial.message)}" if trial.message else ""), ""]
-    gain = gain_of(trial, trials, objectives[0])
+    gain = gain_over_twin(trial, trials, objectives[0])
     facts = {
         "distillation": distillation_words(trial.distillation),
         "recipe": student_words(trial.train),
-        **{name: figure_of(value, units.get(name, "")) for name, value in metrics_of(trial).items()},
+        **{name: figure_of(value, units.get(name, "")) for name, value in trial.latest.items()},
         "gain over the undistilled twin": "" if gain is None else f"{gain:+.4f}",
         "trained": f"{trial.epochs:g} epochs, {trial.seconds:.1f} s",
     }

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from autodistill.delivery.trial_facts import figure_of, gain_of, metrics_of
+from autodistill.delivery.trial_facts import figure_of
+from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, Params, State, TrialRecord
 from autodistill.words import distillation_words, student_words
 
@@ -101,7 +102,7 @@ def answers_of(
     metric = _bounded(front)
     rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
     if rows and verified is not None and first.name == "accuracy":
-        searched = {t.number: metrics_of(t) for t in trials}
+        searched = {t.number: t.latest for t in trials}
         candidates = tuple(_from_row(row, verified, metric, searched.get(row.trial or 0, {})) for row in rows)
         trusted = True
     else:
@@ -216,7 +217,7 @@ def _from_search(
     first = front.objectives[0]
     value = trial.values[first.name]
     cost = None if metric is None else trial.values[metric.name]
-    gain = gain_of(trial, trials, first)
+    gain = gain_over_twin(trial, trials, first)
     return Answer(
         trial.number,
         student_words(trial.student),
@@ -239,7 +240,7 @@ def _searched_gain(
         return "This study does not search distillation losses."
     if trial.distillation["loss"] == "none":
         return "It was trained without distillation."
-    gain = gain_of(trial, trials, first)
+    gain = gain_over_twin(trial, trials, first)
     if gain is not None:
         return f"Distillation gained {gain:+.4f} over the same student without it, one run each: a hint, no proof."
     said = "What distillation gained is not known: this search finished no run of the same student without it."
@@ -268,7 +269,7 @@ def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
         close = [
             t
             for t in (*front.trials, *front.others)
-            if t.number != trial.number and abs(metrics_of(t)[first.name] - value) <= half
+            if t.number != trial.number and abs(t.latest[first.name] - value) <= half
         ]
         words += (
             f" The choice of {images:,} validation images alone makes it uncertain by ±{half:.4f} (95 %); "

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autodistill.delivery.trial_facts import figure_of, gain_of
+from autodistill.delivery.trial_facts import figure_of
+from autodistill.gain import gain_over_twin
 from autodistill.records import State, TrialRecord
 from autodistill.search.budget import format_seconds
 from autodistill.words import distillation_words, student_words
@@ -51,7 +52,7 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: int | None) -
     names = [o.name for o in front.objectives]
     rows = []
     for trial in front.trials[:_MOST_ROWS]:
-        gain = gain_of(trial, trials, front.objectives[0])
+        gain = gain_over_twin(trial, trials, front.objectives[0])
         rows.append(
             (
                 f"{trial.number}{' (knee)' if trial.number == knee else ''}",
@@ -100,7 +101,7 @@ def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified |
     first = front.objectives[0]
     complete = [t for t in trials if t.state is State.COMPLETE]
     members = {t.number for t in front.trials}
-    paired = [(t, gain) for t in complete if (gain := gain_of(t, complete, first)) is not None]
+    paired = [(t, gain) for t in complete if (gain := gain_over_twin(t, complete, first)) is not None]
     paired.sort(key=lambda pair: (pair[0].number not in members, -pair[1]))
     for trial, gain in paired[:_MOST_ROWS]:
         if str(trial.number) not in known:
