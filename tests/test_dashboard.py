@@ -171,6 +171,28 @@ def test_files_are_offered_for_download(folder: Path, tmp_path: Path) -> None:
         assert "Access-Control-Allow-Origin" not in headers
 
 
+def test_files_of_a_new_export_replace_those_of_the_last(folder: Path, tmp_path: Path) -> None:
+    names = ("old.onnx", "both.onnx", "new.onnx")
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    study = read_study(folder)
+    with folder_lock(folder):
+        attach(study, 1, [tmp_path / name for name in names[:2]])
+        attach(study, 1, [tmp_path / name for name in names[1:]])
+    with served(folder) as running:
+        trial = Client(running).study()["trials"][1]
+    assert sorted(a["filename"] for a in trial["artifacts"]) == ["both.onnx", "new.onnx"]
+    kept = {path.read_bytes() for path in (folder / "artifacts").iterdir()}
+    assert (b"new.onnx" in kept, b"old.onnx" in kept) == (True, False)
+
+
+def test_the_address_leads_to_the_study_and_pages_name_their_origin_to_themselves(folder: Path) -> None:
+    with served(folder, write=True) as running:
+        assert running.url.startswith(f"http://127.0.0.1:{running.server.server_address[1]}/dashboard/studies/1?token=")
+        headers = Client(running).ask("GET", "/enqueue")[1]
+        assert headers["Referrer-Policy"] == "same-origin"  # no-referrer would make browsers post with "Origin: null"
+
+
 def test_a_running_search_is_not_disturbed(folder: Path) -> None:
     with folder_lock(folder), served(folder) as running:
         assert running.busy

@@ -232,6 +232,9 @@ def test_the_command_exports_the_front_and_prints_one_line_per_file(study, tmp_p
     said = json.loads(result.stdout)
     assert [entry["trial"] for entry in said] == [trial.number for trial in study.front().trials]
     assert all(Path(entry["folder"], "model.onnx").is_file() for entry in said)
+    offered = study.optuna._storage.get_study_system_attrs(study.optuna._study_id)
+    names = [json.loads(facts)["filename"] for key, facts in offered.items() if key.startswith("dashboard:artifacts:")]
+    assert names.count("model.onnx") == len(said)  # the dashboard offers them
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,24 @@ def _export_all(
             )
         )  # fmt: skip
         say(f"  {done[-1].source.words}")
+    _attach(study, done)
     return done
+
+
+def _attach(study: Study, done: Sequence[Exported]) -> None:
+    """Let the dashboard offer the files on the page of their trial."""
+    from autodistill.delivery.dashboard_notes import attach
+    from autodistill.errors import StudyInUseError
+    from autodistill.search.store import folder_lock
+
+    assert study.directory is not None
+    try:
+        with folder_lock(study.directory):
+            for one in done:
+                files = [path for path in sorted(one.folder.iterdir()) if path.name != "MANIFEST.json"]
+                attach(study, one.trial, files)
+    except StudyInUseError:
+        say("a search is running on this study, so the dashboard does not offer these files; export again afterwards")
 
 
 def print_exported(done: Sequence[Exported]) -> None:

@@ -51,15 +51,23 @@ def annotate(study: Study) -> int:
 def attach(study: Study, number: int, files: Sequence[Path]) -> None:
     """Make exported files downloadable from a trial's page. The caller holds the study's lock.
 
-    The dashboard finds copies below ``DIR/artifacts``; attaching the same file again replaces its copy.
+    The dashboard finds copies below ``DIR/artifacts``. They replace those that were attached before; what somebody
+    uploaded in the browser stays.
     """
     if study.directory is None:
         return
     folder = study.directory / ARTIFACTS
     folder.mkdir(mode=0o700, exist_ok=True)
     book = _Book(study)
+    prefix = f"dashboard:artifacts:{book.identifiers[number]}:"
+    earlier = {facts["filename"]: key for key, facts in book.facts(prefix).items()}
+    for name in earlier.keys() - {path.name for path in files}:
+        identifier = _artifact(study, number, name)
+        if earlier[name] == prefix + identifier:
+            book.set(earlier[name], json.dumps(None))  # how the dashboard itself notes that a file is gone
+            (folder / identifier).unlink(missing_ok=True)
     for path in files:
-        identifier = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{study.name}/{number}/{path.name}"))
+        identifier = _artifact(study, number, path.name)
         temporary = folder / f".{identifier}.part"
         temporary.write_bytes(path.read_bytes())
         temporary.replace(folder / identifier)
@@ -70,7 +78,12 @@ def attach(study: Study, number: int, files: Sequence[Path]) -> None:
             "mimetype": kind or "application/octet-stream",
             "encoding": encoding,
         }
-        book.set(f"dashboard:artifacts:{book.identifiers[number]}:{identifier}", json.dumps(facts))
+        book.set(prefix + identifier, json.dumps(facts))
+
+
+def _artifact(study: Study, number: int, name: str) -> str:
+    """The identifier of a file of a trial, always the same."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{study.name}/{number}/{name}"))
 
 
 def trial_note(
@@ -157,6 +170,11 @@ class _Book:
         if self._known.get(key) != value:
             self._storage.set_study_system_attr(self._study_id, key, value)
             self._known[key] = value
+
+    def facts(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """Facts of the files below ``prefix`` that are still there, by their key."""
+        known = {key: json.loads(value) for key, value in self._known.items() if key.startswith(prefix)}
+        return {key: facts for key, facts in known.items() if facts}
 
     def text(self, prefix: str, body: str) -> None:
         """A long text in numbered parts; parts of a longer earlier one are emptied."""
