@@ -316,3 +316,20 @@ def test_a_report_of_a_thousand_trials_stays_small(tmp_path: Path) -> None:
     made = report_studies.make(trials=1000)
     written = write_report(made, tmp_path / "r.html")
     assert written.bytes - len(_plotly()) < 2_000_000
+
+
+def test_the_answer_within_the_first_bound_needs_no_script(tmp_path: Path) -> None:
+    made = report_studies.make(trials=12)
+    write_report(made, tmp_path / "r.html")
+    best = made.front().pick("latency_ms <= 5")
+    words = Page(tmp_path / "r.html").text("short").partition("at most ms")[2]
+    assert words.strip().startswith(f"Trial {best.number}, ")
+    assert words.index("What distillation gained") < words.index("How sure that is")
+
+
+def test_every_reason_that_a_search_gives_has_a_meaning() -> None:
+    source = Path(report_tables.__file__).parent.parent
+    text = "\n".join(path.read_text() for path in [*(source / "search").glob("*.py"), source / "errors.py"])
+    given = set(re.findall(r'"(PAUSED|TIME|BUDGET|INTERRUPTED|RUNG_RULE|DUPLICATE|NAN|NON_FINITE|ATTEMPTS)"', text))
+    assert len(given) == 9
+    assert given <= set(report_tables.REASONS)

@@ -103,16 +103,18 @@ def _summary(study: Study, front: Front, answers: Answers, verified: Verified | 
     name = answers.objective.name
     trials = study.trials()
     counts = ", ".join(f"{n} {s.value}" for s in State if (n := sum(t.state is s for t in trials))) or "no trial"
+    words = None if metric is None else _metric_words(metric, answers)
+    within = None if words is None else answers.within(float(words["start"]))
     return {
         "name": study.name,
-        "lead": f"Report of an autodistill search: {counts}; {len(front.trials)} on the front "
-        f"of {', '.join(o.name for o in front.objectives)}.",
+        "lead": _lead(front, trials),
         "contents": _contents(verified is not None),
         "status": _status(study, answers, verified, len(trials)),
         "best": answers.best,
         "verified": answers.verified,
-        "metric_words": {"best": f"Best in {name}"},
-        "metric": None if metric is None else _metric_words(metric, answers),
+        "metric_words": {"best": _best_words(answers, within, words)},
+        "metric": words,
+        "within": within,
         "bounds": None if metric is None else _bounds_table(answers, metric),
         "teacher_words": _teacher_words(front, answers, verified),
         "nothing": f"No trial is COMPLETE yet ({counts}), so there is no front: let the search go on.",
@@ -123,6 +125,32 @@ def _summary(study: Study, front: Front, answers: Answers, verified: Verified | 
         "no_gains": "Not known: no student was trained both with and without distillation. 'verify' trains the "
         "undistilled twin of every student on the front.",
     }
+
+
+def _lead(front: Front, trials: Sequence[TrialRecord]) -> str:
+    """What was tried, and how it ended, in the words of the states."""
+    meanings = {
+        State.COMPLETE: "trained to the end",
+        State.PRUNED: "stopped or refused",
+        State.PARTIAL: "paused or unfinished",
+        State.FAIL: "failed",
+        State.RUNNING: "running",
+    }
+    counts = [(n, meaning) for s, meaning in meanings.items() if (n := sum(t.state is s for t in trials))]
+    ended = ", ".join(f"{n} {meaning}" for n, meaning in counts)
+    return (
+        f"Report of an autodistill search. {len(trials)} trial{'' if len(trials) == 1 else 's'}"
+        f"{f': {ended}' if ended else ''}; {len(front.trials)} on the front of "
+        f"{', '.join(o.name for o in front.objectives)}."
+    )
+
+
+def _best_words(answers: Answers, within: Answer | None, words: Mapping[str, str] | None) -> str:
+    """What the first answer is best in: also within the bound that people ask for first, where that is so."""
+    name = f"Best in {answers.objective.name}"
+    if within is None or words is None or answers.best is None or within.trial != answers.best.trial:
+        return name
+    return f"{name}, also with {words['label']} at most {words['start']} {words['unit']}".rstrip()
 
 
 def _contents(verified: bool) -> list[tuple[str, str]]:

@@ -23,6 +23,8 @@ REASONS = {
     "INFEASIBLE": "breaks a constraint; refused before training",
     "INFEASIBLE_BUILD": "cannot be built for these images; refused before training",
     "DUPLICATE": "proposed before; refused",
+    "TIME": "could not have been finished in the time that was left; refused, and may be proposed again",
+    "PAUSED": "waits at a rung: others promised more for the front so far; may go on when the study is resumed",
     "NAN": "the loss was no longer a number",
     "NON_FINITE": "reported a value that is not finite",
     "OOM": "out of memory",
@@ -65,6 +67,8 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: int | None) -
         )
     more = f"The first {_MOST_ROWS} of {len(front.trials)}." if len(front.trials) > _MOST_ROWS else ""
     columns = ("trial", "student", "distillation", "recipe", *names, "gain in the search")
+    if not any(row[-1] for row in rows):
+        return Table(columns[:-1], tuple(row[:-1] for row in rows), tuple(names), more)
     return Table(columns, tuple(rows), (*names, "gain in the search"), more)
 
 
