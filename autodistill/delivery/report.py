@@ -77,6 +77,7 @@ def write_report(study: Study, path: str | Path, *, price_per_hour: float | None
     figures = _figures(study, front, trials, verified, parts)
     extra = {
         "first": {"name": front.objectives[0].name, "direction": front.objectives[0].direction},
+        "best": None if answers.best is None else answers.best.trial,
         "candidates": [answer.to_json() for answer in answers.candidates],
     }
     parts["curves"] = [(name, str(f.layout.title.text)) for name, f in figures.items() if name.startswith("curves-")]

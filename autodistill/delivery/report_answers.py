@@ -170,7 +170,7 @@ def _verified_gain(row: Row) -> str:
     if row.distillation.get("loss", "none") == "none":
         return "It was trained without distillation: labels alone served it best."
     if row.gain is None:
-        return "What distillation gained is not known: its undistilled twin was not verified."
+        return "Not known: its undistilled twin was not verified."
     gain = row.gain
     interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}, {_seeds(gain.seeds)}"
     words = f"Distillation gained {gain.mean:+.4f} over the same student without it ({interval})"
@@ -243,7 +243,7 @@ def _searched_gain(
     gain = gain_over_twin(trial, trials, first)
     if gain is not None:
         return f"Distillation gained {gain:+.4f} over the same student without it, one run each: a hint, no proof."
-    said = "What distillation gained is not known: this search finished no run of the same student without it."
+    said = "Not known: this search finished no run of the same student without distillation."
     plain = [
         t
         for t in trials

@@ -234,7 +234,10 @@ def environment_table(study: Study, verified: Verified | None, written_with: Map
         classes = [str(name) for name in sources.get("classes", ())]
         rows += [
             ("images", f"{sources.get('train_images'):,} training, {sources.get('validation_images'):,} validation"),
-            ("input", f"{channels} channels of {size} by {size} pixels, {len(classes)} classes: {_listed(classes)}"),
+            (
+                "input",
+                f"{_count(channels, 'channel')} of {size} by {size} pixels, {len(classes)} classes: {_listed(classes)}",
+            ),
         ]
     data = sources.get("data") or (verified.data if verified else "")
     teacher = sources.get("teacher") or (verified.teacher if verified else "")
@@ -276,9 +279,7 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
         yield "data", config.data.source
         yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # no folders of its owner
         target = config.latency
-        where = (
-            f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {target.threads} threads"
-        )
+        where = f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {_count(target.threads, 'thread')}"
         if any(o.name == "latency_ms" for o in study.objectives):
             yield "latency is measured on", where
 
@@ -286,7 +287,7 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
 def _machine(facts: Mapping[str, Any]) -> str:
     parts = [str(facts.get("processor", "")), f"{facts.get('cores')} cores", f"{facts.get('memory_gib')} GiB"]
     parts += [str(gpu) for gpu in facts.get("gpus", ())]
-    return ", ".join([*parts, str(facts.get("system", "")), f"{facts.get('workers')} worker(s)"])
+    return ", ".join([*parts, str(facts.get("system", "")), _count(facts.get("workers"), "worker")])
 
 
 def _versions(candidates: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
@@ -295,6 +296,10 @@ def _versions(candidates: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
         for name, version in candidate.get("versions", {}).items():
             out.setdefault(str(name), set()).add(str(version))
     return out
+
+
+def _count(number: Any, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _listed(words: Sequence[str], most: int = 12) -> str:

@@ -158,7 +158,8 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(false));
   function sized(width) {
     for (const box of document.querySelectorAll(".plot")) {
-      if (box.data) Plotly.relayout(box, width ? { width, autosize: false } : { width: null, autosize: true });
+      const font = width && box.dataset.figure === "parallel-plot" ? { "xaxis.tickfont.size": 7 } : {};
+      if (box.data) Plotly.relayout(box, width ? { width, autosize: false, ...font } : { width: null, autosize: true });
     }
   }
   addEventListener("beforeprint", () => { printing = true; drawAll(false); sized(690); });
@@ -175,10 +176,11 @@
       const put = (name, text) => Object.assign(document.createElement(name), { textContent: text });
       const place = byId("bound-answer");
       if (!best) return place.replaceChildren(put("p", "No student keeps to that bound."));
+      const said = `Trial ${best.trial}, ${best.student}${best.distillation ? ", " + best.distillation : ""}. ${best.reached}`;
+      if (best.trial === data.best) return place.replaceChildren(put("p", `${said} It is the best of all, as above.`));
       const doubts = document.createElement("dl");
       doubts.append(put("dt", "What distillation gained"), put("dd", best.gain), put("dt", "How sure that is"), put("dd", best.sure));
-      const taught = best.distillation ? `, ${best.distillation}` : "";
-      place.replaceChildren(put("p", `Trial ${best.trial}, ${best.student}${taught}. ${best.reached}`), doubts);
+      place.replaceChildren(put("p", said), doubts);
     };
     bound.addEventListener("input", answer);
     answer();
