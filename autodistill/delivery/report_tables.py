@@ -279,7 +279,8 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
         yield "data", config.data.source
         yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # no folders of its owner
         target = config.latency
-        where = f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {_count(target.threads, 'thread')}"
+        threads = _count(target.threads, "thread")
+        where = f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {threads}"
         if any(o.name == "latency_ms" for o in study.objectives):
             yield "latency is measured on", where
 
