@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from autodistill.cli import app
 from autodistill.delivery import report_tables
 from autodistill.delivery.report import write_report
-from autodistill.delivery.report_answers import answers_of
+from autodistill.delivery.report_answers import answers_of, gain_verdict
 from autodistill.delivery.report_page import policy, script_json
-from autodistill.delivery.verified import VERIFY_FILE
+from autodistill.delivery.verified import VERIFY_FILE, Difference
 from autodistill.errors import StoreError
 from autodistill.records import State, TrialRecord
 from autodistill.search.front import Front
@@ -335,3 +335,9 @@ def test_every_reason_that_a_search_gives_has_a_meaning() -> None:
     given = set(re.findall(r'"(PAUSED|TIME|BUDGET|INTERRUPTED|RUNG_RULE|DUPLICATE|NAN|NON_FINITE|ATTEMPTS)"', text))
     assert len(given) == 9
     assert given <= set(report_tables.REASONS)
+
+
+def test_harm_that_distillation_did_is_not_called_a_gain() -> None:
+    assert gain_verdict(Difference(-0.02, -0.03, -0.01, 3)) == "harm more than chance"
+    assert gain_verdict(Difference(-0.02, -0.05, 0.01, 3)) == "harm may be chance"
+    assert gain_verdict(Difference(0.02, 0.01, 0.03, 3)) == "gain more than chance"

@@ -91,6 +91,11 @@ def _verified(verified: Verified, found: Exported) -> str:
     twin, teacher = verified.twin(found.trial), verified.teacher_row()
     lines += [_row_line("the same without distillation", twin)] if twin is not None else []
     lines += [_row_line("its teacher", teacher)] if teacher is not None else []
+    if row.gain is not None:
+        gain = row.gain
+        sure = "more than chance" if gain.certain else "which may be chance"
+        interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+        lines += ["", f"Distillation changed its accuracy by {gain.mean:+.4f} ({interval}), {sure}."]
     if row.searched is not None:
         by = f"; fresh seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
         lines += ["", f"The search had reported {row.searched:.4f} on its validation images{by}."]

@@ -116,12 +116,12 @@ def _summary(study: Study, front: Front, answers: Answers, verified: Verified | 
         "metric_words": {"best": _best_words(answers, within, words)},
         "metric": words,
         "within": within,
-        "bounds": None if metric is None else _bounds_table(answers, metric),
+        "bounds": None if metric is None else _bounds_table(answers, metric, verified),
         "teacher_words": _teacher_words(front, answers, verified),
         "nothing": f"No trial is COMPLETE yet ({counts}), so there is no front: let the search go on.",
         "first": name,
         "verification": None if verified is None else tables.verified_table(verified),
-        "verification_words": "" if verified is None else _verification_words(verified),
+        "verification_words": "" if verified is None else tables.verification_words(verified),
         "gains": tables.gain_table(front, trials, verified),
         "no_gains": "Not known: no student was trained both with and without distillation. 'verify' trains the "
         "undistilled twin of every student on the front.",
@@ -190,7 +190,7 @@ def _metric_words(metric: Objective, answers: Answers) -> dict[str, str]:
     return {"label": label, "unit": unit, "start": f"{start:.15g}"}
 
 
-def _bounds_table(answers: Answers, metric: Objective) -> Table:
+def _bounds_table(answers: Answers, metric: Objective, verified: Verified | None) -> Table:
     rows = []
     for bound, answer in answers.bounds:
         words = f"≤ {figure_of(bound, metric.unit)} {metric.unit if metric.unit not in ('count', '') else ''}".strip()
@@ -203,7 +203,10 @@ def _bounds_table(answers: Answers, metric: Objective) -> Table:
         rows.append((words, str(answer.trial), what, value, cost, answer.gain_short, answer.sure_short))
     name = answers.objective.name
     columns = (metric.name, "trial", "student", name, f"its {metric.name}", "gain from distillation", "how sure")
-    return Table(columns, tuple(rows), (name, f"its {metric.name}"))
+    note = ""
+    if answers.verified and verified is not None and verified.latency and metric.name == "latency_ms":
+        note = f"Latency of the exported file: {verified.latency}. The front below has what the search measured."
+    return Table(columns, tuple(rows), (name, f"its {metric.name}"), note)
 
 
 def _teacher_words(front: Front, answers: Answers, verified: Verified | None) -> str:
@@ -216,19 +219,6 @@ def _teacher_words(front: Front, answers: Answers, verified: Verified | None) ->
     if best is None or first.name not in front.teacher or answers.verified:
         return ""
     return f"The teacher reaches {figure_of(front.teacher[first.name], first.unit)} on the same validation images."
-
-
-def _verification_words(verified: Verified) -> str:
-    fallen = [str(row.trial) for row in verified.fallen]
-    noisy = [str(row.trial) for row in verified.front if row.rivals]
-    flattered = [row.flattered for row in verified.students if row.flattered is not None]
-    words = [f"{len(verified.front)} students are on the verified front."]
-    words.append(f"Fell off: trial {', '.join(fallen)}." if fallen else "None fell off.")
-    if noisy:
-        words.append(f"Within noise of a cheaper student: trial {', '.join(noisy)}.")
-    if flattered:
-        words.append(f"The search had flattered by {sum(flattered) / len(flattered):+.4f} on average.")
-    return " ".join(words)
 
 
 def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from autodistill.records import Objective, Params, State, TrialRecord
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
-    from autodistill.delivery.verified import Row, Verified
+    from autodistill.delivery.verified import Difference, Row, Verified
     from autodistill.search.front import Front
 
 ALWAYS_MS = 5.0  # a latency that people ask for first
@@ -151,6 +151,8 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, searched: 
     if accuracy.low is not None and accuracy.high is not None:
         reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
     reached += _at_cost(cost, metric)
+    if cost is not None and cost == row.file_latency_ms:
+        reached += " as an exported file"
     return Answer(
         row.trial,
         student_words(row.student),
@@ -174,6 +176,8 @@ def _verified_gain(row: Row) -> str:
     gain = row.gain
     interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}, {_seeds(gain.seeds)}"
     words = f"Distillation gained {gain.mean:+.4f} over the same student without it ({interval})"
+    if gain.mean < 0:
+        words = f"Distillation lost {-gain.mean:.4f} to the same student without it ({interval})"
     if gain.certain:
         return f"{words}: " + ("a real gain." if gain.mean > 0 else "it did harm.")
     return f"{words}: the interval does not exclude zero, so this may be chance."
@@ -204,10 +208,16 @@ def _verified_short(row: Row) -> str:
     if row.accuracy is not None and row.accuracy.low is not None:
         words += f", accuracy {row.accuracy.low:.4f} to {row.accuracy.high:.4f} (95 %)"
     if row.gain is not None:
-        words += "; gain more than chance" if row.gain.certain else "; gain may be chance"
+        words += f"; {gain_verdict(row.gain)}"
     if row.rivals:
         words += f"; {_trials(len(row.rivals))} within noise"
     return words
+
+
+def gain_verdict(gain: Difference) -> str:
+    """How sure a gain, or the harm that was done, is."""
+    name = "gain" if gain.mean >= 0 else "harm"
+    return f"{name} more than chance" if gain.certain else f"{name} may be chance"
 
 
 def _from_search(

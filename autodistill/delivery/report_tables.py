@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autodistill.delivery.report_answers import gain_verdict
 from autodistill.delivery.trial_facts import figure_of
 from autodistill.gain import gain_over_twin
 from autodistill.records import State, TrialRecord
@@ -87,15 +88,38 @@ def verified_table(verified: Verified) -> Table:
                 "" if row.ece is None else f"{row.ece.mean:.4f}",
                 "" if row.file_bytes is None else f"{row.file_bytes:,}",
                 "" if row.file_latency_ms is None else f"{row.file_latency_ms:.3g}",
-                row.error or row.verdict,
+                row.error or _verdict(row),
             )
         )
     columns = (
         "row", "student", "test accuracy ± std [95 %]", "in the search", "flattered by", "agreement", "ECE",
         "ONNX bytes", "ONNX ms", "verdict",
     )  # fmt: skip
-    note = f"{verified.test_images:,} test images, {verified.epochs} epochs each, trained on {verified.refit}."
+    note = f"{verified.test_images:,} test images, {verified.epochs} epochs each, trained on {verified.refit}. "
+    note += f"Files: {verified.latency}."
     return Table(columns, tuple(rows), columns[2:-1], note)
+
+
+def verification_words(verified: Verified) -> str:
+    """Who is on the verified front, who fell, and how far the search had flattered."""
+    fallen = [str(row.trial) for row in verified.fallen]
+    noisy = [str(row.trial) for row in verified.front if row.rivals]
+    flattered = [row.flattered for row in verified.students if row.flattered is not None]
+    before = sum(row.before for row in verified.students)
+    words = [f"{before} of the {verified.front_before} students on the front of the search were verified."]
+    words.append(f"{len(verified.front)} students are on the verified front.")
+    words.append(f"Fell off: trial {', '.join(fallen)}." if fallen else "None fell off.")
+    if noisy:
+        words.append(f"Within noise of a cheaper student: trial {', '.join(noisy)}.")
+    if flattered:
+        words.append(f"The search had flattered by {sum(flattered) / len(flattered):+.4f} on average.")
+    return " ".join(words)
+
+
+def _verdict(row: Row) -> str:
+    words = {"stays": "on the front", "joins": "joins the front", "falls": "fell off", "outside": "not on the front"}
+    said = words.get(row.verdict, "")
+    return f"{said}, within noise of {_listed([str(n) for n in row.rivals], 4)}" if said and row.rivals else said
 
 
 def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> Table | None:
@@ -132,7 +156,7 @@ def _verified_pair(row: Row, verified: Verified | None) -> tuple[str, ...]:
     assert row.gain is not None
     twin = verified.twin(row.trial) if verified is not None and row.trial is not None else None
     gain = row.gain
-    sure = "more than chance" if gain.certain else "may be chance"
+    sure = gain_verdict(gain)
     return (
         str(row.trial),
         row.name,
