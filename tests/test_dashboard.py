@@ -14,6 +14,7 @@ import autodistill as ad
 from autodistill.commands.reading import read_study
 from autodistill.delivery.dashboard import Running, dashboard
 from autodistill.delivery.dashboard_notes import annotate, attach, trial_note
+from autodistill.delivery.verified import Difference, Figure, Row
 from autodistill.errors import ResourceError
 from autodistill.records import State, TrialRecord
 from autodistill.search.objectives import resolve
@@ -204,6 +205,17 @@ def test_names_from_files_are_not_markup_in_notes() -> None:
     note = trial_note(bad, [bad], resolve(["accuracy"]), on_front=False)
     assert "\\<img src=x\\>\\|\\`a\\`" in note
     assert "\\[x\\](y) z" in note
+
+
+def test_the_note_of_a_verified_trial_has_its_verified_figures() -> None:
+    trial = TrialRecord(3, State.COMPLETE, {"accuracy": 0.94}, {"width": 8}, {"loss": "kd"}, {}, 0)
+    row = Row(
+        "student", "width=8", trial=3, seeds=(5, 6, 7), accuracy=Figure(0.91, 0.01, 0.89, 0.93),
+        gain=Difference(0.02, 0.01, 0.03, 3),
+    )  # fmt: skip
+    note = trial_note(trial, [trial], resolve(["accuracy"]), on_front=True, verified=row)
+    assert "| verified accuracy on test | 0.9100 ± 0.0100, 3 seeds |" in note
+    assert "| verified gain from distillation | +0.0200, 95 % interval +0.0100 to +0.0300 |" in note
 
 
 def test_a_taken_port_is_said(folder: Path) -> None:

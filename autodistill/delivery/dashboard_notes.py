@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.figures import front_figure, hypervolume_figure, rung_curves_figure
 from autodistill.delivery.trial_facts import curve_of, figure_of
+from autodistill.delivery.verified import read_verified
+from autodistill.errors import StoreError
 from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, TrialRecord
 from autodistill.search.trajectory import trajectory
@@ -24,6 +26,7 @@ from autodistill.words import distillation_words, student_words
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from autodistill.delivery.verified import Row
     from autodistill.search.study import Study
 
 ARTIFACTS = "artifacts"
@@ -36,11 +39,13 @@ def annotate(study: Study) -> int:
     """Bring notes and figures up to date; returns how many notes were written. The caller holds the study's lock."""
     trials, front = study.trials(), study.front()
     members = {t.number for t in front.trials}
+    verified = _verified_rows(study)
     book = _Book(study)
     written = 0
     for trial in trials:
         if trial.rungs or trial.reason:
-            body = trial_note(trial, trials, study.objectives, on_front=trial.number in members)
+            row, on_front = verified.get(trial.number), trial.number in members
+            body = trial_note(trial, trials, study.objectives, on_front=on_front, verified=row)
             written += book.note(body, trial.number)
     written += book.note(study_note(study), None)
     for name, figure in _figures(study).items():
@@ -87,7 +92,12 @@ def _artifact(study: Study, number: int, name: str) -> str:
 
 
 def trial_note(
-    trial: TrialRecord, trials: Sequence[TrialRecord], objectives: Sequence[Objective], *, on_front: bool
+    trial: TrialRecord,
+    trials: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    *,
+    on_front: bool,
+    verified: Row | None = None,
 ) -> str:
     """A trial in Markdown: student, loss mix, costs, rung curve, how it ended and why."""
     units = {o.name: o.unit for o in objectives}
@@ -100,11 +110,35 @@ def trial_note(
         "recipe": student_words(trial.train),
         **{name: figure_of(value, units.get(name, "")) for name, value in trial.latest.items()},
         "gain over the undistilled twin": "" if gain is None else f"{gain:+.4f}",
+        **_verified_facts(verified),
         "trained": f"{trial.epochs:g} epochs, {trial.seconds:.1f} s",
     }
     lines += ["| | |", "|---|---|", *(f"| {_plain(k)} | {_plain(v)} |" for k, v in facts.items() if v), ""]
     lines += _curve_lines(trial, objectives)
     return "\n".join(lines)
+
+
+def _verified_rows(study: Study) -> dict[int | None, Row]:
+    """Rows of ``verify`` by trial; none where its file is damaged, which whoever quotes it refuses."""
+    try:
+        found = read_verified(study.directory) if study.directory is not None else None
+    except StoreError:
+        found = None
+    return {row.trial: row for row in found.students} if found is not None else {}
+
+
+def _verified_facts(row: Row | None) -> dict[str, str]:
+    """What ``verify`` found of a trial, on the test split."""
+    if row is None or row.accuracy is None:
+        return {}
+    figure = row.accuracy
+    seeds = f"{len(row.seeds)} seed{'' if len(row.seeds) == 1 else 's'}"
+    spread = "" if figure.std is None else f" ± {figure.std:.4f}"
+    out = {"verified accuracy on test": f"{figure.mean:.4f}{spread}, {seeds}"}
+    if row.gain is not None:
+        sure = f"95 % interval {row.gain.low:+.4f} to {row.gain.high:+.4f}"
+        out["verified gain from distillation"] = f"{row.gain.mean:+.4f}, {sure}"
+    return out
 
 
 def study_note(study: Study) -> str:
