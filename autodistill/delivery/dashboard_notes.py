@@ -20,6 +20,7 @@ from autodistill.delivery.verified import read_verified
 from autodistill.errors import StoreError
 from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, TrialRecord
+from autodistill.search.store import set_system_attributes
 from autodistill.search.trajectory import trajectory
 from autodistill.words import distillation_words, student_words
 
@@ -40,16 +41,16 @@ def annotate(study: Study) -> int:
     trials, front = study.trials(), study.front()
     members = {t.number for t in front.trials}
     verified = _verified_rows(study)
-    book = _Book(study)
     written = 0
-    for trial in trials:
-        if trial.rungs or trial.reason:
-            row, on_front = verified.get(trial.number), trial.number in members
-            body = trial_note(trial, trials, study.objectives, on_front=on_front, verified=row)
-            written += book.note(body, trial.number)
-    written += book.note(study_note(study), None)
-    for name, figure in _figures(study).items():
-        book.text(f"dashboard:plot_data:{name}:", figure.to_json())
+    with _Book(study) as book:
+        for trial in trials:
+            if trial.rungs or trial.reason:
+                row, on_front = verified.get(trial.number), trial.number in members
+                body = trial_note(trial, trials, study.objectives, on_front=on_front, verified=row)
+                written += book.note(body, trial.number)
+        written += book.note(study_note(study), None)
+        for name, figure in _figures(study).items():
+            book.text(f"dashboard:plot_data:{name}:", figure.to_json())
     return written
 
 
@@ -63,27 +64,27 @@ def attach(study: Study, number: int, files: Sequence[Path]) -> None:
         return
     folder = study.directory / ARTIFACTS
     folder.mkdir(mode=0o700, exist_ok=True)
-    book = _Book(study)
-    prefix = f"dashboard:artifacts:{book.identifiers[number]}:"
-    earlier = {facts["filename"]: key for key, facts in book.facts(prefix).items()}
-    for name in earlier.keys() - {path.name for path in files}:
-        identifier = _artifact(study, number, name)
-        if earlier[name] == prefix + identifier:
-            book.set(earlier[name], json.dumps(None))  # how the dashboard itself notes that a file is gone
-            (folder / identifier).unlink(missing_ok=True)
-    for path in files:
-        identifier = _artifact(study, number, path.name)
-        temporary = folder / f".{identifier}.part"
-        temporary.write_bytes(path.read_bytes())
-        temporary.replace(folder / identifier)
-        kind, encoding = mimetypes.guess_type(path.name)
-        facts = {
-            "artifact_id": identifier,
-            "filename": path.name,
-            "mimetype": kind or "application/octet-stream",
-            "encoding": encoding,
-        }
-        book.set(prefix + identifier, json.dumps(facts))
+    with _Book(study) as book:
+        prefix = f"dashboard:artifacts:{book.identifiers[number]}:"
+        earlier = {facts["filename"]: key for key, facts in book.facts(prefix).items()}
+        for name in earlier.keys() - {path.name for path in files}:
+            identifier = _artifact(study, number, name)
+            if earlier[name] == prefix + identifier:
+                book.set(earlier[name], json.dumps(None))  # how the dashboard itself notes that a file is gone
+                (folder / identifier).unlink(missing_ok=True)
+        for path in files:
+            identifier = _artifact(study, number, path.name)
+            temporary = folder / f".{identifier}.part"
+            temporary.write_bytes(path.read_bytes())
+            temporary.replace(folder / identifier)
+            kind, encoding = mimetypes.guess_type(path.name)
+            facts = {
+                "artifact_id": identifier,
+                "filename": path.name,
+                "mimetype": kind or "application/octet-stream",
+                "encoding": encoding,
+            }
+            book.set(prefix + identifier, json.dumps(facts))
 
 
 def _artifact(study: Study, number: int, name: str) -> str:
@@ -191,19 +192,27 @@ def _figures(study: Study) -> dict[str, go.Figure]:
 
 
 class _Book:
-    """The study's system attributes, read once and written where they change."""
+    """The study's system attributes, read once; what changed is written at once when the block ends."""
 
     def __init__(self, study: Study) -> None:
         self._storage, self._study_id = study.optuna._storage, study.optuna._study_id
+        self._changed: dict[str, Any] = {}
         self._known: dict[str, Any] = dict(self._storage.get_study_system_attrs(self._study_id))
         stored = study.optuna.get_trials(deepcopy=False)
         self.identifiers: Mapping[int, int] = {t.number: t._trial_id for t in stored}
 
+    def __enter__(self) -> _Book:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what was set, unless an error came between."""
+        if kind is None and self._changed:
+            set_system_attributes(self._storage, self._study_id, self._changed)
+
     def set(self, key: str, value: Any) -> None:
-        """Write an attribute that differs from what is stored."""
+        """An attribute; one that differs from what is stored is written at the end of the block."""
         if self._known.get(key) != value:
-            self._storage.set_study_system_attr(self._study_id, key, value)
-            self._known[key] = value
+            self._changed[key] = self._known[key] = value
 
     def facts(self, prefix: str) -> dict[str, dict[str, Any]]:
         """Facts of the files below ``prefix`` that are still there, by their key."""
