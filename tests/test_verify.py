@@ -188,6 +188,8 @@ def test_every_row_has_its_figures(story: Story, verified: Verified) -> None:
     teacher = verified.teacher_row()
     assert teacher is not None
     assert teacher.accuracy is not None
+    for ending in ("json", "csv"):
+        assert str(story.root) not in (story.folder / f"verify.{ending}").read_text()
 
 
 def test_the_kept_student_is_the_first_seed_and_gives_its_figure_again(story: Story, verified: Verified) -> None:
