@@ -10,9 +10,9 @@ from autodistill.records import Objective, State, TrialRecord
 def gain_over_twin(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
     """How much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
 
-    ``None`` where there is no such twin, or the trial is itself undistilled. Positive is better.
+    ``None`` where there is no such twin, the trial has no final values, or is itself undistilled. Positive is better.
     """
-    if trial.distillation.get("loss", "none") == "none":
+    if trial.distillation.get("loss", "none") == "none" or objective.name not in trial.values:
         return None
     twins = [
         t.values[objective.name]

@@ -317,6 +317,14 @@ class TrialRecord:
     variant: str = "fp32"
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def latest(self) -> dict[str, float]:
+        """Known costs, then what the highest rung showed, then the final values."""
+        out: dict[str, float] = {}
+        for rung in sorted(self.rungs):
+            out.update({k: v for k, v in self.rungs[rung].items() if k not in ("epochs", "seconds")})
+        return {**out, **self.values}
+
     def to_json(self) -> dict[str, Any]:
         """The stable JSON form of ``trials --json``."""
         out = asdict(self)

@@ -22,11 +22,11 @@ from autodistill.commands import doctor
 from autodistill.commands.live import Progress, panel, plain_line
 from autodistill.commands.output import clean, command, number
 from autodistill.commands.search import settings, value_of
-from autodistill.commands.tables import gain_over_twin
 from autodistill.config import StudyConfig
 from autodistill.engines import run as engine_room
 from autodistill.engines.watch import Snapshot, WorkerLine
 from autodistill.errors import ConfigError, DataError, InterruptedTrialError
+from autodistill.gain import gain_over_twin
 from autodistill.records import Candidate, Report, State, TrialRecord
 from autodistill.search.objectives import resolve
 

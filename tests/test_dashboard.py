@@ -14,6 +14,7 @@ import autodistill as ad
 from autodistill.commands.reading import read_study
 from autodistill.delivery.dashboard import Running, dashboard
 from autodistill.delivery.dashboard_notes import annotate, attach, trial_note
+from autodistill.delivery.verified import Difference, Figure, Row
 from autodistill.errors import ResourceError
 from autodistill.records import State, TrialRecord
 from autodistill.search.objectives import resolve
@@ -171,6 +172,28 @@ def test_files_are_offered_for_download(folder: Path, tmp_path: Path) -> None:
         assert "Access-Control-Allow-Origin" not in headers
 
 
+def test_files_of_a_new_export_replace_those_of_the_last(folder: Path, tmp_path: Path) -> None:
+    names = ("old.onnx", "both.onnx", "new.onnx")
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    study = read_study(folder)
+    with folder_lock(folder):
+        attach(study, 1, [tmp_path / name for name in names[:2]])
+        attach(study, 1, [tmp_path / name for name in names[1:]])
+    with served(folder) as running:
+        trial = Client(running).study()["trials"][1]
+    assert sorted(a["filename"] for a in trial["artifacts"]) == ["both.onnx", "new.onnx"]
+    kept = {path.read_bytes() for path in (folder / "artifacts").iterdir()}
+    assert (b"new.onnx" in kept, b"old.onnx" in kept) == (True, False)
+
+
+def test_the_address_leads_to_the_study_and_pages_name_their_origin_to_themselves(folder: Path) -> None:
+    with served(folder, write=True) as running:
+        assert running.url.startswith(f"http://127.0.0.1:{running.server.server_address[1]}/dashboard/studies/1?token=")
+        headers = Client(running).ask("GET", "/enqueue")[1]
+        assert headers["Referrer-Policy"] == "same-origin"  # no-referrer would make browsers post with "Origin: null"
+
+
 def test_a_running_search_is_not_disturbed(folder: Path) -> None:
     with folder_lock(folder), served(folder) as running:
         assert running.busy
@@ -182,6 +205,17 @@ def test_names_from_files_are_not_markup_in_notes() -> None:
     note = trial_note(bad, [bad], resolve(["accuracy"]), on_front=False)
     assert "\\<img src=x\\>\\|\\`a\\`" in note
     assert "\\[x\\](y) z" in note
+
+
+def test_the_note_of_a_verified_trial_has_its_verified_figures() -> None:
+    trial = TrialRecord(3, State.COMPLETE, {"accuracy": 0.94}, {"width": 8}, {"loss": "kd"}, {}, 0)
+    row = Row(
+        "student", "width=8", trial=3, seeds=(5, 6, 7), accuracy=Figure(0.91, 0.01, 0.89, 0.93),
+        gain=Difference(0.02, 0.01, 0.03, 3),
+    )  # fmt: skip
+    note = trial_note(trial, [trial], resolve(["accuracy"]), on_front=True, verified=row)
+    assert "| verified accuracy on test | 0.9100 ± 0.0100, 3 seeds |" in note
+    assert "| verified gain from distillation | +0.0200, 95 % interval +0.0100 to +0.0300 |" in note
 
 
 def test_a_taken_port_is_said(folder: Path) -> None:

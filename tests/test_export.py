@@ -158,6 +158,7 @@ def test_the_card_warns_that_the_search_flatters_while_nothing_is_verified(done)
     assert "Not verified: figures are from the search's validation split" in card
     assert "`model-int8.onnx`" in card
     assert card.startswith("---\nlibrary_name: timm\n")
+    assert {one.source.origin for one in done} == {"search"}
 
 
 def test_a_damaged_file_is_not_loaded(done, tmp_path):
@@ -231,6 +232,9 @@ def test_the_command_exports_the_front_and_prints_one_line_per_file(study, tmp_p
     said = json.loads(result.stdout)
     assert [entry["trial"] for entry in said] == [trial.number for trial in study.front().trials]
     assert all(Path(entry["folder"], "model.onnx").is_file() for entry in said)
+    offered = study.optuna._storage.get_study_system_attrs(study.optuna._study_id)
+    names = [json.loads(facts)["filename"] for key, facts in offered.items() if key.startswith("dashboard:artifacts:")]
+    assert names.count("model.onnx") == len(said)  # the dashboard offers them
 
 
 @pytest.mark.parametrize(
@@ -241,6 +245,8 @@ def test_the_command_exports_the_front_and_prints_one_line_per_file(study, tmp_p
         (["-o", "x", "--knee", "--front"], "one of --trial N"),
         (["-o", "x", "--trial", "99"], "trial 99 does not exist; students of the front"),
         (["-o", "x", "--knee", "--formats", "onx"], "did you mean 'onnx'"),
+        (["-o", "x", "--front", "--weights", "best"], "allowed: auto, search, verified"),
+        (["-o", "x", "--front", "--weights", "verified"], "is not verified yet; run 'autodistill verify"),
         (["-o", "x", "--front", "--push-to-hub", "a/b"], "takes one student"),
         (["-o", "x", "--knee", "--formats", "onnx", "--push-to-hub", "a/b"], "needs the format safetensors"),
     ],

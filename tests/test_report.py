@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from autodistill.cli import app
 from autodistill.delivery import report_tables
 from autodistill.delivery.report import write_report
-from autodistill.delivery.report_answers import answers_of
+from autodistill.delivery.report_answers import answers_of, gain_verdict
 from autodistill.delivery.report_page import policy, script_json
-from autodistill.delivery.verified import VERIFY_FILE
+from autodistill.delivery.verified import VERIFY_FILE, Difference
 from autodistill.errors import StoreError
 from autodistill.records import State, TrialRecord
 from autodistill.search.front import Front
@@ -316,3 +316,28 @@ def test_a_report_of_a_thousand_trials_stays_small(tmp_path: Path) -> None:
     made = report_studies.make(trials=1000)
     written = write_report(made, tmp_path / "r.html")
     assert written.bytes - len(_plotly()) < 2_000_000
+
+
+def test_the_answer_within_the_first_bound_needs_no_script(tmp_path: Path) -> None:
+    made = report_studies.make(trials=12)
+    write_report(made, tmp_path / "r.html")
+    best = made.front().pick("latency_ms <= 5")
+    words = Page(tmp_path / "r.html").text("short").partition("at most ms")[2]
+    assert words.strip().startswith(f"Trial {best.number}, ")
+    assert "It is the best of all, as above." in words
+    above = Page(tmp_path / "r.html").text("short").partition("at most ms")[0]
+    assert above.index("What distillation gained") < above.index("How sure that is")
+
+
+def test_every_reason_that_a_search_gives_has_a_meaning() -> None:
+    source = Path(report_tables.__file__).parent.parent
+    text = "\n".join(path.read_text() for path in [*(source / "search").glob("*.py"), source / "errors.py"])
+    given = set(re.findall(r'"(PAUSED|TIME|BUDGET|INTERRUPTED|RUNG_RULE|DUPLICATE|NAN|NON_FINITE|ATTEMPTS)"', text))
+    assert len(given) == 9
+    assert given <= set(report_tables.REASONS)
+
+
+def test_harm_that_distillation_did_is_not_called_a_gain() -> None:
+    assert gain_verdict(Difference(-0.02, -0.03, -0.01, 3)) == "harm more than chance"
+    assert gain_verdict(Difference(-0.02, -0.05, 0.01, 3)) == "harm may be chance"
+    assert gain_verdict(Difference(0.02, 0.01, 0.03, 3)) == "gain more than chance"

@@ -143,3 +143,18 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_a_space_survives_its_own_dictionary() -> None:
     space = Space.parse(NESTED)
     assert Space.parse(space.to_dict()) == space
+
+
+@pytest.mark.parametrize(
+    ("sections", "match"),
+    [
+        ({"student": {"widht": 4}}, "student.widht: not a setting of this space; nearest: width"),
+        ({"students": {"width": 4}}, "students: not a section; allowed: student, distillation, train"),
+        ({"student": 3}, "student: takes settings as NAME: VALUE, got 3"),
+    ],
+)
+def test_a_candidate_of_ones_own_with_a_misspelled_setting_is_told_the_nearest(sections, match):
+    space = Space.parse({"student": {"family": "resnet", "width": [4, 8]}, "train": {"lr": [0.1, 0.2]}})
+    with pytest.raises(ConfigError, match=match):
+        space.check_names(sections)
+    space.check_names({"student": {"family": "resnet", "width": 4}, "train": {"lr": 0.1}})

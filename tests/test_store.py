@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from toys import evaluate, make_study
 
@@ -104,3 +105,21 @@ def test_no_room_for_the_copy_is_told_before_anything_runs(tmp_path: Path, monke
         ad.search(study, evaluate=evaluate, budget="3trials")
     assert study.trials() == []
     assert not [path for path in tmp_path.iterdir() if "backup" in path.name]
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_many_system_attributes_are_written_at_once_and_others_stay(tmp_path: Path, memory: bool) -> None:
+    storage = store.open_storage(None if memory else tmp_path)
+    study = optuna.create_study(storage=storage, study_name="a")
+    other = optuna.create_study(storage=storage, study_name="b")
+    wrapped = study._storage
+    for number in (study._study_id, other._study_id):
+        wrapped.set_study_system_attr(number, "old", "before")
+        wrapped.set_study_system_attr(number, "kept", [1])
+    store.set_system_attributes(wrapped, study._study_id, {"old": {"a": None}, "new": "é", "number": 3})
+    found = wrapped.get_study_system_attrs(study._study_id)
+    assert {name: found[name] for name in ("old", "kept", "new", "number")} == {
+        "old": {"a": None}, "kept": [1], "new": "é", "number": 3,
+    }  # fmt: skip
+    untouched = wrapped.get_study_system_attrs(other._study_id)
+    assert (untouched["old"], untouched["kept"], "new" in untouched) == ("before", [1], False)

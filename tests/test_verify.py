@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
+from autodistill.delivery.export import export
 from autodistill.delivery.verified import Verified, load_verified, read_verified, verified_facts
 from autodistill.delivery.verify_prepare import plan_verification
 from autodistill.errors import StoreError, UsageError
@@ -187,6 +188,8 @@ def test_every_row_has_its_figures(story: Story, verified: Verified) -> None:
     teacher = verified.teacher_row()
     assert teacher is not None
     assert teacher.accuracy is not None
+    for ending in ("json", "csv"):
+        assert str(story.root) not in (story.folder / f"verify.{ending}").read_text()
 
 
 def test_the_kept_student_is_the_first_seed_and_gives_its_figure_again(story: Story, verified: Verified) -> None:
@@ -203,6 +206,31 @@ def test_the_kept_student_is_the_first_seed_and_gives_its_figure_again(story: St
     assert stored["accuracy"] == pytest.approx(right)
     kept = {Path(one.weights).name for one in verified.students}
     assert set(trained(story.folder)) == kept  # the other seeds' weights are gone
+
+
+def test_the_weights_that_are_exported_are_those_that_were_verified(
+    story: Story, verified: Verified, tmp_path: Path
+) -> None:
+    row = next(row for row in verified.students if row.before)
+    trial = next(one for one in ad.Study.open(story.folder).trials() if one.number == row.trial)
+    kept, stored = load_verified(story.folder, trial.number), results(story.folder)[Path(row.weights).name]
+    done = export(story.folder, trial, tmp_path / "verified", formats="safetensors", latency=False)
+    assert (done.source.origin, done.source.seed) == ("verified", row.seeds[0])
+    assert done.source.accuracy == stored["accuracy"]
+    loaded = ad.load(tmp_path / "verified").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in kept.state_dict().items())
+    card = (tmp_path / "verified" / "README.md").read_text()
+    assert f"first of these 2 trainings (seed {row.seeds[0]})" in card
+    assert f"classify {stored['accuracy']:.4f} of the test images correctly" in card
+    origin = json.loads((tmp_path / "verified" / "provenance.json").read_text())
+    assert origin["weights"] == {
+        "from": "verified", "seed": row.seeds[0], "trained_on": "train", "test_accuracy": stored["accuracy"],
+    }  # fmt: skip
+    done = export(story.folder, trial, tmp_path / "search", formats="safetensors", weights="search", latency=False)
+    assert (done.source.origin, done.source.seed) == ("search", trial.seed)
+    loaded = ad.load(tmp_path / "search").state_dict()
+    assert not all(torch.equal(value, loaded[name]) for name, value in kept.state_dict().items())
+    assert "those of the search's own run" in (tmp_path / "search" / "README.md").read_text()
 
 
 def test_nothing_is_trained_when_everything_is_finished(story: Story, verified: Verified) -> None:

@@ -36,7 +36,7 @@ def dashboard(
         if running.busy:
             say("  A search is running: notes and figures are as it last left them; trials are live.")
         if write:
-            say(f"  --write: comments are kept; {running.url.split('?')[0]}enqueue adds a candidate of your own.")
+            say(f"  --write: comments are kept; {running.enqueue_url} adds a candidate of your own.")
         if browser:
             threading.Thread(target=webbrowser.open, args=(running.url,), daemon=True).start()
         try:

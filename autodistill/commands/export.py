@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from autodistill.errors import AutodistillError, UsageError
 from autodistill.words import student_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from autodistill.delivery.export import Exported
     from autodistill.records import TrialRecord
@@ -42,6 +42,10 @@ def export(
         str,
         typer.Option(metavar="A,B", help="safetensors, onnx, onnx-int8, onnx-fp16, torchscript, torch-export; or all."),
     ] = "safetensors,onnx",
+    weights: Annotated[
+        str,
+        typer.Option(metavar="ORIGIN", help="search, verified (kept by 'verify'), or auto: verified where kept."),
+    ] = "auto",
     max_drop: Annotated[
         float, typer.Option(metavar="X", min=0.0, max=1.0, help="Refuse int8 and fp16 files that lose more accuracy.")
     ] = 0.01,
@@ -67,7 +71,8 @@ def export(
         raise UsageError("--push-to-hub needs the format safetensors.")
     found = read_study(study, directory)
     chosen = chosen_trials(found, trial, pick, knee, front=front)
-    done = _export_all(found, chosen, out, names, max_drop, latency, apart=front)
+    options = {"weights": weights, "max_drop": max_drop, "latency": latency}
+    done = _export_all(found, chosen, out, names, options, apart=front)
     if as_json:
         print_json([one.to_json() for one in done])
     else:
@@ -108,31 +113,50 @@ def _export_all(
     chosen: Sequence[TrialRecord],
     out: Path,
     names: Sequence[str],
-    max_drop: float,
-    latency: bool,
+    options: Mapping[str, Any],
     *,
     apart: bool,
 ) -> list[Exported]:
     from autodistill.delivery import export as exporting
+    from autodistill.delivery.export_weights import source_of
     from autodistill.training import datasets
 
     assert study.directory is not None
     if study.config is None or study.config.data is None:
         raise UsageError(f"study {study.name} has no images; only students of images can be exported.")
     targets = [out / f"trial-{one.number:05d}" if apart else out for one in chosen]
-    for target in targets:  # before any work
+    for record, target in zip(chosen, targets, strict=True):  # before any work
         exporting.refuse_foreign(target)
+        source_of(study.directory, record, options["weights"])
     data = datasets.load(study.config.data, study.directory / "cache")
     done = []
     for record, target in zip(chosen, targets, strict=True):
         say(f"trial {record.number}: {student_words(record.student)}")
         done.append(
             exporting.export(
-                study.directory, record, target, formats=names, max_drop=max_drop, latency=latency, data=data,
-                progress=lambda text: say(f"  {text}"),
+                study.directory, record, target, formats=names, data=data,
+                progress=lambda text: say(f"  {text}"), **options,
             )
         )  # fmt: skip
+        say(f"  {done[-1].source.words}")
+    _attach(study, done)
     return done
+
+
+def _attach(study: Study, done: Sequence[Exported]) -> None:
+    """Let the dashboard offer the files on the page of their trial."""
+    from autodistill.delivery.dashboard_notes import attach
+    from autodistill.errors import StudyInUseError
+    from autodistill.search.store import folder_lock
+
+    assert study.directory is not None
+    try:
+        with folder_lock(study.directory):
+            for one in done:
+                files = [path for path in sorted(one.folder.iterdir()) if path.name != "MANIFEST.json"]
+                attach(study, one.trial, files)
+    except StudyInUseError:
+        say("a search is running on this study, so the dashboard does not offer these files; export again afterwards")
 
 
 def print_exported(done: Sequence[Exported]) -> None:

@@ -11,8 +11,9 @@ import typer
 
 from autodistill.commands.output import command, number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_study
-from autodistill.commands.tables import gain_over_twin, print_front, print_trial
+from autodistill.commands.tables import print_front, print_trial
 from autodistill.errors import UsageError
+from autodistill.gain import gain_over_twin
 
 if TYPE_CHECKING:
     from autodistill.records import TrialRecord

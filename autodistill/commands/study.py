@@ -8,8 +8,9 @@ import typer
 
 from autodistill.commands.output import print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
-from autodistill.commands.tables import gain_over_twin, print_trial, print_trials
+from autodistill.commands.tables import print_trial, print_trials
 from autodistill.errors import UsageError, nearest
+from autodistill.gain import gain_over_twin
 
 if TYPE_CHECKING:
     pass
@@ -65,7 +66,7 @@ def show(
     if trial is None:
         last = f"they run from 0 to {records[-1].number}" if records else "there is none yet"
         raise UsageError(f"there is no trial {number} in study {found.name}; {last}. 'autodistill trials' lists them.")
-    gain = gain_over_twin(trial, records, found.objectives[0]) if trial.values else None
+    gain = gain_over_twin(trial, records, found.objectives[0])
     if as_json:
         print_json({**trial.to_json(), "gain_over_twin": gain})
     else:

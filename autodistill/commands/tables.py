@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autodistill.commands.output import number, print_table, values_of
-from autodistill.gain import gain_over_twin as gain_over_twin
+from autodistill.gain import gain_over_twin
 from autodistill.records import TrialRecord
 from autodistill.words import distillation_words, student_words
 
@@ -52,7 +52,7 @@ def print_trials(trials: Sequence[TrialRecord], objectives: Sequence[Objective])
             t.reason,
             student_words(t.student),
             distillation_words(t.distillation) or "-",
-            *values_of(latest(t), objectives),
+            *values_of(t.latest, objectives),
             f"{t.epochs:g}",
             f"{t.seconds:.1f}",
         ]
@@ -62,21 +62,13 @@ def print_trials(trials: Sequence[TrialRecord], objectives: Sequence[Objective])
     print_table(columns, rows, right=("trial", *names, "epochs", "seconds"))
 
 
-def latest(trial: TrialRecord) -> dict[str, float]:
-    """Known costs, then what the highest rung showed, then the final values."""
-    out: dict[str, float] = {}
-    for rung in sorted(trial.rungs):
-        out.update({k: v for k, v in trial.rungs[rung].items() if k not in ("epochs", "seconds")})
-    return {**out, **trial.values}
-
-
 def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float | None) -> None:
     """One trial in full: how it ended and why, its settings, and what each rung showed."""
     units = {o.name: o.unit for o in objectives}
     rows = [["trial", str(trial.number)], ["state", f"{trial.state.value} {trial.reason}".strip()]]
     rows += [["why", trial.message]] if trial.message else []
     rows += [["proposed because", trial.why]] if trial.why else []
-    rows += [[name, number(value, units.get(name, ""))] for name, value in latest(trial).items()]
+    rows += [[name, number(value, units.get(name, ""))] for name, value in trial.latest.items()]
     rows += [["gain over the undistilled twin", f"{gain:+.4f}"]] if gain is not None else []
     for section in ("student", "distillation", "train"):
         rows += [[f"{section}.{key}", str(value)] for key, value in getattr(trial, section).items()]

@@ -95,7 +95,8 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = 
     if not verified.complete:
         say(f"next: {again}   (goes on)")
     elif best is not None:
-        say("next: " + command("show", best.trial, folder))
+        say("next: " + command("report", folder))
+        say("      " + command("export", folder, "--trial", best.trial, "-o", "student"))
     return verified
 
 

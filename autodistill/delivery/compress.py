@@ -135,6 +135,7 @@ class _Work:
         self.epochs = epochs if epochs is not None else max(1, self.levels[-1] // EPOCH_SHARE)
         if self.epochs < 1:
             raise UsageError(f"epochs is {self.epochs}; fine-tuning takes at least 1.")
+        self._tuned = f"fine-tuned for {self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         self.folder = root / "compress" / f"trial-{trial.number:05d}"
 
     @cached_property
@@ -234,7 +235,9 @@ class _Work:
             macs=costs["macs"],
             bytes=len(content),
             zipped=len(zlib.compress(content, 9)),
-            remark=f"fine-tuned for {self.epochs} epochs" if split_name(name)[0] in PRUNING else "",
+            remark=f"fine-tuned for {self.epochs} epoch{'s' * (self.epochs > 1)}"
+            if split_name(name)[0] in PRUNING
+            else "",
         )
 
     def member_file(self, trial: TrialRecord) -> Path:
@@ -252,7 +255,10 @@ class _Work:
 def _judged(
     work: _Work, variants: list[Variant], front: Sequence[TrialRecord], latency: bool, progress: Progress
 ) -> Compressed:
-    """Latency of all files in one go, and who is on the joint front."""
+    """Latency of all files in one go, and who is on the joint front.
+
+    Zeros among the weights leave the operations as they are, so such a file is as fast as fp32: less is noise.
+    """
     from autodistill.training.onnx_files import run_onnx
 
     others = [one for one in front if one.number != work.trial.number]
@@ -271,7 +277,8 @@ def _judged(
         progress("measuring latency")
         times = _latencies(files, work)
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    points = {n: (accuracy[n], float(sizes[n]), *([times[n]] if n in times else [])) for n in files}
+    alike = {n: times.get("fp32", ms) if split_name(n)[0] == "weights" else ms for n, ms in times.items()}
+    points = {n: (accuracy[n], float(sizes[n]), *([alike[n]] if n in alike else [])) for n in files}
     best = joint_front(points)
     judged = [replace(one, front=one.name in best, latency_ms=times.get(one.name, one.latency_ms)) for one in variants]
     names = {one.number: f"trial {one.number}" for one in others}

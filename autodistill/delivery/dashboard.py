@@ -32,7 +32,7 @@ class Running:
     """A dashboard that is being served.
 
     Attributes:
-        url: address with the token; whoever has it may look.
+        url: address of the study with the token; whoever has it may look.
         server: ``serve_forever()`` serves until ``shutdown()``.
         busy: a search is writing to the study at this moment, so notes are as it last left them.
     """
@@ -40,6 +40,11 @@ class Running:
     url: str
     server: WSGIServer
     busy: bool
+
+    @property
+    def enqueue_url(self) -> str:
+        """The page of candidates of one's own, for a browser that has been at ``url`` before."""
+        return f"http://{HOST}:{self.server.server_address[1]}/enqueue"
 
 
 @contextlib.contextmanager
@@ -67,7 +72,8 @@ def dashboard(study: Study, *, port: int = 0, write: bool = False) -> Iterator[R
     with server:
         bound = server.server_address[1]
         holder.append(guard(_app(study, write), token=token, port=int(bound), write=write))
-        yield Running(f"http://{HOST}:{bound}/?token={token}", server, busy)
+        page = f"dashboard/studies/{study.optuna._study_id}"
+        yield Running(f"http://{HOST}:{bound}/{page}?token={token}", server, busy)
 
 
 def _app(study: Study, write: bool) -> App:

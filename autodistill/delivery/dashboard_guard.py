@@ -103,11 +103,14 @@ def _refuse(start_response: StartResponse, status: str, message: str) -> list[by
 
 
 def _hardened(start_response: StartResponse) -> StartResponse:
-    """Headers that keep other sites from reading or framing a page."""
+    """Headers that keep other sites from reading or framing a page.
+
+    Under ``no-referrer`` browsers send the form's POST with ``Origin: null``, which is refused; hence ``same-origin``.
+    """
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
         kept = [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
-        own = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
+        own = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "same-origin")]
         return start_response(status, kept + own, *rest)
 
     return start

@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.figures import front_figure, hypervolume_figure, rung_curves_figure
-from autodistill.delivery.trial_facts import curve_of, figure_of, gain_of, metrics_of
+from autodistill.delivery.trial_facts import curve_of, figure_of
+from autodistill.delivery.verified import read_verified
+from autodistill.errors import StoreError
+from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, TrialRecord
+from autodistill.search.store import set_system_attributes
 from autodistill.search.trajectory import trajectory
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from autodistill.delivery.verified import Row
     from autodistill.search.study import Study
 
 ARTIFACTS = "artifacts"
@@ -35,62 +40,106 @@ def annotate(study: Study) -> int:
     """Bring notes and figures up to date; returns how many notes were written. The caller holds the study's lock."""
     trials, front = study.trials(), study.front()
     members = {t.number for t in front.trials}
-    book = _Book(study)
+    verified = _verified_rows(study)
     written = 0
-    for trial in trials:
-        if trial.rungs or trial.reason:
-            body = trial_note(trial, trials, study.objectives, on_front=trial.number in members)
-            written += book.note(body, trial.number)
-    written += book.note(study_note(study), None)
-    for name, figure in _figures(study).items():
-        book.text(f"dashboard:plot_data:{name}:", figure.to_json())
+    with _Book(study) as book:
+        for trial in trials:
+            if trial.rungs or trial.reason:
+                row, on_front = verified.get(trial.number), trial.number in members
+                body = trial_note(trial, trials, study.objectives, on_front=on_front, verified=row)
+                written += book.note(body, trial.number)
+        written += book.note(study_note(study), None)
+        for name, figure in _figures(study).items():
+            book.text(f"dashboard:plot_data:{name}:", figure.to_json())
     return written
 
 
 def attach(study: Study, number: int, files: Sequence[Path]) -> None:
     """Make exported files downloadable from a trial's page. The caller holds the study's lock.
 
-    The dashboard finds copies below ``DIR/artifacts``; attaching the same file again replaces its copy.
+    The dashboard finds copies below ``DIR/artifacts``. They replace those that were attached before; what somebody
+    uploaded in the browser stays.
     """
     if study.directory is None:
         return
     folder = study.directory / ARTIFACTS
     folder.mkdir(mode=0o700, exist_ok=True)
-    book = _Book(study)
-    for path in files:
-        identifier = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{study.name}/{number}/{path.name}"))
-        temporary = folder / f".{identifier}.part"
-        temporary.write_bytes(path.read_bytes())
-        temporary.replace(folder / identifier)
-        kind, encoding = mimetypes.guess_type(path.name)
-        facts = {
-            "artifact_id": identifier,
-            "filename": path.name,
-            "mimetype": kind or "application/octet-stream",
-            "encoding": encoding,
-        }
-        book.set(f"dashboard:artifacts:{book.identifiers[number]}:{identifier}", json.dumps(facts))
+    with _Book(study) as book:
+        prefix = f"dashboard:artifacts:{book.identifiers[number]}:"
+        earlier = {facts["filename"]: key for key, facts in book.facts(prefix).items()}
+        for name in earlier.keys() - {path.name for path in files}:
+            identifier = _artifact(study, number, name)
+            if earlier[name] == prefix + identifier:
+                book.set(earlier[name], json.dumps(None))  # how the dashboard itself notes that a file is gone
+                (folder / identifier).unlink(missing_ok=True)
+        for path in files:
+            identifier = _artifact(study, number, path.name)
+            temporary = folder / f".{identifier}.part"
+            temporary.write_bytes(path.read_bytes())
+            temporary.replace(folder / identifier)
+            kind, encoding = mimetypes.guess_type(path.name)
+            facts = {
+                "artifact_id": identifier,
+                "filename": path.name,
+                "mimetype": kind or "application/octet-stream",
+                "encoding": encoding,
+            }
+            book.set(prefix + identifier, json.dumps(facts))
+
+
+def _artifact(study: Study, number: int, name: str) -> str:
+    """The identifier of a file of a trial, always the same."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{study.name}/{number}/{name}"))
 
 
 def trial_note(
-    trial: TrialRecord, trials: Sequence[TrialRecord], objectives: Sequence[Objective], *, on_front: bool
+    trial: TrialRecord,
+    trials: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    *,
+    on_front: bool,
+    verified: Row | None = None,
 ) -> str:
     """A trial in Markdown: student, loss mix, costs, rung curve, how it ended and why."""
     units = {o.name: o.unit for o in objectives}
     title = f"## Trial {trial.number}: {_plain(student_words(trial.student))}"
     state = "on the front" if on_front else f"{trial.state.value} {trial.reason}".strip()
     lines = [title, "", f"**{state}**" + (f": {_plain(trial.message)}" if trial.message else ""), ""]
-    gain = gain_of(trial, trials, objectives[0])
+    gain = gain_over_twin(trial, trials, objectives[0])
     facts = {
         "distillation": distillation_words(trial.distillation),
         "recipe": student_words(trial.train),
-        **{name: figure_of(value, units.get(name, "")) for name, value in metrics_of(trial).items()},
+        **{name: figure_of(value, units.get(name, "")) for name, value in trial.latest.items()},
         "gain over the undistilled twin": "" if gain is None else f"{gain:+.4f}",
+        **_verified_facts(verified),
         "trained": f"{trial.epochs:g} epochs, {trial.seconds:.1f} s",
     }
     lines += ["| | |", "|---|---|", *(f"| {_plain(k)} | {_plain(v)} |" for k, v in facts.items() if v), ""]
     lines += _curve_lines(trial, objectives)
     return "\n".join(lines)
+
+
+def _verified_rows(study: Study) -> dict[int | None, Row]:
+    """Rows of ``verify`` by trial; none where its file is damaged, which whoever quotes it refuses."""
+    try:
+        found = read_verified(study.directory) if study.directory is not None else None
+    except StoreError:
+        found = None
+    return {row.trial: row for row in found.students} if found is not None else {}
+
+
+def _verified_facts(row: Row | None) -> dict[str, str]:
+    """What ``verify`` found of a trial, on the test split."""
+    if row is None or row.accuracy is None:
+        return {}
+    figure = row.accuracy
+    seeds = f"{len(row.seeds)} seed{'' if len(row.seeds) == 1 else 's'}"
+    spread = "" if figure.std is None else f" ± {figure.std:.4f}"
+    out = {"verified accuracy on test": f"{figure.mean:.4f}{spread}, {seeds}"}
+    if row.gain is not None:
+        sure = f"95 % interval {row.gain.low:+.4f} to {row.gain.high:+.4f}"
+        out["verified gain from distillation"] = f"{row.gain.mean:+.4f}, {sure}"
+    return out
 
 
 def study_note(study: Study) -> str:
@@ -143,19 +192,32 @@ def _figures(study: Study) -> dict[str, go.Figure]:
 
 
 class _Book:
-    """The study's system attributes, read once and written where they change."""
+    """The study's system attributes, read once; what changed is written at once when the block ends."""
 
     def __init__(self, study: Study) -> None:
         self._storage, self._study_id = study.optuna._storage, study.optuna._study_id
+        self._changed: dict[str, Any] = {}
         self._known: dict[str, Any] = dict(self._storage.get_study_system_attrs(self._study_id))
         stored = study.optuna.get_trials(deepcopy=False)
         self.identifiers: Mapping[int, int] = {t.number: t._trial_id for t in stored}
 
+    def __enter__(self) -> _Book:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what was set, unless an error came between."""
+        if kind is None and self._changed:
+            set_system_attributes(self._storage, self._study_id, self._changed)
+
     def set(self, key: str, value: Any) -> None:
-        """Write an attribute that differs from what is stored."""
+        """An attribute; one that differs from what is stored is written at the end of the block."""
         if self._known.get(key) != value:
-            self._storage.set_study_system_attr(self._study_id, key, value)
-            self._known[key] = value
+            self._changed[key] = self._known[key] = value
+
+    def facts(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """Facts of the files below ``prefix`` that are still there, by their key."""
+        known = {key: json.loads(value) for key, value in self._known.items() if key.startswith(prefix)}
+        return {key: facts for key, facts in known.items() if facts}
 
     def text(self, prefix: str, body: str) -> None:
         """A long text in numbered parts; parts of a longer earlier one are emptied."""

@@ -28,6 +28,7 @@ from autodistill.delivery.export_checks import (
 )
 from autodistill.delivery.export_formats import BUILT_IN, Images, Subject, in_batches
 from autodistill.delivery.export_formats import formats as known_formats
+from autodistill.delivery.export_weights import AUTO, Source, source_of, take_weights
 from autodistill.errors import UsageError
 from autodistill.records import TrialRecord
 
@@ -58,6 +59,7 @@ class Exported:
         student: its architecture.
         accuracy: of the network in memory on the validation images; ``images`` of them.
         checked: one entry for each format that was asked for, in that order.
+        source: the training that the weights are from.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Exported:
     accuracy: float
     images: int
     checked: tuple[Checked, ...]
+    source: Source
 
     @property
     def refused(self) -> str:
@@ -80,6 +83,7 @@ class Exported:
             "student": dict(self.student),
             "accuracy": self.accuracy,
             "validation_images": self.images,
+            "weights": self.source.to_json(),
             "files": [one.to_json() for one in self.checked],
         }
 
@@ -108,6 +112,7 @@ def export(
     out: str | Path,
     *,
     formats: str | Sequence[str] = DEFAULT_FORMATS,
+    weights: str = AUTO,
     max_drop: float = MAX_DROP,
     latency: bool = True,
     data: ImageData | None = None,
@@ -120,6 +125,7 @@ def export(
         trial: which.
         out: folder to make; one of an earlier export is replaced.
         formats: ``safetensors``, ``onnx``, ``onnx-int8``, ``onnx-fp16``, ``torchscript``, ``torch-export``, ``all``.
+        weights: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
         max_drop: accuracy on validation that an inexact file may lose, as a fraction.
         latency: measure the files, under the machine's lease.
         data: the study's images, where they are loaded already.
@@ -129,11 +135,10 @@ def export(
         The files with their checks. A file that did not pass is not in the folder, and says why.
 
     Raises:
-        UsageError: an unknown format, or ``out`` holds something else.
+        UsageError: an unknown format, ``out`` holds something else, or verified weights of an unverified trial.
         StoreError: the trial has no finished student.
     """
     from autodistill.training import datasets
-    from autodistill.training.trial_files import load_student, student_facts
 
     names, target = parse_formats(formats), Path(out)
     if not 0 <= max_drop <= 1:
@@ -141,7 +146,8 @@ def export(
     refuse_foreign(target)
     root = Path(directory)
     config = study_config(root)
-    model, facts = load_student(root, trial.number), student_facts(root, trial.number)
+    source = source_of(root, trial, weights)
+    model, facts = take_weights(root, trial, source)
     if data is None:
         assert config.data is not None
         data = datasets.load(config.data, root / "cache")
@@ -156,9 +162,8 @@ def export(
         for one in checked:
             if one.state != "ok":
                 (folder / one.file).unlink(missing_ok=True)
-        found = Exported(
-            target, trial.number, dict(trial.student), validation.accuracy, len(validation.labels), tuple(checked)
-        )
+        images = len(validation.labels)
+        found = Exported(target, trial.number, dict(trial.student), validation.accuracy, images, tuple(checked), source)
         _finish(found, folder, root, config, trial, facts, data)
     return found
 

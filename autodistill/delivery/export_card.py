@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from autodistill.delivery.export_weights import verified_note
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def card(
         f"# {student}, distilled for {origin['data']['source']}",
         _what(origin, facts),
         "## How good it is",
-        _verified(verified, found.trial) if verified is not None else _unverified(found),
+        _verified(verified, found) if verified is not None else _unverified(found),
         "## Files",
         _files(found),
         "## Use",
@@ -77,8 +78,8 @@ def _unverified(found: Exported) -> str:
     )
 
 
-def _verified(verified: Verified, trial: int) -> str:
-    row = verified.student(trial)
+def _verified(verified: Verified, found: Exported) -> str:
+    row = verified.student(found.trial)
     lines = [
         f"Verified: trained again from scratch with {len(row.seeds)} seeds, and measured on {verified.test_images:,} "
         "test images that the search never opened.",
@@ -87,20 +88,20 @@ def _verified(verified: Verified, trial: int) -> str:
         "| --- | --- | --- |",
         _row_line("this student", row),
     ]
-    twin, teacher = verified.twin(trial), verified.teacher_row()
+    twin, teacher = verified.twin(found.trial), verified.teacher_row()
     lines += [_row_line("the same without distillation", twin)] if twin is not None else []
     lines += [_row_line("its teacher", teacher)] if teacher is not None else []
+    if row.gain is not None:
+        gain = row.gain
+        sure = "more than chance" if gain.certain else "which may be chance"
+        interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+        lines += ["", f"Distillation changed its accuracy by {gain.mean:+.4f} ({interval}), {sure}."]
     if row.searched is not None:
         by = f"; fresh seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
         lines += ["", f"The search had reported {row.searched:.4f} on its validation images{by}."]
     if row.ece is not None:
         lines += ["", f"Expected calibration error: {row.ece.mean:.4f} (0 is perfect)."]
-    lines += [
-        "",
-        "The weights in this folder are those of the search's own run of the same recipe; the mean and the interval "
-        "say what a run of it gives.",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", verified_note(found.source, row)])
 
 
 def _row_line(name: str, row: Row) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autodistill.delivery.figure_style import BLUE, GREEN, GREY, ORANGE, label, log_ticks, style
-from autodistill.delivery.trial_facts import figure_of, gain_of, hover_text, metrics_of, text
+from autodistill.delivery.trial_facts import figure_of, hover_text, text
+from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, TrialRecord
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Axis:
 def axes_of(front: Front) -> list[Axis]:
     """What the front may be drawn against: its objectives, then other metrics that all its trials have."""
     out = [_axis(o) for o in front.objectives]
-    have = [metrics_of(t) for t in (*front.trials, *front.others)]
+    have = [t.latest for t in (*front.trials, *front.others)]
     shared = sorted(set.intersection(*(set(m) for m in have))) if have else []
     named = {o.name for o in front.objectives}
     out += [_axis_of_name(name) for name in shared if name not in named]
@@ -111,7 +112,7 @@ def _axis_of_name(name: str) -> Axis:
 
 
 def _row(trial: TrialRecord, axes: Sequence[Axis]) -> list[float | None]:
-    values = {**metrics_of(trial), "epochs": trial.epochs, "seconds": trial.seconds, TRIAL: float(trial.number)}
+    values = {**trial.latest, "epochs": trial.epochs, "seconds": trial.seconds, TRIAL: float(trial.number)}
     return [float(trial.number), *(values.get(axis.name) for axis in axes)]
 
 
@@ -128,11 +129,11 @@ def _dots(
     import plotly.graph_objects as go
 
     x, y, size = at
-    everybody = [metrics_of(t)[size] for t in (*front.trials, *front.others)] if size else []
+    everybody = [t.latest[size] for t in (*front.trials, *front.others)] if size else []
     top = max(everybody, default=0.0)
-    members = sorted(members, key=lambda t: -metrics_of(t)[size]) if size else list(members)  # small ones on top
+    members = sorted(members, key=lambda t: -t.latest[size]) if size else list(members)  # small ones on top
     rows = [_row(t, axes) for t in members]
-    diameters = [diameter(metrics_of(t)[size], top) if size else 12.0 for t in members]
+    diameters = [diameter(t.latest[size], top) if size else 12.0 for t in members]
     first = front.objectives[0]
     return go.Scatter(
         x=[row[x + 1] for row in rows],
@@ -140,7 +141,7 @@ def _dots(
         mode="markers",
         name="on the front" if role == "front" else "dominated",
         hoverinfo="text",
-        hovertext=[hover_text(t, front.objectives, gain_of(t, trials, first)) for t in members],
+        hovertext=[hover_text(t, front.objectives, gain_over_twin(t, trials, first)) for t in members],
         customdata=rows,
         marker={
             "size": diameters,
@@ -157,7 +158,7 @@ def _stairs(front: Front, across: Axis, up: Axis) -> go.Scatter:
     import plotly.graph_objects as go
 
     signs = (-1.0 if across.better == "higher" else 1.0, -1.0 if up.better == "higher" else 1.0)
-    points = [({**metrics_of(t), TRIAL: float(t.number)}) for t in front.trials]
+    points = [({**t.latest, TRIAL: float(t.number)}) for t in front.trials]
     pairs = sorted((signs[0] * p[across.name], signs[1] * p[up.name]) for p in points)
     best: list[tuple[float, float]] = []
     for pair in pairs:
@@ -227,20 +228,20 @@ def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None
     arrows = {"lower": " ← better", "higher": " better →"}
     shown = (*front.trials, *front.others)
     for axis, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
-        seen = [value for t in shown if (value := metrics_of(t).get(axis.name)) is not None]
+        seen = [value for t in shown if (value := t.latest.get(axis.name)) is not None]
         log = axis.log and bool(seen) and min(seen) > 0  # what is not positive has no place on a logarithmic axis
         update(title=axis.label + arrows.get(axis.better, ""), type="log" if log else "linear")
         if log:
             update(log_ticks(min(seen), max(seen)))
     if up.better != "higher" or not front.trials:
         return
-    values = [metrics_of(t)[up.name] for t in front.trials] + [front.teacher.get(up.name, -math.inf)]
+    values = [t.latest[up.name] for t in front.trials] + [front.teacher.get(up.name, -math.inf)]
     best, worst = max(values), min(v for v in values if math.isfinite(v))
     floor = worst - 2.0 * max(best - worst, 1e-3)
-    if any(metrics_of(t)[up.name] < floor for t in front.others):
+    if any(t.latest[up.name] < floor for t in front.others):
         spare = 0.06 * (best - floor)
         figure.update_yaxes(range=[floor, best + spare])
-        out = sum(metrics_of(t)[up.name] < floor for t in front.others)
+        out = sum(t.latest[up.name] < floor for t in front.others)
         figure.add_annotation(
             text=f"{out} dominated below the frame; double-click shows all",
             xref="paper", yref="paper", x=0.0, y=0.0, xanchor="left", yanchor="bottom", showarrow=False, opacity=0.7,

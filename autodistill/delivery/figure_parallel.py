@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.figure_style import style
-from autodistill.delivery.trial_facts import figure_of, metrics_of, text
+from autodistill.delivery.trial_facts import figure_of, text
 from autodistill.records import Objective, TrialRecord
 from autodistill.words import student_words
 
@@ -52,7 +52,7 @@ def coordinates(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) 
     names.sort(key=list(columns).index)
     out = [_coordinate(name, varying[name]) for name in names]
     for objective in objectives:
-        values = {t.number: metrics_of(t)[objective.name] for t in trials}
+        values = {t.number: t.latest[objective.name] for t in trials}
         out.append(_numeric(objective.name, values, log=objective.log, unit=objective.unit))
     return out
 

@@ -105,7 +105,7 @@ def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
         )
     figure.update_layout(style("Which settings matter"), barmode="group")
     figure.update_layout(height=110 + len(names) * (14 + 15 * len(shares)))
-    figure.update_xaxes(title="share of the variance (fANOVA)", rangemode="tozero")
+    figure.update_xaxes(title="share of variance", rangemode="tozero")
     figure.update_yaxes(automargin=True, autorange="reversed")
     return figure
 

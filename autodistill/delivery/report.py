@@ -77,6 +77,7 @@ def write_report(study: Study, path: str | Path, *, price_per_hour: float | None
     figures = _figures(study, front, trials, verified, parts)
     extra = {
         "first": {"name": front.objectives[0].name, "direction": front.objectives[0].direction},
+        "best": None if answers.best is None else answers.best.trial,
         "candidates": [answer.to_json() for answer in answers.candidates],
     }
     parts["curves"] = [(name, str(f.layout.title.text)) for name, f in figures.items() if name.startswith("curves-")]
@@ -103,26 +104,54 @@ def _summary(study: Study, front: Front, answers: Answers, verified: Verified | 
     name = answers.objective.name
     trials = study.trials()
     counts = ", ".join(f"{n} {s.value}" for s in State if (n := sum(t.state is s for t in trials))) or "no trial"
+    words = None if metric is None else _metric_words(metric, answers)
+    within = None if words is None else answers.within(float(words["start"]))
     return {
         "name": study.name,
-        "lead": f"Report of an autodistill search: {counts}; {len(front.trials)} on the front "
-        f"of {', '.join(o.name for o in front.objectives)}.",
+        "lead": _lead(front, trials),
         "contents": _contents(verified is not None),
         "status": _status(study, answers, verified, len(trials)),
         "best": answers.best,
         "verified": answers.verified,
-        "metric_words": {"best": f"Best in {name}"},
-        "metric": None if metric is None else _metric_words(metric, answers),
-        "bounds": None if metric is None else _bounds_table(answers, metric),
+        "metric_words": {"best": _best_words(answers, within, words)},
+        "metric": words,
+        "within": within,
+        "bounds": None if metric is None else _bounds_table(answers, metric, verified),
         "teacher_words": _teacher_words(front, answers, verified),
         "nothing": f"No trial is COMPLETE yet ({counts}), so there is no front: let the search go on.",
         "first": name,
         "verification": None if verified is None else tables.verified_table(verified),
-        "verification_words": "" if verified is None else _verification_words(verified),
+        "verification_words": "" if verified is None else tables.verification_words(verified),
         "gains": tables.gain_table(front, trials, verified),
         "no_gains": "Not known: no student was trained both with and without distillation. 'verify' trains the "
         "undistilled twin of every student on the front.",
     }
+
+
+def _lead(front: Front, trials: Sequence[TrialRecord]) -> str:
+    """What was tried, and how it ended, in the words of the states."""
+    meanings = {
+        State.COMPLETE: "trained to the end",
+        State.PRUNED: "stopped or refused",
+        State.PARTIAL: "paused or unfinished",
+        State.FAIL: "failed",
+        State.RUNNING: "running",
+    }
+    counts = [(n, meaning) for s, meaning in meanings.items() if (n := sum(t.state is s for t in trials))]
+    ended = ", ".join(f"{n} {meaning}" for n, meaning in counts)
+    return (
+        f"Report of an autodistill search. {len(trials)} trial{'' if len(trials) == 1 else 's'}"
+        f"{f': {ended}' if ended else ''}; {len(front.trials)} on the front of "
+        f"{', '.join(o.name for o in front.objectives)}."
+    )
+
+
+def _best_words(answers: Answers, within: Answer | None, words: Mapping[str, str] | None) -> str:
+    """What the first answer is best in: also within the bound that people ask for first, where that is so."""
+    name = f"Best in {answers.objective.name}"
+    if within is None or words is None or answers.best is None or within.trial != answers.best.trial:
+        return name
+    return f"{name}, also with {words['label']} at most {words['start']} {words['unit']}".rstrip()
 
 
 def _contents(verified: bool) -> list[tuple[str, str]]:
@@ -161,7 +190,7 @@ def _metric_words(metric: Objective, answers: Answers) -> dict[str, str]:
     return {"label": label, "unit": unit, "start": f"{start:.15g}"}
 
 
-def _bounds_table(answers: Answers, metric: Objective) -> Table:
+def _bounds_table(answers: Answers, metric: Objective, verified: Verified | None) -> Table:
     rows = []
     for bound, answer in answers.bounds:
         words = f"≤ {figure_of(bound, metric.unit)} {metric.unit if metric.unit not in ('count', '') else ''}".strip()
@@ -174,7 +203,10 @@ def _bounds_table(answers: Answers, metric: Objective) -> Table:
         rows.append((words, str(answer.trial), what, value, cost, answer.gain_short, answer.sure_short))
     name = answers.objective.name
     columns = (metric.name, "trial", "student", name, f"its {metric.name}", "gain from distillation", "how sure")
-    return Table(columns, tuple(rows), (name, f"its {metric.name}"))
+    note = ""
+    if answers.verified and verified is not None and verified.latency and metric.name == "latency_ms":
+        note = f"Latency of the exported file: {verified.latency}. The front below has what the search measured."
+    return Table(columns, tuple(rows), (name, f"its {metric.name}"), note)
 
 
 def _teacher_words(front: Front, answers: Answers, verified: Verified | None) -> str:
@@ -187,19 +219,6 @@ def _teacher_words(front: Front, answers: Answers, verified: Verified | None) ->
     if best is None or first.name not in front.teacher or answers.verified:
         return ""
     return f"The teacher reaches {figure_of(front.teacher[first.name], first.unit)} on the same validation images."
-
-
-def _verification_words(verified: Verified) -> str:
-    fallen = [str(row.trial) for row in verified.fallen]
-    noisy = [str(row.trial) for row in verified.front if row.rivals]
-    flattered = [row.flattered for row in verified.students if row.flattered is not None]
-    words = [f"{len(verified.front)} students are on the verified front."]
-    words.append(f"Fell off: trial {', '.join(fallen)}." if fallen else "None fell off.")
-    if noisy:
-        words.append(f"Within noise of a cheaper student: trial {', '.join(noisy)}.")
-    if flattered:
-        words.append(f"The search had flattered by {sum(flattered) / len(flattered):+.4f} on average.")
-    return " ".join(words)
 
 
 def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from autodistill.delivery.trial_facts import figure_of, gain_of, metrics_of
+from autodistill.delivery.trial_facts import figure_of
+from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, Params, State, TrialRecord
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
-    from autodistill.delivery.verified import Row, Verified
+    from autodistill.delivery.verified import Difference, Row, Verified
     from autodistill.search.front import Front
 
 ALWAYS_MS = 5.0  # a latency that people ask for first
@@ -101,7 +102,7 @@ def answers_of(
     metric = _bounded(front)
     rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
     if rows and verified is not None and first.name == "accuracy":
-        searched = {t.number: metrics_of(t) for t in trials}
+        searched = {t.number: t.latest for t in trials}
         candidates = tuple(_from_row(row, verified, metric, searched.get(row.trial or 0, {})) for row in rows)
         trusted = True
     else:
@@ -150,6 +151,8 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, searched: 
     if accuracy.low is not None and accuracy.high is not None:
         reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
     reached += _at_cost(cost, metric)
+    if cost is not None and cost == row.file_latency_ms:
+        reached += " as an exported file"
     return Answer(
         row.trial,
         student_words(row.student),
@@ -169,10 +172,12 @@ def _verified_gain(row: Row) -> str:
     if row.distillation.get("loss", "none") == "none":
         return "It was trained without distillation: labels alone served it best."
     if row.gain is None:
-        return "What distillation gained is not known: its undistilled twin was not verified."
+        return "Not known: its undistilled twin was not verified."
     gain = row.gain
     interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}, {_seeds(gain.seeds)}"
     words = f"Distillation gained {gain.mean:+.4f} over the same student without it ({interval})"
+    if gain.mean < 0:
+        words = f"Distillation lost {-gain.mean:.4f} to the same student without it ({interval})"
     if gain.certain:
         return f"{words}: " + ("a real gain." if gain.mean > 0 else "it did harm.")
     return f"{words}: the interval does not exclude zero, so this may be chance."
@@ -203,10 +208,16 @@ def _verified_short(row: Row) -> str:
     if row.accuracy is not None and row.accuracy.low is not None:
         words += f", accuracy {row.accuracy.low:.4f} to {row.accuracy.high:.4f} (95 %)"
     if row.gain is not None:
-        words += "; gain more than chance" if row.gain.certain else "; gain may be chance"
+        words += f"; {gain_verdict(row.gain)}"
     if row.rivals:
         words += f"; {_trials(len(row.rivals))} within noise"
     return words
+
+
+def gain_verdict(gain: Difference) -> str:
+    """How sure a gain, or the harm that was done, is."""
+    name = "gain" if gain.mean >= 0 else "harm"
+    return f"{name} more than chance" if gain.certain else f"{name} may be chance"
 
 
 def _from_search(
@@ -216,7 +227,7 @@ def _from_search(
     first = front.objectives[0]
     value = trial.values[first.name]
     cost = None if metric is None else trial.values[metric.name]
-    gain = gain_of(trial, trials, first)
+    gain = gain_over_twin(trial, trials, first)
     return Answer(
         trial.number,
         student_words(trial.student),
@@ -239,10 +250,10 @@ def _searched_gain(
         return "This study does not search distillation losses."
     if trial.distillation["loss"] == "none":
         return "It was trained without distillation."
-    gain = gain_of(trial, trials, first)
+    gain = gain_over_twin(trial, trials, first)
     if gain is not None:
         return f"Distillation gained {gain:+.4f} over the same student without it, one run each: a hint, no proof."
-    said = "What distillation gained is not known: this search finished no run of the same student without it."
+    said = "Not known: this search finished no run of the same student without distillation."
     plain = [
         t
         for t in trials
@@ -268,7 +279,7 @@ def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
         close = [
             t
             for t in (*front.trials, *front.others)
-            if t.number != trial.number and abs(metrics_of(t)[first.name] - value) <= half
+            if t.number != trial.number and abs(t.latest[first.name] - value) <= half
         ]
         words += (
             f" The choice of {images:,} validation images alone makes it uncertain by ±{half:.4f} (95 %); "

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autodistill.delivery.trial_facts import figure_of, gain_of
+from autodistill.delivery.report_answers import gain_verdict
+from autodistill.delivery.trial_facts import figure_of
+from autodistill.gain import gain_over_twin
 from autodistill.records import State, TrialRecord
 from autodistill.search.budget import format_seconds
 from autodistill.words import distillation_words, student_words
@@ -22,6 +24,8 @@ REASONS = {
     "INFEASIBLE": "breaks a constraint; refused before training",
     "INFEASIBLE_BUILD": "cannot be built for these images; refused before training",
     "DUPLICATE": "proposed before; refused",
+    "TIME": "could not have been finished in the time that was left; refused, and may be proposed again",
+    "PAUSED": "waits at a rung: others promised more for the front so far; may go on when the study is resumed",
     "NAN": "the loss was no longer a number",
     "NON_FINITE": "reported a value that is not finite",
     "OOM": "out of memory",
@@ -51,7 +55,7 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: int | None) -
     names = [o.name for o in front.objectives]
     rows = []
     for trial in front.trials[:_MOST_ROWS]:
-        gain = gain_of(trial, trials, front.objectives[0])
+        gain = gain_over_twin(trial, trials, front.objectives[0])
         rows.append(
             (
                 f"{trial.number}{' (knee)' if trial.number == knee else ''}",
@@ -64,6 +68,8 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: int | None) -
         )
     more = f"The first {_MOST_ROWS} of {len(front.trials)}." if len(front.trials) > _MOST_ROWS else ""
     columns = ("trial", "student", "distillation", "recipe", *names, "gain in the search")
+    if not any(row[-1] for row in rows):
+        return Table(columns[:-1], tuple(row[:-1] for row in rows), tuple(names), more)
     return Table(columns, tuple(rows), (*names, "gain in the search"), more)
 
 
@@ -82,15 +88,38 @@ def verified_table(verified: Verified) -> Table:
                 "" if row.ece is None else f"{row.ece.mean:.4f}",
                 "" if row.file_bytes is None else f"{row.file_bytes:,}",
                 "" if row.file_latency_ms is None else f"{row.file_latency_ms:.3g}",
-                row.error or row.verdict,
+                row.error or _verdict(row),
             )
         )
     columns = (
         "row", "student", "test accuracy ± std [95 %]", "in the search", "flattered by", "agreement", "ECE",
         "ONNX bytes", "ONNX ms", "verdict",
     )  # fmt: skip
-    note = f"{verified.test_images:,} test images, {verified.epochs} epochs each, trained on {verified.refit}."
+    note = f"{verified.test_images:,} test images, {verified.epochs} epochs each, trained on {verified.refit}. "
+    note += f"Files: {verified.latency}."
     return Table(columns, tuple(rows), columns[2:-1], note)
+
+
+def verification_words(verified: Verified) -> str:
+    """Who is on the verified front, who fell, and how far the search had flattered."""
+    fallen = [str(row.trial) for row in verified.fallen]
+    noisy = [str(row.trial) for row in verified.front if row.rivals]
+    flattered = [row.flattered for row in verified.students if row.flattered is not None]
+    before = sum(row.before for row in verified.students)
+    words = [f"{before} of the {verified.front_before} students on the front of the search were verified."]
+    words.append(f"{len(verified.front)} students are on the verified front.")
+    words.append(f"Fell off: trial {', '.join(fallen)}." if fallen else "None fell off.")
+    if noisy:
+        words.append(f"Within noise of a cheaper student: trial {', '.join(noisy)}.")
+    if flattered:
+        words.append(f"The search had flattered by {sum(flattered) / len(flattered):+.4f} on average.")
+    return " ".join(words)
+
+
+def _verdict(row: Row) -> str:
+    words = {"stays": "on the front", "joins": "joins the front", "falls": "fell off", "outside": "not on the front"}
+    said = words.get(row.verdict, "")
+    return f"{said}, within noise of {_listed([str(n) for n in row.rivals], 4)}" if said and row.rivals else said
 
 
 def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> Table | None:
@@ -100,7 +129,7 @@ def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified |
     first = front.objectives[0]
     complete = [t for t in trials if t.state is State.COMPLETE]
     members = {t.number for t in front.trials}
-    paired = [(t, gain) for t in complete if (gain := gain_of(t, complete, first)) is not None]
+    paired = [(t, gain) for t in complete if (gain := gain_over_twin(t, complete, first)) is not None]
     paired.sort(key=lambda pair: (pair[0].number not in members, -pair[1]))
     for trial, gain in paired[:_MOST_ROWS]:
         if str(trial.number) not in known:
@@ -127,7 +156,7 @@ def _verified_pair(row: Row, verified: Verified | None) -> tuple[str, ...]:
     assert row.gain is not None
     twin = verified.twin(row.trial) if verified is not None and row.trial is not None else None
     gain = row.gain
-    sure = "more than chance" if gain.certain else "may be chance"
+    sure = gain_verdict(gain)
     return (
         str(row.trial),
         row.name,
@@ -229,7 +258,10 @@ def environment_table(study: Study, verified: Verified | None, written_with: Map
         classes = [str(name) for name in sources.get("classes", ())]
         rows += [
             ("images", f"{sources.get('train_images'):,} training, {sources.get('validation_images'):,} validation"),
-            ("input", f"{channels} channels of {size} by {size} pixels, {len(classes)} classes: {_listed(classes)}"),
+            (
+                "input",
+                f"{_count(channels, 'channel')} of {size} by {size} pixels, {len(classes)} classes: {_listed(classes)}",
+            ),
         ]
     data = sources.get("data") or (verified.data if verified else "")
     teacher = sources.get("teacher") or (verified.teacher if verified else "")
@@ -271,9 +303,8 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
         yield "data", config.data.source
         yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # no folders of its owner
         target = config.latency
-        where = (
-            f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {target.threads} threads"
-        )
+        threads = _count(target.threads, "thread")
+        where = f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {threads}"
         if any(o.name == "latency_ms" for o in study.objectives):
             yield "latency is measured on", where
 
@@ -281,7 +312,7 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
 def _machine(facts: Mapping[str, Any]) -> str:
     parts = [str(facts.get("processor", "")), f"{facts.get('cores')} cores", f"{facts.get('memory_gib')} GiB"]
     parts += [str(gpu) for gpu in facts.get("gpus", ())]
-    return ", ".join([*parts, str(facts.get("system", "")), f"{facts.get('workers')} worker(s)"])
+    return ", ".join([*parts, str(facts.get("system", "")), _count(facts.get("workers"), "worker")])
 
 
 def _versions(candidates: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
@@ -290,6 +321,10 @@ def _versions(candidates: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
         for name, version in candidate.get("versions", {}).items():
             out.setdefault(str(name), set()).add(str(version))
     return out
+
+
+def _count(number: Any, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _listed(words: Sequence[str], most: int = 12) -> str:

@@ -1,35 +1,12 @@
-"""One trial in numbers and words for pictures and pages: metrics, gain over its twin, rung curve, hover text."""
+"""One trial in numbers and words for pictures and pages: rung curve, figures, hover text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-from autodistill.records import Objective, State, TrialRecord
+from autodistill.records import Objective, TrialRecord
 from autodistill.words import distillation_words, student_words
-
-
-def metrics_of(trial: TrialRecord) -> dict[str, float]:
-    """Known costs, then what the highest rung showed, then the final values."""
-    out: dict[str, float] = {}
-    for rung in sorted(trial.rungs):
-        out.update({k: v for k, v in trial.rungs[rung].items() if k not in ("epochs", "seconds")})
-    return {**out, **trial.values}
-
-
-def gain_of(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
-    """How much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
-
-    Positive is better; ``None`` where there is no such twin or the trial is undistilled itself.
-    """
-    if trial.distillation.get("loss", "none") == "none" or objective.name not in trial.values:
-        return None
-    twins = [
-        objective.loss(t.values[objective.name])
-        for t in trials
-        if t.state is State.COMPLETE and t.distillation.get("loss") == "none" and t.student == trial.student
-    ]
-    return min(twins) - objective.loss(trial.values[objective.name]) if twins else None
 
 
 def curve_of(trial: TrialRecord, metric: str) -> list[tuple[float, float]]:
@@ -51,7 +28,7 @@ def hover_text(trial: TrialRecord, objectives: Sequence[Objective], gain: float 
     """A trial in a few lines of Plotly's HTML: student, loss mix, recipe, values."""
     lines = [f"<b>trial {trial.number}</b>  {text(student_words(trial.student))}"]
     lines += [text(words) for words in (distillation_words(trial.distillation), student_words(trial.train)) if words]
-    shown = metrics_of(trial)
+    shown = trial.latest
     lines += [f"{text(o.name)} <b>{figure_of(shown[o.name], o.unit)}</b>" for o in objectives if o.name in shown]
     extra = [name for name in sorted(shown) if name not in {o.name for o in objectives}]
     lines += [f"{text(name)} {figure_of(shown[name], '')}" for name in extra[:4]]

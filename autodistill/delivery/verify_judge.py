@@ -166,7 +166,8 @@ def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> Row:
     study, teacher = plan.study, plan.bench.teacher
     known = study.teacher_values()
     searched = known.pop("accuracy", None)
-    row = Row("teacher", teacher.name, searched=searched, costs=known)
+    name = teacher.name.replace("\\", "/").rpartition("/")[2]  # verify.json is passed on: no folders of its owner
+    row = Row("teacher", name, searched=searched, costs=known)
     if test.teacher is None:
         return replace(row, error="it consists of stored logits, none of them of test images")
     scores = test.scores(test.teacher)

@@ -48,7 +48,7 @@ class Member(TrialRecord):
         Args:
             out: the folder to make.
             formats: names of formats; ``safetensors`` and ``onnx`` if omitted.
-            options: ``max_drop``, ``latency``, ``data`` and ``progress`` of ``export``.
+            options: ``weights``, ``max_drop``, ``latency``, ``data`` and ``progress`` of ``export``.
 
         Raises:
             UsageError: the study is in memory, or a format does not exist.

@@ -177,6 +177,29 @@ class Space:
             raise ConfigError(problems, "candidate")
         return values
 
+    def check_names(self, sections: Mapping[str, Any]) -> None:
+        """Refuse a candidate of somebody's own with settings that this space does not have.
+
+        Raises:
+            ConfigError: an unknown section or setting, the nearest named.
+        """
+        known: dict[str, set[str]] = {section: set() for section in SECTIONS}
+        for name in (*(p.name for p in self.parameters), *(c.name for c in self.constants)):
+            known[name.split(".", 1)[0]].add(name.rsplit(".", 1)[-1])
+        problems = []
+        for section, settings in sections.items():
+            if section not in known:
+                problems.append(f"{section}: not a section; allowed: {', '.join(SECTIONS)}")
+            elif not isinstance(settings, Mapping):
+                problems.append(f"{section}: takes settings as NAME: VALUE, got {settings!r}")
+            else:
+                for key in settings.keys() - known[section]:
+                    close = nearest(str(key), known[section])
+                    words = f"nearest: {', '.join(close) or 'none'}"
+                    problems.append(f"{section}.{key}: not a setting of this space; {words}")
+        if problems:
+            raise ConfigError(sorted(problems), "candidate")
+
     def restrict(self, choices: Mapping[str, Any], source: str = "--set") -> Space:
         """The space with some parameters narrowed: ``{"student.family": ["resnet"], "train.lr": 0.01}``.
 

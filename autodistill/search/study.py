@@ -252,6 +252,7 @@ class Study(Readings):
         Raises:
             ConfigError: it is not in the space.
         """
+        self.space.check_names(sections)
         self._proposer.enqueue(self.space.flatten(sections))
 
     def learn_costs(self, student: Params, costs: Mapping[str, float]) -> None:

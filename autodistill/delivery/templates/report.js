@@ -15,6 +15,7 @@
     Object.assign(out, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" });
     out.font = { ...out.font, color: ink };
     out.hoverlabel = { ...out.hoverlabel, bgcolor: bg, bordercolor: line, font: { color: ink } };
+    if (innerWidth < 640 && !printing) out.title = { text: "" }; // the section says the same, and the legend needs the room
     out.modebar = { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink };
     for (const axis of ["xaxis", "yaxis"]) {
       out[axis] = { ...out[axis], gridcolor: grid, zerolinecolor: grid, linecolor: line, automargin: true };
@@ -157,7 +158,8 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(false));
   function sized(width) {
     for (const box of document.querySelectorAll(".plot")) {
-      if (box.data) Plotly.relayout(box, width ? { width, autosize: false } : { width: null, autosize: true });
+      const font = width && box.dataset.figure === "parallel-plot" ? { "xaxis.tickfont.size": 7 } : {};
+      if (box.data) Plotly.relayout(box, width ? { width, autosize: false, ...font } : { width: null, autosize: true });
     }
   }
   addEventListener("beforeprint", () => { printing = true; drawAll(false); sized(690); });
@@ -171,9 +173,14 @@
       const limit = Number(bound.value);
       const fitting = data.candidates.filter((c) => c.cost !== null && c.cost <= limit);
       const best = fitting.sort((a, b) => sign * (a.value - b.value))[0];
-      byId("bound-answer").textContent = best
-        ? `Trial ${best.trial}, ${best.student}${best.distillation ? ", " + best.distillation : ""}. ${best.reached} ${best.gain} ${best.sure}`
-        : "No student keeps to that bound.";
+      const put = (name, text) => Object.assign(document.createElement(name), { textContent: text });
+      const place = byId("bound-answer");
+      if (!best) return place.replaceChildren(put("p", "No student keeps to that bound."));
+      const said = `Trial ${best.trial}, ${best.student}${best.distillation ? ", " + best.distillation : ""}. ${best.reached}`;
+      if (best.trial === data.best) return place.replaceChildren(put("p", `${said} It is the best of all, as above.`));
+      const doubts = document.createElement("dl");
+      doubts.append(put("dt", "What distillation gained"), put("dd", best.gain), put("dt", "How sure that is"), put("dd", best.sure));
+      place.replaceChildren(put("p", said), doubts);
     };
     bound.addEventListener("input", answer);
     answer();
