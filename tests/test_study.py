@@ -10,6 +10,7 @@ import autodistill as ad
 from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError, UserCodeError
 from autodistill.records import Candidate, Constraint, Decision, Report, State
 from autodistill.search.study import Study
+from autodistill.search.trajectory import trajectory
 
 
 def run_one(study: Study, candidate: Candidate | None = None) -> Candidate:
@@ -263,3 +264,11 @@ def test_the_default_sampler_finishes_the_costliest_student_where_it_is_the_most
     study = make_study(sampler="front", seed=1)
     ad.search(study, evaluate=evaluate, costs=costs, budget="25trials")
     assert {4, 128} <= {trial.student["width"] for trial in study.front().trials}
+
+
+def test_the_steps_of_a_search_count_a_trial_once_though_it_had_been_paused_before() -> None:
+    study = make_study(sampler="front", seed=1)
+    counted: list[float] = []
+    study.after = lambda _, state: counted.append(study.spent.trials) if state is State.COMPLETE else None
+    ad.search(study, evaluate=evaluate, costs=costs, budget="25trials")
+    assert [step.trials for step in trajectory(study.front())] == counted

@@ -38,6 +38,7 @@ class Filing:
 
     def end(self, number: int, state: State, reason: str, message: str) -> None:
         """File an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
+        self._count(number, state, reason)  # first, so that what was spent by then includes this trial, once
         self._log.set(number, "state", state.value)
         self._log.set(number, "reason", reason)
         self._log.set(number, "message", message[:2000])
@@ -48,7 +49,6 @@ class Filing:
             self._log.end(number, TrialState.COMPLETE, [top[o.name] for o in self._objectives])
         elif state is not State.PARTIAL:
             self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
-        self._count(number, state, reason)
         self._ledger.save()
 
     def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:

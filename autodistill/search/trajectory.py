@@ -51,7 +51,7 @@ def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
             kept = np.vstack([kept[~(row <= kept).all(axis=1)], row])
             share = hypervolume(kept, reference)
         spent = trial.spent
-        steps.append(Step(spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0) + 1, share, trial.number))
+        steps.append(Step(spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0), share, trial.number))
     return steps
 
 
