@@ -12,7 +12,7 @@ from autodistill.cli import app
 from autodistill.delivery.survey_plot import survey_png
 from autodistill.errors import StoreError, UsageError
 from autodistill.records import LatencyTarget, SurveyRow
-from autodistill.search.survey_rows import SURVEY_FILE, read_survey, write_survey
+from autodistill.search.survey_rows import SURVEY_FILE, earlier_survey, read_survey, write_survey
 
 run = CliRunner()
 TARGET = LatencyTarget("onnxruntime", threads=2)
@@ -82,3 +82,14 @@ def test_a_picture_needs_two_costs(tmp_path: Path) -> None:
         survey_png([SurveyRow({"family": "vit"}, {"params": 3.0})], tmp_path / "a.png")
     with pytest.raises(UsageError, match="this one has none"):
         survey_png([], tmp_path / "a.png")
+
+
+def test_what_was_measured_before_is_known_for_the_same_target_on_the_same_machine_only(tmp_path: Path) -> None:
+    good = [row for row in ROWS if not row.error]
+    assert earlier_survey(tmp_path, TARGET, machine="here") == []
+    write_survey(tmp_path, ROWS, TARGET, machine="here")
+    assert earlier_survey(tmp_path, TARGET, machine="here") == good
+    assert earlier_survey(tmp_path, TARGET, machine="there") == []
+    assert earlier_survey(tmp_path, LatencyTarget(threads=7), machine="here") == []
+    (tmp_path / "survey.json").write_text("{")
+    assert earlier_survey(tmp_path, TARGET, machine="here") == []

@@ -151,23 +151,27 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
 
 def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequence[str], watch: Watch) -> None:
     """Measure a pool of students drawn from the space, hand it to the study and keep it in its folder."""
-    from autodistill.search.survey_rows import write_survey
-    from autodistill.training.cost_memory import CostMemory, cache_folder
+    from autodistill.search.survey_rows import earlier_survey, write_survey
+    from autodistill.training.cost_memory import CostMemory, cache_folder, machine
     from autodistill.training.survey import survey
     from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
 
     memory = CostMemory(cache_folder())
     known = [name for name in metrics if _is_known(study, name)]
     students = draw_students(study, pool_size(config.survey, study.budget.seconds))
+    shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
+    here = machine(config.latency.device)
+    for row in () if study.directory is None else earlier_survey(study.directory, config.latency, machine=here):
+        memory.put(memory.key(row.student, shape, classes), row.costs, config.latency)
+    memory.save()
 
     def progress(done: int, total: int) -> None:
         watch.stage("survey", f"known costs of {done} of {total} students", done / total)
 
     rows = survey(
         students,
-        image_size=data.image_size,
-        channels=data.channels,
-        num_classes=len(data.classes),
+        **shape,
+        num_classes=classes,
         metrics=known,
         target=config.latency,
         memory=memory,
@@ -175,14 +179,13 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
         should_stop=watch.should_stop,
     )
     if study.directory is not None:
-        write_survey(study.directory, rows, config.latency)
+        write_survey(study.directory, rows, config.latency, machine=here)
     good = [(row.student, row.costs) for row in rows if not row.error]
     if not good and watch.should_stop():
         return
     if not good:
         first = next((row.error for row in rows if row.error), "the space offered none")
         raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
-    shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
     model = fitted(rows, shape, classes, memory)
     if model is not None:
         watch.stage("survey", f"latency of unsurveyed students is predicted: {model.leave_one_out()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,10 +17,23 @@ SURVEY_FILE = "survey.json"
 _FORMAT = 1
 
 
-def write_survey(directory: Path, rows: Sequence[SurveyRow], target: LatencyTarget) -> None:
-    """Keep a survey in a study's folder, in place of an older one."""
-    text = dump_json({"format": _FORMAT, "latency": asdict(target), "students": [asdict(row) for row in rows]})
-    write_atomically(directory / SURVEY_FILE, text)
+def write_survey(directory: Path, rows: Sequence[SurveyRow], target: LatencyTarget, *, machine: str = "") -> None:
+    """Keep a survey in a study's folder, in place of an older one; ``machine`` is what its latencies depend on."""
+    facts = {"format": _FORMAT, "latency": asdict(target), "machine": machine}
+    write_atomically(directory / SURVEY_FILE, dump_json({**facts, "students": [asdict(row) for row in rows]}))
+
+
+def earlier_survey(directory: Path, target: LatencyTarget, *, machine: str) -> list[SurveyRow]:
+    """What a study has measured before for this target on this machine, so that no student gets a second latency.
+
+    A file that cannot be read is as good as none: the survey is made again.
+    """
+    with contextlib.suppress(UsageError, StoreError, OSError, ValueError):
+        rows, measured = read_survey(directory)
+        facts = json.loads((directory / SURVEY_FILE).read_text(encoding="utf-8"))
+        if measured == target and facts.get("machine") == machine:
+            return [row for row in rows if not row.error]
+    return []
 
 
 def read_survey(directory: Path) -> tuple[list[SurveyRow], LatencyTarget]:
