@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +202,12 @@ class DeskStopper(tune.Stopper):  # type: ignore[misc]
         return {}  # Tune pickles its stopper into a snapshot that nobody reads; a study cannot be pickled
 
 
-def make_trainable(board_name: str, device: str, threads: int) -> type:
+def make_trainable(board_name: str, context: WorkerContext) -> type:
     """The trainable of a search: one step is one report. It carries names only; the factory comes from the board.
 
     Args:
         board_name: name of the board's actor.
-        device: torch device string of every worker (Ray numbers the GPUs that a worker may see from 0).
-        threads: CPU threads of every worker.
+        context: what every worker is told; its number and connections are filled in there.
     """
 
     class Worker(tune.Trainable):  # type: ignore[misc]
@@ -215,8 +215,8 @@ def make_trainable(board_name: str, device: str, threads: int) -> type:
 
         def setup(self, config: dict[str, Any]) -> None:
             limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-            os.environ.update({name: str(threads) for name in limits})  # before anything heavy is imported
-            self._bench = Bench(ray.get_actor(board_name), config["slot"], device, threads)
+            os.environ.update({name: str(context.threads) for name in limits})  # before anything heavy is imported
+            self._bench = Bench(ray.get_actor(board_name), replace(context, index=config["slot"]))
             self.reset_config(config)
 
         def step(self) -> dict[str, Any]:
@@ -235,8 +235,8 @@ def make_trainable(board_name: str, device: str, threads: int) -> type:
 class Bench:
     """What a worker does on its node: builds the evaluator, turns each report into one result for Tune."""
 
-    def __init__(self, board: Any, index: int, device: str, threads: int) -> None:
-        self._board, self._index, self._device, self._threads = board, index, device, threads
+    def __init__(self, board: Any, context: WorkerContext) -> None:
+        self._board, self._context = board, context
         self._evaluate: Evaluate | None = None
         self._candidate: Any = None
         self._reports: Iterator[Report] | None = None
@@ -281,7 +281,7 @@ class Bench:
         paths, factory = cloudpickle.loads(ray.get(self._board.parcel.remote()))
         sys.path.extend(path for path in paths if path not in sys.path)  # the user's modules, before they are needed
         build: EvaluateFactory = cloudpickle.loads(factory)
-        return build(WorkerContext(self._index, self._device, self._threads, self._progress, self._should_stop))
+        return build(replace(self._context, progress=self._progress, should_stop=self._should_stop))
 
     def _progress(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         now = time.monotonic()
