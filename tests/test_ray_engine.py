@@ -185,6 +185,12 @@ def test_workers_ask_for_their_threads_and_their_part_of_a_gpu() -> None:
     assert share_of([Slot(i, f"cuda:{i % 2}", 1) for i in range(4)]) == Share(1, 0.5)
     assert share_of([Slot(i, "cuda:0", 1) for i in range(3)]).gpus == 0.3333  # three of them still fit on one
     assert share_of([Slot(0)], cpus=0.5, gpus=2) == Share(0.5, 2)
+    pairs = [Slot(0, "cuda:0", 2, ("cuda:0", "cuda:1")), Slot(1, "cuda:2", 2, ("cuda:2", "cuda:3"))]
+    assert share_of(pairs) == Share(4, 2)
+    assert share_of([Slot(0, "cpu", 3, ("cpu", "cpu"))]) == Share(6, 0)
+    assert share_of(pairs, gpus=0) == Share(4, 0)
+    with pytest.raises(UsageError, match=r"2 devices cannot be trained by a worker with 0\.5 GPUs.*gpus_per_worker=2"):
+        share_of(pairs, gpus=0.5)
     with pytest.raises(UsageError, match=r"1\.5 GPUs.*whole GPUs, or for a fraction below 1"):
         share_of([Slot(0)], gpus=1.5)
 

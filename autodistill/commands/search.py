@@ -97,7 +97,7 @@ def search(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where Ray's workers keep checkpoints if they do not see the study's folder: s3://…, gs://…, a folder.",
+            help="Where Ray's workers keep checkpoints, so that they need not see the study's folder: s3://…",
         ),
     ] = None,
     trust_network: Annotated[

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from autodistill.errors import AutodistillError, UsageError
 from autodistill.records import EvaluateFactory, State
@@ -131,7 +132,7 @@ def _remember(directory: Path, storage: str, name: str) -> Mirror:
     given, old = Mirror.at(storage), _remembered(directory)
     if old is not None and given.below(PurePosixPath(old.url.partition("?")[0]).name).url == old.url:
         return old
-    mirror = given.below(f"{name}-{secrets.token_hex(4)}")
+    mirror = given.below(f"{quote(name, safe='')}-{secrets.token_hex(4)}")
     (directory / _FILE).write_text(json.dumps({"url": mirror.url}) + "\n", encoding="utf-8")
     return mirror
 

@@ -1,8 +1,8 @@
 """Engine ``ray``: Ray Tune over the passive study, on a private Ray of this machine or on a cluster.
 
 The study is asked through a Tune searcher and reported to through a Tune scheduler; Tune's own state is never read
-back, so a study begun here goes on under ``local`` and the other way round. Either every node sees the study's folder, or
-teacher and checkpoints travel through a storage (``home.py``).
+back, so a study begun here goes on under ``local`` and the other way round. Either every node sees the study's folder,
+or teacher and checkpoints travel through a storage (``home.py``).
 """
 
 from __future__ import annotations

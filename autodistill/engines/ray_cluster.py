@@ -60,7 +60,7 @@ def share_of(slots: Sequence[Slot], cpus: float | None = None, gpus: float | Non
         gpus = part if together == 1 else float(together if sharing else 0)
     threads = max(slot.threads for slot in slots)
     share = Share(float(cpus if cpus is not None else threads * together), float(gpus))
-    if 0 < share.gpus < together:
+    if together > 1 and 0 < share.gpus < together:
         raise UsageError(
             f"a trial on {together} devices cannot be trained by a worker with {share.gpus:g} GPUs: ask for "
             f"gpus_per_worker={together}, or for 0 to use CPUs."

@@ -180,7 +180,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def replace_folder(scratch: Path, path: Path) -> None:
-    """Rename the folder ``scratch`` to ``path``; what was there is moved away first, as no folder replaces a full one."""
+    """Rename ``scratch`` to ``path``; what was there is moved away first, as no folder replaces a full one."""
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
         os.rename(path, old / path.name)

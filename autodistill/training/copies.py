@@ -25,7 +25,7 @@ from autodistill.training.mirror import Mirror
 
 CHECKPOINTS = "step-*"
 _STUDENT, _VARIANTS = "student", "variants"
-_INPUTS = "inputs"
+_INPUTS, _A_FILE, _A_FOLDER = "inputs", "file", "folder"
 _KEEP = 2  # checkpoints, as on a disk
 
 
@@ -147,13 +147,13 @@ def workplace(task: Task, storage: str | None, owner: object) -> Workplace:
     known = set(mirror.names(_INPUTS))
 
     def here(path: str) -> str:
-        name = _input(path)
-        if name not in known:
-            return path
-        folder = home / name
-        if not folder.exists():
-            mirror.get(name, folder)
-        return str(folder / Path(path).name)
+        place = home / _input(path) / Path(path).name
+        kinds = {_input(path, kind): folder for kind, folder in ((_A_FILE, place.parent), (_A_FOLDER, place))}
+        for name in known & set(kinds):
+            if not place.exists():
+                mirror.get(name, kinds[name])
+            return str(place)
+        return path
 
     return Workplace(replace(_with_paths(task, here), directory=str(home)), mirror)
 
@@ -168,7 +168,7 @@ def send_inputs(task: Task, mirror: Mirror) -> None:
     def send(path: str) -> str:
         place = Path(path).expanduser()
         if place.name and place.exists():
-            mirror.put(_input(path), place)
+            mirror.put(_input(path, _A_FILE if place.is_file() else _A_FOLDER), place)
         return path
 
     _with_paths(task, send)
@@ -181,8 +181,8 @@ def task_of(factory: Any) -> Task | None:
     return next((one for one in tasks if isinstance(one, Task)), None)
 
 
-def _input(path: str) -> str:
-    return f"{_INPUTS}/{stable_key(path)}"
+def _input(path: str, kind: str = "") -> str:
+    return f"{_INPUTS}/{stable_key(path)}/{kind}".rstrip("/")
 
 
 def _with_paths(task: Task, change: Callable[[str], str]) -> Task:

@@ -1,0 +1,273 @@
+"""Real training under Ray: checkpoints in a storage, one candidate on several devices."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autodistill as ad
+from autodistill.engines import home, ray_cluster
+from autodistill.engines.watch import Snapshot
+from autodistill.errors import InterruptedTrialError, UsageError
+from autodistill.records import Candidate, DataSpec, State, TeacherSpec, WorkerContext
+from autodistill.search.study import Study
+from autodistill.training.copies import copy_of, send_inputs, task_of
+from autodistill.training.evaluate import Trial, evaluator, load_student
+from autodistill.training.mirror import Mirror
+from autodistill.training.trial_files import trial_folder
+
+EPOCHS = 6
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSpec:
+    from autodistill.training import datasets
+    from autodistill.training.cache_home import cache_folder
+    from autodistill.training.teach import teach
+
+    data = datasets.load(DataSpec("digits", train_size=400), cache_folder())
+    return teach(data, TeacherSpec(options={"epochs": 3}), directory=tmp_path_factory.mktemp("teacher") / "net")
+
+
+def make(directory: Path, teacher: TeacherSpec, **changes: Any) -> Study:
+    """Small students of the digits, every one trained to the end."""
+    keys: dict[str, Any] = {
+        "name": "far",
+        "data": {"source": "digits", "train_size": 400},
+        "teacher": {"source": teacher.source, "accept_weak": True},
+        "space": {
+            "student": {"family": "resnet", "width": 8, "depth": 1},
+            "distillation": {"loss": "kd", "temperature": 4.0, "alpha": 0.5},
+            "train": {"lr": {"low": 1e-3, "high": 1e-2, "log": True}},
+        },
+        "objectives": ["accuracy", "params"],
+        "epochs": EPOCHS,
+        "rungs": "off",
+        "sampler": "random",
+        "survey": "off",
+    }
+    return ad.Study.create(**{**keys, **changes}, directory=directory)
+
+
+def values(study: Study) -> list[tuple[State, dict[str, float]]]:
+    return [(t.state, dict(t.values)) for t in study.trials()]
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Trial to the epoch at which its training in this process begins."""
+    found: dict[int, float] = {}
+    real = Trial._resume
+
+    def resume(trial: Trial, trainer: Any) -> None:
+        real(trial, trainer)
+        found[trial.candidate.number] = trainer.epoch
+
+    monkeypatch.setattr(Trial, "_resume", resume)
+    return found
+
+
+def factory_of(study: Study) -> Any:
+    from autodistill.engines.prepare import prepare
+    from autodistill.engines.watch import Watch
+
+    return prepare(study, Watch())
+
+
+# -- the two places of a study, without Ray ----------------------------------------------------------------------------
+
+
+def test_what_a_dead_search_left_in_a_storage_is_found_by_the_next_one_under_any_engine(
+    tmp_path: Path, teacher: TeacherSpec, begun: dict[int, float]
+) -> None:
+    whole = make(tmp_path / "whole", teacher)
+    ad.search(whole, budget="2trials", workers=1)
+    study = make(tmp_path / "study", teacher)
+    with study.running("2trials"):
+        factory = factory_of(study)
+        task = task_of(factory)
+        assert task is not None
+        mirror = home._remember(tmp_path / "study", str(tmp_path / "storage"), study.name)
+        send_inputs(task, mirror)
+        first, second = study.ask(), study.ask()
+        assert first is not None
+        assert second is not None
+        asked = iter([False] * 8 + [True] * 1000)
+        there = WorkerContext(storage=mirror.url, should_stop=lambda: next(asked))
+        with pytest.raises(InterruptedTrialError):
+            list(evaluator(task, there)(first))
+        list(evaluator(task, WorkerContext(storage=mirror.url))(second))  # trained to the end, and never reported
+    assert not (tmp_path / "study" / "checkpoints").exists()
+    again = make(tmp_path / "study", teacher)
+    begun.clear()
+    ad.search(again, budget="2trials", workers=1)
+    assert values(again) == values(whole)
+    assert list(begun) == [first.number]  # the other one was only reported
+    assert 0 < begun[first.number] < EPOCHS
+
+
+def test_two_studies_in_one_storage_have_parts_of_their_own_and_each_keeps_its_own(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    url = str(tmp_path / "storage")
+    first = home._remember(one, url, "a name")
+    assert home._remember(two, url, "a name") != first
+    assert home._remember(one, url, "a name") == first
+    assert home._remember(one, str(tmp_path / "other"), "a name") != first
+
+
+def test_a_trial_that_failed_leaves_nothing_in_the_storage(tmp_path: Path, teacher: TeacherSpec) -> None:
+    study = make(tmp_path / "study", teacher)
+    factory = factory_of(study)
+    with home.workers_elsewhere(study, factory, str(tmp_path / "storage")) as url:
+        mirror = Mirror(str(url))
+        for number in range(2):
+            (tmp_path / "work" / "student").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "work" / "student" / "file").write_text(str(number))
+            folder = trial_folder(tmp_path / "study", number)
+            part = copy_of(mirror, folder, tmp_path / "study").mirror
+            part.put("student", tmp_path / "work" / "student")
+        study.after(0, State.FAIL)
+        study.after(1, State.COMPLETE)
+    assert mirror.names("checkpoints") == ["checkpoints/trial-00001/student"]
+    assert (trial_folder(tmp_path / "study", 1) / "student" / "file").read_text() == "1"
+    assert not trial_folder(tmp_path / "study", 0).exists()
+
+
+def test_a_storage_needs_a_study_in_a_folder(teacher: TeacherSpec, tmp_path: Path) -> None:
+    study = make(tmp_path / "study", teacher)
+    factory = factory_of(study)
+    study.directory = None
+    with pytest.raises(UsageError, match="needs a study in a folder"), home.workers_elsewhere(study, factory, "x"):
+        pass
+
+
+# -- with Ray ----------------------------------------------------------------------------------------------------------
+
+
+class Interrupt:
+    """Ctrl-C once every worker has trained for an epoch; looks where the workers keep their files."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self.places = places
+        self.used: set[Path] = set()
+        self.pressed = False
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        self.used |= {place for place in self.places if list(place.glob("ad-work-*"))}
+        if not self.pressed and len([line for line in snapshot.workers if line.epoch >= 1]) == len(self.places):
+            self.pressed = True
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list[Path]]]:
+    """Two nodes whose workers have different temporary folders, as on two machines."""
+    from ray.cluster_utils import Cluster
+
+    places = [tmp_path_factory.mktemp(name) for name in ("north", "south")]
+    with (
+        ray_cluster.private_switches() as ray,
+        ray_cluster._loopback(ray),
+        ray_cluster._private_folder() as folder,
+        ray_cluster.environment({"RAY_TMPDIR": str(folder)}),
+    ):
+        head, other = ({"num_cpus": 1, "env_vars": {"TMPDIR": str(place)}} for place in places)
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            cluster.add_node(**other)
+            cluster.wait_for_nodes()
+            yield cluster, places
+        finally:
+            cluster.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_trials_of_nodes_without_the_study_s_folder_are_kept_in_the_storage_and_go_on_under_local(
+    tmp_path: Path, teacher: TeacherSpec, nodes: tuple[Any, list[Path]], begun: dict[int, float]
+) -> None:
+    cluster, places = nodes
+    epochs = 60  # long enough to be interrupted
+    study = make(tmp_path / "study", teacher, epochs=epochs)
+    interrupt = Interrupt(places)
+    with pytest.raises(KeyboardInterrupt):
+        ad.search(
+            study,
+            budget="2trials",
+            workers=2,
+            engine="ray",
+            address=cluster.address,
+            storage=(tmp_path / "storage").as_uri(),
+            progress=interrupt,
+        )
+    assert interrupt.used == set(places)  # both workers worked, in folders of their own node
+    assert Counter(t.state for t in study.trials()) == {State.PARTIAL: 2}
+    steps = {p.parent.name for p in (tmp_path / "study").glob("checkpoints/*/step-*")}
+    assert steps == {"trial-00000", "trial-00001"}  # brought home
+    assert not [left for place in places for left in place.glob("ad-work-*/checkpoints/*")]
+    again = make(tmp_path / "study", teacher, epochs=epochs)
+    ad.search(again, budget="2trials", workers=1)
+    whole = make(tmp_path / "whole", teacher, epochs=epochs)
+    from_storage = dict(begun)
+    ad.search(whole, budget="2trials", workers=1)
+    assert all(1 <= from_storage[number] < epochs for number in range(2))
+    for (state, found), (_, wanted) in zip(values(again), values(whole), strict=True):
+        assert state is State.COMPLETE
+        assert found == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.ray
+def test_a_study_begun_locally_goes_on_in_folders_that_never_saw_it(
+    tmp_path: Path, teacher: TeacherSpec, begun: dict[int, float]
+) -> None:
+    study = make(tmp_path / "study", teacher, epochs=30)
+
+    def stop(snapshot: Snapshot) -> None:
+        if any(line.epoch >= 1 for line in snapshot.workers):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        ad.search(study, budget="1trials", workers=1, progress=stop)
+    (step,) = (tmp_path / "study").glob("checkpoints/trial-00000/step-*")
+    seen: list[float] = []
+
+    def watch(snapshot: Snapshot) -> None:
+        seen.extend(line.epoch for line in snapshot.workers)
+
+    again = make(tmp_path / "study", teacher, epochs=30)
+    storage = str(tmp_path / "storage")
+    front = ad.search(again, budget="1trials", workers=1, engine="ray", storage=storage, progress=watch)
+    assert [t.state for t in again.trials()] == [State.COMPLETE]
+    assert len(front) == 1
+    assert all(epoch >= begun[0] for epoch in seen)
+    assert load_student(tmp_path / "study", 0) is not None  # brought home
+    assert not step.exists()
+    whole = make(tmp_path / "whole", teacher, epochs=30)
+    ad.search(whole, budget="1trials", workers=1)
+    assert values(again)[0][1] == pytest.approx(values(whole)[0][1], abs=1e-6)
+
+
+@pytest.mark.ray
+def test_a_candidate_on_two_devices_of_a_ray_worker_reports_what_it_reports_on_one(
+    tmp_path: Path, teacher: TeacherSpec
+) -> None:
+    alone = make(tmp_path / "alone", teacher)
+    ad.search(alone, budget="2trials", workers=1)
+    together = make(tmp_path / "together", teacher, devices_per_trial=2)
+    ad.search(together, budget="2trials", workers=1, engine="ray")
+    assert [state for state, _ in values(together)] == [State.COMPLETE] * 2
+    for (_, found), (_, wanted) in zip(values(together), values(alone), strict=True):
+        assert found == pytest.approx(wanted, abs=1e-4)
+    one, two = (candidates(study) for study in (alone, together))
+    assert one == two
+
+
+def candidates(study: Study) -> list[Candidate]:
+    return [Candidate(t.number, t.student, t.distillation, t.train, t.seed) for t in study.trials()]
