@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import pytest
 
 import autodistill as ad
 from autodistill.engines import home, ray_cluster
+from autodistill.engines.slots import cpu_count
 from autodistill.engines.watch import Snapshot
 from autodistill.errors import InterruptedTrialError, UsageError
 from autodistill.records import Candidate, DataSpec, State, TeacherSpec, WorkerContext
 from autodistill.search.study import Study
+from autodistill.training import checkpoint
+from autodistill.training.checkpoint import read_folder
 from autodistill.training.copies import copy_of, send_inputs, task_of
 from autodistill.training.evaluate import Trial, evaluator, load_student
 from autodistill.training.mirror import Mirror
@@ -194,8 +197,7 @@ def test_trials_of_nodes_without_the_study_s_folder_are_kept_in_the_storage_and_
     tmp_path: Path, teacher: TeacherSpec, nodes: tuple[Any, list[Path]], begun: dict[int, float]
 ) -> None:
     cluster, places = nodes
-    epochs = 60  # long enough to be interrupted
-    study = make(tmp_path / "study", teacher, epochs=epochs)
+    study = make(tmp_path / "study", teacher, epochs=2000)  # long enough to be interrupted, twice
     interrupt = Interrupt(places)
     with pytest.raises(KeyboardInterrupt):
         ad.search(
@@ -208,65 +210,63 @@ def test_trials_of_nodes_without_the_study_s_folder_are_kept_in_the_storage_and_
             progress=interrupt,
         )
     assert interrupt.used == set(places)  # both workers worked, in folders of their own node
-    assert Counter(t.state for t in study.trials()) == {State.PARTIAL: 2}
-    steps = {p.parent.name for p in (tmp_path / "study").glob("checkpoints/*/step-*")}
-    assert steps == {"trial-00000", "trial-00001"}  # brought home
-    assert not [left for place in places for left in place.glob("ad-work-*/checkpoints/*")]
-    again = make(tmp_path / "study", teacher, epochs=epochs)
-    ad.search(again, budget="2trials", workers=1)
-    whole = make(tmp_path / "whole", teacher, epochs=epochs)
-    from_storage = dict(begun)
-    ad.search(whole, budget="2trials", workers=1)
-    assert all(1 <= from_storage[number] < epochs for number in range(2))
-    for (state, found), (_, wanted) in zip(values(again), values(whole), strict=True):
-        assert state is State.COMPLETE
-        assert found == pytest.approx(wanted, abs=1e-6)
-
-
-@pytest.mark.ray
-def test_a_study_begun_locally_goes_on_in_folders_that_never_saw_it(
-    tmp_path: Path, teacher: TeacherSpec, begun: dict[int, float]
-) -> None:
-    study = make(tmp_path / "study", teacher, epochs=30)
+    assert [t.state for t in study.trials()] == [State.PARTIAL] * 2
+    steps = {p.parent.name: int(p.name.partition("-")[2]) for p in (tmp_path / "study").glob("checkpoints/*/step-*")}
+    assert sorted(steps) == ["trial-00000", "trial-00001"]  # brought home
+    assert not [left for place in places for left in place.glob("ad-work-*")]
+    again = make(tmp_path / "study", teacher, epochs=2000)
 
     def stop(snapshot: Snapshot) -> None:
-        if any(line.epoch >= 1 for line in snapshot.workers):
+        if begun:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        ad.search(study, budget="1trials", workers=1, progress=stop)
-    (step,) = (tmp_path / "study").glob("checkpoints/trial-00000/step-*")
-    seen: list[float] = []
+        ad.search(again, budget="2trials", workers=1, progress=stop)
+    batches = -(-again.config.data.train_size // 64)
+    (number,) = begun
+    assert 1 <= begun[number] == pytest.approx(steps[f"trial-{number:05d}"] / batches, rel=0.2)
 
-    def watch(snapshot: Snapshot) -> None:
-        seen.extend(line.epoch for line in snapshot.workers)
 
-    again = make(tmp_path / "study", teacher, epochs=30)
-    storage = str(tmp_path / "storage")
-    front = ad.search(again, budget="1trials", workers=1, engine="ray", storage=storage, progress=watch)
-    assert [t.state for t in again.trials()] == [State.COMPLETE]
-    assert len(front) == 1
-    assert all(epoch >= begun[0] for epoch in seen)
-    assert load_student(tmp_path / "study", 0) is not None  # brought home
-    assert not step.exists()
-    whole = make(tmp_path / "whole", teacher, epochs=30)
+@pytest.mark.ray
+def test_a_study_begun_locally_goes_on_in_folders_that_never_saw_it(tmp_path: Path, teacher: TeacherSpec) -> None:
+    whole = make(tmp_path / "whole", teacher)
     ad.search(whole, budget="1trials", workers=1)
-    assert values(again)[0][1] == pytest.approx(values(whole)[0][1], abs=1e-6)
+    study = make(tmp_path / "study", teacher)
+    with study.running("1trials"):
+        factory, candidate = factory_of(study), study.ask()
+        assert candidate is not None
+        asked = iter([False] * 8 + [True] * 1000)
+        here = WorkerContext(threads=cpu_count(), should_stop=lambda: next(asked))
+        with pytest.raises(InterruptedTrialError) as stopped:
+            list(factory(here)(candidate))
+        study.close(candidate, stopped.value)
+    folder = trial_folder(tmp_path / "study", 0)
+    (step,) = folder.iterdir()
+    found = checkpoint.load(folder, key=read_folder(step)[1]["key"])
+    assert found is not None
+    checkpoint.save(folder, replace(found, facts={**found.facts, "seconds": 10_000.0}))  # a mark that is handed on
+    again = make(tmp_path / "study", teacher)
+    front = ad.search(again, budget="1trials", workers=1, engine="ray", storage=str(tmp_path / "storage"))
+    assert len(front) == 1
+    assert 10_000 < again.trials()[0].seconds < 11_000
+    assert [p.name for p in folder.iterdir()] == ["student"]  # brought home
+    assert load_student(tmp_path / "study", 0) is not None
+    assert values(again) == values(whole)
 
 
 @pytest.mark.ray
 def test_a_candidate_on_two_devices_of_a_ray_worker_reports_what_it_reports_on_one(
     tmp_path: Path, teacher: TeacherSpec
 ) -> None:
-    alone = make(tmp_path / "alone", teacher)
+    alone = make(tmp_path / "alone", teacher, epochs=2)  # over more epochs roundings grow, those of threads too
     ad.search(alone, budget="2trials", workers=1)
-    together = make(tmp_path / "together", teacher, devices_per_trial=2)
-    ad.search(together, budget="2trials", workers=1, engine="ray")
+    together = make(tmp_path / "together", teacher, epochs=2, devices_per_trial=2)
+    ad.search(together, budget="2trials", workers=1, engine="ray", storage=str(tmp_path / "storage"))
     assert [state for state, _ in values(together)] == [State.COMPLETE] * 2
-    for (_, found), (_, wanted) in zip(values(together), values(alone), strict=True):
-        assert found == pytest.approx(wanted, abs=1e-4)
-    one, two = (candidates(study) for study in (alone, together))
-    assert one == two
+    assert candidates(together) == candidates(alone)
+    for one, two in zip(alone.trials(), together.trials(), strict=True):
+        assert {"accuracy", "loss", "agreement"} <= set(one.rungs[1])
+        assert two.rungs[1] == pytest.approx(one.rungs[1], abs=1e-4)
 
 
 def candidates(study: Study) -> list[Candidate]:

@@ -227,7 +227,7 @@ def make_trainable(board_name: str, context: WorkerContext) -> type:
             return True
 
         def cleanup(self) -> None:
-            self._bench.end()
+            self._bench.leave()
 
     return Worker
 
@@ -255,6 +255,11 @@ class Bench:
         self._reports = None
         if close is not None:
             close()
+
+    def leave(self) -> None:
+        """The worker will be ended, and not by Python: let go of the evaluator, whose temporary files go with it."""
+        self.end()
+        self._evaluate = None
 
     def step(self) -> dict[str, Any]:
         """Work until the next report. Errors are results: to Tune, only a dead worker is a failure."""
