@@ -180,7 +180,7 @@ def _engine_options(
     """Keywords of the engine from its flags.
 
     Raises:
-        UsageError: a flag of Ray's for another engine.
+        UsageError: a flag of Ray's for another engine, or a storage that cannot be used.
     """
     given = {"address": ray_address, "storage": ray_storage, "trust_network": trust_network or None}
     options = {key: value for key, value in given.items() if value is not None}
@@ -188,6 +188,10 @@ def _engine_options(
         raise UsageError(
             f"--ray-address, --ray-storage and --trust-network are for --engine ray; the engine is {engine!r}."
         )
+    if ray_storage is not None:
+        from autodistill.engines.home import url_of
+
+        options["storage"] = url_of(ray_storage)  # a wrong one is said before anything is written
     return options
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from autodistill.errors import AutodistillError, UsageError
@@ -34,12 +34,13 @@ def bring_home(study: Study) -> str:
         Why it could not be brought, for people; empty where it was, or there is nothing. The trials concerned then
         begin anew.
     """
-    mirror = None if study.directory is None else _remembered(study.directory)
-    if mirror is None:
+    directory = study.directory
+    mirror = None if directory is None else _remembered(directory)
+    if directory is None or mirror is None:
         return ""
     gone = {trial.number for trial in study.trials() if trial.state in _DISCARDED}
     try:
-        _bring(study.directory, mirror, gone)
+        _bring(directory, mirror, gone)
     except AutodistillError as error:
         return f"{error} Trials whose checkpoints are there begin anew."
     return ""
@@ -137,16 +138,19 @@ def _remember(directory: Path, storage: str, name: str) -> Mirror:
     return mirror
 
 
-def _bring(directory: Path | None, mirror: Mirror, without: Any = ()) -> None:
+def _bring(directory: Path, mirror: Mirror, gone: Collection[int] = ()) -> None:
+    """Bring what is newer there; what trials that are ``gone`` left there is removed."""
     from autodistill.training.copies import copy_of
     from autodistill.training.trial_files import trial_folder
 
-    assert directory is not None
-    skipped = {trial_folder(directory, number) for number in without}
+    ended = {trial_folder(directory, number) for number in gone}
     parents = {PurePosixPath(name).parent for name in mirror.names()}
-    for folder in sorted(directory / parent for parent in parents if any(parent.match(one) for one in _FOLDERS)):
-        if folder not in skipped:
-            copy_of(mirror, folder, directory).fetch()
+    for parent in sorted(one for one in parents if ".." not in one.parts and any(map(one.match, _FOLDERS))):
+        copy = copy_of(mirror, directory / parent, directory)
+        if copy.folder in ended:
+            copy.mirror.remove("")
+        else:
+            copy.fetch()
 
 
 def _send(directory: Path, mirror: Mirror) -> None:

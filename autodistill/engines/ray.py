@@ -58,11 +58,10 @@ def run(
         UsageError: authentication is off, the evaluate function cannot be sent, or workers keep dying.
     """
     share = share_of(slots, cpus_per_worker, gpus_per_worker)
-    with contextlib.ExitStack() as stack:
+    with cluster(slots, share, address=address, trust_network=trust_network), contextlib.ExitStack() as stack:
         context = _context(slots, share)
         if storage is not None:
             context = replace(context, storage=stack.enter_context(workers_elsewhere(study, factory, storage)))
-        stack.enter_context(cluster(slots, share, address=address, trust_network=trust_network))
         stack.enter_context(_quiet(len(slots)))
         _drive(study, factory, context, watch, _Tune(len(slots), share, storage, callbacks))
 

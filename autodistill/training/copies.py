@@ -9,6 +9,7 @@ them where the worker is.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import shutil
 import tempfile
 import warnings
@@ -50,13 +51,16 @@ class Copy:
         if (self.folder / _STUDENT).is_dir():
             return
         names = self.mirror.names()
-        for name in (_VARIANTS, _STUDENT):  # the student last: where it is, everything is
-            if name in names and _STUDENT in names:
-                self.mirror.get(name, self.folder / name)
         if _STUDENT in names:
-            checkpoint.clear(self.folder)
+            try:
+                for name in (_VARIANTS, _STUDENT):  # the student last: where it is, everything is
+                    if name in names:
+                        self.mirror.get(name, self.folder / name)
+                checkpoint.clear(self.folder)
+            except StoreError as error:
+                warnings.warn(f"{error} Without it the student has to be trained again.", stacklevel=2)
             return
-        for name in sorted((one for one in names if Path(one).match(CHECKPOINTS)), reverse=True):
+        for name in _steps(names):
             if any(one.name >= name for one in self.folder.glob(CHECKPOINTS)):
                 return
             try:
@@ -89,9 +93,13 @@ class Copy:
                 warnings.warn(f"{error} The training goes on.", stacklevel=2)
 
     def _thin(self, keep: int) -> None:
-        steps = sorted((one for one in self.mirror.names() if Path(one).match(CHECKPOINTS)), reverse=True)
-        for name in steps[keep:]:
+        for name in _steps(self.mirror.names())[keep:]:
             self.mirror.remove(name)
+
+
+def _steps(names: list[str]) -> list[str]:
+    """The checkpoints among ``names``, newest first."""
+    return sorted(fnmatch.filter((one for one in names if "/" not in one), CHECKPOINTS), reverse=True)
 
 
 def copy_of(mirror: Mirror, folder: Path, directory: str | Path) -> Copy:

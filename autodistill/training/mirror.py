@@ -56,10 +56,7 @@ class Mirror:
                 "the study; leave it out and put it where the storage's own tools look, e.g. AWS_SECRET_ACCESS_KEY."
             )
         mirror = cls(url)
-        try:
-            mirror._root  # noqa: B018 - looks whether the URL can be understood
-        except (ImportError, OSError, ValueError) as error:
-            raise UsageError(f"{url} cannot be used as a storage: {error}. Write e.g. {_EXAMPLE}.") from error
+        mirror._place  # noqa: B018 - looks whether the URL can be understood
         return mirror
 
     def below(self, name: str) -> Mirror:
@@ -165,7 +162,10 @@ class Mirror:
     def _place(self) -> tuple[Any, str]:
         from pyarrow.fs import FileSystem
 
-        files, root = FileSystem.from_uri(self.url)
+        try:
+            files, root = FileSystem.from_uri(self.url)
+        except (ImportError, OSError, ValueError) as error:
+            raise UsageError(f"{self.url} cannot be used as a storage: {error}. Write e.g. {_EXAMPLE}.") from error
         return files, root.rstrip("/")
 
 
