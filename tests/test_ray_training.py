@@ -24,7 +24,7 @@ from autodistill.training.evaluate import Trial, evaluator, load_student
 from autodistill.training.mirror import Mirror
 from autodistill.training.trial_files import trial_folder
 
-EPOCHS = 6
+EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
@@ -291,14 +291,18 @@ def test_a_study_begun_locally_goes_on_in_folders_that_never_saw_it(tmp_path: Pa
 
 @pytest.mark.ray
 def test_a_candidate_on_two_devices_of_a_ray_worker_reports_what_it_reports_on_one(
-    tmp_path: Path, teacher: TeacherSpec
+    tmp_path: Path, teacher: TeacherSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = make(tmp_path / "alone", teacher, epochs=2)  # over more epochs roundings grow, those of threads too
     ad.search(alone, budget="2trials", workers=1)
     together = make(tmp_path / "together", teacher, epochs=2, devices_per_trial=2)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))  # of the workers; this process has looked already
     ad.search(together, budget="2trials", workers=1, engine="ray", storage=str(tmp_path / "storage"))
     assert [state for state, _ in values(together)] == [State.COMPLETE] * 2
     assert candidates(together) == candidates(alone)
+    assert list(scratch.iterdir()) == []  # the helpers and their meeting point are gone, and the worker's folder
     for one, two in zip(alone.trials(), together.trials(), strict=True):
         for metric in ("accuracy", "loss", "agreement"):
             assert two.rungs[1][metric] == pytest.approx(one.rungs[1][metric], abs=1e-4), metric

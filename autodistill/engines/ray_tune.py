@@ -6,6 +6,7 @@ Importing this module loads Ray.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -259,7 +260,8 @@ class Bench:
     def leave(self) -> None:
         """The worker will be ended, and not by Python: let go of the evaluator, whose temporary files go with it."""
         self.end()
-        self._evaluate = None
+        self._candidate = self._evaluate = None
+        gc.collect()  # what trains a network is full of circles
 
     def step(self) -> dict[str, Any]:
         """Work until the next report. Errors are results: to Tune, only a dead worker is a failure."""
