@@ -118,12 +118,13 @@ def _errands(study: Study, directory: Path, mirror: Mirror) -> Iterator[None]:
 
 
 def _remembered(directory: Path) -> Mirror | None:
-    from autodistill.training.mirror import Mirror
-
     try:
-        return Mirror(str(json.loads((directory / _FILE).read_text(encoding="utf-8"))["url"]))
+        text = (directory / _FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    from autodistill.training.mirror import Mirror
+
+    return Mirror(str(json.loads(text)["url"]))
 
 
 def _remember(directory: Path, storage: str, name: str) -> Mirror:

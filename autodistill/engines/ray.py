@@ -88,6 +88,7 @@ def _drive(study: Study, factory: EvaluateFactory, context: WorkerContext, watch
     from ray import tune
 
     from autodistill.engines import ray_tune as shapes
+    from autodistill.engines.ray_worker import make_trainable
 
     try:
         board, name = shapes.make_board(factory)
@@ -100,7 +101,7 @@ def _drive(study: Study, factory: EvaluateFactory, context: WorkerContext, watch
     try:
         with tempfile.TemporaryDirectory(prefix="ad-tune-", ignore_cleanup_errors=True) as scratch:
             tune.run(
-                shapes.make_trainable(name, context),
+                make_trainable(name, context),
                 name=f"autodistill-{study.name}",
                 num_samples=-1,
                 resources_per_trial={"cpu": how.share.cpus, "gpu": how.share.gpus},
