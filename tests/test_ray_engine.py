@@ -291,6 +291,14 @@ def test_ray_s_words_about_a_lost_worker_tell_process_and_node_apart(text: str, 
     assert shapes.is_node_loss(text) is node
 
 
+def test_a_worker_loads_ray_and_nothing_else_that_is_heavy() -> None:
+    pytest.importorskip("ray")
+    heavy = "{'torch', 'optuna', 'sqlalchemy', 'sklearn', 'matplotlib'}"
+    code = f"import sys, autodistill.engines.ray_worker; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 # -- with Ray ----------------------------------------------------------------------------------------------------------
 
 
