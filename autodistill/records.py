@@ -266,6 +266,7 @@ class WorkerContext:
         should_stop: asked between batches; true means: save and raise ``InterruptedTrialError``.
         devices: all devices of the slot, ``device`` first, where a candidate is trained on several; else empty.
         memory_share: part of the device's memory that the worker may use; below 1 where workers share a GPU.
+        storage: URL where the files of trials are kept, for a worker that does not see the study's folder.
     """
 
     index: int = 0
@@ -275,6 +276,7 @@ class WorkerContext:
     should_stop: Callable[[], bool] = _never
     devices: tuple[str, ...] = ()
     memory_share: float = 1.0
+    storage: str | None = None
 
 
 EvaluateFactory = Callable[[WorkerContext], Evaluate]

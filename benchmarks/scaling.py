@@ -29,7 +29,7 @@ import autodistill as ad
 
 WORKERS = 64
 GOALS = {"training": 1.7, "local": 0.95, "ray": 0.95}
-_KEYS = ("began", "ended")
+_KEYS = ("began", "ended", "worker")
 
 
 def sleep(candidate: ad.Candidate) -> Iterator[ad.Report]:
@@ -40,7 +40,8 @@ def sleep(candidate: ad.Candidate) -> Iterator[ad.Report]:
     seconds = candidate.train["seconds"] * random.Random(candidate.seed).uniform(0.9, 1.1)
     time.sleep(seconds)
     ended = time.time()
-    yield ad.Report(1, {"accuracy": 0.5, **known, "began": began, "ended": ended}, 1.0, ended - began)
+    values = {"began": began, "ended": ended, "worker": float(os.getpid())}
+    yield ad.Report(1, {"accuracy": 0.5, **known, **values}, 1.0, ended - began)
 
 
 def simulated(engine: str, workers: int, trials: int, seconds: float) -> dict[str, Any]:
@@ -71,16 +72,19 @@ def simulated(engine: str, workers: int, trials: int, seconds: float) -> dict[st
 
 
 def occupancy(spans: Sequence[tuple[float, ...]], workers: int, started: float) -> dict[str, float]:
-    """Utilisation of workers from the (began, ended) times of trials."""
-    begins = sorted(began for began, _ in spans)
-    low, high = begins[workers - 1], begins[-1]
-    busy = sum(max(0.0, min(ended, high) - max(began, low)) for began, ended in spans)
+    """Utilisation of workers from the (began, ended, worker) of trials."""
+    first: dict[float, float] = {}
+    for began, _, worker in sorted(spans):
+        first.setdefault(worker, began)
+    assert len(first) >= workers, f"{len(first)} of {workers} workers began before the last trial: give more trials."
+    low, high = sorted(first.values())[workers - 1], max(began for began, _, _ in spans)
+    busy = sum(max(0.0, min(ended, high) - max(began, low)) for began, ended, _ in spans)
     room = workers * (high - low)
-    within = sum(low <= began <= high for began, _ in spans)
-    last = max(ended for _, ended in spans)
+    within = sum(low <= began <= high for began, _, _ in spans)
+    last = max(ended for _, ended, _ in spans)
     return {
         "utilisation": busy / room,
-        "utilisation_whole_run": sum(ended - began for began, ended in spans) / (workers * (last - started)),
+        "utilisation_whole_run": sum(ended - began for began, ended, _ in spans) / (workers * (last - started)),
         "idle_ms_per_trial": 1000 * (room - busy) / within,
         "start_s": low - started,
         "seconds": last - started,
@@ -201,7 +205,7 @@ def main() -> None:
         if part == "training":
             rows[part] = training(*((2, 1) if options.quick else (16, 20)))
         else:
-            size = (8, 80, options.sleep or 0.5) if options.quick else (WORKERS, 2000, options.sleep or 6.0)
+            size = (8, 240, options.sleep or 0.5) if options.quick else (WORKERS, 2000, options.sleep or 6.0)
             rows[part] = simulated(part, *size)
         show(part, rows[part])
         sys.stdout.flush()

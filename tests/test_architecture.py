@@ -42,7 +42,7 @@ EAGER = {
     "training": ("torch", "timm", "torchvision"),
 }
 # Modules that are themselves imported only when their library is wanted.
-GUARDED = {"engines/ray_tune.py": ("ray",)}
+GUARDED = {"engines/ray_tune.py": ("ray",), "engines/ray_worker.py": ("ray",)}
 LIGHT = ("records", "errors", "registry", "words", "strict_yaml", "__init__", "__main__")
 
 

@@ -1,6 +1,9 @@
 import functools
+import gc
 import pickle
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +12,10 @@ import torch
 from autodistill.errors import InfeasibleError, InterruptedTrialError, StoreError, UnknownNameError
 from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
 from autodistill.training import checkpoint, datasets, students, teachers
-from autodistill.training.evaluate import Bench, discard, evaluator, load_student
+from autodistill.training.copies import send_inputs
+from autodistill.training.evaluate import Bench, Trial, discard, evaluator, load_student
 from autodistill.training.initialise import initialise
+from autodistill.training.mirror import Mirror
 from autodistill.training.teach import teach
 from autodistill.training.trial_files import student_facts, trial_folder
 
@@ -328,3 +333,80 @@ def test_checkpoints_hold_no_teacher(task):
     files, _ = checkpoint.read_folder(folder)
     names = checkpoint.tensors_from(files["tensors.safetensors"])
     assert {name.split(".")[0] for name in names} == {"model", "average", "optimizer"}
+
+
+# -- workers that do not see the study's folder ------------------------------------------------------------------------
+
+
+def elsewhere(task, tmp_path, name="storage"):
+    """A worker's task and context when the study's folder is on another machine, with what the driver had sent."""
+    mirror = Mirror.at(str(tmp_path / name))
+    send_inputs(task, mirror)
+    return replace(task, directory="/nowhere/study"), WorkerContext(storage=mirror.url), mirror
+
+
+def homes():
+    return set(Path(tempfile.gettempdir()).glob("ad-work-*"))
+
+
+def test_a_trial_goes_on_in_another_folder_from_the_checkpoint_in_the_storage(task, tmp_path):
+    whole = outcome(run(task, candidate(3)))
+    before = homes()
+    task, context, mirror = elsewhere(task, tmp_path)
+    first = evaluator(task, context)
+    reports = first(candidate(3))
+    begun = [next(reports), next(reports)]
+    assert [name.rpartition("/")[0] for name in mirror.names()] == ["checkpoints/trial-00003"]
+    reports.close()
+    (home,) = homes() - before
+    assert not (home / "checkpoints" / "trial-00003").exists()  # what is in the storage does not fill the disk too
+    second = Bench(task, context)
+    trial = Trial(second, replace(candidate(3), start_rung=1))
+    rest = outcome(trial.reports())
+    assert outcome(begun) + rest == whole
+    assert mirror.names() == ["checkpoints/trial-00003/student"]
+    again = outcome(run(task, candidate(3), context))
+    assert again == whole  # given again from the finished student
+    del first, reports, second, trial
+    gc.collect()
+    assert homes() == before
+    assert not Path("/nowhere").exists()
+
+
+def test_a_damaged_object_is_passed_over_and_the_checkpoint_before_it_is_used(task, tmp_path):
+    whole = outcome(run(task, candidate(3)))
+    task, context, mirror = elsewhere(task, tmp_path)
+    reports = evaluator(task, context)(candidate(3))
+    begun = [next(reports), next(reports), next(reports)]
+    reports.close()
+    older, newer = mirror.names()
+    assert older < newer
+    path = tmp_path / "storage" / newer
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=r"is damaged: its hash differs.*The checkpoint before it is used"):
+        rest = outcome(run(task, replace(candidate(3), start_rung=2), context))
+    assert outcome(begun) + rest == whole
+
+
+def test_a_storage_that_cannot_be_written_costs_a_checkpoint_and_not_the_training(task, tmp_path):
+    whole = outcome(run(task, candidate(3)))
+    task, context, _ = elsewhere(task, tmp_path)
+    reports = evaluator(task, context)(candidate(3))
+    found = [next(reports)]
+    (tmp_path / "storage").mkdir()
+    (tmp_path / "storage" / "checkpoints").write_text("a file where a folder should be")
+    with pytest.warns(UserWarning, match="cannot write step-.*The training goes on"):
+        found += [next(reports), next(reports)]
+    (tmp_path / "storage" / "checkpoints").unlink()
+    assert outcome([*found, *reports]) == whole
+
+
+def test_the_teacher_reaches_a_worker_that_does_not_see_its_folder(task, tmp_path):
+    folder = tmp_path / "teacher"
+    spec = teach(datasets.load(DATA), {**STUDENT, "width": 8}, directory=folder, epochs=1)
+    task = replace(task, teacher=spec)
+    whole = outcome(run(task, candidate()))
+    task, context, mirror = elsewhere(task, tmp_path)
+    folder.rename(tmp_path / "gone")
+    assert [name.split("/")[0] for name in mirror.names()] == ["inputs"]
+    assert outcome(run(task, candidate(1), context)) == whole

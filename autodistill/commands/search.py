@@ -93,6 +93,13 @@ def search(
     ray_address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A running Ray cluster, or auto on one of its nodes.")
     ] = None,
+    ray_storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where Ray's workers keep checkpoints, so that they need not see the study's folder: s3://…",
+        ),
+    ] = None,
     trust_network: Annotated[
         bool,
         typer.Option("--trust-network", help="Use a Ray cluster without tokens: anyone on its network can run code."),
@@ -150,7 +157,7 @@ def search(
     else:
         if verify and config.data is None:
             raise UsageError("--verify needs images; this study has an evaluation of its own.")
-        options = _engine_options(config.engine, ray_address, trust_network)
+        options = _engine_options(config.engine, ray_address, ray_storage, trust_network)
         run(config, folder, as_json, tensorboard, options, verify_share=VERIFY_SHARE if verify else 0.0)
 
 
@@ -167,16 +174,24 @@ def _rungs(rungs: str | None, no_rungs: bool) -> Any:
     return "off"
 
 
-def _engine_options(engine: str, ray_address: str | None, trust_network: bool) -> dict[str, Any]:
+def _engine_options(
+    engine: str, ray_address: str | None, ray_storage: str | None, trust_network: bool
+) -> dict[str, Any]:
     """Keywords of the engine from its flags.
 
     Raises:
-        UsageError: a flag of Ray's for another engine.
+        UsageError: a flag of Ray's for another engine, or a storage that cannot be used.
     """
-    given = {"address": ray_address, "trust_network": trust_network or None}
+    given = {"address": ray_address, "storage": ray_storage, "trust_network": trust_network or None}
     options = {key: value for key, value in given.items() if value is not None}
     if options and engine != "ray":
-        raise UsageError(f"--ray-address and --trust-network are for --engine ray; the engine is {engine!r}.")
+        raise UsageError(
+            f"--ray-address, --ray-storage and --trust-network are for --engine ray; the engine is {engine!r}."
+        )
+    if ray_storage is not None:
+        from autodistill.engines.home import url_of
+
+        options["storage"] = url_of(ray_storage)  # a wrong one is said before anything is written
     return options
 
 

@@ -131,14 +131,14 @@ def _train(
         return deadline is not None and time.monotonic() >= deadline
 
     jobs = [Job(run.candidate, run.seconds) for run in plan.waiting]
-    queue = Queue(plan.study.name, jobs, workers=len(slots), enough=over)
+    queue = Queue(plan.study.name, jobs, workers=len(slots), enough=over, directory=plan.study.directory)
     words = {run.candidate.number: _words(plan, place) for place, run in plan.runs.items()}
     watch = QueueWatch(progress, queue, words)
     watch.stage("verify", plan.words(len(slots)))
     if jobs:
         watch.until(over)
         with watch.signals():
-            # the queue answers what engines ask of a study: ask, report, close and its name
+            # the queue answers what engines ask of a study: ask, report, close, its name and its folder
             factory = functools.partial(retrainer, plan.retraining)
             engines.get(engine)(cast("Study", queue), factory, slots, watch, **options)
         watch.update()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autodistill.engines.watch import Snapshot, Watch, WorkerLine
@@ -43,12 +44,19 @@ class Queue:
         jobs: what is still to be trained.
         workers: how many are trained at once, for the time that is left.
         enough: asked before each run; true ends the queue.
+        directory: the study's folder, for engines that bring files there.
     """
 
     def __init__(
-        self, name: str, jobs: Sequence[Job], *, workers: int = 1, enough: Callable[[], bool] = lambda: False
+        self,
+        name: str,
+        jobs: Sequence[Job],
+        *,
+        workers: int = 1,
+        enough: Callable[[], bool] = lambda: False,
+        directory: Path | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.directory = name, directory
         self.failures: dict[int, str] = {}
         self._waiting = list(jobs)
         self._jobs = {job.candidate.number: job for job in jobs}

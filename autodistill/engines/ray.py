@@ -1,8 +1,8 @@
 """Engine ``ray``: Ray Tune over the passive study, on a private Ray of this machine or on a cluster.
 
 The study is asked through a Tune searcher and reported to through a Tune scheduler; Tune's own state is never read
-back, so a study begun here goes on under ``local`` and the other way round. The study's folder has to be on a path that
-every node sees: data, teacher and checkpoints are reached through it.
+back, so a study begun here goes on under ``local`` and the other way round. Either every node sees the study's folder,
+or teacher and checkpoints travel through a storage (``home.py``).
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autodistill.engines.environment import environment
+from autodistill.engines.home import url_of, workers_elsewhere
 from autodistill.engines.ray_cluster import Share, cluster, share_of
 from autodistill.engines.ray_desk import Desk
 from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch
 from autodistill.errors import UsageError
-from autodistill.records import EvaluateFactory
+from autodistill.records import EvaluateFactory, WorkerContext
 from autodistill.search.study import Study
 
 
@@ -47,36 +49,46 @@ def run(
         cpus_per_worker: cores that each worker asks for; ``None``: its slot's threads.
         gpus_per_worker: GPUs likewise, a fraction shares one; ``None``: as the slots share this machine's GPUs.
         trust_network: allow a Ray without authentication.
-        storage: folder or URL where Tune keeps its own logs; ``None``: nowhere.
+        storage: folder or URL that pyarrow knows, for checkpoints, students and Tune's own logs: then no worker needs
+            the study's folder. ``None``: they use that folder, and Tune keeps nothing.
         callbacks: Tune callbacks of your own, e.g. Ray's loggers for TensorBoard, MLflow or W&B.
 
     Raises:
         ResourceError: Ray is missing, no cluster answers, or it has no room for the workers.
         UsageError: authentication is off, the evaluate function cannot be sent, or workers keep dying.
     """
-    if slots[0].devices:
-        raise UsageError(
-            f"devices_per_trial is {len(slots[0].devices)}: under Ray a trial has one device. Use --engine local on a "
-            "machine that has them, or devices_per_trial: 1."
-        )
     share = share_of(slots, cpus_per_worker, gpus_per_worker)
-    with cluster(slots, share, address=address, trust_network=trust_network), _quiet(len(slots)):
-        _drive(study, factory, slots, watch, share, storage, callbacks)
+    with cluster(slots, share, address=address, trust_network=trust_network), contextlib.ExitStack() as stack:
+        context = _context(slots, share)
+        if storage is not None:
+            context = replace(context, storage=stack.enter_context(workers_elsewhere(study, factory, storage)))
+        stack.enter_context(_quiet(len(slots)))
+        _drive(study, factory, context, watch, _Tune(len(slots), share, storage, callbacks))
 
 
-def _drive(
-    study: Study,
-    factory: EvaluateFactory,
-    slots: Sequence[Slot],
-    watch: Watch,
-    share: Share,
-    storage: str | None,
-    callbacks: Sequence[Any],
-) -> None:
+def _context(slots: Sequence[Slot], share: Share) -> WorkerContext:
+    """What every worker is told; Ray numbers the GPUs that a worker may see from 0."""
+    together = len(slots[0].devices) or 1
+    devices = tuple(f"cuda:{i}" if share.gpus else "cpu" for i in range(together))
+    return WorkerContext(0, devices[0], max(slot.threads for slot in slots), devices=devices if together > 1 else ())
+
+
+@dataclass(frozen=True)
+class _Tune:
+    """How Tune is run: number of workers, what each asks for, where its own logs go, callbacks of the user."""
+
+    workers: int
+    share: Share
+    storage: str | None
+    callbacks: Sequence[Any]
+
+
+def _drive(study: Study, factory: EvaluateFactory, context: WorkerContext, watch: Watch, how: _Tune) -> None:
     import ray
     from ray import tune
 
     from autodistill.engines import ray_tune as shapes
+    from autodistill.engines.ray_worker import make_trainable
 
     try:
         board, name = shapes.make_board(factory)
@@ -85,19 +97,19 @@ def _drive(
             f"the evaluate function cannot be sent to Ray's workers: {error}. "
             "Define it at the top level of a module, and open files and locks inside it."
         ) from error
-    desk = Desk(study, watch, len(slots), stop_workers=lambda: board.stop.remote())
+    desk = Desk(study, watch, how.workers, stop_workers=lambda: board.stop.remote())
     try:
         with tempfile.TemporaryDirectory(prefix="ad-tune-", ignore_cleanup_errors=True) as scratch:
             tune.run(
-                shapes.make_trainable(name, "cuda:0" if share.gpus else "cpu", max(slot.threads for slot in slots)),
+                make_trainable(name, context),
                 name=f"autodistill-{study.name}",
                 num_samples=-1,
-                resources_per_trial={"cpu": share.cpus, "gpu": share.gpus},
+                resources_per_trial={"cpu": how.share.cpus, "gpu": how.share.gpus},
                 search_alg=shapes.DeskSearcher(desk),
                 scheduler=shapes.DeskScheduler(desk),
-                callbacks=[*callbacks, shapes.DeskCallback(desk, board)],
+                callbacks=[*how.callbacks, shapes.DeskCallback(desk, board)],
                 stop=shapes.DeskStopper(desk),
-                storage_path=storage or scratch,
+                storage_path=scratch if how.storage is None else url_of(how.storage),
                 reuse_actors=True,
                 max_failures=0,  # a lost node is made good by the desk, from the study's own checkpoint
                 raise_on_failed_trial=False,

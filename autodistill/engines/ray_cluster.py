@@ -48,15 +48,23 @@ class Share:
 
 
 def share_of(slots: Sequence[Slot], cpus: float | None = None, gpus: float | None = None) -> Share:
-    """What each worker asks for: as told, else the slot's threads and its part of a GPU.
+    """What each worker asks for: as told, else the threads of its processes and its part of a GPU, or its GPUs.
 
     Raises:
-        UsageError: a share that Ray cannot give, such as 1.5 GPUs.
+        UsageError: a share that Ray cannot give, such as 1.5 GPUs, or too small for the devices of a trial.
     """
+    together = len(slots[0].devices) or 1
     sharing = Counter(slot.device for slot in slots if slot.device.startswith("cuda"))
     if gpus is None:
-        gpus = (_PRECISION // max(sharing.values())) / _PRECISION if sharing else 0.0
-    share = Share(float(cpus if cpus is not None else max(slot.threads for slot in slots)), float(gpus))
+        part = (_PRECISION // max(sharing.values())) / _PRECISION if sharing else 0.0
+        gpus = part if together == 1 else float(together if sharing else 0)
+    threads = max(slot.threads for slot in slots)
+    share = Share(float(cpus if cpus is not None else threads * together), float(gpus))
+    if together > 1 and 0 < share.gpus < together:
+        raise UsageError(
+            f"a trial on {together} devices cannot be trained by a worker with {share.gpus:g} GPUs: ask for "
+            f"gpus_per_worker={together}, or for 0 to use CPUs."
+        )
     if share.cpus < 0 or share.gpus < 0 or (share.gpus > 1 and share.gpus % 1):
         raise UsageError(f"a worker cannot have {share}: ask for whole GPUs, or for a fraction below 1.")
     return share
@@ -260,7 +268,8 @@ def _is_ray(process: Any) -> bool:
 
 
 def _whole_gpus(slots: Sequence[Slot], share: Share) -> int:
-    return len({slot.device for slot in slots if slot.device.startswith("cuda")}) if share.gpus else 0
+    devices = {device for slot in slots for device in (slot.device, *slot.devices)}
+    return sum(device.startswith("cuda") for device in devices) if share.gpus else 0
 
 
 @contextlib.contextmanager

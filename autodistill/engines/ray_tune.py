@@ -1,4 +1,4 @@
-"""The shapes that Ray Tune calls: searcher, scheduler, callback and stopper over a desk, and the trainable.
+"""The shapes that Ray Tune calls in the driver: searcher, scheduler, callback and stopper over a desk.
 
 Everything that has to be decided is decided by the study; Tune places workers, reuses them and says when one died.
 Importing this module loads Ray.
@@ -10,7 +10,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autodistill.engines.ray_desk import Desk
-from autodistill.engines.worker import pack_error
-from autodistill.errors import InterruptedTrialError
-from autodistill.records import Decision, Evaluate, EvaluateFactory, Report, WorkerContext
+from autodistill.engines.ray_worker import KEY, PROGRESS_SECONDS
+from autodistill.records import Decision, EvaluateFactory
 
-KEY = "autodistill"  # of the one object in a result; Tune flattens dictionaries, and leaves tuples alone
-_POLL_SECONDS = 0.25
-_PROGRESS_SECONDS = 0.5
 _LOST = re.compile(r"(?:died|dead) because|unavailable|exit", re.IGNORECASE)
 _NODE_LOST = re.compile(r"\bnode (?:has )?(?:died|was (?:\w+ )?terminated|is dead|failed)|unavailable", re.IGNORECASE)
 _ADVICE = "Some common causes"  # from here on Ray's text is the same for every dead worker
@@ -179,7 +174,7 @@ class DeskCallback(tune.Callback):  # type: ignore[misc]
         elif ray.wait([self._asked], timeout=0)[0]:
             for number, line in ray.get(self._asked).items():
                 self._desk.progress(number, *line)
-            self._asked, self._next = None, time.monotonic() + _PROGRESS_SECONDS
+            self._asked, self._next = None, time.monotonic() + PROGRESS_SECONDS
 
 
 class DeskStopper(tune.Stopper):  # type: ignore[misc]
@@ -199,107 +194,3 @@ class DeskStopper(tune.Stopper):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its stopper into a snapshot that nobody reads; a study cannot be pickled
-
-
-def make_trainable(board_name: str, device: str, threads: int) -> type:
-    """The trainable of a search: one step is one report. It carries names only; the factory comes from the board.
-
-    Args:
-        board_name: name of the board's actor.
-        device: torch device string of every worker (Ray numbers the GPUs that a worker may see from 0).
-        threads: CPU threads of every worker.
-    """
-
-    class Worker(tune.Trainable):  # type: ignore[misc]
-        """Evaluates one candidate after the other; its evaluator is built once."""
-
-        def setup(self, config: dict[str, Any]) -> None:
-            limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-            os.environ.update({name: str(threads) for name in limits})  # before anything heavy is imported
-            self._bench = Bench(ray.get_actor(board_name), config["slot"], device, threads)
-            self.reset_config(config)
-
-        def step(self) -> dict[str, Any]:
-            return self._bench.step()
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self._bench.begin(new_config["candidate"])
-            return True
-
-        def cleanup(self) -> None:
-            self._bench.end()
-
-    return Worker
-
-
-class Bench:
-    """What a worker does on its node: builds the evaluator, turns each report into one result for Tune."""
-
-    def __init__(self, board: Any, index: int, device: str, threads: int) -> None:
-        self._board, self._index, self._device, self._threads = board, index, device, threads
-        self._evaluate: Evaluate | None = None
-        self._candidate: Any = None
-        self._reports: Iterator[Report] | None = None
-        self._stop = False
-        self._asked: Any = None
-        self._next_poll = self._next_progress = 0.0
-
-    def begin(self, candidate: Any) -> None:
-        """Take up another candidate."""
-        self.end()
-        self._candidate = candidate
-
-    def end(self) -> None:
-        """Let go of the current one; its generator cleans up."""
-        close = getattr(self._reports, "close", None)
-        self._reports = None
-        if close is not None:
-            close()
-
-    def step(self) -> dict[str, Any]:
-        """Work until the next report. Errors are results: to Tune, only a dead worker is a failure."""
-        try:
-            report = self._next_report()
-        except BaseException as error:
-            self._reports = None
-            return {KEY: pack_error(error), "done": True}
-        if report is None:
-            return {KEY: ("done",), "done": True}
-        plain = {"rung": report.rung, "epochs": report.epochs, "seconds": report.seconds}
-        return {**report.values, **plain, KEY: ("report", report)}  # the plain ones are for loggers
-
-    def _next_report(self) -> Report | None:
-        if self._reports is None:
-            if ray.get(self._board.stopping.remote()):
-                raise InterruptedTrialError("the search ended before the trial began")
-            if self._evaluate is None:
-                self._evaluate = self._build()
-            self._reports = iter(self._evaluate(self._candidate))
-        return next(self._reports, None)
-
-    def _build(self) -> Evaluate:
-        paths, factory = cloudpickle.loads(ray.get(self._board.parcel.remote()))
-        sys.path.extend(path for path in paths if path not in sys.path)  # the user's modules, before they are needed
-        build: EvaluateFactory = cloudpickle.loads(factory)
-        return build(WorkerContext(self._index, self._device, self._threads, self._progress, self._should_stop))
-
-    def _progress(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-        now = time.monotonic()
-        if now >= self._next_progress:
-            self._next_progress = now + _PROGRESS_SECONDS
-            self._board.put.remote(self._candidate.number, epoch, epochs, dict(metrics))
-
-    def _should_stop(self) -> bool:
-        """Asked between batches: never waits for the answer, which may be a quarter of a second old."""
-        if self._stop:
-            return True
-        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
-            try:
-                self._stop = bool(ray.get(self._asked))
-            except ray.exceptions.RayActorError:
-                self._stop = True  # the driver is gone
-            self._asked = None
-        elif self._asked is None and time.monotonic() >= self._next_poll:
-            self._next_poll = time.monotonic() + _POLL_SECONDS
-            self._asked = self._board.stopping.remote()
-        return self._stop

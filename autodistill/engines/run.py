@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autodistill.engines import engines
+from autodistill.engines.home import bring_home
 from autodistill.engines.packing import measured_packing
 from autodistill.engines.provenance import record_machine
 from autodistill.engines.slots import make_slots
@@ -75,6 +76,8 @@ def search(
             record_machine(study, len(slots))
             if packing == "auto" and slots[0].device.startswith("cuda") and not watch.should_stop():
                 slots = make(slots_per_gpu=measured_packing(study, watch, slots))
+            if missing := bring_home(study):
+                watch.stage("storage", missing)
             if not watch.should_stop():
                 drive(study, factory, slots, watch, **options)
         except InterruptedTrialError:  # the teacher was being trained; it goes on when the study is resumed

@@ -114,7 +114,7 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, facts: Mapping[str, 
             _write(scratch / name, data)
         _write(scratch / MANIFEST, json.dumps(manifest, indent=1).encode())
         _sync(scratch)
-        _replace(scratch, path)
+        replace_folder(scratch, path)
         _sync(path.parent)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error}. Nothing that was there is lost.") from error
@@ -179,7 +179,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _replace(scratch: Path, path: Path) -> None:
+def replace_folder(scratch: Path, path: Path) -> None:
     """Rename ``scratch`` to ``path``; what was there is moved away first, as no folder replaces a full one."""
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))

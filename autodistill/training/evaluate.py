@@ -24,6 +24,7 @@ from autodistill.teacher_choice import member
 from autodistill.training import checkpoint, datasets, lease, students, teachers
 from autodistill.training.cache_files import make_room
 from autodistill.training.cache_home import teacher_cache_bytes
+from autodistill.training.copies import nowhere, workplace
 from autodistill.training.crew import Crew
 from autodistill.training.distillation import Distillation, Guide
 from autodistill.training.distributed import Team
@@ -61,9 +62,10 @@ class Bench:
     """
 
     def __init__(self, task: Task, context: WorkerContext) -> None:
-        self.task, self.context = task, context
+        self.place = workplace(task, context.storage, self)
+        self.task, self.context = self.place.task, context
         self.device = torch.device(context.device)
-        self.cache_folder = Path(task.cache or Path(task.directory) / "cache")
+        self.cache_folder = Path(task.cache or Path(self.task.directory) / "cache")
         self._caches: dict[str, TeacherCache] = {}
         self._teachers: dict[str, Teacher] = {}
         if self.device.type == "cuda" and context.memory_share < 1:
@@ -177,7 +179,7 @@ class Trial:
         smoothing = {"label_smoothing": self.recipe.label_smoothing}
         self.mix = LossMix.parse({**smoothing, **candidate.distillation})
         self.folder = trial_folder(self.task.directory, candidate.number)
-        self.clock = WorkClock()
+        self.clock, self._keep = WorkClock(), nowhere
         self.stored: dict[int, dict[str, Any]] = {}
         self.team: Team | None = None
         self._saved = self._said = time.monotonic()
@@ -185,6 +187,10 @@ class Trial:
 
     def reports(self) -> Iterator[Report]:
         """All reports above the candidate's start rung; see ``Bench.evaluate``."""
+        with self.bench.place.trial(self.folder) as self._keep:
+            yield from self._reports()
+
+    def _reports(self) -> Iterator[Report]:
         self.clock.start()
         model = self._build()
         known = self.bench.costs.of(self.candidate.student, model)
@@ -355,6 +361,7 @@ class Trial:
             self._save(trainer)
         else:
             save_student(self.folder, model.state_dict(), self._facts())
+            self._keep()
             checkpoint.clear(self.folder)
         return report
 
@@ -372,6 +379,7 @@ class Trial:
         tensors, facts = trainer.state()
         stored = {"trainer": facts, "reports": self.stored, "seconds": self.clock.seconds()}
         checkpoint.save(self.folder, checkpoint.Checkpoint(trainer.step, self.key, tensors, stored))
+        self._keep()
 
     def _facts(self) -> dict[str, Any]:
         data = self.bench.data

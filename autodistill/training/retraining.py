@@ -77,7 +77,7 @@ class RetrainingBench(Bench):
     def __init__(self, plan: Retraining, context: WorkerContext) -> None:
         task = replace(plan.task, rungs=plan.task.rungs[-1:], metrics=())
         super().__init__(task, context)
-        self.plan = plan
+        self.plan = replace(plan, task=self.task)
 
     def evaluate(self, candidate: Candidate) -> Iterator[Report]:
         """Report the counted costs, then accuracy on validation after the last epoch; errors as in ``Bench``."""
