@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -109,7 +110,6 @@ def _training_rate(folder: Path, workers: int, trials: int, epochs: int) -> tupl
     from autodistill.engines.slots import Slot
 
     slots = tuple(Slot(index, "cpu", 1) for index in range(workers))
-    run.make_slots = lambda *_args, **_options: slots  # one thread each, however few workers there are
     study = ad.Study.create(
         data="digits",
         teacher={"source": "auto", "options": {"epochs": 3}, "accept_weak": True},
@@ -132,10 +132,12 @@ def _training_rate(folder: Path, workers: int, trials: int, epochs: int) -> tupl
         ends.append(time.monotonic())
         return filed(*args, **options)
 
-    ad.search(study, budget="1trials", workers=workers)  # data, teacher and its cache
-    study.close = close
-    with _Memory() as memory:
-        ad.search(study, budget=f"{1 + trials + 2 * workers}trials", workers=workers)
+    one_thread_each = mock.patch.object(run, "make_slots", return_value=slots)  # however few workers there are
+    with one_thread_each:
+        ad.search(study, budget="1trials", workers=workers)  # data, teacher and its cache
+        study.close = close
+        with _Memory() as memory:
+            ad.search(study, budget=f"{1 + trials + 2 * workers}trials", workers=workers)
     ends.sort()  # the first and last trial of each worker overlap with starts and with idle others
     return 3600 * trials / (ends[-workers - 1] - ends[workers - 1]), memory.peak()
 

@@ -38,18 +38,28 @@ LCBENCH_ABLATION = "autodistill,without-rung-rule,autodistill-norungs"
 TRIAL_MARKS = (10, 25, 50, 100, 200, 400, 800)
 TRAINING_MARKS = (5, 10, 20, 40, 100, 200)
 RANDOM_TRAININGS = 100
+_MARK = {False: str(RANDOM_TRAININGS), True: str(RANDOM_TRAININGS * LCBench.rungs[-1])}
+"""Its spend, on tables and on LCBench."""
 
 
 def main() -> None:
     args = _arguments()
     problems = _problems(args)  # seed by seed, so that an interrupted run has compared all methods on the first seeds
     jobs = [(args, name, method, seed) for seed in args.seeds for name in problems for method in args.methods]
+    finished = _finished(args)
     results = []
     with ProcessPoolExecutor(max_workers=args.jobs) as workers:
-        for result in workers.map(remembered, jobs):
+        waiting = [finished.get(_key(job)) or workers.submit(run_one, job) for job in jobs]
+        for one in waiting:
+            known = isinstance(one, dict)
+            result = one if isinstance(one, dict) else one.result()
             results.append(result)
-            last = list(result["regret"].items())[-1:]
-            print(f"{result['table']} {result['method']} seed {result['seed']}: {last}", file=sys.stderr)
+            if args.cache and not known:
+                with args.cache.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+            if not known:
+                last = list(result["regret"].items())[-1:]
+                print(f"{result['table']} {result['method']} seed {result['seed']}: {last}", file=sys.stderr)
             if args.json:
                 args.json.write_text(json.dumps({"results": results}, indent=1))
     print(report(results))
@@ -76,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 seeds, 40 trainings, without optuna-gp")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--cache", type=Path, help="folder of finished runs; the same command goes on from there")
+    parser.add_argument("--cache", type=Path, help="file of finished runs, JSON lines; the same call goes on")
     parser.add_argument("--rerun", default="", help="methods whose finished runs in --cache are out of date")
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
@@ -122,25 +132,24 @@ def _problems(args: argparse.Namespace) -> list[tuple[str, ...]]:
 _loaded: dict[tuple[str, ...], Problem] = {}
 
 
-def remembered(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[str, Any]:
-    """The result of a run, from the cache where an earlier call has finished it with at least this budget."""
+Job = tuple[argparse.Namespace, tuple[str, ...], str, int]
+
+
+def _key(job: Job) -> tuple[Any, ...]:
+    """Names a run, with the budget that it has to have had."""
     args, name, method, seed = job
-    if args.cache is None:
-        return run_one(job)
-    args.cache.mkdir(parents=True, exist_ok=True)
-    file = args.cache / ("--".join([*name, method, str(seed)]) + ".json")
-    if file.exists() and method not in args.rerun:
-        stored: dict[str, Any] = json.loads(file.read_text())
-        budget = _budget(args, _RUNGS[name[0]])
-        if stored["budget"] >= budget:
-            stored["curve"] = [point for point in stored["curve"] if point[0] <= budget]
-            stored["regret"] = {mark: r for mark, r in stored["regret"].items() if float(mark) <= budget}
-            return stored
-    result = run_one(job)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(result))
-    partial.replace(file)
-    return result
+    costs = name[2] if name[0] == "table" else "params"
+    table = name[1] if name[0] == "table" else "_".join(["lcbench", *name[1:]])
+    return table, costs, method, seed, _budget(args, _RUNGS[name[0]])
+
+
+def _finished(args: argparse.Namespace) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Runs that earlier calls have finished with exactly this budget; of equal ones the newest."""
+    if args.cache is None or not args.cache.exists():
+        return {}
+    runs = [json.loads(line) for line in args.cache.read_text().splitlines()]
+    kept = [run for run in runs if run["method"] not in args.rerun]
+    return {(r["table"], r["costs"], r["method"], r["seed"], r["budget"]): r for r in kept}
 
 
 _RUNGS = {"table": Table.rungs, "lcbench": LCBench.rungs}
@@ -150,7 +159,7 @@ def _budget(args: argparse.Namespace, rungs: tuple[int, ...]) -> float:
     return float(args.budget or args.trials * rungs[-1])
 
 
-def run_one(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[str, Any]:
+def run_one(job: Job) -> dict[str, Any]:
     """One method, one seed; the table is loaded once per process."""
     args, name, method, seed = job
     if name not in _loaded:
@@ -173,9 +182,18 @@ def run_one(job: tuple[argparse.Namespace, tuple[str, ...], str, int]) -> dict[s
         "budget": budget,
         "seconds": round(ledger.seconds, 3),
         "trials": ledger.trials,
-        "curve": [[spent, trials, round(regret, 6)] for spent, trials, regret in ledger.curve],
+        "curve": _steps(ledger.curve),
         "complete_grid": problem.complete,
     }
+
+
+def _steps(curve: list[tuple[float, int, float]]) -> list[list[float]]:
+    """The points of a curve at which it falls."""
+    steps: list[list[float]] = []
+    for spent, trials, regret in curve:
+        if not steps or round(regret, 6) < steps[-1][2]:
+            steps.append([round(spent, 3), trials, round(regret, 6)])
+    return steps
 
 
 def report(results: list[dict[str, Any]]) -> str:
@@ -243,11 +261,11 @@ def _speedups(results: list[dict[str, Any]], problems: list[Any], chosen: list[s
     factors: dict[str, list[float]] = defaultdict(list)
     for problem in problems:
         here = [r for r in results if (r["table"], r["costs"]) == problem]
-        base = [r["curve"] for r in here if r["method"] == "random" and len(r["curve"]) >= RANDOM_TRAININGS]
+        mark = _MARK[problem[0].startswith("lcbench")]
+        base = [r["regret"][mark] for r in here if r["method"] == "random" and mark in r["regret"]]
         if not base:
             continue
-        target = np.mean([curve[RANDOM_TRAININGS - 1][2] for curve in base])
-        spend = np.mean([curve[RANDOM_TRAININGS - 1][0] for curve in base])
+        target, spend = np.mean(base), float(mark)
         for method in chosen:
             curves = [r["curve"] for r in here if r["method"] == method]
             reached = [next((c[0] for c in curve if c[2] <= target), np.inf) for curve in curves]

@@ -82,6 +82,22 @@ def test_a_slow_minute_of_the_machine_hits_all_models_alike() -> None:
     assert fast.p50_ms == pytest.approx(1.0)
 
 
+def test_what_a_yardstick_says_of_the_machine_is_divided_out() -> None:
+    clock, slow = Clock(), cycle([1.0, 1.0, 1.4, 1.2, 1.4])
+    state = {"now": 1.0}
+
+    def speed() -> float:
+        state["now"] = next(slow)
+        return state["now"]
+
+    def run() -> None:
+        clock.now += 0.002 * state["now"]
+
+    found = measure_runs([run], clock=clock, speed=speed)[0]
+    assert found.p50_ms == pytest.approx(2.0)
+    assert found.spread == pytest.approx(0, abs=1e-9)
+
+
 def test_the_p50_is_the_median_of_the_rounds_medians() -> None:
     rounds = [np.array([1.0, 2.0, 90.0]), np.array([3.0, 3.0, 3.0]), np.array([5.0, 8.0, 8.0])]
     found = summarize([one / 1e3 for one in rounds])
@@ -142,7 +158,7 @@ def test_a_measurement_that_settles_on_repetition_is_not_noisy() -> None:
 
     def settling() -> Iterator[float]:
         yield from [0.001] * 10  # stable while warming up
-        for i in range(7):  # every round of the first pass has its own speed
+        for i in range(ROUNDS):  # every round of the first pass has its own speed
             yield from [0.001 * (1 + i)] * 20
         yield from cycle([0.002])
 

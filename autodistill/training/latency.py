@@ -1,11 +1,11 @@
 """The latency protocol, one for survey, trials and every later measurement.
 
-Warm-up until the time of a run is stable; then rounds that visit all models in turn, so that a slow minute of the
-machine hits all alike. Other programs, other guests of a virtual machine and the clock of the processor only ever make
-a round slower, and all models of that round with it: so the p50 is the median of the medians of the quieter half of
-the rounds, and how quiet a round was is judged over all models in it. A model whose p50 is not certain within 1.5 %
-is measured for more rounds, and marked as noisy where it is not within 3 % at the end. Latency is of the deployed form
-on a random batch; the file on disk is not read.
+Warm-up until the time of a run is stable; then rounds that visit all models in turn, each just after a look at how fast
+the machine is (:mod:`~autodistill.training.yardstick`), by which its times are divided. Other programs, other guests of
+a virtual machine and the clock of the processor only ever make a round slower, and all models of that round with it: so
+the p50 is the median of the medians of the quieter half of the rounds, and how quiet a round was is judged over all
+models in it. A model whose p50 is not certain within 1.5 % is measured for more rounds, and marked as noisy where it is
+not within 3 % at the end. Latency is of the deployed form on a random batch; the file on disk is not read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from torch import nn
 
 from autodistill.records import LatencyTarget
 from autodistill.training.runtimes import Run, prepare, threads
+from autodistill.training.yardstick import slowness, steady
 
-ROUNDS = 7
+ROUNDS = 11
 ROUND_SECONDS = 0.02
 MIN_RUNS, MAX_RUNS = 5, 200  # of one model in one round
 WARM_SECONDS = 0.5
@@ -58,25 +59,32 @@ class Latency:
 def measure(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Latency:
     """Latency of one model; see :func:`measure_runs`."""
     with threads(target.threads):
-        return measure_runs([prepare(model, target, image_size=image_size, channels=channels)])[0]
+        run = prepare(model, target, image_size=image_size, channels=channels)
+        return measure_runs([run], speed=slowness(target.device))[0]
 
 
-def measure_runs(runs: Sequence[Run], *, clock: Callable[[], float] = time.perf_counter) -> list[Latency]:
+def measure_runs(
+    runs: Sequence[Run], *, clock: Callable[[], float] = time.perf_counter, speed: Callable[[], float] | None = None
+) -> list[Latency]:
     """Latency of several prepared models, measured in interleaved rounds.
 
     Args:
         runs: one inference each (:func:`autodistill.training.runtimes.prepare`).
         clock: seconds.
+        speed: how slow the machine is now, as a multiple of its reference; by default the CPU's, on the real clock.
     """
     if not runs:
         return []
+    if speed is None:
+        speed = slowness() if clock is time.perf_counter else steady
     counts = [_warm_up(run, clock) for run in runs]
     times: list[list[np.ndarray]] = [[] for _ in runs]
     pending = list(range(len(runs)))
     for _ in range(1 + REPEATS):
         for _ in range(ROUNDS):
             for index in pending:
-                times[index].append(_round(runs[index], counts[index], clock))
+                now = speed()
+                times[index].append(_round(runs[index], counts[index], clock) / now)
         found = [summarize(rounds, quiet) for rounds, quiet in zip(times, quieter(times), strict=True)]
         pending = [index for index in pending if found[index].uncertainty > CERTAIN]
         if not pending:

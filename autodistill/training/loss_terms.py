@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from autodistill.errors import UsageError
 from autodistill.training.embedding_losses import embedding_losses
 from autodistill.training.loss_mix import LossMix
-from autodistill.training.losses import losses
+from autodistill.training.losses import full_precision, losses
 
 # A student that starts as its teacher has almost no distillation gradient; no scale may blow that up.
 _LIMIT = 1e3
@@ -175,7 +175,7 @@ class Scale:
 
 def task_loss(student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy with class indices (batch,) or mixed labels (batch, classes), in fp32 at least."""
-    with torch.autocast(student_logits.device.type, enabled=False):
+    with full_precision(student_logits):
         logits = student_logits.to(torch.promote_types(student_logits.dtype, torch.float32))
         labels = target.to(logits.dtype) if target.is_floating_point() else target
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -44,6 +45,15 @@ def loss_info(name: str) -> LossInfo:
     return _infos.get(name) or describe(function, name, uses_target=True)
 
 
+def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
+    """No autocast on the tensor's device: it would halve the precision of matrix products, and a loss gains nothing.
+
+    Where none is on, nothing is entered: with a small student the bookkeeping of autocast shows.
+    """
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
 def _distillation_loss(name: str, **facts: Any) -> Callable[[LossFunction], LossFunction]:
     """File a formula under ``name``, with the checks and casts that all share around it."""
 
@@ -54,8 +64,7 @@ def _distillation_loss(name: str, **facts: Any) -> Callable[[LossFunction], Loss
         def loss(student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None, **keywords: Any) -> Tensor:
             keywords = _infos[name].check(keywords)
             _check_shapes(name, student_logits, teacher_logits, target, _infos[name].uses_target)
-            # Autocast would compute matrix products in half precision; a loss is too small to gain by it.
-            with torch.autocast(student_logits.device.type, enabled=False):
+            with full_precision(student_logits):
                 student = student_logits.to(torch.promote_types(student_logits.dtype, torch.float32))
                 teacher = teacher_logits.detach().to(student.dtype)
                 return formula(student, teacher, target, **keywords)

@@ -12,6 +12,7 @@ from autodistill.training.costs import cost_metrics, known_costs
 from autodistill.training.latency import measure_runs
 from autodistill.training.latency_sources import is_elsewhere, latency_elsewhere
 from autodistill.training.runtimes import Run, prepare, threads
+from autodistill.training.yardstick import steady
 
 
 class Surveyor:
@@ -85,8 +86,9 @@ class Surveyor:
         """Fill in latency, and mark the rows whose figure did not settle."""
         if not runs:
             return
+        speed = {} if self._target.device == "cpu" else {"speed": steady}
         with lease.quiet() as alone, threads(self._target.threads):
-            for (index, _), found in zip(runs, measure_runs([run for _, run in runs]), strict=True):
+            for (index, _), found in zip(runs, measure_runs([run for _, run in runs], **speed), strict=True):
                 row = rows[index]
                 costs = {**row.costs, LATENCY: found.p50_ms}
                 rows[index] = SurveyRow(row.student, costs, noisy=found.noisy or not alone)

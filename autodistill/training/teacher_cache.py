@@ -74,6 +74,7 @@ class TeacherCache:
         self._filled = np.asarray(np.memmap(folder / FILLED, dtype=np.uint8, mode="r", shape=shape))
         self._locks = RowLocks(folder / LOCKS)
         self._checked: tuple[int, npt.NDArray[np.bool_]] | None = None
+        self._asked = np.zeros(images, dtype=np.bool_)
 
     @classmethod
     def open(
@@ -144,12 +145,10 @@ class TeacherCache:
                 f"{view} of images {wanted.min(initial=0)} to {wanted.max(initial=0)}."
             )
         checked = self._checked_rows(view)
-        fresh = np.unique(wanted[~checked[wanted]])
-        missing = fresh[~self._ready(fresh, view)] if fresh.size else fresh
-        if len(missing):
-            with self._mutex:
-                self._fill(missing, view, compute)
-        checked[fresh] = True
+        fresh = wanted[~checked[wanted]]
+        if fresh.size:
+            self._complete(np.unique(fresh), view, compute)
+            checked[fresh] = self._asked[fresh] = True
         logits, embedding = self._form.decode(self._rows[view][wanted])
         return torch.from_numpy(logits), None if embedding is None else torch.from_numpy(embedding)
 
@@ -176,14 +175,23 @@ class TeacherCache:
     def _checked_rows(self, view: int) -> npt.NDArray[np.bool_]:
         """Which rows of a view are filled and intact, as far as this process has seen: a mask to be updated.
 
-        All rows of a view are checked together when the view is first used, which costs a small part of what as many
-        checks of one batch each do; only those that were not filled by then are looked at again.
+        When a view is first used, the rows of all images that were asked for before are checked together, which costs a
+        small part of what as many checks of one batch each do; the others are looked at when they are asked for.
         """
         if self._checked is None or self._checked[0] != view:
-            every = np.arange(self.images)
-            parts = [self._ready(every[i : i + _CHUNK], view) for i in range(0, self.images, _CHUNK)]
-            self._checked = view, np.concatenate(parts)
+            mask, known = np.zeros(self.images, dtype=np.bool_), np.flatnonzero(self._asked)
+            for start in range(0, len(known), _CHUNK):
+                ids = known[start : start + _CHUNK]
+                mask[ids] = self._ready(ids, view)
+            self._checked = view, mask
         return self._checked[1]
+
+    def _complete(self, ids: Ints, view: int, compute: Compute) -> None:
+        """Make sure that rows are filled and intact."""
+        missing = ids[~self._ready(ids, view)]
+        if len(missing):
+            with self._mutex:
+                self._fill(missing, view, compute)
 
     def _ready(self, ids: Ints, view: int) -> npt.NDArray[np.bool_]:
         """Which rows are filled and intact."""

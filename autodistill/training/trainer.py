@@ -315,7 +315,8 @@ class Trainer:
             with self._autocast():
                 logits = self._call(self.normalize(part.views))
             embedding = None if self._embedding is None else self._embedding.take()
-            loss = self.criterion.loss(logits, embedding, part) * (len(part.ids) / count)
+            loss = self.criterion.loss(logits, embedding, part)
+            loss = loss if size == count else loss * (len(part.ids) / count)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
