@@ -54,7 +54,8 @@ def _reference(threads: int) -> float:
 
 def _timed(seconds: float) -> list[float]:
     """Durations of the work, repeated for as long as asked, five times at least."""
-    work, times = _work(), []
+    work = _work()
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < end:
         start = time.perf_counter()
