@@ -7,6 +7,7 @@ import torch
 
 from autodistill.errors import InfeasibleError, UsageError
 from autodistill.training import students
+from autodistill.training.deployed import deploy
 from autodistill.training.pruning import apply_masks, prune_channels, prune_weights
 
 
@@ -84,3 +85,13 @@ def test_ratios_are_shares(ratio):
         prune_weights(student(width=4), ratio)
     with pytest.raises(UsageError, match="between 0 and 1"):
         prune_channels(student(width=4), ratio, image_size=32, channels=3)
+
+
+def test_a_network_whose_branches_merge_is_merged_first_and_can_be_deployed_afterwards() -> None:
+    student = {"family": "mobileone", "width": 32, "depth": 1, "branches": 1}
+    model = students.build(student, image_size=28, channels=1, num_classes=10).eval()
+    pruned = prune_channels(model, 0.3, image_size=28, channels=1)
+    images = torch.rand(4, 1, 28, 28)
+    assert torch.allclose(deploy(pruned, image_size=28, channels=1)(images), pruned(images), atol=1e-4)
+    before, after = (sum(p.numel() for p in deploy(m, image_size=28, channels=1).parameters()) for m in (model, pruned))
+    assert after < 0.8 * before

@@ -11,6 +11,7 @@ import copy
 import warnings
 
 import torch
+from timm.models import reparameterize_model
 from torch import Tensor, nn
 
 from autodistill.errors import InfeasibleError, ResourceError, UsageError
@@ -56,7 +57,8 @@ def prune_channels(model: nn.Module, ratio: float, *, image_size: int, channels:
     """A copy of ``model`` with about the share ``ratio`` of the channels of every layer removed.
 
     The classifier keeps its outputs. Of networks with attention only the hidden units between two matrices are taken:
-    heads and embedding hang together in ways that the network's own code fixes.
+    heads and embedding hang together in ways that the network's own code fixes. Families with branches that merge for
+    deployment (mobileone and its like) are merged first, and stay so.
 
     Raises:
         UsageError: the ratio is not between 0 and 1.
@@ -68,7 +70,8 @@ def prune_channels(model: nn.Module, ratio: float, *, image_size: int, channels:
         import torch_pruning
     except ImportError:
         raise ResourceError("structured pruning needs the package torch-pruning: pip install torch-pruning.") from None
-    out = copy.deepcopy(model).eval()
+    # branches that merge for deployment count their channels by themselves, and would merge to the old number
+    out = reparameterize_model(copy.deepcopy(model).eval(), inplace=True)
     images = torch.rand(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
     before = sum(one.numel() for one in out.parameters())
     try:
