@@ -71,7 +71,7 @@ def prune_channels(model: nn.Module, ratio: float, *, image_size: int, channels:
     except ImportError:
         raise ResourceError("structured pruning needs the package torch-pruning: pip install torch-pruning.") from None
     # branches that merge for deployment count their channels by themselves, and would merge to the old number
-    out = reparameterize_model(copy.deepcopy(model).eval(), inplace=True)
+    out: nn.Module = reparameterize_model(copy.deepcopy(model).eval(), inplace=True)
     images = torch.rand(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
     before = sum(one.numel() for one in out.parameters())
     try:
