@@ -55,9 +55,9 @@ PATCHES: dict[str, Patches] = {
     "without-cost-inputs": _without_cost_inputs,
     "without-spread-design": lambda: mock.patch.object(proposals, "spread", _newest),
     "without-main-effects": lambda: mock.patch.object(GroupedMatern, "main", _no_effects),
-    "without-room-beyond": lambda: mock.patch.object(model, "LIMIT", 1.0),
-    "without-near-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 0.9),
-    "without-compression": lambda: mock.patch.object(model, "squash", lambda losses: losses),
+    "without-low-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 1.0),
+    "without-caution": lambda: mock.patch.object(model, "CAUTION", 1.0),
+    "without-logarithm": lambda: mock.patch.object(model, "SHIFT", 1e3),
 }
 
 

@@ -32,6 +32,18 @@ def test_the_expected_gain_equals_a_simulation(uncertain):
     assert found[0] == pytest.approx(expected, rel=0.03)
 
 
+@pytest.mark.parametrize("uncertain", [(0,), (0, 1)])
+def test_the_expected_gain_of_a_shifted_log_normal_loss_equals_a_simulation(uncertain):
+    rng, shift = np.random.default_rng(2), 0.5
+    mean, deviation = np.array([[0.4, 0.35]]), np.zeros((1, 2))
+    mean[0, list(uncertain)] = np.log(mean[0, list(uncertain)] + shift)
+    deviation[0, list(uncertain)] = 0.3
+    draws = mean + deviation * rng.normal(size=(20_000, 2))
+    draws[:, list(uncertain)] = np.exp(draws[:, list(uncertain)]) - shift
+    found = acquisition.expected_gain(mean, deviation, *pareto.nondominated_boxes(FRONT, np.ones(2)), shift=shift)
+    assert found[0] == pytest.approx(gains(draws).mean(), rel=0.03)
+
+
 def test_the_gain_along_one_objective_agrees_with_certain_points():
     boxes = pareto.nondominated_boxes(FRONT, np.ones(2))
     grid = np.linspace(-0.5, 1.5, 9)

@@ -49,6 +49,15 @@ def test_a_latency_belongs_to_its_target(other: dict[str, object]) -> None:
     assert memory.get(key, ["params"], replace(TARGET, **other)) is None
 
 
+def test_a_latency_of_an_older_protocol_is_measured_again_and_counts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = CostMemory(None)
+    key = memory.key(STUDENT, SHAPE, 3)
+    memory.put(key, COSTS, TARGET)
+    monkeypatch.setattr(cost_memory, "PROTOCOL", cost_memory.PROTOCOL + 1)
+    assert memory.get(key, ["params"], TARGET) is None
+    assert memory.get(key, ["params", "macs"], None) == {"params": 10.0, "macs": 20.0}
+
+
 def test_a_latency_belongs_to_its_machine_and_counts_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = CostMemory(tmp_path)
     key = here.key(STUDENT, SHAPE, 3)

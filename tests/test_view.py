@@ -43,7 +43,7 @@ def gain_of(candidates, accuracy, deviation, seen, **keys):
     here = view(seen, **keys)
     made = Model(here.data(seen), here, thetas={}, optimize=False, rng=np.random.default_rng(0))
     mean = here.known(candidates.costs)
-    mean[:, 0] = here.axes[0].scale(accuracy)
+    mean[:, 0] = model.warp(here.axes[0].scale(accuracy))
     spread = np.zeros_like(mean)
     spread[:, 0] = deviation
     return made.gain(mean, spread)
@@ -73,10 +73,19 @@ def test_the_reference_is_a_quantile_of_the_first_trials_at_their_highest_rung()
     assert axis.best == pytest.approx(max(row[3] for row in rows))
 
 
-def test_a_cheap_student_a_little_beyond_the_reference_adds_a_little_and_one_far_beyond_nothing():
+def test_a_cheap_student_adds_what_it_dominates_up_to_the_reference_and_nothing_beyond():
     seen = observed(FULL[1:4])  # nothing as cheap yet
-    axis = view(seen).axes[0]
-    beyond = [axis.raw(loss) for loss in (0.9, 1.1, model.LIMIT + 0.1)]
-    gains = gain_of(pool([4, 4, 4]), beyond, 1e-9, seen)
-    assert gains[0] > 3 * gains[1] > 0
-    assert gains[2] == pytest.approx(0.0, abs=1e-9)
+    here = view(seen)
+    cheap, next_one = here.known([{"params": 400.0}, {"params": 1600.0}])[:, 1]  # that of 800 lies beyond itself
+    losses = [0.9, 1.1]
+    found = gain_of(pool([4, 4]), [here.axes[0].raw(loss) for loss in losses], 1e-9, seen)
+    assert found == pytest.approx([(1 - losses[0]) * (next_one - cheap), 0.0], abs=1e-9)
+
+
+def test_a_warped_loss_comes_back_and_differences_beyond_the_reference_count_least():
+    losses = np.array([-0.5, 0.0, 0.3, 1.0, 1.5, 3.0])
+    warped = model.warp(losses)
+    assert model.unwarp(warped) == pytest.approx(losses)
+    assert warped[1:4] == pytest.approx(np.log(losses[1:4] + model.SHIFT))
+    slopes = np.diff(warped) / np.diff(losses)
+    assert (np.diff(slopes) < 0).all()

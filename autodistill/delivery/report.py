@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery import report_tables as tables
 from autodistill.delivery.report_answers import Answer, Answers, answers_of
+from autodistill.delivery.report_glossary import glossary
 from autodistill.delivery.report_tables import Table
 from autodistill.delivery.trial_facts import figure_of
 from autodistill.records import Objective, State, TrialRecord
@@ -72,6 +73,7 @@ def write_report(study: Study, path: str | Path, *, price_per_hour: float | None
         **_importance_part(study, front),
         **_trials_part(study, trials, cost),
         **_drawings_part(study, front),
+        "glossary": glossary(),
         "environment": tables.environment_table(study, verified, _versions()),
     }
     figures = _figures(study, front, trials, verified, parts)
@@ -158,7 +160,11 @@ def _contents(verified: bool) -> list[tuple[str, str]]:
     parts = [("short", "In short"), ("front", "The front"), ("verified", "Verification"), ("gain", "Gain")]
     parts += [("growth", "Hypervolume"), ("curves", "Rung curves"), ("importance", "Importance")]
     parts += [("settings", "Settings"), ("stopped", "Stopped"), ("students", "Students"), ("cost", "Cost")]
-    return [part for part in [*parts, ("environment", "Environment")] if verified or part[0] != "verified"]
+    return [
+        part
+        for part in [*parts, ("words", "Words"), ("environment", "Environment")]
+        if verified or part[0] != "verified"
+    ]
 
 
 def _status(study: Study, answers: Answers, verified: Verified | None, trials: int) -> dict[str, str] | None:

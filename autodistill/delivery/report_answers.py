@@ -179,7 +179,7 @@ def _verified_gain(row: Row) -> str:
     if gain.mean < 0:
         words = f"Distillation lost {-gain.mean:.4f} to the same student without it ({interval})"
     if gain.certain:
-        return f"{words}: " + ("a real gain." if gain.mean > 0 else "it did harm.")
+        return f"{words}: " + ("more than chance." if gain.mean > 0 else "harm more than chance.")
     return f"{words}: the interval does not exclude zero, so this may be chance."
 
 
@@ -192,10 +192,15 @@ def _verified_sure(row: Row, verified: Verified) -> str:
         parts.append(f"Only {len(row.seeds)} of {row.planned} runs are finished.")
     if row.flattered is not None:
         way = "flattered it by" if row.flattered >= 0 else "had shown it worse by"
-        parts.append(f"The search {way} {abs(row.flattered):.4f} on validation.")
+        parts.append(
+            f"The search {way} {abs(row.flattered):.4f}: its validation accuracy less the mean of the fresh seeds "
+            "on the same validation images (not on the test images)."
+        )
     if row.rivals:
         named = ", ".join(map(str, row.rivals[:6])) + (" …" if len(row.rivals) > 6 else "")
-        parts.append(f"Within noise of it, at no higher cost: {_trials(len(row.rivals))} ({named}).")
+        parts.append(
+            f"Within noise of it (95 %, the same test images), at no higher cost: {_trials(len(row.rivals))} ({named})."
+        )
     elif row.verdict in ("stays", "joins"):
         parts.append("No cheaper verified student comes within noise of it.")
     if row.verdict == "falls":

@@ -3,8 +3,11 @@
 The part of objective space that the front does not dominate is cut into disjoint boxes
 (:func:`autodistill.search.pareto.nondominated_boxes`). A candidate at ``z`` adds, in every box, the product over the
 objectives of how far the box reaches beyond ``z``. Known costs make their factor a number; an objective that is only
-predicted, as a Gaussian, makes it an expectation with a closed form. So one formula serves one or several uncertain
-objectives (taken as independent) and any number of known ones.
+predicted makes it an expectation with a closed form. So one formula serves one or several uncertain objectives (taken
+as independent) and any number of known ones.
+
+A predicted loss is Gaussian, or a shifted log-normal: ``exp(N(mean, deviation^2)) - shift``, whose expected
+improvement is the price of a put option (Black & Scholes 1973, without interest).
 """
 
 from __future__ import annotations
@@ -16,24 +19,35 @@ from scipy.special import ndtr
 Floats = npt.NDArray[np.float64]
 
 
-def expected_gain(mean: Floats, deviation: Floats, lower: Floats, upper: Floats) -> Floats:
+def expected_gain(
+    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, *, shift: float | None = None
+) -> Floats:
     """Expected hypervolume improvement of each candidate.
 
     Args:
-        mean: ``(candidates, objectives)`` losses; known ones hold the value itself.
+        mean: ``(candidates, objectives)`` losses; known ones hold the value itself. With ``shift``, where the loss is
+            predicted, the mean of ``log(loss + shift)``.
         deviation: the same shape; 0 where the value is known.
         lower: ``(boxes, objectives)`` lower corners of the non-dominated region; may be ``-inf``.
         upper: their upper corners.
+        shift: predicted losses are log-normal, less this; ``None``: Gaussian.
 
     Returns:
         ``(candidates,)``, not negative.
     """
-    total: Floats = np.maximum(_overlaps(mean, deviation, lower, upper), 0.0).sum(axis=1)
+    total: Floats = np.maximum(_overlaps(mean, deviation, lower, upper, shift), 0.0).sum(axis=1)
     return total
 
 
 def gain_along(
-    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, *, objective: int, points: Floats
+    mean: Floats,
+    deviation: Floats,
+    lower: Floats,
+    upper: Floats,
+    *,
+    objective: int,
+    points: Floats,
+    shift: float | None = None,
 ) -> Floats:
     """The same when one objective is surely at ``points``, ``(candidates, points)``; the others stay as believed.
 
@@ -44,15 +58,18 @@ def gain_along(
         upper: see :func:`expected_gain`.
         objective: which one.
         points: ``(candidates, points)`` losses.
+        shift: see :func:`expected_gain`.
     """
-    weights = _overlaps(mean, deviation, lower, upper, skip=objective)
+    weights = _overlaps(mean, deviation, lower, upper, shift, skip=objective)
     low, high = lower[None, None, :, objective], upper[None, None, :, objective]
     length = np.maximum(high - np.maximum(low, points[:, :, None]), 0.0)
     gain: Floats = np.einsum("npb,nb->np", length, weights)
     return gain
 
 
-def _overlaps(mean: Floats, deviation: Floats, lower: Floats, upper: Floats, skip: int | None = None) -> Floats:
+def _overlaps(
+    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, shift: float | None, skip: int | None = None
+) -> Floats:
     """Expected volume of every box beyond every candidate ``(candidates, boxes)``, without one objective."""
     gain = np.ones((len(mean), len(lower)))
     for j in range(mean.shape[1]):
@@ -61,8 +78,10 @@ def _overlaps(mean: Floats, deviation: Floats, lower: Floats, upper: Floats, ski
         m, s = mean[:, j, None], deviation[:, j, None]
         if not deviation[:, j].any():
             gain *= np.maximum(upper[None, :, j] - np.maximum(lower[None, :, j], m), 0.0)
-        else:
+        elif shift is None:
             gain *= _below(upper[None, :, j], m, s) - _below(lower[None, :, j], m, s)
+        else:
+            gain *= _put(upper[None, :, j] + shift, m, s) - _put(lower[None, :, j] + shift, m, s)
     return gain
 
 
@@ -73,3 +92,12 @@ def _below(bound: Floats, mean: Floats, deviation: Floats) -> Floats:
     density = np.exp(-0.5 * np.minimum(z * z, 1400.0)) / np.sqrt(2.0 * np.pi)
     length: Floats = np.where(np.isneginf(bound), 0.0, safe * (z * ndtr(z) + density))
     return length
+
+
+def _put(bound: Floats, mean: Floats, deviation: Floats) -> Floats:
+    """The same for ``log Y ~ N(mean, deviation^2)``."""
+    safe, positive = np.maximum(deviation, 1e-9), np.maximum(bound, 1e-300)
+    z = np.clip((np.log(positive) - mean) / safe, -40.0, 1e9)
+    length = positive * ndtr(z) - np.exp(mean + 0.5 * safe**2) * ndtr(z - safe)
+    value: Floats = np.where(bound > 0, np.maximum(length, 0.0), 0.0)
+    return value

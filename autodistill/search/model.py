@@ -2,8 +2,9 @@
 
 Losses are scaled so that the reference point is 1 in every objective. Known objectives span the costs of a sample
 of the space (logarithmic where the objective says so). A trained objective spans from a low quantile of the first
-trials, kept for the whole study, to the best value; below the reference it is compressed, because how bad a bad
-candidate is tells little about the front.
+trials, kept for the whole study, to the best value. It is learned warped: ``log(loss + 1)``, because students near the
+best differ by less than bad ones do, and far less is to be gained beyond the best than may be lost; and compressed
+beyond the reference, because how bad a bad candidate is tells little about the front.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ Floats = npt.NDArray[np.float64]
 MOST_OBSERVATIONS = 300
 """The process sees at most this many observations; its cost grows with their cube."""
 
-LIMIT = 1.2
-"""Scaled loss of a trained objective up to which a candidate may add to the front.
+SHIFT = 1.0
+"""A trained loss is learned as ``log(loss + SHIFT)``: nothing is expected to be better than the best by more than what
+lies between it and the reference."""
 
-Beyond the reference losses are compressed, so what lies there adds little, and is looked for when little is left to
-gain before it. Without it the cheapest students stay out of the front for good (twice the regret on macro_cifar10 after
-100 trials); much farther out lie cliffs that cost more trials than they are worth (twice the regret on pixel3).
+CAUTION = 0.7
+"""Factor of predicted deviations where a gain is expected.
+
+What is chosen for a large expected gain is chosen for the errors of the model too: with 1.0 candidates add a fifth of
+what was expected of them, with 0.7 four fifths (published tables, ``benchmarks/README.md``).
 """
 
 
@@ -113,9 +117,7 @@ class Model:
         self.observed = data
         self._layout, self._thetas = layout, thetas
         self.surrogates = {j: self._fit(j, optimize, rng) for j in layout.unknown}
-        limits = np.ones(data.losses.shape[1])
-        limits[list(layout.unknown)] = LIMIT
-        self._boxes = pareto.nondominated_boxes(squash(data.losses[data.full]), squash(limits))
+        self._boxes = pareto.nondominated_boxes(data.losses[data.full], np.ones(data.losses.shape[1]))
 
     def _fit(self, objective: int, optimize: bool, rng: np.random.Generator) -> surrogate.Surrogate:
         data = self.observed
@@ -124,7 +126,7 @@ class Model:
             rows = _subset(data, rows, rng)
         fitted = surrogate.fit(
             data.features[rows],
-            squash(data.losses[rows, objective]),
+            warp(data.losses[rows, objective]),
             groups=self._layout.groups,
             shared=self._layout.shared,
             theta=self._thetas.get(objective),
@@ -134,7 +136,7 @@ class Model:
         return fitted
 
     def believe(self, features: Floats, known: Floats) -> tuple[Floats, Floats]:
-        """Mean and deviation of scaled losses ``(candidates, objectives)``.
+        """Mean and deviation ``(candidates, objectives)`` of scaled losses; of warped ones where they are predicted.
 
         Args:
             features: of the candidates, at the fidelity of interest.
@@ -145,14 +147,22 @@ class Model:
             mean[:, j], deviation[:, j] = fitted.predict(features)
         return mean, deviation
 
+    def expected(self, mean: Floats) -> Floats:
+        """Scaled losses, medians where they are predicted, from the means of :meth:`believe`."""
+        losses = mean.copy()
+        predicted = list(self.surrogates)
+        losses[..., predicted] = unwarp(mean[..., predicted])
+        return losses
+
     def gain(self, mean: Floats, deviation: Floats) -> Floats:
-        """Expected hypervolume improvement ``(candidates,)``."""
-        return acquisition.expected_gain(mean, deviation, *self._boxes)
+        """Expected hypervolume improvement ``(candidates,)`` of what :meth:`believe` says."""
+        return acquisition.expected_gain(mean, CAUTION * deviation, *self._boxes, shift=SHIFT)
 
     def gain_along(self, mean: Floats, deviation: Floats, objective: int, grid: Floats) -> Floats:
         """Front gain if one objective comes out at its mean plus ``grid`` deviations, ``(candidates, grid)``."""
-        points = mean[:, objective, None] + deviation[:, objective, None] * grid
-        return acquisition.gain_along(mean, deviation, *self._boxes, objective=objective, points=points)
+        deviation = CAUTION * deviation
+        points = np.exp(mean[:, objective, None] + deviation[:, objective, None] * grid) - SHIFT
+        return acquisition.gain_along(mean, deviation, *self._boxes, objective=objective, points=points, shift=SHIFT)
 
     def resolved(self, stages: Sequence[Floats], objective: int) -> Floats:
         """Share of the final loss's variance that observing each stage resolves, ``(candidates, stages)``.
@@ -169,9 +179,17 @@ class Model:
         return np.clip(np.maximum.accumulate(np.stack(shares, axis=1), axis=1), 0.0, 1.0)
 
 
-def squash(losses: Floats) -> Floats:
-    """Identity up to the reference point, logarithmic beyond it."""
-    return np.where(losses > 1.0, 1.0 + 0.1 * np.log1p(np.maximum(losses - 1.0, 0.0) / 0.1), losses)
+def warp(losses: Floats) -> Floats:
+    """Scaled losses as they are learned: the logarithm up to the reference point, and once more beyond it."""
+    squashed = np.where(losses > 1.0, 1.0 + 0.1 * np.log1p(np.maximum(losses - 1.0, 0.0) / 0.1), losses)
+    return np.log(np.maximum(squashed, 1e-3 - SHIFT) + SHIFT)
+
+
+def unwarp(warped: Floats) -> Floats:
+    """The inverse of :func:`warp`."""
+    squashed = np.exp(warped) - SHIFT
+    beyond = 1.0 + 0.1 * np.expm1(np.minimum(np.maximum(squashed - 1.0, 0.0) / 0.1, 50.0))
+    return np.where(squashed > 1.0, beyond, squashed)
 
 
 def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -339,7 +339,9 @@ class FrontSampler(BaseSampler):
             pool = self._pool_of(archive, running)
             mean, _ = self._final(view, model, pool)
             features = view.features(pool.params, view.known(pool.costs))
-            model = Model(data.believing(features, mean), view, thetas=self._thetas, optimize=False, rng=self._rng)
+            model = Model(
+                data.believing(features, model.expected(mean)), view, thetas=self._thetas, optimize=False, rng=self._rng
+            )
         self._beliefs = state, view, model
         return view, model
 

@@ -25,6 +25,8 @@ from autodistill.training.cache_home import cache_folder as cache_folder
 LATENCY = "latency_ms"
 FEATURES = ("params", "macs", "activations", "operations")
 """Counted metrics that latency is predicted from; one pass gives them all."""
+PROTOCOL = 2
+"""Counts up when latency is measured in another way, so that what an earlier release remembered is measured again."""
 _FILE = "costs.json"
 
 
@@ -106,7 +108,7 @@ class CostMemory:
         if target.table is not None:  # an edited table is another source
             with contextlib.suppress(OSError):
                 table = ":" + hashlib.sha256(Path(target.table).read_bytes()).hexdigest()[:16]
-        return f"latency:{target.key()}:{machine(target.device)}{table}"
+        return f"latency:{PROTOCOL}:{target.key()}:{machine(target.device)}{table}"
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:

@@ -1,0 +1,13 @@
+"""The words of a report."""
+
+from __future__ import annotations
+
+from autodistill.delivery.report_glossary import glossary
+from autodistill.training.losses import losses
+
+
+def test_every_distillation_loss_that_a_report_may_name_is_explained() -> None:
+    words = {name.strip() for row in glossary().rows for name in row[0].split(",")}
+    said = " ".join(" ".join(row) for row in glossary().rows)
+    assert {"twin", "rung", "knee", "ECE", "alpha", "temperature", "hypervolume"} <= words
+    assert [name for name in losses.names() if name not in words and f"'{name}'" not in said] == []
