@@ -226,6 +226,8 @@ def test_show_tells_how_a_trial_ended_and_why(finished: Path) -> None:
 def test_importance_gives_the_size_to_the_width_alone(finished: Path) -> None:
     found = json.loads(run.invoke(app, ["importance", str(finished), "--json"]).stdout)
     assert found["importance"]["params"]["student.width"] == pytest.approx(1.0, abs=0.05)
+    assert all(name.startswith("student.") for name in found["importance"]["params"])  # nothing else can move a cost
+    assert not all(name.startswith("student.") for name in found["importance"]["accuracy"])
 
 
 def test_the_newest_study_below_runs_is_read_when_none_is_named(
