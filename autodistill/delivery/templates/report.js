@@ -16,7 +16,7 @@
     out.font = { ...out.font, color: ink };
     out.hoverlabel = { ...out.hoverlabel, bgcolor: bg, bordercolor: line, font: { color: ink } };
     if (innerWidth < 640 && !printing) out.title = { text: "" }; // the section says the same, and the legend needs the room
-    out.modebar = { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink };
+    out.modebar = { orientation: "v", bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink };
     for (const axis of ["xaxis", "yaxis"]) {
       out[axis] = { ...out[axis], gridcolor: grid, zerolinecolor: grid, linecolor: line, automargin: true };
     }
