@@ -32,8 +32,8 @@ lies between it and the reference."""
 CAUTION = 0.7
 """Factor of predicted deviations where a gain is expected.
 
-What is chosen for a large expected gain is chosen for the errors of the model too: with 1.0 candidates add a fifth of
-what was expected of them, with 0.7 four fifths (published tables, ``benchmarks/README.md``).
+What is chosen for a large expected gain is chosen for the errors of the model too: with 1.0 candidates add a third of
+what was expected of them, with 0.7 half (published tables, trials 30 to 50; ``benchmarks/README.md``).
 """
 
 
