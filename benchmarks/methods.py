@@ -218,6 +218,11 @@ def _nsga2(seed: int, _: int) -> optuna.samplers.BaseSampler:
 
 def autodistill(ledger: Ledger, seed: int) -> None:
     """Full trainings proposed by our sampler."""
+    _full_trainings(ledger, seed, ledger.problem.known)
+
+
+def autodistill_objectives_only(ledger: Ledger, seed: int) -> None:
+    """The same when it is told only those costs that are objectives."""
     _full_trainings(ledger, seed, ledger.problem.costs)
 
 
@@ -254,7 +259,7 @@ def _rung_by_rung(ledger: Ledger, seed: int, epoch_cost: EpochCost | None) -> No
     problem = ledger.problem
     space = Space.parse(problem.space)
     sampler = FrontSampler(
-        space, problem.objectives, costs=problem.costs, seed=seed, rungs=problem.rungs, epoch_cost=epoch_cost
+        space, problem.objectives, costs=problem.known, seed=seed, rungs=problem.rungs, epoch_cost=epoch_cost
     )
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
     paused: dict[int, tuple[optuna.Trial, dict[str, Any], int]] = {}
@@ -282,7 +287,7 @@ def autodistill_halving(ledger: Ledger, seed: int) -> None:
     """Our sampler with the model-free rung rule in place of its own: a stopped trial stays stopped."""
     problem, names = ledger.problem, ledger.problem.costs_names
     space, levels = Space.parse(problem.space), len(problem.rungs)
-    sampler = FrontSampler(space, problem.objectives, costs=problem.costs, seed=seed, rungs=problem.rungs)
+    sampler = FrontSampler(space, problem.objectives, costs=problem.known, seed=seed, rungs=problem.rungs)
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
     seen = np.full((levels, 0, 1 + len(names)), np.nan)
     while True:
@@ -316,6 +321,7 @@ METHODS: dict[str, Callable[[Ledger, int], None]] = {
     "moasha": moasha(fixed=False),
     "moasha-fixed": moasha(fixed=True),
     "without-known-costs": autodistill_modelled,
+    "without-other-costs": autodistill_objectives_only,
     "without-cost-awareness": autodistill_per_epoch,
     "without-rung-rule": autodistill_halving,
     **{name: under(patch, autodistill) for name, patch in PATCHES.items()},

@@ -93,11 +93,13 @@ class Table:
         )
         accuracy = frame[meta["accuracy"]].to_numpy(float)
         table = frame[list(costs)].to_numpy(float)
+        hints = frame[[c for c in meta["costs"] if c not in costs]]
         axes = tuple(Axis(c.min(), c.max(), o.log) for c, o in zip(table.T, self.objectives[1:], strict=True))
         self.scale = Scale(Axis(float(np.quantile(accuracy, 0.1)), float(accuracy.max())), axes)
         self.scale.best = self.scale.volume(self.scale.losses(accuracy, table))
         keys = zip(*(self._typed(frame[c], choices) for c, choices in self.parameters.items()), strict=True)
         self._rows = {key: (accuracy[i], table[i]) for i, key in enumerate(keys)}
+        self._hints = dict(zip(self._rows, hints.to_dict("records"), strict=True))
 
     @staticmethod
     def _typed(column: pd.Series[Any], choices: list[Any]) -> list[Any]:
@@ -108,6 +110,11 @@ class Table:
         """Known costs by name; ``None`` where the table has no row."""
         row = self._rows.get(tuple(student[name] for name in self.parameters))
         return None if row is None else dict(zip(self.costs_names, map(float, row[1]), strict=True))
+
+    def known(self, student: Values) -> dict[str, float] | None:
+        """All that the table knows before training, the objectives first."""
+        costs = self.costs(student)
+        return None if costs is None else costs | self._hints[tuple(student[name] for name in self.parameters)]
 
     def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
         """Accuracy in percent, whatever ``epochs`` is: a table knows the full training only."""
@@ -222,6 +229,8 @@ class LCBench:
     def costs(self, student: Values) -> dict[str, float]:
         """The parameter count."""
         return {"params": float(funnel_parameters(student["num_layers"], student["max_units"]))}
+
+    known = costs
 
     def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
         """Validation accuracy in percent after ``epochs``."""

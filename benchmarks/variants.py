@@ -22,21 +22,12 @@ Floats = npt.NDArray[np.float64]
 Patches = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
-def _features(self: View, params: Floats, known: Floats, fidelity: Floats | float = 1.0) -> Floats:
-    del known
-    if not self.rungs:
-        return params
-    column = np.broadcast_to(np.asarray(fidelity, dtype=np.float64), (len(params),))[:, None]
-    return np.concatenate([params, column], axis=1)
+def _blind(inputs: Callable[..., Floats]) -> Callable[..., Floats]:
+    return lambda self, *given: np.zeros_like(inputs(self, *given))  # a column that never varies says nothing
 
 
-def _groups(self: View) -> tuple[int, ...]:
-    groups = self._encoder.groups
-    return (*groups, len(self._encoder.names)) if self.rungs else groups
-
-
-def _newest(features: Floats, costs: Floats, taken: Floats, index: int, total: int) -> int:
-    del costs, taken, index, total
+def _newest(features: Floats, *others: Any) -> int:
+    del others
     return len(features) - 1  # the end of the pool is a fresh random draw
 
 
@@ -45,16 +36,11 @@ def _no_effects(self: GroupedMatern, features: Floats) -> Floats:
     return np.zeros((len(features), 1))
 
 
-@contextlib.contextmanager
-def _without_cost_inputs() -> Any:
-    with mock.patch.object(View, "features", _features), mock.patch.object(View, "groups", property(_groups)):
-        yield
-
-
 PATCHES: dict[str, Patches] = {
-    "without-cost-inputs": _without_cost_inputs,
+    "without-cost-inputs": lambda: mock.patch.object(View, "_inputs", _blind(View._inputs)),
     "without-spread-design": lambda: mock.patch.object(proposals, "spread", _newest),
     "without-main-effects": lambda: mock.patch.object(GroupedMatern, "main", _no_effects),
+    "without-prior-mean": lambda: mock.patch.object(model, "CAPACITY", 0.0),
     "without-low-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 1.0),
     "without-caution": lambda: mock.patch.object(model, "CAUTION", 1.0),
     "without-logarithm": lambda: mock.patch.object(model, "SHIFT", 1e3),

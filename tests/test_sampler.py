@@ -268,3 +268,48 @@ def test_candidates_that_train_quickly_are_preferred_for_an_equal_gain():
         return study.trials[-1].params["student.width1"]
 
     assert first(lambda values: 1e6 if values["student.width1"] != 16 else 1.0) == 16
+
+
+def test_costs_that_are_no_objectives_tell_of_accuracy():
+    rng = np.random.default_rng(0)
+    work = dict(zip([f"net{i}" for i in range(60)], rng.permutation(60) + 1.0, strict=True))
+    size = dict(zip(work, rng.permutation(60) + 1.0, strict=True))
+    space = Space.parse({"student": {"name": list(work)}})  # names alone say nothing about each other
+    told = {
+        "both": lambda s: {"params": size[s["name"]], "macs": work[s["name"]]},
+        "one": lambda s: {"params": size[s["name"]]},
+    }
+    found = {}
+    for case, costs in told.items():
+        study = optuna.create_study(directions=DIRECTIONS, sampler=FrontSampler(space, costs=costs))
+        for _ in range(25):
+            trial = study.ask()
+            name = space.suggest(trial)["student"]["name"]
+            study.tell(trial, [1 - 1 / work[name], size[name]])
+        losses = np.array(
+            [[1 / work[t.params["student.name"]], size[t.params["student.name"]] / 60] for t in study.trials]
+        )
+        found[case] = pareto.hypervolume(losses, np.ones(2))
+    every = np.array([[1 / work[name], size[name] / 60] for name in work])
+    best = pareto.hypervolume(every, np.ones(2))
+    assert found["both"] == pytest.approx(best, rel=0.005)
+    assert found["one"] < found["both"]
+
+
+def test_the_first_design_spans_the_costs_and_tries_every_choice():
+    space = {"student": {f"edge{i}": {"values": list("abcde")} for i in range(4)}}
+    worth = dict(zip("abcde", (1, 10, 30, 60, 100), strict=True))
+    cost = lambda s: {"params": float(sum(worth[v] for v in s.values()))}  # noqa: E731
+    for seed in range(3):
+        study = optuna.create_study(directions=DIRECTIONS, sampler=FrontSampler(space, costs=cost, seed=seed))
+        seen, costs = [], []
+        for _ in range(10):
+            trial = study.ask()
+            student = Space.parse(space).suggest(trial)["student"]
+            seen.append(tuple(student.values()))
+            costs.append(cost(student)["params"])
+            study.tell(trial, [0.5, costs[-1]])
+        assert min(costs) <= 50  # of 4 to 400; a tenth of all lies below 100, a tenth above 300
+        assert max(costs) >= 300
+        missing = sum(5 - len(set(column)) for column in zip(*seen, strict=True))
+        assert missing <= 1  # ten random draws miss two of the twenty

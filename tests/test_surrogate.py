@@ -33,7 +33,7 @@ def test_the_hyperparameters_are_where_scikit_learns_posterior_is_highest():
 
     def posterior(theta):
         process = GaussianProcessRegressor(kernel.clone_with_theta(theta), alpha=1e-8, optimizer=None)
-        z = (theta - kernel.theta) / np.array([1.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+        z = (theta - kernel.theta) / np.array([*[surrogate.WIDTH] * 5, surrogate.NOISE_WIDTH])
         return process.fit(X, standard).log_marginal_likelihood_value_ - 0.5 * z @ z
 
     assert posterior(best) > posterior(kernel.theta) + 5

@@ -29,7 +29,8 @@ def observed(rows):
     values = [{"student.width": int(w), "train.lr": float(r)} for w, r in zip(widths, rates, strict=True)]
     full = epochs == RUNGS[-1]
     return Observations(
-        ENCODER.encode(values), np.stack([accuracy, 100.0 * widths], axis=1), np.where(full, np.nan, epochs), full,
+        ENCODER.encode(values), np.stack([accuracy, 100.0 * widths], axis=1), np.zeros((len(rows), 0)),
+        np.where(full, np.nan, epochs), full,
         np.zeros(len(rows), dtype=bool), owners,
     )  # fmt: skip
 
@@ -82,10 +83,38 @@ def test_a_cheap_student_adds_what_it_dominates_up_to_the_reference_and_nothing_
     assert found == pytest.approx([(1 - losses[0]) * (next_one - cheap), 0.0], abs=1e-9)
 
 
+def test_known_costs_that_are_no_objectives_are_inputs_and_a_missing_one_is_neutral():
+    costs = [{"params": 400.0, "macs": 1e3}, {"params": 6400.0, "macs": 1e5}]
+    sample = Pool.of([{"student.width": w, "train.lr": 0.5} for w in (4, 64)], costs, ENCODER)
+    seen = observed(FULL)
+    seen.hints = np.array([[1e3], [1e4], [1e5], [np.nan], [1e4]])
+    here = View(OBJECTIVES, ("params", "macs"), ENCODER, seen, sample=sample)
+    assert here.hints == ("macs",)
+    assert here.inputs([{"params": 400.0, "macs": 1e4}, {"params": 400.0}])[:, 1] == pytest.approx([0.5, 0.5])
+    data = here.data(seen)
+    assert data.features[:, -1] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.5])
+    assert here.groups == (0, 1, 2, 3)
+    assert data.losses.shape == (5, 2)
+
+
+def test_the_prior_mean_says_that_what_costs_less_is_worse():
+    seen = observed(FULL)
+    here = view(seen)
+    trend = lambda cost: np.log(1 + model.SHIFT) * (1 - cost)  # noqa: E731 - from the reference down to the best
+    data = here.data(seen)
+    data.losses[:, 0] = model.unwarp(trend(data.losses[:, 1]))  # as the prior mean has it: nothing is left to learn
+    made = Model(data, here, thetas={}, optimize=False, rng=np.random.default_rng(0))
+    candidates = pool([4, 16, 64], lr=0.9)
+    known = here.known(candidates.costs)
+    mean, _ = made.believe(here.features(candidates.params, here.inputs(candidates.costs)), known)
+    assert mean[:, 0] == pytest.approx(trend(known[:, 1]), abs=1e-6)
+
+
 def test_a_warped_loss_comes_back_and_differences_beyond_the_reference_count_least():
     losses = np.array([-0.5, 0.0, 0.3, 1.0, 1.5, 3.0])
     warped = model.warp(losses)
     assert model.unwarp(warped) == pytest.approx(losses)
     assert warped[1:4] == pytest.approx(np.log(losses[1:4] + model.SHIFT))
+    assert warped[5] == pytest.approx(np.log(1 + 0.3 * np.log1p(2 / 0.3) + 1))
     slopes = np.diff(warped) / np.diff(losses)
     assert (np.diff(slopes) < 0).all()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from autodistill.training.datasets import ImageData
     from autodistill.training.teacher import Teacher
 
+COUNTED = ("params", "macs")
 SURVEY_SHARE = 0.1  # of a time budget
 SURVEY_SECONDS = 1.0  # one small student on one slow core: params, MACs and latency together
 MIN_POOL, MAX_POOL = 24, 200
@@ -157,7 +158,8 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
 
     memory = CostMemory(cache_folder())
-    known = [name for name in metrics if _is_known(study, name)]
+    # the counts are no objectives of every study, but a hint for the sampler that costs nothing more
+    known = list(dict.fromkeys([*(name for name in metrics if _is_known(study, name)), *COUNTED]))
     students = draw_students(study, pool_size(config.survey, study.budget.seconds))
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
     here = machine(config.latency.device)

@@ -24,6 +24,7 @@ class Observations:
     Attributes:
         params: ``(n, columns)`` encoded parameters.
         raw: ``(n, objectives)`` metric values; known costs are filled in; NaN where nothing was measured.
+        hints: ``(n, hints)`` known costs that are no objectives; NaN where they are not known.
         epochs: ``(n,)`` epochs trained; NaN at the top.
         full: ``(n,)`` true for complete trials at the top rung.
         failed: ``(n,)`` true where the trial failed.
@@ -32,6 +33,7 @@ class Observations:
 
     params: Floats
     raw: Floats
+    hints: Floats
     epochs: Floats
     full: npt.NDArray[np.bool_]
     failed: npt.NDArray[np.bool_]
@@ -52,12 +54,14 @@ class Archive:
         names: objective names in the study's order.
         costs: known costs of parameter values.
         rungs: cumulative epochs of the rungs; empty when lower rungs are not to be read.
+        hints: names of the known costs that are no objectives.
     """
 
     encoder: Encoder
     names: tuple[str, ...]
     costs: Callable[[Mapping[str, Any]], Mapping[str, float] | None]
     rungs: tuple[float, ...]
+    hints: tuple[str, ...] = ()
     closed: dict[int, Outcome] = field(default_factory=dict)
     open: dict[int, Outcome] = field(default_factory=dict)
     _keys: dict[int, Key] = field(default_factory=dict)
@@ -110,9 +114,12 @@ class Archive:
     def _observe(self, outcomes: Sequence[Outcome]) -> Observations:
         rows = [(i, *row) for i, o in enumerate(outcomes) for row in self._rows(o)]
         which = [i for i, *_ in rows]
+        known = [self.known(o) for o in outcomes]
+        hints = [[costs.get(name, np.nan) for name in self.hints] for costs in known]
         return Observations(
             self.encoder.encode([o.values for o in outcomes])[which],
             np.array([raw for _, raw, *_ in rows], dtype=np.float64).reshape(len(rows), len(self.names)),
+            np.array(hints, dtype=np.float64).reshape(len(outcomes), len(self.hints))[which],
             np.array([epochs for _, _, epochs, *_ in rows], dtype=np.float64),
             np.array([full for *_, full, _ in rows], dtype=bool),
             np.array([failed for *_, failed in rows], dtype=bool),

@@ -68,7 +68,7 @@ def infer_objectives(study: optuna.Study, cost_names: Sequence[str]) -> tuple[Ob
     """Objectives of a plain Optuna study.
 
     By metric names where the study has them; otherwise the first is trained and the rest are the known costs, in the
-    order in which the cost function gives them.
+    order in which the cost function gives them; costs beyond the number of directions are no objectives.
     """
     directions: list[Literal["maximize", "minimize"]] = [
         "maximize" if d is StudyDirection.MAXIMIZE else "minimize" for d in study.directions
@@ -76,7 +76,7 @@ def infer_objectives(study: optuna.Study, cost_names: Sequence[str]) -> tuple[Ob
     names = list(study.metric_names or ())
     if not names:
         free = [f"objective{i}" for i in range(len(directions))]
-        names = [*free[: max(0, len(directions) - len(cost_names))], *cost_names][: len(directions)]
+        names = [*free[: max(1, len(directions) - len(cost_names))], *cost_names][: len(directions)]
     return tuple(
         Objective(name, direction, "", "known" if name in cost_names else "trained", log=name in cost_names)
         for name, direction in zip(names, directions, strict=True)

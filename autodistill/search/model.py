@@ -29,6 +29,17 @@ SHIFT = 1.0
 """A trained loss is learned as ``log(loss + SHIFT)``: nothing is expected to be better than the best by more than what
 lies between it and the reference."""
 
+COMPRESSION = 0.3
+"""How fast losses beyond the reference are compressed: its ``k`` in ``1 + k log(1 + (loss - 1) / k)``.
+
+Much less, and students at chance level look as if they lay just beyond the reference, so that cheap ones are tried over
+and over; without compression they are all that the model explains.
+"""
+
+CAPACITY = 1.0
+"""Slope of the prior mean over the known costs, in warped losses: with 1, the cheapest student is expected at the
+reference and the costliest at the best."""
+
 CAUTION = 0.7
 """Factor of predicted deviations where a gain is expected.
 
@@ -101,7 +112,7 @@ class Layout(Protocol):
 
 
 class Model:
-    """Beliefs about scaled losses, given data.
+    """Beliefs about scaled losses, given data, around a prior mean that grows with what a student may cost.
 
     Args:
         data: what was observed.
@@ -126,7 +137,7 @@ class Model:
             rows = _subset(data, rows, rng)
         fitted = surrogate.fit(
             data.features[rows],
-            warp(data.losses[rows, objective]),
+            warp(data.losses[rows, objective]) - self._capacity(data.losses[rows]),
             groups=self._layout.groups,
             shared=self._layout.shared,
             theta=self._thetas.get(objective),
@@ -145,7 +156,16 @@ class Model:
         mean, deviation = known.copy(), np.zeros_like(known)
         for j, fitted in self.surrogates.items():
             mean[:, j], deviation[:, j] = fitted.predict(features)
+            mean[:, j] += self._capacity(known)
         return mean, deviation
+
+    def _capacity(self, losses: Floats) -> Floats:
+        """Prior mean of warped losses ``(candidates,)``: what costs less is expected to be worse."""
+        priced = [j for j in range(losses.shape[1]) if j not in self._layout.unknown]
+        if not priced:
+            return np.zeros(len(losses))
+        mean: Floats = CAPACITY * float(warp(np.ones(1))[0]) * (1.0 - losses[:, priced].mean(axis=1))
+        return mean
 
     def expected(self, mean: Floats) -> Floats:
         """Scaled losses, medians where they are predicted, from the means of :meth:`believe`."""
@@ -181,14 +201,15 @@ class Model:
 
 def warp(losses: Floats) -> Floats:
     """Scaled losses as they are learned: the logarithm up to the reference point, and once more beyond it."""
-    squashed = np.where(losses > 1.0, 1.0 + 0.1 * np.log1p(np.maximum(losses - 1.0, 0.0) / 0.1), losses)
+    beyond = np.maximum(losses - 1.0, 0.0)
+    squashed = np.where(losses > 1.0, 1.0 + COMPRESSION * np.log1p(beyond / COMPRESSION), losses)
     return np.log(np.maximum(squashed, 1e-3 - SHIFT) + SHIFT)
 
 
 def unwarp(warped: Floats) -> Floats:
     """The inverse of :func:`warp`."""
     squashed = np.exp(warped) - SHIFT
-    beyond = 1.0 + 0.1 * np.expm1(np.minimum(np.maximum(squashed - 1.0, 0.0) / 0.1, 50.0))
+    beyond = 1.0 + COMPRESSION * np.expm1(np.minimum(np.maximum(squashed - 1.0, 0.0) / COMPRESSION, 50.0))
     return np.where(squashed > 1.0, beyond, squashed)
 
 

@@ -64,15 +64,17 @@ def crossovers(
         yield complete(space, mixed, rng)
 
 
-def spread(features: Floats, costs: Floats, taken: Floats, index: int, total: int) -> int:
+def spread(features: Floats, groups: Sequence[int], costs: Floats, taken: Floats, index: int, total: int) -> int:
     """Which candidate a first design takes next.
 
     Candidate ``index`` of ``total`` comes from one slice of the known costs, visited in an order that covers the whole
-    range early; inside the slice it is the one farthest from what was taken, so that loss kinds and other choices
-    spread too.
+    range early; the slices at the ends give the cheapest and the costliest of all. Inside the others it is the one
+    whose values were taken least, so that every choice of every parameter is seen: what a model has never seen of a
+    choice it cannot expect of it.
 
     Args:
         features: ``(candidates, columns)``.
+        groups: parameter of each column.
         costs: ``(candidates, known costs)``, possibly without columns; the slices cut each one in turn.
         taken: features of earlier candidates, ``(taken, columns)``.
         index: how many were taken before.
@@ -80,16 +82,23 @@ def spread(features: Floats, costs: Floats, taken: Floats, index: int, total: in
     """
     allowed = np.arange(len(features))
     if costs.shape[1]:
-        order = np.argsort(np.argsort(costs[:, index % costs.shape[1]], kind="stable"), kind="stable")
-        share = (order + 0.5) / len(order)
-        slot = (_permutation(total)[index % total] + 0.5) / total
-        allowed = np.flatnonzero(np.abs(share - slot) <= 0.5 / total + 1e-9)
-        if len(allowed) == 0:
-            allowed = np.array([int(np.argmin(np.abs(share - slot)))])
-    if len(taken) == 0:
-        return int(allowed[0])
-    distance = np.linalg.norm(features[allowed, None] - taken[None], axis=2).min(axis=1)
-    return int(allowed[np.argmax(distance)])
+        ranked = np.argsort(costs[:, index % costs.shape[1]], kind="stable")
+        place = _permutation(total)[index % total]
+        if total > 1 and place in (0, total - 1):
+            return int(ranked[0 if place == 0 else -1])
+        parts = np.array_split(ranked, total)
+        allowed = parts[place] if len(parts[place]) else ranked
+    return int(allowed[np.argmin(_used(features[allowed], groups, taken))])
+
+
+def _used(features: Floats, groups: Sequence[int], taken: Floats) -> Floats:
+    """How often the values of each candidate were taken, squared and summed over its parameters."""
+    of, used = np.asarray(groups), np.zeros(len(features))
+    for group in set(groups):
+        gap = features[:, None, of == group] - taken[None, :, of == group]
+        near = np.maximum(1.0 - 2.0 * np.linalg.norm(gap, axis=2), 0.0)  # other choices are at distance 1
+        used += near.sum(axis=1) ** 2
+    return used
 
 
 def from_unit(d: BaseDistribution, unit: float) -> Any:

@@ -30,7 +30,7 @@ from autodistill.search.model import Model
 from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.space import Space
 from autodistill.search.supply import Supply
-from autodistill.search.view import Pool, View, front_owners
+from autodistill.search.view import Pool, View, front_owners, hint_names
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,7 +99,7 @@ class FrontSampler(BaseSampler):
         """Propose only surveyed students: pairs of student settings and their known costs."""
         self._catalogue.set_pool(pool)
         self._supply.forget()
-        self._shortlist = self._beliefs = None
+        self._shortlist = self._beliefs = self._archive = None
 
     def reseed_rng(self) -> None:
         """Optuna's hook for workers that copied the sampler."""
@@ -240,11 +240,12 @@ class FrontSampler(BaseSampler):
 
     def _read(self, study: optuna.Study) -> Archive:
         if self._archive is None:
+            self._supply.reference()  # the catalogue names the known costs once it has been asked
             if self._objectives is None:
-                self._supply.reference()
                 self._objectives = infer_objectives(study, self._catalogue.names())
             names = tuple(o.name for o in self._objectives)
-            self._archive = Archive(self._encoder, names, self._catalogue.costs, self._rungs)
+            hints = hint_names(self._catalogue.names(), self._objectives)
+            self._archive = Archive(self._encoder, names, self._catalogue.costs, self._rungs, hints)
         self._archive.update(study)
         return self._archive
 
@@ -257,12 +258,17 @@ class FrontSampler(BaseSampler):
         if not pool.values:
             return self._anything(archive.keys())
         pool = pool.take(self._rng.permutation(len(pool.values))[:FIRST_CHOICE].tolist())  # or all seeds start alike
-        names = self._catalogue.names()
+        names = self._priced()
         costs = np.array([[c[name] for name in names] for c in pool.costs]).reshape(len(pool.values), len(names))
         taken = self._encoder.encode([o.values for o in [*archive.closed.values(), *archive.running()]])
-        row = proposals.spread(pool.params, costs, taken, len(archive), self.startup)
+        row = proposals.spread(pool.params, self._encoder.groups, costs, taken, len(archive), self.startup)
         self.last_explanation = f"first design, {len(archive) + 1} of {self.startup}: spread over the known costs"
         return pool.values[row]
+
+    def _priced(self) -> list[str]:
+        """The known costs that are objectives."""
+        known = self._catalogue.names()
+        return [o.name for o in self._objectives or () if o.name in known]
 
     def _anything(self, seen: set[proposals.Key]) -> dict[str, Any]:
         """Any candidate that is left, when draws find none."""
@@ -287,8 +293,7 @@ class FrontSampler(BaseSampler):
         return pool, self._gain(view, model, pool)
 
     def _final(self, view: View, model: Model, pool: Pool) -> tuple[Floats, Floats]:
-        known = view.known(pool.costs)
-        return model.believe(view.features(pool.params, known), known)
+        return model.believe(view.features(pool.params, view.inputs(pool.costs)), view.known(pool.costs))
 
     def _gain(self, view: View, model: Model, pool: Pool) -> Floats:
         return model.gain(*self._final(view, model, pool)) if pool.values else np.zeros(0)
@@ -302,14 +307,14 @@ class FrontSampler(BaseSampler):
     def _index(self, view: View, model: Model, pool: Pool, rungs: Sequence[int]) -> tuple[Floats, Floats]:
         """Gittins index of candidates that have passed ``rungs``, and the work that is left to the top."""
         mean, deviation = self._final(view, model, pool)
-        known, work = view.known(pool.costs), self._work(pool)
+        inputs, work = view.inputs(pool.costs), self._work(pool)
         index, reach = np.zeros(len(work)), np.zeros(len(work))
         levels = np.array([0.0, *self._rungs])
         target = view.unknown[0]
         for rung in sorted(set(rungs)):
             rows = np.flatnonzero(np.asarray(rungs) == rung)
             fidelities = [float(view.fidelity(epochs)) for epochs in self._rungs[rung:]]
-            stages = [view.features(pool.params[rows], known[rows], f) for f in fidelities]
+            stages = [view.features(pool.params[rows], inputs[rows], f) for f in fidelities]
             steps = np.diff(levels[rung:])[None, :] * work[rows, None]
             gain = model.gain_along(mean[rows], deviation[rows], target, promotion.GRID)
             index[rows] = promotion.index(gain, model.resolved(stages, target), steps)
@@ -334,11 +339,11 @@ class FrontSampler(BaseSampler):
         if optimize:
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
-        running = [o for o in running if set(names) <= archive.known(o).keys()]
+        running = [o for o in running if archive.known(o).keys() >= set(self._priced())]
         if running:
             pool = self._pool_of(archive, running)
             mean, _ = self._final(view, model, pool)
-            features = view.features(pool.params, view.known(pool.costs))
+            features = view.features(pool.params, view.inputs(pool.costs))
             model = Model(
                 data.believing(features, model.expected(mean)), view, thetas=self._thetas, optimize=False, rng=self._rng
             )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from autodistill.records import Objective
 from autodistill.search import pareto
 from autodistill.search.archive import Observations
-from autodistill.search.features import Encoder
+from autodistill.search.features import Encoder, log_scaled
 from autodistill.search.model import Axis, Data, unwarp
 from autodistill.search.objectives import spared
 from autodistill.search.proposals import Key, key
@@ -62,7 +62,7 @@ class View:
 
     Args:
         objectives: in the study's order.
-        known: names of the costs that are known before training.
+        known: names of the costs that are known before training; those that are no objectives help to predict.
         encoder: parameters to features.
         seen: what was measured.
         sample: random candidates: the known costs span what they and the trials have.
@@ -83,13 +83,15 @@ class View:
         self.rungs = tuple(rungs)
         self.unknown = tuple(j for j, o in enumerate(objectives) if o.name not in known)
         self.priced = tuple(j for j in range(len(objectives)) if j not in self.unknown)
+        self.hints = hint_names(known, objectives)
+        self._spans = [_span([costs.get(name, np.nan) for costs in sample.costs]) for name in self.hints]
         self.axes = tuple(_axis(o, seen.raw[:, j], seen, sample, o.name in known) for j, o in enumerate(objectives))
 
     @property
     def groups(self) -> tuple[int, ...]:
         """Group of every feature column."""
         last = len(self._encoder.names)
-        extra = len(self.priced) + bool(self.rungs)
+        extra = len(self.priced) + len(self.hints) + bool(self.rungs)
         return (*self._encoder.groups, *range(last, last + extra))
 
     @property
@@ -104,9 +106,14 @@ class View:
             out[:, j] = self.axes[j].scale([c.get(self.objectives[j].name, np.nan) for c in costs])
         return out
 
-    def features(self, params: Floats, known: Floats, fidelity: Floats | float = 1.0) -> Floats:
-        """Parameters, known costs, and the fidelity where there are rungs."""
-        columns = [params, known[:, self.priced]]
+    def inputs(self, costs: Sequence[Mapping[str, float]]) -> Floats:
+        """Known costs as features ``(candidates, columns)``: objectives first, then the others."""
+        hints = np.array([[c.get(name, np.nan) for name in self.hints] for c in costs]).reshape(len(costs), -1)
+        return self._inputs(self.known(costs), hints)
+
+    def features(self, params: Floats, inputs: Floats, fidelity: Floats | float = 1.0) -> Floats:
+        """Parameters, known costs (see :meth:`inputs`), and the fidelity where there are rungs."""
+        columns = [params, inputs]
         if self.rungs:
             columns.append(np.broadcast_to(np.asarray(fidelity, dtype=np.float64), (len(params),))[:, None])
         return np.concatenate(columns, axis=1)
@@ -125,9 +132,15 @@ class View:
         losses = np.stack([axis.scale(seen.raw[:, j]) for j, axis in enumerate(self.axes)], axis=1)
         losses[np.ix_(seen.failed, np.array(self.unknown, dtype=int))] = 1.0
         fidelity = np.where(np.isnan(seen.epochs), 1.0, self.fidelity(np.nan_to_num(seen.epochs, nan=1.0)))
-        features = self.features(seen.params, losses, fidelity)
+        features = self.features(seen.params, self._inputs(losses, seen.hints), fidelity)
         usable = np.isfinite(features).all(axis=1)  # a trial without its known costs says nothing
         return Data(features[usable], losses[usable], seen.full[usable], seen.owners[usable])
+
+    def _inputs(self, losses: Floats, hints: Floats) -> Floats:
+        scaled = [log_scaled(hints[:, i], low, high, low > 0) for i, (low, high) in enumerate(self._spans)]
+        # a hint that is missing says nothing; a missing objective makes the trial useless
+        columns = [losses[:, self.priced], *(np.nan_to_num(column, nan=0.5)[:, None] for column in scaled)]
+        return np.concatenate(columns, axis=1)
 
     def explain(self, mean: Floats, deviation: Floats, gain: float) -> str:
         """What is expected of a candidate, in a sentence.
@@ -146,6 +159,17 @@ class View:
             else:
                 parts.append(f"{name} {axis.raw(float(mean[j])):.4g}")
         return f"{', '.join(parts)}: may add {gain:.2g} of the front's volume"
+
+
+def hint_names(known: Sequence[str], objectives: Sequence[Objective]) -> tuple[str, ...]:
+    """Known costs that are no objectives: a student's multiply-adds tell of its accuracy, whoever pays for them."""
+    own = {o.name for o in objectives}
+    return tuple(name for name in known if name not in own)
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    finite = np.array(values)[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
 def front_owners(data: Data) -> list[int]:
