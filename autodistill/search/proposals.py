@@ -68,9 +68,8 @@ def spread(features: Floats, groups: Sequence[int], costs: Floats, taken: Floats
     """Which candidate a first design takes next.
 
     Candidate ``index`` of ``total`` comes from one slice of the known costs, visited in an order that covers the whole
-    range early; the slices at the ends give the cheapest and the costliest of all. Inside the others it is the one
-    whose values were taken least, so that every choice of every parameter is seen: what a model has never seen of a
-    choice it cannot expect of it.
+    range early. Inside the slice it is, of the quarter whose choices were taken least, the one farthest from what was
+    taken, so that every choice of every parameter is seen: of a choice that it has never seen, a model expects nothing.
 
     Args:
         features: ``(candidates, columns)``.
@@ -81,23 +80,40 @@ def spread(features: Floats, groups: Sequence[int], costs: Floats, taken: Floats
         total: length of the design.
     """
     allowed = np.arange(len(features))
-    if costs.shape[1]:
+    if costs.shape[1] and total > 0:
         ranked = np.argsort(costs[:, index % costs.shape[1]], kind="stable")
-        place = _permutation(total)[index % total]
-        if total > 1 and place in (0, total - 1):
-            return int(ranked[0 if place == 0 else -1])
-        parts = np.array_split(ranked, total)
-        allowed = parts[place] if len(parts[place]) else ranked
-    return int(allowed[np.argmin(_used(features[allowed], groups, taken))])
+        part = np.array_split(ranked, total)[_permutation(total)[index % total]]
+        allowed = part if len(part) else ranked
+    if len(taken) == 0:
+        return int(allowed[0])
+    used = _used(features[allowed], groups, taken)
+    allowed = allowed[used <= np.quantile(used, 0.25) + 1e-9]
+    distance = np.linalg.norm(features[allowed, None] - taken[None], axis=2).min(axis=1)
+    return int(allowed[np.argmax(distance)])
+
+
+def cheapest(costs: Floats, taken: Floats) -> int | None:
+    """The candidate with the lowest sum of ranks in the known costs; ``None`` where one as cheap was taken.
+
+    Args:
+        costs: ``(candidates, known costs)``.
+        taken: ``(taken, known costs)``, NaN where they are not known.
+    """
+    if costs.size == 0:
+        return None
+    ranks = np.argsort(np.argsort(costs, axis=0, kind="stable"), axis=0, kind="stable")
+    row = int(np.argmin(ranks.sum(axis=1)))
+    return None if (taken <= costs[row]).all(axis=1).any() else row
 
 
 def _used(features: Floats, groups: Sequence[int], taken: Floats) -> Floats:
-    """How often the values of each candidate were taken, squared and summed over its parameters."""
+    """How often the choices of each candidate were taken, squared and summed over its parameters; numbers aside."""
     of, used = np.asarray(groups), np.zeros(len(features))
     for group in set(groups):
-        gap = features[:, None, of == group] - taken[None, :, of == group]
-        near = np.maximum(1.0 - 2.0 * np.linalg.norm(gap, axis=2), 0.0)  # other choices are at distance 1
-        used += near.sum(axis=1) ** 2
+        columns = of == group
+        if columns.sum() > 1:
+            gap = np.linalg.norm(features[:, None, columns] - taken[None, :, columns], axis=2)
+            used += np.maximum(1.0 - gap, 0.0).sum(axis=1) ** 2  # different choices are at distance 1
     return used
 
 

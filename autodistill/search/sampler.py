@@ -59,7 +59,7 @@ class FrontSampler(BaseSampler):
             pool (:meth:`set_pool`) can stand in for it.
         constraints: on known costs; respected exactly.
         seed: of everything random; use another one when a study is resumed.
-        startup: trials of the first design.
+        startup: trials of the first design; the last of them is the cheapest student that is known.
         rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
         epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its values; 1 by default.
     """
@@ -72,7 +72,7 @@ class FrontSampler(BaseSampler):
         costs: CostFunction | None = None,
         constraints: Sequence[Constraint] = (),
         seed: int = 0,
-        startup: int = 10,
+        startup: int = 11,
         rungs: Sequence[float] = (),
         epoch_cost: EpochCost | None = None,
     ) -> None:
@@ -257,13 +257,25 @@ class FrontSampler(BaseSampler):
         pool = self._supply.reference().join(self._supply.draws(FIRST_DRAWS)).unseen(archive.keys())
         if not pool.values:
             return self._anything(archive.keys())
+        place = f"first design, {len(archive) + 1} of {self.startup}"
+        earlier = [*archive.closed.values(), *archive.running()]
+        if len(archive) == self.startup - 1:
+            known = [archive.known(o) for o in earlier]
+            row = proposals.cheapest(self._cost_table(pool.costs), self._cost_table(known))
+            if row is not None:
+                self.last_explanation = f"{place}: the cheapest student that is known"
+                return pool.values[row]
         pool = pool.take(self._rng.permutation(len(pool.values))[:FIRST_CHOICE].tolist())  # or all seeds start alike
-        names = self._priced()
-        costs = np.array([[c[name] for name in names] for c in pool.costs]).reshape(len(pool.values), len(names))
-        taken = self._encoder.encode([o.values for o in [*archive.closed.values(), *archive.running()]])
-        row = proposals.spread(pool.params, self._encoder.groups, costs, taken, len(archive), self.startup)
-        self.last_explanation = f"first design, {len(archive) + 1} of {self.startup}: spread over the known costs"
+        taken = self._encoder.encode([o.values for o in earlier])
+        costs = self._cost_table(pool.costs)
+        row = proposals.spread(pool.params, self._encoder.groups, costs, taken, len(archive), self.startup - 1)
+        self.last_explanation = f"{place}: spread over the known costs"
         return pool.values[row]
+
+    def _cost_table(self, costs: Sequence[Mapping[str, float]]) -> Floats:
+        """The known costs that are objectives ``(candidates, costs)``, NaN where they are not known."""
+        names = self._priced()
+        return np.array([[c.get(name, np.nan) for name in names] for c in costs]).reshape(len(costs), len(names))
 
     def _priced(self) -> list[str]:
         """The known costs that are objectives."""
