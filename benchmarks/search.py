@@ -33,7 +33,7 @@ from tables import LCBench, Problem, Table
 from variants import PATCHES
 
 DEFAULT = "autodistill,autodistill-norungs,optuna-gp,optuna-tpe,optuna-nsga2,random,random-sh,moasha,moasha-fixed"
-TABLE_ABLATION = ",".join(["autodistill-norungs", "without-known-costs", *PATCHES])
+TABLE_ABLATION = ",".join(["autodistill-norungs", "without-known-costs", "without-other-costs", *PATCHES])
 LCBENCH_ABLATION = "autodistill,without-rung-rule,autodistill-norungs"
 TRIAL_MARKS = (10, 25, 50, 100, 200, 400, 800)
 TRAINING_MARKS = (5, 10, 20, 40, 100, 200)
