@@ -164,7 +164,8 @@ class Model:
         priced = [j for j in range(losses.shape[1]) if j not in self._layout.unknown]
         if not priced:
             return np.zeros(len(losses))
-        mean: Floats = CAPACITY * float(warp(np.ones(1))[0]) * (1.0 - losses[:, priced].mean(axis=1))
+        best, reference = warp(np.array([0.0, 1.0]))
+        mean: Floats = CAPACITY * (best + (reference - best) * (1.0 - losses[:, priced].mean(axis=1)))
         return mean
 
     def expected(self, mean: Floats) -> Floats:
