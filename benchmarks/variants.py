@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.search import model, proposals, view
+from autodistill.search import first_design, model, view
 from autodistill.search.surrogate import GroupedMatern
 from autodistill.search.view import View
 
@@ -38,7 +38,7 @@ def _no_effects(self: GroupedMatern, features: Floats) -> Floats:
 
 PATCHES: dict[str, Patches] = {
     "without-cost-inputs": lambda: mock.patch.object(View, "_inputs", _blind(View._inputs)),
-    "without-spread-design": lambda: mock.patch.object(proposals, "spread", _newest),
+    "without-spread-design": lambda: mock.patch.object(first_design, "spread", _newest),
     "without-main-effects": lambda: mock.patch.object(GroupedMatern, "main", _no_effects),
     "without-prior-mean": lambda: mock.patch.object(model, "CAPACITY", 0.0),
     "without-low-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 1.0),

@@ -1,4 +1,4 @@
-"""Where candidates come from before a model ranks them: random draws, moves around good ones, a first design.
+"""Where candidates come from before a model ranks them: random draws and moves around good ones.
 
 Only proposes; what is feasible, new and promising is decided by :mod:`autodistill.search.sampler`.
 """
@@ -64,59 +64,6 @@ def crossovers(
         yield complete(space, mixed, rng)
 
 
-def spread(features: Floats, groups: Sequence[int], costs: Floats, taken: Floats, index: int, total: int) -> int:
-    """Which candidate a first design takes next.
-
-    Candidate ``index`` of ``total`` comes from one slice of the known costs, visited in an order that covers the whole
-    range early. Inside the slice it is, of the quarter whose choices were taken least, the one farthest from what was
-    taken, so that every choice of every parameter is seen: of a choice that it has never seen, a model expects nothing.
-
-    Args:
-        features: ``(candidates, columns)``.
-        groups: parameter of each column.
-        costs: ``(candidates, known costs)``, possibly without columns; the slices cut each one in turn.
-        taken: features of earlier candidates, ``(taken, columns)``.
-        index: how many were taken before.
-        total: length of the design.
-    """
-    allowed = np.arange(len(features))
-    if costs.shape[1] and total > 0:
-        ranked = np.argsort(costs[:, index % costs.shape[1]], kind="stable")
-        part = np.array_split(ranked, total)[_permutation(total)[index % total]]
-        allowed = part if len(part) else ranked
-    if len(taken) == 0:
-        return int(allowed[0])
-    used = _used(features[allowed], groups, taken)
-    allowed = allowed[used <= np.quantile(used, 0.25) + 1e-9]
-    distance = np.linalg.norm(features[allowed, None] - taken[None], axis=2).min(axis=1)
-    return int(allowed[np.argmax(distance)])
-
-
-def cheapest(costs: Floats, taken: Floats) -> int | None:
-    """The candidate with the lowest sum of ranks in the known costs; ``None`` where one as cheap was taken.
-
-    Args:
-        costs: ``(candidates, known costs)``.
-        taken: ``(taken, known costs)``, NaN where they are not known.
-    """
-    if costs.size == 0:
-        return None
-    ranks = np.argsort(np.argsort(costs, axis=0, kind="stable"), axis=0, kind="stable")
-    row = int(np.argmin(ranks.sum(axis=1)))
-    return None if (taken <= costs[row]).all(axis=1).any() else row
-
-
-def _used(features: Floats, groups: Sequence[int], taken: Floats) -> Floats:
-    """How often the choices of each candidate were taken, squared and summed over its parameters; numbers aside."""
-    of, used = np.asarray(groups), np.zeros(len(features))
-    for group in set(groups):
-        columns = of == group
-        if columns.sum() > 1:
-            gap = np.linalg.norm(features[:, None, columns] - taken[None, :, columns], axis=2)
-            used += np.maximum(1.0 - gap, 0.0).sum(axis=1) ** 2  # different choices are at distance 1
-    return used
-
-
 def from_unit(d: BaseDistribution, unit: float) -> Any:
     """The value of a parameter at ``unit`` in [0, 1) of its scale."""
     if isinstance(d, CategoricalDistribution):
@@ -167,10 +114,3 @@ def _inside(d: BaseDistribution, value: Any) -> bool:
         return value in d.choices
     assert isinstance(d, (IntDistribution, FloatDistribution))
     return isinstance(value, (int, float)) and d.low <= value <= d.high
-
-
-def _permutation(total: int) -> list[int]:
-    """0 … total - 1 in bit-reversed order: any prefix covers the range."""
-    bits = max(1, (total - 1).bit_length())
-    reversed_ = [int(format(i, f"0{bits}b")[::-1], 2) for i in range(2**bits)]
-    return [i for i in reversed_ if i < total]

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 
 from autodistill.errors import AutodistillError, UnknownNameError
 from autodistill.records import Constraint, Objective
-from autodistill.search import promotion, proposals
+from autodistill.search import first_design, promotion, proposals
 from autodistill.search.archive import Archive
 from autodistill.search.catalogue import Catalogue, CostFunction, Costs
 from autodistill.search.features import Encoder
@@ -35,7 +35,7 @@ from autodistill.search.view import Pool, View, front_owners, hint_names
 Floats = npt.NDArray[np.float64]
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
-FIRST_DRAWS, FIRST_CHOICE, COMPARED = 80, 170, 32
+FIRST_DRAWS, COMPARED = 80, 32
 SHORTLIST, SHORTLIST_AGE = 96, 8
 """New candidates that a verdict compares a trial with, and for how many trials they are remembered."""
 
@@ -257,25 +257,11 @@ class FrontSampler(BaseSampler):
         pool = self._supply.reference().join(self._supply.draws(FIRST_DRAWS)).unseen(archive.keys())
         if not pool.values:
             return self._anything(archive.keys())
-        place = f"first design, {len(archive) + 1} of {self.startup}"
-        earlier = [*archive.closed.values(), *archive.running()]
-        if len(archive) == self.startup - 1:
-            known = [archive.known(o) for o in earlier]
-            row = proposals.cheapest(self._cost_table(pool.costs), self._cost_table(known))
-            if row is not None:
-                self.last_explanation = f"{place}: the cheapest student that is known"
-                return pool.values[row]
-        pool = pool.take(self._rng.permutation(len(pool.values))[:FIRST_CHOICE].tolist())  # or all seeds start alike
-        taken = self._encoder.encode([o.values for o in earlier])
-        costs = self._cost_table(pool.costs)
-        row = proposals.spread(pool.params, self._encoder.groups, costs, taken, len(archive), self.startup - 1)
-        self.last_explanation = f"{place}: spread over the known costs"
+        earlier = self._pool_of(archive, [*archive.closed.values(), *archive.running()])
+        row, self.last_explanation = first_design.choose(
+            pool, earlier, self._priced(), self._encoder.groups, self.startup, self._rng
+        )
         return pool.values[row]
-
-    def _cost_table(self, costs: Sequence[Mapping[str, float]]) -> Floats:
-        """The known costs that are objectives ``(candidates, costs)``, NaN where they are not known."""
-        names = self._priced()
-        return np.array([[c.get(name, np.nan) for name in names] for c in costs]).reshape(len(costs), len(names))
 
     def _priced(self) -> list[str]:
         """The known costs that are objectives."""
