@@ -28,7 +28,7 @@ def _blind(inputs: Callable[..., Floats]) -> Callable[..., Floats]:
 
 def _newest(features: Floats, *others: Any) -> int:
     del others
-    return len(features) - 1  # the end of the pool is a fresh random draw
+    return len(features) - 1  # the pool is shuffled
 
 
 def _no_effects(self: GroupedMatern, features: Floats) -> Floats:

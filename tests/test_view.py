@@ -110,6 +110,16 @@ def test_the_prior_mean_says_that_what_costs_less_is_worse():
     assert mean[:, 0] == pytest.approx(trend(known[:, 1]), abs=1e-6)
 
 
+def test_the_prior_mean_is_of_what_is_to_be_large():
+    seen = observed(FULL)
+    small = (Objective("seconds", "minimize", "s", "trained"), OBJECTIVES[1])
+    for objectives, expected in ((OBJECTIVES, (0,)), (small, ())):
+        here = View(objectives, ("params",), ENCODER, seen, sample=pool([4, 64]))
+        assert here.quality == expected
+        made = Model(here.data(seen), here, thetas={}, optimize=False, rng=np.random.default_rng(0))
+        assert bool(made._capacity(0, here.data(seen).losses).any()) == bool(expected)
+
+
 def test_a_warped_loss_comes_back_and_differences_beyond_the_reference_count_least():
     losses = np.array([-0.5, 0.0, 0.3, 1.0, 1.5, 3.0])
     warped = model.warp(losses)

@@ -103,6 +103,10 @@ class Layout(Protocol):
         """Indices of the objectives that are predicted."""
 
     @property
+    def quality(self) -> tuple[int, ...]:
+        """Those of them that capacity serves."""
+
+    @property
     def groups(self) -> tuple[int, ...]:
         """Group of every feature column."""
 
@@ -137,7 +141,7 @@ class Model:
             rows = _subset(data, rows, rng)
         fitted = surrogate.fit(
             data.features[rows],
-            warp(data.losses[rows, objective]) - self._capacity(data.losses[rows]),
+            warp(data.losses[rows, objective]) - self._capacity(objective, data.losses[rows]),
             groups=self._layout.groups,
             shared=self._layout.shared,
             theta=self._thetas.get(objective),
@@ -156,13 +160,13 @@ class Model:
         mean, deviation = known.copy(), np.zeros_like(known)
         for j, fitted in self.surrogates.items():
             mean[:, j], deviation[:, j] = fitted.predict(features)
-            mean[:, j] += self._capacity(known)
+            mean[:, j] += self._capacity(j, known)
         return mean, deviation
 
-    def _capacity(self, losses: Floats) -> Floats:
+    def _capacity(self, objective: int, losses: Floats) -> Floats:
         """Prior mean of warped losses ``(candidates,)``: what costs less is expected to be worse."""
         priced = [j for j in range(losses.shape[1]) if j not in self._layout.unknown]
-        if not priced:
+        if not priced or objective not in self._layout.quality:
             return np.zeros(len(losses))
         best, reference = warp(np.array([0.0, 1.0]))
         mean: Floats = CAPACITY * (best + (reference - best) * (1.0 - losses[:, priced].mean(axis=1)))

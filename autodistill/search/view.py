@@ -82,6 +82,8 @@ class View:
         self.objectives, self._encoder = objectives, encoder
         self.rungs = tuple(rungs)
         self.unknown = tuple(j for j, o in enumerate(objectives) if o.name not in known)
+        # what is to be small (a latency that is only measured, say) does not fall with what is paid
+        self.quality = tuple(j for j in self.unknown if objectives[j].direction == "maximize")
         self.priced = tuple(j for j in range(len(objectives)) if j not in self.unknown)
         self.hints = hint_names(known, objectives)
         self._spans = [_span([costs.get(name, np.nan) for costs in sample.costs]) for name in self.hints]
