@@ -33,8 +33,9 @@ class Catalogue:
         self.space = space
         self._function = function
         self._constraints = tuple(constraints)
+        self._settings = tuple(dict.fromkeys(p.name for p in space.parameters if p.section == "student"))
         self._known: dict[str, dict[str, float] | None] = {}
-        self._asked: dict[proposals.Key, dict[str, float] | None] = {}
+        self._asked: dict[tuple[Any, ...], dict[str, float] | None] = {}
         self._pool: list[dict[str, Any]] = []
 
     @property
@@ -64,7 +65,7 @@ class Catalogue:
         """Known costs of a candidate, possibly empty; ``None`` when it may not be proposed."""
         if not self.knows_costs:
             return {}
-        settings = frozenset(item for item in values.items() if item[0].startswith("student."))
+        settings = tuple(map(values.get, self._settings))  # those that are not active say None
         if settings not in self._asked:
             student = self.space.nest(values)["student"]
             name = stable_key(student)

@@ -88,14 +88,14 @@ def to_unit(d: BaseDistribution, value: float) -> float:
     return (value - d.low) / (d.high - d.low)
 
 
-def unique(candidates: Iterable[Values], seen: set[Key]) -> list[Values]:
-    """Candidates whose key is new; ``seen`` grows."""
-    out = []
+def unique(candidates: Iterable[Values], seen: set[Key]) -> dict[Key, Values]:
+    """Candidates whose key is new, by their keys; ``seen`` grows."""
+    out = {}
     for values in candidates:
         name = key(values)
         if name not in seen:
             seen.add(name)
-            out.append(values)
+            out[name] = values
     return out
 
 

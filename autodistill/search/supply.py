@@ -52,15 +52,15 @@ class Supply:
             self._reference = self.feasible(proposals.unique(drawn, set()))
         return self._reference
 
-    def feasible(self, candidates: Sequence[Values]) -> Pool:
+    def feasible(self, candidates: Mapping[proposals.Key, Values]) -> Pool:
         """Keep what may be proposed."""
-        pairs = [(values, self._catalogue.costs(values)) for values in candidates]
-        kept = [(values, costs) for values, costs in pairs if costs is not None]
-        return Pool.of([v for v, _ in kept], [c for _, c in kept], self._encoder)
+        priced = [(name, values, self._catalogue.costs(values)) for name, values in candidates.items()]
+        kept = [(name, values, costs) for name, values, costs in priced if costs is not None]
+        return Pool.of([v for _, v, _ in kept], [c for *_, c in kept], self._encoder, [name for name, *_ in kept])
 
     def draws(self, count: int) -> Pool:
         """Fresh random candidates."""
-        return self.feasible([self._catalogue.draw(self.rng) for _ in range(count)])
+        return self.feasible(proposals.unique((self._catalogue.draw(self.rng) for _ in range(count)), set()))
 
     def remaining(self, seen: set[proposals.Key]) -> list[Values]:
         """Every candidate that is left, where the space can be enumerated."""

@@ -9,11 +9,12 @@ enough to start with.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
@@ -114,6 +115,14 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         return True
 
 
+class _Process(GaussianProcessRegressor):  # type: ignore[misc]
+    """The regressor, without the likelihood that every ``fit`` computes: as costly as the fit, and nobody reads it."""
+
+    def log_marginal_likelihood(self, *args: object, **options: object) -> float:
+        del args, options
+        return math.nan
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """A fitted process; targets are standardized inside.
@@ -185,7 +194,7 @@ def fit(
     standard = (targets - mean) / scale
     if optimize:
         kernel = kernel.clone_with_theta(_map_theta(features, standard, kernel, prior))
-    process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=None, copy_X_train=False)
+    process = _Process(kernel, alpha=1e-8, optimizer=None, copy_X_train=False)
     process.fit(features, standard)
     return Surrogate(process, mean, scale)
 
@@ -210,41 +219,50 @@ def _typical_length(groups: int) -> float:
 def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: Floats) -> Floats:
     """Logarithms of the hyperparameters that maximise the posterior: log-normal priors around ``prior``.
 
-    The gradient contracts the distances of each group with one matrix, ``(groups, n n) @ (n n)``, which is several
-    times quicker than scikit-learn's tensor of kernel gradients.
+    Everything symmetric is kept as its strict lower triangle, ``(n (n - 1) / 2,)``, and the gradient contracts the
+    distances of all groups with one matrix: several times quicker than scikit-learn's tensor of kernel gradients.
     """
     count, size = len(kernel.lengths), len(features)
     groups = np.asarray(kernel.groups)
+    i, j = np.tril_indices(size, -1)
+    below = i * size + j
     parts = [features[:, groups == g] for g in range(count)]
-    distances = np.stack([_squared(part, part).ravel() for part in parts])
-    linear = kernel.main(features) @ kernel.main(features).T
+    distances = np.stack([((part[i] - part[j]) ** 2).sum(axis=1) for part in parts])
+    main = kernel.main(features)
+    linear = (main @ main.T).ravel()[below]
+    linear_diagonal = (main**2).sum(axis=1)
     width = np.full(len(prior), WIDTH)
     width[-1] = NOISE_WIDTH
 
     def negative(theta: Floats) -> tuple[float, Floats]:
         # scikit-learn orders hyperparameters by name: amplitude, lengths, linear, noise
         amplitude, slopes, noise = np.exp(theta[[0, -2, -1]])
-        inverse = np.exp(-2.0 * theta[1 : 1 + count])
-        squared = (inverse @ distances).reshape(size, size)
-        matern = amplitude * _matern(squared)
-        covariance = matern + slopes * linear + (noise + 1e-8) * np.eye(size)
-        try:
-            factor = cho_factor(covariance, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
+        scales = np.exp(-2.0 * theta[1 : 1 + count])
+        squared = scales @ distances
+        root = _FIVE * np.sqrt(squared)
+        decay = amplitude * np.exp(-root)
+        matern = (1 + root + 5.0 / 3.0 * squared) * decay
+        covariance = np.zeros((size, size))
+        covariance.ravel()[below] = matern + slopes * linear
+        covariance.ravel()[:: size + 1] = amplitude + slopes * linear_diagonal + noise + 1e-8
+        factor, failed = lapack.dpotrf(covariance.T, lower=0, overwrite_a=1)
+        if failed:
             return 1e10, np.zeros_like(theta)
-        weights = cho_solve(factor, targets, check_finite=False)
-        bend = cho_solve(factor, np.eye(size), check_finite=False) - np.outer(weights, weights)
+        weights = lapack.dpotrs(factor, targets, lower=0)[0]
+        value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum()
+        inverse = lapack.dpotri(factor, lower=0, overwrite_c=1)[0].T
+        # each entry below the diagonal stands for two, which cancels the half in front of the trace
+        bend = inverse.ravel()[below] - weights[i] * weights[j]
+        bend_diagonal = np.diag(inverse) - weights**2
         z = (theta - prior) / width
-        value = 0.5 * targets @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * z @ z
-        root = np.sqrt(squared)
         # d Matern52 / d log length_g = amplitude 5/3 (1 + sqrt5 d) exp(-sqrt5 d) * (x_g - x'_g)^2 / length_g^2
-        slope = amplitude * 5.0 / 3.0 * (1 + _FIVE * root) * np.exp(-_FIVE * root)
+        slope = 5.0 / 3.0 * (1 + root) * decay
         gradient = np.empty_like(theta)
-        gradient[0] = 0.5 * (bend * matern).sum()
-        gradient[1 : 1 + count] = 0.5 * (distances @ (bend * slope).ravel()) * inverse
-        gradient[-2] = 0.5 * slopes * (bend * linear).sum()
-        gradient[-1] = 0.5 * noise * np.trace(bend)
-        return float(value), gradient + z / width
+        gradient[0] = bend @ matern + 0.5 * amplitude * bend_diagonal.sum()
+        gradient[1 : 1 + count] = (distances @ (bend * slope)) * scales
+        gradient[-2] = slopes * (bend @ linear + 0.5 * bend_diagonal @ linear_diagonal)
+        gradient[-1] = 0.5 * noise * bend_diagonal.sum()
+        return float(value + 0.5 * z @ z), gradient + z / width
 
     found = minimize(negative, kernel.theta, jac=True, method="L-BFGS-B", bounds=kernel.bounds, options={"maxiter": 40})
     theta: Floats = found.x
@@ -254,11 +272,17 @@ def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: 
 def _matern(squared: Floats) -> Floats:
     """Matern-5/2 correlation at squared distances."""
     distance = np.sqrt(squared)
-    correlation: Floats = (1 + _FIVE * distance + 5.0 / 3.0 * squared) * np.exp(-_FIVE * distance)
+    distance *= _FIVE
+    correlation: Floats = squared * (5.0 / 3.0)
+    correlation += distance
+    correlation += 1.0
+    correlation *= np.exp(np.negative(distance, out=distance), out=distance)
     return correlation
 
 
 def _squared(a: Floats, b: Floats) -> Floats:
     """Squared Euclidean distances ``(n, m)``."""
-    distance = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * (a @ b.T)
-    return np.asarray(np.maximum(distance, 0.0), dtype=np.float64)
+    distance: Floats = a @ (-2.0 * b.T)
+    distance += (a**2).sum(axis=1)[:, None]
+    distance += (b**2).sum(axis=1)[None, :]
+    return np.maximum(distance, 0.0, out=distance)

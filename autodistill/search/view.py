@@ -38,9 +38,14 @@ class Pool:
     keys: list[Key]
 
     @staticmethod
-    def of(values: list[dict[str, Any]], costs: list[Mapping[str, float]], encoder: Encoder) -> Pool:
-        """Candidates with their costs."""
-        return Pool(values, costs, encoder.encode(values), [key(v) for v in values])
+    def of(
+        values: list[dict[str, Any]],
+        costs: list[Mapping[str, float]],
+        encoder: Encoder,
+        keys: list[Key] | None = None,
+    ) -> Pool:
+        """Candidates with their costs, and their keys where they are at hand."""
+        return Pool(values, costs, encoder.encode(values), [key(v) for v in values] if keys is None else keys)
 
     def take(self, rows: Sequence[int]) -> Pool:
         """Some of them."""
