@@ -17,6 +17,7 @@ from autodistill.commands.output import clean, err, say
 from autodistill.search.budget import format_seconds
 
 if TYPE_CHECKING:
+    from autodistill.engines.shortage import Shortage
     from autodistill.engines.watch import Snapshot, WorkerLine
 
 PLAIN_INTERVAL = 10.0
@@ -38,6 +39,7 @@ class Progress:
         self._clock = clock
         self._stage = ""
         self._last = -PLAIN_INTERVAL
+        self.shortage: Shortage | None = None  # the last one; None once a training is complete
         self._live: Live | None = None
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=4, transient=True)
@@ -56,12 +58,23 @@ class Progress:
     def __call__(self, snapshot: Snapshot) -> None:
         """Show one snapshot: at once on a terminal; plainly when the stage changes or the interval is over."""
         now = self._clock()
+        self._look(snapshot)
         if self._live is not None:
             self._live.update(panel(snapshot))
         elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL:
             self._last = now
             self._console.print(Text(clean(plain_line(snapshot))), soft_wrap=True)
         self._stage = snapshot.stage
+
+    def _look(self, snapshot: Snapshot) -> None:
+        """Say plainly, and once, that the front will be empty; on a terminal the panel has a row for it."""
+        if snapshot.shortage is not None:
+            if self.shortage is None and self._live is None:
+                words = f"warning: {snapshot.shortage.words()}; {snapshot.shortage.advice()}."
+                self._console.print(Text(words), soft_wrap=True)
+            self.shortage = snapshot.shortage
+        elif snapshot.front_size:
+            self.shortage = None
 
 
 def plain_line(snapshot: Snapshot) -> str:
@@ -85,6 +98,8 @@ def panel(snapshot: Snapshot) -> RenderableType:
     table.add_row("trials", Text(_states(snapshot) or "none yet"))
     table.add_row("front", Text(_front(snapshot) or "empty"))
     table.add_row("time", Text(_clock_words(snapshot)))
+    if snapshot.shortage is not None:
+        table.add_row("warning", Text(f"{snapshot.shortage.words()}; {snapshot.shortage.advice()}", style="yellow"))
     for line in snapshot.workers:
         table.add_row(f"#{line.number}", Text(clean(_worker_words(line)), overflow="ellipsis", no_wrap=True))
     return table

@@ -22,6 +22,7 @@ from autodistill.storage_url import without_password
 if TYPE_CHECKING:
     from autodistill.commands.live import Progress
     from autodistill.config import StudyConfig
+    from autodistill.engines.shortage import Shortage
     from autodistill.engines.watch import Snapshot
     from autodistill.search.budget import Budget
     from autodistill.search.front import Front
@@ -87,11 +88,11 @@ def run(
         raise typer.Exit(_interrupted(study, stop)) from None
     verifying = verify_share > 0 and front.trials
     verified = _verify(folder, kept, options, as_json=True) if verifying and as_json else {}
-    _finish(study, front, folder, as_json, verified)
+    _finish(study, front, folder, as_json, verified, progress.shortage)
     if verifying and not as_json:
         _verify(folder, kept, options, as_json=False)  # says itself what is next
     else:
-        _say_next(study, front, folder, verified=bool(verifying))
+        _say_next(study, front, folder, verified=bool(verifying), short=progress.shortage)
 
 
 def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: bool) -> dict[str, Any]:
@@ -149,7 +150,9 @@ def _announce(config: StudyConfig, folder: Path) -> None:
     say(f"  objectives {', '.join(config.objectives)}{bounds} · budget {config.budget} · {config.engine}, {workers}")
 
 
-def _finish(study: Study, front: Front, folder: Path, as_json: bool, more: Mapping[str, Any]) -> None:
+def _finish(
+    study: Study, front: Front, folder: Path, as_json: bool, more: Mapping[str, Any], short: Shortage | None
+) -> None:
     """The front on stdout; why the search ended, files and next commands on stderr."""
     _note_for_dashboard(study, folder)
     trials = study.trials()
@@ -158,7 +161,8 @@ def _finish(study: Study, front: Front, folder: Path, as_json: bool, more: Mappi
     say(f"ended: {ended} ({counts})")
     paused = sum(t.reason == "PAUSED" for t in trials)
     if paused:
-        say(f"{paused} trials are paused; more budget goes on with the best of them.")
+        waiting = "1 trial is" if paused == 1 else f"{paused} trials are"
+        say(f"{waiting} paused; more budget goes on with the best of them.")
     waste = study.waste()
     if waste.trials:
         say(f"{waste.line()}.")
@@ -167,14 +171,15 @@ def _finish(study: Study, front: Front, folder: Path, as_json: bool, more: Mappi
     elif front.trials:
         print_front(front, trials)
     if not front.trials:
-        say("The front is empty: no trial reached the top rung. Give more budget, or fewer --epochs.")
+        advice = short.advice() if short is not None else "give more budget, or fewer --epochs in a new study"
+        say(f"The front is empty: no trial reached the top rung; {advice}.")
     say(
         "files: "
         + "  ".join(str(folder / name) for name in ("front.png", "front.csv", "front.json", _trials_in(study)))
     )
 
 
-def _say_next(study: Study, front: Front, folder: Path, *, verified: bool) -> None:
+def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short: Shortage | None) -> None:
     say("next:")
     best = front.knee() or (front.trials[0] if front.trials else None)
     if best is not None:
@@ -183,7 +188,8 @@ def _say_next(study: Study, front: Front, folder: Path, *, verified: bool) -> No
             say("  " + command("verify", folder) + "   (the winners again with fresh seeds, on the test split)")
         say("  " + command("report", folder) + "   (one HTML file)")
     say("  " + command("dashboard", folder) + "   (in the browser)")
-    say("  " + command("search", folder, "--budget", _more(study.budget)) + "   (goes on)")
+    needed = short.budget if short is not None and not front.trials else 0.0
+    say("  " + command("search", folder, "--budget", _more(study.budget, needed)) + "   (goes on)")
 
 
 def _note_for_dashboard(study: Study, folder: Path) -> None:
@@ -199,12 +205,12 @@ def _trials_in(study: Study) -> str:
     return "study.yaml" if getattr(study.config, "storage", None) is not None else "study.db"
 
 
-def _more(budget: Budget) -> str:
-    """Twice the budget, as text."""
+def _more(budget: Budget, seconds: float = 0.0) -> str:
+    """Twice the budget, and at least so many seconds where it is in time, as text."""
     return str(
         replace(
             budget,
-            seconds=None if budget.seconds is None else budget.seconds * 2,
+            seconds=None if budget.seconds is None else max(budget.seconds * 2, seconds),
             trials=None if budget.trials is None else budget.trials * 2,
             epochs=None if budget.epochs is None else budget.epochs * 2,
             device_seconds=None if budget.device_seconds is None else budget.device_seconds * 2,

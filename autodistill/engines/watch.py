@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from autodistill.engines.shortage import Lookout, Shortage
 from autodistill.records import State
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Snapshot:
         front_size: students on the front.
         seconds_used: over all resumes; ``seconds_left`` is ``None`` without a time budget.
         workers: one line per busy worker.
+        shortage: nothing is complete, and the time left holds no full training.
     """
 
     stage: str
@@ -64,6 +66,7 @@ class Snapshot:
     seconds_used: float = 0.0
     seconds_left: float | None = None
     workers: tuple[WorkerLine, ...] = ()
+    shortage: Shortage | None = None
 
 
 class Watch:
@@ -79,6 +82,7 @@ class Watch:
         self._interval = interval
         self._last = self._cost = 0.0
         self._lines: dict[int, WorkerLine] = {}
+        self._lookout = Lookout()
         self._deadline: Callable[[], bool] = lambda: False
         self._stop = threading.Event()
         self.signal: int | None = None
@@ -103,12 +107,15 @@ class Watch:
     def progress(self, line: WorkerLine, study: Study, worker: int = 0) -> None:
         """A worker's epoch went on."""
         self._lines[worker] = line
+        self._lookout.note(line, time.monotonic())
         if time.monotonic() - self._last >= self._interval:
             self.update(study)
 
     def ended(self, study: Study, worker: int = 0) -> None:
         """A trial ended."""
-        self._lines.pop(worker, None)
+        line = self._lines.pop(worker, None)
+        if line is not None:
+            self._lookout.forget(line.number)
         if time.monotonic() - self._last >= 20 * self._cost:
             self.update(study)
 
@@ -121,18 +128,24 @@ class Watch:
         first = study.objectives[0]
         values = [t.values[first.name] for t in front.trials]
         limit = study.budget.seconds
+        lines = tuple(self._lines[key] for key in sorted(self._lines))
+        states = Counter(t.state for t in trials)
+        short = None
+        if limit is not None and not states[State.COMPLETE]:
+            short = self._lookout.shortage(lines, spent.seconds, study.seconds_left)
         self._callback(
             Snapshot(
                 stage,
                 study.ended,
-                states={state.value: n for state, n in Counter(t.state for t in trials).items()},
+                states={state.value: n for state, n in states.items()},
                 reasons=dict(Counter(t.reason for t in trials if t.reason and t.state is not State.COMPLETE)),
                 best_accuracy=min(values, key=first.loss) if values else None,
                 hypervolume=front.hypervolume_share,
                 front_size=len(front),
                 seconds_used=spent.seconds,
                 seconds_left=None if limit is None else study.seconds_left,
-                workers=tuple(self._lines[key] for key in sorted(self._lines)),
+                workers=lines,
+                shortage=short,
             )
         )
         self._last = time.monotonic()

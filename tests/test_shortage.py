@@ -1,0 +1,88 @@
+"""The warning that the time left holds no full training."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from toys import evaluate, make_study
+
+import autodistill as ad
+from autodistill.commands.live import Progress, panel
+from autodistill.engines.shortage import Lookout, Shortage
+from autodistill.engines.watch import Snapshot, WorkerLine
+
+
+def line(number: int, epoch: float, epochs: float = 100.0) -> WorkerLine:
+    return WorkerLine(number, "resnet", epoch, epochs)
+
+
+def test_the_nearest_training_says_what_is_needed_and_what_would_fit() -> None:
+    lookout = Lookout()
+    for second in range(11):  # one epoch in ten seconds, and one in five
+        lookout.note(line(0, 0.1 * second), 1000.0 + second)
+        lookout.note(line(1, 0.2 * second), 1000.0 + second)
+    short = lookout.shortage([line(0, 1.0), line(1, 2.0)], used=30.0, left=90.0)
+    assert short is not None
+    assert short.number == 1
+    assert short.needed == pytest.approx(98 / 0.2)
+    # 20 s before the first epoch, and four times 100 epochs at 0.2 a second: 2,020 s, up to five minutes
+    assert short.budget == 35 * 60
+    assert short.fewer == 5  # 100 s hold 20 epochs, four trainings of 5
+    assert "#1" in short.words()
+    assert "9m more and 1m 30s are left" in short.words()
+    assert short.advice() == "give it about --budget 35m, or about --epochs 5 in a new study"
+
+
+@pytest.mark.parametrize(("left", "expected"), [(244.0, True), (246.0, False)])
+def test_it_is_silent_unless_every_training_needs_twice_what_is_left(left: float, expected: bool) -> None:
+    lookout = Lookout()
+    for second in (0.0, 10.0):
+        lookout.note(line(0, 0.2 * second), second)
+        lookout.note(line(1, 0.1 * second), second)
+    assert (lookout.shortage([line(0, 2.0), line(1, 1.0)], 10.0, left) is not None) is expected
+
+
+def test_a_pace_needs_time_and_a_training_whose_pace_is_unknown_may_be_quick_enough() -> None:
+    lookout = Lookout()
+    lookout.note(line(0, 0.0), 0.0)
+    lookout.note(line(0, 0.4), 4.0)
+    assert lookout.pace(0) is None
+    lookout.note(line(0, 0.6), 6.0)
+    assert lookout.pace(0) == pytest.approx(0.1)
+    assert lookout.shortage([line(0, 0.6)], 6.0, 10.0) is not None
+    lookout.note(line(1, 0.0), 6.0)
+    assert lookout.shortage([line(0, 0.6), line(1, 0.0)], 6.0, 10.0) is None
+    lookout.forget(0)
+    assert lookout.pace(0) is None
+
+
+def test_nothing_is_advised_that_does_not_fit() -> None:
+    short = Shortage(0, 9.0, 1e6, 5.0, budget=5400.0, fewer=0)
+    assert short.advice() == "give it about --budget 1h30m"
+
+
+def test_the_warning_is_printed_once_and_taken_back_when_the_front_has_a_student() -> None:
+    out = io.StringIO()
+    progress = Progress(Console(file=out, width=200))
+    short = Shortage(3, 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
+    for _ in range(2):
+        progress(Snapshot("search", shortage=short))
+    assert out.getvalue().count("warning: no full training of 100 epochs is in sight: #3") == 1
+    assert progress.shortage is short
+    progress(Snapshot("search", front_size=1, best_accuracy=0.5))
+    assert progress.shortage is None
+
+
+def test_the_panel_of_a_terminal_has_a_row_for_it() -> None:
+    out = io.StringIO()
+    short = Shortage(3, 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
+    Console(file=out, width=220).print(panel(Snapshot("search", shortage=short)))
+    assert "the front will be empty; give it about --budget 30m" in out.getvalue()
+
+
+def test_a_search_that_completes_trainings_has_no_shortage() -> None:
+    seen: list[Snapshot] = []
+    ad.search(make_study(), evaluate=evaluate, budget="6trials,1h", progress=seen.append)
+    assert all(snapshot.shortage is None for snapshot in seen)
