@@ -79,7 +79,8 @@ def _arguments() -> argparse.Namespace:
         "--unit", choices=("epochs", "seconds"), default="epochs", help="what LCBench's work is counted in"
     )
     parser.add_argument("--methods", default=DEFAULT, help="comma-separated")
-    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="those from here on, to check on unseen ones")
     parser.add_argument("--trials", type=int, default=200, help="full trainings of each run")
     parser.add_argument("--budget", type=float, help="epochs of each run; default: --trials full trainings")
     parser.add_argument("--ablation", action="store_true", help="the front sampler with each part switched off")
@@ -104,7 +105,7 @@ def _arguments() -> argparse.Namespace:
     if not args.table and not args.lcbench:
         parser.error("name a --table or an --lcbench task")
     args.methods = [m for m in args.methods if _available(m)]
-    args.seeds = list(range(args.seeds))
+    args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     return args
 
 

@@ -42,7 +42,6 @@ PATCHES: dict[str, Patches] = {
     "without-main-effects": lambda: mock.patch.object(GroupedMatern, "main", _no_effects),
     "without-prior-mean": lambda: mock.patch.object(model, "CAPACITY", 0.0),
     "without-low-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 1.0),
-    "without-caution": lambda: mock.patch.object(model, "CAUTION", 1.0),
     "without-logarithm": lambda: mock.patch.object(model, "SHIFT", 1e3),
 }
 

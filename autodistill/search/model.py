@@ -40,13 +40,6 @@ CAPACITY = 1.0
 """Slope of the prior mean over the known costs, in warped losses: with 1, the cheapest student is expected at the
 reference and the costliest at the best."""
 
-CAUTION = 0.7
-"""Factor of predicted deviations where a gain is expected.
-
-What is chosen for a large expected gain is chosen for the errors of the model too: with 1.0 candidates add a third of
-what was expected of them, with 0.7 half (published tables, trials 30 to 50; ``benchmarks/README.md``).
-"""
-
 
 @dataclass(frozen=True)
 class Axis:
@@ -181,11 +174,10 @@ class Model:
 
     def gain(self, mean: Floats, deviation: Floats) -> Floats:
         """Expected hypervolume improvement ``(candidates,)`` of what :meth:`believe` says."""
-        return acquisition.expected_gain(mean, CAUTION * deviation, *self._boxes, shift=SHIFT)
+        return acquisition.expected_gain(mean, deviation, *self._boxes, shift=SHIFT)
 
     def gain_along(self, mean: Floats, deviation: Floats, objective: int, grid: Floats) -> Floats:
         """Front gain if one objective comes out at its mean plus ``grid`` deviations, ``(candidates, grid)``."""
-        deviation = CAUTION * deviation
         points = np.exp(mean[:, objective, None] + deviation[:, objective, None] * grid) - SHIFT
         return acquisition.gain_along(mean, deviation, *self._boxes, objective=objective, points=points, shift=SHIFT)
 
