@@ -10,8 +10,10 @@ from toys import evaluate, make_study
 
 import autodistill as ad
 from autodistill.commands.live import Progress, panel
+from autodistill.commands.search_run import _why_empty
 from autodistill.engines.shortage import Lookout, Shortage
 from autodistill.engines.watch import Snapshot, WorkerLine
+from autodistill.records import Constraint
 
 
 def line(number: int, epoch: float, epochs: float = 100.0) -> WorkerLine:
@@ -71,7 +73,7 @@ def test_the_warning_is_printed_once_and_taken_back_when_the_front_has_a_student
         progress(Snapshot("search", shortage=short))
     assert out.getvalue().count("warning: no full training of 100 epochs is in sight: #3") == 1
     assert progress.shortage is short
-    progress(Snapshot("search", front_size=1, best_accuracy=0.5))
+    progress(Snapshot("search", states={"COMPLETE": 1}))
     assert progress.shortage is None
 
 
@@ -80,6 +82,17 @@ def test_the_panel_of_a_terminal_has_a_row_for_it() -> None:
     short = Shortage(3, 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
     Console(file=out, width=220).print(panel(Snapshot("search", shortage=short)))
     assert "the front will be empty; give it about --budget 30m" in out.getvalue()
+
+
+def test_an_empty_front_names_its_reason() -> None:
+    bound = Constraint("accuracy", ">=", 0.9999)
+    study = make_study(constraints=(bound,))
+    short = Shortage(3, 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
+    assert "no trial reached the top rung; give it about --budget 30m" in _why_empty(study, [], short)
+    assert "fewer --epochs in a new study" in _why_empty(study, [], None)
+    ad.search(study, evaluate=evaluate, budget="6trials")
+    assert len(study.front()) == 0
+    assert f"reached the top rung, and none keeps to {bound}" in _why_empty(study, study.trials(), None)
 
 
 def test_a_search_that_completes_trainings_has_no_shortage() -> None:

@@ -73,7 +73,7 @@ class Progress:
                 words = f"warning: {snapshot.shortage.words()}; {snapshot.shortage.advice()}."
                 self._console.print(Text(words), soft_wrap=True)
             self.shortage = snapshot.shortage
-        elif snapshot.front_size:
+        elif snapshot.states.get("COMPLETE"):
             self.shortage = None
 
 

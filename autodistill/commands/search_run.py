@@ -17,6 +17,7 @@ from autodistill.commands.live import stopped
 from autodistill.commands.output import command, print_json, say
 from autodistill.commands.tables import print_front
 from autodistill.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
+from autodistill.records import State
 from autodistill.storage_url import without_password
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from autodistill.config import StudyConfig
     from autodistill.engines.shortage import Shortage
     from autodistill.engines.watch import Snapshot
+    from autodistill.records import TrialRecord
     from autodistill.search.budget import Budget
     from autodistill.search.front import Front
     from autodistill.search.study import Study
@@ -171,12 +173,22 @@ def _finish(
     elif front.trials:
         print_front(front, trials)
     if not front.trials:
-        advice = short.advice() if short is not None else "give more budget, or fewer --epochs in a new study"
-        say(f"The front is empty: no trial reached the top rung; {advice}.")
+        say(_why_empty(study, trials, short))
     say(
         "files: "
         + "  ".join(str(folder / name) for name in ("front.png", "front.csv", "front.json", _trials_in(study)))
     )
+
+
+def _why_empty(study: Study, trials: list[TrialRecord], short: Shortage | None) -> str:
+    complete = sum(t.state is State.COMPLETE for t in trials)
+    if complete:
+        bounds = ", ".join(map(str, study.constraints))
+        return (
+            f"The front is empty: {complete} reached the top rung, and none keeps to {bounds}; loosen it, or search on."
+        )
+    advice = short.advice() if short is not None else "give more budget, or fewer --epochs in a new study"
+    return f"The front is empty: no trial reached the top rung; {advice}."
 
 
 def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short: Shortage | None) -> None:
@@ -188,7 +200,7 @@ def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short
             say("  " + command("verify", folder) + "   (the winners again with fresh seeds, on the test split)")
         say("  " + command("report", folder) + "   (one HTML file)")
     say("  " + command("dashboard", folder) + "   (in the browser)")
-    needed = short.budget if short is not None and not front.trials else 0.0
+    needed = short.budget if short is not None else 0.0
     say("  " + command("search", folder, "--budget", _more(study.budget, needed)) + "   (goes on)")
 
 
