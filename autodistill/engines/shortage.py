@@ -113,7 +113,7 @@ class Lookout:
 
 
 def _rounded(seconds: float) -> float:
-    """Up to whole minutes, or to two digits where these are many."""
+    """Up to whole minutes, and from ten on to five of them."""
     minutes = math.ceil(seconds / 60)
     return 60.0 * (minutes if minutes < 10 else math.ceil(minutes / 5) * 5)
 
