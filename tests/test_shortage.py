@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -11,9 +12,10 @@ from toys import evaluate, make_study
 import autodistill as ad
 from autodistill.commands.live import Progress, panel
 from autodistill.commands.search_run import _why_empty
+from autodistill.engines import shortage
 from autodistill.engines.shortage import Lookout, Shortage
-from autodistill.engines.watch import Snapshot, WorkerLine
-from autodistill.records import Constraint
+from autodistill.engines.watch import Snapshot, Watch, WorkerLine
+from autodistill.records import Constraint, Decision
 
 
 def line(number: int, epoch: float, epochs: float = 100.0) -> WorkerLine:
@@ -95,7 +97,23 @@ def test_an_empty_front_names_its_reason() -> None:
     assert f"reached the top rung, and none keeps to {bound}" in _why_empty(study, study.trials(), None)
 
 
-def test_a_search_that_completes_trainings_has_no_shortage() -> None:
-    seen: list[Snapshot] = []
-    ad.search(make_study(), evaluate=evaluate, budget="6trials,1h", progress=seen.append)
-    assert all(snapshot.shortage is None for snapshot in seen)
+def test_snapshots_carry_it_until_a_training_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortage, "LISTEN", 0.0)
+    study, seen = make_study(), list[Snapshot]()
+    with study.running("1h"):
+        watch = Watch(seen.append, interval=0.0)
+        for epoch in (0.0, 1e-6):
+            watch.progress(line(0, epoch), study)
+            time.sleep(0.01)
+        assert seen[0].shortage is None
+        assert seen[-1].shortage is not None
+        while not len(study.front()):
+            candidate = study.ask()
+            assert candidate is not None
+            for report in evaluate(candidate):
+                if study.report(candidate, report) is Decision.STOP:
+                    break
+            study.close(candidate)
+        watch.update(study)
+    assert seen[-1].workers
+    assert seen[-1].shortage is None

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from autodistill.search.budget import format_seconds
+from autodistill.search.budget import Budget, format_seconds
 
 if TYPE_CHECKING:
     from autodistill.engines.watch import WorkerLine
@@ -56,7 +56,7 @@ class Shortage:
     def advice(self) -> str:
         """What to do about it."""
         fewer = f", or about --epochs {self.fewer} in a new study" if self.fewer else ""
-        return f"give it about --budget {format_seconds(self.budget).replace(' ', '')}{fewer}"
+        return f"give it about --budget {Budget(seconds=self.budget)}{fewer}"
 
 
 @dataclass
