@@ -289,7 +289,7 @@ def _absolute(value: Any, folder: Path, always: bool = False) -> Any:
 
 def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
     """What is wrong with the constraints: a study of images may bound any registered metric beside its own."""
-    from autodistill.search.objectives import objectives, parse_constraint
+    from autodistill.search.objectives import mistaken, objectives, parse_constraint
 
     given = listed(keys.get("constraints", ()))
     axes = split_commas(keys.get("objectives", OBJECTIVES))
@@ -305,9 +305,12 @@ def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Prob
         problems.append(sources.problem(("latency", "runtime"), said))
     for index, text in enumerate(given):
         try:
-            parse_constraint(text, tuple(dict.fromkeys(names)))
+            constraint = parse_constraint(text, tuple(dict.fromkeys(names)))
+            said = "" if keys.get("data") is None else mistaken(constraint)
         except UsageError as error:
-            problems.append(sources.problem(("constraints", index), str(error)))
+            said = str(error)
+        if said:
+            problems.append(sources.problem(("constraints", index), said))
     return problems
 
 

@@ -234,7 +234,7 @@ def autodistill_modelled(ledger: Ledger, seed: int) -> None:
 def _full_trainings(ledger: Ledger, seed: int, known: Any) -> None:
     problem = ledger.problem
     space = Space.parse(problem.space)
-    sampler = FrontSampler(space, problem.objectives, costs=known, seed=seed)
+    sampler = FrontSampler(space, problem.objectives, costs=known, constraints=problem.constraints, seed=seed)
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
     while True:
         trial = study.ask()

@@ -30,11 +30,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import methods
 from tables import LCBench, Problem, Table
-from variants import PATCHES
+from variants import PATCHES, WITHOUT_BOUND
 
 DEFAULT = "autodistill,autodistill-norungs,optuna-gp,optuna-tpe,optuna-nsga2,random,random-sh,moasha,moasha-fixed"
-TABLE_ABLATION = ",".join(["autodistill-norungs", "without-known-costs", "without-other-costs", *PATCHES])
-LCBENCH_ABLATION = "autodistill,without-rung-rule,autodistill-norungs"
+TABLE_ABLATION = ["autodistill-norungs", "without-known-costs", "without-other-costs", *PATCHES]
+LCBENCH_ABLATION = ["autodistill", "without-rung-rule", "autodistill-norungs"]
 TRIAL_MARKS = (10, 25, 50, 100, 200, 400, 800)
 TRAINING_MARKS = (5, 10, 20, 40, 100, 200)
 RANDOM_TRAININGS = 100
@@ -83,6 +83,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0, help="those from here on, to check on unseen ones")
     parser.add_argument("--trials", type=int, default=200, help="full trainings of each run")
     parser.add_argument("--budget", type=float, help="epochs of each run; default: --trials full trainings")
+    parser.add_argument(
+        "--floor", type=float, help="quantile of a table's accuracy below which no network counts; our sampler is told"
+    )
     parser.add_argument("--ablation", action="store_true", help="the front sampler with each part switched off")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 40 trainings, without optuna-gp")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
@@ -92,9 +95,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     if args.ablation:
-        args.methods = LCBENCH_ABLATION if args.lcbench else TABLE_ABLATION
+        chosen = LCBENCH_ABLATION if args.lcbench else TABLE_ABLATION
         if args.unit == "seconds":
-            args.methods = "autodistill,without-cost-awareness"
+            chosen = ["autodistill", "without-cost-awareness"]
+        args.methods = ",".join(m for m in chosen if m != WITHOUT_BOUND or args.floor is not None)
     args.methods, args.rerun = args.methods.split(","), args.rerun.split(",")
     if args.quick:
         args.seeds, args.trials = min(args.seeds, 2), min(args.trials, 40)
@@ -102,6 +106,8 @@ def _arguments() -> argparse.Namespace:
     unknown = [m for m in args.methods if m not in methods.METHODS]
     if unknown:
         parser.error(f"unknown method {unknown[0]!r}; allowed: {', '.join(methods.METHODS)}")
+    if args.floor is not None and not (0 <= args.floor < 1 and args.table):
+        parser.error("--floor is a quantile of a --table: from 0 to below 1")
     if not args.table and not args.lcbench:
         parser.error("name a --table or an --lcbench task")
     args.methods = [m for m in args.methods if _available(m)]
@@ -121,11 +127,12 @@ def _available(method: str) -> bool:
 
 
 def _problems(args: argparse.Namespace) -> list[tuple[str, ...]]:
-    """``("table", name, costs)`` and ``("lcbench", task)``, with the unit of work where it is not the epoch."""
+    """``("table", name, costs[, floor])`` and ``("lcbench", task)``, with the unit of work if not the epoch."""
     out: list[tuple[str, ...]] = []
+    floor = () if args.floor is None else (str(args.floor),)
     for name in filter(None, args.table.split(",")):
         every = json.loads((args.tables / f"{name}.json").read_text())["costs"]
-        out += [("table", name, args.costs)] if args.costs else [("table", name, cost) for cost in every]
+        out += [("table", name, cost, *floor) for cost in ([args.costs] if args.costs else every)]
     unit = () if args.unit == "epochs" else (args.unit,)
     return out + [("lcbench", task, *unit) for task in filter(None, args.lcbench.split(","))]
 
@@ -140,7 +147,7 @@ def _key(job: Job) -> tuple[Any, ...]:
     """Names a run, with the budget that it has to have had."""
     args, name, method, seed = job
     costs = name[2] if name[0] == "table" else "params"
-    table = name[1] if name[0] == "table" else "_".join(["lcbench", *name[1:]])
+    table = ", floor ".join(name[1::2]) if name[0] == "table" else "_".join(["lcbench", *name[1:]])
     return table, costs, method, seed, _budget(args, _RUNGS[name[0]])
 
 
@@ -165,7 +172,7 @@ def run_one(job: Job) -> dict[str, Any]:
     args, name, method, seed = job
     if name not in _loaded:
         _loaded[name] = (
-            Table(args.tables, name[1], name[2].split(","))
+            Table(args.tables, name[1], name[2].split(","), *map(float, name[3:]))
             if name[0] == "table"
             else LCBench(args.tables / "lcbench", *name[1:])
         )

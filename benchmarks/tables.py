@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from autodistill.records import Objective
+from autodistill.records import Constraint, Objective
 from autodistill.search import pareto
 
 Values = Mapping[str, Any]
@@ -73,17 +73,20 @@ class Table:
         directory: folder with ``NAME.json`` and ``NAME.csv.gz``.
         name: which table.
         costs: cost columns that are objectives beside accuracy.
+        floor: quantile of the accuracy below which no network is wanted; 0.1 by default, and the sampler is not told.
     """
 
     rungs: tuple[int, ...] = (1,)
+    constraints: tuple[Constraint, ...]
 
-    def __init__(self, directory: Path, name: str, costs: Sequence[str]) -> None:
+    def __init__(self, directory: Path, name: str, costs: Sequence[str], floor: float | None = None) -> None:
         meta = json.loads((directory / f"{name}.json").read_text())
         frame = pd.read_csv(directory / f"{name}.csv.gz", keep_default_na=False)
         missing = [cost for cost in costs if cost not in meta["costs"]]
         if missing:
             raise SystemExit(f"table {name} has no cost {missing[0]!r}; it has {', '.join(meta['costs'])}")
-        self.name, self.costs_names = name, tuple(costs)
+        self.name = name if floor is None else f"{name}, floor {floor:g}"
+        self.costs_names = tuple(costs)
         self.complete = bool(meta["complete_grid"])
         self.parameters: dict[str, list[Any]] = meta["parameters"]
         self.space = {"student": {column: {"values": choices} for column, choices in self.parameters.items()}}
@@ -95,7 +98,9 @@ class Table:
         table = frame[list(costs)].to_numpy(float)
         hints = frame[[c for c in meta["costs"] if c not in costs]]
         axes = tuple(Axis(c.min(), c.max(), o.log) for c, o in zip(table.T, self.objectives[1:], strict=True))
-        self.scale = Scale(Axis(float(np.quantile(accuracy, 0.1)), float(accuracy.max())), axes)
+        lowest = float(np.quantile(accuracy, 0.1 if floor is None else floor))
+        self.constraints = () if floor is None else (Constraint("accuracy", ">=", lowest),)
+        self.scale = Scale(Axis(lowest, float(accuracy.max())), axes)
         self.scale.best = self.scale.volume(self.scale.losses(accuracy, table))
         keys = zip(*(self._typed(frame[c], choices) for c, choices in self.parameters.items()), strict=True)
         self._rows = {key: (accuracy[i], table[i]) for i, key in enumerate(keys)}
@@ -141,6 +146,7 @@ class LCBench:
     rungs = (3, 9, 27, 52)
     complete = True
     costs_names = ("params",)
+    constraints: tuple[Constraint, ...] = ()
     objectives = (
         Objective("accuracy", "maximize", "percent", "trained"),
         Objective("params", "minimize", "count", "known", log=True),

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.search import first_design, model, view
+from autodistill.search import first_design, model, sampler, view
 from autodistill.search.surrogate import GroupedMatern
 from autodistill.search.view import View
 
@@ -36,6 +36,9 @@ def _no_effects(self: GroupedMatern, features: Floats) -> Floats:
     return np.zeros((len(features), 1))
 
 
+WITHOUT_BOUND = "without-bound"
+"""Only where a floor is given: the sampler is not told of it."""
+
 PATCHES: dict[str, Patches] = {
     "without-cost-inputs": lambda: mock.patch.object(View, "_inputs", _blind(View._inputs)),
     "without-spread-design": lambda: mock.patch.object(first_design, "spread", _newest),
@@ -43,6 +46,7 @@ PATCHES: dict[str, Patches] = {
     "without-prior-mean": lambda: mock.patch.object(model, "CAPACITY", 0.0),
     "without-low-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 1.0),
     "without-logarithm": lambda: mock.patch.object(model, "SHIFT", 1e3),
+    WITHOUT_BOUND: lambda: mock.patch.object(sampler, "worst_wanted", return_value={}),
 }
 
 

@@ -222,6 +222,8 @@ def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
         ("teacher", 3, "expected text or a mapping"),
         ("latency", {"batch": 0}, "at least 1"),
         ("seed", True, "expected a whole number, got True"),
+        ("constraints", ["accuracy >= 90"], "from 0 to 1; write >= 0.9 for 90 %"),
+        ("constraints", ["agreement >= -1"], "agreement is a fraction, from 0 to 1."),
         ("training", [1], "expected a mapping of names to values"),
     ],
 )
@@ -233,6 +235,8 @@ def test_a_study_of_ones_own_may_constrain_its_own_objectives_only() -> None:
     own = {"space": {"student": {"a": [1, 2]}}, "objectives": ["energy:minimize", "accuracy"]}
     assert StudyConfig.load({**own, "constraints": ["energy <= 3"]}).constraints == ("energy <= 3",)
     assert "unknown metric 'macs'" in problems_of({**own, "constraints": ["macs <= 3"]})[0]
+    percent = ("accuracy >= 90",)  # what a user's own function calls accuracy may be anything
+    assert StudyConfig.load({**own, "constraints": percent}).constraints == percent
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,7 +4,7 @@ import pytest
 
 from autodistill.errors import ConfigError, UsageError
 from autodistill.records import Constraint
-from autodistill.search.objectives import objectives, parse_constraint, resolve
+from autodistill.search.objectives import objectives, parse_constraint, resolve, worst_wanted
 
 
 def test_the_default_objectives_have_directions_units_and_stages() -> None:
@@ -35,6 +35,12 @@ def test_constraints_are_read_and_measured() -> None:
     assert constraint.violation({"params": 5e5}) < 0
     assert constraint.violation({}) == 0
     assert parse_constraint("accuracy >= 0.9").violation({"accuracy": 0.8}) == pytest.approx(0.1)
+
+
+def test_the_tightest_bound_on_the_bad_side_of_an_objective_is_the_worst_that_is_wanted() -> None:
+    bounds = [parse_constraint(c) for c in ("accuracy >= 0.8", "accuracy >= 0.9", "accuracy <= 1", "loss <= 0.5")]
+    assert worst_wanted(bounds, resolve(["accuracy", "loss", "params"])) == {"accuracy": 0.9, "loss": 0.5}
+    assert worst_wanted(bounds, resolve(["agreement"])) == {}
 
 
 @pytest.mark.parametrize(

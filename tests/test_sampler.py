@@ -114,6 +114,14 @@ def test_constraints_on_known_costs_are_respected_exactly():
     assert max(t.values[1] for t in study.trials) <= 100.0
 
 
+def test_a_bound_on_the_accuracy_turns_the_search_to_what_satisfies_it():
+    def satisfying(*constraints):
+        study = run(WIDTHS, 40, objectives=OBJECTIVES, constraints=constraints)
+        return sum(t.values[0] >= 0.91 for t in study.trials)
+
+    assert satisfying(Constraint("accuracy", ">=", 0.91)) > 1.5 * satisfying()
+
+
 def test_parallel_asks_are_distinct():
     space = Space.parse(WIDTHS)
     study = run(WIDTHS, 15)

@@ -45,6 +45,20 @@ def test_any_table_of_the_format_is_measured(tables):
     assert "mean rank" in done.stdout
 
 
+def test_below_a_floor_nothing_counts(tables):
+    out = tables / "out.json"
+    done = run("--tables", tables, "--table", "toy", "--costs", "params", "--seeds", 1, "--trials", 27, "--floor", 0.9,
+               "--methods", "autodistill,without-bound", "--json", out)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told, untold = json.loads(out.read_text())["results"]
+    assert told["table"] == untold["table"] == "toy, floor 0.9"
+    assert told["regret"]["25"] <= untold["regret"]["25"]
+    # accuracy is additive and costs multiply, so three of 27 reach the floor; the first of them ends a regret of 1
+    regrets = [regret for _, _, regret in untold["curve"]]
+    assert regrets[0] == 1.0
+    assert regrets[-1] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_an_unknown_method_is_refused(tables):
     done = run("--tables", tables, "--table", "toy", "--methods", "grid")
     assert done.returncode == 2

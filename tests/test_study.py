@@ -228,6 +228,8 @@ def test_a_trained_constraint_keeps_a_complete_trial_off_the_front() -> None:
         run_one(study)
     assert study.trials()[0].state is State.COMPLETE
     assert len(study.front()) == 0
+    assert study.optuna.trials[0].system_attrs["constraints"][0] > 0
+    assert study.optuna.best_trials == []
 
 
 def test_the_recorded_scale_does_not_move(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from autodistill.search.archive import Observations
 from autodistill.search.features import Encoder
 from autodistill.search.model import Model
 from autodistill.search.space import Space
-from autodistill.search.view import FIRST, REFERENCE_QUANTILE, Pool, View
+from autodistill.search.view import BEYOND, FIRST, REFERENCE_QUANTILE, Pool, View
 
 SPACE = Space.parse({"student": {"width": {"values": [4, 8, 16, 32, 64]}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
 ENCODER = Encoder.of(SPACE)
@@ -35,8 +35,8 @@ def observed(rows):
     )  # fmt: skip
 
 
-def view(seen, rungs=()):
-    return View(OBJECTIVES, ("params",), ENCODER, seen, sample=pool([4, 8, 16, 32, 64]), rungs=rungs)
+def view(seen, **keys):
+    return View(OBJECTIVES, ("params",), ENCODER, seen, sample=pool([4, 8, 16, 32, 64]), **keys)
 
 
 def gain_of(candidates, accuracy, deviation, seen, **keys):
@@ -128,3 +128,24 @@ def test_a_warped_loss_comes_back_and_differences_beyond_the_reference_count_lea
     assert warped[5] == pytest.approx(np.log(1 + 0.3 * np.log1p(2 / 0.3) + 1))
     slopes = np.diff(warped) / np.diff(losses)
     assert (np.diff(slopes) < 0).all()
+
+
+def test_what_falls_short_of_a_bound_is_no_gain():
+    seen, bounds = observed(FULL), {"accuracy": 0.65}
+    assert gain_of(pool([8]), [0.63], 1e-9, seen)[0] > 0.01
+    assert gain_of(pool([8]), [0.63], 1e-9, seen, bounds=bounds)[0] == pytest.approx(0.0, abs=1e-9)
+    assert gain_of(pool([8]), [0.69], 1e-9, seen, bounds=bounds)[0] > 0.01
+
+
+def test_a_bound_below_the_reference_changes_nothing():
+    seen = observed(FULL)
+    assert view(seen, bounds={"accuracy": 0.3}).axes == view(seen).axes
+
+
+@pytest.mark.parametrize("bound", [0.7199, 0.72, 0.9])
+def test_an_axis_keeps_a_length_where_hardly_a_trial_is_within_the_bound(bound):
+    seen = observed(FULL)
+    free, axis = view(seen).axes[0], view(seen, bounds={"accuracy": bound}).axes[0]
+    assert axis.reference == bound
+    assert axis.best == pytest.approx(bound + BEYOND * (0.72 - free.reference))
+    assert gain_of(pool([64]), [bound + 0.01], 1e-9, seen, bounds={"accuracy": bound})[0] > 0

@@ -33,7 +33,7 @@ teacher: auto                    # trains one on the spot; or a file of 'autodis
 #   student.family: [resnet, convnext]
 
 objectives: [accuracy, params, latency_ms]
-# constraints: ["params <= 1e6", "latency_ms <= 5"]    # breaking one costs no training
+# constraints: ["params <= 1e6", "accuracy >= 0.9"]    # what is too large is not trained; what is too bad not sought
 
 # sampler: front                 # front, gp, tpe, nsga2, nsga3, random, qmc
 # epochs: 30                     # of the top rung; by the data when left out

@@ -32,7 +32,7 @@ class Catalogue:
     def __init__(self, space: Space, function: CostFunction | None, constraints: Sequence[Constraint]) -> None:
         self.space = space
         self._function = function
-        self._constraints = tuple(constraints)
+        self.constraints = tuple(constraints)
         self._settings = tuple(dict.fromkeys(p.name for p in space.parameters if p.section == "student"))
         self._known: dict[str, dict[str, float] | None] = {}
         self._asked: dict[tuple[Any, ...], dict[str, float] | None] = {}
@@ -58,7 +58,7 @@ class Catalogue:
             if known is not None:
                 self._pool.append(students.flatten({"student": student}))
         if not self._pool:
-            bounds = ", ".join(map(str, self._constraints)) or "none"
+            bounds = ", ".join(map(str, self.constraints)) or "none"
             raise UsageError(f"no surveyed student can be proposed (constraints: {bounds}); loosen a constraint.")
 
     def costs(self, values: Mapping[str, Any]) -> dict[str, float] | None:
@@ -97,4 +97,4 @@ class Catalogue:
         known = {name: float(value) for name, value in costs.items()}
         if not all(math.isfinite(value) for value in known.values()):
             return None
-        return None if any(c.violation(known) > 0 for c in self._constraints) else known
+        return None if any(c.violation(known) > 0 for c in self.constraints) else known

@@ -46,13 +46,14 @@ class Filing:
         if state is State.COMPLETE:
             attributes = self._log.attributes(number)
             top = {**attributes.get("rung:0", {}), **attributes[f"rung:{self._top}"]}
+            self.mark_constraints(number, top)
             self._log.end(number, TrialState.COMPLETE, [top[o.name] for o in self._objectives])
         elif state is not State.PARTIAL:
             self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
         self._ledger.save()
 
     def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
-        """Write the violations of a trial's known costs."""
+        """Write the violations that are known: those of its costs, in the end all."""
         if self._constraints:
             self._log.set_constraints(number, [c.violation(values) for c in self._constraints])
 

@@ -69,6 +69,17 @@ def spared(objective: Objective, values: Sequence[float]) -> tuple[float, float]
     return (high, low) if objective.direction == "maximize" else (low, high)
 
 
+def worst_wanted(constraints: Sequence[Constraint], objectives: Sequence[Objective]) -> dict[str, float]:
+    """The worst value that is wanted of each objective that a constraint bounds on its bad side, by name."""
+    wanted: dict[str, float] = {}
+    for objective in objectives:
+        operator = ">=" if objective.direction == "maximize" else "<="
+        bounds = [c.bound for c in constraints if (c.metric, c.operator) == (objective.name, operator)]
+        if bounds:
+            wanted[objective.name] = min(bounds, key=objective.loss)
+    return wanted
+
+
 def _resolve_one(text: str) -> Objective:
     name, *rest = text.split(":")
     if not rest:
@@ -105,3 +116,12 @@ def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constrain
     except ValueError:
         raise UsageError(f"constraint {text!r}: {bound!r} is not a number; write e.g. 1e6 or 250000.") from None
     return Constraint(metric, operator, number)  # type: ignore[arg-type]
+
+
+def mistaken(constraint: Constraint) -> str:
+    """Why a registered metric can never, or always, be within the bound; empty where it is in order."""
+    metric, bound = constraint.metric, constraint.bound
+    if metric not in objectives or objectives.get(metric).unit != "fraction" or 0 <= bound <= 1:
+        return ""
+    meant = f"; write {constraint.operator} {bound / 100:g} for {bound:g} %" if 1 < bound <= 100 else ""
+    return f"constraint '{constraint}': {metric} is a fraction, from 0 to 1{meant}."

@@ -16,7 +16,6 @@ from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Objective, Params, stable_key
 from autodistill.search import control
 from autodistill.search import sampler as samplers
-from autodistill.search.objectives import objectives as registered
 from autodistill.search.pace import Pace
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
@@ -51,7 +50,7 @@ class Proposer:
         log: its trials.
         space: what may be proposed.
         objectives: axes of the front.
-        constraints: those on known costs are passed to the sampler and checked here.
+        constraints: passed to the sampler; those on known costs are checked here.
         sampler: name, or an Optuna sampler.
         rungs: fidelities, which the front sampler learns from.
         seed: the study's.
@@ -182,7 +181,7 @@ class Proposer:
             self._space,
             seed=derive_seed(self._seed, len(self._log), "sampler"),
             objectives=self._objectives,
-            constraints=[c for c in self._constraints if self._is_known(c.metric)],
+            constraints=self._constraints,
             costs=self._lookup if self._costs and not self._pool else None,  # a pool is asked for nothing else
             rungs=self._rungs.levels,
             epoch_cost=self._epoch_cost,
@@ -214,11 +213,6 @@ class Proposer:
                 return None
             self._known[key] = found
         return self._known.get(key)
-
-    def _is_known(self, metric: str) -> bool:
-        own = {o.name: o for o in self._objectives}
-        objective = own.get(metric) or (registered.get(metric) if metric in registered else None)
-        return objective is not None and objective.stage == "known"
 
 
 def broken_constraints(constraints: Sequence[Constraint], values: Mapping[str, float]) -> str:

@@ -27,6 +27,7 @@ from autodistill.search.catalogue import Catalogue, CostFunction, Costs
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome, infer_objectives
 from autodistill.search.model import Model
+from autodistill.search.objectives import worst_wanted
 from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.space import Space
 from autodistill.search.supply import Supply
@@ -57,7 +58,7 @@ class FrontSampler(BaseSampler):
         costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that may not be
             built. It is called for hundreds of students, so it should be quick or remember its answers; a surveyed
             pool (:meth:`set_pool`) can stand in for it.
-        constraints: on known costs; respected exactly.
+        constraints: on known costs: respected exactly; on trained objectives: what falls short is no gain.
         seed: of everything random; use another one when a study is resumed.
         startup: trials of the first design; the last of them is the cheapest student that is known.
         rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
@@ -331,7 +332,8 @@ class FrontSampler(BaseSampler):
         state = (len(seen.owners), len(archive.closed), *(o.number for o in running))
         if self._beliefs is not None and self._beliefs[0] == state:
             return self._beliefs[1:]
-        view = View(self._objectives, names, self._encoder, seen, sample=self._supply.reference(), rungs=self._rungs)
+        bounds, sample = worst_wanted(self._catalogue.constraints, self._objectives), self._supply.reference()
+        view = View(self._objectives, names, self._encoder, seen, sample=sample, rungs=self._rungs, bounds=bounds)
         data = view.data(seen)
         optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
         if optimize:
@@ -369,7 +371,7 @@ def build(
             repeat its proposals.
         objectives: in the order of the study's values.
         costs: known costs of a student; only ``front`` uses them.
-        constraints: on known costs; only ``front`` uses them here.
+        constraints: only ``front`` uses them here.
         rungs: cumulative epochs of the rungs; ``front`` learns from all of them.
         epoch_cost: see :class:`FrontSampler`.
 

@@ -27,6 +27,9 @@ level would add, and they are tried over and over. With chosen trials among them
 that a high reference calls for raise it.
 """
 
+BEYOND = 0.5
+"""What is expected beyond a bound at least, as a share of what lies between reference and best without it."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -72,6 +75,7 @@ class View:
         seen: what was measured.
         sample: random candidates: the known costs span what they and the trials have.
         rungs: cumulative epochs of the rungs; empty when every trial is a full training.
+        bounds: by name, the worst value of a trained objective that is wanted.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class View:
         *,
         sample: Pool,
         rungs: Sequence[float] = (),
+        bounds: Mapping[str, float] | None = None,
     ) -> None:
         self.objectives, self._encoder = objectives, encoder
         self.rungs = tuple(rungs)
@@ -92,7 +97,13 @@ class View:
         self.priced = tuple(j for j in range(len(objectives)) if j not in self.unknown)
         self.hints = hint_names(known, objectives)
         self._spans = [_span([costs.get(name, np.nan) for costs in sample.costs]) for name in self.hints]
-        self.axes = tuple(_axis(o, seen.raw[:, j], seen, sample, o.name in known) for j, o in enumerate(objectives))
+        bound = bounds or {}
+        self.axes = tuple(
+            _cost_axis(o, seen.raw[:, j], seen, sample)
+            if o.name in known
+            else _trained_axis(o, seen.raw[:, j], seen, bound.get(o.name))
+            for j, o in enumerate(objectives)
+        )
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -197,16 +208,25 @@ def _latest(seen: Observations, measured: npt.NDArray[np.bool_]) -> npt.NDArray[
     return latest
 
 
-def _axis(objective: Objective, column: Floats, seen: Observations, sample: Pool, known: bool) -> Axis:
+def _cost_axis(objective: Objective, column: Floats, seen: Observations, sample: Pool) -> Axis:
+    measured = np.isfinite(column) & ~seen.failed
+    values = [*(float(costs[objective.name]) for costs in sample.costs), *column[measured].tolist()]
+    best = min(values) if objective.direction == "minimize" else max(values)
+    return Axis(objective, best, spared(objective, values)[1])
+
+
+def _trained_axis(objective: Objective, column: Floats, seen: Observations, bound: float | None) -> Axis:
+    """From the reference to the best; a ``bound`` that asks for more than the reference takes its place."""
     sign = -1.0 if objective.direction == "maximize" else 1.0
     measured = np.isfinite(column) & ~seen.failed
-    if known:
-        values = [*(float(costs[objective.name]) for costs in sample.costs), *column[measured].tolist()]
-        return Axis(objective, sign * min(sign * value for value in values), spared(objective, values)[1])
     # the first trials, not the first full trainings: who came to the top rung was chosen, and is better than most
     first = sign * column[_latest(seen, measured)[:FIRST]]
-    best = sign * float((sign * column[measured]).min())
-    reference = sign * float(np.quantile(first, REFERENCE_QUANTILE))
+    best = float((sign * column[measured]).min())
+    reference = float(np.quantile(first, REFERENCE_QUANTILE))
     if best == reference:
-        reference = best + sign * (abs(best) or 1.0) * 1e-3
-    return Axis(objective, best, reference)
+        reference = best + (abs(best) or 1.0) * 1e-3
+    if bound is not None and sign * bound < reference:
+        # the axis keeps a length where hardly a trial, or none, is within the bound
+        best = min(best, sign * bound - BEYOND * (reference - best))
+        reference = sign * bound
+    return Axis(objective, sign * best, sign * reference)
