@@ -259,7 +259,13 @@ def _rung_by_rung(ledger: Ledger, seed: int, epoch_cost: EpochCost | None) -> No
     problem = ledger.problem
     space = Space.parse(problem.space)
     sampler = FrontSampler(
-        space, problem.objectives, costs=problem.known, seed=seed, rungs=problem.rungs, epoch_cost=epoch_cost
+        space,
+        problem.objectives,
+        costs=problem.known,
+        constraints=problem.constraints,
+        seed=seed,
+        rungs=problem.rungs,
+        epoch_cost=epoch_cost,
     )
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
     paused: dict[int, tuple[optuna.Trial, dict[str, Any], int]] = {}
@@ -287,7 +293,9 @@ def autodistill_halving(ledger: Ledger, seed: int) -> None:
     """Our sampler with the model-free rung rule in place of its own: a stopped trial stays stopped."""
     problem, names = ledger.problem, ledger.problem.costs_names
     space, levels = Space.parse(problem.space), len(problem.rungs)
-    sampler = FrontSampler(space, problem.objectives, costs=problem.known, seed=seed, rungs=problem.rungs)
+    sampler = FrontSampler(
+        space, problem.objectives, costs=problem.known, constraints=problem.constraints, seed=seed, rungs=problem.rungs
+    )
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
     seen = np.full((levels, 0, 1 + len(names)), np.nan)
     while True:

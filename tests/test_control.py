@@ -11,7 +11,7 @@ from autodistill.records import Decision, State, TrialRecord
 from autodistill.search import control, spaces
 from autodistill.search.front import Front
 from autodistill.search.objectives import resolve
-from autodistill.search.sampler import SAMPLERS
+from autodistill.search.samplers import SAMPLERS
 from autodistill.search.space import Space
 from autodistill.search.study import Study
 

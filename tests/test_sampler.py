@@ -4,9 +4,9 @@ import numpy as np
 import optuna
 import pytest
 
-from autodistill.errors import InfeasibleError, UnknownNameError, UsageError
+from autodistill.errors import InfeasibleError, UsageError
 from autodistill.records import Constraint, Objective
-from autodistill.search import pareto, sampler
+from autodistill.search import pareto
 from autodistill.search.sampler import ExhaustedError, FrontSampler
 from autodistill.search.space import Space
 
@@ -50,20 +50,6 @@ def run(space, count, **keywords):
         student = space.suggest(trial)["student"]
         study.tell(trial, [accuracy(student), *params(student).values()])
     return study
-
-
-def test_every_name_builds_a_sampler_that_can_run():
-    space = Space.parse(WIDTHS)
-    for name in sampler.SAMPLERS:
-        built = sampler.build(name, space, seed=0, objectives=OBJECTIVES, costs=params)
-        study = optuna.create_study(directions=DIRECTIONS, sampler=built)
-        trial = study.ask()
-        assert set(space.suggest(trial)["student"]) == {f"width{i}" for i in range(4)}
-
-
-def test_an_unknown_sampler_is_refused_with_the_nearest_name():
-    with pytest.raises(UnknownNameError, match="did you mean 'nsga3' or 'nsga2'"):
-        sampler.build("nsga", Space.parse(WIDTHS), seed=0, objectives=OBJECTIVES)
 
 
 def test_it_is_an_ordinary_optuna_sampler_over_a_plain_dict():

@@ -146,6 +146,6 @@ def test_a_bound_below_the_reference_changes_nothing():
 def test_an_axis_keeps_a_length_where_hardly_a_trial_is_within_the_bound(bound):
     seen = observed(FULL)
     free, axis = view(seen).axes[0], view(seen, bounds={"accuracy": bound}).axes[0]
-    assert axis.reference == bound
+    assert axis.reference == min(bound, 0.72)  # without a trial within it, whatever comes nearer is a gain
     assert axis.best == pytest.approx(bound + BEYOND * (0.72 - free.reference))
     assert gain_of(pool([64]), [bound + 0.01], 1e-9, seen, bounds={"accuracy": bound})[0] > 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 
+from autodistill.search import proposals
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome, outcome
 from autodistill.search.proposals import Key, key
+from autodistill.search.space import Space
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,6 +52,7 @@ class Archive:
     """All trials of a study.
 
     Args:
+        space: what its own parameters are; of trials that others have stored, those that do not belong are left out.
         encoder: parameters to features.
         names: objective names in the study's order.
         costs: known costs of parameter values.
@@ -57,6 +60,7 @@ class Archive:
         hints: names of the known costs that are no objectives.
     """
 
+    space: Space
     encoder: Encoder
     names: tuple[str, ...]
     costs: Callable[[Mapping[str, Any]], Mapping[str, float] | None]
@@ -72,23 +76,30 @@ class Archive:
     def update(self, study: optuna.Study) -> None:
         """Read what is new."""
         trials = study.get_trials(deepcopy=False)
+        first = self._next == 0
         fresh = [trials[n] for n in self.open] + trials[self._next :]
         self._next, self.open = len(trials), {}
         finished = []
         for trial in fresh:
-            seen = outcome(trial, self.names)
+            seen = self._own(outcome(trial, self.names))
             if seen.kind == "running":
                 self.open[trial.number] = seen
             elif seen.values:
                 self.closed[trial.number] = seen
                 finished.append(seen)
-            if seen.values:
+            late = first and trial.user_attrs.get("reason") == "TIME"  # refused by an earlier call, with less time
+            if seen.values and not late:
                 self._keys[trial.number] = key(seen.values)
         if finished or self._done is None:
             rows = self._observe(finished)
             self._done = rows if self._done is None else self._done.join(rows)
         running = self.running()
         self._seen = self._done.join(self._observe(running)) if running else self._done
+
+    def _own(self, o: Outcome) -> Outcome:
+        """With the parameters of the space alone; with none where one of them is missing or not among its choices."""
+        values = proposals.within(self.space, o.values)
+        return o if values == o.values else replace(o, values=values or {})
 
     def __len__(self) -> int:
         """Trials that have parameters."""
@@ -106,6 +117,12 @@ class Archive:
         """Everything measured so far, running trials included."""
         assert self._seen is not None
         return self._seen
+
+    def witnesses(self, columns: Sequence[int]) -> int:
+        """How many trials, at least, have measured each of these objectives."""
+        seen = self.observations()
+        counts = [len(np.unique(seen.owners[np.isfinite(seen.raw[:, j]) & ~seen.failed])) for j in columns]
+        return min(counts, default=len(self))
 
     def known(self, o: Outcome) -> dict[str, float]:
         """Known costs of a trial: from the cost function, or as reported."""

@@ -36,6 +36,7 @@ class Catalogue:
         self._settings = tuple(dict.fromkeys(p.name for p in space.parameters if p.section == "student"))
         self._known: dict[str, dict[str, float] | None] = {}
         self._asked: dict[tuple[Any, ...], dict[str, float] | None] = {}
+        self._names: dict[str, None] = {}
         self._pool: list[dict[str, Any]] = []
 
     @property
@@ -75,8 +76,8 @@ class Catalogue:
         return self._asked[settings]
 
     def names(self) -> tuple[str, ...]:
-        """Names of the known costs, in the order in which they are given; empty until one student is known."""
-        return next((tuple(costs) for costs in self._known.values() if costs), ())
+        """Names of the known costs, in the order in which they were first given; empty until one student is known."""
+        return tuple(self._names)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         """A random candidate, its student from the pool where there is one."""
@@ -97,4 +98,7 @@ class Catalogue:
         known = {name: float(value) for name, value in costs.items()}
         if not all(math.isfinite(value) for value in known.values()):
             return None
-        return None if any(c.violation(known) > 0 for c in self.constraints) else known
+        if any(c.violation(known) > 0 for c in self.constraints):
+            return None
+        self._names.update(dict.fromkeys(known))
+        return known

@@ -174,12 +174,14 @@ class Model:
 
     def gain(self, mean: Floats, deviation: Floats) -> Floats:
         """Expected hypervolume improvement ``(candidates,)`` of what :meth:`believe` says."""
-        return acquisition.expected_gain(mean, deviation, *self._boxes, shift=SHIFT)
+        # a candidate without one of its known costs cannot be judged: it comes last
+        return np.nan_to_num(acquisition.expected_gain(mean, deviation, *self._boxes, shift=SHIFT), nan=0.0)
 
     def gain_along(self, mean: Floats, deviation: Floats, objective: int, grid: Floats) -> Floats:
         """Front gain if one objective comes out at its mean plus ``grid`` deviations, ``(candidates, grid)``."""
         points = np.exp(mean[:, objective, None] + deviation[:, objective, None] * grid) - SHIFT
-        return acquisition.gain_along(mean, deviation, *self._boxes, objective=objective, points=points, shift=SHIFT)
+        gain = acquisition.gain_along(mean, deviation, *self._boxes, objective=objective, points=points, shift=SHIFT)
+        return np.nan_to_num(gain, nan=0.0)
 
     def resolved(self, stages: Sequence[Floats], objective: int) -> Floats:
         """Share of the final loss's variance that observing each stage resolves, ``(candidates, stages)``.

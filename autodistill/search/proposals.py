@@ -40,6 +40,21 @@ def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) 
     return space.fill(choose)
 
 
+def within(space: Space, values: Mapping[str, Any]) -> Values | None:
+    """The parameters of the space among ``values``; ``None`` where one is missing or not among its choices."""
+
+    def choose(parameter: Parameter) -> Any:
+        value = values[parameter.name]
+        if not _inside(parameter.distribution, value):
+            raise KeyError(parameter.name)
+        return value
+
+    try:
+        return space.fill(choose)
+    except KeyError:
+        return None
+
+
 def neighbours(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Iterator[Values]:
     """Assignments that differ in one parameter: every other choice, a near and a far step of every number."""
     parents = {parent for p in space.parameters for parent, _ in p.condition}

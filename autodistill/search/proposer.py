@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 
 from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Objective, Params, stable_key
-from autodistill.search import control
-from autodistill.search import sampler as samplers
+from autodistill.search import control, samplers
 from autodistill.search.pace import Pace
 from autodistill.search.rungs import Rungs
+from autodistill.search.sampler import FrontSampler
 from autodistill.search.space import Space
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.verdicts import derive_seed
@@ -106,12 +106,12 @@ class Proposer:
     @property
     def is_front(self) -> bool:
         """Whether the front sampler proposes."""
-        return self._sampler == "front" or isinstance(self._sampler, samplers.FrontSampler)
+        return self._sampler == "front" or isinstance(self._sampler, FrontSampler)
 
-    def front_sampler(self) -> samplers.FrontSampler:
+    def front_sampler(self) -> FrontSampler:
         """The front sampler as it is now; costs that are handed in later renew it."""
         self._build()
-        assert isinstance(self._study.sampler, samplers.FrontSampler)
+        assert isinstance(self._study.sampler, FrontSampler)
         return self._study.sampler
 
     def enqueue(self, values: Mapping[str, Any]) -> None:
@@ -182,11 +182,11 @@ class Proposer:
             seed=derive_seed(self._seed, len(self._log), "sampler"),
             objectives=self._objectives,
             constraints=self._constraints,
-            costs=self._lookup if self._costs and not self._pool else None,  # a pool is asked for nothing else
+            costs=self._priced if self._costs and not self._pool else None,  # a pool is asked for nothing else
             rungs=self._rungs.levels,
             epoch_cost=self._epoch_cost,
         )
-        if self._pool and isinstance(sampler, samplers.FrontSampler):
+        if self._pool and isinstance(sampler, FrontSampler):
             sampler.set_pool(self._pool)
         self._study.sampler = sampler
 
@@ -204,6 +204,9 @@ class Proposer:
                 costs = {}
             self._rates[settings] = self.pace.predict(costs) or 1.0
         return self._rates[settings]
+
+    def _priced(self, student: Params) -> Mapping[str, float]:
+        return self._lookup(student) or {}  # what a sampler is told nothing of it may propose; ``None`` would forbid it
 
     def _lookup(self, student: Params) -> Mapping[str, float] | None:
         key = stable_key(student)

@@ -1,4 +1,4 @@
-"""Samplers: who proposes the next candidate. ``front`` is ours; Optuna's stay selectable.
+"""The default sampler: who proposes the next candidate.
 
 :class:`FrontSampler` uses what a general sampler does not: some objectives (size, latency) are known before training.
 It models only the others, with the known costs among the inputs, and takes the expected hypervolume improvement in
@@ -8,7 +8,6 @@ closed form. It is an ordinary Optuna sampler.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from autodistill.errors import AutodistillError, UnknownNameError
+from autodistill.errors import AutodistillError
 from autodistill.records import Constraint, Objective
 from autodistill.search import first_design, promotion, proposals
 from autodistill.search.archive import Archive
@@ -35,10 +34,11 @@ from autodistill.search.view import Pool, View, front_owners, hint_names
 
 Floats = npt.NDArray[np.float64]
 
-SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
 FIRST_DRAWS, COMPARED = 80, 32
 SHORTLIST, SHORTLIST_AGE = 96, 8
 """New candidates that a verdict compares a trial with, and for how many trials they are remembered."""
+
+UNSEEN = "an objective has hardly been measured yet"
 
 EpochCost = Callable[[Mapping[str, Any]], float]
 """Predicted work of one epoch of the candidate with these parameter values."""
@@ -182,8 +182,15 @@ class FrontSampler(BaseSampler):
         """See :meth:`next_action`; without ``fresh``, a remembered shortlist stands for the new candidates."""
         archive = self._read(study)
         self._next, self.last_standings = None, {}
-        if self._starting(archive) or not self._rungs:
-            return Action(None, math.inf, "every trial is a full training" if not self._rungs else "first design")
+        if not self._rungs:
+            return Action(None, math.inf, "every trial is a full training")
+        if self._starting(archive):
+            early = len(archive) < self.startup
+            return (
+                Action(None, math.inf, "first design") if early or not paused else Action(min(paused), math.inf, UNSEEN)
+            )
+        if not self._learned():
+            return Action(min(paused, default=None), math.inf, "every objective is known before training")
         view, model = self._believe(archive, paused)
         waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
         best: Action | None = None
@@ -206,7 +213,7 @@ class FrontSampler(BaseSampler):
             index, reach = self._index(view, model, pool, [0] * len(pool.values))
             index = np.where(reach <= remaining, index, -1.0)
             i = int(np.argmax(index))
-            if index[i] >= 0 and (best is None or index[i] > best.index):
+            if index[i] >= 0 and (best is None or index[i] >= best.index):  # where nothing promises, a new one
                 self.last_explanation = self._explain(view, model, pool, i, gain)
                 self._next = (len(archive), pool.values[i])
                 best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
@@ -223,7 +230,7 @@ class FrontSampler(BaseSampler):
             paused: other trials that can go on from a checkpoint.
             remaining: see :meth:`next_action`.
         """
-        if self._starting(self._read(study)):
+        if len(self._read(study)) < self.startup:
             return Verdict(False, "paused until the first design has been seen")
         action = self._decide(study, {*paused, number}, remaining, fresh=False)
         self._next = None  # what is asked for next is worth a full look
@@ -236,8 +243,12 @@ class FrontSampler(BaseSampler):
 
     def _starting(self, archive: Archive) -> bool:
         """Whether there is too little to learn from."""
-        owners = archive.observations().owners[~archive.observations().failed]
-        return len(archive) < self.startup or len(np.unique(owners[:50])) < min(3, self.startup)
+        return len(archive) < self.startup or archive.witnesses(self._learned()) < min(3, self.startup)
+
+    def _learned(self) -> list[int]:
+        """The objectives that are not known before training."""
+        known = self._catalogue.names()
+        return [j for j, objective in enumerate(self._objectives or ()) if objective.name not in known]
 
     def _read(self, study: optuna.Study) -> Archive:
         if self._archive is None:
@@ -246,7 +257,7 @@ class FrontSampler(BaseSampler):
                 self._objectives = infer_objectives(study, self._catalogue.names())
             names = tuple(o.name for o in self._objectives)
             hints = hint_names(self._catalogue.names(), self._objectives)
-            self._archive = Archive(self._encoder, names, self._catalogue.costs, self._rungs, hints)
+            self._archive = Archive(self.space, self._encoder, names, self._catalogue.costs, self._rungs, hints)
         self._archive.update(study)
         return self._archive
 
@@ -349,49 +360,3 @@ class FrontSampler(BaseSampler):
             )
         self._beliefs = state, view, model
         return view, model
-
-
-def build(
-    name: str,
-    space: Space,
-    *,
-    seed: int,
-    objectives: Sequence[Objective],
-    costs: CostFunction | None = None,
-    constraints: Sequence[Constraint] = (),
-    rungs: Sequence[float] = (),
-    epoch_cost: EpochCost | None = None,
-) -> BaseSampler:
-    """The sampler called ``name``.
-
-    Args:
-        name: one of :data:`SAMPLERS`.
-        space: the search space.
-        seed: derived from the study's seed and the number of its stored trials, so that a resumed study does not
-            repeat its proposals.
-        objectives: in the order of the study's values.
-        costs: known costs of a student; only ``front`` uses them.
-        constraints: only ``front`` uses them here.
-        rungs: cumulative epochs of the rungs; ``front`` learns from all of them.
-        epoch_cost: see :class:`FrontSampler`.
-
-    Raises:
-        UnknownNameError: ``name`` is not a sampler.
-    """
-    if name == "front":
-        return FrontSampler(
-            space, objectives, costs=costs, constraints=constraints, seed=seed, rungs=rungs, epoch_cost=epoch_cost
-        )
-    makers: dict[str, Callable[[], BaseSampler]] = {
-        "gp": lambda: optuna.samplers.GPSampler(seed=seed),
-        "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
-        "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed),
-        "nsga3": lambda: optuna.samplers.NSGAIIISampler(seed=seed),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "qmc": lambda: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
-    }
-    if name not in makers:
-        raise UnknownNameError("sampler", name, SAMPLERS)
-    with warnings.catch_warnings():  # group and QMC are called experimental since 2021
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return makers[name]()

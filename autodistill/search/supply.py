@@ -23,6 +23,8 @@ Values = dict[str, Any]
 REFERENCE_SAMPLE = 600
 DRAWS, MIXTURES, PARENTS = 40, 40, 12
 CLIMBS, CLIMBERS = 3, 5
+PATIENCE = 100
+"""How many times 40 draws are made before a space that cannot be enumerated is called exhausted."""
 
 
 class Supply:
@@ -63,9 +65,19 @@ class Supply:
         return self.feasible(proposals.unique((self._catalogue.draw(self.rng) for _ in range(count)), set()))
 
     def remaining(self, seen: set[proposals.Key]) -> list[Values]:
-        """Every candidate that is left, where the space can be enumerated."""
-        everything = self._space.enumerate() or []
-        return [v for v in everything if proposals.key(v) not in seen and self._catalogue.costs(v) is not None]
+        """Every candidate that is left; where the space cannot be enumerated, some of them, found with patience."""
+        everything = self._space.enumerate()
+        if everything is not None:
+            return [v for v in everything if proposals.key(v) not in seen and self._catalogue.costs(v) is not None]
+        taken = sorted(seen, key=repr)  # a set of strings has another order in every process
+        for _ in range(PATIENCE):
+            drawn = [self._catalogue.draw(self.rng) for _ in range(DRAWS)]
+            parents = self.rng.permutation(len(taken))[:PARENTS].tolist()
+            near = [c for i in parents for c in proposals.neighbours(self._space, dict(taken[i]), self.rng)]
+            pool = self.feasible(proposals.unique([*drawn, *near], set())).unseen(seen)
+            if pool.values:
+                return pool.values
+        return []
 
     def promising(
         self, parents: Sequence[Mapping[str, Any]], seen: set[proposals.Key], gain: Callable[[Pool], Floats]

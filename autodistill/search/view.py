@@ -127,7 +127,7 @@ class View:
     def inputs(self, costs: Sequence[Mapping[str, float]]) -> Floats:
         """Known costs as features ``(candidates, columns)``: objectives first, then the others."""
         hints = np.array([[c.get(name, np.nan) for name in self.hints] for c in costs]).reshape(len(costs), -1)
-        return self._inputs(self.known(costs), hints)
+        return np.nan_to_num(self._inputs(self.known(costs), hints), nan=0.5)
 
     def features(self, params: Floats, inputs: Floats, fidelity: Floats | float = 1.0) -> Floats:
         """Parameters, known costs (see :meth:`inputs`), and the fidelity where there are rungs."""
@@ -210,7 +210,8 @@ def _latest(seen: Observations, measured: npt.NDArray[np.bool_]) -> npt.NDArray[
 
 def _cost_axis(objective: Objective, column: Floats, seen: Observations, sample: Pool) -> Axis:
     measured = np.isfinite(column) & ~seen.failed
-    values = [*(float(costs[objective.name]) for costs in sample.costs), *column[measured].tolist()]
+    priced = [float(costs[objective.name]) for costs in sample.costs if objective.name in costs]
+    values = [*priced, *column[measured].tolist()]
     best = min(values) if objective.direction == "minimize" else max(values)
     return Axis(objective, best, spared(objective, values)[1])
 
@@ -226,7 +227,8 @@ def _trained_axis(objective: Objective, column: Floats, seen: Observations, boun
     if best == reference:
         reference = best + (abs(best) or 1.0) * 1e-3
     if bound is not None and sign * bound < reference:
+        wanted, length = sign * bound, reference - best
+        reference = max(wanted, best)  # until a trial is within the bound, whatever comes nearer to it is a gain
         # the axis keeps a length where hardly a trial, or none, is within the bound
-        best = min(best, sign * bound - BEYOND * (reference - best))
-        reference = sign * bound
+        best = min(best, wanted - BEYOND * length)
     return Axis(objective, sign * best, sign * reference)
