@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +73,29 @@ def evaluate_slowly(candidate: Candidate) -> Iterator[Report]:
     for report in evaluate(candidate):
         time.sleep(0.05)
         yield report
+
+
+def press_ctrl_c() -> None:
+    """Interrupt the driver, from itself or from one of its workers."""
+    driver = multiprocessing.parent_process()
+    os.kill(os.getpid() if driver is None or driver.pid is None else driver.pid, signal.SIGINT)
+
+
+def evaluate_and_interrupt(candidate: Candidate) -> Iterator[Report]:
+    """As :func:`evaluate`, and deaf to the wish to stop; Ctrl-C is pressed during the first rung of the first trial."""
+    for report in evaluate(candidate):
+        if candidate.number == 0 and report.rung == 1:
+            press_ctrl_c()
+        yield report
+
+
+def evaluate_and_hang(candidate: Candidate) -> Iterator[Report]:
+    """The first trial presses Ctrl-C twice, and then no trial answers any more."""
+    yield Report(0, costs(candidate.student))
+    for _ in range(2 if candidate.number == 0 else 0):
+        press_ctrl_c()
+        time.sleep(0.5)
+    time.sleep(600)
 
 
 def make_study(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -17,12 +18,14 @@ from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error, work
 from autodistill.errors import UsageError
-from autodistill.records import Candidate, Decision, EvaluateFactory
+from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report
 from autodistill.search.study import Study
 from autodistill.words import student_words
 
 _POLL_SECONDS = 0.25
-_GRACE_SECONDS = 30.0  # a worker asked to stop may finish its batch and write a checkpoint
+_GRACE_SECONDS = 30.0  # workers asked to stop may finish their batch and write a checkpoint, all at the same time
+_HURRY_SECONDS = 3.0  # the same after a second Ctrl-C
+_IDLE_SECONDS = 5.0  # for workers that have nothing to do
 _MAX_LOST = 3  # workers lost in a row without a finished trial before the search gives up
 
 
@@ -36,26 +39,58 @@ def run(study: Study, factory: EvaluateFactory, slots: Sequence[Slot], watch: Wa
 
 def _run_here(study: Study, factory: EvaluateFactory, slot: Slot, watch: Watch) -> None:
     """One worker in this process: breakpoints and tracebacks work as in any script."""
-    current: list[Candidate] = []
-
-    def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-        watch.progress(_line(current[0], epoch, epochs, metrics), study)
-
-    evaluate = factory(slot.context(progress=progress, should_stop=watch.should_stop))
+    here = _Here(study, watch)
+    evaluate = factory(slot.context(progress=here.progress, should_stop=watch.should_stop))
     while not watch.should_stop():
         candidate = study.ask()
         if candidate is None:
             return
-        current[:] = [candidate]
-        error: BaseException | None = None
+        here.run(evaluate, candidate)
+
+
+class _Here:
+    """The worker in this process, where errors of an evaluation and of the study itself meet and must be told apart."""
+
+    def __init__(self, study: Study, watch: Watch) -> None:
+        self._study, self._watch = study, watch
+        self._candidate: Candidate | None = None
+        self._failure: Exception | None = None
+
+    def progress(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+        """Called by whatever trains: what fails here would else look like an error of the training."""
+        if self._candidate is None:
+            return
         try:
-            for report in evaluate(candidate):
-                if study.report(candidate, report) is Decision.STOP:
-                    break
-        except Exception as caught:
-            error = caught
-        study.close(candidate, error)
-        watch.ended(study)
+            self._watch.progress(_line(self._candidate, epoch, epochs, metrics), self._study)
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def run(self, evaluate: Evaluate, candidate: Candidate) -> None:
+        """One trial; only what its evaluation raises fails it, everything else ends the search."""
+        self._candidate = candidate
+        errors: list[Exception] = []
+        try:
+            with contextlib.closing(_reports(evaluate, candidate, errors)) as reports:
+                for report in reports:
+                    if self._study.report(candidate, report) is Decision.STOP or self._watch.should_stop():
+                        break
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:  # the study's own error, or a second Ctrl-C
+            with contextlib.suppress(Exception):  # the first error is told; a trial that stays open is taken up again
+                self._study.close(candidate)
+            raise
+        self._study.close(candidate, errors[0] if errors else None)
+        self._watch.ended(self._study)
+
+
+def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[Exception]) -> Generator[Report, None, None]:
+    """What the evaluation yields; what it raises goes into ``errors``."""
+    try:
+        yield from evaluate(candidate)
+    except Exception as error:
+        errors.append(error)
 
 
 @dataclass
@@ -83,11 +118,17 @@ class _Pool:
     def run(self) -> None:
         """Serve the workers until no candidate is left and none is running."""
         try:
-            self._workers = [self._start(slot) for slot in self._slots]
+            for slot in self._slots:
+                self._workers.append(self._start(slot))
             while self._step():
                 pass
-        finally:
-            self._shut_down()
+        except BaseException as error:
+            self._end_workers(_HURRY_SECONDS if isinstance(error, KeyboardInterrupt) else _GRACE_SECONDS)
+            with contextlib.suppress(Exception):  # the first error is told; a trial that stays open is taken up again
+                self._file_open()
+            raise
+        self._end_workers(_IDLE_SECONDS)
+        self._file_open()
 
     def _start(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -161,6 +202,8 @@ class _Pool:
             self._watch.progress(line, self._study, worker.slot.index)
         elif kind == "report" and worker.candidate is not None:
             decision = self._study.report(worker.candidate, message[1])
+            if self._watch.should_stop():  # between two rungs, for an evaluation that does not ask by itself
+                decision = Decision.STOP
             with contextlib.suppress(BrokenPipeError, OSError):
                 worker.pipe.send(("decision", decision))
         elif kind in ("done", "error"):
@@ -191,21 +234,29 @@ class _Pool:
         if not self._no_more:
             self._workers.append(self._start(worker.slot))
 
-    def _shut_down(self) -> None:
-        """End every worker; trials still open are filed as interrupted."""
-        self._stop.set()
+    def _end_workers(self, grace: float) -> None:
+        """Ask all workers to quit; kill those still there after ``grace`` seconds, or when that is interrupted."""
         self._no_more = True
+        self._stop.set()
         for worker in self._workers:
-            with contextlib.suppress(BrokenPipeError, OSError):
+            with contextlib.suppress(OSError):
                 worker.pipe.send(("quit",))
-        for worker in self._workers:
-            worker.process.join(timeout=_GRACE_SECONDS if worker.candidate is not None else 5)
-            if worker.process.is_alive():
-                worker.process.kill()
+        until = time.monotonic() + grace
+        try:
+            for worker in self._workers:
+                if worker.ready:  # one that is still starting has nothing to save
+                    worker.process.join(max(0.0, until - time.monotonic()))
+        finally:
+            for worker in self._workers:
+                worker.process.kill()  # nothing happens to one that has ended
+            for worker in self._workers:
                 worker.process.join()
-            if worker.candidate is not None:
-                self._close(worker, None)
-            worker.pipe.close()
+                worker.pipe.close()
+
+    def _file_open(self) -> None:
+        """File what the workers have left open as interrupted; it goes on when the study is resumed."""
+        for worker in self._workers:
+            self._close(worker, None)
         self._workers = []
         self._ahead.give_back()
 

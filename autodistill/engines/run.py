@@ -12,6 +12,7 @@ from autodistill.engines import engines
 from autodistill.engines.home import bring_home
 from autodistill.engines.packing import measured_packing
 from autodistill.engines.provenance import record_machine
+from autodistill.engines.scarcity import as_resource_error
 from autodistill.engines.slots import make_slots
 from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import same_for_all
@@ -69,7 +70,12 @@ def search(
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     watch = Watch(progress)
-    with only_driver(study.directory, study.storage, study.name), study.running(limits), watch.signals():
+    with (
+        as_resource_error(),
+        only_driver(study.directory, study.storage, study.name),
+        study.running(limits),
+        watch.signals(),
+    ):
         watch.until(lambda: study.seconds_left <= 0)
         try:
             factory = _factory(study, evaluate, costs, watch, slots[0].device)

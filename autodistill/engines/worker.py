@@ -71,7 +71,8 @@ def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, sto
         try:
             if evaluate is None:
                 evaluate = factory(replace(context, progress=sender.send, should_stop=stop.is_set))
-            _run(pipe, evaluate, message[1])
+            if not _run(pipe, evaluate, message[1]):
+                return
         except (BrokenPipeError, EOFError):
             return
         except BaseException as error:  # whatever it was, the driver files it with the trial
@@ -87,19 +88,23 @@ def same_for_all(evaluate: Evaluate, context: WorkerContext) -> Evaluate:
     return evaluate
 
 
-def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> None:
+def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> bool:
+    """Evaluate one candidate; false when told to quit in the place of a decision."""
     reports = evaluate(candidate)
     try:
         for report in reports:
             pipe.send(("report", report))
-            _, decision = pipe.recv()
-            if decision is Decision.STOP:
+            answer = pipe.recv()
+            if answer[0] == "quit":
+                return False
+            if answer[1] is Decision.STOP:
                 break
     finally:
         close = getattr(reports, "close", None)
         if close is not None:
             close()
     pipe.send(("done",))
+    return True
 
 
 def pack_error(error: BaseException) -> tuple[str, str, str, str, str]:

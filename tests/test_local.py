@@ -1,0 +1,142 @@
+"""Engine ``local``: how it stops, and which errors are a trial's."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from toys import LEVELS, evaluate, evaluate_and_hang, evaluate_and_interrupt, make_study
+
+import autodistill as ad
+from autodistill.engines import worker
+from autodistill.engines.local import _Pool, run
+from autodistill.engines.slots import Slot
+from autodistill.engines.watch import Watch
+from autodistill.errors import ResourceError
+from autodistill.records import Candidate, Decision, Evaluate, Report, State, WorkerContext
+from autodistill.search.rungs import Rungs
+from autodistill.search.study import Study
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_ctrl_c_stops_a_trial_at_its_next_rung_whatever_evaluates_it(workers: int) -> None:
+    study = make_study(rungs=Rungs(LEVELS, stopping=False))
+    with pytest.raises(KeyboardInterrupt):
+        ad.search(study, evaluate=evaluate_and_interrupt, budget="50trials", workers=workers)
+    first = study.trials()[0]
+    assert (first.state, first.reason, list(first.rungs)) == (State.PARTIAL, "INTERRUPTED", [0, 1])
+    ad.search(study, evaluate=evaluate, budget=f"{study.spent.trials + 1}trials", workers=1)
+    assert (study.trials()[0].state, list(study.trials()[0].rungs)) == (State.COMPLETE, [0, 1, 2, 3])
+
+
+def test_the_second_ctrl_c_ends_all_workers_within_one_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[float] = []
+    end = _Pool._end_workers
+
+    def timed(pool: _Pool, grace: float) -> None:
+        started = time.monotonic()
+        end(pool, grace)
+        ended.append(time.monotonic() - started)
+
+    monkeypatch.setattr(sys.modules[_Pool.__module__], "_HURRY_SECONDS", 0.5)
+    monkeypatch.setattr(_Pool, "_end_workers", timed)
+    study = make_study()
+    with pytest.raises(KeyboardInterrupt):
+        ad.search(study, evaluate=evaluate_and_hang, budget="50trials", workers=2)
+    assert len(ended) == 1
+    assert ended[0] < 5
+    assert multiprocessing.active_children() == []
+    assert {(t.state, t.reason) for t in study.trials()} == {(State.PARTIAL, "INTERRUPTED")}
+
+
+def test_a_worker_that_waits_for_a_decision_is_told_to_quit_in_its_place() -> None:
+    driver, pipe = multiprocessing.Pipe()
+    closed: list[bool] = []
+
+    def reports(candidate: Candidate) -> Iterator[Report]:
+        try:
+            yield from evaluate(candidate)
+        finally:
+            closed.append(True)
+
+    driver.send(("decision", Decision.CONTINUE))
+    driver.send(("quit",))
+    candidate = Candidate(0, {"width": 4}, {}, {"lr": 0.1}, 0)
+    assert not worker._run(pipe, reports, candidate)
+    assert closed == [True]
+    assert [driver.recv()[1].rung for _ in range(2)] == [0, 1]
+    assert not driver.poll()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_the_study_ends_the_search_and_no_trial(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    report, seen = Study.report, []
+
+    def failing(study: Study, candidate: Candidate, found: Report) -> Decision:
+        seen.append(candidate.number)
+        if len(seen) == 3:
+            raise FULL
+        return report(study, candidate, found)
+
+    monkeypatch.setattr(Study, "report", failing)
+    study = make_study()
+    with pytest.raises(ResourceError, match="No space left on device") as told:
+        ad.search(study, evaluate=evaluate, budget="6trials", workers=workers)
+    assert told.value.exit_code == 5
+    assert multiprocessing.active_children() == []
+    hit = study.trials()[seen[2]]
+    assert (hit.state, hit.reason) == (State.PARTIAL, "INTERRUPTED")
+    assert all(t.state is not State.FAIL for t in study.trials())
+
+
+def test_an_error_while_the_study_is_ended_does_not_hide_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*args: Any) -> Decision:
+        raise FULL
+
+    def failing_too(*args: Any) -> State:
+        raise ValueError("the second")
+
+    monkeypatch.setattr(Study, "report", failing)
+    monkeypatch.setattr(Study, "close", failing_too)
+    with pytest.raises(ResourceError, match="No space left on device"):
+        ad.search(make_study(), evaluate=evaluate, budget="6trials", workers=1)
+
+
+def test_the_same_error_of_an_evaluation_fails_its_trial() -> None:
+    def full_at_first(candidate: Candidate) -> Iterator[Report]:
+        if candidate.number == 0:
+            raise FULL
+        yield from evaluate(candidate)
+
+    study = make_study()
+    ad.search(study, evaluate=full_at_first, budget="3trials", workers=1)
+    first, *others = study.trials()
+    assert (first.state, first.reason) == (State.FAIL, "ERROR")
+    assert "No space left on device" in first.message
+    assert all(t.state is not State.FAIL for t in others)
+
+
+def test_an_error_of_whoever_watches_is_no_error_of_the_training() -> None:
+    def factory(context: WorkerContext) -> Evaluate:
+        def training(candidate: Candidate) -> Iterator[Report]:
+            for report in evaluate(candidate):
+                context.progress(report.epochs, LEVELS[-1], {})
+                yield report
+
+        return training
+
+    class Broken(Watch):
+        def progress(self, *args: object) -> None:
+            raise ValueError("a bug of the progress")
+
+    study = make_study()
+    with study.running("2trials"), pytest.raises(ValueError, match="a bug of the progress"):
+        run(study, factory, [Slot(0)], Broken())
+    assert [(t.state, t.reason) for t in study.trials()] == [(State.PARTIAL, "INTERRUPTED")]

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import errno
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from toys import evaluate, make_study
+
+import autodistill as ad
+from autodistill.engines.scarcity import as_resource_error
+from autodistill.errors import ResourceError, UserCodeError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("cannot write tensors: No space left on device"),  # a library's own
+        PermissionError(errno.EACCES, "Permission denied"),
+        MemoryError("out of memory"),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
+)
+def test_what_the_machine_refuses_is_told_as_a_resource(error: Exception) -> None:
+    with pytest.raises(ResourceError, match=str(error.args[-1])) as told, as_resource_error():
+        raise RuntimeError("a storage's own error") from error
+    assert told.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserCodeError("all alike"),
+        ResourceError("said already"),
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+        sqlite3.OperationalError("no such table: trials"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_every_other_error_passes_as_it_is(error: BaseException) -> None:
+    with pytest.raises(type(error)) as told, as_resource_error():
+        raise error
+    assert told.value is error
+
+
+def test_a_database_without_room_ends_the_search_and_goes_on_when_there_is_some(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    engine = study.storage.engine  # type: ignore[attr-defined]
+    with engine.connect() as connection:
+        pages = connection.execute(sqlalchemy.text("PRAGMA page_count")).scalar()
+    sqlalchemy.event.listen(engine, "connect", lambda raw, _: raw.execute(f"PRAGMA max_page_count = {pages + 5}"))
+    engine.dispose()  # a connection that is open keeps its own limit
+    with pytest.raises(ResourceError, match="database or disk is full"):
+        ad.search(study, evaluate=evaluate, budget="500trials", workers=1)
+    again = make_study(tmp_path)
+    reported = len(again.trials())
+    ad.search(again, evaluate=evaluate, budget=f"{again.spent.trials + 2}trials", workers=1)
+    assert len(again.trials()) > reported > 3
