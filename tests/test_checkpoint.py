@@ -41,6 +41,37 @@ def test_another_key_is_another_training(tmp_path):
     assert checkpoint.load(tmp_path / "nothing", key="key") is None
 
 
+def test_what_was_just_saved_stays_whatever_another_training_left_there(tmp_path):
+    for step in (800, 900):
+        checkpoint.save(tmp_path, at(step))
+    for step in (100, 200, 300):
+        assert checkpoint.save(tmp_path, Checkpoint(step, "other", {"w": torch.full((2,), step)})).is_dir()
+        assert checkpoint.load(tmp_path, key="other").step == step
+    assert sorted(int(path.name[5:]) for path in tmp_path.iterdir()) == [200, 300, 800, 900]
+    assert checkpoint.load(tmp_path, key="key").step == 900
+
+
+def test_what_was_just_saved_stays_where_later_ones_of_its_own_are_damaged(tmp_path):
+    for step in (800, 900):
+        flip_bit(checkpoint.save(tmp_path, at(step)) / "tensors.safetensors")
+    for step in (100, 200):
+        checkpoint.save(tmp_path, at(step))
+    with pytest.warns(UserWarning, match="step-000000900"):
+        assert checkpoint.load(tmp_path, key="key").step == 200
+
+
+@pytest.mark.parametrize("tidy", [lambda folder: checkpoint.save(folder, at(4)), checkpoint.clear])
+def test_what_a_killed_writer_left_goes_with_the_next_save_or_clear(tmp_path, tidy):
+    folder = tmp_path / "trial-00000"
+    for name in (".step-000000003-ab12cd34", ".student-ef56gh78"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "tensors.safetensors").write_bytes(b"a part")
+    checkpoint.write_folder(folder / "student", {"a": b"1"})
+    (folder / ".note").write_text("a user's own")
+    tidy(folder)
+    assert {path.name for path in folder.iterdir()} - {"step-000000004"} == {"student", ".note"}
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "zero_tail", "empty", "no_manifest", "no_file", "no_json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage):
     checkpoint.save(tmp_path, at(1, 1.0))

@@ -51,7 +51,10 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
-    """Write ``checkpoint`` below ``folder`` and remove all but the ``keep`` newest.
+    """Write ``checkpoint`` below ``folder``; of its key this one and the newest others stay, ``keep`` in all.
+
+    What stands at a higher step is either of another training, or could not be read and the training went back: it
+    must not push out what has just been written. Those of other keys are left alone, for whoever goes back to them.
 
     Raises:
         ResourceError: disk full or not writable; earlier checkpoints are untouched.
@@ -62,7 +65,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     }
     path = folder / f"{_PREFIX}{checkpoint.step:09d}"
     write_folder(path, files, facts={"step": checkpoint.step, "key": checkpoint.key})
-    for old in _found(folder)[keep:]:
+    others = [old for old in _found(folder) if old != path and _key_of(old) == checkpoint.key]
+    for old in (*others[max(0, keep - 1) :], *_cut_off(folder)):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -86,8 +90,8 @@ def load(folder: Path, *, key: str) -> Checkpoint | None:
 
 
 def clear(folder: Path) -> None:
-    """Remove all checkpoints below ``folder``."""
-    for path in _found(folder):
+    """Remove all checkpoints below ``folder``, and what writers that were killed have left there."""
+    for path in (*_found(folder), *_cut_off(folder)):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -170,6 +174,19 @@ def tensors_from(data: bytes) -> dict[str, Tensor]:
 def _found(folder: Path) -> list[Path]:
     """Checkpoints below ``folder``, newest first."""
     return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
+
+
+def _cut_off(folder: Path) -> list[Path]:
+    """Folders that a killed process was writing: one process writes below ``folder`` at a time, so nobody is."""
+    return [path for path in folder.glob(".*-*") if path.is_dir()]
+
+
+def _key_of(path: Path) -> str | None:
+    """What a checkpoint is of; ``None`` where its manifest cannot be read, which ``load`` will tell."""
+    try:
+        return str(json.loads((path / MANIFEST).read_bytes())["facts"]["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _write(path: Path, data: bytes) -> None:
