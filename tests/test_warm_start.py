@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from toys import costs as both_costs
 
 import autodistill as ad
 from autodistill.errors import UsageError
-from autodistill.records import State
+from autodistill.records import Candidate, Report, State
 
 SPACE: dict[str, Any] = {
     "student": {"width": {"low": 4, "high": 256, "log": True}},
@@ -50,6 +52,32 @@ def test_the_front_of_the_other_study_is_tried_first_and_learned_from(other: Pat
     assert {(t.student["width"], t.train["lr"]) for t in trials[:taken]} <= front
     assert all("enqueued" in t.why for t in trials[:taken])
     assert all(t.number < len(trials) and t.state is State.COMPLETE for t in study.front().trials)
+
+
+def evaluate_two_forms(candidate: Candidate) -> Iterator[Report]:
+    """Every student also has a form that is a little worse and much faster, so that both are on the front."""
+    for report in evaluate(candidate):
+        values = {**report.values, "latency_ms": report.values["latency_ms"] / 2}
+        if report.rung == len(LEVELS):
+            values["accuracy"] -= 0.001
+            report = replace(report, variants={"int8": {"values": values}})
+        yield report
+
+
+def test_a_student_on_the_front_in_two_forms_is_tried_once(tmp_path: Path) -> None:
+    old = ad.Study.create(space=SPACE, sampler="random", directory=tmp_path / "old", **KEYS)
+    ad.search(old, evaluate=evaluate_two_forms, costs=costs, budget="40trials")
+    forms = [(t.number, t.variant) for t in old.front().trials]
+    trained = old.front().trained()
+    assert len(forms) > len(trained) >= 3
+    study = create(tmp_path / "old")
+    taken = min(6, len(trained))
+    assert study.notes == [f"warm start: {taken} of {len(trained)} front students of {tmp_path / 'old'} are tried first"]
+    ad.search(study, evaluate=evaluate_two_forms, costs=costs, budget=f"{taken}trials")
+    widths = [t.student["width"] for t in study.trials()[:taken]]
+    assert len(set(widths)) == taken
+    assert set(widths) <= {t.student["width"] for t in trained.trials}
+    assert all(t.reason != "DUPLICATE" for t in study.trials()[:taken])
 
 
 def test_it_helps_at_equal_spend(other: Path) -> None:

@@ -66,8 +66,11 @@ def warm_start(study: Study, folder: Path) -> str:
 
 
 def _spread(other: Study) -> list[TrialRecord]:
-    """The front, in an order whose every prefix is spread over it."""
-    members = list(other.front().trials)
+    """The front of the trials as they were trained, in an order whose every prefix is spread over it.
+
+    A variant is the same trial once more, and here it would be the same candidate.
+    """
+    members = list(other.front().trained().trials)
     if not members:
         return []
     losses = axis_losses(other.objectives, [t.values for t in members])
