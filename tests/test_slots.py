@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from autodistill.engines.packing import Load, slots_for
-from autodistill.engines.slots import cpu_count, make_slots
+from autodistill.engines.slots import Slot, cpu_count, make_slots
+from autodistill.engines.watch import Watch
 from autodistill.errors import ResourceError, UsageError
 from autodistill.search.study import Study
 
@@ -83,3 +88,26 @@ def test_auto_measures_after_the_data_are_there_and_before_the_workers_start(mon
     study = Study.create(data="digits", slots_per_gpu="auto", budget="1trials")
     run.search(study)
     assert driven == ["prepared", ["cuda:0", "cuda:1"] * 3]
+
+
+def test_auto_reads_the_images_that_the_search_holds_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autodistill.engines import packing
+    from autodistill.training import datasets
+    from autodistill.training.cache_home import cache_folder
+
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "shared"))
+    rng = np.random.default_rng(0)
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        for index in range(4):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    data = {"source": "image_folder", "root": str(tmp_path / "images"), "image_size": 8}
+    study = Study.create(data=data, slots_per_gpu="auto", budget="1trials", directory=tmp_path / "study")
+    datasets.load(study.config.data, cache_folder())
+    held = sorted((tmp_path / "shared").rglob("*"))
+    assert held
+    monkeypatch.setattr(packing, "measure", lambda *args, **options: 3)
+    assert packing.measured_packing(study, Watch(), [Slot(0, "cuda:0")]) == 3
+    assert sorted((tmp_path / "shared").rglob("*")) == held
+    assert not (tmp_path / "study" / "cache").exists()

@@ -61,10 +61,10 @@ def slots_for(loads: Sequence[Load], *, free_bytes: int, cores_per_gpu: int) -> 
 def measured_packing(study: Study, watch: Watch, slots: Sequence[Slot]) -> int:
     """Workers per GPU for a study of images whose data are there; tells ``watch`` what was found."""
     from autodistill.training import datasets
+    from autodistill.training.cache_home import cache_folder
 
     config = study.config
-    folder = None if study.directory is None else study.directory / "cache"
-    data = datasets.load(config.data, folder)
+    data = datasets.load(config.data, cache_folder().absolute())  # as in prepare: decoded images are held once
     shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
     watch.stage("slots", "measuring how many workers a GPU holds")
     found = measure(
