@@ -109,7 +109,16 @@ class DivergedError(AutodistillError):
 
 
 class InterruptedTrialError(AutodistillError):
-    """A trial was asked to stop in the middle; its checkpoint is on disk and it can go on later."""
+    """A trial was asked to stop in the middle; its checkpoint is on disk and it can go on later.
+
+    Args:
+        message: what was stopped.
+        done: share of it that was done, where that is known.
+    """
+
+    def __init__(self, message: str, done: float | None = None) -> None:
+        super().__init__(message)
+        self.done = done
 
 
 def nearest(name: object, allowed: Iterable[str], count: int = 3) -> tuple[str, ...]:

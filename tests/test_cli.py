@@ -22,12 +22,14 @@ from autodistill.commands import doctor
 from autodistill.commands.live import Progress, panel, plain_line
 from autodistill.commands.output import clean, command, number
 from autodistill.commands.search import settings, value_of
+from autodistill.commands.search_run import _more
 from autodistill.config import StudyConfig
 from autodistill.engines import run as engine_room
 from autodistill.engines.watch import Snapshot, WorkerLine
 from autodistill.errors import ConfigError, DataError, InterruptedTrialError
 from autodistill.gain import gain_over_twin
 from autodistill.records import Candidate, Report, State, TrialRecord
+from autodistill.search.budget import Budget, Spent
 from autodistill.search.objectives import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -648,6 +650,41 @@ def test_plain_progress_speaks_at_most_every_ten_seconds_and_at_new_stages() -> 
             progress(Snapshot(stage, "reading"))
     assert len(written.getvalue().splitlines()) == 3
     assert "\x1b" not in written.getvalue()
+
+
+def test_plain_progress_leaves_out_steps_but_not_what_came_of_them() -> None:
+    import io
+
+    from rich.console import Console
+
+    written = io.StringIO()
+    with Progress(Console(file=written), clock=lambda: 0.0) as progress:
+        progress(Snapshot("data", "reading digits"))
+        for _ in range(2):
+            progress(Snapshot("data", "1,222 training images"))
+        for epoch in range(1, 4):
+            progress(Snapshot("teacher", f"epoch {epoch} of 3", epoch / 3))
+        progress(Snapshot("teacher", "validation accuracy 0.9"))
+    assert written.getvalue().splitlines() == [
+        "data: reading digits",
+        "data: 1,222 training images",
+        "teacher 33%: epoch 1 of 3",
+        "teacher 100%: epoch 3 of 3",
+        "teacher: validation accuracy 0.9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "seconds", "more"),
+    [
+        ("1m", Spent(seconds=119), 0.0, "4m"),
+        ("1m", Spent(seconds=20), 0.0, "2m"),
+        ("1m", Spent(seconds=20), 300.0, "5m"),
+        ("10trials,90epochs", Spent(trials=10, epochs=200), 0.0, "20trials,360epochs"),
+    ],
+)
+def test_the_next_budget_is_more_than_what_is_spent(budget: str, spent: Spent, seconds: float, more: str) -> None:
+    assert _more(Budget.parse(budget), spent, seconds) == more
 
 
 def test_the_live_panel_has_a_line_per_worker() -> None:

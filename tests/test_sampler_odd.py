@@ -130,7 +130,7 @@ def test_a_student_whose_costs_are_not_known_does_no_harm(lacking) -> None:
 
     ad.search(study, evaluate=evaluate, costs=costs, budget="16trials", workers=1)
     assert study.spent.trials == 16
-    assert {t.student["width"] for t in study.front().trials} > {4, 128}
+    assert len({t.student["width"] for t in study.front().trials}) >= 4
 
 
 def test_unknown_costs_of_every_student_are_learned() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -15,7 +16,7 @@ from autodistill.commands.search_run import _why_empty
 from autodistill.engines import shortage
 from autodistill.engines.shortage import Lookout, Shortage
 from autodistill.engines.watch import Snapshot, Watch, WorkerLine
-from autodistill.records import Constraint, Decision
+from autodistill.records import Constraint, Decision, State
 
 
 def line(number: int, epoch: float, epochs: float = 100.0) -> WorkerLine:
@@ -90,9 +91,12 @@ def test_an_empty_front_names_its_reason() -> None:
     bound = Constraint("accuracy", ">=", 0.9999)
     study = make_study(constraints=(bound,))
     short = Shortage(3, 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
-    assert "no trial reached the top rung; give it about --budget 30m" in _why_empty(study, [], short)
-    assert "fewer --epochs in a new study" in _why_empty(study, [], None)
+    assert "teacher took all of the budget" in _why_empty(study, [], None)
     ad.search(study, evaluate=evaluate, budget="6trials")
+    stopped = study.trials()[:1]
+    stopped = [replace(t, state=State.PRUNED) for t in stopped]
+    assert "no trial reached the top rung; give it about --budget 30m" in _why_empty(study, stopped, short)
+    assert "fewer --epochs in a new study" in _why_empty(study, stopped, None)
     assert len(study.front()) == 0
     assert f"reached the top rung, and none keeps to {bound}" in _why_empty(study, study.trials(), None)
 

@@ -37,7 +37,7 @@ class Progress:
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or err()
         self._clock = clock
-        self._stage = ""
+        self._stage = self._said = ""
         self._last = -PLAIN_INTERVAL
         self.shortage: Shortage | None = None  # the last one; None once a training is complete
         self._live: Live | None = None
@@ -56,15 +56,24 @@ class Progress:
             self._live.stop()
 
     def __call__(self, snapshot: Snapshot) -> None:
-        """Show one snapshot: at once on a terminal; plainly when the stage changes or the interval is over."""
+        """Show one snapshot: at once on a terminal; plainly what is new in itself, and progress now and then."""
         now = self._clock()
         self._look(snapshot)
         if self._live is not None:
             self._live.update(panel(snapshot))
-        elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL:
+        elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL or self._is_news(snapshot):
             self._last = now
-            self._console.print(Text(clean(plain_line(snapshot))), soft_wrap=True)
+            self._said = plain_line(snapshot)
+            self._console.print(Text(clean(self._said)), soft_wrap=True)
         self._stage = snapshot.stage
+
+    def _is_news(self, snapshot: Snapshot) -> bool:
+        """Whether it is what came of a stage, and no step on the way."""
+        return (
+            snapshot.stage not in ("search", "done")
+            and snapshot.done in (None, 1.0)
+            and (plain_line(snapshot) != self._said)
+        )
 
     def _look(self, snapshot: Snapshot) -> None:
         """Say plainly, and once, that the front will be empty; on a terminal the panel has a row for it."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from autodistill.engines.shortage import Shortage
     from autodistill.engines.watch import Snapshot
     from autodistill.records import TrialRecord
-    from autodistill.search.budget import Budget
+    from autodistill.search.budget import Budget, Spent
     from autodistill.search.front import Front
     from autodistill.search.study import Study
 
@@ -36,8 +36,9 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     from autodistill import strict_yaml
     from autodistill.config_names import check
     from autodistill.engines.estimate import estimate
-    from autodistill.search.opening import study_parts
+    from autodistill.search.opening import check_same, study_parts
 
+    config = check_same(folder.resolve(), config)
     _announce(config, folder)
     parts = study_parts(config)
     check(config, parts["space"])
@@ -62,11 +63,13 @@ def run(
     verify_share: float = 0.0,
 ) -> None:
     """Search, and verify with what was kept back when ``verify_share`` of a time budget is for that."""
+    from autodistill.search.opening import build, check_same, study_parts
+
+    config = check_same(folder.resolve(), config)
     _announce(config, folder)
     from autodistill.commands.live import Progress
     from autodistill.config_names import check
     from autodistill.engines.run import search as run_search
-    from autodistill.search.opening import build, study_parts
 
     check(config, study_parts(config)["space"])
     existed = folder.exists()
@@ -129,7 +132,11 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
     ended = study.budget.exhausted(study.spent)
     if isinstance(stop, InterruptedTrialError) and ended:
         say(f"error: {ended} before the first trial: {str(stop).rstrip('.')}.")
-        say(f"Give more: {this_command(without='--budget', value=True)} --budget {_more(study.budget)}")
+        from autodistill.engines.shortage import rounded
+
+        needed = 2 * study.spent.seconds / stop.done if stop.done else 0.0  # as much again for the search
+        more = _more(study.budget, study.spent, rounded(needed))
+        say(f"Give more: {this_command(without='--budget', value=True)} --budget {more}")
         return UsageError.exit_code
     stopped(study.spent.seconds, Counter(t.state.value for t in study.trials()), this_command())
     return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
@@ -187,6 +194,8 @@ def _why_empty(study: Study, trials: list[TrialRecord], short: Shortage | None) 
         return (
             f"The front is empty: {complete} reached the top rung, and none keeps to {bounds}; loosen it, or search on."
         )
+    if not trials:
+        return "The front is empty: reading, survey and teacher took all of the budget; give more, the teacher is kept."
     advice = short.advice() if short is not None else "give more budget, or fewer --epochs in a new study"
     return f"The front is empty: no trial reached the top rung; {advice}."
 
@@ -201,7 +210,7 @@ def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short
         say("  " + command("report", folder) + "   (one HTML file)")
     say("  " + command("dashboard", folder) + "   (in the browser)")
     needed = short.budget if short is not None else 0.0
-    say("  " + command("search", folder, "--budget", _more(study.budget, needed)) + "   (goes on)")
+    say("  " + command("search", folder, "--budget", _more(study.budget, study.spent, needed)) + "   (goes on)")
 
 
 def _note_for_dashboard(study: Study, folder: Path) -> None:
@@ -217,17 +226,19 @@ def _trials_in(study: Study) -> str:
     return "study.yaml" if getattr(study.config, "storage", None) is not None else "study.db"
 
 
-def _more(budget: Budget, seconds: float = 0.0) -> str:
-    """Twice the budget, and at least so many seconds where it is in time, as text."""
-    return str(
-        replace(
-            budget,
-            seconds=None if budget.seconds is None else max(budget.seconds * 2, seconds),
-            trials=None if budget.trials is None else budget.trials * 2,
-            epochs=None if budget.epochs is None else budget.epochs * 2,
-            device_seconds=None if budget.device_seconds is None else budget.device_seconds * 2,
-        )
-    )
+def _more(budget: Budget, spent: Spent, seconds: float = 0.0) -> str:
+    """Twice the budget, or as often as leaves a fifth of it unspent; at least so many seconds where it is in time."""
+    larger = {name: _doubled(limit, getattr(spent, name)) for name, limit in vars(budget).items() if limit is not None}
+    if "seconds" in larger:
+        larger["seconds"] = max(larger["seconds"], seconds)
+    return str(replace(budget, **larger))
+
+
+def _doubled(limit: float, spent: float) -> Any:
+    while True:
+        limit *= 2
+        if spent <= 0.8 * limit:
+            return limit
 
 
 def this_command(without: str = "", *, value: bool = False) -> str:

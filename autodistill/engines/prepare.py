@@ -100,7 +100,8 @@ def _teacher(
             accuracy = f", validation accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
             watch.stage("teacher", f"training a teacher: epoch {epoch:.0f} of {epochs:.0f}{accuracy}", epoch / epochs)
 
-        watch.stage("teacher", "training a teacher on the spot")
+        kept = (directory / "teacher" / teachers.TEACHER_JSON).is_file()
+        watch.stage("teacher", "as it was taught before" if kept else "training a teacher on the spot")
         taught = teach(
             data,
             spec,
@@ -115,7 +116,7 @@ def _teacher(
     for one in members(spec).values():
         teacher = teachers.load(one, data, device)
         found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak)
-        watch.stage("teacher", f"teacher {found.name}: validation accuracy {found.accuracy:.4f}")
+        watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
         if found.accuracy > best:
             best = found.accuracy
             study.set_teacher_values({"accuracy": best, **_teacher_costs(study, teacher, config)})
@@ -199,10 +200,24 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     if not fitting:
         bounds = ", ".join(map(str, study.constraints))
         raise ConfigError(
-            [f"none of {len(good)} surveyed students satisfies {bounds}; loosen a bound, or widen the space"],
+            [
+                f"none of {len(good)} surveyed students satisfies {bounds} ({_nearest(study, good)}); "
+                "loosen a bound, or widen the space"
+            ],
             "constraints",
         )
     watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
+
+
+def _nearest(study: Study, surveyed: Sequence[tuple[Mapping[str, object], Mapping[str, float]]]) -> str:
+    """What comes nearest to each bound on a known cost."""
+    words = []
+    for bound in study.constraints:
+        values = [costs[bound.metric] for _, costs in surveyed if bound.metric in costs]
+        if values:
+            least = bound.operator == "<="
+            words.append(f"the {'least' if least else 'most'} {bound.metric} is {(min if least else max)(values):g}")
+    return ", ".join(words)
 
 
 def _is_known(study: Study, metric: str) -> bool:

@@ -49,7 +49,7 @@ class Shortage:
         """What is the matter."""
         return (
             f"no full training of {self.epochs:g} epochs is in sight: #{self.number}, the nearest to it, needs "
-            f"{format_seconds(_rounded(self.needed))} more and {format_seconds(round(self.left))} are left; "
+            f"{format_seconds(rounded(self.needed))} more and {format_seconds(round(self.left))} are left; "
             "the front will be empty"
         )
 
@@ -107,12 +107,12 @@ class Lookout:
             line.epochs,
             needed,
             left,
-            _rounded(used - training + WISHED * line.epochs / quickest),
+            rounded(used - training + WISHED * line.epochs / quickest),
             int(_leading(room)),
         )
 
 
-def _rounded(seconds: float) -> float:
+def rounded(seconds: float) -> float:
     """Up to whole minutes, and from ten on to five of them."""
     minutes = math.ceil(seconds / 60)
     return 60.0 * (minutes if minutes < 10 else math.ceil(minutes / 5) * 5)

@@ -74,7 +74,7 @@ def build(config: StudyConfig, directory: Path | None) -> Study:
 
     parts = study_parts(config)
     if directory is not None:
-        config = _check_same(directory, config)
+        config = check_same(directory, config)
         store.make_folder(directory)
     storage = store.open_storage(directory, config.storage)
     if config.storage is not None:
@@ -136,7 +136,7 @@ def config_rungs(config: StudyConfig) -> Rungs:
     return Rungs.geometric(top, eta=int(settings.get("eta", 3)), lowest_share=float(settings.get("lowest", 0.05)))
 
 
-def _check_same(directory: Path, config: StudyConfig) -> StudyConfig:
+def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
     """Refuse to go on with another study's folder; a study that goes on keeps its name.
 
     Raises:

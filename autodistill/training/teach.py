@@ -204,7 +204,8 @@ def _train(
         now = time.monotonic()
         if should_stop():
             save()
-            raise InterruptedTrialError(f"teaching stopped after {trainer.epoch:.1f} epochs; it can go on.")
+            done = trainer.epoch / trainer.epochs
+            raise InterruptedTrialError(f"teaching stopped after {trainer.epoch:.1f} epochs; it can go on.", done)
         if now - said >= 1.0:
             said = now
             progress(trainer.epoch, trainer.epochs, {})
