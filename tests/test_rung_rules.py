@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autodistill.records import Objective
+from autodistill.records import Constraint, Objective
 from autodistill.search.board import Board
 from autodistill.search.objectives import resolve
 from autodistill.search.rung_rules import PeerRule
@@ -51,6 +51,23 @@ def test_too_few_to_compare_waits():
     assert one.next({0: 1, 1: 1}, 9.0).trial is None
     assert one.finalists({0: 1, 1: 1}, few=True) == [1, 0]
     assert one.lost({0: 1, 1: 1}) == {}
+
+
+def test_what_is_good_enough_goes_before_what_is_small():
+    board = Board(TWO, 3)
+    for number, (accuracy, params) in enumerate([(0.62, 1e5), (0.39, 1e3), (0.51, 1e4)]):
+        board.add(number, 1, {"accuracy": accuracy, "params": params})
+    paused = {0: 1, 1: 1, 2: 1}
+
+    def order(*bounds: Constraint) -> list[int]:
+        return PeerRule(Rungs((1, 3, 9)), TWO, board, bounds).finalists(paused, few=False)
+
+    free = order()
+    assert order(Constraint("accuracy", ">=", 0.9)) == free
+    for bound, enough in ((0.5, {0, 2}), (0.6, {0})):
+        found = order(Constraint("accuracy", ">=", bound))
+        assert set(found[: len(enough)]) == enough
+        assert [n for n in found if n not in enough] == [n for n in free if n not in enough]
 
 
 def test_with_enough_the_best_goes_on_and_the_others_are_lost():

@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from autodistill.records import Objective
+from autodistill.records import Constraint, Objective
 from autodistill.search import promotion
 from autodistill.search.board import Board
+from autodistill.search.front import axis_losses
+from autodistill.search.objectives import worst_wanted
 from autodistill.search.promotion import Action, Peers, Standing, Verdict
 from autodistill.search.rungs import Rungs
 from autodistill.search.sampler import FrontSampler
@@ -68,10 +70,18 @@ class PeerRule:
         rungs: fidelities and ``eta``.
         objectives: of the study.
         board: what was reported.
+        constraints: trials that keep to those on trained objectives come before the others of their rung.
     """
 
-    def __init__(self, rungs: Rungs, objectives: Sequence[Objective], board: Board) -> None:
+    def __init__(
+        self,
+        rungs: Rungs,
+        objectives: Sequence[Objective],
+        board: Board,
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
         self._rungs, self._board = rungs, board
+        self._wanted = _wanted(objectives, constraints)
         self._carries = objectives[0].stage == "trained" and all(o.stage == "known" for o in objectives[1:])
 
     def judge(self, number: int, rung: int) -> Verdict:
@@ -121,14 +131,15 @@ class PeerRule:
         return None
 
     def _ordered(self, paused: Mapping[int, int]) -> list[int]:
-        """The highest rung first; at a rung by front number and epsilon-net."""
+        """The highest rung first; at a rung what is good enough, then by front number and epsilon-net."""
         out: list[int] = []
         for rung in sorted(set(paused.values()), reverse=True):
             here = [n for n, at in paused.items() if at == rung]
             rows = [self._board.row(rung, n) for n in here]
             known = [n for n, row in zip(here, rows, strict=True) if row is not None]
             losses = np.array([row for row in rows if row is not None])
-            out += [known[i] for i in promotion.front_order(losses)] if known else []
+            order = promotion.front_order(losses) if known else []
+            out += [known[i] for i in sorted(order, key=lambda i: bool((losses[i] > self._wanted).any()))]
             out += [n for n in here if n not in known]
         return out
 
@@ -169,6 +180,13 @@ class ModelRule:
     def standing(self, number: int) -> Standing | None:
         """See :class:`Rule`."""
         return self._sampler().last_standings.get(number)
+
+
+def _wanted(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Floats:
+    """The worst loss of each objective that is wanted, ``(objectives,)``; infinite without a bound."""
+    bounds = worst_wanted(constraints, objectives)
+    row = axis_losses(objectives, [{o.name: bounds.get(o.name, 1.0) for o in objectives}])[0]
+    return np.where([o.name in bounds for o in objectives], row, np.inf)
 
 
 def _scaled(losses: Floats, final: Floats) -> Peers:
