@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -130,6 +131,26 @@ def test_five_equal_failures_in_a_row_stop_the_search() -> None:
     assert len(study.trials()) == 5
 
 
+def test_a_search_that_its_failures_stopped_goes_on_when_the_set_up_is_mended(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    with pytest.raises(UserCodeError, match="no such file"):
+        ad.search(study, evaluate=_always_fails, budget="20trials", workers=1)
+    for again in (make_study(tmp_path), study):
+        with again.running("20trials"):
+            run_one(again)  # what ended before says nothing about the set-up as it is now
+    with make_study(tmp_path).running("20trials") as third:
+        for _ in range(5):
+            candidate = third.ask()
+            assert candidate is not None
+            third.close(candidate, FileNotFoundError("no such file: labels.txt"))
+        with pytest.raises(UserCodeError):
+            third.ask()
+
+
+def _always_fails(candidate: Candidate) -> Iterator[Report]:
+    raise FileNotFoundError("no such file: labels.txt")
+
+
 def test_the_budget_counts_trials_epochs_and_busy_seconds_over_resumes(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     with study.running("3trials"):
@@ -147,6 +168,19 @@ def test_the_budget_counts_trials_epochs_and_busy_seconds_over_resumes(tmp_path:
             run_one(again, candidate)
     assert again.spent.trials == 5
     assert [t.number for t in again.trials()] == list(range(len(again.trials())))
+
+
+def test_a_study_that_is_open_twice_sees_what_the_other_has_done(tmp_path: Path) -> None:
+    first, second = make_study(tmp_path), make_study(tmp_path)
+    ad.search(first, evaluate=evaluate, budget="5trials", workers=1)
+    first.enqueue({"student": {"width": 64}, "train": {"lr": 0.25}})
+    ad.search(second, evaluate=evaluate, budget="8trials", workers=1)
+    trials = make_study(tmp_path).trials()
+    assert [t.number for t in trials] == list(range(8))
+    assert (trials[5].student, trials[5].train) == ({"width": 64}, {"lr": 0.25})
+    assert second.trials() == trials
+    spent = make_study(tmp_path).spent
+    assert (spent.trials, spent.epochs) == (8, sum(t.epochs for t in trials))
 
 
 def test_an_epoch_budget_leaves_the_running_trial_resumable(tmp_path: Path) -> None:
@@ -186,6 +220,24 @@ def test_trials_left_open_by_a_crash_keep_their_numbers_and_are_given_up_after_t
         assert other is not None
         assert other.number == crashed.number + 1
     assert last.trials()[0].reason == "ATTEMPTS"
+
+
+def test_a_driver_killed_after_the_last_report_loses_no_finished_trial(tmp_path: Path) -> None:
+    first = make_study(tmp_path)
+    with first.running("3trials"):
+        candidate = first.ask()
+        assert candidate is not None
+        assert [first.report(candidate, report) for report in evaluate(candidate)][-1] is Decision.STOP
+    again = make_study(tmp_path)  # the driver was killed: the trial is not closed
+    assert again.trials()[0].state is State.RUNNING
+    with again.running("3trials"):
+        other = again.ask()
+        assert other is not None
+        assert other.number == 1
+    record = make_study(tmp_path).trials()[0]
+    assert (record.state, record.reason, record.message) == (State.COMPLETE, "", "reached the top rung (9 epochs)")
+    assert record.values["accuracy"] == accuracy(candidate, LEVELS[-1])
+    assert again.spent.trials == 1
 
 
 def test_a_resumed_study_does_not_replay_its_proposals(tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ class Ledger:
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
         self._started: float | None = None
-        stored = study.user_attrs.get(_KEY)
-        self._closed = Spent() if stored is None else Spent.from_json(stored)
+        self._closed = self._stored()
 
     @property
     def running(self) -> bool:
@@ -40,7 +39,8 @@ class Ledger:
         return Spent(s.seconds + seconds, s.trials, s.epochs, s.device_seconds)
 
     def start(self) -> None:
-        """Start the clock."""
+        """Start the clock, on what is stored: another driver may have written since the study was opened."""
+        self._closed = self._stored()
         self._started = time.monotonic()
 
     def stop(self) -> None:
@@ -70,3 +70,7 @@ class Ledger:
     def save(self) -> None:
         """Write the books into the storage."""
         self._study.set_user_attr(_KEY, self.spent.to_json())
+
+    def _stored(self) -> Spent:
+        stored = self._study.user_attrs.get(_KEY)
+        return Spent() if stored is None else Spent.from_json(stored)

@@ -77,7 +77,8 @@ class Proposer:
         self._pool: list[tuple[Params, Mapping[str, float]]] = []
         self._costs: Costs | None = None
         self._ready = False
-        self._queued = len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        self._queued = 0
+        self._count_queue()
         self._rates: dict[frozenset[tuple[str, Any]], float] = {}
         self._rates_of = 0
         self.pace: Pace | None = None  # given while the budget is in time: work is then counted in seconds
@@ -93,8 +94,12 @@ class Proposer:
         return self._size is not None and self._log.distinct() >= self._size
 
     def renew(self) -> None:
-        """Build the sampler anew at the next proposal, with a seed of its own: the old one would replay its points."""
+        """Build the sampler anew at the next proposal, with a seed of its own: the old one would replay its points.
+
+        The queue is counted anew as well.
+        """
         self._ready = False
+        self._count_queue()
 
     def set_known_costs(self, rows: Iterable[tuple[Params, Mapping[str, float]]], costs: Costs | None) -> None:
         """Take surveyed students with their costs, and a function for others."""
@@ -156,6 +161,9 @@ class Proposer:
             return Proposal(candidate, (error.reason, str(error)))
         broken = broken_constraints(self._constraints, costs)
         return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
+
+    def _count_queue(self) -> None:
+        self._queued = len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _queue_control(self) -> None:
         """Have the next trial train without distillation, where too few of them did; Optuna takes it first."""

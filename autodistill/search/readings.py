@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 
 from autodistill.records import Constraint, Objective, TrialRecord
-from autodistill.search.budget import Spent
+from autodistill.search.budget import Budget, Spent
 from autodistill.search.front import Front, Scale, last_values, propose_scale
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Proposer
@@ -23,9 +23,11 @@ class Readings:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     optuna: optuna.Study
+    budget: Budget
     _log: TrialLog
     _ledger: Ledger
     _proposer: Proposer
+    _kept_back: float
 
     def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
@@ -47,6 +49,11 @@ class Readings:
     def spent(self) -> Spent:
         """Spent so far, over all resumes."""
         return self._ledger.spent
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the time budget, less what is kept back; infinite without one."""
+        return self.budget.seconds_left(self.spent, kept_back=self._kept_back)
 
     def waste(self) -> Waste:
         """How much of the training was for nothing; see ``waste.py``."""

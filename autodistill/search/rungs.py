@@ -66,6 +66,11 @@ class Rungs:
         """Number of the top rung (rungs count from 1)."""
         return len(self.levels)
 
+    @property
+    def reached(self) -> str:
+        """What is said of a trial at the top rung."""
+        return f"reached the top rung ({self.levels[-1]} epochs)"
+
     def decide(self, rung: int, own: Sequence[float], others: Sequence[Sequence[float]]) -> Verdict:
         """Whether the trial that just reported ``own`` at ``rung`` goes on.
 
@@ -75,7 +80,7 @@ class Rungs:
             others: losses at the same rung of all other trials that reached it, ``(trials, objectives)``.
         """
         if rung >= self.top:
-            return Verdict(False, f"reached the top rung ({self.levels[-1]} epochs)")
+            return Verdict(False, self.reached)
         if not self.stopping or len(others) + 1 < self.eta:
             return Verdict(True, f"goes on from rung {rung}: fewer than {self.eta} trials to compare with")
         losses = np.array([own, *others], dtype=float)

@@ -39,7 +39,7 @@ def take_stock(
             board.add(record.number, rung, {**known, **record.rungs[rung]})
         agenda.pace.learn(record.number, known, record.epochs, record.seconds)
         if record.state in (State.RUNNING, State.PARTIAL) and record.number not in running:
-            end = _given_up(record, log.attributes(record.number))
+            end = _end_of(record, log.attributes(record.number), rungs, objectives)
             if end is not None:
                 ends[record.number] = end
             elif record.reason == "PAUSED" and record.state is State.PARTIAL:
@@ -49,7 +49,12 @@ def take_stock(
     return agenda, board, ends
 
 
-def _given_up(record: TrialRecord, attributes: Mapping[str, object]) -> tuple[State, str, str] | None:
+def _end_of(
+    record: TrialRecord, attributes: Mapping[str, object], rungs: Rungs, objectives: Sequence[Objective]
+) -> tuple[State, str, str] | None:
+    """How a trial ends that cannot go on: finished, or not worth another attempt."""
+    if rungs.top in record.rungs and all(o.name in record.latest for o in objectives):
+        return State.COMPLETE, "", rungs.reached  # its driver died between the last report and the end
     if not record.student:  # died between ask and the first write: nothing to go on with
         return State.FAIL, "WORKER_LOST", "the driver ended before the trial began"
     if record.state is State.RUNNING and int(str(attributes.get("attempts", 1))) >= MAX_ATTEMPTS:

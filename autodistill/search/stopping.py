@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
 
 from autodistill.errors import UserCodeError
-from autodistill.records import State, TrialRecord
+from autodistill.records import State
 
 MAX_EQUAL_FAILURES = 5  # equal failures in a row before the search stops: it is the set-up, not the candidates
 
 
-def check_failures(trials: Sequence[TrialRecord]) -> None:
-    """Stop a search whose trials all fail alike.
+class Streak:
+    """What has ended in a row since a search began or went on.
 
-    Raises:
-        UserCodeError: the last trials that cost something all failed with the same reason and message.
+    What ended before is left out: it says nothing about the set-up as it is now, and a search that was stopped by its
+    failures could never go on.
     """
-    ended = [t for t in trials if t.state in (State.COMPLETE, State.PRUNED, State.FAIL)]
-    last = [t for t in ended if t.reason not in ("DUPLICATE", "INFEASIBLE")][-MAX_EQUAL_FAILURES:]
-    if len(last) < MAX_EQUAL_FAILURES or any(t.state is not State.FAIL for t in last):
-        return
-    if len({(t.reason, t.message) for t in last}) == 1:
-        raise UserCodeError(
-            f"the last {len(last)} trials all failed in the same way ({last[0].reason}): {last[0].message} "
-            "This is the set-up, not the candidates; mend it and run the same command again."
-        )
+
+    def __init__(self) -> None:
+        self._costly: deque[tuple[State, str, str]] = deque(maxlen=MAX_EQUAL_FAILURES)
+
+    def ended(self, state: State, reason: str, message: str) -> None:
+        """A trial ended; one that is PARTIAL has not."""
+        if state is not State.PARTIAL and reason not in ("DUPLICATE", "INFEASIBLE"):
+            self._costly.append((state, reason, message))
+
+    def check(self) -> None:
+        """Stop a search whose trials all fail alike.
+
+        Raises:
+            UserCodeError: the last trials that cost something all failed with the same reason and message.
+        """
+        last = set(self._costly)
+        if len(self._costly) < MAX_EQUAL_FAILURES or len(last) > 1:
+            return
+        ((state, reason, message),) = last
+        if state is State.FAIL:
+            raise UserCodeError(
+                f"the last {MAX_EQUAL_FAILURES} trials all failed in the same way ({reason}): {message} "
+                "This is the set-up, not the candidates; mend it and run the same command again."
+            )

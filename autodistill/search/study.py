@@ -29,7 +29,6 @@ from autodistill.records import (
     Constraint,
     Decision,
     Objective,
-    Params,
     Report,
     State,
     TrialRecord,
@@ -40,14 +39,15 @@ from autodistill.search.agenda import TOO_LITTLE, Agenda, Step, Terms
 from autodistill.search.board import Board
 from autodistill.search.budget import Budget
 from autodistill.search.filing import Filing
+from autodistill.search.inputs import Inputs
 from autodistill.search.ledger import Ledger
-from autodistill.search.proposer import Costs, Proposer, broken_constraints
+from autodistill.search.proposer import Proposer, broken_constraints
 from autodistill.search.readings import Readings
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.stock import MAX_ATTEMPTS as MAX_ATTEMPTS
 from autodistill.search.stock import rule_of, take_stock
-from autodistill.search.stopping import check_failures
+from autodistill.search.stopping import Streak
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.verdicts import is_valid, verdict_of
 
@@ -55,7 +55,7 @@ MAX_REJECTED = 50  # proposals refused in a row before the space counts as exhau
 MAX_LATE = 10  # of them, proposals that would not be done in time
 
 
-class Study(Readings):
+class Study(Inputs, Readings):
     """One search: its space, what it has tried, and what it may still spend.
 
     Use :meth:`open` or :meth:`create`; the constructor is for tests and for building on top.
@@ -118,7 +118,7 @@ class Study(Readings):
         self._verdicts: dict[int, tuple[State, str, str]] = {}
         self._open: dict[int, Candidate] = {}
         self._agenda, self._board = Agenda(self.rungs), Board(self.objectives, self.rungs.top)
-        self._dry = ""
+        self._dry, self._streak = "", Streak()
         self._kept_back = 0.0
         self._ledger = Ledger(self.optuna)
         self._filing = Filing(self._log, self._ledger, self.objectives, self.constraints, top=self.rungs.top)
@@ -162,10 +162,12 @@ class Study(Readings):
         """
         if budget is not None:
             self.budget = Budget.parse(budget)
+        self._log.reload()  # now that it is the only driver: another may have gone on with the study meanwhile
         self._ledger.start()
         self.ended = self._dry = ""
         self._proposer.renew()
         self._reconcile()
+        self._streak = Streak()
         try:
             yield self
         finally:
@@ -178,7 +180,7 @@ class Study(Readings):
         Raises:
             UserCodeError: the last trials all failed in the same way.
         """
-        check_failures(self.trials())
+        self._streak.check()
         late = 0
         for refused in range(MAX_REJECTED + 1):
             if refused == MAX_REJECTED:
@@ -232,41 +234,6 @@ class Study(Readings):
         for excess, why in self._agenda.excess().items():
             self._give_up(excess, why)
         return state
-
-    # -- what the composition root hands in ----------------------------------------------------------------------------
-
-    def set_teacher_values(self, values: Mapping[str, float]) -> None:
-        """Record the teacher's own metrics, for the picture and the tables."""
-        self.optuna.set_user_attr("teacher", dict(values))
-
-    def set_known_costs(self, rows: Sequence[tuple[Params, Mapping[str, float]]], costs: Costs | None = None) -> None:
-        """Hand in what is known before training: surveyed students with their costs, and a function for others."""
-        self._proposer.set_known_costs(rows, costs)
-
-    def enqueue(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put a candidate of your own at the head of the queue.
-
-        Args:
-            sections: ``{"student": {…}, "distillation": {…}, "train": {…}}``, every active parameter given.
-
-        Raises:
-            ConfigError: it is not in the space.
-        """
-        self.space.check_names(sections)
-        self._proposer.enqueue(self.space.flatten(sections))
-
-    def learn_costs(self, student: Params, costs: Mapping[str, float]) -> None:
-        """Remember known costs of one student."""
-        self._proposer.learn(student, costs)
-
-    def keep_back(self, seconds: float) -> None:
-        """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""
-        self._kept_back = max(0.0, seconds)
-
-    @property
-    def seconds_left(self) -> float:
-        """Of the time budget, less what is kept back; infinite without one."""
-        return self.budget.seconds_left(self.spent, kept_back=self._kept_back)
 
     # -- private -------------------------------------------------------------------------------------------------------
 
@@ -356,9 +323,8 @@ class Study(Readings):
         self._agenda.pace.learn(number, known, report.epochs, report.seconds)
         self._agenda.changed()
         if report.rung >= self.rungs.top:
-            why = f"reached the top rung ({self.rungs.levels[-1]} epochs)"
-            self._log.decide(number, report.rung, why, unbeaten)
-            return self._settle(number, State.COMPLETE, "", why)
+            self._log.decide(number, report.rung, self.rungs.reached, unbeaten)
+            return self._settle(number, State.COMPLETE, "", self.rungs.reached)
         spent = self.budget.ended(self.spent, kept_back=self._kept_back)
         if spent:
             return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
@@ -377,6 +343,7 @@ class Study(Readings):
 
     def _end(self, number: int, state: State, reason: str, message: str) -> None:
         self._filing.end(number, state, reason, message)
+        self._streak.ended(state, reason, message)
         if reason == "PAUSED":
             self._agenda.pause(number, self._log.rung(number), self._log.attributes(number).get("rung:0", {}))
         else:

@@ -1,0 +1,49 @@
+"""The receiving side of a study: what its composition root hands in before and while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+
+from autodistill.records import Params
+from autodistill.search.proposer import Costs, Proposer
+from autodistill.search.space import Space
+
+
+class Inputs:
+    """What can be handed to a study; see :class:`autodistill.search.study.Study`."""
+
+    space: Space
+    optuna: optuna.Study
+    _proposer: Proposer
+    _kept_back: float
+
+    def set_teacher_values(self, values: Mapping[str, float]) -> None:
+        """Record the teacher's own metrics, for the picture and the tables."""
+        self.optuna.set_user_attr("teacher", dict(values))
+
+    def set_known_costs(self, rows: Sequence[tuple[Params, Mapping[str, float]]], costs: Costs | None = None) -> None:
+        """Hand in what is known before training: surveyed students with their costs, and a function for others."""
+        self._proposer.set_known_costs(rows, costs)
+
+    def enqueue(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put a candidate of your own at the head of the queue.
+
+        Args:
+            sections: ``{"student": {…}, "distillation": {…}, "train": {…}}``, every active parameter given.
+
+        Raises:
+            ConfigError: it is not in the space.
+        """
+        self.space.check_names(sections)
+        self._proposer.enqueue(self.space.flatten(sections))
+
+    def learn_costs(self, student: Params, costs: Mapping[str, float]) -> None:
+        """Remember known costs of one student."""
+        self._proposer.learn(student, costs)
+
+    def keep_back(self, seconds: float) -> None:
+        """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""
+        self._kept_back = max(0.0, seconds)
