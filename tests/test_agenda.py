@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from autodistill.records import State, TrialRecord
 from autodistill.search.agenda import MAX_PAUSED, SLACK, TOO_LITTLE, Agenda, Terms
 from autodistill.search.budget import Budget, Spent
 from autodistill.search.pace import Pace
@@ -170,6 +171,35 @@ def test_terms_of_a_budget():
     )
     terms = Terms.of(Budget(device_seconds=100.0), spent, 0.0, starting=0, busy=0, dry="space exhausted")
     assert (terms.seconds, terms.closed, terms.few) == (30.0, "space exhausted", False)
+
+
+def test_what_running_trials_will_take_is_not_left_for_others():
+    desk = agenda(Says(NEW), seconds_per_epoch=2.0)
+    running = [(4, 0, COSTS), (5, 1, COSTS), (6, 3, COSTS)]  # the last has come to the top and is about to end
+    assert desk.committed(running) == (pytest.approx(6.0), 3.0)  # 1 epoch to rung 1, 2 to rung 2
+    desk.pause(5, 1, COSTS)
+    desk.rule = Says(NEW, (5,))
+    assert desk.choose(Terms(closed="budget of 9 trials is spent"), queued=False).trial == 5
+    assert desk.committed(running) == (pytest.approx(18.0), 9.0)  # a finalist goes on to the top: 8 epochs
+    desk.rule = None
+    assert desk.committed(running) == (pytest.approx(34.0), 17.0)  # 9 and 8 to the top: nothing stops them before
+    spent = Spent(epochs=10.0, device_seconds=20.0)
+    budget = Budget(epochs=30.0, device_seconds=60.0, seconds=50.0)
+    terms = Terms.of(budget, spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0))
+    assert (terms.seconds, terms.epochs) == (6.0, 3.0)
+    assert Terms.of(Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0)).seconds == 50.0
+
+
+def test_without_a_rung_rule_nothing_is_started_or_taken_up_that_does_not_fit():
+    desk = agenda(Says(NEW))
+    desk.rule = None
+    assert not desk.choose(Terms(epochs=9.0), queued=False).nothing
+    step = desk.choose(Terms(epochs=8.0), queued=False)
+    assert (step.nothing, step.why) == (True, TOO_LITTLE)
+    stored = {0: COSTS, 1: {"epochs": 1.0}}
+    desk.interrupted = [TrialRecord(4, State.PARTIAL, {}, {"width": 4}, {}, {}, 0, rungs=stored)]
+    assert desk.choose(Terms(epochs=8.0), queued=False).trial == 4
+    assert desk.choose(Terms(epochs=7.0), queued=False).nothing
 
 
 @pytest.mark.parametrize(("kept", "said"), [(0.0, ""), (60.0, "time budget of 1m 40s is spent, 1m of it kept back")])

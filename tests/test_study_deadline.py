@@ -7,7 +7,10 @@ from toys import LEVELS, accuracy, costs, make_study
 
 import autodistill as ad
 from autodistill.records import Candidate, Decision, Report, State
+from autodistill.search.agenda import TOO_LITTLE
 from autodistill.search.budget import Budget
+from autodistill.search.rungs import Rungs
+from autodistill.search.study import Study
 
 WIDE = {"student": {"width": {"low": 4, "high": 256, "log": True}}, "train": {"lr": {"low": 0.1, "high": 1.0}}}
 
@@ -47,6 +50,47 @@ def test_with_a_budget_in_time_the_sampler_pays_in_predicted_seconds() -> None:
     assert 3.0 < large / small < 12.0  # 8 in truth
     with study.running(Budget(epochs=10_000)):
         assert study._proposer._epoch_cost({"student.width": 8, "train.lr": 0.5}) == 1.0
+
+
+def steps(candidate: Candidate, levels: tuple[int, ...]) -> Iterator[Report]:
+    known = costs(candidate.student)
+    yield Report(0, known)
+    for rung, epochs in enumerate(levels, 1):
+        if rung > candidate.start_rung:
+            yield Report(rung, {"accuracy": accuracy(candidate, epochs), **known}, epochs, 1.0 * epochs)
+
+
+def side_by_side(study: Study, budget: str, workers: int) -> None:
+    """Workers that all report one rung, then all the next."""
+    running: dict[int, tuple[Candidate, Iterator[Report]]] = {}
+    with study.running(budget):
+        while True:
+            while len(running) < workers and (candidate := study.ask()) is not None:
+                running[candidate.number] = candidate, steps(candidate, study.rungs.levels)
+            if not running:
+                return
+            for number, (candidate, reports) in list(running.items()):
+                if study.report(candidate, next(reports)) is Decision.STOP:
+                    study.close(candidate)
+                    del running[number]
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_without_rungs_no_number_of_workers_starts_more_than_the_budget_has_epochs_for(workers: int) -> None:
+    study = make_study(rungs=Rungs.off(9))
+    side_by_side(study, "20epochs", workers)
+    assert [(t.state, t.epochs) for t in study.trials()] == [(State.COMPLETE, 9)] * 2
+    assert (study.spent.epochs, study.ended) == (18, TOO_LITTLE)
+
+
+@pytest.mark.parametrize("budget", [20, 60])
+@pytest.mark.parametrize("sampler", ["front", "random"])
+def test_eight_workers_keep_within_a_budget_of_epochs_and_finish_something(sampler: str, budget: int) -> None:
+    study = make_study(sampler=sampler)
+    study.set_known_costs([], costs)
+    side_by_side(study, f"{budget}epochs", 8)
+    assert budget / 2 < study.spent.epochs == sum(t.epochs for t in study.trials()) <= budget
+    assert sum(t.state is State.COMPLETE for t in study.trials()) >= budget // 60 + 1
 
 
 def test_seconds_that_are_kept_back_are_not_spent() -> None:

@@ -4,12 +4,15 @@ It joins the rung rule with the deadline. Nothing is started or continued that i
 with what is left of the budget, since only the top rung is on the front; and before the time left becomes too short
 for the best paused trials, one *finalist* for each worker, they go on in the place of new candidates. (Time kept for
 more of them cost more new candidates than it was worth, on LCBench.)
+
+What is left of a budget of epochs or device time is what nobody has spent and no running trial is committed to: each
+goes on to its next rung, or to the top where it is a finalist or no rung rule stops it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autodistill.records import TrialRecord
@@ -31,7 +34,7 @@ class Terms:
     """What may be spent now.
 
     Attributes:
-        seconds: of wall-clock time left; infinite without such a limit.
+        seconds: of wall-clock and device time left; infinite without such a limit.
         epochs: likewise.
         closed: why no new candidate may be started; empty while one may.
         few: with ``closed``: continue only trials that deserve it (the budget counts trials), not whatever may add.
@@ -45,7 +48,16 @@ class Terms:
     busy: int = 0
 
     @staticmethod
-    def of(budget: Budget, spent: Spent, kept_back: float, *, starting: int, busy: int, dry: str) -> Terms:
+    def of(
+        budget: Budget,
+        spent: Spent,
+        kept_back: float,
+        *,
+        starting: int,
+        busy: int,
+        dry: str,
+        committed: tuple[float, float] = (0.0, 0.0),
+    ) -> Terms:
         """Terms of a budget.
 
         Args:
@@ -55,11 +67,12 @@ class Terms:
             starting: running trials that the budget has not counted yet.
             busy: running trials.
             dry: why the space has nothing new; empty while it has.
+            committed: device seconds and epochs that running trials will still take.
         """
         seconds = budget.seconds_left(spent, kept_back=kept_back)
         if budget.device_seconds is not None:
-            seconds = min(seconds, budget.device_seconds - spent.device_seconds)
-        epochs = math.inf if budget.epochs is None else budget.epochs - spent.epochs
+            seconds = min(seconds, max(0.0, budget.device_seconds - spent.device_seconds - committed[0]))
+        epochs = math.inf if budget.epochs is None else max(0.0, budget.epochs - spent.epochs - committed[1])
         full = budget.full(spent.trials + starting)
         return Terms(seconds, epochs, full or dry, few=bool(full), busy=busy)
 
@@ -72,11 +85,13 @@ class Step:
         trial: number to go on with; ``None`` for a new candidate.
         why: in words.
         nothing: neither; ``why`` says the reason.
+        final: the rest of the budget is for this trial and others like it, which go on to the top.
     """
 
     trial: int | None
     why: str
     nothing: bool = False
+    final: bool = False
 
 
 class Agenda:
@@ -93,6 +108,7 @@ class Agenda:
         self.paused: dict[int, int] = {}
         self.interrupted: list[TrialRecord] = []
         self._costs: dict[int, Mapping[str, float]] = {}
+        self._finalists: set[int] = set()
         self._decided: Step | None = None
 
     # -- what happened ---------------------------------------------------------------------------------------------
@@ -100,6 +116,7 @@ class Agenda:
     def pause(self, number: int, rung: int, costs: Mapping[str, float]) -> None:
         """A trial waits at ``rung`` for its turn."""
         self.paused[number] = rung
+        self._finalists.discard(number)
         self._costs[number] = costs
 
     def take(self, number: int) -> None:
@@ -125,12 +142,21 @@ class Agenda:
     def choose(self, terms: Terms, *, queued: bool) -> Step:
         """The next step; ``queued``: candidates of the user's own wait to be proposed."""
         for record in self.interrupted:
-            if self._fits(self._to_next(record), terms):
+            if self._fits(self._to_next(record.number, max(record.rungs, default=0), record.rungs.get(0, {})), terms):
                 return Step(record.number, "was interrupted")
         if queued and not terms.closed:
             return Step(None, "given by the user")
         step, self._decided = self._decided or self._decide(self.paused, terms), None
-        return step
+        return self._noted(step)
+
+    def committed(self, running: Iterable[tuple[int, int, Mapping[str, float]]]) -> tuple[float, float]:
+        """Device seconds (as far as predicted) and epochs that running trials will take before anything stops them.
+
+        Args:
+            running: number, last rung and known costs of each.
+        """
+        works = [self._to_next(*trial) for trial in running]
+        return sum(seconds for seconds, _ in works), sum(epochs for _, epochs in works)
 
     def after(self, number: int, rung: int, costs: Mapping[str, float], terms: Terms) -> Verdict:
         """Whether a trial that has just reported ``rung`` goes on."""
@@ -143,7 +169,7 @@ class Agenda:
             return Verdict(verdict.go_on, f"{words} {self._at(rung)}: {verdict.why}", verdict.final)
         step = self._decide({**self.paused, number: rung}, terms)
         if step.trial == number:
-            return Verdict(True, f"goes on from {self._at(rung)}: {step.why}")
+            return Verdict(True, f"goes on from {self._at(rung)}: {self._noted(step).why}")
         self._decided = step
         return Verdict(False, self._why_paused(number, rung, step, terms))
 
@@ -158,23 +184,31 @@ class Agenda:
     # -- private ---------------------------------------------------------------------------------------------------
 
     def _decide(self, waiting: Mapping[int, int], terms: Terms) -> Step:
-        if self.rule is None:  # every trial trains to the top
-            return Step(None, terms.closed or "a new candidate", nothing=bool(terms.closed))
-        action = self.rule.next(waiting, self._left(terms))
         closed = terms.closed or ("" if self._rungs.levels[-1] <= terms.epochs else TOO_LITTLE)
+        if self.rule is None:  # every trial trains to the top
+            return Step(None, closed or "a new candidate", nothing=bool(closed))
+        action = self.rule.next(waiting, self._left(terms))
         final = self._fitting(self.rule.finalists(waiting, few=terms.few), waiting, terms)
         if closed:
-            return Step(final[0], f"may still add to the front; {closed}") if final else Step(None, closed, True)
+            why = f"may still add to the front; {closed}"
+            return Step(final[0], why, final=True) if final else Step(None, closed, True)
         if action is None:
             if math.isinf(self._left(terms)):
                 return Step(None, "a new candidate")
-            return Step(final[0], "fits into what is left") if final else Step(None, TOO_LITTLE, True)
+            why = "fits into what is left"
+            return Step(final[0], why, final=True) if final else Step(None, TOO_LITTLE, True)
         if action.trial is not None:
             if self._fitting([action.trial], waiting, terms):
                 return Step(action.trial, action.why)
         elif not self._last_call(final[: terms.busy + 1], waiting, terms):
             return Step(None, action.why)
-        return Step(final[0], "the rest of the budget is kept for the finalists") if final else Step(None, action.why)
+        why = "the rest of the budget is kept for the finalists"
+        return Step(final[0], why, final=True) if final else Step(None, action.why)
+
+    def _noted(self, step: Step) -> Step:
+        if step.final and step.trial is not None:
+            self._finalists.add(step.trial)
+        return step
 
     def _last_call(self, finalists: Sequence[int], waiting: Mapping[int, int], terms: Terms) -> bool:
         """Whether the first rung of a new candidate would leave too little for the finalists, one for each worker."""
@@ -195,11 +229,11 @@ class Agenda:
         """Seconds (0 where unknown) and epochs of a trial from its rung to the top."""
         return self._work(number, rung, self._rungs.levels[-1], self._costs.get(number, {}))
 
-    def _to_next(self, record: TrialRecord) -> tuple[float, float]:
-        """Seconds and epochs of an interrupted trial to its next rung."""
-        rung = max(record.rungs, default=0)
-        level = self._rungs.levels[min(rung, len(self._rungs.levels) - 1)]
-        return self._work(record.number, rung, level, record.rungs.get(0, {}))
+    def _to_next(self, number: int, rung: int, costs: Mapping[str, float]) -> tuple[float, float]:
+        """Seconds and epochs of a trial to the rung at which it may be stopped next."""
+        last = self._rungs.top - 1
+        stops = last if self.rule is None or number in self._finalists else min(rung, last)
+        return self._work(number, rung, self._rungs.levels[stops], costs)
 
     def _work(self, number: int, rung: int, level: float, costs: Mapping[str, float]) -> tuple[float, float]:
         epochs = level - (self._rungs.levels[rung - 1] if rung else 0)

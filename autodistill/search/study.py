@@ -237,13 +237,23 @@ class Study(Inputs, Readings):
 
     # -- private -------------------------------------------------------------------------------------------------------
 
-    def _terms(self) -> Terms:
-        """What may be spent now, and whether anything new may be started."""
+    def _terms(self, judged: int | None = None) -> Terms:
+        """What may be spent now, and whether anything new may be started; ``judged`` is no commitment yet."""
         fresh = sum(not self._log.attributes(n).get("counted") for n in self._open)
         dry = self._dry
         if not dry and self._proposer.exhausted:
             dry = f"space exhausted: all {self._log.distinct()} candidates are tried"
-        return Terms.of(self.budget, self.spent, self._kept_back, starting=fresh, busy=len(self._open), dry=dry)
+        running = [n for n in self._open if n != judged and n not in self._verdicts]
+        known = ((n, self._log.rung(n), self._log.attributes(n).get("rung:0", {})) for n in running)
+        return Terms.of(
+            self.budget,
+            self.spent,
+            self._kept_back,
+            starting=fresh,
+            busy=len(self._open),
+            dry=dry,
+            committed=self._agenda.committed(known),
+        )
 
     def _choose(self, terms: Terms) -> Step:
         if self._agenda.rule is not None:
@@ -330,7 +340,7 @@ class Study(Inputs, Readings):
             return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
         if self._agenda.rule is None:
             return Decision.CONTINUE
-        verdict = self._agenda.after(number, report.rung, known, self._terms())
+        verdict = self._agenda.after(number, report.rung, known, self._terms(judged=number))
         self._log.decide(number, report.rung, verdict.why, unbeaten)
         if verdict.go_on:
             return Decision.CONTINUE
