@@ -10,7 +10,7 @@ from autodistill.records import Candidate, Decision, Report, State
 from autodistill.search.agenda import TOO_LITTLE
 from autodistill.search.budget import Budget
 from autodistill.search.rungs import Rungs
-from autodistill.search.study import Study
+from autodistill.search.study import MAX_LATE, Study
 
 WIDE = {"student": {"width": {"low": 4, "high": 256, "log": True}}, "train": {"lr": {"low": 0.1, "high": 1.0}}}
 
@@ -57,7 +57,7 @@ def steps(candidate: Candidate, levels: tuple[int, ...]) -> Iterator[Report]:
     yield Report(0, known)
     for rung, epochs in enumerate(levels, 1):
         if rung > candidate.start_rung:
-            yield Report(rung, {"accuracy": accuracy(candidate, epochs), **known}, epochs, 1.0 * epochs)
+            yield Report(rung, {"accuracy": accuracy(candidate, epochs), **known}, epochs, 10.0 * epochs)
 
 
 def side_by_side(study: Study, budget: str, workers: int) -> None:
@@ -91,6 +91,18 @@ def test_eight_workers_keep_within_a_budget_of_epochs_and_finish_something(sampl
     side_by_side(study, f"{budget}epochs", 8)
     assert budget / 2 < study.spent.epochs == sum(t.epochs for t in study.trials()) <= budget
     assert sum(t.state is State.COMPLETE for t in study.trials()) >= budget // 60 + 1
+
+
+def test_where_no_new_candidate_would_be_done_in_time_a_paused_trial_that_would_goes_on() -> None:
+    study = make_study(sampler="random")
+    study.set_known_costs([], costs)
+    side_by_side(study, "0.055gpu-hours", 1)  # 198 s; a training takes 90 s
+    late = [t for t in study.trials() if t.reason == "TIME"]
+    (finished,) = [t for t in study.trials() if t.state is State.COMPLETE]
+    assert len(late) == MAX_LATE
+    assert finished.number < late[0].number
+    assert finished.decisions[2][-1] == f"goes on later: may still add to the front; {TOO_LITTLE}"
+    assert (study.spent.device_seconds, study.ended) == (170.0, TOO_LITTLE)
 
 
 def test_seconds_that_are_kept_back_are_not_spent() -> None:

@@ -19,6 +19,7 @@ class Inputs:
     optuna: optuna.Study
     _proposer: Proposer
     _kept_back: float
+    _late: int
 
     def set_teacher_values(self, values: Mapping[str, float]) -> None:
         """Record the teacher's own metrics, for the picture and the tables."""
@@ -46,4 +47,4 @@ class Inputs:
 
     def keep_back(self, seconds: float) -> None:
         """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""
-        self._kept_back = max(0.0, seconds)
+        self._kept_back, self._late = max(0.0, seconds), 0

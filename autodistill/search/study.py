@@ -52,7 +52,7 @@ from autodistill.search.trial_log import TrialLog
 from autodistill.search.verdicts import is_valid, verdict_of
 
 MAX_REJECTED = 50  # proposals refused in a row before the space counts as exhausted
-MAX_LATE = 10  # of them, proposals that would not be done in time
+MAX_LATE = 10  # proposals in a row that would not be done in time before only paused trials are looked at
 
 
 class Study(Inputs, Readings):
@@ -119,7 +119,7 @@ class Study(Inputs, Readings):
         self._open: dict[int, Candidate] = {}
         self._agenda, self._board = Agenda(self.rungs), Board(self.objectives, self.rungs.top)
         self._dry, self._streak = "", Streak()
-        self._kept_back = 0.0
+        self._kept_back, self._late = 0.0, 0
         self._ledger = Ledger(self.optuna)
         self._filing = Filing(self._log, self._ledger, self.objectives, self.constraints, top=self.rungs.top)
 
@@ -165,6 +165,7 @@ class Study(Inputs, Readings):
         self._log.reload()  # now that it is the only driver: another may have gone on with the study meanwhile
         self._ledger.start()
         self.ended = self._dry = ""
+        self._late = 0
         self._proposer.renew()
         self._reconcile()
         self._streak = Streak()
@@ -181,7 +182,6 @@ class Study(Inputs, Readings):
             UserCodeError: the last trials all failed in the same way.
         """
         self._streak.check()
-        late = 0
         for refused in range(MAX_REJECTED + 1):
             if refused == MAX_REJECTED:
                 self._dry = f"space exhausted: the last {refused} proposals were infeasible or known already"
@@ -190,14 +190,14 @@ class Study(Inputs, Readings):
             step = Step(None, self.ended, nothing=True) if self.ended else self._choose(terms)
             if step.trial is not None:
                 return self._take_up(self._log.record(step.trial), step.why)
-            if step.nothing or late == MAX_LATE:
-                self.ended = step.why if step.nothing else TOO_LITTLE
+            if step.nothing:
+                self.ended = step.why
                 return None
             proposed = self._propose(terms)
+            self._late = self._late + 1 if proposed == "TIME" else 0
             if isinstance(proposed, Candidate):
                 self._open[proposed.number] = proposed
                 return proposed
-            late += proposed == "TIME"
         return None
 
     def report(self, candidate: Candidate, report: Report) -> Decision:
@@ -240,7 +240,7 @@ class Study(Inputs, Readings):
     def _terms(self, judged: int | None = None) -> Terms:
         """What may be spent now, and whether anything new may be started; ``judged`` is no commitment yet."""
         fresh = sum(not self._log.attributes(n).get("counted") for n in self._open)
-        dry = self._dry
+        dry = self._dry or (TOO_LITTLE if self._late >= MAX_LATE else "")
         if not dry and self._proposer.exhausted:
             dry = f"space exhausted: all {self._log.distinct()} candidates are tried"
         running = [n for n in self._open if n != judged and n not in self._verdicts]
