@@ -108,6 +108,15 @@ class DivergedError(AutodistillError):
     """Training produced a loss that is not finite; the trial fails with reason ``NAN``."""
 
 
+class EndedEarlyError(AutodistillError):
+    """An evaluation ended by itself, before its trial was decided on and without being asked to stop."""
+
+    reason = "ENDED_EARLY"
+
+    def __init__(self, message: str = "the evaluation ended by itself before it was finished") -> None:
+        super().__init__(message)
+
+
 class InterruptedTrialError(AutodistillError):
     """A trial was asked to stop in the middle; its checkpoint is on disk and it can go on later.
 

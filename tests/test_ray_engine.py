@@ -91,7 +91,7 @@ def test_no_more_jobs_are_handed_out_than_there_are_slots_and_slots_are_used_aga
         assert third is not None
         assert third.slot == 0
         desk.leave()
-    assert {t.reason for t in study.trials()} == {"INTERRUPTED"}
+    assert [t.reason for t in study.trials()] == ["ENDED_EARLY", "INTERRUPTED", "INTERRUPTED"]
 
 
 def test_a_lost_node_sends_its_trial_on_from_the_rung_it_had_reached_and_gives_up_the_third_time() -> None:

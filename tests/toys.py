@@ -68,6 +68,16 @@ def evaluate_or_fail(candidate: Candidate) -> Iterator[Report]:
     yield from list(evaluate(candidate))[1:]
 
 
+def evaluate_halfway(candidate: Candidate) -> Iterator[Report]:
+    """Ends by itself after a rung that depends on the width, and never at the top."""
+    yield from list(evaluate(candidate))[: 1 + candidate.student["width"] % 3]
+
+
+def never_feasible(candidate: Candidate) -> Iterator[Report]:
+    """No student can be built."""
+    raise InfeasibleError("no such student")
+
+
 def evaluate_slowly(candidate: Candidate) -> Iterator[Report]:
     """As :func:`evaluate`, 50 ms a rung."""
     for report in evaluate(candidate):

@@ -31,6 +31,7 @@ REASONS = {
     "OOM": "out of memory",
     "WORKER_LOST": "its worker died",
     "ATTEMPTS": "did not survive several attempts",
+    "ENDED_EARLY": "its evaluation ended before the top rung, though nobody had stopped it",
     "ERROR": "an error in its own code",
     "BUDGET": "the budget ended; goes on when the study is resumed",
     "INTERRUPTED": "interrupted; goes on when the study is resumed",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autodistill.engines.watch import Snapshot, Watch, WorkerLine
-from autodistill.errors import InterruptedTrialError
+from autodistill.errors import EndedEarlyError, InterruptedTrialError
 from autodistill.records import Candidate, Decision, Report, State
 from autodistill.search.budget import format_seconds
 
@@ -91,7 +91,7 @@ class Queue:
     def close(self, candidate: Candidate, error: BaseException | None = None) -> State:
         """A run ended; one whose worker died is tried again."""
         number = candidate.number
-        if error is None and number in self._reached:
+        if (error is None or isinstance(error, EndedEarlyError)) and number in self._reached:  # nobody stops a run
             self.done += 1
             return State.COMPLETE
         if error is None or isinstance(error, InterruptedTrialError):

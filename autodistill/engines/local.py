@@ -17,7 +17,7 @@ from autodistill.engines.environment import environment
 from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error, work
-from autodistill.errors import UsageError
+from autodistill.errors import EndedEarlyError, UsageError
 from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report
 from autodistill.search.study import Study
 from autodistill.words import student_words
@@ -75,6 +75,9 @@ class _Here:
                 for report in reports:
                     if self._study.report(candidate, report) is Decision.STOP or self._watch.should_stop():
                         break
+                else:
+                    if not (errors or self._watch.should_stop()):
+                        errors.append(EndedEarlyError())
             if self._failure is not None:
                 raise self._failure
         except BaseException:  # the study's own error, or a second Ctrl-C
@@ -207,7 +210,8 @@ class _Pool:
             with contextlib.suppress(BrokenPipeError, OSError):
                 worker.pipe.send(("decision", decision))
         elif kind in ("done", "error"):
-            self._close(worker, unpack_error(message) if kind == "error" else None)
+            early = None if self._no_more else EndedEarlyError()  # counts only where the study has not said stop
+            self._close(worker, unpack_error(message) if kind == "error" else early)
             self._lost = 0
 
     def _close(self, worker: _Worker, error: BaseException | None) -> None:

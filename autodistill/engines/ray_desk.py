@@ -15,7 +15,7 @@ from typing import Any
 from autodistill.engines.ahead import Ahead
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error
-from autodistill.errors import UsageError
+from autodistill.errors import EndedEarlyError, UsageError
 from autodistill.records import Candidate, Decision, Report
 from autodistill.search.study import MAX_ATTEMPTS, Study
 from autodistill.words import student_words
@@ -124,7 +124,8 @@ class Desk:
     def end(self, key: str, message: Message) -> None:
         """A trial ended, with its worker's last message (a report that was answered with STOP counts as done)."""
         self._lost = 0
-        self._close(key, unpack_error(message) if message[0] == "error" else None)
+        early = EndedEarlyError() if message[0] == "done" and not self._stopping else None
+        self._close(key, unpack_error(message) if message[0] == "error" else early)
 
     def lose(self, key: str, why: str, *, node: bool) -> None:
         """A worker died: with its node, the trial runs again from its checkpoint; on its own, the trial fails."""

@@ -10,7 +10,8 @@ from autodistill.records import Constraint, Objective, State
 from autodistill.search.ledger import Ledger
 from autodistill.search.trial_log import TrialLog
 
-_FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "DUPLICATE", "TIME", "BUDGET", "INTERRUPTED")
+FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "DUPLICATE", "TIME", "BUDGET", "INTERRUPTED")
+"""Reason codes of ends that no budget of trials counts."""
 
 
 class Filing:
@@ -59,7 +60,7 @@ class Filing:
 
     def _count(self, number: int, state: State, reason: str) -> None:
         """A trial counts once: when it is first paused, or ends."""
-        if reason in _FREE or self._log.attributes(number).get("counted"):
+        if reason in FREE or self._log.attributes(number).get("counted"):
             return
         if state is State.PARTIAL:  # an ended trial takes no attributes, and is not counted again
             self._log.set(number, "counted", True)

@@ -1,4 +1,4 @@
-"""When a search should not go on: failures that are the set-up's fault."""
+"""When a search should not go on: failures that are the set-up's fault, and evaluations that all end for nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections import deque
 
 from autodistill.errors import UserCodeError
 from autodistill.records import State
+from autodistill.search.filing import FREE
 
+MAX_REJECTED = 50  # proposals refused, or evaluations that end at no cost, in a row before a search ends
 MAX_EQUAL_FAILURES = 5  # equal failures in a row before the search stops: it is the set-up, not the candidates
 
 
@@ -19,11 +21,24 @@ class Streak:
 
     def __init__(self) -> None:
         self._costly: deque[tuple[State, str, str]] = deque(maxlen=MAX_EQUAL_FAILURES)
+        self._free, self._said = 0, ""
 
     def ended(self, state: State, reason: str, message: str) -> None:
         """A trial ended; one that is PARTIAL has not."""
         if state is not State.PARTIAL and reason not in ("DUPLICATE", "INFEASIBLE"):
             self._costly.append((state, reason, message))
+
+    def evaluated(self, reason: str, message: str) -> None:
+        """The evaluation of a trial ended."""
+        self._free = self._free + 1 if reason in FREE else 0
+        self._said = f"{reason}: {message}"
+
+    @property
+    def barren(self) -> str:
+        """Why nothing new is worth an evaluation: a budget of trials would never end; empty while some show something."""
+        if self._free < MAX_REJECTED:
+            return ""
+        return f"the last {self._free} trials showed nothing and cost nothing ({self._said})"
 
     def check(self) -> None:
         """Stop a search whose trials all fail alike.

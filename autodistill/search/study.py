@@ -7,7 +7,8 @@ COMPLETE                  reached the top rung; only these are on the front
 PRUNED                    ``RUNG_RULE`` stopped by comparison · ``INFEASIBLE`` breaks a constraint ·
                           ``INFEASIBLE_BUILD`` cannot be built · ``DUPLICATE`` proposed before · ``TIME`` would not be
                           done in time, may be proposed again
-FAIL                      ``NAN`` · ``NON_FINITE`` · ``OOM`` · ``WORKER_LOST`` · ``ATTEMPTS`` · ``ERROR``
+FAIL                      ``NAN`` · ``NON_FINITE`` · ``OOM`` · ``WORKER_LOST`` · ``ATTEMPTS`` ·
+                          ``ENDED_EARLY`` its evaluation ended before the top rung, unasked · ``ERROR``
 PARTIAL                   goes on from its checkpoint: ``PAUSED`` when its turn comes (see ``agenda.py``), ``BUDGET``
                           or ``INTERRUPTED`` first of all when the study is resumed
 ========================  =========================================================================================
@@ -24,6 +25,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
+from autodistill.errors import EndedEarlyError
 from autodistill.records import (
     Candidate,
     Constraint,
@@ -47,11 +49,10 @@ from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.stock import MAX_ATTEMPTS as MAX_ATTEMPTS
 from autodistill.search.stock import rule_of, take_stock
-from autodistill.search.stopping import Streak
+from autodistill.search.stopping import MAX_REJECTED, Streak
 from autodistill.search.trial_log import TrialLog
-from autodistill.search.verdicts import is_valid, verdict_of
+from autodistill.search.verdicts import UNFINISHED, ended_early, is_valid, verdict_of
 
-MAX_REJECTED = 50  # proposals refused in a row before the space counts as exhausted
 MAX_LATE = 10  # proposals in a row that would not be done in time before only paused trials are looked at
 
 
@@ -224,13 +225,15 @@ class Study(Inputs, Readings):
     def close(self, candidate: Candidate, error: BaseException | None = None) -> State:
         """End a trial: by the verdict of its last report, or by the error that ended it."""
         number = candidate.number
-        if error is not None and self._verdicts.get(number, (State.RUNNING,))[0] is not State.COMPLETE:
-            self._verdicts[number] = verdict_of(error, self.budget.ended(self.spent, kept_back=self._kept_back))
-        state, reason, message = self._verdicts.pop(
-            number, (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
-        )
+        settled = self._verdicts.pop(number, None)
+        if isinstance(error, EndedEarlyError):
+            settled = settled or (State.FAIL, error.reason, ended_early(self._log.rung(number), self.rungs.levels))
+        elif error is not None and (settled is None or settled[0] is not State.COMPLETE):
+            settled = verdict_of(error, self.budget.ended(self.spent, kept_back=self._kept_back))
+        state, reason, message = settled or UNFINISHED
         self._open.pop(number, None)
         self._end(number, state, reason, message)
+        self._streak.evaluated(reason, message)
         for excess, why in self._agenda.excess().items():
             self._give_up(excess, why)
         return state
@@ -240,7 +243,7 @@ class Study(Inputs, Readings):
     def _terms(self, judged: int | None = None) -> Terms:
         """What may be spent now, and whether anything new may be started; ``judged`` is no commitment yet."""
         fresh = sum(not self._log.attributes(n).get("counted") for n in self._open)
-        dry = self._dry or (TOO_LITTLE if self._late >= MAX_LATE else "")
+        dry = self._dry or self._streak.barren or (TOO_LITTLE if self._late >= MAX_LATE else "")
         if not dry and self._proposer.exhausted:
             dry = f"space exhausted: all {self._log.distinct()} candidates are tried"
         running = [n for n in self._open if n != judged and n not in self._verdicts]

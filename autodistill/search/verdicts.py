@@ -11,6 +11,10 @@ from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialE
 from autodistill.records import Objective, State
 
 
+UNFINISHED = (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
+"""A trial that was let go of without a verdict."""
+
+
 def is_valid(name: str, value: Any, objectives: Sequence[Objective]) -> bool:
     """Whether a reported value is a finite number, and a fraction where its objective is one."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -34,6 +38,15 @@ def verdict_of(error: BaseException, budget: str) -> tuple[State, str, str]:
     if hasattr(error, "reason"):  # it happened in a worker, which has named the error already
         return State.FAIL, str(error.reason), str(error)
     return State.FAIL, "ERROR", f"{type(error).__name__}: {error}"
+
+
+def ended_early(rung: int, levels: Sequence[int]) -> str:
+    """What is said of an evaluation that ended by itself after ``rung``."""
+    wanted = ", ".join(f"Report({k}, …) after {epochs} epochs" for k, epochs in enumerate(levels, 1))
+    return (
+        f"the evaluation ended by itself after rung {rung}. It has to yield a report of every rung up to the top "
+        f"({wanted}), unless the study stops it; raise InfeasibleError for a student that cannot be trained."
+    )
 
 
 def derive_seed(seed: int, number: int, purpose: str) -> int:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toys import LEVELS, accuracy, evaluate, evaluate_or_die, evaluate_or_fail, make_study
+from toys import (
+    LEVELS,
+    accuracy,
+    evaluate,
+    evaluate_halfway,
+    evaluate_or_die,
+    evaluate_or_fail,
+    make_study,
+    never_feasible,
+)
 
 import autodistill as ad
 from autodistill.errors import UsageError
 from autodistill.records import Candidate, State
 from autodistill.search.rungs import Rungs
+from autodistill.search.stopping import MAX_REJECTED
 from autodistill.search.study import Study
 
 WORKERS = [
@@ -74,6 +84,29 @@ def test_failures_end_their_trials_and_not_the_search(engine: str, workers: int)
     assert by_width[16].reason == "OOM"
     assert (by_width[32].reason, by_width[32].message) == ("ERROR", "RuntimeError: a bug in the user's code")
     assert all(t.state is not State.RUNNING for t in study.trials())
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS)
+def test_an_evaluation_that_ends_by_itself_fails_its_trial_and_counts(engine: str, workers: int) -> None:
+    study = make_study(rungs=Rungs(LEVELS, stopping=False))
+    ad.search(study, evaluate=evaluate_halfway, budget="4trials", workers=workers, engine=engine)
+    trials = study.trials()
+    assert [(t.state, t.reason) for t in trials] == [(State.FAIL, "ENDED_EARLY")] * 4
+    for t in trials:
+        assert f"ended by itself after rung {t.student['width'] % 3}. " in t.message
+        assert "(Report(1, …) after 1 epochs, Report(2, …) after 3 epochs, Report(3, …) after 9 epochs)" in t.message
+    assert (study.spent.trials, study.ended) == (4, "budget of 4 trials is spent")
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS[:2])
+def test_a_search_in_which_no_student_can_be_built_ends_with_the_reason(engine: str, workers: int) -> None:
+    study = make_study()
+    front = ad.search(study, evaluate=never_feasible, budget="5trials", workers=workers, engine=engine)
+    trials = study.trials()
+    assert (len(front), study.spent.trials) == (0, 0)
+    assert MAX_REJECTED <= len(trials) < MAX_REJECTED + 10
+    assert {(t.state, t.reason) for t in trials} == {(State.PRUNED, "INFEASIBLE_BUILD")}
+    assert study.ended.endswith("trials showed nothing and cost nothing (INFEASIBLE_BUILD: no such student)")
 
 
 def test_a_dead_worker_fails_its_trial_and_is_replaced() -> None:
