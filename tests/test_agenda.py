@@ -187,7 +187,9 @@ def test_what_running_trials_will_take_is_not_left_for_others():
     budget = Budget(epochs=30.0, device_seconds=60.0, seconds=50.0)
     terms = Terms.of(budget, spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0))
     assert (terms.seconds, terms.epochs) == (6.0, 3.0)
-    assert Terms.of(Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0)).seconds == 50.0
+    assert (
+        Terms.of(Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0)).seconds == 50.0
+    )
 
 
 def test_without_a_rung_rule_nothing_is_started_or_taken_up_that_does_not_fit():

@@ -332,7 +332,9 @@ def test_the_answer_within_the_first_bound_needs_no_script(tmp_path: Path) -> No
 def test_every_reason_that_a_search_gives_has_a_meaning() -> None:
     source = Path(report_tables.__file__).parent.parent
     text = "\n".join(path.read_text() for path in [*(source / "search").glob("*.py"), source / "errors.py"])
-    given = set(re.findall(r'"(PAUSED|TIME|BUDGET|INTERRUPTED|RUNG_RULE|DUPLICATE|NAN|NON_FINITE|ATTEMPTS|ENDED_EARLY)"', text))
+    given = set(
+        re.findall(r'"(PAUSED|TIME|BUDGET|INTERRUPTED|RUNG_RULE|DUPLICATE|NAN|NON_FINITE|ATTEMPTS|ENDED_EARLY)"', text)
+    )
     assert len(given) == 10
     assert given <= set(report_tables.REASONS)
 

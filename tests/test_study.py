@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from toys import LEVELS, accuracy, costs, evaluate, make_study
 
 import autodistill as ad
 from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError, UserCodeError
-from autodistill.records import Candidate, Constraint, Decision, Report, State
+from autodistill.records import Candidate, Constraint, Decision, Params, Report, State
+from autodistill.search.rungs import Rungs
 from autodistill.search.study import Study
 from autodistill.search.trajectory import trajectory
 
@@ -105,6 +109,69 @@ def test_a_value_that_cannot_be_is_never_told_to_optuna(bad: float) -> None:
         assert study.close(candidate) is State.FAIL
     assert study.trials()[0].reason == "NON_FINITE"
     assert study.optuna.trials[0].state is optuna.trial.TrialState.FAIL
+
+
+def test_numbers_of_numpy_are_taken_and_stored_as_pythons_own() -> None:
+    study = make_study(rungs=Rungs((1,), stopping=False))
+    study.set_known_costs([], lambda student: {"params": np.int64(400), "latency_ms": np.float32(0.5)})
+    with study.running("2trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        study.report(candidate, Report(0, {"params": np.int64(400), "latency_ms": np.float32(0.5)}))
+        report = Report(np.int64(1), {"accuracy": np.float32(0.25)}, np.int64(1), np.float32(2.0))
+        assert study.report(candidate, report) is Decision.STOP
+        assert study.close(candidate) is State.COMPLETE
+    (record,) = study.trials()
+    assert record.values == {"accuracy": 0.25, "params": 400.0, "latency_ms": 0.5}
+    numbers = [value for values in record.rungs.values() for value in values.values()]
+    assert {type(value) for value in numbers} <= {int, float}
+    assert (study.spent.epochs, study.spent.device_seconds) == (1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("report", "reason", "said"),
+    [
+        (Report(4, {"accuracy": 0.5}), "ERROR", "rung 4 was reported.*its rungs are 0 .* 1 to 3, after 1, 3, 9 epochs"),
+        (Report(-1, {}), "ERROR", "rung -1 was reported"),
+        (Report(3, {"latency_ms": 1.0}, 9), "ERROR", "the top rung was reported without accuracy, params"),
+        (Report(1, {"accuracy": 0.5}, float("inf")), "NON_FINITE", "rung 1 reported epochs=inf"),
+    ],
+)
+def test_a_report_that_cannot_be_taken_fails_its_trial_and_says_why(report: Report, reason: str, said: str) -> None:
+    study = make_study()
+    with study.running("5trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        assert study.report(candidate, report) is Decision.STOP
+        assert study.close(candidate) is State.FAIL
+    (record,) = study.trials()
+    assert record.reason == reason
+    assert re.search(said, record.message)
+    assert record.rungs == {}
+
+
+def test_work_that_showed_no_number_is_charged() -> None:
+    study = make_study()
+    with study.running("5trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        study.report(candidate, Report(0, costs(candidate.student)))
+        study.report(candidate, Report(1, {"accuracy": 0.5}, 1, 10.0))
+        study.report(candidate, Report(2, {"accuracy": float("nan")}, 3, 30.0))
+        study.close(candidate)
+    assert (study.spent.epochs, study.spent.device_seconds) == (3, 30.0)
+
+
+def test_epochs_that_a_report_leaves_out_are_those_of_its_rung() -> None:
+    study = make_study(rungs=Rungs(LEVELS, stopping=False))
+    with study.running("20epochs"):
+        while (candidate := study.ask()) is not None:
+            study.report(candidate, Report(0, costs(candidate.student)))
+            for rung in (1, 2, 3):
+                study.report(candidate, Report(rung, {"accuracy": 0.5}))
+            study.close(candidate)
+    assert [[t.rungs[rung]["epochs"] for rung in (1, 2, 3)] for t in study.trials()] == [[1, 3, 9]] * 2
+    assert study.spent.epochs == 18
 
 
 def test_duplicates_are_answered_from_the_store() -> None:
@@ -222,6 +289,25 @@ def test_trials_left_open_by_a_crash_keep_their_numbers_and_are_given_up_after_t
     assert last.trials()[0].reason == "ATTEMPTS"
 
 
+def test_what_a_killed_driver_has_spent_stays_in_the_books(tmp_path: Path) -> None:
+    first = make_study(tmp_path, rungs=Rungs(LEVELS, stopping=False))
+    with first.running("200epochs"):
+        candidate = first.ask()
+        assert candidate is not None
+        reports = list(evaluate(candidate))
+        for report in reports[:3]:
+            first.report(candidate, report)
+        again = make_study(tmp_path, rungs=Rungs(LEVELS, stopping=False))  # as if the first were killed here
+    assert (again.spent.epochs, again.spent.device_seconds) == (3, 0.02)
+    with again.running("200epochs"):
+        resumed = again.ask()
+        assert resumed is not None
+        assert (resumed.number, resumed.start_rung) == (candidate.number, 2)
+        again.report(resumed, reports[3])
+        again.close(resumed)
+    assert (again.spent.epochs, again.spent.device_seconds) == (9, 0.03)
+
+
 def test_a_driver_killed_after_the_last_report_loses_no_finished_trial(tmp_path: Path) -> None:
     first = make_study(tmp_path)
     with first.running("3trials"):
@@ -297,6 +383,20 @@ def test_the_recorded_scale_does_not_move(tmp_path: Path) -> None:
             run_one(again, candidate)
     assert before is not None
     assert again.scale() == before
+
+
+def test_a_cost_that_is_not_finite_does_not_move_the_recorded_scale() -> None:
+    def boundless(student: Params) -> dict[str, float]:
+        return {**costs(student), **({"latency_ms": math.inf} if student["width"] == 128 else {})}
+
+    study = make_study(sampler="front", rungs=Rungs.off(9))
+    study.optuna.set_user_attr("scale", {"ideal": [1.0, 400.0, 0.4], "reference": [0.0, 12800.0, math.inf]})
+    study.set_known_costs([({"width": w}, boundless({"width": w})) for w in (4, 8, 16, 32, 64, 128)])
+    with study.running("1trials"):
+        scale = study.scale()
+    assert scale is not None
+    assert scale.reference == (0.0, pytest.approx(14080.0), pytest.approx(7.04))
+    assert study.optuna.user_attrs["scale"]["reference"] == list(scale.reference)
 
 
 def test_the_front_sampler_ends_an_exhausted_space_cleanly() -> None:

@@ -8,6 +8,7 @@ import pytest
 from toys import LEVELS, accuracy, costs, evaluate, make_study
 
 import autodistill as ad
+from autodistill.engines.ahead import Ahead
 from autodistill.errors import InterruptedTrialError
 from autodistill.records import Candidate, Decision, Report, State, TrialRecord
 from autodistill.search import agenda
@@ -142,6 +143,29 @@ def test_a_killed_driver_loses_no_paused_trial_and_no_attempt(tmp_path: Path) ->
         assert taken.number == running.number
         assert sorted(again._agenda.paused) == [0, 1, 2]
     assert [again._log.attributes(n).get("attempts", 1) for n in range(4)] == [1, 1, 1, 2]
+
+
+def test_a_paused_trial_that_is_given_back_unbegun_is_paused_as_before() -> None:
+    study = make_study(sampler="front")
+    study.set_known_costs([], costs)
+    with study.running("50trials"):
+        ahead = Ahead(study, 2)
+        while True:
+            ahead.refill()
+            taken = ahead._ready[0]
+            if taken.start_rung:
+                break
+            drive(study, ahead.take())
+        before = study.trials()[taken.number]
+        ahead.give_back()
+        after = study.trials()[taken.number]
+        assert (before.state, after.state, after.reason) == (State.RUNNING, State.PARTIAL, "PAUSED")
+        assert (after.rungs, after.message) == (before.rungs, before.message)
+        spent = study.spent.trials
+    with study.running("50trials"):
+        assert study._agenda.interrupted == []
+        assert study._agenda.paused[taken.number] == taken.start_rung
+        assert study.spent.trials == spent
 
 
 def test_interrupting_and_pausing_for_ever_uses_up_no_attempt() -> None:

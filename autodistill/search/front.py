@@ -226,7 +226,8 @@ def last_values(trial: TrialRecord) -> dict[str, float]:
 def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> Scale | None:
     """A scale from what is known early (the survey, or the first trials): its extremes, with 10 % to spare.
 
-    A fraction to be maximised runs from 0 to 1. ``values`` may lack metrics; ``None`` when an objective is never seen.
+    A fraction to be maximised runs from 0 to 1. ``values`` may lack metrics, and what is not
+    finite is left out; ``None`` when an objective is never seen.
     """
     ideal, reference = [], []
     for objective in objectives:
@@ -234,7 +235,7 @@ def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str,
             ideal.append(1.0)
             reference.append(0.0)
             continue
-        seen = [float(v[objective.name]) for v in values if objective.name in v]
+        seen = [float(v[objective.name]) for v in values if math.isfinite(v.get(objective.name, math.nan))]
         if not seen:
             return None
         best, worst = spared(objective, seen)

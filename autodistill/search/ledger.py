@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -55,7 +56,11 @@ class Ledger:
         self._closed = Spent(s.seconds, s.trials + 1, s.epochs, s.device_seconds)
 
     def account(self, report: Report, attributes: Mapping[str, Any]) -> None:
-        """Add what a report spent beyond the earlier rungs of its trial (``attributes``)."""
+        """Add what a report spent beyond the earlier rungs of its trial (``attributes``), and save.
+
+        It comes before the report is judged or stored: the work was done, whatever it showed, and a trial that goes on
+        after a crash is charged only for what lies above its stored rungs.
+        """
         rungs = [value for key, value in attributes.items() if key.startswith("rung:")]
         epochs = max((float(rung.get("epochs", 0)) for rung in rungs), default=0.0)
         seconds = max((float(rung.get("seconds", 0)) for rung in rungs), default=0.0)
@@ -63,9 +68,10 @@ class Ledger:
         self._closed = Spent(
             s.seconds,
             s.trials,
-            s.epochs + max(0.0, report.epochs - epochs),
-            s.device_seconds + max(0.0, report.seconds - seconds),
+            s.epochs + _more(report.epochs, epochs),
+            s.device_seconds + _more(report.seconds, seconds),
         )
+        self.save()
 
     def save(self) -> None:
         """Write the books into the storage."""
@@ -74,3 +80,7 @@ class Ledger:
     def _stored(self) -> Spent:
         stored = self._study.user_attrs.get(_KEY)
         return Spent() if stored is None else Spent.from_json(stored)
+
+
+def _more(now: float, before: float) -> float:
+    return max(0.0, now - before) if math.isfinite(now) else 0.0

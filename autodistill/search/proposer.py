@@ -20,7 +20,7 @@ from autodistill.search.rungs import Rungs
 from autodistill.search.sampler import FrontSampler
 from autodistill.search.space import Space
 from autodistill.search.trial_log import TrialLog
-from autodistill.search.verdicts import derive_seed
+from autodistill.search.verdicts import derive_seed, plain
 from autodistill.search.versions import versions
 
 GIVEN = "enqueued: not the sampler's choice"
@@ -222,7 +222,7 @@ class Proposer:
             found = self._costs(student)
             if found is None:
                 return None
-            self._known[key] = found
+            self._known[key] = {name: plain(value) for name, value in found.items()}
         return self._known.get(key)
 
 

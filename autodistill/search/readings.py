@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import optuna
@@ -62,7 +63,7 @@ class Readings:
     def scale(self) -> Scale | None:
         """The recorded box of the hypervolume; recorded at the first moment every objective has been seen."""
         stored = self.optuna.user_attrs.get("scale")
-        if stored is not None:
+        if stored is not None and all(map(math.isfinite, (*stored["ideal"], *stored["reference"]))):
             return Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
         seen = [*self._proposer.known_costs(), *(last_values(t) for t in self.trials())]
         scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None

@@ -51,7 +51,7 @@ from autodistill.search.stock import MAX_ATTEMPTS as MAX_ATTEMPTS
 from autodistill.search.stock import rule_of, take_stock
 from autodistill.search.stopping import MAX_REJECTED, Streak
 from autodistill.search.trial_log import TrialLog
-from autodistill.search.verdicts import UNFINISHED, ended_early, is_valid, verdict_of
+from autodistill.search.verdicts import UNFINISHED, complaint_of, ended_early, plain_report, verdict_of
 
 MAX_LATE = 10  # proposals in a row that would not be done in time before only paused trials are looked at
 
@@ -118,6 +118,7 @@ class Study(Inputs, Readings):
         )
         self._verdicts: dict[int, tuple[State, str, str]] = {}
         self._open: dict[int, Candidate] = {}
+        self._paused_at: dict[int, int] = {}  # rung at which a trial that was taken up had been paused
         self._agenda, self._board = Agenda(self.rungs), Board(self.objectives, self.rungs.top)
         self._dry, self._streak = "", Streak()
         self._kept_back, self._late = 0.0, 0
@@ -209,10 +210,11 @@ class Study(Inputs, Readings):
         number = candidate.number
         if report.rung <= candidate.start_rung and candidate.start_rung > 0:
             return Decision.CONTINUE
-        bad = [f"{k}={v}" for k, v in report.values.items() if not is_valid(k, v, self.objectives)]
-        if bad:
-            return self._settle(number, State.FAIL, "NON_FINITE", f"rung {report.rung} reported {', '.join(bad)}")
-        self._ledger.account(report, self._log.attributes(number))
+        report, stored = plain_report(report, self.rungs.levels), self._log.attributes(number)
+        self._ledger.account(report, stored)
+        complaint = complaint_of(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
+        if complaint:
+            return self._settle(number, State.FAIL, *complaint)
         self._log.set(
             number, f"rung:{report.rung}", {**report.values, "epochs": report.epochs, "seconds": report.seconds}
         )
@@ -230,7 +232,7 @@ class Study(Inputs, Readings):
             settled = settled or (State.FAIL, error.reason, ended_early(self._log.rung(number), self.rungs.levels))
         elif error is not None and (settled is None or settled[0] is not State.COMPLETE):
             settled = verdict_of(error, self.budget.ended(self.spent, kept_back=self._kept_back))
-        state, reason, message = settled or UNFINISHED
+        state, reason, message = settled or self._let_go(number)
         self._open.pop(number, None)
         self._end(number, state, reason, message)
         self._streak.evaluated(reason, message)
@@ -300,9 +302,11 @@ class Study(Inputs, Readings):
         number, rung = record.number, self._log.rung(record.number)
         self._agenda.changed()
         if number in self._agenda.paused:
+            self._paused_at[number] = rung
             self._agenda.take(number)
             self._log.decide(number, rung, f"goes on later: {why}")
         else:
+            self._paused_at.pop(number, None)
             self._agenda.interrupted = [r for r in self._agenda.interrupted if r.number != number]
         if record.state is State.RUNNING:  # its driver died
             self._log.set(number, "attempts", int(self._log.attributes(number).get("attempts", 1)) + 1)
@@ -311,6 +315,12 @@ class Study(Inputs, Readings):
         candidate = Candidate(number, record.student, record.distillation, record.train, record.seed, start_rung=rung)
         self._open[number] = candidate
         return candidate
+
+    def _let_go(self, number: int) -> tuple[State, str, str]:
+        """The end of a trial without a verdict: one that was paused and has shown nothing since is paused as before."""
+        if self._log.rung(number) == self._paused_at.get(number):
+            return State.PARTIAL, "PAUSED", self._log.record(number).message
+        return UNFINISHED
 
     def _reconcile(self) -> None:
         """Take stock of what is stored, and give up trials that keep crashing."""

@@ -4,15 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError
-from autodistill.records import Objective, State
+from autodistill.records import Objective, Report, State
 
 
 UNFINISHED = (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
 """A trial that was let go of without a verdict."""
+
+
+def plain(value: Any) -> Any:
+    """A number of another library, such as NumPy's, as Python's own; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def plain_report(report: Report, levels: Sequence[int]) -> Report:
+    """A report in Python's own numbers; epochs that it leaves out are those of its rung."""
+    rung, epochs = plain(report.rung), plain(report.epochs)
+    if not epochs and isinstance(rung, int) and 0 < rung <= len(levels):
+        epochs = float(levels[rung - 1])
+    values = {name: plain(value) for name, value in report.values.items()}
+    return replace(report, rung=rung, values=values, epochs=epochs, seconds=plain(report.seconds))
+
+
+def complaint_of(
+    report: Report, known: Mapping[str, float], levels: Sequence[int], objectives: Sequence[Objective]
+) -> tuple[str, str] | None:
+    """Reason code and message where a report cannot be taken.
+
+    Args:
+        report: as :func:`plain_report` gives it.
+        known: the known costs that its trial has reported.
+        levels: epochs of the study's rungs.
+        objectives: of the study.
+    """
+    rung, top = report.rung, len(levels)
+    if not isinstance(rung, int) or not 0 <= rung <= top:
+        rungs = f"0 (known costs) and 1 to {top}, after {', '.join(map(str, levels))} epochs"
+        return "ERROR", f"rung {rung} was reported, which this study does not have: its rungs are {rungs}"
+    amounts = {"epochs": report.epochs, "seconds": report.seconds}
+    bad = [f"{k}={v}" for k, v in report.values.items() if not is_valid(k, v, objectives)]
+    bad += [f"{k}={v}" for k, v in amounts.items() if not is_valid(k, v, ())]
+    if bad:
+        return "NON_FINITE", f"rung {rung} reported {', '.join(bad)}"
+    missing = [o.name for o in objectives if rung == top and o.name not in report.values and o.name not in known]
+    return ("ERROR", f"the top rung was reported without {', '.join(missing)}") if missing else None
 
 
 def is_valid(name: str, value: Any, objectives: Sequence[Objective]) -> bool:
