@@ -35,7 +35,7 @@ class Streak:
 
     @property
     def barren(self) -> str:
-        """Why nothing new is worth an evaluation: a budget of trials would never end; empty while some show something."""
+        """Why nothing new is evaluated any more, since a budget of trials would never end; empty while something is."""
         if self._free < MAX_REJECTED:
             return ""
         return f"the last {self._free} trials showed nothing and cost nothing ({self._said})"

@@ -12,7 +12,6 @@ from typing import Any
 from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError
 from autodistill.records import Objective, Report, State
 
-
 UNFINISHED = (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
 """A trial that was let go of without a verdict."""
 
