@@ -5,7 +5,7 @@ import pytest
 from autodistill.delivery.verify_runs import Job, Queue, QueueWatch
 from autodistill.engines.watch import Snapshot, WorkerLine
 from autodistill.engines.worker import RemoteError, WorkerLostError
-from autodistill.errors import InterruptedTrialError
+from autodistill.errors import EndedEarlyError, InterruptedTrialError
 from autodistill.records import Candidate, Report, State
 
 
@@ -68,6 +68,17 @@ def test_a_run_that_ends_before_its_last_epoch_is_not_finished() -> None:
     queue.report(candidate, Report(0, {"params": 1.0}))
     assert queue.close(candidate) is State.PARTIAL
     assert queue.done == 0
+
+
+def test_an_evaluation_that_ends_by_itself_is_finished_only_with_its_last_epoch() -> None:
+    queue = Queue("s", [job(0), job(1)])
+    one, two = queue.ask(), queue.ask()
+    assert one is not None
+    assert two is not None
+    queue.report(one, Report(1, {"accuracy": 0.5}, 4, 1.0))
+    assert queue.close(one, EndedEarlyError()) is State.COMPLETE  # nobody stops a run: its evaluation always ends so
+    assert queue.close(two, EndedEarlyError()) is State.FAIL
+    assert queue.failures == {1: "the evaluation ended by itself before it was finished"}
 
 
 def test_progress_says_which_run_and_how_many() -> None:
