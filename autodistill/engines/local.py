@@ -210,7 +210,8 @@ class _Pool:
             with contextlib.suppress(BrokenPipeError, OSError):
                 worker.pipe.send(("decision", decision))
         elif kind in ("done", "error"):
-            early = None if self._no_more else EndedEarlyError()  # counts only where the study has not said stop
+            asked = self._no_more or self._watch.should_stop()
+            early = None if asked else EndedEarlyError()  # counts only where the study has not said stop
             self._close(worker, unpack_error(message) if kind == "error" else early)
             self._lost = 0
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import optuna
 
-from autodistill.records import Objective, State, TrialRecord
+from autodistill.records import Constraint, Objective, State, TrialRecord
 from autodistill.search.agenda import Agenda
 from autodistill.search.board import Board
 from autodistill.search.pace import Pace
@@ -63,10 +63,15 @@ def _end_of(
 
 
 def rule_of(
-    proposer: Proposer, study: optuna.Study, rungs: Rungs, objectives: Sequence[Objective], board: Board
+    proposer: Proposer,
+    study: optuna.Study,
+    rungs: Rungs,
+    objectives: Sequence[Objective],
+    board: Board,
+    constraints: Sequence[Constraint],
 ) -> PeerRule | ModelRule | None:
     """The rung rule that suits the proposer's sampler; ``None`` where every trial trains to the top."""
     if not rungs.stopping or rungs.top == 1:
         return None
-    plain = PeerRule(rungs, objectives, board)
+    plain = PeerRule(rungs, objectives, board, constraints)
     return ModelRule(proposer.front_sampler, study, plain) if proposer.is_front else plain

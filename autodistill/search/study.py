@@ -327,7 +327,9 @@ class Study(Inputs, Readings):
         self._agenda, self._board, ends = take_stock(self._log, self.rungs, self.objectives, self._open)
         for number, end in ends.items():
             self._end(number, *end)
-        self._agenda.rule = rule_of(self._proposer, self.optuna, self.rungs, self.objectives, self._board)
+        self._agenda.rule = rule_of(
+            self._proposer, self.optuna, self.rungs, self.objectives, self._board, self.constraints
+        )
         in_time = self.budget.seconds is not None or self.budget.device_seconds is not None
         self._proposer.pace = self._agenda.pace if in_time else None
 
