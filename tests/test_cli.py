@@ -647,7 +647,7 @@ def test_plain_progress_speaks_at_most_every_ten_seconds_and_at_new_stages() -> 
     with Progress(Console(file=written), clock=lambda: now[0]) as progress:
         for second, stage in ((0, "data"), (1, "data"), (2, "search"), (5, "search"), (12, "search"), (13, "search")):
             now[0] = float(second)
-            progress(Snapshot(stage, "reading"))
+            progress(Snapshot(stage, "reading", seconds_used=now[0]))
     assert len(written.getvalue().splitlines()) == 3
     assert "\x1b" not in written.getvalue()
 

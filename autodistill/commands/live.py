@@ -61,19 +61,14 @@ class Progress:
         self._look(snapshot)
         if self._live is not None:
             self._live.update(panel(snapshot))
-        elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL or self._is_news(snapshot):
-            self._last = now
-            self._said = plain_line(snapshot)
-            self._console.print(Text(clean(self._said)), soft_wrap=True)
+        elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL or _came_of(snapshot):
+            self._say(plain_line(snapshot), now)
         self._stage = snapshot.stage
 
-    def _is_news(self, snapshot: Snapshot) -> bool:
-        """Whether it is what came of a stage, and no step on the way."""
-        return (
-            snapshot.stage not in ("search", "done")
-            and snapshot.done in (None, 1.0)
-            and (plain_line(snapshot) != self._said)
-        )
+    def _say(self, line: str, now: float) -> None:
+        if line != self._said:
+            self._last, self._said = now, line
+            self._console.print(Text(clean(line)), soft_wrap=True)
 
     def _look(self, snapshot: Snapshot) -> None:
         """Say plainly, and once, that the front will be empty; on a terminal the panel has a row for it."""
@@ -84,6 +79,11 @@ class Progress:
             self.shortage = snapshot.shortage
         elif snapshot.states.get("COMPLETE"):
             self.shortage = None
+
+
+def _came_of(snapshot: Snapshot) -> bool:
+    """Whether it is what came of a stage, and no step on the way."""
+    return snapshot.stage not in ("search", "done") and snapshot.done in (None, 1.0)
 
 
 def plain_line(snapshot: Snapshot) -> str:
