@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from autodistill.records import Params
+from autodistill.records import Constraint, Params, State, TrialRecord
 
 
 def student_words(student: Params) -> str:
@@ -18,6 +19,20 @@ def distillation_words(distillation: Params) -> str:
     """``{"loss": "kd", "temperature": 4.0, "alpha": 0.7}`` as ``kd temperature=4 alpha=0.7``."""
     rest = [f"{key}={_short(value)}" for key, value in distillation.items() if key != "loss" and value is not None]
     return " ".join([str(distillation.get("loss", "")), *rest]).strip()
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 student``, ``2 students``; ``0 trials``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def why_empty(trials: Iterable[TrialRecord], constraints: Sequence[Constraint]) -> str:
+    """Why nothing is on the front of ``trials``, a clause without a full stop."""
+    complete = sum(trial.state is State.COMPLETE for trial in trials)
+    if not complete:
+        return "no trial is COMPLETE yet"
+    bounds = ", ".join(map(str, constraints))
+    return f"{counted(complete, 'trial')} reached the top rung, and none keeps to {bounds}"
 
 
 def _short(value: Any) -> str:

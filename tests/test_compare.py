@@ -3,15 +3,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
+from autodistill.delivery.comparison_plot import comparison_png
 from autodistill.errors import UsageError
 from autodistill.records import State, TrialRecord
-from autodistill.search.compare import Group, attainment, compare
+from autodistill.search.compare import Comparison, Group, attainment, compare
 from autodistill.search.front import Front, Scale
 from autodistill.search.objectives import resolve
 from autodistill.search.trajectory import share_at, trajectory
@@ -166,3 +168,36 @@ def test_an_html_plot_opens_offline(folders: list[Path], tmp_path: Path) -> None
     text = page.read_text(encoding="utf-8")
     assert "Plotly.newPlot" in text
     assert '<script src="http' not in text
+
+
+def axes_of(result: Comparison, path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The two halves of the picture of ``result``."""
+    from matplotlib.figure import Figure
+
+    seen: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: seen.append(self))
+    comparison_png(result, path)
+    return list(seen[0].axes)
+
+
+def test_every_study_is_in_the_picture_also_with_one_student_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = Group("many", (front("many", (0.8, 100, 5.0), (0.9, 1000, 10.0)),), (20.0,))
+    one = Group("one", (front("one", (0.7, 100, 12.0)),), (15.0,))
+    none = Group("none", (front("none"),), (9.0,))
+    left, right = axes_of(compare([many, one, none]), tmp_path / "c.png", monkeypatch)
+    marks = {line.get_label(): line.get_marker() for line in left.lines}
+    assert marks == {"many": "None", "one": "o", "none (empty)": "None"}
+    ends = {line.get_label(): (line.get_xydata()[0].tolist(), line.get_xdata()[-1]) for line in right.lines}
+    assert ends == {"many": ([0.0, 0.0], 20.0), "one": ([0.0, 0.0], 15.0), "none": ([0.0, 0.0], 9.0)}
+
+
+def test_studies_on_different_images_are_named() -> None:
+    found = front("a", (0.8, 100, 5.0))
+    a, b = Group("a", (found,), data=("1f",)), Group("b", (found, found), data=("1f", ""))
+    assert compare([a, b]).warning == ""
+    said = compare([a, b, Group("c", (found,), data=("2e",))])
+    assert "different images" in said.warning
+    assert "(a, b: 1f; c: 2e)" in said.warning
+    assert said.to_json()["warning"] == said.warning

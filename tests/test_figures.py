@@ -85,6 +85,25 @@ def test_ticks_cover_the_values(low: float, high: float, inside: set[float]) -> 
     assert max(values) >= high
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.162, 0.324), (0.13, 0.61), (0.3, 4.0), (10.0, 9000.0), (1e2, 1e7)])
+def test_there_are_three_ticks_or_more_within_the_values(low: float, high: float) -> None:
+    assert sum(low <= value <= high for value in log_ticks(low, high)["tickvals"]) >= 3
+
+
+def test_a_ring_marks_the_knee() -> None:
+    found, marks = front(), traces(front_figure(front()))
+    knee = found.knee()
+    assert knee is not None
+    assert (marks["knee"].x[0], marks["knee"].y[0]) == (knee.values["latency_ms"], knee.values["accuracy"])
+    assert marks["knee"].marker.size[0] > dict(zip(marks["front"].x, marks["front"].marker.size))[marks["knee"].x[0]]
+
+
+def test_an_empty_front_says_why_and_shows_no_axes() -> None:
+    figure = front_figure(Front.of("flowers", THREE, []), empty="nobody keeps to accuracy >= 0.999")
+    assert "nobody keeps to accuracy &gt;= 0.999" in figure.layout.annotations[0].text
+    assert (figure.layout.xaxis.visible, figure.layout.yaxis.visible) == (False, False)
+
+
 def test_ticks_of_what_has_no_logarithm_are_left_to_plotly() -> None:
     assert log_ticks(0.0, 5.0) == {}
 

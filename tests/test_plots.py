@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from autodistill.delivery import plots
+from autodistill.delivery.verified import Figure as Figure_
+from autodistill.delivery.verified import Row, Verified
+from autodistill.delivery.verify_plot import verify_png
 from autodistill.records import State, TrialRecord
 from autodistill.search.front import Front, Scale
 from autodistill.search.objectives import resolve
@@ -109,3 +112,47 @@ def test_the_staircase_keeps_the_corners_of_two_objectives_alone() -> None:
 )
 def test_numbers_on_axes_are_short(value: float, said: str) -> None:
     assert plots._short(value) == said
+
+
+def alone(accuracy: float, **keys: Any) -> Front:
+    """A front of one student, knee of itself."""
+    only = TrialRecord(11, State.COMPLETE, {"accuracy": accuracy, "params": 5e3, "latency_ms": 0.16}, {}, {}, {}, 0)
+    return Front.of("one", THREE, [only], scale=Scale((1.0, 1e3, 0.1), (0.0, 2e6, 5.0)), **keys)
+
+
+@pytest.mark.parametrize("teacher", [{}, {"accuracy": 0.99}, {"accuracy": 0.99, "latency_ms": 0.16}])
+def test_a_single_student_stands_in_a_frame_with_its_label_inside(
+    teacher: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    axes = drawn(alone(0.977, teacher=teacher), monkeypatch, tmp_path / "front.png")
+    assert [str(one.message) for one in recwarn] == []
+    low, high = axes.get_xlim()
+    assert low < 0.15
+    assert high > 0.18
+    assert axes.get_ylim()[1] <= 1.01  # an accuracy above 1 does not exist
+    assert max(tick for tick in axes.get_yticks() if tick <= axes.get_ylim()[1]) <= 1.0
+    label = next(text for text in axes.texts if "knee" in text.get_text())
+    assert label.get_window_extent().x0 > axes.get_window_extent().x0
+
+
+def test_an_empty_front_has_no_axes_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = drawn(Front.of("flowers", THREE, []), monkeypatch, tmp_path / "front.png")
+    assert not axes.axison
+    assert "no trial is COMPLETE yet" in axes.texts[0].get_text().replace("\n", " ")
+
+
+def test_a_verification_of_one_student_is_drawn_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    from matplotlib.figure import Figure
+
+    only = Row("student", "tiny", 3, accuracy=Figure_(0.96, None, 0.94, 0.98), file_latency_ms=0.0266, searched=0.98)
+    twin = Row("twin", "tiny", 3, accuracy=Figure_(0.95), file_latency_ms=0.0266)
+    found = Verified("digits", (("accuracy", "maximize"),), (only, twin), 1, "train", 9)
+    seen: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: seen.append(self))
+    verify_png(found, tmp_path / "v.png")
+    low, high = seen[0].axes[0].get_xlim()
+    assert low < 0.02 < 0.03 < high
+    assert "one seed" in seen[0].axes[0].get_ylabel()
+    assert [str(one.message) for one in recwarn] == []

@@ -11,7 +11,7 @@ import typer
 from autodistill.commands.output import number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
 from autodistill.errors import AutodistillError, UsageError
-from autodistill.words import student_words
+from autodistill.words import student_words, why_empty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,10 +100,10 @@ def chosen_trials(study: Study, trial: int | None, pick: str | None, knee: bool,
             state = f"is {record.state.value}, it has no finished student" if record is not None else "does not exist"
             raise UsageError(f"trial {trial} {state}; students of the front: {ready}.")
         return [record]
+    if not result.trials:
+        raise UsageError(f"the front is empty: {why_empty(study.trials(), study.constraints)}; search on.")
     if pick is not None:
         return [result.pick(pick)]
-    if not result.trials:
-        raise UsageError("the front is empty: no trial is COMPLETE yet; search on.")
     best = result.knee()
     return list(result.trials) if front else [best if best is not None else result.trials[0]]
 

@@ -14,6 +14,7 @@ from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_
 from autodistill.commands.tables import print_front, print_trial
 from autodistill.errors import UsageError
 from autodistill.gain import gain_over_twin
+from autodistill.words import why_empty
 
 if TYPE_CHECKING:
     from autodistill.records import TrialRecord
@@ -74,7 +75,7 @@ def front(
     result = found.front()
     _write(found, result, plot, csv, save)
     if pick is not None or knee:
-        _one(found, result, result.pick(pick) if pick is not None else _knee(result), as_json)
+        _one(found, result, _chosen(found, result, pick), as_json)
     elif as_json:
         print_json(result.to_json())
     elif csv is not None and str(csv) == "-":
@@ -83,14 +84,20 @@ def front(
         print_front(result, found.trials())
         say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
     else:
-        say("The front is empty: no trial is COMPLETE yet.")
+        say(f"The front is empty: {_why_empty(found)}.")
 
 
-def _knee(front: Front) -> TrialRecord:
-    found = front.knee()
-    if found is None:
-        raise UsageError(f"the front of {front.study} is empty: no trial is COMPLETE yet.")
-    return found
+def _chosen(study: Study, front: Front, pick: str | None) -> TrialRecord:
+    """The best member with ``pick``, else the knee."""
+    if not front.trials:
+        raise UsageError(f"the front of {front.study} is empty: {_why_empty(study)}.")
+    if pick is not None:
+        return front.pick(pick)
+    return front.knee() or front.members[0]
+
+
+def _why_empty(study: Study) -> str:
+    return why_empty(study.trials(), study.constraints)
 
 
 def _one(study: Study, front: Front, trial: TrialRecord, as_json: bool) -> None:
@@ -105,7 +112,7 @@ def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save
     """The files that were asked for."""
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
-        for path in front.save(save).values():
+        for path in front.save(save, empty=_why_empty(study)).values():
             say(f"wrote {path}")
     if csv is not None and str(csv) == "-":
         sys.stdout.write(front.to_pandas().to_csv(index=False))
@@ -119,9 +126,10 @@ def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save
         if plot.suffix == ".html":
             from autodistill.delivery.figures import front_figure
 
-            front_figure(front, study.trials()).write_html(plot, include_plotlyjs=True)  # opens offline
+            figure = front_figure(front, study.trials(), empty=_why_empty(study))
+            figure.write_html(plot, include_plotlyjs=True)  # opens offline
         else:
-            front.plot(plot)
+            front.plot(plot, empty=_why_empty(study))
         say(f"wrote {plot}")
 
 
@@ -143,6 +151,8 @@ def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
     if twice:
         raise UsageError(f"two groups are called {', '.join(twice)}; name them apart: NAME=DIR,DIR.")
     result = compare(groups)
+    if result.warning:
+        say(f"warning: {result.warning}.")
     if plot is not None:
         from autodistill.delivery.comparison_plot import comparison_png
 
@@ -163,11 +173,11 @@ def _group(text: str) -> Group:
     name, equals, folders = text.partition("=")
     if not equals or Path(text).exists():
         folder = Path(text)
-        return Group(folder.name, (read_study(folder_of(folder, None)).front(),))
+        return Group.of(folder.name, [read_study(folder_of(folder, None))])
     parts = [part.strip() for part in folders.split(",") if part.strip()]
     if not parts:
         raise UsageError(f"{text!r} names no folder; write NAME=DIR or NAME=DIR,DIR.")
-    return Group(name, tuple(read_study(Path(part)).front() for part in parts))
+    return Group.of(name, [read_study(Path(part)) for part in parts])
 
 
 def _print_comparison(comparison: Comparison) -> None:

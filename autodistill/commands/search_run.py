@@ -19,6 +19,7 @@ from autodistill.commands.tables import print_front
 from autodistill.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
 from autodistill.records import State
 from autodistill.storage_url import without_password
+from autodistill.words import why_empty
 
 if TYPE_CHECKING:
     from autodistill.commands.live import Progress
@@ -188,12 +189,8 @@ def _finish(
 
 
 def _why_empty(study: Study, trials: list[TrialRecord], short: Shortage | None) -> str:
-    complete = sum(t.state is State.COMPLETE for t in trials)
-    if complete:
-        bounds = ", ".join(map(str, study.constraints))
-        return (
-            f"The front is empty: {complete} reached the top rung, and none keeps to {bounds}; loosen it, or search on."
-        )
+    if any(t.state is State.COMPLETE for t in trials):
+        return f"The front is empty: {why_empty(trials, study.constraints)}; loosen it, or search on."
     if not trials:
         return "The front is empty: reading, survey and teacher took all of the budget; give more, the teacher is kept."
     advice = short.advice() if short is not None else "give more budget, or fewer --epochs in a new study"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autodistill.delivery.plots import axis_words, log_axis, pick_axes
+from autodistill.delivery.plots import axis_words, log_axis, pick_axes, widen
 
 if TYPE_CHECKING:
     from autodistill.search.compare import Comparison, Group, Row
@@ -31,7 +31,7 @@ def comparison_png(comparison: Comparison, path: str | Path) -> None:
     for index, (group, row) in enumerate(zip(comparison.groups, comparison.rows, strict=True)):
         style = {"color": _COLORS[index % len(_COLORS)], "linestyle": _DASHES[(index // len(_COLORS)) % len(_DASHES)]}
         _draw_attainment(left, comparison, group, style)
-        _draw_growth(right, row, style)
+        _draw_growth(right, group, row, style)
     _finish(left, right, comparison)
     figure.savefig(path)
 
@@ -42,7 +42,10 @@ def _draw_attainment(axes: Any, comparison: Comparison, group: Group, style: dic
     across, up, _ = pick_axes(comparison.objectives)
     lines = attainment(group.fronts, across, up)
     runs = f" ({len(group.fronts)} runs)" if len(group.fronts) > 1 else ""
-    axes.step(lines["across"], lines["median"], where="post", linewidth=1.8, label=f"{group.name}{runs}", **style)
+    empty = "" if any(front.trials for front in group.fronts) else " (empty)"
+    mark = "o" if len(lines["across"]) == 1 else None  # a single width has no line
+    label = f"{group.name}{runs}{empty}"
+    axes.step(lines["across"], lines["median"], where="post", linewidth=1.8, marker=mark, label=label, **style)
     if len(group.fronts) > 1:
         band = (lines["worst"], lines["best"])
         axes.fill_between(lines["across"], *band, step="post", color=style["color"], alpha=0.13, linewidth=0)
@@ -51,11 +54,16 @@ def _draw_attainment(axes: Any, comparison: Comparison, group: Group, style: dic
         axes.scatter(*zip(*points, strict=True), s=12, color=style["color"], alpha=0.6, linewidths=0)
 
 
-def _draw_growth(axes: Any, row: Row, style: dict[str, str]) -> None:
-    curves = [curve for curve in row.curves if curve]
-    if not curves:
+def _draw_growth(axes: Any, group: Group, row: Row, style: dict[str, str]) -> None:
+    # a run without a step counts, at 0, where its front is empty; with a front it kept no clock
+    runs = zip(group.fronts, row.curves, row.seconds, strict=True)
+    known = [(curve, spent) for front, curve, spent in runs if curve or (spent > 0 and not front.trials)]
+    if not known:
         return
-    times = np.unique(np.concatenate([[step.seconds for step in curve] for curve in curves]))
+    curves = [curve for curve, _ in known]
+    # from nothing at the start to the end of the longest run: a search that found its last student early went on
+    ends = [0.0, *(spent for _, spent in known)]
+    times = np.unique(np.concatenate([ends, *([step.seconds for step in curve] for curve in curves)]))
     shares = np.array([_shares(curve, times) for curve in curves])
     axes.step(times, shares.mean(axis=0), where="post", linewidth=1.8, label=row.name, **style)
     if len(curves) > 1:
@@ -73,7 +81,9 @@ def _shares(curve: Any, times: np.ndarray) -> np.ndarray:
 
 def _finish(left: Any, right: Any, comparison: Comparison) -> None:
     across, up, _ = pick_axes(comparison.objectives)
-    log_axis(left, across, [t.values[across.name] for g in comparison.groups for f in g.fronts for t in f.trials])
+    widths = [t.values[across.name] for g in comparison.groups for f in g.fronts for t in f.trials]
+    log_axis(left, across, widths)
+    widen(left, widths)
     left.set_xlabel(axis_words(across))
     left.set_ylabel(axis_words(up))
     left.set_title("what the fronts attain (median, worst to best run)", loc="left", fontsize=10)

@@ -22,7 +22,7 @@ from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, TrialRecord
 from autodistill.search.store import set_system_attributes
 from autodistill.search.trajectory import trajectory
-from autodistill.words import distillation_words, student_words
+from autodistill.words import counted, distillation_words, student_words
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -145,7 +145,11 @@ def _verified_facts(row: Row | None) -> dict[str, str]:
 def study_note(study: Study) -> str:
     """The study in Markdown: the front as a table, what was spent, why it ended."""
     front = study.front()
-    lines = [f"## {_plain(study.name)}", "", f"{len(front)} students on the front, {len(study.trials())} trials."]
+    lines = [
+        f"## {_plain(study.name)}",
+        "",
+        f"{counted(len(front), 'student')} on the front, {counted(len(study.trials()), 'trial')}.",
+    ]
     lines += [f"Hypervolume {front.hypervolume_share:.4f} of the reference box.", ""]
     names = [o.name for o in study.objectives]
     lines += [f"| trial | student | distillation | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
@@ -184,8 +188,8 @@ def _figures(study: Study) -> dict[str, go.Figure]:
             out["hypervolume"] = hypervolume_figure(steps)
     shown = next((o for o in study.objectives if o.stage == "trained"), None)
     if shown is not None and any(curve_of(t, shown.name) for t in study.trials()):
-        members = [t.number for t in front.trials]
-        out["rung_curves"] = rung_curves_figure(study.trials(), shown, on_front=members)
+        members, dominated = [t.number for t in front.trials], [t.number for t in front.others]
+        out["rung_curves"] = rung_curves_figure(study.trials(), shown, on_front=members, dominated=dominated)
     for figure in out.values():
         figure.update_layout(template="none")  # Plotly's own template would double the text, and is white at night
     return out

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autodistill.delivery.figure_style import BLUE, GREEN, GREY, ORANGE, label, log_ticks, style
+from autodistill.delivery.figure_style import BLUE, GOLD, GREEN, GREY, ORANGE, label, log_ticks, style
 from autodistill.delivery.trial_facts import figure_of, hover_text, text
 from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, TrialRecord
+from autodistill.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from autodistill.search.front import Front
 
 TRIAL = "trial"
-_LARGEST, _SMALLEST = 34.0, 9.0  # diameters in pixels
+_LARGEST, _SMALLEST, _RING = 34.0, 9.0, 8.0  # diameters in pixels; the ring is so much wider than its mark
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def front_figure(
     trials: Sequence[TrialRecord] = (),
     *,
     verified: Mapping[int, tuple[float, float]] | None = None,
+    empty: str = "",
 ) -> go.Figure:
     """Accuracy against latency, size as area; dominated trials dim, the teacher a star.
 
@@ -57,6 +59,7 @@ def front_figure(
         front: the front with its dominated trials.
         trials: all trials, to say what each member gained over the same student without distillation.
         verified: trial number to mean and standard deviation of the first objective on the test split.
+        empty: why there is no member, where there is none.
     """
     import plotly.graph_objects as go
 
@@ -65,19 +68,27 @@ def front_figure(
     names = [a.name for a in axes]
     figure = go.Figure()
     figure.update_layout(
-        style(f"{front.study}: {_students(len(front.trials))} on the front"),
+        style(f"{front.study}: {counted(len(front.trials), 'student')} on the front"),
         meta={
             "axes": [a.__dict__ for a in axes],
             "x": across if across != up else TRIAL,
             "y": up,
             "size": size or "",
             "diameters": [_SMALLEST, _LARGEST],
+            "ring": _RING,
         },
     )
     x, y = names.index(across if across != up else TRIAL), names.index(up)
+    if not front.trials:
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
+        words = f"the front is empty: {empty or 'no trial is COMPLETE yet'}"
+        figure.add_annotation(text=text(words), xref="paper", yref="paper", x=0.5, y=0.5, showarrow=False)
+        return figure
     figure.add_trace(_dots(front, front.others, axes, "dominated", trials, at=(x, y, size)))
     figure.add_trace(_stairs(front, axes[x], axes[y]))
     figure.add_trace(_dots(front, front.trials, axes, "front", trials, at=(x, y, size)))
+    figure.add_traces(_knee(front, axes, at=(x, y, size)))
     if verified and up == front.objectives[0].name:
         figure.add_trace(_verified(front, axes, verified, x))
     _add_teacher(figure, front, axes, x, y)
@@ -151,6 +162,31 @@ def _dots(
         },
         meta={"role": role},
     )
+
+
+def _knee(front: Front, axes: Sequence[Axis], *, at: tuple[int, int, str | None]) -> list[go.Scatter]:
+    """A ring around the knee, which does not take the pointer from its mark."""
+    import plotly.graph_objects as go
+
+    knee = front.knee()
+    if knee is None:
+        return []
+    x, y, size = at
+    row = _row(knee, axes)
+    top = max(t.latest[size] for t in (*front.trials, *front.others)) if size else 0.0
+    wide = diameter(knee.latest[size], top) if size else 12.0
+    return [
+        go.Scatter(
+            x=[row[x + 1]],
+            y=[row[y + 1]],
+            mode="markers",
+            name=f"knee (trial {knee.number})",
+            hoverinfo="skip",
+            customdata=[row],
+            marker={"symbol": "circle-open", "size": [wide + _RING], "color": GOLD, "line": {"width": 2}},
+            meta={"role": "knee"},
+        )
+    ]
 
 
 def _stairs(front: Front, across: Axis, up: Axis) -> go.Scatter:
@@ -229,11 +265,12 @@ def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None
     shown = (*front.trials, *front.others)
     for axis, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
         seen = [value for t in shown if (value := t.latest.get(axis.name)) is not None]
+        seen += [front.teacher[axis.name]] if front.teacher.get(axis.name, 0.0) > 0 else []
         log = axis.log and bool(seen) and min(seen) > 0  # what is not positive has no place on a logarithmic axis
         update(title=axis.label + arrows.get(axis.better, ""), type="log" if log else "linear")
         if log:
             update(log_ticks(min(seen), max(seen)))
-    if up.better != "higher" or not front.trials:
+    if up.better != "higher":
         return
     values = [t.latest[up.name] for t in front.trials] + [front.teacher.get(up.name, -math.inf)]
     best, worst = max(values), min(v for v in values if math.isfinite(v))
@@ -246,7 +283,3 @@ def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None
             text=f"{out} dominated below the frame; double-click shows all",
             xref="paper", yref="paper", x=0.0, y=0.0, xanchor="left", yanchor="bottom", showarrow=False, opacity=0.7,
         )  # fmt: skip
-
-
-def _students(count: int) -> str:
-    return f"{count} student{'' if count == 1 else 's'}"

@@ -11,6 +11,14 @@ BLUE, ORANGE, GREEN, GREY, PURPLE, SKY, GOLD = (
     "#1f83c4", "#d55e00", "#009e73", "#8b9099", "#cc79a7", "#56b4e9", "#b8860b",
 )  # fmt: skip
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY)
+_STEPS: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (1e4, (1,)),
+    (12, (1, 2, 5)),
+    (3.5, (1, 2, 3, 5, 7)),
+    (1.5, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)),
+    (1, (1, 2, 5)),  # a single value: the axis is wide around it
+)
+"""Multiples of powers of ten by the least ratio of the ends of an axis."""
 _LABELS = {"accuracy": "validation accuracy", "latency_ms": "latency p50 (ms)", "params": "parameters"}
 
 
@@ -32,10 +40,13 @@ def style(title: str) -> dict[str, Any]:
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:
-    """Ticks at 1, 2 and 5 times powers of ten, at powers alone over more than four decades, with short words."""
-    if not 0 < low <= high or not math.isfinite(high):
+    """Ticks at round multiples of powers of ten, the more of them the less lies between ``low`` and ``high``.
+
+    None for what spans less than half an octave: Plotly finds finer ones.
+    """
+    if not 0 < low <= high or not math.isfinite(high) or 1.02 < high / low < 1.5:
         return {}
-    steps = (1, 2, 5) if high / low < 1e4 else (1,)
+    steps = next(steps for least, steps in _STEPS if high / low >= least)
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     values = [step * 10.0**power for power in powers for step in steps]
     return {"tickvals": values, "ticktext": [short(value) for value in values]}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autodistill.delivery.figure_front import front_figure
-from autodistill.delivery.figure_style import BLUE, GOLD, GREY, ORANGE, PALETTE, PURPLE, SKY, label, style
+from autodistill.delivery.figure_style import BLUE, GOLD, GREEN, GREY, ORANGE, PALETTE, PURPLE, SKY, label, style
 from autodistill.delivery.trial_facts import curve_of, figure_of, text
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.words import student_words
@@ -31,6 +31,7 @@ def rung_curves_figure(
     objective: Objective,
     *,
     on_front: Sequence[int] = (),
+    dominated: Sequence[int] | None = None,
     limit: int = _MOST_CURVES,
 ) -> go.Figure:
     """``objective`` over the epochs of every trial, coloured by how the trial ended.
@@ -39,6 +40,8 @@ def rung_curves_figure(
         trials: all trials; beyond ``limit`` an even sample of those off the front is drawn, and the title says so.
         objective: a trained one.
         on_front: numbers of the members of the front, always drawn.
+        dominated: numbers of the COMPLETE trials that keep to every bound and are not on the front; ``None`` for all
+            that are not on it.
         limit: most curves that are drawn.
     """
     import plotly.graph_objects as go
@@ -49,7 +52,7 @@ def rung_curves_figure(
     rest = [t for t in having if t.number not in set(on_front)]
     kept = _even_sample(rest, max(0, limit - len(members)))
     figure = go.Figure()
-    for name, color, dash, chosen in _curve_groups(kept, members):
+    for name, color, dash, chosen in _curve_groups(kept, members, dominated):
         if chosen:
             figure.add_trace(_joined(name, color, dash, chosen, curves, objective))
     shown = len(members) + len(kept)
@@ -120,17 +123,22 @@ def _even_sample(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]
 Group = tuple[str, str, str, list[TrialRecord]]
 
 
-def _curve_groups(rest: Sequence[TrialRecord], members: Sequence[TrialRecord]) -> list[Group]:
+def _curve_groups(
+    rest: Sequence[TrialRecord], members: Sequence[TrialRecord], dominated: Sequence[int] | None
+) -> list[Group]:
     """Label, colour, dash and trials of each way a trial ended; the front last, so that it is drawn on top."""
 
     def ended(*states: State) -> list[TrialRecord]:
         return [t for t in rest if t.state in states]
 
+    complete = ended(State.COMPLETE)
+    within = complete if dominated is None else [t for t in complete if t.number in set(dominated)]
     return [
         ("stopped", GREY, "solid", ended(State.PRUNED)),
         ("failed", PURPLE, "dot", ended(State.FAIL)),
         ("unfinished", GOLD, "dash", ended(State.PARTIAL, State.RUNNING)),
-        ("complete, dominated", SKY, "solid", ended(State.COMPLETE)),
+        ("complete, outside a bound", GREEN, "dashdot", [t for t in complete if t not in within]),
+        ("complete, dominated", SKY, "solid", within),
         ("on the front", ORANGE, "solid", list(members)),
     ]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from autodistill.records import Objective, TrialRecord
+from autodistill.words import counted
 
 if TYPE_CHECKING:
     from autodistill.search.front import Front
@@ -18,11 +20,11 @@ _LARGEST, _SMALLEST = 520.0, 16.0  # areas in square points
 _AXES = {"accuracy": "validation accuracy", "latency_ms": "latency p50 (ms, log scale)", "params": "parameters"}
 
 
-def front_png(front: Front, path: str | Path) -> None:
+def front_png(front: Front, path: str | Path, *, empty: str = "") -> None:
     """Draw ``front`` into ``path``; the file's ending chooses the format (PNG, SVG, PDF).
 
     The height is the first objective to be maximised, the width the latency (else the first one to be minimised),
-    the area of a mark the size where it is an objective.
+    the area of a mark the size where it is an objective. ``empty`` says why there is no member, where there is none.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -31,18 +33,25 @@ def front_png(front: Front, path: str | Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     across, up, size = pick_axes(front.objectives)
-    if not front.trials:
-        axes.text(0.5, 0.5, "no COMPLETE trial yet", ha="center", va="center", transform=axes.transAxes, color=_INK)
-    else:
+    if front.trials:
         area = _areas([*front.trials, *front.others], size)
         _draw(axes, front, across, up, area)
         _draw_teacher(axes, front.teacher, across, up)
         top = 0.0 if size is None else max(t.values[size.name] for t in (*front.trials, *front.others))
         _legend(axes, size, top, bool(front.others), _teacher_label(front.teacher, across, up))
-    _decorate(axes, front, across, up)
-    if front.trials:
+        _decorate(axes, front, across, up)
+        _frame(axes, front, across, up)
         _focus(axes, front, up)
+    else:
+        nothing_drawn(axes, f"the front is empty:\n{empty or 'no trial is COMPLETE yet'}")
+    axes.set_title(f"{front.study}: {counted(len(front.trials), 'student')} on the front", loc="left", fontsize=11)
     figure.savefig(path)
+
+
+def nothing_drawn(axes: Any, words: str) -> None:
+    """Words in place of a picture; axes without a point on them would show made-up numbers."""
+    axes.text(0.5, 0.5, fill(words), ha="center", va="center", transform=axes.transAxes, color=_INK)
+    axes.set_axis_off()
 
 
 def pick_axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective, Objective | None]:
@@ -80,20 +89,47 @@ def _draw(axes: Any, front: Front, across: Objective, up: Objective, area: Mappi
     if knee is not None:
         point = (knee.values[across.name], knee.values[up.name])
         axes.scatter(*point, s=area[knee.number] + 90, facecolors="none", edgecolors=_INK, linewidths=1.1, zorder=5)
+    leftmost = min(t.values[across.name] for t in (*front.trials, *front.others))
     for trial in _to_label(front.trials, across, up, knee):
         radius = 0.72 * math.sqrt(area[trial.number] / math.pi)
         word = f"{trial.number}  knee" if knee is not None and trial.number == knee.number else str(trial.number)
         at = (trial.values[across.name], trial.values[up.name])
+        right = at[0] == leftmost  # to the left of it is the axis
         axes.annotate(
             word,
             at,
-            xytext=(-radius - 2, radius + 2),
+            xytext=(radius + 2 if right else -radius - 2, radius + 2),
             textcoords="offset points",
-            ha="right",
+            ha="left" if right else "right",
             fontsize=8,
             color=_INK,
             zorder=6,
         )
+
+
+def _frame(axes: Any, front: Front, across: Objective, up: Objective) -> None:
+    """A frame that has a width around a single point, and no shares above 1."""
+    shown = [t.values[across.name] for t in (*front.trials, *front.others)]
+    if up.name in front.teacher and across.name in front.teacher:
+        shown.append(front.teacher[across.name])
+    widen(axes, shown)
+    heights = [t.values[up.name] for t in (*front.trials, *front.others)]
+    heights += [front.teacher[up.name]] if up.name in front.teacher else []
+    if up.unit == "fraction" and max(heights) <= 1.0:
+        low, high = axes.get_ylim()
+        if max(heights) == min(heights):
+            low, high = max(0.0, min(heights) - 0.1), 1.0
+        axes.set_ylim(low, min(high, 1.0 + 0.05 * (1.0 - low)))  # a mark at 1 stays whole
+
+
+def widen(axes: Any, values: Sequence[float]) -> None:
+    """Give the width of a picture an extent where all its points lie above each other."""
+    if values and max(values) - min(values) <= 0.02 * abs(max(values)):
+        middle = values[0]
+        if axes.get_xscale() == "log":
+            axes.set_xlim(middle / 2.2, middle * 2.2)
+        else:
+            axes.set_xlim(middle - 0.5 * (abs(middle) or 1.0), middle + 0.5 * (abs(middle) or 1.0))
 
 
 def _focus(axes: Any, front: Front, up: Objective) -> None:
@@ -233,8 +269,6 @@ def _decorate(axes: Any, front: Front, across: Objective, up: Objective) -> None
     log_axis(axes, across, [t.values[across.name] for t in (*front.trials, *front.others)])
     axes.set_xlabel(axis_words(across))
     axes.set_ylabel(axis_words(up))
-    count = len(front.trials)
-    axes.set_title(f"{front.study}: {count} student{'' if count == 1 else 's'} on the front", loc="left", fontsize=11)
     axes.grid(True, which="major", color="#e6e8eb", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.margins(x=0.12, y=0.08)

@@ -17,7 +17,7 @@ from autodistill.delivery.report_glossary import glossary
 from autodistill.delivery.report_tables import Table
 from autodistill.delivery.trial_facts import figure_of
 from autodistill.records import Objective, State, TrialRecord
-from autodistill.words import distillation_words, student_words
+from autodistill.words import distillation_words, student_words, why_empty
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -69,8 +69,8 @@ def write_report(study: Study, path: str | Path, *, price_per_hour: float | None
     parts = {
         **_summary(study, front, answers, verified),
         **_front_part(front, trials, verified),
-        **_growth_part(front),
-        **_importance_part(study, front),
+        **_growth_part(study, front),
+        **_importance_part(study),
         **_trials_part(study, trials, cost),
         **_drawings_part(study, front),
         "glossary": glossary(),
@@ -106,6 +106,7 @@ def _summary(study: Study, front: Front, answers: Answers, verified: Verified | 
     name = answers.objective.name
     trials = study.trials()
     counts = ", ".join(f"{n} {s.value}" for s in State if (n := sum(t.state is s for t in trials))) or "no trial"
+    empty = why_empty(trials, study.constraints)
     words = None if metric is None else _metric_words(metric, answers)
     within = None if words is None else answers.within(float(words["start"]))
     return {
@@ -120,7 +121,7 @@ def _summary(study: Study, front: Front, answers: Answers, verified: Verified | 
         "within": within,
         "bounds": None if metric is None else _bounds_table(answers, metric, verified),
         "teacher_words": _teacher_words(front, answers, verified),
-        "nothing": f"No trial is COMPLETE yet ({counts}), so there is no front: let the search go on.",
+        "nothing": f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: let the search go on.",
         "first": name,
         "verification": None if verified is None else tables.verified_table(verified),
         "verification_words": "" if verified is None else tables.verification_words(verified),
@@ -246,12 +247,13 @@ def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified 
     }
 
 
-def _growth_part(front: Front) -> dict[str, Any]:
+def _growth_part(study: Study, front: Front) -> dict[str, Any]:
     from autodistill.search.trajectory import trajectory
 
     steps = trajectory(front)
     if not steps:
-        why = "no trial is COMPLETE yet" if not front.trials else "this study kept no record of the clock"
+        none = why_empty(study.trials(), study.constraints)
+        why = none if not front.trials else "this study kept no record of the clock"
         return {"growth": None, "no_growth": f"Not drawn: {why}.", "growth_words": "", "steps": []}
     last = steps[-1]
     half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
@@ -277,13 +279,12 @@ def _steps_table(steps: Sequence[Step]) -> Table:
     return Table(columns, tuple(rows), columns[1:], f"One step in {step} is listed." if step > 1 else "")
 
 
-def _importance_part(study: Study, front: Front) -> dict[str, Any]:
+def _importance_part(study: Study) -> dict[str, Any]:
     from autodistill.search.importance import LEAST, importance_shares
 
-    count = len(front.trials) + len(front.others)
     complete = sum(t.state is State.COMPLETE for t in study.trials())
     if complete < LEAST:
-        why = f"This needs at least {LEAST} COMPLETE trials; there are {count}."
+        why = f"This needs at least {LEAST} COMPLETE trials; there {'is' if complete == 1 else 'are'} {complete}."
         return {"importance": None, "no_importance": why, "shares": {}}
     shares = {name: part for name, part in importance_shares(study).items() if part}
     if not shares:
@@ -362,14 +363,14 @@ def _figures(
     from autodistill.delivery.figure_parallel import parallel_figure
 
     out: dict[str, go.Figure] = {}
-    members = [t.number for t in front.trials]
+    members, dominated = [t.number for t in front.trials], [t.number for t in front.others]
     steps, shares = parts.pop("steps"), parts.pop("shares")
     if front.trials:
         out["front"] = figures.front_figure(front, trials, verified=_means(verified))
     for name in ("seconds", "epochs", "trials") if steps else ():
         out[f"growth-{name}"] = figures.hypervolume_figure(steps, against=name)
     for objective in [o for o in study.objectives if o.stage == "trained"]:
-        figure = figures.rung_curves_figure(trials, objective, on_front=members)
+        figure = figures.rung_curves_figure(trials, objective, on_front=members, dominated=dominated)
         if figure.data:
             out[f"curves-{len(out)}"] = figure
     if shares:

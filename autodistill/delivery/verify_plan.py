@@ -82,8 +82,12 @@ def neighbours(front: Front, noise: float) -> list[TrialRecord]:
     return [trial for _, _, trial in sorted(found, key=lambda one: one[:2])]
 
 
-def choose(front: Front, *, noise: float, top: int | None = None) -> list[TrialRecord]:
+def choose(
+    front: Front, *, noise: float, top: int | None = None, empty: str = "no trial is COMPLETE yet"
+) -> list[TrialRecord]:
     """The front, spread over its whole length, then its near neighbours, at most ``top`` in all.
+
+    ``empty`` says why there is no front, where there is none.
 
     Raises:
         UsageError: the front is empty, or ``top`` is below one.
@@ -92,7 +96,7 @@ def choose(front: Front, *, noise: float, top: int | None = None) -> list[TrialR
         raise UsageError(f"top is {top}; allowed: 1 or more students.")
     front = front.trained()  # a variant is no training of its own
     if not front.trials:
-        raise UsageError("the front is empty: no trial is COMPLETE, so there is nothing to verify. Search on first.")
+        raise UsageError(f"the front is empty: {empty}, so there is nothing to verify. Search on first.")
     losses = to_losses(front.objectives, [t.values for t in front.trials])
     members = [front.trials[row] for row in epsilon_net_order(losses)]
     near = neighbours(front, noise)[: max(1, math.ceil(MAX_NEIGHBOURS * len(members)))]

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autodistill.delivery.plots import nothing_drawn, widen
 from autodistill.delivery.verified import Row, Verified
+from autodistill.words import counted
 
 _FRONT, _GREY, _TEACHER, _INK, _TWIN = "#1f6f8b", "#8b9098", "#d1495b", "#2b2d33", "#c08a1e"
 _LABELS = {
@@ -31,24 +33,30 @@ def verify_png(verified: Verified, path: str | Path) -> None:
     across = _axis(verified)
     shown = [row for row in verified.students if row.accuracy is not None and _at(row, across) is not None]
     if not shown:
-        axes.text(0.5, 0.5, "no run is finished yet", ha="center", va="center", transform=axes.transAxes, color=_INK)
+        nothing_drawn(axes, "no run is finished yet")
     else:
         axes.set_xscale("log")
         for row in shown:
             _draw_student(axes, row, across)
         _draw_others(axes, verified, across)
+        axes.margins(x=0.12, y=0.08)
+        drawn = [row for row in verified.rows if row.kind != "teacher" and row.accuracy is not None]
+        widen(axes, [x for row in drawn if (x := _at(row, across)) is not None])
         _ticks(axes)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
     axes.set_xlabel(_LABELS.get(across, across))
-    axes.set_ylabel(f"test accuracy, mean of {verified.seeds} seeds, 95 % interval")
-    count = len(verified.front)
-    axes.set_title(f"{verified.study}: {count} student{'' if count == 1 else 's'} on the verified front", loc="left")
+    axes.set_ylabel(f"test accuracy, {_seeds(verified)}, 95 % interval")
+    count = counted(len(verified.front), "student")
+    axes.set_title(f"{verified.study}: {count} on the verified front", loc="left")
     axes.grid(True, which="major", color="#e6e8eb", linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.margins(x=0.12, y=0.08)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(path)
+
+
+def _seeds(verified: Verified) -> str:
+    return "one seed" if verified.seeds == 1 else f"mean of {verified.seeds} seeds"
 
 
 def _axis(verified: Verified) -> str:

@@ -12,6 +12,7 @@ from autodistill.delivery.verify_test import read_result
 from autodistill.errors import UsageError
 from autodistill.records import Candidate, Task, TeacherSpec, WorkerContext
 from autodistill.search.budget import format_seconds
+from autodistill.words import why_empty
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
@@ -108,7 +109,8 @@ def plan_verification(
     front = study.front()
     best = max((t.values.get("accuracy", 0.5) for t in front.trials), default=0.5)
     noise = noise_of(best, len(bench.data.val))
-    chosen = by_number(study.trials(), trials) if trials else choose(front, noise=noise, top=top)
+    empty = why_empty(study.trials(), study.constraints)
+    chosen = by_number(study.trials(), trials) if trials else choose(front, noise=noise, top=top, empty=empty)
     members = members_of(chosen, front, twins=twins, baselines=baselines)
     every = seeds_of(study.seed, seeds)
     runs = _runs(bench, members, every)

@@ -23,6 +23,7 @@ from autodistill.search.front import Front
 from autodistill.search.proposer import Costs
 from autodistill.search.store import only_driver
 from autodistill.search.study import Study
+from autodistill.words import why_empty
 
 
 def search(
@@ -92,7 +93,7 @@ def search(
         watch.update(study, "done")
         front = study.front()
         if study.directory is not None:
-            front.save(study.directory)
+            front.save(study.directory, empty=why_empty(study.trials(), study.constraints))
     if watch.signal == signal.SIGTERM:
         raise SystemExit(143)
     if watch.signal is not None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autodistill.errors import UsageError
-from autodistill.records import Objective
+from autodistill.records import Objective, State
 from autodistill.search.front import Front, Scale, propose_scale, to_losses
 from autodistill.search.pareto import nondominated_mask
 from autodistill.search.trajectory import Step, trajectory
+
+if TYPE_CHECKING:
+    from autodistill.search.study import Study
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,24 @@ class Group:
     Attributes:
         name: what tables and legends call it.
         fronts: one per run.
+        seconds: searched, one per run; empty where that is not known.
+        complete: COMPLETE trials, one per run; counted on the fronts if omitted, which trials outside a bound are not.
+        data: fingerprint of the images of each run, empty text where it was not recorded; may be left out.
     """
 
     name: str
     fronts: tuple[Front, ...]
+    seconds: tuple[float, ...] = ()
+    complete: tuple[int, ...] = ()
+    data: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(name: str, studies: Sequence[Study]) -> Group:
+        """The fronts of ``studies`` with what is to be known of them."""
+        prints = tuple(str(one.optuna.user_attrs.get("sources", {}).get("data", "")) for one in studies)
+        complete = tuple(sum(t.state is State.COMPLETE for t in one.trials()) for one in studies)
+        seconds = tuple(one.spent.seconds for one in studies)
+        return Group(name, tuple(one.front() for one in studies), seconds, complete, prints)
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,7 @@ class Row:
         hypervolume: share of the common box, one per run.
         joint: members of the joint front of all groups that come from this one.
         curves: hypervolume share against spend, one per run, in the common box.
+        seconds: searched in all, one per run; 0 where that is not known.
     """
 
     name: str
@@ -53,6 +71,7 @@ class Row:
     hypervolume: tuple[float, ...]
     joint: int
     curves: tuple[tuple[Step, ...], ...]
+    seconds: tuple[float, ...]
 
     @property
     def mean(self) -> float:
@@ -83,9 +102,22 @@ class Comparison:
     groups: tuple[Group, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def warning(self) -> str:
+        """That the groups, or runs of one, were searched on different images, and which; empty where none differ."""
+        seen: dict[str, list[str]] = {}
+        for group in self.groups:
+            for one in dict.fromkeys(print_ for print_ in group.data if print_):
+                seen.setdefault(one, []).append(group.name)
+        if len(seen) < 2:
+            return ""
+        sides = "; ".join(f"{', '.join(names)}: {one}" for one, names in seen.items())
+        return f"these studies have different images, so their accuracies do not compare ({sides})"
+
     def to_json(self) -> dict[str, Any]:
         """The stable form of ``front A B --json``."""
         return {
+            "warning": self.warning,
             "objectives": [o.name for o in self.objectives],
             "ideal_point": list(self.scale.ideal),
             "reference_point": list(self.scale.reference),
@@ -109,7 +141,7 @@ def compare(groups: Sequence[Group]) -> Comparison:
     """Put fronts side by side.
 
     Raises:
-        UsageError: they have different objectives, or no COMPLETE trial at all.
+        UsageError: they have different objectives, or all fronts are empty.
     """
     fronts = [front for group in groups for front in group.fronts]
     objectives = _common_objectives(fronts)
@@ -125,11 +157,12 @@ def compare(groups: Sequence[Group]) -> Comparison:
             Row(
                 group.name,
                 len(boxed),
-                sum(len(f.trials) + len(f.others) for f in boxed) / len(boxed),
+                sum(group.complete or (len(f.trials) + len(f.others) for f in boxed)) / len(boxed),
                 sum(firsts) / len(firsts) if firsts else None,
                 tuple(f.hypervolume_share for f in boxed),
                 sum(1 for owner, good in zip(owners, best, strict=True) if good and owner == index),
                 tuple(tuple(trajectory(f)) for f in boxed),
+                group.seconds or (0.0,) * len(boxed),
             )
         )
     return Comparison(objectives, scale, tuple(groups), tuple(rows))
@@ -139,10 +172,13 @@ def common_scale(fronts: Sequence[Front]) -> Scale:
     """One box that holds the boxes of all fronts; made from their trials where none is recorded.
 
     Raises:
-        UsageError: there is no COMPLETE trial.
+        UsageError: all fronts are empty.
     """
     if not any(front.trials for front in fronts):
-        raise UsageError("none of these studies has a COMPLETE trial yet; there is nothing to compare.")
+        raise UsageError(
+            "the fronts of these studies are all empty: no trial is COMPLETE within the bounds yet; there is nothing "
+            "to compare."
+        )
     objectives = fronts[0].objectives
     scales = [front.scale for front in fronts if front.scale is not None]
     if not scales:

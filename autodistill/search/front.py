@@ -19,6 +19,7 @@ from autodistill.search.objectives import spared
 from autodistill.search.pareto import hypervolume, nondominated_mask
 from autodistill.search.store import dump_json, write_atomically
 from autodistill.search.variants import expanded
+from autodistill.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +146,9 @@ class Front:
         """
         fitting = [t for t in self.members if matches(expression, _columns(t))]
         if not fitting:
-            raise UsageError(f"no student on the front satisfies {expression!r}; the front has {len(self)} students.")
+            raise UsageError(
+                f"no student on the front satisfies {expression!r}; the front has {counted(len(self), 'student')}."
+            )
         first = self.objectives[0]
         return min(fitting, key=lambda t: first.loss(t.values[first.name]))
 
@@ -181,19 +184,19 @@ class Front:
 
         return pd.DataFrame([_columns(t) for t in self.trials])
 
-    def plot(self, path: str | Path) -> Path:
-        """Draw the front into ``path`` (PNG or SVG by its ending)."""
+    def plot(self, path: str | Path, *, empty: str = "") -> Path:
+        """Draw the front into ``path`` (PNG or SVG by its ending); ``empty`` says why there is no member."""
         from autodistill.delivery.plots import front_png
 
-        front_png(self, path)
+        front_png(self, path, empty=empty)
         return Path(path)
 
-    def save(self, directory: str | Path) -> dict[str, Path]:
+    def save(self, directory: str | Path, *, empty: str = "") -> dict[str, Path]:
         """Write ``front.json``, ``front.csv`` and ``front.png``; returns their paths by ending."""
         folder = Path(directory)
         write_atomically(folder / "front.json", dump_json(self.to_json()))
         write_atomically(folder / "front.csv", self.to_pandas().to_csv(index=False))
-        self.plot(folder / "front.png")
+        self.plot(folder / "front.png", empty=empty)
         return {ending: folder / f"front.{ending}" for ending in ("json", "csv", "png")}
 
     def _named(self, point: Sequence[float]) -> dict[str, float]:

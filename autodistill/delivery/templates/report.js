@@ -63,7 +63,8 @@
       if (role === "verified") return state.y === front.layout.meta.y ? [{ ...trace, x: rows.map((row) => row[column(state.x) + 1]) }] : [];
       const copy = { ...trace, x: rows.map((row) => row[column(state.x) + 1]), y: rows.map((row) => row[column(state.y) + 1]) };
       if (role !== "teacher") {
-        const size = rows.map((row) => top > 0 ? Math.max(small, large * Math.sqrt(Math.max(0, row[column(state.size) + 1]) / top)) : 12);
+        const ring = role === "knee" ? front.layout.meta.ring : 0;
+        const size = rows.map((row) => ring + (top > 0 ? Math.max(small, large * Math.sqrt(Math.max(0, row[column(state.size) + 1]) / top)) : 12));
         copy.marker = { ...trace.marker, size };
       }
       return [copy];
@@ -74,9 +75,13 @@
     return rows.map((row) => row[column(name) + 1]);
   }
   function ticks(name) {
-    const seen = shown(name).filter((value) => value > 0);
+    const star = front.data.find((t) => t.meta.role === "teacher");
+    const seen = [...shown(name), star ? star.customdata[0][column(name) + 1] : 0].filter((value) => value > 0);
     if (!seen.length) return {};
-    const low = Math.min(...seen), high = Math.max(...seen), steps = high / low < 1e4 ? [1, 2, 5] : [1], tickvals = [];
+    const low = Math.min(...seen), high = Math.max(...seen), ratio = high / low, tickvals = [];
+    if (ratio > 1.02 && ratio < 1.5) return {};
+    const steps = [[1e4, [1]], [12, [1, 2, 5]], [3.5, [1, 2, 3, 5, 7]], [1.5, [1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9]], [0, [1, 2, 5]]]
+      .find(([least]) => ratio >= least)[1];
     for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power++) {
       for (const step of steps) tickvals.push(Number(`${step}e${power}`));
     }
