@@ -225,6 +225,26 @@ def test_show_tells_how_a_trial_ended_and_why(finished: Path) -> None:
     assert "there is no trial 9999" in missing.stderr
 
 
+def test_show_takes_number_and_folder_in_either_order(finished: Path) -> None:
+    assert run.invoke(app, ["show", str(finished), "3"]).stdout == run.invoke(app, ["show", "3", str(finished)]).stdout
+    without = run.invoke(app, ["show", str(finished)])
+    assert without.exit_code == 2
+    assert f"'autodistill show 3 {finished}'" in without.stderr
+
+
+def test_a_copied_space_is_used_with_the_command_in_its_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run.invoke(app, ["spaces", "cp", "tiny", "mine.yaml"]).stderr
+    assert "autodistill search --data fashion_mnist --space mine.yaml --budget 20m --workers 2 --dir runs/mine" in said
+    said = run.invoke(app, ["spaces", "cp", "cpu"]).stderr  # a command of two lines
+    assert "--space cpu.yaml --budget 2h --objectives accuracy,latency_ms --dir runs/cpu" in said
+    Path("runs/cpu").mkdir(parents=True)
+    Path("cpu.yaml").unlink()
+    assert "--dir runs/cpu-2" in run.invoke(app, ["spaces", "cp", "cpu"]).stderr
+    Path("bare.yaml").write_text("student: {family: [resnet]}\n")
+    assert "--space more.yaml" in run.invoke(app, ["spaces", "cp", "bare.yaml", "more.yaml"]).stderr
+
+
 def test_importance_gives_the_size_to_the_width_alone(finished: Path) -> None:
     found = json.loads(run.invoke(app, ["importance", str(finished), "--json"]).stdout)
     assert found["importance"]["params"]["student.width"] == pytest.approx(1.0, abs=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
+from autodistill.commands.compress import _say_next, print_compressed
 from autodistill.delivery import compress as module
-from autodistill.delivery.compress import compress
-from autodistill.delivery.compress_variants import joint_front, read_compressed, split_name, variant_names
+from autodistill.delivery.compress import Compressed, compress
+from autodistill.delivery.compress_variants import Variant, joint_front, read_compressed, split_name, variant_names
 from autodistill.errors import InfeasibleError, StoreError, UnknownNameError, UsageError
 from autodistill.training import datasets
 from autodistill.training.onnx_files import run_onnx
@@ -144,6 +146,34 @@ def test_the_joint_front_holds_what_nothing_beats():
     points = {"a": (0.9, 100.0), "b": (0.9, 50.0), "c": (0.8, 20.0), "d": (0.7, 30.0)}
     assert joint_front(points) == {"b", "c"}
     assert joint_front({}) == set()
+
+
+def test_a_variant_that_loses_too_much_joins_no_front(done, study):
+    work = module._Work(study.directory, study.front().trials[0], None)
+    small = replace(done.variants[-1], name="channels-0.5", drop=0.4)  # near chance, and by far the smallest
+    whole = replace(done.variants[0], drop=0.0)
+    for limit, joins in ((0.01, False), (0.5, True)):
+        found = module._judged(work, [whole, small], (), False, lambda _: None, limit)
+        assert [one.front for one in found.variants] == [True, joins]
+
+
+def test_what_joined_is_named_with_the_command_that_gives_it(capsys, tmp_path):
+    def made(*joined):
+        names = ("fp32", "int8-static", "fp16", "channels-0.5")
+        variants = tuple(Variant(n, "ok", file=f"{n}.onnx", accuracy=0.9, drop=0.0, front=n in joined) for n in names)
+        return Compressed(3, variants, (), (), ("accuracy", "bytes"))
+
+    _say_next(made("fp32", "int8-static", "channels-0.5"), tmp_path)
+    said = capsys.readouterr().err
+    assert f"channels-0.5: {tmp_path / 'channels-0.5.onnx'}" in said
+    assert "--trial 3 --formats onnx,onnx-int8 -o student" in said
+    _say_next(made("fp32"), tmp_path)
+    assert capsys.readouterr().err == ""
+    dull = replace(made("fp32"), variants=(Variant("channels-0.5", "ok", accuracy=0.13, drop=0.85, bytes=9),))
+    print_compressed(dull)
+    said = capsys.readouterr()
+    assert "loses over 0.01" in said.out
+    assert "no variant joined" in said.err
 
 
 def test_names_of_variants():

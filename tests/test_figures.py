@@ -95,7 +95,7 @@ def test_a_ring_marks_the_knee() -> None:
     knee = found.knee()
     assert knee is not None
     assert (marks["knee"].x[0], marks["knee"].y[0]) == (knee.values["latency_ms"], knee.values["accuracy"])
-    assert marks["knee"].marker.size[0] > dict(zip(marks["front"].x, marks["front"].marker.size))[marks["knee"].x[0]]
+    assert marks["knee"].marker.size[0] > marks["front"].marker.size[list(marks["front"].x).index(marks["knee"].x[0])]
 
 
 def test_an_empty_front_says_why_and_shows_no_axes() -> None:

@@ -309,6 +309,24 @@ def test_report_names_no_folder_of_its_owner(verified_study: Study, tmp_path: Pa
     assert str(verified_study.directory) not in (tmp_path / "r.html").read_text()
 
 
+def test_the_command_in_the_page_has_the_path_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_studies.make(trials=4, directory=tmp_path / "runs" / "a b")
+    monkeypatch.chdir(tmp_path)
+    for given in ("runs/a b", str(tmp_path / "runs" / "a b")):
+        said = CliRunner().invoke(app, ["report", given, "-o", "r.html"])
+        assert "autodistill verify 'runs/a b'" in Page(tmp_path / "r.html").text("short")
+        assert f"next:\n  autodistill verify '{given}'" in said.stderr
+
+
+def test_short_searches_are_told_in_minutes_and_the_flag_stays_whole(tmp_path: Path) -> None:
+    write_report(report_studies.make(trials=1), tmp_path / "r.html")
+    cost = Page(tmp_path / "r.html").text("cost")
+    assert re.search(
+        r"took [\d.e-]+ minutes on the clock and [\d.]+ minutes? of device time for 18 epochs in 1 trial", cost
+    )
+    assert "<code>--price-per-hour</code> turns" in (tmp_path / "r.html").read_text()
+
+
 @pytest.mark.slow
 def test_a_report_of_a_thousand_trials_stays_small(tmp_path: Path) -> None:
     from autodistill.delivery.report_page import _plotly

@@ -229,6 +229,13 @@ def test_an_unknown_teacher_names_the_nearest(data):
         teachers.load(TeacherSpec("resnet81"), data)
 
 
+@pytest.mark.parametrize("path", ["teachers/nope", "./nope", "~/nope", "/no/where/teacher"])
+def test_a_path_that_does_not_exist_is_called_that(data, path):
+    with pytest.raises(UsageError, match="that folder or file does not exist") as found:
+        teachers.load(TeacherSpec(path), data)
+    assert "resnet" not in str(found.value)
+
+
 def test_an_onnx_file_gives_the_logits_of_its_network(data, tmp_path):
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")

@@ -119,3 +119,10 @@ def test_weights_are_asked_for_only_where_they_were_kept(tmp_path: Path) -> None
     assert verified_folder(tmp_path, 3) == tmp_path / "verify" / "runs" / "abc"
     with pytest.raises(StoreError, match="is missing"):
         load_verified(tmp_path, 3)
+
+
+def test_it_introduces_itself_in_a_line() -> None:
+    kept = Row("student", "tiny", 3, verdict="stays")
+    fell = Row("student", "large", 4, verdict="falls")
+    found = Verified("digits", (("accuracy", "maximize"),), (kept, fell), 1, finished=3, planned=4)
+    assert repr(found) == "<Verified 'digits': 2 students, 1 on the verified front, 1 seed, 3 of 4 runs finished>"

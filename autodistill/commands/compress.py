@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,10 @@ from autodistill.words import student_words
 
 if TYPE_CHECKING:
     from autodistill.delivery.compress import Compressed
+    from autodistill.delivery.compress_variants import Variant
 
+_EXPORTED = {"int8-static": "onnx-int8", "fp16": "onnx-fp16"}
+"""Variants that ``export`` makes too, and the format that they are."""
 EXAMPLES = """
   autodistill compress runs/digits --knee
   autodistill compress runs/digits --trial 12 --methods int8-static,channels --ratios 0.3,0.5
@@ -37,13 +41,16 @@ def compress(
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Of each fine-tuning; a fifth of the trial's by default.")
     ] = None,
+    max_drop: Annotated[
+        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Variants that lose more accuracy join no front.")
+    ] = 0.01,
     latency: Annotated[bool, typer.Option(help="Measure the files; trainers of this machine pause meanwhile.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Compress a student: int8, fp16, pruned weights and channels, fine-tuned with its own loss mix and teacher.
 
     What is made already is kept: the same command goes on where it was stopped. 'front' marks variants that no other
-    one and no student of the study beats in accuracy, bytes and latency of the file.
+    one and no student of the study beats in accuracy, bytes and latency of the file, and that keep their accuracy.
     """
     from autodistill.delivery.compress import compress as run_compress
 
@@ -58,6 +65,7 @@ def compress(
         methods=[one.strip() for one in methods.split(",") if one.strip()],
         ratios=_shares(ratios),
         epochs=epochs,
+        max_drop=max_drop,
         latency=latency,
         progress=lambda text: say(f"  {text}"),
     )
@@ -66,7 +74,24 @@ def compress(
     else:
         print_compressed(done)
     say(f"files below {found.directory / 'compress'}, figures in {found.directory / 'compress.json'}")
-    say("next:\n  " + command("export", found.directory, "--trial", record.number, "--formats", "all", "-o", "student"))
+    _say_next(done, found.directory)
+
+
+def _say_next(done: Compressed, folder: Path) -> None:
+    """Where the variants are that joined, and the command that exports those of them that export can make."""
+    joined = _joined(done)
+    for one in joined:
+        if one.name not in _EXPORTED:
+            say(f"{one.name}: {folder / one.file}")
+    formats = [_EXPORTED[one.name] for one in joined if one.name in _EXPORTED]
+    if formats:
+        limit = () if done.max_drop == 0.01 else ("--max-drop", f"{done.max_drop:g}")
+        names = ",".join(["onnx", *formats])
+        say("next:\n  " + command("export", folder, "--trial", done.trial, "--formats", names, *limit, "-o", "student"))
+
+
+def _joined(done: Compressed) -> list[Variant]:
+    return [one for one in done.variants if one.front and one.name != "fp32"]
 
 
 def print_compressed(done: Compressed) -> None:
@@ -84,7 +109,7 @@ def print_compressed(done: Compressed) -> None:
                 number(one.bytes, "bytes") if fine else "-",
                 number(one.zipped, "bytes") if fine else "-",
                 number(one.latency_ms),
-                "front" if one.front else "",
+                "front" if one.front else f"loses over {done.max_drop:g}" if one.loses(done.max_drop) else "",
                 one.remark if fine else f"FAILED: {one.remark}",
             ]
         )
@@ -93,9 +118,8 @@ def print_compressed(done: Compressed) -> None:
         rows.append([*cells, "" if trial in done.beaten else "front", "of the study, as it is"])
     columns = ["variant", "accuracy", "drop", "nonzero", "MACs", "bytes", "zipped", "latency ms", "", " "]
     print_table(columns, rows, right=tuple(columns[1:8]))
-    joined = [one.name for one in done.variants if one.front and one.name != "fp32"]
-    axes = ", ".join(done.axes)
-    say(f"joint front of {axes}, on validation: {', '.join(joined) or 'no variant'} joined")
+    joined = ", ".join(one.name for one in _joined(done)) or "no variant"
+    say(f"joint front of {', '.join(done.axes)}, on validation: {joined} joined (of those within --max-drop)")
 
 
 def _shares(text: str) -> list[float]:

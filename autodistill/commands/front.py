@@ -12,9 +12,9 @@ import typer
 from autodistill.commands.output import command, number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_study
 from autodistill.commands.tables import print_front, print_trial
-from autodistill.errors import UsageError
+from autodistill.errors import StoreError, UsageError
 from autodistill.gain import gain_over_twin
-from autodistill.words import why_empty
+from autodistill.words import counted, why_empty
 
 if TYPE_CHECKING:
     from autodistill.records import TrialRecord
@@ -71,7 +71,8 @@ def front(
         return
     if pick is not None and knee:
         raise UsageError("--pick and --knee both choose one student; keep one of them.")
-    found = read_study(Path(given[0]) if given else None, directory)
+    folder = folder_of(Path(given[0]) if given else None, directory)
+    found = read_study(folder)
     result = found.front()
     _write(found, result, plot, csv, save)
     if pick is not None or knee:
@@ -83,8 +84,24 @@ def front(
     elif result.trials:
         print_front(result, found.trials())
         say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
+        _say_verified(folder)
     else:
         say(f"The front is empty: {_why_empty(found)}.")
+
+
+def _say_verified(folder: Path) -> None:
+    """That there is a verification, whose figures are the ones to believe."""
+    from autodistill.delivery.verified import read_verified
+
+    try:
+        found = read_verified(folder)
+    except StoreError as error:
+        say(f"verified: {error}")
+        return
+    if found is not None:
+        done = "" if found.complete else f", {found.finished} of {counted(found.planned, 'run')} finished"
+        said = f"{counted(len(found.front), 'student')} on the verified front{done}"
+        say(f"verified: {said}; see {folder / 'verify.csv'}, or: {command('report', folder)}")
 
 
 def _chosen(study: Study, front: Front, pick: str | None) -> TrialRecord:

@@ -45,12 +45,20 @@ def report(
         raise UsageError(
             f"the folder {path.absolute().parent} of the report does not exist; make it, or choose another -o."
         )
-    written = write_report(read_study(folder), path, price_per_hour=price_per_hour)
+    written = write_report(read_study(folder), path, price_per_hour=price_per_hour, folder=_portable(folder))
     say(f"wrote {written.path} ({written.bytes / 2**20:.1f} MB; open it in a browser, it needs no network)")
     if as_json:
         print_json({"path": str(written.path), "bytes": written.bytes, **written.facts})
     elif not written.facts["verified"] and written.facts["best"] is not None:
-        say("Its figures are from the search, and they flatter. Have the front verified:")
-        say(f"  {command('verify', folder)}")
+        say("Its figures are from the search, and they flatter; have the front verified.")
+        say(f"next:\n  {command('verify', folder)}")
     else:
-        say(f"  {command('front', folder)}")
+        say(f"next:\n  {command('front', folder)}")
+
+
+def _portable(folder: Path) -> Path:
+    """The folder as commands name it in a page for others: without the folders of its owner."""
+    if not folder.is_absolute():
+        return folder
+    inside = folder.is_relative_to(Path.cwd())
+    return folder.relative_to(Path.cwd()) if inside else Path(folder.name)

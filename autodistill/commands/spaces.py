@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autodistill.commands.output import command, number, print_json, print_table, say
-from autodistill.commands.reading import JsonOption
+from autodistill.commands.reading import RUNS, JsonOption
 from autodistill.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -67,8 +69,30 @@ def cp(
 
     source = path_of(name)
     target = to or Path(source.name)
-    write_new(target, source.read_text(encoding="utf-8"))
-    say(f"wrote {target}. Use it: " + command("search", "--data", "digits", "--space", target))
+    text = source.read_text(encoding="utf-8")
+    write_new(target, text)
+    say(f"wrote {target}. Use it:\n  " + _use(text, target))
+
+
+def _use(text: str, target: Path) -> str:
+    """The command in the comments at the head of a space, with ``target`` as its space and a folder of its own."""
+    head = [line[1:].strip() for line in itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())]
+    starts = [index for index, line in enumerate(head) if line.startswith("Command ")]
+    if not starts:
+        return command("search", "--data", "image_folder", "--data-root", "photos", "--space", target)
+    words = shlex.split(" ".join(head[starts[0] :]))[2:]  # without 'Command autodistill'
+    for flag, value in (("--space", str(target)), ("--dir", str(_free(RUNS / target.stem)))):
+        if flag in words:
+            words[words.index(flag) + 1] = value
+        else:
+            words += [flag, value]
+    return command(*words)
+
+
+def _free(folder: Path) -> Path:
+    """``folder``, with a number where a study is there already."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], names) if not path.exists())
 
 
 @app.command("check")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,9 +12,6 @@ from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, r
 from autodistill.commands.tables import print_trial, print_trials
 from autodistill.errors import UsageError, nearest
 from autodistill.gain import gain_over_twin
-
-if TYPE_CHECKING:
-    pass
 
 TRIALS = """
   autodistill trials runs/digits --state COMPLETE --json
@@ -54,12 +52,15 @@ def trials(
 
 
 def show(
-    number: Annotated[int, typer.Argument(metavar="N", help="Trial number.", min=0)],
-    study: StudyArgument = None,
+    first: Annotated[str, typer.Argument(metavar="N", help="Trial number; the folder may also come first.")],
+    second: Annotated[
+        str | None, typer.Argument(metavar="DIR", help="Folder of the study; without it, the newest below runs/.")
+    ] = None,
     directory: DirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one trial: how it ended and why, its settings, what each rung showed."""
+    number, study = _number_and_folder(first, second)
     found = read_study(study, directory)
     records = found.trials()
     trial = next((t for t in records if t.number == number), None)
@@ -71,6 +72,20 @@ def show(
         print_json({**trial.to_json(), "gain_over_twin": gain})
     else:
         print_trial(trial, found.objectives, gain)
+
+
+def _number_and_folder(first: str, second: str | None) -> tuple[int, Path | None]:
+    """``12 runs/digits`` in either order.
+
+    Raises:
+        UsageError: neither is a number.
+    """
+    if not first.isdecimal() and second is not None and second.isdecimal():
+        first, second = second, first
+    if not first.isdecimal():
+        folder = second or first
+        raise UsageError(f"show takes the number of a trial, got {first!r}: e.g. 'autodistill show 3 {folder}'.")
+    return int(first), None if second is None else Path(second)
 
 
 def importance(study: StudyArgument = None, directory: DirOption = None, as_json: JsonOption = False) -> None:

@@ -11,7 +11,7 @@ import typer
 from autodistill.commands.output import command, number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, folder_of
 from autodistill.errors import UsageError
-from autodistill.words import distillation_words
+from autodistill.words import counted, distillation_words
 
 if TYPE_CHECKING:
     from autodistill.delivery.verified import Difference, Figure, Row, Verified
@@ -220,9 +220,9 @@ def _missing(row: Row) -> str:
 def findings(verified: Verified) -> list[str]:
     """What the table says, in sentences."""
     out = [
-        f"{verified.seeds} seeds, trained on {verified.refit}, {verified.epochs} epochs; {verified.test_images:,} test "
-        f"images; interval over seeds and test images (Welch-Satterthwaite); file: {verified.latency}; "
-        "ECE with 15 bins of equal mass."
+        f"{counted(verified.seeds, 'seed')}, trained on {verified.refit}, {counted(verified.epochs, 'epoch')}; "
+        f"{verified.test_images:,} test images; interval over seeds and test images (Welch-Satterthwaite); "
+        f"file: {verified.latency}; ECE with 15 bins of equal mass."
     ]
     if not verified.complete:
         out.append(f"{verified.finished} of {verified.planned} runs are finished; the rest is missing from the table.")

@@ -25,7 +25,7 @@ from autodistill.delivery.compress_variants import (
     split_name,
     variant_names,
 )
-from autodistill.delivery.export import CALIBRATION, normalized, spread, study_config, validate
+from autodistill.delivery.export import CALIBRATION, MAX_DROP, normalized, spread, study_config, validate
 from autodistill.delivery.export_checks import Validation
 from autodistill.delivery.export_formats import Subject
 from autodistill.errors import DivergedError, InfeasibleError, ResourceError, UsageError
@@ -53,6 +53,7 @@ class Compressed:
         members: the study's own front, as ``(trial, accuracy, bytes, latency_ms)`` of its ONNX files.
         beaten: of the members, those that a variant beats.
         axes: of the joint front.
+        max_drop: accuracy that a variant may lose and still join.
     """
 
     trial: int
@@ -60,6 +61,7 @@ class Compressed:
     members: tuple[tuple[int, float, int, float | None], ...]
     beaten: tuple[int, ...]
     axes: tuple[str, ...]
+    max_drop: float = MAX_DROP
 
     def to_json(self) -> dict[str, Any]:
         """The stable form of ``compress --json``."""
@@ -78,6 +80,7 @@ def compress(
     methods: Sequence[str] = METHODS,
     ratios: Sequence[float] = RATIOS,
     epochs: int | None = None,
+    max_drop: float = MAX_DROP,
     latency: bool = True,
     progress: Progress = lambda _text: None,
 ) -> Compressed:
@@ -90,6 +93,8 @@ def compress(
         methods: of ``int8-static``, ``int8-dynamic``, ``fp16``, ``weights``, ``channels``.
         ratios: shares that the two prunings take away.
         epochs: of each fine-tuning; a fifth of the study's top rung if omitted.
+        max_drop: accuracy on validation that a variant may lose, as a fraction; one that loses more joins no front,
+            however small it is.
         latency: measure the files, under the machine's lease.
         progress: told what is being done.
 
@@ -111,7 +116,7 @@ def compress(
         done[name] = work.make(name, key)
         rest = [one for other, one in known.items() if other not in done]
         save_compressed(work.root, trial.number, [*done.values(), *rest])
-    found = _judged(work, list(done.values()), front, latency, progress)
+    found = _judged(work, list(done.values()), front, latency, progress, max_drop)
     rest = [one for other, one in known.items() if other not in done]
     save_compressed(work.root, trial.number, [*found.variants, *rest])
     return found
@@ -253,7 +258,12 @@ class _Work:
 
 
 def _judged(
-    work: _Work, variants: list[Variant], front: Sequence[TrialRecord], latency: bool, progress: Progress
+    work: _Work,
+    variants: list[Variant],
+    front: Sequence[TrialRecord],
+    latency: bool,
+    progress: Progress,
+    max_drop: float,
 ) -> Compressed:
     """Latency of all files in one go, and who is on the joint front.
 
@@ -279,13 +289,13 @@ def _judged(
     sizes = {name: path.stat().st_size for name, path in files.items()}
     alike = {n: times.get("fp32", ms) if split_name(n)[0] == "weights" else ms for n, ms in times.items()}
     points = {n: (accuracy[n], float(sizes[n]), *([alike[n]] if n in alike else [])) for n in files}
-    best = joint_front(points)
+    best = joint_front({n: p for n, p in points.items() if n not in {one.name for one in good if one.loses(max_drop)}})
     judged = [replace(one, front=one.name in best, latency_ms=times.get(one.name, one.latency_ms)) for one in variants]
     names = {one.number: f"trial {one.number}" for one in others}
     members = tuple((n, accuracy[name], sizes[name], times.get(name)) for n, name in names.items())
     beaten = tuple(number for number, name in names.items() if name not in best)
     axes = ("accuracy", "bytes", *(("latency_ms",) if times else ()))
-    return Compressed(work.trial.number, tuple(judged), members, beaten, axes)
+    return Compressed(work.trial.number, tuple(judged), members, beaten, axes, max_drop)
 
 
 def _latencies(files: dict[str, Path], work: _Work) -> dict[str, float]:

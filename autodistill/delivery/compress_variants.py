@@ -33,7 +33,7 @@ class Variant:
         macs: multiply-accumulate operations per image; zeros are counted, as runtimes compute them.
         bytes: of the file; ``zipped`` after compression, which is where zeros count.
         latency_ms: p50 per batch of the file; ``None`` where it was not measured.
-        front: on the joint front of all variants and the study's own students.
+        front: on the joint front of the study's own students and all variants that do not lose too much accuracy.
         key: of the settings it was made with.
         seconds: it took.
     """
@@ -53,6 +53,10 @@ class Variant:
     key: str = ""
     seconds: float = 0.0
     remark: str = ""
+
+    def loses(self, max_drop: float) -> bool:
+        """Whether it is less accurate than the student by more than ``max_drop``."""
+        return self.drop is not None and self.drop > max_drop + 1e-12
 
 
 def variant_names(methods: Sequence[str], ratios: Sequence[float]) -> list[str]:

@@ -22,7 +22,7 @@ from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, TrialRecord
 from autodistill.search.store import set_system_attributes
 from autodistill.search.trajectory import trajectory
-from autodistill.words import counted, distillation_words, student_words
+from autodistill.words import counted, distillation_words, student_words, why_empty
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -112,7 +112,7 @@ def trial_note(
         **{name: figure_of(value, units.get(name, "")) for name, value in trial.latest.items()},
         "gain over the undistilled twin": "" if gain is None else f"{gain:+.4f}",
         **_verified_facts(verified),
-        "trained": f"{trial.epochs:g} epochs, {trial.seconds:.1f} s",
+        "trained": f"{counted(round(trial.epochs), 'epoch')}, {trial.seconds:.1f} s",
     }
     lines += ["| | |", "|---|---|", *(f"| {_plain(k)} | {_plain(v)} |" for k, v in facts.items() if v), ""]
     lines += _curve_lines(trial, objectives)
@@ -151,6 +151,8 @@ def study_note(study: Study) -> str:
         f"{counted(len(front), 'student')} on the front, {counted(len(study.trials()), 'trial')}.",
     ]
     lines += [f"Hypervolume {front.hypervolume_share:.4f} of the reference box.", ""]
+    if not front.trials:
+        return "\n".join([*lines, f"The front is empty: {_plain(why_empty(study.trials(), study.constraints))}."])
     names = [o.name for o in study.objectives]
     lines += [f"| trial | student | distillation | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
     for t in front.trials:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.export_weights import verified_note
-from autodistill.words import distillation_words, student_words
+from autodistill.words import counted, distillation_words, student_words
 
 if TYPE_CHECKING:
     from autodistill.delivery.export import Exported
@@ -61,10 +61,11 @@ def _what(origin: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     colour = "grey" if facts["channels"] == 1 else "colour"
     params = origin["search_values"].get("params")
     size = f" {params:,.0f} parameters once deployed." if params else ""
+    loss = distillation_words(origin["distillation"]) or "cross-entropy"
     return (
         f"Classifies {colour} images of {facts['image_size']} x {facts['image_size']} px into {len(classes)} "
         f"classes: {shown}.{size} Chosen by autodistill among many students; trained with the loss "
-        f"`{distillation_words(origin['distillation']) or 'cross-entropy'}` for {origin['epochs']:g} epochs."
+        f"`{loss}` for {counted(round(origin['epochs']), 'epoch')}."
     )
 
 
@@ -81,8 +82,8 @@ def _unverified(found: Exported) -> str:
 def _verified(verified: Verified, found: Exported) -> str:
     row = verified.student(found.trial)
     lines = [
-        f"Verified: trained again from scratch with {len(row.seeds)} seeds, and measured on {verified.test_images:,} "
-        "test images that the search never opened.",
+        f"Verified: trained again from scratch with {counted(len(row.seeds), 'seed')}, and measured on "
+        f"{verified.test_images:,} test images that the search never opened.",
         "",
         "| what | accuracy on test | 95 % interval |",
         "| --- | --- | --- |",

@@ -6,6 +6,7 @@ the pictures and the tables behind them. Parts that a study has no figures for a
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from autodistill.delivery.report_glossary import glossary
 from autodistill.delivery.report_tables import Table
 from autodistill.delivery.trial_facts import figure_of
 from autodistill.records import Objective, State, TrialRecord
-from autodistill.words import distillation_words, student_words, why_empty
+from autodistill.words import counted, distillation_words, student_words, why_empty
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -46,13 +47,16 @@ class Report:
     facts: Mapping[str, Any]
 
 
-def write_report(study: Study, path: str | Path, *, price_per_hour: float | None = None) -> Report:
+def write_report(
+    study: Study, path: str | Path, *, price_per_hour: float | None = None, folder: str | Path | None = None
+) -> Report:
     """Write the report of ``study``, finished or not, into one HTML file.
 
     Args:
         study: opened for reading is enough.
         path: the file; replaced as a whole.
         price_per_hour: money per device-hour, in any currency.
+        folder: the study's, as commands in the report name it; its name alone if omitted.
 
     Raises:
         StoreError: the study's verification is damaged.
@@ -67,7 +71,7 @@ def write_report(study: Study, path: str | Path, *, price_per_hour: float | None
     answers = answers_of(front, trials, verified, images)
     cost = tables.cost_facts(study, verified, price_per_hour)
     parts = {
-        **_summary(study, front, answers, verified),
+        **_summary(study, front, answers, verified, folder),
         **_front_part(front, trials, verified),
         **_growth_part(study, front),
         **_importance_part(study),
@@ -100,7 +104,9 @@ def _json(study: Study, answers: Answers, trials: Sequence[TrialRecord]) -> dict
     }
 
 
-def _summary(study: Study, front: Front, answers: Answers, verified: Verified | None) -> dict[str, Any]:
+def _summary(
+    study: Study, front: Front, answers: Answers, verified: Verified | None, folder: str | Path | None
+) -> dict[str, Any]:
     """The top of the page."""
     metric = answers.metric
     name = answers.objective.name
@@ -113,7 +119,7 @@ def _summary(study: Study, front: Front, answers: Answers, verified: Verified | 
         "name": study.name,
         "lead": _lead(front, trials),
         "contents": _contents(verified is not None),
-        "status": _status(study, answers, verified, len(trials)),
+        "status": _status(answers, verified, len(trials), folder or (study.directory or Path("DIR")).name),
         "best": answers.best,
         "verified": answers.verified,
         "metric_words": {"best": _best_words(answers, within, words)},
@@ -143,7 +149,7 @@ def _lead(front: Front, trials: Sequence[TrialRecord]) -> str:
     counts = [(n, meaning) for s, meaning in meanings.items() if (n := sum(t.state is s for t in trials))]
     ended = ", ".join(f"{n} {meaning}" for n, meaning in counts)
     return (
-        f"Report of an autodistill search. {len(trials)} trial{'' if len(trials) == 1 else 's'}"
+        f"Report of an autodistill search. {counted(len(trials), 'trial')}"
         f"{f': {ended}' if ended else ''}; {len(front.trials)} on the front of "
         f"{', '.join(o.name for o in front.objectives)}."
     )
@@ -168,9 +174,8 @@ def _contents(verified: bool) -> list[tuple[str, str]]:
     ]
 
 
-def _status(study: Study, answers: Answers, verified: Verified | None, trials: int) -> dict[str, str] | None:
+def _status(answers: Answers, verified: Verified | None, trials: int, folder: str | Path) -> dict[str, str] | None:
     """The warning above the answers; ``None`` where every figure is verified."""
-    folder = "DIR" if study.directory is None else study.directory.name
     if not answers.candidates:
         return None
     if not answers.verified:
@@ -178,8 +183,8 @@ def _status(study: Study, answers: Answers, verified: Verified | None, trials: i
             "head": "These figures are from the search, and they flatter.",
             "words": f"The best of {trials} trials is chosen by the same validation figure that is shown here, from "
             "one run each; the test split has not been opened. Differences between neighbours on the front may be "
-            f"chance. 'autodistill verify {folder}' trains the front again with several seeds and measures it on "
-            "the test split.",
+            f"chance. 'autodistill verify {shlex.quote(str(folder))}' trains the front again with several "
+            "seeds and measures it on the test split.",
         }
     if verified is not None and not verified.complete:
         return {
@@ -232,11 +237,8 @@ def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified 
     if not front.trials:
         return {"front": None, "front_words": ""}
     knee = front.knee()
-    count, complete = len(front.trials), len(front.trials) + len(front.others)
-    words = (
-        f"{count} student{'' if count == 1 else 's'} that no other trial beats in every objective, among {complete} "
-    )
-    words += f"COMPLETE trial{'' if complete == 1 else 's'}."
+    complete = counted(len(front.trials) + len(front.others), "COMPLETE trial")
+    words = f"{counted(len(front.trials), 'student')} that no other trial beats in every objective, among {complete}."
     if front.scale is not None:
         words += f" The front dominates {front.hypervolume_share:.1%} of the reference box."
     if front.teacher:
@@ -257,9 +259,10 @@ def _growth_part(study: Study, front: Front) -> dict[str, Any]:
         return {"growth": None, "no_growth": f"Not drawn: {why}.", "growth_words": "", "steps": []}
     last = steps[-1]
     half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
+    spent = f"{counted(round(last.epochs), 'epoch')} in {counted(round(last.trials), 'trial')}"
     words = (
-        f"The front reached {last.hypervolume_share:.4f} of the reference box with {last.epochs:,.0f} epochs in "
-        f"{last.trials:,.0f} trials; half of that was there when {half.trials:,.0f} had ended."
+        f"The front reached {last.hypervolume_share:.4f} of the reference box with {spent}; half of that was there when "
+        f"{half.trials:,.0f} had ended."
     )
     return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
 
@@ -297,21 +300,12 @@ def _importance_part(study: Study) -> dict[str, Any]:
 
 
 def _trials_part(study: Study, trials: Sequence[TrialRecord], cost: Mapping[str, Any]) -> dict[str, Any]:
-    words = (
-        f"The search took {cost['wall_hours']:.3g} hours on the clock and {cost['device_hours']:.3g} device-hours for "
-        f"{cost['epochs']:,.0f} epochs in {cost['trials']:,} trials."
-    )
-    if cost["verify_device_hours"]:
-        words += f" Verification took {cost['verify_device_hours']:.3g} device-hours more."
-    if cost["money"] is not None:
-        words += f" At {cost['price_per_hour']:g} per device-hour that is {cost['money']:,.2f}."
-    else:
-        words += " --price-per-hour turns that into money."
     return {
         "stopped": tables.stopped_table(trials),
         "saved": tables.saved_by_stopping(trials, float(study.rungs.levels[-1])),
         "cost": tables.cost_table(cost, trials),
-        "cost_words": words,
+        "cost_words": tables.cost_words(cost),
+        "priced": cost["money"] is not None,
     }
 
 
@@ -376,7 +370,7 @@ def _figures(
     if shares:
         out["importance-plot"] = figures.importance_figure(shares)
     complete = [*front.trials, *front.others]
-    parts["parallel"] = len(complete) > 1
+    parts["parallel"], parts["bounded"] = len(complete) > 1, bool(study.constraints)
     if parts["parallel"]:
         out["parallel-plot"] = parallel_figure(complete, study.objectives, on_front=members)
     return out

@@ -12,7 +12,7 @@ from autodistill.delivery.trial_facts import figure_of
 from autodistill.gain import gain_over_twin
 from autodistill.records import State, TrialRecord
 from autodistill.search.budget import format_seconds
-from autodistill.words import distillation_words, student_words
+from autodistill.words import counted, distillation_words, student_words
 
 if TYPE_CHECKING:
     from autodistill.delivery.verified import Figure, Row, Verified
@@ -96,7 +96,9 @@ def verified_table(verified: Verified) -> Table:
         "row", "student", "test accuracy ± std [95 %]", "in the search", "flattered by", "agreement", "ECE",
         "ONNX bytes", "ONNX ms", "verdict",
     )  # fmt: skip
-    note = f"{verified.test_images:,} test images, {verified.epochs} epochs each, trained on {verified.refit}. "
+    note = (
+        f"{verified.test_images:,} test images, {counted(verified.epochs, 'epoch')} each, trained on {verified.refit}. "
+    )
     note += f"Files: {verified.latency}."
     return Table(columns, tuple(rows), columns[2:-1], note)
 
@@ -107,8 +109,12 @@ def verification_words(verified: Verified) -> str:
     noisy = [str(row.trial) for row in verified.front if row.rivals]
     flattered = [row.flattered for row in verified.students if row.flattered is not None]
     before = sum(row.before for row in verified.students)
-    words = [f"{before} of the {verified.front_before} students on the front of the search were verified."]
-    words.append(f"{len(verified.front)} students are on the verified front.")
+    words = [
+        f"{before} of the {counted(verified.front_before, 'student')} on the front of the search "
+        f"{'was' if before == 1 else 'were'} verified."
+    ]
+    kept = len(verified.front)
+    words.append(f"{counted(kept, 'student')} {'is' if kept == 1 else 'are'} on the verified front.")
     words.append(f"Fell off: trial {', '.join(fallen)}." if fallen else "None fell off.")
     if noisy:
         words.append(f"Within noise of a cheaper student: trial {', '.join(noisy)}.")
@@ -165,7 +171,7 @@ def _verified_pair(row: Row, verified: Verified | None) -> tuple[str, ...]:
         _spread(row.accuracy),
         _spread(twin.accuracy) if twin is not None else "",
         f"{gain.mean:+.4f}",
-        f"verified, {gain.seeds} seeds, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}: {sure}",
+        f"verified, {counted(gain.seeds, 'seed')}, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}: {sure}",
     )
 
 
@@ -222,6 +228,26 @@ def cost_facts(study: Study, verified: Verified | None, price: float | None) -> 
         "price_per_hour": price,
         "money": None if price is None else (hours + checked) * price,
     }
+
+
+def cost_words(facts: Mapping[str, Any]) -> str:
+    """The cost in sentences."""
+    wall, device = _long(facts["wall_hours"]), _long(facts["device_hours"])
+    words = (
+        f"The search took {wall} on the clock and {device} of device time for "
+        f"{counted(round(facts['epochs']), 'epoch')} in {counted(facts['trials'], 'trial')}."
+    )
+    if facts["verify_device_hours"]:
+        words += f" Verification took {_long(facts['verify_device_hours'])} of device time more."
+    if facts["money"] is not None:
+        words += f" At {facts['price_per_hour']:g} per device-hour that is {facts['money']:,.2f}."
+    return words
+
+
+def _long(hours: float) -> str:
+    """``1.5 hours``, ``1.67 minutes``, ``1 hour``."""
+    figure, unit = (f"{hours:.3g}", "hour") if hours >= 1 else (f"{60 * hours:.3g}", "minute")
+    return f"{figure} {unit}{'' if figure == '1' else 's'}"
 
 
 def cost_table(facts: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Table:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autodistill.errors import StoreError, UsageError
 from autodistill.records import Params
+from autodistill.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,6 +166,12 @@ class Verified:
     versions: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
     teacher: str = ""
+
+    def __repr__(self) -> str:
+        """One line: the name, how many students were verified, and how much is finished."""
+        kept = f"{counted(len(self.students), 'student')}, {len(self.front)} on the verified front"
+        runs = f"{self.finished} of {counted(self.planned, 'run')} finished"
+        return f"<Verified {self.study!r}: {kept}, {counted(self.seeds, 'seed')}, {runs}>"
 
     @property
     def students(self) -> tuple[Row, ...]:

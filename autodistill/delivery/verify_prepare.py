@@ -12,7 +12,7 @@ from autodistill.delivery.verify_test import read_result
 from autodistill.errors import UsageError
 from autodistill.records import Candidate, Task, TeacherSpec, WorkerContext
 from autodistill.search.budget import format_seconds
-from autodistill.words import why_empty
+from autodistill.words import counted, why_empty
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
@@ -77,7 +77,8 @@ class Plan:
             if self.waiting
             else ""
         )
-        return f"{rows}; {len(self.seeds)} seeds: {total} runs of {epochs} epochs{finished}{left}"
+        runs = f"{counted(len(self.seeds), 'seed')}: {counted(total, 'run')} of {counted(epochs, 'epoch')}"
+        return f"{rows}; {runs}{finished}{left}"
 
 
 def plan_verification(

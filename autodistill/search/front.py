@@ -94,6 +94,11 @@ class Front:
     def __len__(self) -> int:
         return len(self.trials)
 
+    def __repr__(self) -> str:
+        """One line: the name, how many students, and from where to where each objective goes."""
+        spans = [f", {o.name} {_span([t.values[o.name] for t in self.trials])}" for o in self.objectives if self.trials]
+        return f"<Front {self.study!r}: {counted(len(self), 'student')}{''.join(spans)}>"
+
     @property
     def reference_point(self) -> tuple[float, ...] | None:
         """Worst values that count for the hypervolume, in the objectives' own units."""
@@ -245,6 +250,12 @@ def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str,
         ideal.append(best)
         reference.append(worst)
     return Scale(tuple(ideal), tuple(reference))
+
+
+def _span(values: Sequence[float]) -> str:
+    """``0.81 to 0.95``, whole numbers with thousands."""
+    ends = [f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.4g}" for v in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _columns(trial: TrialRecord) -> dict[str, Any]:

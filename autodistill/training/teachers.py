@@ -160,6 +160,8 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
 
     name = spec.source
     if ":" not in name and not timm.is_model(name.split(".")[0]):
+        if "/" in name or name.startswith((".", "~")):
+            raise UsageError(f"teacher {name}: that folder or file does not exist. `autodistill teach` makes one.")
         hint = "A teacher is a timm name, a folder or file, or module:factory."
         raise UsageError(unknown_name("teacher", name, timm.list_models(), hint))
     keywords = {key: value for key, value in spec.options.items() if key not in _INPUT}

@@ -29,6 +29,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm"})
 DEFAULT_SIZE = 64
 MAX_PIXELS = 64_000_000
+_REASON = 120  # letters of what a decoder says
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _LAYOUT = "class folders with images (root/<class>/*.jpg), or the same below root/train, root/val and root/test"
 
@@ -129,7 +130,7 @@ def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: in
         try:
             out[index] = decode(listing.files[index], size, mode=mode, limit=limit)
         except Exception as error:  # Pillow's decoders raise anything, also SyntaxError and struct.error
-            return f"{listing.files[index]} ({type(error).__name__}: {error})"
+            return f"{listing.files[index]} ({_reason(error)})"
         return ""
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow releases the lock while it decodes
@@ -158,6 +159,16 @@ def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS) -> NDAr
         scaled = ImageOps.fit(upright.convert(mode), (size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(scaled, dtype=np.uint8)
     return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _reason(error: Exception) -> str:
+    """Why an image cannot be read, in a few words."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow can read"  # its own words are a file object
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return said if isinstance(error, (DataError, OSError)) else f"{type(error).__name__}: {said}"[:_REASON]
 
 
 def _split_folder(root: Path, split: str) -> Path | None:
