@@ -304,6 +304,16 @@ def test_the_command_writes_the_file_and_names_the_next_step(verified_study: Stu
     assert "does not exist" in missing.stderr
 
 
+def test_the_front_mentions_the_verification(verified_study: Study, tmp_path: Path) -> None:
+    folder = str(verified_study.directory)
+    said = CliRunner().invoke(app, ["front", folder]).stderr
+    assert "on the verified front; see " in said
+    assert f"{folder}/verify.csv, or: autodistill report {folder}" in said.replace("'", "")
+    assert "verified" not in CliRunner().invoke(app, ["front", folder, "--json"]).stderr
+    report_studies.make(trials=3, directory=tmp_path / "s")
+    assert "verified" not in CliRunner().invoke(app, ["front", str(tmp_path / "s")]).stderr
+
+
 def test_report_names_no_folder_of_its_owner(verified_study: Study, tmp_path: Path) -> None:
     write_report(verified_study, tmp_path / "r.html")
     assert str(verified_study.directory) not in (tmp_path / "r.html").read_text()

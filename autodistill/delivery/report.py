@@ -113,6 +113,7 @@ def _summary(
     trials = study.trials()
     counts = ", ".join(f"{n} {s.value}" for s in State if (n := sum(t.state is s for t in trials))) or "no trial"
     empty = why_empty(trials, study.constraints)
+    loosen = " or loosen the bound in a new one" if any(t.state is State.COMPLETE for t in trials) else ""
     words = None if metric is None else _metric_words(metric, answers)
     within = None if words is None else answers.within(float(words["start"]))
     return {
@@ -127,7 +128,7 @@ def _summary(
         "within": within,
         "bounds": None if metric is None else _bounds_table(answers, metric, verified),
         "teacher_words": _teacher_words(front, answers, verified),
-        "nothing": f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: let the search go on.",
+        "nothing": f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: let the search go on{loosen}.",
         "first": name,
         "verification": None if verified is None else tables.verified_table(verified),
         "verification_words": "" if verified is None else tables.verification_words(verified),
@@ -181,7 +182,7 @@ def _status(answers: Answers, verified: Verified | None, trials: int, folder: st
     if not answers.verified:
         return {
             "head": "These figures are from the search, and they flatter.",
-            "words": f"The best of {trials} trials is chosen by the same validation figure that is shown here, from "
+            "words": f"The best of {counted(trials, 'trial')} is chosen by the same validation figure that is shown here, from "
             "one run each; the test split has not been opened. Differences between neighbours on the front may be "
             f"chance. 'autodistill verify {shlex.quote(str(folder))}' trains the front again with several "
             "seeds and measures it on the test split.",
@@ -261,8 +262,8 @@ def _growth_part(study: Study, front: Front) -> dict[str, Any]:
     half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
     spent = f"{counted(round(last.epochs), 'epoch')} in {counted(round(last.trials), 'trial')}"
     words = (
-        f"The front reached {last.hypervolume_share:.4f} of the reference box with {spent}; half of that was there when "
-        f"{half.trials:,.0f} had ended."
+        f"The front reached {last.hypervolume_share:.4f} of the reference box with {spent}; half of that was there "
+        f"when {half.trials:,.0f} had ended."
     )
     return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
 
