@@ -182,9 +182,9 @@ def _status(answers: Answers, verified: Verified | None, trials: int, folder: st
     if not answers.verified:
         return {
             "head": "These figures are from the search, and they flatter.",
-            "words": f"The best of {counted(trials, 'trial')} is chosen by the same validation figure that is shown here, from "
-            "one run each; the test split has not been opened. Differences between neighbours on the front may be "
-            f"chance. 'autodistill verify {shlex.quote(str(folder))}' trains the front again with several "
+            "words": f"The best of {counted(trials, 'trial')} is chosen by the same validation figure that is shown "
+            "here, from one run each; the test split has not been opened. Differences between neighbours on the front "
+            f"may be chance. 'autodistill verify {shlex.quote(str(folder))}' trains the front again with several "
             "seeds and measures it on the test split.",
         }
     if verified is not None and not verified.complete:
