@@ -124,3 +124,25 @@ def test_seconds_that_are_kept_back_are_not_spent() -> None:
         again = study.ask()
         assert again is None or again.number > candidate.number  # the interrupted one goes on with the next run
     assert study.trials()[0].reason == "BUDGET"
+
+
+def test_a_given_candidate_that_had_no_time_waits_for_the_next_call() -> None:
+    study = make_study(space=WIDE, rungs=Rungs((9,), stopping=False))
+    for width in (4, 5, 6, 256):
+        study.enqueue({"student": {"width": width}, "train": {"lr": 0.5}})
+
+    def full(candidate: Candidate) -> Iterator[Report]:
+        known = costs(candidate.student)
+        yield Report(0, known)
+        seconds = 9 * seconds_per_epoch(candidate.student["width"])
+        yield Report(1, {"accuracy": accuracy(candidate, 9), **known}, 9, seconds)
+
+    def of_256() -> list[str]:
+        return [t.reason or t.state.value for t in study.trials() if t.student.get("width") == 256]
+
+    ad.search(study, evaluate=full, costs=costs, budget=Budget(device_seconds=12.0))
+    assert of_256() == ["TIME"]
+    for budget in (14.0, 300.0):
+        ad.search(study, evaluate=full, costs=costs, budget=Budget(device_seconds=budget))
+    assert of_256() == ["TIME", "TIME", "COMPLETE"]
+    assert repr(study).startswith("<Study 'toy': ")

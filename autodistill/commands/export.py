@@ -128,7 +128,7 @@ def _export_all(
     for record, target in zip(chosen, targets, strict=True):  # before any work
         exporting.refuse_foreign(target)
         source_of(study.directory, record, options["weights"])
-    data = datasets.load(study.config.data, study.directory / "cache")
+    data = datasets.load(study.config.data)
     done = []
     for record, target in zip(chosen, targets, strict=True):
         say(f"trial {record.number}: {student_words(record.student)}")

@@ -135,7 +135,7 @@ class _Work:
         self.facts = student_facts(root, trial.number)
         self.model: nn.Module = load_student(root, trial.number)
         assert self.config.data is not None
-        self.data = datasets.load(self.config.data, root / "cache")
+        self.data = datasets.load(self.config.data)
         self.levels: tuple[int, ...] = study_parts(self.config)["rungs"].levels
         self.epochs = epochs if epochs is not None else max(1, self.levels[-1] // EPOCH_SHARE)
         if self.epochs < 1:

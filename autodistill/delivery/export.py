@@ -150,7 +150,7 @@ def export(
     model, facts = take_weights(root, trial, source)
     if data is None:
         assert config.data is not None
-        data = datasets.load(config.data, root / "cache")
+        data = datasets.load(config.data)
     subject = Subject(model, facts, normalized(spread(data.train.images, CALIBRATION), facts))
     validation = validate(subject, data)
     with tempfile.TemporaryDirectory(prefix="autodistill-export-") as scratch:

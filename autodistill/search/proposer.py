@@ -96,10 +96,23 @@ class Proposer:
     def renew(self) -> None:
         """Build the sampler anew at the next proposal, with a seed of its own: the old one would replay its points.
 
-        The queue is counted anew as well.
+        The queue is counted anew as well, and what was given and refused for want of time waits in it again.
         """
         self._ready = False
+        self._queue_again()
         self._count_queue()
+
+    def _queue_again(self) -> None:
+        late = [t.number for t in self._log.read() if t.reason == "TIME" and t.why == GIVEN]
+        if not late:
+            return
+        stored = self._study.get_trials(deepcopy=False)
+        queue = [t.system_attrs.get("fixed_params") for t in stored if t.state is optuna.trial.TrialState.WAITING]
+        for number in late:
+            params = stored[number].params
+            if params not in queue and self._log.twin(self._log.attributes(number)["candidate"]["key"]) is None:
+                self._study.enqueue_trial(params)
+                queue.append(params)
 
     def set_known_costs(self, rows: Iterable[tuple[Params, Mapping[str, float]]], costs: Costs | None) -> None:
         """Take surveyed students with their costs, and a function for others."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import optuna
 
-from autodistill.records import Constraint, Objective, TrialRecord
+from autodistill.records import Constraint, Objective, State, TrialRecord
 from autodistill.search.budget import Budget, Spent
 from autodistill.search.front import Front, Scale, last_values, propose_scale
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Proposer
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.waste import Waste, waste_of
+from autodistill.words import counted
 
 
 class Readings:
@@ -29,6 +30,11 @@ class Readings:
     _ledger: Ledger
     _proposer: Proposer
     _kept_back: float
+
+    def __repr__(self) -> str:
+        trials = self.trials()
+        complete = sum(t.state is State.COMPLETE for t in trials)
+        return f"<Study {self.name!r}: {counted(len(trials), 'trial')}, {complete:,} COMPLETE>"
 
     def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
