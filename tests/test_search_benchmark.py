@@ -52,7 +52,7 @@ def test_below_a_floor_nothing_counts(tables):
     assert done.returncode == 0, done.stderr
     told, untold = json.loads(out.read_text())["results"]
     assert told["table"] == untold["table"] == "toy, floor 0.9"
-    assert told["regret"]["25"] <= untold["regret"]["25"]
+    assert told["curve"] != untold["curve"]  # with 27 networks both find all three
     # accuracy is additive and costs multiply, so three of 27 reach the floor; the first of them ends a regret of 1
     regrets = [regret for _, _, regret in untold["curve"]]
     assert regrets[0] == 1.0
