@@ -143,15 +143,23 @@ def test_unknown_costs_of_every_student_are_learned() -> None:
     assert Counter(t.state for t in study.trials()) == {State.COMPLETE: 14}
 
 
-@pytest.mark.parametrize("levels", [tuple(range(1, 61)), (1, 3, 9)])
-def test_many_rungs_do_not_prolong_the_first_design(levels: tuple[int, ...]) -> None:
-    study = names_study(["accuracy", "params"], levels=levels)
-
-    def steps(candidate: Any) -> Any:
-        return evaluate(candidate, levels=levels)
-
-    ad.search(study, evaluate=steps, costs=toys.costs, budget="14trials", workers=1)
-    assert sum("first design" in t.why for t in study.trials()) == 11
+def test_many_rungs_do_not_prolong_the_first_design() -> None:
+    space = Space.parse({"student": {"width": list(range(1, 21))}})
+    distributions = {p.name: p.distribution for p in space.parameters}
+    levels = tuple(range(1, 28))
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for width in range(1, 12):
+        curve = {f"rung:{k}": {"accuracy": 1 - 1 / (width + k), "epochs": k} for k in levels}
+        trial = optuna.trial.create_trial(
+            params={"student.width": width}, distributions=distributions, user_attrs=curve,
+            values=[1 - 1 / (width + levels[-1]), width],
+        )  # fmt: skip
+        study.add_trial(trial)
+    front = FrontSampler(
+        space, resolve(["accuracy", "params"]), costs=lambda student: {"params": student["width"]}, rungs=levels
+    )
+    front.propose(study)
+    assert "may add" in front.last_explanation
 
 
 def test_a_space_that_is_nearly_empty_is_not_called_exhausted() -> None:
