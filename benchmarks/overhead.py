@@ -1,7 +1,8 @@
 """What the search itself costs per trial: ask, suggest, report two rungs, close; and whether parallel proposals differ.
 
 The stored trials are synthetic and the space has 15 conditional parameters. Times are means over several trials, so
-that the occasional fit of the process's hyperparameters is shared out as it is in a real search::
+that the occasional fit of the process's hyperparameters is shared out as it is in a real search. ``study`` is the same
+for a whole study in an SQLite file: ask, every report with the decision on it, and close::
 
     python benchmarks/overhead.py --json FILE [--quick]
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import optuna
 
-from autodistill.records import Objective
+from autodistill.records import Decision, Objective, Report
+from autodistill.search import store
+from autodistill.search.rungs import Rungs
 from autodistill.search.sampler import FrontSampler
 from autodistill.search.space import Space
+from autodistill.search.study import Study
 
 SPACE = {
     "student": {
@@ -133,6 +138,43 @@ def measure(count: int, repeats: int) -> dict[str, float]:
     }
 
 
+def of_study(count: int, repeats: int) -> dict[str, float]:
+    """Milliseconds of a whole study per candidate that it hands out, at ``count`` stored trials."""
+    with tempfile.TemporaryDirectory() as folder:
+        filled = _study(Path(folder), "random")
+        with filled.running(f"{count}trials"):
+            while _one(filled):
+                pass
+        study = _study(Path(folder), "front")
+        with study.running(f"{count + repeats + 1}trials"):
+            spans = [1000 * _one(study) for _ in range(repeats + 1)]
+    return {"study_mean_ms": round(float(np.mean(spans[1:])), 1), "study_median_ms": round(float(np.median(spans)), 1)}
+
+
+def _study(folder: Path, sampler: str) -> Study:
+    space = Space.parse(SPACE)
+    storage = store.open_storage(folder)
+    study = Study(storage, "overhead", space=space, objectives=OBJECTIVES, sampler=sampler, rungs=Rungs(RUNGS))
+    study.set_known_costs([], costs)
+    return study
+
+
+def _one(study: Study) -> float:
+    """Seconds that one candidate takes of the study; 0 when there is none."""
+    start = time.perf_counter()
+    candidate = study.ask()
+    if candidate is None:
+        return 0.0
+    sections = {"student": candidate.student, "distillation": candidate.distillation, "train": candidate.train}
+    known = costs(candidate.student)
+    for rung, epochs in enumerate((0, *RUNGS)):
+        values = {"accuracy": accuracy(sections, epochs), **known} if rung else known
+        if study.report(candidate, Report(rung, values, epochs, 0.01 * epochs)) is Decision.STOP:
+            break
+    study.close(candidate)
+    return time.perf_counter() - start
+
+
 def distinct(pending: int) -> bool:
     """Whether candidates asked for in parallel differ."""
     space = Space.parse(SPACE)
@@ -149,10 +191,12 @@ def main() -> None:
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sizes, repeats = ((100, 1_000), 10) if args.quick else ((100, 1_000, 10_000), 30)
-    rows = [measure(count, repeats) for count in sizes]
-    print(f"{'stored':>8s}{'mean ms':>10s}{'cpu ms':>10s}{'median':>10s}{'verdict':>10s}{'first':>10s}{'limit':>10s}")
+    rows = [measure(count, repeats) | of_study(count, repeats) for count in sizes]
+    titles = ("mean ms", "cpu ms", "median", "verdict", "first", "study", "limit")
+    print(f"{'stored':>8s}" + "".join(f"{title:>10s}" for title in titles))
     for row in rows:
-        cells = [row[k] for k in ("mean_ms", "cpu_ms", "median_ms", "verdict_cpu_ms", "first_ms", "limit_ms")]
+        names = ("mean_ms", "cpu_ms", "median_ms", "verdict_cpu_ms", "first_ms", "study_mean_ms", "limit_ms")
+        cells = [row[name] for name in names]
         print(f"{row['stored']:8.0f}" + "".join(f"{cell:10.1f}" for cell in cells))
     result = {"results": rows, "distinct_with_4_pending": distinct(4)}
     print(f"4 parallel proposals distinct: {result['distinct_with_4_pending']}")

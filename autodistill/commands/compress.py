@@ -85,7 +85,9 @@ def _say_next(done: Compressed, folder: Path) -> None:
             say(f"{one.name}: {folder / one.file}")
     formats = [_EXPORTED[one.name] for one in joined if one.name in _EXPORTED]
     if formats:
-        limit = () if done.max_drop == 0.01 else ("--max-drop", f"{done.max_drop:g}")
+        from autodistill.delivery.export import MAX_DROP
+
+        limit = () if done.max_drop == MAX_DROP else ("--max-drop", f"{done.max_drop:g}")
         names = ",".join(["onnx", *formats])
         say("next:\n  " + command("export", folder, "--trial", done.trial, "--formats", names, *limit, "-o", "student"))
 

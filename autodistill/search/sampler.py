@@ -38,8 +38,6 @@ FIRST_DRAWS, COMPARED = 80, 32
 SHORTLIST, SHORTLIST_AGE = 96, 8
 """New candidates that a verdict compares a trial with, and for how many trials they are remembered."""
 
-UNSEEN = "an objective has hardly been measured yet"
-
 EpochCost = Callable[[Mapping[str, Any]], float]
 """Predicted work of one epoch of the candidate with these parameter values."""
 
@@ -185,10 +183,9 @@ class FrontSampler(BaseSampler):
         if not self._rungs:
             return Action(None, math.inf, "every trial is a full training")
         if self._starting(archive):
-            early = len(archive) < self.startup
-            return (
-                Action(None, math.inf, "first design") if early or not paused else Action(min(paused), math.inf, UNSEEN)
-            )
+            if len(archive) < self.startup or not paused:
+                return Action(None, math.inf, "first design")
+            return Action(min(paused), math.inf, "an objective has hardly been measured yet")
         if not self._learned():
             return Action(min(paused, default=None), math.inf, "every objective is known before training")
         view, model = self._believe(archive, paused)
