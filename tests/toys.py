@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from autodistill.errors import InfeasibleError
@@ -113,7 +114,7 @@ def make_study(
     *,
     space: dict[str, Any] | None = None,
     constraints: tuple[Constraint, ...] = (),
-    sampler: str = "random",
+    sampler: str | BaseSampler = "random",
     rungs: Rungs | None = None,
     seed: int = 0,
     storage: BaseStorage | None = None,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import optuna
 
 from autodistill.search import proposals
 from autodistill.search.features import Encoder
-from autodistill.search.history import Outcome, outcome
+from autodistill.search.history import Outcome, StoredTrial, outcome
 from autodistill.search.proposals import Key, key
 from autodistill.search.space import Space
 
@@ -71,22 +70,23 @@ class Archive:
     _keys: dict[int, Key] = field(default_factory=dict)
     _done: Observations | None = None
     _seen: Observations | None = None
-    _next: int = 0
+    _settled: set[int] = field(default_factory=set)
 
-    def update(self, study: optuna.Study) -> None:
-        """Read what is new."""
-        trials = study.get_trials(deepcopy=False)
-        first = self._next == 0
-        fresh = [trials[n] for n in self.open] + trials[self._next :]
-        self._next, self.open = len(trials), {}
-        finished = []
-        for trial in fresh:
+    def update(self, trials: Iterable[StoredTrial]) -> None:
+        """Read what is new in the study, all of whose trials these are."""
+        first = self._done is None
+        self.open, finished = {}, []
+        for trial in trials:
+            if trial.number in self._settled:
+                continue
             seen = self._own(outcome(trial, self.names))
             if seen.kind == "running":
                 self.open[trial.number] = seen
-            elif seen.values:
-                self.closed[trial.number] = seen
-                finished.append(seen)
+            else:
+                self._settled.add(trial.number)
+                if seen.values:
+                    self.closed[trial.number] = seen
+                    finished.append(seen)
             late = first and trial.user_attrs.get("reason") == "TIME"  # refused by an earlier call, with less time
             if seen.values and not late:
                 self._keys[trial.number] = key(seen.values)
@@ -97,9 +97,8 @@ class Archive:
         self._seen = self._done.join(self._observe(running)) if running else self._done
 
     def _own(self, o: Outcome) -> Outcome:
-        """With the parameters of the space alone; with none where one of them is missing or not among its choices."""
-        values = proposals.within(self.space, o.values)
-        return o if values == o.values else replace(o, values=values or {})
+        """With the parameters of the space alone, in its order; with none where one is missing or not a choice."""
+        return replace(o, values=proposals.within(self.space, o.values) or {})
 
     def __len__(self) -> int:
         """Trials that have parameters."""

@@ -41,8 +41,8 @@ class Filing:
         """File an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
         self._count(number, state, reason)  # first, so that what was spent by then includes this trial, once
         self._log.set(number, "state", state.value)
-        self._log.set(number, "reason", reason)
-        self._log.set(number, "message", message[:2000])
+        self._log.change(number, "reason", reason)
+        self._log.change(number, "message", message[:2000])
         self._log.set(number, "spent", self._ledger.spent.to_json())
         if state is State.COMPLETE:
             attributes = self._log.attributes(number)

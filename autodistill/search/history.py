@@ -10,15 +10,39 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from autodistill.records import Objective
 
 Kind = Literal["complete", "stopped", "running", "failed"]
+
+
+class StoredTrial(Protocol):
+    """What is read of a trial: Optuna's ``FrozenTrial`` is one."""
+
+    @property
+    def number(self) -> int:
+        """Its number in the study."""
+
+    @property
+    def state(self) -> TrialState:
+        """Where it stands."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Parameter values."""
+
+    @property
+    def user_attrs(self) -> Mapping[str, Any]:
+        """Reports of its rungs, among others."""
+
+    @property
+    def values(self) -> Sequence[float] | None:
+        """Objective values, where it is complete."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,7 @@ _KINDS: dict[TrialState, Kind] = {
 }
 
 
-def outcome(trial: FrozenTrial, names: Sequence[str]) -> Outcome:
+def outcome(trial: StoredTrial, names: Sequence[str]) -> Outcome:
     """Read one trial of a study whose objectives are called ``names``."""
     rungs = _rungs(trial.user_attrs)
     final = dict(zip(names, trial.values or (), strict=False)) if trial.state is TrialState.COMPLETE else {}

@@ -56,7 +56,7 @@ class Ledger:
         self._closed = Spent(s.seconds, s.trials + 1, s.epochs, s.device_seconds)
 
     def account(self, report: Report, attributes: Mapping[str, Any]) -> None:
-        """Add what a report spent beyond the earlier rungs of its trial (``attributes``), and save.
+        """Add what a report spent beyond the earlier rungs of its trial (``attributes``), and save where it did.
 
         It comes before the report is judged or stored: the work was done, whatever it showed, and a trial that goes on
         after a crash is charged only for what lies above its stored rungs.
@@ -64,14 +64,11 @@ class Ledger:
         rungs = [value for key, value in attributes.items() if key.startswith("rung:")]
         epochs = max((float(rung.get("epochs", 0)) for rung in rungs), default=0.0)
         seconds = max((float(rung.get("seconds", 0)) for rung in rungs), default=0.0)
-        s = self._closed
-        self._closed = Spent(
-            s.seconds,
-            s.trials,
-            s.epochs + _more(report.epochs, epochs),
-            s.device_seconds + _more(report.seconds, seconds),
-        )
-        self.save()
+        more = _more(report.epochs, epochs), _more(report.seconds, seconds)
+        if any(more):
+            s = self._closed
+            self._closed = Spent(s.seconds, s.trials, s.epochs + more[0], s.device_seconds + more[1])
+            self.save()
 
     def save(self) -> None:
         """Write the books into the storage."""

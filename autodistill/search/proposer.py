@@ -154,18 +154,14 @@ class Proposer:
         """
         self._build()
         self._queue_control()
-        trial = self._study.ask()
-        self._log.add(trial.number, trial._trial_id)
-        given = bool(trial._fixed_params)
-        self._queued = max(0, self._queued - given)
-        sections = self._space.suggest(trial)
-        seed = derive_seed(self._seed, trial.number, "trial")
-        candidate = Candidate(trial.number, sections["student"], sections["distillation"], sections["train"], seed)
+        number, sections, given = self._ask()
+        seed = derive_seed(self._seed, number, "trial")
+        candidate = Candidate(number, sections["student"], sections["distillation"], sections["train"], seed)
         key = candidate.key()
         twin = self._log.twin(key)
         stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
         explanation = GIVEN if given else getattr(self._study.sampler, "last_explanation", "")
-        self._log.set(trial.number, "candidate", {**stored, "why": explanation} if explanation else stored)
+        self._log.set(number, "candidate", {**stored, "why": explanation} if explanation else stored)
         if twin is not None:
             return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
         try:
@@ -174,6 +170,20 @@ class Proposer:
             return Proposal(candidate, (error.reason, str(error)))
         broken = broken_constraints(self._constraints, costs)
         return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
+
+    def _ask(self) -> tuple[int, dict[str, dict[str, Any]], bool]:
+        """A new trial: its number, the sections of its candidate, and whether it was given rather than proposed."""
+        sampler = self._study.sampler
+        if isinstance(sampler, FrontSampler) and not self._queued:  # as Optuna would, with a third of the transactions
+            values = sampler.propose(self._study)
+            return self._log.create(values, self._space.active(values)), self._space.nest(values), False
+        trial = self._study.ask()
+        self._log.add(trial.number, trial._trial_id)  # before anything is suggested, which may fail
+        given = bool(trial._fixed_params)
+        self._queued = max(0, self._queued - given)
+        sections = self._space.suggest(trial)
+        self._log.set_params(trial.number, trial.params)
+        return trial.number, sections, given
 
     def _count_queue(self) -> None:
         self._queued = len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
@@ -188,7 +198,7 @@ class Proposer:
             if any(t.state is optuna.trial.TrialState.WAITING for t in every):
                 return
             stored = {t.number: t.params for t in every}
-            self._study.enqueue_trial(control.control(trials, self._objectives, stored.__getitem__))
+            self.enqueue(control.control(trials, self._objectives, stored.__getitem__))
 
     def _build(self) -> None:
         if self._ready:
@@ -196,6 +206,8 @@ class Proposer:
         self._ready = True
         if isinstance(self._sampler, optuna.samplers.BaseSampler):
             self._study.sampler = self._sampler
+            if isinstance(self._sampler, FrontSampler):
+                self._sampler.read_from(self._log.stored)
             return
         sampler = samplers.build(
             self._sampler,
@@ -207,8 +219,10 @@ class Proposer:
             rungs=self._rungs.levels,
             epoch_cost=self._epoch_cost,
         )
-        if self._pool and isinstance(sampler, FrontSampler):
-            sampler.set_pool(self._pool)
+        if isinstance(sampler, FrontSampler):
+            sampler.read_from(self._log.stored)
+            if self._pool:
+                sampler.set_pool(self._pool)
         self._study.sampler = sampler
 
     def _epoch_cost(self, values: Mapping[str, Any]) -> float:

@@ -24,7 +24,7 @@ from autodistill.search import first_design, promotion, proposals
 from autodistill.search.archive import Archive
 from autodistill.search.catalogue import Catalogue, CostFunction, Costs
 from autodistill.search.features import Encoder
-from autodistill.search.history import Outcome, infer_objectives
+from autodistill.search.history import Outcome, StoredTrial, infer_objectives
 from autodistill.search.model import Model
 from autodistill.search.objectives import worst_wanted
 from autodistill.search.promotion import Action, Standing, Verdict
@@ -34,7 +34,11 @@ from autodistill.search.view import Pool, View, front_owners, hint_names
 
 Floats = npt.NDArray[np.float64]
 
-FIRST_DRAWS, COMPARED = 80, 32
+FIRST_DRAWS = 80
+COMPARED, FEW = 32, 12
+"""Paused trials and new candidates whose index is computed, those of the greatest gain; it is nearly always the first's
+that is greatest."""
+
 SHORTLIST, SHORTLIST_AGE = 96, 8
 """New candidates that a verdict compares a trial with, and for how many trials they are remembered."""
 
@@ -85,6 +89,7 @@ class FrontSampler(BaseSampler):
         self._supply = Supply(self._catalogue, self._encoder, self._rng)
         self._chosen: dict[int, dict[str, Any]] = {}
         self._archive: Archive | None = None
+        self._trials: Callable[[], Iterable[StoredTrial]] | None = None
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
         self._rungs = tuple(rungs) if len(rungs) > 1 else ()
@@ -99,6 +104,10 @@ class FrontSampler(BaseSampler):
         self._catalogue.set_pool(pool)
         self._supply.forget()
         self._shortlist = self._beliefs = self._archive = None
+
+    def read_from(self, trials: Callable[[], Iterable[StoredTrial]]) -> None:
+        """Take the study's trials from this function, which has them in memory, in the place of its storage."""
+        self._trials, self._archive = trials, None
 
     def reseed_rng(self) -> None:
         """Optuna's hook for workers that copied the sampler."""
@@ -190,31 +199,52 @@ class FrontSampler(BaseSampler):
             return Action(min(paused, default=None), math.inf, "every objective is known before training")
         view, model = self._believe(archive, paused)
         waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
-        best: Action | None = None
-        if waiting:
-            pool = self._pool_of(archive, waiting)
-            likely = np.argsort(-self._gain(view, model, pool), kind="stable")[:COMPARED].tolist()
-            waiting, pool = [waiting[i] for i in likely], pool.take(likely)
-            index, reach = self._index(view, model, pool, [o.rung for o in waiting])
-            self.last_standings = promotion.standings(waiting, self._gain(view, model, pool), reach, index)
-            index = np.where(reach <= remaining, index, -1.0)
-            i = int(np.argmax(index))
-            if index[i] >= 0:
-                why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
-                best = Action(waiting[i].number, float(index[i]), why)
-        pool, gain = self._promising(view, model, archive) if fresh else self._remembered(view, model, archive)
+        best = self._best_paused(view, model, archive, waiting, remaining) if waiting else None
+        recent = self._shortlist is not None and len(archive) - self._shortlist[0] <= SHORTLIST_AGE
+        new: Action | None = None
+        quick = recent and (best is not None or not fresh)  # what the shortlist does not beat needs no look at more
+        if quick:
+            new = self._best_new(view, model, archive, self._remembered(view, model, archive), remaining)
+        if not quick or (fresh and (best is None or new is None or best.index <= new.index)):
+            new = self._best_new(view, model, archive, self._promising(view, model, archive), remaining)
+        if best is None or (new is not None and new.index >= best.index):  # where nothing promises, a new one
+            return new
+        self._next = None
+        return best
+
+    def _best_paused(
+        self, view: View, model: Model, archive: Archive, waiting: Sequence[Outcome], remaining: float
+    ) -> Action | None:
+        pool = self._pool_of(archive, waiting)
+        gain = self._gain(view, model, pool)
+        likely = np.argsort(-gain, kind="stable")[:COMPARED].tolist()
+        waiting, pool = [waiting[i] for i in likely], pool.take(likely)
+        index, reach = self._index(view, model, pool, [o.rung for o in waiting])
+        self.last_standings = promotion.standings(waiting, gain[likely], reach, index)
+        index = np.where(reach <= remaining, index, -1.0)
+        i = int(np.argmax(index))
+        if index[i] < 0:
+            return None
+        why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
+        return Action(waiting[i].number, float(index[i]), why)
+
+    def _best_new(
+        self, view: View, model: Model, archive: Archive, found: tuple[Pool, Floats], remaining: float
+    ) -> Action | None:
+        pool, gain = found
         fitting = np.flatnonzero(self._work(pool) * self._rungs[-1] <= remaining).tolist()
         pool, gain = pool.take(fitting), gain[fitting]
-        if pool.values:
-            pool = pool.take(np.argsort(-gain / self._work(pool), kind="stable")[:COMPARED].tolist())
-            index, reach = self._index(view, model, pool, [0] * len(pool.values))
-            index = np.where(reach <= remaining, index, -1.0)
-            i = int(np.argmax(index))
-            if index[i] >= 0 and (best is None or index[i] >= best.index):  # where nothing promises, a new one
-                self.last_explanation = self._explain(view, model, pool, i, gain)
-                self._next = (len(archive), pool.values[i])
-                best = Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
-        return best
+        if not pool.values:
+            return None
+        pool = pool.take(np.argsort(-gain / self._work(pool), kind="stable")[:FEW].tolist())
+        index, reach = self._index(view, model, pool, [0] * len(pool.values))
+        index = np.where(reach <= remaining, index, -1.0)
+        i = int(np.argmax(index))
+        if index[i] < 0:
+            return None
+        self.last_explanation = self._explain(view, model, pool, i, gain)
+        self._next = (len(archive), pool.values[i])
+        return Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
 
     def verdict(
         self, study: optuna.Study, number: int, *, paused: Collection[int] = (), remaining: float = math.inf
@@ -255,7 +285,7 @@ class FrontSampler(BaseSampler):
             names = tuple(o.name for o in self._objectives)
             hints = hint_names(self._catalogue.names(), self._objectives)
             self._archive = Archive(self.space, self._encoder, names, self._catalogue.costs, self._rungs, hints)
-        self._archive.update(study)
+        self._archive.update(study.get_trials(deepcopy=False) if self._trials is None else self._trials())
         return self._archive
 
     def _pool_of(self, archive: Archive, outcomes: Sequence[Outcome]) -> Pool:
@@ -293,9 +323,8 @@ class FrontSampler(BaseSampler):
         return pool, gain
 
     def _remembered(self, view: View, model: Model, archive: Archive) -> tuple[Pool, Floats]:
-        """The best of an earlier look at new candidates, judged anew; a full look when that is long ago."""
-        if self._shortlist is None or len(archive) - self._shortlist[0] > SHORTLIST_AGE:
-            return self._promising(view, model, archive)
+        """The best of an earlier look at new candidates, judged anew."""
+        assert self._shortlist is not None
         pool = self._shortlist[1].unseen(archive.keys())
         return pool, self._gain(view, model, pool)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import lapack, solve_triangular
+from scipy.linalg import lapack
 from scipy.optimize import minimize
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
@@ -144,22 +144,32 @@ class Surrogate:
         return theta
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the noise-free function, each ``(n,)``."""
-        mean, deviation = self.process.predict(features, return_std=True)
-        return mean * self.scale + self.mean, np.maximum(deviation * self.scale, 1e-9)
+        """Mean and standard deviation of the noise-free function, each ``(n,)``.
+
+        As scikit-learn's ``predict``, less its validation of inputs, which takes as long as the rest.
+        """
+        kernel = self.process.kernel_
+        cross = kernel(features, self.process.X_train_)
+        half = self._whitened(cross.T)
+        variance = np.maximum(kernel.diag(features) - np.einsum("ij,ij->j", half, half), 0.0)
+        mean = cross @ self.process.alpha_
+        return mean * self.scale + self.mean, np.maximum(np.sqrt(variance) * self.scale, 1e-9)
 
     @property
     def noise(self) -> float:
         """Variance of an observation around the function."""
         return float(self.process.kernel_.noise) * self.scale**2
 
+    def _whitened(self, covariances: Floats) -> Floats:
+        """``L^-1`` times covariances of the data with candidates ``(n, candidates)``; ``L L^T`` is that of the data."""
+        solved: Floats = lapack.dtrtrs(self.process.L_, covariances, lower=1)[0]  # scipy's wrapper takes longer
+        return solved
+
     def covariance(self, first: Floats, second: Floats) -> Floats:
         """Posterior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``."""
         kernel, data = self.process.kernel_, self.process.X_train_
-        left = solve_triangular(self.process.L_, kernel(data, first), lower=True, check_finite=False)
-        right = left
-        if second is not first:
-            right = solve_triangular(self.process.L_, kernel(data, second), lower=True, check_finite=False)
+        left = self._whitened(kernel(data, first))
+        right = left if second is first else self._whitened(kernel(data, second))
         covariance: Floats = (kernel.paired(first, second) - (left * right).sum(axis=0)) * self.scale**2
         return covariance
 

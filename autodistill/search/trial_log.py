@@ -5,16 +5,19 @@ Only the driver writes, so what it wrote is what is stored; a database query per
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autodistill.records import State, TrialRecord
 from autodistill.search import variants
+from autodistill.search.history import StoredTrial
 
 _STATES = {
     TrialState.COMPLETE: State.COMPLETE,
@@ -28,10 +31,12 @@ _STATES = {
 class _Entry:
     """One trial as the driver knows it."""
 
+    number: int
     identifier: int
     state: TrialState = TrialState.RUNNING
     values: Sequence[float] = ()
-    attributes: dict[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    user_attrs: dict[str, Any] = field(default_factory=dict)
     record: TrialRecord | None = None
 
 
@@ -46,6 +51,7 @@ class TrialLog:
 
     def __init__(self, study: optuna.Study, storage: BaseStorage, metrics: Sequence[str]) -> None:
         self._study, self._storage, self._metrics = study, storage, tuple(metrics)
+        self._study_id = storage.get_study_id_from_name(study.study_name)
         self._entries: dict[int, _Entry] = {}
         self._by_key: dict[str, int] = {}
         self.reload()
@@ -58,9 +64,26 @@ class TrialLog:
                 self._entries[trial.number] = _from_stored(trial)
                 self._index(trial.number)
 
+    def create(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
+        """Open a trial with these parameters, in one transaction, and give its number."""
+        template = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions))
+        identifier = self._storage.create_new_trial(self._study_id, template_trial=template)
+        number = self._storage.get_trial_number_from_id(identifier)
+        self.add(number, identifier)
+        self.set_params(number, params)
+        return number
+
     def add(self, number: int, identifier: int) -> None:
         """A new trial was asked for; ``identifier`` is its id in the storage."""
-        self._entries[number] = _Entry(identifier)
+        self._entries[number] = _Entry(number, identifier)
+
+    def set_params(self, number: int, params: Mapping[str, Any]) -> None:
+        """The parameters that Optuna has stored of a new trial."""
+        self._entries[number].params = dict(params)
+
+    def stored(self) -> Iterable[StoredTrial]:
+        """The trials as a sampler reads them, without a question to the storage."""
+        return self._entries.values()
 
     def without_candidate(self) -> list[int]:
         """Numbers of open trials that no candidate was written for: the sampler gave up while it was asked."""
@@ -68,16 +91,21 @@ class TrialLog:
             if trial.number not in self._entries:
                 self.add(trial.number, trial._trial_id)
         open_ones = (n for n, entry in self._entries.items() if entry.state is TrialState.RUNNING)
-        return [number for number in open_ones if "candidate" not in self._entries[number].attributes]
+        return [number for number in open_ones if "candidate" not in self._entries[number].user_attrs]
 
     def set(self, number: int, key: str, value: Any) -> None:
         """Write a user attribute of an open trial."""
         entry = self._entries[number]
         self._storage.set_trial_user_attr(entry.identifier, key, value)
-        entry.attributes[key] = value
+        entry.user_attrs[key] = value
         entry.record = None
         if key == "candidate":
             self._index(number)
+
+    def change(self, number: int, key: str, text: str) -> None:
+        """Write a text where it differs from what is stored."""
+        if text != self._entries[number].user_attrs.get(key):
+            self.set(number, key, text)
 
     def decide(self, number: int, rung: int, why: str, unbeaten: bool | None = None) -> None:
         """Keep what was decided at a rung, and whether nothing reported there before was better."""
@@ -95,10 +123,13 @@ class TrialLog:
 
     def end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
         """Tell Optuna that a trial ended."""
-        self._study.tell(number, None if values is None else list(values), state=state)
         entry = self._entries[number]
+        if type(self._study.sampler).after_trial is BaseSampler.after_trial:  # nobody waits for what tell adds
+            self._storage.set_trial_state_values(entry.identifier, state, values and [float(v) for v in values])
+        else:
+            self._study.tell(number, values and list(values), state=state)
         entry.state, entry.values, entry.record = state, tuple(values or ()), None
-        if state is TrialState.FAIL or entry.attributes.get("reason") == "TIME":  # may be tried again
+        if state is TrialState.FAIL or entry.user_attrs.get("reason") == "TIME":  # may be tried again
             self._by_key = {k: n for k, n in self._by_key.items() if n != number}
 
     def record(self, number: int) -> TrialRecord:
@@ -110,7 +141,7 @@ class TrialLog:
 
     def attributes(self, number: int) -> Mapping[str, Any]:
         """User attributes of a trial."""
-        return self._entries[number].attributes
+        return self._entries[number].user_attrs
 
     def twin(self, key: str) -> int | None:
         """The first trial that had the candidate called ``key``; failed ones do not count."""
@@ -129,19 +160,19 @@ class TrialLog:
 
     def _index(self, number: int) -> None:
         entry = self._entries[number]
-        key = entry.attributes.get("candidate", {}).get("key")
-        again = entry.state is TrialState.FAIL or entry.attributes.get("reason") == "TIME"
+        key = entry.user_attrs.get("candidate", {}).get("key")
+        again = entry.state is TrialState.FAIL or entry.user_attrs.get("reason") == "TIME"
         if key and not again:
             self._by_key.setdefault(key, number)
 
 
 def _from_stored(trial: FrozenTrial) -> _Entry:
     values = trial.values if trial.state is TrialState.COMPLETE else ()
-    return _Entry(trial._trial_id, trial.state, tuple(values), dict(trial.user_attrs))
+    return _Entry(trial.number, trial._trial_id, trial.state, tuple(values), trial.params, dict(trial.user_attrs))
 
 
 def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecord:
-    attributes = entry.attributes
+    attributes = entry.user_attrs
     candidate: Mapping[str, Any] = attributes.get("candidate", {})
     state = _STATES[entry.state]
     if state is State.RUNNING and attributes.get("state") == State.PARTIAL.value:

@@ -1,0 +1,92 @@
+"""What the driver remembers of its trials is what the storage holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from toys import LEVELS, evaluate, make_study
+
+from autodistill.records import Decision
+from autodistill.search import store
+from autodistill.search.archive import Archive
+from autodistill.search.features import Encoder
+from autodistill.search.study import Study
+
+
+def drive(study: Study, budget: str) -> None:
+    with study.running(budget):
+        while (candidate := study.ask()) is not None:
+            for report in evaluate(candidate):
+                if study.report(candidate, report) is Decision.STOP:
+                    break
+            study.close(candidate)
+
+
+@pytest.mark.parametrize("sampler", ["front", "random"])
+def test_a_sampler_sees_in_memory_what_the_storage_holds(sampler: str, tmp_path: Path) -> None:
+    study = make_study(storage=store.open_storage(tmp_path), sampler=sampler)
+    study.enqueue({"student": {"width": 8}, "train": {"lr": 0.5}})
+    drive(study, "25trials")
+    names = tuple(o.name for o in study.objectives)
+    archives = []
+    for trials in (study._log.stored(), study.optuna.get_trials(deepcopy=False)):
+        archive = Archive(study.space, Encoder.of(study.space), names, lambda values: {}, LEVELS)
+        archive.update(trials)
+        archives.append(archive)
+    memory, stored = archives
+    assert memory.closed == stored.closed
+    assert memory.open == stored.open
+    assert memory.keys() == stored.keys()
+    for ours, theirs in zip(vars(memory.observations()).values(), vars(stored.observations()).values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_trials_are_stored_as_optuna_would_store_them(tmp_path: Path) -> None:
+    study = make_study(storage=store.open_storage(tmp_path))
+    drive(study, "12trials")
+    trials = study.optuna.get_trials()
+    assert [t.number for t in trials] == list(range(len(trials)))
+    for trial in trials:
+        assert list(trial.distributions) == list(trial.params)
+        assert trial.distributions == study.space.active(trial.params)
+        assert study.space.nest(trial.params)["student"] == trial.user_attrs["candidate"]["student"]
+        assert trial.datetime_start is not None
+        assert (trial.datetime_complete is not None) == trial.state.is_finished()
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING}
+    assert all(len(t.values) == len(study.objectives) for t in trials if t.state is TrialState.COMPLETE)
+
+
+def test_a_sampler_that_wants_to_know_of_ends_is_told() -> None:
+    class Listens(optuna.samplers.RandomSampler):
+        def __init__(self) -> None:
+            super().__init__(seed=0)
+            self.heard: list[tuple[int, TrialState]] = []
+
+        def after_trial(self, study, trial, state, values):
+            self.heard.append((trial.number, state))
+
+    sampler = Listens()
+    study = make_study(sampler=sampler)
+    drive(study, "6trials")
+    ended = [(t.number, t.state) for t in study.optuna.trials if t.state.is_finished()]
+    assert sorted(sampler.heard) == ended
+    assert ended
+
+
+def test_only_what_changes_is_written_again() -> None:
+    study = make_study()
+    written = []
+    with study.running("1trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        keep = study._log.set
+        study._log.set = lambda number, key, value: (written.append(key), keep(number, key, value))[1]  # type: ignore[method-assign]
+        study._log.change(candidate.number, "reason", "")
+        study._log.change(candidate.number, "reason", "")
+        study._log.change(candidate.number, "reason", "TIME")
+        study.close(candidate)
+    assert written[:2] == ["reason", "reason"]
