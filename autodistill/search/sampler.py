@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,10 @@ from autodistill.search.archive import Archive
 from autodistill.search.catalogue import Catalogue, CostFunction, Costs
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome, StoredTrial, infer_objectives
+from autodistill.search.judge import EpochCost, Judge
 from autodistill.search.model import Model
 from autodistill.search.objectives import worst_wanted
+from autodistill.search.polish import polish
 from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.space import Space
 from autodistill.search.supply import Supply
@@ -39,11 +42,11 @@ COMPARED, FEW = 32, 12
 """Paused trials and new candidates whose index is computed, those of the greatest gain; it is nearly always the first's
 that is greatest."""
 
-SHORTLIST, SHORTLIST_AGE = 96, 8
-"""New candidates that a verdict compares a trial with, and for how many trials they are remembered."""
+POLISHED = 6
+"""New candidates whose recipes are polished."""
 
-EpochCost = Callable[[Mapping[str, Any]], float]
-"""Predicted work of one epoch of the candidate with these parameter values."""
+SHORTLIST, SHORTLIST_AGE = 96, 8
+"""New candidates that a trial is compared with at first, and for how many trials they are remembered."""
 
 
 class ExhaustedError(AutodistillError):
@@ -95,7 +98,7 @@ class FrontSampler(BaseSampler):
         self._rungs = tuple(rungs) if len(rungs) > 1 else ()
         self._epoch_cost = epoch_cost
         self._shortlist: tuple[int, Pool] | None = None
-        self._beliefs: tuple[tuple[int, ...], View, Model] | None = None
+        self._beliefs: tuple[tuple[int, ...], Judge] | None = None
         self._next: tuple[int, dict[str, Any]] | None = None
         self.last_standings: dict[int, Standing] = {}  # of the paused trials that next_action has compared
 
@@ -150,13 +153,12 @@ class FrontSampler(BaseSampler):
             return self._next[1]
         if self._starting(archive):
             return self._first_design(archive)
-        view, model = self._believe(archive, paused)
-        pool, gain = self._promising(view, model, archive)
+        judge = self._believe(archive, paused)
+        pool, gain = self._promising(judge, archive)
         if not pool.values:
             return self._anything(archive.keys())
-        score = gain / self._work(pool)
-        best = int(np.argmax(score))
-        self.last_explanation = self._explain(view, model, pool, best, gain)
+        best = int(np.argmax(gain / judge.work(pool)))
+        self.last_explanation = judge.explain(pool, best, len(gain))
         return pool.values[best]
 
     def exhausted(self, study: optuna.Study) -> bool:
@@ -197,29 +199,29 @@ class FrontSampler(BaseSampler):
             return Action(min(paused), math.inf, "an objective has hardly been measured yet")
         if not self._learned():
             return Action(min(paused, default=None), math.inf, "every objective is known before training")
-        view, model = self._believe(archive, paused)
+        judge = self._believe(archive, paused)
         waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
-        best = self._best_paused(view, model, archive, waiting, remaining) if waiting else None
+        best = self._best_paused(judge, archive, waiting, remaining) if waiting else None
         recent = self._shortlist is not None and len(archive) - self._shortlist[0] <= SHORTLIST_AGE
         new: Action | None = None
         quick = recent and (best is not None or not fresh)  # what the shortlist does not beat needs no look at more
         if quick:
-            new = self._best_new(view, model, archive, self._remembered(view, model, archive), remaining)
+            new = self._best_new(judge, archive, self._remembered(judge, archive), remaining)
         if not quick or (fresh and (best is None or new is None or best.index <= new.index)):
-            new = self._best_new(view, model, archive, self._promising(view, model, archive), remaining)
+            new = self._best_new(judge, archive, self._promising(judge, archive), remaining)
         if best is None or (new is not None and new.index >= best.index):  # where nothing promises, a new one
             return new
         self._next = None
         return best
 
     def _best_paused(
-        self, view: View, model: Model, archive: Archive, waiting: Sequence[Outcome], remaining: float
+        self, judge: Judge, archive: Archive, waiting: Sequence[Outcome], remaining: float
     ) -> Action | None:
         pool = self._pool_of(archive, waiting)
-        gain = self._gain(view, model, pool)
+        gain = judge.gain(pool)
         likely = np.argsort(-gain, kind="stable")[:COMPARED].tolist()
         waiting, pool = [waiting[i] for i in likely], pool.take(likely)
-        index, reach = self._index(view, model, pool, [o.rung for o in waiting])
+        index, reach = judge.index(pool, [o.rung for o in waiting])
         self.last_standings = promotion.standings(waiting, gain[likely], reach, index)
         index = np.where(reach <= remaining, index, -1.0)
         i = int(np.argmax(index))
@@ -228,21 +230,20 @@ class FrontSampler(BaseSampler):
         why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
         return Action(waiting[i].number, float(index[i]), why)
 
-    def _best_new(
-        self, view: View, model: Model, archive: Archive, found: tuple[Pool, Floats], remaining: float
-    ) -> Action | None:
+    def _best_new(self, judge: Judge, archive: Archive, found: tuple[Pool, Floats], remaining: float) -> Action | None:
         pool, gain = found
-        fitting = np.flatnonzero(self._work(pool) * self._rungs[-1] <= remaining).tolist()
-        pool, gain = pool.take(fitting), gain[fitting]
-        if not pool.values:
+        work = judge.work(pool)
+        fitting = np.flatnonzero(work * self._rungs[-1] <= remaining)
+        if not len(fitting):
             return None
-        pool = pool.take(np.argsort(-gain / self._work(pool), kind="stable")[:FEW].tolist())
-        index, reach = self._index(view, model, pool, [0] * len(pool.values))
+        likely = fitting[np.argsort(-gain[fitting] / work[fitting], kind="stable")[:FEW]]
+        pool = pool.take(likely.tolist())
+        index, reach = judge.index(pool, [0] * len(pool.values))
         index = np.where(reach <= remaining, index, -1.0)
         i = int(np.argmax(index))
         if index[i] < 0:
             return None
-        self.last_explanation = self._explain(view, model, pool, i, gain)
+        self.last_explanation = judge.explain(pool, i, len(fitting))
         self._next = (len(archive), pool.values[i])
         return Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
 
@@ -314,61 +315,36 @@ class FrontSampler(BaseSampler):
             raise ExhaustedError(f"all {len(seen)} candidates of the space that may be proposed have been proposed.")
         return left[int(self._rng.integers(len(left)))]
 
-    def _promising(self, view: View, model: Model, archive: Archive) -> tuple[Pool, Floats]:
+    def _promising(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
         """New candidates and their expected gains."""
-        front = [archive.closed[n].values for n in front_owners(model.observed) if n in archive.closed]
-        pool, gain = self._supply.promising(front, archive.keys(), lambda pool: self._gain(view, model, pool))
-        likely = np.argsort(-gain, kind="stable")[:SHORTLIST].tolist()
-        self._shortlist = len(archive), pool.take(likely)
+        front = [archive.closed[n].values for n in front_owners(judge.model.observed) if n in archive.closed]
+        found = self._supply.promising(front, archive.keys(), judge.gain)
+        pool, gain = self._polished(judge, archive, *found)
+        self._shortlist = len(archive), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
         return pool, gain
 
-    def _remembered(self, view: View, model: Model, archive: Archive) -> tuple[Pool, Floats]:
-        """The best of an earlier look at new candidates, judged anew."""
+    def _remembered(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
+        """The best of an earlier look at new candidates, judged anew and polished anew."""
         assert self._shortlist is not None
         pool = self._shortlist[1].unseen(archive.keys())
-        return pool, self._gain(view, model, pool)
+        return self._polished(judge, archive, pool, judge.gain(pool))
 
-    def _final(self, view: View, model: Model, pool: Pool) -> tuple[Floats, Floats]:
-        return model.believe(view.features(pool.params, view.inputs(pool.costs)), view.known(pool.costs))
+    def _polished(self, judge: Judge, archive: Archive, pool: Pool, gain: Floats) -> tuple[Pool, Floats]:
+        """The same candidates, and better recipes for the most promising of their students."""
+        top = np.argsort(-gain / judge.work(pool), kind="stable")[:POLISHED].tolist()
+        best = pool.take(top)
+        moved = polish(best, gain[top], self.space, self._encoder, judge.gain_of(best), self._rng) if top else []
+        near = self._supply.feasible(proposals.unique(moved, archive.keys().union(pool.keys)))
+        return pool.join(near), np.concatenate([gain, judge.gain(near)])
 
-    def _gain(self, view: View, model: Model, pool: Pool) -> Floats:
-        return model.gain(*self._final(view, model, pool)) if pool.values else np.zeros(0)
-
-    def _work(self, pool: Pool) -> Floats:
-        """Work of one epoch of each candidate."""
-        if self._epoch_cost is None:
-            return np.ones(len(pool.values))
-        return np.array([max(self._epoch_cost(values), 1e-9) for values in pool.values])
-
-    def _index(self, view: View, model: Model, pool: Pool, rungs: Sequence[int]) -> tuple[Floats, Floats]:
-        """Gittins index of candidates that have passed ``rungs``, and the work that is left to the top."""
-        mean, deviation = self._final(view, model, pool)
-        inputs, work = view.inputs(pool.costs), self._work(pool)
-        index, reach = np.zeros(len(work)), np.zeros(len(work))
-        levels = np.array([0.0, *self._rungs])
-        target = view.unknown[0]
-        for rung in sorted(set(rungs)):
-            rows = np.flatnonzero(np.asarray(rungs) == rung)
-            fidelities = [float(view.fidelity(epochs)) for epochs in self._rungs[rung:]]
-            stages = [view.features(pool.params[rows], inputs[rows], f) for f in fidelities]
-            steps = np.diff(levels[rung:])[None, :] * work[rows, None]
-            gain = model.gain_along(mean[rows], deviation[rows], target, promotion.GRID)
-            index[rows] = promotion.index(gain, model.resolved(stages, target), steps)
-            reach[rows] = steps.sum(axis=1)
-        return index, reach
-
-    def _explain(self, view: View, model: Model, pool: Pool, row: int, gain: Floats) -> str:
-        mean, deviation = self._final(view, model, pool.take([row]))
-        return f"{view.explain(mean[0], deviation[0], float(model.gain(mean, deviation)[0]))}, best of {len(gain)}"
-
-    def _believe(self, archive: Archive, paused: Collection[int]) -> tuple[View, Model]:
+    def _believe(self, archive: Archive, paused: Collection[int]) -> Judge:
         """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
         assert self._objectives is not None
         seen, names = archive.observations(), self._catalogue.names()
         running = [o for o in archive.running() if o.number not in paused]
         state = (len(seen.owners), len(archive.closed), *(o.number for o in running))
         if self._beliefs is not None and self._beliefs[0] == state:
-            return self._beliefs[1:]
+            return self._beliefs[1]
         bounds, sample = worst_wanted(self._catalogue.constraints, self._objectives), self._supply.reference()
         view = View(self._objectives, names, self._encoder, seen, sample=sample, rungs=self._rungs, bounds=bounds)
         data = view.data(seen)
@@ -377,12 +353,12 @@ class FrontSampler(BaseSampler):
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
         running = [o for o in running if archive.known(o).keys() >= set(self._priced())]
+        judge = Judge(view, model, self._rungs, self._epoch_cost)
         if running:
             pool = self._pool_of(archive, running)
-            mean, _ = self._final(view, model, pool)
-            features = view.features(pool.params, view.inputs(pool.costs))
-            model = Model(
-                data.believing(features, model.expected(mean)), view, thetas=self._thetas, optimize=False, rng=self._rng
-            )
-        self._beliefs = state, view, model
-        return view, model
+            mean, _ = judge.final(pool)
+            believed = data.believing(view.features(pool.params, view.inputs(pool.costs)), model.expected(mean))
+            model = Model(believed, view, thetas=self._thetas, optimize=False, rng=self._rng)
+            judge = replace(judge, model=model)
+        self._beliefs = state, judge
+        return judge

@@ -11,7 +11,8 @@ from optuna.samplers import BaseSampler
 from autodistill.errors import UnknownNameError
 from autodistill.records import Constraint, Objective
 from autodistill.search.catalogue import CostFunction
-from autodistill.search.sampler import EpochCost, FrontSampler
+from autodistill.search.judge import EpochCost
+from autodistill.search.sampler import FrontSampler
 from autodistill.search.space import Space
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")

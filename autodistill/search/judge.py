@@ -1,0 +1,84 @@
+"""What the front sampler believes of candidates: expected gain, work, Gittins index, and a sentence about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill.search import promotion
+from autodistill.search.model import Model
+from autodistill.search.view import Pool, View
+
+Floats = npt.NDArray[np.float64]
+
+EpochCost = Callable[[Mapping[str, Any]], float]
+"""Predicted work of one epoch of the candidate with these parameter values."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Beliefs at one moment of a study.
+
+    Attributes:
+        view: scaled axes.
+        model: surrogates and the front.
+        rungs: cumulative epochs of the rungs; empty when every trial is a full training.
+        epoch_cost: work of one epoch of a candidate; ``None``: 1.
+    """
+
+    view: View
+    model: Model
+    rungs: tuple[float, ...] = ()
+    epoch_cost: EpochCost | None = None
+
+    def final(self, pool: Pool) -> tuple[Floats, Floats]:
+        """Mean and deviation ``(candidates, objectives)`` of scaled losses at the top rung."""
+        features = self.view.features(pool.params, self.view.inputs(pool.costs))
+        return self.model.believe(features, self.view.known(pool.costs))
+
+    def gain(self, pool: Pool) -> Floats:
+        """Expected front gain of each candidate, as a share of the box."""
+        return self.model.gain(*self.final(pool)) if pool.values else np.zeros(0)
+
+    def gain_of(self, pool: Pool) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
+        """The same for other parameters of students in ``pool``: of encoded parameters and the rows they belong to."""
+        inputs, known = self.view.inputs(pool.costs), self.view.known(pool.costs)
+
+        def gain(params: Floats, rows: npt.NDArray[np.int64]) -> Floats:
+            return self.model.gain(*self.model.believe(self.view.features(params, inputs[rows]), known[rows]))
+
+        return gain
+
+    def work(self, pool: Pool) -> Floats:
+        """Work of one epoch of each candidate."""
+        if self.epoch_cost is None:
+            return np.ones(len(pool.values))
+        return np.array([max(self.epoch_cost(values), 1e-9) for values in pool.values])
+
+    def index(self, pool: Pool, rungs: Sequence[int]) -> tuple[Floats, Floats]:
+        """Gittins index of candidates that have passed ``rungs``, and the work that is left to the top."""
+        mean, deviation = self.final(pool)
+        inputs, work = self.view.inputs(pool.costs), self.work(pool)
+        index, reach = np.zeros(len(work)), np.zeros(len(work))
+        levels = np.array([0.0, *self.rungs])
+        target = self.view.unknown[0]
+        for rung in sorted(set(rungs)):
+            rows = np.flatnonzero(np.asarray(rungs) == rung)
+            fidelities = [float(self.view.fidelity(epochs)) for epochs in self.rungs[rung:]]
+            stages = [self.view.features(pool.params[rows], inputs[rows], f) for f in fidelities]
+            steps = np.diff(levels[rung:])[None, :] * work[rows, None]
+            gain = self.model.gain_along(mean[rows], deviation[rows], target, promotion.GRID)
+            index[rows] = promotion.index(gain, self.model.resolved(stages, target), steps)
+            reach[rows] = steps.sum(axis=1)
+        return index, reach
+
+    def explain(self, pool: Pool, row: int, count: int) -> str:
+        """What is expected of a candidate that was the best of ``count``."""
+        mean, deviation = self.final(pool.take([row]))
+        return (
+            f"{self.view.explain(mean[0], deviation[0], float(self.model.gain(mean, deviation)[0]))}, best of {count}"
+        )
