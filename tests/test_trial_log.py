@@ -90,3 +90,33 @@ def test_only_what_changes_is_written_again() -> None:
         study._log.change(candidate.number, "reason", "TIME")
         study.close(candidate)
     assert written[:2] == ["reason", "reason"]
+
+
+def test_attributes_are_stored_as_optuna_stores_them(tmp_path: Path) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = store.open_storage(tmp_path)
+    assert isinstance(storage, store.FileStorage)
+    study = optuna.create_study(storage=storage, directions=["maximize"])
+    trial = study.ask()
+    for value in ({"accuracy": 0.5}, 'ß "quoted"', [1, None, True], {"accuracy": 0.75}):
+        storage.set_trial_user_attr(trial._trial_id, "rung:1", value)
+        assert study.trials[0].user_attrs == {"rung:1": value}
+    study.tell(trial, 0.5)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        storage.set_trial_user_attr(trial._trial_id, "rung:1", {})
+    with pytest.raises(KeyError):
+        storage.set_trial_user_attr(trial._trial_id + 1, "rung:1", {})
+    with pytest.raises(TypeError):
+        storage.set_trial_user_attr(study.ask()._trial_id, "rung:1", object())
+    assert study.trials[0].user_attrs == {"rung:1": {"accuracy": 0.75}}
+
+
+def test_another_schema_is_left_to_optuna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = store.open_storage(tmp_path)
+    study = optuna.create_study(storage=storage, directions=["maximize"])
+    monkeypatch.setattr(
+        store, "_UPSERT", store.sqlalchemy.text("INSERT INTO attributes_of_tomorrow VALUES (:trial, :key, :value)")
+    )
+    trial = study.ask()
+    storage.set_trial_user_attr(trial._trial_id, "state", "PARTIAL")
+    assert study.trials[0].user_attrs == {"state": "PARTIAL"}

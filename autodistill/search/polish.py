@@ -8,11 +8,11 @@ hundred moves are judged by one call of the model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import CategoricalDistribution
 
 from autodistill.search import proposals
 from autodistill.search.features import Encoder
@@ -21,9 +21,28 @@ from autodistill.search.view import Pool
 
 Floats = npt.NDArray[np.float64]
 
-ROUNDS, MOVES = 5, 48
-WIDTH, SHRINK = 0.2, 0.6
-"""Deviation of the first round's moves, in units of a parameter's range, and how it falls from round to round."""
+SHRINK = 0.4
+"""How the moves of a candidate shrink after a round that has found nothing better."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to search.
+
+    Attributes:
+        candidates: how many are polished.
+        rounds: of moves.
+        moves: of each candidate in a round.
+        width: standard deviation of the first round's moves, in units of a parameter's range.
+    """
+
+    candidates: int
+    rounds: int
+    moves: int
+    width: float
+
+
+FULL, BRIEF = Effort(4, 4, 40, 0.2), Effort(3, 3, 32, 0.12)
 
 
 def polish(
@@ -33,6 +52,7 @@ def polish(
     encoder: Encoder,
     gain: Callable[[Floats, npt.NDArray[np.int64]], Floats],
     rng: np.random.Generator,
+    effort: Effort,
 ) -> list[dict[str, Any]]:
     """Each candidate with better numbers, where some are found.
 
@@ -43,8 +63,10 @@ def polish(
         encoder: its parameters as features.
         gain: of encoded parameters ``(n, columns)`` and the rows of ``pool`` whose students they train, ``(n,)``.
         rng: of the moves.
+        effort: how long to search; the candidates are the caller's to choose.
     """
-    free = _free(encoder)
+    numbers = proposals.free_numbers(space)
+    free = [g for g, name in enumerate(encoder.names) if name in numbers]
     if not free or not pool.values:
         return []
     columns = np.array([encoder.starts[g] for g in free], dtype=int)
@@ -53,34 +75,26 @@ def polish(
         return []
     params, best = pool.params.copy(), start.copy()
     count = len(params)
-    rows = np.repeat(np.arange(count), MOVES)
-    for k in range(ROUNDS):
+    rows = np.repeat(np.arange(count), effort.moves)
+    width = np.full((count, 1, 1), effort.width)
+    for _ in range(effort.rounds):
         # half of the numbers move at a time: where few of them matter, a step of all is mostly a loss
-        moving = active[:, None, :] & (rng.random((count, MOVES, len(free))) < 0.5)
-        moved = np.repeat(params[:, None, :], MOVES, axis=1)
-        moved[:, :, columns] += moving * rng.normal(0.0, WIDTH * SHRINK**k, moving.shape)
+        moving = active[:, None, :] & (rng.random((count, effort.moves, len(free))) < 0.5)
+        moved = np.repeat(params[:, None, :], effort.moves, axis=1)
+        moved[:, :, columns] += moving * width * rng.normal(size=moving.shape)
         moved[:, :, columns] = np.clip(moved[:, :, columns], 0.0, 1.0)
-        gains = gain(moved.reshape(len(rows), -1), rows).reshape(count, MOVES)
+        gains = gain(moved.reshape(len(rows), -1), rows).reshape(count, effort.moves)
         found = gains.argmax(axis=1)
         better = gains[np.arange(count), found] > best
         params[better] = moved[better, found[better]]
         best = np.where(better, gains.max(axis=1), best)
+        width[~better] *= SHRINK
     out = []
     for i in np.flatnonzero(best > start).tolist():
-        numbers = {
+        better_ones = {
             encoder.names[g]: proposals.from_unit(encoder.distributions[g], min(float(params[i, column]), 1.0 - 1e-9))
             for g, column, on in zip(free, columns, active[i], strict=True)
             if on
         }
-        out.append(proposals.complete(space, {**pool.values[i], **numbers}, rng))
+        out.append(proposals.complete(space, {**pool.values[i], **better_ones}, rng))
     return out
-
-
-def _free(encoder: Encoder) -> list[int]:
-    """Groups of the numbers that do not change what a candidate costs."""
-    pairs = zip(encoder.names, encoder.distributions, strict=True)
-    return [
-        g
-        for g, (name, d) in enumerate(pairs)
-        if not isinstance(d, CategoricalDistribution) and not name.startswith("student.")
-    ]

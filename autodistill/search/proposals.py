@@ -6,7 +6,7 @@ Only proposes; what is feasible, new and promising is decided by :mod:`autodisti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,11 +55,22 @@ def within(space: Space, values: Mapping[str, Any]) -> Values | None:
         return None
 
 
-def neighbours(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Iterator[Values]:
-    """Assignments that differ in one parameter: every other choice, a near and a far step of every number."""
+def neighbours(
+    space: Space, values: Mapping[str, Any], rng: np.random.Generator, kept: Collection[str] = ()
+) -> Iterator[Values]:
+    """Assignments that differ in one parameter: every other choice, a near and a far step of every number.
+
+    Args:
+        space: what the assignments belong to.
+        values: one of them.
+        rng: of the steps.
+        kept: parameters that stay as they are.
+    """
     parents = {parent for p in space.parameters for parent, _ in p.condition}
     known = {p.name: p.distribution for p in space.parameters}
     for name, old in values.items():
+        if name in kept:
+            continue
         for value in _moves(known[name], old, rng):
             if value != old:
                 moved = {**values, name: value}
@@ -77,6 +88,12 @@ def crossovers(
         names = dict.fromkeys([*a, *b])
         mixed = {n: (a if (rng.random() < 0.5 and n in a) or n not in b else b)[n] for n in names}
         yield complete(space, mixed, rng)
+
+
+def free_numbers(space: Space) -> dict[str, BaseDistribution]:
+    """The numbers that do not change what a candidate costs: those of its training."""
+    pairs = ((p.name, p.distribution) for p in space.parameters if p.section != "student")
+    return {name: d for name, d in pairs if not isinstance(d, CategoricalDistribution)}
 
 
 def from_unit(d: BaseDistribution, unit: float) -> Any:

@@ -29,7 +29,7 @@ from autodistill.search.history import Outcome, StoredTrial, infer_objectives
 from autodistill.search.judge import EpochCost, Judge
 from autodistill.search.model import Model
 from autodistill.search.objectives import worst_wanted
-from autodistill.search.polish import polish
+from autodistill.search.polish import BRIEF, FULL, Effort, polish
 from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.space import Space
 from autodistill.search.supply import Supply
@@ -38,12 +38,9 @@ from autodistill.search.view import Pool, View, front_owners, hint_names
 Floats = npt.NDArray[np.float64]
 
 FIRST_DRAWS = 80
-COMPARED, FEW = 32, 12
+COMPARED, FEW = 20, 8
 """Paused trials and new candidates whose index is computed, those of the greatest gain; it is nearly always the first's
 that is greatest."""
-
-POLISHED = 6
-"""New candidates whose recipes are polished."""
 
 SHORTLIST, SHORTLIST_AGE = 96, 8
 """New candidates that a trial is compared with at first, and for how many trials they are remembered."""
@@ -99,7 +96,7 @@ class FrontSampler(BaseSampler):
         self._epoch_cost = epoch_cost
         self._shortlist: tuple[int, Pool] | None = None
         self._beliefs: tuple[tuple[int, ...], Judge] | None = None
-        self._next: tuple[int, dict[str, Any]] | None = None
+        self._next: tuple[int, dict[str, Any], Callable[[], str]] | None = None
         self.last_standings: dict[int, Standing] = {}  # of the paused trials that next_action has compared
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
@@ -150,7 +147,9 @@ class FrontSampler(BaseSampler):
         """
         archive = self._read(study)
         if self._next is not None and self._next[0] == len(archive):
-            return self._next[1]
+            _, values, explain = self._next
+            self.last_explanation = explain()
+            return values
         if self._starting(archive):
             return self._first_design(archive)
         judge = self._believe(archive, paused)
@@ -167,7 +166,8 @@ class FrontSampler(BaseSampler):
             values = self.propose(study)
         except ExhaustedError:
             return True
-        self._next = (len(self._read(study)), values)
+        why = self.last_explanation
+        self._next = len(self._read(study)), values, lambda: why
         return False
 
     def next_action(
@@ -202,17 +202,22 @@ class FrontSampler(BaseSampler):
         judge = self._believe(archive, paused)
         waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
         best = self._best_paused(judge, archive, waiting, remaining) if waiting else None
-        recent = self._shortlist is not None and len(archive) - self._shortlist[0] <= SHORTLIST_AGE
-        new: Action | None = None
-        quick = recent and (best is not None or not fresh)  # what the shortlist does not beat needs no look at more
-        if quick:
-            new = self._best_new(judge, archive, self._remembered(judge, archive), remaining)
-        if not quick or (fresh and (best is None or new is None or best.index <= new.index)):
-            new = self._best_new(judge, archive, self._promising(judge, archive), remaining)
+        new = self._challenger(judge, archive, best, remaining, fresh=fresh)
         if best is None or (new is not None and new.index >= best.index):  # where nothing promises, a new one
             return new
         self._next = None
         return best
+
+    def _challenger(
+        self, judge: Judge, archive: Archive, best: Action | None, remaining: float, *, fresh: bool
+    ) -> Action | None:
+        """The best new candidate; a paused trial that leads meets remembered ones first, which is quicker."""
+        recent = self._shortlist is not None and len(archive) - self._shortlist[0] <= SHORTLIST_AGE
+        if recent and (best is not None or not fresh):
+            new = self._best_new(judge, archive, self._remembered(judge, archive), remaining)
+            if not fresh or (best is not None and new is not None and best.index > new.index):
+                return new
+        return self._best_new(judge, archive, self._promising(judge, archive), remaining)
 
     def _best_paused(
         self, judge: Judge, archive: Archive, waiting: Sequence[Outcome], remaining: float
@@ -243,8 +248,7 @@ class FrontSampler(BaseSampler):
         i = int(np.argmax(index))
         if index[i] < 0:
             return None
-        self.last_explanation = judge.explain(pool, i, len(fitting))
-        self._next = (len(archive), pool.values[i])
+        self._next = len(archive), pool.values[i], lambda: judge.explain(pool, i, len(fitting))
         return Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
 
     def verdict(
@@ -319,21 +323,25 @@ class FrontSampler(BaseSampler):
         """New candidates and their expected gains."""
         front = [archive.closed[n].values for n in front_owners(judge.model.observed) if n in archive.closed]
         found = self._supply.promising(front, archive.keys(), judge.gain)
-        pool, gain = self._polished(judge, archive, *found)
+        pool, gain = self._polished(judge, archive, *found, FULL)
         self._shortlist = len(archive), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
         return pool, gain
 
     def _remembered(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
-        """The best of an earlier look at new candidates, judged anew and polished anew."""
+        """The best of an earlier look at new candidates, judged and polished anew."""
         assert self._shortlist is not None
         pool = self._shortlist[1].unseen(archive.keys())
-        return self._polished(judge, archive, pool, judge.gain(pool))
+        pool, gain = self._polished(judge, archive, pool, judge.gain(pool), BRIEF)
+        self._shortlist = self._shortlist[0], pool
+        return pool, gain
 
-    def _polished(self, judge: Judge, archive: Archive, pool: Pool, gain: Floats) -> tuple[Pool, Floats]:
+    def _polished(
+        self, judge: Judge, archive: Archive, pool: Pool, gain: Floats, effort: Effort
+    ) -> tuple[Pool, Floats]:
         """The same candidates, and better recipes for the most promising of their students."""
-        top = np.argsort(-gain / judge.work(pool), kind="stable")[:POLISHED].tolist()
+        top = np.argsort(-gain / judge.work(pool), kind="stable")[: effort.candidates].tolist()
         best = pool.take(top)
-        moved = polish(best, gain[top], self.space, self._encoder, judge.gain_of(best), self._rng) if top else []
+        moved = polish(best, gain[top], self.space, self._encoder, judge.gain_of(best), self._rng, effort)
         near = self._supply.feasible(proposals.unique(moved, archive.keys().union(pool.keys)))
         return pool.join(near), np.concatenate([gain, judge.gain(near)])
 

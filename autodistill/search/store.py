@@ -47,13 +47,35 @@ def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseS
     return _connect(path)
 
 
+_UPSERT = sqlalchemy.text(
+    "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
+    "SELECT trial_id, :key, :value FROM trials WHERE trial_id = :trial AND state IN ('RUNNING', 'WAITING') "
+    "ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json"
+)
+
+
+class FileStorage(RDBStorage):
+    """Optuna's storage in an SQLite file; the attributes of trials, most of what a study writes, go in one statement.
+
+    Optuna reads the trial as an object before each of them, which takes four times as long as the write.
+    """
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As Optuna's."""
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), self.engine.begin() as connection:
+            row = {"trial": trial_id, "key": key, "value": json.dumps(value)}
+            if connection.execute(_UPSERT, row).rowcount == 1:
+                return
+        super().set_trial_user_attr(trial_id, key, value)  # it is finished or unknown, or the schema is another
+
+
 def _connect(path: Path) -> RDBStorage:
     """Optuna's storage with a busy timeout of a minute, and one sync per WAL checkpoint in place of one per commit.
 
     A process that dies loses nothing; after a power cut the last trials may be missing, and are taken up again from
     their checkpoints. The database stays whole either way.
     """
-    storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    storage = FileStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
 
     def relax(connection: sqlite3.Connection, record: object) -> None:
         del record

@@ -39,6 +39,7 @@ class Supply:
     def __init__(self, catalogue: Catalogue, encoder: Encoder, rng: np.random.Generator) -> None:
         self._catalogue, self._encoder = catalogue, encoder
         self._space = catalogue.space
+        self._free = proposals.free_numbers(self._space).keys()  # these are polished, all at once
         self._reference: Pool | None = None
         self.rng = rng
 
@@ -102,7 +103,7 @@ class Supply:
         for _ in range(CLIMBS):
             top = [i for i in np.argsort(-gains, kind="stable")[:CLIMBERS].tolist() if pool.keys[i] not in climbed]
             climbed.update(pool.keys[i] for i in top)
-            moves = [c for i in top for c in proposals.neighbours(self._space, pool.values[i], self.rng)]
+            moves = [c for i in top for c in proposals.neighbours(self._space, pool.values[i], self.rng, self._free)]
             near = self.feasible(proposals.unique(moves, known))
             if not near.values:
                 break

@@ -5,6 +5,7 @@ Only the driver writes, so what it wrote is what is stored; a database query per
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,10 +69,18 @@ class TrialLog:
         """Open a trial with these parameters, in one transaction, and give its number."""
         template = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions))
         identifier = self._storage.create_new_trial(self._study_id, template_trial=template)
-        number = self._storage.get_trial_number_from_id(identifier)
+        number = self._number_of(identifier)
         self.add(number, identifier)
         self.set_params(number, params)
         return number
+
+    def _number_of(self, identifier: int) -> int:
+        """Number of a new trial: mostly the next one, which is quicker to confirm than to ask for."""
+        expected = max(self._entries, default=-1) + 1
+        with contextlib.suppress(KeyError):  # there is no trial of this number yet
+            if self._storage.get_trial_id_from_study_id_trial_number(self._study_id, expected) == identifier:
+                return expected
+        return self._storage.get_trial_number_from_id(identifier)
 
     def add(self, number: int, identifier: int) -> None:
         """A new trial was asked for; ``identifier`` is its id in the storage."""
