@@ -31,7 +31,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 def test_the_two_newest_are_kept_and_the_newest_is_loaded(tmp_path):
     for step in (1, 20, 3):
         checkpoint.save(tmp_path, at(step))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000003", "step-000000020"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000003-key", "step-000000020-key"]
     assert checkpoint.load(tmp_path, key="key").step == 20
 
 
@@ -47,8 +47,18 @@ def test_what_was_just_saved_stays_whatever_another_training_left_there(tmp_path
     for step in (100, 200, 300):
         assert checkpoint.save(tmp_path, Checkpoint(step, "other", {"w": torch.full((2,), step)})).is_dir()
         assert checkpoint.load(tmp_path, key="other").step == step
-    assert sorted(int(path.name[5:]) for path in tmp_path.iterdir()) == [200, 300, 800, 900]
+    assert checkpoint.ranked(checkpoint.names(tmp_path)) == {
+        "key": ["step-000000900-key", "step-000000800-key"],
+        "other": ["step-000000300-other", "step-000000200-other"],
+    }
     assert checkpoint.load(tmp_path, key="key").step == 900
+
+
+def test_two_trainings_that_have_come_equally_far_do_not_replace_each_other(tmp_path):
+    for key, value in (("key", 1.0), ("other", 2.0)):
+        checkpoint.save(tmp_path, Checkpoint(100, key, {"w": torch.tensor(value)}))
+    assert checkpoint.load(tmp_path, key="key").tensors["w"] == 1
+    assert checkpoint.load(tmp_path, key="other").tensors["w"] == 2
 
 
 def test_what_was_just_saved_stays_where_later_ones_of_its_own_are_damaged(tmp_path):
@@ -69,7 +79,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_save_or_clear(tmp_path, ti
     checkpoint.write_folder(folder / "student", {"a": b"1"})
     (folder / ".note").write_text("a user's own")
     tidy(folder)
-    assert {path.name for path in folder.iterdir()} - {"step-000000004"} == {"student", ".note"}
+    assert {path.name for path in folder.iterdir()} - {"step-000000004-key"} == {"student", ".note"}
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "zero_tail", "empty", "no_manifest", "no_file", "no_json"])
@@ -109,7 +119,7 @@ def test_a_write_that_fails_keeps_what_was_there_and_leaves_no_rubbish(tmp_path,
         checkpoint.save(tmp_path, at(2))
     monkeypatch.undo()
     assert calls
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001-key"]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):

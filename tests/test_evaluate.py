@@ -47,6 +47,11 @@ class CNN(Answer):
     def forward(self, x):
         return self.head(self.conv(x).flatten(1))
 
+class Faint(CNN):
+    def __init__(self):
+        super().__init__()
+        nn.init.constant_(self.conv.weight, 1 / 80)
+
 class Rows(Answer):
     """Reads rows one after the other."""
     def __init__(self):
@@ -362,15 +367,35 @@ def test_a_trial_goes_on_in_another_folder_from_the_checkpoint_in_the_storage(ta
     assert not (home / "checkpoints" / "trial-00003").exists()  # what is in the storage does not fill the disk too
     second = Bench(task, context)
     trial = Trial(second, replace(candidate(3), start_rung=1))
-    rest = outcome(trial.reports())
+    rest, key = outcome(trial.reports()), trial.key
     assert outcome(begun) + rest == whole
-    assert mirror.names() == ["checkpoints/trial-00003/student"]
+    assert mirror.names() == [f"checkpoints/trial-00003/student-{key}"]
     again = outcome(run(task, candidate(3), context))
     assert again == whole  # given again from the finished student
     del first, reports, second, trial
     gc.collect()
     assert homes() == before
     assert not Path("/nowhere").exists()
+
+
+def test_a_trial_with_a_changed_teacher_goes_on_from_its_own_checkpoint_in_the_storage(task, tmp_path, monkeypatch):
+    changed = replace(task, teacher=TeacherSpec("own_parts:Faint"), directory=str(tmp_path / "changed"))
+    wholes = [outcome(run(one, candidate(3))) for one in (task, changed)]
+    pairs = [elsewhere(one, tmp_path)[:2] for one in (task, changed)]
+    begun = []
+    for (one, context), rungs in zip(pairs, (2, 1), strict=True):  # the old teacher's training has come farther
+        reports = evaluator(one, context)(candidate(3))
+        begun.append([next(reports) for _ in range(rungs + 1)])
+        reports.close()
+    found, real = [], Trial._resume
+    monkeypatch.setattr(Trial, "_resume", lambda trial, trainer: found.append((real(trial, trainer), trainer.epoch)))
+    rests = [
+        outcome(run(one, replace(candidate(3), start_rung=rung), context))
+        for (one, context), rung in reversed(list(zip(pairs, (2, 1), strict=True)))
+    ]
+    assert [epoch for _, epoch in found] == [1, 0]  # its own; what it finished took the place of all checkpoints
+    assert outcome(begun[1]) + rests[0] == wholes[1]
+    assert outcome(begun[0]) + rests[1] == wholes[0]
 
 
 def test_a_damaged_object_is_passed_over_and_the_checkpoint_before_it_is_used(task, tmp_path):

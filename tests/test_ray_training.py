@@ -22,7 +22,7 @@ from autodistill.training.checkpoint import read_folder
 from autodistill.training.copies import copy_of, send_inputs, task_of
 from autodistill.training.evaluate import Trial, evaluator, load_student
 from autodistill.training.mirror import Mirror
-from autodistill.training.trial_files import trial_folder
+from autodistill.training.trial_files import save_student, student_facts, trial_folder
 
 EPOCHS = 3
 
@@ -131,15 +131,12 @@ def test_a_trial_that_failed_leaves_nothing_in_the_storage(tmp_path: Path, teach
     with home.workers_elsewhere(study, factory, str(tmp_path / "storage")) as url:
         mirror = Mirror(str(url))
         for number in range(2):
-            (tmp_path / "work" / "student").mkdir(parents=True, exist_ok=True)
-            (tmp_path / "work" / "student" / "file").write_text(str(number))
-            folder = trial_folder(tmp_path / "study", number)
-            part = copy_of(mirror, folder, tmp_path / "study").mirror
-            part.put("student", tmp_path / "work" / "student")
+            work = trial_folder(tmp_path / "work", number)
+            copy_of(mirror, work, tmp_path / "work").keep(save_student(work, {}, {"key": "k", "number": number}))
         study.after(0, State.FAIL)
         study.after(1, State.COMPLETE)
-    assert mirror.names("checkpoints") == ["checkpoints/trial-00001/student"]
-    assert (trial_folder(tmp_path / "study", 1) / "student" / "file").read_text() == "1"
+    assert mirror.names("checkpoints") == ["checkpoints/trial-00001/student-k"]
+    assert student_facts(tmp_path / "study", 1)["number"] == 1
     assert not trial_folder(tmp_path / "study", 0).exists()
 
 
@@ -149,7 +146,11 @@ def test_what_was_stopped_elsewhere_meanwhile_is_removed_and_names_cannot_lead_o
     study = make(tmp_path / "study", teacher)
     mirror = home._remember(tmp_path / "study", str(tmp_path / "storage"), study.name)
     (tmp_path / "x").mkdir()
-    for name in ("checkpoints/trial-00000/step-000000001", "checkpoints/trial-00001/step-000000001", "other/student"):
+    for name in (
+        "checkpoints/trial-00000/step-000000001-k",
+        "checkpoints/trial-00001/step-000000001-k",
+        "other/student",
+    ):
         mirror.put(name, tmp_path / "x")
     with study.running("2trials"):
         for error in (RuntimeError("it failed"), None):
@@ -157,7 +158,7 @@ def test_what_was_stopped_elsewhere_meanwhile_is_removed_and_names_cannot_lead_o
             assert candidate is not None
             study.close(candidate, error)
     assert home.bring_home(study) == ""
-    assert mirror.names() == ["checkpoints/trial-00001/step-000000001", "other/student"]
+    assert mirror.names() == ["checkpoints/trial-00001/step-000000001-k", "other/student"]
     assert [p.name for p in (tmp_path / "study" / "checkpoints").iterdir()] == ["trial-00001"]
     assert not (tmp_path / "study" / "other").exists()
 
@@ -167,7 +168,7 @@ def test_a_storage_that_is_gone_is_said_and_what_is_damaged_is_passed_over(
 ) -> None:
     study = make(tmp_path / "study", teacher)
     mirror = home._remember(tmp_path / "study", str(tmp_path / "storage"), study.name)
-    for name in ("checkpoints/trial-00000/student", "checkpoints/trial-00001/student"):
+    for name in ("checkpoints/trial-00000/student-k", "checkpoints/trial-00001/student-k"):
         mirror.put(name, tmp_path / "study" / "study.yaml")
     first, _ = sorted(p for p in (tmp_path / "storage").rglob("*") if p.is_file())
     first.write_bytes(b"short")
@@ -246,7 +247,7 @@ def test_trials_of_nodes_without_the_study_s_folder_are_kept_in_the_storage_and_
         )
     assert interrupt.used == set(places)  # both workers worked, in folders of their own node
     assert [t.state for t in study.trials()] == [State.PARTIAL] * 2
-    steps = {p.parent.name: int(p.name.partition("-")[2]) for p in (tmp_path / "study").glob("checkpoints/*/step-*")}
+    steps = {p.parent.name: int(p.name.split("-")[1]) for p in (tmp_path / "study").glob("checkpoints/*/step-*")}
     assert sorted(steps) == ["trial-00000", "trial-00001"]  # brought home
     assert not [left for place in places for left in place.glob("ad-work-*")]
     again = make(tmp_path / "study", teacher, epochs=2000)

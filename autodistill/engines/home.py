@@ -87,7 +87,7 @@ def workers_elsewhere(study: Study, factory: EvaluateFactory, storage: str) -> I
     _send(directory, mirror)
     with _errands(study, directory, mirror):
         yield mirror.url
-    _bring(directory, mirror)
+    _bring(directory, mirror, replace=True)
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ def _errands(study: Study, directory: Path, mirror: Mirror) -> Iterator[None]:
             if state in _DISCARDED:
                 thread.submit(copy.mirror.remove, "")
             elif state is State.COMPLETE:
-                thread.submit(copy.fetch)  # if it cannot, the end of the search tries again, and says so
+                thread.submit(copy.fetch, replace=True)  # if it cannot, the end of the search tries again, and says so
 
         study.after = after
         try:
@@ -139,26 +139,34 @@ def _remember(directory: Path, storage: str, name: str) -> Mirror:
     return mirror
 
 
-def _bring(directory: Path, mirror: Mirror, gone: Collection[int] = ()) -> None:
+def _bring(directory: Path, mirror: Mirror, gone: Collection[int] = (), *, replace: bool = False) -> None:
     """Bring what is newer there; what trials that are ``gone`` left there is removed."""
     from autodistill.training.copies import copy_of
     from autodistill.training.trial_files import trial_folder
 
     ended = {trial_folder(directory, number) for number in gone}
-    parents = {PurePosixPath(name).parent for name in mirror.names()}
-    for parent in sorted(one for one in parents if ".." not in one.parts and any(map(one.match, _FOLDERS))):
-        copy = copy_of(mirror, directory / parent, directory)
-        if copy.folder in ended:
+    for folder, names in _by_folder(directory, mirror).items():
+        copy = copy_of(mirror, folder, directory)
+        if folder in ended:
             copy.mirror.remove("")
         else:
-            copy.fetch()
+            copy.fetch(names, replace=replace)
 
 
 def _send(directory: Path, mirror: Mirror) -> None:
-    """What trials that are not finished have left in the study's folder."""
+    """Make the storage agree with what trials have left in the study's folder."""
     from autodistill.training.copies import copy_of
 
+    there = _by_folder(directory, mirror)
     for pattern in _FOLDERS:
         for folder in sorted(directory.glob(pattern)):
-            if not (folder / "student").is_dir():
-                copy_of(mirror, folder, directory).store()
+            copy_of(mirror, folder, directory).send(there.get(folder, []))
+
+
+def _by_folder(directory: Path, mirror: Mirror) -> dict[Path, list[str]]:
+    """Folders of trials and runs to the names of what a storage has of them; none of them leads outside."""
+    out: dict[Path, list[str]] = {}
+    for path in map(PurePosixPath, mirror.names()):
+        if ".." not in path.parts and any(map(path.parent.match, _FOLDERS)):
+            out.setdefault(directory / path.parent, []).append(path.name)
+    return out

@@ -5,8 +5,9 @@ SHA-256 of each file and is verified before anything is parsed. Neither torch no
 flipped bit by itself. Tensors are safetensors, everything else is JSON: nothing here can run code when it
 is read.
 
-A *checkpoint* is such a folder for one step of training. The newest that verifies is loaded; a damaged one is
-skipped with a warning that names it, and the one before is used.
+A *checkpoint* is such a folder for one step of training, called ``step-STEP-KEY``: what is of another key is another
+training, and is ranked by itself. The newest that verifies is loaded; a damaged one is skipped with a warning that
+names it, and the one before is used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,7 +40,7 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps done.
-        key: what was being trained; another key is another training.
+        key: what was being trained; another key is another training. Part of a folder's name.
         tensors: on the CPU.
         facts: JSON values.
     """
@@ -63,12 +64,31 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
         "tensors.safetensors": tensor_bytes(checkpoint.tensors),
         "facts.json": json.dumps(dict(checkpoint.facts)).encode(),
     }
-    path = folder / f"{_PREFIX}{checkpoint.step:09d}"
+    path = folder / f"{_PREFIX}{checkpoint.step:09d}-{checkpoint.key}"
     write_folder(path, files, facts={"step": checkpoint.step, "key": checkpoint.key})
-    others = [old for old in _found(folder) if old != path and _key_of(old) == checkpoint.key]
-    for old in (*others[max(0, keep - 1) :], *_cut_off(folder)):
+    surplus = outdated(path.name, names(folder), keep=keep)
+    for old in (*(folder / name for name in surplus), *_cut_off(folder)):
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the checkpoints below ``folder``."""
+    return [path.name for path in _found(folder)]
+
+
+def ranked(names: Iterable[str]) -> dict[str, list[str]]:
+    """Key to the names of its checkpoints, newest first; names of anything else are left out."""
+    out: dict[str, list[str]] = {}
+    for name in sorted((one for one in names if one.startswith(_PREFIX)), reverse=True):
+        out.setdefault(_key_of(name), []).append(name)
+    return out
+
+
+def outdated(name: str, names: Iterable[str], *, keep: int = 2) -> list[str]:
+    """Which of ``names`` go now that ``name`` is written: of its key, all but this one and the newest others."""
+    others = [old for old in ranked(names).get(_key_of(name), ()) if old != name]
+    return others[max(0, keep - 1) :]
 
 
 def load(folder: Path, *, key: str) -> Checkpoint | None:
@@ -181,12 +201,9 @@ def _cut_off(folder: Path) -> list[Path]:
     return [path for path in folder.glob(".*-*") if path.is_dir()]
 
 
-def _key_of(path: Path) -> str | None:
-    """What a checkpoint is of; ``None`` where its manifest cannot be read, which ``load`` will tell."""
-    try:
-        return str(json.loads((path / MANIFEST).read_bytes())["facts"]["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _key_of(name: str) -> str:
+    """What the checkpoint of a name is of."""
+    return name.removeprefix(_PREFIX).partition("-")[2]
 
 
 def _write(path: Path, data: bytes) -> None:

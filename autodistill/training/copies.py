@@ -1,20 +1,19 @@
 """Trials of workers that do not see the study's folder: what they leave is kept in a storage too, and found there.
 
 A worker with ``WorkerContext.storage`` works in a temporary folder of its own; every folder that a trial would leave
-(checkpoints, student, files of variants) is an object of the same name in the storage, which is a ``Mirror``. So is
-what the task names by a path of the driver's: the teacher, a table of latencies. Images are not; a data source reads
-them where the worker is.
+(checkpoints, student, files of variants) is an object in the storage, which is a ``Mirror``. So is what the task names
+by a path of the driver's: the teacher, a table of latencies. Images are not; a data source reads them where the worker
+is.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,18 @@ from autodistill.errors import ResourceError, StoreError
 from autodistill.records import LatencyTarget, Task, TeacherSpec, stable_key
 from autodistill.training import checkpoint
 from autodistill.training.mirror import Mirror
+from autodistill.training.trial_files import STUDENT, student_key
 
-CHECKPOINTS = "step-*"
-_STUDENT, _VARIANTS = "student", "variants"
+_STUDENT, _VARIANTS = f"{STUDENT}-", "variants"
 _INPUTS, _A_FILE, _A_FOLDER = "inputs", "file", "folder"
-_KEEP = 2  # checkpoints, as on a disk
 
 
 @dataclass(frozen=True)
 class Copy:
     """The folder of one trial and what is kept of it in a storage.
+
+    Objects are called as their folders are, with the key of what was trained at their end (``step-STEP-KEY``,
+    ``student-KEY``): a teacher or images that have changed make another training of the same trial.
 
     Attributes:
         folder: the trial's, on this machine.
@@ -42,35 +43,24 @@ class Copy:
     folder: Path
     mirror: Mirror
 
-    def fetch(self) -> None:
-        """Bring what is newer there: the finished student, else the newest checkpoint that is whole.
+    def fetch(self, names: Sequence[str] | None = None, *, replace: bool = False) -> None:
+        """Bring what is newer there: the finished student, and of every training the newest checkpoint that is whole.
+
+        Args:
+            names: what is there, where that is known already.
+            replace: bring the student also in the place of one of another training, since it is the later one.
 
         Raises:
             ResourceError: the storage does not answer.
         """
-        if (self.folder / _STUDENT).is_dir():
-            return
-        names = self.mirror.names()
-        if _STUDENT in names:
-            try:
-                for name in (_VARIANTS, _STUDENT):  # the student last: where it is, everything is
-                    if name in names:
-                        self.mirror.get(name, self.folder / name)
-                checkpoint.clear(self.folder)
-            except StoreError as error:
-                warnings.warn(f"{error} Without it the student has to be trained again.", stacklevel=2)
-            return
-        for name in _steps(names):
-            if any(one.name >= name for one in self.folder.glob(CHECKPOINTS)):
-                return
-            try:
-                self.mirror.get(name, self.folder / name)
-                return
-            except StoreError as error:
-                warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
+        names = self.mirror.names() if names is None else names
+        self._fetch_student(names, replace)
+        here = checkpoint.ranked(checkpoint.names(self.folder))
+        for key, there in checkpoint.ranked(names).items():
+            self._fetch_checkpoint(there, here.get(key, []))
 
-    def store(self) -> None:
-        """Keep what is newest here: the finished student in the place of all checkpoints, else the last checkpoint.
+    def keep(self, path: Path) -> None:
+        """Keep a folder that was just written: the finished student in the place of all checkpoints, or a checkpoint.
 
         Raises:
             ResourceError: the student cannot be kept.
@@ -78,28 +68,67 @@ class Copy:
         Warns:
             UserWarning: a checkpoint cannot be kept; the training goes on, and would lose a little more work.
         """
-        if (self.folder / _STUDENT).is_dir():
-            for name in (_VARIANTS, _STUDENT):
-                if (self.folder / name).is_dir():
-                    self.mirror.put(name, self.folder / name)
-            self._thin(0)
+        if path.name == STUDENT:
+            self._keep_student(path)
             return
-        newest = max(self.folder.glob(CHECKPOINTS), default=None)
-        if newest is not None:
+        try:
+            self.mirror.put(path.name, path)
+            for old in checkpoint.outdated(path.name, self.mirror.names()):
+                self.mirror.remove(old)
+        except ResourceError as error:
+            warnings.warn(f"{error} The training goes on.", stacklevel=2)
+
+    def send(self, names: Sequence[str]) -> None:
+        """Keep the newest checkpoint of every training; a student there that is not the one here goes.
+
+        Args:
+            names: what is there.
+        """
+        for newest, *_ in checkpoint.ranked(checkpoint.names(self.folder)).values():
+            self.keep(self.folder / newest)
+        here = student_key(self.folder)
+        if here is not None:
+            self._remove_students(names, but=here)
+
+    def _keep_student(self, path: Path) -> None:
+        key, names = student_key(self.folder), self.mirror.names()
+        if (self.folder / _VARIANTS).is_dir():
+            self.mirror.put(_VARIANTS, self.folder / _VARIANTS)
+        self._remove_students(names, but=key)
+        self.mirror.put(f"{_STUDENT}{key}", path)  # last: where it is, everything is
+        for old in checkpoint.ranked(names).values():
+            for name in old:
+                self.mirror.remove(name)
+
+    def _remove_students(self, names: Sequence[str], *, but: str | None) -> None:
+        for name in names:
+            if name.startswith(_STUDENT) and name != f"{_STUDENT}{but}":
+                self.mirror.remove(name)
+
+    def _fetch_student(self, names: Sequence[str], replace: bool) -> None:
+        there = next((name for name in names if name.startswith(_STUDENT)), None)
+        here = student_key(self.folder)
+        if there is None or (here is not None and (not replace or there == f"{_STUDENT}{here}")):
+            return
+        try:
+            if _VARIANTS in names:
+                self.mirror.get(_VARIANTS, self.folder / _VARIANTS)
+            self.mirror.get(there, self.folder / STUDENT)
+            for name in checkpoint.ranked(checkpoint.names(self.folder)).get(there.removeprefix(_STUDENT), ()):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+        except StoreError as error:
+            warnings.warn(f"{error} Without it the student has to be trained again.", stacklevel=2)
+
+    def _fetch_checkpoint(self, there: Sequence[str], here: Sequence[str]) -> None:
+        """The newest of one training; names are newest first, and sort by step."""
+        for name in there:
+            if any(one >= name for one in here):
+                return
             try:
-                self.mirror.put(newest.name, newest)
-                self._thin(_KEEP)
-            except ResourceError as error:
-                warnings.warn(f"{error} The training goes on.", stacklevel=2)
-
-    def _thin(self, keep: int) -> None:
-        for name in _steps(self.mirror.names())[keep:]:
-            self.mirror.remove(name)
-
-
-def _steps(names: list[str]) -> list[str]:
-    """The checkpoints among ``names``, newest first."""
-    return sorted(fnmatch.filter((one for one in names if "/" not in one), CHECKPOINTS), reverse=True)
+                self.mirror.get(name, self.folder / name)
+                return
+            except StoreError as error:
+                warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
 
 
 def copy_of(mirror: Mirror, folder: Path, directory: str | Path) -> Copy:
@@ -107,8 +136,8 @@ def copy_of(mirror: Mirror, folder: Path, directory: str | Path) -> Copy:
     return Copy(folder, mirror.below(folder.relative_to(directory).as_posix()))
 
 
-def nowhere() -> None:
-    """Keeps a changed folder nowhere else."""
+def nowhere(path: Path) -> None:
+    """Keeps a folder nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +153,11 @@ class Workplace:
     mirror: Mirror | None = None
 
     @contextlib.contextmanager
-    def trial(self, folder: Path) -> Iterator[Callable[[], None]]:
+    def trial(self, folder: Path) -> Iterator[Callable[[Path], None]]:
         """A trial's stay: its files are brought before it, and do not pile up on this machine after it.
 
         Yields:
-            To be called whenever the folder has changed.
+            To be called with every folder that was written in the trial's: a checkpoint, or the student.
         """
         if self.mirror is None:
             yield nowhere
@@ -136,7 +165,7 @@ class Workplace:
         copy = copy_of(self.mirror, folder, self.task.directory)
         copy.fetch()
         try:
-            yield copy.store
+            yield copy.keep
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -179,7 +179,8 @@ class Trial:
         smoothing = {"label_smoothing": self.recipe.label_smoothing}
         self.mix = LossMix.parse({**smoothing, **candidate.distillation})
         self.folder = trial_folder(self.task.directory, candidate.number)
-        self.clock, self._keep = WorkClock(), nowhere
+        self.clock = WorkClock()
+        self._keep: Callable[[Path], None] = nowhere
         self.stored: dict[int, dict[str, Any]] = {}
         self.team: Team | None = None
         self._saved = self._said = time.monotonic()
@@ -360,8 +361,7 @@ class Trial:
         if not top:
             self._save(trainer)
         else:
-            save_student(self.folder, model.state_dict(), self._facts())
-            self._keep()
+            self._keep(save_student(self.folder, model.state_dict(), self._facts()))
             checkpoint.clear(self.folder)
         return report
 
@@ -378,8 +378,8 @@ class Trial:
         self._saved = time.monotonic()
         tensors, facts = trainer.state()
         stored = {"trainer": facts, "reports": self.stored, "seconds": self.clock.seconds()}
-        checkpoint.save(self.folder, checkpoint.Checkpoint(trainer.step, self.key, tensors, stored))
-        self._keep()
+        state = checkpoint.Checkpoint(trainer.step, self.key, tensors, stored)
+        self._keep(checkpoint.save(self.folder, state))
 
     def _facts(self) -> dict[str, Any]:
         data = self.bench.data

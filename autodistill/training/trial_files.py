@@ -1,7 +1,7 @@
 """What a trial leaves on disk: checkpoints while it runs, its student when it reached the top rung.
 
-``DIR/checkpoints/trial-00012/`` holds ``step-…`` folders or ``student/`` with ``student.safetensors``,
-``student.json`` (architecture, shape, classes, mean and std, reports) and a manifest.
+``DIR/checkpoints/trial-00012/`` holds ``step-…`` folders (``checkpoint.py``) or ``student/``, which has
+``student.safetensors``, ``student.json`` (architecture, shape, classes, mean and std, reports) and a manifest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autodistill.records import Task
 from autodistill.training import students
 from autodistill.training.checkpoint import read_folder, tensor_bytes, tensors_from, write_folder
 
-_STUDENT = "student"
+STUDENT = "student"
 _WEIGHTS = "student.safetensors"
 _FACTS = "student.json"
 
@@ -34,8 +34,8 @@ def discard(task: Task, number: int) -> None:
     shutil.rmtree(trial_folder(task.directory, number), ignore_errors=True)
 
 
-def save_student(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write the finished student of a trial.
+def save_student(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Write the finished student of a trial; returns its folder.
 
     Args:
         folder: the trial's.
@@ -43,7 +43,8 @@ def save_student(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str
         facts: see ``student_facts``.
     """
     files = {_WEIGHTS: tensor_bytes(weights), _FACTS: json.dumps(dict(facts), indent=1).encode()}
-    write_folder(folder / _STUDENT, files)
+    write_folder(folder / STUDENT, files)
+    return folder / STUDENT
 
 
 def student_facts(directory: str | Path, number: int) -> dict[str, Any]:
@@ -83,17 +84,25 @@ def load_student(directory: str | Path, number: int) -> nn.Module:
 
 def finished(folder: Path, key: str) -> dict[str, Any] | None:
     """Facts of the student in a trial's folder, if it is the one of ``key`` and intact."""
-    if not (folder / _STUDENT / _FACTS).is_file():
+    if not (folder / STUDENT / _FACTS).is_file():
         return None
     try:
-        facts: dict[str, Any] = json.loads(read_folder(folder / _STUDENT)[0][_FACTS])
+        facts: dict[str, Any] = json.loads(read_folder(folder / STUDENT)[0][_FACTS])
     except (StoreError, KeyError, ValueError):
         return None
     return facts if facts.get("key") == key else None
 
 
+def student_key(folder: Path) -> str | None:
+    """What the student in a trial's folder was trained as, unverified; ``None`` where none can be read."""
+    try:
+        return str(json.loads((folder / STUDENT / _FACTS).read_bytes())["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _read(directory: str | Path, number: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    folder = trial_folder(directory, number) / _STUDENT
+    folder = trial_folder(directory, number) / STUDENT
     if not folder.is_dir():
         raise StoreError(f"trial {number} has no finished student: {folder} is missing. It ended before its top rung.")
     try:

@@ -1,0 +1,128 @@
+"""What a trial leaves in a storage: ranked by training, for a changed teacher makes another one of the same trial."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from autodistill.training import checkpoint
+from autodistill.training.checkpoint import Checkpoint
+from autodistill.training.copies import Copy
+from autodistill.training.mirror import Mirror
+from autodistill.training.trial_files import save_student, student_key
+
+
+def copy_in(folder: Path, storage: Path) -> Copy:
+    return Copy(folder, Mirror.at(str(storage)))
+
+
+def save(folder: Path, key: str, step: int) -> Path:
+    return checkpoint.save(folder, Checkpoint(step, key, {"w": torch.full((2,), float(step))}))
+
+
+def trained(copy: Copy, key: str, steps: Sequence[int]) -> None:
+    for step in steps:
+        copy.keep(save(copy.folder, key, step))
+
+
+def finished(copy: Copy, key: str) -> None:
+    copy.keep(save_student(copy.folder, {"w": torch.zeros(2)}, {"key": key}))
+
+
+def step_of(folder: Path, key: str) -> int | None:
+    found = checkpoint.load(folder, key=key)
+    return None if found is None else found.step
+
+
+def test_every_training_keeps_its_own_two_newest_checkpoints_however_far_another_has_come(tmp_path: Path) -> None:
+    copy = copy_in(tmp_path / "trial", tmp_path / "storage")
+    trained(copy, "old", (700, 800, 900))
+    trained(copy, "new", (100, 200, 300))
+    assert checkpoint.ranked(copy.mirror.names()) == {
+        "old": ["step-000000900-old", "step-000000800-old"],
+        "new": ["step-000000300-new", "step-000000200-new"],
+    }
+
+
+def test_the_newest_checkpoint_of_every_training_is_brought(tmp_path: Path) -> None:
+    trained(copy_in(tmp_path / "one", tmp_path / "storage"), "old", (800, 900))
+    trained(copy_in(tmp_path / "two", tmp_path / "storage"), "new", (900,))
+    there = copy_in(tmp_path / "there", tmp_path / "storage")
+    there.fetch()
+    assert sorted(checkpoint.names(there.folder)) == ["step-000000900-new", "step-000000900-old"]
+    assert (step_of(there.folder, "old"), step_of(there.folder, "new")) == (900, 900)
+
+
+def test_what_is_as_far_here_is_not_brought_and_another_training_that_is_farther_does_not_count(
+    tmp_path: Path,
+) -> None:
+    trained(copy_in(tmp_path / "one", tmp_path / "storage"), "old", (500,))
+    trained(copy_in(tmp_path / "one", tmp_path / "storage"), "new", (100,))
+    here = copy_in(tmp_path / "here", tmp_path / "storage")
+    save(here.folder, "old", 900)
+    here.fetch()
+    assert sorted(checkpoint.names(here.folder)) == ["step-000000100-new", "step-000000900-old"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_within_its_training(tmp_path: Path) -> None:
+    one = copy_in(tmp_path / "one", tmp_path / "storage")
+    trained(one, "old", (800,))
+    trained(one, "new", (100, 200))
+    path = tmp_path / "storage" / "step-000000200-new"
+    path.write_bytes(path.read_bytes()[:-1])
+    there = copy_in(tmp_path / "there", tmp_path / "storage")
+    with pytest.warns(UserWarning, match=r"step-000000200-new .*is damaged.*The checkpoint before it is used"):
+        there.fetch()
+    assert (step_of(there.folder, "new"), step_of(there.folder, "old")) == (100, 800)
+
+
+def test_what_a_training_saves_after_it_went_back_is_what_is_kept(tmp_path: Path) -> None:
+    copy = copy_in(tmp_path / "trial", tmp_path / "storage")
+    trained(copy, "key", (800, 900))
+    copy.keep(save(copy.folder, "key", 100))
+    assert copy.mirror.names() == ["step-000000100-key", "step-000000900-key"]
+
+
+def test_a_finished_student_takes_the_place_of_every_checkpoint_and_of_an_earlier_student(tmp_path: Path) -> None:
+    copy = copy_in(tmp_path / "trial", tmp_path / "storage")
+    trained(copy, "old", (100,))
+    finished(copy, "old")
+    assert copy.mirror.names() == ["student-old"]
+    trained(copy, "new", (50, 100))  # an earlier student does not keep a new training from being kept
+    assert copy.mirror.names() == ["step-000000050-new", "step-000000100-new", "student-old"]
+    there = copy_in(tmp_path / "there", tmp_path / "storage")
+    there.fetch()
+    assert (student_key(there.folder), step_of(there.folder, "new")) == ("old", 100)
+    finished(copy, "new")
+    assert copy.mirror.names() == ["student-new"]
+
+
+def test_a_student_of_another_training_is_replaced_only_by_one_that_is_known_to_be_later(tmp_path: Path) -> None:
+    finished(copy_in(tmp_path / "there", tmp_path / "storage"), "new")
+    here = copy_in(tmp_path / "here", tmp_path / "storage")
+    save_student(here.folder, {}, {"key": "old"})
+    here.fetch()
+    assert student_key(here.folder) == "old"
+    here.fetch(replace=True)
+    assert student_key(here.folder) == "new"
+
+
+def test_before_workers_begin_the_storage_is_made_to_agree_with_the_study_s_folder(tmp_path: Path) -> None:
+    finished(copy_in(tmp_path / "there", tmp_path / "storage"), "old")
+    here = copy_in(tmp_path / "here", tmp_path / "storage")
+    for key, steps in (("one", (1, 2)), ("two", (3,))):
+        for step in steps:
+            save(here.folder, key, step)
+    here.send(here.mirror.names())
+    assert here.mirror.names() == ["step-000000002-one", "step-000000003-two", "student-old"]
+    save_student(here.folder, {}, {"key": "new"})
+    here.send(here.mirror.names())  # the student there is not the one that stands here any more
+    assert here.mirror.names() == ["step-000000002-one", "step-000000003-two"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        here.fetch(replace=True)
+    assert student_key(here.folder) == "new"
