@@ -1,7 +1,8 @@
-"""The check of a study's names before anything is written: families, losses, settings, data source, engine.
+"""The check of a study's names before anything is written: families, losses, settings, data source, teacher, engine.
 
 It draws candidates from the space and hands them to the rooms that will have to read them, so that a misspelt name is
-reported now and not by the first trial that meets it. This loads torch.
+reported now and not by the first trial that meets it. This loads torch for a study of images. Commands and
+``Study.create`` come here through ``search/opening.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.config import StudyConfig
 from autodistill.errors import AutodistillError, ConfigError
+from autodistill.records import TeacherSpec
+from autodistill.teacher_choice import members
 
 if TYPE_CHECKING:
     from autodistill.search.space import Space
@@ -19,8 +22,13 @@ if TYPE_CHECKING:
 _DRAWS_PER_BRANCH = 20
 
 
-def check(config: StudyConfig, space: Space) -> None:
+def check(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
     """Check every name that only a registry knows.
+
+    Args:
+        config: of the study.
+        space: its search space, with all restrictions.
+        resumed: the study exists with the same settings, so that only the engine may be new; this loads no torch.
 
     Raises:
         ConfigError: all unknown names and impossible values, each once.
@@ -29,8 +37,10 @@ def check(config: StudyConfig, space: Space) -> None:
 
     problems: list[str] = []
     _collect(problems, partial(engines.get, config.engine))
-    if config.data is not None:
+    if config.data is not None and not resumed:
         _collect(problems, partial(_check_source, config.data.source))
+        for teacher in members(config.teacher).values():
+            _collect(problems, partial(_check_teacher, teacher))
         problems += space_problems(space, config.training, config.data.image_size)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), "the study")
@@ -77,6 +87,12 @@ def _check_source(source: str) -> None:
 
     if ":" not in source:
         data_sources.get(source)
+
+
+def _check_teacher(spec: TeacherSpec) -> None:
+    from autodistill.training.teachers import check as check_teacher
+
+    check_teacher(spec)
 
 
 def _collect(problems: list[str], call: Callable[[], Any]) -> None:

@@ -64,15 +64,13 @@ def run(
     verify_share: float = 0.0,
 ) -> None:
     """Search, and verify with what was kept back when ``verify_share`` of a time budget is for that."""
-    from autodistill.search.opening import build, check_same, study_parts
+    from autodistill.search.opening import build, check_same
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
     from autodistill.commands.live import Progress
-    from autodistill.config_names import check
     from autodistill.engines.run import search as run_search
 
-    check(config, study_parts(config)["space"])
     existed = folder.exists()
     study: Study | None = None
     try:
@@ -85,7 +83,7 @@ def run(
             watcher = _with_tensorboard(study, folder, progress) if tensorboard else progress
             front = run_search(study, progress=watcher, **options)
     except (UsageError, UserCodeError):
-        if not existed and (study is None or not study.trials()):
+        if not existed and folder.exists() and (study is None or not study.trials()):
             shutil.rmtree(folder, ignore_errors=True)  # wrong input leaves nothing behind
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()  # only if it is empty now

@@ -69,12 +69,21 @@ def open_study(source: Any, changes: Mapping[str, Any]) -> Study:
 
 
 def build(config: StudyConfig, directory: Path | None) -> Study:
-    """The study of a checked configuration, stored in ``directory`` or in memory."""
+    """The study of a configuration, stored in ``directory`` or in memory.
+
+    Raises:
+        ConfigError: names that do not exist; nothing is written then.
+        UsageError: the folder holds another study.
+    """
+    from autodistill.config_names import check
     from autodistill.search.study import Study
 
     parts = study_parts(config)
+    resumed = directory is not None and (directory / STUDY_FILE).is_file()
     if directory is not None:
         config = check_same(directory, config)
+    check(config, parts["space"], resumed=resumed)
+    if directory is not None:
         store.make_folder(directory)
     storage = store.open_storage(directory, config.storage)
     if config.storage is not None:

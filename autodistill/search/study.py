@@ -148,6 +148,10 @@ class Study(Inputs, Readings):
         """Create (or resume) a study from keywords, the keys of a study file: ``data=, teacher=, space=, …``.
 
         ``directory=None`` keeps it in memory.
+
+        Raises:
+            ConfigError: problems in the configuration, misspelt names among them, all at once.
+            UsageError: the folder holds another study; the differing keys are named.
         """
         from autodistill.search.opening import open_study
 

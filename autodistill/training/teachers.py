@@ -30,7 +30,7 @@ from autodistill.training.hub import require_pretrained
 from autodistill.training.sources.factory import is_reference, resolve
 from autodistill.training.teacher import Preprocessing, Teacher, fingerprint_of, freeze
 
-__all__ = ["Teacher", "load", "read_weights"]
+__all__ = ["Teacher", "check", "load", "read_weights"]
 
 TEACHER_JSON = "teacher.json"
 TEACHER_WEIGHTS = "teacher.safetensors"
@@ -81,6 +81,21 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
             "this file as its weights."
         )
     return _from_timm(spec, data, where)
+
+
+def check(spec: TeacherSpec) -> None:
+    """Refuse a source that names nothing, before anything is read or built; what is in it is for :func:`load` to judge.
+
+    Raises:
+        UsageError: no timm network and no folder is called so.
+        TeacherError: a file that does not exist.
+    """
+    path = Path(spec.source).expanduser()
+    if spec.source in ("auto", CHOICE, ENSEMBLE) or is_reference(spec.source) or path.exists():
+        return
+    if path.suffix.lower() in (".onnx", ".npz", ".safetensors", ".pt", ".pth", *_REFUSED):
+        raise TeacherError(f"teacher {spec.source}: that file does not exist.")
+    _check_timm(spec.source)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -159,11 +174,7 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     import timm
 
     name = spec.source
-    if ":" not in name and not timm.is_model(name.split(".")[0]):
-        if "/" in name or name.startswith((".", "~")):
-            raise UsageError(f"teacher {name}: that folder or file does not exist. `autodistill teach` makes one.")
-        hint = "A teacher is a timm name, a folder or file, or module:factory."
-        raise UsageError(unknown_name("teacher", name, timm.list_models(), hint))
+    _check_timm(name)
     keywords = {key: value for key, value in spec.options.items() if key not in _INPUT}
     weights = None if spec.weights is None else read_weights(Path(spec.weights).expanduser())
     if weights is None:
@@ -188,6 +199,17 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     )
     expects = expects.override(_only_input(spec))
     return _network_teacher(name, network, expects, data, devices, [name, keywords])
+
+
+def _check_timm(name: str) -> None:
+    import timm
+
+    if ":" in name or timm.is_model(name.split(".")[0]):
+        return
+    if "/" in name or name.startswith((".", "~")):
+        raise UsageError(f"teacher {name}: that folder or file does not exist. `autodistill teach` makes one.")
+    hint = "A teacher is a timm name, a folder or file, or module:factory."
+    raise UsageError(unknown_name("teacher", name, timm.list_models(), hint))
 
 
 def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
