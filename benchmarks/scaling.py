@@ -58,7 +58,9 @@ def simulated(engine: str, workers: int, trials: int, seconds: float) -> dict[st
     with tempfile.TemporaryDirectory() as folder:
         study = ad.Study.create(**keys, directory=folder)
         started, used = time.time(), time.process_time()
-        ad.search(study, evaluate=sleep, budget=f"{trials}trials", workers=workers, engine=engine, **options)
+        ad.search(
+            study, evaluate=sleep, budget=f"{trials}trials", workers=workers, engine=engine, progress=False, **options
+        )
         used = time.process_time() - used
         records = study.trials()
     spans = [tuple(t.rungs[1][key] for key in _KEYS) for t in records if t.state.value == "COMPLETE"]
@@ -134,10 +136,10 @@ def _training_rate(folder: Path, workers: int, trials: int, epochs: int) -> tupl
 
     one_thread_each = mock.patch.object(run, "make_slots", return_value=slots)  # however few workers there are
     with one_thread_each:
-        ad.search(study, budget="1trials", workers=workers)  # data, teacher and its cache
+        ad.search(study, budget="1trials", workers=workers, progress=False)  # data, teacher and its cache
         study.close = close
         with _Memory() as memory:
-            ad.search(study, budget=f"{1 + trials + 2 * workers}trials", workers=workers)
+            ad.search(study, budget=f"{1 + trials + 2 * workers}trials", workers=workers, progress=False)
     ends.sort()  # the first and last trial of each worker overlap with starts and with idle others
     return 3600 * trials / (ends[-workers - 1] - ends[workers - 1]), memory.peak()
 

@@ -25,7 +25,9 @@ def main() -> None:
             survey=6,
             directory=folder,
         )
-        front = ad.search(study, budget="4trials", workers=1)
+        # How far it is stands on stderr: a live panel on a terminal, lines elsewhere. progress=False is quiet, and
+        # progress=function hands every snapshot to a function of your own.
+        front = ad.search(study, budget="4trials", workers=1, progress=True)
 
         print(front.to_pandas()[["number", "accuracy", "params", "latency_ms", "distillation.loss"]])
         print("files:", ", ".join(sorted(path.name for path in folder.glob("front.*"))))
@@ -33,7 +35,7 @@ def main() -> None:
         # A study is a folder: open it again, from anywhere, and go on with more budget.
         again = ad.Study.open(folder)
         print("trials so far:", len(again.trials()))
-        front = ad.search(again, budget="6trials", workers=1)
+        front = ad.search(again, budget="6trials", workers=1, progress=False)
         best = front.pick("params <= 1e6")
         print(f"most accurate below a million parameters: trial {best.number}, {dict(best.student)}")
 

@@ -19,18 +19,19 @@ import autodistill as ad
 from autodistill import strict_yaml
 from autodistill.cli import app
 from autodistill.commands import doctor
-from autodistill.commands.live import Progress, panel, plain_line
-from autodistill.commands.output import clean, command, number
+from autodistill.commands.output import command, number
 from autodistill.commands.search import settings, value_of
 from autodistill.commands.search_run import _more
 from autodistill.config import StudyConfig
 from autodistill.engines import run as engine_room
+from autodistill.engines.progress import Progress, panel, plain_line
 from autodistill.engines.watch import Snapshot, WorkerLine
 from autodistill.errors import ConfigError, DataError, InterruptedTrialError
 from autodistill.gain import gain_over_twin
 from autodistill.records import Candidate, Report, State, TrialRecord
 from autodistill.search.budget import Budget, Spent
 from autodistill.search.objectives import resolve
+from autodistill.terminal import clean
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "timm", "ray", "optuna", "matplotlib", "sklearn", "pandas", "numpy", "scipy", "pydantic")

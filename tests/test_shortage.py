@@ -11,9 +11,9 @@ from rich.console import Console
 from toys import evaluate, make_study
 
 import autodistill as ad
-from autodistill.commands.live import Progress, panel
 from autodistill.commands.search_run import _why_empty
 from autodistill.engines import shortage
+from autodistill.engines.progress import Progress, panel
 from autodistill.engines.shortage import Lookout, Shortage
 from autodistill.engines.watch import Snapshot, Watch, WorkerLine
 from autodistill.records import Constraint, Decision, State

@@ -239,6 +239,15 @@ def test_nothing_is_trained_when_everything_is_finished(story: Story, verified: 
     assert len(plan.distinct) == verified.planned
 
 
+def test_verify_shows_how_far_it_is_unless_told_not_to(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
+    ad.verify(story.folder, seeds=2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("verify: ")
+    ad.verify(story.folder, seeds=2, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_more_seeds_only_train_what_is_missing(story: Story, verified: Verified) -> None:
     plan = plan_verification(story.folder, seeds=3)
     assert len(plan.distinct) - len(plan.waiting) == verified.planned

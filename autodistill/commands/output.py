@@ -13,15 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autodistill.terminal import clean, err
+
 if TYPE_CHECKING:
     from autodistill.records import Objective
 
 _PIPE_WIDTH = 200  # a table that is not for a terminal keeps its columns whole
-
-
-def err() -> Console:
-    """The console of progress and messages (stderr); honours NO_COLOR."""
-    return Console(stderr=True, highlight=False)
 
 
 def out() -> Console:
@@ -47,11 +44,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     for row in rows:
         table.add_row(*(Text(clean(cell)) for cell in row))
     out().print(table)
-
-
-def clean(text: str) -> str:
-    """``text`` without control characters: names from files must not steer the terminal."""
-    return "".join(c if c == "\n" or c.isprintable() else "�" for c in text)
 
 
 def number(value: float | None, unit: str = "") -> str:

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from autodistill.commands.live import stopped
 from autodistill.commands.output import command, print_json, say
 from autodistill.commands.tables import print_front
 from autodistill.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
 from autodistill.records import State
+from autodistill.search.budget import format_seconds
 from autodistill.storage_url import without_password
 from autodistill.words import why_empty
 
 if TYPE_CHECKING:
-    from autodistill.commands.live import Progress
     from autodistill.config import StudyConfig
+    from autodistill.engines.progress import Progress
     from autodistill.engines.shortage import Shortage
     from autodistill.engines.watch import Snapshot
     from autodistill.records import TrialRecord
@@ -68,7 +68,7 @@ def run(
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
-    from autodistill.commands.live import Progress
+    from autodistill.engines.progress import Progress
     from autodistill.engines.run import search as run_search
 
     existed = folder.exists()
@@ -137,7 +137,9 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
         more = _more(study.budget, study.spent, rounded(needed))
         say(f"Give more: {this_command(without='--budget', value=True)} --budget {more}")
         return UsageError.exit_code
-    stopped(study.spent.seconds, Counter(t.state.value for t in study.trials()), this_command())
+    counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in study.trials()).items())
+    spent = format_seconds(round(study.spent.seconds))
+    say(f"Stopped after {spent} ({counts or 'no trial'}). Resume: {this_command()}")
     return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from autodistill.commands.live import Progress
 from autodistill.commands.output import command, number, print_json, say
 from autodistill.commands.search import flags_of, value_of
 from autodistill.commands.search_run import this_command
@@ -72,6 +71,7 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
         settings: further keywords of ``training.teach.teach``.
     """
     say(f"teacher in {folder}: reading {data.source}")
+    from autodistill.engines.progress import Progress
     from autodistill.engines.watch import Snapshot, Watch
     from autodistill.training import datasets, preflight, teachers
     from autodistill.training.teach import teach as train

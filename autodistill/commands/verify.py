@@ -73,9 +73,9 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = 
         again: the command that goes on; this process's own if omitted.
         options: of ``delivery.verify.verify``.
     """
-    from autodistill.commands.live import Progress
     from autodistill.commands.search_run import this_command
     from autodistill.delivery.verify import verify as run_verify
+    from autodistill.engines.progress import Progress
 
     again = again or this_command()
     try:

@@ -49,7 +49,7 @@ def verify(
     budget: str | Budget | None = None,
     workers: int | None = None,
     engine: str | None = None,
-    progress: Callable[[Snapshot], None] | None = None,
+    progress: bool | Callable[[Snapshot], None] = True,
     **options: Any,
 ) -> Verified:
     """Train the winners of a study again with several seeds and judge them on the test split.
@@ -68,7 +68,8 @@ def verify(
         budget: time, e.g. ``"30m"``; the most important runs come first, and what is missing is said.
         workers: slots on this machine; ``None``: the study's own.
         engine: registered engine name; ``None``: the study's own.
-        progress: called with a :class:`Snapshot` whenever something happened.
+        progress: true shows on stderr how far it is, false shows nothing; a function of your own is called with a
+            :class:`Snapshot` instead, whenever something happened.
         options: further keywords of the engine.
 
     Returns:
@@ -78,6 +79,7 @@ def verify(
         AutodistillError: see the tree in ``errors.py``.
         KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
     """
+    from autodistill.engines.progress import shown
     from autodistill.engines.slots import make_slots
     from autodistill.search.store import folder_lock
 
@@ -87,7 +89,7 @@ def verify(
     engine = engine or config.engine
     slots = make_slots(workers if workers is not None else config.workers, limited=engine == "local")
     assert study.directory is not None
-    with folder_lock(study.directory):
+    with folder_lock(study.directory), shown(progress) as callback:
         plan = plan_verification(
             study,
             seeds=seeds,
@@ -98,8 +100,8 @@ def verify(
             baselines=baselines,
             device=slots[0].device,
         )
-        failures = _train(plan, engine, slots, started, limit, progress, options)
-        verified = judge(plan, failures, progress)
+        failures = _train(plan, engine, slots, started, limit, callback, options)
+        verified = judge(plan, failures, callback)
         verified.save(study.directory)
     return verified
 

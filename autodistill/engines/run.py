@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from autodistill.engines import engines
 from autodistill.engines.home import bring_home
 from autodistill.engines.packing import measured_packing
+from autodistill.engines.progress import shown
 from autodistill.engines.provenance import record_machine
 from autodistill.engines.scarcity import as_resource_error
 from autodistill.engines.slots import make_slots
@@ -34,7 +36,7 @@ def search(
     budget: str | Budget | None = None,
     workers: int | None = None,
     engine: str | None = None,
-    progress: Callable[[Snapshot], None] | None = None,
+    progress: bool | Callable[[Snapshot], None] = True,
     **options: Any,
 ) -> Front:
     """Search until the budget is spent; may be called again on the same study, with more budget.
@@ -46,7 +48,9 @@ def search(
         budget: ``"2h"``, ``"40trials"``, …, counted over the whole life of the study; ``None``: the study's own.
         workers: slots on this machine; ``None``: the study's own, or one per GPU.
         engine: registered engine name; ``None``: the study's own, or ``local``.
-        progress: called with a :class:`Snapshot` whenever something happened.
+        progress: true shows the search on stderr, as a live panel on a terminal and as a plain line now and then
+            elsewhere; false shows nothing. A function of your own is called with a :class:`Snapshot` instead, whenever
+            something happened.
         options: further keywords of the engine.
 
     Returns:
@@ -70,8 +74,8 @@ def search(
     slots = make(slots_per_gpu=1 if packing == "auto" else packing)
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
-    watch = Watch(progress)
     with (
+        _watching(progress) as watch,
         as_resource_error(),
         only_driver(study.directory, study.storage, study.name),
         study.running(limits),
@@ -99,6 +103,12 @@ def search(
     if watch.signal is not None:
         raise KeyboardInterrupt
     return front
+
+
+@contextlib.contextmanager
+def _watching(progress: bool | Callable[[Snapshot], None]) -> Iterator[Watch]:
+    with shown(progress) as callback:
+        yield Watch(callback)
 
 
 def _factory(

@@ -1,20 +1,27 @@
-"""Progress of a running search on stderr: a live panel on a terminal, a plain line now and then elsewhere."""
+"""Progress of a running search on stderr: a live panel on a terminal, a plain line now and then elsewhere.
+
+The commands and the Python API show the same. Nothing here drives or decides anything: it is one callback for
+``Snapshot``s, like a user's own.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
+from rich.errors import LiveError
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autodistill.commands.output import clean, err, say
 from autodistill.search.budget import format_seconds
+from autodistill.terminal import clean, err
 
 if TYPE_CHECKING:
     from autodistill.engines.shortage import Shortage
@@ -26,27 +33,52 @@ PLAIN_INTERVAL = 10.0
 _STATES = ("COMPLETE", "PRUNED", "PARTIAL", "FAIL", "RUNNING")
 
 
+@contextlib.contextmanager
+def shown(progress: bool | Callable[[Snapshot], None]) -> Iterator[Callable[[Snapshot], None] | None]:
+    """What a search tells its snapshots, from what its caller said: true is a ``Progress``, false is nobody."""
+    if callable(progress):
+        yield progress
+    elif progress:
+        with Progress(leave=True) as on_stderr:
+            yield on_stderr
+    else:
+        yield None
+
+
 class Progress:
     """Shows snapshots; a context manager whose instance is the callback of ``search``.
 
     Args:
         console: where to; stderr by default. A console that is no terminal gets plain lines.
         clock: seconds that only go forward.
+        leave: where the panel goes away, its last state stays as a line.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        leave: bool = False,
+    ) -> None:
         self._console = console or err()
         self._clock = clock
         self._stage = self._said = ""
         self._last = -PLAIN_INTERVAL
+        self._leave, self._latest = leave, ""
         self.shortage: Shortage | None = None  # the last one; None once a training is complete
         self._live: Live | None = None
         if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+            # what the user's code prints into a file or a pipe is data, and must not end up in the panel
+            terminal = sys.stdout.isatty()
+            self._live = Live(console=self._console, refresh_per_second=4, transient=True, redirect_stdout=terminal)
 
     def __enter__(self) -> Progress:
         if self._live is not None:
-            self._live.start()
+            try:
+                self._live.start()
+            except LiveError:  # the user's program has a display of its own
+                self._live = None
         return self
 
     def __exit__(
@@ -54,6 +86,8 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+            if self._leave and self._latest:
+                self._say(self._latest, self._clock())
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Show one snapshot: at once on a terminal; plainly what is new in itself, and progress now and then."""
@@ -61,6 +95,7 @@ class Progress:
         self._look(snapshot)
         if self._live is not None:
             self._live.update(panel(snapshot))
+            self._latest = plain_line(snapshot)
         elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL or _came_of(snapshot):
             self._say(plain_line(snapshot), now)
         self._stage = snapshot.stage
@@ -136,9 +171,3 @@ def _clock_words(snapshot: Snapshot) -> str:
 def _worker_words(line: WorkerLine) -> str:
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in line.metrics.items())
     return f"{line.what}, epoch {line.epoch:g}/{line.epochs:g}" + (f", {metrics}" if metrics else "")
-
-
-def stopped(seconds: float, states: dict[str, int], resume: str) -> None:
-    """What an interrupted search says last."""
-    counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trial"
-    say(f"Stopped after {format_seconds(round(seconds))} ({counts}). Resume: {resume}")
