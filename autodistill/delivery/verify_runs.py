@@ -20,6 +20,7 @@ from autodistill.search.budget import format_seconds
 if TYPE_CHECKING:
     from autodistill.search.study import Study
 
+TELLING = 0.1  # share of a run after which its own pace corrects what was thought
 MAX_ATTEMPTS = 2  # a run whose worker died is begun once more: it goes on from its checkpoint
 
 
@@ -36,6 +37,33 @@ class Job:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """What is known of a run that is being trained, from when it was first heard of: it may go on from a checkpoint.
+
+    Attributes:
+        points: seconds of the clock and share of its epochs that was done then.
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    @property
+    def share(self) -> float:
+        """Share of its epochs that is done."""
+        return self.points[-1][1]
+
+    def pace(self) -> tuple[float, float]:
+        """Seconds and share of the later half of what was seen: the first epochs fill caches, and stalls are forgotten.
+
+        Both are 0 until it is well under way.
+        """
+        first, last = self.points[0][1], self.points[-1][1]
+        if last - first < TELLING:
+            return 0.0, 0.0
+        begin = max(point for point in self.points if point[1] <= (first + last) / 2)
+        return self.points[-1][0] - begin[0], last - begin[1]
+
+
 class Queue:
     """The runs of a verification, the most important first.
 
@@ -45,6 +73,7 @@ class Queue:
         workers: how many are trained at once, for the time that is left.
         enough: asked before each run; true ends the queue.
         directory: the study's folder, for engines that bring files there.
+        clock: seconds that only go forward.
     """
 
     def __init__(
@@ -55,6 +84,7 @@ class Queue:
         workers: int = 1,
         enough: Callable[[], bool] = lambda: False,
         directory: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.directory = name, directory
         self.failures: dict[int, str] = {}
@@ -63,8 +93,8 @@ class Queue:
         self._attempts: dict[int, int] = {}
         self._reached: set[int] = set()
         self._took: dict[int, tuple[float, float]] = {}
-        self._workers, self._enough = workers, enough
-        self._started = time.monotonic()
+        self._running: dict[int, _Stretch] = {}
+        self._workers, self._enough, self._clock = workers, enough, clock
         self.done = 0
 
     @property
@@ -81,9 +111,17 @@ class Queue:
         self._attempts[number] = self._attempts.get(number, 0) + 1
         return job.candidate
 
+    def progress(self, number: int, share: float) -> None:
+        """A run came to ``share`` of its epochs."""
+        if number in self._reached:  # a word that was under way while the run ended
+            return
+        before = self._running[number].points if number in self._running else ()
+        self._running[number] = _Stretch((*before, (self._clock(), share)))
+
     def report(self, candidate: Candidate, report: Report) -> Decision:
         """A run showed its costs, or is finished."""
         if report.rung > 0:
+            self._running.pop(candidate.number, None)
             self._reached.add(candidate.number)
             self._took[candidate.number] = (report.seconds, self._jobs[candidate.number].seconds)
         return Decision.CONTINUE
@@ -91,6 +129,7 @@ class Queue:
     def close(self, candidate: Candidate, error: BaseException | None = None) -> State:
         """A run ended; one whose worker died is tried again."""
         number = candidate.number
+        self._running.pop(number, None)
         if (error is None or isinstance(error, EndedEarlyError)) and number in self._reached:  # nobody stops a run
             self.done += 1
             return State.COMPLETE
@@ -102,13 +141,35 @@ class Queue:
         self.failures[number] = str(error) or type(error).__name__
         return State.FAIL
 
+    @property
+    def share(self) -> float:
+        """Share of the runs that is done, in [0, 1]; one that is being trained counts by its epochs."""
+        return (self.done + sum(run.share for run in self._running.values())) / max(self.total, 1)
+
     def seconds_left(self) -> float | None:
-        """About how long the rest takes, corrected by how long the finished runs took; ``None`` when unknown."""
-        rest = [job.seconds for number, job in self._jobs.items() if number not in (*self._reached, *self.failures)]
-        real, thought = (sum(column) for column in zip(*self._took.values(), strict=True)) if self._took else (0, 0)
-        if thought > 0:
-            return sum(rest) * real / thought / self._workers
-        return sum(rest) / self._workers if all(rest) else None
+        """About how long the rest takes, corrected by how long the runs took so far; ``None`` when unknown.
+
+        No shorter than the longest run, which is trained by one worker however many there are.
+        """
+        jobs = [job for number, job in self._jobs.items() if number not in (*self._reached, *self.failures)]
+        pace = self._pace()
+        if pace is None and not all(job.seconds for job in jobs):
+            return None
+        rest = [job.seconds * (1 - self._share_of(job)) * (pace or 1.0) for job in jobs]
+        return max(sum(rest) / self._workers, max(rest, default=0.0))
+
+    def _pace(self) -> float | None:
+        """Seconds that a second of what was thought takes, by finished runs and those well under way."""
+        took = list(self._took.values())
+        for number, run in self._running.items():
+            seconds, share = run.pace()
+            took.append((seconds, share * self._jobs[number].seconds))
+        real, thought = (sum(column) for column in zip(*took, strict=True)) if took else (0.0, 0.0)
+        return real / thought if thought > 0 else None
+
+    def _share_of(self, job: Job) -> float:
+        run = self._running.get(job.candidate.number)
+        return 0.0 if run is None else run.share
 
 
 class QueueWatch(Watch):
@@ -123,6 +184,11 @@ class QueueWatch(Watch):
     def __init__(self, callback: Callable[[Snapshot], None] | None, queue: Queue, words: Mapping[int, str]) -> None:
         super().__init__(callback)
         self._queue, self._words = queue, words
+
+    def progress(self, line: WorkerLine, study: Study, worker: int = 0) -> None:
+        """A run's epoch went on, and with it the time that is left."""
+        self._queue.progress(line.number, line.epoch / line.epochs)
+        super().progress(line, study, worker)
 
     def update(self, study: Study | None = None, stage: str = "verify") -> None:
         """Pass a snapshot of the queue on; there is no study behind it."""
@@ -139,7 +205,7 @@ class QueueWatch(Watch):
         if left is not None and queue.done < queue.total:
             message += f", about {format_seconds(round(left))} left"
         message += "".join(f" · {self._said(line)}" for line in lines)
-        self._callback(Snapshot(stage, message, queue.done / max(queue.total, 1), workers=lines))
+        self._callback(Snapshot(stage, message, queue.share, workers=lines))
 
     def _said(self, line: WorkerLine) -> str:
         return f"{self._words.get(line.number, line.what)}, epoch {line.epoch:.3g}/{line.epochs:g}"
