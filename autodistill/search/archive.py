@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,28 +69,34 @@ class Archive:
     closed: dict[int, Outcome] = field(default_factory=dict)
     open: dict[int, Outcome] = field(default_factory=dict)
     _keys: dict[int, Key] = field(default_factory=dict)
+    _proposed: set[Key] = field(default_factory=set)
     _done: Observations | None = None
     _seen: Observations | None = None
-    _settled: set[int] = field(default_factory=set)
+    _unsettled: list[int] = field(default_factory=list)
+    _count: int = 0
 
-    def update(self, trials: Iterable[StoredTrial]) -> None:
-        """Read what is new in the study, all of whose trials these are."""
+    def update(self, trials: Sequence[StoredTrial]) -> None:
+        """Read what is new in a study.
+
+        Args:
+            trials: all of its trials; one keeps its place from call to call, and new ones come after it.
+        """
         first = self._done is None
-        self.open, finished = {}, []
-        for trial in trials:
-            if trial.number in self._settled:
-                continue
+        places = [*self._unsettled, *range(self._count, len(trials))]
+        self.open, self._unsettled, self._count, finished = {}, [], len(trials), []
+        for place in places:
+            trial = trials[place]
             seen = self._own(outcome(trial, self.names))
             if seen.kind == "running":
                 self.open[trial.number] = seen
-            else:
-                self._settled.add(trial.number)
-                if seen.values:
-                    self.closed[trial.number] = seen
-                    finished.append(seen)
+                self._unsettled.append(place)
+            elif seen.values:
+                self.closed[trial.number] = seen
+                finished.append(seen)
             late = first and trial.user_attrs.get("reason") == "TIME"  # refused by an earlier call, with less time
             if seen.values and not late:
                 self._keys[trial.number] = key(seen.values)
+                self._proposed.add(self._keys[trial.number])
         if finished or self._done is None:
             rows = self._observe(finished)
             self._done = rows if self._done is None else self._done.join(rows)
@@ -104,9 +111,9 @@ class Archive:
         """Trials that have parameters."""
         return len(self._keys)
 
-    def keys(self) -> set[Key]:
+    def keys(self) -> AbstractSet[Key]:
         """Keys of all candidates that were proposed."""
-        return set(self._keys.values())
+        return self._proposed
 
     def running(self) -> list[Outcome]:
         """Trials that are not closed and have parameters."""

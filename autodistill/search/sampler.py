@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -89,7 +90,7 @@ class FrontSampler(BaseSampler):
         self._supply = Supply(self._catalogue, self._encoder, self._rng)
         self._chosen: dict[int, dict[str, Any]] = {}
         self._archive: Archive | None = None
-        self._trials: Callable[[], Iterable[StoredTrial]] | None = None
+        self._trials: Callable[[], Sequence[StoredTrial]] | None = None
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
         self._rungs = tuple(rungs) if len(rungs) > 1 else ()
@@ -105,7 +106,7 @@ class FrontSampler(BaseSampler):
         self._supply.forget()
         self._shortlist = self._beliefs = self._archive = None
 
-    def read_from(self, trials: Callable[[], Iterable[StoredTrial]]) -> None:
+    def read_from(self, trials: Callable[[], Sequence[StoredTrial]]) -> None:
         """Take the study's trials from this function, which has them in memory, in the place of its storage."""
         self._trials, self._archive = trials, None
 
@@ -312,7 +313,7 @@ class FrontSampler(BaseSampler):
         known = self._catalogue.names()
         return [o.name for o in self._objectives or () if o.name in known]
 
-    def _anything(self, seen: set[proposals.Key]) -> dict[str, Any]:
+    def _anything(self, seen: AbstractSet[proposals.Key]) -> dict[str, Any]:
         """Any candidate that is left, when draws find none."""
         left = self._supply.remaining(seen)
         if not left:
@@ -342,7 +343,7 @@ class FrontSampler(BaseSampler):
         top = np.argsort(-gain / judge.work(pool), kind="stable")[: effort.candidates].tolist()
         best = pool.take(top)
         moved = polish(best, gain[top], self.space, self._encoder, judge.gain_of(best), self._rng, effort)
-        near = self._supply.feasible(proposals.unique(moved, archive.keys().union(pool.keys)))
+        near = self._supply.feasible(proposals.unique(moved, {*archive.keys(), *pool.keys}))
         return pool.join(near), np.concatenate([gain, judge.gain(near)])
 
     def _believe(self, archive: Archive, paused: Collection[int]) -> Judge:

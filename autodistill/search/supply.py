@@ -7,6 +7,7 @@ mixtures of its members, then moves around the most promising of all of them. Ra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Supply:
         """Fresh random candidates."""
         return self.feasible(proposals.unique((self._catalogue.draw(self.rng) for _ in range(count)), set()))
 
-    def remaining(self, seen: set[proposals.Key]) -> list[Values]:
+    def remaining(self, seen: AbstractSet[proposals.Key]) -> list[Values]:
         """Every candidate that is left; where the space cannot be enumerated, some of them, found with patience."""
         everything = self._space.enumerate()
         if everything is not None:
@@ -81,7 +82,7 @@ class Supply:
         return []
 
     def promising(
-        self, parents: Sequence[Mapping[str, Any]], seen: set[proposals.Key], gain: Callable[[Pool], Floats]
+        self, parents: Sequence[Mapping[str, Any]], seen: AbstractSet[proposals.Key], gain: Callable[[Pool], Floats]
     ) -> tuple[Pool, Floats]:
         """New candidates and their gains.
 
@@ -91,7 +92,7 @@ class Supply:
             gain: what each candidate of a pool may add.
         """
         pool = self.reference().unseen(seen)
-        known = seen.union(pool.keys)
+        known = {*seen, *pool.keys}
         if len(parents) > PARENTS:
             parents = [parents[int(i)] for i in self.rng.choice(len(parents), size=PARENTS, replace=False)]
         moved = [c for parent in parents for c in proposals.neighbours(self._space, parent, self.rng)]

@@ -6,7 +6,7 @@ Only the driver writes, so what it wrote is what is stored; a database query per
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,9 +90,9 @@ class TrialLog:
         """The parameters that Optuna has stored of a new trial."""
         self._entries[number].params = dict(params)
 
-    def stored(self) -> Iterable[StoredTrial]:
-        """The trials as a sampler reads them, without a question to the storage."""
-        return self._entries.values()
+    def stored(self) -> Sequence[StoredTrial]:
+        """The trials as a sampler reads them, without a question to the storage, in the order in which they came."""
+        return list(self._entries.values())
 
     def without_candidate(self) -> list[int]:
         """Numbers of open trials that no candidate was written for: the sampler gave up while it was asked."""
