@@ -340,6 +340,8 @@ class FrontSampler(BaseSampler):
         self, judge: Judge, archive: Archive, pool: Pool, gain: Floats, effort: Effort
     ) -> tuple[Pool, Floats]:
         """The same candidates, and better recipes for the most promising of their students."""
+        if not pool.values:
+            return pool, gain
         top = np.argsort(-gain / judge.work(pool), kind="stable")[: effort.candidates].tolist()
         best = pool.take(top)
         moved = polish(best, gain[top], self.space, self._encoder, judge.gain_of(best), self._rng, effort)

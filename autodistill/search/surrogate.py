@@ -124,6 +124,7 @@ class _Process(GaussianProcessRegressor):  # type: ignore[misc]
     def fit(self, X: Floats, y: Floats) -> _Process:  # noqa: N803
         """As scikit-learn's, for a kernel that is not to be optimised."""
         self.kernel_, self.X_train_, self.y_train_ = self.kernel, X, y
+        self._y_train_mean, self._y_train_std = np.zeros(()), np.ones(())  # what its own ``predict`` undoes
         covariance = self.kernel_(X)
         covariance[np.diag_indices_from(covariance)] += self.alpha
         self.L_ = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)

@@ -126,7 +126,8 @@ class View:
 
     def inputs(self, costs: Sequence[Mapping[str, float]]) -> Floats:
         """Known costs as features ``(candidates, columns)``: objectives first, then the others."""
-        hints = np.array([[c.get(name, np.nan) for name in self.hints] for c in costs]).reshape(len(costs), -1)
+        hints = np.array([[c.get(name, np.nan) for name in self.hints] for c in costs])
+        hints = hints.reshape(len(costs), len(self.hints))
         return np.nan_to_num(self._inputs(self.known(costs), hints), nan=0.5)
 
     def features(self, params: Floats, inputs: Floats, fidelity: Floats | float = 1.0) -> Floats:
