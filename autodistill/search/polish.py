@@ -82,7 +82,7 @@ def polish(
         moving = active[:, None, :] & (rng.random((count, effort.moves, len(free))) < 0.5)
         moved = np.repeat(params[:, None, :], effort.moves, axis=1)
         moved[:, :, columns] += moving * width * rng.normal(size=moving.shape)
-        moved[:, :, columns] = np.clip(moved[:, :, columns], 0.0, 1.0)
+        moved[:, :, columns] = np.clip(moved[:, :, columns], 0.0, 1.0)  # many end on a bound, where draws never come
         gains = gain(moved.reshape(len(rows), -1), rows).reshape(count, effort.moves)
         found = gains.argmax(axis=1)
         better = gains[np.arange(count), found] > best
