@@ -120,3 +120,20 @@ def test_another_schema_is_left_to_optuna(tmp_path: Path, monkeypatch: pytest.Mo
     trial = study.ask()
     storage.set_trial_user_attr(trial._trial_id, "state", "PARTIAL")
     assert study.trials[0].user_attrs == {"state": "PARTIAL"}
+
+
+@pytest.mark.parametrize("sampler", ["front", "random"])
+def test_a_candidate_that_another_process_adds_to_a_running_search_is_next(sampler: str, tmp_path: Path) -> None:
+    study = make_study(tmp_path, sampler=sampler)
+    with study.running("9trials"):
+        first = study.ask()
+        assert first is not None
+        other = optuna.load_study(study_name=study.name, storage=store.open_storage(tmp_path))  # as the dashboard does
+        wanted = {"student.width": 64, "train.lr": 0.123}
+        other.enqueue_trial(wanted)
+        second = study.ask()
+        assert second is not None
+        assert (second.student["width"], second.train["lr"]) == (64, 0.123)
+        third = study.ask()
+        assert third is not None
+        assert third.train["lr"] != 0.123

@@ -174,6 +174,7 @@ class Proposer:
     def _ask(self) -> tuple[int, dict[str, dict[str, Any]], bool]:
         """A new trial: its number, the sections of its candidate, and whether it was given rather than proposed."""
         sampler = self._study.sampler
+        self._count_queue()  # a dashboard may have added a candidate meanwhile
         if isinstance(sampler, FrontSampler) and not self._queued:  # as Optuna would, with a third of the transactions
             values = sampler.propose(self._study)
             return self._log.create(values, self._space.active(values)), self._space.nest(values), False
