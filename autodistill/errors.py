@@ -131,8 +131,19 @@ class InterruptedTrialError(AutodistillError):
 
 
 def nearest(name: object, allowed: Iterable[str], count: int = 3) -> tuple[str, ...]:
-    """The ``count`` members of ``allowed`` that look most like ``name``, best first."""
-    return tuple(difflib.get_close_matches(str(name), list(allowed), n=count, cutoff=0.4))
+    """The ``count`` members of ``allowed`` that look most like ``name``, best first; numbers by their distance."""
+    names = list(allowed)
+    wanted, numbers = _number(name), {one: _number(one) for one in names}
+    if wanted is not None and None not in numbers.values():
+        return tuple(sorted(names, key=lambda one: abs((numbers[one] or 0.0) - wanted))[:count])
+    return tuple(difflib.get_close_matches(str(name), names, n=count, cutoff=0.4))
+
+
+def _number(name: object) -> float | None:
+    try:
+        return float(str(name))
+    except ValueError:
+        return None
 
 
 def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "") -> str:
