@@ -173,6 +173,27 @@ def test_a_changed_image_changes_the_fingerprint(tmp_path):
     assert datasets.load(spec, tmp_path / "cache").fingerprint != before
 
 
+def test_a_changed_label_changes_the_fingerprint(tmp_path):
+    prints = []
+    for boundary in (20, 25):  # the same files in the same order; five of them are of the other class
+        root = tmp_path / str(boundary)
+        for number in range(40):
+            folder = root / ("cat" if number < boundary else "dog")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number:02d}.png")
+        (root / "test").mkdir()
+        for name in ("cat", "dog"):
+            (root / "test" / name).mkdir()
+            Image.new("RGB", (8, 8), "red").save(root / "test" / name / "0.png")
+        (root / "train").mkdir()
+        for name in ("cat", "dog"):
+            (root / name).rename(root / "train" / name)
+        prints.append(
+            datasets.load(DataSpec("image_folder", root=str(root), image_size=8), tmp_path / "cache").fingerprint
+        )
+    assert prints[0] != prints[1]
+
+
 def test_image_folder_without_splits_holds_out_test_images(tmp_path):
     root = write_folder(tmp_path / "images", count=10)
     spec = DataSpec("image_folder", root=str(root), image_size=8)

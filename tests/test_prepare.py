@@ -1,9 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import autodistill as ad
-from autodistill.errors import AutodistillError
+from autodistill.errors import AutodistillError, UsageError
+from autodistill.records import DataSpec
+from autodistill.training import datasets
 
 
 def test_a_latency_command_that_fails_is_found_before_a_teacher_is_taught(tmp_path: Path) -> None:
@@ -12,3 +16,53 @@ def test_a_latency_command_that_fails_is_found_before_a_teacher_is_taught(tmp_pa
         ad.search(study, budget="2trials")
     assert caught.value.exit_code == 4
     assert not (tmp_path / "study" / "teacher").exists()
+
+
+def _images(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog")):
+        (root / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = rng.integers(0, 100, (8, 8, 3), dtype=np.uint8) + np.uint8(100 * label)
+            Image.fromarray(pixels).save(root / name / f"{number:02d}.png")
+    return root
+
+
+def _logits(path: Path, data: DataSpec, scale: float) -> None:
+    pool = datasets.load(data)
+    ids = np.concatenate([pool.train.ids, pool.val.ids])
+    labels = np.concatenate([pool.train.labels, pool.val.labels])
+    np.savez(path, ids=ids, logits=(scale * np.eye(2)[labels]).astype(np.float32))
+
+
+def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_others(tmp_path: Path) -> None:
+    root, teacher = _images(tmp_path / "images"), tmp_path / "teacher.npz"
+    _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 4.0)
+    study = ad.Study.create(
+        data={"source": "image_folder", "root": str(root), "image_size": 8},
+        teacher={"source": str(teacher), "accept_weak": True},  # a dozen images prove nothing
+        space={"student": {"family": "resnet", "width": [2, 3], "depth": 1}, "train": {"lr": [0.001, 0.003, 0.01]}},
+        objectives=["accuracy", "params"],
+        epochs=1,
+        rungs="off",
+        survey="off",
+        sampler="random",
+        directory=tmp_path / "study",
+    )
+    ad.search(study, budget="1trials", progress=False)
+
+    victim, moved = root / "cat" / "07.png", tmp_path / "07.png"
+    victim.rename(moved)
+    with pytest.raises(UsageError, match=r"others: other images or labels, .* then, .* now") as caught:
+        ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
+    assert "--warm-start" in str(caught.value)
+    moved.rename(victim)
+
+    _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 2.0)
+    with pytest.raises(UsageError, match="others: another teacher"):
+        ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
+    _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 4.0)
+
+    again = ad.Study.open(tmp_path / "study")
+    ad.search(again, budget="2trials", progress=False)
+    assert len(again.trials()) == 2

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autodistill.engines.provenance import record_sources
+from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, UsageError
 from autodistill.records import EvaluateFactory, Params, State, Task, TeacherSpec, stable_key
@@ -46,6 +46,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
 
     Raises:
         DataError, TeacherError: the images or the teacher cannot be used.
+        UsageError: the study's trials had other images or another teacher.
     """
     from autodistill.training import datasets
     from autodistill.training.cache_home import cache_folder
@@ -63,6 +64,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
         f"{data.image_size} px in {len(data.classes)} classes",
     )
+    check_sources(study, image_facts(data))
     metrics = tuple(dict.fromkeys([*(o.name for o in study.objectives), *(c.metric for c in study.constraints)]))
     surveyed = config.survey != "off" and any(o.stage == "known" for o in study.objectives)
     teaching = config.teacher.source == "auto"
@@ -112,15 +114,16 @@ def _teacher(
             should_stop=watch.should_stop,
         )
         spec = replace(taught, accept_weak=spec.accept_weak)
-    best = -1.0
+    best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
     for one in members(spec).values():
         teacher = teachers.load(one, data, device)
         found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak)
         watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
         if found.accuracy > best:
-            best = found.accuracy
-            study.set_teacher_values({"accuracy": best, **_teacher_costs(study, teacher, config)})
-            record_sources(study, data, teacher)
+            best, facts = found.accuracy, sources(data, teacher)
+            values = {"accuracy": best, **_teacher_costs(study, teacher, config)}
+    record_sources(study, facts)
+    study.set_teacher_values(values)
     return spec
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from autodistill.errors import UsageError
 
 if TYPE_CHECKING:
     from autodistill.search.study import Study
@@ -27,20 +30,59 @@ def record_machine(study: Study, workers: int) -> None:
         study.optuna.set_user_attr(MACHINES, [*machines, facts])
 
 
-def record_sources(study: Study, data: ImageData, teacher: Teacher) -> None:
-    """Keep what the images and the teacher were: fingerprints, counts, shape."""
-    study.optuna.set_user_attr(
-        SOURCES,
-        {
-            "data": data.fingerprint,
-            "train_images": len(data.train.labels),
-            "validation_images": len(data.val.labels),
-            "image_size": data.image_size,
-            "channels": data.channels,
-            "classes": [str(name) for name in data.classes[:1000]],
-            "teacher": teacher.fingerprint,
-        },
+def sources(data: ImageData, teacher: Teacher) -> dict[str, Any]:
+    """What the images and the teacher are: fingerprints, counts, shape."""
+    return {**image_facts(data), "teacher": teacher.fingerprint}
+
+
+def image_facts(data: ImageData) -> dict[str, Any]:
+    """What the images are."""
+    return {
+        "data": data.fingerprint,
+        "train_images": len(data.train.labels),
+        "validation_images": len(data.val.labels),
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "classes": [str(name) for name in data.classes[:1000]],
+    }
+
+
+def record_sources(study: Study, found: Mapping[str, Any]) -> None:
+    """Keep what :func:`sources` found; a study that has trained already must have been trained on the same.
+
+    Raises:
+        UsageError: accuracies of other images, or students of another teacher, are in the study.
+    """
+    check_sources(study, found)
+    study.optuna.set_user_attr(SOURCES, dict(found))
+
+
+def check_sources(study: Study, found: Mapping[str, Any]) -> None:
+    """Refuse images or a teacher that the trials of the study did not have; keys that ``found`` lacks do not count.
+
+    Raises:
+        UsageError: says what differs.
+    """
+    stored = study.optuna.user_attrs.get(SOURCES, {})
+    if study.spent.epochs <= 0:  # nothing to compare with: they may have been mended
+        return
+    changed = [key for key in found if key in stored and stored[key] != found[key]]
+    if not changed:
+        return
+    said = ", ".join(_difference(key, stored[key], found[key]) for key in changed)
+    raise UsageError(
+        f"the trials of study {study.name!r} had others: {said}. Accuracies on both cannot be compared: bring back what it "
+        "had, or start a new study in another folder, with --warm-start and this one's."
     )
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    what = key.replace("_", " ")
+    if isinstance(now, int):
+        return f"{what} {before:,} then, {now:,} now"
+    if key == "classes":
+        return f"other classes ({len(before)} then, {len(now)} now)"
+    return {"data": "other images or labels", "teacher": "another teacher"}.get(key, f"{what} {before} then, {now} now")
 
 
 def machine_facts() -> dict[str, Any]:

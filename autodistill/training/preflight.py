@@ -132,9 +132,13 @@ def _too_weak(
             f"With its classes in another order it is right on {best:.1%}: set the teacher option class_map to "
             f"{order}, or fix the order of the class folders."
         )
-    return said + (
-        "Its classifier may be random (weights missing), or its input not what it expects: check the options "
-        "mean, std, channels and image_size. To distil from it all the same, accept a weak teacher."
+    anyway = "To distil from it all the same, set accept_weak: true below teacher (--set teacher.accept_weak=true)."
+    images = len(data.val.labels)
+    if accuracy > chance + 0.2:
+        return f"{said}So few images ({images:,}) cannot tell it from chance: give it more. {anyway}"
+    return (
+        f"{said}Its classifier may be random (weights missing), or its input not what it expects: check the options "
+        f"mean, std, channels and image_size. {anyway}"
     )
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from autodistill.errors import DataError
 from autodistill.records import DataSpec, stable_key
-from autodistill.training.sources.array_cache import cached_array
+from autodistill.training.sources.array_cache import cached_array, content_hash
 from autodistill.training.sources.base import Part, Pool, check_options, data_sources, need_root, option
 from autodistill.training.splits import TEST_FRACTION, TEST_SEED, hold_out
 
@@ -80,7 +80,7 @@ def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
         listing.labels,
         listing.classes,
         listing.validation,
-        stable_key([fingerprint, listing.classes]),
+        stable_key([fingerprint, content_hash(listing.labels), listing.classes]),
     )
 
 
