@@ -13,7 +13,7 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from autodistill.errors import InfeasibleError
+from autodistill.errors import DivergedError, InfeasibleError
 from autodistill.records import Candidate, Constraint, Report
 from autodistill.search import store
 from autodistill.search.objectives import resolve
@@ -77,6 +77,20 @@ def evaluate_halfway(candidate: Candidate) -> Iterator[Report]:
 def never_feasible(candidate: Candidate) -> Iterator[Report]:
     """No student can be built."""
     raise InfeasibleError("no such student")
+
+
+def diverges(candidate: Candidate) -> Iterator[Report]:
+    """Passes rung 1, works for 50 ms more, and diverges, each time in other words."""
+    reports = evaluate(candidate)
+    yield next(reports)
+    yield next(reports)
+    time.sleep(0.05)
+    raise DivergedError(f"the loss is not finite (lr {candidate.number / 1000})")
+
+
+def diverges_at_once(candidate: Candidate) -> Iterator[Report]:
+    """Diverges before its first rung, each time in other words."""
+    raise DivergedError(f"the loss is not finite (lr {candidate.number / 1000})")
 
 
 def evaluate_slowly(candidate: Candidate) -> Iterator[Report]:

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
@@ -15,6 +15,7 @@ from typing import Any
 from autodistill.engines.ahead import Ahead
 from autodistill.engines.environment import environment
 from autodistill.engines.slots import Slot
+from autodistill.engines.unreported import Unreported
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error, work
 from autodistill.errors import EndedEarlyError, UsageError
@@ -54,12 +55,14 @@ class _Here:
     def __init__(self, study: Study, watch: Watch) -> None:
         self._study, self._watch = study, watch
         self._candidate: Candidate | None = None
+        self._work = Unreported()
         self._failure: Exception | None = None
 
     def progress(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         """Called by whatever trains: what fails here would else look like an error of the training."""
         if self._candidate is None:
             return
+        self._work.epoch = epoch
         try:
             self._watch.progress(_line(self._candidate, epoch, epochs, metrics), self._study)
         except Exception as error:
@@ -68,12 +71,14 @@ class _Here:
 
     def run(self, evaluate: Evaluate, candidate: Candidate) -> None:
         """One trial; only what its evaluation raises fails it, everything else ends the search."""
-        self._candidate = candidate
+        self._candidate, self._work = candidate, Unreported()
         errors: list[Exception] = []
         try:
             with contextlib.closing(_reports(evaluate, candidate, errors)) as reports:
                 for report in reports:
-                    if self._study.report(candidate, report) is Decision.STOP or self._watch.should_stop():
+                    decision = self._study.report(candidate, report)
+                    self._work.begin()
+                    if decision is Decision.STOP or self._watch.should_stop():
                         break
                 else:
                     if not (errors or self._watch.should_stop()):
@@ -84,7 +89,8 @@ class _Here:
             with contextlib.suppress(Exception):  # the first error is told; a trial that stays open is taken up again
                 self._study.close(candidate)
             raise
-        self._study.close(candidate, errors[0] if errors else None)
+        work = self._work
+        self._study.close(candidate, errors[0] if errors else None, seconds=work.seconds, epochs=work.epoch)
         self._watch.ended(self._study)
 
 
@@ -102,6 +108,7 @@ class _Worker:
     process: SpawnProcess
     pipe: Connection
     candidate: Candidate | None = None
+    work: Unreported = field(default_factory=Unreported)
     ready: bool = False
 
 
@@ -183,7 +190,7 @@ class _Pool:
         candidate = self._ahead.take()
         if candidate is None:
             return
-        worker.candidate = candidate
+        worker.candidate, worker.work = candidate, Unreported()
         with contextlib.suppress(BrokenPipeError, OSError):  # its death is seen through the sentinel
             worker.pipe.send(("run", candidate))
 
@@ -201,12 +208,14 @@ class _Pool:
         if kind == "ready":
             worker.ready = True
         elif kind == "progress" and worker.candidate is not None:
+            worker.work.epoch = message[1]
             line = _line(worker.candidate, message[1], message[2], message[3])
             self._watch.progress(line, self._study, worker.slot.index)
         elif kind == "report" and worker.candidate is not None:
             decision = self._study.report(worker.candidate, message[1])
             if self._watch.should_stop():  # between two rungs, for an evaluation that does not ask by itself
                 decision = Decision.STOP
+            worker.work.begin()
             with contextlib.suppress(BrokenPipeError, OSError):
                 worker.pipe.send(("decision", decision))
         elif kind in ("done", "error"):
@@ -218,9 +227,10 @@ class _Pool:
     def _close(self, worker: _Worker, error: BaseException | None) -> None:
         if worker.candidate is not None:
             candidate, worker.candidate = worker.candidate, None
+            seconds, epochs = worker.work.seconds, worker.work.epoch
             if len(self._ahead) and worker in self._workers and worker.process.is_alive() and not self._no_more:
                 self._hand_out(worker)  # it works on while the driver keeps the books
-            self._study.close(candidate, error)
+            self._study.close(candidate, error, seconds=seconds, epochs=epochs)
             self._ahead.ended(candidate)
             self._watch.ended(self._study, worker.slot.index)
 

@@ -71,8 +71,8 @@ def check_sources(study: Study, found: Mapping[str, Any]) -> None:
         return
     said = ", ".join(_difference(key, stored[key], found[key]) for key in changed)
     raise UsageError(
-        f"the trials of study {study.name!r} had others: {said}. Accuracies on both cannot be compared: bring back what it "
-        "had, or start a new study in another folder, with --warm-start and this one's."
+        f"the trials of study {study.name!r} had others: {said}. Accuracies on both cannot be compared: bring back "
+        "what it had, or start a new study in another folder, with --warm-start and this one's."
     )
 
 

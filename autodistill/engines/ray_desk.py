@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autodistill.engines.ahead import Ahead
+from autodistill.engines.unreported import Unreported
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error
 from autodistill.errors import EndedEarlyError, UsageError
@@ -36,12 +37,14 @@ class Job:
         slot: number of its slot; free again when the job ends.
         started: a worker has taken it up.
         lost: nodes it has outlived.
+        work: what it has done since its last report.
     """
 
     candidate: Candidate
     slot: int
     started: bool = False
     lost: int = 0
+    work: Unreported = field(default_factory=Unreported)
 
 
 class Desk:
@@ -101,6 +104,7 @@ class Desk:
         """A worker took the job up."""
         if key in self._jobs:
             self._jobs[key].started = True
+            self._jobs[key].work.begin()
 
     def report(self, key: str, report: Report) -> Decision:
         """Pass a rung to the study; a search that is ending also stops its trials between two rungs."""
@@ -111,12 +115,14 @@ class Desk:
         with self._keeping_failure():
             decision = self._study.report(job.candidate, report)
             job.candidate = replace(job.candidate, start_rung=max(job.candidate.start_rung, report.rung))
+        job.work.begin()
         return Decision.STOP if self._stopping else decision
 
     def progress(self, number: int, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         """A worker's epoch went on; ``number`` is the candidate's."""
         for job in self._jobs.values():
             if job.candidate.number == number:
+                job.work.epoch = epoch
                 line = WorkerLine(number, student_words(job.candidate.student), epoch, epochs, dict(metrics))
                 with self._keeping_failure():
                     self._watch.progress(line, self._study, job.slot)
@@ -178,7 +184,7 @@ class Desk:
         if job is None:
             return
         with self._keeping_failure():
-            self._study.close(job.candidate, error)
+            self._study.close(job.candidate, error, seconds=job.work.seconds, epochs=job.work.epoch)
             self._ahead.ended(job.candidate)
             self._watch.ended(self._study, job.slot)
 

@@ -70,6 +70,20 @@ class Ledger:
             self._closed = Spent(s.seconds, s.trials, s.epochs + more[0], s.device_seconds + more[1])
             self.save()
 
+    def charge(self, attributes: Mapping[str, Any], seconds: float, epochs: float) -> None:
+        """Add what a trial that failed has spent since its last report; the reports are among its ``attributes``.
+
+        Args:
+            attributes: the trial's.
+            seconds: since its last report.
+            epochs: in all, where it has told.
+        """
+        reported = max((float(v.get("epochs", 0)) for k, v in attributes.items() if k.startswith("rung:")), default=0.0)
+        s = self._closed
+        self._closed = Spent(
+            s.seconds, s.trials, s.epochs + _more(epochs, reported), s.device_seconds + max(0.0, seconds)
+        )
+
     def save(self) -> None:
         """Write the books into the storage."""
         self._study.set_user_attr(_KEY, self.spent.to_json())

@@ -6,9 +6,8 @@ from collections import deque
 
 from autodistill.errors import UserCodeError
 from autodistill.records import State
-from autodistill.search.filing import FREE
 
-MAX_REJECTED = 50  # proposals refused, or evaluations that end at no cost, in a row before a search ends
+MAX_REJECTED = 50  # proposals refused, or evaluations without a result, in a row before a search ends
 MAX_EQUAL_FAILURES = 5  # equal failures in a row before the search stops: it is the set-up, not the candidates
 
 
@@ -28,17 +27,17 @@ class Streak:
         if state is not State.PARTIAL and reason not in ("DUPLICATE", "INFEASIBLE"):
             self._costly.append((state, reason, message))
 
-    def evaluated(self, reason: str, message: str) -> None:
-        """The evaluation of a trial ended."""
-        self._free = self._free + 1 if reason in FREE else 0
+    def evaluated(self, reason: str, message: str, *, nothing: bool) -> None:
+        """The evaluation of a trial ended; ``nothing``: without a result, or at no cost."""
+        self._free = self._free + 1 if nothing else 0
         self._said = f"{reason}: {message}"
 
     @property
     def barren(self) -> str:
-        """Why nothing new is evaluated any more, since a budget of trials would never end; empty while something is."""
+        """Why nothing new is evaluated any more, since some budgets would never end; empty while something is."""
         if self._free < MAX_REJECTED:
             return ""
-        return f"the last {self._free} trials showed nothing and cost nothing ({self._said})"
+        return f"the last {self._free} trials showed nothing ({self._said})"
 
     def check(self) -> None:
         """Stop a search whose trials all fail alike.

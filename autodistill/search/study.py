@@ -40,7 +40,7 @@ from autodistill.search import variants
 from autodistill.search.agenda import TOO_LITTLE, Agenda, Step, Terms
 from autodistill.search.board import Board
 from autodistill.search.budget import Budget
-from autodistill.search.filing import Filing
+from autodistill.search.filing import FREE, Filing
 from autodistill.search.inputs import Inputs
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Proposer, broken_constraints
@@ -228,8 +228,17 @@ class Study(Inputs, Readings):
             return self._report_costs(candidate, report.values)
         return self._report_rung(number, report)
 
-    def close(self, candidate: Candidate, error: BaseException | None = None) -> State:
-        """End a trial: by the verdict of its last report, or by the error that ended it."""
+    def close(
+        self, candidate: Candidate, error: BaseException | None = None, *, seconds: float = 0.0, epochs: float = 0.0
+    ) -> State:
+        """End a trial: by the verdict of its last report, or by the error that ended it.
+
+        Args:
+            candidate: what :meth:`ask` gave.
+            error: what ended its evaluation.
+            seconds: work since its last report, which counts where it has failed.
+            epochs: the same of the training, from the trial's beginning; 0 where nothing is known.
+        """
         number = candidate.number
         settled = self._verdicts.pop(number, None)
         if isinstance(error, EndedEarlyError):
@@ -238,8 +247,11 @@ class Study(Inputs, Readings):
             settled = verdict_of(error, self.budget.ended(self.spent, kept_back=self._kept_back))
         state, reason, message = settled or self._let_go(number)
         self._open.pop(number, None)
+        if state is State.FAIL:
+            self._ledger.charge(self._log.attributes(number), seconds, epochs)
+        nothing = reason in FREE or (state is State.FAIL and self._log.rung(number) == 0)
         self._end(number, state, reason, message)
-        self._streak.evaluated(reason, message)
+        self._streak.evaluated(reason, message, nothing=nothing)
         for excess, why in self._agenda.excess().items():
             self._give_up(excess, why)
         return state

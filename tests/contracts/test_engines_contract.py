@@ -8,6 +8,8 @@ import pytest
 from toys import (
     LEVELS,
     accuracy,
+    diverges,
+    diverges_at_once,
     evaluate,
     evaluate_halfway,
     evaluate_or_die,
@@ -106,7 +108,27 @@ def test_a_search_in_which_no_student_can_be_built_ends_with_the_reason(engine: 
     assert (len(front), study.spent.trials) == (0, 0)
     assert MAX_REJECTED <= len(trials) < MAX_REJECTED + 10
     assert {(t.state, t.reason) for t in trials} == {(State.PRUNED, "INFEASIBLE_BUILD")}
-    assert study.ended.endswith("trials showed nothing and cost nothing (INFEASIBLE_BUILD: no such student)")
+    assert study.ended.endswith("trials showed nothing (INFEASIBLE_BUILD: no such student)")
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS)
+def test_what_a_trial_did_before_it_failed_is_charged(engine: str, workers: int) -> None:
+    study = make_study(rungs=Rungs(LEVELS, stopping=False))
+    ad.search(study, evaluate=diverges, budget=f"{0.5 / 3600:.9f}gpu-hours", workers=workers, engine=engine)
+    failed = [t for t in study.trials() if t.reason == "NAN"]
+    reported = sum(t.rungs[1]["seconds"] for t in failed)
+    assert "budget" in study.ended
+    assert 2 <= len(failed) <= 12  # each takes a tenth of the budget
+    assert study.spent.device_seconds - reported >= 0.05 * len(failed)
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS[:2])
+@pytest.mark.parametrize("budget", ["50epochs", "100gpu-hours"])
+def test_a_search_in_which_every_student_fails_ends_with_the_reason(engine: str, workers: int, budget: str) -> None:
+    study = make_study()
+    ad.search(study, evaluate=diverges_at_once, budget=budget, workers=workers, engine=engine)
+    assert MAX_REJECTED <= len(study.trials()) < MAX_REJECTED + 10
+    assert "trials showed nothing (NAN: the loss is not finite" in study.ended
 
 
 def test_a_dead_worker_fails_its_trial_and_is_replaced() -> None:
