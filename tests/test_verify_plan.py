@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+import autodistill as ad
+from autodistill.delivery.verify_judge import judge
 from autodistill.delivery.verify_plan import by_number, choose, members_of, neighbours, noise_of, seeds_of
+from autodistill.delivery.verify_prepare import plan_verification
 from autodistill.errors import UsageError
 from autodistill.records import State, TrialRecord
 from autodistill.search.front import Front
@@ -113,3 +120,53 @@ def test_seeds_are_a_prefix_of_one_sequence_that_the_trials_do_not_have() -> Non
     assert not set(seeds_of(0, 50)) & {derive_seed(0, number, "trial") for number in range(1000)}
     with pytest.raises(UsageError, match="seeds is 0"):
         seeds_of(0, 0)
+
+
+def with_int8(record: TrialRecord, accuracy: float, params: float) -> TrialRecord:
+    """The trial with an int8 form of these figures."""
+    values = {"accuracy": accuracy, "params": params}
+    return replace(record, variants={"int8": {"values": values, "feasible": True}})
+
+
+def test_a_student_is_on_the_front_though_the_int8_form_of_another_beats_it() -> None:
+    small, large = trial(0, 0.80, 100), trial(1, 0.90, 1000)
+    front = Front.of("s", OBJECTIVES, [small, with_int8(large, 0.89, 90)])
+    assert [(t.number, t.variant) for t in front.trials] == [(1, "int8"), (1, "fp32")]
+    rows = members_of(choose(front, noise=0.0), front, twins=False)
+    assert {row.trial: row.before for row in rows} == {0: True, 1: True}
+
+
+def test_a_student_whose_form_alone_is_on_the_front_was_not_on_it_itself() -> None:
+    front = Front.of("s", OBJECTIVES, [trial(0, 0.90, 1000), with_int8(trial(1, 0.89, 1000), 0.885, 500)])
+    assert {(t.number, t.variant) for t in front.trials} == {(0, "fp32"), (1, "int8")}
+    rows = members_of(choose(front, noise=0.02), front, twins=False)
+    assert {row.trial: row.before for row in rows} == {0: True, 1: False}
+
+
+def test_the_plan_and_the_table_count_students_and_not_their_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from torch import nn\n\n\ndef linear():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    (tmp_path / "plain_teacher.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "cache"))
+    study = ad.Study.create(
+        data={"source": "digits", "train_size": 200},
+        teacher={"source": "plain_teacher:linear", "accept_weak": True},
+        space={"student": {"family": "resnet", "width": [4, 8]}, "distillation": {"loss": "none"}},
+        objectives=["accuracy", "bytes"], epochs=1, rungs="off", survey="off", sampler="random",
+        directory=tmp_path / "study",
+    )  # fmt: skip
+
+    def evaluate(candidate: ad.Candidate) -> Iterator[ad.Report]:
+        size = 100.0 * candidate.student["width"]
+        yield ad.Report(0, {"bytes": size})
+        int8 = {"accuracy": 0.95, "bytes": size / 4}  # better than every student as it was trained
+        yield ad.Report(1, {"accuracy": 0.5 + size / 2000}, epochs=1, variants={"int8": {"values": int8}})
+
+    front = ad.search(study, evaluate=evaluate, budget="2trials", progress=False)
+    assert {t.variant for t in front.trials} == {"int8"}
+    plan = plan_verification(study, seeds=1, twins=False)
+    assert [(m.trial is not None, m.before) for m in plan.members] == [(True, True)] * 2
+    assert plan.noise == noise_of(0.9, len(plan.bench.data.val))
+    assert judge(plan, {}, None).front_before == 2

@@ -61,7 +61,7 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
         seconds=sum(result.seconds for result in results.values()),
         finished=len(results),
         planned=len(plan.distinct),
-        front_before=len(study.front()),
+        front_before=len(study.front().trained()),
         noise=plan.noise,
         versions=versions(),
         data=bench.data.fingerprint,

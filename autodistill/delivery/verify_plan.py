@@ -129,9 +129,9 @@ def members_of(
 
     A twin is the same student with the same recipe and loss ``none``; what does not distil has none. A baseline is a
     timm network trained without distillation, from random weights, with the recipe of the chosen student that was best
-    in the search.
+    in the search. What was on the front is decided among the students as they were trained, as in ``choose``.
     """
-    on_front = {t.number for t in front.trials}
+    on_front = {t.number for t in front.trained().trials}  # one whose int8 form beats it was on the front all the same
     first = [_student(t, before=True) for t in chosen if t.number in on_front]
     near = [_student(t, before=False) for t in chosen if t.number not in on_front]
     best = min(chosen, key=lambda t: front.objectives[0].loss(t.values[front.objectives[0].name]))

@@ -107,7 +107,7 @@ def plan_verification(
         students.validate({"family": "timm", "model": name})
     retraining = Retraining(_task(study), refit)
     bench = RetrainingBench(retraining, WorkerContext(device=device))
-    front = study.front()
+    front = study.front().trained()  # verify trains students; their int8 forms are no students of their own
     best = max((t.values.get("accuracy", 0.5) for t in front.trials), default=0.5)
     noise = noise_of(best, len(bench.data.val))
     empty = why_empty(study.trials(), study.constraints)

@@ -89,7 +89,8 @@ class Front:
         """The front of the trials as they were trained, without their variants."""
         plain = [replace(t, variants={}) for t in (*self.trials, *self.others) if t.variant == "fp32"]
         plain.sort(key=lambda t: t.number)
-        return Front.of(self.study, self.objectives, plain, scale=self.scale, teacher=self.teacher)
+        rest: dict[str, Any] = {"scale": self.scale, "teacher": self.teacher, "directory": self.directory}
+        return Front.of(self.study, self.objectives, plain, **rest)
 
     def __len__(self) -> int:
         return len(self.trials)
