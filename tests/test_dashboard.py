@@ -120,6 +120,33 @@ def test_with_write_comments_are_possible_and_deleting_is_not(folder: Path) -> N
         assert Client(running).study()["note"]["body"] == "seen"
 
 
+def test_with_write_no_attribute_of_a_trial_can_be_set_for_results_are_among_them(tmp_path: Path) -> None:
+    place = tmp_path / "open"
+    study = ad.Study.create(
+        directory=place, name="open", space=toys.SPACE, objectives=["accuracy", "params", "latency_ms"],
+        sampler="random", epochs=9, rungs={"eta": 3, "levels": list(toys.LEVELS)},
+    )  # fmt: skip
+    ad.search(study, evaluate=toys.evaluate, costs=toys.costs, budget="14epochs")
+    (number,) = (t.number for t in study.trials() if t.state is State.PARTIAL)
+    before = study.optuna.trials[number].user_attrs
+    forged = {f"rung:{len(toys.LEVELS)}": {"accuracy": 0.99, "epochs": 9.0}, "state": "COMPLETE", "mark": "seen"}
+    with served(place, write=True) as running:
+        client = Client(running)
+        trial = next(t for t in client.study()["trials"] if t["number"] == number)
+        for names in (forged, {"mark": "seen"}):
+            body, path = json.dumps({"user_attrs": names}), f"/api/trials/{trial['trial_id']}/user-attrs"
+            assert client.ask("POST", path, body, Content_Type="application/json")[0] == 403
+        note = json.dumps({"body": "why so slow?", "version": trial["note"]["version"] + 1})
+        path = f"/api/studies/1/{trial['trial_id']}/note"
+        assert client.ask("PUT", path, note, Content_Type="application/json")[0] == 204
+        noted = next(t for t in client.study()["trials"] if t["number"] == number)
+    assert noted["note"]["body"] == "why so slow?"
+    again = ad.Study.open(place)
+    assert again.optuna.trials[number].user_attrs == before
+    ad.search(again, evaluate=toys.evaluate, costs=toys.costs, budget="40epochs")
+    assert all(t.values.get("accuracy", 0.0) != 0.99 for t in again.trials())
+
+
 def test_the_dashboard_shows_notes_figures_and_infeasible_trials(folder: Path) -> None:
     with served(folder) as running:
         found = Client(running).study()

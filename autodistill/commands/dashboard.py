@@ -22,7 +22,7 @@ def dashboard(
     directory: DirOption = None,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 0,
     write: Annotated[
-        bool, typer.Option("--write", help="Let those with the address comment, mark, and add candidates.")
+        bool, typer.Option("--write", help="Let those with the address comment and add candidates.")
     ] = False,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
 ) -> None:

@@ -54,7 +54,7 @@ def dashboard(study: Study, *, port: int = 0, write: bool = False) -> Iterator[R
     Args:
         study: opened for reading.
         port: TCP port, 0 for a free one.
-        write: let those who have the token comment, mark, and add candidates.
+        write: let those who have the token comment and add candidates.
 
     Raises:
         ResourceError: the port is taken.

@@ -20,13 +20,15 @@ App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 COOKIE = "autodistill-dashboard"
 _READ = ("GET", "HEAD")
-# with --write: notes, marks and the form for candidates of one's own; never deleting, renaming or telling results
+# With --write: notes and the form for candidates of one's own; never deleting, renaming or telling results. A trial's
+# attributes cannot be set: its results are among them (rung:3), and the pages of the dashboard set none.
 _WRITABLE = (
     ("PUT", re.compile(r"/api/studies/\d+/note")),
     ("PUT", re.compile(r"/api/studies/\d+/\d+/note")),
-    ("POST", re.compile(r"/api/trials/\d+/user-attrs")),
     ("POST", re.compile(r"/enqueue")),
 )
+_READ_ONLY = "The dashboard is read-only. Start it with --write to comment and to add candidates."
+_NOT_WITH_WRITE = "This cannot be done here. Comments can be written, and candidates added at /enqueue; results stay."
 
 
 def new_token() -> str:
@@ -55,8 +57,7 @@ def guard(app: App, *, token: str, port: int, write: bool = False) -> App:
             message = "A token is missing or wrong. Open the address that 'autodistill dashboard' printed."
             return _refuse(start_response, "401 Unauthorized", message)
         if method not in _READ and not (write and _may_write(method, path)):
-            hint = "This is not possible here." if write else "Start it with --write to comment and to add candidates."
-            return _refuse(start_response, "403 Forbidden", f"The dashboard is read-only. {hint}")
+            return _refuse(start_response, "403 Forbidden", _NOT_WITH_WRITE if write else _READ_ONLY)
         if method not in _READ and environ.get("HTTP_ORIGIN", "") not in {f"http://{host}" for host in hosts}:
             return _refuse(start_response, "403 Forbidden", "The request comes from another site.")
         return app(environ, _hardened(start_response))
