@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2, norm
 
 from autodistill.delivery.verify_statistics import (
     accuracy_figure,
     calibration_error,
     difference,
+    half_width,
     over_seeds,
     student_quantile,
 )
@@ -81,6 +83,52 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         figure = accuracy_figure(rng.random(chances.shape) < chances)
         inside += (figure.low or 0) <= 8 / 9 <= (figure.high or 0)
     assert 0.93 <= inside / trials <= 1.0
+
+
+def spread(variance: float, count: int) -> np.ndarray:
+    """Numbers of mean zero with this variance."""
+    ends = np.linspace(-1.0, 1.0, count)
+    return ends * math.sqrt(variance / ends.var(ddof=1))
+
+
+def covered(seeds: int, share: float) -> float:
+    """How often the interval holds the truth where seeds make ``share`` of the variance of the mean, the rest images.
+
+    Exact for normal seeds: the estimated variance of the seeds takes every quantile of its distribution once.
+    """
+    images, steps = 1000, 400
+    found = []
+    for chance in (np.arange(steps) + 0.5) / steps:
+        estimated = share * chi2.ppf(chance, seeds - 1) / (seeds - 1)
+        half = half_width(spread(estimated * seeds, seeds), spread((1 - share) * images, images))
+        found.append(2 * norm.cdf(half) - 1)
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_interval_holds_the_truth_in_95_cases_of_100_whatever_seeds_and_images_each_contribute(seeds: int) -> None:
+    found = [covered(seeds, share) for share in (0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)]
+    assert min(found) >= 0.949
+    assert found[0] == pytest.approx(0.95, abs=0.002)  # no wider than needed where only the images count
+    assert found[-1] == pytest.approx(0.95, abs=0.002)  # or only the seeds
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_equal_students_are_called_different_in_5_cases_of_100_at_most(seeds: int) -> None:
+    rng = np.random.default_rng(0)
+    images, trials, called, inside = 1000, 1000, 0, 0
+    nodes, weights = np.polynomial.hermite_e.hermegauss(61)
+    truth = float((weights / (1 + np.exp(-(2 + np.hypot(2, 0.3) * nodes)))).sum() / weights.sum())
+    for _ in range(trials):
+        ease = rng.normal(2, 2, images)  # of each image, in logits; a seed moves all of them by 0.3 up or down
+        chances = 1 / (1 + np.exp(-(ease + rng.normal(0, 0.3, (2, seeds, 1)))))
+        one, other = rng.random(chances.shape) < chances
+        gap = difference(dict(enumerate(one)), dict(enumerate(other)))
+        figure = accuracy_figure(one)
+        called += gap is not None and gap.certain
+        inside += (figure.low or 0) <= truth <= (figure.high or 0)
+    assert called / trials <= 0.05
+    assert inside / trials >= 0.95
 
 
 def test_a_difference_is_paired_image_by_image() -> None:
