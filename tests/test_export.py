@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
-from autodistill.delivery.export import export, normalized, parse_formats, refuse_foreign
+from autodistill.delivery.export import export, normalized, refuse_foreign
 from autodistill.delivery.export_checks import Validation, check
-from autodistill.delivery.export_formats import formats
+from autodistill.delivery.export_formats import formats, parse_formats
 from autodistill.delivery.hub_push import plan_upload
 from autodistill.errors import StoreError, UnknownNameError, UsageError
 from autodistill.training import datasets

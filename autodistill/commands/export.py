@@ -31,7 +31,7 @@ EXAMPLES = """
 def export(
     study: StudyArgument = None,
     directory: DirOption = None,
-    trial: Annotated[int | None, typer.Option(metavar="N", min=0, help="The student of this trial.")] = None,
+    trial: Annotated[int | None, typer.Option(metavar="N", min=0, help="The student of this trial, in fp32.")] = None,
     pick: Annotated[
         str | None, typer.Option(metavar="EXPR", help="The best of the front with e.g. 'latency_ms <= 5'.")
     ] = None,
@@ -39,9 +39,13 @@ def export(
     front: Annotated[bool, typer.Option("--front", help="Every student of the front, each in OUT/trial-N.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="Folder to make.")] = None,
     formats: Annotated[
-        str,
-        typer.Option(metavar="A,B", help="safetensors, onnx, onnx-int8, onnx-fp16, torchscript, torch-export; or all."),
-    ] = "safetensors,onnx",
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="safetensors, onnx, onnx-int8, onnx-fp16, torchscript, torch-export; or all. By default "
+            "safetensors,onnx; of an int8 student of the front the file that was measured, onnx-int8.",
+        ),
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(metavar="ORIGIN", help="search, verified (kept by 'verify'), or auto: verified where kept."),
@@ -60,17 +64,18 @@ def export(
 
     Beside them: preprocessing, class names, provenance, a model card, and predict.py, which needs no autodistill.
     """
-    from autodistill.delivery.export import parse_formats
+    from autodistill.delivery.export_variant import formats_for
 
     if out is None:
         raise UsageError("say where to with -o OUT, e.g. -o student.")
-    names = parse_formats(formats)
     if push_to_hub is not None and front:
         raise UsageError("--push-to-hub takes one student; export it with --trial, --pick or --knee.")
-    if push_to_hub is not None and "safetensors" not in names:
-        raise UsageError("--push-to-hub needs the format safetensors.")
     found = read_study(study, directory)
     chosen = chosen_trials(found, trial, pick, knee, front=front)
+    names = [formats_for(record, formats) for record in chosen]
+    if push_to_hub is not None and "safetensors" not in names[0]:
+        other = "" if chosen[0].variant == "fp32" else f" An int8 student has none; --trial {chosen[0].number} is fp32."
+        raise UsageError(f"--push-to-hub needs the format safetensors.{other}")
     options = {"weights": weights, "max_drop": max_drop, "latency": latency}
     done = _export_all(found, chosen, out, names, options, apart=front)
     if as_json:
@@ -112,29 +117,30 @@ def _export_all(
     study: Study,
     chosen: Sequence[TrialRecord],
     out: Path,
-    names: Sequence[str],
+    names: Sequence[Sequence[str]],
     options: Mapping[str, Any],
     *,
     apart: bool,
 ) -> list[Exported]:
     from autodistill.delivery import export as exporting
+    from autodistill.delivery.export_variant import folder_name, trial_words
     from autodistill.delivery.export_weights import source_of
     from autodistill.training import datasets
 
     assert study.directory is not None
     if study.config is None or study.config.data is None:
         raise UsageError(f"study {study.name} has no images; only students of images can be exported.")
-    targets = [out / f"trial-{one.number:05d}" if apart else out for one in chosen]
+    targets = [out / folder_name(one) if apart else out for one in chosen]
     for record, target in zip(chosen, targets, strict=True):  # before any work
         exporting.refuse_foreign(target)
         source_of(study.directory, record, options["weights"])
     data = datasets.load(study.config.data)
     done = []
-    for record, target in zip(chosen, targets, strict=True):
-        say(f"trial {record.number}: {student_words(record.student)}")
+    for record, target, wanted in zip(chosen, targets, names, strict=True):
+        say(f"{trial_words(record)}: {student_words(record.student)}")
         done.append(
             exporting.export(
-                study.directory, record, target, formats=names, data=data,
+                study.directory, record, target, formats=wanted, data=data,
                 progress=lambda text: say(f"  {text}"), **options,
             )
         )  # fmt: skip
@@ -152,11 +158,20 @@ def _attach(study: Study, done: Sequence[Exported]) -> None:
     assert study.directory is not None
     try:
         with folder_lock(study.directory):
-            for one in done:
-                files = [path for path in sorted(one.folder.iterdir()) if path.name != "MANIFEST.json"]
-                attach(study, one.trial, files)
+            for number in dict.fromkeys(one.trial for one in done):
+                attach(study, number, offered([one for one in done if one.trial == number]))
     except StudyInUseError:
         say("a search is running on this study, so the dashboard does not offer these files; export again afterwards")
+
+
+def offered(forms: Sequence[Exported]) -> list[Path]:
+    """Files of one trial: those of fp32, and of its other forms what fp32 has not, as they share names."""
+    files: dict[str, Path] = {}
+    for one in sorted(forms, key=lambda form: form.variant != "fp32"):
+        for path in sorted(one.folder.iterdir()):
+            if path.name != "MANIFEST.json":
+                files.setdefault(path.name, path)
+    return list(files.values())
 
 
 def print_exported(done: Sequence[Exported]) -> None:

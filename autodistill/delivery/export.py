@@ -2,7 +2,8 @@
 
 A folder is complete or absent: files are written and checked in a scratch folder, then put in place in one step, with
 ``MANIFEST.json`` holding the SHA-256 of each. Beside the models lie ``preprocess.json``, ``provenance.json``, a model
-card, and ``predict.py``, which runs without autodistill. The test split is not opened here.
+card, and ``predict.py``, which runs without autodistill. The test split is not opened here. Of a trial in its int8 form
+the file that the search measured goes out (``export_variant.py``).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from autodistill.delivery.export_checks import (
     refusals,
     with_latency,
 )
-from autodistill.delivery.export_formats import BUILT_IN, Images, Subject, in_batches
+from autodistill.delivery.export_formats import Images, Subject, in_batches
 from autodistill.delivery.export_formats import formats as known_formats
+from autodistill.delivery.export_variant import formats_for, write_measured
 from autodistill.delivery.export_weights import AUTO, Source, source_of, take_weights
 from autodistill.errors import UsageError
 from autodistill.records import TrialRecord
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from autodistill.config import StudyConfig
     from autodistill.training.datasets import ImageData
 
-DEFAULT_FORMATS = ("safetensors", "onnx")
 MAX_DROP = 0.01
 CALIBRATION = 256
 MADE_BY = "autodistill export"
@@ -57,9 +58,11 @@ class Exported:
         folder: where it lies.
         trial: number of the trial.
         student: its architecture.
-        accuracy: of the network in memory on the validation images; ``images`` of them.
+        accuracy: of the network in memory on the validation images; ``images`` of them. Of a variant, the network that
+            its file was made from.
         checked: one entry for each format that was asked for, in that order.
         source: the training that the weights are from.
+        variant: the form of the student that was exported.
     """
 
     folder: Path
@@ -69,6 +72,7 @@ class Exported:
     images: int
     checked: tuple[Checked, ...]
     source: Source
+    variant: str = "fp32"
 
     @property
     def refused(self) -> str:
@@ -79,6 +83,7 @@ class Exported:
         """The stable form of ``export --json``."""
         return {
             "trial": self.trial,
+            "variant": self.variant,
             "folder": str(self.folder),
             "student": dict(self.student),
             "accuracy": self.accuracy,
@@ -88,30 +93,12 @@ class Exported:
         }
 
 
-def parse_formats(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of formats, in order, without repetition; ``all`` for every one.
-
-    Raises:
-        UnknownNameError: no such format.
-        UsageError: none is given.
-    """
-    names = [part.strip() for part in text.split(",")] if isinstance(text, str) else list(text)
-    names = [name for name in names if name]
-    if "all" in names:
-        names = [*BUILT_IN, *(name for name in known_formats.names() if name not in BUILT_IN)]
-    if not names:
-        raise UsageError(f"no format is given; allowed: {', '.join(known_formats.names())}, all.")
-    for name in names:
-        known_formats.get(name)
-    return tuple(dict.fromkeys(names))
-
-
 def export(
     directory: str | Path,
     trial: TrialRecord,
     out: str | Path,
     *,
-    formats: str | Sequence[str] = DEFAULT_FORMATS,
+    formats: str | Sequence[str] | None = None,
     weights: str = AUTO,
     max_drop: float = MAX_DROP,
     latency: bool = True,
@@ -122,11 +109,13 @@ def export(
 
     Args:
         directory: folder of the study.
-        trial: which.
+        trial: which, and in which form: of one with a ``variant`` the file that was measured goes out.
         out: folder to make; one of an earlier export is replaced.
-        formats: ``safetensors``, ``onnx``, ``onnx-int8``, ``onnx-fp16``, ``torchscript``, ``torch-export``, ``all``.
+        formats: ``safetensors``, ``onnx``, ``onnx-int8``, ``onnx-fp16``, ``torchscript``, ``torch-export``, ``all``;
+            if omitted, ``safetensors`` and ``onnx``, and of an int8 form ``onnx-int8``, the one that holds it.
         weights: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
-        max_drop: accuracy on validation that an inexact file may lose, as a fraction.
+        max_drop: accuracy on validation that an inexact file may lose, as a fraction; a measured variant, against what
+            was measured.
         latency: measure the files, under the machine's lease.
         data: the study's images, where they are loaded already.
         progress: told what is being done.
@@ -135,12 +124,13 @@ def export(
         The files with their checks. A file that did not pass is not in the folder, and says why.
 
     Raises:
-        UsageError: an unknown format, ``out`` holds something else, or verified weights of an unverified trial.
-        StoreError: the trial has no finished student.
+        UsageError: an unknown format or one that does not hold the variant, ``out`` holds something else, or verified
+            weights of an unverified trial or a variant.
+        StoreError: the trial has no finished student, or its variant no file.
     """
     from autodistill.training import datasets
 
-    names, target = parse_formats(formats), Path(out)
+    names, target = formats_for(trial, formats), Path(out)
     if not 0 <= max_drop <= 1:
         raise UsageError(f"max_drop is {max_drop:g}; it is a fraction of accuracy, from 0 to 1.")
     refuse_foreign(target)
@@ -155,15 +145,21 @@ def export(
     validation = validate(subject, data)
     with tempfile.TemporaryDirectory(prefix="autodistill-export-") as scratch:
         folder = Path(scratch)
-        checked = _write_all(names, subject, folder, validation, max_drop, progress)
+        if trial.variant == "fp32":
+            checked = _write_all(names, subject, folder, validation, max_drop, progress)
+        else:
+            progress(f"checking the {trial.variant} file that the search measured")
+            checked = [write_measured(root, trial, folder, validation, max_drop)]
         if latency:
             progress("measuring latency")
             checked = with_latency(checked, folder, config.latency, validation.images[:1])
         for one in checked:
             if one.state != "ok":
                 (folder / one.file).unlink(missing_ok=True)
-        images = len(validation.labels)
-        found = Exported(target, trial.number, dict(trial.student), validation.accuracy, images, tuple(checked), source)
+        found = Exported(
+            target, trial.number, dict(trial.student), validation.accuracy, len(validation.labels), tuple(checked),
+            source, trial.variant,
+        )  # fmt: skip
         _finish(found, folder, root, config, trial, facts, data)
     return found
 
@@ -280,5 +276,6 @@ def _finish(
 
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
     files |= papers(found, files, root=root, config=config, trial=trial, facts=facts, data=data)
-    write_folder(found.folder, files, facts={"made_by": MADE_BY, "study": config.name, "trial": trial.number})
+    made = {"made_by": MADE_BY, "study": config.name, "trial": trial.number, "variant": trial.variant}
+    write_folder(found.folder, files, facts=made)
     found.folder.chmod(0o755)

@@ -31,13 +31,14 @@ def card(
         names: files beside the card.
         verified: the study's verification where it holds this trial; ``None`` where it does not.
     """
-    student = student_words(origin["student"])
+    student, plain = student_words(origin["student"]), found.variant == "fp32"
     parts = [
         _front_matter(names),
-        f"# {student}, distilled for {origin['data']['source']}",
-        _what(origin, facts),
+        f"# {student}, {'' if plain else f'{found.variant}, '}distilled for {origin['data']['source']}",
+        _what(origin, facts)
+        + ("" if plain else f" This is its {found.variant} form: the file that the search measured."),
         "## How good it is",
-        _verified(verified, found) if verified is not None else _unverified(found),
+        _verified(verified, found) if verified is not None else _unverified(found) if plain else _of_variant(found),
         "## Files",
         _files(found),
         "## Use",
@@ -76,6 +77,19 @@ def _unverified(found: Exported) -> str:
         "The search chose this student by that very figure, so it flatters: expect less on new images. "
         "`autodistill verify` trains it again with several seeds and measures it once on images that nothing has "
         "seen before; export it again afterwards, and this section holds that figure with its spread."
+    )
+
+
+def _of_variant(found: Exported) -> str:
+    """What is known of a variant: what the search measured, whatever ``verify`` found of the student in fp32."""
+    accuracy = next((one.accuracy for one in found.checked if one.accuracy is not None), None)
+    value = "not measured" if accuracy is None else f"{accuracy:.4f}"
+    return (
+        "**Not verified: figures are from the search's validation split.** "
+        f"Accuracy of this {found.variant} form there, on {found.images:,} images: {value}; "
+        f"of the network that it was made from: {found.accuracy:.4f}.\n\n"
+        "The search chose it by such figures, so they flatter: expect less on new images. `autodistill verify` trains "
+        "and measures students in fp32; it says nothing of this file."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autodistill.errors import InfeasibleError
+from autodistill.errors import InfeasibleError, UsageError
 from autodistill.registry import Registry
 
 if TYPE_CHECKING:
@@ -214,6 +214,24 @@ def _quietly(what: str) -> Iterator[None]:
     except Exception as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InfeasibleError(f"{what}: {line}") from error
+
+
+def parse_formats(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of formats, in order, without repetition; ``all`` for every one.
+
+    Raises:
+        UnknownNameError: no such format.
+        UsageError: none is given.
+    """
+    names = [part.strip() for part in text.split(",")] if isinstance(text, str) else list(text)
+    names = [name for name in names if name]
+    if "all" in names:
+        names = [*BUILT_IN, *(name for name in formats.names() if name not in BUILT_IN)]
+    if not names:
+        raise UsageError(f"no format is given; allowed: {', '.join(formats.names())}, all.")
+    for name in names:
+        formats.get(name)
+    return tuple(dict.fromkeys(names))
 
 
 def in_batches(predict: Predict, images: Images) -> Images:

@@ -54,7 +54,7 @@ def papers(
         template = resources("autodistill.delivery").joinpath("templates", "predict.py.txt")
         out["predict.py"] = _default_model(template.read_text(encoding="utf-8"), found).encode()
     origin = provenance(found, root=root, config=config, trial=trial, data=data)
-    verified = read_verified(root)
+    verified = read_verified(root) if found.variant == "fp32" else None  # of students as they were trained
     row = next((one for one in verified.students if one.trial == trial.number), None) if verified else None
     out["README.md"] = card(found, origin, facts, set(files) | set(out), verified if row is not None else None).encode()
     hashes = {
@@ -92,6 +92,7 @@ def provenance(
         "made_by": "autodistill export",
         "study": config.name,
         "trial": trial.number,
+        "variant": found.variant,
         "student": dict(trial.student),
         "distillation": dict(trial.distillation),
         "train": dict(trial.train),

@@ -63,13 +63,20 @@ def source_of(directory: Path, trial: TrialRecord, wanted: str = AUTO) -> Source
         wanted: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
 
     Raises:
-        UsageError: no such choice, or verified weights of a trial that was not verified.
+        UsageError: no such choice, or verified weights of a trial that was not verified or of a variant.
     """
     from autodistill.delivery.verified import read_verified, verified_folder
     from autodistill.delivery.verify_test import read_result
 
     if wanted not in WEIGHTS:
         raise UsageError(f"weights is {wanted!r}; allowed: {', '.join(WEIGHTS)}.")
+    if trial.variant != "fp32":  # its figures are those of a file that was made from the search's own run
+        if wanted == "verified":
+            raise UsageError(
+                f"trial {trial.number} is meant in its {trial.variant} form, and verify trains and measures fp32 "
+                f"alone; allowed: auto, search. For the verified weights, give --trial {trial.number} (and --formats)."
+            )
+        return Source("search", trial.seed)
     found = read_verified(directory)
     row = next((one for one in found.students if one.trial == trial.number), None) if found else None
     if wanted == "search" or (wanted == AUTO and (row is None or not row.weights)):

@@ -23,7 +23,7 @@ def load(folder: str | Path) -> nn.Module:
         A module that takes images normalized as ``preprocess.json`` says, ``(n, channels, side, side)``.
 
     Raises:
-        UsageError: there is no exported student in it.
+        UsageError: there is no exported student in it, or one in another form than a torch network.
         StoreError: a file is damaged.
     """
     from autodistill.training.checkpoint import MANIFEST, read_folder
@@ -34,7 +34,12 @@ def load(folder: str | Path) -> nn.Module:
         raise UsageError(
             f"{path} is not an exported student: it has no {MANIFEST}. Make one with 'autodistill export'."
         )
-    files, _ = read_folder(path)
+    files, made = read_folder(path)
+    if (variant := made.get("variant", "fp32")) != "fp32":
+        raise UsageError(
+            f"{path} holds the {variant} form of trial {made['trial']}, which is no torch network; run predict.py "
+            f"in it, or its ONNX file. For the network, export again with --trial {made['trial']}."
+        )
     if CONFIG not in files or WEIGHTS not in files:
         raise UsageError(f"{path} holds no {WEIGHTS}; export it again with the format safetensors.")
     return read_timm(path)

@@ -35,28 +35,37 @@ class Member(TrialRecord):
         """The trained network, in eval mode, on the CPU; it takes normalized images.
 
         Raises:
-            UsageError: the study is in memory.
+            UsageError: the study is in memory, or this is a variant: a file, and no torch network.
             StoreError: the trial has no finished student.
         """
         from autodistill.delivery.loading import load_trial
 
-        return load_trial(self._folder(), self.number)
+        folder = self._folder()
+        if self.variant != "fp32":
+            raise UsageError(
+                f"trial {self.number} was taken in its {self.variant} form, which is an ONNX file and no torch "
+                "network; export(OUT) ships that file with a program that runs it. For the network that it was made "
+                "from (fp32), take it from front.trained(), or call "
+                f"autodistill.delivery.loading.load_trial({str(folder)!r}, {self.number})."
+            )
+        return load_trial(folder, self.number)
 
     def export(self, out: str | Path, *, formats: str | Sequence[str] | None = None, **options: Any) -> Exported:
         """Write files for other programs into the folder ``out``; see ``autodistill.delivery.export.export``.
 
         Args:
             out: the folder to make.
-            formats: names of formats; ``safetensors`` and ``onnx`` if omitted.
+            formats: names of formats; ``safetensors`` and ``onnx`` if omitted. Of an int8 form the file that was
+                measured goes out, as ``onnx-int8``.
             options: ``weights``, ``max_drop``, ``latency``, ``data`` and ``progress`` of ``export``.
 
         Raises:
-            UsageError: the study is in memory, or a format does not exist.
+            UsageError: the study is in memory, or a format does not exist or does not hold this form.
             StoreError: the trial has no finished student.
         """
-        from autodistill.delivery.export import DEFAULT_FORMATS, export
+        from autodistill.delivery.export import export
 
-        return export(self._folder(), self, out, formats=formats or DEFAULT_FORMATS, **options)
+        return export(self._folder(), self, out, formats=formats or None, **options)
 
     def to_json(self) -> dict[str, Any]:
         """As that of every record: the folder is not part of it."""

@@ -22,9 +22,9 @@ from autodistill.errors import ResourceError, StoreError
 from autodistill.records import LatencyTarget, Task, TeacherSpec, stable_key
 from autodistill.training import checkpoint
 from autodistill.training.mirror import Mirror
-from autodistill.training.trial_files import STUDENT, student_key
+from autodistill.training.trial_files import STUDENT, VARIANTS, student_key
 
-_STUDENT, _VARIANTS = f"{STUDENT}-", "variants"
+_STUDENT = f"{STUDENT}-"
 _INPUTS, _A_FILE, _A_FOLDER = "inputs", "file", "folder"
 
 
@@ -92,8 +92,8 @@ class Copy:
 
     def _keep_student(self, path: Path) -> None:
         key, names = student_key(self.folder), self.mirror.names()
-        if (self.folder / _VARIANTS).is_dir():
-            self.mirror.put(_VARIANTS, self.folder / _VARIANTS)
+        if (self.folder / VARIANTS).is_dir():
+            self.mirror.put(VARIANTS, self.folder / VARIANTS)
         self._remove_students(names, but=key)
         self.mirror.put(f"{_STUDENT}{key}", path)  # last: where it is, everything is
         for old in checkpoint.ranked(names).values():
@@ -111,8 +111,8 @@ class Copy:
         if there is None or (here is not None and (not replace or there == f"{_STUDENT}{here}")):
             return
         try:
-            if _VARIANTS in names:
-                self.mirror.get(_VARIANTS, self.folder / _VARIANTS)
+            if VARIANTS in names:
+                self.mirror.get(VARIANTS, self.folder / VARIANTS)
             self.mirror.get(there, self.folder / STUDENT)
             for name in checkpoint.ranked(checkpoint.names(self.folder)).get(there.removeprefix(_STUDENT), ()):
                 shutil.rmtree(self.folder / name, ignore_errors=True)

@@ -37,8 +37,8 @@ from autodistill.training.student_costs import StudentCosts
 from autodistill.training.teacher import Teacher
 from autodistill.training.teacher_cache import CacheKey, TeacherCache
 from autodistill.training.trainer import Feed, Trainer, scores
+from autodistill.training.trial_files import VARIANTS, finished, save_student, trial_folder
 from autodistill.training.trial_files import discard as discard
-from autodistill.training.trial_files import finished, save_student, trial_folder
 from autodistill.training.trial_files import load_student as load_student
 from autodistill.training.views import Policy
 from autodistill.training.work_clock import WorkClock
@@ -372,7 +372,7 @@ class Trial:
         from autodistill.training.variants import VariantWork
 
         work = VariantWork(self.bench.data, self.task.variants, self.task.latency)
-        return work.of(model, self.folder / "variants", known, self.bench.teacher_on_validation(self.teacher))
+        return work.of(model, self.folder / VARIANTS, known, self.bench.teacher_on_validation(self.teacher))
 
     def _save(self, trainer: Trainer) -> None:
         self._saved = time.monotonic()

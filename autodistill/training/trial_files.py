@@ -1,7 +1,8 @@
 """What a trial leaves on disk: checkpoints while it runs, its student when it reached the top rung.
 
 ``DIR/checkpoints/trial-00012/`` holds ``step-…`` folders (``checkpoint.py``) or ``student/``, which has
-``student.safetensors``, ``student.json`` (architecture, shape, classes, mean and std, reports) and a manifest.
+``student.safetensors``, ``student.json`` (architecture, shape, classes, mean and std, reports) and a manifest. The
+files of its measured variants lie in ``variants/``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from autodistill.training import students
 from autodistill.training.checkpoint import read_folder, tensor_bytes, tensors_from, write_folder
 
 STUDENT = "student"
+VARIANTS = "variants"
 _WEIGHTS = "student.safetensors"
 _FACTS = "student.json"
 
@@ -27,6 +29,11 @@ _FACTS = "student.json"
 def trial_folder(directory: str | Path, number: int) -> Path:
     """Folder of trial ``number``."""
     return Path(directory) / "checkpoints" / f"trial-{number:05d}"
+
+
+def variant_file(directory: str | Path, number: int, name: str) -> Path:
+    """The file of a variant of trial ``number``, as ``VariantWork`` wrote and measured it."""
+    return trial_folder(directory, number) / VARIANTS / f"{name}.onnx"
 
 
 def discard(task: Task, number: int) -> None:
