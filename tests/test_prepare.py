@@ -56,6 +56,8 @@ def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_othe
     with pytest.raises(UsageError, match=r"others: other images or labels, .* then, .* now") as caught:
         ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
     assert "--warm-start" in str(caught.value)
+    with pytest.raises(UsageError, match="others: other images or labels"):
+        ad.verify(tmp_path / "study", seeds=1, progress=False)
     moved.rename(victim)
 
     _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 2.0)

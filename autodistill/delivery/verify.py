@@ -76,10 +76,12 @@ def verify(
         The table; ``verify.json``, ``verify.csv`` and ``verify.png`` lie in the study's folder.
 
     Raises:
-        AutodistillError: see the tree in ``errors.py``.
+        UsageError: the images are not those of the search, or what is asked for is not there.
+        AutodistillError: others, see the tree in ``errors.py``.
         KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
     """
     from autodistill.engines.progress import shown
+    from autodistill.engines.provenance import check_images
     from autodistill.engines.slots import make_slots
     from autodistill.search.store import folder_lock
 
@@ -90,6 +92,7 @@ def verify(
     slots = make_slots(workers if workers is not None else config.workers, limited=engine == "local")
     assert study.directory is not None
     with folder_lock(study.directory), shown(progress) as callback:
+        check_images(study)
         plan = plan_verification(
             study,
             seeds=seeds,

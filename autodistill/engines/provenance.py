@@ -57,6 +57,19 @@ def record_sources(study: Study, found: Mapping[str, Any]) -> None:
     study.optuna.set_user_attr(SOURCES, dict(found))
 
 
+def check_images(study: Study) -> None:
+    """Read the images of a study that has some, and refuse others than its trials had.
+
+    Raises:
+        DataError: they cannot be read.
+        UsageError: says what differs.
+    """
+    from autodistill.training import datasets
+    from autodistill.training.cache_home import cache_folder
+
+    check_sources(study, image_facts(datasets.load(study.config.data, cache_folder().absolute())))
+
+
 def check_sources(study: Study, found: Mapping[str, Any]) -> None:
     """Refuse images or a teacher that the trials of the study did not have; keys that ``found`` lacks do not count.
 
