@@ -111,6 +111,17 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
+def test_reading_a_study_loads_neither_networks_nor_models(finished: Path) -> None:
+    heavy = ("torch", "timm", "ray", "sklearn", "matplotlib")
+    code = (
+        f"import sys\nfrom autodistill.cli import main\nsys.argv = ['autodistill', 'front', {str(finished)!r}]\n"
+        f"try:\n    main()\nfinally:\n    print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = f"import sys, autodistill; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(

@@ -37,13 +37,18 @@ def test_a_teacher_stopped_and_resumed_has_the_same_bits(data, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
 
 
-def test_a_finished_teacher_is_kept_and_another_call_replaces_it(data, tmp_path):
+def test_a_finished_teacher_is_kept_and_replaced_only_where_that_is_asked_for(data, tmp_path):
     spec = teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1)
     before = weights(tmp_path / "teacher")
     told = []
     again = teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1, progress=lambda *args: told.append(args))
     assert (again, told) == (spec, [])
-    teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1, seed=1)
+    with pytest.raises(UsageError, match=r"another finished teacher \(it differs in: epochs\).*--replace"):
+        teach(data, NETWORK, directory=tmp_path / "teacher", epochs=2)
+    with pytest.raises(UsageError, match="training settings, training images or seed"):
+        teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1, seed=1)
+    assert weights(tmp_path / "teacher") == before
+    teach(data, NETWORK, directory=tmp_path / "teacher", epochs=1, seed=1, replace=True)
     assert weights(tmp_path / "teacher") != before
 
 

@@ -41,6 +41,9 @@ def teach(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; a GPU where there is one.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of weights, order and views.")] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over another finished teacher in the folder.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Train (or fine-tune) a teacher on your images. The same command again goes on, or keeps a finished one."""
@@ -51,7 +54,13 @@ def teach(
     if config.data is None:
         raise UsageError("a teacher needs images; give --data.")
     folder = directory or Path("teachers") / config.name
-    settings = {"epochs": epochs, "recipe": _recipe(set_ or []), "pretrained": pretrained, "seed": seed}
+    settings = {
+        "epochs": epochs,
+        "recipe": _recipe(set_ or []),
+        "pretrained": pretrained,
+        "seed": seed,
+        "replace": replace,
+    }
     facts = _teach(config.data, model, folder, device or _device(), settings)
     if as_json:
         print_json(facts)

@@ -93,27 +93,15 @@ def _teacher(
 ) -> TeacherSpec:
     """The teacher, taught when there is none, after its preflight; of several, the best one's values are kept."""
     from autodistill.training import preflight, teachers
-    from autodistill.training.teach import teach
 
     spec = config.teacher
     if spec.source == "auto":
-
-        def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-            accuracy = f", validation accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
-            watch.stage("teacher", f"training a teacher: epoch {epoch:.0f} of {epochs:.0f}{accuracy}", epoch / epochs)
-
-        kept = (directory / "teacher" / teachers.TEACHER_JSON).is_file()
-        watch.stage("teacher", "as it was taught before" if kept else "training a teacher on the spot")
-        taught = teach(
-            data,
-            spec,
-            directory=directory / "teacher",
-            device=device,
-            seed=config.seed,
-            progress=progress,
-            should_stop=watch.should_stop,
-        )
-        spec = replace(taught, accept_weak=spec.accept_weak)
+        folder = directory / "teacher"
+        if study.spent.epochs > 0 and (folder / teachers.TEACHER_JSON).is_file():  # its students are there: it stays
+            watch.stage("teacher", "as it was taught before")
+            spec = TeacherSpec(str(folder), accept_weak=spec.accept_weak)
+        else:
+            spec = _teach(config, data, folder, watch, device)
     best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
     for one in members(spec).values():
         teacher = teachers.load(one, data, device)
@@ -125,6 +113,27 @@ def _teacher(
     record_sources(study, facts)
     study.set_teacher_values(values)
     return spec
+
+
+def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, device: str) -> TeacherSpec:
+    from autodistill.training.teach import teach
+
+    def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+        accuracy = f", validation accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
+        watch.stage("teacher", f"training a teacher: epoch {epoch:.0f} of {epochs:.0f}{accuracy}", epoch / epochs)
+
+    watch.stage("teacher", "training a teacher on the spot")
+    taught = teach(
+        data,
+        config.teacher,
+        directory=folder,
+        device=device,
+        seed=config.seed,
+        progress=progress,
+        should_stop=watch.should_stop,
+        replace=True,
+    )
+    return replace(taught, accept_weak=config.teacher.accept_weak)
 
 
 def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[str, float]:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines, at least."""
 
-_STATES = ("COMPLETE", "PRUNED", "PARTIAL", "FAIL", "RUNNING")
+_STATES = ("COMPLETE", "PRUNED", "PARTIAL", "FAIL")
+"""Those that are counted. Of what runs each worker has a line, and candidates that wait concern nobody."""
 
 
 @contextlib.contextmanager

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from autodistill.records import Objective
-from autodistill.search import acquisition, pareto, surrogate
+from autodistill.search import acquisition, pareto
 from autodistill.search.features import log_scaled
+
+if TYPE_CHECKING:
+    from autodistill.search.surrogate import Surrogate
 
 Floats = npt.NDArray[np.float64]
 
@@ -127,7 +130,9 @@ class Model:
         self.surrogates = {j: self._fit(j, optimize, rng) for j in layout.unknown}
         self._boxes = pareto.nondominated_boxes(data.losses[data.full], np.ones(data.losses.shape[1]))
 
-    def _fit(self, objective: int, optimize: bool, rng: np.random.Generator) -> surrogate.Surrogate:
+    def _fit(self, objective: int, optimize: bool, rng: np.random.Generator) -> Surrogate:
+        from autodistill.search import surrogate  # scikit-learn takes half a second, and who only reads fits nothing
+
         data = self.observed
         rows = np.flatnonzero(np.isfinite(data.losses[:, objective]))
         if len(rows) > MOST_OBSERVATIONS:

@@ -63,7 +63,7 @@ def teach(
     seed: int = 0,
     progress: Progress = _silent,
     should_stop: Callable[[], bool] = lambda: False,
-    resume: bool = True,
+    replace: bool = False,
 ) -> TeacherSpec:
     """Train a teacher on ``data`` and write it into ``directory``.
 
@@ -80,25 +80,28 @@ def teach(
         seed: of initial weights, order and views.
         progress: called as ``progress(epochs done, epochs, metrics)``, about once a second.
         should_stop: asked between batches; true saves and raises.
-        resume: go on from the checkpoint of the same call, and keep a finished teacher as it is.
+        replace: another finished teacher in the folder may be written over; the same one is kept as it is.
 
     Returns:
         What ``teachers.load`` takes.
 
     Raises:
-        UsageError: an unknown architecture or setting.
+        UsageError: an unknown architecture or setting, or the folder holds another teacher.
         InterruptedTrialError: stopped; the same call goes on.
     """
     plan = _plan(data, model, epochs=epochs, recipe=recipe or {}, pretrained=pretrained, seed=seed)
     folder = Path(directory).expanduser().absolute()
-    if resume and _finished(folder, plan.key):
+    found = _finished(folder)
+    if found.get("key") == plan.key:
         return TeacherSpec(str(folder))
+    if found and not replace:
+        raise UsageError(_another(folder, found, plan.facts(data)))
     if threads:
         torch.set_num_threads(threads)
     trainer = plan.trainer(data, device)
     work = folder.parent / f"{folder.name}.training"
-    if resume and (found := checkpoint.load(work, key=plan.key)) is not None:
-        trainer.restore(found.tensors, found.facts)
+    if (begun := checkpoint.load(work, key=plan.key)) is not None:
+        trainer.restore(begun.tensors, begun.facts)
     metrics = _train(trainer, data, work, plan.key, progress=progress, should_stop=should_stop)
     _write(folder, plan, trainer, data, metrics)
     shutil.rmtree(work, ignore_errors=True)
@@ -119,6 +122,21 @@ class _Plan:
     pretrained: bool
     seed: int
     key: str
+
+    def facts(self, data: ImageData) -> dict[str, Any]:
+        """What is kept beside the weights: what it takes to build the network, and what it was made from."""
+        return {
+            "format": 1,
+            "architecture": self.student,
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "mean": data.mean,
+            "std": data.std,
+            "classes": data.classes,
+            "epochs": self.epochs,
+            "data": data.fingerprint,
+            "key": self.key,
+        }
 
     def trainer(self, data: ImageData, device: str) -> Trainer:
         """The training, at its beginning."""
@@ -163,19 +181,7 @@ def _plan(
 
 def _write(folder: Path, plan: _Plan, trainer: Trainer, data: ImageData, metrics: Mapping[str, float]) -> None:
     """Weights, and what is needed to build and to judge the network."""
-    facts = {
-        "format": 1,
-        "architecture": plan.student,
-        "image_size": data.image_size,
-        "channels": data.channels,
-        "mean": data.mean,
-        "std": data.std,
-        "classes": data.classes,
-        "epochs": plan.epochs,
-        "metrics": metrics,
-        "data": data.fingerprint,
-        "key": plan.key,
-    }
+    facts = {**plan.facts(data), "metrics": metrics}
     files = {
         TEACHER_WEIGHTS: checkpoint.tensor_bytes(trainer.evaluation_model().state_dict()),
         TEACHER_JSON: json.dumps(facts, indent=1).encode(),
@@ -232,8 +238,23 @@ def _defaults(data: ImageData) -> dict[str, Any]:
     return {"batch_size": 128 if large else 32, "ema": 0.999 if large else 0.99}
 
 
-def _finished(folder: Path, key: str) -> bool:
+def _finished(folder: Path) -> dict[str, Any]:
+    """What is kept of the teacher in a folder; nothing where there is none."""
     try:
-        return bool(json.loads((folder / TEACHER_JSON).read_bytes())["key"] == key)
-    except (OSError, ValueError, KeyError):
-        return False
+        return dict(json.loads((folder / TEACHER_JSON).read_bytes()))
+    except (OSError, ValueError):
+        return {}
+
+
+_COMPARED = ("architecture", "image_size", "channels", "classes", "epochs", "data")
+
+
+def _another(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What is said of a folder that holds another teacher."""
+    plain = json.loads(json.dumps({name: wanted[name] for name in _COMPARED}))
+    names = [name.replace("_", " ") for name in _COMPARED if found.get(name) != plain[name]]
+    differs = ", ".join(names) if names else "training settings, training images or seed"
+    return (
+        f"{folder} holds another finished teacher (it differs in: {differs}), which studies may depend on. "
+        "Choose another folder, or replace it: --replace (replace=True)."
+    )

@@ -85,7 +85,9 @@ def need_root(spec: DataSpec, what: str) -> Path:
         DataError: it does not exist.
     """
     if spec.root is None:
-        raise UsageError(f"data source {spec.source!r} needs a folder: {what}. Give it as data root.")
+        raise UsageError(
+            f"data source {spec.source!r} needs a folder: {what}. Say where it is: --data-root DIR, or data.root."
+        )
     root = Path(spec.root).expanduser()
     if not root.is_dir():
         raise DataError(f"data root {str(root)!r} is not a folder; expected {what}.")
