@@ -166,6 +166,7 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
 def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequence[str], watch: Watch) -> None:
     """Measure a pool of students drawn from the space, hand it to the study and keep it in its folder."""
     from autodistill.search.survey_rows import earlier_survey, write_survey
+    from autodistill.training.builder_code import family_code
     from autodistill.training.cost_memory import CostMemory, cache_folder, machine
     from autodistill.training.survey import survey
     from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
@@ -175,8 +176,9 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     known = list(dict.fromkeys([*(name for name in metrics if _is_known(study, name)), *COUNTED]))
     students = draw_students(study, pool_size(config.survey, study.budget.seconds))
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
-    here = machine(config.latency.device)
-    for row in () if study.directory is None else earlier_survey(study.directory, config.latency, machine=here):
+    code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
+    when: dict[str, Any] = {"machine": machine(config.latency.device), "code": code}
+    for row in () if study.directory is None else earlier_survey(study.directory, config.latency, **when):
         memory.put(memory.key(row.student, shape, classes), row.costs, config.latency)
     memory.save()
 
@@ -194,7 +196,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
         should_stop=watch.should_stop,
     )
     if study.directory is not None:
-        write_survey(study.directory, rows, config.latency, machine=here)
+        write_survey(study.directory, rows, config.latency, **when)
     good = [(row.student, row.costs) for row in rows if not row.error]
     if not good and watch.should_stop():
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,42 @@ SURVEY_FILE = "survey.json"
 _FORMAT = 1
 
 
-def write_survey(directory: Path, rows: Sequence[SurveyRow], target: LatencyTarget, *, machine: str = "") -> None:
-    """Keep a survey in a study's folder, in place of an older one; ``machine`` is what its latencies depend on."""
-    facts = {"format": _FORMAT, "latency": asdict(target), "machine": machine}
+def write_survey(
+    directory: Path,
+    rows: Sequence[SurveyRow],
+    target: LatencyTarget,
+    *,
+    machine: str = "",
+    code: Mapping[str, str] | None = None,
+) -> None:
+    """Keep a survey in a study's folder, in place of an older one.
+
+    Args:
+        directory: of the study.
+        rows: one per student.
+        target: where latency was measured.
+        machine: what the latencies depend on beside it.
+        code: family to a key of the code that builds its students, on which all costs depend.
+    """
+    facts = {"format": _FORMAT, "latency": asdict(target), "machine": machine, "code": dict(code or {})}
     write_atomically(directory / SURVEY_FILE, dump_json({**facts, "students": [asdict(row) for row in rows]}))
 
 
-def earlier_survey(directory: Path, target: LatencyTarget, *, machine: str) -> list[SurveyRow]:
+def earlier_survey(
+    directory: Path, target: LatencyTarget, *, machine: str, code: Mapping[str, str] | None = None
+) -> list[SurveyRow]:
     """What a study has measured before for this target on this machine, so that no student gets a second latency.
 
-    A file that cannot be read is as good as none: the survey is made again.
+    Students whose family is built by other code than then are left out. A file that cannot be read is as good as none:
+    the survey is made again.
     """
-    with contextlib.suppress(UsageError, StoreError, OSError, ValueError):
+    with contextlib.suppress(UsageError, StoreError, OSError, ValueError, TypeError):
         rows, measured = read_survey(directory)
         facts = json.loads((directory / SURVEY_FILE).read_text(encoding="utf-8"))
         if measured == target and facts.get("machine") == machine:
-            return [row for row in rows if not row.error]
+            then, now = dict(facts.get("code", {})), code or {}
+            same = {family for family in map(_family, rows) if then.get(family) == now.get(family)}
+            return [row for row in rows if not row.error and _family(row) in same]
     return []
 
 
@@ -57,3 +77,7 @@ def read_survey(directory: Path) -> tuple[list[SurveyRow], LatencyTarget]:
         return [SurveyRow(**row) for row in data["students"]], LatencyTarget(**data["latency"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} cannot be read: {error}. Remove it; the next search surveys again.") from error
+
+
+def _family(row: SurveyRow) -> str:
+    return str(row.student.get("family", ""))

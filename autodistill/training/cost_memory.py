@@ -1,4 +1,4 @@
-"""Known costs remembered between studies: by architecture, image shape, latency target, machine and versions.
+"""Known costs remembered between studies: by architecture and its code, image shape, latency target, machine, versions.
 
 One JSON file in the user's cache folder (``AUTODISTILL_CACHE``, else ``XDG_CACHE_HOME``, else ``~/.cache``), replaced
 as a whole and merged with what others wrote; two that write in the same instant lose at most each other's newest rows,
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autodistill.records import LatencyTarget, Params, stable_key
+from autodistill.training.builder_code import family_code
 from autodistill.training.cache_home import cache_folder as cache_folder
 
 LATENCY = "latency_ms"
@@ -58,13 +59,18 @@ class CostMemory:
     def __init__(self, folder: Path | None) -> None:
         self._path = None if folder is None else folder / _FILE
         self._rows: dict[str, dict[str, float]] = {}
+        self._codes: dict[str, str] = {}
         self._changed = False
         if self._path is not None:
             self._rows = _read(self._path)
 
     def key(self, student: Params, shape: Mapping[str, int], num_classes: int) -> str:
-        """What the counted costs depend on."""
-        return stable_key([dict(student), dict(shape), num_classes, _version("timm")])
+        """What the counted costs depend on: of two projects' families of one name, each finds its own figures."""
+        family = str(student.get("family", ""))
+        if family not in self._codes:
+            self._codes[family] = family_code(family)
+        versions = [_version(package) for package in ("autodistill-search", "torch", "timm")]
+        return stable_key([dict(student), self._codes[family], dict(shape), num_classes, versions])
 
     def get(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
         """Costs of a student, or ``None`` when one of them is not remembered."""

@@ -7,7 +7,6 @@ files are opened with ``weights_only`` and must hold tensors.
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from autodistill.errors import AutodistillError, StoreError, TeacherError, Usage
 from autodistill.records import TeacherSpec, stable_key
 from autodistill.teacher_choice import CHOICE, member
 from autodistill.training import students
+from autodistill.training.builder_code import code_of
 from autodistill.training.checkpoint import read_folder, tensors_from
 from autodistill.training.datasets import ImageData
 from autodistill.training.devices import parse_devices, spread
@@ -222,7 +222,7 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
     except Exception as error:
         raise TeacherError(f"teacher {spec.source!r} failed: {type(error).__name__}: {error}") from error
     expects = Preprocessing(data.image_size, data.channels).override(_only_input(spec))
-    identity = stable_key([spec.source, dict(spec.options), _code_of(factory)])
+    identity = stable_key([spec.source, dict(spec.options), code_of(factory)])
     if isinstance(network, nn.Module):
         if spec.weights is not None:
             weights = read_weights(Path(spec.weights).expanduser())
@@ -236,14 +236,6 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
     if len(devices) > 1:
         raise UsageError(f"teacher {spec.source!r} is a function; only a module can be spread over several devices.")
     return Teacher(spec.source, fingerprint_of(identity.encode(), expects), expects, devices[0], network)
-
-
-def _code_of(factory: Callable[..., Any]) -> str:
-    """The text of the module that ``factory`` stands in: what it computes may change without any weight changing."""
-    try:
-        return inspect.getsource(inspect.getmodule(factory) or factory)
-    except (OSError, TypeError):  # built without a source file
-        return ""
 
 
 def _from_onnx(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:

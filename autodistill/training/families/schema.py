@@ -6,13 +6,14 @@ A family lives in one file of this folder: one decorated function. It knows noth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
 
 from autodistill.errors import UsageError, nearest
 from autodistill.registry import Registry
+from autodistill.training.builder_code import GROUP, code_key, is_built_in
 
 Value = int | float | str | bool
 
@@ -107,6 +108,7 @@ class Family:
         summary: one line: what it is, and its paper.
         smallest, largest: image sides it takes.
         pretrained: whether timm has weights for (some of) its variants.
+        code: equal while the code that builds it stays as it is; filled in. Empty for the families of this package.
     """
 
     name: str
@@ -117,6 +119,11 @@ class Family:
     smallest: int = 8
     largest: int = 512
     pretrained: bool = False
+    code: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.code and not is_built_in(self.build):  # now, while the file is what was loaded from it
+            object.__setattr__(self, "code", code_key(self.build))
 
     def parameter(self, name: str) -> Parameter | None:
         """The parameter of that name, or ``None``."""
@@ -131,7 +138,7 @@ class Family:
         return tuple(side for side in RESOLUTIONS if self.smallest <= side <= self.largest)
 
 
-families: Registry[Family] = Registry("student family", "autodistill.families")
+families: Registry[Family] = Registry("student family", GROUP)
 
 
 def family(
