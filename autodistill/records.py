@@ -78,6 +78,7 @@ class Report:
         epochs: epochs trained so far in this trial (cumulative).
         seconds: seconds of work so far in this trial (cumulative, over resumes).
         variants: at the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.
+        noisy: the latency among the values did not settle.
     """
 
     rung: int
@@ -85,6 +86,7 @@ class Report:
     epochs: float = 0.0
     seconds: float = 0.0
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    noisy: bool = False
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]
@@ -218,6 +220,11 @@ class SurveyRow:
     error: str = ""
     noisy: bool = False
 
+    @property
+    def settled(self) -> dict[str, float]:
+        """What may be remembered: a latency that did not settle is measured again another time."""
+        return {name: value for name, value in self.costs.items() if not (self.noisy and name == "latency_ms")}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -299,6 +306,7 @@ class TrialRecord:
         decisions: rung to what was decided there and why, in order: a paused trial is decided on more than once.
         variant: the form of the student that ``values`` are of.
         variants: other forms, as they are stored: ``values`` and ``feasible``, or the ``reason`` why there is none.
+        noisy: its latency did not settle when it was measured.
     """
 
     number: int
@@ -318,6 +326,7 @@ class TrialRecord:
     decisions: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     variant: str = "fp32"
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    noisy: bool = False
 
     @property
     def latest(self) -> dict[str, float]:

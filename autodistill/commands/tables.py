@@ -68,7 +68,10 @@ def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float
     rows = [["trial", str(trial.number)], ["state", f"{trial.state.value} {trial.reason}".strip()]]
     rows += [["why", trial.message]] if trial.message else []
     rows += [["proposed because", trial.why]] if trial.why else []
-    rows += [[name, number(value, units.get(name, ""))] for name, value in trial.latest.items()]
+    rows += [
+        [name, number(value, units.get(name, "")) + (" (noisy)" if trial.noisy and name == "latency_ms" else "")]
+        for name, value in trial.latest.items()
+    ]
     rows += [["gain over the undistilled twin", f"{gain:+.4f}"]] if gain is not None else []
     for section in ("student", "distillation", "train"):
         rows += [[f"{section}.{key}", str(value)] for key, value in getattr(trial, section).items()]

@@ -142,7 +142,7 @@ def _costs(plan: Plan) -> dict[str, FileCosts]:
         name = _name(member.kind, member.trial, member.name)
         if member.kind == "baseline" and name in found:
             try:
-                known = measured.of(member.student, networks[name].make())
+                known = measured.of(member.student, networks[name].make()).costs
             except AutodistillError:  # e.g. not in the table of latencies
                 continue
             found[name] = replace(found[name], costs={**found[name].costs, **known})

@@ -179,7 +179,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
     when: dict[str, Any] = {"machine": machine(config.latency.device), "code": code}
     for row in () if study.directory is None else earlier_survey(study.directory, config.latency, **when):
-        memory.put(memory.key(row.student, shape, classes), row.costs, config.latency)
+        memory.put(memory.key(row.student, shape, classes), row.settled, config.latency)
     memory.save()
 
     def progress(done: int, total: int) -> None:

@@ -222,6 +222,8 @@ class Study(Inputs, Readings):
         self._log.set(
             number, f"rung:{report.rung}", {**report.values, "epochs": report.epochs, "seconds": report.seconds}
         )
+        if report.noisy != stored.get("noisy", False):  # the latency of a trial that goes on is measured again
+            self._log.set(number, "noisy", report.noisy)
         for name, facts in report.variants.items():
             self._log.set(number, variants.PREFIX + name, variants.stored(facts, self.objectives, self.constraints))
         if report.rung == 0:

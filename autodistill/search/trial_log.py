@@ -206,4 +206,5 @@ def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecor
         why=str(candidate.get("why", "")),
         decisions=dict(sorted(decisions.items())),
         variants=variants.of_attributes(attributes),
+        noisy=bool(attributes.get("noisy", False)),
     )

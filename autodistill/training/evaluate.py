@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from autodistill.errors import InterruptedTrialError
-from autodistill.records import Candidate, Evaluate, Params, Report, Task, WorkerContext, stable_key
+from autodistill.records import Candidate, Evaluate, Params, Report, SurveyRow, Task, WorkerContext, stable_key
 from autodistill.teacher_choice import member
 from autodistill.training import checkpoint, datasets, lease, students, teachers
 from autodistill.training.cache_files import make_room
@@ -196,7 +196,7 @@ class Trial:
         model = self._build()
         known = self.bench.costs.of(self.candidate.student, model)
         if self.candidate.start_rung == 0:
-            yield from self._give(Report(0, known))
+            yield from self._give(Report(0, known.costs, noisy=known.noisy))
         done = finished(self.folder, self.key)
         if done is not None:
             self.stored = {int(rung): report for rung, report in done["reports"].items()}
@@ -218,7 +218,7 @@ class Trial:
         self._resume(trainer)
         return trainer
 
-    def _train(self, trainer: Trainer, known: Mapping[str, float]) -> Iterator[Report]:
+    def _train(self, trainer: Trainer, known: SurveyRow) -> Iterator[Report]:
         for rung, epochs in enumerate(self.task.rungs, 1):
             if rung in self.stored:
                 continue
@@ -317,10 +317,7 @@ class Trial:
         """Stored reports that may not have arrived."""
         for rung, stored in sorted(self.stored.items()):
             if rung > self.candidate.start_rung:
-                variants = stored.get("variants", {})
-                yield from self._give(
-                    Report(rung, stored["values"], stored["epochs"], stored["seconds"], variants=variants)
-                )
+                yield from self._give(Report(rung, **stored))
 
     def _give(self, report: Report) -> Iterator[Report]:
         """The report, with the clock stopped for as long as its reader takes."""
@@ -345,7 +342,7 @@ class Trial:
         if now - self._saved >= _CHECKPOINT_SECONDS:
             self._save(trainer)
 
-    def _measure(self, trainer: Trainer, rung: int, epochs: int, known: Mapping[str, float]) -> Report:
+    def _measure(self, trainer: Trainer, rung: int, epochs: int, known: SurveyRow) -> Report:
         """Accuracy of the averaged weights on validation; stored before it is reported."""
         model = trainer.evaluation_model()
         val = self.bench.data.val
@@ -353,11 +350,14 @@ class Trial:
         trained = scores(logits, torch.from_numpy(val.labels), self.bench.teacher_on_validation(self.teacher))
         self._shown = trained
         top = epochs >= self.task.rungs[-1]
-        variants = self._variants(model, known) if top else {}
-        report = Report(rung, {**trained, **known}, float(epochs), self.clock.seconds(), variants)
-        self.stored[rung] = {"values": dict(report.values), "epochs": report.epochs, "seconds": report.seconds}
+        variants = self._variants(model, known.costs) if top else {}
+        values = {**trained, **known.costs}
+        report = Report(rung, values, float(epochs), self.clock.seconds(), variants, known.noisy)
+        self.stored[rung] = {"values": values, "epochs": report.epochs, "seconds": report.seconds}
         if variants:
             self.stored[rung]["variants"] = variants
+        if known.noisy:
+            self.stored[rung]["noisy"] = True
         if not top:
             self._save(trainer)
         else:

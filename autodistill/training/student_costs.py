@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from autodistill.records import Params, Task
+from autodistill.records import Params, SurveyRow, Task
 from autodistill.training import latency, lease
 from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
 from autodistill.training.costs import cost_metrics, known_costs
@@ -29,8 +29,8 @@ class StudentCosts:
         self._counted = tuple(name for name in task.metrics if name in cost_metrics) or ("params",)
         self._timed = LATENCY in task.metrics
 
-    def of(self, student: Params, model: nn.Module) -> dict[str, float]:
-        """Metric to value.
+    def of(self, student: Params, model: nn.Module) -> SurveyRow:
+        """Metric to value; marked as noisy, and not remembered, where a latency did not settle.
 
         Args:
             student: what identifies the architecture.
@@ -42,13 +42,18 @@ class StudentCosts:
         key = self._memory.key(student, self._shape, self._classes)
         known = self._memory.get(key, self._counted, self._target if self._timed else None)
         if known is not None:
-            return known
-        costs = known_costs(model, **self._shape, metrics=self._counted)
+            return SurveyRow(student, known)
+        row = self._measured(student, model)
+        self._memory.put(key, row.settled, self._target)
+        self._memory.save()
+        return row
+
+    def _measured(self, student: Params, model: nn.Module) -> SurveyRow:
+        costs, noisy = known_costs(model, **self._shape, metrics=self._counted), False
         if self._timed and is_elsewhere(self._target):
             costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)
         elif self._timed:
-            with lease.quiet():  # other workers pause between two batches for as long as this takes
-                costs[LATENCY] = latency.measure(model, self._target, **self._shape).p50_ms
-        self._memory.put(key, costs, self._target)
-        self._memory.save()
-        return costs
+            with lease.quiet() as alone:  # other workers pause between two batches for as long as this takes
+                found = latency.measure(model, self._target, **self._shape)
+            costs[LATENCY], noisy = found.p50_ms, found.noisy or not alone
+        return SurveyRow(student, costs, noisy=noisy)

@@ -97,6 +97,5 @@ class Surveyor:
         """The row with what was asked for alone; a latency that did not settle is measured again another time."""
         if row.error:
             return row
-        settled = {name: value for name, value in row.costs.items() if name != LATENCY or not row.noisy}
-        self._memory.put(self._memory.key(row.student, self._shape, self._classes), settled, self._target)
+        self._memory.put(self._memory.key(row.student, self._shape, self._classes), row.settled, self._target)
         return SurveyRow(row.student, {name: row.costs[name] for name in self._metrics}, noisy=row.noisy)
