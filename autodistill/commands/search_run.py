@@ -36,6 +36,7 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     """Print the configuration and an estimate; nothing is written."""
     from autodistill import strict_yaml
     from autodistill.config_names import check
+    from autodistill.engines.cold_views import cold_views
     from autodistill.engines.estimate import estimate
     from autodistill.search.opening import check_same, study_parts
 
@@ -43,6 +44,8 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     _announce(config, folder)
     parts = study_parts(config)
     check(config, parts["space"])
+    if cold := cold_views(parts["space"], config.training):
+        say(f"warning: {cold}")
     figures = estimate(config, parts["space"], parts["rungs"])
     if as_json:
         print_json({"configuration": config.resolved(), "directory": str(folder), "estimate": figures.to_json()})

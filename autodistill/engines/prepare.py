@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autodistill.engines.cold_views import cold_views
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, UsageError
@@ -55,6 +57,8 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     config: StudyConfig = study.config
     if config.data is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
+    if cold := cold_views(study.space, config.training):
+        warnings.warn(cold, stacklevel=2)
     directory = study.directory or Path(tempfile.mkdtemp(prefix="autodistill-"))
     watch.stage("data", f"reading {config.data.source}")
     cache = cache_folder().absolute()

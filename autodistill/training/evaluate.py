@@ -22,8 +22,7 @@ from autodistill.errors import InterruptedTrialError
 from autodistill.records import Candidate, Evaluate, Params, Report, SurveyRow, Task, WorkerContext, stable_key
 from autodistill.teacher_choice import member
 from autodistill.training import checkpoint, datasets, lease, students, teachers
-from autodistill.training.cache_files import make_room
-from autodistill.training.cache_home import teacher_cache_bytes
+from autodistill.training.cache_shelf import CacheShelf
 from autodistill.training.copies import nowhere, workplace
 from autodistill.training.crew import Crew
 from autodistill.training.distillation import Distillation, Guide
@@ -66,7 +65,7 @@ class Bench:
         self.task, self.context = self.place.task, context
         self.device = torch.device(context.device)
         self.cache_folder = Path(task.cache or Path(self.task.directory) / "cache")
-        self._caches: dict[str, TeacherCache] = {}
+        self._caches = CacheShelf(self.cache_folder / "teacher")
         self._teachers: dict[str, Teacher] = {}
         if self.device.type == "cuda" and context.memory_share < 1:
             torch.cuda.set_per_process_memory_fraction(context.memory_share, self.device)
@@ -141,7 +140,7 @@ class Bench:
     def teacher_cache(
         self, teacher: Teacher, policy: Policy, *, views: int, embedding: int = 0, megabytes: int | None = None
     ) -> TeacherCache:
-        """The cache of a teacher's answers to the views of ``policy``, opened once."""
+        """The cache of a teacher's answers to the views of ``policy``; the few that were used last stay open."""
         key = CacheKey(
             data=self.data.fingerprint,
             teacher=teacher.fingerprint,
@@ -149,20 +148,14 @@ class Bench:
             seed=self.task.data.seed,
             preprocessing=repr((self.data.image_size, teacher.preprocessing)),
         )
-        name = stable_key([asdict(key), views, embedding])
-        if name not in self._caches:
-            root = self.cache_folder / "teacher"
-            make_room(root, teacher_cache_bytes())
-            self._caches[name] = TeacherCache.open(
-                root,
-                key,
-                images=self.data.pool_size,
-                classes=len(self.data.classes),
-                views=views,
-                embedding=embedding,
-                max_bytes=None if megabytes is None else megabytes * 2**20,
-            )
-        return self._caches[name]
+        return self._caches.take(
+            key,
+            images=self.data.pool_size,
+            classes=len(self.data.classes),
+            views=views,
+            embedding=embedding,
+            max_bytes=None if megabytes is None else megabytes * 2**20,
+        )
 
 
 class Trial:

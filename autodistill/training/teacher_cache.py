@@ -12,10 +12,12 @@ filled.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,16 +65,19 @@ class TeacherCache:
         self.folder, self.images, self.views, self.forwards = folder, images, views, 0
         self._form, self._seed = form, int(folder.name, 16)
         self._mutex = threading.Lock()
-        self._in_use = os.open(folder / META, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        held = contextlib.ExitStack()
+        self._release = weakref.finalize(self, held.close)  # also when nobody reads it any more, or this fails halfway
+        in_use = _held(held, os.open(folder / META, os.O_RDONLY | os.O_CLOEXEC))
+        fcntl.flock(in_use, fcntl.LOCK_SH)
         os.utime(folder / META)
-        self._rows_file = _sized(folder / ROWS, images * views * form.dtype.itemsize)
-        self._filled_file = _sized(folder / FILLED, images * views)
+        self._rows_file = _held(held, _sized(folder / ROWS, images * views * form.dtype.itemsize))
+        self._filled_file = _held(held, _sized(folder / FILLED, images * views))
         shape = (views, images)
         # plain arrays over the maps: np.memmap wraps every slice of itself anew
         self._rows = np.asarray(np.memmap(folder / ROWS, dtype=form.dtype, mode="r", shape=shape))
         self._filled = np.asarray(np.memmap(folder / FILLED, dtype=np.uint8, mode="r", shape=shape))
         self._locks = RowLocks(folder / LOCKS)
+        held.callback(self._locks.close)
         self._checked: tuple[int, npt.NDArray[np.bool_]] | None = None
         self._asked = np.zeros(images, dtype=np.bool_)
 
@@ -161,10 +166,13 @@ class TeacherCache:
         return row_bytes(self._form)
 
     def close(self) -> None:
-        """Release files and locks; the object is of no use afterwards."""
-        self._locks.close()
-        for file in (self._rows_file, self._filled_file, self._in_use):
-            os.close(file)
+        """Release files, maps and locks; the object is of no use afterwards. Closing it again does nothing.
+
+        A cache that nobody refers to any more closes itself.
+        """
+        if self._release.alive:
+            del self._rows, self._filled  # a map has a file descriptor of its own
+            self._release()
 
     def __enter__(self) -> TeacherCache:
         return self
@@ -251,6 +259,12 @@ class TeacherCache:
 
 def _array(values: Tensor) -> Floats:
     return values.detach().to("cpu", torch.float32).numpy()
+
+
+def _held(stack: contextlib.ExitStack, file: int) -> int:
+    """The open file, which the stack will close."""
+    stack.callback(os.close, file)
+    return file
 
 
 def _sized(path: Path, size: int) -> int:

@@ -98,8 +98,19 @@ class Policy:
         return bool(self.crop != "none" or self.flip or jitter or self.erase or self.operations)
 
     def view_key(self) -> str:
-        """Equal for policies that make equal views; pairing mixes finished views and does not count."""
-        fields_of_views = {name: value for name, value in asdict(self).items() if not name.startswith("mix")}
+        """Equal for policies that make equal views; pairing mixes finished views and does not count.
+
+        Fields that nothing uses count as their defaults: no strength of a policy without a crop makes another padding.
+        """
+        unused = {
+            "padding": self.crop != "pad",
+            "min_area": self.crop != "resized",
+            "ratio": self.crop != "resized",
+            "erase_area": not self.erase,
+            "magnitude": not self.operations,
+        }
+        plain = replace(self, **{name: getattr(Policy, name) for name, idle in unused.items() if idle})
+        fields_of_views = {name: value for name, value in asdict(plain).items() if not name.startswith("mix")}
         return stable_key([_VERSION, fields_of_views])
 
     @staticmethod
