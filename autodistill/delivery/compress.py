@@ -128,14 +128,16 @@ class _Work:
     def __init__(self, root: Path, trial: TrialRecord, epochs: int | None) -> None:
         from autodistill.search.opening import study_parts
         from autodistill.training import datasets
+        from autodistill.training.cache_home import cache_folder
         from autodistill.training.trial_files import load_student, student_facts
 
+        self.cache = cache_folder().absolute()  # as in prepare: the teacher was asked there, images are decoded there
         self.root, self.trial = root, trial
         self.config: StudyConfig = study_config(root)
         self.facts = student_facts(root, trial.number)
         self.model: nn.Module = load_student(root, trial.number)
         assert self.config.data is not None
-        self.data = datasets.load(self.config.data)
+        self.data = datasets.load(self.config.data, self.cache)
         self.levels: tuple[int, ...] = study_parts(self.config)["rungs"].levels
         self.epochs = epochs if epochs is not None else max(1, self.levels[-1] // EPOCH_SHARE)
         if self.epochs < 1:
@@ -164,7 +166,9 @@ class _Work:
         teacher = config.teacher
         if teacher.source == "auto":
             teacher = replace(teacher, source=str(self.root / "teacher"), options={})
-        task = Task(config.data, teacher, str(self.root), self.levels, (), config.latency, config.training)
+        task = Task(
+            config.data, teacher, str(self.root), self.levels, (), config.latency, config.training, str(self.cache)
+        )
         candidate = Candidate(trial.number, trial.student, trial.distillation, trial.train, trial.seed)
         return FineTuner(task, candidate, epochs=self.epochs)
 

@@ -170,11 +170,13 @@ def opened(study: Study | str | Path) -> Study:
 
 
 def _task(study: Study) -> Task:
-    """What the study's trials were trained with.
+    """What the study's trials were trained with, the teacher caches of the search included.
 
     Raises:
         UsageError: it has no teacher yet.
     """
+    from autodistill.training.cache_home import cache_folder
+
     config: StudyConfig = study.config
     assert config.data is not None
     assert study.directory is not None
@@ -192,4 +194,5 @@ def _task(study: Study) -> Task:
         metrics=tuple(o.name for o in study.objectives),
         latency=config.latency,
         training=config.training,
+        cache=str(cache_folder().absolute()),
     )

@@ -36,7 +36,7 @@ class Retraining:
     """Trainings of one verification, as a worker needs them.
 
     Attributes:
-        task: of the study; its folder holds the teacher's cache and the runs.
+        task: of the study; its folder holds the runs.
         refit: ``train``, or ``train+val`` to train on the validation images too.
     """
 
@@ -67,7 +67,7 @@ def retrainer(plan: Retraining, context: WorkerContext) -> Evaluate:
 
 
 class RetrainingBench(Bench):
-    """A worker's workplace with the study's own caches, and the validation images to train on where asked.
+    """A worker's workplace with the caches of the search, and the validation images to train on where asked.
 
     Args:
         plan: what is trained.
