@@ -126,8 +126,11 @@ class Queue:
             self._took[candidate.number] = (report.seconds, self._jobs[candidate.number].seconds)
         return Decision.CONTINUE
 
-    def close(self, candidate: Candidate, error: BaseException | None = None) -> State:
+    def close(
+        self, candidate: Candidate, error: BaseException | None = None, *, seconds: float = 0.0, epochs: float = 0.0
+    ) -> State:
         """A run ended; one whose worker died is tried again."""
+        del seconds, epochs  # no budget is charged with them
         number = candidate.number
         self._running.pop(number, None)
         if (error is None or isinstance(error, EndedEarlyError)) and number in self._reached:  # nobody stops a run
