@@ -17,11 +17,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "digits"
         study = ad.Study.create(
-            data={"source": "digits", "train_size": 300},
-            teacher={"source": "auto", "options": {"epochs": 5}},
-            set={"student.family": ["resnet", "vit"]},
+            data={"source": "digits", "train_size": 600},
+            teacher={"source": "auto", "options": {"epochs": 12}},
+            set={"student.family": "resnet", "student.resnet.width": [4, 6, 8, 10]},
             objectives=["accuracy", "params", "latency_ms"],
-            epochs=3,
+            epochs=12,
+            rungs="off",
             survey=6,
             directory=folder,
         )
