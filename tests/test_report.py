@@ -164,6 +164,9 @@ def test_a_verified_report_answers_with_the_test_split(verified_study: Study, tm
     assert "95 % interval" in short
     assert "they flatter" not in short
     assert "The teacher reaches 0.9650 on the same test images." in short
+    assert "as an exported file" in short
+    judged = "Verdicts take latency_ms of the exported file, which is what ships."
+    assert judged in Page(tmp_path / "r.html").text("verified")
     gain = Page(tmp_path / "r.html").text("gain")
     assert "verified, 3 seeds, 95 % interval" in gain
     assert "+0.0150" in gain

@@ -9,6 +9,7 @@ from test_verified import STUDENT, TEACHER, TWIN, VERIFIED
 import autodistill as ad
 from autodistill.commands.verify import findings, numbers, print_verified
 from autodistill.delivery.verified import Difference
+from autodistill.delivery.verify_plot import _axis
 from autodistill.errors import UsageError
 
 
@@ -48,6 +49,16 @@ def test_what_was_found_is_said_in_sentences() -> None:
     assert "less that on test images: +0.0400" in text
     assert "beyond noise it helped 1 and harmed 0 of 1 students" in text
     assert "Within noise of a student that costs no more in anything: 3." in text
+
+
+def test_the_latency_that_was_judged_is_named_and_drawn() -> None:
+    words = "Verdicts take latency_ms of the exported file, which is what ships."
+    objectives = (("accuracy", "maximize"), ("latency_ms", "minimize"))
+    files = replace(VERIFIED, objectives=objectives, of_files=("latency_ms",), judged=words)
+    assert words in findings(files)
+    assert _axis(files) == "file_latency_ms"
+    assert _axis(replace(files, of_files=(), judged="")) == "latency_ms"  # what the verdicts are of
+    assert _axis(VERIFIED) == "file_latency_ms"  # no latency is judged: that of the file is drawn
 
 
 def test_a_loss_beyond_noise_is_called_harm_and_a_fall_is_named() -> None:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from autodistill.delivery.verify_costs import Network, file_costs
+from autodistill.delivery import verify_judge
+from autodistill.delivery.verify_costs import FileCosts, Network, file_costs
+from autodistill.delivery.verify_plan import PLAIN, Member
 from autodistill.errors import UserCodeError
-from autodistill.records import DataSpec, LatencyTarget, Task, TeacherSpec
+from autodistill.records import DataSpec, LatencyTarget, Task, TeacherSpec, stable_key
 from autodistill.search.objectives import resolve
 from autodistill.training.file_latency import file_latencies, file_run, target_words
 from autodistill.training.onnx_files import export_onnx
@@ -82,3 +87,25 @@ def test_a_file_is_run_on_the_batch_of_the_target(tmp_path: Path) -> None:
     file = export_onnx(linear().eval(), tmp_path / "m.onnx", image_size=4, channels=1)
     (logits,) = file_run(file.path, LatencyTarget(batch=5))()
     assert logits.shape == (5, 3)
+
+
+def test_students_of_one_architecture_share_one_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def measured(networks: Mapping[str, Network], *_others: Any) -> dict[str, FileCosts]:
+        seen.extend(networks)
+        return {name: FileCosts({}, 10, 0.1 * place) for place, name in enumerate(networks, 1)}
+
+    monkeypatch.setattr(verify_judge, "file_costs", measured)
+    monkeypatch.setattr(verify_judge, "student_network", lambda *_: Network(linear, 4, 1))
+    monkeypatch.setattr(verify_judge, "teacher_network", lambda _: None)
+    small, large = {"width": 2}, {"width": 6}
+    members = [Member("student", "s", one, PLAIN, {}, trial=n) for n, one in enumerate([small, large, small])]
+    plan = SimpleNamespace(
+        bench=SimpleNamespace(data=SimpleNamespace(image_size=4, channels=1, classes=()), teacher=None),
+        retraining=SimpleNamespace(task=task(tmp_path, LatencyTarget())),
+        study=SimpleNamespace(objectives=()),
+        members=[*members, Member("twin", "s", small, PLAIN, {}, trial=0)],
+    )
+    assert set(verify_judge._costs(cast("verify_judge.Plan", plan))) == {stable_key(small), stable_key(large)}
+    assert seen == [stable_key(small), stable_key(large)]

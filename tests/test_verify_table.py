@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from autodistill.delivery.verified import Row, Verified
+from autodistill.delivery.verify_costs import judged_by_files
 from autodistill.delivery.verify_plan import PLAIN, Member
-from autodistill.delivery.verify_table import Finished, table
+from autodistill.delivery.verify_table import Finished, rows_of
+from autodistill.delivery.verify_table import table as judged_table
 from autodistill.delivery.verify_test import Result
+from autodistill.records import LatencyTarget, Objective
 from autodistill.search.objectives import resolve
 
 OBJECTIVES = resolve(["accuracy", "params"])
@@ -39,6 +45,19 @@ def student(trial: int, params: float, results: dict[int, Result], *, before: bo
         costs={"params": params},
     )
     return Finished(member, results, 3)
+
+
+def table(
+    finished: Sequence[Finished],
+    objectives: Sequence[Objective],
+    files: Mapping[int, float] | None = None,
+    target: LatencyTarget | None = None,
+) -> tuple[Row, ...]:
+    """The table, with the latency of some trials' files."""
+    rows = [replace(row, file_latency_ms=(files or {}).get(row.trial or 0)) for row in rows_of(finished)]
+    students = [row for row in rows if row.kind == "student"]
+    of_files, _ = judged_by_files(students, objectives, target or LatencyTarget())
+    return judged_table(rows, finished, objectives, of_files)
 
 
 def twin(trial: int, results: dict[int, Result]) -> Finished:
@@ -109,3 +128,58 @@ def test_a_student_without_a_finished_run_has_no_verdict() -> None:
     rows = table([student(1, 10, runs(1700)), student(2, 5, {})], OBJECTIVES)
     assert [(row.trial, row.verdict, row.accuracy is None) for row in rows] == [(1, "stays", False), (2, "", True)]
     assert not rows[1].complete
+
+
+FAST = resolve(["accuracy", "params", "latency_ms"])
+
+
+def fast(trial: int, params: float, latency_ms: float, results: dict[int, Result]) -> Finished:
+    one = student(trial, params, results)
+    return replace(one, member=replace(one.member, costs={"params": params, "latency_ms": latency_ms}))
+
+
+def test_the_file_that_ships_is_judged_and_not_what_torch_took_for_the_same_student() -> None:
+    pair = [fast(1, 10, 0.20, runs(1900, 1901, 1902)), fast(2, 50, 0.10, runs(1600, 1601, 1602))]
+    files = {1: 0.01, 2: 0.02}  # torch has them the other way about
+    assert {row.trial: row.verdict for row in table(pair, FAST, files)} == {1: "stays", 2: "falls"}
+    assert {row.trial: row.verdict for row in table(pair, FAST)} == {1: "stays", 2: "stays"}
+
+
+def test_noise_is_among_students_whose_files_cost_no_more() -> None:
+    alike = runs(1800, 1802, 1804), runs(1801, 1803, 1802)
+    pair = [fast(1, 10, 0.20, alike[0]), fast(2, 50, 0.10, alike[1])]
+    rivals = {row.trial: row.rivals for row in table(pair, FAST, {1: 0.01, 2: 0.02})}
+    assert rivals == {1: (), 2: (1,)}
+    assert {row.trial: row.rivals for row in table(pair, FAST)} == {1: (), 2: ()}
+
+
+@pytest.mark.parametrize(
+    ("files", "target", "why"),
+    [
+        ({1: 0.01}, LatencyTarget(), "for all students: the file of trial 2 has no such figure"),
+        ({1: 0.01, 2: 0.02}, LatencyTarget(device="cuda"), "(torch on cuda, fp32)"),
+        ({1: 0.01, 2: 0.02}, LatencyTarget(precision="bf16"), "(torch on cpu, bf16)"),
+        ({1: 0.01, 2: 0.02}, LatencyTarget(table="t.csv"), "(by a table)"),
+        ({1: 0.01, 2: 0.02}, LatencyTarget(command="run {onnx}"), "(by the study's command)"),
+    ],
+)
+def test_two_kinds_of_latency_are_never_compared(files: dict[int, float], target: LatencyTarget, why: str) -> None:
+    pair = [fast(1, 10, 0.20, runs(1900, 1901, 1902)), fast(2, 50, 0.10, runs(1600, 1601, 1602))]
+    rows = [replace(row, file_latency_ms=files.get(row.trial or 0)) for row in rows_of(pair)]
+    of_files, words = judged_by_files(rows, FAST, target)
+    assert of_files == ()
+    assert "Verdicts take latency_ms as the search measured it" in words
+    assert why in words
+    assert {row.trial: row.verdict for row in table(pair, FAST, files, target)} == {1: "stays", 2: "stays"}
+
+
+def test_the_size_of_the_onnx_file_is_judged_by_the_file_and_what_is_judged_is_the_cost() -> None:
+    objectives = resolve(["accuracy", "onnx_bytes"])
+    (row,) = rows_of([student(1, 10, runs(1900, 1901, 1902))])
+    row = replace(row, file_bytes=4321, costs={"onnx_bytes": 9999.0, "bytes": 77.0})
+    of_files, words = judged_by_files([row], objectives, LatencyTarget(table="t.csv"))
+    assert of_files == ("onnx_bytes",)
+    assert words == "Verdicts take onnx_bytes of the exported file, which is what ships."
+    found = Verified("x", (), (row,), 3, of_files=of_files, judged=words)
+    assert (found.cost(row, "onnx_bytes"), found.cost(row, "bytes")) == (4321, 77.0)
+    assert judged_by_files([row], resolve(["accuracy", "params"]), LatencyTarget()) == ((), "")

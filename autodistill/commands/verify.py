@@ -221,9 +221,11 @@ def findings(verified: Verified) -> list[str]:
     """What the table says, in sentences."""
     out = [
         f"{counted(verified.seeds, 'seed')}, trained on {verified.refit}, {counted(verified.epochs, 'epoch')}; "
-        f"{verified.test_images:,} test images; interval over seeds and test images (Welch-Satterthwaite); "
+        f"{verified.test_images:,} test images; interval over seeds and test images (Banerjee); "
         f"file: {verified.latency}; ECE with 15 bins of equal mass."
     ]
+    if verified.judged:
+        out.append(verified.judged)
     if not verified.complete:
         out.append(f"{verified.finished} of {verified.planned} runs are finished; the rest is missing from the table.")
     ready = [row for row in verified.students if row.verdict]

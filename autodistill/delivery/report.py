@@ -217,7 +217,7 @@ def _bounds_table(answers: Answers, metric: Objective, verified: Verified | None
     name = answers.objective.name
     columns = (metric.name, "trial", "student", name, f"its {metric.name}", "gain from distillation", "how sure")
     note = ""
-    if answers.verified and verified is not None and verified.latency and metric.name == "latency_ms":
+    if answers.verified and verified is not None and metric.name == "latency_ms" and metric.name in verified.of_files:
         note = f"Latency of the exported file: {verified.latency}. The front below has what the search measured."
     return Table(columns, tuple(rows), (name, f"its {metric.name}"), note)
 

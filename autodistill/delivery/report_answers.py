@@ -140,18 +140,18 @@ def _bounds(candidates: Sequence[Answer], metric: Objective | None) -> list[floa
 
 
 def _from_row(row: Row, verified: Verified, metric: Objective | None, searched: Mapping[str, float]) -> Answer:
-    """A verified student; its latency is that of the exported file where there is one."""
+    """A verified student; its cost is the one that was judged, that of the exported file where all have one."""
     assert row.accuracy is not None
     assert row.trial is not None
     accuracy = row.accuracy
-    cost = None if metric is None else row.costs.get(metric.name, searched.get(metric.name))
-    if metric is not None and metric.name == "latency_ms" and row.file_latency_ms is not None:
-        cost = row.file_latency_ms
+    cost = None if metric is None else verified.cost(row, metric.name)
+    if metric is not None and cost is None:
+        cost = searched.get(metric.name)
     reached = f"It reaches accuracy {accuracy.mean:.4f} on the test split"
     if accuracy.low is not None and accuracy.high is not None:
         reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
     reached += _at_cost(cost, metric)
-    if cost is not None and cost == row.file_latency_ms:
+    if metric is not None and metric.name in verified.of_files:
         reached += " as an exported file"
     return Answer(
         row.trial,

@@ -99,7 +99,7 @@ def verified_table(verified: Verified) -> Table:
     note = (
         f"{verified.test_images:,} test images, {counted(verified.epochs, 'epoch')} each, trained on {verified.refit}. "
     )
-    note += f"Files: {verified.latency}."
+    note += " ".join(part for part in (f"Files: {verified.latency}.", verified.judged) if part)
     return Table(columns, tuple(rows), columns[2:-1], note)
 
 

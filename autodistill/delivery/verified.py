@@ -126,6 +126,10 @@ class Row:
         """Whether every run that was asked for is finished."""
         return len(self.seeds) >= self.planned
 
+    def shipped(self, name: str) -> float | None:
+        """A cost of the exported ONNX file, by the objective that it stands for; ``None`` where not measured."""
+        return {"latency_ms": self.file_latency_ms, "onnx_bytes": self.file_bytes}.get(name)
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -141,6 +145,8 @@ class Verified:
         test_images: images of the test split; 0 while it has not been opened.
         validation_images: images of the validation split.
         latency: target of ``file_latency_ms`` in words.
+        of_files: objectives that were judged by the exported files, not by what the search measured.
+        judged: a sentence on which latency and file size were judged, and why; empty where neither is an objective.
         seconds: of training, summed over the runs.
         finished: runs that are finished; ``planned`` is what was asked for.
         front_before: students on the front of the search, verified or not.
@@ -158,6 +164,8 @@ class Verified:
     test_images: int = 0
     validation_images: int = 0
     latency: str = ""
+    of_files: tuple[str, ...] = ()
+    judged: str = ""
     seconds: float = 0.0
     finished: int = 0
     planned: int = 0
@@ -193,6 +201,10 @@ class Verified:
         """Whether nothing is missing."""
         return self.finished >= self.planned
 
+    def cost(self, row: Row, name: str) -> float | None:
+        """A cost of a row as it was judged: that of its exported file, or the search's; ``None`` if not known."""
+        return row.shipped(name) if name in self.of_files else row.costs.get(name)
+
     def student(self, trial: int) -> Row:
         """The row of a trial.
 
@@ -227,6 +239,7 @@ class Verified:
             raise StoreError(f"{VERIFY_FILE} was changed or cut after it was written; run 'autodistill verify' again.")
         body["rows"] = tuple(_row(row) for row in body["rows"])
         body["objectives"] = tuple((name, direction) for name, direction in body["objectives"])
+        body["of_files"] = tuple(body.get("of_files", ()))  # files of earlier versions were judged by the search
         return Verified(**body)
 
     def to_pandas(self) -> pd.DataFrame:

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autodistill.errors import AutodistillError, ResourceError, UserCodeError
-from autodistill.records import Objective, Params, Task
+from autodistill.records import LatencyTarget, Objective, Params, Task
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from autodistill.delivery.verified import Row
     from autodistill.training.datasets import ImageData
     from autodistill.training.teacher import Teacher
+
+SHIPPED = ("latency_ms", "onnx_bytes")
+"""Objectives that a file is measured for; ``bytes`` is the safetensors file, whose size the search knows exactly."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,46 @@ def teacher_network(teacher: Teacher) -> Network | None:
     if not isinstance(network, nn.Module):
         return None
     return Network(lambda: copy.deepcopy(network), teacher.image_size, teacher.preprocessing.channels)
+
+
+def judged_by_files(
+    students: Sequence[Row], objectives: Sequence[Objective], target: LatencyTarget
+) -> tuple[tuple[str, ...], str]:
+    """The objectives that the exported files are judged by, and a sentence that says so, or why not.
+
+    The file is what ships. Its figure is taken of every student with a verdict or of none, so that no two kinds of
+    latency are compared; and only where the search too has measured this CPU, as other targets are of other machines.
+
+    Args:
+        students: rows with the costs of their files.
+        objectives: of the study.
+        target: of the study's latency.
+    """
+    ready = [row for row in students if row.accuracy is not None]
+    taken, said = [], []
+    for name in [o.name for o in objectives if o.name in SHIPPED]:
+        lacking = [str(row.trial) for row in ready if row.shipped(name) is None]
+        if name == "latency_ms" and not _of_this_cpu(target):
+            said.append(f"{name} as the search measured it ({_where(target)}), which a file on this CPU does not tell")
+        elif lacking or not ready:
+            whose = f"the file of trial {', '.join(lacking)} has no such figure" if lacking else "no run is finished"
+            said.append(f"{name} as the search measured it, for all students: {whose}")
+        else:
+            taken.append(name)
+            said.append(f"{name} of the exported file, which is what ships")
+    return tuple(taken), f"Verdicts take {'; and '.join(said)}." if said else ""
+
+
+def _of_this_cpu(target: LatencyTarget) -> bool:
+    """Whether latency is of this CPU, in the precision of the file."""
+    here = target.table is None and target.command is None and target.device.startswith("cpu")
+    return here and target.precision == "fp32" and target.runtime in ("torch", "onnxruntime")
+
+
+def _where(target: LatencyTarget) -> str:
+    if target.table is not None or target.command is not None:
+        return "by a table" if target.table is not None else "by the study's command"
+    return f"{target.runtime} on {target.device}, {target.precision}"
 
 
 def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence[Objective]) -> dict[str, FileCosts]:

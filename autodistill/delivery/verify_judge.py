@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autodistill.delivery.verified import Figure, Row, Verified
-from autodistill.delivery.verify_costs import FileCosts, Network, file_costs, student_network, teacher_network
+from autodistill.delivery.verify_costs import (
+    FileCosts,
+    file_costs,
+    judged_by_files,
+    student_network,
+    teacher_network,
+)
 from autodistill.delivery.verify_plan import objective_names
 from autodistill.delivery.verify_prepare import Plan, Planned
 from autodistill.delivery.verify_statistics import accuracy_figure
-from autodistill.delivery.verify_table import Finished, table
+from autodistill.delivery.verify_table import Finished, rows_of, table
 from autodistill.delivery.verify_test import Result, TestSplit, examine, read_result
 from autodistill.engines.watch import Watch
 from autodistill.errors import AutodistillError, StoreError
+from autodistill.records import stable_key
 from autodistill.search.versions import versions
 
 if TYPE_CHECKING:
@@ -43,9 +50,10 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
     ]
     watch.stage("files", "exporting each student and measuring its file")
     costs = _costs(plan)
-    rows = [
-        _with_costs(row, costs.get(_name(row.kind, row.trial, row.name))) for row in table(finished, study.objectives)
-    ]
+    priced = [_with_costs(row, costs.get(stable_key(row.student))) for row in rows_of(finished)]
+    students = [row for row in priced if row.kind == "student"]
+    of_files, judged = judged_by_files(students, study.objectives, plan.retraining.task.latency)
+    rows = list(table(priced, finished, study.objectives, of_files))
     if test is not None:
         rows.append(_teacher_row(plan, test, costs.get("teacher")))
     return Verified(
@@ -58,6 +66,8 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
         test_images=0 if test is None else len(test.split),
         validation_images=len(bench.data.val),
         latency=target_words(plan.retraining.task.latency),
+        of_files=of_files,
+        judged=judged,
         seconds=sum(result.seconds for result in results.values()),
         finished=len(results),
         planned=len(plan.distinct),
@@ -118,34 +128,29 @@ def _of(plan: Plan, index: int) -> list[Planned]:
     return [plan.runs[index, seed] for seed in plan.seeds]
 
 
-def _name(kind: str, trial: int | None, name: str) -> str:
-    """Of a network; a twin's is its student's."""
-    return f"{'student' if kind == 'twin' else kind} {name if trial is None else trial}"
-
-
 def _costs(plan: Plan) -> dict[str, FileCosts]:
-    """Costs of students and baselines by the name of their row, and of the teacher."""
+    """Costs by the key of an architecture, and of the teacher by its word.
+
+    Students of one architecture share one file's figures: weights do not change them, and two measurements would put
+    one of such students ahead of the other by chance.
+    """
     from autodistill.training.student_costs import StudentCosts
 
     bench, task = plan.bench, plan.retraining.task
-    networks: dict[str, Network] = {}
-    for member in plan.members:
-        if member.kind != "twin":  # its network is the student's
-            name = _name(member.kind, member.trial, member.name)
-            networks[name] = student_network(member.student, bench.data)
+    distinct = {stable_key(member.student): member for member in plan.members}
+    networks = {key: student_network(member.student, bench.data) for key, member in distinct.items()}
     teacher = teacher_network(bench.teacher)
     if teacher is not None:
         networks["teacher"] = teacher
     found = file_costs(networks, task, plan.study.objectives)
     measured = StudentCosts(task, bench.data)
-    for member in plan.members:
-        name = _name(member.kind, member.trial, member.name)
-        if member.kind == "baseline" and name in found:
+    for key, member in distinct.items():
+        if member.kind == "baseline" and key in found:
             try:
-                known = measured.of(member.student, networks[name].make()).costs
+                known = measured.of(member.student, networks[key].make()).costs
             except AutodistillError:  # e.g. not in the table of latencies
                 continue
-            found[name] = replace(found[name], costs={**found[name].costs, **known})
+            found[key] = replace(found[key], costs={**found[key].costs, **known})
     return found
 
 

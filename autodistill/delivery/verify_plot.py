@@ -17,7 +17,7 @@ from autodistill.words import counted
 _FRONT, _GREY, _TEACHER, _INK, _TWIN = "#1f6f8b", "#8b9098", "#d1495b", "#2b2d33", "#c08a1e"
 _LABELS = {
     "file_latency_ms": "latency p50 of the exported file (ms, log scale)",
-    "latency_ms": "latency p50 (ms, log scale)",
+    "latency_ms": "latency p50 as the search measured it (ms, log scale)",
     "params": "parameters (log scale)",
 }
 
@@ -38,6 +38,7 @@ def verify_png(verified: Verified, path: str | Path) -> None:
         axes.set_xscale("log")
         for row in shown:
             _draw_student(axes, row, across)
+        _number_students(axes, shown, across)
         _draw_others(axes, verified, across)
         axes.margins(x=0.12, y=0.08)
         drawn = [row for row in verified.rows if row.kind != "teacher" and row.accuracy is not None]
@@ -60,8 +61,11 @@ def _seeds(verified: Verified) -> str:
 
 
 def _axis(verified: Verified) -> str:
-    """The cost that every student has, the file's latency first."""
-    for name in ("file_latency_ms", "latency_ms", "params"):
+    """The cost that every student has, latency first: the one that was judged, or the file's where none was."""
+    names = ["file_latency_ms", "latency_ms", "params"]
+    if "latency_ms" in dict(verified.objectives) and "latency_ms" not in verified.of_files:
+        names.remove("file_latency_ms")
+    for name in names:
         if all(_at(row, name) is not None for row in verified.students):
             return name
     return "params"
@@ -94,9 +98,18 @@ def _draw_student(axes: Any, row: Row, across: str) -> None:
         zorder=4,
         label="on the verified front" if on_front else "not on it",
     )
-    axes.annotate(
-        str(row.trial), (x, figure.mean), xytext=(6, 5), textcoords="offset points", fontsize=8, color=_INK, zorder=5
-    )
+
+
+def _number_students(axes: Any, shown: Sequence[Row], across: str) -> None:
+    """Numbers of trials beside their marks; students of one architecture may share a mark."""
+    marks: dict[tuple[float | None, float], list[str]] = {}
+    for row in shown:
+        assert row.accuracy is not None
+        marks.setdefault((_at(row, across), round(row.accuracy.mean, 9)), []).append(str(row.trial))
+    for place, trials in marks.items():
+        axes.annotate(
+            ", ".join(trials), place, xytext=(6, 5), textcoords="offset points", fontsize=8, color=_INK, zorder=5
+        )
 
 
 def _draw_others(axes: Any, verified: Verified, across: str) -> None:

@@ -1,7 +1,8 @@
 """From the results of single runs to the table: figures over seeds, the verified front, who fell and how surely.
 
-The verified front has the axes of the search. Known costs are the search's own: they do not flatter. What was trained
-(``accuracy``, ``loss``, ``agreement``) is the mean over seeds on the test split.
+The verified front has the axes of the search. What was trained (``accuracy``, ``loss``, ``agreement``) is the mean over
+seeds on the test split. Known costs do not flatter, so they are the search's own, but for those that the exported
+files were measured for (``of_files``): the file is what ships, and its runtime may order students as torch does not.
 """
 
 from __future__ import annotations
@@ -46,20 +47,35 @@ class Finished:
         return {seed: result.correct() for seed, result in self.results.items()}
 
 
-def table(finished: Sequence[Finished], objectives: Sequence[Objective]) -> tuple[Row, ...]:
-    """Rows of students (most accurate first), then of their twins, then of baselines."""
-    rows = [(_row(one), one) for one in finished]
-    twins = {one.member.trial: one for row, one in rows if row.kind == "twin"}
-    right = {one.member.trial: one.right for row, one in rows if row.kind == "student"}
-    students = [_with_gain(row, one, twins) for row, one in rows if row.kind == "student"]
-    judged = with_verdicts(students, objectives, right)
+def rows_of(finished: Sequence[Finished]) -> tuple[Row, ...]:
+    """A row for each, in the same order, without verdicts."""
+    twins = {one.member.trial: one for one in finished if one.member.kind == "twin"}
+    return tuple(_with_gain(_row(one), one, twins) if one.member.kind == "student" else _row(one) for one in finished)
+
+
+def table(
+    rows: Sequence[Row], finished: Sequence[Finished], objectives: Sequence[Objective], of_files: Sequence[str] = ()
+) -> tuple[Row, ...]:
+    """Rows of students (most accurate first), then of their twins, then of baselines.
+
+    Args:
+        rows: of :func:`rows_of`, with their costs.
+        finished: what they are of.
+        objectives: axes of the front.
+        of_files: costs that the exported files are judged by.
+    """
+    right = {one.member.trial: one.right for one in finished if one.member.kind == "student"}
+    judged = with_verdicts([row for row in rows if row.kind == "student"], objectives, right, of_files)
     order = {row.trial: place for place, row in enumerate(judged)}
-    paired = sorted((row for row, _ in rows if row.kind == "twin"), key=lambda row: order[row.trial])
-    return (*judged, *paired, *(row for row, _ in rows if row.kind == "baseline"))
+    paired = sorted((row for row in rows if row.kind == "twin"), key=lambda row: order[row.trial])
+    return (*judged, *paired, *(row for row in rows if row.kind == "baseline"))
 
 
 def with_verdicts(
-    students: Sequence[Row], objectives: Sequence[Objective], right: Mapping[int | None, Mapping[int, Bools]]
+    students: Sequence[Row],
+    objectives: Sequence[Objective],
+    right: Mapping[int | None, Mapping[int, Bools]],
+    of_files: Sequence[str] = (),
 ) -> list[Row]:
     """Who is on the verified front, whose place is within noise; the most accurate first.
 
@@ -67,9 +83,11 @@ def with_verdicts(
         students: rows with their figures.
         objectives: axes of the front.
         right: trial to seed to right answers.
+        of_files: costs that the exported files are judged by; every student with a figure has them.
     """
-    ready = [row for row in students if _values(row, objectives) is not None]
-    losses = to_losses(objectives, [_values(row, objectives) or {} for row in ready])
+    values = [_values(row, objectives, of_files) for row in students]
+    ready = [row for row, known in zip(students, values, strict=True) if known is not None]
+    losses = to_losses(objectives, [known for known in values if known is not None])
     best = nondominated_mask(losses) if ready else np.zeros(0, dtype=bool)
     verdicts: dict[int | None, Verdict] = {}
     rivals: dict[int | None, tuple[int, ...]] = {}
@@ -92,10 +110,11 @@ def _alike(one: Row, other: Row, right: Mapping[int | None, Mapping[int, Bools]]
     return gap is not None and gap.seeds > 1 and not gap.certain
 
 
-def _values(row: Row, objectives: Sequence[Objective]) -> dict[str, float] | None:
+def _values(row: Row, objectives: Sequence[Objective], of_files: Sequence[str]) -> dict[str, float] | None:
     """The verified values of all axes; ``None`` while one is missing."""
     trained = {name: getattr(row, name) for name in TRAINED}
     found = {**row.costs, **{name: figure.mean for name, figure in trained.items() if figure is not None}}
+    found |= {name: cost for name in of_files if (cost := row.shipped(name)) is not None}
     return found if all(o.name in found for o in objectives) else None
 
 
