@@ -317,6 +317,23 @@ def test_the_front_mentions_the_verification(verified_study: Study, tmp_path: Pa
     assert "verified" not in CliRunner().invoke(app, ["front", str(tmp_path / "s")]).stderr
 
 
+def test_the_front_marks_the_verified_place_of_each_member(verified_study: Study) -> None:
+    folder, members = str(verified_study.directory), verified_study.front().trials
+    last = min(members, key=lambda t: t.values["accuracy"])  # the one that the verification lets fall
+    header, *lines = CliRunner().invoke(app, ["front", folder]).stdout.splitlines()
+    assert "verified" in header
+    assert {line.split()[0]: "FELL OFF" in line for line in lines[: len(members)] if line.split()[0].isdigit()}[
+        str(last.number)
+    ]
+    found = json.loads(CliRunner().invoke(app, ["front", folder, "--json"]).stdout)
+    verdicts = {one["number"]: one["verified"]["verdict"] for one in found["trials"]}
+    assert verdicts == {t.number: "falls" if t is last else "stays" for t in members}
+    assert last.number not in found["verified_front"]
+    one = CliRunner().invoke(app, ["front", folder, "--pick", "params <= 1e9", "--json"])
+    assert "on the verified front that satisfy 'params <= 1e9', by verified figures." in one.stderr
+    assert json.loads(one.stdout)["verified"]["verdict"] == "stays"
+
+
 def test_report_names_no_folder_of_its_owner(verified_study: Study, tmp_path: Path) -> None:
     write_report(verified_study, tmp_path / "r.html")
     assert str(verified_study.directory) not in (tmp_path / "r.html").read_text()

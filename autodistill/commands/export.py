@@ -107,10 +107,12 @@ def chosen_trials(study: Study, trial: int | None, pick: str | None, knee: bool,
         return [record]
     if not result.trials:
         raise UsageError(f"the front is empty: {why_empty(study.trials(), study.constraints)}; search on.")
-    if pick is not None:
-        return [result.pick(pick)]
-    best = result.knee()
-    return list(result.trials) if front else [best if best is not None else result.trials[0]]
+    if front:
+        return list(result.trials)
+    chosen = result.pick(pick) if pick is not None else result.knee() or result.members[0]
+    if chosen.picked:
+        say(chosen.picked)
+    return [chosen]
 
 
 def _export_all(

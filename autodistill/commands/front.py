@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autodistill.commands.output import command, number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_study
-from autodistill.commands.tables import print_front, print_trial
-from autodistill.errors import StoreError, UsageError
+from autodistill.commands.tables import found_by_verify, print_front, print_trial
+from autodistill.errors import UsageError
 from autodistill.gain import gain_over_twin
 from autodistill.words import counted, why_empty
 
 if TYPE_CHECKING:
+    from autodistill.delivery.verified import Row
     from autodistill.records import TrialRecord
     from autodistill.search.compare import Comparison, Group
     from autodistill.search.front import Front
+    from autodistill.search.member import Member
     from autodistill.search.study import Study
 
 FRONT = """
@@ -78,39 +80,64 @@ def front(
     if pick is not None or knee:
         _one(found, result, _chosen(found, result, pick), as_json)
     elif as_json:
-        print_json(result.to_json())
+        print_json(_with_verdicts(result))
     elif csv is not None and str(csv) == "-":
         return
     elif result.trials:
-        print_front(result, found.trials())
+        rows, trouble = found_by_verify(result)
+        print_front(result, found.trials(), rows)
         say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
-        _say_verified(folder)
+        _say_verified(folder, rows, trouble)
     else:
         say(f"The front is empty: {_why_empty(found)}.")
 
 
-def _say_verified(folder: Path) -> None:
-    """That there is a verification, whose figures are the ones to believe."""
+def _with_verdicts(front: Front) -> dict[str, Any]:
+    """The front as JSON, each member with its verified place; ``null`` where it has none."""
+    from autodistill.search.picking import KEPT, row_of
+
+    rows, trouble = found_by_verify(front)
+    if trouble:
+        say(f"verified: {trouble}")
+    out = front.to_json()
+    for trial, member in zip(front.trials, out["trials"], strict=True):
+        member["verified"] = _verdict(row_of(trial, rows))
+    kept = [number for number, row in rows.items() if row.verdict in KEPT]
+    return {**out, "verified_front": kept if rows else None}
+
+
+def _verdict(row: Row | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    accuracy = None if row.accuracy is None else row.accuracy.mean
+    return {"verdict": row.verdict, "accuracy": accuracy, "rivals": list(row.rivals)}
+
+
+def _say_verified(folder: Path, rows: Mapping[int, Row], trouble: str) -> None:
+    """That there is a verification, whose figures are the ones to believe, and who joined its front."""
     from autodistill.delivery.verified import read_verified
 
-    try:
-        found = read_verified(folder)
-    except StoreError as error:
-        say(f"verified: {error}")
+    if trouble:
+        say(f"verified: {trouble}")
         return
-    if found is not None:
-        done = "" if found.complete else f", {found.finished} of {counted(found.planned, 'run')} finished"
-        said = f"{counted(len(found.front), 'student')} on the verified front{done}"
-        say(f"verified: {said}; see {folder / 'verify.csv'}, or: {command('report', folder)}")
+    found = read_verified(folder) if rows else None
+    if found is None:
+        return
+    done = "" if found.complete else f", {found.finished} of {counted(found.planned, 'run')} finished"
+    joined = [str(number) for number, row in rows.items() if row.verdict == "joins"]
+    more = f" (trial {', '.join(joined)} joined it)" if joined else ""
+    said = f"{counted(len(found.front), 'student')} on the verified front{more}{done}"
+    say(f"verified: {said}; see {folder / 'verify.csv'}, or: {command('report', folder)}")
 
 
-def _chosen(study: Study, front: Front, pick: str | None) -> TrialRecord:
-    """The best member with ``pick``, else the knee."""
+def _chosen(study: Study, front: Front, pick: str | None) -> Member:
+    """The best member with ``pick``, else the knee; stderr says what a verification had to do with it."""
     if not front.trials:
         raise UsageError(f"the front of {front.study} is empty: {_why_empty(study)}.")
-    if pick is not None:
-        return front.pick(pick)
-    return front.knee() or front.members[0]
+    chosen = front.pick(pick) if pick is not None else front.knee() or front.members[0]
+    if chosen.picked:
+        say(chosen.picked)
+    return chosen
 
 
 def _why_empty(study: Study) -> str:
@@ -118,9 +145,12 @@ def _why_empty(study: Study) -> str:
 
 
 def _one(study: Study, front: Front, trial: TrialRecord, as_json: bool) -> None:
+    from autodistill.search.picking import row_of
+
     gain = gain_over_twin(trial, study.trials(), front.objectives[0])
     if as_json:
-        print_json({**trial.to_json(), "gain_over_twin": gain})
+        rows, _ = found_by_verify(front)
+        print_json({**trial.to_json(), "gain_over_twin": gain, "verified": _verdict(row_of(trial, rows))})
     else:
         print_trial(trial, front.objectives, gain)
 

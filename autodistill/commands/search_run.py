@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from autodistill.commands.output import command, print_json, say
-from autodistill.commands.tables import print_front
+from autodistill.commands.tables import found_by_verify, print_front
 from autodistill.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
 from autodistill.records import State
 from autodistill.search.budget import format_seconds
@@ -182,7 +182,7 @@ def _finish(
     if as_json:
         print_json({**front.to_json(), "waste": waste.to_json(), **more})
     elif front.trials:
-        print_front(front, trials)
+        print_front(front, trials, found_by_verify(front)[0])
     if not front.trials:
         say(_why_empty(study, trials, short))
     say(

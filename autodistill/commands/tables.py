@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autodistill.commands.output import number, print_table, values_of
+from autodistill.errors import StoreError
 from autodistill.gain import gain_over_twin
 from autodistill.records import TrialRecord
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
+    from autodistill.delivery.verified import Row
     from autodistill.records import Objective
     from autodistill.search.front import Front
 
 KNEE = "knee"
 
 
-def print_front(front: Front, trials: Sequence[TrialRecord]) -> None:
-    """The front, one student a line; the knee is the member nearest to the ideal point."""
+VERDICTS = {"stays": "on the front", "joins": "joins the front", "falls": "FELL OFF", "outside": "not on the front"}
+"""What ``verify`` found of a student's place, in words."""
+
+
+def print_front(front: Front, trials: Sequence[TrialRecord], rows_of_verify: Mapping[int, Row] | None = None) -> None:
+    """The front, one student a line; the knee is the member nearest to the ideal point.
+
+    Args:
+        front: the students.
+        trials: of the study, to find undistilled twins.
+        rows_of_verify: what ``verify`` found, by trial; where there is any, it has a column.
+    """
     knee = front.knee()
     gains = [gain_over_twin(t, trials, front.objectives[0]) for t in front.trials]
     variants = any(t.variant != "fp32" for t in front.trials)
@@ -39,7 +51,32 @@ def print_front(front: Front, trials: Sequence[TrialRecord]) -> None:
     if all(gain is None for gain in gains):
         rows = [[*row[:-2], row[-1]] for row in rows]
         columns.remove("gain")
+    if rows_of_verify:
+        cells = [verdict_cell(t, rows_of_verify) for t in front.trials]
+        rows = [[*row[:-1], cell, row[-1]] for row, cell in zip(rows, cells, strict=True)]
+        columns.insert(-1, "verified")
     print_table(columns, rows, right=("trial", *names, "gain"))
+
+
+def found_by_verify(front: Front) -> tuple[dict[int, Row], str]:
+    """What ``verify`` found of a front's study by trial, and what is wrong with its file."""
+    from autodistill.search.picking import verified_rows
+
+    try:
+        return verified_rows(front), ""
+    except StoreError as error:
+        return {}, str(error)
+
+
+def verdict_cell(trial: TrialRecord, rows: Mapping[int, Row]) -> str:
+    """The verified place and accuracy of a member: ``on the front, 0.9833``."""
+    from autodistill.search.picking import row_of
+
+    row = row_of(trial, rows)
+    if row is None:
+        return "not verified"
+    accuracy = "" if row.accuracy is None else f", {row.accuracy.mean:.4f}"
+    return f"{VERDICTS[row.verdict]}{accuracy}"
 
 
 def print_trials(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from autodistill.commands.output import command, number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, folder_of
+from autodistill.commands.tables import VERDICTS
 from autodistill.errors import UsageError
 from autodistill.words import counted, distillation_words
 
@@ -206,8 +207,7 @@ def _gain(gain: Difference | None) -> str:
 def _verdict(row: Row) -> str:
     if row.error:
         return row.error.splitlines()[0][:60]
-    words = {"stays": "on the front", "joins": "joins the front", "falls": "FELL OFF", "outside": "not on the front"}
-    said = words.get(row.verdict, "")
+    said = VERDICTS.get(row.verdict, "")
     if row.rivals and row.verdict:
         said += f", within noise of {', '.join(map(str, row.rivals[:4]))}{' …' if len(row.rivals) > 4 else ''}"
     return "; ".join(part for part in (said, _missing(row)) if part)

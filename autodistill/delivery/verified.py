@@ -126,6 +126,12 @@ class Row:
         """Whether every run that was asked for is finished."""
         return len(self.seeds) >= self.planned
 
+    @property
+    def means(self) -> dict[str, float]:
+        """Verified means of what is trained, by the name of the objective."""
+        figures = {"accuracy": self.accuracy, "loss": self.loss, "agreement": self.agreement}
+        return {name: figure.mean for name, figure in figures.items() if figure is not None}
+
     def shipped(self, name: str) -> float | None:
         """A cost of the exported ONNX file, by the objective that it stands for; ``None`` where not measured."""
         return {"latency_ms": self.file_latency_ms, "onnx_bytes": self.file_bytes}.get(name)

@@ -20,8 +20,6 @@ from autodistill.records import Objective
 from autodistill.search.front import to_losses
 from autodistill.search.pareto import nondominated_mask
 
-TRAINED = ("accuracy", "loss", "agreement")
-
 
 @dataclass(frozen=True)
 class Finished:
@@ -112,8 +110,7 @@ def _alike(one: Row, other: Row, right: Mapping[int | None, Mapping[int, Bools]]
 
 def _values(row: Row, objectives: Sequence[Objective], of_files: Sequence[str]) -> dict[str, float] | None:
     """The verified values of all axes; ``None`` while one is missing."""
-    trained = {name: getattr(row, name) for name in TRAINED}
-    found = {**row.costs, **{name: figure.mean for name, figure in trained.items() if figure is not None}}
+    found = {**row.costs, **row.means}
     found |= {name: cost for name in of_files if (cost := row.shipped(name)) is not None}
     return found if all(o.name in found for o in objectives) else None
 

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autodistill.errors import UsageError
 from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, State, TrialRecord
-from autodistill.search.expression import matches
 from autodistill.search.member import Member
 from autodistill.search.objectives import spared
 from autodistill.search.pareto import hypervolume, nondominated_mask
@@ -138,25 +136,27 @@ class Front:
         return tuple(Member.of(trial, self.directory) for trial in self.trials)
 
     def knee(self) -> Member | None:
-        """The member nearest to the ideal point on the scaled axes: a fair first pick."""
-        if self.scale is None or not self.trials:
-            return None
-        distances = np.linalg.norm(self.unit_losses([t.values for t in self.trials]), axis=1)
-        return self.members[int(distances.argmin())]
+        """The member nearest to the ideal point on the scaled axes: a fair first pick.
+
+        Where the study was verified, among members that are on the verified front, if any, by their verified figures.
+        """
+        from autodistill.search.picking import knee
+
+        return knee(self)
 
     def pick(self, expression: str) -> Member:
         """The best member (first objective) that satisfies ``"latency_ms <= 5 and params <= 2e6"``.
 
+        Where the study was verified, students on the verified front go before all others, those that joined it
+        included; accuracy, loss and agreement are then the verified means where there are any. ``picked`` of the
+        member says so.
+
         Raises:
             UsageError: the expression is not understood, or no member satisfies it.
         """
-        fitting = [t for t in self.members if matches(expression, _columns(t))]
-        if not fitting:
-            raise UsageError(
-                f"no student on the front satisfies {expression!r}; the front has {counted(len(self), 'student')}."
-            )
-        first = self.objectives[0]
-        return min(fitting, key=lambda t: first.loss(t.values[first.name]))
+        from autodistill.search.picking import pick
+
+        return pick(self, expression)
 
     def to_json(self) -> dict[str, Any]:
         """The stable form of ``front --json``."""
@@ -188,7 +188,7 @@ class Front:
         """One row per member: number, objectives, then ``student.*``, ``distillation.*``, ``train.*``."""
         import pandas as pd
 
-        return pd.DataFrame([_columns(t) for t in self.trials])
+        return pd.DataFrame([t.columns() for t in self.members])
 
     def plot(self, path: str | Path, *, empty: str = "") -> Path:
         """Draw the front into ``path`` (PNG or SVG by its ending); ``empty`` says why there is no member."""
@@ -257,10 +257,3 @@ def _span(values: Sequence[float]) -> str:
     """``0.81 to 0.95``, whole numbers with thousands."""
     ends = [f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.4g}" for v in (min(values), max(values))]
     return " to ".join(dict.fromkeys(ends))
-
-
-def _columns(trial: TrialRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {"number": trial.number, "variant": trial.variant, **trial.values}
-    for section in ("student", "distillation", "train"):
-        row.update({f"{section}.{key}": value for key, value in getattr(trial, section).items()})
-    return {**row, "epochs": trial.epochs, "seconds": trial.seconds}

@@ -22,9 +22,11 @@ class Member(TrialRecord):
 
     Attributes:
         directory: the study's folder; ``None`` for a study in memory, which keeps no networks.
+        picked: what a verification had to do with its being picked, a sentence; empty where nothing is verified.
     """
 
     directory: Path | None = None
+    picked: str = ""
 
     @staticmethod
     def of(trial: TrialRecord, directory: Path | None) -> Member:
@@ -68,10 +70,17 @@ class Member(TrialRecord):
         return export(self._folder(), self, out, formats=formats or None, **options)
 
     def to_json(self) -> dict[str, Any]:
-        """As that of every record: the folder is not part of it."""
+        """As that of every record: the folder, and how it was picked, are not part of it."""
         out = super().to_json()
-        del out["directory"]
+        del out["directory"], out["picked"]
         return out
+
+    def columns(self) -> dict[str, Any]:
+        """One row of a table: number, objectives, then ``student.*``, ``distillation.*``, ``train.*``."""
+        row: dict[str, Any] = {"number": self.number, "variant": self.variant, **self.values}
+        for section in ("student", "distillation", "train"):
+            row.update({f"{section}.{key}": value for key, value in getattr(self, section).items()})
+        return {**row, "epochs": self.epochs, "seconds": self.seconds}
 
     def _folder(self) -> Path:
         if self.directory is None:

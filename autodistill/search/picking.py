@@ -1,0 +1,149 @@
+"""Which student of a front is picked: the best within a bound, or the knee; what ``verify`` found goes before.
+
+Selection flatters, so a trial that fell off the verified front is not picked while one that stayed there will do. A
+verification stands for a trial only as it was trained (not for its int8 form), and only while number and settings are
+those of the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.errors import StoreError, UsageError
+from autodistill.records import TrialRecord, stable_key
+from autodistill.search.expression import matches
+from autodistill.search.member import Member
+from autodistill.words import counted
+
+if TYPE_CHECKING:
+    from autodistill.delivery.verified import Row
+    from autodistill.search.front import Front
+
+KEPT = ("stays", "joins")
+"""Verdicts of students on the verified front."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A student that may be picked, with what is known best of it.
+
+    Attributes:
+        member: the trial.
+        row: what ``verify`` found of it; ``None`` where it was not verified.
+        values: of the objectives; accuracy, loss and agreement are the verified means where there are any.
+    """
+
+    member: Member
+    row: Row | None
+    values: Mapping[str, float]
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is on the verified front."""
+        return self.row is not None and self.row.verdict in KEPT
+
+
+def verified_rows(front: Front) -> dict[int, Row]:
+    """What ``verify`` found of trials of this front's study, by number; of what was trained otherwise, nothing.
+
+    Raises:
+        StoreError: the verification is damaged.
+    """
+    from autodistill.delivery.verified import read_verified
+
+    found = read_verified(front.directory) if front.directory is not None else None
+    if found is None:
+        return {}
+    known = {t.number: t for t in (*front.trials, *front.others) if t.variant == "fp32"}
+    rows = {row.trial: row for row in found.students if row.trial is not None and row.verdict}
+    return {number: row for number, row in rows.items() if number in known and _same(row, known[number])}
+
+
+def row_of(trial: TrialRecord, rows: Mapping[int, Row]) -> Row | None:
+    """The row that stands for a trial; none stands for its int8 form."""
+    return rows.get(trial.number) if trial.variant == "fp32" else None
+
+
+def pick(front: Front, expression: str) -> Member:
+    """The best student (first objective) that satisfies an expression; see :meth:`Front.pick`."""
+    standings, trouble = _standings(front)
+    fitting = [one for one in standings if matches(expression, {**one.member.columns(), **one.values})]
+    if not fitting:
+        raise UsageError(
+            f"no student on the front satisfies {expression!r}; the front has {counted(len(front), 'student')}."
+            + _in_the_search(standings, expression)
+        )
+    kept = [one for one in fitting if one.kept]
+    first = front.objectives[0]
+    best = min(kept or fitting, key=lambda one: first.loss(one.values[first.name]))
+    return _explained(best, standings, len(kept), trouble, repr(expression))
+
+
+def knee(front: Front) -> Member | None:
+    """The member nearest to the ideal point on the scaled axes; see :meth:`Front.knee`."""
+    if front.scale is None or not front.trials:
+        return None
+    standings, trouble = _standings(front)
+    members = [one for one in standings if one.row is None or one.row.verdict != "joins"]
+    kept = [one for one in members if one.kept]
+    distances = np.linalg.norm(front.unit_losses([one.values for one in kept or members]), axis=1)
+    return _explained((kept or members)[int(distances.argmin())], standings, len(kept), trouble)
+
+
+def _standings(front: Front) -> tuple[list[Standing], str]:
+    """The members of the front, then the students that joined the verified one; and what is wrong with the file."""
+    trouble = ""
+    try:
+        rows = verified_rows(front)
+    except StoreError as error:  # a pick must not fail for it, and whoever picks is told
+        rows, trouble = {}, str(error)
+    plain = [t for t in front.others if t.variant == "fp32" and t.number in rows]
+    joined = [t for t in plain if rows[t.number].verdict == "joins"]
+    return [_standing(front, t, row_of(t, rows)) for t in (*front.trials, *joined)], trouble
+
+
+def _standing(front: Front, trial: TrialRecord, row: Row | None) -> Standing:
+    names = {o.name for o in front.objectives}
+    known = {name: value for name, value in trial.values.items() if name in names}
+    means = {} if row is None else {name: mean for name, mean in row.means.items() if name in names}
+    return Standing(Member.of(trial, front.directory), row, {**known, **means})
+
+
+def _explained(best: Standing, standings: Sequence[Standing], kept: int, trouble: str, bound: str = "") -> Member:
+    """The member with a sentence on what ``verify`` had to do with it; none where nothing is verified."""
+    number = best.member.number
+    if trouble:
+        said = f"trial {number} was picked by the figures of the search: {trouble}"
+    elif all(one.row is None for one in standings):
+        said = ""
+    elif kept:
+        those = f" that satisfy {bound}" if bound and kept > 1 else f" that satisfies {bound}" if bound else ""
+        among = f"{counted(kept, 'student')} on the verified front{those}"
+        said = f"trial {number} was picked among {among}, by verified figures."
+    else:
+        state = "was not verified" if best.row is None else "fell off when verified"
+        lacks = f"no student on the verified front satisfies {bound}" if bound else "no member is on the verified front"
+        said = f"{lacks}; trial {number} was picked, which {state}."
+    return replace(best.member, picked=said)
+
+
+def _in_the_search(standings: Sequence[Standing], expression: str) -> str:
+    """Whom the search's own figures would let pass, where verified ones do not."""
+    front_only = [one for one in standings if one.row is None or one.row.verdict != "joins"]
+    before = [str(one.member.number) for one in front_only if matches(expression, one.member.columns())]
+    if not before:
+        return ""
+    return f" By the figures of the search trial {', '.join(before)} would; verify measured less."
+
+
+def _same(row: Row, trial: TrialRecord) -> bool:
+    parts: list[tuple[Any, Any]] = [
+        (row.student, trial.student),
+        (row.distillation, trial.distillation),
+        (row.train, trial.train),
+    ]
+    return all(stable_key(dict(one)) == stable_key(dict(other)) for one, other in parts)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from autodistill.delivery.verified import VERIFY_FILE, Figure, Row, Verdict, Verified
+from autodistill.errors import UsageError
+from autodistill.records import State, TrialRecord
+from autodistill.search.front import Front, Scale
+from autodistill.search.objectives import resolve
+from autodistill.search.store import dump_json
+
+TWO = resolve(["accuracy", "params"])
+
+
+def trial(number: int, accuracy: float, params: float, variant: str = "fp32") -> TrialRecord:
+    values = {"accuracy": accuracy, "params": params}
+    distillation = {"loss": "kd", "alpha": 0.1}
+    return TrialRecord(number, State.COMPLETE, values, {"width": number}, distillation, {}, 0, variant=variant)
+
+
+TRIALS = [trial(1, 0.95, 100), trial(2, 0.97, 200), trial(3, 0.99, 400), trial(4, 0.94, 110)]
+"""1, 2 and 3 are on the front, 4 is not."""
+
+
+def row(number: int, accuracy: float, verdict: Verdict, width: int | None = None) -> Row:
+    student = {"width": number if width is None else width}
+    distillation = {"loss": "kd", "alpha": 0.1}
+    figure = Figure(accuracy)
+    return Row(
+        "student", "s", trial=number, student=student, distillation=distillation, accuracy=figure, verdict=verdict
+    )
+
+
+ROWS = [row(1, 0.90, "stays"), row(2, 0.96, "stays"), row(3, 0.955, "falls"), row(4, 0.93, "joins")]
+
+
+def front(folder: Path | None, rows: Sequence[Row] = ()) -> Front:
+    if folder is not None and rows:
+        found = Verified("toy", (("accuracy", "maximize"), ("params", "minimize")), tuple(rows), 3)
+        (folder / VERIFY_FILE).write_text(dump_json(found.to_json()))
+    return Front.of("toy", TWO, TRIALS, scale=Scale((1.0, 10.0), (0.0, 1000.0)), directory=folder)
+
+
+def test_without_a_verification_the_search_decides_and_nothing_is_said(tmp_path: Path) -> None:
+    for made in (front(None), front(tmp_path)):
+        best, knee = made.pick("params <= 1e6"), made.knee()
+        assert knee is not None
+        assert (best.number, best.picked, knee.picked) == (3, "", "")
+
+
+def test_what_stayed_on_the_verified_front_is_picked_before_what_fell_off(tmp_path: Path) -> None:
+    best = front(tmp_path, ROWS).pick("params <= 1e6")
+    assert best.number == 2
+    assert best.picked == (
+        "trial 2 was picked among 3 students on the verified front that satisfy 'params <= 1e6', by verified figures."
+    )
+
+
+def test_a_student_that_joined_the_verified_front_can_be_picked(tmp_path: Path) -> None:
+    best = front(tmp_path, ROWS).pick("params <= 150")
+    assert best.number == 4  # 0.93 verified, above 0.90 of trial 1
+    assert "picked" not in best.to_json()
+
+
+def test_bounds_on_accuracy_are_held_against_verified_accuracies(tmp_path: Path) -> None:
+    made = front(tmp_path, ROWS)
+    assert made.pick("accuracy >= 0.95").number == 2
+    with pytest.raises(UsageError, match=r"By the figures of the search trial 3 would; verify measured less\."):
+        made.pick("accuracy >= 0.98")
+
+
+def test_where_nobody_on_the_verified_front_will_do_another_is_picked_and_it_is_said(tmp_path: Path) -> None:
+    fell = front(tmp_path, ROWS).pick("params >= 300")
+    assert fell.number == 3
+    assert fell.picked == (
+        "no student on the verified front satisfies 'params >= 300'; trial 3 was picked, which fell off when verified."
+    )
+    unknown = front(tmp_path, ROWS[:1]).pick("params >= 300")
+    assert unknown.number == 3
+    assert unknown.picked.endswith("trial 3 was picked, which was not verified.")
+
+
+def test_the_knee_is_a_member_that_stayed(tmp_path: Path) -> None:
+    before = front(None).knee()
+    after = front(tmp_path, [row(1, 0.90, "falls"), row(2, 0.96, "falls"), row(3, 0.97, "stays"), ROWS[3]]).knee()
+    assert before is not None
+    assert after is not None
+    assert (before.number, after.number) == (1, 3)
+    assert after.picked == "trial 3 was picked among 1 student on the verified front, by verified figures."
+    fallen = front(tmp_path, [row(n, 0.9, "falls") for n in (1, 2, 3)]).knee()
+    assert fallen is not None
+    assert fallen.picked == "no member is on the verified front; trial 1 was picked, which fell off when verified."
+
+
+def test_a_row_of_other_settings_stands_for_no_trial(tmp_path: Path) -> None:
+    best = front(tmp_path, [row(1, 0.90, "stays"), row(3, 0.1, "falls", width=99)]).pick("params >= 300")
+    assert best.picked.endswith("trial 3 was picked, which was not verified.")
+
+
+def test_a_row_stands_for_no_int8_form(tmp_path: Path) -> None:
+    front(tmp_path, [row(1, 0.90, "stays")])
+    made = Front.of("toy", TWO, [trial(1, 0.95, 90, variant="int8")], directory=tmp_path)
+    assert made.pick("params <= 1e6").picked == ""
+
+
+def test_a_damaged_verification_stops_no_pick_and_is_said(tmp_path: Path) -> None:
+    (tmp_path / VERIFY_FILE).write_text("{")
+    best = front(tmp_path).pick("params <= 1e6")
+    assert best.number == 3
+    assert "picked by the figures of the search" in best.picked
+    assert "Run 'autodistill verify' again." in best.picked
