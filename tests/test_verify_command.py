@@ -8,6 +8,7 @@ from test_verified import STUDENT, TEACHER, TWIN, VERIFIED
 
 import autodistill as ad
 from autodistill.commands.verify import findings, numbers, print_verified
+from autodistill.delivery.report_tables import verification_words
 from autodistill.delivery.verified import Difference
 from autodistill.delivery.verify_plot import _axis
 from autodistill.errors import UsageError
@@ -71,6 +72,16 @@ def test_a_loss_beyond_noise_is_called_harm_and_a_fall_is_named() -> None:
 def test_a_part_of_the_front_is_judged_among_itself() -> None:
     text = " ".join(findings(replace(VERIFIED, front_before=4)))
     assert "1 of 4 students on the front of the search were verified; verdicts are among these only." in text
+
+
+def test_command_and_report_say_one_figure_of_flattery_and_over_whom() -> None:
+    near = replace(STUDENT, trial=9, before=False, flattered=0.09)
+    both = replace(VERIFIED, rows=(STUDENT, near, TEACHER))
+    assert "flattered its front by +0.0300 on average over 1 student (" in both.flattery
+    assert both.flattery in findings(both)
+    assert both.flattery in verification_words(both)
+    alone = replace(VERIFIED, rows=(near,))
+    assert "flattered students outside its front by +0.0900 on average over 1 student (" in alone.flattery
 
 
 def test_nothing_is_said_of_flattery_after_training_on_validation_too() -> None:

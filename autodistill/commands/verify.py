@@ -250,13 +250,8 @@ def findings(verified: Verified) -> list[str]:
     if unsure:
         named = ", ".join(str(row.trial) for row in unsure)
         out.append(f"Within noise of a student that costs no more in anything: {named}.")
-    flattered = [row.flattered for row in ready if row.flattered is not None and row.before]
-    if flattered:
-        fell = [row.searched - row.accuracy.mean for row in ready if row.before and row.searched and row.accuracy]
-        out.append(
-            f"The search had flattered its front by {_mean(flattered):+.4f} on average (its validation accuracy less "
-            f"the mean of fresh seeds on the same images; less that on test images: {_mean(fell):+.4f})."
-        )
+    if verified.flattery:
+        out.append(verified.flattery)
     elif verified.refit != "train":
         out.append("Trained on the validation images too, so nothing is left to say by how much the search flattered.")
     gains = [row.gain for row in ready if row.gain is not None]

@@ -107,7 +107,6 @@ def verification_words(verified: Verified) -> str:
     """Who is on the verified front, who fell, and how far the search had flattered."""
     fallen = [str(row.trial) for row in verified.fallen]
     noisy = [str(row.trial) for row in verified.front if row.rivals]
-    flattered = [row.flattered for row in verified.students if row.flattered is not None]
     before = sum(row.before for row in verified.students)
     words = [
         f"{before} of the {counted(verified.front_before, 'student')} on the front of the search "
@@ -118,8 +117,8 @@ def verification_words(verified: Verified) -> str:
     words.append(f"Fell off: trial {', '.join(fallen)}." if fallen else "None fell off.")
     if noisy:
         words.append(f"Within noise of a cheaper student: trial {', '.join(noisy)}.")
-    if flattered:
-        words.append(f"The search had flattered by {sum(flattered) / len(flattered):+.4f} on average.")
+    if verified.flattery:
+        words.append(verified.flattery)
     return " ".join(words)
 
 

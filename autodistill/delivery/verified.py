@@ -207,6 +207,22 @@ class Verified:
         """Whether nothing is missing."""
         return self.finished >= self.planned
 
+    @property
+    def flattery(self) -> str:
+        """By how much the search had flattered, and over which students, a sentence; empty where that is not known."""
+        known = [row for row in self.students if row.flattered is not None]
+        before = [row for row in known if row.before]
+        rows = before or known
+        if not rows:
+            return ""
+        whose = "its front" if before else "students outside its front"
+        fell = [row.searched - row.accuracy.mean for row in rows if row.searched is not None and row.accuracy]
+        mean, count = _mean([row.flattered or 0.0 for row in rows]), counted(len(rows), "student")
+        return (
+            f"The search had flattered {whose} by {mean:+.4f} on average over {count} (its validation accuracy less the "
+            f"mean of fresh seeds on the same images; less that on test images: {_mean(fell):+.4f})."
+        )
+
     def cost(self, row: Row, name: str) -> float | None:
         """A cost of a row as it was judged: that of its exported file, or the search's; ``None`` if not known."""
         return row.shipped(name) if name in self.of_files else row.costs.get(name)
@@ -330,6 +346,10 @@ def verified_folder(directory: str | Path, trial: int) -> Path:
     if not row.weights:
         raise UsageError(f"no run of trial {trial} is finished; run 'autodistill verify {directory}' again.")
     return Path(directory) / row.weights
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _digest(body: Mapping[str, Any]) -> str:
