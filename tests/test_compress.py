@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import autodistill as ad
@@ -15,6 +17,7 @@ from autodistill.commands.compress import _say_next, print_compressed
 from autodistill.delivery import compress as module
 from autodistill.delivery.compress import Compressed, compress
 from autodistill.delivery.compress_variants import Variant, joint_front, read_compressed, split_name, variant_names
+from autodistill.delivery.export_weights import Source, take_weights
 from autodistill.errors import InfeasibleError, StoreError, UnknownNameError, UsageError
 from autodistill.training import datasets
 from autodistill.training.onnx_files import run_onnx
@@ -174,6 +177,51 @@ def test_what_joined_is_named_with_the_command_that_gives_it(capsys, tmp_path):
     said = capsys.readouterr()
     assert "loses over 0.01" in said.out
     assert "no variant joined" in said.err
+
+
+def test_the_weights_that_export_ships_are_those_that_are_compressed(study, tmp_path, monkeypatch):
+    """As after ``verify``: another network than the search's goes out."""
+    folder = tmp_path / "study"
+    shutil.copytree(study.directory, folder)
+    trial = study.front().trials[0]
+    before = compress(folder, trial, methods=["fp16"], latency=False)
+    assert before.source == Source("search", trial.seed)
+    assert {one.weights for one in before.variants} == {"search"}
+
+    def take(root, record, source):
+        model, facts = take_weights(root, record, Source("search", record.seed))
+        if source.origin == "verified":
+            model.load_state_dict({name: torch.zeros_like(value) for name, value in model.state_dict().items()})
+            facts = {**facts, "key": "verified"}
+        return model, facts
+
+    def source_of(_root, record, wanted):
+        return Source("search", record.seed) if wanted == "search" else Source("verified", 5, 0.1)
+
+    monkeypatch.setattr(module, "take_weights", take)
+    monkeypatch.setattr(module, "source_of", source_of)
+    told = []
+    other = replace(trial, number=trial.number + 1)
+    shutil.copytree(
+        folder / "checkpoints" / f"trial-{trial.number:05d}", folder / "checkpoints" / f"trial-{other.number:05d}"
+    )
+    after = compress(folder, trial, front=[trial, other], methods=["fp16"], latency=False, progress=told.append)
+    assert told[:2] == ["weights: of verify's first seed, 5, which no result chose", "making fp32"]
+    labels = datasets.load(study.config.data, folder / "cache").val.labels
+    chance = float((labels == 0).mean())  # of a network that answers 0 to everything
+    assert [one.accuracy for one in after.variants] == [chance, chance]
+    assert [accuracy for _, accuracy, _, _ in after.members] == [chance]  # compared with such weights too
+    kept = {one.name: one.weights for one in read_compressed(folder, trial.number)}
+    assert (kept["fp32"], kept["fp16"]) == ("verified", "verified")
+    assert after.to_json()["weights"]["from"] == "verified"
+    again = compress(folder, trial, methods=["fp16"], weights="search", latency=False)
+    assert [one.accuracy for one in again.variants] == [one.accuracy for one in before.variants]
+
+
+def test_the_command_that_comes_next_takes_the_same_weights(capsys, tmp_path):
+    fast = Variant("fp16", "ok", file="fp16.onnx", accuracy=0.9, drop=0.0, front=True)
+    _say_next(Compressed(3, (fast,), (), (), ("accuracy",), wanted="search"), tmp_path)
+    assert "--formats onnx,onnx-fp16 --weights search -o student" in capsys.readouterr().err
 
 
 def test_names_of_variants():

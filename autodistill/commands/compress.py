@@ -41,6 +41,9 @@ def compress(
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Of each fine-tuning; a fifth of the trial's by default.")
     ] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="ORIGIN", help="search, verified, or auto: those that 'export' would ship.")
+    ] = "auto",
     max_drop: Annotated[
         float, typer.Option(metavar="X", min=0.0, max=1.0, help="Variants that lose more accuracy join no front.")
     ] = 0.01,
@@ -65,6 +68,7 @@ def compress(
         methods=[one.strip() for one in methods.split(",") if one.strip()],
         ratios=_shares(ratios),
         epochs=epochs,
+        weights=weights,
         max_drop=max_drop,
         latency=latency,
         progress=lambda text: say(f"  {text}"),
@@ -89,7 +93,9 @@ def _say_next(done: Compressed, folder: Path) -> None:
 
         limit = () if done.max_drop == MAX_DROP else ("--max-drop", f"{done.max_drop:g}")
         names = ",".join(["onnx", *formats])
-        say("next:\n  " + command("export", folder, "--trial", done.trial, "--formats", names, *limit, "-o", "student"))
+        same = () if done.wanted == "auto" else ("--weights", done.wanted)
+        options = ("--trial", done.trial, "--formats", names, *same, *limit)
+        say("next:\n  " + command("export", folder, *options, "-o", "student"))
 
 
 def _joined(done: Compressed) -> list[Variant]:

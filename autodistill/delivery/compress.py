@@ -1,8 +1,9 @@
 """Compresses a finished student: quantized and pruned variants as further points beside the study's front.
 
-Every variant is an ONNX file below ``DIR/compress/trial-N/``, and accuracy, bytes and latency are of that file. Pruned
-ones are trained a little more with the trial's own loss mix and the study's teacher cache. ``compress.json`` is
-written after each variant; the same call again makes only what is missing.
+Every variant is an ONNX file below ``DIR/compress/trial-N/``, and accuracy, bytes and latency are of that file. It is
+made of the weights that ``export`` would ship (``export_weights.source_of``), and so are the students it is compared
+with. Pruned ones are trained a little more with the trial's own loss mix and the study's teacher cache.
+``compress.json`` is written after each variant; the same call again makes only what is missing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from autodistill.delivery.compress_variants import (
 from autodistill.delivery.export import CALIBRATION, MAX_DROP, normalized, spread, study_config, validate
 from autodistill.delivery.export_checks import Validation
 from autodistill.delivery.export_formats import Subject
+from autodistill.delivery.export_weights import AUTO, Source, source_of, take_weights
 from autodistill.errors import DivergedError, InfeasibleError, ResourceError, UsageError
 from autodistill.records import Candidate, Task, TrialRecord, stable_key
 
@@ -54,6 +56,8 @@ class Compressed:
         beaten: of the members, those that a variant beats.
         axes: of the joint front.
         max_drop: accuracy that a variant may lose and still join.
+        source: the training that the student's weights are from.
+        wanted: what was asked for of them: ``auto``, ``search`` or ``verified``.
     """
 
     trial: int
@@ -62,6 +66,8 @@ class Compressed:
     beaten: tuple[int, ...]
     axes: tuple[str, ...]
     max_drop: float = MAX_DROP
+    source: Source | None = None
+    wanted: str = AUTO
 
     def to_json(self) -> dict[str, Any]:
         """The stable form of ``compress --json``."""
@@ -69,7 +75,10 @@ class Compressed:
 
         names = ("trial", "accuracy", "bytes", "latency_ms")
         members = [dict(zip(names, one, strict=True)) for one in self.members]
-        return {**asdict(self), "variants": [asdict(one) for one in self.variants], "members": members}
+        source = None if self.source is None else self.source.to_json()
+        out = {**asdict(self), "variants": [asdict(one) for one in self.variants], "members": members}
+        del out["source"], out["wanted"]
+        return {**out, "weights": source}
 
 
 def compress(
@@ -80,6 +89,7 @@ def compress(
     methods: Sequence[str] = METHODS,
     ratios: Sequence[float] = RATIOS,
     epochs: int | None = None,
+    weights: str = AUTO,
     max_drop: float = MAX_DROP,
     latency: bool = True,
     progress: Progress = lambda _text: None,
@@ -93,17 +103,19 @@ def compress(
         methods: of ``int8-static``, ``int8-dynamic``, ``fp16``, ``weights``, ``channels``.
         ratios: shares that the two prunings take away.
         epochs: of each fine-tuning; a fifth of the study's top rung if omitted.
+        weights: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
         max_drop: accuracy on validation that a variant may lose, as a fraction; one that loses more joins no front,
             however small it is.
         latency: measure the files, under the machine's lease.
         progress: told what is being done.
 
     Raises:
-        UnknownNameError, UsageError: a method or ratio that does not exist.
+        UnknownNameError, UsageError: a method, ratio or choice of weights that does not exist.
         StoreError: the trial has no finished student.
     """
     names = variant_names(methods, ratios)
-    work = _Work(Path(directory), trial, epochs)
+    work = _Work(Path(directory), trial, epochs, weights)
+    progress(work.source.words)
     known = {one.name: one for one in read_compressed(directory, trial.number)}
     done: dict[str, Variant] = {}
     for name in names:
@@ -125,17 +137,17 @@ def compress(
 class _Work:
     """One trial's student, loaded once, and how each variant is made of it."""
 
-    def __init__(self, root: Path, trial: TrialRecord, epochs: int | None) -> None:
+    def __init__(self, root: Path, trial: TrialRecord, epochs: int | None, weights: str = AUTO) -> None:
         from autodistill.search.opening import study_parts
         from autodistill.training import datasets
         from autodistill.training.cache_home import cache_folder
-        from autodistill.training.trial_files import load_student, student_facts
 
         self.cache = cache_folder().absolute()  # as in prepare: the teacher was asked there, images are decoded there
-        self.root, self.trial = root, trial
+        self.root, self.trial, self.weights = root, trial, weights
         self.config: StudyConfig = study_config(root)
-        self.facts = student_facts(root, trial.number)
-        self.model: nn.Module = load_student(root, trial.number)
+        self.source = source_of(root, _plain(trial), weights)
+        self.model: nn.Module
+        self.model, self.facts = take_weights(root, trial, self.source)
         assert self.config.data is not None
         self.data = datasets.load(self.config.data, self.cache)
         self.levels: tuple[int, ...] = study_parts(self.config)["rungs"].levels
@@ -191,7 +203,7 @@ class _Work:
         except (InfeasibleError, DivergedError, ResourceError) as error:
             path.unlink(missing_ok=True)
             found = Variant(name, "failed", remark=str(error).splitlines()[0])
-        return replace(found, key=key, seconds=time.monotonic() - started)
+        return replace(found, key=key, weights=self.source.origin, seconds=time.monotonic() - started)
 
     def _write(self, name: str, path: Path) -> nn.Module:
         """Write the file of a variant; the network that it holds the numbers of."""
@@ -250,15 +262,21 @@ class _Work:
         )
 
     def member_file(self, trial: TrialRecord) -> Path:
-        """The ONNX file of another student of the study, made once."""
+        """The ONNX file of another student of the study, made once of the weights that would be exported."""
         from autodistill.training.onnx_files import export_onnx
-        from autodistill.training.trial_files import load_student
 
-        path = self.root / "compress" / f"trial-{trial.number:05d}" / "fp32.onnx"
+        wanted = AUTO if self.weights == "verified" else self.weights  # not every member was verified
+        model, facts = take_weights(self.root, trial, source_of(self.root, _plain(trial), wanted))
+        path = self.root / "compress" / f"trial-{trial.number:05d}" / f"as-trained-{facts['key']}.onnx"
         if not path.is_file():
-            size, channels = int(self.facts["image_size"]), int(self.facts["channels"])
-            export_onnx(load_student(self.root, trial.number), path, image_size=size, channels=channels)
+            size, channels = int(facts["image_size"]), int(facts["channels"])
+            export_onnx(model, path, image_size=size, channels=channels)
         return path
+
+
+def _plain(trial: TrialRecord) -> TrialRecord:
+    """The trial as it was trained: variants are made of fp32, whatever form was picked."""
+    return replace(trial, variant="fp32")
 
 
 def _judged(
@@ -299,7 +317,9 @@ def _judged(
     members = tuple((n, accuracy[name], sizes[name], times.get(name)) for n, name in names.items())
     beaten = tuple(number for number, name in names.items() if name not in best)
     axes = ("accuracy", "bytes", *(("latency_ms",) if times else ()))
-    return Compressed(work.trial.number, tuple(judged), members, beaten, axes, max_drop)
+    return Compressed(
+        work.trial.number, tuple(judged), members, beaten, axes, max_drop, source=work.source, wanted=work.weights
+    )
 
 
 def _latencies(files: dict[str, Path], work: _Work) -> dict[str, float]:

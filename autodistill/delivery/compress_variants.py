@@ -34,6 +34,7 @@ class Variant:
         bytes: of the file; ``zipped`` after compression, which is where zeros count.
         latency_ms: p50 per batch of the file; ``None`` where it was not measured.
         front: on the joint front of the study's own students and all variants that do not lose too much accuracy.
+        weights: where those of its student are from, ``search`` or ``verified``.
         key: of the settings it was made with.
         seconds: it took.
     """
@@ -50,6 +51,7 @@ class Variant:
     zipped: int = 0
     latency_ms: float | None = None
     front: bool = False
+    weights: str = ""
     key: str = ""
     seconds: float = 0.0
     remark: str = ""

@@ -219,8 +219,8 @@ class Verified:
         fell = [row.searched - row.accuracy.mean for row in rows if row.searched is not None and row.accuracy]
         mean, count = _mean([row.flattered or 0.0 for row in rows]), counted(len(rows), "student")
         return (
-            f"The search had flattered {whose} by {mean:+.4f} on average over {count} (its validation accuracy less the "
-            f"mean of fresh seeds on the same images; less that on test images: {_mean(fell):+.4f})."
+            f"The search had flattered {whose} by {mean:+.4f} on average over {count} (its validation accuracy less "
+            f"the mean of fresh seeds on the same images; less that on test images: {_mean(fell):+.4f})."
         )
 
     def cost(self, row: Row, name: str) -> float | None:
