@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from autodistill.cli import app
 from autodistill.delivery import report_tables
-from autodistill.delivery.report import write_report
+from autodistill.delivery.report import _best_words, _metric_words, write_report
 from autodistill.delivery.report_answers import answers_of, gain_verdict
 from autodistill.delivery.report_page import policy, script_json
-from autodistill.delivery.verified import VERIFY_FILE, Difference
+from autodistill.delivery.verified import VERIFY_FILE, Difference, Figure, Row, Verified
 from autodistill.errors import StoreError
 from autodistill.records import State, TrialRecord
 from autodistill.search.front import Front
@@ -180,6 +180,62 @@ def test_a_gain_whose_interval_holds_zero_may_be_chance_and_another_is_real(veri
     others = [a for a in answers.candidates if a.trial != answers.best.trial and "kd" in a.distillation]
     assert others
     assert all("may be chance" in a.gain for a in others)
+
+
+def _undistilled(accuracy: float, images: int, gain: Difference | None = None) -> tuple[str, str]:
+    """What search and verification say of an undistilled student (0.90 in the search) beside a distilled one."""
+
+    def made(number: int, loss: str, value: float) -> TrialRecord:
+        values = {"accuracy": value, "params": 10.0 + number}
+        return TrialRecord(number, State.COMPLETE, values, {"width": 4}, {"loss": loss}, {}, 0)
+
+    trials = [made(0, "none", 0.90), made(1, "kd", accuracy)]
+    front = Front.of("s", resolve(["accuracy", "params"]), trials)
+    figure = Figure(0.89)
+    plain = Row("student", "s", 0, {"width": 4}, {"loss": "none"}, accuracy=figure, searched=0.90, verdict="stays")
+    taught = Row("student", "s", 1, {"width": 4}, {"loss": "kd"}, accuracy=figure, verdict="falls", gain=gain)
+    found = Verified("s", (), (plain, taught), 3, validation_images=images)
+    of_search = answers_of(front, trials, None, images).candidates
+    of_verify = answers_of(front, trials, found, images).candidates
+    return of_search[0].gain, of_verify[0].gain
+
+
+def test_one_validation_image_does_not_show_that_labels_alone_serve_better() -> None:
+    for said in _undistilled(0.90 - 1 / 216, 216):
+        assert "It was 0.0046 better than the best distilled trial of the same student (1)" in said
+        assert "within the noise of 216 validation images (±0.0566), so this may be chance" in said
+        assert "served it" not in said
+
+
+def test_what_is_beyond_the_noise_of_the_validation_images_is_said() -> None:
+    for said in _undistilled(0.80, 2000):  # 1.96 * sqrt(2 * 0.09 / 2000) = 0.0186
+        assert "beyond the noise of 2,000 validation images (±0.0186): labels alone served it better." in said
+    assert "distillation served it better" in _undistilled(0.99, 2000)[1]
+
+
+def test_harm_by_distillation_that_was_verified_is_said() -> None:
+    _, said = _undistilled(0.90, 216, Difference(-0.05, -0.08, -0.02, 3))
+    assert "labels alone served it better. Verified: with the distillation of trial 1 it loses 0.0500" in said
+    _, unsure = _undistilled(0.90, 216, Difference(-0.05, -0.12, 0.02, 3))
+    assert "served it" not in unsure
+
+
+def test_a_bound_that_every_student_keeps_is_not_praised(tmp_path: Path) -> None:
+    def made(number: int, accuracy: float, latency: float) -> TrialRecord:
+        values = {"accuracy": accuracy, "latency_ms": latency}
+        return TrialRecord(number, State.COMPLETE, values, {"width": number}, {"loss": "kd"}, {}, 0)
+
+    objectives = resolve(["accuracy", "latency_ms"])
+    quick = [made(0, 0.8, 0.1), made(1, 0.85, 0.3), made(2, 0.9, 0.4)]
+    answers = answers_of(Front.of("s", objectives, quick), quick, None)
+    words = _metric_words(objectives[1], answers)
+    assert words["start"] == "0.2"  # keeps 1 and 2 out; 5 ms would keep nobody
+    assert _best_words(answers, answers.within(5.0), {**words, "start": "5"}) == "Best in accuracy"
+    slow = [*quick[:2], made(2, 0.82, 9.0)]
+    answers = answers_of(Front.of("s", objectives, [*slow, made(3, 0.95, 7.0)]), slow, None)
+    assert _metric_words(objectives[1], answers)["start"] == "5"
+    dear = answers_of(Front.of("s", objectives, [made(0, 0.9, 0.1), made(1, 0.91, 4.0), made(2, 0.95, 7.0)]), [], None)
+    assert _best_words(dear, dear.within(5.0), _metric_words(objectives[1], dear)) == "Best in accuracy"
 
 
 def test_a_damaged_verification_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery import report_tables as tables
-from autodistill.delivery.report_answers import Answer, Answers, answers_of
+from autodistill.delivery.report_answers import ALWAYS_MS, Answer, Answers, answers_of
 from autodistill.delivery.report_glossary import glossary
 from autodistill.delivery.report_tables import Table
 from autodistill.delivery.trial_facts import figure_of
@@ -157,9 +157,11 @@ def _lead(front: Front, trials: Sequence[TrialRecord]) -> str:
 
 
 def _best_words(answers: Answers, within: Answer | None, words: Mapping[str, str] | None) -> str:
-    """What the first answer is best in: also within the bound that people ask for first, where that is so."""
+    """What the first answer is best in: also within the bound that is asked first, where that keeps somebody out."""
     name = f"Best in {answers.objective.name}"
     if within is None or words is None or answers.best is None or within.trial != answers.best.trial:
+        return name
+    if not answers.excludes(float(words["start"])):
         return name
     return f"{name}, also with {words['label']} at most {words['start']} {words['unit']}".rstrip()
 
@@ -197,7 +199,9 @@ def _status(answers: Answers, verified: Verified | None, trials: int, folder: st
 
 def _metric_words(metric: Objective, answers: Answers) -> dict[str, str]:
     known = [bound for bound, answer in answers.bounds if answer is not None]
-    start = 5.0 if metric.name == "latency_ms" else (known[len(known) // 2] if known else 1.0)
+    telling = [bound for bound in known if answers.excludes(bound)] or known  # a bound that all keep asks nothing
+    asked = metric.name == "latency_ms" and (ALWAYS_MS in telling or not known)
+    start = ALWAYS_MS if asked else (telling[len(telling) // 2] if telling else 1.0)
     unit = {"count": "", "fraction": ""}.get(metric.unit, metric.unit)
     label = "latency p50" if metric.name == "latency_ms" else metric.name
     return {"label": label, "unit": unit, "start": f"{start:.15g}"}

@@ -7,13 +7,15 @@ chosen by that very figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.trial_facts import figure_of
+from autodistill.delivery.verify_plan import noise_of
 from autodistill.gain import gain_over_twin
 from autodistill.records import Objective, Params, State, TrialRecord
+from autodistill.search.objectives import objectives
 from autodistill.words import distillation_words, student_words
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from autodistill.search.front import Front
 
 ALWAYS_MS = 5.0  # a latency that people ask for first
+ACCURACY = objectives.get("accuracy")
 _MOST_BOUNDS = 8
 _PLAIN = "without distillation"
 
@@ -81,6 +84,11 @@ class Answers:
         fitting = [a for a in self.candidates if (math.inf if a.cost is None else a.cost) <= bound]
         return min(fitting, key=lambda a: self.objective.loss(a.value), default=None)
 
+    def excludes(self, bound: float) -> bool:
+        """Whether some candidate, but not every one, costs more."""
+        costs = [a.cost for a in self.candidates if a.cost is not None]
+        return bool(costs) and min(costs) <= bound < max(costs)
+
     @property
     def best(self) -> Answer | None:
         """The best candidate of all."""
@@ -102,8 +110,7 @@ def answers_of(
     metric = _bounded(front)
     rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
     if rows and verified is not None and first.name == "accuracy":
-        searched = {t.number: t.latest for t in trials}
-        candidates = tuple(_from_row(row, verified, metric, searched.get(row.trial or 0, {})) for row in rows)
+        candidates = tuple(_from_row(row, verified, metric, trials) for row in rows)
         trusted = True
     else:
         candidates = tuple(_from_search(t, front, trials, metric, images) for t in front.trials)
@@ -139,14 +146,14 @@ def _bounds(candidates: Sequence[Answer], metric: Objective | None) -> list[floa
     return sorted(set(out))
 
 
-def _from_row(row: Row, verified: Verified, metric: Objective | None, searched: Mapping[str, float]) -> Answer:
+def _from_row(row: Row, verified: Verified, metric: Objective | None, trials: Sequence[TrialRecord]) -> Answer:
     """A verified student; its cost is the one that was judged, that of the exported file where all have one."""
     assert row.accuracy is not None
     assert row.trial is not None
     accuracy = row.accuracy
     cost = None if metric is None else verified.cost(row, metric.name)
     if metric is not None and cost is None:
-        cost = searched.get(metric.name)
+        cost = next((t.latest.get(metric.name) for t in trials if t.number == row.trial), None)
     reached = f"It reaches accuracy {accuracy.mean:.4f} on the test split"
     if accuracy.low is not None and accuracy.high is not None:
         reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
@@ -160,7 +167,7 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, searched: 
         accuracy.mean,
         cost,
         f"{reached}.",
-        _verified_gain(row),
+        _verified_gain(row, verified, trials),
         _verified_sure(row, verified),
         _gain_short(row),
         _verified_short(row),
@@ -168,9 +175,19 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, searched: 
     )
 
 
-def _verified_gain(row: Row) -> str:
+def _verified_gain(row: Row, verified: Verified, trials: Sequence[TrialRecord]) -> str:
     if row.distillation.get("loss", "none") == "none":
-        return "It was trained without distillation: labels alone served it best."
+        harmed = [
+            r for r in verified.students if r.student == row.student and r.gain and r.gain.certain and r.gain.mean < 0
+        ]
+        if harmed:
+            worst = min(harmed, key=lambda r: r.gain.mean if r.gain else 0.0)
+            assert worst.gain is not None
+            return (
+                "It was trained without distillation: labels alone served it better. Verified: with the distillation "
+                f"of trial {worst.trial} it loses {-worst.gain.mean:.4f}, more than chance."
+            )
+        return _undistilled(row.student, row.searched, trials, ACCURACY, verified.validation_images)
     if row.gain is None:
         return "Not known: its undistilled twin was not verified."
     gain = row.gain
@@ -181,6 +198,34 @@ def _verified_gain(row: Row) -> str:
     if gain.certain:
         return f"{words}: " + ("more than chance." if gain.mean > 0 else "harm more than chance.")
     return f"{words}: the interval does not exclude zero, so this may be chance."
+
+
+def _undistilled(
+    student: Params, value: float | None, trials: Sequence[TrialRecord], first: Objective, images: int | None
+) -> str:
+    """What the search knows of distilling a student trained without; a difference within noise is called so."""
+    said = "It was trained without distillation."
+    rivals = [
+        t
+        for t in trials
+        if t.state is State.COMPLETE
+        and t.student == student
+        and t.distillation.get("loss", "none") != "none"
+        and first.name in t.values
+    ]
+    if not rivals or value is None:
+        return f"{said} Whether that serves it best is not known: the search finished no distilled run of this student."
+    best = min(rivals, key=lambda t: first.loss(t.values[first.name]))
+    lead = first.loss(best.values[first.name]) - first.loss(value)  # positive: labels alone did better
+    against = f"than the best distilled trial of the same student ({best.number}), one run each in the search"
+    shown = f"{said} It was {abs(lead):.4f} {'better' if lead >= 0 else 'worse'} {against}"
+    if not images or first.unit != "fraction":
+        return f"{shown}: a hint, no proof."
+    noise = math.sqrt(2) * noise_of(value, images)  # two figures, each with the noise of these images
+    if abs(lead) <= noise:
+        return f"{shown}: within the noise of {images:,} validation images (±{noise:.4f}), so this may be chance."
+    word = "labels alone served it better" if lead > 0 else "distillation served it better"
+    return f"{shown}, beyond the noise of {images:,} validation images (±{noise:.4f}): {word}."
 
 
 def _verified_sure(row: Row, verified: Verified) -> str:
@@ -240,7 +285,7 @@ def _from_search(
         value,
         cost,
         f"It reached {first.name} {figure_of(value, first.unit)} in the search{_at_cost(cost, metric)}.",
-        _searched_gain(trial, trials, first, metric),
+        _searched_gain(trial, trials, first, metric, images),
         _searched_sure(trial, front, images),
         _searched_short(trial, gain),
         "not verified",
@@ -249,12 +294,12 @@ def _from_search(
 
 
 def _searched_gain(
-    trial: TrialRecord, trials: Sequence[TrialRecord], first: Objective, metric: Objective | None
+    trial: TrialRecord, trials: Sequence[TrialRecord], first: Objective, metric: Objective | None, images: int | None
 ) -> str:
     if "loss" not in trial.distillation:
         return "This study does not search distillation losses."
     if trial.distillation["loss"] == "none":
-        return "It was trained without distillation."
+        return _undistilled(trial.student, trial.values[first.name], trials, first, images)
     gain = gain_over_twin(trial, trials, first)
     if gain is not None:
         return f"Distillation gained {gain:+.4f} over the same student without it, one run each: a hint, no proof."
@@ -280,7 +325,7 @@ def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
     words = f"Not verified. One run, and the best of {count} was chosen by this very figure, so it flatters."
     if images and first.unit == "fraction":
         value = trial.values[first.name]
-        half = 1.96 * math.sqrt(max(value * (1 - value), 1 / images) / images)
+        half = noise_of(value, images)
         close = [
             t
             for t in (*front.trials, *front.others)
