@@ -232,6 +232,11 @@ def test_show_tells_how_a_trial_ended_and_why(finished: Path) -> None:
     assert all(words in said for rung in stopped.decisions.values() for words in rung)
     found = json.loads(run.invoke(app, ["show", str(stopped.number), str(finished), "--json"]).stdout)
     assert found["reason"] == "RUNG_RULE"
+    assert "gain" in found
+    one = json.loads(run.invoke(app, ["front", str(finished), "--knee", "--json"]).stdout)
+    several = json.loads(run.invoke(app, ["front", str(finished), "--json"]).stdout)["trials"]
+    assert "gain" in one
+    assert one["gain"] == next(t["gain"] for t in several if t["number"] == one["number"])
     missing = run.invoke(app, ["show", "9999", str(finished)])
     assert missing.exit_code == 2
     assert "there is no trial 9999" in missing.stderr

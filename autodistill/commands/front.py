@@ -150,7 +150,7 @@ def _one(study: Study, front: Front, trial: TrialRecord, as_json: bool) -> None:
     gain = gain_over_twin(trial, study.trials(), front.objectives[0])
     if as_json:
         rows, _ = found_by_verify(front)
-        print_json({**trial.to_json(), "gain_over_twin": gain, "verified": _verdict(row_of(trial, rows))})
+        print_json({**trial.to_json(), "gain": gain, "verified": _verdict(row_of(trial, rows))})
     else:
         print_trial(trial, front.objectives, gain)
 

@@ -69,7 +69,7 @@ def show(
         raise UsageError(f"there is no trial {number} in study {found.name}; {last}. 'autodistill trials' lists them.")
     gain = gain_over_twin(trial, records, found.objectives[0])
     if as_json:
-        print_json({**trial.to_json(), "gain_over_twin": gain})
+        print_json({**trial.to_json(), "gain": gain})
     else:
         print_trial(trial, found.objectives, gain)
 
