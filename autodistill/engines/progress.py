@@ -107,9 +107,9 @@ class Progress:
             self._console.print(Text(clean(line)), soft_wrap=True)
 
     def _look(self, snapshot: Snapshot) -> None:
-        """Say plainly, and once, that the front will be empty; on a terminal the panel has a row for it."""
+        """Say plainly, and once, that the front may stay empty; on a terminal the panel has a row for it."""
         if snapshot.shortage is not None:
-            if self.shortage is None and self._live is None:
+            if self.shortage is None and self._live is None and snapshot.stage == "search":
                 words = f"warning: {snapshot.shortage.words()}; {snapshot.shortage.advice()}."
                 self._console.print(Text(words), soft_wrap=True)
             self.shortage = snapshot.shortage
@@ -143,7 +143,7 @@ def panel(snapshot: Snapshot) -> RenderableType:
     table.add_row("trials", Text(_states(snapshot) or "none yet"))
     table.add_row("front", Text(_front(snapshot) or "empty"))
     table.add_row("time", Text(_clock_words(snapshot)))
-    if snapshot.shortage is not None:
+    if snapshot.shortage is not None and snapshot.stage == "search":
         table.add_row("warning", Text(f"{snapshot.shortage.words()}; {snapshot.shortage.advice()}", style="yellow"))
     for line in snapshot.workers:
         table.add_row(f"#{line.number}", Text(clean(_worker_words(line)), overflow="ellipsis", no_wrap=True))

@@ -1,12 +1,14 @@
-"""Notices while a search runs that the time left holds no full training: its front would be empty.
+"""Notices while a search runs that the time left holds no full training: its front may stay empty.
 
-Only trainings to the top rung are on the front, so this is worth saying while something can still be done about it.
+Not the trials that run are asked alone: the first ones are spread over the costs, and a search may still train its
+cheapest student when they are far too slow. Only trainings to the top rung are on the front, so this is worth saying
+while something can still be done about it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,12 +16,16 @@ from autodistill.search.budget import Budget, format_seconds
 
 if TYPE_CHECKING:
     from autodistill.engines.watch import WorkerLine
+    from autodistill.search.agenda import Prospect
 
 LISTEN = 5.0
 """Seconds that a training is watched before its pace is believed."""
 
-MARGIN = 2.0
-"""How many times too slow every running training must be: other students may be quicker than these."""
+MARGIN = 1.5
+"""How many times too slow every training must be: first trials fill caches, and later ones are quicker."""
+
+BLIND = 2.0
+"""The same where no costs of other students are known, which may be quicker than those that run."""
 
 WISHED = 4
 """Full trainings, one after the other, that a suggestion makes room for."""
@@ -27,18 +33,18 @@ WISHED = 4
 
 @dataclass(frozen=True)
 class Shortage:
-    """No training that runs is anywhere near the top rung in the time left.
+    """No training that is known of is anywhere near the top rung in the time left.
 
     Attributes:
-        number: the trial that would be there first.
+        who: would be there first, in words.
         epochs: of a full training.
-        needed: seconds that it still needs at its pace.
+        needed: seconds that it needs.
         left: seconds of the budget.
-        budget: seconds of budget that would hold a few full trainings at the quickest pace seen.
+        budget: seconds of budget that would hold a few full trainings of the quickest student.
         fewer: epochs of which a few full trainings would have fitted; 0 when not even one epoch does.
     """
 
-    number: int
+    who: str
     epochs: float
     needed: float
     left: float
@@ -47,10 +53,11 @@ class Shortage:
 
     def words(self) -> str:
         """What is the matter."""
+        needed = self.needed if self.needed < 60 else rounded(self.needed)
         return (
-            f"no full training of {self.epochs:g} epochs is in sight: #{self.number}, the nearest to it, needs "
-            f"{format_seconds(rounded(self.needed))} more and {format_seconds(round(self.left))} are left; "
-            "the front will be empty"
+            f"no full training of {self.epochs:g} epochs is in sight: {self.who} needs about "
+            f"{format_seconds(round(needed))} and {format_seconds(round(self.left))} are left; "
+            "the front may stay empty"
         )
 
     def advice(self) -> str:
@@ -66,11 +73,12 @@ class Lookout:
     _begun: dict[int, tuple[float, float]] = field(default_factory=dict)
     _seen: dict[int, tuple[float, float]] = field(default_factory=dict)
     _since: float = math.inf
+    _last: float = -math.inf
     _quickest: float = 0.0
 
     def note(self, line: WorkerLine, now: float) -> None:
         """A trial is at ``line.epoch`` at ``now`` (seconds)."""
-        self._since = min(self._since, now)
+        self._since, self._last = min(self._since, now), now
         self._begun.setdefault(line.number, (now, line.epoch))
         self._seen[line.number] = (now, line.epoch)
 
@@ -84,32 +92,45 @@ class Lookout:
         (start, first), (now, last) = self._begun.get(number, (0.0, 0.0)), self._seen.get(number, (0.0, 0.0))
         return (last - first) / (now - start) if now - start >= LISTEN and last > first else None
 
-    def shortage(self, lines: Iterable[WorkerLine], used: float, left: float) -> Shortage | None:
-        """Whether the trainings that run now are all too slow by far.
+    def rates(self) -> dict[int, float]:
+        """Seconds per epoch of the trials whose pace is known."""
+        return {number: 1 / pace for number in self._seen if (pace := self.pace(number)) is not None}
+
+    def shortage(
+        self, lines: Iterable[WorkerLine], used: float, left: float, prospect: Prospect, *, over: bool = False
+    ) -> Shortage | None:
+        """Whether the trainings that run, those that are paused, and that of the cheapest student are all too slow.
 
         Args:
             lines: what the workers are doing.
             used: seconds of the budget that are spent.
             left: seconds of the budget that are left.
+            prospect: what could be trained in place of what runs.
+            over: the search has ended, so that its front is empty whatever would still have fitted.
         """
         running = [(line, self.pace(line.number)) for line in lines]
         known = [(line, pace) for line, pace in running if pace is not None]
-        if not known or len(known) < len(running):
+        if len(known) < len(running) or not (known or prospect.epoch):
             return None
-        self._quickest = quickest = max(self._quickest, *(pace for _, pace in known))
-        needed, line = min((((e.epochs - e.epoch) / pace, e) for e, pace in known), key=lambda pair: pair[0])
-        if needed <= MARGIN * left:
+        others = [1 / prospect.epoch] if prospect.epoch else []
+        self._quickest = quickest = max(self._quickest, *(pace for _, pace in known), *others)
+        needed, who = _nearest(known, prospect)
+        if not over and needed <= (MARGIN if prospect.epoch else BLIND) * left:
             return None
-        training = max(now for now, _ in self._seen.values()) - self._since
+        training = max(0.0, self._last - self._since)
         room = (left + training) * quickest / WISHED
-        return Shortage(
-            line.number,
-            line.epochs,
-            needed,
-            left,
-            rounded(used - training + WISHED * line.epochs / quickest),
-            int(_leading(room)),
-        )
+        budget = rounded(used - training + WISHED * prospect.epochs / quickest)
+        return Shortage(who, prospect.epochs, needed, left, budget, int(_leading(room)))
+
+
+def _nearest(known: Sequence[tuple[WorkerLine, float]], prospect: Prospect) -> tuple[float, str]:
+    """Seconds to the top rung of the training that is nearest to it, and which one that is."""
+    options = [((e.epochs - e.epoch) / pace, f"#{e.number}, the nearest to it,") for e, pace in known]
+    if prospect.paused:
+        options.append((prospect.paused, "the nearest paused trial"))
+    if prospect.epoch:
+        options.append((prospect.epochs * prospect.epoch, "even the cheapest student"))
+    return min(options)
 
 
 def rounded(seconds: float) -> float:

@@ -52,7 +52,7 @@ class Snapshot:
         front_size: students on the front.
         seconds_used: over all resumes; ``seconds_left`` is ``None`` without a time budget.
         workers: one line per busy worker.
-        shortage: nothing is complete, and the time left holds no full training.
+        shortage: nothing is complete, and no full training that is known of fits into the time left.
     """
 
     stage: str
@@ -132,7 +132,9 @@ class Watch:
         states = Counter(t.state for t in trials)
         short = None
         if limit is not None and not states[State.COMPLETE]:
-            short = self._lookout.shortage(lines, spent.seconds, study.seconds_left)
+            prospect = study.prospect(self._lookout.rates())
+            over = stage == "done"
+            short = self._lookout.shortage(lines, spent.seconds, study.seconds_left, prospect, over=over)
         self._callback(
             Snapshot(
                 stage,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from autodistill.records import TrialRecord
 from autodistill.search.budget import Budget, Spent, format_seconds
-from autodistill.search.pace import Pace
+from autodistill.search.pace import Known, Pace
 from autodistill.search.promotion import Standing, Verdict
 from autodistill.search.rung_rules import Rule
 from autodistill.search.rungs import Rungs
@@ -92,6 +92,21 @@ class Step:
     why: str
     nothing: bool = False
     final: bool = False
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What is known of trainings that do not run now; ``None`` where nothing is.
+
+    Attributes:
+        epochs: of a full training.
+        epoch: seconds of one epoch of the quickest student whose costs are known.
+        paused: seconds to the top rung of the paused trial that is nearest to it.
+    """
+
+    epochs: float
+    epoch: float | None = None
+    paused: float | None = None
 
 
 class Agenda:
@@ -180,6 +195,17 @@ class Agenda:
         if needed <= terms.seconds:
             return ""
         return f"needs about {format_seconds(needed)} to the top rung, {format_seconds(terms.seconds)} are left"
+
+    def prospect(self, students: Sequence[Mapping[str, float]], running: Mapping[int, Known]) -> Prospect:
+        """What could be trained in place of the trials that run.
+
+        Args:
+            students: known costs of all that are known.
+            running: trials under way.
+        """
+        to_top = [self._to_top(n, rung)[0] for n, rung in self.paused.items()]
+        least = self.pace.least(students, running)
+        return Prospect(self._rungs.levels[-1], least, min(filter(None, to_top), default=None))
 
     # -- private ---------------------------------------------------------------------------------------------------
 

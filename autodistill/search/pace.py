@@ -8,17 +8,20 @@ its own pace. Nothing is predicted from fewer than :data:`ENOUGH` trials.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Known = tuple[Mapping[str, float], float]
+"""Known costs of a trial and its seconds per epoch."""
 
 ENOUGH = 3
 NEWEST = 400
 SHRINK = 0.3  # ridge penalty on standardized logarithms: few trials give a flat answer
 BEYOND = math.log(3.0)  # predictions stay within three times what was seen
+PROPORTIONAL = ("latency_ms", "macs", "params")  # to the time of training, the best first
 
 
 class Pace:
@@ -60,6 +63,22 @@ class Pace:
             return math.exp(0.5 * (low + high))
         return math.exp(min(max(expected, low - BEYOND), high + BEYOND))
 
+    def least(self, students: Sequence[Mapping[str, float]], running: Mapping[int, Known]) -> float | None:
+        """Seconds per epoch of the quickest of ``students``, rather too few than too many; ``None`` without a clue.
+
+        The smaller of what the model says and of what each trial that ran says in proportion to its costs: the model
+        shrinks to the middle, and first trials are often the dearest.
+
+        Args:
+            students: their known costs.
+            running: trials under way that have not reported yet.
+        """
+        seen = [*((self._costs[n], rate) for n, rate in self._own.items()), *running.values()]
+        found = [rate * ratio for k in students for c, rate in seen if (ratio := _ratio(k, c)) is not None]
+        if self.ready and found:
+            found += [rate for k in students if (rate := self.predict(k)) is not None]
+        return min(found, default=None)
+
     def refresh(self) -> int:
         """Fit again when enough is new; returns the number of the fit, for those who remember predictions."""
         if self.ready and len(self._own) >= 1.1 * self._fitted_at:
@@ -81,3 +100,11 @@ class Pace:
         penalty = SHRINK * np.eye(unit.shape[1])
         slope = np.linalg.solve(unit.T @ unit + penalty, unit.T @ (rates - rates.mean())) / spread
         self._weights = np.concatenate([[rates.mean() - float(slope @ center)], slope])
+
+
+def _ratio(student: Mapping[str, float], other: Mapping[str, float]) -> float | None:
+    """How much dearer ``student`` is than ``other``, by the best cost that is known of both."""
+    for name in PROPORTIONAL:
+        if student.get(name, 0.0) > 0 and other.get(name, 0.0) > 0:
+            return student[name] / other[name]
+    return None

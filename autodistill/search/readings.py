@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
 
 from autodistill.records import Constraint, Objective, State, TrialRecord
+from autodistill.search.agenda import Agenda, Prospect
 from autodistill.search.budget import Budget, Spent
 from autodistill.search.front import Front, Scale, last_values, propose_scale
 from autodistill.search.ledger import Ledger
@@ -30,6 +32,7 @@ class Readings:
     _ledger: Ledger
     _proposer: Proposer
     _kept_back: float
+    _agenda: Agenda
 
     def __repr__(self) -> str:
         trials = self.trials()
@@ -61,6 +64,11 @@ class Readings:
     def seconds_left(self) -> float:
         """Of the time budget, less what is kept back; infinite without one."""
         return self.budget.seconds_left(self.spent, kept_back=self._kept_back)
+
+    def prospect(self, rates: Mapping[int, float]) -> Prospect:
+        """What could be trained in place of the running trials, whose seconds per epoch are ``rates``."""
+        running = {t.number: (t.rungs.get(0, {}), rates[t.number]) for t in self.trials() if t.number in rates}
+        return self._agenda.prospect(self._proposer.known_costs(), running)
 
     def waste(self) -> Waste:
         """How much of the training was for nothing; see ``waste.py``."""
