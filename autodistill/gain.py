@@ -1,24 +1,69 @@
-"""What distillation gained: a trial against the best trial of the same student without it."""
+"""What distillation gained in the search: a trial against the best trial of the same student without it.
+
+The two may differ in their recipe (learning rate, weight decay, augmentation), and it is one run against the best of
+several, so that the gain is rather too small than too large. Equal recipes are compared by ``verify``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from autodistill.records import Objective, State, TrialRecord
 
+BASIS = "against the best undistilled run of the same student, whatever its training recipe"
 
-def gain_over_twin(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
+
+@dataclass(frozen=True)
+class Pairs:
+    """Distilled trials beside the best undistilled one of their student.
+
+    Attributes:
+        won: pairs in which the distilled trial was better.
+        equal: pairs in which both were as good, which is common where validation images are few.
+        all: pairs that there are.
+    """
+
+    won: int
+    equal: int
+    all: int
+
+    @staticmethod
+    def of(gains: Iterable[float]) -> Pairs:
+        """Counted from the gain of each pair."""
+        known = list(gains)
+        return Pairs(sum(gain > 0 for gain in known), sum(gain == 0 for gain in known), len(known))
+
+    def line(self) -> str:
+        """One sentence; empty where there are not several pairs."""
+        if self.all < 2:
+            return ""
+        equal = f" and equal it in {self.equal:,}" if self.equal else ""
+        return (
+            f"distilled students beat their best undistilled run in {self.won:,} of {self.all:,} pairs{equal}; "
+            "verify compares equal recipes"
+        )
+
+
+def gain_over_undistilled(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
     """How much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
 
-    ``None`` where there is no such twin, the trial has no final values, or is itself undistilled. Positive is better.
+    ``None`` where there is no such trial, this one has no final values, or is itself undistilled. Positive is better.
     """
     if trial.distillation.get("loss", "none") == "none" or objective.name not in trial.values:
         return None
-    twins = [
+    plain = [
         t.values[objective.name]
         for t in trials
         if t.state is State.COMPLETE and t.student == trial.student and t.distillation.get("loss") == "none"
     ]
-    if not twins:
+    if not plain:
         return None
-    return min(objective.loss(value) for value in twins) - objective.loss(trial.values[objective.name])
+    return min(objective.loss(value) for value in plain) - objective.loss(trial.values[objective.name])
+
+
+def pairs(trials: Sequence[TrialRecord], objective: Objective) -> Pairs:
+    """How often COMPLETE distilled trials are better than the best undistilled trial of their student."""
+    complete = [t for t in trials if t.state is State.COMPLETE]
+    found = (gain_over_undistilled(t, complete, objective) for t in complete)
+    return Pairs.of(gain for gain in found if gain is not None)

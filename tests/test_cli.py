@@ -22,14 +22,16 @@ from autodistill.commands import doctor
 from autodistill.commands.output import command, number
 from autodistill.commands.search import settings, value_of
 from autodistill.commands.search_run import _more
+from autodistill.commands.tables import print_front, print_trial
 from autodistill.config import StudyConfig
 from autodistill.engines import run as engine_room
 from autodistill.engines.progress import Progress, panel, plain_line
 from autodistill.engines.watch import Snapshot, WorkerLine
 from autodistill.errors import ConfigError, DataError, InterruptedTrialError
-from autodistill.gain import gain_over_twin
+from autodistill.gain import gain_over_undistilled, pairs
 from autodistill.records import Candidate, Report, State, TrialRecord
 from autodistill.search.budget import Budget, Spent
+from autodistill.search.front import Front
 from autodistill.search.objectives import resolve
 from autodistill.terminal import clean
 
@@ -624,13 +626,30 @@ def trial(number: int, width: int, loss: str, accuracy: float | None) -> TrialRe
     return TrialRecord(number, state, values, {"width": width}, {"loss": loss}, {}, 0)
 
 
-def test_the_gain_is_over_the_best_undistilled_twin() -> None:
+def test_the_gain_is_over_the_best_undistilled_run_of_the_student() -> None:
     objective = resolve(["accuracy"])[0]
     trials = [trial(0, 4, "none", 0.80), trial(1, 4, "none", 0.84), trial(2, 4, "kd", 0.9), trial(3, 8, "kd", 0.9)]
-    assert gain_over_twin(trials[2], trials, objective) == pytest.approx(0.06)
-    assert gain_over_twin(trials[3], trials, objective) is None
-    assert gain_over_twin(trials[1], trials, objective) is None
-    assert gain_over_twin(trials[2], [trials[2], trial(9, 4, "none", None)], objective) is None
+    assert gain_over_undistilled(trials[2], trials, objective) == pytest.approx(0.06)
+    assert gain_over_undistilled(trials[3], trials, objective) is None
+    assert gain_over_undistilled(trials[1], trials, objective) is None
+    assert gain_over_undistilled(trials[2], [trials[2], trial(9, 4, "none", None)], objective) is None
+
+
+def test_the_gain_of_a_search_is_not_called_one_over_a_twin(capsys: pytest.CaptureFixture[str]) -> None:
+    objectives = resolve(["accuracy", "params"])
+    trials = [trial(0, 4, "none", 0.80), trial(1, 4, "none", 0.84), trial(2, 4, "kd", 0.9), trial(3, 4, "kd", 0.82)]
+    print_front(Front.of("s", objectives, trials), trials)
+    said = capsys.readouterr()
+    assert "+0.0600" in said.out
+    assert "gain: against the best undistilled run of the same student, whatever its training recipe" in said.err
+    assert "distilled students beat their best undistilled run in 1 of 2 pairs; verify compares equal" in said.err
+    print_trial(trials[2], objectives, 0.06)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "gain +0.0600 against the best undistilled run of the same student, whatever its training" in shown
+    assert "twin" not in shown + said.out + said.err
+    assert pairs(trials[:3], objectives[0]).line() == ""
+    equal = [*trials, trial(4, 4, "kd", 0.84)]
+    assert "in 1 of 3 pairs and equal it in 1; verify" in pairs(equal, objectives[0]).line()
 
 
 def test_numbers_are_written_by_their_unit() -> None:

@@ -10,7 +10,7 @@ from autodistill.delivery.figure_parallel import coordinates, parallel_figure
 from autodistill.delivery.figure_style import log_ticks, short
 from autodistill.delivery.figures import front_figure, hypervolume_figure, importance_figure, rung_curves_figure
 from autodistill.delivery.trial_facts import hover_text
-from autodistill.gain import gain_over_twin
+from autodistill.gain import gain_over_undistilled
 from autodistill.records import State, TrialRecord
 from autodistill.search.front import Front, Scale
 from autodistill.search.objectives import resolve
@@ -129,9 +129,9 @@ def test_gain_is_over_the_best_undistilled_run_of_the_same_student() -> None:
     same = {"student": {"width": 8}}
     plain = [trial(i, a, 1.0, 1.0, distillation={"loss": "none"}, **same) for i, a in enumerate((0.8, 0.83))]
     taught = trial(2, 0.85, 1.0, 1.0, **same)
-    assert gain_over_twin(taught, [*plain, taught], THREE[0]) == pytest.approx(0.02)
-    assert gain_over_twin(plain[0], [*plain, taught], THREE[0]) is None
-    assert gain_over_twin(trial(3, 0.9, 1.0, 1.0), plain, THREE[0]) is None
+    assert gain_over_undistilled(taught, [*plain, taught], THREE[0]) == pytest.approx(0.02)
+    assert gain_over_undistilled(plain[0], [*plain, taught], THREE[0]) is None
+    assert gain_over_undistilled(trial(3, 0.9, 1.0, 1.0), plain, THREE[0]) is None
 
 
 def test_rung_curves_keep_the_front_and_thin_the_rest_evenly() -> None:

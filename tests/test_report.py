@@ -334,7 +334,7 @@ def test_epochs_spared_are_those_between_the_stop_and_the_top() -> None:
     assert "stopped 2 of 3 trained trials and spared 30 epochs, 50%" in words
 
 
-def test_gain_in_the_search_is_against_the_best_undistilled_twin() -> None:
+def test_gain_in_the_search_is_against_the_best_undistilled_run() -> None:
     def trial(number: int, loss: str, accuracy: float) -> TrialRecord:
         values = {"accuracy": accuracy, "params": 10.0 + number}
         return TrialRecord(number, State.COMPLETE, values, {"width": 4}, {"loss": loss}, {}, 0)

@@ -13,7 +13,7 @@ from autodistill.commands.output import command, number, print_json, print_table
 from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_study
 from autodistill.commands.tables import found_by_verify, print_front, print_trial
 from autodistill.errors import UsageError
-from autodistill.gain import gain_over_twin
+from autodistill.gain import gain_over_undistilled
 from autodistill.words import counted, why_empty
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _why_empty(study: Study) -> str:
 def _one(study: Study, front: Front, trial: TrialRecord, as_json: bool) -> None:
     from autodistill.search.picking import row_of
 
-    gain = gain_over_twin(trial, study.trials(), front.objectives[0])
+    gain = gain_over_undistilled(trial, study.trials(), front.objectives[0])
     if as_json:
         rows, _ = found_by_verify(front)
         print_json({**trial.to_json(), "gain": gain, "verified": _verdict(row_of(trial, rows))})

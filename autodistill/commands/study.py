@@ -11,7 +11,7 @@ from autodistill.commands.output import print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
 from autodistill.commands.tables import print_trial, print_trials
 from autodistill.errors import UsageError, nearest
-from autodistill.gain import gain_over_twin
+from autodistill.gain import gain_over_undistilled
 
 TRIALS = """
   autodistill trials runs/digits --state COMPLETE --json
@@ -67,7 +67,7 @@ def show(
     if trial is None:
         last = f"they run from 0 to {records[-1].number}" if records else "there is none yet"
         raise UsageError(f"there is no trial {number} in study {found.name}; {last}. 'autodistill trials' lists them.")
-    gain = gain_over_twin(trial, records, found.objectives[0])
+    gain = gain_over_undistilled(trial, records, found.objectives[0])
     if as_json:
         print_json({**trial.to_json(), "gain": gain})
     else:

@@ -1,13 +1,13 @@
-"""The front and the trials as tables: students and loss mixes in words, gain over the undistilled twin, knee."""
+"""The front and the trials as tables: students and loss mixes in words, gain over the best undistilled run, knee."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from autodistill.commands.output import number, print_table, values_of
+from autodistill.commands.output import number, print_table, say, values_of
 from autodistill.errors import StoreError
-from autodistill.gain import gain_over_twin
+from autodistill.gain import BASIS, gain_over_undistilled, pairs
 from autodistill.records import TrialRecord
 from autodistill.words import distillation_words, student_words
 
@@ -32,7 +32,7 @@ def print_front(front: Front, trials: Sequence[TrialRecord], rows_of_verify: Map
         rows_of_verify: what ``verify`` found, by trial; where there is any, it has a column.
     """
     knee = front.knee()
-    gains = [gain_over_twin(t, trials, front.objectives[0]) for t in front.trials]
+    gains = [gain_over_undistilled(t, trials, front.objectives[0]) for t in front.trials]
     variants = any(t.variant != "fp32" for t in front.trials)
     names = [o.name for o in front.objectives]
     rows = [
@@ -56,6 +56,10 @@ def print_front(front: Front, trials: Sequence[TrialRecord], rows_of_verify: Map
         rows = [[*row[:-1], cell, row[-1]] for row, cell in zip(rows, cells, strict=True)]
         columns.insert(-1, "verified")
     print_table(columns, rows, right=("trial", *names, "gain"))
+    if "gain" in columns:
+        say(f"gain: {BASIS}")
+    if summary := pairs(trials, front.objectives[0]).line():
+        say(summary)
 
 
 def found_by_verify(front: Front) -> tuple[dict[int, Row], str]:
@@ -109,7 +113,7 @@ def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float
         [name, number(value, units.get(name, "")) + (" (noisy)" if trial.noisy and name == "latency_ms" else "")]
         for name, value in trial.latest.items()
     ]
-    rows += [["gain over the undistilled twin", f"{gain:+.4f}"]] if gain is not None else []
+    rows += [["gain", f"{gain:+.4f} {BASIS}"]] if gain is not None else []
     for section in ("student", "distillation", "train"):
         rows += [[f"{section}.{key}", str(value)] for key, value in getattr(trial, section).items()]
     rows += [["seed", str(trial.seed)], ["epochs", f"{trial.epochs:g}"], ["seconds", f"{trial.seconds:.1f}"]]

@@ -18,7 +18,7 @@ from autodistill.delivery.figures import front_figure, hypervolume_figure, rung_
 from autodistill.delivery.trial_facts import curve_of, figure_of
 from autodistill.delivery.verified import read_verified
 from autodistill.errors import StoreError
-from autodistill.gain import gain_over_twin
+from autodistill.gain import BASIS, gain_over_undistilled
 from autodistill.records import Objective, TrialRecord
 from autodistill.search.store import set_system_attributes
 from autodistill.search.trajectory import trajectory
@@ -105,12 +105,12 @@ def trial_note(
     title = f"## Trial {trial.number}: {_plain(student_words(trial.student))}"
     state = "on the front" if on_front else f"{trial.state.value} {trial.reason}".strip()
     lines = [title, "", f"**{state}**" + (f": {_plain(trial.message)}" if trial.message else ""), ""]
-    gain = gain_over_twin(trial, trials, objectives[0])
+    gain = gain_over_undistilled(trial, trials, objectives[0])
     facts = {
         "distillation": distillation_words(trial.distillation),
         "recipe": student_words(trial.train),
         **{name: figure_of(value, units.get(name, "")) for name, value in trial.latest.items()},
-        "gain over the undistilled twin": "" if gain is None else f"{gain:+.4f}",
+        "gain": "" if gain is None else f"{gain:+.4f} {BASIS}",
         **_verified_facts(verified),
         "trained": f"{counted(round(trial.epochs), 'epoch')}, {trial.seconds:.1f} s",
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from autodistill.delivery.figure_style import BLUE, GOLD, GREEN, GREY, ORANGE, label, log_ticks, style
 from autodistill.delivery.trial_facts import figure_of, hover_text, text
-from autodistill.gain import gain_over_twin
+from autodistill.gain import gain_over_undistilled
 from autodistill.records import Objective, TrialRecord
 from autodistill.words import counted
 
@@ -152,7 +152,7 @@ def _dots(
         mode="markers",
         name="on the front" if role == "front" else "dominated",
         hoverinfo="text",
-        hovertext=[hover_text(t, front.objectives, gain_over_twin(t, trials, first)) for t in members],
+        hovertext=[hover_text(t, front.objectives, gain_over_undistilled(t, trials, first)) for t in members],
         customdata=rows,
         marker={
             "size": diameters,

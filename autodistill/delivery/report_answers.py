@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.trial_facts import figure_of
 from autodistill.delivery.verify_plan import noise_of
-from autodistill.gain import gain_over_twin
+from autodistill.gain import BASIS, gain_over_undistilled
 from autodistill.records import Objective, Params, State, TrialRecord
 from autodistill.search.objectives import objectives
 from autodistill.words import distillation_words, student_words
@@ -277,7 +277,7 @@ def _from_search(
     first = front.objectives[0]
     value = trial.values[first.name]
     cost = None if metric is None else trial.values[metric.name]
-    gain = gain_over_twin(trial, trials, first)
+    gain = gain_over_undistilled(trial, trials, first)
     return Answer(
         trial.number,
         student_words(trial.student),
@@ -300,9 +300,9 @@ def _searched_gain(
         return "This study does not search distillation losses."
     if trial.distillation["loss"] == "none":
         return _undistilled(trial.student, trial.values[first.name], trials, first, images)
-    gain = gain_over_twin(trial, trials, first)
+    gain = gain_over_undistilled(trial, trials, first)
     if gain is not None:
-        return f"Distillation gained {gain:+.4f} over the same student without it, one run each: a hint, no proof."
+        return f"In the search it is {gain:+.4f} {BASIS}: a hint, no proof."
     said = "Not known: this search finished no run of the same student without distillation."
     plain = [
         t
@@ -352,7 +352,7 @@ def _gain_short(row: Row) -> str:
 def _searched_short(trial: TrialRecord, gain: float | None) -> str:
     if trial.distillation.get("loss", "none") == "none":
         return "not distilled"
-    return "not known" if gain is None else f"{gain:+.4f} (one run each)"
+    return "not known" if gain is None else f"{gain:+.4f} (recipes may differ)"
 
 
 def _at_cost(cost: float | None, metric: Objective | None) -> str:

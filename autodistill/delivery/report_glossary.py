@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from autodistill.delivery.report_tables import Table
+from autodistill.gain import BASIS
 
 _WORDS = {
     "alpha": "weight of the teacher's signal in the loss; what is left of 1 is the weight of the labels",
     "ECE": "expected calibration error: how far the stated confidence is from the share that is right (15 bins); 0 is "
     "best",
-    "gain": "accuracy less that of the twin; 'more than chance' where its 95 % interval excludes zero, which one in "
-    "twenty does by chance",
+    "gain": "where verified, accuracy less that of the twin; 'more than chance' where its 95 % interval excludes zero, "
+    f"which one in twenty does by chance. In the search, {BASIS}",
     "front": "students that no other one beats in every objective (Pareto front)",
     "flattered by": "what the search had shown less the mean of fresh seeds, on the same validation images: luck and "
     "selection, not the step from validation to test",
@@ -24,7 +25,8 @@ _WORDS = {
     "rung": "an epoch at which trials are compared, and the less promising ones are stopped",
     "teacher": "the given classifier that the students learn from",
     "temperature": "divides the teacher's logits: above 1 its second choices count for more",
-    "twin": "the same student and training, without the teacher: the difference is the gain from distillation",
+    "twin": "in a verification, the same student and training without the teacher: the difference is the gain from "
+    "distillation",
     "validation, test": "images that the search chose by, and images that only verification opened",
 }
 

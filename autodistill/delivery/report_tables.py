@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.report_answers import gain_verdict
 from autodistill.delivery.trial_facts import figure_of
-from autodistill.gain import gain_over_twin
+from autodistill.gain import BASIS, Pairs, gain_over_undistilled
 from autodistill.records import State, TrialRecord
 from autodistill.search.budget import format_seconds
 from autodistill.words import counted, distillation_words, student_words
@@ -56,7 +56,7 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: int | None) -
     names = [o.name for o in front.objectives]
     rows = []
     for trial in front.trials[:_MOST_ROWS]:
-        gain = gain_over_twin(trial, trials, front.objectives[0])
+        gain = gain_over_undistilled(trial, trials, front.objectives[0])
         rows.append(
             (
                 f"{trial.number}{' (knee)' if trial.number == knee else ''}",
@@ -135,27 +135,35 @@ def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified |
     first = front.objectives[0]
     complete = [t for t in trials if t.state is State.COMPLETE]
     members = {t.number for t in front.trials}
-    paired = [(t, gain) for t in complete if (gain := gain_over_twin(t, complete, first)) is not None]
+    paired = [(t, gain) for t in complete if (gain := gain_over_undistilled(t, complete, first)) is not None]
     paired.sort(key=lambda pair: (pair[0].number not in members, -pair[1]))
     for trial, gain in paired[:_MOST_ROWS]:
         if str(trial.number) not in known:
             value = trial.values[first.name]
-            twin = first.loss(gain + first.loss(value))
+            plain = first.loss(gain + first.loss(value))
             rows.append(
                 (
                     str(trial.number),
                     student_words(trial.student),
                     distillation_words(trial.distillation),
                     figure_of(value, first.unit),
-                    figure_of(twin, first.unit),
+                    figure_of(plain, first.unit),
                     f"{gain:+.4f}",
-                    "the search: one run each, not verified",
+                    "the search: recipes may differ, not verified",
                 )
             )
     if not rows:
         return None
-    columns = ("trial", "student", "distillation", "distilled", "undistilled twin", "gain", "how sure")
-    return Table(columns, tuple(rows), ("distilled", "undistilled twin", "gain"))
+    columns = ("trial", "student", "distillation", "distilled", "undistilled", "gain", "how sure")
+    return Table(columns, tuple(rows), ("distilled", "undistilled", "gain"), _pairs_note(paired))
+
+
+def _pairs_note(paired: Sequence[tuple[TrialRecord, float]]) -> str:
+    """What the figures of the search compare, and how often distillation was better there."""
+    if not paired:
+        return ""
+    found = Pairs.of(gain for _, gain in paired).line()
+    return f"Gains of the search are {BASIS}." + (f" There, {found}." if found else "")
 
 
 def _verified_pair(row: Row, verified: Verified | None) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def hover_text(trial: TrialRecord, objectives: Sequence[Objective], gain: float 
     extra = [name for name in sorted(shown) if name not in {o.name for o in objectives}]
     lines += [f"{text(name)} {figure_of(shown[name], '')}" for name in extra[:4]]
     if gain is not None:
-        lines.append(f"gain over the same student undistilled <b>{gain:+.4f}</b>")
+        lines.append(f"<b>{gain:+.4f}</b> against its best undistilled run")
     return "<br>".join(lines)
 
 

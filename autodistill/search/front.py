@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autodistill.gain import gain_over_twin
+from autodistill.gain import gain_over_undistilled
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.member import Member
 from autodistill.search.objectives import spared
@@ -173,7 +173,7 @@ class Front:
                     "variant": t.variant,
                     "state": t.state.value,
                     "values": dict(t.values),
-                    "gain": gain_over_twin(t, (*self.trials, *self.others), self.objectives[0]),
+                    "gain": gain_over_undistilled(t, (*self.trials, *self.others), self.objectives[0]),
                     "student": dict(t.student),
                     "distillation": dict(t.distillation),
                     "train": dict(t.train),
