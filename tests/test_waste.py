@@ -39,6 +39,8 @@ def test_worse_trials_after_the_first_design_are_waste() -> None:
     assert found.epochs == FIRST + 1 + 2 + 1 + 9
     assert found.share == pytest.approx(2 / 23)
     assert found.trials == FIRST + 5  # the failure trained nothing
+    assert found.untrained == 1
+    assert found.trials + found.untrained == len(study.trials())
     unbeaten = {n: study._log.attributes(n)["decision:1"]["unbeaten"] for n in (better, *worse, smaller)}
     assert unbeaten == {better: True, worse[0]: False, worse[1]: False, smaller: True}
     assert failed == top + 1
@@ -55,7 +57,15 @@ def test_being_overtaken_later_is_no_waste() -> None:
 def test_the_sentence_and_the_json_have_the_figures() -> None:
     waste = Waste(epochs=40, seconds=0.0, trials=4, wasted_epochs=10, wasted_seconds=0.0, wasted_trials=1)
     assert waste.share == 0.25
-    assert "25% of the training" in waste.line()
-    assert "(1 of 4 trials, 10 of 40 epochs)" in waste.line()
+    assert "25% of the epochs (10 of 40)" in waste.line()
+    assert waste.line().endswith(": 1 of the 4 that were trained")
     assert waste.to_json()["share"] == 0.25
     assert Waste().share == 0.0
+
+
+def test_the_share_stands_beside_the_figures_that_it_is_of() -> None:
+    waste = Waste(906.0, 490.0, 52, wasted_epochs=506.0, wasted_seconds=309.0, wasted_trials=29, untrained=2)
+    assert "63% of the training time (5m 9s of 8m 10s) went" in waste.line()  # and 56 % of the epochs
+    assert "epochs" not in waste.line()
+    assert waste.line().endswith(": 29 of the 52 that were trained; 2 more were not trained")
+    assert waste.to_json()["untrained"] == 2

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from autodistill.search.budget import format_seconds
 from autodistill.search.trial_log import TrialLog
 
 FIRST = 10
@@ -28,6 +29,7 @@ class Waste:
         epochs: trained by all trials; likewise ``seconds`` of work, summed over workers.
         wasted_epochs: by trials neither on the front nor informative; likewise ``wasted_seconds``.
         trials: that were trained at all; likewise ``wasted_trials``.
+        untrained: trials that were not: refused before training, or failed before their first rung.
     """
 
     epochs: float = 0.0
@@ -36,6 +38,7 @@ class Waste:
     wasted_epochs: float = 0.0
     wasted_seconds: float = 0.0
     wasted_trials: int = 0
+    untrained: int = 0
 
     @property
     def share(self) -> float:
@@ -49,15 +52,25 @@ class Waste:
 
     def line(self) -> str:
         """One sentence."""
+        if self.seconds:
+            what = f"training time ({format_seconds(self.wasted_seconds)} of {format_seconds(self.seconds)})"
+        else:
+            what = f"epochs ({self.wasted_epochs:g} of {self.epochs:g})"
+        others = f"; {self.untrained:,} more {_be(self.untrained)} not trained" if self.untrained else ""
         return (
-            f"{self.share:.0%} of the training went into trials that were neither on the front nor informative "
-            f"({self.wasted_trials} of {self.trials} trials, {self.wasted_epochs:g} of {self.epochs:g} epochs)"
+            f"{self.share:.0%} of the {what} went into trials that were neither on the front nor informative: "
+            f"{self.wasted_trials:,} of the {self.trials:,} that were trained{others}"
         )
+
+
+def _be(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def waste_of(log: TrialLog, front: Collection[int]) -> Waste:
     """The waste of a study whose front has these trial numbers."""
-    trained = [t for t in log.read() if t.epochs > 0]
+    trials = log.read()
+    trained = [t for t in trials if t.epochs > 0]
     first = {t.number for t in trained[:FIRST]}
     lost = []
     for trial in trained:
@@ -71,4 +84,5 @@ def waste_of(log: TrialLog, front: Collection[int]) -> Waste:
         wasted_epochs=sum(t.epochs for t in lost),
         wasted_seconds=sum(t.seconds for t in lost),
         wasted_trials=len(lost),
+        untrained=len(trials) - len(trained),
     )
