@@ -21,6 +21,11 @@ def distillation_words(distillation: Params) -> str:
     return " ".join([str(distillation.get("loss", "")), *rest]).strip()
 
 
+def setting_words(value: Any) -> str:
+    """A value of a parameter: ``0.019999999953948307`` as ``0.02``."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def counted(count: int, noun: str) -> str:
     """``1 student``, ``2 students``; ``0 trials``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autodistill.commands.fitting import fit
 from autodistill.terminal import clean, err
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ _PIPE_WIDTH = 200  # a table that is not for a terminal keeps its columns whole
 
 def out() -> Console:
     """The console of tables (stdout)."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return Console(highlight=False, width=None if for_terminal() else _PIPE_WIDTH)
+
+
+def for_terminal() -> bool:
+    """Whether stdout is read by people on a terminal, with its width."""
+    return sys.stdout.isatty()
 
 
 def say(message: str = "") -> None:
@@ -36,14 +42,52 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False, default=list) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """A plain table on stdout; columns named in ``right`` are numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
-    for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    out().print(table)
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    wrap: Sequence[str] | None = None,
+    spare: Sequence[str] = (),
+    last: Sequence[str] | None = None,
+) -> tuple[str, ...]:
+    """A plain table on stdout; on a terminal that is too narrow for it, some columns are left out, named and returned.
+
+    Args:
+        columns: their names.
+        rows: cells.
+        right: columns of numbers.
+        wrap: columns that may take several lines; by default all that are no numbers.
+        spare: columns that may be left out, the first one first.
+        last: columns to leave out only where nothing would fit otherwise; by default numbers, from the last on.
+    """
+    cells = [[clean(cell) for cell in row] for row in rows]
+    shown_head = any(columns)
+    wrapped = [i for i, name in enumerate(columns) if (name not in right if wrap is None else name in wrap)]
+    numbers = [name for name in right if name not in columns[:2]][::-1]
+    orders = [[columns.index(name) for name in order] for order in (spare, numbers if last is None else last)]
+    console = out()
+    narrow = for_terminal()  # what is no terminal gets everything
+    layout = fit(
+        columns,
+        cells,
+        console.width,
+        wrap=wrapped,
+        spare=orders[0] if narrow else (),
+        last=[i for i in orders[1] if i not in orders[0]] if narrow else (),
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=shown_head)
+    for index, width in layout.widths.items():
+        name = columns[index]
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*(Text(row[index]) for index in layout.widths))
+    console.width = max(console.width, layout.total)  # rather lines that the terminal breaks than broken figures
+    console.print(table)
+    hidden = tuple(columns[index] for index in layout.hidden)
+    if hidden:
+        say(f"not shown, too little width: {', '.join(hidden)}; a wider terminal or --json has them")
+    return hidden
 
 
 def number(value: float | None, unit: str = "") -> str:

@@ -9,7 +9,7 @@ from autodistill.commands.output import number, print_table, say, values_of
 from autodistill.errors import StoreError
 from autodistill.gain import BASIS, gain_over_undistilled, pairs
 from autodistill.records import TrialRecord
-from autodistill.words import distillation_words, student_words
+from autodistill.words import distillation_words, setting_words, student_words
 
 if TYPE_CHECKING:
     from autodistill.delivery.verified import Row
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autodistill.search.front import Front
 
 KNEE = "knee"
+_WORDS = ("student", "distillation")
 
 
 VERDICTS = {"stays": "on the front", "joins": "joins the front", "falls": "FELL OFF", "outside": "not on the front"}
@@ -55,8 +56,15 @@ def print_front(front: Front, trials: Sequence[TrialRecord], rows_of_verify: Map
         cells = [verdict_cell(t, rows_of_verify) for t in front.trials]
         rows = [[*row[:-1], cell, row[-1]] for row, cell in zip(rows, cells, strict=True)]
         columns.insert(-1, "verified")
-    print_table(columns, rows, right=("trial", *names, "gain"))
-    if "gain" in columns:
+    hidden = print_table(
+        columns,
+        rows,
+        right=("trial", *names, "gain"),
+        wrap=(*_WORDS, "verified"),
+        spare=[name for name in ("gain", "distillation") if name in columns],
+        last=_costs(names),
+    )
+    if "gain" in columns and "gain" not in hidden:
         say(f"gain: {BASIS}")
     if summary := pairs(trials, front.objectives[0]).line():
         say(summary)
@@ -100,7 +108,19 @@ def print_trials(trials: Sequence[TrialRecord], objectives: Sequence[Objective])
         for t in trials
     ]
     columns = ["trial", "state", "reason", "student", "distillation", *names, "epochs", "seconds"]
-    print_table(columns, rows, right=("trial", *names, "epochs", "seconds"))
+    print_table(
+        columns,
+        rows,
+        right=("trial", *names, "epochs", "seconds"),
+        wrap=_WORDS,
+        spare=("seconds", "epochs", "reason", "distillation"),
+        last=_costs(names),
+    )
+
+
+def _costs(names: Sequence[str]) -> list[str]:
+    """Objectives in the order in which a narrow table does without them; the first one always stays."""
+    return list(names[:0:-1])
 
 
 def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float | None) -> None:
@@ -115,7 +135,7 @@ def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float
     ]
     rows += [["gain", f"{gain:+.4f} {BASIS}"]] if gain is not None else []
     for section in ("student", "distillation", "train"):
-        rows += [[f"{section}.{key}", str(value)] for key, value in getattr(trial, section).items()]
+        rows += [[f"{section}.{key}", setting_words(value)] for key, value in getattr(trial, section).items()]
     rows += [["seed", str(trial.seed)], ["epochs", f"{trial.epochs:g}"], ["seconds", f"{trial.seconds:.1f}"]]
     for rung in sorted(trial.rungs):
         shown = ", ".join(f"{k} {number(v, units.get(k, ''))}" for k, v in trial.rungs[rung].items())
