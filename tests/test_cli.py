@@ -340,7 +340,7 @@ def test_search_json_prints_the_front_alone(toy_search: Path) -> None:
     waste = printed.pop("waste")
     assert printed == json.loads(Path("there/front.json").read_text())
     assert 0 <= waste["wasted_epochs"] <= waste["epochs"] == sum(t.epochs for t in ad.Study.open("there").trials())
-    assert "of the training went into trials" in result.stderr
+    assert "went into trials that were neither on the front nor informative" in result.stderr
 
 
 def test_the_same_command_again_resumes_and_more_budget_goes_on(toy_search: Path) -> None:
@@ -650,6 +650,16 @@ def test_the_gain_of_a_search_is_not_called_one_over_a_twin(capsys: pytest.Captu
     assert pairs(trials[:3], objectives[0]).line() == ""
     equal = [*trials, trial(4, 4, "kd", 0.84)]
     assert "in 1 of 3 pairs and equal it in 1; verify" in pairs(equal, objectives[0]).line()
+
+
+def test_settings_and_epochs_are_written_with_few_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    raw = TrialRecord(0, State.COMPLETE, {}, {"width": 16}, {}, {"lr": 0.019999999953948307, "augment": "none"}, 0)
+    print_trial(raw, resolve(["accuracy"]), None)
+    shown = capsys.readouterr().out.split()
+    assert shown[shown.index("train.lr") + 1] == "0.02"
+    assert "16" in shown
+    line = WorkerLine(8, "resnet", 0.0666667, 30)
+    assert "epoch 0.1/30" in plain_line(Snapshot("search", workers=(line,)))
 
 
 def test_numbers_are_written_by_their_unit() -> None:

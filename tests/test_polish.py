@@ -7,7 +7,7 @@ import pytest
 
 from autodistill.search.features import Encoder
 from autodistill.search.polish import BRIEF, FULL, Effort, polish
-from autodistill.search.proposals import free_numbers, key
+from autodistill.search.proposals import free_numbers, from_unit, key, neighbours
 from autodistill.search.space import Space
 from autodistill.search.view import Pool
 
@@ -93,3 +93,21 @@ def test_without_numbers_of_training_there_is_nothing_to_do() -> None:
     assert polish(pool.take([]), np.zeros(0), SPACE, ENCODER, hill, np.random.default_rng(0), FULL) == []
     assert free_numbers(space) == {}
     assert list(free_numbers(SPACE)) == list(BEST)
+
+
+def test_a_number_on_a_bound_is_the_bound():
+    best = {"distillation.temperature": 1.0, "train.lr": 1.0, "train.decay": 0.0}
+    corner = lambda params, _: sum(  # noqa: E731
+        params[:, column(name)] * (1 if unit else -1) for name, unit in best.items()
+    )
+    found = [values for seed in range(5) for values in run([KD], corner, seed=seed)]
+    ends = [values for values in found if values["train.lr"] > 0.0999]
+    assert ends  # moves end there
+    assert {values["train.lr"] for values in ends} == {0.1}
+    known = {p.name: p.distribution for p in SPACE.parameters}
+    assert [from_unit(known["train.lr"], unit) for unit in (0.0, 1.0)] == [1e-4, 1e-1]
+    assert from_unit(known["student.width"], 1.0) == 64
+    moved = [v for seed in range(20) for v in neighbours(SPACE, {**KD, "train.lr": 0.09}, np.random.default_rng(seed))]
+    rates = {values["train.lr"] for values in moved}
+    assert 0.1 in rates
+    assert not any(0.0999999 < rate < 0.1 for rate in rates)

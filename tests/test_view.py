@@ -149,3 +149,13 @@ def test_an_axis_keeps_a_length_where_hardly_a_trial_is_within_the_bound(bound):
     assert axis.reference == min(bound, 0.72)  # without a trial within it, whatever comes nearer is a gain
     assert axis.best == pytest.approx(bound + BEYOND * (0.72 - free.reference))
     assert gain_of(pool([64]), [bound + 0.01], 1e-9, seen, bounds={"accuracy": bound})[0] > 0
+
+
+def test_an_explanation_expects_no_accuracy_above_one_and_writes_counts_in_full():
+    here = view(observed([(*row[:3], min(1.0, row[3] + 0.09), *row[4:]) for row in FULL]))
+    best = model.warp(np.array([-5.0]))  # far beyond what can be
+    said = here.explain(np.array([best[0], here.known([{"params": 20554.0}])[0, 1]]), np.array([0.2, 0.0]), 0.081)
+    accuracy = float(said.split()[1])
+    assert accuracy <= 1.0
+    assert said.startswith("accuracy 1 ± ")
+    assert ", params 20,554: may add 0.081 of" in said

@@ -171,4 +171,4 @@ def _clock_words(snapshot: Snapshot) -> str:
 
 def _worker_words(line: WorkerLine) -> str:
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in line.metrics.items())
-    return f"{line.what}, epoch {line.epoch:g}/{line.epochs:g}" + (f", {metrics}" if metrics else "")
+    return f"{line.what}, epoch {round(line.epoch, 1):g}/{line.epochs:g}" + (f", {metrics}" if metrics else "")

@@ -92,7 +92,7 @@ def polish(
     out = []
     for i in np.flatnonzero(best > start).tolist():
         better_ones = {
-            encoder.names[g]: proposals.from_unit(encoder.distributions[g], min(float(params[i, column]), 1.0 - 1e-9))
+            encoder.names[g]: proposals.from_unit(encoder.distributions[g], float(params[i, column]))
             for g, column, on in zip(free, columns, active[i], strict=True)
             if on
         }

@@ -97,10 +97,12 @@ def free_numbers(space: Space) -> dict[str, BaseDistribution]:
 
 
 def from_unit(d: BaseDistribution, unit: float) -> Any:
-    """The value of a parameter at ``unit`` in [0, 1) of its scale."""
+    """The value of a parameter at ``unit`` in [0, 1] of its scale; at its ends the bounds themselves."""
     if isinstance(d, CategoricalDistribution):
         return d.choices[min(int(unit * len(d.choices)), len(d.choices) - 1)]
     assert isinstance(d, (IntDistribution, FloatDistribution))
+    if unit in (0.0, 1.0):
+        return d.high if unit else d.low  # a logarithm and back would miss them by a rounding error
     half = 0.5 if isinstance(d, IntDistribution) else 0.0
     low, high = d.low - half, d.high + half
     value = math.exp(math.log(low) + unit * math.log(high / low)) if d.log else low + unit * (high - low)
@@ -135,7 +137,7 @@ def _moves(d: BaseDistribution, value: Any, rng: np.random.Generator) -> list[An
     if isinstance(d, CategoricalDistribution):
         return [choice for choice in d.choices if choice != value or type(choice) is not type(value)]
     at = to_unit(d, value)
-    moved = [from_unit(d, min(max(at + rng.normal(0.0, step), 0.0), 1.0 - 1e-9)) for step in STEPS]
+    moved = [from_unit(d, min(max(at + rng.normal(0.0, step), 0.0), 1.0)) for step in STEPS]
     if isinstance(d, IntDistribution):
         moved += [v for v in (value - d.step, value + d.step) if d.low <= v <= d.high]
     return moved

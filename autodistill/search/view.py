@@ -173,10 +173,14 @@ class View:
         for j, axis in enumerate(self.axes):
             name = axis.objective.name
             if j in self.unknown:
-                low, middle, high = (axis.raw(float(unwarp(mean[j] + k * deviation[j]))) for k in (-1, 0, 1))
-                parts.append(f"{name} {middle:.4g} ± {abs(high - low) / 2:.2g} expected")
+                raw = [axis.raw(float(unwarp(mean[j] + k * deviation[j]))) for k in (-1, 0, 1)]
+                if axis.objective.unit == "fraction":  # the model knows no bounds; readers do
+                    raw = [min(max(value, 0.0), 1.0) for value in raw]
+                parts.append(f"{name} {raw[1]:.4g} ± {abs(raw[2] - raw[0]) / 2:.2g} expected")
             else:
-                parts.append(f"{name} {axis.raw(float(mean[j])):.4g}")
+                value = axis.raw(float(mean[j]))
+                whole = axis.objective.unit in ("count", "bytes")
+                parts.append(f"{name} {value:,.0f}" if whole else f"{name} {value:.4g}")
         return f"{', '.join(parts)}: may add {gain:.2g} of the front's volume"
 
 
