@@ -184,6 +184,7 @@ def test_front_json_has_the_documented_form(finished: Path) -> None:
     ]
     assert len(found["reference_point"]) == 2
     assert found["hypervolume"] > 0
+    assert isinstance(found["edges"], list)
     for trial in found["trials"]:
         assert {"number", "state", "values", "student", "distillation", "epochs", "seconds"} <= set(trial)
         assert trial["state"] == "COMPLETE"
@@ -338,6 +339,7 @@ def test_search_json_prints_the_front_alone(toy_search: Path) -> None:
     result = run.invoke(app, ["search", str(toy_search), "--json", "--dir", "there"])
     printed = json.loads(result.stdout)
     waste = printed.pop("waste")
+    assert printed.pop("edges") == [edge.to_json() for edge in ad.Study.open("there").edges()]
     assert printed == json.loads(Path("there/front.json").read_text())
     assert 0 <= waste["wasted_epochs"] <= waste["epochs"] == sum(t.epochs for t in ad.Study.open("there").trials())
     assert "went into trials that were neither on the front nor informative" in result.stderr

@@ -80,12 +80,14 @@ def front(
     if pick is not None or knee:
         _one(found, result, _chosen(found, result, pick), as_json)
     elif as_json:
-        print_json(_with_verdicts(result))
+        print_json({**_with_verdicts(result), "edges": [edge.to_json() for edge in found.edges()]})
     elif csv is not None and str(csv) == "-":
         return
     elif result.trials:
         rows, trouble = found_by_verify(result)
         print_front(result, found.trials(), rows)
+        if edge := found.edges_line():
+            say(edge)
         say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
         _say_verified(folder, rows, trouble)
     else:

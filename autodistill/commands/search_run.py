@@ -180,9 +180,12 @@ def _finish(
     if waste.trials:
         say(f"{waste.line()}.")
     if as_json:
-        print_json({**front.to_json(), "waste": waste.to_json(), **more})
+        edges = [edge.to_json() for edge in study.edges()]
+        print_json({**front.to_json(), "waste": waste.to_json(), "edges": edges, **more})
     elif front.trials:
         print_front(front, trials, found_by_verify(front)[0])
+    if edge := study.edges_line():
+        say(f"{edge}.")
     if not front.trials:
         say(_why_empty(study, trials, short))
     say(

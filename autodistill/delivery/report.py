@@ -75,6 +75,7 @@ def write_report(
         **_front_part(front, trials, verified),
         **_growth_part(study, front),
         **_importance_part(study),
+        "edges": f"{edge[0].upper()}{edge[1:]}." if (edge := study.edges_line()) else "",
         **_trials_part(study, trials, cost),
         **_drawings_part(study, front),
         "glossary": glossary(),

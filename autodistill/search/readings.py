@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 
 from autodistill.records import Constraint, Objective, State, TrialRecord
 from autodistill.search.agenda import Agenda, Prospect
 from autodistill.search.budget import Budget, Spent
+from autodistill.search.edges import Edge, edges_line, edges_of
 from autodistill.search.front import Front, Scale, last_values, propose_scale
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Proposer
+from autodistill.search.space import Space
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.waste import Waste, waste_of
 from autodistill.words import counted
@@ -26,6 +29,8 @@ class Readings:
     directory: Path | None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
+    space: Space
+    config: Any
     optuna: optuna.Study
     budget: Budget
     _log: TrialLog
@@ -73,6 +78,15 @@ class Readings:
     def waste(self) -> Waste:
         """How much of the training was for nothing; see ``waste.py``."""
         return waste_of(self._log, [t.number for t in self.front().trials])
+
+    def edges(self) -> list[Edge]:
+        """Bounds of the space on which at least half of the front lies; see ``edges.py``."""
+        return edges_of(self.front(), self.space)
+
+    def edges_line(self) -> str:
+        """The same in a sentence for people; empty where there is none."""
+        named = getattr(self.config, "space", None)
+        return edges_line(self.edges(), named if isinstance(named, str) and named.isidentifier() else "")
 
     def scale(self) -> Scale | None:
         """The recorded box of the hypervolume; recorded at the first moment every objective has been seen."""
