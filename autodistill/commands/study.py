@@ -22,6 +22,7 @@ SHOW = """
 IMPORTANCE = """
   autodistill importance runs/digits
 """
+_NAMED = 12  # parameters that a note lists
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "PARTIAL", "RUNNING")
 
 
@@ -91,9 +92,10 @@ def _number_and_folder(first: str, second: str | None) -> tuple[int, Path | None
 def importance(study: StudyArgument = None, directory: DirOption = None, as_json: JsonOption = False) -> None:
     """Rank the parameters by how much of each objective's variance they explain (fANOVA over COMPLETE trials).
 
-    Parameters that only some candidates have are left out: their share would compare unlike students.
+    A parameter that only some candidates have counts where it is active. Those that fewer than four COMPLETE trials
+    have, or all with one value, are left out, and named.
     """
-    from autodistill.search.importance import importance_shares
+    from autodistill.search.importance import importance_shares, left_out
 
     found = read_study(study, directory)
     complete = [t for t in found.trials() if t.state.value == "COMPLETE"]
@@ -101,11 +103,15 @@ def importance(study: StudyArgument = None, directory: DirOption = None, as_json
         raise UsageError(
             f"importance needs at least 4 COMPLETE trials, study {found.name} has {len(complete)}; search on."
         )
-    shares = importance_shares(found)
+    shares, missing = importance_shares(found), left_out(found)
     if as_json:
-        print_json({"study": found.name, "trials": len(complete), "importance": shares})
+        print_json({"study": found.name, "trials": len(complete), "importance": shares, "left_out": missing})
         return
     names = list(dict.fromkeys(name for part in shares.values() for name in part))
     names.sort(key=lambda name: -max(part.get(name, 0.0) for part in shares.values()))
-    rows = [[name, *(f"{part.get(name, 0.0):.3f}" for part in shares.values())] for name in names]
+    rows = [[name, *(f"{part[name]:.3f}" if name in part else "-" for part in shares.values())] for name in names]
     print_table(["parameter", *shares], rows, right=tuple(shares))
+    if missing:
+        more = f" and {len(missing) - _NAMED} more, see --json" if len(missing) > _NAMED else ""
+        named = ", ".join(missing[:_NAMED])
+        say(f"left out, too few COMPLETE trials have them or all have one value: {named}{more}")

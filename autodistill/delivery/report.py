@@ -289,7 +289,7 @@ def _steps_table(steps: Sequence[Step]) -> Table:
 
 
 def _importance_part(study: Study) -> dict[str, Any]:
-    from autodistill.search.importance import LEAST, importance_shares
+    from autodistill.search.importance import LEAST, importance_shares, left_out
 
     complete = sum(t.state is State.COMPLETE for t in study.trials())
     if complete < LEAST:
@@ -297,12 +297,13 @@ def _importance_part(study: Study) -> dict[str, Any]:
         return {"importance": None, "no_importance": why, "shares": {}}
     shares = {name: part for name, part in importance_shares(study).items() if part}
     if not shares:
-        why = "No setting is common to all candidates, or no objective varies."
+        why = "No setting varies among enough of them, or no objective varies."
         return {"importance": None, "no_importance": why, "shares": {}}
     names = list(dict.fromkeys(name for part in shares.values() for name in part))
     names.sort(key=lambda name: -max(part.get(name, 0.0) for part in shares.values()))
-    rows = tuple((name, *(f"{part.get(name, 0.0):.3f}" for part in shares.values())) for name in names)
-    return {"importance": Table(("setting", *shares), rows, tuple(shares)), "no_importance": "", "shares": shares}
+    rows = tuple((name, *(f"{part[name]:.3f}" if name in part else "-" for part in shares.values())) for name in names)
+    table = Table(("setting", *shares), rows, tuple(shares))
+    return {"importance": table, "no_importance": "", "shares": shares, "left_out": ", ".join(left_out(study))}
 
 
 def _trials_part(study: Study, trials: Sequence[TrialRecord], cost: Mapping[str, Any]) -> dict[str, Any]:
