@@ -61,10 +61,10 @@ class Ledger:
         It comes before the report is judged or stored: the work was done, whatever it showed, and a trial that goes on
         after a crash is charged only for what lies above its stored rungs.
         """
-        rungs = [value for key, value in attributes.items() if key.startswith("rung:")]
-        epochs = max((float(rung.get("epochs", 0)) for rung in rungs), default=0.0)
-        seconds = max((float(rung.get("seconds", 0)) for rung in rungs), default=0.0)
-        more = _more(report.epochs, epochs), _more(report.seconds, seconds)
+        more = (
+            _more(report.epochs, _reported(attributes, "epochs")),
+            _more(report.seconds, _reported(attributes, "seconds")),
+        )
         if any(more):
             s = self._closed
             self._closed = Spent(s.seconds, s.trials, s.epochs + more[0], s.device_seconds + more[1])
@@ -78,11 +78,8 @@ class Ledger:
             seconds: since its last report.
             epochs: in all, where it has told.
         """
-        reported = max((float(v.get("epochs", 0)) for k, v in attributes.items() if k.startswith("rung:")), default=0.0)
-        s = self._closed
-        self._closed = Spent(
-            s.seconds, s.trials, s.epochs + _more(epochs, reported), s.device_seconds + max(0.0, seconds)
-        )
+        s, more = self._closed, _more(epochs, _reported(attributes, "epochs"))
+        self._closed = Spent(s.seconds, s.trials, s.epochs + more, s.device_seconds + max(0.0, seconds))
 
     def save(self) -> None:
         """Write the books into the storage."""
@@ -91,6 +88,12 @@ class Ledger:
     def _stored(self) -> Spent:
         stored = self._study.user_attrs.get(_KEY)
         return Spent() if stored is None else Spent.from_json(stored)
+
+
+def _reported(attributes: Mapping[str, Any], what: str) -> float:
+    """The most that any rung of a trial has told of: ``epochs`` or ``seconds``."""
+    rungs = (value for key, value in attributes.items() if key.startswith("rung:"))
+    return max((float(rung.get(what, 0)) for rung in rungs), default=0.0)
 
 
 def _more(now: float, before: float) -> float:
