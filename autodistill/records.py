@@ -22,6 +22,31 @@ def stable_key(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class Estimate(float):
+    """A cost that is predicted: the median, as a float, with the standard deviation of its logarithm.
+
+    Whoever needs a number has the likeliest one; :func:`certain` leaves out what is not measured.
+    """
+
+    __slots__ = ("deviation",)
+
+    def __new__(cls, value: float, deviation: float) -> Estimate:
+        """``value`` is the median, ``deviation`` that of its logarithm: 0.1 means about 10 %."""
+        made = super().__new__(cls, value)
+        made.deviation = float(deviation)
+        return made
+
+    deviation: float
+
+    def __reduce__(self) -> tuple[type[Estimate], tuple[float, float]]:
+        return Estimate, (float(self), self.deviation)
+
+
+def certain(costs: Mapping[str, float]) -> dict[str, float]:
+    """Those of ``costs`` that are counted or measured."""
+    return {name: value for name, value in costs.items() if not isinstance(value, Estimate)}
+
+
 class Decision(enum.Enum):
     """What the study answers to a report."""
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from autodistill.engines.prepare import draw_pool
+from autodistill.engines.pool import draw_pool
 from autodistill.records import LatencyTarget, Params
 from autodistill.search.space import Space
 from autodistill.search.spaces import load

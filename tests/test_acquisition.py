@@ -40,7 +40,22 @@ def test_the_expected_gain_of_a_shifted_log_normal_loss_equals_a_simulation(unce
     deviation[0, list(uncertain)] = 0.3
     draws = mean + deviation * rng.normal(size=(20_000, 2))
     draws[:, list(uncertain)] = np.exp(draws[:, list(uncertain)]) - shift
-    found = acquisition.expected_gain(mean, deviation, *pareto.nondominated_boxes(FRONT, np.ones(2)), shift=shift)
+    boxes = pareto.nondominated_boxes(FRONT, np.ones(2))
+    found = acquisition.expected_gain(mean, deviation, *boxes, shifts=dict.fromkeys(uncertain, shift))
+    assert found[0] == pytest.approx(gains(draws).mean(), rel=0.03)
+
+
+def test_one_objective_may_be_known_of_some_candidates_and_predicted_for_others():
+    boxes = pareto.nondominated_boxes(FRONT, np.ones(2))
+    mean = np.array([[0.4, 0.35], [0.4, 0.35], [0.1, 0.9]])
+    deviation = np.array([[0.2, 0.0], [0.2, 0.2], [0.0, 0.0]])
+    together = acquisition.expected_gain(mean, deviation, *boxes, shifts={0: 0.5})
+    alone = [acquisition.expected_gain(mean[i, None], deviation[i, None], *boxes, shifts={0: 0.5})[0] for i in range(3)]
+    assert together == pytest.approx(alone)
+    mean[:, 0] = np.log(mean[:, 0] + 0.5)  # the first objective is a shifted log-normal, the second is Gaussian
+    draws = mean[1] + deviation[1] * np.random.default_rng(3).normal(size=(20_000, 2))
+    draws[:, 0] = np.exp(draws[:, 0]) - 0.5
+    found = acquisition.expected_gain(mean[1, None], deviation[1, None], *boxes, shifts={0: 0.5})
     assert found[0] == pytest.approx(gains(draws).mean(), rel=0.03)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autodistill.errors import InfeasibleError
-from autodistill.records import Constraint, LatencyTarget, SurveyRow
+from autodistill.records import Constraint, LatencyTarget, SurveyRow, certain
 from autodistill.training import students
 from autodistill.training.cost_memory import FEATURES, LATENCY, CostMemory
 from autodistill.training.costs import known_costs
@@ -129,7 +129,10 @@ def test_a_student_is_refused_on_its_prediction_only_when_clearly_over(ms: float
             costs(student)
     else:
         model = students.build(student, **SHAPE, num_classes=3)
-        assert costs(student) == known_costs(model, **SHAPE, metrics=["params"])
+        found = costs(student)
+        assert certain(found) == known_costs(model, **SHAPE, metrics=["params"])
+        assert found[LATENCY] == ms
+        assert found[LATENCY].deviation == 0.1
 
 
 def test_a_survey_is_fitted_without_its_noisy_rows_and_counts_are_remembered() -> None:
@@ -146,5 +149,23 @@ def test_a_survey_is_fitted_without_its_noisy_rows_and_counts_are_remembered() -
     assert model.leave_one_out().students == LEAST + 1
     costs = UnsurveyedCosts(["params", LATENCY], SHAPE, 3, target=target, memory=memory, model=model)
     student = {"family": families[0], "index": 0}
-    assert costs(student) == {"params": features[0]["params"]}
-    assert costs.predict(student).ms == pytest.approx(truth(families[0], features[0]), rel=0.5)
+    found = costs(student)
+    assert certain(found) == {"params": features[0]["params"]}
+    assert found[LATENCY] == pytest.approx(truth(families[0], features[0]), rel=0.5)
+
+
+def test_a_latency_that_was_measured_before_is_no_estimate() -> None:
+    memory, target, student = CostMemory(None), LatencyTarget(), {"family": "resnet", "width": 2}
+    costs = UnsurveyedCosts(["params", LATENCY], SHAPE, 3, target=target, memory=memory, model=Fixed(1.0, 0.1))
+    memory.put(memory.key(student, SHAPE, 3), {LATENCY: 0.7}, target)
+    assert certain(costs(student))[LATENCY] == 0.7
+    assert LATENCY not in UnsurveyedCosts(["params"], SHAPE, 3, target=target, memory=memory)(student)
+
+
+def test_a_table_of_latencies_says_which_students_there_are(tmp_path: Path) -> None:
+    (tmp_path / "phone.csv").write_text("family,width,latency_ms\nresnet,2,3.5\n")
+    target = LatencyTarget(table=str(tmp_path / "phone.csv"))
+    costs = UnsurveyedCosts(["params", LATENCY], SHAPE, 3, target=target, memory=CostMemory(None), model=Fixed(1, 0.1))
+    assert certain(costs({"family": "resnet", "width": 2}))[LATENCY] == 3.5
+    with pytest.raises(InfeasibleError, match="is not in"):
+        costs({"family": "resnet", "width": 4})

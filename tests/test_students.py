@@ -32,6 +32,7 @@ def test_defaults_are_filled_in_and_nothing_else_changes() -> None:
         "family": "resnet",
         "width": 8,
         "depth": 1,
+        "stages": 4,
         "reduction": "auto",
     }
 
@@ -98,6 +99,15 @@ def test_every_layer_of_a_resnet_is_as_wide_as_its_stage(width: int) -> None:
     model = students.build({"family": "resnet", "width": width}, **SMALL)
     widths = {one.out_channels for one in model.modules() if isinstance(one, nn.Conv2d)}
     assert widths == {width * 2**stage for stage in range(4)}
+
+
+@pytest.mark.parametrize("stages", [2, 3, 4])
+def test_a_resnet_of_fewer_stages_is_the_first_of_them_and_a_classifier(stages: int) -> None:
+    model, whole = (students.build({"family": "resnet", "width": 4, "stages": n}, **SMALL) for n in (stages, 4))
+    names = [f"layer{n}" for n in range(1, stages + 1)]
+    kept = sum(size(part) for name, part in whole.named_children() if name in {"conv1", "bn1", *names})
+    assert size(model) == kept + (4 * 2 ** (stages - 1) + 1) * SMALL["num_classes"]
+    assert final_side({"family": "resnet", "width": 4, "stages": stages, "reduction": 4}, 32) == 8
 
 
 def test_a_smaller_stride_changes_no_weight() -> None:

@@ -106,7 +106,8 @@ def test_the_prior_mean_says_that_what_costs_less_is_worse():
     made = Model(data, here, thetas={}, optimize=False, rng=np.random.default_rng(0))
     candidates = pool([4, 16, 64], lr=0.9)
     known = here.known(candidates.costs)
-    mean, _ = made.believe(here.features(candidates.params, here.inputs(candidates.costs)), known)
+    features = here.features(candidates.params, here.inputs(candidates.costs))
+    mean, _ = made.believe(features, known, np.zeros_like(known))
     assert mean[:, 0] == pytest.approx(trend(known[:, 1]), abs=1e-6)
 
 

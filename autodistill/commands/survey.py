@@ -66,7 +66,7 @@ def _survey_space(
     name: str, texts: list[str] | None, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
 ) -> tuple[list[SurveyRow], LatencyTarget, str]:
     """Rows, target, and how well latency is predicted (empty where it is not)."""
-    from autodistill.engines.prepare import draw_pool
+    from autodistill.engines.pool import draw_pool
     from autodistill.records import LatencyTarget
     from autodistill.search.space import Space
     from autodistill.search.spaces import load

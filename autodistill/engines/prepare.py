@@ -13,26 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from autodistill.engines.cold_views import cold_views
+from autodistill.engines.pool import Fits, draw_pool, pool_size
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, UsageError
-from autodistill.records import EvaluateFactory, Params, State, Task, TeacherSpec, stable_key
+from autodistill.records import EvaluateFactory, Params, State, Task, TeacherSpec
 from autodistill.search.study import Study
 from autodistill.teacher_choice import members
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
-    from autodistill.search.space import Space
+    from autodistill.training.cost_memory import CostMemory
     from autodistill.training.datasets import ImageData
     from autodistill.training.teacher import Teacher
 
 COUNTED = ("params", "macs")
-SURVEY_SHARE = 0.1  # of a time budget
-SURVEY_SECONDS = 1.0  # one small student on one slow core: params, MACs and latency together
-MIN_POOL, MAX_POOL = 24, 200
 
 
 def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFactory:
@@ -172,14 +168,16 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     from autodistill.search.survey_rows import earlier_survey, write_survey
     from autodistill.training.builder_code import family_code
     from autodistill.training.cost_memory import CostMemory, cache_folder, machine
+    from autodistill.training.latency_model import LEAST
     from autodistill.training.survey import survey
     from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
 
     memory = CostMemory(cache_folder())
     # the counts are no objectives of every study, but a hint for the sampler that costs nothing more
     known = list(dict.fromkeys([*(name for name in metrics if _is_known(study, name)), *COUNTED]))
-    students = draw_students(study, pool_size(config.survey, study.budget.seconds))
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
+    count = pool_size(config.survey, study.budget.seconds)
+    students = draw_pool(study.space, count, seed=study.seed, fits=_fits(study, shape, classes, memory), others=LEAST)
     code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
     when: dict[str, Any] = {"machine": machine(config.latency.device), "code": code}
     for row in () if study.directory is None else earlier_survey(study.directory, config.latency, **when):
@@ -227,6 +225,27 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
 
 
+def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemory) -> Fits | None:
+    """Whether a student keeps to the bounds on what can be counted; ``None`` where there are none."""
+    from autodistill.records import LatencyTarget
+    from autodistill.training.costs import cost_metrics
+    from autodistill.training.unsurveyed import UnsurveyedCosts
+
+    bounds = [one for one in study.constraints if one.metric in cost_metrics]
+    if not bounds:
+        return None
+    costs = UnsurveyedCosts([one.metric for one in bounds], shape, classes, target=LatencyTarget(), memory=memory)
+
+    def fits(student: Params) -> bool:
+        try:
+            found = costs(student)
+        except Exception:  # whatever cannot be built or run is for the survey to tell
+            return False
+        return all(one.violation(found) <= 0 for one in bounds)
+
+    return fits
+
+
 def _nearest(study: Study, surveyed: Sequence[tuple[Mapping[str, object], Mapping[str, float]]]) -> str:
     """What comes nearest to each bound on a known cost."""
     words = []
@@ -243,33 +262,3 @@ def _is_known(study: Study, metric: str) -> bool:
 
     own = {o.name: o for o in study.objectives}
     return (own.get(metric) or objectives.get(metric)).stage == "known"
-
-
-def pool_size(setting: Any, seconds: float | None) -> int:
-    """How many students to survey: as asked, else about a tenth of the time."""
-    if setting != "auto":
-        return int(setting)
-    if seconds is None:
-        return MAX_POOL
-    return int(min(MAX_POOL, max(MIN_POOL, SURVEY_SHARE * seconds / SURVEY_SECONDS)))
-
-
-def draw_students(study: Study, count: int) -> list[Params]:
-    """``count`` different students of the study's space (all of them when there are no more), the same on resume."""
-    return draw_pool(study.space, count, seed=study.seed)
-
-
-def draw_pool(space: Space, count: int, *, seed: int) -> list[Params]:
-    """``count`` different students of a space, or all of them when there are no more."""
-    space = space.section("student")
-    everything = space.enumerate(count)
-    if everything is not None:
-        return [space.nest(values)["student"] for values in everything]
-    rng = np.random.default_rng(seed)
-    out: dict[str, Params] = {}
-    for _ in range(50 * count):
-        student = space.nest(space.sample(rng))["student"]
-        out.setdefault(stable_key(student), student)
-        if len(out) == count:
-            break
-    return list(out.values())

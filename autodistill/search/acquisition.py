@@ -7,10 +7,14 @@ predicted makes it an expectation with a closed form. So one formula serves one 
 as independent) and any number of known ones.
 
 A predicted loss is Gaussian, or a shifted log-normal: ``exp(N(mean, deviation^2)) - shift``, whose expected
-improvement is the price of a put option (Black & Scholes 1973, without interest).
+improvement is the price of a put option (Black & Scholes 1973, without interest). An objective may be known of some
+candidates and predicted for others.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -18,24 +22,27 @@ from scipy.special import ndtr
 
 Floats = npt.NDArray[np.float64]
 
+Shifts = Mapping[int, float]
+NONE_SHIFTED: Shifts = MappingProxyType({})
+
 
 def expected_gain(
-    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, *, shift: float | None = None
+    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, *, shifts: Shifts = NONE_SHIFTED
 ) -> Floats:
     """Expected hypervolume improvement of each candidate.
 
     Args:
-        mean: ``(candidates, objectives)`` losses; known ones hold the value itself. With ``shift``, where the loss is
-            predicted, the mean of ``log(loss + shift)``.
+        mean: ``(candidates, objectives)`` losses; known ones hold the value itself. Where a loss is predicted and its
+            objective has a shift, the mean of ``log(loss + shift)``.
         deviation: the same shape; 0 where the value is known.
         lower: ``(boxes, objectives)`` lower corners of the non-dominated region; may be ``-inf``.
         upper: their upper corners.
-        shift: predicted losses are log-normal, less this; ``None``: Gaussian.
+        shifts: by objective, where predicted losses are log-normal less this; Gaussian elsewhere.
 
     Returns:
         ``(candidates,)``, not negative.
     """
-    total: Floats = np.maximum(_overlaps(mean, deviation, lower, upper, shift), 0.0).sum(axis=1)
+    total: Floats = np.maximum(_overlaps(mean, deviation, lower, upper, shifts), 0.0).sum(axis=1)
     return total
 
 
@@ -47,7 +54,7 @@ def gain_along(
     *,
     objective: int,
     points: Floats,
-    shift: float | None = None,
+    shifts: Shifts = NONE_SHIFTED,
 ) -> Floats:
     """The same when one objective is surely at ``points``, ``(candidates, points)``; the others stay as believed.
 
@@ -58,9 +65,9 @@ def gain_along(
         upper: see :func:`expected_gain`.
         objective: which one.
         points: ``(candidates, points)`` losses.
-        shift: see :func:`expected_gain`.
+        shifts: see :func:`expected_gain`.
     """
-    weights = _overlaps(mean, deviation, lower, upper, shift, skip=objective)
+    weights = _overlaps(mean, deviation, lower, upper, shifts, skip=objective)
     low, high = lower[None, None, :, objective], upper[None, None, :, objective]
     length = np.maximum(high - np.maximum(low, points[:, :, None]), 0.0)
     gain: Floats = np.einsum("npb,nb->np", length, weights)
@@ -68,24 +75,28 @@ def gain_along(
 
 
 def _overlaps(
-    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, shift: float | None, skip: int | None = None
+    mean: Floats, deviation: Floats, lower: Floats, upper: Floats, shifts: Shifts, skip: int | None = None
 ) -> Floats:
     """Expected volume of every box beyond every candidate ``(candidates, boxes)``, without one objective."""
     gain = np.ones((len(mean), len(lower)))
     for j in range(mean.shape[1]):
         if j == skip:
             continue
-        m, s = mean[:, j, None], deviation[:, j, None]
-        if not deviation[:, j].any():
-            gain *= np.maximum(upper[None, :, j] - np.maximum(lower[None, :, j], m), 0.0)
-        elif shift is None:
-            gain *= _below(upper[None, :, j], m, s) - _below(lower[None, :, j], m, s)
-        else:
+        predicted = deviation[:, j] > 0
+        if not predicted.all():  # known: also a loss that is not a number, which its gain will tell
+            sure = ~predicted
+            gain[sure] *= np.maximum(upper[None, :, j] - np.maximum(lower[None, :, j], mean[sure, j, None]), 0.0)
+        if predicted.any():
             bounds, at = np.unique([lower[:, j], upper[:, j]], return_inverse=True)  # boxes share most of their walls
-            value = _put(bounds[None, :] + shift, m, s)
             below, above = at.reshape(2, -1)
-            gain *= value[:, above] - value[:, below]
+            value = _expected(bounds[None, :], mean[predicted, j, None], deviation[predicted, j, None], shifts.get(j))
+            gain[predicted] *= value[:, above] - value[:, below]
     return gain
+
+
+def _expected(bound: Floats, mean: Floats, deviation: Floats, shift: float | None) -> Floats:
+    """Expected length from a predicted loss up to ``bound``, where it is positive."""
+    return _below(bound, mean, deviation) if shift is None else _put(bound + shift, mean, deviation)
 
 
 def _below(bound: Floats, mean: Floats, deviation: Floats) -> Floats:

@@ -75,11 +75,14 @@ class Archive:
     _unsettled: list[int] = field(default_factory=list)
     _count: int = 0
 
-    def update(self, trials: Sequence[StoredTrial]) -> None:
+    def update(self, trials: Sequence[StoredTrial]) -> list[Outcome]:
         """Read what is new in a study.
 
         Args:
             trials: all of its trials; one keeps its place from call to call, and new ones come after it.
+
+        Returns:
+            The trials that were closed since, and those that are under way.
         """
         first = self._done is None
         places = [*self._unsettled, *range(self._count, len(trials))]
@@ -102,6 +105,7 @@ class Archive:
             self._done = rows if self._done is None else self._done.join(rows)
         running = self.running()
         self._seen = self._done.join(self._observe(running)) if running else self._done
+        return [*finished, *running]
 
     def _own(self, o: Outcome) -> Outcome:
         """With the parameters of the space alone, in its order; with none where one is missing or not a choice."""

@@ -1,6 +1,7 @@
 """Known costs of students: asked once each, remembered, checked against the constraints.
 
-Either a function gives them, or a survey did (a pool of measured students), or both.
+Either a function gives them, or a survey did (a pool of measured students), or both: then the function is for the
+students beyond the pool, and what it cannot know yet is an estimate until a trial has measured it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autodistill.errors import InfeasibleError, UsageError
-from autodistill.records import Constraint, stable_key
+from autodistill.records import Constraint, Estimate, certain, stable_key
 from autodistill.search import proposals
 from autodistill.search.space import Space
 
@@ -38,11 +39,17 @@ class Catalogue:
         self._asked: dict[tuple[Any, ...], dict[str, float] | None] = {}
         self._names: dict[str, None] = {}
         self._pool: list[dict[str, Any]] = []
+        self._estimated: set[str] = set()  # students with costs that are no measurements
 
     @property
     def knows_costs(self) -> bool:
         """Whether costs are known before a trial starts."""
         return self._function is not None or bool(self._pool)
+
+    @property
+    def goes_beyond(self) -> bool:
+        """Whether students outside a surveyed pool may be proposed too."""
+        return self._function is not None and bool(self._pool)
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
         """Draw students from these, whose costs were measured.
@@ -52,7 +59,7 @@ class Catalogue:
             ConfigError: one is not a student of the space.
         """
         students = self.space.section("student")
-        self._pool, self._asked = [], {}
+        self._pool, self._asked, self._estimated = [], {}, set()
         for student, costs in pool:
             known = self._checked(costs)
             self._known[stable_key(dict(student))] = known
@@ -66,14 +73,37 @@ class Catalogue:
         """Known costs of a candidate, possibly empty; ``None`` when it may not be proposed."""
         if not self.knows_costs:
             return {}
-        settings = tuple(map(values.get, self._settings))  # those that are not active say None
+        settings = self._settings_of(values)
         if settings not in self._asked:
             student = self.space.nest(values)["student"]
             name = stable_key(student)
             if name not in self._known:
-                self._known[name] = self._ask(student)
+                self._known[name] = found = self._ask(student)
+                if found is not None and certain(found).keys() != found.keys():
+                    self._estimated.add(name)
             self._asked[settings] = self._known[name]
         return self._asked[settings]
+
+    def was_asked(self, values: Mapping[str, Any]) -> bool:
+        """Whether the costs of a candidate's student are at hand."""
+        return self._settings_of(values) in self._asked
+
+    def learn(self, values: Mapping[str, Any], measured: Costs) -> None:
+        """A trial has measured a student; where its costs were estimates, it belongs to the pool from now on."""
+        if not self._estimated:
+            return
+        student = self.space.nest(values)["student"]
+        name = stable_key(student)
+        believed = self._known.get(name)
+        if name not in self._estimated or believed is None:
+            return
+        found = {**believed, **{metric: measured[metric] for metric in believed if metric in measured}}
+        if certain(found).keys() != found.keys():
+            return
+        self._estimated.discard(name)
+        self._known[name] = self._asked[self._settings_of(values)] = known = self._checked(found)
+        if known is not None:
+            self._pool.append(self.space.section("student").flatten({"student": student}))
 
     def names(self) -> tuple[str, ...]:
         """Names of the known costs, in the order in which they were first given; empty until one student is known."""
@@ -85,6 +115,9 @@ class Catalogue:
             return self.space.sample(rng)
         return proposals.complete(self.space, self._pool[int(rng.integers(len(self._pool)))], rng)
 
+    def _settings_of(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(map(values.get, self._settings))  # those that are not active say None
+
     def _ask(self, student: Mapping[str, Any]) -> dict[str, float] | None:
         if self._function is None:
             return None
@@ -92,10 +125,12 @@ class Catalogue:
             costs = self._function(student)
         except InfeasibleError:
             return None
-        return None if costs is None else self._checked(costs)
+        if costs is None or (self._pool and not self._names.keys() <= costs.keys()):
+            return None  # beside surveyed students, one of whom less is known cannot be judged
+        return self._checked(costs)
 
     def _checked(self, costs: Costs) -> dict[str, float] | None:
-        known = {name: float(value) for name, value in costs.items()}
+        known = {name: v if isinstance(v, Estimate) else float(v) for name, v in costs.items()}
         if not all(math.isfinite(value) for value in known.values()):
             return None
         if any(c.violation(known) > 0 for c in self.constraints):

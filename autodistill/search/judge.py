@@ -38,7 +38,7 @@ class Judge:
     def final(self, pool: Pool) -> tuple[Floats, Floats]:
         """Mean and deviation ``(candidates, objectives)`` of scaled losses at the top rung."""
         features = self.view.features(pool.params, self.view.inputs(pool.costs))
-        return self.model.believe(features, self.view.known(pool.costs))
+        return self.model.believe(features, self.view.known(pool.costs), self.view.unsure(pool.costs))
 
     def gain(self, pool: Pool) -> Floats:
         """Expected front gain of each candidate, as a share of the box."""
@@ -46,10 +46,11 @@ class Judge:
 
     def gain_of(self, pool: Pool) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
         """The same for other parameters of students in ``pool``: of encoded parameters and the rows they belong to."""
-        inputs, known = self.view.inputs(pool.costs), self.view.known(pool.costs)
+        inputs, known, unsure = (read(pool.costs) for read in (self.view.inputs, self.view.known, self.view.unsure))
 
         def gain(params: Floats, rows: npt.NDArray[np.int64]) -> Floats:
-            return self.model.gain(*self.model.believe(self.view.features(params, inputs[rows]), known[rows]))
+            features = self.view.features(params, inputs[rows])
+            return self.model.gain(*self.model.believe(features, known[rows], unsure[rows]))
 
         return gain
 

@@ -9,6 +9,7 @@ beyond the reference, because how bad a bad candidate is tells little about the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.records import Objective
+from autodistill.records import Estimate, Objective
 from autodistill.search import acquisition, pareto
 from autodistill.search.features import log_scaled
 
@@ -57,6 +58,14 @@ class Axis:
         low, high = sorted((self.best, self.reference))
         unit = log_scaled(values, low, high, self.objective.log and low > 0)
         return unit if self.best <= self.reference else 1.0 - unit
+
+    def spread(self, estimate: Estimate) -> float:
+        """Deviation of the scaled loss of a predicted value."""
+        if self.objective.log and min(self.best, self.reference) > 0:
+            length = math.log(self.reference / self.best)
+        else:  # of a log-normal value with a small deviation
+            length = (self.reference - self.best) / max(abs(estimate), 1e-300)
+        return estimate.deviation / max(abs(length), 1e-9)
 
     def raw(self, scaled: float) -> float:
         """The value at a scaled loss."""
@@ -127,6 +136,7 @@ class Model:
     ) -> None:
         self.observed = data
         self._layout, self._thetas = layout, thetas
+        self._shifts = dict.fromkeys(layout.unknown, SHIFT)
         self.surrogates = {j: self._fit(j, optimize, rng) for j in layout.unknown}
         self._boxes = pareto.nondominated_boxes(data.losses[data.full], np.ones(data.losses.shape[1]))
 
@@ -148,14 +158,15 @@ class Model:
         self._thetas[objective] = fitted.theta
         return fitted
 
-    def believe(self, features: Floats, known: Floats) -> tuple[Floats, Floats]:
-        """Mean and deviation ``(candidates, objectives)`` of scaled losses; of warped ones where they are predicted.
+    def believe(self, features: Floats, known: Floats, unsure: Floats) -> tuple[Floats, Floats]:
+        """Mean and deviation ``(candidates, objectives)`` of scaled losses; of warped ones where they are learned.
 
         Args:
             features: of the candidates, at the fidelity of interest.
-            known: scaled losses, NaN in the columns to predict.
+            known: scaled losses, NaN in the columns that are learned.
+            unsure: deviation of the known ones, 0 where they are measured.
         """
-        mean, deviation = known.copy(), np.zeros_like(known)
+        mean, deviation = known.copy(), unsure.copy()
         for j, fitted in self.surrogates.items():
             mean[:, j], deviation[:, j] = fitted.predict(features)
             mean[:, j] += self._capacity(j, known)
@@ -171,7 +182,7 @@ class Model:
         return mean
 
     def expected(self, mean: Floats) -> Floats:
-        """Scaled losses, medians where they are predicted, from the means of :meth:`believe`."""
+        """Scaled losses, medians where they are learned, from the means of :meth:`believe`."""
         losses = mean.copy()
         predicted = list(self.surrogates)
         losses[..., predicted] = unwarp(mean[..., predicted])
@@ -180,12 +191,14 @@ class Model:
     def gain(self, mean: Floats, deviation: Floats) -> Floats:
         """Expected hypervolume improvement ``(candidates,)`` of what :meth:`believe` says."""
         # a candidate without one of its known costs cannot be judged: it comes last
-        return np.nan_to_num(acquisition.expected_gain(mean, deviation, *self._boxes, shift=SHIFT), nan=0.0)
+        return np.nan_to_num(acquisition.expected_gain(mean, deviation, *self._boxes, shifts=self._shifts), nan=0.0)
 
     def gain_along(self, mean: Floats, deviation: Floats, objective: int, grid: Floats) -> Floats:
         """Front gain if one objective comes out at its mean plus ``grid`` deviations, ``(candidates, grid)``."""
         points = np.exp(mean[:, objective, None] + deviation[:, objective, None] * grid) - SHIFT
-        gain = acquisition.gain_along(mean, deviation, *self._boxes, objective=objective, points=points, shift=SHIFT)
+        gain = acquisition.gain_along(
+            mean, deviation, *self._boxes, objective=objective, points=points, shifts=self._shifts
+        )
         return np.nan_to_num(gain, nan=0.0)
 
     def resolved(self, stages: Sequence[Floats], objective: int) -> Floats:

@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import TrialState
 
 from autodistill.errors import InfeasibleError
-from autodistill.records import Candidate, Constraint, Objective, Params, stable_key
+from autodistill.records import Candidate, Constraint, Estimate, Objective, Params, certain, stable_key
 from autodistill.search import control, samplers
 from autodistill.search.pace import Pace
 from autodistill.search.rungs import Rungs
@@ -165,7 +165,7 @@ class Proposer:
         if twin is not None:
             return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
         try:
-            costs = self._lookup(candidate.student) or {}
+            costs = certain(self._lookup(candidate.student) or {})
         except InfeasibleError as error:
             return Proposal(candidate, (error.reason, str(error)))
         broken = broken_constraints(self._constraints, costs)
@@ -216,7 +216,7 @@ class Proposer:
             seed=derive_seed(self._seed, len(self._log), "sampler"),
             objectives=self._objectives,
             constraints=self._constraints,
-            costs=self._priced if self._costs and not self._pool else None,  # a pool is asked for nothing else
+            costs=self._priced if self._costs else None,
             rungs=self._rungs.levels,
             epoch_cost=self._epoch_cost,
         )
@@ -250,7 +250,7 @@ class Proposer:
             found = self._costs(student)
             if found is None:
                 return None
-            self._known[key] = {name: plain(value) for name, value in found.items()}
+            self._known[key] = {n: v if isinstance(v, Estimate) else plain(v) for n, v in found.items()}
         return self._known.get(key)
 
 

@@ -60,7 +60,7 @@ class FrontSampler(BaseSampler):
             (without names: the first is trained, the others are the known costs in their order).
         costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that may not be
             built. It is called for hundreds of students, so it should be quick or remember its answers; a surveyed
-            pool (:meth:`set_pool`) can stand in for it.
+            pool (:meth:`set_pool`) can stand in for it, or come before it.
         constraints: on known costs: respected exactly; on trained objectives: what falls short is no gain.
         seed: of everything random; use another one when a study is resumed.
         startup: trials of the first design; the last of them is the cheapest student that is known.
@@ -101,7 +101,11 @@ class FrontSampler(BaseSampler):
         self.last_standings: dict[int, Standing] = {}  # of the paused trials that next_action has compared
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
-        """Propose only surveyed students: pairs of student settings and their known costs."""
+        """Begin with surveyed students, pairs of student settings and their known costs.
+
+        Others are proposed where ``costs`` knows them, too: an :class:`~autodistill.records.Estimate` among their costs
+        enters the gain with its uncertainty.
+        """
         self._catalogue.set_pool(pool)
         self._supply.forget()
         self._shortlist = self._beliefs = self._archive = None
@@ -291,7 +295,8 @@ class FrontSampler(BaseSampler):
             names = tuple(o.name for o in self._objectives)
             hints = hint_names(self._catalogue.names(), self._objectives)
             self._archive = Archive(self.space, self._encoder, names, self._catalogue.costs, self._rungs, hints)
-        self._archive.update(study.get_trials(deepcopy=False) if self._trials is None else self._trials())
+        for told in self._archive.update(study.get_trials(deepcopy=False) if self._trials is None else self._trials()):
+            self._catalogue.learn(told.values, told.costs)
         return self._archive
 
     def _pool_of(self, archive: Archive, outcomes: Sequence[Outcome]) -> Pool:

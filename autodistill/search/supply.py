@@ -2,10 +2,14 @@
 
 A fixed random sample of the space (it also sets the scales of the known costs), fresh draws, moves around the front and
 mixtures of its members, then moves around the most promising of all of them. Ranking is the caller's.
+
+With a surveyed pool the sample and most draws are of the pool. Moves, mixtures and the other draws lead beyond it, to
+students whose costs somebody has to count, which takes time: only so many are looked at for every proposal.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -22,8 +26,11 @@ Floats = npt.NDArray[np.float64]
 Values = dict[str, Any]
 
 REFERENCE_SAMPLE = 600
-DRAWS, MIXTURES, PARENTS = 40, 40, 12
+DRAWS, FAR, MIXTURES, PARENTS = 40, 10, 40, 12
 CLIMBS, CLIMBERS = 3, 5
+BEYOND, BEYOND_CLIMB = 6, 3
+"""Students outside a surveyed pool that are looked at for the first time: at first, and for each of the climbs."""
+
 PATIENCE = 100
 """How many times 40 draws are made before a space that cannot be enumerated is called exhausted."""
 
@@ -42,6 +49,7 @@ class Supply:
         self._space = catalogue.space
         self._free = proposals.free_numbers(self._space).keys()  # these are polished, all at once
         self._reference: Pool | None = None
+        self._allowance = math.inf
         self.rng = rng
 
     def forget(self) -> None:
@@ -58,9 +66,27 @@ class Supply:
 
     def feasible(self, candidates: Mapping[proposals.Key, Values]) -> Pool:
         """Keep what may be proposed."""
-        priced = [(name, values, self._catalogue.costs(values)) for name, values in candidates.items()]
+        priced = [(name, values, self._costs(values)) for name, values in candidates.items()]
         kept = [(name, values, costs) for name, values, costs in priced if costs is not None]
         return Pool.of([v for _, v, _ in kept], [c for *_, c in kept], self._encoder, [name for name, *_ in kept])
+
+    def _costs(self, values: Values) -> Mapping[str, float] | None:
+        """Known costs, for as many new students as are allowed."""
+        if not self._catalogue.was_asked(values):
+            if self._allowance <= 0:
+                return None
+            self._allowance -= 1
+        return self._catalogue.costs(values)
+
+    def _around(self, candidates: list[Values], known: set[proposals.Key], most: int) -> Pool:
+        """Those of ``candidates`` that are new and may be proposed; beyond a surveyed pool, some of the students."""
+        if not self._catalogue.goes_beyond:
+            return self.feasible(proposals.unique(candidates, known))
+        self._allowance = most
+        order = self.rng.permutation(len(candidates)).tolist()  # else the first parent's neighbours would take it all
+        found = self.feasible(proposals.unique((candidates[i] for i in order), known))
+        self._allowance = math.inf
+        return found
 
     def draws(self, count: int) -> Pool:
         """Fresh random candidates."""
@@ -97,15 +123,16 @@ class Supply:
             parents = [parents[int(i)] for i in self.rng.choice(len(parents), size=PARENTS, replace=False)]
         moved = [c for parent in parents for c in proposals.neighbours(self._space, parent, self.rng)]
         mixed = proposals.crossovers(self._space, parents, MIXTURES, self.rng)
-        drawn = (self._catalogue.draw(self.rng) for _ in range(DRAWS))
-        pool = pool.join(self.feasible(proposals.unique([*moved, *mixed, *drawn], known)))
+        drawn = [self._catalogue.draw(self.rng) for _ in range(DRAWS)]
+        far = [self._space.sample(self.rng) for _ in range(FAR if self._catalogue.goes_beyond else 0)]
+        pool = pool.join(self._around([*moved, *mixed, *drawn, *far], known, BEYOND))
         gains = gain(pool)
         climbed: set[proposals.Key] = set()
         for _ in range(CLIMBS):
             top = [i for i in np.argsort(-gains, kind="stable")[:CLIMBERS].tolist() if pool.keys[i] not in climbed]
             climbed.update(pool.keys[i] for i in top)
             moves = [c for i in top for c in proposals.neighbours(self._space, pool.values[i], self.rng, self._free)]
-            near = self.feasible(proposals.unique(moves, known))
+            near = self._around(moves, known, BEYOND_CLIMB)
             if not near.values:
                 break
             pool, gains = pool.join(near), np.concatenate([gains, gain(near)])

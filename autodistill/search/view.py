@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.records import Objective
+from autodistill.records import Estimate, Objective
 from autodistill.search import pareto
 from autodistill.search.archive import Observations
 from autodistill.search.features import Encoder, log_scaled
@@ -124,6 +124,16 @@ class View:
             out[:, j] = self.axes[j].scale([c.get(self.objectives[j].name, np.nan) for c in costs])
         return out
 
+    def unsure(self, costs: Sequence[Mapping[str, float]]) -> Floats:
+        """Deviations ``(candidates, objectives)`` of the scaled losses that :meth:`known` gives, 0 where measured."""
+        out = np.zeros((len(costs), len(self.objectives)))
+        for j in self.priced:
+            name = self.objectives[j].name
+            for row, own in enumerate(costs):
+                if isinstance(value := own.get(name), Estimate):
+                    out[row, j] = self.axes[j].spread(value)
+        return out
+
     def inputs(self, costs: Sequence[Mapping[str, float]]) -> Floats:
         """Known costs as features ``(candidates, columns)``: objectives first, then the others."""
         hints = np.array([[c.get(name, np.nan) for name in self.hints] for c in costs])
@@ -179,8 +189,10 @@ class View:
                 parts.append(f"{name} {raw[1]:.4g} ± {abs(raw[2] - raw[0]) / 2:.2g} expected")
             else:
                 value = axis.raw(float(mean[j]))
+                off = abs(axis.raw(float(mean[j] + deviation[j])) - value)
                 whole = axis.objective.unit in ("count", "bytes")
-                parts.append(f"{name} {value:,.0f}" if whole else f"{name} {value:.4g}")
+                text = f"{name} {value:,.0f}" if whole else f"{name} {value:.4g}"
+                parts.append(f"{text} ± {off:.2g} predicted" if off else text)
         return f"{', '.join(parts)}: may add {gain:.2g} of the front's volume"
 
 

@@ -55,7 +55,7 @@ def latency_elsewhere(
         UserCodeError: the command fails, hangs or prints something else.
     """
     if target.table is not None:
-        return _look_up(student, Path(target.table))
+        return in_table(student, Path(target.table))
     with tempfile.TemporaryDirectory(prefix="autodistill-onnx-") as folder:
         path = Path(folder) / "student.onnx"
         images = torch.zeros(target.batch, channels, image_size, image_size)
@@ -125,8 +125,13 @@ def _end(text: str) -> str:
     return text.strip()[-_SAID:]
 
 
-def _look_up(student: Params, path: Path) -> float:
-    """Latency of the first row whose settings are all those of the student; empty cells hold for every value."""
+def in_table(student: Params, path: Path) -> float:
+    """Latency of the first row whose settings are all those of the student; empty cells hold for every value.
+
+    Raises:
+        InfeasibleError: there is none.
+        UsageError: the table cannot be read.
+    """
     filled = {key: str(value).lower() for key, value in students.validate(student).items()}
     for number, (settings, latency) in enumerate(_rows(path), 1):
         if all(filled.get(key) == value for key, value in settings.items()):

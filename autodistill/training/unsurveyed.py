@@ -1,15 +1,17 @@
-"""Known costs of students outside the survey: counted when they are proposed, their latency predicted.
+"""Known costs of students outside the survey: counted when they are looked at, their latency predicted.
 
-The latency itself is measured when the trial begins, under the lease. A student is refused on its prediction only
-when that is clearly over a bound: when even two standard deviations less would break it.
+The latency itself is measured when the trial begins, under the lease; until then it is an estimate with its
+uncertainty. A student is refused on it only when that is clearly over a bound: when even two standard deviations less
+would break it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from autodistill.errors import InfeasibleError
-from autodistill.records import Constraint, LatencyTarget, Params, SurveyRow
+from autodistill.records import Constraint, Estimate, LatencyTarget, Params, SurveyRow
 from autodistill.training.cost_memory import FEATURES, LATENCY, CostMemory
 from autodistill.training.latency_model import LEAST, LatencyModel, Prediction
 
@@ -41,26 +43,33 @@ class UnsurveyedCosts:
         constraints: Sequence[Constraint] = (),
     ) -> None:
         self._metrics = tuple(name for name in metrics if name != LATENCY)
+        self._timed = LATENCY in metrics
         self._shape, self._classes, self._target, self._memory = dict(shape), num_classes, target, memory
         self._model = model
         self._bounds = [one for one in constraints if one.metric == LATENCY]
 
     def __call__(self, student: Params) -> dict[str, float]:
-        """Counted costs of a student.
+        """Counted costs of a student, and its latency: as remembered or in the target's table, else an ``Estimate``.
 
         Raises:
-            InfeasibleError: it cannot be built, or its predicted latency is clearly over a bound.
+            InfeasibleError: it cannot be built, is not in the table, or its predicted latency is clearly over a bound.
         """
         counted = self._counted(student)
-        if self._model is not None:
-            self._check(self._model.predict(str(student.get("family", "")), counted))
-        return {name: counted[name] for name in self._metrics}
+        costs = {name: counted[name] for name in self._metrics}
+        if not self._timed:
+            return costs
+        measured = self._memory.get(self._memory.key(student, self._shape, self._classes), (), self._target)
+        if measured is not None:
+            costs[LATENCY] = measured[LATENCY]
+        elif self._target.table is not None:
+            from autodistill.training.latency_sources import in_table
 
-    def predict(self, student: Params) -> Prediction | None:
-        """Latency of a student, or ``None`` without a model."""
-        if self._model is None:
-            return None
-        return self._model.predict(str(student.get("family", "")), self._counted(student))
+            costs[LATENCY] = in_table(student, Path(self._target.table))
+        elif self._model is not None:
+            predicted = self._model.predict(str(student.get("family", "")), counted)
+            self._check(predicted)
+            costs[LATENCY] = Estimate(predicted.ms, predicted.deviation)
+        return costs
 
     def _counted(self, student: Params) -> dict[str, float]:
         names = tuple(dict.fromkeys([*self._metrics, *FEATURES]))

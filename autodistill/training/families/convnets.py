@@ -10,12 +10,16 @@ from torch import nn
 from autodistill.training.families.schema import REDUCTION, Parameter, Shape, depth, family, width
 from autodistill.training.families.timm_models import create, doubling, fitted
 
+_UP_TO_FOUR = Parameter("stages", 4, "depth", 2, 4)
 
-@family("resnet", width(16, 2, 128), depth(1, 1, 6), REDUCTION, kind="convolutional")
+
+@family("resnet", width(16, 2, 128), depth(1, 1, 6), _UP_TO_FOUR, REDUCTION, kind="convolutional")
 def resnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """ResNet of basic blocks, four stages that double in width (arXiv 1512.03385)."""
-    w, d = params["width"], params["depth"]
-    model = create("resnet18", shape, channels=doubling(w), layers=(d,) * 4)
+    """ResNet of basic blocks, two to four stages that double in width (arXiv 1512.03385)."""
+    w, d, stages = params["width"], params["depth"], params["stages"]
+    left_out = 4 - stages  # timm always runs four: those without blocks pass on what they get
+    channels = doubling(w, stages) + (w * 2 ** (stages - 1),) * left_out
+    model = create("resnet18", shape, channels=channels, layers=(d,) * stages + (0,) * left_out)
     _narrow_stem(model, w, shape)
     return fitted(model, params, shape)
 

@@ -1,0 +1,161 @@
+"""Students outside the survey: proposed with an estimated cost, which a trial replaces by what it measures."""
+
+import math
+import pickle
+
+import numpy as np
+import optuna
+import pytest
+
+from autodistill.errors import InfeasibleError
+from autodistill.records import Constraint, Estimate, Objective, certain
+from autodistill.search.catalogue import Catalogue
+from autodistill.search.features import Encoder
+from autodistill.search.history import Outcome
+from autodistill.search.sampler import FrontSampler
+from autodistill.search.space import Space
+from autodistill.search.supply import BEYOND, BEYOND_CLIMB, CLIMBS, Supply
+from autodistill.search.view import Pool, View
+
+SPACE = Space.parse({"student": {"width": {"values": list(range(1, 41))}, "depth": {"values": [1, 2, 3]}}})
+OBJECTIVES = (
+    Objective("accuracy", "maximize", "fraction", "trained"),
+    Objective("params", "minimize", "count", "known", log=True),
+    Objective("latency_ms", "minimize", "ms", "known", log=True),
+)
+POOL = [{"width": w, "depth": d} for w in (4, 12, 20, 28) for d in (1, 2, 3)]
+
+
+def measured(student):
+    return {"params": float(student["width"] * student["depth"]), "latency_ms": 0.1 * student["depth"] + 0.001}
+
+
+def estimated(student):
+    return {**measured(student), "latency_ms": Estimate(1.05 * measured(student)["latency_ms"], 0.05)}
+
+
+def surveyed(costs=estimated, constraints=()):
+    made = Catalogue(SPACE, costs, constraints)
+    made.set_pool([(one, measured(one)) for one in POOL])
+    return made
+
+
+def values(width, depth):
+    return {"student.width": width, "student.depth": depth}
+
+
+def study_of(sampler, count, report=True):
+    """Trials whose accuracy is best at width 33, which no surveyed student has; costs are reported as rung 0."""
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=sampler)
+    study.set_metric_names([o.name for o in OBJECTIVES])
+    for _ in range(count):
+        trial = study.ask()
+        student = SPACE.suggest(trial)["student"]
+        if report:
+            trial.set_user_attr("rung:0", measured(student))
+        study.tell(trial, [1 - abs(student["width"] - 33) / 40, *measured(student).values()])
+    return study
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def test_an_estimate_is_its_median_and_keeps_its_deviation_on_the_way_to_another_process() -> None:
+    one = pickle.loads(pickle.dumps(Estimate(2.0, 0.1)))
+    assert one == 2.0
+    assert one.deviation == 0.1
+    assert certain({"params": 3.0, "latency_ms": one}) == {"params": 3.0}
+
+
+def test_the_search_leaves_the_surveyed_pool_where_more_is_to_be_gained() -> None:
+    front = FrontSampler(SPACE, OBJECTIVES, costs=estimated, seed=1)
+    front.set_pool([(one, measured(one)) for one in POOL])
+    tried = [t.params["student.width"] for t in study_of(front, 40).trials]
+    assert set(tried[:10]) <= {4, 12, 20, 28}
+    assert any(30 <= w <= 36 for w in tried)
+
+
+def test_what_a_trial_has_measured_takes_the_place_of_the_estimate_and_joins_the_pool() -> None:
+    made = surveyed()
+    assert isinstance(made.costs(values(33, 2))["latency_ms"], Estimate)
+    made.learn(values(33, 2), {"latency_ms": 0.3, "epochs": 0.0})
+    assert made.costs(values(33, 2)) == {"params": 66.0, "latency_ms": 0.3}
+    assert not isinstance(made.costs(values(33, 2))["latency_ms"], Estimate)
+    rng = np.random.default_rng(0)
+    assert values(33, 2) in [made.draw(rng) for _ in range(200)]
+
+
+def test_a_report_without_the_estimated_cost_changes_nothing() -> None:
+    made = surveyed()
+    before = made.costs(values(33, 2))
+    made.learn(values(33, 2), {"params": 66.0})
+    assert made.costs(values(33, 2)) == before
+    made.learn(values(4, 1), {"latency_ms": 9.0})  # surveyed: its own measurement stands
+    assert made.costs(values(4, 1)) == measured({"width": 4, "depth": 1})
+
+
+def test_one_that_turns_out_to_break_a_bound_is_not_proposed_again() -> None:
+    made = surveyed(constraints=[Constraint("latency_ms", "<=", 0.22)])
+    assert made.costs(values(33, 2)) is not None
+    made.learn(values(33, 2), {"latency_ms": 0.23})
+    assert made.costs(values(33, 2)) is None
+
+
+def test_beside_surveyed_students_one_of_whom_less_is_known_is_not_proposed() -> None:
+    made = surveyed(costs=lambda student: {"params": measured(student)["params"]})
+    assert made.costs(values(33, 2)) is None
+    assert made.costs(values(4, 2)) is not None
+
+
+def test_one_that_cannot_be_built_is_not_proposed() -> None:
+    def costs(student):
+        raise InfeasibleError("no")
+
+    assert surveyed(costs).costs(values(33, 2)) is None
+
+
+def test_a_proposal_looks_at_few_new_students_and_in_the_end_at_all() -> None:
+    asked: list[int] = []
+    made = surveyed(lambda student: asked.append(1) or estimated(student))
+    supply = Supply(made, Encoder.of(SPACE), np.random.default_rng(0))
+    gain = lambda pool: np.array([c["params"] for c in pool.costs])  # noqa: E731
+    most = BEYOND + CLIMBS * BEYOND_CLIMB
+    for looks in range(1, 40):
+        supply.promising([values(20, 2), values(4, 1)], set(), gain)
+        assert len(asked) <= looks * most
+    assert len(asked) > 0.9 * (40 * 3 - len(POOL))
+
+
+def test_the_estimate_enters_the_gain_with_its_uncertainty() -> None:
+    pool = Pool.of([values(4, 1), values(33, 2)], [measured(POOL[0]), estimated({"width": 33, "depth": 2})], ENCODER)
+    view = view_of()
+    unsure = view.unsure(pool.costs)
+    length = math.log(view.axes[2].reference / view.axes[2].best)
+    assert unsure == pytest.approx(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.05 / length]]))
+    linear = Objective("latency_ms", "minimize", "ms", "known")
+    axis = view_of((*OBJECTIVES[:2], linear)).axes[2]
+    assert axis.spread(Estimate(0.2, 0.05)) == pytest.approx(0.2 * 0.05 / (axis.reference - axis.best))
+
+
+def test_a_prediction_is_called_one() -> None:
+    text = view_of().explain(np.array([0.1, 0.5, 0.5]), np.array([0.1, 0.0, 0.1]), 0.01)
+    assert "ms" in text
+    assert text.count("predicted") == 1
+
+
+ENCODER = Encoder.of(SPACE)
+
+
+def view_of(objectives=OBJECTIVES):
+    from autodistill.search.archive import Archive
+
+    archive = Archive(SPACE, ENCODER, tuple(o.name for o in objectives), surveyed().costs, ())
+    done = [
+        Outcome(i, "complete", values(s["width"], s["depth"]), final={"accuracy": 0.1 * i, **measured(s)})
+        for i, s in enumerate(POOL)
+    ]
+    seen = archive._observe(done)
+    sample = Pool.of([values(s["width"], s["depth"]) for s in POOL], [measured(s) for s in POOL], ENCODER)
+    return View(objectives, ("params", "latency_ms"), ENCODER, seen, sample=sample)
