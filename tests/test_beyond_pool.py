@@ -47,7 +47,6 @@ def values(width, depth):
 def study_of(sampler, count, report=True):
     """Trials whose accuracy is best at width 33, which no surveyed student has; costs are reported as rung 0."""
     study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=sampler)
-    study.set_metric_names([o.name for o in OBJECTIVES])
     for _ in range(count):
         trial = study.ask()
         student = SPACE.suggest(trial)["student"]

@@ -99,7 +99,7 @@ def test_the_space_for_a_size_is_the_most_special_that_holds_it(pixels: int, nam
 
 def test_corners_are_the_smallest_and_largest_and_samples_lie_between() -> None:
     found = corners(space_of("digits"), samples=3, seed=1)["resnet"]
-    assert [describe(one) for one in found[:2]] == ["resnet w2 d1", "resnet w10 d2"]
+    assert [describe(one) for one in found[:2]] == ["resnet w2 d1 stages 2", "resnet w10 d2"]
     assert 2 < len(found) <= 5
     assert found == corners(space_of("digits"), samples=3, seed=1)["resnet"]
 

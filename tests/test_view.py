@@ -7,7 +7,8 @@ from autodistill.search.archive import Observations
 from autodistill.search.features import Encoder
 from autodistill.search.model import Model
 from autodistill.search.space import Space
-from autodistill.search.view import BEYOND, FIRST, REFERENCE_QUANTILE, Pool, View
+from autodistill.search.surrogate import typical_length
+from autodistill.search.view import BEYOND, FIDELITY, FIRST, REFERENCE_QUANTILE, Pool, View
 
 SPACE = Space.parse({"student": {"width": {"values": [4, 8, 16, 32, 64]}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
 ENCODER = Encoder.of(SPACE)
@@ -95,6 +96,24 @@ def test_known_costs_that_are_no_objectives_are_inputs_and_a_missing_one_is_neut
     assert data.features[:, -1] == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.5])
     assert here.groups == (0, 1, 2, 3)
     assert data.losses.shape == (5, 2)
+
+
+def test_length_scales_are_those_of_as_many_dimensions_as_a_student_has():
+    families = {f"f{i}": {"width": [1, 2, 3], "depth": [1, 2, 3]} for i in range(9)}
+    space = Space.parse({"student": {"family": list(families), **families}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
+    encoder, rng = Encoder.of(space), np.random.default_rng(0)
+    sample = Pool.of([space.sample(rng) for _ in range(40)], [{"params": 1.0 + i} for i in range(40)], encoder)
+    empty = np.zeros(0)
+    seen = Observations(encoder.encode([]), np.zeros((0, 2)), np.zeros((0, 0)), empty, empty > 0, empty > 0, empty)
+    seen = seen.join(Observations(
+        sample.params[:3], np.array([[0.5, 1.0], [0.6, 2.0], [0.7, 3.0]]), np.zeros((3, 0)), np.full(3, np.nan),
+        np.ones(3, dtype=bool), np.zeros(3, dtype=bool), np.arange(3),
+    ))  # fmt: skip
+    plain = View(OBJECTIVES, ("params",), encoder, seen, sample=sample)
+    assert plain.lengths == pytest.approx(np.full(21, typical_length(4 + 1)))  # family, width, depth, lr; params
+    with_rungs = View(OBJECTIVES, ("params",), encoder, seen, sample=sample, rungs=RUNGS)
+    assert with_rungs.lengths[:-1] == pytest.approx(np.full(21, typical_length(4 + 2)))
+    assert with_rungs.lengths[-1] == pytest.approx(FIDELITY * typical_length(4 + 2))
 
 
 def test_the_prior_mean_says_that_what_costs_less_is_worse():

@@ -119,6 +119,10 @@ class Layout(Protocol):
     def shared(self) -> tuple[tuple[int, ...], ...]:
         """Feature columns of the same choice in different parameters."""
 
+    @property
+    def lengths(self) -> Floats:
+        """Typical length scale of every group."""
+
 
 class Model:
     """Beliefs about scaled losses, given data, around a prior mean that grows with what a student may cost.
@@ -152,6 +156,7 @@ class Model:
             warp(data.losses[rows, objective]) - self._capacity(objective, data.losses[rows]),
             groups=self._layout.groups,
             shared=self._layout.shared,
+            lengths=self._layout.lengths,
             theta=self._thetas.get(objective),
             optimize=optimize or objective not in self._thetas,
         )

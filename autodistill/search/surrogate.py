@@ -189,6 +189,7 @@ def fit(
     *,
     groups: tuple[int, ...],
     shared: tuple[tuple[int, ...], ...] = (),
+    lengths: Floats | None = None,
     theta: Floats | None = None,
     optimize: bool = True,
 ) -> Surrogate:
@@ -199,6 +200,7 @@ def fit(
         targets: losses.
         groups: group number of every column.
         shared: columns of the same choice in different parameters: their effects are alike a priori.
+        lengths: median of the prior of each group's length scale; by default that of as many dimensions as groups.
         theta: hyperparameters to start from, or to keep.
         optimize: look for better hyperparameters.
     """
@@ -206,7 +208,8 @@ def fit(
     count = max(groups) + 1
     center = features.mean(axis=0)
     effects = _effects(features - center, shared)
-    kernel = GroupedMatern(groups, np.full(count, _typical_length(count)), center=center, effects=effects)
+    typical = np.full(count, typical_length(count)) if lengths is None else lengths
+    kernel = GroupedMatern(groups, typical, center=center, effects=effects)
     prior = kernel.theta.copy()
     if theta is not None and len(theta) == len(kernel.theta):
         kernel = kernel.clone_with_theta(np.clip(theta, kernel.bounds[:, 0], kernel.bounds[:, 1]))
@@ -227,10 +230,13 @@ def _effects(centered: Floats, shared: tuple[tuple[int, ...], ...]) -> Floats:
     return effects
 
 
-def _typical_length(groups: int) -> float:
-    # grows with the dimension, as in Hvarfner et al. 2024, "Vanilla Bayesian optimization performs great in high
-    # dimensions": two random points are then about one length scale apart whatever the number of parameters
-    return float(np.sqrt(groups) * 0.7)
+def typical_length(dimensions: float) -> float:
+    """A length scale at which two random points are about one length apart, whatever the number of dimensions.
+
+    It grows with their root, as in Hvarfner et al. 2024, "Vanilla Bayesian optimization performs great in high
+    dimensions".
+    """
+    return float(np.sqrt(dimensions) * 0.7)
 
 
 def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,10 @@ Lower, good candidates of small cost lie beyond the reference; higher, much of t
 level would add, and they are tried over and over. With chosen trials among them it feeds itself: the cheap and bad ones
 that a high reference calls for raise it.
 """
+
+FIDELITY = 0.5
+"""Length scale of the fidelity, as a share of that of the parameters: what a student does at its first rung, where many
+are still at chance level, says less of the top rung than another student of the same kind does there."""
 
 BEYOND = 0.5
 """What is expected beyond a bound at least, as a share of what lies between reference and best without it."""
@@ -91,6 +96,7 @@ class View:
     ) -> None:
         self.objectives, self._encoder = objectives, encoder
         self.rungs = tuple(rungs)
+        self._sample = sample
         self.unknown = tuple(j for j, o in enumerate(objectives) if o.name not in known)
         # what is to be small (a latency that is only measured, say) does not fall with what is paid
         self.quality = tuple(j for j in self.unknown if objectives[j].direction == "maximize")
@@ -116,6 +122,22 @@ class View:
     def shared(self) -> tuple[tuple[int, ...], ...]:
         """See :attr:`Encoder.shared`."""
         return self._encoder.shared
+
+    @functools.cached_property
+    def lengths(self) -> Floats:
+        """Typical length scale of every group, that of as many dimensions as a candidate has.
+
+        Parameters that exist only under a condition count as often as they do: of a space of many families each
+        student has the parameters of one, and would else differ from another by next to nothing.
+        """
+        from autodistill.search.surrogate import typical_length
+
+        count = self.groups[-1] + 1
+        active = float(np.mean([len(values) for values in self._sample.values])) if self._sample.values else 0.0
+        lengths = np.full(count, typical_length(active + count - len(self._encoder.names)))
+        if self.rungs:
+            lengths[-1] *= FIDELITY
+        return lengths
 
     def known(self, costs: Sequence[Mapping[str, float]]) -> Floats:
         """Scaled losses ``(candidates, objectives)``, NaN where they are to be predicted."""

@@ -1,0 +1,77 @@
+"""Which students are surveyed."""
+
+import pytest
+
+import autodistill as ad
+from autodistill.engines import prepare
+from autodistill.engines.pool import LOOKS, MAX_POOL, MIN_POOL, draw_pool, pool_size
+from autodistill.search.space import Space
+from autodistill.training.cost_memory import CostMemory
+from autodistill.training.costs import known_costs
+from autodistill.training.students import build
+
+SPACE = Space.parse({"student": {"width": {"low": 1, "high": 1000}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
+
+
+def widths(pool):
+    return [one["width"] for one in pool]
+
+
+def narrow(student):
+    return student["width"] <= 400
+
+
+def test_the_pool_takes_a_tenth_of_the_time_within_limits() -> None:
+    assert pool_size(7, 10.0) == 7
+    assert pool_size("auto", None) == MAX_POOL
+    assert pool_size("auto", 60.0) == MIN_POOL
+    assert pool_size("auto", 1000.0) == 100
+    assert pool_size("auto", 1e6) == MAX_POOL
+
+
+def test_a_pool_is_of_different_students_and_the_same_again() -> None:
+    pool = widths(draw_pool(SPACE, 50, seed=3))
+    assert len(set(pool)) == len(pool) == 50
+    assert widths(draw_pool(SPACE, 50, seed=3)) == pool
+    assert widths(draw_pool(SPACE, 60, seed=3))[:50] == pool
+    assert widths(draw_pool(SPACE, 50, seed=4)) != pool
+
+
+def test_a_small_space_is_taken_whole() -> None:
+    small = Space.parse({"student": {"width": [3, 1, 2]}})
+    assert sorted(widths(draw_pool(small, 10, seed=0))) == [1, 2, 3]
+    assert widths(draw_pool(small, 10, seed=0, fits=lambda s: s["width"] == 2)) == [2]
+    assert len(draw_pool(small, 10, seed=0, fits=lambda s: s["width"] == 2, others=2)) == 2
+
+
+def test_those_within_the_bounds_come_first_and_others_only_to_make_up_the_number() -> None:
+    assert all(map(narrow, draw_pool(SPACE, 30, seed=0, fits=narrow)))
+    few = draw_pool(SPACE, 10, seed=0, fits=lambda s: s["width"] <= 50, others=8)
+    assert len(few) == 8
+    assert 0 < sum(s["width"] <= 50 for s in few) < 8
+
+
+def test_where_none_is_within_them_the_draws_are_surveyed_for_the_message() -> None:
+    looked: list[int] = []
+    pool = draw_pool(SPACE, 10, seed=0, fits=lambda s: looked.append(1) is not None)
+    assert len(looked) == LOOKS * 10
+    assert pool == draw_pool(SPACE, 10, seed=0)
+
+
+@pytest.mark.parametrize("bound", ["params <= 9000", "macs <= 300000"])
+def test_students_within_bounds_that_can_be_counted_are_told_from_others(bound) -> None:
+    study = ad.Study.create(data="digits", space="digits", objectives=["accuracy", "params"], constraints=[bound])
+    shape = {"image_size": 8, "channels": 1}
+    fits = prepare._fits(study, shape, 10, CostMemory(None))
+    assert fits is not None
+    metric, limit = bound.split(" <= ")
+    drawn = draw_pool(study.space, 12, seed=0)
+    costs = [known_costs(build(one, **shape, num_classes=10), **shape, metrics=[metric])[metric] for one in drawn]
+    assert [fits(one) for one in drawn] == [cost <= float(limit) for cost in costs]
+    assert {fits(one) for one in drawn} == {True, False}
+    assert not fits({"family": "vit", "patch": 16})  # cannot be built
+
+
+def test_without_such_a_bound_every_student_is_as_good() -> None:
+    study = ad.Study.create(data="digits", space="digits", constraints=["latency_ms <= 1", "accuracy >= 0.5"])
+    assert prepare._fits(study, {"image_size": 8, "channels": 1}, 10, CostMemory(None)) is None
