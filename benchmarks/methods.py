@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from recorded import Recorded
 from tables import Problem
 from variants import PATCHES, under
 
@@ -56,7 +57,8 @@ class Ledger:
         if rung == len(self.problem.rungs):
             costs = self.problem.costs(sections["student"])
             assert costs is not None
-            self.losses.append(self.problem.scale.losses(accuracy, list(costs.values()))[0])
+            worth = self.problem.worth(sections) if isinstance(self.problem, Recorded) else accuracy
+            self.losses.append(self.problem.scale.losses(worth, list(costs.values()))[0])
             self.curve.append((self.spent, self.trials, self.problem.scale.regret(np.array(self.losses))))
         return accuracy
 

@@ -8,6 +8,10 @@ and learning curves, with spend counted in epochs::
 
     python benchmarks/search.py --tables DIR --lcbench 3945,7593 --seeds 10 --budget 2080 --json FILE
 
+Students and recipes together, from recorded trainings, with spend in epochs of the mean student::
+
+    python benchmarks/search.py --recorded digits --seeds 20 --budget 90 --json FILE
+
 Prints hypervolume regret (mean ± standard error over seeds) by trials or epochs, mean ranks, and for LCBench the
 factor by which fewer epochs reach what random search has after 100 full trainings. The JSON holds ``{"results":
 [{"table", "costs", "method", "seed", "regret": {"25": …}, "seconds", "curve": [[epochs, trials, regret], …]}]}``.
@@ -29,6 +33,7 @@ import numpy as np
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import methods
+from recorded import COSTS, Recorded
 from tables import LCBench, Problem, Table
 from variants import PATCHES, WITHOUT_BOUND
 
@@ -37,9 +42,10 @@ TABLE_ABLATION = ["autodistill-norungs", "without-known-costs", "without-other-c
 LCBENCH_ABLATION = ["autodistill", "without-rung-rule", "autodistill-norungs"]
 TRIAL_MARKS = (10, 25, 50, 100, 200, 400, 800)
 TRAINING_MARKS = (5, 10, 20, 40, 100, 200)
+_MARKS = {"recorded": (2.5, 5, 10, 20, 40)}
 RANDOM_TRAININGS = 100
-_MARK = {False: str(RANDOM_TRAININGS), True: str(RANDOM_TRAININGS * LCBench.rungs[-1])}
-"""Its spend, on tables and on LCBench."""
+_MARK = {k: str(RANDOM_TRAININGS * p.rungs[-1]) for k, p in (("lcbench", LCBench), ("recorded", Recorded))}
+"""Its spend where work is not counted in trainings."""
 
 
 def main() -> None:
@@ -70,8 +76,9 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--tables", type=Path, required=True, help="folder with NAME.json and NAME.csv.gz, and lcbench/"
+        "--tables", type=Path, default=Path(), help="folder with NAME.json and NAME.csv.gz, and lcbench/"
     )
+    parser.add_argument("--recorded", default="", help="names in benchmarks/data, comma-separated")
     parser.add_argument("--table", default="", help="table names, comma-separated")
     parser.add_argument("--costs", default="", help="cost columns that are objectives; default: each on its own")
     parser.add_argument("--lcbench", default="", help="OpenML task numbers, comma-separated")
@@ -95,7 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     if args.ablation:
-        chosen = LCBENCH_ABLATION if args.lcbench else TABLE_ABLATION
+        chosen = LCBENCH_ABLATION if args.lcbench or args.recorded else TABLE_ABLATION
         if args.unit == "seconds":
             chosen = ["autodistill", "without-cost-awareness"]
         args.methods = ",".join(m for m in chosen if m != WITHOUT_BOUND or args.floor is not None)
@@ -108,8 +115,8 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"unknown method {unknown[0]!r}; allowed: {', '.join(methods.METHODS)}")
     if args.floor is not None and not (0 <= args.floor < 1 and args.table):
         parser.error("--floor is a quantile of a --table: from 0 to below 1")
-    if not args.table and not args.lcbench:
-        parser.error("name a --table or an --lcbench task")
+    if not args.table and not args.lcbench and not args.recorded:
+        parser.error("name a --table, an --lcbench task or --recorded trainings")
     args.methods = [m for m in args.methods if _available(m)]
     args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     return args
@@ -127,14 +134,15 @@ def _available(method: str) -> bool:
 
 
 def _problems(args: argparse.Namespace) -> list[tuple[str, ...]]:
-    """``("table", name, costs[, floor])`` and ``("lcbench", task)``, with the unit of work if not the epoch."""
+    """``("table", name, costs[, floor])``, ``("lcbench", task[, unit])`` and ``("recorded", name)``."""
     out: list[tuple[str, ...]] = []
     floor = () if args.floor is None else (str(args.floor),)
     for name in filter(None, args.table.split(",")):
         every = json.loads((args.tables / f"{name}.json").read_text())["costs"]
         out += [("table", name, cost, *floor) for cost in ([args.costs] if args.costs else every)]
     unit = () if args.unit == "epochs" else (args.unit,)
-    return out + [("lcbench", task, *unit) for task in filter(None, args.lcbench.split(","))]
+    out += [("lcbench", task, *unit) for task in filter(None, args.lcbench.split(","))]
+    return out + [("recorded", name) for name in filter(None, args.recorded.split(","))]
 
 
 _loaded: dict[tuple[str, ...], Problem] = {}
@@ -146,8 +154,8 @@ Job = tuple[argparse.Namespace, tuple[str, ...], str, int]
 def _key(job: Job) -> tuple[Any, ...]:
     """Names a run, with the budget that it has to have had."""
     args, name, method, seed = job
-    costs = name[2] if name[0] == "table" else "params"
-    table = ", floor ".join(name[1::2]) if name[0] == "table" else "_".join(["lcbench", *name[1:]])
+    costs = name[2] if name[0] == "table" else ",".join(COSTS) if name[0] == "recorded" else "params"
+    table = ", floor ".join(name[1::2]) if name[0] == "table" else "_".join(name)
     return table, costs, method, seed, _budget(args, _RUNGS[name[0]])
 
 
@@ -160,7 +168,7 @@ def _finished(args: argparse.Namespace) -> dict[tuple[Any, ...], dict[str, Any]]
     return {(r["table"], r["costs"], r["method"], r["seed"], r["budget"]): r for r in kept}
 
 
-_RUNGS = {"table": Table.rungs, "lcbench": LCBench.rungs}
+_RUNGS = {"table": Table.rungs, "lcbench": LCBench.rungs, "recorded": Recorded.rungs}
 
 
 def _budget(args: argparse.Namespace, rungs: tuple[int, ...]) -> float:
@@ -171,16 +179,12 @@ def run_one(job: Job) -> dict[str, Any]:
     """One method, one seed; the table is loaded once per process."""
     args, name, method, seed = job
     if name not in _loaded:
-        _loaded[name] = (
-            Table(args.tables, name[1], name[2].split(","), *map(float, name[3:]))
-            if name[0] == "table"
-            else LCBench(args.tables / "lcbench", *name[1:])
-        )
+        _loaded[name] = _load(args.tables, name)
     problem = _loaded[name]
     full = problem.rungs[-1]
     budget = _budget(args, problem.rungs)
     ledger = methods.run(method, problem, seed, budget)
-    marks = TRIAL_MARKS if full == 1 else [m * full for m in TRAINING_MARKS]
+    marks = TRIAL_MARKS if full == 1 else [round(m * full) for m in _MARKS.get(name[0], TRAINING_MARKS)]
     return {
         "table": problem.name,
         "costs": ",".join(problem.costs_names),
@@ -193,6 +197,14 @@ def run_one(job: Job) -> dict[str, Any]:
         "curve": _steps(ledger.curve),
         "complete_grid": problem.complete,
     }
+
+
+def _load(tables: Path, name: tuple[str, ...]) -> Problem:
+    if name[0] == "recorded":
+        return Recorded(name[1])
+    if name[0] == "lcbench":
+        return LCBench(tables / "lcbench", *name[1:])
+    return Table(tables, name[1], name[2].split(","), *map(float, name[3:]))
 
 
 def _steps(curve: list[tuple[float, int, float]]) -> list[list[float]]:
@@ -269,7 +281,7 @@ def _speedups(results: list[dict[str, Any]], problems: list[Any], chosen: list[s
     factors: dict[str, list[float]] = defaultdict(list)
     for problem in problems:
         here = [r for r in results if (r["table"], r["costs"]) == problem]
-        mark = _MARK[problem[0].startswith("lcbench")]
+        mark = _MARK.get(problem[0].split("_")[0], str(RANDOM_TRAININGS))
         base = [r["regret"][mark] for r in here if r["method"] == "random" and mark in r["regret"]]
         if not base:
             continue

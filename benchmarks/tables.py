@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from recorded import Recorded
 
 from autodistill.records import Constraint, Objective
 from autodistill.search import pareto
@@ -265,4 +266,4 @@ def funnel_parameters(layers: int, width: int, inputs: int = 64, outputs: int = 
     return sum((a + 1) * b for a, b in itertools.pairwise(sizes))
 
 
-Problem = Table | LCBench
+Problem = Table | LCBench | Recorded

@@ -9,6 +9,7 @@ import pytest
 
 from autodistill.errors import InfeasibleError
 from autodistill.records import Constraint, Estimate, Objective, certain
+from autodistill.search import supply as supply_module
 from autodistill.search.catalogue import Catalogue
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome
@@ -125,6 +126,16 @@ def test_a_proposal_looks_at_few_new_students_and_in_the_end_at_all() -> None:
         supply.promising([values(20, 2), values(4, 1)], set(), gain)
         assert len(asked) <= looks * most
     assert len(asked) > 0.9 * (40 * 3 - len(POOL))
+
+
+def test_students_that_take_long_to_count_are_looked_at_one_at_a_time(monkeypatch) -> None:
+    asked: list[int] = []
+    clock = iter(range(10_000))  # every look takes a second
+    monkeypatch.setattr(supply_module.time, "perf_counter", lambda: float(next(clock)))
+    made = surveyed(lambda student: asked.append(1) or estimated(student))
+    supply = Supply(made, ENCODER, np.random.default_rng(0))
+    supply.promising([values(20, 2), values(4, 1)], set(), lambda pool: np.ones(len(pool.values)))
+    assert 1 <= len(asked) <= 1 + CLIMBS
 
 
 def test_the_estimate_enters_the_gain_with_its_uncertainty() -> None:

@@ -83,12 +83,23 @@ def test_where_nobody_on_the_verified_front_will_do_another_is_picked_and_it_is_
     assert unknown.picked.endswith("trial 3 was picked, which was not verified.")
 
 
+def test_the_knee_is_nearest_to_the_ideal_on_axes_that_the_front_spans() -> None:
+    # in the box of the hypervolume (accuracy 0 to 1) these accuracies are nearly equal, and the cheapest is nearest
+    trials = [trial(1, 0.887, 10_000), trial(2, 0.910, 20_000), trial(3, 0.920, 100_000)]
+    found = Front.of("toy", TWO, trials, scale=Scale((1.0, 100.0), (0.0, 1e6))).knee()
+    assert found is not None
+    assert found.number == 2
+    alone = Front.of("toy", TWO, trials[:1]).knee()
+    assert alone is not None
+    assert alone.number == 1
+
+
 def test_the_knee_is_a_member_that_stayed(tmp_path: Path) -> None:
     before = front(None).knee()
     after = front(tmp_path, [row(1, 0.90, "falls"), row(2, 0.96, "falls"), row(3, 0.97, "stays"), ROWS[3]]).knee()
     assert before is not None
     assert after is not None
-    assert (before.number, after.number) == (1, 3)
+    assert (before.number, after.number) == (2, 3)
     assert after.picked == "trial 3 was picked among 1 student on the verified front, by verified figures."
     fallen = front(tmp_path, [row(n, 0.9, "falls") for n in (1, 2, 3)]).knee()
     assert fallen is not None

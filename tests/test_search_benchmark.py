@@ -59,6 +59,36 @@ def test_below_a_floor_nothing_counts(tables):
     assert regrets[-1] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_recorded_trainings_are_a_problem_of_students_recipes_and_rungs(tmp_path):
+    out = tmp_path / "out.json"
+    done = run("--recorded", "digits", "--seeds", 1, "--budget", 30, "--methods", "autodistill,random", "--json", out)
+    assert done.returncode == 0, done.stderr
+    ours, random = json.loads(out.read_text())["results"]
+    assert ours["table"] == "recorded_digits"
+    assert ours["costs"] == "params,latency_ms"
+    assert list(ours["regret"]) == ["22"]
+    assert ours["regret"]["22"] < random["regret"]["22"]
+    assert 0 <= ours["curve"][-1][2] < 0.5
+
+
+def test_what_recorded_trainings_show_is_the_same_again_and_their_worth_has_no_noise(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from recorded import Recorded
+
+    problem = Recorded("digits")
+    student = {"family": "resnet", "width": 8, "depth": 1, "stages": 3}
+    recipe = {"train": {"lr": 0.03, "weight_decay": 0.01, "augment": "none"}, "distillation": {"loss": "none"}}
+    sections = {"student": student, **recipe}
+    shown = [problem.accuracy(sections, epochs) for epochs in problem.rungs]
+    assert shown == [problem.accuracy(sections, epochs) for epochs in problem.rungs]
+    assert shown[0] < shown[-1]
+    assert problem.worth(sections) > 0.98
+    other = {**sections, "train": {**recipe["train"], "lr": 0.0300001}}
+    assert problem.worth(other) == pytest.approx(problem.worth(sections), abs=1e-5)
+    assert problem.accuracy(other, 1) != shown[0]
+    assert problem.rate(sections) < problem.rate({**sections, "student": {**student, "width": 10, "stages": 4}})
+
+
 def test_an_unknown_method_is_refused(tables):
     done = run("--tables", tables, "--table", "toy", "--methods", "grid")
     assert done.returncode == 2

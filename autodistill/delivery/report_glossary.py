@@ -20,7 +20,7 @@ _WORDS = {
     "2023), correlation of the classes (Huang 2022)",
     "soft_ce, hard, logit_mse, logit_std": "further ones: cross-entropy with the teacher's softened labels, its first "
     "choice as the label, squared difference of logits, kd on standardized logits; 'none' is the labels alone",
-    "knee": "the student of the front nearest to the best values of all objectives: a fair first pick",
+    "knee": "the student nearest to the best values of all objectives, on axes that the front spans: a fair first pick",
     "latency p50": "the median time of one batch on the study's target; 'export' and 'verify' time the exported file",
     "rung": "an epoch at which trials are compared, and the less promising ones are stopped",
     "teacher": "the given classifier that the students learn from",

@@ -136,7 +136,11 @@ class Front:
         return tuple(Member.of(trial, self.directory) for trial in self.trials)
 
     def knee(self) -> Member | None:
-        """The member nearest to the ideal point on the scaled axes: a fair first pick.
+        """The member nearest to the ideal point, the best values of all objectives: a fair first pick.
+
+        The axes (logarithmic for costs) run from the best to the worst value on the front itself. In the box of the
+        hypervolume, where accuracies run from 0 to 1, members that differ by some points would look equally accurate,
+        and the cheapest be the knee of every front.
 
         Where the study was verified, among members that are on the verified front, if any, by their verified figures.
         """

@@ -16,6 +16,7 @@ import numpy as np
 from autodistill.errors import StoreError, UsageError
 from autodistill.records import TrialRecord, stable_key
 from autodistill.search.expression import matches
+from autodistill.search.front import axis_losses
 from autodistill.search.member import Member
 from autodistill.words import counted
 
@@ -84,13 +85,15 @@ def pick(front: Front, expression: str) -> Member:
 
 
 def knee(front: Front) -> Member | None:
-    """The member nearest to the ideal point on the scaled axes; see :meth:`Front.knee`."""
-    if front.scale is None or not front.trials:
+    """The member nearest to the ideal point; see :meth:`Front.knee`."""
+    if not front.trials:
         return None
     standings, trouble = _standings(front)
     members = [one for one in standings if one.row is None or one.row.verdict != "joins"]
     kept = [one for one in members if one.kept]
-    distances = np.linalg.norm(front.unit_losses([one.values for one in kept or members]), axis=1)
+    losses = axis_losses(front.objectives, [one.values for one in kept or members])
+    best, worst = losses.min(axis=0), losses.max(axis=0)
+    distances = np.linalg.norm((losses - best) / np.where(worst > best, worst - best, 1.0), axis=1)
     return _explained((kept or members)[int(distances.argmin())], standings, len(kept), trouble)
 
 

@@ -10,6 +10,7 @@ students whose costs somebody has to count, which takes time: only so many are l
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -31,6 +32,9 @@ CLIMBS, CLIMBERS = 3, 5
 BEYOND, BEYOND_CLIMB = 6, 3
 """Students outside a surveyed pool that are looked at for the first time: at first, and for each of the climbs."""
 
+LONGEST = 0.5
+"""Seconds after which no further new student is looked at, at first and in each climb: some costs take long."""
+
 PATIENCE = 100
 """How many times 40 draws are made before a space that cannot be enumerated is called exhausted."""
 
@@ -49,7 +53,7 @@ class Supply:
         self._space = catalogue.space
         self._free = proposals.free_numbers(self._space).keys()  # these are polished, all at once
         self._reference: Pool | None = None
-        self._allowance = math.inf
+        self._allowance, self._looked = math.inf, -math.inf  # students and seconds; without limits outside a proposal
         self.rng = rng
 
     def forget(self) -> None:
@@ -72,20 +76,24 @@ class Supply:
 
     def _costs(self, values: Values) -> Mapping[str, float] | None:
         """Known costs, for as many new students as are allowed."""
-        if not self._catalogue.was_asked(values):
-            if self._allowance <= 0:
-                return None
-            self._allowance -= 1
-        return self._catalogue.costs(values)
+        if self._catalogue.was_asked(values):
+            return self._catalogue.costs(values)
+        if self._allowance <= 0 or self._looked > LONGEST:
+            return None
+        self._allowance -= 1
+        began = time.perf_counter()
+        found = self._catalogue.costs(values)
+        self._looked += time.perf_counter() - began
+        return found
 
     def _around(self, candidates: list[Values], known: set[proposals.Key], most: int) -> Pool:
         """Those of ``candidates`` that are new and may be proposed; beyond a surveyed pool, some of the students."""
         if not self._catalogue.goes_beyond:
             return self.feasible(proposals.unique(candidates, known))
-        self._allowance = most
+        self._allowance, self._looked = most, 0.0
         order = self.rng.permutation(len(candidates)).tolist()  # else the first parent's neighbours would take it all
         found = self.feasible(proposals.unique((candidates[i] for i in order), known))
-        self._allowance = math.inf
+        self._allowance, self._looked = math.inf, -math.inf
         return found
 
     def draws(self, count: int) -> Pool:

@@ -1,0 +1,254 @@
+"""A problem of students and recipes together, from trainings that were really run.
+
+Tables have students without recipes, LCBench has recipes of one kind of network; a search has both, with rungs, two
+known costs and a pool of small students. ``benchmarks/data/digits.jsonl.gz`` holds trainings of the space ``digits`` on
+the real images (accuracy after 1, 3 and 9 epochs). A Gaussian process on the logit of the accuracy says what lies
+between them, and a training shows its prediction with the noise that the process found. Regret counts what a student is
+worth without noise::
+
+    python benchmarks/recorded.py record --teacher DIR --minutes 12 --seed 0 --out runs.jsonl  # more trainings
+    python benchmarks/recorded.py pack runs.jsonl [more.jsonl]                                 # the data, fitted anew
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gzip
+import hashlib
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodistill.records import Constraint, Objective
+from autodistill.search import proposals
+from autodistill.search.features import Encoder
+from autodistill.search.space import Space
+
+DATA = Path(__file__).parent / "data"
+COSTS = ("params", "latency_ms")
+HINTS = ("macs",)
+LEAST, MOST = 0.05, 0.998  # accuracies are kept between them before their logit is taken
+
+Values = Mapping[str, Any]
+
+
+class Recorded:
+    """Students and recipes of one space; see :class:`tables.Table` for what a problem has.
+
+    Args:
+        name: of the files in ``benchmarks/data``.
+    """
+
+    rungs = (1, 3, 9)
+    constraints: tuple[Constraint, ...] = ()
+    complete = True
+    costs_names = COSTS
+    objectives = (
+        Objective("accuracy", "maximize", "fraction", "trained"),
+        *(Objective(name, "minimize", "", "known", log=True) for name in COSTS),
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = f"recorded_{name}"
+        facts = json.loads((DATA / f"{name}.json").read_text())
+        self.space: dict[str, Any] = facts["space"]
+        self._parsed = Space.parse(self.space, name)
+        self._encoder = Encoder.of(self._parsed)
+        self._known = {_name(one["student"]): one["costs"] for one in facts["students"]}
+        self._validation = facts["validation_images"]
+        with gzip.open(DATA / f"{name}.jsonl.gz", "rt") as file:
+            runs = [json.loads(line) for line in file]
+        self._processes = [_fitted(theta, *self._rows(runs, k)) for k, theta in enumerate(facts["theta"])]
+        self._noise = [float(np.sqrt(p.kernel_.k2.noise_level) * p._y_train_std) for p in self._processes]
+        self._pace = _pace(runs, [self.known(self._parsed.nest(run["values"])["student"]) for run in runs])
+        self._mean_rate = float(np.mean([self._rate(costs) for costs in self._known.values()]))
+
+    def _rows(self, runs: Sequence[Mapping[str, Any]], rung: int) -> tuple[np.ndarray, np.ndarray]:
+        shown = np.clip([run["accuracy"][rung] for run in runs], LEAST, MOST)
+        return self._features([run["values"] for run in runs]), np.log(shown / (1 - shown))
+
+    def _features(self, values: Sequence[Values]) -> np.ndarray:
+        costs = [self.known(self._parsed.nest(one)["student"]) for one in values]
+        logs = np.log([[one[name] for name in (*COSTS, *HINTS)] for one in costs])
+        return np.hstack([self._encoder.encode(values), logs])
+
+    def known(self, student: Values) -> dict[str, float]:
+        """All known costs, the objectives first."""
+        return dict(self._known[_name(student)])
+
+    def costs(self, student: Values) -> dict[str, float]:
+        """Those that are objectives."""
+        return {name: self._known[_name(student)][name] for name in COSTS}
+
+    def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
+        """What a training shows after ``epochs``: the same again for the same candidate."""
+        rung, values = self.rungs.index(epochs), self._parsed.flatten(sections)
+        seed = int(hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:15], 16)
+        noise = np.random.default_rng(seed).normal(size=len(self.rungs))[rung] * self._noise[rung]
+        shown = _unit(self._logits([values], rung) + noise)[0]
+        return float(np.round(shown * self._validation) / self._validation)
+
+    def worth(self, sections: Mapping[str, Values]) -> float:
+        """Accuracy at the top rung without noise."""
+        return float(_unit(self._logits([self._parsed.flatten(sections)], -1))[0])
+
+    def rate(self, sections: Mapping[str, Values]) -> float:
+        """Work of one epoch; 1 for the mean student."""
+        return self._rate(self._known[_name(sections["student"])]) / self._mean_rate
+
+    def _rate(self, costs: Mapping[str, float]) -> float:
+        return float(np.exp(self._pace @ [1.0, np.log(costs["latency_ms"]), np.log(costs["macs"])]))
+
+    def _logits(self, values: Sequence[Values], rung: int) -> np.ndarray:
+        found: np.ndarray = self._processes[rung].predict(self._features(values))
+        return found
+
+    @functools.cached_property
+    def scale(self) -> Any:
+        """Axes, and the volume of the best recipe of every student: of 200 draws, and moves around the best of them."""
+        from tables import Axis, Scale
+
+        costs = np.array([[one[name] for name in COSTS] for one in self._known.values()])
+        axes = tuple(Axis(0.95 * column.min(), 1.05 * column.max(), log=True) for column in costs.T)
+        scale = Scale(Axis(0.1, 1.0), axes)
+        rng, students = np.random.default_rng(0), self._parsed.section("student")
+        best = []
+        for name in self._known:
+            student = students.flatten({"student": json.loads(name)})
+            drawn = [proposals.complete(self._parsed, student, rng) for _ in range(200)]
+            for _ in range(4):
+                logits = self._logits(drawn, -1)
+                top = [drawn[i] for i in np.argsort(-logits)[:5]]
+                moved = [m for one in top for m in proposals.neighbours(self._parsed, one, rng, student)]
+                drawn = [*top, *moved]
+            best.append(float(self._logits(drawn, -1).max()))
+        scale.best = scale.volume(scale.losses(_unit(np.array(best)), costs))
+        return scale
+
+
+def _name(student: Values) -> str:
+    return json.dumps(dict(student), sort_keys=True)
+
+
+def _unit(logits: np.ndarray) -> np.ndarray:
+    out: np.ndarray = 1 / (1 + np.exp(-logits))
+    return out
+
+
+def _fitted(theta: Sequence[float] | None, features: np.ndarray, logits: np.ndarray) -> Any:
+    """The process of one rung; hyperparameters are looked for where none are given."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+    spread = features.std(axis=0)
+    lengths = 3.0 * np.where(spread > 1e-9, spread, 1.0)
+    bounds = np.stack([0.1 * lengths, 30 * lengths], axis=1)
+    kernel = ConstantKernel(4.0) * Matern(lengths, bounds, nu=2.5) + WhiteKernel(0.1, (1e-3, 2.0))
+    optimizer = "fmin_l_bfgs_b" if theta is None else None
+    kernel = kernel if theta is None else kernel.clone_with_theta(np.array(theta))
+    process = GaussianProcessRegressor(kernel, normalize_y=True, optimizer=optimizer, random_state=0)
+    with warnings.catch_warnings():  # a length at its bound is a parameter that says nothing
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return process.fit(features, logits)
+
+
+def _pace(runs: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Coefficients of the logarithm of the seconds of a training on those of latency and multiply-adds."""
+    inputs = np.array([[1.0, np.log(one["latency_ms"]), np.log(one["macs"])] for one in costs])
+    found: np.ndarray = np.linalg.lstsq(inputs, np.log([run["seconds"] for run in runs]), rcond=None)[0]
+    return found
+
+
+def record(teacher: Path, minutes: float, seed: int, out: Path) -> None:
+    """Train random candidates; most of them residual networks, which are most of the cheap students."""
+    import autodistill as ad
+    from autodistill.engines.prepare import prepare
+    from autodistill.engines.watch import Watch
+    from autodistill.records import Candidate, WorkerContext
+
+    kept = {"resnet": 1.0, "vit": 0.6}
+    with tempfile.TemporaryDirectory() as folder, out.open("a") as file:
+        study = ad.Study.create(
+            data="digits", teacher=str(teacher), space="digits", epochs=Recorded.rungs[-1], survey="off",
+            objectives=["accuracy", "params"], directory=Path(folder) / "study",
+        )  # fmt: skip
+        evaluate = prepare(study, Watch())(WorkerContext())
+        rng, end, number = np.random.default_rng(seed), time.monotonic() + 60 * minutes, 0
+        while time.monotonic() < end:
+            values = study.space.sample(rng)
+            if rng.random() > kept.get(values["student.family"], 0.2):
+                continue
+            parts = study.space.nest(values)
+            sections = (parts["student"], parts["distillation"], parts["train"])
+            began, number = time.monotonic(), number + 1
+            reports = list(evaluate(Candidate(number, *sections, int(rng.integers(2**31)))))
+            accuracy = [one.values["accuracy"] for one in reports if one.rung]
+            run = {"values": values, "accuracy": accuracy, "seconds": round(time.monotonic() - began, 2)}
+            file.write(json.dumps(run) + "\n")
+            file.flush()
+
+
+def pack(paths: Sequence[Path], name: str = "digits") -> None:
+    """The files of a problem from recorded trainings; prints how well each rung is predicted."""
+    from sklearn.model_selection import cross_val_predict
+
+    from autodistill.records import LatencyTarget
+    from autodistill.search.spaces import load
+    from autodistill.training.cost_memory import CostMemory, cache_folder
+    from autodistill.training.survey import survey
+
+    runs = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    space = load(name)
+    parsed = Space.parse(space, name).section("student")
+    every = [parsed.nest(values)["student"] for values in parsed.enumerate() or ()]
+    metrics = [*COSTS, *HINTS]
+    rows = survey(
+        every, image_size=8, channels=1, num_classes=10, metrics=metrics, target=LatencyTarget(),
+        memory=CostMemory(cache_folder()),
+    )  # fmt: skip
+    students = [{"student": dict(row.student), "costs": row.costs} for row in rows if not row.error]
+    facts = {"space": space, "validation_images": 216, "students": students, "theta": []}
+    DATA.mkdir(exist_ok=True)
+    with gzip.GzipFile(DATA / f"{name}.jsonl.gz", "wb", mtime=0) as file:
+        file.write("".join(json.dumps(run) + "\n" for run in runs).encode())
+    (DATA / f"{name}.json").write_text(json.dumps(facts))
+    made = Recorded(name)
+    for rung in range(len(Recorded.rungs)):
+        features, logits = made._rows(runs, rung)
+        process = _fitted(None, features, logits)
+        facts["theta"].append([round(float(x), 4) for x in process.kernel_.theta])
+        guess = cross_val_predict(_unfitted(process), features, logits, cv=5)
+        noise = float(np.sqrt(process.kernel_.k2.noise_level) * logits.std())
+        explained = 1 - np.var(guess - logits) / np.var(logits)
+        print(f"{Recorded.rungs[rung]} epochs: {explained:.3f} of the variance explained (5 folds), noise {noise:.2f}")
+    (DATA / f"{name}.json").write_text(json.dumps(facts) + "\n")
+
+
+def _unfitted(process: Any) -> Any:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    return GaussianProcessRegressor(process.kernel_, normalize_y=True, optimizer=None)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    one = parts.add_parser("record", help="train random candidates")
+    one.add_argument("--teacher", type=Path, required=True)
+    one.add_argument("--minutes", type=float, default=12.0)
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--out", type=Path, required=True)
+    parts.add_parser("pack", help="fit and write the files").add_argument("runs", type=Path, nargs="+")
+    args = parser.parse_args()
+    if args.part == "record":
+        record(args.teacher, args.minutes, args.seed, args.out)
+    else:
+        pack(args.runs)
