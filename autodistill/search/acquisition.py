@@ -82,16 +82,31 @@ def _overlaps(
     for j in range(mean.shape[1]):
         if j == skip:
             continue
-        predicted = deviation[:, j] > 0
-        if not predicted.all():  # known: also a loss that is not a number, which its gain will tell
-            sure = ~predicted
-            gain[sure] *= np.maximum(upper[None, :, j] - np.maximum(lower[None, :, j], mean[sure, j, None]), 0.0)
-        if predicted.any():
-            bounds, at = np.unique([lower[:, j], upper[:, j]], return_inverse=True)  # boxes share most of their walls
-            below, above = at.reshape(2, -1)
-            value = _expected(bounds[None, :], mean[predicted, j, None], deviation[predicted, j, None], shifts.get(j))
-            gain[predicted] *= value[:, above] - value[:, below]
+        predicted = deviation[:, j] > 0  # where not: also a loss that is not a number, which its gain will tell
+        m, s = mean[:, j, None], deviation[:, j, None]
+        if not predicted.any():
+            gain *= _known(m, lower[:, j], upper[:, j])
+        elif predicted.all():
+            gain *= _predicted(m, s, lower[:, j], upper[:, j], shifts.get(j))
+        else:
+            gain[~predicted] *= _known(m[~predicted], lower[:, j], upper[:, j])
+            gain[predicted] *= _predicted(m[predicted], s[predicted], lower[:, j], upper[:, j], shifts.get(j))
     return gain
+
+
+def _known(loss: Floats, low: Floats, high: Floats) -> Floats:
+    """Length of every box beyond each loss ``(candidates, 1)``."""
+    length: Floats = np.maximum(high - np.maximum(low, loss), 0.0)
+    return length
+
+
+def _predicted(mean: Floats, deviation: Floats, low: Floats, high: Floats, shift: float | None) -> Floats:
+    """The same in expectation."""
+    bounds, at = np.unique([low, high], return_inverse=True)  # boxes share most of their walls
+    value = _expected(bounds[None, :], mean, deviation, shift)
+    below, above = at.reshape(2, -1)
+    length: Floats = value[:, above] - value[:, below]
+    return length
 
 
 def _expected(bound: Floats, mean: Floats, deviation: Floats, shift: float | None) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -151,9 +151,8 @@ class View:
         out = np.zeros((len(costs), len(self.objectives)))
         for j in self.priced:
             name = self.objectives[j].name
-            for row, own in enumerate(costs):
-                if isinstance(value := own.get(name), Estimate):
-                    out[row, j] = self.axes[j].spread(value)
+            for row in [row for row, own in enumerate(costs) if type(own.get(name)) is Estimate]:
+                out[row, j] = self.axes[j].spread(cast(Estimate, costs[row][name]))
         return out
 
     def inputs(self, costs: Sequence[Mapping[str, float]]) -> Floats:
