@@ -5,6 +5,7 @@ import pytest
 import autodistill as ad
 from autodistill.engines import prepare
 from autodistill.engines.pool import LOOKS, MAX_POOL, MIN_POOL, draw_pool, pool_size
+from autodistill.engines.watch import Watch
 from autodistill.search.space import Space
 from autodistill.training.cost_memory import CostMemory
 from autodistill.training.costs import known_costs
@@ -62,7 +63,8 @@ def test_where_none_is_within_them_the_draws_are_surveyed_for_the_message() -> N
 def test_students_within_bounds_that_can_be_counted_are_told_from_others(bound) -> None:
     study = ad.Study.create(data="digits", space="digits", objectives=["accuracy", "params"], constraints=[bound])
     shape = {"image_size": 8, "channels": 1}
-    fits = prepare._fits(study, shape, 10, CostMemory(None))
+    watch = Watch()
+    fits = prepare._fits(study, shape, 10, CostMemory(None), watch)
     assert fits is not None
     metric, limit = bound.split(" <= ")
     drawn = draw_pool(study.space, 12, seed=0)
@@ -70,8 +72,10 @@ def test_students_within_bounds_that_can_be_counted_are_told_from_others(bound) 
     assert [fits(one) for one in drawn] == [cost <= float(limit) for cost in costs]
     assert {fits(one) for one in drawn} == {True, False}
     assert not fits({"family": "vit", "patch": 16})  # cannot be built
+    watch.until(lambda: True)
+    assert not any(map(fits, drawn))  # who wants to stop is not kept waiting
 
 
 def test_without_such_a_bound_every_student_is_as_good() -> None:
     study = ad.Study.create(data="digits", space="digits", constraints=["latency_ms <= 1", "accuracy >= 0.5"])
-    assert prepare._fits(study, {"image_size": 8, "channels": 1}, 10, CostMemory(None)) is None
+    assert prepare._fits(study, {"image_size": 8, "channels": 1}, 10, CostMemory(None), Watch()) is None

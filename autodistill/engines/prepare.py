@@ -17,7 +17,7 @@ from autodistill.engines.cold_views import cold_views
 from autodistill.engines.pool import Fits, draw_pool, pool_size
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
-from autodistill.errors import ConfigError, UsageError
+from autodistill.errors import ConfigError, InfeasibleError, UsageError
 from autodistill.records import EvaluateFactory, Params, State, Task, TeacherSpec
 from autodistill.search.study import Study
 from autodistill.teacher_choice import members
@@ -177,7 +177,8 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     known = list(dict.fromkeys([*(name for name in metrics if _is_known(study, name)), *COUNTED]))
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
     count = pool_size(config.survey, study.budget.seconds)
-    students = draw_pool(study.space, count, seed=study.seed, fits=_fits(study, shape, classes, memory), others=LEAST)
+    fits = _fits(study, shape, classes, memory, watch)
+    students = draw_pool(study.space, count, seed=study.seed, fits=fits, others=LEAST)
     code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
     when: dict[str, Any] = {"machine": machine(config.latency.device), "code": code}
     for row in () if study.directory is None else earlier_survey(study.directory, config.latency, **when):
@@ -225,7 +226,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
 
 
-def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemory) -> Fits | None:
+def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemory, watch: Watch) -> Fits | None:
     """Whether a student keeps to the bounds on what can be counted; ``None`` where there are none."""
     from autodistill.records import LatencyTarget
     from autodistill.training.costs import cost_metrics
@@ -235,11 +236,14 @@ def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemo
     if not bounds:
         return None
     costs = UnsurveyedCosts([one.metric for one in bounds], shape, classes, target=LatencyTarget(), memory=memory)
+    watch.stage("survey", f"looking for students within {', '.join(map(str, bounds))}")
 
     def fits(student: Params) -> bool:
+        if watch.should_stop():
+            return False
         try:
             found = costs(student)
-        except Exception:  # whatever cannot be built or run is for the survey to tell
+        except InfeasibleError:  # the survey says why
             return False
         return all(one.violation(found) <= 0 for one in bounds)
 

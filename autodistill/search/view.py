@@ -151,7 +151,7 @@ class View:
         out = np.zeros((len(costs), len(self.objectives)))
         for j in self.priced:
             name = self.objectives[j].name
-            for row in [row for row, own in enumerate(costs) if type(own.get(name)) is Estimate]:
+            for row in [row for row, own in enumerate(costs) if isinstance(own.get(name), Estimate)]:
                 out[row, j] = self.axes[j].spread(cast(Estimate, costs[row][name]))
         return out
 
