@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -156,6 +157,14 @@ class Constraint:
             return 0.0
         difference = values[self.metric] - self.bound
         return difference if self.operator == "<=" else -difference
+
+    def chance(self, values: Mapping[str, float]) -> float:
+        """Probability that ``values`` keep it: 0 or 1 unless its metric is an :class:`Estimate` (log-normal)."""
+        value = values.get(self.metric)
+        if not isinstance(value, Estimate) or value.deviation <= 0 or value <= 0 or self.bound <= 0:
+            return float(self.violation(values) <= 0)
+        below = 0.5 * math.erfc(math.log(value / self.bound) / (value.deviation * math.sqrt(2.0)))
+        return below if self.operator == "<=" else 1.0 - below
 
     def __str__(self) -> str:
         return f"{self.metric} {self.operator} {self.bound:g}"

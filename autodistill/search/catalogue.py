@@ -20,6 +20,10 @@ from autodistill.search.space import Space
 Costs = Mapping[str, float]
 CostFunction = Callable[[Mapping[str, Any]], "Costs | None"]
 
+UNLIKELY = 0.02
+"""A student that keeps a bound with less than this probability may not be proposed; one whose costs are measured keeps
+it or does not."""
+
 
 class Catalogue:
     """Which students may be proposed, and what they cost.
@@ -133,7 +137,7 @@ class Catalogue:
         known = {name: v if isinstance(v, Estimate) else float(v) for name, v in costs.items()}
         if not all(math.isfinite(value) for value in known.values()):
             return None
-        if any(c.violation(known) > 0 for c in self.constraints):
+        if any(c.chance(known) < UNLIKELY for c in self.constraints):
             return None
         self._names.update(dict.fromkeys(known))
         return known

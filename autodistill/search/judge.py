@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autodistill.records import Constraint, Estimate
 from autodistill.search import promotion
 from autodistill.search.model import Model
 from autodistill.search.view import Pool, View
@@ -28,12 +30,14 @@ class Judge:
         model: surrogates and the front.
         rungs: cumulative epochs of the rungs; empty when every trial is a full training.
         epoch_cost: work of one epoch of a candidate; ``None``: 1.
+        constraints: on known costs; a gain counts as far as the candidate is likely to keep them.
     """
 
     view: View
     model: Model
     rungs: tuple[float, ...] = ()
     epoch_cost: EpochCost | None = None
+    constraints: tuple[Constraint, ...] = ()
 
     def final(self, pool: Pool) -> tuple[Floats, Floats]:
         """Mean and deviation ``(candidates, objectives)`` of scaled losses at the top rung."""
@@ -42,15 +46,20 @@ class Judge:
 
     def gain(self, pool: Pool) -> Floats:
         """Expected front gain of each candidate, as a share of the box."""
-        return self.model.gain(*self.final(pool)) if pool.values else np.zeros(0)
+        if not pool.values:
+            return np.zeros(0)
+        gain: Floats = self.model.gain(*self.final(pool)) * self._chance(pool.costs)
+        return gain
 
     def gain_of(self, pool: Pool) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
         """The same for other parameters of students in ``pool``: of encoded parameters and the rows they belong to."""
         inputs, known, unsure = (read(pool.costs) for read in (self.view.inputs, self.view.known, self.view.unsure))
+        chance = self._chance(pool.costs)
 
         def gain(params: Floats, rows: npt.NDArray[np.int64]) -> Floats:
             features = self.view.features(params, inputs[rows])
-            return self.model.gain(*self.model.believe(features, known[rows], unsure[rows]))
+            found: Floats = self.model.gain(*self.model.believe(features, known[rows], unsure[rows])) * chance[rows]
+            return found
 
         return gain
 
@@ -64,7 +73,7 @@ class Judge:
         """Gittins index of candidates that have passed ``rungs``, and the work that is left to the top."""
         mean, deviation = self.final(pool)
         inputs, work = self.view.inputs(pool.costs), self.work(pool)
-        index, reach = np.zeros(len(work)), np.zeros(len(work))
+        chance, index, reach = self._chance(pool.costs), np.zeros(len(work)), np.zeros(len(work))
         levels = np.array([0.0, *self.rungs])
         target = self.view.unknown[0]
         for rung in sorted(set(rungs)):
@@ -72,14 +81,28 @@ class Judge:
             fidelities = [float(self.view.fidelity(epochs)) for epochs in self.rungs[rung:]]
             stages = [self.view.features(pool.params[rows], inputs[rows], f) for f in fidelities]
             steps = np.diff(levels[rung:])[None, :] * work[rows, None]
-            gain = self.model.gain_along(mean[rows], deviation[rows], target, promotion.GRID)
+            gain = self.model.gain_along(mean[rows], deviation[rows], target, promotion.GRID) * chance[rows, None]
             index[rows] = promotion.index(gain, self.model.resolved(stages, target), steps)
             reach[rows] = steps.sum(axis=1)
         return index, reach
 
     def explain(self, pool: Pool, row: int, count: int) -> str:
         """What is expected of a candidate that was the best of ``count``."""
-        mean, deviation = self.final(pool.take([row]))
-        return (
-            f"{self.view.explain(mean[0], deviation[0], float(self.model.gain(mean, deviation)[0]))}, best of {count}"
-        )
+        one = pool.take([row])
+        mean, deviation = self.final(one)
+        chance = float(self._chance(one.costs)[0])
+        doubt = f", {chance:.0%} likely within the bounds" if chance < 0.995 else ""
+        return f"{self.view.explain(mean[0], deviation[0], float(self.gain(one)[0]))}{doubt}, best of {count}"
+
+    def _chance(self, costs: Sequence[Mapping[str, float]]) -> Floats:
+        """Probability ``(candidates,)`` that known costs keep the constraints; below 1 only where they are estimates.
+
+        What breaks a bound when it is measured is never trained, so the chance is a factor of the gain (Gardner et al.,
+        ICML 2014); it is taken as independent of how good the candidate is.
+        """
+        chance = np.ones(len(costs))
+        if self.constraints:
+            for row, own in enumerate(costs):
+                if any(isinstance(own.get(one.metric), Estimate) for one in self.constraints):
+                    chance[row] = math.prod(one.chance(own) for one in self.constraints)
+        return chance

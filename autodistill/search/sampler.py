@@ -369,7 +369,7 @@ class FrontSampler(BaseSampler):
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
         running = [o for o in running if archive.known(o).keys() >= set(self._priced())]
-        judge = Judge(view, model, self._rungs, self._epoch_cost)
+        judge = Judge(view, model, self._rungs, self._epoch_cost, self._catalogue.constraints)
         if running:
             pool = self._pool_of(archive, running)
             mean, _ = judge.final(pool)
