@@ -18,9 +18,10 @@ from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome
 from autodistill.search.judge import Judge
 from autodistill.search.model import Model
+from autodistill.search.proposals import key
 from autodistill.search.sampler import FrontSampler
 from autodistill.search.space import Space
-from autodistill.search.supply import BEYOND, BEYOND_CLIMB, CLIMBS, Supply
+from autodistill.search.supply import BEYOND, BEYOND_CLIMB, CLIMBS, SEARCHED, Supply
 from autodistill.search.view import Pool, View
 
 SPACE = Space.parse({"student": {"width": {"values": list(range(1, 41))}, "depth": {"values": [1, 2, 3]}}})
@@ -90,6 +91,43 @@ def test_what_a_trial_has_measured_takes_the_place_of_the_estimate_and_joins_the
     assert not isinstance(made.costs(values(33, 2))["latency_ms"], Estimate)
     rng = np.random.default_rng(0)
     assert values(33, 2) in [made.draw(rng) for _ in range(200)]
+
+
+def test_without_a_survey_draws_are_of_the_whole_space_whatever_was_measured() -> None:
+    made = Catalogue(SPACE, estimated, ())
+    assert made.costs(values(33, 2)) is not None
+    made.learn(values(33, 2), {"latency_ms": 0.3})
+    assert made.costs(values(33, 2)) == {"params": 66.0, "latency_ms": 0.3}
+    assert not made.goes_beyond
+    rng = np.random.default_rng(0)
+    assert len({tuple(made.draw(rng).items()) for _ in range(200)}) > 50
+
+
+def test_whatever_is_left_is_found_with_few_looks_and_those_known_first() -> None:
+    asked: list[int] = []
+    made = surveyed(lambda student: asked.append(1) or estimated(student))
+    supply = Supply(made, ENCODER, np.random.default_rng(0))
+    seen: set = set()
+    for _ in POOL:
+        one = supply.anything(seen)
+        assert made.was_asked(one)
+        seen.add(key(one))
+    found = [key(one) for one in made.space.enumerate() if made.was_asked(one)]
+    assert asked == []
+    assert seen == set(found)
+    assert supply.anything(seen) is not None
+    assert len(asked) == 1
+
+
+def test_a_look_for_what_is_left_ends(monkeypatch) -> None:
+    clock = iter(range(10_000))  # every look takes a second
+    monkeypatch.setattr(supply_module.time, "perf_counter", lambda: float(next(clock)))
+    asked: list[int] = []
+    made = surveyed(lambda student: asked.append(1))  # nothing else may be proposed
+    supply = Supply(made, ENCODER, np.random.default_rng(0))
+    seen = {key(values(one["width"], one["depth"])) for one in POOL}
+    assert supply.anything(seen) is None
+    assert 0 < len(asked) <= SEARCHED + 1
 
 
 def test_a_report_without_the_estimated_cost_changes_nothing() -> None:

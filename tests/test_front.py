@@ -84,6 +84,20 @@ def test_a_scale_spans_what_was_seen_with_ten_percent_to_spare() -> None:
     assert propose_scale(TWO, [{"accuracy": 0.3}]) is None
 
 
+def test_the_box_grows_with_the_costs_of_trained_students_and_not_with_what_is_trained() -> None:
+    three = resolve(["accuracy", "params", "loss"])
+    box = Scale((1.0, 100.0, 0.1), (0.0, 1000.0, 3.0))
+    inside = {"accuracy": 0.5, "params": 500.0, "loss": 1.0}
+    assert box.holding(three, [inside]) == box
+    assert box.holding(three, []) == box
+    wider = box.holding(three, [inside, {**inside, "params": 50.0}, {**inside, "params": 2000.0, "loss": 1e6}])
+    assert wider == Scale((1.0, 50.0, 0.1), (0.0, pytest.approx(2200.0), 3.0))
+    best = Front.of("toy", TWO, [trial(0, 0.9, 1500.0)], scale=Scale((1.0, 100.0), (0.0, 1000.0)))
+    assert best.hypervolume_share == 0.0
+    held = best.scale.holding(TWO, [t.values for t in best.trials])
+    assert Front.of("toy", TWO, best.trials, scale=held).hypervolume_share > 0.0
+
+
 def test_infinite_losses_cannot_reach_the_front(tmp_path: Path) -> None:
     loss = Objective("loss", "minimize", "nats", "trained")
     bad = TrialRecord(0, State.COMPLETE, {"loss": math.inf}, {}, {}, {}, 0)

@@ -41,7 +41,6 @@ def test_rows_that_are_not_finite_are_never_on_the_front_and_rank_last():
     assert pareto.nondominated_mask(losses).tolist() == [False, True, False, False]
     assert pareto.nondominated_ranks(losses).tolist() == [2, 0, 2, 1]
     assert pareto.hypervolume(losses, [3.0, 3.0]) == 4.0
-    assert pareto.contributions(losses, [3.0, 3.0]).tolist() == [0.0, 3.0, 0.0, 0.0]
 
 
 def test_nothing_measured_gives_an_empty_front():
@@ -77,7 +76,6 @@ def test_one_point_dominates_a_box(objectives):
 def test_a_staircase_has_the_area_of_its_steps():
     # steps at x = 0, 1, 2 with heights 1, 2, 3 below the corner (3, 3): 1 + 2 + 3
     assert pareto.hypervolume([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]], [3.0, 3.0]) == 6.0
-    assert pareto.contributions([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]], [3.0, 3.0]).tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("objectives", [2, 3, 4])
@@ -85,16 +83,6 @@ def test_volumes_equal_those_of_optuna(objectives):
     losses = np.random.default_rng(objectives).random((30, objectives))
     reference = np.full(objectives, 1.1)
     assert pareto.hypervolume(losses, reference) == pytest.approx(compute_hypervolume(losses, reference))
-
-
-@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
-def test_contributions_are_what_is_lost_without_the_point(objectives):
-    losses = np.random.default_rng(0).random((15, objectives))
-    losses[3] = losses[4]
-    reference = np.ones(objectives)
-    total = pareto.hypervolume(losses, reference)
-    lost = [total - pareto.hypervolume(np.delete(losses, i, axis=0), reference) for i in range(15)]
-    assert pareto.contributions(losses, reference) == pytest.approx(np.array(lost), abs=1e-12)
 
 
 @given(grids)

@@ -6,10 +6,13 @@ import autodistill as ad
 from autodistill.engines import prepare
 from autodistill.engines.pool import LOOKS, MAX_POOL, MIN_POOL, draw_pool, pool_size
 from autodistill.engines.watch import Watch
+from autodistill.records import LatencyTarget, TeacherSpec
 from autodistill.search.space import Space
+from autodistill.training import students
 from autodistill.training.cost_memory import CostMemory
 from autodistill.training.costs import known_costs
 from autodistill.training.students import build
+from autodistill.training.unsurveyed import UnsurveyedCosts
 
 SPACE = Space.parse({"student": {"width": {"low": 1, "high": 1000}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
 
@@ -50,6 +53,7 @@ def test_those_within_the_bounds_come_first_and_others_only_to_make_up_the_numbe
     few = draw_pool(SPACE, 10, seed=0, fits=lambda s: s["width"] <= 50, others=8)
     assert len(few) == 8
     assert 0 < sum(s["width"] <= 50 for s in few) < 8
+    assert len(draw_pool(SPACE, 4, seed=0, fits=lambda s: s["width"] <= 50, others=12)) == 4  # no more than asked for
 
 
 def test_where_none_is_within_them_the_draws_are_surveyed_for_the_message() -> None:
@@ -74,6 +78,33 @@ def test_students_within_bounds_that_can_be_counted_are_told_from_others(bound) 
     assert not fits({"family": "vit", "patch": 16})  # cannot be built
     watch.until(lambda: True)
     assert not any(map(fits, drawn))  # who wants to stop is not kept waiting
+
+
+def test_a_look_that_is_stopped_ends_without_an_error_about_the_bounds(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(prepare, "_teacher", lambda *args: TeacherSpec("x"))
+    keys = {"data": "digits", "space": "digits", "objectives": ["accuracy", "params"]}
+    remembered = ad.Study.create(**keys, budget="1trials", survey=30)
+    with remembered.running():
+        prepare.prepare(remembered, Watch())
+    study = ad.Study.create(**keys, budget="1trials", survey=30, constraints=["params <= 400"])
+    watch = Watch()
+    watch.until(lambda: True)
+    with study.running():
+        prepare.prepare(study, watch)
+
+
+def test_counts_that_are_made_during_a_search_are_remembered_by_the_next(tmp_path, monkeypatch) -> None:
+    student = {"family": "resnet", "width": 4, "depth": 1, "stages": 2}
+    shape = {"image_size": 8, "channels": 1}
+
+    def count():
+        memory = CostMemory(tmp_path)
+        return UnsurveyedCosts(["params"], shape, 10, target=LatencyTarget(), memory=memory)(student)
+
+    first = count()
+    monkeypatch.setattr(students, "build", None)  # nothing is built again
+    assert count() == first
 
 
 def test_without_such_a_bound_every_student_is_as_good() -> None:

@@ -139,6 +139,26 @@ def test_the_first_design_covers_the_range_of_the_known_cost():
     assert costs[-1] >= 180
 
 
+def test_the_first_design_is_of_students_whose_training_takes_less_than_the_median():
+    space = Space.parse(WIDTHS)
+    width = lambda values: sum(values.values())  # noqa: E731
+    half = np.median([width(values) for values in space.enumerate()])
+
+    def tried(epoch_cost):
+        front = FrontSampler(space, OBJECTIVES, costs=params, seed=0, epoch_cost=epoch_cost)
+        study = optuna.create_study(directions=DIRECTIONS, sampler=front)
+        for _ in range(10):
+            trial = study.ask()
+            student = space.suggest(trial)["student"]
+            study.tell(trial, [accuracy(student), params(student)["params"]])
+        return [width(t.params) for t in study.trials]
+
+    assert max(tried(width)) <= half + 8
+    assert len(set(tried(width))) > 4  # spread over what is affordable
+    assert tried(lambda values: 2.0) == tried(None)  # where all take as long, over everything
+    assert max(tried(None)) > half + 40
+
+
 def test_a_surveyed_pool_is_all_that_is_proposed():
     space = Space.parse(CONDITIONAL)
     pool = [({"family": "deep", "width": w, "depth": d}, {"params": 10.0 * w * d}) for w in (4, 8, 16) for d in (1, 3)]

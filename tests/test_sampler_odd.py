@@ -189,3 +189,17 @@ def test_what_was_refused_for_want_of_time_is_proposed_again_by_a_later_call() -
         study.add_trial(trial)
     front = FrontSampler(space, costs=lambda student: {"params": float(student["width"])})
     assert front.propose(study) == {"student.width": 8}
+
+
+def test_threads_of_optuna_share_one_sampler_and_one_parameter_is_a_space() -> None:
+    space = Space.parse({"student": {"width": {"values": list(range(40))}}})
+    front = FrontSampler(space, seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=front)
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        width = trial.suggest_categorical("student.width", list(range(40)))
+        return 1.0 - 1.0 / (1 + width), float(width)
+
+    study.optimize(objective, n_trials=24, n_jobs=4)
+    assert [t.state for t in study.trials] == [optuna.trial.TrialState.COMPLETE] * 24
+    assert len(front._chosen) == 0

@@ -6,9 +6,10 @@ import pytest
 from toys import LEVELS, accuracy, costs, make_study
 
 import autodistill as ad
-from autodistill.records import Candidate, Decision, Report, State
-from autodistill.search.agenda import TOO_LITTLE
+from autodistill.records import Candidate, Decision, Estimate, Params, Report, State
+from autodistill.search.agenda import TOO_LITTLE, Terms
 from autodistill.search.budget import Budget
+from autodistill.search.objectives import parse_constraint
 from autodistill.search.rungs import Rungs
 from autodistill.search.study import MAX_LATE, Study
 
@@ -50,6 +51,44 @@ def test_with_a_budget_in_time_the_sampler_pays_in_predicted_seconds() -> None:
     assert 3.0 < large / small < 12.0  # 8 in truth
     with study.running(Budget(epochs=10_000)):
         assert study._proposer._epoch_cost({"student.width": 8, "train.lr": 0.5}) == 1.0
+
+
+def test_what_cannot_be_done_in_time_is_told_by_an_estimated_cost_too() -> None:
+    def guessed(student: Params) -> dict[str, float]:
+        return {"latency_ms": Estimate(float(student["width"]), 0.05)}
+
+    study = make_study(space=WIDE, sampler="random")
+    study.set_known_costs([], guessed)
+    with study.running("5trials"):
+        for number, width in enumerate((8, 32, 128)):  # one second per epoch and millisecond
+            study._agenda.pace.learn(number, {"latency_ms": float(width)}, 1.0, float(width))
+        proposal = study._proposer.propose()
+        width = proposal.candidate.student["width"]
+        seconds = study._agenda.pace.predict(proposal.costs)
+        assert seconds == pytest.approx(width, rel=0.5)
+        assert study._agenda.too_slow(proposal.costs, Terms(seconds=5 * seconds)) != ""
+        assert study._agenda.too_slow(proposal.costs, Terms(seconds=50 * seconds)) == ""
+
+
+def test_an_estimate_is_never_stored_as_if_it_had_been_measured() -> None:
+    def guessed(student: Params) -> dict[str, float]:
+        return {"params": 9e9, "latency_ms": Estimate(1.0, 0.05)}
+
+    study = make_study(space=WIDE, sampler="random", constraints=[parse_constraint("params <= 1e6")])
+    study.set_known_costs([], guessed)
+    with study.running("2trials"):
+        study.ask()
+    refused = [t for t in study.trials() if t.reason == "INFEASIBLE"]
+    assert refused
+    assert all(t.rungs[0] == {"params": 9e9} for t in refused)
+
+
+def test_before_anything_has_run_students_compare_by_what_is_known_of_them() -> None:
+    study = make_study(space=WIDE, sampler="front")
+    study.set_known_costs([], costs)
+    with study.running(Budget(device_seconds=100.0)):
+        small, large = (study._proposer._epoch_cost({"student.width": w, "train.lr": 0.5}) for w in (8, 64))
+    assert large / small == costs({"width": 64})["latency_ms"] / costs({"width": 8})["latency_ms"]
 
 
 def steps(candidate: Candidate, levels: tuple[int, ...]) -> Iterator[Report]:

@@ -135,13 +135,22 @@ def test_a_study_without_a_front_and_a_folder_that_is_none_are_refused(tmp_path:
         create(tmp_path / "nothing")
 
 
-def test_costs_are_taken_over_where_they_mean_the_same(other: Path) -> None:
-    study = create(other)
-    student = ad.Study.open(other).front().trials[0].student
-    assert study._proposer._known[_key(student)] == costs(student)
+def test_a_student_that_a_trial_has_measured_is_known_as_well_as_before(other: Path) -> None:
+    """Trials report the study's metrics; what else the survey or the function says of a student stays known."""
 
+    def more(student: Any) -> dict[str, float]:
+        return {**costs(student), "macs": 7.0 * student["width"]}
 
-def _key(student: Any) -> str:
-    from autodistill.records import stable_key
-
-    return stable_key(student)
+    study = create(other, objectives=["accuracy", "params", "latency_ms"])
+    study.set_known_costs([({"width": w}, more({"width": w})) for w in (5, 50, 100, 200)], more)
+    with study.running("1trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        study.report(candidate, Report(0, {"params": 1.0, "latency_ms": 2.0}))
+        assert study._proposer._lookup(candidate.student) == {
+            "params": 1.0,
+            "latency_ms": 2.0,
+            "macs": 7.0 * candidate.student["width"],
+        }
+        again = study._proposer.front_sampler()._catalogue
+        assert again.costs({"student.width": candidate.student["width"], "train.lr": 0.5}) is not None

@@ -26,7 +26,7 @@ _TRIES = 20
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """Figures of a search before it starts.
 
     Attributes:
@@ -68,7 +68,7 @@ class Estimate:
         return out
 
 
-def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Estimate:
+def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Forecast:
     """Time a few students of ``space`` on the study's images.
 
     Raises:
@@ -89,7 +89,7 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Estimate:
         seconds = _step_seconds(space, shape, min(batch, len(data.train)), slots[0].device, slots[0].threads)
     epochs = tuple(one * max(1, len(data.train) // batch) for one in (min(seconds), max(seconds)))
     mean = expected_epochs(rungs)
-    return Estimate(
+    return Forecast(
         train_images=len(data.train),
         val_images=len(data.val),
         image_size=data.image_size,

@@ -49,7 +49,7 @@ def draw_pool(space: Space, count: int, *, seed: int, fits: Fits | None = None, 
         (good if fits(student) else rest).append(student)
         if len(good) == count:
             break
-    return good + rest[: max(0, others - len(good))] if good else rest[:count]
+    return good + rest[: max(0, min(others, count) - len(good))] if good else rest[:count]
 
 
 def _different(space: Space, count: int, seed: int) -> Iterator[Params]:

@@ -179,6 +179,8 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     count = pool_size(config.survey, study.budget.seconds)
     fits = _fits(study, shape, classes, memory, watch)
     students = draw_pool(study.space, count, seed=study.seed, fits=fits, others=LEAST)
+    if watch.should_stop():
+        return
     code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
     when: dict[str, Any] = {"machine": machine(config.latency.device), "code": code}
     for row in () if study.directory is None else earlier_survey(study.directory, config.latency, **when):
@@ -206,7 +208,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     if not good:
         first = next((row.error for row in rows if row.error), "the space offered none")
         raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
-    model = fitted(rows, shape, classes, memory)
+    model = None if config.latency.table is not None else fitted(rows, shape, classes, memory)
     if model is not None:
         watch.stage("survey", f"latency of unsurveyed students is predicted: {model.leave_one_out()}")
     others = UnsurveyedCosts(
@@ -214,7 +216,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     )
     study.set_known_costs(good, others)
     fitting = sum(all(c.violation(costs) <= 0 for c in study.constraints) for _, costs in good)
-    if not fitting:
+    if not fitting and not watch.should_stop():
         bounds = ", ".join(map(str, study.constraints))
         raise ConfigError(
             [

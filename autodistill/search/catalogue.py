@@ -65,10 +65,10 @@ class Catalogue:
         students = self.space.section("student")
         self._pool, self._asked, self._estimated = [], {}, set()
         for student, costs in pool:
-            known = self._checked(costs)
-            self._known[stable_key(dict(student))] = known
+            known, values = self._checked(costs), students.flatten({"student": student})
+            self._known[stable_key(dict(student))] = self._asked[self._settings_of(values)] = known
             if known is not None:
-                self._pool.append(students.flatten({"student": student}))
+                self._pool.append(values)
         if not self._pool:
             bounds = ", ".join(map(str, self.constraints)) or "none"
             raise UsageError(f"no surveyed student can be proposed (constraints: {bounds}); loosen a constraint.")
@@ -106,7 +106,7 @@ class Catalogue:
             return
         self._estimated.discard(name)
         self._known[name] = self._asked[self._settings_of(values)] = known = self._checked(found)
-        if known is not None:
+        if known is not None and self._pool:  # without a survey draws are of the whole space
             self._pool.append(self.space.section("student").flatten({"student": student}))
 
     def names(self) -> tuple[str, ...]:

@@ -185,10 +185,12 @@ def common_scale(fronts: Sequence[Front]) -> Scale:
         made = propose_scale(objectives, [t.values for f in fronts for t in (*f.trials, *f.others)])
         assert made is not None  # every COMPLETE trial has every objective
         return made
+    # a member outside the recorded box, or of a study that has none, would count for nothing
+    members = [t.values for front in fronts for t in front.trials]
     signs = np.array([1.0 if o.direction == "minimize" else -1.0 for o in objectives])
     ideal = signs * (np.array([s.ideal for s in scales]) * signs).min(axis=0)
     reference = signs * (np.array([s.reference for s in scales]) * signs).max(axis=0)
-    return Scale(tuple(ideal.tolist()), tuple(reference.tolist()))
+    return Scale(tuple(ideal.tolist()), tuple(reference.tolist())).holding(objectives, members)
 
 
 def attainment(fronts: Sequence[Front], across: Objective, up: Objective) -> dict[str, list[float]]:

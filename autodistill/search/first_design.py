@@ -15,8 +15,19 @@ CHOICE = 170
 """Candidates that each trial is chosen from: with all of them, all seeds would start alike."""
 
 
+AFFORDED = 0.5
+"""Share of the candidates, those of the least work, that the design is chosen from: the others would take most of its
+work, and say no more about recipes; how good they are, capacity tells until the model asks for them."""
+
+
 def choose(
-    pool: Pool, earlier: Pool, names: Sequence[str], groups: Sequence[int], total: int, rng: np.random.Generator
+    pool: Pool,
+    earlier: Pool,
+    names: Sequence[str],
+    groups: Sequence[int],
+    total: int,
+    rng: np.random.Generator,
+    work: Floats | None = None,
 ) -> tuple[int, str]:
     """The row of the next candidate of the design, and why.
 
@@ -27,6 +38,7 @@ def choose(
         groups: parameter of each feature column.
         total: trials of the design.
         rng: draws the candidates that are looked at.
+        work: of training each candidate of the pool; equal by default.
     """
     index = len(earlier.values)
     place = f"first design, {index + 1} of {total}"
@@ -34,7 +46,10 @@ def choose(
         row = cheapest(_table(pool.costs, names), _table(earlier.costs, names))
         if row is not None:
             return row, f"{place}: the cheapest student that is known"
-    rows = rng.permutation(len(pool.values))[:CHOICE].tolist()
+    rows = rng.permutation(len(pool.values))
+    if work is not None:
+        rows = rows[work[rows] <= np.quantile(work, AFFORDED)]
+    rows = rows[:CHOICE].tolist()
     some = pool.take(rows)
     row = spread(some.params, groups, _table(some.costs, names), earlier.params, index, total - 1)
     return rows[row], f"{place}: spread over the known costs"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scale:
-    """The box in which hypervolume is measured, recorded once per study so that figures stay comparable.
+    """The box in which hypervolume is measured, recorded so that figures stay comparable.
 
     Attributes:
         ideal: best value of each objective that is hoped for, in its own unit.
@@ -34,6 +34,22 @@ class Scale:
 
     ideal: tuple[float, ...]
     reference: tuple[float, ...]
+
+    def holding(self, objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> Scale:
+        """The same box, wider where known costs among ``values`` lie outside: their students would count for nothing.
+
+        The survey, from which the box is made, has not seen the cheapest and the costliest students of the space.
+        Trained objectives keep their ends: one bad training would make all others look alike.
+        """
+        ideal, reference = list(self.ideal), list(self.reference)
+        for j, objective in enumerate(objectives):
+            seen = [float(v[objective.name]) for v in values if math.isfinite(v.get(objective.name, math.nan))]
+            if objective.stage != "known" or not seen:
+                continue
+            ideal[j] = min(ideal[j], *seen, key=objective.loss)
+            if max(map(objective.loss, seen)) >= objective.loss(reference[j]):
+                reference[j] = spared(objective, seen)[1]
+        return Scale(tuple(ideal), tuple(reference))
 
 
 @dataclass(frozen=True)

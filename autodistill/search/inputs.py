@@ -41,10 +41,6 @@ class Inputs:
         self.space.check_names(sections)
         self._proposer.enqueue(self.space.flatten(sections))
 
-    def learn_costs(self, student: Params, costs: Mapping[str, float]) -> None:
-        """Remember known costs of one student."""
-        self._proposer.learn(student, costs)
-
     def keep_back(self, seconds: float) -> None:
         """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""
         self._kept_back, self._late = max(0.0, seconds), 0

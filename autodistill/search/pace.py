@@ -102,6 +102,11 @@ class Pace:
         self._weights = np.concatenate([[rates.mean() - float(slope @ center)], slope])
 
 
+def relative(costs: Mapping[str, float]) -> float:
+    """What training takes in proportion to, by the best cost that is known; 1 where none is."""
+    return next((costs[name] for name in PROPORTIONAL if costs.get(name, 0.0) > 0), 1.0)
+
+
 def _ratio(student: Mapping[str, float], other: Mapping[str, float]) -> float | None:
     """How much dearer ``student`` is than ``other``, by the best cost that is known of both."""
     for name in PROPORTIONAL:

@@ -91,25 +91,6 @@ def hypervolume(losses: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     return float(_moocore().hypervolume(rows, ref=corner))
 
 
-def contributions(losses: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
-    """Volume that each row dominates and no other row does: what would be lost without it.
-
-    Returns:
-        ``(points,)``; 0 for dominated, duplicated, not finite and out-of-reference rows.
-    """
-    rows = _as_rows(losses)
-    corner = np.asarray(reference, dtype=np.float64)
-    out = np.zeros(len(rows))
-    ranks = np.where((_finite(rows) & (rows < corner).all(axis=1)), nondominated_ranks(rows), len(rows) + 1)
-    front = np.flatnonzero(ranks == 0)
-    near = rows[ranks <= 1]  # what the second front dominates stays dominated when one point of the first goes
-    _, first, count = np.unique(rows[front], axis=0, return_index=True, return_counts=True)
-    total = hypervolume(near, corner)
-    for index in front[first[count == 1]]:
-        out[index] = total - hypervolume(near[(near != rows[index]).any(axis=1)], corner)
-    return out
-
-
 def nondominated_boxes(losses: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Disjoint boxes that fill the part of ``(-inf, reference]`` that no row dominates.
 

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Estimate, Objective, Params, certain, stable_key
 from autodistill.search import control, samplers
-from autodistill.search.pace import Pace
+from autodistill.search.pace import Pace, relative
 from autodistill.search.rungs import Rungs
 from autodistill.search.sampler import FrontSampler
 from autodistill.search.space import Space
@@ -34,7 +34,7 @@ class Proposal:
 
     Attributes:
         refusal: reason code and message; ``None`` for a candidate that should be evaluated.
-        costs: its known costs, where known.
+        costs: its known costs, where known; some may be estimates.
     """
 
     candidate: Candidate
@@ -73,7 +73,8 @@ class Proposer:
         self._sampler = sampler
         self._size = space.size()
         self._controlled = control.has_control(space)
-        self._known: dict[str, Mapping[str, float]] = {}
+        self._known: dict[str, Mapping[str, float]] = {}  # surveyed, or given by the function
+        self._reported: dict[str, dict[str, float]] = {}  # measured by trials; they need not tell all that is known
         self._pool: list[tuple[Params, Mapping[str, float]]] = []
         self._costs: Costs | None = None
         self._ready = False
@@ -140,11 +141,12 @@ class Proposer:
     def learn(self, student: Params, costs: Mapping[str, float]) -> None:
         """Remember costs that a trial reported."""
         key = stable_key(student)
-        self._known[key] = {**self._known.get(key, {}), **costs}
+        self._reported[key] = {**self._reported.get(key, {}), **costs}
 
     def known_costs(self) -> list[Mapping[str, float]]:
         """All known costs."""
-        return list(self._known.values())
+        keys = dict.fromkeys([*self._known, *self._reported])
+        return [{**self._known.get(key, {}), **self._reported.get(key, {})} for key in keys]
 
     def propose(self) -> Proposal:
         """One new trial in the storage.
@@ -165,10 +167,10 @@ class Proposer:
         if twin is not None:
             return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
         try:
-            costs = certain(self._lookup(candidate.student) or {})
+            costs = self._lookup(candidate.student) or {}
         except InfeasibleError as error:
             return Proposal(candidate, (error.reason, str(error)))
-        broken = broken_constraints(self._constraints, costs)
+        broken = broken_constraints(self._constraints, certain(costs))
         return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
 
     def _ask(self) -> tuple[int, dict[str, dict[str, Any]], bool]:
@@ -227,8 +229,11 @@ class Proposer:
         self._study.sampler = sampler
 
     def _epoch_cost(self, values: Mapping[str, Any]) -> float:
-        """Work of one epoch: predicted seconds while the budget is in time, else 1. Asked for a thousand at once."""
-        if self.pace is None or not self.pace.ready:
+        """Work of one epoch: predicted seconds while the budget is in time, else 1. Asked for a thousand at once.
+
+        Before anything has run it says how students compare, in no unit: the first design is to be of affordable ones.
+        """
+        if self.pace is None:
             return 1.0
         if self._rates_of != self.pace.refresh():
             self._rates, self._rates_of = {}, self.pace.version
@@ -238,20 +243,22 @@ class Proposer:
                 costs = self._lookup(self._space.nest(values)["student"]) or {}
             except InfeasibleError:
                 costs = {}
-            self._rates[settings] = self.pace.predict(costs) or 1.0
+            self._rates[settings] = self.pace.predict(costs) or relative(costs)
         return self._rates[settings]
 
     def _priced(self, student: Params) -> Mapping[str, float]:
         return self._lookup(student) or {}  # what a sampler is told nothing of it may propose; ``None`` would forbid it
 
     def _lookup(self, student: Params) -> Mapping[str, float] | None:
+        """What is known of a student: what trials measured of it, and the rest from the survey or the function."""
         key = stable_key(student)
+        reported = self._reported.get(key)
         if key not in self._known and self._costs is not None:
             found = self._costs(student)
             if found is None:
-                return None
+                return reported
             self._known[key] = {n: v if isinstance(v, Estimate) else plain(v) for n, v in found.items()}
-        return self._known.get(key)
+        return {**self._known.get(key, {}), **(reported or {})} if key in self._known or reported else None
 
 
 def broken_constraints(constraints: Sequence[Constraint], values: Mapping[str, float]) -> str:

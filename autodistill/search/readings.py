@@ -1,4 +1,4 @@
-"""The reading side of a study: trials, front, spending, waste. It writes nothing but the scale, once."""
+"""The reading side of a study: trials, front, spending, waste. It writes nothing but the scale."""
 
 from __future__ import annotations
 
@@ -89,13 +89,18 @@ class Readings:
         return edges_line(self.edges(), named if isinstance(named, str) and named.isidentifier() else "")
 
     def scale(self) -> Scale | None:
-        """The recorded box of the hypervolume; recorded at the first moment every objective has been seen."""
-        stored = self.optuna.user_attrs.get("scale")
+        """The box of the hypervolume: recorded at the first moment every objective has been seen, then only widened."""
+        stored, recorded = self.optuna.user_attrs.get("scale"), None
+        scale: Scale | None
         if stored is not None and all(map(math.isfinite, (*stored["ideal"], *stored["reference"]))):
-            return Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
-        seen = [*self._proposer.known_costs(), *(last_values(t) for t in self.trials())]
-        scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None
-        if scale is not None and self._ledger.running:
+            recorded = scale = Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
+        else:
+            seen = [*self._proposer.known_costs(), *(last_values(t) for t in self.trials())]
+            scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None
+        if scale is None:
+            return None
+        scale = scale.holding(self.objectives, [t.values for t in self.trials() if t.state is State.COMPLETE])
+        if scale != recorded and self._ledger.running:
             self.optuna.set_user_attr("scale", {"ideal": list(scale.ideal), "reference": list(scale.reference)})
         return scale
 

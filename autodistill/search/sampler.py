@@ -8,6 +8,7 @@ closed form. It is an ordinary Optuna sampler.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -33,7 +34,7 @@ from autodistill.search.objectives import worst_wanted
 from autodistill.search.polish import BRIEF, FULL, Effort, polish
 from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.space import Space
-from autodistill.search.supply import Supply
+from autodistill.search.supply import SEARCHED, Supply
 from autodistill.search.view import Pool, View, front_owners, hint_names
 
 Floats = npt.NDArray[np.float64]
@@ -97,6 +98,7 @@ class FrontSampler(BaseSampler):
         self._epoch_cost = epoch_cost
         self._shortlist: tuple[int, Pool] | None = None
         self._beliefs: tuple[tuple[int, ...], Judge] | None = None
+        self._lock = threading.RLock()
         self._next: tuple[int, dict[str, Any], Callable[[], str]] | None = None
         self.last_standings: dict[int, Standing] = {}  # of the paused trials that next_action has compared
 
@@ -122,8 +124,9 @@ class FrontSampler(BaseSampler):
         """The parameters of the candidate that was chosen for this trial."""
         if trial.system_attrs.get("fixed_params"):
             return {}
-        values = self.propose(study)
-        self._chosen = {trial.number: values}
+        with self._lock:  # Optuna's n_jobs are threads
+            values = self.propose(study)
+        self._chosen[trial.number] = values
         return self.space.active(values)
 
     def sample_relative(
@@ -309,9 +312,13 @@ class FrontSampler(BaseSampler):
             return self._anything(archive.keys())
         earlier = self._pool_of(archive, [*archive.closed.values(), *archive.running()])
         row, self.last_explanation = first_design.choose(
-            pool, earlier, self._priced(), self._encoder.groups, self.startup, self._rng
+            pool, earlier, self._priced(), self._encoder.groups, self.startup, self._rng, self._work(pool)
         )
         return pool.values[row]
+
+    def _work(self, pool: Pool) -> Floats | None:
+        """Work of one epoch of each candidate; ``None`` where nobody says."""
+        return None if self._epoch_cost is None else np.array([self._epoch_cost(values) for values in pool.values])
 
     def _priced(self) -> list[str]:
         """The known costs that are objectives."""
@@ -320,10 +327,12 @@ class FrontSampler(BaseSampler):
 
     def _anything(self, seen: AbstractSet[proposals.Key]) -> dict[str, Any]:
         """Any candidate that is left, when draws find none."""
-        left = self._supply.remaining(seen)
-        if not left:
-            raise ExhaustedError(f"all {len(seen)} candidates of the space that may be proposed have been proposed.")
-        return left[int(self._rng.integers(len(left)))]
+        left = self._supply.anything(seen)
+        if left is None:
+            raise ExhaustedError(
+                f"all {len(seen)} candidates that may be proposed, or are found in {SEARCHED:.0f} s, were proposed."
+            )
+        return left
 
     def _promising(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
         """New candidates and their expected gains."""

@@ -34,6 +34,7 @@ from autodistill.records import (
     Report,
     State,
     TrialRecord,
+    certain,
 )
 from autodistill.search import sampler as samplers
 from autodistill.search import variants
@@ -310,8 +311,8 @@ class Study(Inputs, Readings):
         if refusal is None:
             return proposal.candidate
         if proposal.costs:
-            self._log.set(number, "rung:0", dict(proposal.costs))
-            self._filing.mark_constraints(number, proposal.costs)
+            self._log.set(number, "rung:0", certain(proposal.costs))
+            self._filing.mark_constraints(number, certain(proposal.costs))
         self._end(number, State.PRUNED, *refusal)
         return refusal[0]
 

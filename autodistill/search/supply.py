@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -35,8 +35,9 @@ BEYOND, BEYOND_CLIMB = 6, 3
 LONGEST = 0.5
 """Seconds after which no further new student is looked at, at first and in each climb: some costs take long."""
 
-PATIENCE = 100
-"""How many times 40 draws are made before a space that cannot be enumerated is called exhausted."""
+PATIENCE, SEARCHED = 100, 30.0
+"""How many times 40 draws are made before a space that cannot be enumerated is called exhausted, and for how many
+seconds students are counted at most, in any space, to find one that may be proposed."""
 
 
 class Supply:
@@ -100,20 +101,33 @@ class Supply:
         """Fresh random candidates."""
         return self.feasible(proposals.unique((self._catalogue.draw(self.rng) for _ in range(count)), set()))
 
-    def remaining(self, seen: AbstractSet[proposals.Key]) -> list[Values]:
-        """Every candidate that is left; where the space cannot be enumerated, some of them, found with patience."""
+    def anything(self, seen: AbstractSet[proposals.Key]) -> Values | None:
+        """A random candidate that is left, one whose costs are at hand before others; ``None`` where none is found.
+
+        A count takes long, so that the others are looked at one by one, and for :data:`SEARCHED` seconds at most.
+        """
+        until = time.perf_counter() + SEARCHED
+        for candidates in self._rounds(seen):
+            left: list[Values] = [v for v in candidates if proposals.key(v) not in seen]
+            order: list[int] = self.rng.permutation(len(left)).tolist()
+            for i in sorted(order, key=lambda i: not self._catalogue.was_asked(left[i])):
+                if self._catalogue.costs(left[i]) is not None:
+                    return left[i]
+                if time.perf_counter() > until:
+                    return None
+        return None
+
+    def _rounds(self, seen: AbstractSet[proposals.Key]) -> Iterator[list[Values]]:
+        """The whole space at once; where it cannot be enumerated, draws and what is near to what was proposed."""
         everything = self._space.enumerate()
         if everything is not None:
-            return [v for v in everything if proposals.key(v) not in seen and self._catalogue.costs(v) is not None]
+            yield everything
+            return
         taken = sorted(seen, key=repr)  # a set of strings has another order in every process
         for _ in range(PATIENCE):
             drawn = [self._catalogue.draw(self.rng) for _ in range(DRAWS)]
             parents = self.rng.permutation(len(taken))[:PARENTS].tolist()
-            near = [c for i in parents for c in proposals.neighbours(self._space, dict(taken[i]), self.rng)]
-            pool = self.feasible(proposals.unique([*drawn, *near], set())).unseen(seen)
-            if pool.values:
-                return pool.values
-        return []
+            yield [*drawn, *(c for i in parents for c in proposals.neighbours(self._space, dict(taken[i]), self.rng))]
 
     def promising(
         self, parents: Sequence[Mapping[str, Any]], seen: AbstractSet[proposals.Key], gain: Callable[[Pool], Floats]

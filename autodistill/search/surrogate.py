@@ -61,6 +61,15 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         self.effects = effects
 
     @property
+    def lengths(self) -> Floats:
+        """Length scale of each group; scikit-learn sets a single one as a number."""
+        return self._lengths
+
+    @lengths.setter
+    def lengths(self, lengths: Floats) -> None:
+        self._lengths = np.atleast_1d(lengths)
+
+    @property
     def hyperparameter_lengths(self) -> Hyperparameter:
         """Sizes and bounds, as scikit-learn wants them."""
         return Hyperparameter("lengths", "numeric", (5e-2, 50.0), len(self.lengths))

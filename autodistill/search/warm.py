@@ -2,8 +2,8 @@
 
 The front of the other study, spread over its axes, is put at the head of the queue: its students and recipes are
 trained again here, under this study's data and teacher, and are the first that the model learns from. Nothing of the
-other study is on this one's front. Its known costs are taken over where they mean the same: the same images, classes
-and latency target.
+other study is on this one's front. Known costs need no taking over: what was measured on this machine for the same
+images and classes is in the memory that all studies share (``training/cost_memory.py``).
 """
 
 from __future__ import annotations
@@ -57,12 +57,9 @@ def warm_start(study: Study, folder: Path) -> str:
         raise UsageError(f"cannot warm-start from {folder}: it {what}. Leave out --warm-start, or widen the space.")
     for _, values in fitting[:TAKEN]:
         study.enqueue(study.space.nest(values))
-    differing = _differences(study, other)
-    known = 0 if differing else _learn_costs(study, other)
     taken = min(len(fitting), TAKEN)
-    study.optuna.set_user_attr(_KEY, {**done, str(folder): {"enqueued": taken, "costs": known}})
-    words = f"warm start: {taken} of {len(members)} front students of {folder} are tried first"
-    return f"{words}; its {' and '.join(differing)} differ, so no costs are taken over" if differing else words
+    study.optuna.set_user_attr(_KEY, {**done, str(folder): {"enqueued": taken}})
+    return f"warm start: {taken} of {len(members)} front students of {folder} are tried first"
 
 
 def _spread(other: Study) -> list[TrialRecord]:
@@ -89,26 +86,3 @@ def _translated(study: Study, other: Study, trial: TrialRecord) -> Mapping[str, 
     student = {name for name in (*values, *out) if name.startswith("student.")}
     same = all(name in out and name in values and out[name] == values[name] for name in student)
     return out if same else None
-
-
-def _differences(study: Study, other: Study) -> list[str]:
-    """What makes the other study's known costs mean something else."""
-    own, old = study.config, other.config
-    if own is None or old is None:
-        return []
-    if own.data is None or old.data is None:
-        return [] if own.data is old.data else ["data"]
-    images = (own.data.source, own.data.root, own.data.image_size) == (
-        old.data.source,
-        old.data.root,
-        old.data.image_size,
-    )
-    pairs = (("data", images), ("latency target", own.latency.key() == old.latency.key()))
-    return [name for name, same in pairs if not same]
-
-
-def _learn_costs(study: Study, other: Study) -> int:
-    seen = [t for t in other.trials() if t.rungs.get(0)]
-    for trial in seen:
-        study.learn_costs(trial.student, {k: v for k, v in trial.rungs[0].items() if k not in ("epochs", "seconds")})
-    return len(seen)

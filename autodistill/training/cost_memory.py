@@ -105,7 +105,7 @@ class CostMemory:
                 self._rows[key] = {**row, **self._rows.get(key, {})}
             handle, scratch = tempfile.mkstemp(dir=self._path.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(self._rows, stream)
+                stream.write(json.dumps(self._rows))  # json.dump takes ten times as long
             os.replace(scratch, self._path)
             self._changed = False
 

@@ -83,6 +83,7 @@ class UnsurveyedCosts:
             model = students.build(student, image_size=side, channels=channels, num_classes=self._classes)
             known = known_costs(model, image_size=side, channels=channels, metrics=names)
             self._memory.put(key, known, self._target)
+            self._memory.save()  # at once: a count takes longer, and whoever goes on with the study needs it again
         return known
 
     def _check(self, predicted: Prediction) -> None:
