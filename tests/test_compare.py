@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import autodistill as ad
 from autodistill.cli import app
 from autodistill.delivery.comparison_plot import comparison_png
+from autodistill.delivery.figures import comparison_figure
 from autodistill.errors import UsageError
 from autodistill.records import State, TrialRecord
 from autodistill.search.compare import Comparison, Group, attainment, compare
@@ -152,7 +153,7 @@ def test_wrong_uses_of_one_study_are_explained(folders: list[Path], arguments: l
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [(["--knee"], "--knee is for one study"), (["--plot", "a.html"], "none of .png, .svg, .pdf")],
+    [(["--knee"], "--knee is for one study"), (["--plot", "a.gif"], "none of .png, .svg, .pdf, .html")],
 )
 def test_wrong_uses_of_several_studies_are_explained(folders: list[Path], extra: list[str], message: str) -> None:
     result = run.invoke(app, ["front", *map(str, folders), *extra])
@@ -161,9 +162,10 @@ def test_wrong_uses_of_several_studies_are_explained(folders: list[Path], extra:
     assert (twice.exit_code, "name them apart" in twice.output) == (2, True)
 
 
-def test_an_html_plot_opens_offline(folders: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("studies", [1, 2])
+def test_an_html_plot_opens_offline(folders: list[Path], tmp_path: Path, studies: int) -> None:
     page = tmp_path / "front.html"
-    result = run.invoke(app, ["front", str(folders[0]), "--plot", str(page)])
+    result = run.invoke(app, ["front", *map(str, folders[:studies]), "--plot", str(page)])
     assert result.exit_code == 0, result.output
     text = page.read_text(encoding="utf-8")
     assert "Plotly.newPlot" in text
@@ -191,6 +193,45 @@ def test_every_study_is_in_the_picture_also_with_one_student_or_none(
     assert marks == {"many": "None", "one": "o", "none (empty)": "None"}
     ends = {line.get_label(): (line.get_xydata()[0].tolist(), line.get_xdata()[-1]) for line in right.lines}
     assert ends == {"many": ([0.0, 0.0], 20.0), "one": ([0.0, 0.0], 15.0), "none": ([0.0, 0.0], 9.0)}
+
+
+def by_role(result: Comparison) -> dict[str, dict[str, Any]]:
+    """Traces of the interactive figure of ``result`` by what they show, then by their group."""
+    found: dict[str, dict[str, Any]] = {}
+    for trace in comparison_figure(result).data:
+        found.setdefault(trace.meta["role"], {})[trace.meta.get("group", "")] = trace
+    return found
+
+
+def test_the_interactive_figure_shows_what_the_picture_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = Group("seeds", (front("a", (0.6, 100, 1.0)), front("b", (0.7, 100, 2.0), (0.9, 900, 4.0))), (5.0, 6.0))
+    result = compare(
+        [seeds, Group("one", (front("c", (0.8, 300, 3.0)),), (4.0,)), Group("none", (front("d"),), (9.0,))]
+    )
+    left, right = axes_of(result, tmp_path / "c.png", monkeypatch)
+    found = by_role(result)
+    for role, axes, groups in (("median", left, ["seeds", "one"]), ("growth", right, ["seeds", "one", "none"])):
+        for group, line in zip(groups, axes.lines, strict=False):
+            assert [found[role][group].x, found[role][group].y] == [tuple(line.get_xdata()), tuple(line.get_ydata())]
+    assert [trace.name for trace in found["median"].values()] == ["seeds (2 runs)", "one", "none (empty)"]
+    assert set(zip(found["students"]["seeds"].x, found["students"]["seeds"].y, strict=True)) == {
+        (100, 0.6), (100, 0.7), (900, 0.9)
+    }  # fmt: skip
+    assert found["students"]["one"].hovertext[0].startswith("c <b>trial 0</b>")
+
+
+def test_a_click_on_a_group_takes_it_out_of_both_halves_of_the_figure() -> None:
+    a, b = (Group(name, (front(name, (0.6, 100, 1.0)), front(name, (0.7, 300, 2.0)))) for name in "ab")
+    figure = comparison_figure(compare([a, b]))
+    halves = {group: {t.xaxis for t in figure.data if t.legendgroup == group} for group in ("0", "1")}
+    assert halves == {"0": {"x", "x2"}, "1": {"x", "x2"}}
+    assert [t.name for t in figure.data if t.showlegend is not False] == ["a (2 runs)", "b (2 runs)"]
+
+
+def test_the_figure_says_that_no_study_kept_a_clock() -> None:
+    old = TrialRecord(0, State.COMPLETE, {"accuracy": 0.5, "params": 100}, {}, {}, {}, 0)
+    figure = comparison_figure(compare([Group("old", (Front.of("old", TWO, [old], scale=BOX),))]))
+    assert [note.text for note in figure.layout.annotations] == ["these studies kept no clock"]
 
 
 def test_studies_on_different_images_are_named() -> None:

@@ -17,6 +17,8 @@ from autodistill.gain import gain_over_undistilled
 from autodistill.words import counted, why_empty
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from autodistill.delivery.verified import Row
     from autodistill.records import TrialRecord
     from autodistill.search.compare import Comparison, Group
@@ -28,10 +30,10 @@ FRONT = """
   autodistill front runs/digits
   autodistill front runs/digits --pick 'latency_ms <= 1 and params <= 1e5'
   autodistill front runs/digits --plot front.svg --csv -
-  autodistill front runs/a runs/b --plot both.png
+  autodistill front runs/a runs/b --plot both.html
   autodistill front default=runs/a0,runs/a1 random=runs/b0,runs/b1 --plot seeds.png
 """
-_PICTURES = (".png", ".svg", ".pdf")
+_ENDINGS = (".png", ".svg", ".pdf", ".html")
 
 
 def front(
@@ -171,20 +173,23 @@ def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save
         write_atomically(csv, front.to_pandas().to_csv(index=False))
         say(f"wrote {csv}")
     if plot is not None:
-        _check_ending(plot, (*_PICTURES, ".html"))
+        _check_ending(plot)
         if plot.suffix == ".html":
             from autodistill.delivery.figures import front_figure
 
-            figure = front_figure(front, study.trials(), empty=_why_empty(study))
-            figure.write_html(plot, include_plotlyjs=True)  # opens offline
+            _write_page(front_figure(front, study.trials(), empty=_why_empty(study)), plot)
         else:
             front.plot(plot, empty=_why_empty(study))
         say(f"wrote {plot}")
 
 
-def _check_ending(path: Path, allowed: Sequence[str]) -> None:
-    if path.suffix not in allowed:
-        raise UsageError(f"cannot draw into {path.name}: the ending {path.suffix!r} is none of {', '.join(allowed)}.")
+def _write_page(figure: go.Figure, path: Path) -> None:
+    figure.write_html(path, include_plotlyjs=True)  # opens offline
+
+
+def _check_ending(path: Path) -> None:
+    if path.suffix not in _ENDINGS:
+        raise UsageError(f"cannot draw into {path.name}: the ending {path.suffix!r} is none of {', '.join(_ENDINGS)}.")
     if not path.parent.exists():
         raise UsageError(f"the folder {path.parent} of {path.name} does not exist; make it, or name another.")
 
@@ -193,7 +198,7 @@ def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
     from autodistill.search.compare import compare
 
     if plot is not None:
-        _check_ending(plot, _PICTURES)
+        _check_ending(plot)
     groups = [_group(text) for text in given]
     names = [group.name for group in groups]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -203,9 +208,7 @@ def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
     if result.warning:
         say(f"warning: {result.warning}.")
     if plot is not None:
-        from autodistill.delivery.comparison_plot import comparison_png
-
-        comparison_png(result, plot)
+        _draw_comparison(result, plot)
         say(f"wrote {plot}")
     if as_json:
         print_json(result.to_json())
@@ -213,6 +216,17 @@ def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
         _print_comparison(result)
         if plot is None:
             say("next:\n  " + command("front", *given, "--plot", "comparison.png"))
+
+
+def _draw_comparison(comparison: Comparison, plot: Path) -> None:
+    if plot.suffix == ".html":
+        from autodistill.delivery.figures import comparison_figure
+
+        _write_page(comparison_figure(comparison), plot)
+    else:
+        from autodistill.delivery.comparison_plot import comparison_png
+
+        comparison_png(comparison, plot)
 
 
 def _group(text: str) -> Group:

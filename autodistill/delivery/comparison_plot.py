@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from autodistill.delivery.plots import axis_words, log_axis, pick_axes, widen
 
 if TYPE_CHECKING:
@@ -36,16 +34,20 @@ def comparison_png(comparison: Comparison, path: str | Path) -> None:
     figure.savefig(path)
 
 
+def label_of(group: Group) -> str:
+    """The group in a legend: its name, how many runs where there are several, and whether all of them are empty."""
+    runs = f" ({len(group.fronts)} runs)" if len(group.fronts) > 1 else ""
+    return f"{group.name}{runs}" + ("" if any(front.trials for front in group.fronts) else " (empty)")
+
+
 def _draw_attainment(axes: Any, comparison: Comparison, group: Group, style: dict[str, str]) -> None:
     from autodistill.search.compare import attainment
 
     across, up, _ = pick_axes(comparison.objectives)
     lines = attainment(group.fronts, across, up)
-    runs = f" ({len(group.fronts)} runs)" if len(group.fronts) > 1 else ""
-    empty = "" if any(front.trials for front in group.fronts) else " (empty)"
     mark = "o" if len(lines["across"]) == 1 else None  # a single width has no line
-    label = f"{group.name}{runs}{empty}"
-    axes.step(lines["across"], lines["median"], where="post", linewidth=1.8, marker=mark, label=label, **style)
+    style = {"label": label_of(group), **style}
+    axes.step(lines["across"], lines["median"], where="post", linewidth=1.8, marker=mark, **style)
     if len(group.fronts) > 1:
         band = (lines["worst"], lines["best"])
         axes.fill_between(lines["across"], *band, step="post", color=style["color"], alpha=0.13, linewidth=0)
@@ -55,28 +57,15 @@ def _draw_attainment(axes: Any, comparison: Comparison, group: Group, style: dic
 
 
 def _draw_growth(axes: Any, group: Group, row: Row, style: dict[str, str]) -> None:
-    # a run without a step counts, at 0, where its front is empty; with a front it kept no clock
-    runs = zip(group.fronts, row.curves, row.seconds, strict=True)
-    known = [(curve, spent) for front, curve, spent in runs if curve or (spent > 0 and not front.trials)]
-    if not known:
+    from autodistill.search.compare import growth
+
+    lines = growth(group, row)
+    if not lines["seconds"]:
         return
-    curves = [curve for curve, _ in known]
-    # from nothing at the start to the end of the longest run: a search that found its last student early went on
-    ends = [0.0, *(spent for _, spent in known)]
-    times = np.unique(np.concatenate([ends, *([step.seconds for step in curve] for curve in curves)]))
-    shares = np.array([_shares(curve, times) for curve in curves])
-    axes.step(times, shares.mean(axis=0), where="post", linewidth=1.8, label=row.name, **style)
-    if len(curves) > 1:
-        band = (shares.min(axis=0), shares.max(axis=0))
-        axes.fill_between(times, *band, step="post", color=style["color"], alpha=0.13, linewidth=0)
-
-
-def _shares(curve: Any, times: np.ndarray) -> np.ndarray:
-    """The share that one run had reached at each of ``times``."""
-    known = np.array([step.seconds for step in curve])
-    values = np.array([0.0, *(step.hypervolume_share for step in curve)])
-    picked: np.ndarray = values[np.searchsorted(known, times, side="right")]
-    return picked
+    axes.step(lines["seconds"], lines["mean"], where="post", linewidth=1.8, label=row.name, **style)
+    if len(group.fronts) > 1:
+        band = (lines["lowest"], lines["highest"])
+        axes.fill_between(lines["seconds"], *band, step="post", color=style["color"], alpha=0.13, linewidth=0)
 
 
 def _finish(left: Any, right: Any, comparison: Comparison) -> None:

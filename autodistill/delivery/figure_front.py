@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.figure_style import BLUE, GOLD, GREEN, GREY, ORANGE, label, log_ticks, style
 from autodistill.delivery.trial_facts import figure_of, hover_text, text
@@ -35,7 +35,7 @@ class Axis:
 
 def axes_of(front: Front) -> list[Axis]:
     """What the front may be drawn against: its objectives, then other metrics that all its trials have."""
-    out = [_axis(o) for o in front.objectives]
+    out = [axis_of(o) for o in front.objectives]
     have = [t.latest for t in (*front.trials, *front.others)]
     shared = sorted(set.intersection(*(set(m) for m in have))) if have else []
     named = {o.name for o in front.objectives}
@@ -111,7 +111,16 @@ def diameter(value: float, top: float) -> float:
     return max(_SMALLEST, _LARGEST * math.sqrt(max(value, 0.0) / top)) if top > 0 else 12.0
 
 
-def _axis(objective: Objective) -> Axis:
+def axis_layout(axis: Axis, seen: Sequence[float]) -> dict[str, Any]:
+    """Title, scale and ticks of ``axis`` for the values ``seen`` on it."""
+    arrows = {"lower": " ← better", "higher": " better →"}
+    log = axis.log and bool(seen) and min(seen) > 0  # what is not positive has no place on a logarithmic axis
+    ticks = log_ticks(min(seen), max(seen)) if log else {}
+    return {"title": axis.label + arrows.get(axis.better, ""), "type": "log" if log else "linear", **ticks}
+
+
+def axis_of(objective: Objective) -> Axis:
+    """``objective`` as an axis."""
     better = "lower" if objective.direction == "minimize" else "higher"
     return Axis(objective.name, label(objective.name), objective.log, better, objective.unit)
 
@@ -119,7 +128,7 @@ def _axis(objective: Objective) -> Axis:
 def _axis_of_name(name: str) -> Axis:
     from autodistill.search.objectives import objectives
 
-    return _axis(objectives.get(name)) if name in objectives.names() else Axis(name, label(name))
+    return axis_of(objectives.get(name)) if name in objectives.names() else Axis(name, label(name))
 
 
 def _row(trial: TrialRecord, axes: Sequence[Axis]) -> list[float | None]:
@@ -261,15 +270,11 @@ def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[Axis], x: int, 
 
 def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None:
     """Titles and logarithms; the worst dominated trials start outside the frame where they would flatten the front."""
-    arrows = {"lower": " ← better", "higher": " better →"}
     shown = (*front.trials, *front.others)
     for axis, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
         seen = [value for t in shown if (value := t.latest.get(axis.name)) is not None]
         seen += [front.teacher[axis.name]] if front.teacher.get(axis.name, 0.0) > 0 else []
-        log = axis.log and bool(seen) and min(seen) > 0  # what is not positive has no place on a logarithmic axis
-        update(title=axis.label + arrows.get(axis.better, ""), type="log" if log else "linear")
-        if log:
-            update(log_ticks(min(seen), max(seen)))
+        update(axis_layout(axis, seen))
     if up.better != "higher":
         return
     values = [t.latest[up.name] for t in front.trials] + [front.teacher.get(up.name, -math.inf)]

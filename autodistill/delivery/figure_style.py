@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from autodistill.delivery.trial_facts import text
@@ -58,3 +59,11 @@ def short(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def time_unit(seconds: Sequence[float]) -> tuple[float, str]:
+    """Seconds of the unit that suits, and its words."""
+    longest = max(seconds, default=0.0)
+    if longest > 3 * 3600:
+        return 3600.0, " (hours)"
+    return (60.0, " (minutes)") if longest > 180 else (1.0, " (s)")

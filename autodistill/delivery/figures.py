@@ -1,4 +1,4 @@
-"""Interactive figures of a study, as Plotly objects: the front, rung curves, hypervolume, importance.
+"""Interactive figures of a study, as Plotly objects: the front, rung curves, hypervolume, importance; and of several.
 
 The report, the dashboard and ``front --plot FILE.html`` show the same ones. Every text that comes from a user is
 escaped, since Plotly reads a part of HTML in its labels. Colours are from Okabe and Ito's palette, which colour-blind
@@ -10,8 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from autodistill.delivery.figure_comparison import comparison_figure
 from autodistill.delivery.figure_front import front_figure
-from autodistill.delivery.figure_style import BLUE, GOLD, GREEN, GREY, ORANGE, PALETTE, PURPLE, SKY, label, style
+from autodistill.delivery.figure_style import (
+    BLUE,
+    GOLD,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    SKY,
+    label,
+    style,
+    time_unit,
+)
 from autodistill.delivery.trial_facts import curve_of, figure_of, text
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.words import student_words
@@ -21,7 +34,7 @@ if TYPE_CHECKING:
 
     from autodistill.search.trajectory import Step
 
-__all__ = ["front_figure", "hypervolume_figure", "importance_figure", "rung_curves_figure"]
+__all__ = ["comparison_figure", "front_figure", "hypervolume_figure", "importance_figure", "rung_curves_figure"]
 
 _MOST_CURVES, _MOST_BARS = 300, 14
 
@@ -69,7 +82,7 @@ def hypervolume_figure(steps: Sequence[Step], *, against: str = "seconds") -> go
     import plotly.graph_objects as go
 
     titles = {"seconds": "time of the search", "epochs": "epochs trained", "trials": "trials ended"}
-    unit, word = _time_unit([s.seconds for s in steps]) if against == "seconds" else (1.0, "")
+    unit, word = time_unit([s.seconds for s in steps]) if against == "seconds" else (1.0, "")
     x = [0.0, *(getattr(step, against) / unit for step in steps)]
     y = [0.0, *(step.hypervolume_share for step in steps)]
     figure = go.Figure(go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": BLUE, "width": 2}, name=""))
@@ -180,11 +193,3 @@ def _joined(
         hovertext=words,
         connectgaps=False,
     )
-
-
-def _time_unit(seconds: Sequence[float]) -> tuple[float, str]:
-    """Seconds of the unit that suits, and its words."""
-    longest = max(seconds, default=0.0)
-    if longest > 3 * 3600:
-        return 3600.0, " (hours)"
-    return (60.0, " (minutes)") if longest > 180 else (1.0, " (s)")

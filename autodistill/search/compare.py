@@ -215,6 +215,34 @@ def attainment(fronts: Sequence[Front], across: Objective, up: Objective) -> dic
     return {"across": widths, **out}
 
 
+def growth(group: Group, row: Row) -> dict[str, list[float]]:
+    """Hypervolume share against time over the runs of ``group`` that kept a clock, from nothing at 0 s.
+
+    A run without a step counts, at 0, where its front is empty; with a front it kept no clock, and is left out.
+
+    Returns:
+        Lists of equal length under ``seconds``, ``lowest``, ``mean``, ``highest``; empty where no run kept a clock.
+    """
+    runs = zip(group.fronts, row.curves, row.seconds, strict=True)
+    known = [(curve, spent) for front, curve, spent in runs if curve or (spent > 0 and not front.trials)]
+    if not known:
+        return {"seconds": [], "lowest": [], "mean": [], "highest": []}
+    # to the end of the longest run: a search that found its last student early went on
+    ends = [0.0, *(spent for _, spent in known)]
+    times = np.unique(np.concatenate([ends, *([step.seconds for step in curve] for curve, _ in known)]))
+    shares = np.array([_shares(curve, times) for curve, _ in known])
+    picked = {"lowest": shares.min(axis=0), "mean": shares.mean(axis=0), "highest": shares.max(axis=0)}
+    return {"seconds": times.tolist(), **{name: values.tolist() for name, values in picked.items()}}
+
+
+def _shares(curve: Sequence[Step], times: np.ndarray) -> np.ndarray:
+    """The share that one run had reached at each of ``times``."""
+    known = np.array([step.seconds for step in curve])
+    values = np.array([0.0, *(step.hypervolume_share for step in curve)])
+    picked: np.ndarray = values[np.searchsorted(known, times, side="right")]
+    return picked
+
+
 def _best_first(front: Front) -> float:
     first = front.objectives[0]
     return min((t.values[first.name] for t in front.trials), key=first.loss)
