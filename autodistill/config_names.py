@@ -1,8 +1,8 @@
 """The check of a study's names before anything is written: families, losses, settings, data source, teacher, engine.
 
 It draws candidates from the space and hands them to the rooms that will have to read them, so that a misspelt name is
-reported now and not by the first trial that meets it. This loads torch for a study of images. Commands and
-``Study.create`` come here through ``search/opening.py``.
+reported now and not by the first trial that meets it. This loads torch for a study of images, which takes seconds: what
+is known without it is checked before. Commands and ``Study.create`` come here through ``search/opening.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,27 @@ if TYPE_CHECKING:
 _DRAWS_PER_BRANCH = 20
 
 
+def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
+    """Check what is known without torch: the engine, the data source, and that the folder of its files exists.
+
+    Args:
+        config: of the study.
+        resumed: the study exists with the same settings; it may be opened to be read where its images are not.
+
+    Raises:
+        ConfigError: all that is wrong with these.
+    """
+    from autodistill.engines import engines
+
+    problems: list[str] = []
+    _collect(problems, partial(engines.get, config.engine))
+    if config.data is not None and not resumed:
+        from autodistill.training.datasets import check as check_data
+
+        _collect(problems, partial(check_data, config.data))
+    _refuse(problems)
+
+
 def check(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
     """Check every name that only a registry knows.
 
@@ -31,19 +52,15 @@ def check(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
         resumed: the study exists with the same settings, so that only the engine may be new; this loads no torch.
 
     Raises:
-        ConfigError: all unknown names and impossible values, each once.
+        ConfigError: all that :func:`check_first` finds; else all other unknown names and impossible values, each once.
     """
-    from autodistill.engines import engines
-
+    check_first(config, resumed=resumed)
     problems: list[str] = []
-    _collect(problems, partial(engines.get, config.engine))
     if config.data is not None and not resumed:
-        _collect(problems, partial(_check_source, config.data.source))
         for teacher in members(config.teacher).values():
             _collect(problems, partial(_check_teacher, teacher))
         problems += space_problems(space, config.training, config.data.image_size)
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)), "the study")
+    _refuse(problems)
 
 
 def space_problems(space: Space, training: dict[str, Any] | None = None, image_size: int | None = None) -> list[str]:
@@ -82,17 +99,15 @@ def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
                 yield branch.nest(branch.sample(rng))
 
 
-def _check_source(source: str) -> None:
-    from autodistill.training.datasets import data_sources
-
-    if ":" not in source:
-        data_sources.get(source)
-
-
 def _check_teacher(spec: TeacherSpec) -> None:
     from autodistill.training.teachers import check as check_teacher
 
     check_teacher(spec)
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), "the study")
 
 
 def _collect(problems: list[str], call: Callable[[], Any]) -> None:

@@ -174,6 +174,8 @@ def test_the_warning_comes_at_the_start_and_in_a_dry_run(tmp_path: Path) -> None
     (tmp_path / "study.yaml").write_text(json.dumps({"data": "digits", "space": space, "budget": "1trials"}))
     shown = CliRunner().invoke(app, ["search", str(tmp_path / "study.yaml"), "--dry-run", "--dir", str(tmp_path / "d")])
     assert shown.stderr.count("warning: train.augment_strength is a range from 0 to 1") == 1, shown.stderr
-    study = Study.create(data={"source": "image_folder", "root": str(tmp_path / "no"), "image_size": 8}, space=space)
+    (tmp_path / "empty").mkdir()  # without images, the search ends before it trains a teacher
+    data = {"source": "image_folder", "root": str(tmp_path / "empty"), "image_size": 8}
+    study = Study.create(data=data, space=space)
     with pytest.warns(UserWarning, match="no trial finds a warm teacher cache"), pytest.raises(AutodistillError):
         prepare.prepare(study, Watch())

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 import autodistill as ad
-from autodistill.cli import app
 from autodistill.errors import ConfigError, UsageError
 
 MISSPELT = [
@@ -42,22 +40,58 @@ def test_a_misspelt_name_is_refused_when_the_study_is_made_and_nothing_is_writte
     assert not (tmp_path / "study").exists()
 
 
-def test_every_misspelt_name_is_reported_at_once() -> None:
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"data": "digit", "engine": "locl"}, ["unknown engine 'locl'", "unknown data source 'digit'"]),
+        (
+            {"data": "digits", "teacher": "resnt18", "training": {"batchsize": 3}},
+            ["unknown teacher 'resnt18'", "unknown training setting 'batchsize'"],
+        ),
+    ],
+    ids=["known without torch", "known with torch"],
+)
+def test_every_misspelt_name_of_a_kind_is_reported_at_once(keys: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        ad.Study.create(data="digit", teacher="resnt18", engine="locl")
-    assert [problem.split(";")[0] for problem in caught.value.problems] == [
-        "unknown engine 'locl'",
-        "unknown data source 'digit'",
-        "unknown teacher 'resnt18'",
-    ]
+        ad.Study.create(**keys)
+    assert [problem.split(";")[0] for problem in caught.value.problems] == said
 
 
-def test_the_command_line_says_the_same(tmp_path: Path) -> None:
+def python(code: str) -> None:
+    """Run ``code`` in a process that has loaded nothing yet."""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parent.parent)
+
+
+def test_images_that_are_not_there_are_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    folder = {"source": "image_folder", "root": str(tmp_path / "nowhere")}
+    python(
+        "import sys, pytest, autodistill as ad\n"
+        "from autodistill.errors import UsageError\n"
+        f"for data, said in (('digit', \"did you mean 'digits'\"), ({folder!r}, 'is not a folder')):\n"
+        "    with pytest.raises(UsageError, match=said):\n"
+        f"        ad.Study.create(data=data, directory={str(tmp_path / 'study')!r})\n"
+        "assert not {'torch', 'timm'} & set(sys.modules)\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["search"], ["search", "--dry-run"], ["teach"], ["init", "study.yaml"]])
+def test_the_command_line_says_the_same_before_anything_is_printed_written_or_loaded(
+    tmp_path: Path, command: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         ad.Study.create(data="digit")
-    result = CliRunner().invoke(app, ["search", "--data", "digit", "--dir", str(tmp_path / "study")])
-    assert result.exit_code == 2
-    assert str(caught.value) in result.stderr
+    python(
+        "import os, sys\n"
+        "from typer.testing import CliRunner\n"
+        "from autodistill.cli import app\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        f"result = CliRunner().invoke(app, [*{command!r}, '--data', 'digit'])\n"
+        "assert (result.exit_code, result.stdout) == (2, ''), result.output\n"
+        "assert result.stderr.startswith('error: '), result.stderr\n"
+        f"assert {caught.value.problems[0]!r} in result.stderr\n"
+        "assert not {'torch', 'timm', 'optuna'} & set(sys.modules)\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -71,10 +105,17 @@ def test_opening_a_study_again_looks_only_at_what_may_be_new_and_loads_no_torch(
     ad.Study.create(data="digits", directory=tmp_path)
     with pytest.raises(ConfigError, match="unknown engine 'locl'"):
         ad.Study.open(tmp_path, engine="locl")
-    code = (
+    python(
         "import sys, autodistill as ad\n"
         f"study = ad.Study.open({str(tmp_path)!r})\n"
         "assert study.config.data.source == 'digits'\n"
         "assert not {'torch', 'timm'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parent.parent)
+
+
+def test_a_study_can_be_opened_to_be_read_where_its_images_are_not(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    keys = {"source": "image_folder", "root": str(tmp_path / "photos"), "image_size": 16}
+    ad.Study.create(data=keys, space={"student": {"family": "resnet"}}, directory=tmp_path / "study")
+    (tmp_path / "photos").rmdir()
+    assert ad.Study.open(tmp_path / "study").config.data.source == "image_folder"

@@ -83,6 +83,25 @@ def test_an_unknown_source_names_the_nearest():
         datasets.load(DataSpec("digit"))
 
 
+def test_a_folder_in_the_place_of_a_source_is_told_where_it_belongs(tmp_path):
+    with pytest.raises(UnknownNameError, match=rf"--data image_folder --data-root {tmp_path}"):
+        datasets.check(DataSpec(str(tmp_path)))
+
+
+def test_a_folder_that_does_not_exist_names_the_nearest_beside_it(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photo").write_text("a file")
+    with pytest.raises(DataError, match=rf"photo' is not a folder; did you mean '{tmp_path}/photos'\? Expected class"):
+        datasets.load(DataSpec("image_folder", root=str(tmp_path / "photo"), image_size=8))
+    with pytest.raises(DataError, match=r"x' is not a folder; expected the files of data source 'image_folder'\."):
+        datasets.check(DataSpec("image_folder", root=str(tmp_path / "no" / "x")))
+    datasets.check(DataSpec("image_folder", root=str(tmp_path / "photos")))
+
+
+def test_a_function_of_the_users_own_is_not_imported_to_be_checked():
+    datasets.check(DataSpec("nowhere.module:function"))
+
+
 def test_an_unknown_option_names_the_nearest():
     with pytest.raises(UnknownNameError, match=r"option of data source 'synthetic' 'clases'; did you mean 'classes'"):
         datasets.load(DataSpec("synthetic", options={"clases": 3}))

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     """Print the configuration and an estimate; nothing is written."""
     from autodistill import strict_yaml
-    from autodistill.config_names import check
+    from autodistill.config_names import check, check_first
+
+    check_first(config, resumed=_resumed(folder))
     from autodistill.engines.cold_views import cold_views
     from autodistill.engines.estimate import estimate
     from autodistill.search.opening import check_same, study_parts
@@ -67,6 +69,9 @@ def run(
     verify_share: float = 0.0,
 ) -> None:
     """Search, and verify with what was kept back when ``verify_share`` of a time budget is for that."""
+    from autodistill.config_names import check_first
+
+    check_first(config, resumed=_resumed(folder))
     from autodistill.search.opening import build, check_same
 
     config = check_same(folder.resolve(), config)
@@ -146,11 +151,15 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
     return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
 
 
+def _resumed(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("study.db", "study.yaml"))
+
+
 def _announce(config: StudyConfig, folder: Path) -> None:
     """Say what will run and where, before anything slow begins."""
     data = config.data
     space = config.space if isinstance(config.space, str) else "given in the study file"
-    resumed = ", resumed" if any((folder / name).exists() for name in ("study.db", "study.yaml")) else ""
+    resumed = ", resumed" if _resumed(folder) else ""
     workers = (
         "workers by the devices" if config.workers is None else f"{config.workers} worker{'s' * (config.workers > 1)}"
     )

@@ -61,7 +61,8 @@ def init(
 ) -> None:
     """Write a commented study file to start from; an existing file is never overwritten."""
     from autodistill.config import StudyConfig
+    from autodistill.config_names import check_first
 
-    StudyConfig.load({"name": name, "data": data}, flags={"name": "--name", "data": "--data"})
+    check_first(StudyConfig.load({"name": name, "data": data}, flags={"name": "--name", "data": "--data"}))
     write_new(file, TEMPLATE.format(file=file, name=f"name: {name}", data=f"data: {data}"))
     say(f"wrote {file}. Start it: " + command("search", file))

@@ -53,6 +53,9 @@ def teach(
     config = StudyConfig.load(None, keys, flags=flags_of(keys))
     if config.data is None:
         raise UsageError("a teacher needs images; give --data.")
+    from autodistill.training import datasets
+
+    datasets.check(config.data)  # before torch, which takes seconds to load
     folder = directory or Path("teachers") / config.name
     settings = {
         "epochs": epochs,

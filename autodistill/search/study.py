@@ -151,7 +151,7 @@ class Study(Inputs, Readings):
         ``directory=None`` keeps it in memory.
 
         Raises:
-            ConfigError: problems in the configuration, misspelt names among them, all at once.
+            ConfigError: problems in the configuration, all at once; then misspelt names (``config_names.py``).
             UsageError: the folder holds another study; the differing keys are named.
         """
         from autodistill.search.opening import open_study

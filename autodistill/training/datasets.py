@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autodistill.errors import DataError, UsageError
+from autodistill.errors import DataError, UnknownNameError, UsageError
 from autodistill.records import DataSpec, stable_key
 from autodistill.training import sources
 from autodistill.training.cache_home import cache_folder
 from autodistill.training.sources.array_cache import cached_array, content_hash
-from autodistill.training.sources.base import Part, Pool, data_sources
+from autodistill.training.sources.base import Part, Pool, data_sources, folder_at
 from autodistill.training.sources.factory import from_factory, is_reference
 from autodistill.training.splits import choose, hold_out
 
-__all__ = ["ImageData", "Split", "data_sources", "load", "load_test"]
+__all__ = ["ImageData", "Split", "check", "data_sources", "load", "load_test"]
 
 for _module in pkgutil.iter_modules(sources.__path__):
     importlib.import_module(f"{sources.__name__}.{_module.name}")
@@ -78,6 +78,23 @@ class ImageData:
     std: tuple[float, ...]
     fingerprint: str
     pool_size: int
+
+
+def check(spec: DataSpec) -> None:
+    """Refuse a source that nobody registered, and a folder that is not there; nothing is read and no torch loaded.
+
+    A ``module:factory`` is not imported, since that runs it.
+
+    Raises:
+        UnknownNameError: no such source; the nearest come first.
+        DataError: the folder does not exist.
+    """
+    if not is_reference(spec.source) and spec.source not in data_sources:
+        folder = "/" in spec.source or Path(spec.source).is_dir()
+        hint = f"A folder of images is written --data image_folder --data-root {spec.source}." if folder else ""
+        raise UnknownNameError(data_sources.kind, spec.source, data_sources.names(), hint)
+    if spec.root is not None:
+        folder_at(spec.root, f"the files of data source {spec.source!r}")
 
 
 def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autodistill.errors import DataError, UnknownNameError, UsageError
+from autodistill.errors import DataError, UnknownNameError, UsageError, nearest
 from autodistill.records import DataSpec
 from autodistill.registry import Registry
 
 Part = Literal["train", "test"]
 T = TypeVar("T")
+_MOST_NEIGHBOURS = 1000  # looked at for a name that was meant; more would take seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,25 @@ def need_root(spec: DataSpec, what: str) -> Path:
         raise UsageError(
             f"data source {spec.source!r} needs a folder: {what}. Say where it is: --data-root DIR, or data.root."
         )
-    root = Path(spec.root).expanduser()
-    if not root.is_dir():
-        raise DataError(f"data root {str(root)!r} is not a folder; expected {what}.")
-    return root
+    return folder_at(spec.root, what)
+
+
+def folder_at(root: str, what: str) -> Path:
+    """The folder ``root``, in which ``what`` is expected.
+
+    Raises:
+        DataError: it does not exist; the message names the folder beside it that is called most like it.
+    """
+    folder = Path(root).expanduser()
+    if folder.is_dir():
+        return folder
+    close = nearest(folder.name, _folders_in(folder.parent), 1)
+    meant = f"did you mean {str(folder.parent / close[0])!r}? Expected" if close else "expected"
+    raise DataError(f"data root {str(folder)!r} is not a folder; {meant} {what}.")
+
+
+def _folders_in(parent: Path) -> list[str]:
+    try:
+        return [path.name for path in islice(parent.iterdir(), _MOST_NEIGHBOURS) if path.is_dir()]
+    except OSError:
+        return []
