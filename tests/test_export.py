@@ -21,6 +21,7 @@ from autodistill.delivery.export import export, normalized, refuse_foreign
 from autodistill.delivery.export_checks import Validation, check
 from autodistill.delivery.export_formats import formats, parse_formats
 from autodistill.delivery.hub_push import plan_upload
+from autodistill.delivery.verified import Figure, Row, Verified
 from autodistill.errors import StoreError, UnknownNameError, UsageError
 from autodistill.training import datasets
 
@@ -235,6 +236,40 @@ def test_the_command_exports_the_front_and_prints_one_line_per_file(study, tmp_p
     offered = study.optuna._storage.get_study_system_attrs(study.optuna._study_id)
     names = [json.loads(facts)["filename"] for key, facts in offered.items() if key.startswith("dashboard:artifacts:")]
     assert names.count("model.onnx") == len(said)  # the dashboard offers them
+
+
+def verified_as(study, verdicts):
+    """A table in which ``verify`` came to these verdicts, as files in the study's folder."""
+    known = {trial.number: trial for trial in study.trials()}
+    rows = tuple(
+        Row(
+            "student", "s", trial=number, student=known[number].student, distillation=known[number].distillation,
+            train=known[number].train, accuracy=Figure(0.9), verdict=verdict,
+        )
+        for number, verdict in verdicts.items()
+    )  # fmt: skip
+    return Verified(study.name, (("accuracy", "maximize"), ("params", "minimize")), rows, 3).save(study.directory)
+
+
+@pytest.mark.parametrize(("verdict", "why"), [("falls", "fell off when verified"), (None, "not verified")])
+def test_the_front_is_exported_without_what_fell_off_or_was_not_verified(study, tmp_path, verdict, why):
+    front = study.front()
+    left_out, *rest = [trial.number for trial in front.trials]
+    kept = dict.fromkeys(rest, "stays") or {front.others[0].number: "joins"}
+    files = verified_as(study, {**kept, left_out: verdict} if verdict else kept)
+    line = ["export", str(study.directory), "--formats", "safetensors", "--no-latency", "--json"]
+    try:
+        result = CliRunner().invoke(app, [*line, "--front", "-o", str(tmp_path / "all")])
+        assert result.exit_code == 0, result.stderr
+        assert [entry["trial"] for entry in json.loads(result.stdout)] == list(kept)
+        assert f"left out: trial {left_out} ({why})" in result.stderr
+        assert "anyway: --trial N" in result.stderr
+        assert (f"autodistill verify {study.directory}" in result.stderr) is (verdict is None)
+        one = CliRunner().invoke(app, [*line, "--trial", str(left_out), "-o", str(tmp_path / "one")])
+        assert (one.exit_code, json.loads(one.stdout)[0]["trial"]) == (0, left_out)
+    finally:
+        for path in files.values():
+            path.unlink()
 
 
 @pytest.mark.parametrize(

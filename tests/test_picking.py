@@ -10,6 +10,7 @@ from autodistill.errors import UsageError
 from autodistill.records import State, TrialRecord
 from autodistill.search.front import Front, Scale
 from autodistill.search.objectives import resolve
+from autodistill.search.picking import whole
 from autodistill.search.store import dump_json
 
 TWO = resolve(["accuracy", "params"])
@@ -104,6 +105,36 @@ def test_the_knee_is_a_member_that_stayed(tmp_path: Path) -> None:
     fallen = front(tmp_path, [row(n, 0.9, "falls") for n in (1, 2, 3)]).knee()
     assert fallen is not None
     assert fallen.picked == "no member is on the verified front; trial 1 was picked, which fell off when verified."
+
+
+def test_the_whole_front_is_the_verified_one(tmp_path: Path) -> None:
+    chosen = whole(front(tmp_path, ROWS[1:]))
+    assert [one.number for one in chosen.members] == [2, 4]
+    left = {reason: [one.number for one in members] for reason, members in chosen.left_out.items()}
+    assert left == {"not verified": [1], "fell off when verified": [3]}
+    assert chosen.said == (
+        "this is the verified front; trial 4 joined it; left out: trial 1 (not verified), "
+        "trial 3 (fell off when verified)."
+    )
+
+
+def test_the_whole_front_is_that_of_the_search_where_nothing_is_verified_or_changed(tmp_path: Path) -> None:
+    stayed = [row(number, 0.9, "stays") for number in (1, 2, 3)]
+    for made in (front(None), front(tmp_path), front(tmp_path, stayed)):
+        assert ([one.number for one in whole(made).members], whole(made).said) == ([1, 2, 3], "")
+    (tmp_path / VERIFY_FILE).write_text("{")
+    damaged = whole(front(tmp_path))
+    assert [one.number for one in damaged.members] == [1, 2, 3]
+    assert "the front is that of the search" in damaged.said
+
+
+def test_an_int8_form_goes_with_its_trial(tmp_path: Path) -> None:
+    front(tmp_path, [row(1, 0.90, "stays"), row(3, 0.5, "falls")])
+    forms = [trial(1, 0.93, 50, variant="int8"), trial(3, 0.98, 90, variant="int8")]
+    made = Front.of("toy", TWO, [*TRIALS, *forms], directory=tmp_path)
+    chosen = whole(made)
+    assert {(one.number, one.variant) for one in chosen.members} == {(1, "int8"), (1, "fp32")}
+    assert "3 (int8), 3 (fell off when verified)" in chosen.said
 
 
 def test_a_row_of_other_settings_stands_for_no_trial(tmp_path: Path) -> None:

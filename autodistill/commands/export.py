@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autodistill.commands.output import number, print_json, print_table, say
+from autodistill.commands.output import command, number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
 from autodistill.errors import AutodistillError, UsageError
 from autodistill.words import student_words, why_empty
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from autodistill.delivery.export import Exported
     from autodistill.records import TrialRecord
+    from autodistill.search.front import Front
     from autodistill.search.study import Study
 
 EXAMPLES = """
@@ -36,7 +37,10 @@ def export(
         str | None, typer.Option(metavar="EXPR", help="The best of the front with e.g. 'latency_ms <= 5'.")
     ] = None,
     knee: Annotated[bool, typer.Option("--knee", help="The front's fairest compromise.")] = False,
-    front: Annotated[bool, typer.Option("--front", help="Every student of the front, each in OUT/trial-N.")] = False,
+    front: Annotated[
+        bool,
+        typer.Option("--front", help="Every student of the front, after 'verify' of the verified one, in OUT/trial-N."),
+    ] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="Folder to make.")] = None,
     formats: Annotated[
         str | None,
@@ -108,11 +112,27 @@ def chosen_trials(study: Study, trial: int | None, pick: str | None, knee: bool,
     if not result.trials:
         raise UsageError(f"the front is empty: {why_empty(study.trials(), study.constraints)}; search on.")
     if front:
-        return list(result.trials)
+        return _whole(result, study)
     chosen = result.pick(pick) if pick is not None else result.knee() or result.members[0]
     if chosen.picked:
         say(chosen.picked)
     return [chosen]
+
+
+def _whole(front: Front, study: Study) -> list[TrialRecord]:
+    """All students of the (verified) front; stderr says who is left out, and what can be done about it."""
+    from autodistill.search.picking import UNVERIFIED, whole
+
+    chosen = whole(front)
+    if chosen.said:
+        say(chosen.said)
+    left = [trial for members in chosen.left_out.values() for trial in members]
+    if left:
+        form = ", its int8 form: --pick 'number == N'" if any(t.variant == "int8" for t in left) else ""
+        say(f"  one of them anyway: --trial N{form}")  # --trial is always fp32
+    if UNVERIFIED in chosen.left_out and study.directory is not None:
+        say("  verify them too: " + command("verify", study.directory))
+    return list(chosen.members)
 
 
 def _export_all(

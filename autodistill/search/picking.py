@@ -1,4 +1,4 @@
-"""Which student of a front is picked: the best within a bound, or the knee; what ``verify`` found goes before.
+"""Which students of a front are picked: the best within a bound, the knee, or all; what ``verify`` found goes before.
 
 Selection flatters, so a trial that fell off the verified front is not picked while one that stayed there will do. A
 verification stands for a trial only as it was trained (not for its int8 form), and only while number and settings are
@@ -8,7 +8,7 @@ those of the row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 KEPT = ("stays", "joins")
 """Verdicts of students on the verified front."""
+
+FELL, UNVERIFIED = "fell off when verified", "not verified"
+"""Why a member of the search's front is not on the verified one."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,21 @@ class Standing:
     def kept(self) -> bool:
         """Whether it is on the verified front."""
         return self.row is not None and self.row.verdict in KEPT
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The students that ship as the front of a study.
+
+    Attributes:
+        members: those of the verified front where there is one, else of the search's.
+        left_out: members of the search's front that are not among them, by the reason why.
+        said: a sentence on what ``verify`` had to do with it; empty where it changed nothing.
+    """
+
+    members: tuple[Member, ...]
+    left_out: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
+    said: str = ""
 
 
 def verified_rows(front: Front) -> dict[int, Row]:
@@ -97,13 +115,50 @@ def knee(front: Front) -> Member | None:
     return _explained((kept or members)[int(distances.argmin())], standings, len(kept), trouble)
 
 
+def whole(front: Front) -> Selection:
+    """All students of the front as ``verify`` found it: what fell off or was not verified is left out.
+
+    The int8 form of a trial goes with its trial: it is of the same training, which the same luck had flattered.
+    """
+    rows, trouble = _rows(front)
+    if trouble:
+        return Selection(front.members, said=f"the front is that of the search: {trouble}")
+    kept = {number for number, row in rows.items() if row.verdict in KEPT}
+    if not kept:
+        nobody = "no student is on the verified front; this is the front of the search."
+        return Selection(front.members, said=nobody if rows else "")
+    shown = [one for one in front.members if one.number in kept]
+    more = [Member.of(t, front.directory) for t in front.others if t.variant == "fp32" and t.number in kept]
+    left: dict[str, tuple[Member, ...]] = {}
+    for one in front.members:
+        if one.number not in kept:
+            reason = FELL if one.number in rows else UNVERIFIED
+            left[reason] = (*left.get(reason, ()), one)
+    return Selection((*shown, *more), left, _changed(more, left))
+
+
+def _changed(more: Sequence[Member], left: Mapping[str, Sequence[Member]]) -> str:
+    joined = [f"trial {_numbers(more)} joined it"] if more else []
+    without = ", ".join(f"trial {_numbers(members)} ({reason})" for reason, members in left.items())
+    parts = [*joined, f"left out: {without}"] if left else joined
+    return f"this is the verified front; {'; '.join(parts)}." if parts else ""
+
+
+def _numbers(members: Sequence[Member]) -> str:
+    return ", ".join(f"{m.number}" + f" ({m.variant})" * (m.variant != "fp32") for m in members)
+
+
+def _rows(front: Front) -> tuple[dict[int, Row], str]:
+    """What ``verify`` found, and what is wrong with its file."""
+    try:
+        return verified_rows(front), ""
+    except StoreError as error:  # a pick must not fail for it, and whoever picks is told
+        return {}, str(error)
+
+
 def _standings(front: Front) -> tuple[list[Standing], str]:
     """The members of the front, then the students that joined the verified one; and what is wrong with the file."""
-    trouble = ""
-    try:
-        rows = verified_rows(front)
-    except StoreError as error:  # a pick must not fail for it, and whoever picks is told
-        rows, trouble = {}, str(error)
+    rows, trouble = _rows(front)
     plain = [t for t in front.others if t.variant == "fp32" and t.number in rows]
     joined = [t for t in plain if rows[t.number].verdict == "joins"]
     return [_standing(front, t, row_of(t, rows)) for t in (*front.trials, *joined)], trouble
