@@ -98,8 +98,8 @@ def test_snapshots_take_no_more_than_a_twentieth_of_the_time(monkeypatch: pytest
         calls.append(time.monotonic())
         time.sleep(0.02)
 
-    watch, started = Watch(slow), time.monotonic()
+    watch, started = Watch(slow, study), time.monotonic()
     while time.monotonic() - started < 1.0:
-        watch.ended(study)
+        watch.ended()
         time.sleep(0.001)
     assert 1 <= len(calls) <= 3

@@ -85,7 +85,7 @@ def test_an_expensive_first_design_is_no_shortage_while_a_cheap_surveyed_student
         candidate = study.ask()
         assert candidate is not None
         study.report(candidate, next(evaluate(candidate)))
-        watch = Watch(seen.append, interval=0.0)
+        watch = Watch(seen.append, study, interval=0.0)
         clock = iter((0.0, 10.0))
         lookout = watch._lookout
         for epoch in (0.0, 0.1):  # 100 s an epoch: 900 s to the top, and 1/32 of it with the smallest student
@@ -157,9 +157,9 @@ def test_snapshots_carry_it_until_a_training_is_complete(monkeypatch: pytest.Mon
     monkeypatch.setattr(shortage, "LISTEN", 0.0)
     study, seen = make_study(), list[Snapshot]()
     with study.running("1h"):
-        watch = Watch(seen.append, interval=0.0)
+        watch = Watch(seen.append, study, interval=0.0)
         for epoch in (0.0, 1e-6):
-            watch.progress(line(0, epoch), study)
+            watch.progress(line(0, epoch))
             time.sleep(0.01)
         assert seen[0].shortage is None
         assert seen[-1].shortage is not None
@@ -170,6 +170,6 @@ def test_snapshots_carry_it_until_a_training_is_complete(monkeypatch: pytest.Mon
                 if study.report(candidate, report) is Decision.STOP:
                     break
             study.close(candidate)
-        watch.update(study)
+        watch.update()
     assert seen[-1].workers
     assert seen[-1].shortage is None

@@ -195,7 +195,7 @@ def test_progress_says_which_run_and_how_many() -> None:
     seen: list[Snapshot] = []
     queue = Queue("s", [job(0), job(1)], clock=lambda: 0.0)
     watch = QueueWatch(seen.append, queue, {0: "trial 7 undistilled, seed 2"})
-    watch.progress(WorkerLine(0, "resnet", 1.25, 4), None)  # type: ignore[arg-type]
+    watch.progress(WorkerLine(0, "resnet", 1.25, 4))
     assert seen[-1].stage == "verify"
     assert seen[-1].done == pytest.approx(1.25 / 4 / 2)
     assert seen[-1].message == "0 of 2 runs, about 17s left · trial 7 undistilled, seed 2, epoch 1.25/4"  # 6.9 + 10

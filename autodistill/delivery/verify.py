@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.verified import Verified
 from autodistill.delivery.verify_judge import judge
@@ -143,9 +143,8 @@ def _train(
     if jobs:
         watch.until(over)
         with watch.signals():
-            # the queue answers what engines ask of a study: ask, report, close, its name and its folder
             factory = functools.partial(retrainer, plan.retraining)
-            engines.get(engine)(cast("Study", queue), factory, slots, watch, **options)
+            engines.get(engine)(queue, factory, slots, watch, **options)
         watch.update()
     if watch.signal == signal.SIGTERM:
         raise SystemExit(143)

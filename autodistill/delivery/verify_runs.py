@@ -1,4 +1,4 @@
-"""The queue of trainings that an engine drives as it drives a study: it answers ``ask``, ``report`` and ``close``.
+"""The queue of trainings that an engine drives as it drives a study (``engines/driven.py``).
 
 Nothing is proposed, compared or stopped; every run goes to its last epoch. Finished runs are on disk
 (``training/retraining.py``), so the queue remembers nothing between two verifications.
@@ -10,15 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autodistill.engines.watch import Snapshot, Watch, WorkerLine
 from autodistill.errors import EndedEarlyError, InterruptedTrialError
 from autodistill.records import Candidate, Decision, Report, State
 from autodistill.search.budget import format_seconds
-
-if TYPE_CHECKING:
-    from autodistill.search.study import Study
 
 TELLING = 0.1  # share of a run after which its own pace corrects what was thought
 MAX_ATTEMPTS = 2  # a run whose worker died is begun once more: it goes on from its checkpoint
@@ -188,14 +184,13 @@ class QueueWatch(Watch):
         super().__init__(callback)
         self._queue, self._words = queue, words
 
-    def progress(self, line: WorkerLine, study: Study, worker: int = 0) -> None:
+    def progress(self, line: WorkerLine, worker: int = 0) -> None:
         """A run's epoch went on, and with it the time that is left."""
         self._queue.progress(line.number, line.epoch / line.epochs)
-        super().progress(line, study, worker)
+        super().progress(line, worker)
 
-    def update(self, study: Study | None = None, stage: str = "verify") -> None:
+    def update(self, stage: str = "verify") -> None:
         """Pass a snapshot of the queue on; there is no study behind it."""
-        del study
         self._last = time.monotonic()
         if self._callback is None:
             return

@@ -12,8 +12,8 @@ import math
 import time
 from collections import deque
 
+from autodistill.engines.driven import Driven
 from autodistill.records import Candidate
-from autodistill.search.study import Study
 
 _WORTH_IT = 0.05  # workers that end, on average, while one proposal is made; below it a free worker hardly waits
 _MEMORY = 0.2  # weight of the newest duration in the running means
@@ -39,7 +39,7 @@ class Ahead:
         workers: number of workers.
     """
 
-    def __init__(self, study: Study, workers: int) -> None:
+    def __init__(self, study: Driven, workers: int) -> None:
         self._study, self._workers = study, workers
         self._ready: deque[Candidate] = deque()
         self._ask_seconds = self._trial_seconds = 0.0

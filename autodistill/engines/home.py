@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from autodistill.engines.driven import Driven
 from autodistill.errors import AutodistillError, UsageError
 from autodistill.records import EvaluateFactory, State
 from autodistill.search.study import Study
@@ -58,7 +59,7 @@ def url_of(storage: str) -> str:
 
 
 @contextlib.contextmanager
-def workers_elsewhere(study: Study, factory: EvaluateFactory, storage: str) -> Iterator[str | None]:
+def workers_elsewhere(study: Driven, factory: EvaluateFactory, storage: str) -> Iterator[str | None]:
     """Keep the files of trials in ``storage`` while workers elsewhere run them.
 
     Args:
@@ -91,15 +92,15 @@ def workers_elsewhere(study: Study, factory: EvaluateFactory, storage: str) -> I
 
 
 @contextlib.contextmanager
-def _errands(study: Study, directory: Path, mirror: Mirror) -> Iterator[None]:
+def _errands(study: Driven, directory: Path, mirror: Mirror) -> Iterator[None]:
     """After every trial: bring its student, or remove what a trial that failed has left."""
     from autodistill.training.copies import copy_of
     from autodistill.training.trial_files import trial_folder
 
-    before = getattr(study, "after", None)
-    if before is None:  # a queue's runs are looked at when all are done
+    if not isinstance(study, Study):  # a queue's runs are looked at when all are done
         yield
         return
+    before = study.after
     with ThreadPoolExecutor(1, "storage") as thread:
 
         def after(number: int, state: State) -> None:

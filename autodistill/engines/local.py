@@ -13,6 +13,7 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 from autodistill.engines.ahead import Ahead
+from autodistill.engines.driven import Driven
 from autodistill.engines.environment import environment
 from autodistill.engines.slots import Slot
 from autodistill.engines.unreported import Unreported
@@ -20,7 +21,6 @@ from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error, work
 from autodistill.errors import EndedEarlyError, UsageError
 from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report
-from autodistill.search.study import Study
 from autodistill.words import student_words
 
 _POLL_SECONDS = 0.25
@@ -30,7 +30,7 @@ _IDLE_SECONDS = 5.0  # for workers that have nothing to do
 _MAX_LOST = 3  # workers lost in a row without a finished trial before the search gives up
 
 
-def run(study: Study, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
+def run(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
     """Drive the study until it has no more candidates or is asked to stop."""
     if len(slots) == 1:
         _run_here(study, factory, slots[0], watch)
@@ -38,7 +38,7 @@ def run(study: Study, factory: EvaluateFactory, slots: Sequence[Slot], watch: Wa
         _Pool(study, factory, slots, watch).run()
 
 
-def _run_here(study: Study, factory: EvaluateFactory, slot: Slot, watch: Watch) -> None:
+def _run_here(study: Driven, factory: EvaluateFactory, slot: Slot, watch: Watch) -> None:
     """One worker in this process: breakpoints and tracebacks work as in any script."""
     here = _Here(study, watch)
     evaluate = factory(slot.context(progress=here.progress, should_stop=watch.should_stop))
@@ -52,7 +52,7 @@ def _run_here(study: Study, factory: EvaluateFactory, slot: Slot, watch: Watch) 
 class _Here:
     """The worker in this process, where errors of an evaluation and of the study itself meet and must be told apart."""
 
-    def __init__(self, study: Study, watch: Watch) -> None:
+    def __init__(self, study: Driven, watch: Watch) -> None:
         self._study, self._watch = study, watch
         self._candidate: Candidate | None = None
         self._work = Unreported()
@@ -64,7 +64,7 @@ class _Here:
             return
         self._work.epoch = epoch
         try:
-            self._watch.progress(_line(self._candidate, epoch, epochs, metrics), self._study)
+            self._watch.progress(_line(self._candidate, epoch, epochs, metrics))
         except Exception as error:
             self._failure = error
             raise
@@ -91,7 +91,7 @@ class _Here:
             raise
         work = self._work
         self._study.close(candidate, errors[0] if errors else None, seconds=work.seconds, epochs=work.epoch)
-        self._watch.ended(self._study)
+        self._watch.ended()
 
 
 def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[Exception]) -> Generator[Report, None, None]:
@@ -115,7 +115,7 @@ class _Worker:
 class _Pool:
     """Several spawned workers and the loop that serves them."""
 
-    def __init__(self, study: Study, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
+    def __init__(self, study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
         self._study, self._factory, self._watch = study, factory, watch
         self._slots = slots
         self._context: SpawnContext = multiprocessing.get_context("spawn")
@@ -210,7 +210,7 @@ class _Pool:
         elif kind == "progress" and worker.candidate is not None:
             worker.work.epoch = message[1]
             line = _line(worker.candidate, message[1], message[2], message[3])
-            self._watch.progress(line, self._study, worker.slot.index)
+            self._watch.progress(line, worker.slot.index)
         elif kind == "report" and worker.candidate is not None:
             decision = self._study.report(worker.candidate, message[1])
             if self._watch.should_stop():  # between two rungs, for an evaluation that does not ask by itself
@@ -232,7 +232,7 @@ class _Pool:
                 self._hand_out(worker)  # it works on while the driver keeps the books
             self._study.close(candidate, error, seconds=seconds, epochs=epochs)
             self._ahead.ended(candidate)
-            self._watch.ended(self._study, worker.slot.index)
+            self._watch.ended(worker.slot.index)
 
     def _bury(self, worker: _Worker) -> None:
         """A worker died: its trial fails, the search goes on with a new worker in its slot."""

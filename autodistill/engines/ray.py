@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autodistill.engines.driven import Driven
 from autodistill.engines.environment import environment
 from autodistill.engines.home import url_of, workers_elsewhere
 from autodistill.engines.ray_cluster import Share, cluster, share_of
@@ -22,11 +23,10 @@ from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch
 from autodistill.errors import UsageError
 from autodistill.records import EvaluateFactory, WorkerContext
-from autodistill.search.study import Study
 
 
 def run(
-    study: Study,
+    study: Driven,
     factory: EvaluateFactory,
     slots: Sequence[Slot],
     watch: Watch,
@@ -83,7 +83,7 @@ class _Tune:
     callbacks: Sequence[Any]
 
 
-def _drive(study: Study, factory: EvaluateFactory, context: WorkerContext, watch: Watch, how: _Tune) -> None:
+def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watch: Watch, how: _Tune) -> None:
     import ray
     from ray import tune
 

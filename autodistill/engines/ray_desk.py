@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autodistill.engines.ahead import Ahead
+from autodistill.engines.driven import Driven
 from autodistill.engines.unreported import Unreported
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error
 from autodistill.errors import EndedEarlyError, UsageError
 from autodistill.records import Candidate, Decision, Report
-from autodistill.search.study import MAX_ATTEMPTS, Study
+from autodistill.search.study import MAX_ATTEMPTS
 from autodistill.words import student_words
 
 GRACE_SECONDS = 30.0  # a worker asked to stop may finish its batch and write a checkpoint
@@ -60,7 +61,7 @@ class Desk:
 
     def __init__(
         self,
-        study: Study,
+        study: Driven,
         watch: Watch,
         slots: int,
         *,
@@ -125,7 +126,7 @@ class Desk:
                 job.work.epoch = epoch
                 line = WorkerLine(number, student_words(job.candidate.student), epoch, epochs, dict(metrics))
                 with self._keeping_failure():
-                    self._watch.progress(line, self._study, job.slot)
+                    self._watch.progress(line, job.slot)
 
     def end(self, key: str, message: Message) -> None:
         """A trial ended, with its worker's last message (a report that was answered with STOP counts as done)."""
@@ -186,7 +187,7 @@ class Desk:
         with self._keeping_failure():
             self._study.close(job.candidate, error, seconds=job.work.seconds, epochs=job.work.epoch)
             self._ahead.ended(job.candidate)
-            self._watch.ended(self._study, job.slot)
+            self._watch.ended(job.slot)
 
     @contextlib.contextmanager
     def _keeping_failure(self) -> Iterator[None]:

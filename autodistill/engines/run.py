@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +74,11 @@ def search(
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
     with (
-        _watching(progress) as watch,
+        shown(progress) as callback,
         as_resource_error(),
         only_driver(study.directory, study.storage, study.name),
         study.running(limits),
-        watch.signals(),
+        (watch := Watch(callback, study)).signals(),
     ):
         watch.until(lambda: study.seconds_left <= 0)
         try:
@@ -94,7 +93,7 @@ def search(
         except InterruptedTrialError:  # the teacher was being trained; it goes on when the study is resumed
             if watch.signal is None:
                 raise
-        watch.update(study, "done")
+        watch.update("done")
         front = study.front()
         if study.directory is not None:
             front.save(study.directory, empty=why_empty(study.trials(), study.constraints))
@@ -103,12 +102,6 @@ def search(
     if watch.signal is not None:
         raise KeyboardInterrupt
     return front
-
-
-@contextlib.contextmanager
-def _watching(progress: bool | Callable[[Snapshot], None]) -> Iterator[Watch]:
-    with shown(progress) as callback:
-        yield Watch(callback)
 
 
 def _factory(

@@ -75,10 +75,18 @@ class Watch:
     Args:
         callback: called with a :class:`Snapshot` when something happened, at most every ``interval`` seconds; ends of
             trials are passed on at once, unless snapshots would take more than a twentieth of the driver's time.
+        study: what is searched; ``None`` where only stages are told.
+        interval: least seconds between two snapshots.
     """
 
-    def __init__(self, callback: Callable[[Snapshot], None] | None = None, *, interval: float = 0.5) -> None:
-        self._callback = callback
+    def __init__(
+        self,
+        callback: Callable[[Snapshot], None] | None = None,
+        study: Study | None = None,
+        *,
+        interval: float = 0.5,
+    ) -> None:
+        self._callback, self._study = callback, study
         self._interval = interval
         self._last = self._cost = 0.0
         self._lines: dict[int, WorkerLine] = {}
@@ -104,25 +112,26 @@ class Watch:
         """Ask running trials to save and stop."""
         self._stop.set()
 
-    def progress(self, line: WorkerLine, study: Study, worker: int = 0) -> None:
+    def progress(self, line: WorkerLine, worker: int = 0) -> None:
         """A worker's epoch went on."""
         self._lines[worker] = line
         self._lookout.note(line, time.monotonic())
         if time.monotonic() - self._last >= self._interval:
-            self.update(study)
+            self.update()
 
-    def ended(self, study: Study, worker: int = 0) -> None:
+    def ended(self, worker: int = 0) -> None:
         """A trial ended."""
         line = self._lines.pop(worker, None)
         if line is not None:
             self._lookout.forget(line.number)
         if time.monotonic() - self._last >= 20 * self._cost:
-            self.update(study)
+            self.update()
 
-    def update(self, study: Study, stage: str = "search") -> None:
+    def update(self, stage: str = "search") -> None:
         """Pass a snapshot of the study on."""
         self._last = started = time.monotonic()
-        if self._callback is None:
+        study = self._study
+        if self._callback is None or study is None:
             return
         trials, front, spent = study.trials(), study.front(), study.spent
         first = study.objectives[0]
