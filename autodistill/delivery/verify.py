@@ -14,7 +14,6 @@ are looked at on images that nothing before has opened. The steps:
 from __future__ import annotations
 
 import functools
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -146,10 +145,7 @@ def _train(
             factory = functools.partial(retrainer, plan.retraining)
             engines.get(engine)(queue, factory, slots, watch, **options)
         watch.update()
-    if watch.signal == signal.SIGTERM:
-        raise SystemExit(143)
-    if watch.signal is not None:
-        raise KeyboardInterrupt
+    watch.pass_on()
     folders = {run.candidate.number: run.folder for run in plan.waiting}
     return {folders[number]: why for number, why in queue.failures.items()}
 

@@ -18,7 +18,7 @@ from autodistill.engines.pool import Fits, draw_pool, pool_size
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, InfeasibleError, UsageError
-from autodistill.records import EvaluateFactory, Params, State, Task, TeacherSpec
+from autodistill.records import EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
 from autodistill.search.study import Study
 from autodistill.teacher_choice import members
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from autodistill.training.teacher import Teacher
 
 COUNTED = ("params", "macs")
+Surveyed = Sequence[tuple[Params, Mapping[str, float]]]
+"""Students with their known costs."""
 
 
 def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFactory:
@@ -164,23 +166,55 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
 
 
 def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequence[str], watch: Watch) -> None:
-    """Measure a pool of students drawn from the space, hand it to the study and keep it in its folder."""
-    from autodistill.search.survey_rows import earlier_survey, write_survey
-    from autodistill.training.builder_code import family_code
-    from autodistill.training.cost_memory import CostMemory, cache_folder, machine
-    from autodistill.training.latency_model import LEAST
-    from autodistill.training.survey import survey
+    """Measure a pool of students drawn from the space, and hand it to the study with a model of all others."""
+    from autodistill.training.cost_memory import CostMemory, cache_folder
     from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
 
     memory = CostMemory(cache_folder())
     # the counts are no objectives of every study, but a hint for the sampler that costs nothing more
     known = list(dict.fromkeys([*(name for name in metrics if _is_known(study, name)), *COUNTED]))
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
+    rows = _measured_pool(study, config, known, shape, classes, memory, watch)
+    good = [(row.student, row.costs) for row in rows if not row.error]
+    if not good and watch.should_stop():
+        return
+    if not good:
+        first = next((row.error for row in rows if row.error), "the space offered none")
+        raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
+    model = None if config.latency.table is not None else fitted(rows, shape, classes, memory)
+    if model is not None:
+        watch.stage("survey", f"latency of unsurveyed students is predicted: {model.leave_one_out()}")
+    others = UnsurveyedCosts(
+        known, shape, classes, target=config.latency, memory=memory, model=model, constraints=study.constraints
+    )
+    study.set_known_costs(good, others)
+    if watch.should_stop():  # a part of the survey does not say whether any student keeps to the bounds
+        return
+    fitting = _count_fitting(study, good)
+    watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
+
+
+def _measured_pool(
+    study: Study,
+    config: StudyConfig,
+    known: Sequence[str],
+    shape: Mapping[str, int],
+    classes: int,
+    memory: CostMemory,
+    watch: Watch,
+) -> list[SurveyRow]:
+    """Known costs of a pool; the study's folder has those of earlier surveys, and keeps these."""
+    from autodistill.search.survey_rows import earlier_survey, write_survey
+    from autodistill.training.builder_code import family_code
+    from autodistill.training.cost_memory import machine
+    from autodistill.training.latency_model import LEAST
+    from autodistill.training.survey import survey
+
     count = pool_size(config.survey, study.budget.seconds)
     fits = _fits(study, shape, classes, memory, watch)
     students = draw_pool(study.space, count, seed=study.seed, fits=fits, others=LEAST)
     if watch.should_stop():
-        return
+        return []
     code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
     when: dict[str, Any] = {"machine": machine(config.latency.device), "code": code}
     for row in () if study.directory is None else earlier_survey(study.directory, config.latency, **when):
@@ -202,30 +236,26 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     )
     if study.directory is not None:
         write_survey(study.directory, rows, config.latency, **when)
-    good = [(row.student, row.costs) for row in rows if not row.error]
-    if not good and watch.should_stop():
-        return
-    if not good:
-        first = next((row.error for row in rows if row.error), "the space offered none")
-        raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
-    model = None if config.latency.table is not None else fitted(rows, shape, classes, memory)
-    if model is not None:
-        watch.stage("survey", f"latency of unsurveyed students is predicted: {model.leave_one_out()}")
-    others = UnsurveyedCosts(
-        known, shape, classes, target=config.latency, memory=memory, model=model, constraints=study.constraints
-    )
-    study.set_known_costs(good, others)
-    fitting = sum(all(c.violation(costs) <= 0 for c in study.constraints) for _, costs in good)
-    if not fitting and not watch.should_stop():
+    return rows
+
+
+def _count_fitting(study: Study, surveyed: Surveyed) -> int:
+    """How many keep to all bounds.
+
+    Raises:
+        ConfigError: none does; the message says what comes nearest.
+    """
+    fitting = sum(all(c.violation(costs) <= 0 for c in study.constraints) for _, costs in surveyed)
+    if not fitting:
         bounds = ", ".join(map(str, study.constraints))
         raise ConfigError(
             [
-                f"none of {len(good)} surveyed students satisfies {bounds} ({_nearest(study, good)}); "
+                f"none of {len(surveyed)} surveyed students satisfies {bounds} ({_nearest(study, surveyed)}); "
                 "loosen a bound, or widen the space"
             ],
             "constraints",
         )
-    watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
+    return fitting
 
 
 def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemory, watch: Watch) -> Fits | None:
@@ -252,7 +282,7 @@ def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemo
     return fits
 
 
-def _nearest(study: Study, surveyed: Sequence[tuple[Mapping[str, object], Mapping[str, float]]]) -> str:
+def _nearest(study: Study, surveyed: Surveyed) -> str:
     """What comes nearest to each bound on a known cost."""
     words = []
     for bound in study.constraints:

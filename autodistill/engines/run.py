@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from autodistill.engines.packing import measured_packing
 from autodistill.engines.progress import shown
 from autodistill.engines.provenance import record_machine
 from autodistill.engines.scarcity import as_resource_error
-from autodistill.engines.slots import make_slots
+from autodistill.engines.slots import Slot, make_slots
 from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import same_for_all
 from autodistill.errors import InterruptedTrialError, UsageError
@@ -62,14 +61,10 @@ def search(
     study = study if isinstance(study, Study) else Study.open(study)
     config = study.config
     limits = Budget.parse(budget if budget is not None else getattr(config, "budget", None))
-    drive = engines.get(engine or getattr(config, "engine", None) or "local")
-    workers = workers if workers is not None else getattr(config, "workers", None)
-    remote = (engine or getattr(config, "engine", None)) not in (None, "local")
-    together = getattr(config, "devices_per_trial", 1) if evaluate is None else 1
+    chosen = engine or getattr(config, "engine", None) or "local"
+    drive = engines.get(chosen)
     packing = getattr(config, "slots_per_gpu", 1)
-    make = functools.partial(
-        make_slots, workers, use_gpus=evaluate is None, limited=not remote, devices_per_trial=together
-    )
+    make = _slots_of(config, workers, own=evaluate is not None, limited=chosen == "local")
     slots = make(slots_per_gpu=1 if packing == "auto" else packing)
     if evaluate is None and getattr(config, "data", None) is None:
         raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
@@ -97,11 +92,22 @@ def search(
         front = study.front()
         if study.directory is not None:
             front.save(study.directory, empty=why_empty(study.trials(), study.constraints))
-    if watch.signal == signal.SIGTERM:
-        raise SystemExit(143)
-    if watch.signal is not None:
-        raise KeyboardInterrupt
+    watch.pass_on()
     return front
+
+
+def _slots_of(config: Any, workers: int | None, *, own: bool, limited: bool) -> Callable[..., tuple[Slot, ...]]:
+    """Makes the slots of a study, given how many share a GPU.
+
+    Args:
+        config: of the study; ``None`` for one without a configuration.
+        workers: how many; ``None``: the study's own.
+        own: the evaluation is the user's own; its slots have no GPU, and one device each.
+        limited: all workers are on this machine.
+    """
+    count = workers if workers is not None else getattr(config, "workers", None)
+    together = 1 if own else getattr(config, "devices_per_trial", 1)
+    return functools.partial(make_slots, count, use_gpus=not own, limited=limited, devices_per_trial=together)
 
 
 def _factory(

@@ -162,6 +162,18 @@ class Watch:
         self._last = time.monotonic()
         self._cost = self._last - started
 
+    def pass_on(self) -> None:
+        """End the program as the signal asked for that came inside :meth:`signals`; nothing where none came.
+
+        Raises:
+            KeyboardInterrupt: SIGINT.
+            SystemExit: SIGTERM, with the exit code that stands for it.
+        """
+        if self.signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        if self.signal is not None:
+            raise KeyboardInterrupt
+
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
         """First SIGINT or SIGTERM: running trials save and stop. Second: Python's own handling, at once."""
