@@ -686,8 +686,8 @@ def test_commands_are_quoted_for_the_shell() -> None:
 
 SNAPSHOT = Snapshot(
     "search",
-    states={"COMPLETE": 3, "PRUNED": 5},
-    reasons={"RUNG_RULE": 5},
+    states={"COMPLETE": 3, "PRUNED": 5, "PARTIAL": 4},
+    reasons={"PRUNED": {"RUNG_RULE": 5}, "PARTIAL": {"PAUSED": 3, "BUDGET": 1}},
     best_accuracy=0.9123,
     hypervolume=0.5,
     front_size=2,
@@ -699,8 +699,9 @@ SNAPSHOT = Snapshot(
 
 def test_a_plain_line_says_trials_front_time_and_workers() -> None:
     assert plain_line(SNAPSHOT) == (
-        "3 COMPLETE, 5 PRUNED (5 RUNG_RULE) · 2 on the front, best 0.9123, hypervolume 0.5000 · "
-        "1m 1s used, 3m 59s left · #8 resnet width=16, epoch 2/30, accuracy 0.71"
+        "3 COMPLETE, 5 PRUNED (RUNG_RULE), 4 PARTIAL (1 BUDGET, 3 PAUSED) · "
+        "2 on the front, best 0.9123, hypervolume 0.5000 · 1m 1s used, 3m 59s left · "
+        "#8 resnet width=16, epoch 2/30, accuracy 0.71"
     )
     assert plain_line(Snapshot("teacher", "epoch 3 of 9", 1 / 3)) == "teacher 33%: epoch 3 of 9"
 

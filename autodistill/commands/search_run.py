@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from autodistill.search.study import Study
 
 
+UNKNOWN = 300.0
+"""Seconds of budget that are suggested where too little was seen to say what a search takes."""
+
+
 def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     """Print the configuration and an estimate; nothing is written."""
     from autodistill import strict_yaml
@@ -141,7 +145,7 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
         say(f"error: {ended} before the first trial: {str(stop).rstrip('.')}.")
         from autodistill.engines.shortage import rounded
 
-        needed = 2 * study.spent.seconds / stop.done if stop.done else 0.0  # as much again for the search
+        needed = 2 * study.spent.seconds / stop.done if stop.done else UNKNOWN  # as much again for the search
         more = _more(study.budget, study.spent, rounded(needed))
         say(f"Give more: {this_command(without='--budget', value=True)} --budget {more}")
         return UsageError.exit_code
@@ -221,7 +225,7 @@ def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short
             say("  " + command("verify", folder) + "   (the winners again with fresh seeds, on the test split)")
         say("  " + command("report", folder) + "   (one HTML file)")
     say("  " + command("dashboard", folder) + "   (in the browser)")
-    needed = short.budget if short is not None else 0.0
+    needed = short.budget if short is not None else 0.0 if study.trials() else UNKNOWN
     say("  " + command("search", folder, "--budget", _more(study.budget, study.spent, needed)) + "   (goes on)")
 
 

@@ -1,24 +1,29 @@
 """What a search will roughly cost: a few students of the space are timed for a few steps, and nothing is written.
 
-The figures are for planning. They leave out the teacher (made or read once) and the survey.
+The figures are for planning: the fastest steps that were seen, on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autodistill.config import StudyConfig
+from autodistill.engines.pool import SURVEY_SECONDS, pool_size
 from autodistill.engines.slots import make_slots
 from autodistill.errors import InfeasibleError
 from autodistill.search.budget import Budget, format_seconds
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
+
+if TYPE_CHECKING:
+    from autodistill.training.datasets import ImageData
 
 _STUDENTS = 3
 _STEPS = 3
@@ -33,8 +38,11 @@ class Forecast:
         train_images: number of them; likewise ``val_images``.
         candidates: size of the space; ``None`` when infinite.
         epoch_seconds: fastest and slowest epoch of the timed students, on one worker.
-        epochs_per_trial: expected epochs, early stopping included.
+        epochs_per_trial: expected epochs, early stopping included; ``epochs`` of a full training.
+        survey_seconds: rather too many than too few, as if nothing was remembered from other studies.
+        teacher_seconds: of a teacher that is trained on the spot; 0 for one that exists.
         trials: fewest and most trials that the budget should hold; ``None`` without a budget.
+        full_trainings: the same of trainings to the top rung, if nothing else was trained.
     """
 
     train_images: int
@@ -44,8 +52,12 @@ class Forecast:
     candidates: int | None
     epoch_seconds: tuple[float, float]
     epochs_per_trial: float
+    epochs: float
+    survey_seconds: float
+    teacher_seconds: float
     workers: int
     trials: tuple[int, int] | None
+    full_trainings: tuple[int, int] | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -61,10 +73,15 @@ class Forecast:
             f"one epoch: about {format_seconds(low)} to {format_seconds(high)} on one worker; "
             f"{self.epochs_per_trial:.1f} epochs per trial on average",
         ]
-        if self.trials is not None:
+        teaching = f", {format_seconds(self.teacher_seconds)} for the teacher" if self.teacher_seconds else ""
+        out.append(f"before the first trial: up to {format_seconds(self.survey_seconds)} for the survey{teaching}")
+        if self.trials is not None and self.full_trainings is not None:
             out.append(
-                f"trials within the budget: about {self.trials[0]:,} to {self.trials[1]:,}, {self.workers} at a time"
+                f"within the budget: about {_range(self.trials)} trials, or {_range(self.full_trainings)} full "
+                f"trainings of {self.epochs:g} epochs, {self.workers} at a time"
             )
+            if not self.full_trainings[0]:
+                out.append("only full trainings are on the front: give more budget, or fewer --epochs")
         return out
 
 
@@ -86,9 +103,16 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Forecast:
         )
         batch = int(config.training.get("batch_size", 64))
         shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
-        seconds = _step_seconds(space, shape, min(batch, len(data.train)), slots[0].device, slots[0].threads)
-    epochs = tuple(one * max(1, len(data.train) // batch) for one in (min(seconds), max(seconds)))
-    mean = expected_epochs(rungs)
+        batch = min(batch, len(data.train))
+        with _threads(slots[0].threads):
+            seconds = _step_seconds(space, shape, batch, slots[0].device)
+            teacher = _teacher_seconds(config, data, shape, batch, slots[0].device)
+    steps = max(1, len(data.train) // batch) + len(data.val) / batch / 3  # validation goes forward only
+    epochs = tuple(one * steps for one in (min(seconds), max(seconds)))
+    mean, budget = expected_epochs(rungs), Budget.parse(config.budget)
+    survey = pool_size(config.survey, budget.seconds) * SURVEY_SECONDS
+    if budget.seconds is not None:
+        budget = replace(budget, seconds=max(0.0, budget.seconds - survey - teacher))
     return Forecast(
         train_images=len(data.train),
         val_images=len(data.val),
@@ -97,8 +121,12 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Forecast:
         candidates=space.size(),
         epoch_seconds=(epochs[0], epochs[1]),
         epochs_per_trial=mean,
+        epochs=rungs.levels[-1],
+        survey_seconds=survey,
+        teacher_seconds=teacher,
         workers=len(slots),
-        trials=_trials(Budget.parse(config.budget), epochs, mean, len(slots)),
+        trials=_trials(budget, epochs, mean, len(slots)),
+        full_trainings=_trials(budget, epochs, rungs.levels[-1], len(slots)),
     )
 
 
@@ -122,40 +150,59 @@ def _trials(budget: Budget, epochs: tuple[float, ...], mean: float, workers: int
             bounds.append((seconds * share / (epochs[1] * mean), seconds * share / (epochs[0] * mean)))
     if not bounds:
         return None
-    return max(1, int(min(low for low, _ in bounds))), max(1, int(min(high for _, high in bounds)))
+    return int(min(low for low, _ in bounds)), int(min(high for _, high in bounds))
 
 
-def _step_seconds(space: Space, shape: Mapping[str, Any], batch: int, device: str, threads: int) -> list[float]:
+def _range(ends: tuple[int, int]) -> str:
+    return " to ".join(dict.fromkeys(f"{end:,}" for end in ends))
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _step_seconds(space: Space, shape: Mapping[str, Any], batch: int, device: str) -> list[float]:
     """Seconds of one training step of each of a few students drawn from the space."""
+    rng, out = np.random.default_rng(0), []
+    for attempt in range(_TRIES):
+        try:
+            out.append(_time_steps(space.nest(space.sample(rng))["student"], shape, batch, device))
+        except InfeasibleError:
+            if attempt == _TRIES - 1 and not out:
+                raise
+        if len(out) == _STUDENTS:
+            break
+    return out
+
+
+def _teacher_seconds(config: StudyConfig, data: ImageData, shape: Mapping[str, Any], batch: int, device: str) -> float:
+    """Of training a teacher on the spot; 0 for one that exists, and for an architecture of the user's own."""
+    from autodistill.training.teach import default_architecture, default_epochs
+
+    options = config.teacher.options
+    if config.teacher.source != "auto" or "model" in options:
+        return 0.0
+    epochs = options.get("epochs", default_epochs(len(data.train)))
+    step = _time_steps(default_architecture(data.image_size), shape, batch, device)
+    return float(epochs * step * max(1, len(data.train) // batch))
+
+
+def _time_steps(student: Mapping[str, Any], shape: Mapping[str, Any], batch: int, device: str) -> float:
+    """Seconds of the fastest of a few forward and backward passes, the first not counted."""
     import torch
 
     from autodistill.training.students import build
 
-    rng = np.random.default_rng(0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    out: list[float] = []
-    try:
-        for attempt in range(_TRIES):
-            try:
-                model = build(space.nest(space.sample(rng))["student"], **shape).to(device).train()
-            except InfeasibleError:
-                if attempt == _TRIES - 1 and not out:
-                    raise
-                continue
-            images = torch.rand(batch, shape["channels"], shape["image_size"], shape["image_size"], device=device)
-            out.append(_time_steps(model, images))
-            if len(out) == _STUDENTS:
-                break
-    finally:
-        torch.set_num_threads(before)
-    return out
-
-
-def _time_steps(model: Any, images: Any) -> float:
-    """Seconds of the fastest of a few forward and backward passes, the first not counted."""
-    import torch
-
+    model = build(student, **shape).to(device).train()
+    images = torch.rand(batch, shape["channels"], shape["image_size"], shape["image_size"], device=device)
     best = float("inf")
     for step in range(_STEPS + 1):
         start = time.perf_counter()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -152,9 +152,14 @@ def panel(snapshot: Snapshot) -> RenderableType:
 
 def _states(snapshot: Snapshot) -> str:
     known = [(state, snapshot.states.get(state, 0)) for state in _STATES]
-    words = ", ".join(f"{count} {state}" for state, count in known if count)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(snapshot.reasons.items()))
-    return f"{words} ({reasons})" if reasons else words
+    return ", ".join(f"{count} {state}{_reasons(snapshot.reasons.get(state, {}))}" for state, count in known if count)
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    """Why so many trials are in one state; a single reason is that of all."""
+    if len(counts) < 2:
+        return "".join(f" ({reason})" for reason in counts)
+    return f" ({', '.join(f'{count} {reason}' for reason, count in sorted(counts.items()))})"
 
 
 def _front(snapshot: Snapshot) -> str:

@@ -46,7 +46,7 @@ class Snapshot:
         message: one line about the stage.
         done: share of the stage that is done, in [0, 1]; ``None`` when unknown.
         states: number of trials by state.
-        reasons: number of trials that are not COMPLETE by reason code.
+        reasons: by state, number of trials by reason code.
         best_accuracy: best first objective of the front so far.
         hypervolume: share of the reference box that the front dominates.
         front_size: students on the front.
@@ -59,7 +59,7 @@ class Snapshot:
     message: str = ""
     done: float | None = None
     states: Mapping[str, int] = field(default_factory=dict)
-    reasons: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     best_accuracy: float | None = None
     hypervolume: float = 0.0
     front_size: int = 0
@@ -149,7 +149,9 @@ class Watch:
                 stage,
                 study.ended,
                 states={state.value: n for state, n in states.items()},
-                reasons=dict(Counter(t.reason for t in trials if t.reason and t.state is not State.COMPLETE)),
+                reasons={
+                    state.value: Counter(t.reason for t in trials if t.state is state and t.reason) for state in states
+                },
                 best_accuracy=min(values, key=first.loss) if values else None,
                 hypervolume=front.hypervolume_share,
                 front_size=len(front),
