@@ -6,7 +6,7 @@ several, so that the gain is rather too small than too large. Equal recipes are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autodistill.records import Objective, State, TrialRecord
@@ -49,17 +49,27 @@ def gain_over_undistilled(trial: TrialRecord, trials: Sequence[TrialRecord], obj
     """How much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
 
     ``None`` where there is no such trial, this one has no final values, or is itself undistilled. Positive is better.
+    An int8 form is compared with int8 forms, since what the form costs in accuracy is no loss of distillation.
     """
     if trial.distillation.get("loss", "none") == "none" or objective.name not in trial.values:
         return None
-    plain = [
-        t.values[objective.name]
+    found = [
+        _in_form(t, trial.variant).get(objective.name)
         for t in trials
         if t.state is State.COMPLETE and t.student == trial.student and t.distillation.get("loss") == "none"
     ]
+    plain = [value for value in found if value is not None]
     if not plain:
         return None
     return min(objective.loss(value) for value in plain) - objective.loss(trial.values[objective.name])
+
+
+def _in_form(trial: TrialRecord, variant: str) -> Mapping[str, float]:
+    """Final values of a trial in one of its forms; nothing where it has no such form."""
+    if trial.variant == variant:
+        return trial.values
+    values: Mapping[str, float] = trial.variants.get(variant, {}).get("values", {})
+    return values
 
 
 def pairs(trials: Sequence[TrialRecord], objective: Objective) -> Pairs:

@@ -363,6 +363,16 @@ class TrialRecord:
     noisy: bool = False
 
     @property
+    def form(self) -> tuple[int, str]:
+        """What tells it from every other point of a front: a trial may be there in several forms."""
+        return self.number, self.variant
+
+    @property
+    def called(self) -> str:
+        """Its number for people, with the form where that is not the trained one: ``17 (int8)``."""
+        return f"{self.number}{'' if self.variant == 'fp32' else f' ({self.variant})'}"
+
+    @property
     def latest(self) -> dict[str, float]:
         """Known costs, then what the highest rung showed, then the final values."""
         out: dict[str, float] = {}

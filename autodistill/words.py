@@ -31,6 +31,20 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def students_counted(members: Sequence[TrialRecord]) -> str:
+    """``5 students``; ``5 students in 7 forms`` where some are there as trained and as int8."""
+    students = len({one.number for one in members})
+    forms = f" in {len(members):,} forms" if len(members) > students else ""
+    return f"{counted(students, 'student')}{forms}"
+
+
+def complete_counted(trials: Sequence[TrialRecord]) -> str:
+    """``6 COMPLETE trials``; ``6 COMPLETE trials (10 forms)`` where some of them are there in several forms."""
+    numbers = len({one.number for one in trials})
+    forms = f" ({len(trials):,} forms)" if len(trials) > numbers else ""
+    return f"{counted(numbers, 'COMPLETE trial')}{forms}"
+
+
 def why_empty(trials: Iterable[TrialRecord], constraints: Sequence[Constraint]) -> str:
     """Why nothing is on the front of ``trials``, a clause without a full stop."""
     complete = sum(trial.state is State.COMPLETE for trial in trials)

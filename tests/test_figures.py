@@ -178,15 +178,16 @@ def test_parallel_axes_are_the_settings_that_vary_and_the_objectives() -> None:
     ]
     axes = {axis.name: axis for axis in coordinates(some, THREE)}
     assert list(axes) == ["student.family", "student.width", "train.lr", "accuracy", "params", "latency_ms"]
-    assert axes["train.lr"].places == pytest.approx({0: 0.0, 1: 1.0, 2: 0.5})  # logarithmic from a factor of ten on
-    assert axes["student.width"].places == pytest.approx({0: 0.0, 1: 1 / 3, 2: 1.0})
-    assert axes["params"].places == pytest.approx({0: 0.0, 1: 0.5, 2: 1.0})
-    assert axes["student.family"].places == {0: 0.25, 1: 0.75, 2: 0.75}
+    heights = {name: {number: at for (number, _), at in axis.places.items()} for name, axis in axes.items()}
+    assert heights["train.lr"] == pytest.approx({0: 0.0, 1: 1.0, 2: 0.5})  # logarithmic from a factor of ten on
+    assert heights["student.width"] == pytest.approx({0: 0.0, 1: 1 / 3, 2: 1.0})
+    assert heights["params"] == pytest.approx({0: 0.0, 1: 0.5, 2: 1.0})
+    assert heights["student.family"] == {0: 0.25, 1: 0.75, 2: 0.75}
 
 
 def test_parallel_coordinates_of_many_trials_are_the_best_and_the_front() -> None:
     many = [trial(i, i / 1000, 10.0 + i, 1.0) for i in range(1000)]
-    figure = parallel_figure(many, THREE, on_front=[0, 999])
+    figure = parallel_figure(many, THREE, on_front=[(0, "fp32"), (999, "fp32")])
     drawn = sum(list(trace.y).count(None) for trace in figure.data)
     assert drawn == 251  # the best 250, and the front's own trial 0
     assert "the best 251 of 1000" in figure.layout.title.text
@@ -197,3 +198,25 @@ def test_figures_are_plain_json_and_can_be_written_alone(tmp_path: Path) -> None
     assert json.loads(figure.to_json())["layout"]["meta"]["x"] == "latency_ms"
     figure.write_html(tmp_path / "front.html", include_plotlyjs=True)
     assert (tmp_path / "front.html").stat().st_size > 1_000_000
+
+
+def test_every_form_has_a_line_of_its_own_among_the_settings() -> None:
+    both = [trial(0, 0.9, 100.0, 1.0), trial(0, 0.8, 100.0, 2.0, variant="int8")]
+    axes = {axis.name: axis for axis in coordinates(both, THREE)}
+    assert set(axes["latency_ms"].places.values()) == {0.0, 1.0}
+    assert [words for _, words in axes["variant"].ticks] == ["fp32", "int8"]
+
+
+def test_a_form_has_a_shape_and_a_name_of_its_own_and_verified_means_stay_with_fp32() -> None:
+    plain = [trial(0, 0.9, 100.0, 1.0), trial(1, 0.8, 50.0, 0.9)]
+    forms = [*plain, trial(0, 0.9, 30.0, 2.0, variant="int8")]
+    found = Front("f", THREE, tuple(forms))
+    marks = traces(front_figure(found, forms, verified={0: (0.85, 0.01)}))
+    shape = dict(zip(marks["front"].x, marks["front"].marker.symbol, strict=True))
+    assert shape == {1.0: "circle", 0.9: "circle", 2.0: "square"}
+    size = dict(zip(marks["front"].x, marks["front"].marker.size, strict=True))
+    assert size[1.0] > size[2.0]
+    assert any("trial 0 (int8)" in words for words in marks["front"].hovertext)
+    assert marks["form"].name == "int8 form"
+    assert list(marks["verified"].x) == [1.0]
+    assert "form" not in traces(front_figure(Front("f", THREE, tuple(plain)), plain))

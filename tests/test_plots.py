@@ -68,6 +68,29 @@ def test_the_area_of_a_mark_is_proportional_to_the_parameters(tmp_path: Path, mo
     assert areas[(3.0, 0.95)] == pytest.approx(10 * areas[(1.0, 0.90)])
 
 
+def test_the_forms_of_a_trial_have_marks_labels_and_a_ring_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [("fp32", 0.9, 4e4, 1.0), ("int8", 0.9, 1e4, 2.0)]
+    forms = tuple(
+        TrialRecord(17, State.COMPLETE, {"accuracy": a, "params": p, "latency_ms": x}, {}, {}, {}, 0, variant=name)
+        for name, a, p, x in values
+    )
+    result = Front("flowers", THREE, forms)
+    axes = drawn(result, monkeypatch, tmp_path / "front.png")
+    _, circles, squares, ring = axes.collections[:4]
+    assert (circles.get_sizes()[0], tuple(circles.get_offsets()[0])) == (520.0, (1.0, 0.9))
+    assert (squares.get_sizes()[0], tuple(squares.get_offsets()[0])) == (130.0, (2.0, 0.9))
+    assert len(circles.get_paths()[0].vertices) != len(squares.get_paths()[0].vertices)
+    knee = result.knee()
+    assert knee is not None
+    label = next(text for text in axes.texts if "knee" in text.get_text())
+    assert label.get_text() == f"{knee.called}  knee"
+    assert tuple(label.xy) == tuple(ring.get_offsets()[0]) == (knee.values["latency_ms"], knee.values["accuracy"])
+    assert "int8 form" in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert axes.get_title(loc="left") == "flowers: 1 student in 2 forms on the front"
+
+
 def test_the_teacher_is_a_star_where_its_latency_is_known_and_a_line_where_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,7 +156,7 @@ def test_a_verified_report_answers_with_the_test_split(verified_study: Study, tm
     front = verified_study.front()
     fitting = [t for t in front.trials if 0.9 * t.values["latency_ms"] <= 5]  # the file is faster by a tenth
     best = max(fitting, key=lambda t: t.values["accuracy"])
-    assert {"bound": 5.0, "trial": best.number} in written.facts["within"]
+    assert {"bound": 5.0, "trial": best.number, "name": str(best.number)} in written.facts["within"]
     short = Page(tmp_path / "r.html").text("short")
     assert (
         f"It reaches accuracy {max(t.values['accuracy'] for t in front.trials) - 0.01:.4f} on the test split" in short

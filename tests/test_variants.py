@@ -29,9 +29,11 @@ from autodistill.records import (
     State,
     Task,
     TeacherSpec,
+    TrialRecord,
     WorkerContext,
 )
 from autodistill.search.budget import Budget
+from autodistill.search.objectives import objectives
 from autodistill.training import datasets, students, variants
 from autodistill.training.evaluate import evaluator
 from autodistill.training.onnx_files import describe_onnx
@@ -93,6 +95,66 @@ def test_the_files_of_a_front_tell_the_forms_apart(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "front.json").read_text())["trials"]
     rows = list(csv.DictReader((tmp_path / "front.csv").read_text().splitlines()))
     assert [t["variant"] for t in found] == [row["variant"] for row in rows] == [t.variant for t in front.trials]
+
+
+def test_a_report_tells_the_forms_apart_and_counts_trials_once(tmp_path: Path) -> None:
+    from autodistill.delivery.report import write_report
+    from autodistill.delivery.report_answers import answers_of
+    from autodistill.delivery.report_tables import front_table
+    from autodistill.search.trajectory import trajectory
+
+    study = run_toy(tmp_path / "study")
+    front, trials = study.front(), study.trials()
+    table = front_table(front, trials, front.knee())
+    assert table.columns[:2] == ("trial", "variant")
+    assert [row[1] for row in table.rows] == [t.variant for t in front.trials]
+    assert sum("knee" in row[0] for row in table.rows) == 1
+    steps = [step.number for step in trajectory(front)]
+    assert sorted(steps) == sorted({t.number for t in (*front.trials, *front.others)})
+    named = {answer.name for answer in answers_of(front, trials, None).candidates}
+    assert named == {t.called for t in front.trials}
+    page = write_report(study, tmp_path / "r.html").path.read_text()
+    complete = sum(t.state is State.COMPLETE for t in trials)
+    forms = len(front.trials) + len(front.others)
+    assert f"The best of {complete} COMPLETE trials ({forms} forms) is chosen" in page
+    assert f"the best of {complete} COMPLETE trials ({forms} forms) was chosen" in page
+
+
+def test_of_two_equally_accurate_forms_the_cheaper_one_is_the_answer() -> None:
+    from autodistill.delivery.report_answers import answers_of
+
+    def evaluate_equal(candidate: Candidate) -> Iterator[Report]:
+        for report in evaluate(candidate):
+            slower = {"latency_ms": 2 * report.values["latency_ms"], "params": report.values["params"] / 2}
+            int8 = {"values": {**report.values, **slower}}
+            yield replace(report, variants={"int8": int8} if report.rung == len(LEVELS) else {})
+
+    study = make_study()
+    with study.running(Budget.parse("1trials")):
+        candidate = study.ask()
+        for report in evaluate_equal(candidate):
+            study.report(candidate, report)
+        study.close(candidate)
+    front = study.front()
+    assert [t.called for t in front.trials] == ["0 (int8)", "0"]
+    best = answers_of(front, study.trials(), None).best
+    assert best is not None
+    assert (best.name, front.pick("accuracy >= 0").called) == ("0", "0")
+
+
+def test_what_distillation_gained_is_told_between_equal_forms() -> None:
+    from autodistill.gain import gain_over_undistilled
+
+    def record(loss: str, plain: float, int8: float) -> TrialRecord:
+        forms = {"int8": {"values": {"accuracy": int8}, "feasible": True}}
+        values = {"accuracy": plain}
+        return TrialRecord(0, State.COMPLETE, values, {"width": 4}, {"loss": loss}, {}, 0, variants=forms)
+
+    plain, taught = record("none", 0.80, 0.70), record("kd", 0.85, 0.79)
+    int8 = replace(taught, values={"accuracy": 0.79}, variant="int8")
+    accuracy = objectives.get("accuracy")
+    assert gain_over_undistilled(taught, [plain, taught], accuracy) == pytest.approx(0.05)
+    assert gain_over_undistilled(int8, [plain, taught], accuracy) == pytest.approx(0.09)
 
 
 def test_a_form_that_breaks_a_constraint_is_stored_and_not_on_the_front() -> None:

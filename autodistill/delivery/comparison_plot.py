@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodistill.delivery.plots import axis_words, log_axis, pick_axes, widen
+from autodistill.delivery.plots import axis_words, forms_of, log_axis, marker_of, pick_axes, widen
 
 if TYPE_CHECKING:
     from autodistill.search.compare import Comparison, Group, Row
@@ -51,9 +51,20 @@ def _draw_attainment(axes: Any, comparison: Comparison, group: Group, style: dic
     if len(group.fronts) > 1:
         band = (lines["worst"], lines["best"])
         axes.fill_between(lines["across"], *band, step="post", color=style["color"], alpha=0.13, linewidth=0)
-    points = [(t.values[across.name], t.values[up.name]) for f in group.fronts for t in f.trials]
-    if points:
-        axes.scatter(*zip(*points, strict=True), s=12, color=style["color"], alpha=0.6, linewidths=0)
+    members = [t for front in group.fronts for t in front.trials]
+    for form in forms_of(members):
+        points = [(t.values[across.name], t.values[up.name]) for t in members if t.variant == form]
+        marks: dict[str, Any] = {"s": 12, "marker": marker_of(form), "alpha": 0.6, "linewidths": 0}
+        axes.scatter(*zip(*points, strict=True), color=style["color"], **marks)
+
+
+def _forms(comparison: Comparison) -> list[Any]:
+    """Entries of the legend for every form but fp32; none where all students are as they were trained."""
+    from matplotlib.lines import Line2D
+
+    members = [t for group in comparison.groups for front in group.fronts for t in front.trials]
+    style: dict[str, Any] = {"linestyle": "none", "color": "#6b6f76", "markersize": 4}
+    return [Line2D([], [], marker=marker_of(f), label=f"{f} form", **style) for f in forms_of(members) if f != "fp32"]
 
 
 def _draw_growth(axes: Any, group: Group, row: Row, style: dict[str, str]) -> None:
@@ -77,7 +88,7 @@ def _finish(left: Any, right: Any, comparison: Comparison) -> None:
     left.set_ylabel(axis_words(up))
     several = any(len(group.fronts) > 1 for group in comparison.groups)
     left.set_title(f"what the fronts attain{' (median, worst to best run)' * several}", loc="left", fontsize=10)
-    left.legend(fontsize=8, frameon=False, loc="best")
+    left.legend(handles=[*left.get_legend_handles_labels()[0], *_forms(comparison)], fontsize=8, frameon=False)
     right.set_xlabel("seconds searched")
     right.set_ylabel("hypervolume, share of the common box")
     right.set_title("hypervolume over time", loc="left", fontsize=10)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.comparison_plot import label_of
 from autodistill.delivery.figure_front import axis_layout, axis_of
-from autodistill.delivery.figure_style import PALETTE, style, time_unit
-from autodistill.delivery.plots import pick_axes
+from autodistill.delivery.figure_style import GREY, PALETTE, style, symbol_of, time_unit
+from autodistill.delivery.plots import forms_of, pick_axes
 from autodistill.delivery.trial_facts import hover_text, text
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
         drawn = {"legendgroup": str(index), "line": {"color": color, "width": 2, "dash": dash, "shape": "hv"}}
         figure.add_traces(list(_attained(comparison, group, drawn)), rows=1, cols=1)
         figure.add_traces(list(_grown(group, line, unit, drawn)), rows=1, cols=2)
+    figure.add_traces(list(_forms(comparison)), rows=1, cols=1)
     figure.update_layout(style(_title(comparison)))
     across, up, _ = pick_axes(comparison.objectives)
     for objective, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
@@ -51,6 +52,17 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
         middle = {"xref": "x2 domain", "yref": "y2 domain", "x": 0.5, "y": 0.5, "showarrow": False}
         figure.add_annotation(text="these studies kept no clock", **middle)
     return figure
+
+
+def _forms(comparison: Comparison) -> Iterator[go.Scatter]:
+    """The shape of every form but fp32, for the legend alone."""
+    import plotly.graph_objects as go
+
+    for form in forms_of([t for group in comparison.groups for front in group.fronts for t in front.trials]):
+        if form != "fp32":
+            marker = {"symbol": symbol_of(form), "size": 7, "color": GREY}
+            role = {"role": "form"}
+            yield go.Scatter(x=[None], y=[None], mode="markers", name=text(f"{form} form"), marker=marker, meta=role)
 
 
 def _title(comparison: Comparison) -> str:
@@ -79,7 +91,13 @@ def _attained(comparison: Comparison, group: Group, drawn: dict[str, Any]) -> It
         x=[trial.values[across.name] for _, trial in members],
         y=[trial.values[up.name] for _, trial in members],
         mode="markers",
-        marker={"color": drawn["line"]["color"], "size": 7, "opacity": 0.75, "line": {"width": 1, "color": "white"}},
+        marker={
+            "color": drawn["line"]["color"],
+            "symbol": [symbol_of(trial.variant) for _, trial in members],
+            "size": 7,
+            "opacity": 0.75,
+            "line": {"width": 1, "color": "white"},
+        },
         hoverinfo="text",
         hovertext=[f"{text(front.study)} {hover_text(trial, comparison.objectives)}" for front, trial in members],
         showlegend=False,

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autodistill.delivery.figure_style import BLUE, GOLD, GREEN, GREY, ORANGE, label, log_ticks, style
+from autodistill.delivery.figure_style import BLUE, GOLD, GREEN, GREY, ORANGE, label, log_ticks, style, symbol_of
 from autodistill.delivery.trial_facts import figure_of, hover_text, text
 from autodistill.gain import gain_over_undistilled
 from autodistill.records import Objective, TrialRecord
-from autodistill.words import counted
+from autodistill.words import students_counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -68,7 +68,7 @@ def front_figure(
     names = [a.name for a in axes]
     figure = go.Figure()
     figure.update_layout(
-        style(f"{front.study}: {counted(len(front.trials), 'student')} on the front"),
+        style(f"{front.study}: {students_counted(front.trials)} on the front"),
         meta={
             "axes": [a.__dict__ for a in axes],
             "x": across if across != up else TRIAL,
@@ -89,6 +89,7 @@ def front_figure(
     figure.add_trace(_stairs(front, axes[x], axes[y]))
     figure.add_trace(_dots(front, front.trials, axes, "front", trials, at=(x, y, size)))
     figure.add_traces(_knee(front, axes, at=(x, y, size)))
+    figure.add_traces(_forms(front, axes))
     if verified and up == front.objectives[0].name:
         figure.add_trace(_verified(front, axes, verified, x))
     _add_teacher(figure, front, axes, x, y)
@@ -165,12 +166,34 @@ def _dots(
         customdata=rows,
         marker={
             "size": diameters,
+            "symbol": [symbol_of(t.variant) for t in members],
             "color": BLUE if role == "front" else GREY,
             "opacity": 0.9 if role == "front" else 0.4,
             "line": {"width": 1, "color": "white"},
         },
         meta={"role": role},
     )
+
+
+def _forms(front: Front, axes: Sequence[Axis]) -> list[go.Scatter]:
+    """The shape of every form but fp32, for the legend alone."""
+    import plotly.graph_objects as go
+
+    forms = sorted({t.variant for t in (*front.trials, *front.others)} - {"fp32"})
+    nowhere: list[list[None]] = [[None] * (len(axes) + 1)]
+    return [
+        go.Scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=text(f"{form} form"),
+            hoverinfo="skip",
+            customdata=nowhere,
+            marker={"symbol": symbol_of(form), "size": [12.0], "color": GREY, "line": {"width": 1, "color": "white"}},
+            meta={"role": "form"},
+        )
+        for form in forms
+    ]
 
 
 def _knee(front: Front, axes: Sequence[Axis], *, at: tuple[int, int, str | None]) -> list[go.Scatter]:
@@ -189,10 +212,15 @@ def _knee(front: Front, axes: Sequence[Axis], *, at: tuple[int, int, str | None]
             x=[row[x + 1]],
             y=[row[y + 1]],
             mode="markers",
-            name=f"knee (trial {knee.number})",
+            name=text(f"knee (trial {knee.called})"),
             hoverinfo="skip",
             customdata=[row],
-            marker={"symbol": "circle-open", "size": [wide + _RING], "color": GOLD, "line": {"width": 2}},
+            marker={
+                "symbol": f"{symbol_of(knee.variant)}-open",
+                "size": [wide + _RING],
+                "color": GOLD,
+                "line": {"width": 2},
+            },
             meta={"role": "knee"},
         )
     ]
@@ -224,7 +252,7 @@ def _stairs(front: Front, across: Axis, up: Axis) -> go.Scatter:
 def _verified(front: Front, axes: Sequence[Axis], verified: Mapping[int, tuple[float, float]], x: int) -> go.Scatter:
     import plotly.graph_objects as go
 
-    chosen = [t for t in (*front.trials, *front.others) if t.number in verified]
+    chosen = [t for t in (*front.trials, *front.others) if t.variant == "fp32" and t.number in verified]
     rows = [_row(t, axes) for t in chosen]
     return go.Scatter(
         x=[row[x + 1] for row in rows],

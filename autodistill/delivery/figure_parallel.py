@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # worst to best, yellow to blue: told apart by the colour-blind, seen on white and on black
 SHADES = ("#b9a66a", "#93a06f", "#6a9a86", "#3f8fa6", "#1f83c4")
 _MOST_LINES, _MOST_AXES = 250, 12
+Form = tuple[int, str]
 _MOST_WORDS = 8  # categories that are written beside an axis
 
 
@@ -31,48 +32,49 @@ class Coordinate:
 
     Attributes:
         name: dotted name of the setting, or the objective.
-        places: trial number to height in [0, 1]; trials that lack the setting are missing.
+        places: form of a trial to height in [0, 1]; trials that lack the setting are missing.
         ticks: height and words.
     """
 
     name: str
-    places: Mapping[int, float]
+    places: Mapping[Form, float]
     ticks: tuple[tuple[float, str], ...]
 
 
 def coordinates(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[Coordinate]:
     """Axes for the settings that vary (those that most trials have first), then for the objectives."""
-    columns: dict[str, dict[int, Any]] = {}
+    columns: dict[str, dict[Form, Any]] = {}
     for trial in trials:
         for section in ("student", "distillation", "train"):
             for key, value in getattr(trial, section).items():
-                columns.setdefault(f"{section}.{key}", {})[trial.number] = value
+                columns.setdefault(f"{section}.{key}", {})[trial.form] = value
+        columns.setdefault("variant", {})[trial.form] = trial.variant
     varying = {n: c for n, c in columns.items() if len({str(v) for v in c.values()}) > 1}
     names = sorted(varying, key=lambda name: -len(varying[name]))[: _MOST_AXES - len(objectives)]
     names.sort(key=list(columns).index)
     out = [_coordinate(name, varying[name]) for name in names]
     for objective in objectives:
-        values = {t.number: t.latest[objective.name] for t in trials}
+        values = {t.form: t.latest[objective.name] for t in trials}
         out.append(_numeric(objective.name, values, log=objective.log, unit=objective.unit))
     return out
 
 
 def parallel_figure(
-    trials: Sequence[TrialRecord], objectives: Sequence[Objective], *, on_front: Sequence[int] = ()
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], *, on_front: Sequence[Form] = ()
 ) -> go.Figure:
-    """One line per COMPLETE trial, bluer for a better first objective; the members of the front are thick.
+    """One line per COMPLETE trial and form, bluer for a better first objective; the members of the front are thick.
 
     Args:
         trials: COMPLETE ones; beyond 250 the best in the first objective and all members are drawn.
         objectives: in the study's order.
-        on_front: numbers of the members.
+        on_front: number and form of the members.
     """
     import plotly.graph_objects as go
 
     first = objectives[0]
     ranked = sorted(trials, key=lambda t: -first.loss(t.values[first.name]))  # the best last: drawn on top
     members = set(on_front)
-    kept = [t for i, t in enumerate(ranked) if t.number in members or i >= len(ranked) - _MOST_LINES]
+    kept = [t for i, t in enumerate(ranked) if t.form in members or i >= len(ranked) - _MOST_LINES]
     axes = coordinates(kept, objectives)
     figure = go.Figure()
     for shade, color in enumerate(SHADES):
@@ -80,7 +82,7 @@ def parallel_figure(
             chosen = [
                 t
                 for i, t in enumerate(kept)
-                if i * len(SHADES) // max(1, len(kept)) == shade and (t.number in members) == front
+                if i * len(SHADES) // max(1, len(kept)) == shade and (t.form in members) == front
             ]
             if chosen:
                 figure.add_trace(_lines(chosen, axes, objectives, color, front=front))
@@ -120,7 +122,7 @@ def _lines(
     y: list[float | None] = []
     words: list[str | None] = []
     for trial in trials:
-        having = [(i, axis.places[trial.number]) for i, axis in enumerate(axes) if trial.number in axis.places]
+        having = [(i, axis.places[trial.form]) for i, axis in enumerate(axes) if trial.form in axis.places]
         x += [*(i for i, _ in having), None]
         y += [*(height for _, height in having), None]
         words += [*([_summary(trial, objectives)] * len(having)), None]
@@ -140,10 +142,10 @@ def _summary(trial: TrialRecord, objectives: Sequence[Objective]) -> str:
     """One short text per line: it is repeated at every axis, and a thousand trials must stay a small file."""
     first = objectives[0]
     reached = f"{text(first.name)} {figure_of(trial.values[first.name], first.unit)}"
-    return f"<b>trial {trial.number}</b> {text(student_words(trial.student))}<br>{reached}"
+    return f"<b>trial {text(trial.called)}</b> {text(student_words(trial.student))}<br>{reached}"
 
 
-def _coordinate(name: str, values: Mapping[int, Any]) -> Coordinate:
+def _coordinate(name: str, values: Mapping[Form, Any]) -> Coordinate:
     numbers = {n: v for n, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     if len(numbers) == len(values):
         positive = min(numbers.values()) > 0
@@ -155,7 +157,7 @@ def _coordinate(name: str, values: Mapping[int, Any]) -> Coordinate:
     return Coordinate(name, {n: places[str(v)] for n, v in values.items()}, ticks)
 
 
-def _numeric(name: str, values: Mapping[int, float], *, log: bool, unit: str = "") -> Coordinate:
+def _numeric(name: str, values: Mapping[Form, float], *, log: bool, unit: str = "") -> Coordinate:
     """An axis from the lowest to the highest value, logarithmic where that suits."""
 
     def height(value: float) -> float:

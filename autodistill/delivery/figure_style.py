@@ -23,6 +23,15 @@ _STEPS: tuple[tuple[float, tuple[float, ...]], ...] = (
 _LABELS = {"accuracy": "validation accuracy", "latency_ms": "latency p50 (ms)", "params": "parameters"}
 
 
+SYMBOLS = {"fp32": "circle", "int8": "square"}
+"""Shapes of the forms of a student."""
+
+
+def symbol_of(form: str) -> str:
+    """The shape that tells a form apart."""
+    return SYMBOLS.get(form, "square")
+
+
 def label(name: str) -> str:
     """What an axis is called."""
     return _LABELS.get(name, text(name))

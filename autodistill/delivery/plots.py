@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from autodistill.records import Objective, TrialRecord
-from autodistill.words import counted
+from autodistill.words import students_counted
 
 if TYPE_CHECKING:
     from autodistill.search.front import Front
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _FRONT, _GREY, _TEACHER, _INK = "#1f6f8b", "#b8bcc2", "#d1495b", "#2b2d33"
 _LABELS = 12
 _LARGEST, _SMALLEST = 520.0, 16.0  # areas in square points
+MARKERS = {"fp32": "o", "int8": "s"}
+"""Shapes of the forms of a student; any other has that of the last."""
 _AXES = {"accuracy": "validation accuracy", "latency_ms": "latency p50 (ms, log scale)", "params": "parameters"}
 
 
@@ -38,13 +40,14 @@ def front_png(front: Front, path: str | Path, *, empty: str = "") -> None:
         _draw(axes, front, across, up, area)
         _draw_teacher(axes, front.teacher, across, up)
         top = 0.0 if size is None else max(t.values[size.name] for t in (*front.trials, *front.others))
-        _legend(axes, size, top, bool(front.others), _teacher_label(front.teacher, across, up))
+        forms = [name for name in forms_of((*front.trials, *front.others)) if name != "fp32"]
+        _legend(axes, size, top, bool(front.others), _teacher_label(front.teacher, across, up), forms)
         _decorate(axes, front, across, up)
         _frame(axes, front, across, up)
         _focus(axes, front, up)
     else:
         nothing_drawn(axes, f"the front is empty:\n{empty or 'no trial is COMPLETE yet'}")
-    axes.set_title(f"{front.study}: {counted(len(front.trials), 'student')} on the front", loc="left", fontsize=11)
+    axes.set_title(f"{front.study}: {students_counted(front.trials)} on the front", loc="left", fontsize=11)
     figure.savefig(path)
 
 
@@ -64,35 +67,53 @@ def pick_axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective, Ob
     return across, up, None if size in (across, up) else size
 
 
-def _areas(trials: Sequence[TrialRecord], size: Objective | None) -> dict[int, float]:
-    """Area of each trial's mark, proportional to its size between a smallest and a largest one."""
+def forms_of(trials: Sequence[TrialRecord]) -> list[str]:
+    """Names of the forms among ``trials``; ``fp32``, the trained one, first."""
+    return sorted({t.variant for t in trials}, key=lambda name: (name != "fp32", name))
+
+
+def marker_of(form: str) -> str:
+    """The shape that tells a form apart."""
+    return MARKERS.get(form, "s")
+
+
+Areas = Mapping[tuple[int, str], float]
+
+
+def _areas(trials: Sequence[TrialRecord], size: Objective | None) -> Areas:
+    """Area of each mark, by form of a trial, proportional to its size between a smallest and a largest one."""
     if size is None:
-        return {t.number: 70.0 for t in trials}
+        return {t.form: 70.0 for t in trials}
     top = max(t.values[size.name] for t in trials) or 1.0
-    return {t.number: max(_SMALLEST, _LARGEST * t.values[size.name] / top) for t in trials}
+    return {t.form: max(_SMALLEST, _LARGEST * t.values[size.name] / top) for t in trials}
 
 
-def _draw(axes: Any, front: Front, across: Objective, up: Objective, area: Mapping[int, float]) -> None:
-    def columns(trials: Sequence[TrialRecord]) -> tuple[list[float], list[float], list[float]]:
-        ordered = sorted(trials, key=lambda t: -area[t.number])  # small marks on top of large ones
-        x = [t.values[across.name] for t in ordered]
-        return x, [t.values[up.name] for t in ordered], [area[t.number] for t in ordered]
+def _marks(
+    axes: Any, trials: Sequence[TrialRecord], across: Objective, up: Objective, area: Areas, **style: Any
+) -> None:
+    """One mark a trial, its shape that of the form."""
+    ordered = sorted(trials, key=lambda t: -area[t.form])  # small marks on top of large ones
+    for form in forms_of(trials) or ["fp32"]:
+        chosen = [t for t in ordered if t.variant == form]
+        x, y = [t.values[across.name] for t in chosen], [t.values[up.name] for t in chosen]
+        axes.scatter(x, y, s=[area[t.form] for t in chosen], marker=marker_of(form), edgecolors="white", **style)
 
-    x, y, s = columns(front.others)
-    axes.scatter(x, y, s=s, color=_GREY, alpha=0.55, linewidths=0.5, edgecolors="white", zorder=2)
+
+def _draw(axes: Any, front: Front, across: Objective, up: Objective, area: Areas) -> None:
+    _marks(axes, front.others, across, up, area, color=_GREY, alpha=0.55, linewidths=0.5, zorder=2)
     steps = _staircase(front.trials, across, up)
     if across.direction == "minimize":
         axes.step(*zip(*steps, strict=True), where="post", color=_FRONT, alpha=0.5, linewidth=1.4, zorder=3)
-    x, y, s = columns(front.trials)
-    axes.scatter(x, y, s=s, color=_FRONT, alpha=0.85, linewidths=0.8, edgecolors="white", zorder=4)
+    _marks(axes, front.trials, across, up, area, color=_FRONT, alpha=0.85, linewidths=0.8, zorder=4)
     knee = front.knee()
     if knee is not None:
         point = (knee.values[across.name], knee.values[up.name])
-        axes.scatter(*point, s=area[knee.number] + 90, facecolors="none", edgecolors=_INK, linewidths=1.1, zorder=5)
+        ring = {"marker": marker_of(knee.variant), "facecolors": "none", "edgecolors": _INK, "linewidths": 1.1}
+        axes.scatter(*point, s=area[knee.form] + 90, zorder=5, **ring)
     leftmost = min(t.values[across.name] for t in (*front.trials, *front.others))
     for trial in _to_label(front.trials, across, up, knee):
-        radius = 0.72 * math.sqrt(area[trial.number] / math.pi)
-        word = f"{trial.number}  knee" if knee is not None and trial.number == knee.number else str(trial.number)
+        radius = 0.72 * math.sqrt(area[trial.form] / math.pi)
+        word = f"{trial.called}  knee" if knee is not None and trial.form == knee.form else trial.called
         at = (trial.values[across.name], trial.values[up.name])
         right = at[0] == leftmost  # to the left of it is the axis
         axes.annotate(
@@ -163,21 +184,21 @@ def _to_label(
     trials: Sequence[TrialRecord], across: Objective, up: Objective, knee: TrialRecord | None
 ) -> list[TrialRecord]:
     """Members far enough from those labelled already: the knee, the corners of the line, then the others."""
-    points = {t.number: (math.log(max(t.values[across.name], 1e-12)), t.values[up.name]) for t in trials}
+    points = {t.form: (math.log(max(t.values[across.name], 1e-12)), t.values[up.name]) for t in trials}
     spans = [max(p[i] for p in points.values()) - min(p[i] for p in points.values()) or 1.0 for i in (0, 1)]
     corners = set(_staircase(trials, across, up))
 
     def rank(trial: TrialRecord) -> tuple[bool, bool, float]:
         corner = (trial.values[across.name], trial.values[up.name]) in corners
-        return trial is not knee, not corner, up.loss(trial.values[up.name])
+        return knee is None or trial.form != knee.form, not corner, up.loss(trial.values[up.name])
 
-    def apart(one: int, other: int) -> bool:
+    def apart(one: tuple[int, str], other: tuple[int, str]) -> bool:
         (x, y), (a, b) = points[one], points[other]
         return abs(x - a) / spans[0] >= 0.07 or abs(y - b) / spans[1] >= 0.055
 
     chosen: list[TrialRecord] = []
     for trial in sorted(trials, key=rank):
-        if len(chosen) < _LABELS and all(apart(trial.number, t.number) for t in chosen):
+        if len(chosen) < _LABELS and all(apart(trial.form, t.form) for t in chosen):
             chosen.append(trial)
     return chosen
 
@@ -199,7 +220,9 @@ def _teacher_label(teacher: Mapping[str, float], across: Objective, up: Objectiv
     return f"teacher ({_short(teacher[up.name])})", across.name in teacher
 
 
-def _legend(axes: Any, size: Objective | None, top: float, grey: bool, teacher: tuple[str, bool]) -> None:
+def _legend(
+    axes: Any, size: Objective | None, top: float, grey: bool, teacher: tuple[str, bool], forms: Sequence[str]
+) -> None:
     from matplotlib.lines import Line2D
 
     def dot(color: str, points: float, label: str, marker: str = "o", line: Any = "none") -> Any:
@@ -209,6 +232,7 @@ def _legend(axes: Any, size: Objective | None, top: float, grey: bool, teacher: 
 
     marks = [dot(_FRONT, 8, "on the front")]
     marks += [dot(_GREY, 8, "dominated")] if grey else []
+    marks += [dot(_INK, 8, f"{form} form", marker_of(form)) for form in forms]
     if teacher[0]:
         marks.append(dot(_TEACHER, 13, teacher[0], "*") if teacher[1] else dot(_TEACHER, 0, teacher[0], "", "--"))
     # the last legend is the one the layout makes room for: the wider of the two

@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING, Any
 from autodistill.delivery import report_tables as tables
 from autodistill.delivery.report_answers import ALWAYS_MS, Answer, Answers, answers_of
 from autodistill.delivery.report_glossary import glossary
+from autodistill.delivery.report_growth import growth_part
 from autodistill.delivery.report_tables import Table
 from autodistill.delivery.trial_facts import figure_of
 from autodistill.records import Objective, State, TrialRecord
-from autodistill.words import counted, distillation_words, student_words, why_empty
+from autodistill.words import (
+    complete_counted,
+    counted,
+    distillation_words,
+    student_words,
+    students_counted,
+    why_empty,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,10 +34,8 @@ if TYPE_CHECKING:
     from autodistill.delivery.verified import Verified
     from autodistill.search.front import Front
     from autodistill.search.study import Study
-    from autodistill.search.trajectory import Step
 
 _MOST_DRAWINGS = 24
-_MOST_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def write_report(
     parts = {
         **_summary(study, front, answers, verified, folder),
         **_front_part(front, trials, verified),
-        **_growth_part(study, front),
+        **growth_part(study, front),
         **_importance_part(study),
         "edges": f"{edge[0].upper()}{edge[1:]}." if (edge := study.edges_line()) else "",
         **_trials_part(study, trials, cost),
@@ -84,7 +90,7 @@ def write_report(
     figures = _figures(study, front, trials, verified, parts)
     extra = {
         "first": {"name": front.objectives[0].name, "direction": front.objectives[0].direction},
-        "best": None if answers.best is None else answers.best.trial,
+        "best": None if answers.best is None else answers.best.name,
         "candidates": [answer.to_json() for answer in answers.candidates],
     }
     parts["curves"] = [(name, str(f.layout.title.text)) for name, f in figures.items() if name.startswith("curves-")]
@@ -100,9 +106,13 @@ def _json(study: Study, answers: Answers, trials: Sequence[TrialRecord]) -> dict
         "verified": answers.verified,
         "best": None if answers.best is None else answers.best.to_json(),
         "bounded": None if answers.metric is None else answers.metric.name,
-        "within": [{"bound": b, "trial": None if a is None else a.trial} for b, a in answers.bounds],
+        "within": [{"bound": b, **_named(a)} for b, a in answers.bounds],
         "trials": {state.value: n for state in State if (n := sum(t.state is state for t in trials))},
     }
+
+
+def _named(answer: Answer | None) -> dict[str, Any]:
+    return {"trial": None, "name": None} if answer is None else {"trial": answer.trial, "name": answer.name}
 
 
 def _summary(
@@ -121,7 +131,7 @@ def _summary(
         "name": study.name,
         "lead": _lead(front, trials),
         "contents": _contents(verified is not None),
-        "status": _status(answers, verified, len(trials), folder or (study.directory or Path("DIR")).name),
+        "status": _status(answers, verified, front, folder or (study.directory or Path("DIR")).name),
         "best": answers.best,
         "verified": answers.verified,
         "metric_words": {"best": _best_words(answers, within, words)},
@@ -150,17 +160,19 @@ def _lead(front: Front, trials: Sequence[TrialRecord]) -> str:
     }
     counts = [(n, meaning) for s, meaning in meanings.items() if (n := sum(t.state is s for t in trials))]
     ended = ", ".join(f"{n} {meaning}" for n, meaning in counts)
+    members = len({t.number for t in front.trials})
+    forms = f", in {len(front.trials)} forms" if len(front.trials) > members else ""
     return (
         f"Report of an autodistill search. {counted(len(trials), 'trial')}"
-        f"{f': {ended}' if ended else ''}; {len(front.trials)} on the front of "
-        f"{', '.join(o.name for o in front.objectives)}."
+        f"{f': {ended}' if ended else ''}; {members} on the front of "
+        f"{', '.join(o.name for o in front.objectives)}{forms}."
     )
 
 
 def _best_words(answers: Answers, within: Answer | None, words: Mapping[str, str] | None) -> str:
     """What the first answer is best in: also within the bound that is asked first, where that keeps somebody out."""
     name = f"Best in {answers.objective.name}"
-    if within is None or words is None or answers.best is None or within.trial != answers.best.trial:
+    if within is None or words is None or answers.best is None or within.name != answers.best.name:
         return name
     if not answers.excludes(float(words["start"])):
         return name
@@ -178,17 +190,17 @@ def _contents(verified: bool) -> list[tuple[str, str]]:
     ]
 
 
-def _status(answers: Answers, verified: Verified | None, trials: int, folder: str | Path) -> dict[str, str] | None:
+def _status(answers: Answers, verified: Verified | None, front: Front, folder: str | Path) -> dict[str, str] | None:
     """The warning above the answers; ``None`` where every figure is verified."""
     if not answers.candidates:
         return None
     if not answers.verified:
         return {
             "head": "These figures are from the search, and they flatter.",
-            "words": f"The best of {counted(trials, 'trial')} is chosen by the same validation figure that is shown "
-            "here, from one run each; the test split has not been opened. Differences between neighbours on the front "
-            f"may be chance. 'autodistill verify {shlex.quote(str(folder))}' trains the front again with several "
-            "seeds and measures it on the test split.",
+            "words": f"The best of {complete_counted((*front.trials, *front.others))} is chosen by the same validation "
+            "figure that is shown here, from one run each; the test split has not been opened. Differences between "
+            f"neighbours on the front may be chance. 'autodistill verify {shlex.quote(str(folder))}' trains the front "
+            "again with several seeds and measures it on the test split.",
         }
     if verified is not None and not verified.complete:
         return {
@@ -218,7 +230,7 @@ def _bounds_table(answers: Answers, metric: Objective, verified: Verified | None
         what = ", ".join(part for part in (answer.student, answer.distillation) if part)
         cost = "" if answer.cost is None else figure_of(answer.cost, metric.unit)
         value = figure_of(answer.value, answers.objective.unit)
-        rows.append((words, str(answer.trial), what, value, cost, answer.gain_short, answer.sure_short))
+        rows.append((words, answer.name, what, value, cost, answer.gain_short, answer.sure_short))
     name = answers.objective.name
     columns = (metric.name, "trial", "student", name, f"its {metric.name}", "gain from distillation", "how sure")
     note = ""
@@ -243,49 +255,19 @@ def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified 
     if not front.trials:
         return {"front": None, "front_words": ""}
     knee = front.knee()
-    complete = counted(len(front.trials) + len(front.others), "COMPLETE trial")
-    words = f"{counted(len(front.trials), 'student')} that no other trial beats in every objective, among {complete}."
+    everybody = (*front.trials, *front.others)
+    ended = sum(t.state is State.COMPLETE for t in trials)
+    within = " within the bounds" if len({t.number for t in everybody}) < ended else ""
+    among = f"{complete_counted(everybody)}{within}"
+    words = f"{students_counted(front.trials)} that no other trial beats in every objective, among {among}."
     if front.scale is not None:
         words += f" The front dominates {front.hypervolume_share:.1%} of the reference box."
     if front.teacher:
         words += " The star is the teacher."
     return {
-        "front": tables.front_table(front, trials, None if knee is None else knee.number),
+        "front": tables.front_table(front, trials, knee),
         "front_words": words + (" Diamonds are verified means on the test split." if verified is not None else ""),
     }
-
-
-def _growth_part(study: Study, front: Front) -> dict[str, Any]:
-    from autodistill.search.trajectory import trajectory
-
-    steps = trajectory(front)
-    if not steps:
-        none = why_empty(study.trials(), study.constraints)
-        why = none if not front.trials else "this study kept no record of the clock"
-        return {"growth": None, "no_growth": f"Not drawn: {why}.", "growth_words": "", "steps": []}
-    last = steps[-1]
-    half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
-    spent = f"{counted(round(last.epochs), 'epoch')} in {counted(round(last.trials), 'trial')}"
-    words = (
-        f"The front reached {last.hypervolume_share:.4f} of the reference box with {spent}; half of that was there "
-        f"when {half.trials:,.0f} had ended."
-    )
-    return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
-
-
-def _steps_table(steps: Sequence[Step]) -> Table:
-    grew = [
-        s
-        for s, before in zip(steps, [None, *steps], strict=False)
-        if before is None or s.hypervolume_share > before.hypervolume_share
-    ]
-    step = max(1, -(-len(grew) // _MOST_STEPS))
-    rows = [
-        (str(s.number), f"{s.seconds:,.0f}", f"{s.epochs:,.0f}", f"{s.trials:,.0f}", f"{s.hypervolume_share:.4f}")
-        for s in grew[::step]
-    ]
-    columns = ("trial", "seconds", "epochs", "trials ended", "hypervolume share")
-    return Table(columns, tuple(rows), columns[1:], f"One step in {step} is listed." if step > 1 else "")
 
 
 def _importance_part(study: Study) -> dict[str, Any]:
@@ -319,7 +301,8 @@ def _trials_part(study: Study, trials: Sequence[TrialRecord], cost: Mapping[str,
 def _drawings_part(study: Study, front: Front) -> dict[str, Any]:
     """Drawings of the front's students, built again from the facts beside their weights."""
     drawings, missing = [], 0
-    for trial in front.trials[:_MOST_DRAWINGS]:
+    networks = list({t.number: t for t in front.trials}.values())  # all forms of a trial are one network
+    for trial in networks[:_MOST_DRAWINGS]:
         svg = _drawing(study, trial)
         missing += svg is None
         if svg is not None:
@@ -328,8 +311,8 @@ def _drawings_part(study: Study, front: Front) -> dict[str, Any]:
     notes = []
     if missing:
         notes.append(f"{missing} cannot be drawn: their files are gone.")
-    if len(front.trials) > _MOST_DRAWINGS:
-        notes.append(f"The first {_MOST_DRAWINGS} of {len(front.trials)} are drawn.")
+    if len(networks) > _MOST_DRAWINGS:
+        notes.append(f"The first {_MOST_DRAWINGS} of {len(networks)} are drawn.")
     none = "No student's network is kept in this study" if front.trials else "There is no front yet"
     return {"drawings": drawings, "drawings_note": " ".join(notes), "no_drawings": f"{none}, so none is drawn."}
 
@@ -379,7 +362,7 @@ def _figures(
     complete = [*front.trials, *front.others]
     parts["parallel"], parts["bounded"] = len(complete) > 1, bool(study.constraints)
     if parts["parallel"]:
-        out["parallel-plot"] = parallel_figure(complete, study.objectives, on_front=members)
+        out["parallel-plot"] = parallel_figure(complete, study.objectives, on_front=[t.form for t in front.trials])
     return out
 
 

@@ -15,8 +15,8 @@ from autodistill.delivery.trial_facts import figure_of
 from autodistill.delivery.verify_plan import noise_of
 from autodistill.gain import BASIS, gain_over_undistilled
 from autodistill.records import Objective, Params, State, TrialRecord
-from autodistill.search.objectives import objectives
-from autodistill.words import distillation_words, student_words
+from autodistill.search.objectives import asked_cost, objectives
+from autodistill.words import complete_counted, distillation_words, student_words
 
 if TYPE_CHECKING:
     from autodistill.delivery.verified import Difference, Row, Verified
@@ -34,6 +34,7 @@ class Answer:
 
     Attributes:
         trial: its number.
+        name: the same for people, with the form where that is not the trained one: ``17 (int8)``.
         student, distillation: in words.
         value: of the first objective, verified where ``verified``.
         cost: of the bounded metric; ``None`` where nothing is bounded.
@@ -45,6 +46,7 @@ class Answer:
     """
 
     trial: int
+    name: str
     student: str
     distillation: str
     value: float
@@ -80,9 +82,10 @@ class Answers:
     verified: bool
 
     def within(self, bound: float) -> Answer | None:
-        """The best candidate that costs no more."""
-        fitting = [a for a in self.candidates if (math.inf if a.cost is None else a.cost) <= bound]
-        return min(fitting, key=lambda a: self.objective.loss(a.value), default=None)
+        """The best candidate that costs no more; of equally good ones the cheapest."""
+        costs = {a.name: math.inf if a.cost is None else a.cost for a in self.candidates}
+        fitting = [a for a in self.candidates if costs[a.name] <= bound]
+        return min(fitting, key=lambda a: (self.objective.loss(a.value), costs[a.name]), default=None)
 
     def excludes(self, bound: float) -> bool:
         """Whether some candidate, but not every one, costs more."""
@@ -107,7 +110,7 @@ def answers_of(
         images: of the validation split, where known.
     """
     first = front.objectives[0]
-    metric = _bounded(front)
+    metric = asked_cost(front.objectives)
     rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
     if rows and verified is not None and first.name == "accuracy":
         candidates = tuple(_from_row(row, verified, metric, trials) for row in rows)
@@ -118,12 +121,6 @@ def answers_of(
     answers = Answers(first, metric, candidates, (), trusted)
     bounds = tuple((bound, answers.within(bound)) for bound in _bounds(candidates, metric))
     return Answers(first, metric, candidates, bounds, trusted)
-
-
-def _bounded(front: Front) -> Objective | None:
-    """Latency where it is an objective, else the first one that is to be small."""
-    small = [o for o in front.objectives[1:] if o.direction == "minimize"]
-    return next((o for o in small if o.name == "latency_ms"), small[0] if small else None)
 
 
 def _bounds(candidates: Sequence[Answer], metric: Objective | None) -> list[float]:
@@ -162,6 +159,7 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, trials: Se
         reached += " as an exported file"
     return Answer(
         row.trial,
+        str(row.trial),
         student_words(row.student),
         _taught(row.distillation),
         accuracy.mean,
@@ -280,6 +278,7 @@ def _from_search(
     gain = gain_over_undistilled(trial, trials, first)
     return Answer(
         trial.number,
+        trial.called,
         student_words(trial.student),
         _taught(trial.distillation),
         value,
@@ -321,16 +320,14 @@ def _searched_gain(
 
 def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
     first = front.objectives[0]
-    count = len(front.trials) + len(front.others)
-    words = f"Not verified. One run, and the best of {count} was chosen by this very figure, so it flatters."
+    everybody = (*front.trials, *front.others)
+    words = f"Not verified. One run, and the best of {complete_counted(everybody)} was chosen by this very figure, "
+    words += "so it flatters."
     if images and first.unit == "fraction":
         value = trial.values[first.name]
         half = noise_of(value, images)
-        close = [
-            t
-            for t in (*front.trials, *front.others)
-            if t.number != trial.number and abs(t.latest[first.name] - value) <= half
-        ]
+        near = [t.number for t in everybody if abs(t.latest[first.name] - value) <= half]
+        close = set(near) - {trial.number}
         words += (
             f" The choice of {images:,} validation images alone makes it uncertain by ±{half:.4f} (95 %); "
             f"{_trials(len(close))} lie that close."

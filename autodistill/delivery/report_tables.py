@@ -51,15 +51,17 @@ class Table:
     note: str = ""
 
 
-def front_table(front: Front, trials: Sequence[TrialRecord], knee: int | None) -> Table:
-    """The members of the front with their settings."""
+def front_table(front: Front, trials: Sequence[TrialRecord], knee: TrialRecord | None) -> Table:
+    """The members of the front with their settings, and their form where there are several."""
     names = [o.name for o in front.objectives]
+    forms = any(t.variant != "fp32" for t in front.trials)
     rows = []
     for trial in front.trials[:_MOST_ROWS]:
         gain = gain_over_undistilled(trial, trials, front.objectives[0])
         rows.append(
             (
-                f"{trial.number}{' (knee)' if trial.number == knee else ''}",
+                f"{trial.number}{' (knee)' if knee is not None and trial.form == knee.form else ''}",
+                *([trial.variant] if forms else []),
                 student_words(trial.student),
                 distillation_words(trial.distillation),
                 student_words(trial.train),
@@ -68,7 +70,7 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: int | None) -
             )
         )
     more = f"The first {_MOST_ROWS} of {len(front.trials)}." if len(front.trials) > _MOST_ROWS else ""
-    columns = ("trial", "student", "distillation", "recipe", *names, "gain in the search")
+    columns = ("trial", *(["variant"] if forms else []), "student", "distillation", "recipe", *names, "gain in the search")
     if not any(row[-1] for row in rows):
         return Table(columns[:-1], tuple(row[:-1] for row in rows), tuple(names), more)
     return Table(columns, tuple(rows), (*names, "gain in the search"), more)

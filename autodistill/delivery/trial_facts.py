@@ -26,7 +26,7 @@ def figure_of(value: float, unit: str) -> str:
 
 def hover_text(trial: TrialRecord, objectives: Sequence[Objective], gain: float | None = None) -> str:
     """A trial in a few lines of Plotly's HTML: student, loss mix, recipe, values."""
-    lines = [f"<b>trial {trial.number}</b>  {text(student_words(trial.student))}"]
+    lines = [f"<b>trial {text(trial.called)}</b>  {text(student_words(trial.student))}"]
     lines += [text(words) for words in (distillation_words(trial.distillation), student_words(trial.train)) if words]
     shown = trial.latest
     lines += [f"{text(o.name)} <b>{figure_of(shown[o.name], o.unit)}</b>" for o in objectives if o.name in shown]

@@ -59,7 +59,7 @@ class Row:
         complete: COMPLETE trials, mean over the runs.
         best: best value of the first objective, mean over the runs that have one.
         hypervolume: share of the common box, one per run.
-        joint: members of the joint front of all groups that come from this one.
+        joint: students on the joint front of all groups that come from this one; one in two forms is one.
         curves: hypervolume share against spend, one per run, in the common box.
         seconds: searched in all, one per run; 0 where that is not known.
     """
@@ -146,9 +146,15 @@ def compare(groups: Sequence[Group]) -> Comparison:
     fronts = [front for group in groups for front in group.fronts]
     objectives = _common_objectives(fronts)
     scale = common_scale(fronts)
-    owners = [index for index, group in enumerate(groups) for front in group.fronts for _ in front.trials]
+    owners = [
+        (index, run, t.number)
+        for index, group in enumerate(groups)
+        for run, front in enumerate(group.fronts)
+        for t in front.trials
+    ]
     values = [t.values for front in fronts for t in front.trials]
     best = nondominated_mask(to_losses(objectives, values))
+    joint = {owner for owner, good in zip(owners, best, strict=True) if good}
     rows = []
     for index, group in enumerate(groups):
         boxed = [Front(f.study, objectives, f.trials, f.others, scale) for f in group.fronts]
@@ -157,10 +163,10 @@ def compare(groups: Sequence[Group]) -> Comparison:
             Row(
                 group.name,
                 len(boxed),
-                sum(group.complete or (len(f.trials) + len(f.others) for f in boxed)) / len(boxed),
+                sum(group.complete or (len({t.number for t in (*f.trials, *f.others)}) for f in boxed)) / len(boxed),
                 sum(firsts) / len(firsts) if firsts else None,
                 tuple(f.hypervolume_share for f in boxed),
-                sum(1 for owner, good in zip(owners, best, strict=True) if good and owner == index),
+                sum(owner[0] == index for owner in joint),
                 tuple(tuple(trajectory(f)) for f in boxed),
                 group.seconds or (0.0,) * len(boxed),
             )

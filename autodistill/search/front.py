@@ -17,7 +17,7 @@ from autodistill.search.objectives import spared
 from autodistill.search.pareto import hypervolume, nondominated_mask
 from autodistill.search.store import dump_json, write_atomically
 from autodistill.search.variants import expanded
-from autodistill.words import counted
+from autodistill.words import students_counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ class Front:
     def __repr__(self) -> str:
         """One line: the name, how many students, and from where to where each objective goes."""
         spans = [f", {o.name} {_span([t.values[o.name] for t in self.trials])}" for o in self.objectives if self.trials]
-        return f"<Front {self.study!r}: {counted(len(self), 'student')}{''.join(spans)}>"
+        return f"<Front {self.study!r}: {students_counted(self.trials)}{''.join(spans)}>"
 
     @property
     def reference_point(self) -> tuple[float, ...] | None:

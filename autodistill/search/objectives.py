@@ -92,6 +92,12 @@ def _resolve_one(text: str) -> Objective:
     return Objective(name, direction, "", stage, log=False)  # type: ignore[arg-type]
 
 
+def asked_cost(objectives: Sequence[Objective]) -> Objective | None:
+    """The cost that people bound first: latency where it is an objective, else the first that is to be small."""
+    small = [o for o in objectives[1:] if o.direction == "minimize"]
+    return next((o for o in small if o.name == "latency_ms"), small[0] if small else None)
+
+
 def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constraint:
     """Read ``"params <= 1e6"``.
 

@@ -18,6 +18,7 @@ from autodistill.records import TrialRecord, stable_key
 from autodistill.search.expression import matches
 from autodistill.search.front import axis_losses
 from autodistill.search.member import Member
+from autodistill.search.objectives import asked_cost
 from autodistill.words import counted
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def pick(front: Front, expression: str) -> Member:
         )
     kept = [one for one in fitting if one.kept]
     first = front.objectives[0]
-    best = min(kept or fitting, key=lambda one: first.loss(one.values[first.name]))
+    cost = asked_cost(front.objectives) or first  # of equally good ones, often two forms of one trial, the cheaper
+    best = min(kept or fitting, key=lambda one: (first.loss(one.values[first.name]), cost.loss(one.values[cost.name])))
     return _explained(best, standings, len(kept), trouble, repr(expression))
 
 

@@ -1,4 +1,4 @@
-"""How a front grew: its hypervolume after each COMPLETE trial, against what had been spent by then."""
+"""How a front grew: its hypervolume after each COMPLETE trial (all its forms), against what had been spent by then."""
 
 from __future__ import annotations
 
@@ -45,12 +45,15 @@ def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
     rows = Front(front.study, front.objectives, (), scale=scale).unit_losses([t.values for t in ended])
     reference = np.ones(rows.shape[1])
     kept = np.zeros((0, rows.shape[1]))
-    share, steps = 0.0, []
+    share = 0.0
+    steps: list[Step] = []
     for trial, row in zip(ended, rows, strict=True):
         if not (kept <= row).all(axis=1).any():  # only a point that nothing dominates changes the volume
             kept = np.vstack([kept[~(row <= kept).all(axis=1)], row])
             share = hypervolume(kept, reference)
         spent = trial.spent
+        if steps and steps[-1].number == trial.number:
+            steps.pop()  # another form of it, which came at the same moment
         steps.append(Step(spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0), share, trial.number))
     return steps
 

@@ -62,7 +62,7 @@
       const rows = trace.customdata || [];
       if (role === "verified") return state.y === front.layout.meta.y ? [{ ...trace, x: rows.map((row) => row[column(state.x) + 1]) }] : [];
       const copy = { ...trace, x: rows.map((row) => row[column(state.x) + 1]), y: rows.map((row) => row[column(state.y) + 1]) };
-      if (role !== "teacher") {
+      if (role !== "teacher" && role !== "form") {
         const ring = role === "knee" ? front.layout.meta.ring : 0;
         const size = rows.map((row) => ring + (top > 0 ? Math.max(small, large * Math.sqrt(Math.max(0, row[column(state.size) + 1]) / top)) : 12));
         copy.marker = { ...trace.marker, size };
@@ -177,12 +177,12 @@
     const answer = () => {
       const limit = Number(bound.value);
       const fitting = data.candidates.filter((c) => c.cost !== null && c.cost <= limit);
-      const best = fitting.sort((a, b) => sign * (a.value - b.value))[0];
+      const best = fitting.sort((a, b) => sign * (a.value - b.value) || a.cost - b.cost)[0];
       const put = (name, text) => Object.assign(document.createElement(name), { textContent: text });
       const place = byId("bound-answer");
       if (!best) return place.replaceChildren(put("p", "No student keeps to that bound."));
-      const said = `Trial ${best.trial}, ${best.student}${best.distillation ? ", " + best.distillation : ""}. ${best.reached}`;
-      if (best.trial === data.best) return place.replaceChildren(put("p", `${said} It is the best of all, as above.`));
+      const said = `Trial ${best.name}, ${best.student}${best.distillation ? ", " + best.distillation : ""}. ${best.reached}`;
+      if (best.name === data.best) return place.replaceChildren(put("p", `${said} It is the best of all, as above.`));
       const doubts = document.createElement("dl");
       doubts.append(put("dt", "What distillation gained"), put("dd", best.gain), put("dt", "How sure that is"), put("dd", best.sure));
       place.replaceChildren(put("p", said), doubts);

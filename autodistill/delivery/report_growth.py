@@ -1,0 +1,50 @@
+"""The part of a report on how the front grew: a sentence, the steps at which it grew, and what its pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from autodistill.delivery.report_tables import Table
+from autodistill.words import counted, why_empty
+
+if TYPE_CHECKING:
+    from autodistill.search.front import Front
+    from autodistill.search.study import Study
+    from autodistill.search.trajectory import Step
+
+_MOST_STEPS = 40
+
+
+def growth_part(study: Study, front: Front) -> dict[str, Any]:
+    """Words and table of the growth; ``steps`` are what the pictures are made of."""
+    from autodistill.search.trajectory import trajectory
+
+    steps = trajectory(front)
+    if not steps:
+        none = why_empty(study.trials(), study.constraints)
+        why = none if not front.trials else "this study kept no record of the clock"
+        return {"growth": None, "no_growth": f"Not drawn: {why}.", "growth_words": "", "steps": []}
+    last = steps[-1]
+    half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
+    spent = f"{counted(round(last.epochs), 'epoch')} in {counted(round(last.trials), 'trial')}"
+    words = (
+        f"The front reached {last.hypervolume_share:.4f} of the reference box with {spent}; half of that was there "
+        f"when {half.trials:,.0f} had ended."
+    )
+    return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
+
+
+def _steps_table(steps: Sequence[Step]) -> Table:
+    grew = [
+        s
+        for s, before in zip(steps, [None, *steps], strict=False)
+        if before is None or s.hypervolume_share > before.hypervolume_share
+    ]
+    step = max(1, -(-len(grew) // _MOST_STEPS))
+    rows = [
+        (str(s.number), f"{s.seconds:,.0f}", f"{s.epochs:,.0f}", f"{s.trials:,.0f}", f"{s.hypervolume_share:.4f}")
+        for s in grew[::step]
+    ]
+    columns = ("trial", "seconds", "epochs", "trials ended", "hypervolume share")
+    return Table(columns, tuple(rows), columns[1:], f"One step in {step} is listed." if step > 1 else "")
