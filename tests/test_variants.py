@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import optuna
 import pytest
+import torch
+from onnx import numpy_helper
 from toys import LEVELS, costs, evaluate, make_study
 
 import autodistill as ad
@@ -34,12 +37,16 @@ from autodistill.records import (
 )
 from autodistill.search.budget import Budget
 from autodistill.search.objectives import objectives
-from autodistill.training import datasets, students, variants
+from autodistill.training import datasets, student_costs, students, variants
+from autodistill.training.cost_memory import CostMemory
 from autodistill.training.evaluate import evaluator
+from autodistill.training.latency import Latency
 from autodistill.training.onnx_files import describe_onnx
+from autodistill.training.student_costs import StudentCosts
 from autodistill.training.trial_files import trial_folder
 from autodistill.training.variants import VariantWork, calibration_images, normalized
 
+TINY = {"family": "resnet", "width": 4}
 COMPLETE = optuna.trial.TrialState.COMPLETE
 
 
@@ -237,20 +244,55 @@ def test_the_int8_form_is_measured_from_its_file_at_the_top_rung_alone(task: Tas
     assert again == reports[-1:]
 
 
+def work_of(data: datasets.ImageData, folder: Path, target: LatencyTarget) -> VariantWork:
+    task = Task(DataSpec("digits"), TeacherSpec(), str(folder), (1,), ("accuracy", "latency_ms"), target)
+    return VariantWork(data, ("fp32", "int8"), StudentCosts(task, data, CostMemory(folder / "memory")))
+
+
+def network(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    model = students.build(TINY, image_size=8, channels=1, num_classes=10).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # as if trained: activations that are not centred
+            parameter.add_(torch.randn_like(parameter))
+    return model
+
+
+def test_int8_forms_of_one_architecture_have_one_size_and_one_latency(digits, tmp_path: Path, monkeypatch) -> None:
+    settled = Latency(1.0, 1.0, 1.0, 0.0, noisy=False, runs=10)
+    found = [replace(settled, p50_ms=9.0, noisy=True), settled, replace(settled, p50_ms=5.0)]
+    monkeypatch.setattr(student_costs, "timed", lambda runs, target: [found.pop(0)])
+    monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
+    workers = [work_of(digits, tmp_path, LatencyTarget("onnxruntime")) for _ in range(3)]  # all began before any ended
+    zero_points, values = [], []
+    for seed in range(6):
+        folder = tmp_path / str(seed)
+        forms = workers[seed % 3].of(TINY, network(seed), folder, {"bytes": 1.0, "latency_ms": 1.0})
+        values.append(forms["int8"]["values"])
+        zero_points.append(large_zero_points(folder / "int8.onnx"))
+    assert len(set(zero_points)) > 1  # which the quantizer itself writes as one byte more each
+    assert len({one["bytes"] for one in values}) == 1
+    assert [one["latency_ms"] for one in values] == [9.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # what was noisy is not remembered
+
+
+def large_zero_points(path: Path) -> int:
+    graph = onnx.load(str(path)).graph
+    points = [numpy_helper.to_array(one) for one in graph.initializer if one.name.endswith("zero_point")]
+    return sum(point.dtype == np.uint8 and point.size == 1 and point.item() >= 128 for point in points)
+
+
 def test_a_student_that_cannot_be_quantized_keeps_the_reason(digits, tmp_path: Path, monkeypatch) -> None:
     def fails(*arguments: Any, **options: Any) -> Path:
         raise InfeasibleError("no form of it runs")
 
     monkeypatch.setattr(variants, "quantize_int8", fails)
-    model = students.build({"family": "resnet", "width": 4}, image_size=8, channels=1, num_classes=10)
-    work = VariantWork(digits, ("fp32", "int8"), LatencyTarget("onnxruntime"))
-    assert work.of(model, tmp_path, {"params": 1.0}) == {"int8": {"reason": "no form of it runs"}}
+    work = work_of(digits, tmp_path, LatencyTarget("onnxruntime"))
+    assert work.of(TINY, network(), tmp_path, {"params": 1.0}) == {"int8": {"reason": "no form of it runs"}}
 
 
 def test_a_table_of_latencies_tells_nothing_of_int8(digits, tmp_path: Path) -> None:
-    model = students.build({"family": "resnet", "width": 4}, image_size=8, channels=1, num_classes=10)
-    work = VariantWork(digits, ("fp32", "int8"), LatencyTarget(table="board.csv"))
-    found = work.of(model, tmp_path, {"latency_ms": 1.0})
+    work = work_of(digits, tmp_path, LatencyTarget(table="board.csv"))
+    found = work.of(TINY, network(), tmp_path, {"latency_ms": 1.0})
     assert "a table of latencies tells nothing" in found["int8"]["reason"]
 
 

@@ -70,7 +70,8 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: TrialRecord |
             )
         )
     more = f"The first {_MOST_ROWS} of {len(front.trials)}." if len(front.trials) > _MOST_ROWS else ""
-    columns = ("trial", *(["variant"] if forms else []), "student", "distillation", "recipe", *names, "gain in the search")
+    variant = ["variant"] if forms else []
+    columns = ("trial", *variant, "student", "distillation", "recipe", *names, "gain in the search")
     if not any(row[-1] for row in rows):
         return Table(columns[:-1], tuple(row[:-1] for row in rows), tuple(names), more)
     return Table(columns, tuple(rows), (*names, "gain in the search"), more)

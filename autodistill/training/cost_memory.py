@@ -95,14 +95,18 @@ class CostMemory:
             self._rows[key] = {**old, **row}
             self._changed = True
 
+    def refresh(self) -> None:
+        """Take in what others have written since: other workers, other studies."""
+        for key, row in _read(self._path).items() if self._path is not None else ():
+            self._rows[key] = {**row, **self._rows.get(key, {})}
+
     def save(self) -> None:
         """Write the file, when there is something new and a folder to write into."""
         if self._path is None or not self._changed:
             return
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the search
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            for key, row in _read(self._path).items():  # another study may have written since
-                self._rows[key] = {**row, **self._rows.get(key, {})}
+            self.refresh()
             handle, scratch = tempfile.mkstemp(dir=self._path.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(json.dumps(self._rows))  # json.dump takes ten times as long

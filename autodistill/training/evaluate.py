@@ -364,8 +364,9 @@ class Trial:
             return {}
         from autodistill.training.variants import VariantWork
 
-        work = VariantWork(self.bench.data, self.task.variants, self.task.latency)
-        return work.of(model, self.folder / VARIANTS, known, self.bench.teacher_on_validation(self.teacher))
+        work = VariantWork(self.bench.data, self.task.variants, self.bench.costs)
+        teacher = self.bench.teacher_on_validation(self.teacher)
+        return work.of(self.candidate.student, model, self.folder / VARIANTS, known, teacher)
 
     def _save(self, trainer: Trainer) -> None:
         self._saved = time.monotonic()

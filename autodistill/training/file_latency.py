@@ -36,8 +36,14 @@ def file_latencies(files: Sequence[Path], target: LatencyTarget) -> list[float] 
     if target.command is not None:
         return [latency_of_file(target, path) for path in files]
     runs = [file_run(path, target) for path in files]
-    with lease.quiet(), threads(target.threads):
-        return [one.p50_ms for one in latency.measure_runs(runs)] if runs else []
+    with lease.quiet():
+        return [one.p50_ms for one in timed(runs, target)]
+
+
+def timed(runs: Sequence[Run], target: LatencyTarget) -> list[latency.Latency]:
+    """Latency of prepared files, in interleaved rounds; the caller holds the machine's lease."""
+    with threads(target.threads):
+        return latency.measure_runs(runs)
 
 
 def file_run(path: Path, target: LatencyTarget) -> Run:

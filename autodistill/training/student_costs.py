@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from torch import nn
 
-from autodistill.records import Params, SurveyRow, Task
+from autodistill.records import LatencyTarget, Params, SurveyRow, Task
 from autodistill.training import latency, lease
 from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
 from autodistill.training.costs import cost_metrics, known_costs
 from autodistill.training.datasets import ImageData
-from autodistill.training.latency_sources import is_elsewhere, latency_elsewhere
+from autodistill.training.file_latency import file_run, timed
+from autodistill.training.latency_sources import is_elsewhere, latency_elsewhere, latency_of_file
 
 
 class StudentCosts:
@@ -47,6 +51,51 @@ class StudentCosts:
         self._memory.put(key, row.settled, self._target)
         self._memory.save()
         return row
+
+    def of_form(self, student: Params, form: str, file: Path) -> float | None:
+        """Latency of another form of a student, milliseconds: measured once per architecture, as weights do not matter.
+
+        Timed for every trial, forms of one architecture would differ by noise, and each stay on the front for it.
+
+        Args:
+            student: what identifies the architecture.
+            form: its name, which is its precision.
+            file: the form as an ONNX file.
+
+        Returns:
+            ``None`` for a target that is a table, which knows nothing of forms.
+
+        Raises:
+            UserCodeError: the target's command fails.
+        """
+        if self._target.table is not None:
+            return None
+        target = replace(self._target, precision=form)
+        key = self._memory.key(student, self._shape, self._classes)
+        known = self._remembered(key, target)
+        if known is not None:
+            return known
+        if target.command is not None:
+            return self._remember(key, target, latency_of_file(target, file))
+        run = file_run(file, target)
+        with lease.quiet() as alone:
+            known = self._remembered(key, target)  # another worker may have measured it while this one waited
+            if known is not None:
+                return known
+            found = timed([run], target)[0]
+            if found.noisy or not alone:
+                return found.p50_ms
+            return self._remember(key, target, found.p50_ms)
+
+    def _remembered(self, key: str, target: LatencyTarget) -> float | None:
+        self._memory.refresh()
+        known = self._memory.get(key, (), target)
+        return None if known is None else known[LATENCY]
+
+    def _remember(self, key: str, target: LatencyTarget, milliseconds: float) -> float:
+        self._memory.put(key, {LATENCY: milliseconds}, target)
+        self._memory.save()
+        return milliseconds
 
     def _measured(self, student: Params, model: nn.Module) -> SurveyRow:
         costs, noisy = known_costs(model, **self._shape, metrics=self._counted), False

@@ -1,7 +1,8 @@
 """Precision variants of a trained student: the same weights in another form, with figures of its own.
 
 ``int8`` is the student's ONNX file with eight-bit weights and activations, ranges fixed on training images; its
-accuracy on the validation images, its size and its latency are those of the file, which is kept with the trial.
+accuracy on the validation images, its size and its latency are those of the file, which is kept with the trial. Size
+and latency are of the architecture, and equal for all trials that have it.
 Nothing is trained again. A student that cannot be written in a form keeps the reason in the place of figures.
 
 Parameters, MACs and activations are of the architecture and hold for every form; so does peak memory as it is counted
@@ -22,12 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodistill.errors import InfeasibleError, UserCodeError
-from autodistill.records import LatencyTarget
+from autodistill.records import Params
 from autodistill.training.cost_memory import LATENCY
 from autodistill.training.datasets import ImageData
-from autodistill.training.file_latency import file_latencies
 from autodistill.training.onnx_files import export_onnx, run_onnx
 from autodistill.training.quantize import quantize_int8
+from autodistill.training.student_costs import StudentCosts
 from autodistill.training.trainer import scores
 
 CALIBRATION = 256
@@ -43,19 +44,25 @@ class VariantWork:
 
     Attributes:
         names: wanted variants; ``fp32`` is the student itself and needs no work.
-        target: where latency is measured.
+        costs: measures latency, once per architecture.
     """
 
     data: ImageData
     names: tuple[str, ...]
-    target: LatencyTarget
+    costs: StudentCosts
 
     def of(
-        self, model: nn.Module, folder: Path, known: Mapping[str, float], teacher: Tensor | None = None
+        self,
+        student: Params,
+        model: nn.Module,
+        folder: Path,
+        known: Mapping[str, float],
+        teacher: Tensor | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Variant to ``{"values": …}``, or to ``{"reason": …}`` where it could not be made.
 
         Args:
+            student: what identifies the architecture.
             model: the trained student, on any device; it is not touched.
             folder: where the files are kept.
             known: known costs of the student; the variant has figures of the same names.
@@ -67,7 +74,8 @@ class VariantWork:
                 continue
             try:
                 path = self._write(model, folder / f"{name}.onnx")
-                found[name] = {"values": self._values(path, known, teacher)}
+                costs = self._costs(student, name, path, known)
+                found[name] = {"values": {**self._trained(path, teacher), **costs}}
             except (InfeasibleError, UserCodeError) as error:
                 found[name] = {"reason": str(error)}
             except Exception as error:  # a form that fails must not cost the trained student
@@ -81,17 +89,19 @@ class VariantWork:
             export_onnx(model, source, image_size=data.image_size, channels=data.channels)
             return quantize_int8(source, path, calibration=calibration_images(data))
 
-    def _values(self, path: Path, known: Mapping[str, float], teacher: Tensor | None) -> dict[str, float]:
+    def _trained(self, path: Path, teacher: Tensor | None) -> dict[str, float]:
         val = self.data.val
         logits = torch.from_numpy(run_onnx(path, normalized(self.data, val.images)))
-        trained = scores(logits, torch.from_numpy(val.labels), teacher)
+        return scores(logits, torch.from_numpy(val.labels), teacher)
+
+    def _costs(self, student: Params, name: str, path: Path, known: Mapping[str, float]) -> dict[str, float]:
         costs = {**known, **{name: float(path.stat().st_size) for name in _SIZES if name in known}}
         if LATENCY in known:
-            measured = file_latencies([path], self.target)
+            measured = self.costs.of_form(student, name, path)
             if measured is None:
                 raise InfeasibleError("a table of latencies tells nothing of this form; use a command or this machine.")
-            costs[LATENCY] = measured[0]
-        return {**trained, **costs}
+            costs[LATENCY] = measured
+        return costs
 
 
 def normalized(data: ImageData, images: NDArray[np.uint8]) -> Images:
