@@ -39,6 +39,7 @@ def test_the_hypervolume_grows_in_the_order_in_which_trials_ended() -> None:
     found = front("a", (0.9, 1000, 30.0), (0.8, 100, 10.0), (0.7, 500, 20.0))
     steps = trajectory(found)
     assert [(s.seconds, s.number) for s in steps] == [(10.0, 1), (20.0, 2), (30.0, 0)]
+    assert [s.finished for s in steps] == [1, 2, 3]
     # log axis from 10 to 10000: 100 at 1/3, 1000 at 2/3; the trial of 20 s is dominated
     assert [s.hypervolume_share for s in steps] == pytest.approx([0.8 * 2 / 3, 0.8 * 2 / 3, 0.8 * 2 / 3 + 0.1 * 1 / 3])
     assert steps[-1].hypervolume_share == pytest.approx(found.hypervolume_share)

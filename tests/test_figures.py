@@ -154,13 +154,16 @@ def test_curves_are_coloured_by_how_the_trial_ended() -> None:
 
 
 def test_hypervolume_steps_from_nothing_in_a_unit_that_suits() -> None:
-    steps = [Step(3600.0, 30.0, 4, 0.5, 1), Step(7200.0, 60.0, 9, 0.7, 5)]
+    steps = [Step(3600.0, 30.0, 4, 0.5, 1, 1), Step(7200.0, 60.0, 9, 0.7, 5, 2)]
     by_time = hypervolume_figure(steps)
     assert list(by_time.data[0].x) == [0.0, 60.0, 120.0]
     assert list(by_time.data[0].y) == [0.0, 0.5, 0.7]
     assert "minutes" in by_time.layout.xaxis.title.text
     assert list(hypervolume_figure(steps, against="epochs").data[0].x) == [0.0, 30.0, 60.0]
     assert list(hypervolume_figure(steps, against="trials").data[0].x) == [0.0, 4, 9]
+    finished = hypervolume_figure(steps, against="finished")
+    assert list(finished.data[0].x) == [0.0, 1, 2]
+    assert finished.layout.xaxis.title.text == "trials trained to the end"
 
 
 def test_importance_shows_the_weightiest_setting_first() -> None:

@@ -17,6 +17,7 @@ from autodistill.cli import app
 from autodistill.delivery import report_tables
 from autodistill.delivery.report import _best_words, _metric_words, write_report
 from autodistill.delivery.report_answers import answers_of, gain_verdict
+from autodistill.delivery.report_growth import growth_part
 from autodistill.delivery.report_page import policy, script_json
 from autodistill.delivery.verified import VERIFY_FILE, Difference, Figure, Row, Verified
 from autodistill.errors import StoreError
@@ -447,3 +448,14 @@ def test_harm_that_distillation_did_is_not_called_a_gain() -> None:
     assert gain_verdict(Difference(-0.02, -0.03, -0.01, 3)) == "harm more than chance"
     assert gain_verdict(Difference(-0.02, -0.05, 0.01, 3)) == "harm may be chance"
     assert gain_verdict(Difference(0.02, 0.01, 0.03, 3)) == "gain more than chance"
+
+
+def test_growth_is_told_in_trials_that_were_trained_to_the_end(study: Study) -> None:
+    front = study.front()
+    found = growth_part(study, front)
+    within = len(front.trials) + len(front.others)
+    assert f"{within} of them trained to the end" in found["growth_words"]
+    place = found["growth"].columns.index("trained to the end")
+    counts = [int(row[place]) for row in found["growth"].rows]
+    assert counts == sorted(set(counts))
+    assert counts[-1] <= within

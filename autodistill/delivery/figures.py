@@ -78,10 +78,15 @@ def rung_curves_figure(
 
 
 def hypervolume_figure(steps: Sequence[Step], *, against: str = "seconds") -> go.Figure:
-    """Share of the reference box that the front dominates, against ``seconds``, ``epochs`` or ``trials`` spent."""
+    """Share of the reference box that the front dominates, against ``seconds``, ``epochs``, ``trials`` or ``finished``.
+
+    Trials are begun long before they are ``finished``: with pauses, nearly all of a short search have been when the
+    first one is.
+    """
     import plotly.graph_objects as go
 
-    titles = {"seconds": "time of the search", "epochs": "epochs trained", "trials": "trials ended"}
+    titles = {"seconds": "time of the search", "epochs": "epochs trained", "trials": "trials begun"}
+    titles["finished"] = "trials trained to the end"
     unit, word = time_unit([s.seconds for s in steps]) if against == "seconds" else (1.0, "")
     x = [0.0, *(getattr(step, against) / unit for step in steps)]
     y = [0.0, *(step.hypervolume_share for step in steps)]

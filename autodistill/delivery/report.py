@@ -351,7 +351,7 @@ def _figures(
     steps, shares = parts.pop("steps"), parts.pop("shares")
     if front.trials:
         out["front"] = figures.front_figure(front, trials, verified=_means(verified))
-    for name in ("seconds", "epochs", "trials") if steps else ():
+    for name in ("seconds", "epochs", "finished") if steps else ():
         out[f"growth-{name}"] = figures.hypervolume_figure(steps, against=name)
     for objective in [o for o in study.objectives if o.stage == "trained"]:
         figure = figures.rung_curves_figure(trials, objective, on_front=members, dominated=dominated)

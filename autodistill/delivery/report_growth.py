@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.report_tables import Table
+from autodistill.records import State
 from autodistill.words import counted, why_empty
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ def growth_part(study: Study, front: Front) -> dict[str, Any]:
     half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
     spent = f"{counted(round(last.epochs), 'epoch')} in {counted(round(last.trials), 'trial')}"
     words = (
-        f"The front reached {last.hypervolume_share:.4f} of the reference box with {spent}; half of that was there "
-        f"when {half.trials:,.0f} had ended."
+        f"The front reached {last.hypervolume_share:.4f} of the reference box with {spent}, {last.finished:,} of them "
+        f"trained to the end; half of that was there when {half.finished:,} had been."
     )
+    outside = sum(t.state is State.COMPLETE for t in study.trials()) - last.finished
+    words += f" {outside:,} more broke a bound." if outside > 0 else ""
     return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
 
 
@@ -43,8 +46,8 @@ def _steps_table(steps: Sequence[Step]) -> Table:
     ]
     step = max(1, -(-len(grew) // _MOST_STEPS))
     rows = [
-        (str(s.number), f"{s.seconds:,.0f}", f"{s.epochs:,.0f}", f"{s.trials:,.0f}", f"{s.hypervolume_share:.4f}")
+        (str(s.number), f"{s.seconds:,.0f}", f"{s.epochs:,.0f}", f"{s.finished:,}", f"{s.hypervolume_share:.4f}")
         for s in grew[::step]
     ]
-    columns = ("trial", "seconds", "epochs", "trials ended", "hypervolume share")
+    columns = ("trial", "seconds", "epochs", "trained to the end", "hypervolume share")
     return Table(columns, tuple(rows), columns[1:], f"One step in {step} is listed." if step > 1 else "")

@@ -19,9 +19,10 @@ class Step:
     Attributes:
         seconds: of the study's own clock, over all its resumes.
         epochs: trained so far by all trials.
-        trials: trials ended so far, this one included.
+        trials: begun so far as a budget counts them, which is when they are first paused, or end.
         hypervolume_share: share of the box that the front dominated from then on.
         number: the trial.
+        finished: trials of the front, dominated ones included, that were COMPLETE by then, this one included.
     """
 
     seconds: float
@@ -29,6 +30,7 @@ class Step:
     trials: float
     hypervolume_share: float
     number: int
+    finished: int = 0
 
 
 def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
@@ -54,7 +56,8 @@ def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
         spent = trial.spent
         if steps and steps[-1].number == trial.number:
             steps.pop()  # another form of it, which came at the same moment
-        steps.append(Step(spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0), share, trial.number))
+        books = spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0)
+        steps.append(Step(*books, share, trial.number, len(steps) + 1))
     return steps
 
 
