@@ -137,3 +137,14 @@ def test_the_folder_is_named_by_the_environment(tmp_path: Path, monkeypatch: pyt
 
 def test_the_machine_is_the_same_each_time() -> None:
     assert cost_memory.machine() == cost_memory.machine()
+
+
+def test_sizes_of_onnx_files_that_an_older_release_remembered_are_counted_again(tmp_path: Path) -> None:
+    memory = CostMemory(tmp_path)
+    key = memory.key(STUDENT, SHAPE, 3)
+    (tmp_path / "costs.json").write_text(json.dumps({key: {"params": 10.0, "onnx_bytes": 99.0}}))
+    memory = CostMemory(tmp_path)
+    assert memory.get(key, ["params"], None) == {"params": 10.0}
+    assert memory.get(key, ["params", "onnx_bytes"], None) is None
+    memory.put(key, {"onnx_bytes": 101.0}, TARGET)
+    assert memory.get(key, ["params", "onnx_bytes"], None) == {"params": 10.0, "onnx_bytes": 101.0}

@@ -59,6 +59,21 @@ def test_a_network_is_counted_exported_and_timed_and_what_cannot_be_is_left_out(
     assert "odd" not in found or found["odd"].bytes is None
 
 
+def test_the_size_of_a_file_is_that_of_the_trained_student(tmp_path: Path) -> None:
+    def twice() -> nn.Module:
+        layers = [nn.Linear(16, 16), nn.Linear(16, 16)]
+        for layer in layers:
+            nn.init.zeros_(layer.bias)  # equal tensors, which the exporter writes once
+        return nn.Sequential(nn.Flatten(), *layers)
+
+    trained = twice()
+    with torch.no_grad():
+        for one in trained.parameters():
+            one.add_(torch.rand_like(one))
+    found = file_costs({"twice": Network(twice, 4, 1)}, task(tmp_path, LatencyTarget()), ())
+    assert found["twice"].bytes == export_onnx(trained, tmp_path / "m.onnx", image_size=4, channels=1).bytes
+
+
 def test_files_are_timed_by_the_command_of_the_target(tmp_path: Path) -> None:
     script = tmp_path / "bench.py"
     script.write_text("import os, sys\nprint(os.path.getsize(sys.argv[1]))\n")

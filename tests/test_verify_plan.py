@@ -170,3 +170,9 @@ def test_the_plan_and_the_table_count_students_and_not_their_forms(
     assert [(m.trial is not None, m.before) for m in plan.members] == [(True, True)] * 2
     assert plan.noise == noise_of(0.9, len(plan.bench.data.val))
     assert judge(plan, {}, None).front_before == 2
+
+
+def test_a_row_has_the_costs_that_the_front_shows() -> None:
+    again = replace(TRIALS[0], rungs={0: {"params": 100, "latency_ms": 0.0972, "epochs": 0}, 1: {"latency_ms": 0.0878}})
+    members = members_of([again], FRONT)
+    assert [dict(one.costs) for one in members] == [{"params": 100, "latency_ms": 0.0878}] * 2  # its twin as well

@@ -142,8 +142,8 @@ def _dry_run(folder: Path, options: dict[str, Any], workers: int | None, as_json
 
 def print_verified(verified: Verified) -> None:
     """The students, one a line, each beside its undistilled twin; then baselines and teacher."""
-    columns = ["trial", "student", "loss", "test accuracy", "95 %", "undistilled", "gain", "params", "bytes"]
-    columns += ["file ms", "agrees", "ECE", "flattered", "verdict"]
+    columns = ["trial", "student", "loss", "test accuracy", "95 %", "undistilled", "gain", "params"]
+    columns += ["onnx bytes", "onnx ms", "agrees", "ECE", "flattered", "verdict"]
     rows = [_student_cells(row, verified) for row in verified.students]
     others = [row for row in verified.rows if row.kind in ("baseline", "teacher")]
     rows += [_other_cells(row) for row in others]
@@ -176,10 +176,9 @@ def _other_cells(row: Row) -> list[str]:
 
 
 def _cost_cells(row: Row) -> list[str]:
-    size = row.file_bytes if row.file_bytes is not None else row.costs.get("bytes")
     return [
         number(row.costs.get("params"), "count"),
-        number(size, "bytes"),
+        number(row.file_bytes, "bytes"),
         number(row.file_latency_ms),
         "-" if row.agreement is None else f"{row.agreement.mean:.3f}",
         "-" if row.ece is None else f"{row.ece.mean:.3f}",

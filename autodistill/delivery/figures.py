@@ -86,14 +86,15 @@ def hypervolume_figure(steps: Sequence[Step], *, against: str = "seconds") -> go
     import plotly.graph_objects as go
 
     titles = {"seconds": "time of the search", "epochs": "epochs trained", "trials": "trials begun"}
-    titles["finished"] = "trials trained to the end"
+    titles["finished"] = "finished trials"
     unit, word = time_unit([s.seconds for s in steps]) if against == "seconds" else (1.0, "")
     x = [0.0, *(getattr(step, against) / unit for step in steps)]
     y = [0.0, *(step.hypervolume_share for step in steps)]
     figure = go.Figure(go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": BLUE, "width": 2}, name=""))
     figure.update_traces(hovertemplate="%{x:.4g}: %{y:.4f}<extra></extra>")
     figure.update_layout(style(f"Hypervolume against {titles[against]}"), showlegend=False)
-    figure.update_xaxes(title=f"{titles[against]}{word}", rangemode="tozero")
+    across = "trials trained to the end" if against == "finished" else f"{titles[against]}{word}"
+    figure.update_xaxes(title=across, rangemode="tozero")
     figure.update_yaxes(title="share of the reference box", range=[0, 1])
     return figure
 

@@ -7,6 +7,9 @@ from autodistill.gain import BASIS
 
 _WORDS = {
     "alpha": "weight of the teacher's signal in the loss; what is left of 1 is the weight of the labels",
+    "bytes, onnx_bytes": "of the search: the deployed form (layers fused) as a safetensors file without metadata, and "
+    "as an ONNX file. 'ONNX bytes' of a verification is the exported file. The model.safetensors that 'export' writes "
+    "holds the trained form, for timm, and is larger; bytes of an int8 form are its ONNX file",
     "ECE": "expected calibration error: how far the stated confidence is from the share that is right (15 bins); 0 is "
     "best",
     "gain": "where verified, accuracy less that of the twin; 'more than chance' where its 95 % interval excludes zero, "

@@ -1,7 +1,7 @@
 """Size and latency of the files that would ship: every student, baseline and the teacher exported once as ONNX.
 
-What cannot be exported has no figure; it stays in the table. Weights do not change either number, so a baseline is
-exported as it was built.
+What cannot be exported has no figure; it stays in the table. Weights do not change either number, as long as no two
+tensors are equal (``as_if_trained``), so networks are exported as they were built.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autodistill.training.teacher import Teacher
 
 SHIPPED = ("latency_ms", "onnx_bytes")
-"""Objectives that a file is measured for; ``bytes`` is the safetensors file, whose size the search knows exactly."""
+"""Objectives that a file is measured for; ``bytes`` is of the deployed form as safetensors, counted exactly."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence
         objectives: whose counted costs are wanted beside parameters and bytes.
     """
     from autodistill.training.costs import cost_metrics, known_costs
+    from autodistill.training.deployed import as_if_trained
     from autodistill.training.file_latency import file_latencies
     from autodistill.training.onnx_files import export_onnx
 
@@ -135,7 +136,9 @@ def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence
             try:
                 model = one.make().cpu()
                 out[name] = FileCosts(known_costs(model, image_size=size, channels=channels, metrics=wanted))
-                file = export_onnx(model, Path(folder) / f"{index}.onnx", image_size=size, channels=channels)
+                file = export_onnx(
+                    as_if_trained(model), Path(folder) / f"{index}.onnx", image_size=size, channels=channels
+                )
             except AutodistillError:  # it cannot be counted or exported: no figure
                 continue
             files[name] = file.path

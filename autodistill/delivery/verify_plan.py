@@ -160,9 +160,15 @@ def _student(trial: TrialRecord, *, before: bool) -> Member:
         trial=trial.number,
         before=before,
         searched=_searched(trial),
-        costs={name: value for name, value in trial.rungs.get(0, {}).items() if name not in ("epochs", "seconds")},
+        costs=_costs(trial),
         seconds=trial.seconds,
     )
+
+
+def _costs(trial: TrialRecord) -> dict[str, float]:
+    """Known costs as the front has them: a latency that had not settled may have been measured again later."""
+    names = [name for name in trial.rungs.get(0, {}) if name not in ("epochs", "seconds")]
+    return {name: trial.latest[name] for name in names}
 
 
 def _searched(trial: TrialRecord) -> float | None:

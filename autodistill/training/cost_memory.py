@@ -28,6 +28,8 @@ FEATURES = ("params", "macs", "activations", "operations")
 """Counted metrics that latency is predicted from; one pass gives them all."""
 PROTOCOL = 2
 """Counts up when latency is measured in another way, so that what an earlier release remembered is measured again."""
+_STORED = {"onnx_bytes": "onnx_bytes:2"}
+"""Names of counts that are counted in another way than before, so that what is remembered is counted again."""
 _FILE = "costs.json"
 
 
@@ -75,7 +77,8 @@ class CostMemory:
     def get(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
         """Costs of a student, or ``None`` when one of them is not remembered."""
         row = self._rows.get(key, {})
-        out = {name: row[name] for name in counted if name in row}
+        stored = {name: _STORED.get(name, name) for name in counted}
+        out = {name: row[place] for name, place in stored.items() if place in row}
         if len(out) < len(counted):
             return None
         if target is not None:
@@ -87,7 +90,7 @@ class CostMemory:
 
     def put(self, key: str, costs: Mapping[str, float], target: LatencyTarget) -> None:
         """Remember costs."""
-        row = {name: value for name, value in costs.items() if name != LATENCY}
+        row = {_STORED.get(name, name): value for name, value in costs.items() if name != LATENCY}
         if LATENCY in costs:
             row[self._latency(target)] = costs[LATENCY]
         old = self._rows.get(key, {})

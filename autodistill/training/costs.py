@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autodistill.errors import InfeasibleError
 from autodistill.registry import Registry
-from autodistill.training.deployed import deploy, skeleton
+from autodistill.training.deployed import as_if_trained, deploy, skeleton
 
 __all__ = ["Counts", "cost_metrics", "deploy", "known_costs"]
 
@@ -80,13 +80,16 @@ def operations(counts: Counts) -> float:
 
 @cost_metrics.register("onnx_bytes")
 def onnx_bytes(counts: Counts) -> float:
-    """Size of the deployed form as an ONNX file, which is written for it; the graph outweighs very small weights."""
+    """Size of the deployed form as an ONNX file, which is written for it; the graph outweighs very small weights.
+
+    It is that of the trained student's file, whatever weights the network has now.
+    """
     return float(len(counts.export()))
 
 
 @cost_metrics.register("bytes")
 def file_bytes(counts: Counts) -> float:
-    """Size of the deployed form as a safetensors file without metadata."""
+    """Size of the deployed form as a safetensors file without metadata; ``export`` ships the trained form, for timm."""
     header: dict[str, Any] = {}
     position = 0
     for name, one in sorted(counts.model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0])):
@@ -154,7 +157,7 @@ def count(model: nn.Module, *, image_size: int, channels: int) -> Counts:
 def _exported(model: nn.Module, image_size: int, channels: int) -> bytes:
     from autodistill.training.runtimes import to_onnx
 
-    deployed = deploy(model, image_size=image_size, channels=channels)
+    deployed = as_if_trained(deploy(model, image_size=image_size, channels=channels))
     return to_onnx(deployed, torch.zeros(1, channels, image_size, image_size))
 
 

@@ -33,6 +33,20 @@ def deploy(model: nn.Module, *, image_size: int, channels: int) -> nn.Module:
     return _deployed(copy.deepcopy(model), image_size, channels)
 
 
+def as_if_trained(model: nn.Module) -> nn.Module:
+    """Give every parameter and statistic of an untrained network numbers of its own, in place; returns the network.
+
+    The ONNX exporter writes equal tensors once, and an untrained network has many (biases of zero, scales of one), so
+    that its file is smaller than the one that ships. Tensors that layers share stay shared.
+    """
+    own = torch.Generator().manual_seed(0)
+    statistics = [one for name, one in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    with torch.no_grad():
+        for one in (*model.parameters(), *statistics):
+            one.add_(1e-3 * torch.rand(one.shape, generator=own).to(one))
+    return model
+
+
 def skeleton(model: nn.Module, *, image_size: int, channels: int) -> nn.Module:
     """As ``deploy``, but of meta tensors: shapes without numbers, for counting without computing."""
     memo: dict[int, Any] = {}
