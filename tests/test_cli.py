@@ -342,7 +342,11 @@ def test_search_json_prints_the_front_alone(toy_search: Path) -> None:
     assert printed.pop("edges") == [edge.to_json() for edge in ad.Study.open("there").edges()]
     assert printed == json.loads(Path("there/front.json").read_text())
     assert 0 <= waste["wasted_epochs"] <= waste["epochs"] == sum(t.epochs for t in ad.Study.open("there").trials())
-    assert "went into trials that were neither on the front nor informative" in result.stderr
+    said = "went into trials that were neither on the front nor informative"
+    assert (said in result.stderr) == (waste["trials"] >= 20)
+    longer = run.invoke(app, ["search", str(toy_search), "--budget", "30trials", "--json", "--dir", "longer"])
+    assert (said in longer.stderr) == (json.loads(longer.stdout)["waste"]["trials"] >= 20)
+    assert (said in result.stderr, said in longer.stderr) == (False, True)
 
 
 def test_the_same_command_again_resumes_and_more_budget_goes_on(toy_search: Path) -> None:

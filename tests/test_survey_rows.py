@@ -84,6 +84,23 @@ def test_a_picture_needs_two_costs(tmp_path: Path) -> None:
         survey_png([], tmp_path / "a.png")
 
 
+def test_ticks_of_a_picture_are_short_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    seen: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **options: seen.append(self))
+    survey_png(
+        [SurveyRow({}, {"params": 2.5e4 + 4e3 * i, "latency_ms": 0.1 * i}) for i in range(1, 6)], tmp_path / "a.png"
+    )
+    axes = seen[0].axes[0]
+    axes.figure.canvas.draw()
+    for axis in (axes.xaxis, axes.yaxis):
+        words = [label.get_text() for label in axis.get_ticklabels(which="both")]
+        assert any(words)
+        assert not any("10^" in word for word in words)
+    assert "30k" in [label.get_text() for label in axes.get_xticklabels()]
+
+
 def test_what_was_measured_before_is_known_for_the_same_target_on_the_same_machine_only(tmp_path: Path) -> None:
     good = [row for row in ROWS if not row.error]
     assert earlier_survey(tmp_path, TARGET, machine="here") == []

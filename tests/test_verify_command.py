@@ -80,6 +80,8 @@ def test_command_and_report_say_one_figure_of_flattery_and_over_whom() -> None:
     assert "flattered its front by +0.0300 on average over 1 student (" in both.flattery
     assert both.flattery in findings(both)
     assert both.flattery in verification_words(both)
+    low = replace(VERIFIED, rows=(replace(STUDENT, flattered=-0.018),))
+    assert low.flattery.startswith("The search had shown its front 0.0180 too low on average over 1 student (")
     alone = replace(VERIFIED, rows=(near,))
     assert "flattered students outside its front by +0.0900 on average over 1 student (" in alone.flattery
 

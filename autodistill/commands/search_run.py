@@ -190,7 +190,7 @@ def _finish(
         waiting = "1 trial is" if paused == 1 else f"{paused} trials are"
         say(f"{waiting} paused; more budget goes on with the best of them.")
     waste = study.waste()
-    if waste.trials:
+    if waste.telling:
         say(f"{waste.line()}.")
     if as_json:
         edges = [edge.to_json() for edge in study.edges()]

@@ -278,15 +278,20 @@ def axis_words(objective: Objective) -> str:
 
 def log_axis(axes: Any, across: Objective, shown: Sequence[float]) -> None:
     """Make the width logarithmic where the objective is, with ticks in words such as ``20k``."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     if not across.log or not shown or min(shown) <= 0:
         return
     axes.set_xscale("log")
+    word_ticks(axes.xaxis, shown)
+
+
+def word_ticks(axis: Any, shown: Sequence[float]) -> None:
+    """Ticks in words such as ``20k`` along a logarithmic axis for the positive values ``shown``."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     wide = max(shown) / min(shown) > 12
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if wide else (1.0, 2.0, 3.0, 5.0, 7.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if wide else (1.0, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _decorate(axes: Any, front: Front, across: Objective, up: Objective) -> None:

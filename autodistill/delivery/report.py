@@ -106,13 +106,9 @@ def _json(study: Study, answers: Answers, trials: Sequence[TrialRecord]) -> dict
         "verified": answers.verified,
         "best": None if answers.best is None else answers.best.to_json(),
         "bounded": None if answers.metric is None else answers.metric.name,
-        "within": [{"bound": b, **_named(a)} for b, a in answers.bounds],
+        "within": [{"bound": b, "trial": a.trial, "name": a.name} for b, a in answers.bounds],
         "trials": {state.value: n for state in State if (n := sum(t.state is state for t in trials))},
     }
-
-
-def _named(answer: Answer | None) -> dict[str, Any]:
-    return {"trial": None, "name": None} if answer is None else {"trial": answer.trial, "name": answer.name}
 
 
 def _summary(
@@ -211,9 +207,9 @@ def _status(answers: Answers, verified: Verified | None, front: Front, folder: s
 
 
 def _metric_words(metric: Objective, answers: Answers) -> dict[str, str]:
-    known = [bound for bound, answer in answers.bounds if answer is not None]
+    known = [bound for bound, _ in answers.bounds]
     telling = [bound for bound in known if answers.excludes(bound)] or known  # a bound that all keep asks nothing
-    asked = metric.name == "latency_ms" and (ALWAYS_MS in telling or not known)
+    asked = metric.name == "latency_ms" and (answers.excludes(ALWAYS_MS) or not known)
     start = ALWAYS_MS if asked else (telling[len(telling) // 2] if telling else 1.0)
     unit = {"count": "", "fraction": ""}.get(metric.unit, metric.unit)
     label = "latency p50" if metric.name == "latency_ms" else metric.name
@@ -224,9 +220,6 @@ def _bounds_table(answers: Answers, metric: Objective, verified: Verified | None
     rows = []
     for bound, answer in answers.bounds:
         words = f"≤ {figure_of(bound, metric.unit)} {metric.unit if metric.unit not in ('count', '') else ''}".strip()
-        if answer is None:
-            rows.append((words, "none", "no student keeps to it", "", "", "", ""))
-            continue
         what = ", ".join(part for part in (answer.student, answer.distillation) if part)
         cost = "" if answer.cost is None else figure_of(answer.cost, metric.unit)
         value = figure_of(answer.value, answers.objective.unit)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autodistill.delivery.verified import Difference, Row, Verified
     from autodistill.search.front import Front
 
-ALWAYS_MS = 5.0  # a latency that people ask for first
+ALWAYS_MS = 5.0  # a latency that people ask for first, where it keeps some student out
 ACCURACY = objectives.get("accuracy")
 _MOST_BOUNDS = 8
 _PLAIN = "without distillation"
@@ -71,14 +71,14 @@ class Answers:
         objective: what is best in.
         metric: what is bounded; ``None`` where the study has nothing to bound.
         candidates: by trial.
-        bounds: bound and the best candidate within it, ``None`` where no student keeps to it.
+        bounds: bound and the best candidate within it, another one for each.
         verified: whether the figures come from ``verify``.
     """
 
     objective: Objective
     metric: Objective | None
     candidates: tuple[Answer, ...]
-    bounds: tuple[tuple[float, Answer | None], ...]
+    bounds: tuple[tuple[float, Answer], ...]
     verified: bool
 
     def within(self, bound: float) -> Answer | None:
@@ -118,29 +118,44 @@ def answers_of(
     else:
         candidates = tuple(_from_search(t, front, trials, metric, images) for t in front.trials)
         trusted = False
-    answers = Answers(first, metric, candidates, (), trusted)
-    bounds = tuple((bound, answers.within(bound)) for bound in _bounds(candidates, metric))
+    bounds = () if metric is None else tuple(_bounds(_steps(candidates, first)))
     return Answers(first, metric, candidates, bounds, trusted)
 
 
-def _bounds(candidates: Sequence[Answer], metric: Objective | None) -> list[float]:
-    """Round bounds (1, 2, 5 times powers of ten) from the cheapest candidate up to the first that fits them all."""
-    costs = [a.cost for a in candidates if a.cost is not None and a.cost > 0]
-    if metric is None or not costs:
-        return []
-    power = math.floor(math.log10(min(costs)))
-    out: list[float] = []
-    while not out or out[-1] < max(costs):
-        out += [step * 10.0**power for step in (1, 2, 5)]
-        power += 1
-    out = [bound for bound in out if bound >= min(costs)]
-    last = next(i for i, bound in enumerate(out) if bound >= max(costs))
-    out = out[: last + 1]
-    if len(out) > _MOST_BOUNDS:
-        out = [out[round(i * (len(out) - 1) / (_MOST_BOUNDS - 1))] for i in range(_MOST_BOUNDS)]
-    if metric.name == "latency_ms":
-        out.append(ALWAYS_MS)
-    return sorted(set(out))
+def _steps(candidates: Sequence[Answer], objective: Objective) -> list[Answer]:
+    """The candidates that nothing as cheap is as good as, cheapest first: one for each answer that a bound can have."""
+    out: list[Answer] = []
+    for one in sorted(candidates, key=lambda a: (math.inf if a.cost is None else a.cost, objective.loss(a.value))):
+        if one.cost is not None and (not out or objective.loss(one.value) < objective.loss(out[-1].value)):
+            out.append(one)
+    return out
+
+
+def _bounds(steps: Sequence[Answer]) -> list[tuple[float, Answer]]:
+    """A bound for each of some answers, as round as it may be below the cost of the next better one."""
+    costs = [0.0 if a.cost is None else a.cost for a in steps]
+    ends = [*costs, math.inf][1:]
+    rows = [(_round_bound(cost, end), a) for cost, end, a in zip(costs, ends, steps, strict=bool(steps))]
+    if len(rows) > _MOST_BOUNDS:
+        rows = [rows[round(i * (len(rows) - 1) / (_MOST_BOUNDS - 1))] for i in range(_MOST_BOUNDS)]
+    return rows
+
+
+def _round_bound(cost: float, below: float) -> float:
+    """A number from ``cost`` up, ``below`` excluded: 1, 2 or 5 times a power of ten, else of the fewest digits."""
+    if cost <= 0:
+        return cost
+    power = math.floor(math.log10(cost))
+    for step in (1, 2, 5, 10):
+        if cost <= (bound := float(f"{step}e{power}")):
+            break
+    for digits in range(16):
+        if bound < below:
+            return bound
+        scale = power - digits - 1
+        bound = float(f"{math.ceil(round(cost / 10.0**scale, 6))}e{scale}")
+        bound = bound if bound >= cost else cost
+    return cost
 
 
 def _from_row(row: Row, verified: Verified, metric: Objective | None, trials: Sequence[TrialRecord]) -> Answer:
@@ -234,9 +249,10 @@ def _verified_sure(row: Row, verified: Verified) -> str:
     if not row.complete:
         parts.append(f"Only {len(row.seeds)} of {row.planned} runs are finished.")
     if row.flattered is not None:
-        way = "flattered it by" if row.flattered >= 0 else "had shown it worse by"
+        size = f"{abs(row.flattered):.4f}"
+        way = f"flattered it by {size}" if row.flattered >= 0 else f"had shown it {size} too low"
         parts.append(
-            f"The search {way} {abs(row.flattered):.4f}: its validation accuracy less the mean of the fresh seeds "
+            f"The search {way}: its validation accuracy less the mean of the fresh seeds "
             "on the same validation images (not on the test images)."
         )
     if row.rivals:

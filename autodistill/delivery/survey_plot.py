@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from autodistill.delivery.plots import word_ticks
 from autodistill.errors import UsageError
 from autodistill.records import SurveyRow
 
@@ -38,6 +39,8 @@ def survey_png(rows: Sequence[SurveyRow], path: str | Path) -> None:
             color=colors[index % len(colors)], marker="os^D"[index // len(colors) % 4], label=name,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel=_LABELS.get(across, across), ylabel=_LABELS.get(up, up))
+    for axis, metric in ((axes.xaxis, across), (axes.yaxis, up)):
+        word_ticks(axis, [row.costs[metric] for row in known if row.costs.get(metric, 0) > 0] or [1.0])
     axes.grid(alpha=0.25, linewidth=0.5)
     axes.legend(frameon=False, fontsize=7, ncols=1 + len(names) // 16)
     figure.savefig(path)

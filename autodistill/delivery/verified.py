@@ -218,8 +218,9 @@ class Verified:
         whose = "its front" if before else "students outside its front"
         fell = [row.searched - row.accuracy.mean for row in rows if row.searched is not None and row.accuracy]
         mean, count = _mean([row.flattered or 0.0 for row in rows]), counted(len(rows), "student")
+        way = f"flattered {whose} by {mean:+.4f}" if mean >= 0 else f"shown {whose} {-mean:.4f} too low"
         return (
-            f"The search had flattered {whose} by {mean:+.4f} on average over {count} (its validation accuracy less "
+            f"The search had {way} on average over {count} (its validation accuracy less "
             f"the mean of fresh seeds on the same images; less that on test images: {_mean(fell):+.4f})."
         )
 

@@ -19,6 +19,8 @@ from autodistill.search.budget import format_seconds
 from autodistill.search.trial_log import TrialLog
 
 FIRST = 10
+TELLING = 20
+"""Trained trials from which on the share is worth a line: the first ten are informative whatever they show."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Waste:
         """Of the seconds where they are known, else of the epochs."""
         whole, part = (self.seconds, self.wasted_seconds) if self.seconds else (self.epochs, self.wasted_epochs)
         return part / whole if whole else 0.0
+
+    @property
+    def telling(self) -> bool:
+        """Whether so many trials were trained that the share says something of the search."""
+        return self.trials >= TELLING
 
     def to_json(self) -> dict[str, float]:
         """Plain values."""
