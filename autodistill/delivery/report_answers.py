@@ -135,7 +135,7 @@ def _bounds(steps: Sequence[Answer]) -> list[tuple[float, Answer]]:
     """A bound for each of some answers, as round as it may be below the cost of the next better one."""
     costs = [0.0 if a.cost is None else a.cost for a in steps]
     ends = [*costs, math.inf][1:]
-    rows = [(_round_bound(cost, end), a) for cost, end, a in zip(costs, ends, steps, strict=bool(steps))]
+    rows = [(_round_bound(cost, end), a) for cost, end, a in zip(costs, ends, steps, strict=True)]
     if len(rows) > _MOST_BOUNDS:
         rows = [rows[round(i * (len(rows) - 1) / (_MOST_BOUNDS - 1))] for i in range(_MOST_BOUNDS)]
     return rows
