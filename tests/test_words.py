@@ -13,7 +13,7 @@ from autodistill.cli import app
 from autodistill.delivery.report import write_report
 from autodistill.records import Constraint, State, TrialRecord
 from autodistill.search.opening import open_to_read
-from autodistill.words import counted, why_empty
+from autodistill.words import complete_counted, counted, students_counted, why_empty
 from tests import toys
 
 REASON = "6 trials reached the top rung, and none keeps to accuracy >= 0.9999"
@@ -98,3 +98,15 @@ def test_the_report_counts_them_as_complete_and_outside_a_bound(bounded: Path, t
 @pytest.mark.parametrize(("count", "said"), [(1, "1 seed"), (2, "2 seeds"), (0, "0 seeds"), (1200, "1,200 seeds")])
 def test_counts_agree_with_their_nouns(count: int, said: str) -> None:
     assert counted(count, "seed") == said
+
+
+def test_students_and_their_forms_are_counted_apart() -> None:
+    def form(number: int, variant: str = "fp32") -> TrialRecord:
+        return TrialRecord(number, State.COMPLETE, {}, {}, {}, {}, 0, variant=variant)
+
+    plain, forms = [form(0), form(1)], [form(0), form(1), form(1, "int8")]
+    assert [one.called for one in forms] == ["0", "1", "1 (int8)"]
+    assert students_counted(plain) == "2 students"
+    assert students_counted(forms) == "2 students in 3 forms"
+    assert complete_counted(plain) == "2 COMPLETE trials"
+    assert complete_counted(forms) == "2 COMPLETE trials (3 forms)"

@@ -220,7 +220,8 @@ def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short
     say("next:")
     best = front.knee() or (front.trials[0] if front.trials else None)
     if best is not None:
-        say("  " + command("show", best.number, folder) + "   (the knee of the front)")
+        form = "" if best.variant == "fp32" else f", in its {best.variant} form"
+        say("  " + command("show", best.number, folder) + f"   (the knee of the front{form})")
         if not verified and getattr(study.config, "data", None) is not None:
             say("  " + command("verify", folder) + "   (the winners again with fresh seeds, on the test split)")
         say("  " + command("report", folder) + "   (one HTML file)")

@@ -126,7 +126,7 @@ def _costs(names: Sequence[str]) -> list[str]:
 def print_trial(trial: TrialRecord, objectives: Sequence[Objective], gain: float | None) -> None:
     """One trial in full: how it ended and why, its settings, and what each rung showed."""
     units = {o.name: o.unit for o in objectives}
-    rows = [["trial", str(trial.number)], ["state", f"{trial.state.value} {trial.reason}".strip()]]
+    rows = [["trial", trial.called], ["state", f"{trial.state.value} {trial.reason}".strip()]]
     rows += [["why", trial.message]] if trial.message else []
     rows += [["proposed because", trial.why]] if trial.why else []
     rows += [

@@ -22,7 +22,7 @@ from autodistill.gain import BASIS, gain_over_undistilled
 from autodistill.records import Objective, TrialRecord
 from autodistill.search.store import set_system_attributes
 from autodistill.search.trajectory import trajectory
-from autodistill.words import counted, distillation_words, student_words, why_empty
+from autodistill.words import counted, distillation_words, student_words, students_counted, why_empty
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -148,7 +148,7 @@ def study_note(study: Study) -> str:
     lines = [
         f"## {_plain(study.name)}",
         "",
-        f"{counted(len(front), 'student')} on the front, {counted(len(study.trials()), 'trial')}.",
+        f"{students_counted(front.trials)} on the front, {counted(len(study.trials()), 'trial')}.",
     ]
     lines += [f"Hypervolume {front.hypervolume_share:.4f} of the reference box.", ""]
     if not front.trials:
@@ -158,7 +158,7 @@ def study_note(study: Study) -> str:
     for t in front.trials:
         values = " | ".join(figure_of(t.values[o.name], o.unit) for o in study.objectives)
         words = f"{_plain(student_words(t.student))} | {_plain(distillation_words(t.distillation)) or '-'}"
-        lines.append(f"| {t.number} | {words} | {values} |")
+        lines.append(f"| {t.called} | {words} | {values} |")
     return "\n".join([*lines, "", "Only COMPLETE trials are on the front; accuracies are of the validation split."])
 
 

@@ -19,7 +19,7 @@ from autodistill.search.expression import matches
 from autodistill.search.front import axis_losses
 from autodistill.search.member import Member
 from autodistill.search.objectives import asked_cost
-from autodistill.words import counted
+from autodistill.words import counted, students_counted
 
 if TYPE_CHECKING:
     from autodistill.delivery.verified import Row
@@ -94,7 +94,7 @@ def pick(front: Front, expression: str) -> Member:
     fitting = [one for one in standings if matches(expression, {**one.member.columns(), **one.values})]
     if not fitting:
         raise UsageError(
-            f"no student on the front satisfies {expression!r}; the front has {counted(len(front), 'student')}."
+            f"no student on the front satisfies {expression!r}; the front has {students_counted(front.trials)}."
             + _in_the_search(standings, expression)
         )
     kept = [one for one in fitting if one.kept]
@@ -175,7 +175,7 @@ def _standing(front: Front, trial: TrialRecord, row: Row | None) -> Standing:
 
 def _explained(best: Standing, standings: Sequence[Standing], kept: int, trouble: str, bound: str = "") -> Member:
     """The member with a sentence on what ``verify`` had to do with it; none where nothing is verified."""
-    number = best.member.number
+    number = best.member.called
     if trouble:
         said = f"trial {number} was picked by the figures of the search: {trouble}"
     elif all(one.row is None for one in standings):
