@@ -158,6 +158,19 @@ def test_a_single_student_stands_in_a_frame_with_its_label_inside(
     assert label.get_window_extent().x0 > axes.get_window_extent().x0
 
 
+def test_no_share_above_one_is_drawn_where_the_worst_trials_lie_below_the_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(0.99, 1e4, 2.0), (0.97, 5e3, 1.0), (0.2, 5e3, 1.5)]
+    some = [
+        TrialRecord(i, State.COMPLETE, {"accuracy": a, "params": p, "latency_ms": x}, {}, {}, {}, 0)
+        for i, (a, p, x) in enumerate(rows)
+    ]
+    axes = drawn(Front.of("f", THREE, some), monkeypatch, tmp_path / "front.png")
+    assert any("1 dominated outside" in text.get_text() for text in axes.texts)
+    assert axes.get_ylim()[1] < 1.005
+
+
 def test_an_empty_front_has_no_axes_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     axes = drawn(Front.of("flowers", THREE, []), monkeypatch, tmp_path / "front.png")
     assert not axes.axison

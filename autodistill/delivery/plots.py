@@ -43,8 +43,8 @@ def front_png(front: Front, path: str | Path, *, empty: str = "") -> None:
         forms = [name for name in forms_of((*front.trials, *front.others)) if name != "fp32"]
         _legend(axes, size, top, bool(front.others), _teacher_label(front.teacher, across, up), forms)
         _decorate(axes, front, across, up)
-        _frame(axes, front, across, up)
         _focus(axes, front, up)
+        _frame(axes, front, across, up)  # of what is left in the focus, whose height the room above a share follows
     else:
         nothing_drawn(axes, f"the front is empty:\n{empty or 'no trial is COMPLETE yet'}")
     axes.set_title(f"{front.study}: {students_counted(front.trials)} on the front", loc="left", fontsize=11)
