@@ -47,6 +47,11 @@ def members(spec: TeacherSpec) -> dict[str, TeacherSpec]:
     return out
 
 
+def accepts_weak(spec: TeacherSpec) -> bool:
+    """Whether every teacher of ``spec`` may be no better than chance."""
+    return spec.accept_weak or all(one.accept_weak for one in members(spec).values())
+
+
 def member(spec: TeacherSpec, name: str | None) -> TeacherSpec:
     """The teacher called ``name``; the first one where a trial names none.
 

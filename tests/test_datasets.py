@@ -9,6 +9,7 @@ from PIL import Image
 from autodistill.errors import DataError, UnknownNameError, UsageError
 from autodistill.records import DataSpec
 from autodistill.training import datasets
+from autodistill.training.sources.image_folder import list_images
 from autodistill.training.splits import choose, hold_out
 
 
@@ -237,6 +238,71 @@ def test_an_unreadable_image_is_named(tmp_path):
     with pytest.raises(DataError, match=r"1 of \d+ images cannot be read(.|\n)*broken.png"):
         datasets.load(DataSpec("image_folder", root=str(root), image_size=8, seed=1), tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("images.npy"))
+
+
+def test_broken_files_of_all_parts_are_named_at_once_before_a_study_begins(tmp_path):
+    root = write_folder(tmp_path / "images", count=10)
+    spec = DataSpec("image_folder", root=str(root), image_size=8)
+    tested = list_images(root, "test").files
+    searched = [path for path in list_images(root, "train").files if path not in tested]
+    tested[0].write_text("no image")
+    searched[0].unlink()
+    searched[0].symlink_to(tmp_path / "nowhere.png")
+    said = r"2 of 20 images cannot be read; repair or remove them \(once a study has begun"
+    with pytest.raises(DataError, match=said) as refused:
+        datasets.check_files(spec, tmp_path / "cache")
+    assert all(str(path) in str(refused.value) for path in (tested[0], searched[0]))
+
+
+def test_the_check_of_files_decodes_each_once_for_the_search_and_for_verify(tmp_path, monkeypatch):
+    spec = DataSpec("image_folder", root=str(write_folder(tmp_path / "images")), image_size=8)
+    datasets.check_files(spec, tmp_path / "cache")
+    monkeypatch.setattr(Image, "open", lambda *args, **kwargs: pytest.fail("decoded again"))
+    datasets.load(spec, tmp_path / "cache")
+    datasets.load_test(spec, tmp_path / "cache")
+
+
+def test_the_check_of_files_hands_on_nothing_of_the_test_part(tmp_path):
+    spec = DataSpec("image_folder", root=str(write_folder(tmp_path / "images")), image_size=8)
+    before = datasets.load(spec, tmp_path / "first").fingerprint
+    for path in list_images(tmp_path / "images", "test").files:
+        Image.new("RGB", (20, 12), "red").save(path)
+    assert datasets.check_files(spec, tmp_path / "second") is None
+    assert datasets.load(spec, tmp_path / "second").fingerprint == before
+
+
+def test_a_test_file_that_breaks_later_is_to_be_replaced_and_not_removed(tmp_path):
+    root = write_folder(tmp_path / "images")
+    list_images(root, "test").files[0].write_text("no image")
+    spec = DataSpec("image_folder", root=str(root), image_size=8)
+    datasets.load(spec, tmp_path / "cache")  # the search does not look at it
+    with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):
+        datasets.load_test(spec, tmp_path / "cache")
+
+
+def test_a_class_that_only_the_test_folder_has_is_found_before_a_study_begins(tmp_path):
+    write_folder(tmp_path / "images" / "train")
+    write_folder(tmp_path / "images" / "test", classes=("cat", "cow"))
+    spec = DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8)
+    with pytest.raises(DataError, match="test has classes without training images: cow"):
+        datasets.check_files(spec, tmp_path / "cache")
+
+
+def test_validation_images_of_one_class_are_refused(tmp_path):
+    write_folder(tmp_path / "images" / "train")
+    write_folder(tmp_path / "images" / "val", classes=("dog",))
+    spec = DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8)
+    with pytest.raises(DataError, match=r"all validation images \(6\) are of class 'dog'; at least 2 of 2 classes"):
+        datasets.load(spec, tmp_path / "cache")
+
+
+def test_a_class_too_small_for_its_splits_is_named_with_the_reason(tmp_path):
+    root = write_folder(tmp_path / "images")
+    write_folder(root, classes=("cow",), count=2)
+    spec = DataSpec("image_folder", root=str(root), image_size=8)
+    said = r"'cow' \(2\); at least 3 are needed, one each for training, validation and the test split \(a fifth"
+    with pytest.raises(DataError, match=said):
+        datasets.load(spec, tmp_path / "cache")
 
 
 def test_postscript_called_png_and_giant_images_are_refused(tmp_path):

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +6,11 @@ import pytest
 from PIL import Image
 
 import autodistill as ad
-from autodistill.errors import AutodistillError, UsageError
+from autodistill.engines.estimate import estimate
+from autodistill.errors import AutodistillError, DataError, TeacherError, UsageError
 from autodistill.records import DataSpec, State
 from autodistill.training import datasets
+from autodistill.training.sources.image_folder import list_images
 
 
 def test_a_latency_command_that_fails_is_found_before_a_teacher_is_taught(tmp_path: Path) -> None:
@@ -33,6 +36,44 @@ def _logits(path: Path, data: DataSpec, scale: float) -> None:
     ids = np.concatenate([pool.train.ids, pool.val.ids])
     labels = np.concatenate([pool.train.labels, pool.val.labels])
     np.savez(path, ids=ids, logits=(scale * np.eye(2)[labels]).astype(np.float32))
+
+
+def _begin(study: ad.Study) -> None:
+    ad.search(study, budget="2trials", progress=False)
+
+
+def _dry_run(study: ad.Study) -> None:
+    estimate(study.config, study.space, study.rungs)
+
+
+@pytest.mark.parametrize("begin", [_begin, _dry_run])
+def test_a_broken_test_file_is_found_before_a_study_begins(tmp_path: Path, begin: Callable[[ad.Study], None]) -> None:
+    root = _images(tmp_path / "images")
+    broken = list_images(root, "test").files[0]
+    broken.write_text("no image")
+    study = ad.Study.create(
+        data={"source": "image_folder", "root": str(root), "image_size": 8},
+        space={"student": {"family": "resnet", "width": [2, 3], "depth": 1}},
+        objectives=["accuracy", "params"],
+        directory=tmp_path / "study",
+    )
+    with pytest.raises(DataError, match="1 of 80 images cannot be read") as caught:
+        begin(study)
+    assert str(broken) in str(caught.value)
+    assert not (tmp_path / "study" / "teacher").exists()
+
+
+def test_too_few_images_are_refused_before_a_teacher_is_taught(tmp_path: Path) -> None:
+    study = ad.Study.create(
+        data={"source": "image_folder", "root": str(_images(tmp_path / "images")), "image_size": 8},
+        space={"student": {"family": "resnet", "width": [2, 3], "depth": 1}},
+        objectives=["accuracy", "params"],
+        directory=tmp_path / "study",
+    )
+    said = r"with 10 validation images not even .* \(50.0%\); at least 17 are needed. Add images \(about 109 in all"
+    with pytest.raises(TeacherError, match=said):
+        ad.search(study, budget="2trials", progress=False)
+    assert not (tmp_path / "study" / "teacher").exists()
 
 
 def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_others(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     from autodistill.training import datasets, preflight, teachers
     from autodistill.training.teach import teach as train
 
+    datasets.check_files(data)
     images = datasets.load(data)
     watch = Watch()
     with Progress() as show, watch.signals():

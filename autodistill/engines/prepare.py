@@ -20,7 +20,7 @@ from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, InfeasibleError, UsageError
 from autodistill.records import EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
 from autodistill.search.study import Study
-from autodistill.teacher_choice import members
+from autodistill.teacher_choice import accepts_weak, members
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
@@ -48,7 +48,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         DataError, TeacherError: the images or the teacher cannot be used.
         UsageError: the study's trials had other images or another teacher.
     """
-    from autodistill.training import datasets
+    from autodistill.training import datasets, preflight
     from autodistill.training.cache_home import cache_folder
     from autodistill.training.evaluate import discard, evaluator
 
@@ -60,6 +60,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     directory = study.directory or Path(tempfile.mkdtemp(prefix="autodistill-"))
     watch.stage("data", f"reading {config.data.source}")
     cache = cache_folder().absolute()
+    datasets.check_files(config.data, cache)
     data = datasets.load(config.data, cache)
     watch.stage(
         "data",
@@ -67,6 +68,8 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         f"{data.image_size} px in {len(data.classes)} classes",
     )
     check_sources(study, image_facts(data))
+    if not accepts_weak(config.teacher):
+        preflight.check_enough(data)
     metrics = tuple(dict.fromkeys([*(o.name for o in study.objectives), *(c.metric for c in study.constraints)]))
     surveyed = config.survey != "off" and any(o.stage == "known" for o in study.objectives)
     teaching = config.teacher.source == "auto"

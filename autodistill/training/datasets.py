@@ -23,11 +23,11 @@ from autodistill.records import DataSpec, stable_key
 from autodistill.training import sources
 from autodistill.training.cache_home import cache_folder
 from autodistill.training.sources.array_cache import cached_array, content_hash
-from autodistill.training.sources.base import Part, Pool, data_sources, folder_at
+from autodistill.training.sources.base import Part, Pool, data_sources, file_checks, folder_at
 from autodistill.training.sources.factory import from_factory, is_reference
 from autodistill.training.splits import choose, hold_out
 
-__all__ = ["ImageData", "Split", "check", "data_sources", "load", "load_test"]
+__all__ = ["ImageData", "Split", "check", "check_files", "data_sources", "load", "load_test"]
 
 for _module in pkgutil.iter_modules(sources.__path__):
     importlib.import_module(f"{sources.__name__}.{_module.name}")
@@ -97,6 +97,23 @@ def check(spec: DataSpec) -> None:
         folder_at(spec.root, f"the files of data source {spec.source!r}")
 
 
+def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> None:
+    """Make sure before a study begins that every file can be read, those of the test part included.
+
+    A file that turns out broken when ``verify`` opens the test part can no longer be removed: the split would move.
+    Nothing of the test part is handed on; decoded images wait in the cache for ``load`` and ``load_test``.
+
+    Args:
+        spec: which images.
+        cache_dir: as for :func:`load`.
+
+    Raises:
+        DataError: files that cannot be decoded, all at once, or classes that only the test part has.
+    """
+    if not is_reference(spec.source) and spec.source in file_checks:
+        file_checks.get(spec.source)(spec, Path(cache_dir) if cache_dir is not None else cache_folder())
+
+
 def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:
     """Training and validation images; files of the test split are not opened.
 
@@ -113,7 +130,9 @@ def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Ima
     pool = _pool(spec, "train", folder)
     validation = pool.validation
     if validation is None:
-        validation = hold_out(pool.labels, spec.val_fraction, seed=spec.seed, stream="validation")
+        names = pool.classes
+        validation = hold_out(pool.labels, spec.val_fraction, seed=spec.seed, stream="validation", classes=names)
+    _check_validation(pool, validation)
     train_ids = _subset(spec, np.flatnonzero(~validation), pool.labels)
     train, val = _take(pool, train_ids, folder), _take(pool, np.flatnonzero(validation), folder)
     mean, std = channel_statistics(train.images)
@@ -175,6 +194,18 @@ def _check(pool: Pool, source: str) -> None:
         raise DataError(
             f"data source {source!r} has labels from {labels.min()} to {labels.max()}; "
             f"allowed: 0 to {len(pool.classes) - 1}."
+        )
+
+
+def _check_validation(pool: Pool, validation: NDArray[np.bool_]) -> None:
+    """Refuse validation images on which every network that always says the same is perfect."""
+    seen = np.unique(pool.labels[validation])
+    if len(seen) < 2:
+        name = f"of class {pool.classes[seen[0]]!r}" if len(seen) else "missing"
+        raise DataError(
+            f"all validation images ({int(validation.sum())}) are {name}; at least 2 of {len(pool.classes)} classes "
+            "are needed, or accuracy says nothing. Add images of the others (in a folder: val/CLASS), or give no "
+            "validation images at all (remove val/): then a part of the training images is split off."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -84,12 +85,37 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
     decided = logits.argmax(1).numpy()
     accuracy = float((decided == labels).mean())
     chance = float(np.bincount(labels).max() / len(labels))
-    weak = accuracy <= chance + _SIGMAS * (chance * (1 - chance) / len(labels)) ** 0.5
+    weak = accuracy <= _least(chance, len(labels))
     if weak and not accept_weak:
         raise TeacherError(_too_weak(teacher, accuracy, chance, decided, data))
     speed = len(labels) / max(seconds, 1e-9)
     size = teacher.image_size
     return Preflight(teacher.name, accuracy, chance, len(data.classes), size, len(labels), speed, weak)
+
+
+def check_enough(data: ImageData) -> None:
+    """Refuse so few validation images that no teacher could pass; before one is taught.
+
+    Raises:
+        TeacherError: says how many are needed.
+    """
+    images, most = len(data.val.labels), np.bincount(data.val.labels).max()
+    chance = float(most / images)
+    if _least(chance, images) < 1.0:
+        return
+    needed = int(_SIGMAS**2 * chance / (1 - chance)) + 1
+    everything = math.ceil(needed / images * data.pool_size)
+    raise TeacherError(
+        f"with {images} validation images not even a teacher that is always right can be told from guessing the most "
+        f"frequent class ({chance:.1%}); at least {needed} are needed. Add images (about {everything} in all for "
+        "training and validation), put a larger share aside for validation (--set data.val_fraction=0.5), or go on all "
+        "the same: --set teacher.accept_weak=true."
+    )
+
+
+def _least(chance: float, images: int) -> float:
+    """The accuracy above which luck is ruled out."""
+    return chance + _SIGMAS * math.sqrt(chance * (1 - chance) / images)
 
 
 def answers(teacher: Teacher, split: Split, *, batch_size: int = 256) -> Tensor:

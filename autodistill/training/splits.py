@@ -6,6 +6,8 @@ sees the same split without one being stored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,8 +50,17 @@ def choose(labels: NDArray[np.int64], count: int, *, seed: int, stream: str) -> 
     return mask
 
 
-def hold_out(labels: NDArray[np.int64], fraction: float, *, seed: int, stream: str) -> NDArray[np.bool_]:
+def hold_out(
+    labels: NDArray[np.int64], fraction: float, *, seed: int, stream: str, classes: Sequence[str] = ()
+) -> NDArray[np.bool_]:
     """Mark the share ``fraction`` of the images, leaving at least one image of every class unmarked.
+
+    Args:
+        labels: class of each image, ``(n,)``.
+        fraction: share to mark.
+        seed: seed of the choice.
+        stream: name of the split.
+        classes: names of the labels, for messages.
 
     Raises:
         UsageError: the fraction is not inside (0, 1).
@@ -57,15 +68,17 @@ def hold_out(labels: NDArray[np.int64], fraction: float, *, seed: int, stream: s
     """
     if not 0.0 < fraction < 1.0:
         raise UsageError(f"the held-out fraction is {fraction}; allowed: more than 0 and less than 1.")
-    classes, sizes = np.unique(labels, return_counts=True)
+    found, sizes = np.unique(labels, return_counts=True)
     if sizes.min() < 2:
+        label = int(found[sizes.argmin()])
+        name = repr(classes[label]) if classes else str(label)
         raise DataError(
-            f"class {int(classes[sizes.argmin()])} has {sizes.min()} image; at least 2 are needed, so that "
+            f"class {name} has {sizes.min()} image; at least 2 are needed, so that "
             f"training and the {stream} split both see it. Add images, or remove the class."
         )
-    count = max(round(fraction * len(labels)), len(classes))
-    mask = choose(labels, min(count, len(labels) - len(classes)), seed=seed, stream=stream)
-    if len(np.unique(labels[~mask])) < len(classes):
+    count = max(round(fraction * len(labels)), len(found))
+    mask = choose(labels, min(count, len(labels) - len(found)), seed=seed, stream=stream)
+    if len(np.unique(labels[~mask])) < len(found):
         raise DataError(f"holding out {fraction:.0%} for the {stream} split leaves a class without training images.")
     return mask
 

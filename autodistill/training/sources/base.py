@@ -44,6 +44,12 @@ DataSource = Callable[[DataSpec, Part, Path], Pool]
 
 data_sources: Registry[DataSource] = Registry("data source", "autodistill.data_sources")
 
+FileCheck = Callable[[DataSpec, Path], None]
+"""``check(spec, cache_dir)``: whether every file of every part can be read; hands nothing of the test part on."""
+
+file_checks: Registry[FileCheck] = Registry("check of files", "autodistill.file_checks")
+"""By the name of the source; a source without one is believed."""
+
 
 def option(spec: DataSpec, name: str, default: T, *, low: float | None = None, high: float | None = None) -> T:
     """An option of the source, converted to the type of its default and checked against its range.

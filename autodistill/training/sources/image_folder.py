@@ -5,13 +5,17 @@ Every image is decoded once, resized (shorter side, bicubic) and centre-cropped,
 file called ``.png`` that holds PostScript would otherwise start Ghostscript) and refused above a pixel
 limit before they are decoded. Missing splits are made: a fifth is held out for the test part, validation by
 the seed of the data.
+
+A file that cannot be decoded has to be known before a study begins: where the test part is held out, removing one
+later moves the split, and the study's trials would have had other images. ``check_files`` therefore decodes both
+parts, and keeps what it decoded for ``verify``; nothing looks at the pixels or labels of the test part before that.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +26,15 @@ from numpy.typing import NDArray
 from autodistill.errors import DataError
 from autodistill.records import DataSpec, stable_key
 from autodistill.training.sources.array_cache import cached_array, content_hash
-from autodistill.training.sources.base import Part, Pool, check_options, data_sources, need_root, option
+from autodistill.training.sources.base import (
+    Part,
+    Pool,
+    check_options,
+    data_sources,
+    file_checks,
+    need_root,
+    option,
+)
 from autodistill.training.splits import TEST_FRACTION, TEST_SEED, hold_out
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
@@ -30,6 +42,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm"})
 DEFAULT_SIZE = 64
 MAX_PIXELS = 64_000_000
 _REASON = 120  # letters of what a decoder says
+_NAMED = 10  # broken files that a message names
+_BEFORE = "repair or remove them (once a study has begun, repair them: removing one changes its images)"
+_IN_TEST = "replace each by a readable file; removing one changes the split"
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _LAYOUT = "class folders with images (root/<class>/*.jpg), or the same below root/train, root/val and root/test"
 
@@ -50,6 +65,25 @@ class Listing:
         return stable_key([facts, self.classes])
 
 
+class UnreadableError(DataError):
+    """Files that cannot be decoded.
+
+    Args:
+        problems: ``path (reason)`` of each.
+        total: files that were looked at.
+    """
+
+    def __init__(self, problems: Sequence[str], total: int) -> None:
+        self.problems, self.total = tuple(problems), total
+        super().__init__(self.said(_BEFORE))
+
+    def said(self, advice: str) -> str:
+        """How many, what to do, and the first ten by name."""
+        count = f"{len(self.problems)} of {self.total} images cannot be read; {advice}:"
+        more = len(self.problems) - _NAMED
+        return "\n  ".join([count, *self.problems[:_NAMED], *([f"… and {more} more"] if more > 0 else [])])
+
+
 @data_sources.register("image_folder")
 def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
     """The images of one part, ``(n, 3, size, size)``, memory-mapped; files of the other part are not opened.
@@ -59,22 +93,11 @@ def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
     Raises:
         DataError: no images, fewer than two classes, or images that cannot be read (each is named).
     """
-    check_options(spec, ("channels", "max_pixels"))
-    channels = option(spec, "channels", 3, low=1, high=3)
-    limit = option(spec, "max_pixels", MAX_PIXELS, low=1)
-    if spec.image_size is None:
-        message = f"image_folder: no image_size given, images are scaled to {DEFAULT_SIZE} x {DEFAULT_SIZE}."
-        warnings.warn(message, stacklevel=2)
-    size = spec.image_size or DEFAULT_SIZE
     listing = list_images(need_root(spec, _LAYOUT), part)
-    mode = "L" if channels == 1 else "RGB"
-    shape = (len(listing.files), len(mode), size, size)
-
-    def fill(out: NDArray[np.uint8]) -> None:
-        decode_all(listing, out, mode=mode, limit=limit)
-
-    key = stable_key([listing.key(), shape, mode])
-    images, fingerprint = cached_array(cache_dir / "images" / key, shape, fill)
+    try:
+        images, fingerprint = _decoded(spec, listing, cache_dir)
+    except UnreadableError as error:
+        raise DataError(error.said(_IN_TEST if part == "test" else _BEFORE)) from error
     return Pool(
         images,
         listing.labels,
@@ -82,6 +105,49 @@ def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
         listing.validation,
         stable_key([fingerprint, content_hash(listing.labels), listing.classes]),
     )
+
+
+@file_checks.register("image_folder")
+def check_files(spec: DataSpec, cache_dir: Path) -> None:
+    """Decode the files of all parts into the cache, each once; what is there already is not opened again.
+
+    Raises:
+        DataError: files that cannot be decoded, of all parts at once, or a test folder with unknown classes.
+    """
+    root = need_root(spec, _LAYOUT)
+    listings = [list_images(root, "train"), list_images(root, "test")]
+    broken: list[UnreadableError] = []
+    for listing in listings:
+        try:
+            _decoded(spec, listing, cache_dir)
+        except UnreadableError as error:
+            broken.append(error)
+    if broken:
+        problems = [problem for one in broken for problem in one.problems]
+        raise UnreadableError(problems, sum(len(listing.files) for listing in listings))
+
+
+def _decoded(spec: DataSpec, listing: Listing, cache_dir: Path) -> tuple[NDArray[np.uint8], str]:
+    """The images of a listing, memory-mapped, and the hash of their pixels.
+
+    Raises:
+        UnreadableError: files that cannot be decoded.
+    """
+    check_options(spec, ("channels", "max_pixels"))
+    channels = option(spec, "channels", 3, low=1, high=3)
+    limit = option(spec, "max_pixels", MAX_PIXELS, low=1)
+    if spec.image_size is None:
+        message = f"image_folder: no image_size given, images are scaled to {DEFAULT_SIZE} x {DEFAULT_SIZE}."
+        warnings.warn(message, stacklevel=3)
+    size = spec.image_size or DEFAULT_SIZE
+    mode = "L" if channels == 1 else "RGB"
+    shape = (len(listing.files), len(mode), size, size)
+
+    def fill(out: NDArray[np.uint8]) -> None:
+        decode_all(listing, out, mode=mode, limit=limit)
+
+    key = stable_key([listing.key(), shape, mode])
+    return cached_array(cache_dir / "images" / key, shape, fill)
 
 
 def list_images(root: Path, part: Part) -> Listing:
@@ -100,6 +166,7 @@ def list_images(root: Path, part: Part) -> Listing:
         raise DataError(f"{where if empty else f'no images below {train}'}. Expected {_LAYOUT}.")
     if len(classes) < 2:
         raise DataError(f"{train} has one class ({classes[0]!r}); classification needs at least 2 class folders.")
+    _check_counts(train, labels, classes, named)
     if part == "test" and named["test"]:
         test_files, test_labels = _files(named["test"], classes)
         if not test_files:
@@ -118,11 +185,30 @@ def list_images(root: Path, part: Part) -> Listing:
     return Listing(root, files + val_files, np.concatenate([labels, val_labels]), classes, validation)
 
 
+def _check_counts(
+    train: Path, labels: NDArray[np.int64], classes: tuple[str, ...], named: Mapping[str, Path | None]
+) -> None:
+    """Refuse classes that are too small for the splits that have to be made, by name."""
+    made = [
+        "training",
+        *([] if named["val"] else ["validation"]),
+        *([] if named["test"] else ["the test split (a fifth of all images is put aside for it)"]),
+    ]
+    counts = np.bincount(labels, minlength=len(classes))
+    few = [f"{name!r} ({count})" for name, count in zip(classes, counts, strict=True) if count < len(made)]
+    if few:
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        raise DataError(
+            f"classes with too few images below {train}: {', '.join(few[:5])}{more}; at least {len(made)} are needed, "
+            f"one each for {', '.join(made[:-1])} and {made[-1]}. Add images, or remove the class."
+        )
+
+
 def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: int) -> None:
     """Decode every file into ``out (n, c, size, size)``, on all cores.
 
     Raises:
-        DataError: images that cannot be read, up to ten of them by name.
+        UnreadableError: images that cannot be decoded.
     """
     size = out.shape[-1]
 
@@ -136,9 +222,7 @@ def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: in
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow releases the lock while it decodes
         problems = [problem for problem in pool.map(one, range(len(listing.files))) if problem]
     if problems:
-        count = f"{len(problems)} of {len(listing.files)} images cannot be read"
-        more = f"\n  … and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError("\n  ".join([f"{count}; repair or remove them:", *problems[:10]]) + more)
+        raise UnreadableError(problems, len(listing.files))
 
 
 def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -202,5 +286,8 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], ND
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:  # a link to nowhere; decoding it names the file
+        return -1, -1
     return status.st_size, status.st_mtime_ns
