@@ -245,14 +245,14 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     out = dict(keys)
     for key in ("teacher", "space"):
         if isinstance(out.get(key), str):
-            out[key] = _absolute(out[key], folder)
+            out[key] = _absolute(out[key], folder, folders=key == "teacher")
     if out.get("warm_start"):
         folders = listed(out["warm_start"])
         out["warm_start"] = tuple(_absolute(f, folder, True) for f in folders) if type(folders) is tuple else folders
     space: Any = out.get("space")
     if isinstance(space, Mapping) and space.get("include"):
         given = space["include"] if isinstance(space["include"], list) else [space["include"]]
-        out["space"] = {**space, "include": [_absolute(name, folder) for name in given]}
+        out["space"] = {**space, "include": [_absolute(name, folder, folders=False) for name in given]}
     out["teacher"] = _absolute_members(from_list(out.get("teacher")), folder)
     if out["teacher"] is None:
         del out["teacher"]
@@ -277,13 +277,13 @@ def _absolute_members(teacher: Any, folder: Path) -> Any:
     return {**teacher, "options": {**options, "members": made}}
 
 
-def _absolute(value: Any, folder: Path, always: bool = False) -> Any:
-    """``value`` as an absolute path where it is one: by its ending, or because it is there."""
+def _absolute(value: Any, folder: Path, always: bool = False, *, folders: bool = True) -> Any:
+    """``value`` as an absolute path where it is one: by its ending, or because a file or a teacher is there."""
     if not isinstance(value, str) or not value:
         return value
     path = folder / Path(value).expanduser()
     named = value.lower().endswith(_FILE_ENDINGS) or ("/" in value and ":" not in value)
-    there = path.is_file() or (path / "teacher.json").is_file()
+    there = path.is_file() or (folders and any((path / file).is_file() for file in ("teacher.json", "study.yaml")))
     return str(path.resolve()) if always or named or there else value
 
 

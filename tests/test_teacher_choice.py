@@ -44,6 +44,15 @@ def test_a_list_in_the_study_file_is_a_choice_with_names(tmp_path: Path) -> None
     assert config_space(config).to_dict()["distillation"]["teacher"]["values"] == ["a", "b", "resnet18"]
 
 
+def test_a_study_beside_the_file_is_a_teacher_and_never_a_space(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "study.yaml").touch()
+    (tmp_path / "study.yaml").write_text("data: digits\nspace: digits\nteacher: [digits, resnet18]\n")
+    config = StudyConfig.load(tmp_path / "study.yaml")
+    assert members(config.teacher)["digits"].source == str(tmp_path / "digits")
+    assert config.space == "digits"
+
+
 def test_teachers_of_one_name_are_told_apart_by_a_number() -> None:
     spec = TeacherSpec("choice", options={"members": ["x/t", "y/t", {"source": "resnet18", "weights": "t"}]})
     assert list(members(spec)) == ["t", "t-2", "t-3"]

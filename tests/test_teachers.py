@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import shutil
 import time
 
 import numpy as np
@@ -16,6 +17,7 @@ from autodistill.training import datasets, teachers
 from autodistill.training.preflight import preflight
 from autodistill.training.teach import teach
 from autodistill.training.teacher import Preprocessing, Teacher, freeze
+from autodistill.training.teacher_folder import TEACHER_JSON
 
 CODE = '''
 import torch
@@ -116,9 +118,48 @@ def test_colour_becomes_grey_for_a_grey_teacher():
 
 def test_a_taught_folder_loads_with_its_accuracy(data, taught):
     teacher = teachers.load(taught, data)
-    facts = json.loads((teachers.Path(taught.source) / teachers.TEACHER_JSON).read_text())
+    facts = json.loads((teachers.Path(taught.source) / TEACHER_JSON).read_text())
     assert preflight(teacher, data).accuracy == pytest.approx(facts["metrics"]["accuracy"], abs=1e-9)
     assert facts["metrics"]["accuracy"] > 0.6
+
+
+def test_the_folder_of_a_study_is_the_teacher_that_it_taught(data, taught, tmp_path):
+    study = tmp_path / "runs" / "a"
+    study.mkdir(parents=True)
+    (study / "study.yaml").write_text("teacher: {source: auto}\n")
+    with pytest.raises(TeacherError, match=r"a holds no teacher of its own. It has not taught one yet: search on"):
+        teachers.check(TeacherSpec(str(study)))
+    shutil.copytree(taught.source, study / "teacher")
+    own, within = (teachers.load(TeacherSpec(source), data) for source in (taught.source, str(study)))
+    assert own.fingerprint == within.fingerprint
+    teachers.check(TeacherSpec(str(study)))
+    members = {"members": [str(study), {"source": taught.source}]}
+    assert teachers.load(TeacherSpec("ensemble", options=members), data).members[0][1].fingerprint == own.fingerprint
+
+
+def test_a_study_that_was_given_its_teacher_names_it(tmp_path):
+    (tmp_path / "study.yaml").write_text("teacher: {source: resnet18, weights: own.safetensors}\n")
+    with pytest.raises(TeacherError, match=r"learns from: resnet18 with the weights own\.safetensors"):
+        teachers.check(TeacherSpec(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (TeacherSpec("EMPTY"), "holds no teacher"),
+        (TeacherSpec("ensemble", options={"members": ["EMPTY"]}), "holds no teacher"),
+        (TeacherSpec("resnet18", weights="nowhere.safetensors"), "weights nowhere.safetensors: that file does not"),
+        (TeacherSpec("WEIGHTS"), "holds weights only; give the architecture"),
+    ],
+)
+def test_what_cannot_be_a_teacher_is_refused_before_images_are_read(tmp_path, spec, message):
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "WEIGHTS.pth").touch()
+    places = {"EMPTY": str(tmp_path / "EMPTY"), "WEIGHTS": str(tmp_path / "WEIGHTS.pth")}
+    members = [places.get(one, one) for one in spec.options.get("members", ())]
+    options = {"members": members} if members else {}
+    with pytest.raises(TeacherError, match=message):
+        teachers.check(TeacherSpec(places.get(spec.source, spec.source), weights=spec.weights, options=options))
 
 
 def test_a_damaged_teacher_is_refused(data, taught, tmp_path):

@@ -98,11 +98,12 @@ def _teacher(
 ) -> TeacherSpec:
     """The teacher, taught when there is none, after its preflight; of several, the best one's values are kept."""
     from autodistill.training import preflight, teachers
+    from autodistill.training.teacher_folder import TEACHER_JSON
 
     spec = config.teacher
     if spec.source == "auto":
         folder = directory / "teacher"
-        if study.spent.epochs > 0 and (folder / teachers.TEACHER_JSON).is_file():  # its students are there: it stays
+        if study.spent.epochs > 0 and (folder / TEACHER_JSON).is_file():  # its students are there: it stays
             watch.stage("teacher", "as it was taught before")
             spec = TeacherSpec(str(folder), accept_weak=spec.accept_weak)
         else:

@@ -24,7 +24,7 @@ from autodistill.training.datasets import ImageData
 from autodistill.training.distillation import Distillation
 from autodistill.training.loss_mix import LossMix
 from autodistill.training.recipe import Recipe
-from autodistill.training.teachers import TEACHER_JSON, TEACHER_WEIGHTS
+from autodistill.training.teacher_folder import TEACHER_JSON, TEACHER_WEIGHTS
 from autodistill.training.trainer import Feed, Trainer, scores
 
 Progress = Callable[[float, float, Mapping[str, float]], None]

@@ -8,7 +8,6 @@ files are opened with ``weights_only`` and must hold tensors.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,22 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autodistill.errors import AutodistillError, StoreError, TeacherError, UsageError, unknown_name
+from autodistill.errors import AutodistillError, TeacherError, UsageError, unknown_name
 from autodistill.records import TeacherSpec, stable_key
 from autodistill.teacher_choice import CHOICE, member
 from autodistill.training import students
 from autodistill.training.builder_code import code_of
-from autodistill.training.checkpoint import read_folder, tensors_from
+from autodistill.training.checkpoint import tensors_from
 from autodistill.training.datasets import ImageData
 from autodistill.training.devices import parse_devices, spread
 from autodistill.training.hub import require_pretrained
 from autodistill.training.sources.factory import is_reference, resolve
 from autodistill.training.teacher import Preprocessing, Teacher, fingerprint_of, freeze
+from autodistill.training.teacher_folder import TEACHER_JSON, TEACHER_WEIGHTS, read_teacher, teacher_folder
 
 __all__ = ["Teacher", "check", "load", "read_weights"]
 
-TEACHER_JSON = "teacher.json"
-TEACHER_WEIGHTS = "teacher.safetensors"
 ENSEMBLE = "ensemble"
 _INPUT = ("image_size", "channels", "mean", "std", "class_map")
 _REFUSED = {".ts", ".torchscript", ".pt2", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".npy", ".jit"}
@@ -65,37 +63,60 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
         return _ensemble(spec, data, where)
     if is_reference(spec.source):
         return _from_factory(spec, data, where)
-    if path.is_dir() or path.name in (TEACHER_JSON, TEACHER_WEIGHTS):
-        return _from_folder(path if path.is_dir() else path.parent, spec, data, where)
-    if path.suffix.lower() in _REFUSED:
-        raise TeacherError(f"{path}: {_why_refused(path)}")
+    if _is_folder(path):
+        return _from_folder(teacher_folder(path), spec, data, where)
+    _check_file(path)
     if path.suffix.lower() == ".onnx":
         _only_cpu(spec, "an ONNX file")
         return _from_onnx(path, spec, data)
     if path.suffix.lower() == ".npz":
         _only_cpu(spec, "a file of logits")
         return _from_logits(path, data)
-    if path.suffix.lower() in (".safetensors", ".pt", ".pth"):
-        raise TeacherError(
-            f"{path} holds weights only; give the architecture as teacher (a timm name or module:factory) and "
-            "this file as its weights."
-        )
     return _from_timm(spec, data, where)
 
 
 def check(spec: TeacherSpec) -> None:
-    """Refuse a source that names nothing, before anything is read or built; what is in it is for :func:`load` to judge.
+    """Refuse a source that names nothing or cannot be a teacher, before images are read or a network is built.
+
+    Whether a teacher fits the images is for :func:`load` to judge.
 
     Raises:
         UsageError: no timm network and no folder is called so.
-        TeacherError: a file that does not exist.
+        TeacherError: a file that does not exist, one that is never opened, or a folder without a whole teacher.
     """
     path = Path(spec.source).expanduser()
-    if spec.source in ("auto", CHOICE, ENSEMBLE) or is_reference(spec.source) or path.exists():
+    if spec.source == ENSEMBLE:
+        for one in _members(spec):
+            check(one)
+        return
+    if spec.weights is not None and not Path(spec.weights).expanduser().is_file():
+        raise TeacherError(f"weights {spec.weights}: that file does not exist.")
+    if spec.source in ("auto", CHOICE) or is_reference(spec.source):
+        return
+    if _is_folder(path):
+        read_teacher(teacher_folder(path))
+        return
+    if path.exists():
+        _check_file(path)
         return
     if path.suffix.lower() in (".onnx", ".npz", ".safetensors", ".pt", ".pth", *_REFUSED):
         raise TeacherError(f"teacher {spec.source}: that file does not exist.")
     _check_timm(spec.source)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() or path.name in (TEACHER_JSON, TEACHER_WEIGHTS)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse files that are never opened, and weights where an architecture is wanted."""
+    if path.suffix.lower() in _REFUSED:
+        raise TeacherError(f"{path}: {_why_refused(path)}")
+    if path.suffix.lower() in (".safetensors", ".pt", ".pth"):
+        raise TeacherError(
+            f"{path} holds weights only; give the architecture as teacher (a timm name or module:factory) and "
+            f"this file as its weights: --teacher NAME --teacher-weights {path}."
+        )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -145,12 +166,8 @@ def _only_cpu(spec: TeacherSpec, what: str) -> None:
 
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """What ``teach`` wrote."""
-    if not (folder / TEACHER_JSON).is_file():
-        raise TeacherError(f"{folder} holds no teacher ({TEACHER_JSON} is missing); `autodistill teach` writes one.")
+    facts, weights = read_teacher(folder)
     try:
-        files, _ = read_folder(folder)
-        facts = json.loads(files[TEACHER_JSON])
-        weights = tensors_from(files[TEACHER_WEIGHTS])
         network = students.build(
             facts["architecture"],
             image_size=facts["image_size"],
@@ -161,8 +178,6 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
         expects = Preprocessing(
             facts["image_size"], facts["channels"], tuple(facts["mean"]), tuple(facts["std"])
         ).override(_only_input(spec))
-    except StoreError as error:
-        raise TeacherError(str(error)) from error
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise TeacherError(f"{folder} is no complete teacher: {error}. Teach it again.") from error
     if not expects.class_map:
@@ -306,15 +321,8 @@ def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
 
     Several devices take the members in turn; a member may name its own.
     """
-    members = spec.options.get("members")
-    if not isinstance(members, list | tuple) or not members:
-        raise UsageError("an ensemble needs options.members, a list such as [{source: runs/a}, {source: runs/b}].")
     loaded: list[Teacher] = []
-    for given in members:
-        try:
-            one = TeacherSpec(**given) if isinstance(given, Mapping) else TeacherSpec(str(given))
-        except TypeError as error:
-            raise UsageError(f"ensemble member {given!r}: {error}.") from error
+    for one in _members(spec):
         loaded.append(load(one, data, devices[len(loaded) % len(devices)]))
     shares = [float(share) for share in spec.options.get("shares", [1.0] * len(loaded))]
     if len(shares) != len(loaded) or min(shares) <= 0:
@@ -325,6 +333,17 @@ def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     key = stable_key([[share, member.fingerprint] for share, member in pairs])
     expects = Preprocessing(max(member.image_size for member in loaded), data.channels)
     return Teacher(f"ensemble of {len(loaded)}", key, expects, devices[0], members=pairs)
+
+
+def _members(spec: TeacherSpec) -> list[TeacherSpec]:
+    """The teachers of an ensemble."""
+    given = spec.options.get("members")
+    if not isinstance(given, list | tuple) or not given:
+        raise UsageError("an ensemble needs options.members, a list such as [{source: runs/a}, {source: runs/b}].")
+    try:
+        return [TeacherSpec(**one) if isinstance(one, Mapping) else TeacherSpec(str(one)) for one in given]
+    except TypeError as error:
+        raise UsageError(f"a member of the ensemble {list(given)}: {error}.") from error
 
 
 def _network_teacher(
