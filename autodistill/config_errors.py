@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.errors import nearest
+from autodistill.teacher_choice import INPUT
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -25,6 +26,9 @@ _EXPECTED = {
     "model_type": "text or a mapping",
     "tuple_type": "a list, or text with commas",
 }
+_OPTIONS = (*INPUT, "model", "epochs", "pretrained")
+"""Options of a teacher that look like keys of its section; the last ones are those of one that is taught."""
+
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -109,6 +113,8 @@ def _sentence(
     message: str,
     allowed_keys: Callable[[Path_], tuple[str, ...]],
 ) -> list[str]:
+    if kind == "extra_forbidden" and path[0] == "teacher" and path[-1] in _OPTIONS:
+        return [f"is an option of the teacher; write teacher.options.{path[-1]}"]
     if kind == "extra_forbidden":
         return [unknown_key(str(path[-1]), allowed_keys(path[:-1]))]
     if kind == "missing":

@@ -16,6 +16,8 @@ from autodistill.records import TeacherSpec
 
 CHOICE = "choice"
 PARAMETER = "teacher"
+INPUT = ("image_size", "channels", "mean", "std", "class_map")
+"""Options that every teacher takes: what it is fed, and which of its outputs the classes are."""
 
 
 def from_list(value: Any) -> Any:

@@ -44,6 +44,13 @@ def three():
 def nan():
     return lambda x: torch.full((len(x), 4), float("nan"))
 
+def brightness(images):
+    return bright()(images)
+
+def darker(mean=0.0):
+    inner = bright()
+    return lambda x: inner(x * 0.5 + 0.5 if x.min() < 0 else x * 0)
+
 def fails():
     raise RuntimeError("no weights here")
 
@@ -339,6 +346,8 @@ def test_fingerprints_tell_weights_and_preprocessing_apart(data, tmp_path):
         ("three", r"gives 3 logits per image; the data has 4 classes(.|\n)*class_map"),
         ("nan", r"not finite for 24 of 24 validation images"),
         ("constant", r"is right on 25.0% .* gives 25.0%(.|\n)*may be random"),
+        ("constant", r"it was fed 8 px, 1 channel, mean \[0\], std \[1\]. Say .* --set teacher.options.image_size=N"),
+        ("darker", r"was fed 8 px.* Fed otherwise it is right on 100.0%: --set 'teacher.options.mean=\[0.5\]' --set"),
         ("shuffled", r"in another order it is right on 100.0%: set the teacher option class_map to \[1, 3, 0, 2\]"),
     ],
 )
@@ -346,6 +355,19 @@ def test_preflight_refuses_and_says_why(data, name, message):
     teacher = teachers.load(TeacherSpec(f"own_teachers:{name}"), data)
     with pytest.raises(TeacherError, match=message):
         preflight(teacher, data)
+
+
+def test_a_function_that_is_itself_a_teacher_is_told_to_return_it(data):
+    said = r"without arguments, which brightness\(images\) does not take.* def make\(\): return brightness"
+    with pytest.raises(UsageError, match=said):
+        teachers.load(TeacherSpec("own_teachers:brightness"), data)
+    with pytest.raises(UsageError, match=r"with its options \(size\), which bright\(scale=1.0\) does not take"):
+        teachers.load(TeacherSpec("own_teachers:bright", options={"size": 1}), data)
+
+
+def test_the_suggested_input_works(data):
+    spec = TeacherSpec("own_teachers:darker", options={"mean": [0.5], "std": [0.5]})
+    assert preflight(teachers.load(spec, data), data).accuracy == 1.0
 
 
 def test_the_suggested_class_map_works_and_a_weak_teacher_can_be_accepted(data):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,18 @@ from autodistill.errors import TeacherError
 from autodistill.training.datasets import ImageData, Split
 from autodistill.training.teacher import Teacher
 
+_FEED = (
+    "it was fed {}. Say what it was trained on: --set teacher.options.image_size=N, "
+    "--set 'teacher.options.mean=[R, G, B]', --set 'teacher.options.std=[R, G, B]' (docs/teachers.md)."
+)
+_NORMALIZATIONS: tuple[dict[str, Any], ...] = (
+    {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},  # ImageNet's, of most of timm
+    {"mean": [0.5], "std": [0.5]},
+    {"mean": [0.0], "std": [1.0]},
+)
+"""What networks are mostly trained with."""
+
+_LOOKED_AT = 256  # images; enough to tell a teacher from chance, and a second or two even for a large one
 _SIGMAS = 4.0
 """Standard errors above the most frequent class that an accuracy must reach, so that luck does not pass."""
 
@@ -79,7 +91,7 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
         bad = int((~torch.isfinite(logits).all(1)).sum())
         raise TeacherError(
             f"teacher {teacher.name} gives numbers that are not finite for {bad} of {len(logits)} validation images. "
-            "Its weights are damaged, or its input is not what it expects: check the options mean and std."
+            f"Its weights are damaged, or its input is not what it expects: {_FEED.format(teacher.preprocessing)}"
         )
     labels = data.val.labels
     decided = logits.argmax(1).numpy()
@@ -134,8 +146,8 @@ def answers(teacher: Teacher, split: Split, *, batch_size: int = 256) -> Tensor:
         except (RuntimeError, AssertionError, IndexError, TypeError, ValueError) as error:
             shape = tuple(teacher.prepare(images[:1].float()).shape[1:])
             raise TeacherError(
-                f"teacher {teacher.name} fails on images of shape {shape}: {error}. Its options image_size and "
-                "channels say what it takes."
+                f"teacher {teacher.name} fails on images of shape {shape}: {error}. Say what it takes: "
+                "--set teacher.options.image_size=N, --set teacher.options.channels=N."
             ) from error
     return torch.cat(out)
 
@@ -156,16 +168,49 @@ def _too_weak(
     if best > max(2 * accuracy, chance + 0.2):
         return said + (
             f"With its classes in another order it is right on {best:.1%}: set the teacher option class_map to "
-            f"{order}, or fix the order of the class folders."
+            f"{order} (--set 'teacher.options.class_map={order}'), or fix the order of the class folders."
         )
     anyway = "To distil from it all the same, set accept_weak: true below teacher (--set teacher.accept_weak=true)."
     images = len(data.val.labels)
     if accuracy > chance + 0.2:
         return f"{said}So few images ({images:,}) cannot tell it from chance: give it more. {anyway}"
+    fed, options = fed_otherwise(teacher, data)
+    if fed > max(2 * accuracy, chance + 0.2):
+        return f"{said}It was fed {teacher.preprocessing}. Fed otherwise it is right on {fed:.1%}: {_flags(options)}"
     return (
-        f"{said}Its classifier may be random (weights missing), or its input not what it expects: check the options "
-        f"mean, std, channels and image_size. {anyway}"
+        f"{said}Its classifier may be random (weights missing), or its input not what it expects: "
+        f"{_FEED.format(teacher.preprocessing)} {anyway}"
     )
+
+
+def fed_otherwise(teacher: Teacher, data: ImageData) -> tuple[float, dict[str, Any]]:
+    """The highest accuracy with a usual size and normalization in place of what the teacher is fed, and these options.
+
+    Args:
+        teacher: one that fails its preflight.
+        data: a few hundred of its validation images are looked at.
+    """
+    best, found = 0.0, dict[str, Any]()
+    if teacher.network is None:
+        return best, found
+    every = slice(None, None, math.ceil(len(data.val) / _LOOKED_AT))  # they may lie class by class
+    some = Split(data.val.images[every], data.val.labels[every], data.val.ids[every])
+    usual = [one for one in _NORMALIZATIONS if len(one["mean"]) in (1, teacher.preprocessing.channels)]
+    for size in dict.fromkeys([teacher.image_size, data.image_size]):
+        for normalization in ({}, *usual):
+            options = {**normalization, **({} if size == teacher.image_size else {"image_size": size})}
+            changed = replace(teacher, preprocessing=teacher.preprocessing.override(options))
+            try:
+                right = float((answers(changed, some).argmax(1).numpy() == some.labels).mean())
+            except TeacherError:  # a network for one size only
+                continue
+            if right > best:
+                best, found = right, options
+    return best, found
+
+
+def _flags(options: dict[str, Any]) -> str:
+    return " ".join(f"--set 'teacher.options.{name}={value}'" for name, value in options.items())
 
 
 def _best_order(

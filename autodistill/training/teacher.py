@@ -42,6 +42,11 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     class_map: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        """What the network is fed, for people: ``32 px, 3 channels, mean [0.5], std [0.5]``."""
+        mean, std = ("[" + ", ".join(f"{value:g}" for value in values) + "]" for values in (self.mean, self.std))
+        return f"{self.image_size} px, {self.channels} channel{'s' * (self.channels > 1)}, mean {mean}, std {std}"
+
     def override(self, options: Mapping[str, Any]) -> Preprocessing:
         """With what the user says of it in ``options``; other keys are not touched.
 

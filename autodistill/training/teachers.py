@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autodistill.errors import AutodistillError, TeacherError, UsageError, unknown_name
+from autodistill.errors import TeacherError, UsageError, unknown_name
 from autodistill.records import TeacherSpec, stable_key
-from autodistill.teacher_choice import CHOICE, member
+from autodistill.teacher_choice import CHOICE, INPUT, member
 from autodistill.training import students
 from autodistill.training.builder_code import code_of
 from autodistill.training.checkpoint import tensors_from
@@ -28,12 +28,12 @@ from autodistill.training.devices import parse_devices, spread
 from autodistill.training.hub import require_pretrained
 from autodistill.training.sources.factory import is_reference, resolve
 from autodistill.training.teacher import Preprocessing, Teacher, fingerprint_of, freeze
+from autodistill.training.teacher_factory import made_by
 from autodistill.training.teacher_folder import TEACHER_JSON, TEACHER_WEIGHTS, read_teacher, teacher_folder
 
 __all__ = ["Teacher", "check", "load", "read_weights"]
 
 ENSEMBLE = "ensemble"
-_INPUT = ("image_size", "channels", "mean", "std", "class_map")
 _REFUSED = {".ts", ".torchscript", ".pt2", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".npy", ".jit"}
 _MAX_BYTES = 16 * 2**30
 
@@ -190,7 +190,7 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
 
     name = spec.source
     _check_timm(name)
-    keywords = {key: value for key, value in spec.options.items() if key not in _INPUT}
+    keywords = {key: value for key, value in spec.options.items() if key not in INPUT}
     weights = None if spec.weights is None else read_weights(Path(spec.weights).expanduser())
     if weights is None:
         require_pretrained(name)
@@ -229,13 +229,8 @@ def _check_timm(name: str) -> None:
 
 def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     factory = resolve(spec.source)
-    keywords = {key: value for key, value in spec.options.items() if key not in _INPUT}
-    try:
-        network = factory(**keywords)
-    except AutodistillError:
-        raise
-    except Exception as error:
-        raise TeacherError(f"teacher {spec.source!r} failed: {type(error).__name__}: {error}") from error
+    keywords = {key: value for key, value in spec.options.items() if key not in INPUT}
+    network = made_by(spec.source, factory, keywords)
     expects = Preprocessing(data.image_size, data.channels).override(_only_input(spec))
     identity = stable_key([spec.source, dict(spec.options), code_of(factory)])
     if isinstance(network, nn.Module):
@@ -246,8 +241,6 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
             except RuntimeError as error:
                 raise TeacherError(f"teacher {spec.source} does not fit its weights: {_first_lines(error)}") from error
         return _network_teacher(spec.source, network, expects, data, devices, identity)
-    if not callable(network):
-        raise TeacherError(f"teacher {spec.source!r} returned {type(network).__name__}; expected a module or function.")
     if len(devices) > 1:
         raise UsageError(f"teacher {spec.source!r} is a function; only a module can be spread over several devices.")
     return Teacher(spec.source, fingerprint_of(identity.encode(), expects), expects, devices[0], network)
@@ -372,7 +365,7 @@ def _by_name(classes: list[str], data: ImageData, where: str) -> tuple[int, ...]
 
 
 def _only_input(spec: TeacherSpec) -> dict[str, Any]:
-    return {key: value for key, value in spec.options.items() if key in _INPUT}
+    return {key: value for key, value in spec.options.items() if key in INPUT}
 
 
 def _stem_channels(name: str, weights: Mapping[str, Tensor]) -> int:
