@@ -770,3 +770,14 @@ def test_the_live_panel_has_a_line_per_worker() -> None:
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "#8" in said
     assert "hypervolume 0.5000" in said
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_warm_start_from_nowhere_is_refused_by_a_dry_run_as_by_the_search(tmp_path: Path, dry: bool) -> None:
+    study, other = tmp_path / "runs" / "study", tmp_path / "nowhere"
+    (tmp_path / "runs").mkdir()
+    flags = ["--data", "digits", "--warm-start", str(other), "--dir", str(study), *(["--dry-run"] if dry else [])]
+    found = run.invoke(app, ["search", *flags])
+    assert found.exit_code == 2
+    assert "nowhere" in found.output
+    assert list((tmp_path / "runs").iterdir()) == []  # a folder that was there before stays there

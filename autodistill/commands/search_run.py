@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from autodistill.records import TrialRecord
     from autodistill.search.budget import Budget, Spent
     from autodistill.search.front import Front
+    from autodistill.search.space import Space
     from autodistill.search.study import Study
 
 
@@ -50,6 +51,7 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     _announce(config, folder)
     parts = study_parts(config)
     check(config, parts["space"])
+    _check_warm_starts(config, folder, parts["space"])
     if cold := cold_views(parts["space"], config.training):
         say(f"warning: {cold}")
     figures = estimate(config, parts["space"], parts["rungs"])
@@ -61,6 +63,22 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     for line in figures.lines():
         say(line)
     say("Nothing was written. Start it: " + this_command(without="--dry-run"))
+
+
+def _check_warm_starts(config: StudyConfig, folder: Path, space: Space) -> None:
+    """Refuse other studies that the search could not begin with; those of a study that goes on are done with.
+
+    Raises:
+        UsageError: one is no study, or has nothing for this space.
+    """
+    from autodistill.search.opening import STUDY_FILE
+    from autodistill.search.warm import fitting_students
+
+    stored = folder / STUDY_FILE
+    done = type(config).load(stored).warm_start if stored.is_file() else ()
+    for other in config.warm_start:
+        if other not in done:
+            fitting_students(space, config.seed, folder, Path(other))
 
 
 def run(
@@ -83,7 +101,7 @@ def run(
     from autodistill.engines.progress import Progress
     from autodistill.engines.run import search as run_search
 
-    existed = folder.exists()
+    existed, parent_existed = folder.exists(), folder.parent.exists()
     study: Study | None = None
     try:
         study = build(config, folder.resolve())
@@ -98,7 +116,8 @@ def run(
         if not existed and folder.exists() and (study is None or not study.trials()):
             shutil.rmtree(folder, ignore_errors=True)  # wrong input leaves nothing behind
             with contextlib.suppress(OSError):
-                folder.parent.rmdir()  # only if it is empty now
+                if not parent_existed:
+                    folder.parent.rmdir()  # only if it is empty now
         raise
     except (KeyboardInterrupt, SystemExit, InterruptedTrialError) as stop:
         raise typer.Exit(_interrupted(study, stop)) from None

@@ -21,6 +21,7 @@ from autodistill.search.front import axis_losses
 from autodistill.search.pareto import epsilon_net_order
 
 if TYPE_CHECKING:
+    from autodistill.search.space import Space
     from autodistill.search.study import Study
 
 TAKEN = 6
@@ -42,24 +43,45 @@ def warm_start(study: Study, folder: Path) -> str:
     Raises:
         UsageError: the folder is not a study, or nothing of it fits the space.
     """
-    from autodistill.search.opening import open_to_read
-
     done: dict[str, Any] = dict(study.optuna.user_attrs.get(_KEY, {}))
     if str(folder) in done:
         return ""
-    if study.directory is not None and folder.resolve() == study.directory.resolve():
-        raise UsageError(f"study {folder} cannot be warm-started from itself; name another study's folder.")
-    other = open_to_read(folder)
-    members = _spread(other)
-    fitting = [(t, values) for t in members if (values := _translated(study, other, t)) is not None]
-    if not fitting:
-        what = "has no front yet" if not members else "shares no student with this search space"
-        raise UsageError(f"cannot warm-start from {folder}: it {what}. Leave out --warm-start, or widen the space.")
-    for _, values in fitting[:TAKEN]:
+    fitting, members = fitting_students(study.space, study.seed, study.directory, folder)
+    for values in fitting[:TAKEN]:
         study.enqueue(study.space.nest(values))
     taken = min(len(fitting), TAKEN)
     study.optuna.set_user_attr(_KEY, {**done, str(folder): {"enqueued": taken}})
-    return f"warm start: {taken} of {len(members)} front students of {folder} are tried first"
+    return f"warm start: {taken} of {members} front students of {folder} are tried first"
+
+
+def fitting_students(
+    space: Space, seed: int, directory: Path | None, folder: Path
+) -> tuple[list[Mapping[str, Any]], int]:
+    """What a study could take from another one; nothing is written.
+
+    Args:
+        space: of the new study.
+        seed: of the new study.
+        directory: the new study's folder.
+        folder: of the other one.
+
+    Returns:
+        Values in ``space`` of those front students that it has, and how many the front has in all.
+
+    Raises:
+        UsageError: the folder is not another study, or nothing of it fits the space.
+    """
+    from autodistill.search.opening import open_to_read
+
+    if directory is not None and folder.resolve() == directory.resolve():
+        raise UsageError(f"study {folder} cannot be warm-started from itself; name another study's folder.")
+    other = open_to_read(folder)
+    members = _spread(other)
+    fitting = [values for t in members if (values := _translated(space, seed, other, t)) is not None]
+    if not fitting:
+        what = "has no front yet" if not members else "shares no student with this search space"
+        raise UsageError(f"cannot warm-start from {folder}: it {what}. Leave out --warm-start, or widen the space.")
+    return fitting, len(members)
 
 
 def _spread(other: Study) -> list[TrialRecord]:
@@ -74,15 +96,15 @@ def _spread(other: Study) -> list[TrialRecord]:
     return [members[i] for i in epsilon_net_order(losses)]
 
 
-def _translated(study: Study, other: Study, trial: TrialRecord) -> Mapping[str, Any] | None:
-    """The trial's parameters in the study's space, other ones drawn; ``None`` if its student is not in the space."""
+def _translated(space: Space, seed: int, other: Study, trial: TrialRecord) -> Mapping[str, Any] | None:
+    """The trial's parameters in the space, other ones drawn; ``None`` if its student is not in the space."""
     sections = {"student": trial.student, "distillation": trial.distillation, "train": trial.train}
     try:
         values = other.space.flatten(sections)
     except ConfigError:
         return None
-    rng = np.random.default_rng([study.seed, trial.number])
-    out = proposals.complete(study.space, values, rng)
+    rng = np.random.default_rng([seed, trial.number])
+    out = proposals.complete(space, values, rng)
     student = {name for name in (*values, *out) if name.startswith("student.")}
     same = all(name in out and name in values and out[name] == values[name] for name in student)
     return out if same else None
