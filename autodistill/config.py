@@ -32,10 +32,10 @@ from autodistill.config_values import (
     section,
     split_commas,
 )
-from autodistill.errors import ConfigError, UsageError
+from autodistill.errors import AutodistillError, ConfigError, UsageError
 from autodistill.records import DataSpec, LatencyTarget, TeacherSpec
 from autodistill.storage_url import StorageUrl
-from autodistill.teacher_choice import from_list
+from autodistill.teacher_choice import PARAMETER, from_list
 
 MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots_per_gpu", "warm_start")
 """Keys that a resumed study may have otherwise than at first: they do not change what a trial means."""
@@ -142,6 +142,7 @@ class StudyConfig(BaseModel):
         except ValidationError as error:
             problems = explain(error, _allowed_keys, sources)
         problems += _constraint_problems(keys, sources)
+        problems += _set_problems(keys, sources)
         if problems:
             raise ConfigError(to_lines(problems), sources.name)
         return config
@@ -311,6 +312,30 @@ def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Prob
             said = str(error)
         if said:
             problems.append(sources.problem(("constraints", index), said))
+    return problems
+
+
+def _set_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
+    """What is wrong with the restrictions of the space, each where it was written; nothing where the space is wrong."""
+    given = keys.get("set")
+    if not isinstance(given, Mapping) or not given:
+        return []
+    from autodistill.search.space import Space
+    from autodistill.search.spaces import compose, load
+
+    named = keys.get("space")
+    try:
+        space = Space.parse(compose(named) if isinstance(named, Mapping) else load(str(named)))
+    except AutodistillError:
+        return []  # said where the space is read
+    problems = []
+    for name, wanted in given.items():
+        if name == f"distillation.{PARAMETER}":  # added to the space by a list of teachers
+            continue
+        try:
+            space.restrict({name: wanted})
+        except ConfigError as error:
+            problems += [sources.problem(("set", name), said.removeprefix(f"{name}: ")) for said in error.problems]
     return problems
 
 

@@ -264,3 +264,10 @@ def test_an_option_of_the_teacher_that_is_written_as_a_key_is_told_where_it_belo
         ConfigError, match=r"--set teacher.image_size: is an option .* write teacher.options.image_size"
     ):
         StudyConfig.load(None, keys, flags={"teacher.image_size": "--set teacher.image_size"})
+
+
+def test_wrong_restrictions_are_reported_with_their_line_beside_all_else(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: digits\nbudget: often\nset:\n  student.family: [resnt]\n  student.wdth: 4\n")
+    said = problems_of(path, {"set": {"train.lr": 7.0}}, flags={"set.train.lr": "--set train.lr"})
+    assert [text.split(": ")[0] for text in said] == ["--set train.lr", f"{path}:2", f"{path}:4", f"{path}:5"]
+    assert "set.student.family: 'resnt' is not in the space; did you mean 'resnet'?" in said[2]

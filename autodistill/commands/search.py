@@ -237,10 +237,11 @@ def value_of(text: str) -> Any:
 
 def flags_of(overrides: Mapping[str, Any]) -> dict[str, str]:
     """Key to the flag it came from, for messages about it."""
-    return {
+    restrictions = {f"set.{name}": f"--set {name}" for name in overrides.get("set") or ()}
+    return restrictions | {
         key: _FLAGS.get(key, f"--{key}" if "." not in key else f"--set {key}")
         for key, value in overrides.items()
-        if value is not None
+        if value is not None and key != "set"
     }
 
 
