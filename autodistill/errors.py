@@ -52,11 +52,11 @@ class ConfigError(UsageError):
 class UnknownNameError(UsageError):
     """A name that is not registered; the message lists the nearest first."""
 
-    def __init__(self, kind: str, got: object, allowed: Iterable[str], hint: str = "") -> None:
+    def __init__(self, kind: str, got: object, allowed: Iterable[str], hint: str = "", meant: str = "") -> None:
         self.kind = kind
         self.got = got
         self.allowed = tuple(allowed)
-        super().__init__(unknown_name(kind, got, self.allowed, hint))
+        super().__init__(unknown_name(kind, got, self.allowed, hint, meant))
 
 
 class StudyInUseError(AutodistillError):
@@ -146,9 +146,9 @@ def _number(name: object) -> float | None:
         return None
 
 
-def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "") -> str:
-    """One message for every unknown name: what, got, nearest, allowed, what to do."""
-    close = nearest(got, allowed)
+def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "", meant: str = "") -> str:
+    """One message for every unknown name: what, got, nearest (or what is surely ``meant``), allowed, what to do."""
+    close = (meant,) if meant else nearest(got, allowed)
     said = f"unknown {kind} {str(got)!r}"
     if close:
         said += f"; did you mean {' or '.join(repr(name) for name in close)}?"

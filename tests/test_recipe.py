@@ -49,6 +49,14 @@ def test_impossible_values_are_refused(settings, message):
         Recipe.parse(settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"), [("learning_rate", "lr"), ("wd", "weight_decay"), ("batch", "batch_size"), ("license", "licence")]
+)
+def test_names_of_other_tools_are_understood_and_refused(name, ours):
+    with pytest.raises(UnknownNameError, match=rf"unknown training setting '{name}'; did you mean '{ours}'\?"):
+        Recipe.parse({name: 0.1})
+
+
 def test_strength_half_is_the_policy_itself_and_zero_switches_it_off():
     named = Policy.parse("rand_augment")
     assert scaled(named, 0.5) == named

@@ -25,6 +25,19 @@ _RANGES: dict[str, tuple[float, float]] = {
     "views": (0, 100_000),
     "cache_mb": (1, 10_000_000),
 }
+_ALIASES = {
+    **dict.fromkeys(("learning_rate", "lr_max", "max_lr", "peak_lr"), "lr"),
+    **dict.fromkeys(("wd", "decay"), "weight_decay"),
+    **dict.fromkeys(("bs", "batch"), "batch_size"),
+    **dict.fromkeys(("clip_grad", "grad_clip", "max_grad_norm"), "clip"),
+    **dict.fromkeys(("aug", "augmentation"), "augment"),
+    "opt": "optimizer",
+    "smoothing": "label_smoothing",
+    "ema_decay": "ema",
+    "warmup_epochs": "warmup",
+    "license": "licence",
+}
+"""Names of other tools for these settings; they are not accepted, but understood."""
 _CHOICES: dict[str, tuple[str, ...]] = {
     "init": ("random", "pretrained", "teacher"),
     "teacher_mode": ("cached", "online"),
@@ -90,7 +103,7 @@ class Recipe:
         for layer in layers:
             for name, value in layer.items():
                 if name not in known:
-                    raise UnknownNameError("training setting", name, tuple(known))
+                    raise UnknownNameError("training setting", name, tuple(known), meant=_ALIASES.get(name.lower(), ""))
                 if name == "licence":
                     value = ",".join(licences.parse(value if isinstance(value, list | tuple) else str(value)))
                 merged[name] = _convert(name, value, known[name])
