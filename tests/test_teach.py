@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from autodistill.errors import InterruptedTrialError, UnknownNameError, UsageError
+from autodistill.errors import InterruptedTrialError, TeacherError, UnknownNameError, UsageError
 from autodistill.records import DataSpec, TeacherSpec
 from autodistill.training import datasets, teachers
 from autodistill.training.checkpoint import read_folder
@@ -68,6 +68,15 @@ def test_wrong_settings_are_refused_before_anything_is_written(data, tmp_path):
         teach(data, NETWORK, directory=tmp_path / "teacher", epochs=-1)
     with pytest.raises(UnknownNameError, match="resnet18"):
         teach(data, "resnet81", directory=tmp_path / "teacher", epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pretrained_weights_without_network_fail_within_seconds(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(TeacherError, match=r"resnet18 are not on this machine .* leave out --pretrained\.$"):
+        teach(data, "resnet18", directory=tmp_path / "teacher", epochs=1, pretrained=True)
+    with pytest.raises(TeacherError, match=r"no pretrained weights for seresnet18\. Leave out --pretrained\.$"):
+        teach(data, "seresnet18", directory=tmp_path / "teacher", epochs=1, pretrained=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,8 +12,12 @@ from autodistill.errors import TeacherError
 _SECONDS = 4.0
 
 
-def require_pretrained(name: str) -> None:
+def require_pretrained(name: str, *, to_train_on: bool = False) -> None:
     """Make sure that timm can load ``name`` with weights: from the local cache, a local folder, or the hub.
+
+    Args:
+        name: of a timm network.
+        to_train_on: they are where training starts, and not a teacher as it is; for messages.
 
     Raises:
         TeacherError: timm knows no weights for it, or they are not here and the hub cannot be reached.
@@ -25,15 +29,25 @@ def require_pretrained(name: str) -> None:
     config = None if ":" in name else timm.get_pretrained_cfg(name)
     if ":" not in name and (config is None or not config.has_weights):
         raise TeacherError(
-            f"timm has no pretrained weights for {name}. Give a file as weights, or teach one: `autodistill teach`."
+            f"timm has no pretrained weights for {name}. "
+            + (
+                "Leave out --pretrained."
+                if to_train_on
+                else "Give a file as weights, or teach one: `autodistill teach`."
+            )
         )
     repository = name.split(":", 1)[1] if config is None else config.hf_hub_id
     if repository and (_cached(repository) or _reachable()):
         return
+    instead = (
+        "Either bring them into the hub's cache from a machine with a network (the folder HF_HOME), or start from "
+        "random weights: leave out --pretrained."
+        if to_train_on
+        else "Either fetch them on a machine with a network and give the file as weights (.safetensors), or teach a "
+        "teacher here: `autodistill teach`."
+    )
     raise TeacherError(
-        f"the pretrained weights of {name} are not on this machine and the hub cannot be reached. Either fetch them "
-        "on a machine with a network and give the file as weights (.safetensors), or teach a teacher here: "
-        "`autodistill teach`."
+        f"the pretrained weights of {name} are not on this machine and the hub cannot be reached. {instead}"
     )
 
 

@@ -22,6 +22,7 @@ from autodistill.records import TeacherSpec, stable_key
 from autodistill.training import checkpoint, students
 from autodistill.training.datasets import ImageData
 from autodistill.training.distillation import Distillation
+from autodistill.training.hub import require_pretrained
 from autodistill.training.loss_mix import LossMix
 from autodistill.training.recipe import Recipe
 from autodistill.training.teacher_folder import TEACHER_JSON, TEACHER_WEIGHTS
@@ -87,6 +88,7 @@ def teach(
 
     Raises:
         UsageError: an unknown architecture or setting, or the folder holds another teacher.
+        TeacherError: pretrained weights that are not here, and cannot be fetched.
         InterruptedTrialError: stopped; the same call goes on.
     """
     plan = _plan(data, model, epochs=epochs, recipe=recipe or {}, pretrained=pretrained, seed=seed)
@@ -96,6 +98,9 @@ def teach(
         return TeacherSpec(str(folder))
     if found and not replace:
         raise UsageError(_another(folder, found, plan.facts(data)))
+    weights = plan.student.get("variant", plan.student.get("model"))
+    if plan.pretrained and weights is not None:  # timm itself tries for a minute, and says it in twenty lines
+        require_pretrained(str(weights), to_train_on=True)
     if threads:
         torch.set_num_threads(threads)
     trainer = plan.trainer(data, device)
