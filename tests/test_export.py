@@ -140,6 +140,20 @@ def test_predict_classifies_png_files_with_onnxruntime_numpy_and_pillow_alone(do
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
 
 
+def test_predict_classifies_the_good_images_beside_a_missing_one(done, images, tmp_path):
+    names = [str(tmp_path / "a.png"), "missing.png", str(tmp_path / "c.png")]
+    for index in (0, 2):
+        Image.fromarray(images[index][0]).save(names[index])
+    script = [sys.executable, done[0].folder / "predict.py", *names]
+    plain = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert [line.split()[0] for line in plain.stdout.splitlines()] == [names[0], names[2]]
+    assert plain.stderr.startswith("predict.py: missing.png: ")
+    assert plain.returncode == 1
+    said = json.loads(subprocess.run([*script, "--json"], capture_output=True, text=True, check=False).stdout)
+    assert ["classes" in entry for entry in said] == [True, False, True]
+    assert "No such file" in said[1]["error"]
+
+
 def test_provenance_names_data_teacher_trial_and_the_hash_of_each_file(done, study):
     for one in done:
         origin = json.loads((one.folder / "provenance.json").read_text())
