@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from autodistill.config import StudyConfig
-from autodistill.errors import AutodistillError, ConfigError
+from autodistill.errors import AutodistillError, ConfigError, nearest
 from autodistill.records import TeacherSpec
 from autodistill.teacher_choice import members
 
@@ -76,6 +76,8 @@ def space_problems(space: Space, training: dict[str, Any] | None = None, image_s
     from autodistill.training.students import validate
 
     problems: list[str] = []
+    if nameless := _without_family(space):
+        return [nameless]  # every candidate would say so of itself
     settings = dict(training or {})
     _collect(problems, partial(Recipe.parse, settings))
     for candidate in _draws(space):
@@ -83,6 +85,20 @@ def space_problems(space: Space, training: dict[str, Any] | None = None, image_s
         _collect(problems, partial(LossMix.parse, candidate["distillation"]))
         _collect(problems, partial(Recipe.parse, settings, candidate["train"]))
     return list(dict.fromkeys(problems))
+
+
+def _without_family(space: Space) -> str:
+    """What is said of a space whose students name no family; empty where they do."""
+    section = space.section("student")
+    names = [*(one.name for one in section.parameters), *(one.name for one in section.constants)]
+    keys = [name.split(".", 1)[1] for name in names]
+    if "family" in keys:
+        return ""
+    close = nearest("family", [key for key in keys if "." not in key], 1)
+    meant = f" student.{close[0]} is unknown; did you mean 'family'?" if close else ""
+    from autodistill.training.students import families
+
+    return f"student: names no family;{meant} Give one of, or a list of: {', '.join(families.names())}."
 
 
 def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:

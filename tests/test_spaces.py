@@ -127,3 +127,9 @@ def test_an_unknown_space_or_file_is_refused_with_the_known_ones(tmp_path) -> No
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="expected the sections"):
         spaces.load(str(tmp_path / "list.yaml"))
+
+
+def test_a_space_without_a_family_is_told_so_once() -> None:
+    said = space_problems(Space.parse({"student": {"famly": ["resnet"], "width": [4, 8]}}))
+    assert len(said) == 1
+    assert re.match(r"student: names no family; student.famly is unknown; did you mean 'family'\? Give one", said[0])
