@@ -117,11 +117,13 @@ def check_enough(data: ImageData) -> None:
         return
     needed = int(_SIGMAS**2 * chance / (1 - chance)) + 1
     everything = math.ceil(needed / images * data.pool_size)
+    half = (
+        " put half of them aside for validation (--set data.val_fraction=0.5)," if 2 * needed <= data.pool_size else ""
+    )
     raise TeacherError(
         f"with {images} validation images not even a teacher that is always right can be told from guessing the most "
         f"frequent class ({chance:.1%}); at least {needed} are needed. Add images (about {everything} in all for "
-        "training and validation), put a larger share aside for validation (--set data.val_fraction=0.5), or go on all "
-        "the same: --set teacher.accept_weak=true."
+        f"training and validation),{half} or go on all the same: --set teacher.accept_weak=true."
     )
 
 
