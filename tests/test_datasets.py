@@ -248,7 +248,7 @@ def test_broken_files_of_all_parts_are_named_at_once_before_a_study_begins(tmp_p
     tested[0].write_text("no image")
     searched[0].unlink()
     searched[0].symlink_to(tmp_path / "nowhere.png")
-    said = r"2 of 20 images cannot be read; repair or remove them \(once a study has begun"
+    said = r"2 of 20 images cannot be read; repair or remove them:"
     with pytest.raises(DataError, match=said) as refused:
         datasets.check_files(spec, tmp_path / "cache")
     assert all(str(path) in str(refused.value) for path in (tested[0], searched[0]))
@@ -278,6 +278,8 @@ def test_a_test_file_that_breaks_later_is_to_be_replaced_and_not_removed(tmp_pat
     datasets.load(spec, tmp_path / "cache")  # the search does not look at it
     with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):
         datasets.load_test(spec, tmp_path / "cache")
+    with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):
+        datasets.check_files(spec, tmp_path / "cache", begun=True)
 
 
 def test_a_class_that_only_the_test_folder_has_is_found_before_a_study_begins(tmp_path):

@@ -76,8 +76,7 @@ def test_too_few_images_are_refused_before_a_teacher_is_taught(tmp_path: Path) -
     assert not (tmp_path / "study" / "teacher").exists()
 
 
-def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_others(tmp_path: Path) -> None:
-    root, teacher = _images(tmp_path / "images"), tmp_path / "teacher.npz"
+def _one_trial(root: Path, teacher: Path, folder: Path) -> None:
     _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 4.0)
     study = ad.Study.create(
         data={"source": "image_folder", "root": str(root), "image_size": 8},
@@ -88,9 +87,23 @@ def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_othe
         rungs="off",
         survey="off",
         sampler="random",
-        directory=tmp_path / "study",
+        directory=folder,
     )
     ad.search(study, budget="1trials", progress=False)
+
+
+def test_a_test_file_that_breaks_after_the_search_stops_verify_before_it_trains(tmp_path: Path) -> None:
+    root = _images(tmp_path / "images")
+    _one_trial(root, tmp_path / "teacher.npz", tmp_path / "study")
+    list_images(root, "test").files[0].write_text("no image")
+    with pytest.raises(DataError, match="1 of 80 images cannot be read; replace each by a readable file; removing one"):
+        ad.verify(tmp_path / "study", seeds=1, progress=False)
+    assert not (tmp_path / "study" / "verify").exists()
+
+
+def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_others(tmp_path: Path) -> None:
+    root, teacher = _images(tmp_path / "images"), tmp_path / "teacher.npz"
+    _one_trial(root, teacher, tmp_path / "study")
 
     victim, moved = root / "cat" / "07.png", tmp_path / "07.png"
     victim.rename(moved)

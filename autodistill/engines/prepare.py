@@ -60,7 +60,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     directory = study.directory or Path(tempfile.mkdtemp(prefix="autodistill-"))
     watch.stage("data", f"reading {config.data.source}")
     cache = cache_folder().absolute()
-    datasets.check_files(config.data, cache)
+    datasets.check_files(config.data, cache, begun=study.spent.epochs > 0)
     data = datasets.load(config.data, cache)
     watch.stage(
         "data",

@@ -61,13 +61,15 @@ def check_images(study: Study) -> None:
     """Read the images of a study that has some, and refuse others than its trials had.
 
     Raises:
-        DataError: they cannot be read.
+        DataError: they cannot be read, those of the test part included, which nobody looks at here.
         UsageError: says what differs.
     """
     from autodistill.training import datasets
     from autodistill.training.cache_home import cache_folder
 
-    check_sources(study, image_facts(datasets.load(study.config.data, cache_folder().absolute())))
+    cache = cache_folder().absolute()
+    datasets.check_files(study.config.data, cache, begun=study.spent.epochs > 0)
+    check_sources(study, image_facts(datasets.load(study.config.data, cache)))
 
 
 def check_sources(study: Study, found: Mapping[str, Any]) -> None:

@@ -97,7 +97,7 @@ def check(spec: DataSpec) -> None:
         folder_at(spec.root, f"the files of data source {spec.source!r}")
 
 
-def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> None:
+def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None, *, begun: bool = False) -> None:
     """Make sure before a study begins that every file can be read, those of the test part included.
 
     A file that turns out broken when ``verify`` opens the test part can no longer be removed: the split would move.
@@ -106,12 +106,13 @@ def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None)
     Args:
         spec: which images.
         cache_dir: as for :func:`load`.
+        begun: there are trials already, so that removing a file is no remedy.
 
     Raises:
         DataError: files that cannot be decoded, all at once, or classes that only the test part has.
     """
     if not is_reference(spec.source) and spec.source in file_checks:
-        file_checks.get(spec.source)(spec, Path(cache_dir) if cache_dir is not None else cache_folder())
+        file_checks.get(spec.source)(spec, Path(cache_dir) if cache_dir is not None else cache_folder(), begun)
 
 
 def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:

@@ -44,8 +44,11 @@ DataSource = Callable[[DataSpec, Part, Path], Pool]
 
 data_sources: Registry[DataSource] = Registry("data source", "autodistill.data_sources")
 
-FileCheck = Callable[[DataSpec, Path], None]
-"""``check(spec, cache_dir)``: whether every file of every part can be read; hands nothing of the test part on."""
+FileCheck = Callable[[DataSpec, Path, bool], None]
+"""``check(spec, cache_dir, begun)``: whether every file of every part can be read; hands nothing of the test part on.
+
+A study that has ``begun`` cannot do without a file: the message should not propose it.
+"""
 
 file_checks: Registry[FileCheck] = Registry("check of files", "autodistill.file_checks")
 """By the name of the source; a source without one is believed."""

@@ -43,8 +43,8 @@ DEFAULT_SIZE = 64
 MAX_PIXELS = 64_000_000
 _REASON = 120  # letters of what a decoder says
 _NAMED = 10  # broken files that a message names
-_BEFORE = "repair or remove them (once a study has begun, repair them: removing one changes its images)"
-_IN_TEST = "replace each by a readable file; removing one changes the split"
+_BEFORE = "repair or remove them"
+_BEGUN = "replace each by a readable file; removing one changes the split, and a study goes on only with its own"
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _LAYOUT = "class folders with images (root/<class>/*.jpg), or the same below root/train, root/val and root/test"
 
@@ -97,7 +97,7 @@ def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
     try:
         images, fingerprint = _decoded(spec, listing, cache_dir)
     except UnreadableError as error:
-        raise DataError(error.said(_IN_TEST if part == "test" else _BEFORE)) from error
+        raise DataError(error.said(_BEGUN if part == "test" else _BEFORE)) from error
     return Pool(
         images,
         listing.labels,
@@ -108,7 +108,7 @@ def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
 
 
 @file_checks.register("image_folder")
-def check_files(spec: DataSpec, cache_dir: Path) -> None:
+def check_files(spec: DataSpec, cache_dir: Path, begun: bool) -> None:
     """Decode the files of all parts into the cache, each once; what is there already is not opened again.
 
     Raises:
@@ -124,7 +124,8 @@ def check_files(spec: DataSpec, cache_dir: Path) -> None:
             broken.append(error)
     if broken:
         problems = [problem for one in broken for problem in one.problems]
-        raise UnreadableError(problems, sum(len(listing.files) for listing in listings))
+        every = UnreadableError(problems, sum(len(listing.files) for listing in listings))
+        raise DataError(every.said(_BEGUN if begun else _BEFORE))
 
 
 def _decoded(spec: DataSpec, listing: Listing, cache_dir: Path) -> tuple[NDArray[np.uint8], str]:
