@@ -92,6 +92,16 @@ def _one_trial(root: Path, teacher: Path, folder: Path) -> None:
     ad.search(study, budget="1trials", progress=False)
 
 
+def test_a_search_checks_the_test_files_and_never_reads_the_test_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+    monkeypatch.setattr(datasets, "load_test", lambda *args: pytest.fail("the search read the test part"))
+    monkeypatch.setattr(datasets, "check_files", lambda *args, **keys: checked.append(args))
+    _one_trial(_images(tmp_path / "images"), tmp_path / "teacher.npz", tmp_path / "study")
+    assert len(checked) == 1
+
+
 def test_a_test_file_that_breaks_after_the_search_stops_verify_before_it_trains(tmp_path: Path) -> None:
     root = _images(tmp_path / "images")
     _one_trial(root, tmp_path / "teacher.npz", tmp_path / "study")
