@@ -22,6 +22,7 @@ from toys import LEVELS, costs, evaluate, make_study
 
 import autodistill as ad
 from autodistill.config import StudyConfig
+from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, InfeasibleError
 from autodistill.records import (
     Candidate,
@@ -94,6 +95,13 @@ def test_a_front_holds_both_forms_and_optuna_keeps_fp32(tmp_path: Path) -> None:
     assert sorted(t.number for t in (*plain.trials, *plain.others)) == [t.number for t in complete]
     stored = {t.number: t.values[2] for t in study.optuna.get_trials(states=[COMPLETE])}
     assert stored == {t.number: t.values["latency_ms"] for t in complete}
+
+
+def test_progress_counts_students_and_not_their_forms() -> None:
+    study, seen = run_toy(), []
+    Watch(seen.append, study).update()
+    members = study.front().trials
+    assert seen[0].front_size == len({t.number for t in members}) < len(members)
 
 
 def test_the_files_of_a_front_tell_the_forms_apart(tmp_path: Path) -> None:

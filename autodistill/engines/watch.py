@@ -154,7 +154,7 @@ class Watch:
                 },
                 best_accuracy=min(values, key=first.loss) if values else None,
                 hypervolume=front.hypervolume_share,
-                front_size=len(front),
+                front_size=len({t.number for t in front.trials}),  # forms of one student counted once
                 seconds_used=spent.seconds,
                 seconds_left=None if limit is None else study.seconds_left,
                 workers=lines,
