@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from toys import LEVELS, evaluate, make_study
 
@@ -109,6 +111,39 @@ def test_attributes_are_stored_as_optuna_stores_them(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         storage.set_trial_user_attr(study.ask()._trial_id, "rung:1", object())
     assert study.trials[0].user_attrs == {"rung:1": {"accuracy": 0.75}}
+
+
+@pytest.mark.parametrize("schema", ["this", "another"])
+def test_parameters_are_stored_as_optuna_stores_them(
+    schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if schema == "another":
+        monkeypatch.setattr(
+            store, "_PARAMETERS", store.sqlalchemy.text("INSERT INTO parameters_of_tomorrow VALUES (1)")
+        )
+    kinds: dict[str, BaseDistribution] = {
+        "a": CategoricalDistribution(["x", None, True, 3]),
+        "b": FloatDistribution(1e-4, 1.0, log=True),
+        "c": IntDistribution(0, 8, step=2),
+    }
+    template = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.RUNNING, params={"a": None, "b": 0.25, "c": 4}, distributions=kinds
+    )
+    stored = []
+    for name, storage in (
+        ("ours", store.open_storage(tmp_path)),
+        ("optuna's", RDBStorage(f"sqlite:///{tmp_path / 'other.db'}")),
+    ):
+        study = optuna.create_study(storage=storage, study_name=name, directions=["maximize"])
+        study.set_user_attr("books", {"seconds": 1.5})
+        study.set_user_attr("books", {"seconds": 2.5})
+        for _ in range(2):
+            storage.create_new_trial(study._study_id, template)
+        last = optuna.load_study(storage=storage, study_name=name)
+        stored.append((last.user_attrs, [(t.number, t.state, t.params, t.distributions) for t in last.trials]))
+        with pytest.raises(KeyError):
+            storage.set_study_user_attr(study._study_id + 1, "books", {})
+    assert stored[0] == stored[1]
 
 
 def test_another_schema_is_left_to_optuna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

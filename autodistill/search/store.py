@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
+from optuna.distributions import distribution_to_json
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from autodistill.errors import ResourceError, StoreError, StudyInUseError, UsageError
 from autodistill.storage_url import StorageUrl
@@ -52,13 +54,50 @@ _UPSERT = sqlalchemy.text(
     "SELECT trial_id, :key, :value FROM trials WHERE trial_id = :trial AND state IN ('RUNNING', 'WAITING') "
     "ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json"
 )
+_STUDY_UPSERT = sqlalchemy.text(
+    "INSERT INTO study_user_attributes (study_id, key, value_json) "
+    "SELECT study_id, :key, :value FROM studies WHERE study_id = :study "
+    "ON CONFLICT (study_id, key) DO UPDATE SET value_json = excluded.value_json"
+)
+_PARAMETERS = sqlalchemy.text(
+    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
+    "VALUES (:trial, :name, :value, :distribution)"
+)
 
 
 class FileStorage(RDBStorage):
-    """Optuna's storage in an SQLite file; the attributes of trials, most of what a study writes, go in one statement.
+    """Optuna's storage in an SQLite file; what a study writes most goes in one statement.
 
-    Optuna reads the trial as an object before each of them, which takes four times as long as the write.
+    Optuna reads the trial as an object before each attribute, which takes four times as long as the write, and looks
+    for an earlier trial with each parameter. Where a statement fails (another schema), Optuna's own way is taken.
     """
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """As Optuna's, in two transactions: a process that dies between them leaves a trial without a candidate."""
+        if template_trial is None or not _is_bare(template_trial):
+            return super().create_new_trial(study_id, template_trial)
+        trial = super().create_new_trial(study_id)
+        kinds = template_trial.distributions
+        values = {name: kinds[name].to_internal_repr(value) for name, value in template_trial.params.items()}
+        rows = [
+            {"trial": trial, "name": name, "value": value, "distribution": distribution_to_json(kinds[name])}
+            for name, value in values.items()
+        ]
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(_PARAMETERS, rows)
+        except sqlalchemy.exc.SQLAlchemyError:
+            for name, value in values.items():
+                self.set_trial_param(trial, name, value, kinds[name])
+        return trial
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """As Optuna's."""
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), self.engine.begin() as connection:
+            row = {"study": study_id, "key": key, "value": json.dumps(value)}
+            if connection.execute(_STUDY_UPSERT, row).rowcount == 1:
+                return
+        super().set_study_user_attr(study_id, key, value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's."""
@@ -67,6 +106,12 @@ class FileStorage(RDBStorage):
             if connection.execute(_UPSERT, row).rowcount == 1:
                 return
         super().set_trial_user_attr(trial_id, key, value)  # it is finished or unknown, or the schema is another
+
+
+def _is_bare(trial: FrozenTrial) -> bool:
+    """Whether a new trial is open and has parameters and nothing else."""
+    more = (trial.values, trial.user_attrs, trial.system_attrs, trial.intermediate_values)
+    return trial.state is TrialState.RUNNING and bool(trial.params) and not any(more)
 
 
 def _connect(path: Path) -> RDBStorage:
