@@ -66,7 +66,8 @@ class FrontSampler(BaseSampler):
         seed: of everything random; use another one when a study is resumed.
         startup: trials of the first design; the last of them is the cheapest student that is known.
         rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
-        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its values; 1 by default.
+        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its values; 1 by default. The first
+            design is of the half of the candidates that takes least.
     """
 
     def __init__(
