@@ -157,6 +157,20 @@ def test_another_schema_is_left_to_optuna(tmp_path: Path, monkeypatch: pytest.Mo
     assert study.trials[0].user_attrs == {"state": "PARTIAL"}
 
 
+@pytest.mark.parametrize("schema", ["this", "another", "no file"])
+def test_what_waits_in_the_queue_is_counted(schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if schema == "another":
+        monkeypatch.setattr(store, "_WAITING", store.sqlalchemy.text("SELECT COUNT(*) FROM tomorrow WHERE 1 = :study"))
+    storage = store.open_storage(None if schema == "no file" else tmp_path)
+    study, other = (optuna.create_study(storage=storage, study_name=name) for name in "ab")
+    other.enqueue_trial({"x": 0})
+    assert store.waiting(study) == 0
+    for x in (1, 2, 3):
+        study.enqueue_trial({"x": x})
+    study.ask()
+    assert store.waiting(study) == 2
+
+
 @pytest.mark.parametrize("sampler", ["front", "random"])
 def test_a_candidate_that_another_process_adds_to_a_running_search_is_next(sampler: str, tmp_path: Path) -> None:
     study = make_study(tmp_path, sampler=sampler)

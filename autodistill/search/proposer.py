@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
 from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Estimate, Objective, Params, certain, stable_key
-from autodistill.search import control, samplers
+from autodistill.search import control, samplers, store
 from autodistill.search.pace import Pace, relative
 from autodistill.search.rungs import Rungs
 from autodistill.search.sampler import FrontSampler
@@ -189,7 +188,7 @@ class Proposer:
         return trial.number, sections, given
 
     def _count_queue(self) -> None:
-        self._queued = len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        self._queued = store.waiting(self._study)
 
     def _queue_control(self) -> None:
         """Have the next trial train without distillation, where too few of them did; Optuna takes it first."""

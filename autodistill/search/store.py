@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import sqlalchemy
 from optuna.distributions import distribution_to_json
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
@@ -59,6 +60,7 @@ _STUDY_UPSERT = sqlalchemy.text(
     "SELECT study_id, :key, :value FROM studies WHERE study_id = :study "
     "ON CONFLICT (study_id, key) DO UPDATE SET value_json = excluded.value_json"
 )
+_WAITING = sqlalchemy.text("SELECT COUNT(*) FROM trials WHERE study_id = :study AND state = 'WAITING'")
 _PARAMETERS = sqlalchemy.text(
     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
     "VALUES (:trial, :name, :value, :distribution)"
@@ -106,6 +108,15 @@ class FileStorage(RDBStorage):
             if connection.execute(_UPSERT, row).rowcount == 1:
                 return
         super().set_trial_user_attr(trial_id, key, value)  # it is finished or unknown, or the schema is another
+
+
+def waiting(study: optuna.Study) -> int:
+    """How many trials are enqueued; anybody may have added some."""
+    storage = getattr(study._storage, "_backend", study._storage)  # Optuna puts a cache before a database
+    if isinstance(storage, FileStorage):
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), storage.engine.connect() as connection:
+            return int(connection.execute(_WAITING, {"study": study._study_id}).scalar_one())
+    return len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
 def _is_bare(trial: FrozenTrial) -> bool:
