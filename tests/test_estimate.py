@@ -42,6 +42,13 @@ def test_a_teacher_that_exists_takes_no_time() -> None:
     assert forecast(budget="120s", teacher={"source": "somewhere"}).teacher_seconds == 0.0
 
 
+@pytest.mark.parametrize("keys", [{"survey": "off"}, {"objectives": "accuracy,agreement"}])
+def test_without_a_survey_it_takes_no_time(keys) -> None:
+    found = forecast(budget="120s", teacher={"source": "somewhere"}, **keys)
+    assert found.survey_seconds == 0.0
+    assert not any("before the first trial" in line for line in found.lines())
+
+
 def test_where_not_one_full_training_fits_it_says_so() -> None:
     found = forecast(budget="25s")
     assert found.full_trainings == (0, 0)

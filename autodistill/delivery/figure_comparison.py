@@ -82,9 +82,8 @@ def _attained(comparison: Comparison, group: Group, drawn: dict[str, Any]) -> It
     if len(group.fronts) > 1:
         yield from _band(lines["across"], lines["worst"], lines["best"], drawn)
     names = {"name": text(label_of(group)), "meta": {"role": "median", "group": group.name}}
-    lines = (
-        lines if lines["across"] else {"across": [math.nan], "median": [math.nan]}
-    )  # no point, no name in the legend
+    if not lines["across"]:  # no point, no name in the legend
+        lines = {"across": [math.nan], "median": [math.nan]}
     yield go.Scatter(x=lines["across"], y=lines["median"], mode="lines", hoverinfo="skip", **names, **drawn)
     members = [(front, trial) for front in group.fronts for trial in front.trials]
     yield go.Scatter(

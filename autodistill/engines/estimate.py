@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autodistill.config import StudyConfig
-from autodistill.engines.pool import SURVEY_SECONDS, pool_size
+from autodistill.engines.pool import SURVEY_SECONDS, has_survey, pool_size
 from autodistill.engines.slots import make_slots
 from autodistill.errors import InfeasibleError
 from autodistill.search.budget import Budget, format_seconds
+from autodistill.search.objectives import resolve
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 
@@ -39,7 +40,7 @@ class Forecast:
         candidates: size of the space; ``None`` when infinite.
         epoch_seconds: fastest and slowest epoch of the timed students, on one worker.
         epochs_per_trial: expected epochs, early stopping included; ``epochs`` of a full training.
-        survey_seconds: rather too many than too few, as if nothing was remembered from other studies.
+        survey_seconds: rather too many than too few, as if nothing was remembered from other studies; 0 without one.
         teacher_seconds: of a teacher that is trained on the spot; 0 for one that exists.
         trials: fewest and most trials that the budget should hold; ``None`` without a budget.
         full_trainings: the same of trainings to the top rung, if nothing else was trained.
@@ -73,14 +74,16 @@ class Forecast:
             f"one epoch: about {format_seconds(low)} to {format_seconds(high)} on one worker; "
             f"{self.epochs_per_trial:.1f} epochs per trial on average",
         ]
-        teaching = f", {format_seconds(self.teacher_seconds)} for the teacher" if self.teacher_seconds else ""
-        out.append(f"before the first trial: up to {format_seconds(self.survey_seconds)} for the survey{teaching}")
+        before = [f"up to {format_seconds(self.survey_seconds)} for the survey"] if self.survey_seconds else []
+        before += [f"{format_seconds(self.teacher_seconds)} for the teacher"] if self.teacher_seconds else []
+        if before:
+            out.append(f"before the first trial: {', '.join(before)}")
         if self.trials is not None and self.full_trainings is not None:
             out.append(
                 f"within the budget: about {_range(self.trials)} trials, or {_range(self.full_trainings)} full "
                 f"trainings of {self.epochs:g} epochs, {self.workers} at a time"
             )
-            if not self.full_trainings[0]:
+            if not self.full_trainings[1]:
                 out.append("only full trainings are on the front: give more budget, or fewer --epochs")
         return out
 
@@ -115,7 +118,8 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Forecast:
     steps = max(1, len(data.train) // batch) + len(data.val) / batch / 3  # validation goes forward only
     epochs = tuple(one * steps for one in (min(seconds), max(seconds)))
     mean, budget = expected_epochs(rungs), Budget.parse(config.budget)
-    survey = pool_size(config.survey, budget.seconds) * SURVEY_SECONDS
+    surveyed = has_survey(config.survey, resolve(config.objectives))
+    survey = pool_size(config.survey, budget.seconds) * SURVEY_SECONDS if surveyed else 0.0
     if budget.seconds is not None:
         budget = replace(budget, seconds=max(0.0, budget.seconds - survey - teacher))
     return Forecast(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from autodistill.records import Params, stable_key
+from autodistill.records import Objective, Params, stable_key
 from autodistill.search.space import Space
 
 SURVEY_SHARE = 0.1  # of a time budget
@@ -18,6 +18,11 @@ LOOKS = 4
 measurement."""
 
 Fits = Callable[[Params], bool]
+
+
+def has_survey(setting: Any, objectives: Iterable[Objective]) -> bool:
+    """Whether students are surveyed: unless it is off, or no objective is known before training."""
+    return setting != "off" and any(one.stage == "known" for one in objectives)
 
 
 def pool_size(setting: Any, seconds: float | None) -> int:

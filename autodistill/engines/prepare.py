@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.engines.cold_views import cold_views
-from autodistill.engines.pool import Fits, draw_pool, pool_size
+from autodistill.engines.pool import Fits, draw_pool, has_survey, pool_size
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
 from autodistill.errors import ConfigError, InfeasibleError, UsageError
@@ -71,7 +71,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     if not accepts_weak(config.teacher):
         preflight.check_enough(data)
     metrics = tuple(dict.fromkeys([*(o.name for o in study.objectives), *(c.metric for c in study.constraints)]))
-    surveyed = config.survey != "off" and any(o.stage == "known" for o in study.objectives)
+    surveyed = has_survey(config.survey, study.objectives)
     teaching = config.teacher.source == "auto"
     if surveyed and teaching:  # a wrong space or latency command is found before minutes of teaching, not after
         _survey(study, config, data, metrics, watch)
