@@ -243,7 +243,7 @@ def test_spawned_workers_take_up_what_others_paused(tmp_path: Path) -> None:
 
 def test_records_say_why_in_json(searched: Study) -> None:
     data = json.loads(json.dumps([t.to_json() for t in searched.trials()]))
-    assert "first design, 1 of 11" in data[0]["why"]
+    assert "first design, 1 of 8" in data[0]["why"]
     assert all(isinstance(words, list) for t in data for words in t["decisions"].values())
 
 

@@ -8,7 +8,7 @@ from autodistill.search.features import Encoder
 from autodistill.search.model import Model
 from autodistill.search.space import Space
 from autodistill.search.surrogate import typical_length
-from autodistill.search.view import BEYOND, FIDELITY, FIRST, REFERENCE_QUANTILE, Pool, View
+from autodistill.search.view import BEYOND, FIDELITY, REFERENCE_QUANTILE, Pool, View
 
 SPACE = Space.parse({"student": {"width": {"values": [4, 8, 16, 32, 64]}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
 ENCODER = Encoder.of(SPACE)
@@ -70,9 +70,10 @@ def test_the_reference_is_a_quantile_of_the_first_trials_at_their_highest_rung()
         rows += [(trial, 8, 0.5, curve[i], RUNGS[i]) for i in range(reached)]
         last.append(curve[reached - 1])
     rng.shuffle(rows)
-    axis = view(observed(rows), rungs=RUNGS).axes[0]
-    assert axis.reference == pytest.approx(1 - np.quantile(1 - np.array(last[:FIRST]), REFERENCE_QUANTILE))
-    assert axis.best == pytest.approx(max(row[3] for row in rows))
+    for first in (7, 10):
+        axis = view(observed(rows), rungs=RUNGS, first=first).axes[0]
+        assert axis.reference == pytest.approx(1 - np.quantile(1 - np.array(last[:first]), REFERENCE_QUANTILE))
+        assert axis.best == pytest.approx(max(row[3] for row in rows))
 
 
 def test_a_cheap_student_adds_what_it_dominates_up_to_the_reference_and_nothing_beyond():

@@ -20,6 +20,11 @@ AFFORDED = 0.5
 work, and say no more about recipes; how good they are, capacity tells until the model asks for them."""
 
 
+def length(rungs: Sequence[float]) -> int:
+    """Trials of the design; fewer with rungs, as until it ends no trial goes on, and none is trained to the end."""
+    return 8 if rungs else 11
+
+
 def choose(
     pool: Pool,
     earlier: Pool,

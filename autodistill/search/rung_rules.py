@@ -82,6 +82,7 @@ class PeerRule:
     ) -> None:
         self._rungs, self._board = rungs, board
         self._wanted = _wanted(objectives, constraints)
+        self.trains = any(o.stage == "trained" for o in objectives)
         self._carries = objectives[0].stage == "trained" and all(o.stage == "known" for o in objectives[1:])
 
     def judge(self, number: int, rung: int) -> Verdict:
@@ -169,7 +170,8 @@ class ModelRule:
         """See :class:`Rule`."""
         known = [s for s in self._sampler().last_standings.values() if s.trial in paused]
         if not known:
-            return self._plain.finalists(paused, few=few)
+            # where all is known before training, a rung tells against nobody
+            return self._plain.finalists(paused, few=few and self._plain.trains)
         return [s.trial for s in sorted(known, key=lambda s: -s.index) if s.gain >= MIN_GAIN]
 
     def lost(self, paused: Mapping[int, int]) -> dict[int, str]:

@@ -64,7 +64,7 @@ class FrontSampler(BaseSampler):
             pool (:meth:`set_pool`) can stand in for it, or come before it.
         constraints: on known costs: respected exactly; on trained objectives: what falls short is no gain.
         seed: of everything random; use another one when a study is resumed.
-        startup: trials of the first design; the last of them is the cheapest student that is known.
+        startup: trials of the first design (11, with rungs 8); the last of them is the cheapest student that is known.
         rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
         epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its values; 1 by default. The first
             design is of the half of the candidates that takes least.
@@ -78,12 +78,11 @@ class FrontSampler(BaseSampler):
         costs: CostFunction | None = None,
         constraints: Sequence[Constraint] = (),
         seed: int = 0,
-        startup: int = 11,
+        startup: int | None = None,
         rungs: Sequence[float] = (),
         epoch_cost: EpochCost | None = None,
     ) -> None:
         self.space = space if isinstance(space, Space) else Space.parse(space)
-        self.startup = startup
         self.last_explanation = ""
         self._objectives = tuple(objectives) if objectives is not None else None
         self._catalogue = Catalogue(self.space, costs, constraints)
@@ -96,6 +95,7 @@ class FrontSampler(BaseSampler):
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
         self._rungs = tuple(rungs) if len(rungs) > 1 else ()
+        self.startup = first_design.length(self._rungs) if startup is None else startup
         self._epoch_cost = epoch_cost
         self._shortlist: tuple[int, Pool] | None = None
         self._beliefs: tuple[tuple[int, ...], Judge] | None = None
@@ -372,7 +372,16 @@ class FrontSampler(BaseSampler):
         if self._beliefs is not None and self._beliefs[0] == state:
             return self._beliefs[1]
         bounds, sample = worst_wanted(self._catalogue.constraints, self._objectives), self._supply.reference()
-        view = View(self._objectives, names, self._encoder, seen, sample=sample, rungs=self._rungs, bounds=bounds)
+        view = View(
+            self._objectives,
+            names,
+            self._encoder,
+            seen,
+            sample=sample,
+            rungs=self._rungs,
+            bounds=bounds,
+            first=max(1, self.startup - 1),  # without the cheapest student, which ends the first design
+        )
         data = view.data(seen)
         optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
         if optimize:

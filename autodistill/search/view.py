@@ -20,7 +20,7 @@ from autodistill.search.proposals import Key, key
 
 Floats = npt.NDArray[np.float64]
 
-FIRST, REFERENCE_QUANTILE = 10, 0.8
+REFERENCE_QUANTILE = 0.8
 """The reference of a trained objective: this quantile of the losses of the first trials, those of the first design.
 
 Lower, good candidates of small cost lie beyond the reference; higher, much of the volume is what students at chance
@@ -81,6 +81,7 @@ class View:
         sample: random candidates: the known costs span what they and the trials have.
         rungs: cumulative epochs of the rungs; empty when every trial is a full training.
         bounds: by name, the worst value of a trained objective that is wanted.
+        first: trials that the references are read from, see :data:`REFERENCE_QUANTILE`.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class View:
         sample: Pool,
         rungs: Sequence[float] = (),
         bounds: Mapping[str, float] | None = None,
+        first: int = 10,
     ) -> None:
         self.objectives, self._encoder = objectives, encoder
         self.rungs = tuple(rungs)
@@ -107,7 +109,7 @@ class View:
         self.axes = tuple(
             _cost_axis(o, seen.raw[:, j], seen, sample)
             if o.name in known
-            else _trained_axis(o, seen.raw[:, j], seen, bound.get(o.name))
+            else _trained_axis(o, seen.raw[:, j], seen, bound.get(o.name), first)
             for j, o in enumerate(objectives)
         )
 
@@ -254,14 +256,14 @@ def _cost_axis(objective: Objective, column: Floats, seen: Observations, sample:
     return Axis(objective, best, spared(objective, values)[1])
 
 
-def _trained_axis(objective: Objective, column: Floats, seen: Observations, bound: float | None) -> Axis:
+def _trained_axis(objective: Objective, column: Floats, seen: Observations, bound: float | None, first: int) -> Axis:
     """From the reference to the best; a ``bound`` that asks for more than the reference takes its place."""
     sign = -1.0 if objective.direction == "maximize" else 1.0
     measured = np.isfinite(column) & ~seen.failed
     # the first trials, not the first full trainings: who came to the top rung was chosen, and is better than most
-    first = sign * column[_latest(seen, measured)[:FIRST]]
+    witnesses = sign * column[_latest(seen, measured)[:first]]
     best = float((sign * column[measured]).min())
-    reference = float(np.quantile(first, REFERENCE_QUANTILE))
+    reference = float(np.quantile(witnesses, REFERENCE_QUANTILE))
     if best == reference:
         reference = best + (abs(best) or 1.0) * 1e-3
     if bound is not None and sign * bound < reference:
