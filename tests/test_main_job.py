@@ -66,6 +66,10 @@ def test_two_workers_find_a_front_that_optuna_and_the_files_agree_on(teacher: Pa
     assert done.returncode == 0, done.stderr
     assert "trial" in done.stdout.splitlines()[0]
     found = read("front", folder)
+    # said beside the front: on which bounds it lies, and what verify found, which is nothing yet
+    assert all(edge.keys() >= {"parameter", "side"} for edge in found.pop("edges"))
+    assert found.pop("verified_front") is None
+    assert [trial.pop("verified") for trial in found["trials"]] == [None] * len(found["trials"])
     assert found == json.loads((folder / "front.json").read_text())
     assert [o["name"] for o in found["objectives"]] == ["accuracy", "params", "latency_ms"]
     assert len(found["trials"]) >= 1
@@ -80,7 +84,7 @@ def test_two_workers_find_a_front_that_optuna_and_the_files_agree_on(teacher: Pa
 
 def test_an_interrupted_search_goes_on_by_the_same_command(teacher: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    arguments = ("search", "--data", "digits", *SMALL, "--teacher", teacher, "--budget", "4trials", "--dir", folder)
+    arguments = ("search", "--data", "digits", *SMALL, "--teacher", teacher, "--budget", "16trials", "--dir", folder)
     with subprocess.Popen(
         line(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     ) as process:
