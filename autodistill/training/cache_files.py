@@ -20,11 +20,11 @@ import numpy as np
 
 from autodistill.errors import ResourceError, StoreError, UsageError, nearest
 from autodistill.records import stable_key
-from autodistill.training.cache_rows import TOP, RowFormat
+from autodistill.training.cache_rows import RowFormat
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 META, ROWS, FILLED, LOCKS, FORWARDS = "cache.json", "rows.bin", "filled.bin", "locks", "forwards.bin"
 _DISK_SHARE = 0.9  # of the free space that a cache may claim
 
@@ -83,9 +83,9 @@ def folder_name(meta: dict[str, Any]) -> str:
     return stable_key(meta)
 
 
-def estimate(*, images: int, classes: int, views: int, embedding: int = 0, top: int = TOP) -> int:
+def estimate(*, images: int, classes: int, views: int, embedding: int = 0) -> int:
     """Bytes that a full cache takes on disk, known before it begins."""
-    return images * views * row_bytes(RowFormat(classes, embedding, min(top, classes)))
+    return images * views * row_bytes(RowFormat(classes, embedding))
 
 
 def list_caches(root: str | os.PathLike[str]) -> tuple[CacheInfo, ...]:
@@ -199,12 +199,18 @@ def views_that_fit(folder: Path, form: RowFormat, images: int, views: int, max_b
     if limit < per_view:
         raise ResourceError(
             f"one view of {images} images takes {per_view / 2**20:.1f} MiB in the teacher cache, and "
-            f"{limit / 2**20:.1f} MiB are allowed or free at {existing}. Raise the limit, free space "
-            "(autodistill cache ls), or ask the teacher online."
+            f"{limit / 2**20:.1f} MiB are allowed or free at {existing}. Raise the limit (training.cache_mb), free "
+            "space (autodistill cache ls), or ask the teacher online (training.teacher_mode: online)."
         )
     fit = min(views, limit // per_view)
     if fit < views:
-        _log.warning("the teacher cache holds %d of %d views: the limit is %.1f MiB", fit, views, limit / 2**20)
+        _log.warning(
+            "the teacher cache holds %d of %d views: the limit is %.1f MiB; raise training.cache_mb, or set "
+            "training.teacher_mode to online, for more of them",
+            fit,
+            views,
+            limit / 2**20,
+        )
     return fit
 
 

@@ -1,27 +1,21 @@
 """The row of a teacher cache: one teacher answer to one view, in a few bytes that check themselves.
 
-Up to 256 classes a row holds all logits in half precision, above that the largest ones and the log-sum-exp
-of the rest (the *tail*). Logits and not probabilities, so that any temperature can be applied later. They
-are stored relative to the largest one, where half precision is finest, which keeps the probabilities of
-likely classes exact; the level itself is a float32.
-
-Reading a top-k row back spreads the tail's mass evenly over the classes that are not stored: their total is
-exact at temperature 1, and a probability is wrong by at most the tail's mass.
+A row holds all logits in half precision, however many classes there are: a temperature above 1, and losses that
+compare the spread of the logits, need the unlikely ones too. Logits and not probabilities, so that any temperature
+can be applied later. They are stored relative to the largest one, where half precision is finest, which keeps the
+probabilities of likely classes exact; the level itself is a float32.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from autodistill.errors import TeacherError
 
-DENSE_CLASSES = 256
-TOP = 20
 _HALF_MAX = 65504.0
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -37,30 +31,17 @@ class RowFormat:
     Attributes:
         classes: of the teacher.
         embedding: width of its embedding, 0 where none is kept.
-        top: logits kept per row above 256 classes.
     """
 
     classes: int
     embedding: int = 0
-    top: int = TOP
-
-    @property
-    def dense(self) -> bool:
-        """Whether all logits are kept."""
-        return self.classes <= max(DENSE_CLASSES, self.top)
 
     @property
     def dtype(self) -> np.dtype[np.void]:
         """Fields of a row, little-endian, packed; ``check`` comes first and covers the others."""
-        fields: list[tuple[str, str] | tuple[str, str, tuple[int]]] = [("check", "<u4"), ("level", "<f4")]
-        if self.dense:
-            fields.append(("logits", "<f2", (self.classes,)))
-        else:
-            index = "<u2" if self.classes <= 1 << 16 else "<u4"
-            fields += [("tail", "<f4"), ("logits", "<f2", (self.top,)), ("index", index, (self.top,))]
-        if self.embedding:
-            fields.append(("embedding", "<f2", (self.embedding,)))
-        return np.dtype(fields)
+        head, logits = [("check", "<u4"), ("level", "<f4")], ("logits", "<f2", (self.classes,))
+        kept = [("embedding", "<f2", (self.embedding,))] if self.embedding else []
+        return np.dtype([*head, logits, *kept])
 
     def encode(self, logits: Floats, embedding: Floats | None, numbers: Ints, seed: int) -> Rows:
         """Rows of answers.
@@ -80,13 +61,7 @@ class RowFormat:
         rows = np.zeros(len(logits), self.dtype)
         level = logits.max(axis=1)
         rows["level"] = level
-        relative = logits - level[:, None]
-        if not self.dense:
-            order = np.argpartition(-relative, self.top - 1, axis=1)  # the largest first, in no order
-            rows["index"] = order[:, : self.top]
-            rows["tail"] = _log_sum_exp(np.take_along_axis(relative, order[:, self.top :], axis=1))
-            relative = np.take_along_axis(relative, order[:, : self.top], axis=1)
-        rows["logits"] = relative.clip(-_HALF_MAX, 0)
+        rows["logits"] = (logits - level[:, None]).clip(-_HALF_MAX, 0)
         if embedding is not None:
             rows["embedding"] = embedding.clip(-_HALF_MAX, _HALF_MAX)
         rows["check"] = self.checks(rows, numbers, seed)
@@ -95,10 +70,6 @@ class RowFormat:
     def decode(self, rows: Rows) -> tuple[Floats, Floats | None]:
         """Logits (n, classes) and embedding (n, width) of ``rows``."""
         logits = rows["logits"].astype(np.float32)
-        if not self.dense:
-            spread = rows["tail"] - np.float32(np.log(self.classes - self.top))
-            kept, logits = logits, np.repeat(spread[:, None], self.classes, axis=1)
-            np.put_along_axis(logits, rows["index"].astype(np.int64), kept, axis=1)
         logits += rows["level"][:, None]
         return logits, rows["embedding"].astype(np.float32) if self.embedding else None
 
@@ -133,9 +104,3 @@ def _scrambled(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(32))) * _GOLDEN
     values = (values ^ (values >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     return values ^ (values >> np.uint64(32))
-
-
-def _log_sum_exp(values: npt.NDArray[Any]) -> Floats:
-    top = values.max(axis=1)
-    summed = np.log(np.exp((values - top[:, None]).astype(np.float64)).sum(axis=1))
-    return np.asarray(top + summed, dtype=np.float32)

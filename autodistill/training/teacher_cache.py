@@ -43,11 +43,11 @@ from autodistill.training.cache_files import CacheInfo as CacheInfo
 from autodistill.training.cache_files import CacheKey as CacheKey
 from autodistill.training.cache_files import list_caches as list_caches
 from autodistill.training.cache_files import remove as remove
-from autodistill.training.cache_rows import TOP, Floats, Ints, RowFormat
+from autodistill.training.cache_rows import Floats, Ints, RowFormat
 from autodistill.training.row_locks import RowLocks
 
 _log = logging.getLogger(__name__)
-_CHUNK = 1 << 16  # rows checked at once: some tens of megabytes
+_CHUNK_BYTES = 1 << 23  # of rows that are checked at once; the check itself takes six times as much
 
 Compute = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 """Teacher logits (n, classes) for the view of ``ids`` (n,), or logits and embedding (n, width)."""
@@ -91,7 +91,6 @@ class TeacherCache:
         classes: int,
         views: int,
         embedding: int = 0,
-        top: int = TOP,
         max_bytes: int | None = None,
     ) -> TeacherCache:
         """Open the cache of ``key``, or begin it.
@@ -103,14 +102,13 @@ class TeacherCache:
             classes: of the teacher.
             views: views wanted for each image; fewer where they do not fit.
             embedding: width of the embedding that is kept with the logits; 0 keeps none.
-            top: logits kept above 256 classes.
             max_bytes: limit on disk; nine tenths of the free space in any case.
 
         Raises:
             ResourceError: not even one view fits, or the folder cannot be written.
             StoreError: the folder holds something else.
         """
-        form = RowFormat(classes, embedding, min(top, classes))
+        form = RowFormat(classes, embedding)
         meta = describe(key, form, images)
         folder = Path(root) / folder_name(meta)
         try:
@@ -188,8 +186,9 @@ class TeacherCache:
         """
         if self._checked is None or self._checked[0] != view:
             mask, known = np.zeros(self.images, dtype=np.bool_), np.flatnonzero(self._asked)
-            for start in range(0, len(known), _CHUNK):
-                ids = known[start : start + _CHUNK]
+            size = max(1, _CHUNK_BYTES // self._form.dtype.itemsize)
+            for start in range(0, len(known), size):
+                ids = known[start : start + size]
                 mask[ids] = self._ready(ids, view)
             self._checked = view, mask
         return self._checked[1]
