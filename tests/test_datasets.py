@@ -354,6 +354,29 @@ def test_a_factory_gives_images(tmp_path, monkeypatch):
         datasets.load(DataSpec("my_images:mak"))
 
 
+def test_files_that_a_factory_maps_are_told_apart_by_what_is_in_them(tmp_path, monkeypatch):
+    code = (
+        "import numpy as np\n"
+        "from autodistill.training.sources.base import Pool\n"
+        "def make(part, file):\n    images = np.load(file, mmap_mode='r')\n"
+        "    return Pool(images, np.arange(len(images)) % 2, ('a', 'b'))\n"
+    )
+    (tmp_path / "mapped_images.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def loaded(level):
+        np.save(tmp_path / f"{level}.npy", np.full((40, 1, 4, 4), level, np.uint8))
+        spec = DataSpec("mapped_images:make", options={"file": str(tmp_path / f"{level}.npy")})
+        return datasets.load(spec, tmp_path / "cache")
+
+    first, second = loaded(10), loaded(200)
+    assert isinstance(second.train.images, np.memmap)
+    assert first.fingerprint != second.fingerprint
+    for data, level in ((first, 10), (second, 200)):
+        assert set(np.unique(data.train.images)) == set(np.unique(data.val.images)) == {level}
+        assert data.mean == pytest.approx((level / 255,))
+
+
 def test_shares_follow_the_largest_remainders():
     labels = np.repeat([0, 1, 2], [70, 20, 10]).astype(np.int64)
     mask = choose(labels, 13, seed=0, stream="x")

@@ -12,7 +12,7 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +135,8 @@ def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Ima
         validation = hold_out(pool.labels, spec.val_fraction, seed=spec.seed, stream="validation", classes=names)
     _check_validation(pool, validation)
     train_ids = _subset(spec, np.flatnonzero(~validation), pool.labels)
+    if not pool.fingerprint:  # before anything is taken: copies of a memory map are kept by it
+        pool = replace(pool, fingerprint=stable_key([content_hash(pool.images, pool.labels), pool.classes]))
     train, val = _take(pool, train_ids, folder), _take(pool, np.flatnonzero(validation), folder)
     mean, std = channel_statistics(train.images)
     return ImageData(
@@ -145,7 +147,7 @@ def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Ima
         channels=pool.images.shape[1],
         mean=mean,
         std=std,
-        fingerprint=pool.fingerprint or stable_key([content_hash(pool.images, pool.labels), pool.classes]),
+        fingerprint=pool.fingerprint,
         pool_size=len(pool.labels),
     )
 
