@@ -63,10 +63,28 @@ def test_a_latency_belongs_to_its_machine_and_counts_do_not(tmp_path: Path, monk
     key = here.key(STUDENT, SHAPE, 3)
     here.put(key, COSTS, TARGET)
     here.save()
-    monkeypatch.setattr(cost_memory, "machine", lambda device: "another")
+    monkeypatch.setattr(cost_memory, "machine", lambda target: "another")
     there = CostMemory(tmp_path)
     assert there.get(key, ["params", "macs"], TARGET) is None
     assert there.get(key, ["params", "macs"], None) == {"params": 10.0, "macs": 20.0}
+
+
+ONNX = LatencyTarget(runtime="onnxruntime")
+
+
+@pytest.mark.parametrize("target", [ONNX, replace(ONNX, precision="int8"), replace(TARGET, precision="int8")])
+@pytest.mark.parametrize("package", ["onnxruntime", "onnxruntime-gpu"])
+def test_a_latency_by_onnxruntime_belongs_to_its_version_and_one_by_torch_does_not(
+    target: LatencyTarget, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = CostMemory(None)
+    key = memory.key(STUDENT, SHAPE, 3)
+    memory.put(key, COSTS, target)
+    memory.put(key, {LATENCY: 0.7}, TARGET)
+    real = cost_memory._version
+    monkeypatch.setattr(cost_memory, "_version", lambda name: "99.9" if name == package else real(name))
+    assert memory.get(key, ["params"], target) is None
+    assert memory.get(key, ["params", "macs"], TARGET) == {**COSTS, LATENCY: 0.7}
 
 
 def test_the_key_tells_students_shapes_and_classes_apart_and_ignores_order() -> None:

@@ -220,7 +220,7 @@ def _measured_pool(
     if watch.should_stop():
         return []
     code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
-    when: dict[str, Any] = {"machine": machine(config.latency.device), "code": code}
+    when: dict[str, Any] = {"machine": machine(config.latency), "code": code}
     for row in () if study.directory is None else earlier_survey(study.directory, config.latency, **when):
         memory.put(memory.key(row.student, shape, classes), row.settled, config.latency)
     memory.save()

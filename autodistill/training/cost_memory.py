@@ -33,14 +33,20 @@ _STORED = {"onnx_bytes": "onnx_bytes:2"}
 _FILE = "costs.json"
 
 
-def machine(device: str = "cpu") -> str:
-    """A fingerprint of what latency on ``device`` depends on beside the target: processor, cores, system, versions."""
+def machine(target: LatencyTarget | None = None) -> str:
+    """A fingerprint of what a latency depends on beside its target: processor, cores, system, versions.
+
+    Args:
+        target: adds its device and the version of its runtime; by default eager PyTorch on the CPU.
+    """
     facts = [platform.machine(), _processor(), os.cpu_count(), platform.system(), _version("torch"), _version("timm")]
-    if device.startswith("cuda"):
+    if target is not None and target.device.startswith("cuda"):
         import torch
 
         if torch.cuda.is_available():
-            facts.append(torch.cuda.get_device_name(device))
+            facts.append(torch.cuda.get_device_name(target.device))
+    if target is not None and (target.runtime == "onnxruntime" or target.precision == "int8"):
+        facts += [_version("onnxruntime"), _version("onnxruntime-gpu")]
     return stable_key(facts)
 
 
@@ -121,7 +127,7 @@ class CostMemory:
         if target.table is not None:  # an edited table is another source
             with contextlib.suppress(OSError):
                 table = ":" + hashlib.sha256(Path(target.table).read_bytes()).hexdigest()[:16]
-        return f"latency:{PROTOCOL}:{target.key()}:{machine(target.device)}{table}"
+        return f"latency:{PROTOCOL}:{target.key()}:{machine(target)}{table}"
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
