@@ -13,8 +13,10 @@ from torch import Tensor, nn
 import autodistill as ad
 from autodistill.errors import InterruptedTrialError, UsageError
 from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
+from autodistill.training.distillation import Distillation
 from autodistill.training.distributed import Team
 from autodistill.training.evaluate import Bench
+from autodistill.training.loss_mix import LossMix
 from autodistill.training.recipe import Recipe
 from autodistill.training.trainer import Batch, Feed, Trainer
 
@@ -49,7 +51,16 @@ class Compares:
         """Nothing was stored."""
 
 
-def trainer(team: Team | None) -> Trainer:
+def distillation(model: nn.Module, embedding: str) -> Distillation:
+    """Calibrated kd with an embedding term."""
+    generator = torch.Generator().manual_seed(2)
+    logits, width = torch.randn(40, 5, generator=generator), 4
+    vectors = torch.randn(40, width, generator=generator)
+    mix = LossMix.parse({"loss": "kd", "temperature": 4.0, "embedding": embedding})
+    return Distillation(mix, lambda batch: (logits[batch.ids], vectors[batch.ids]), student=model, teacher_width=width)
+
+
+def trainer(team: Team | None, embedding: str) -> Trainer:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 5, (40,), generator=generator)
@@ -64,7 +75,8 @@ def trainer(team: Team | None) -> Trainer:
         nn.Linear(6, 5),
     )
     recipe = Recipe.parse({"batch_size": 13}, {"lr": 0.05})  # 13 rows: 6 for one process and 7 for the other
-    return Trainer(model, feed, Compares(), recipe, epochs=2, seed=3, team=team)
+    criterion = distillation(model, embedding) if embedding else Compares()
+    return Trainer(model, feed, criterion, recipe, epochs=2, seed=3, team=team)
 
 
 def facts(one: Trainer) -> dict[str, Tensor]:
@@ -76,26 +88,27 @@ def facts(one: Trainer) -> dict[str, Tensor]:
     out = {f"gradient {name}": p.grad.clone() for name, p in one.model.named_parameters() if p.grad is not None}
     out |= {f"gradient beside {i}": p.grad.clone() for i, p in enumerate(beside) if p.grad is not None}
     one.run(1)
+    if isinstance(one.criterion, Distillation):
+        out |= {f"scale {name}": torch.tensor(value) for name, value in one.criterion.terms.scales.items()}
     return out | {name: value.clone() for name, value in one.model.state_dict().items()}
 
 
-def member(file: str, rank: int, pipe: Any) -> None:
+def member(file: str, rank: int, pipe: Any, embedding: str) -> None:
     torch.set_num_threads(1)
     team = Team.join(file, rank, 2, "cpu")
-    found = {name: value.numpy() for name, value in facts(trainer(team)).items()}
+    found = {name: value.numpy() for name, value in facts(trainer(team, embedding)).items()}
     pipe.send(found)
     pipe.recv()
     team.leave()
 
 
-def test_two_processes_have_the_gradients_of_one_also_through_batchnorm_and_losses_that_compare_rows(
-    tmp_path: Path,
-) -> None:
+def of_two_processes(folder: Path, embedding: str) -> list[dict[str, Any]]:
+    """The facts of each."""
     spawn = multiprocessing.get_context("spawn")
     ends = []
     for rank in range(2):
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=member, args=(str(tmp_path / "meet"), rank, theirs))
+        process = spawn.Process(target=member, args=(str(folder / "meet"), rank, theirs, embedding))
         process.start()
         theirs.close()
         ends.append((process, ours))
@@ -103,9 +116,18 @@ def test_two_processes_have_the_gradients_of_one_also_through_batchnorm_and_loss
     for process, pipe in ends:
         pipe.send("bye")
         process.join()
-    alone = facts(trainer(None))
+    return found
+
+
+@pytest.mark.parametrize(("embedding", "gradients"), [("", 7), ("embed_cosine", 6), ("rkd", 5)])
+def test_two_processes_have_the_gradients_of_one_also_through_batchnorm_and_losses_that_compare_rows(
+    tmp_path: Path, embedding: str, gradients: int
+) -> None:
+    found = of_two_processes(tmp_path, embedding)
+    alone = facts(trainer(None, embedding))
     assert set(found[0]) == set(alone)
-    assert sum(name.startswith("gradient") for name in alone) == 7
+    assert sum(name.startswith("gradient") for name in alone) == gradients
+    assert (alone.get("scale embedding", torch.tensor(2.0)) != 1).all()  # it is calibrated
     for name, value in alone.items():
         assert (found[0][name] == found[1][name]).all(), name  # bit for bit: the processes never drift apart
         tolerance = 1e-6 if name.startswith("gradient") else 1e-5

@@ -67,7 +67,8 @@ class Distillation:
 
     def loss(self, logits: Tensor, embedding: Tensor | None, batch: Batch) -> Tensor:
         """The mix's total."""
-        return self.terms(logits, batch.target, batch.teacher, embedding, batch.teacher_embedding).total
+        given = logits, batch.target, batch.teacher, embedding, batch.teacher_embedding
+        return self.terms(*given, share=batch.share).total
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The projector's weights, and the measured scales."""

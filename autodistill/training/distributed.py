@@ -99,6 +99,12 @@ class Team:
         rows = [piece[: edges[rank + 1] - edges[rank]] for rank, piece in enumerate(found)]
         return torch.cat([part if rank == self.rank else piece for rank, piece in enumerate(rows)])
 
+    def length(self, part: float) -> float:
+        """Length of a vector of which every process has a part, and this one a part of length ``part``."""
+        squares = torch.tensor([part**2], dtype=torch.float64, device=self.device)
+        dist.all_reduce(squares)
+        return float(squares.sqrt())
+
     def backward(self, loss: Tensor, beside: Iterable[nn.Parameter]) -> None:
         """Gradients of the whole batch's ``loss``.
 
@@ -124,6 +130,19 @@ class Team:
         """BatchNorm layers inside, of whatever class, take the statistics of the whole batch."""
         with _WholeBatchNorm():
             yield
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What one process computed of a batch whose loss every process sees whole.
+
+    Attributes:
+        team: the processes.
+        embedding: (rows, width), from which this process's rows of the logits were computed.
+    """
+
+    team: Team
+    embedding: Tensor
 
 
 class _WholeBatchNorm(TorchFunctionMode):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodistill.errors import UsageError
+from autodistill.training.distributed import Share
 from autodistill.training.embedding_losses import embedding_losses
 from autodistill.training.loss_mix import LossMix
 from autodistill.training.losses import full_precision, losses
@@ -66,6 +67,8 @@ class LossTerms:
         teacher_logits: Tensor | None = None,
         student_embedding: Tensor | None = None,
         teacher_embedding: Tensor | None = None,
+        *,
+        share: Share | None = None,
     ) -> LossValues:
         """Loss of one batch.
 
@@ -76,6 +79,7 @@ class LossTerms:
             teacher_logits: (batch, classes), needed where ``mix.uses_distillation``.
             student_embedding: (batch, width), from which ``student_logits`` were computed.
             teacher_embedding: (batch, width); both needed where ``mix.uses_embedding``.
+            share: where several processes computed the batch: what this one did.
 
         Raises:
             UsageError: something that the mix needs is missing.
@@ -95,7 +99,7 @@ class LossTerms:
             ours = _given(student_embedding, "student_embedding", self.mix.embedding)
             theirs = _given(teacher_embedding, "teacher_embedding", self.mix.embedding)
             embedding = self._embed(ours, theirs)
-            scale = self._embedding_scale(ours, theirs, None if target is None else task)
+            scale = self._embedding_scale(ours, theirs, None if target is None else task, share)
             parts.append(_times(self.mix.embedding_weight * scale, embedding))
         return LossValues(
             sum(parts[1:], parts[0]) if parts else zero,
@@ -128,11 +132,11 @@ class LossTerms:
             self._distillation.measure(_norm(task, logits), _norm(self._distill(logits, teacher, target), logits))
         return self._distillation.value
 
-    def _embedding_scale(self, student: Tensor, teacher: Tensor, task: Tensor | None) -> float:
+    def _embedding_scale(self, student: Tensor, teacher: Tensor, task: Tensor | None, share: Share | None) -> float:
         measuring = self.mix.calibrate and not self._embedding.frozen and student.requires_grad
         if measuring and task is not None:
             leaf = _leaf(student)
-            self._embedding.measure(_norm(task, student, keep=True), _norm(self._embed(leaf, teacher), leaf))
+            self._embedding.measure(_task_norm(task, student, share), _norm(self._embed(leaf, teacher), leaf))
         return self._embedding.value
 
 
@@ -201,6 +205,13 @@ def _norm(loss: Tensor, at: Tensor, keep: bool = False) -> float:
             "set calibrate: false."
         )
     return float(torch.linalg.vector_norm(gradient.double()))
+
+
+def _task_norm(task: Tensor, embedding: Tensor, share: Share | None) -> float:
+    """Length of the gradient of the task loss at the embedding; of several processes each has its rows' part."""
+    if share is None:
+        return _norm(task, embedding, keep=True)
+    return share.team.length(_norm(task, share.embedding, keep=True))
 
 
 def _given(value: Tensor | None, name: str, loss: str) -> Tensor:

@@ -25,7 +25,7 @@ from autodistill.errors import DivergedError, ResourceError, StoreError
 from autodistill.training import pairing, views
 from autodistill.training.averaging import Average
 from autodistill.training.datasets import ImageData
-from autodistill.training.distributed import Team
+from autodistill.training.distributed import Share, Team
 from autodistill.training.embeddings import EmbeddingTap
 from autodistill.training.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
 from autodistill.training.recipe import Recipe
@@ -81,6 +81,7 @@ class Batch:
         mixed: who was mixed with whom; ``None`` without mixup and cutmix.
         teacher: teacher logits ``(b, classes)`` for ``views``; ``None`` where they are not needed.
         teacher_embedding: the same for the teacher's embedding ``(b, width)``.
+        share: what this process computed of it, where several train on it together.
     """
 
     views: Tensor
@@ -91,6 +92,7 @@ class Batch:
     mixed: pairing.Pairing | None = None
     teacher: Tensor | None = None
     teacher_embedding: Tensor | None = None
+    share: Share | None = None
 
     def part(self, rows: slice) -> Batch:
         """Some of the images, for gradient accumulation; ``mixed`` spans the whole batch and is dropped."""
@@ -326,7 +328,10 @@ class Trainer:
         count = len(batch.ids)
         with self._autocast(), team.statistics():
             logits = self._call(self.normalize(batch.part(team.rows(count)).views))
-        embedding = None if self._embedding is None else team.whole(self._embedding.take(), count)
+        embedding = None
+        if self._embedding is not None:
+            share = Share(team, self._embedding.take())
+            batch, embedding = replace(batch, share=share), team.whole(share.embedding, count)
         loss = self.criterion.loss(team.whole(logits, count), embedding, batch)
         team.backward(loss, self.criterion.parameters())
         return loss.detach()
