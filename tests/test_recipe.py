@@ -1,13 +1,15 @@
+import json
 import math
 
 import pytest
 import torch
+from timm.optim import list_optimizers
 from torch import nn
 
 from autodistill.errors import UnknownNameError, UsageError
 from autodistill.training.averaging import Average
-from autodistill.training.optimizers import build_optimizer, learning_rate
-from autodistill.training.recipe import Recipe, scaled
+from autodistill.training.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
+from autodistill.training.recipe import Recipe, check_optimizer, scaled
 from autodistill.training.views import Policy
 
 
@@ -42,6 +44,8 @@ def test_unknown_names_are_refused_with_the_nearest(settings, message):
         ({"lr": math.nan}, "lr is nan"),
         ({"teacher_mode": "offline"}, "allowed: cached or online"),
         ({"mixup": 0.2, "cutmix": 1.0}, "give one of them"),
+        ({"optimizer": "kron"}, "'kron' cannot be used: its state is no plain tensors.*such as adamw"),
+        ({"optimizer": "adahessian"}, "'adahessian' cannot be used: it needs second derivatives"),
     ],
 )
 def test_impossible_values_are_refused(settings, message):
@@ -107,3 +111,42 @@ def test_without_decay_the_model_itself_is_evaluated():
     model, copy = nn.Linear(1, 1), nn.Linear(1, 1)
     Average(model, 0.0).copy_to(copy)
     assert not torch.equal(model.weight, copy.weight)
+
+
+def usable(name: str) -> bool:
+    try:
+        check_optimizer(name)
+    except UsageError:
+        return False
+    return not name.startswith(("bnb", "fused"))  # those need a GPU and packages of their own
+
+
+@pytest.mark.parametrize("name", [name for name in list_optimizers() if usable(name)])
+@pytest.mark.filterwarnings("ignore")  # timm's optimizers use what torch calls deprecated
+def test_every_optimizer_that_is_not_refused_goes_on_after_a_stop_as_if_there_was_none(name):
+    recipe = Recipe.parse({"optimizer": name, "lr": 1e-2})
+    images, labels = torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
+
+    def begun() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
+        return model, build_optimizer(model, recipe)
+
+    def steps(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for step in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            torch.manual_seed(step)
+            optimizer.step()
+
+    whole, optimizer = begun()
+    steps(whole, optimizer)
+    parts, later = begun()
+    before = parts[0].weight.clone()
+    parts.load_state_dict(whole.state_dict())
+    tensors, plain = optimizer_state(optimizer)
+    restore_optimizer(later, {key: value.clone() for key, value in tensors.items()}, json.loads(json.dumps(plain)))
+    steps(whole, optimizer)
+    steps(parts, later)
+    assert not torch.equal(parts[0].weight, before)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))

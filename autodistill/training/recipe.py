@@ -43,6 +43,14 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "teacher_mode": ("cached", "online"),
 }
 
+_UNUSABLE = {
+    "adahessian": "it needs second derivatives, which are not computed here",
+    **dict.fromkeys(
+        ("kron", "kronc", "kronw"), "its state is no plain tensors, so that no stopped training could go on"
+    ),
+}
+"""Optimizers of timm that are refused, and why."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -51,7 +59,7 @@ class Recipe:
     Attributes:
         lr: peak learning rate.
         weight_decay: of matrices and filters; biases and norms have none.
-        optimizer: a name that timm knows.
+        optimizer: a name that timm knows; a few that cannot train here, or not after a stop, are refused.
         batch_size: images per step.
         augment: name of the view policy.
         augment_strength: 0 to 1; 0.5 is the policy as it is named, 0 leaves only mirroring, 1 doubles it.
@@ -129,15 +137,19 @@ class Recipe:
 
 
 def check_optimizer(name: str) -> None:
-    """Refuse an optimizer that timm does not have.
+    """Refuse an optimizer that timm does not have, or that cannot train here.
 
     Raises:
-        UnknownNameError: the nearest names come first.
+        UnknownNameError: timm does not have it; the nearest names come first.
+        UsageError: it cannot train here, or not go on after a stop.
     """
     from timm.optim import list_optimizers
 
-    if name not in list_optimizers():
-        raise UnknownNameError("optimizer", name, list_optimizers())
+    if name in _UNUSABLE:
+        raise UsageError(f"optimizer {name!r} cannot be used: {_UNUSABLE[name]}. Choose another, such as adamw.")
+    allowed = [one for one in list_optimizers() if one not in _UNUSABLE]
+    if name not in allowed:
+        raise UnknownNameError("optimizer", name, allowed)
 
 
 def scaled(policy: Policy, strength: float) -> Policy:
