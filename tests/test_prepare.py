@@ -1,5 +1,8 @@
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ from PIL import Image
 
 import autodistill as ad
 from autodistill.engines.estimate import estimate
+from autodistill.engines.prepare import prepare
+from autodistill.engines.watch import Watch
 from autodistill.errors import AutodistillError, DataError, TeacherError, UsageError
 from autodistill.records import DataSpec, State
 from autodistill.training import datasets
@@ -132,3 +137,45 @@ def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_othe
     again = ad.Study.open(tmp_path / "study")
     ad.search(again, budget="2trials", progress=False)
     assert sum(trial.state is State.COMPLETE for trial in again.trials()) == 2
+
+
+FACTORY = """
+import timm
+
+def make():
+    return timm.create_model("resnet10t", num_classes=10, in_chans=1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "training", "said"),
+    [
+        (
+            {},
+            {"init": "teacher"},
+            r"fed 8 px, 1 channel, mean \[0\], std \[1\]; students are fed 8 px, 1 channel, mean",
+        ),
+        ({"mean": 0.31, "std": 0.37}, {"init": "teacher"}, ""),  # about those of the images
+        ({"mean": 0.31, "std": 0.37, "image_size": 32}, {"init": "teacher"}, "fed 32 px, 1 channel.*fed 8 px"),
+        ({}, {}, ""),
+    ],
+)
+def test_students_that_start_from_a_teacher_that_is_fed_otherwise_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], training: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "own_teacher.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(tmp_path)
+    study = ad.Study.create(
+        data="digits",
+        teacher={"source": "own_teacher:make", "options": options, "accept_weak": True},
+        objectives=["accuracy", "params"],
+        training=training,
+        survey="off",
+        directory=tmp_path / "study",
+    )
+    with warnings.catch_warnings(record=True) as caught, study.running():
+        warnings.simplefilter("always")
+        prepare(study, Watch())
+    found = [str(one.message) for one in caught if "init: teacher" in str(one.message)]
+    assert len(found) == bool(said)
+    assert not said or re.search(said, found[0])

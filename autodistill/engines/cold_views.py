@@ -25,10 +25,10 @@ def cold_views(space: Space, training: Mapping[str, Any]) -> str:
 
     found = [p.distribution for p in space.section("train").parameters if p.key == _STRENGTH]
     ranges = [d for d in found if isinstance(d, FloatDistribution) and d.step is None and d.low < d.high]
-    if not ranges or "cached" not in _values(space, training, "teacher_mode", Recipe.teacher_mode):
+    if not ranges or "cached" not in setting_values(space, training, "teacher_mode", Recipe.teacher_mode):
         return ""
     low, high = min(d.low for d in ranges), max(d.high for d in ranges)
-    policies = [Policy.parse(name) for name in _values(space, training, "augment", Recipe.augment)]
+    policies = [Policy.parse(name) for name in setting_values(space, training, "augment", Recipe.augment)]
     if all(scaled(one, low).view_key() == scaled(one, high).view_key() for one in policies):
         return ""
     return (
@@ -38,7 +38,7 @@ def cold_views(space: Space, training: Mapping[str, Any]) -> str:
     )
 
 
-def _values(space: Space, training: Mapping[str, Any], key: str, default: str) -> list[Any]:
+def setting_values(space: Space, training: Mapping[str, Any], key: str, default: str) -> list[Any]:
     """What a setting of the training may be: by the space, else by the study, else by default."""
     from optuna.distributions import CategoricalDistribution
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodistill.engines.cold_views import cold_views
+from autodistill.engines.cold_views import cold_views, setting_values
 from autodistill.engines.pool import Fits, draw_pool, has_survey, pool_size
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
@@ -98,6 +98,8 @@ def _teacher(
 ) -> TeacherSpec:
     """The teacher, taught when there is none, after its preflight; of several, the best one's values are kept."""
     from autodistill.training import preflight, teachers
+    from autodistill.training.initialise import unlike_teacher
+    from autodistill.training.recipe import Recipe
     from autodistill.training.teacher_folder import TEACHER_JSON
 
     spec = config.teacher
@@ -108,11 +110,14 @@ def _teacher(
             spec = TeacherSpec(str(folder), accept_weak=spec.accept_weak)
         else:
             spec = _teach(config, data, folder, watch, device)
+    copied = "teacher" in setting_values(study.space, config.training, "init", Recipe.init)
     best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
     for one in members(spec).values():
         teacher = teachers.load(one, data, device)
         found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak)
         watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
+        if copied and (unlike := unlike_teacher(teacher, data)):
+            warnings.warn(unlike, stacklevel=3)
         if found.accuracy > best:
             best, facts = found.accuracy, sources(data, teacher)
             values = {"accuracy": best, **_teacher_costs(study, teacher, config)}

@@ -2,7 +2,8 @@
 
 Layers are matched by name. Equal shapes are copied; where every side of the student's tensor is at most the teacher's
 (a narrower network of the same family), the leading slice is taken. Of a classifier only one for the same classes is
-copied. A student of the teacher's architecture starts at the teacher's accuracy.
+copied. A student of the teacher's architecture starts at the teacher's accuracy where both are fed alike: a student
+takes the data's own size, mean and standard deviation, and copied weights do not fit where the teacher's are others.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from autodistill.errors import UsageError
+from autodistill.training.datasets import ImageData
 from autodistill.training.embeddings import classifier_of
-from autodistill.training.teacher import Teacher
+from autodistill.training.teacher import Preprocessing, Teacher
+
+_ALIKE = 0.05
+"""Share of a standard deviation by which means and standard deviations may differ, as those of parts of a set do."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,25 @@ def initialise(student: nn.Module, teacher: Teacher) -> Copied:
             "Choose init: random, or a student of the teacher's family."
         )
     return Copied(tuple(whole), tuple(sliced), tuple(left))
+
+
+def unlike_teacher(teacher: Teacher, data: ImageData) -> str:
+    """One sentence where students that start from ``teacher`` are fed otherwise than it; empty elsewhere."""
+    theirs, ours = teacher.preprocessing, Preprocessing(data.image_size, data.channels, data.mean, data.std)
+    if not isinstance(teacher.network, nn.Module) or _alike(theirs, ours):
+        return ""
+    return (
+        f"init: teacher copies weights of {teacher.name}, which is fed {theirs}; students are fed {ours}, so that they "
+        "start below its accuracy. A teacher that autodistill teaches on these images is fed as they are."
+    )
+
+
+def _alike(theirs: Preprocessing, ours: Preprocessing) -> bool:
+    if (theirs.image_size, theirs.channels) != (ours.image_size, ours.channels):
+        return False
+    mean, std = (torch.tensor(value).expand(ours.channels) for value in (theirs.mean, theirs.std))
+    apart = torch.stack([torch.tensor(ours.mean) - mean, torch.tensor(ours.std) - std]).abs()
+    return bool((apart <= _ALIKE * std).all())
 
 
 def _name_of(layer: nn.Module, model: nn.Module) -> str:
