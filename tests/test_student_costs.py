@@ -54,6 +54,33 @@ def test_a_settled_latency_is_remembered(tmp_path: Path, model: nn.Module, measu
     assert not first.noisy
 
 
+def test_two_workers_that_meet_the_same_student_keep_one_latency(
+    tmp_path: Path, model: nn.Module, measured: list[Latency]
+) -> None:
+    first, second = costs(tmp_path), costs(tmp_path)  # both began before either had measured
+    measured[:] = [SETTLED, replace(SETTLED, p50_ms=2.0)]
+    assert first.of(STUDENT, model) == second.of(STUDENT, model)
+    assert second.of(STUDENT, model).costs[LATENCY] == 1.0
+
+
+def test_a_worker_that_waits_for_a_quiet_machine_takes_what_another_measured_meanwhile(
+    tmp_path: Path, model: nn.Module, measured: list[Latency], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = costs(tmp_path), costs(tmp_path)
+    measured[:] = [SETTLED, replace(SETTLED, p50_ms=2.0)]
+    quiet = lease.quiet
+
+    @contextlib.contextmanager
+    def after_the_other() -> Iterator[bool]:
+        monkeypatch.setattr(lease, "quiet", quiet)
+        first.of(STUDENT, model)
+        with quiet() as alone:
+            yield alone
+
+    monkeypatch.setattr(lease, "quiet", after_the_other)
+    assert second.of(STUDENT, model).costs[LATENCY] == 1.0
+
+
 def test_a_noisy_latency_is_marked_and_measured_again(
     tmp_path: Path, model: nn.Module, measured: list[Latency]
 ) -> None:

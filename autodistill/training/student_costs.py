@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,13 +45,8 @@ class StudentCosts:
             InfeasibleError: it fails on these images.
         """
         key = self._memory.key(student, self._shape, self._classes)
-        known = self._memory.get(key, self._counted, self._target if self._timed else None)
-        if known is not None:
-            return SurveyRow(student, known)
-        row = self._measured(student, model)
-        self._memory.put(key, row.settled, self._target)
-        self._memory.save()
-        return row
+        known = self._all_known(key)
+        return SurveyRow(student, known) if known is not None else self._measured(key, student, model)
 
     def of_form(self, student: Params, form: str, file: Path) -> float | None:
         """Latency of another form of a student, milliseconds: measured once per architecture, as weights do not matter.
@@ -72,37 +68,52 @@ class StudentCosts:
             return None
         target = replace(self._target, precision=form)
         key = self._memory.key(student, self._shape, self._classes)
-        known = self._remembered(key, target)
+        known = self._known(key, (), target)
         if known is not None:
-            return known
+            return known[LATENCY]
         if target.command is not None:
             return self._remember(key, target, latency_of_file(target, file))
         run = file_run(file, target)
         with lease.quiet() as alone:
-            known = self._remembered(key, target)  # another worker may have measured it while this one waited
+            known = self._known(key, (), target)  # another worker may have measured it while this one waited
             if known is not None:
-                return known
+                return known[LATENCY]
             found = timed([run], target)[0]
             if found.noisy or not alone:
                 return found.p50_ms
             return self._remember(key, target, found.p50_ms)
 
-    def _remembered(self, key: str, target: LatencyTarget) -> float | None:
-        self._memory.refresh()
-        known = self._memory.get(key, (), target)
-        return None if known is None else known[LATENCY]
+    def _all_known(self, key: str) -> dict[str, float] | None:
+        return self._known(key, self._counted, self._target if self._timed else None)
+
+    def _known(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
+        """What is remembered, by this worker or by another one since; two would differ by noise."""
+        known = self._memory.get(key, counted, target)
+        if known is None:
+            self._memory.refresh()
+            known = self._memory.get(key, counted, target)
+        return known
 
     def _remember(self, key: str, target: LatencyTarget, milliseconds: float) -> float:
         self._memory.put(key, {LATENCY: milliseconds}, target)
         self._memory.save()
         return milliseconds
 
-    def _measured(self, student: Params, model: nn.Module) -> SurveyRow:
-        costs, noisy = known_costs(model, **self._shape, metrics=self._counted), False
+    def _measured(self, key: str, student: Params, model: nn.Module) -> SurveyRow:
+        costs = known_costs(model, **self._shape, metrics=self._counted)
         if self._timed and is_elsewhere(self._target):
             costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)
         elif self._timed:
             with lease.quiet() as alone:  # other workers pause between two batches for as long as this takes
+                known = self._all_known(key)  # another worker may have measured it while this one waited
+                if known is not None:
+                    return SurveyRow(student, known)
                 found = latency.measure(model, self._target, **self._shape)
-            costs[LATENCY], noisy = found.p50_ms, found.noisy or not alone
-        return SurveyRow(student, costs, noisy=noisy)
+                costs[LATENCY] = found.p50_ms
+                return self._kept(key, SurveyRow(student, costs, noisy=found.noisy or not alone))
+        return self._kept(key, SurveyRow(student, costs))
+
+    def _kept(self, key: str, row: SurveyRow) -> SurveyRow:
+        self._memory.put(key, row.settled, self._target)
+        self._memory.save()
+        return row
