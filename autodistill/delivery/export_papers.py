@@ -71,6 +71,7 @@ def preprocessing(facts: Mapping[str, Any]) -> dict[str, Any]:
         "image_size": facts["image_size"],
         "channels": facts["channels"],
         "mode": "L" if facts["channels"] == 1 else "RGB",
+        "decode": "upright by its EXIF orientation, transparent parts on white, grey of 16 bits divided by 257",
         "resize": "shorter side to image_size by bicubic interpolation with antialiasing, centre crop; "
         "an image of that size is taken as it is",
         "scale": "pixels / 255, then (pixels - mean) / std per channel",

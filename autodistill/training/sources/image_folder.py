@@ -1,10 +1,8 @@
 """Images in class folders: ``root/train/<class>/*``, ``root/val/…``, ``root/test/…``, or ``root/<class>/*``.
 
-Every image is decoded once, resized (shorter side, bicubic) and centre-cropped, and kept as one memory-mapped
-``uint8`` array that all workers share. Files are opened by their content (PNG, JPEG, WEBP, BMP, PPM only: a
-file called ``.png`` that holds PostScript would otherwise start Ghostscript) and refused above a pixel
-limit before they are decoded. Missing splits are made: a fifth is held out for the test part, validation by
-the seed of the data.
+Every image is decoded once, resized (shorter side, bicubic) and centre-cropped (``decoding.py``), and kept as one
+memory-mapped ``uint8`` array that all workers share. Missing splits are made: a fifth is held out for the test part,
+validation by the seed of the data.
 
 A file that cannot be decoded has to be known before a study begins: where the test part is held out, removing one
 later moves the split, and the study's trials would have had other images. ``check_files`` therefore decodes both
@@ -35,13 +33,10 @@ from autodistill.training.sources.base import (
     need_root,
     option,
 )
+from autodistill.training.sources.decoding import DECODER, MAX_PIXELS, SUFFIXES, decode, reason
 from autodistill.training.splits import TEST_FRACTION, TEST_SEED, hold_out
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm"})
 DEFAULT_SIZE = 64
-MAX_PIXELS = 64_000_000
-_REASON = 120  # letters of what a decoder says
 _NAMED = 10  # broken files that a message names
 _BEFORE = "repair or remove them"
 _BEGUN = "replace each by a readable file; removing one changes the split, and a study goes on only with its own"
@@ -147,7 +142,7 @@ def _decoded(spec: DataSpec, listing: Listing, cache_dir: Path) -> tuple[NDArray
     def fill(out: NDArray[np.uint8]) -> None:
         decode_all(listing, out, mode=mode, limit=limit)
 
-    key = stable_key([listing.key(), shape, mode])
+    key = stable_key([listing.key(), shape, mode, DECODER])
     return cached_array(cache_dir / "images" / key, shape, fill)
 
 
@@ -217,43 +212,13 @@ def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: in
         try:
             out[index] = decode(listing.files[index], size, mode=mode, limit=limit)
         except Exception as error:  # Pillow's decoders raise anything, also SyntaxError and struct.error
-            return f"{listing.files[index]} ({_reason(error)})"
+            return f"{listing.files[index]} ({reason(error)})"
         return ""
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow releases the lock while it decodes
         problems = [problem for problem in pool.map(one, range(len(listing.files))) if problem]
     if problems:
         raise UnreadableError(problems, len(listing.files))
-
-
-def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """One image, upright, shorter side scaled to ``size``, centre-cropped: ``(channels, size, size)``.
-
-    Raises:
-        DataError: it has more than ``limit`` pixels.
-        OSError: it is damaged, or none of the allowed formats.
-    """
-    from PIL import Image, ImageOps
-
-    with path.open("rb") as file, Image.open(file, formats=FORMATS) as picture:
-        width, height = picture.size
-        if width * height > limit:
-            raise DataError(f"{width} x {height} pixels; allowed: {limit:,} in all (option max_pixels)")
-        picture.draft(mode, (size, size))  # lets the JPEG decoder skip detail that is thrown away anyway
-        upright = ImageOps.exif_transpose(picture).convert("RGBA" if "transparency" in picture.info else mode)
-        scaled = ImageOps.fit(upright.convert(mode), (size, size), Image.Resampling.BICUBIC)
-    pixels = np.asarray(scaled, dtype=np.uint8)
-    return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _reason(error: Exception) -> str:
-    """Why an image cannot be read, in a few words."""
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow can read"  # its own words are a file object
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return said if isinstance(error, (DataError, OSError)) else f"{type(error).__name__}: {said}"[:_REASON]
 
 
 def _split_folder(root: Path, split: str) -> Path | None:
