@@ -232,6 +232,36 @@ def test_image_folder_uses_the_given_splits(tmp_path):
     assert len(datasets.load_test(spec, tmp_path / "cache")) == 6
 
 
+@pytest.mark.parametrize(
+    "names", [("Train", "Valid", "Test"), ("TRAINING", "VAL", "TESTING"), ("train", "val", "Test")]
+)
+def test_the_folders_of_splits_are_known_in_capitals(tmp_path, names):
+    for split, count in zip(names, (5, 2, 3), strict=True):
+        write_folder(tmp_path / "images" / split, count=count)
+    spec = DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8)
+    data = datasets.load(spec, tmp_path / "cache")
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.val), len(datasets.load_test(spec, tmp_path / "cache"))) == (10, 4, 6)
+
+
+def test_a_test_folder_in_capitals_beside_the_classes_is_no_class(tmp_path):
+    root = write_folder(tmp_path / "images")
+    write_folder(root / "Test", count=3)
+    spec = DataSpec("image_folder", root=str(root), image_size=8)
+    assert datasets.load(spec, tmp_path / "cache").classes == ("cat", "dog")
+    assert len(datasets.load_test(spec, tmp_path / "cache")) == 6
+
+
+def test_two_folders_of_one_split_and_a_class_called_like_one_are_refused(tmp_path):
+    for split in ("train", "val", "Validation"):
+        write_folder(tmp_path / "both" / split)
+    with pytest.raises(DataError, match="has the folders 'Validation' and 'val', which mean the same split; keep one"):
+        list_images(tmp_path / "both", "train")
+    root = write_folder(tmp_path / "vehicles", classes=("Car", "Train"))
+    with pytest.raises(DataError, match="'Train' is taken as a split; call it otherwise if it is a class"):
+        list_images(root, "train")
+
+
 def test_an_unreadable_image_is_named(tmp_path):
     root = write_folder(tmp_path / "images")
     (root / "cat" / "broken.png").write_text("no image")

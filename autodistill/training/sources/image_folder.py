@@ -152,9 +152,9 @@ def list_images(root: Path, part: Part) -> Listing:
     Raises:
         DataError: nothing there, fewer than two classes, or a split with classes that training does not have.
     """
-    named = {split: _split_folder(root, split) for split in _SPLITS}
+    named = _split_folders(root)
     train = named["train"] or root
-    classes = _classes(train, skip=() if named["train"] else [path for path in named.values() if path])
+    classes = _classes(train, root)
     files, labels = _files(train, classes)
     empty = [name for label, name in enumerate(classes) if not (labels == label).any()]
     if not files or empty:
@@ -221,24 +221,44 @@ def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: in
         raise UnreadableError(problems, len(listing.files))
 
 
-def _split_folder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in _SPLITS[split] if (root / name).is_dir()), None)
+def _split_folders(root: Path) -> dict[str, Path | None]:
+    """The folder of each split below ``root``, however its name is capitalised; ``None`` where there is none.
+
+    Raises:
+        DataError: two folders for one split.
+    """
+    folders = [path for path in _visible(root) if path.is_dir()]
+    out: dict[str, Path | None] = {}
+    for split, names in _SPLITS.items():
+        found = [path for path in folders if path.name.lower() in names]
+        if len(found) > 1:
+            both = " and ".join(repr(path.name) for path in found)
+            raise DataError(f"{root} has the folders {both}, which mean the same split; keep one of them.")
+        out[split] = found[0] if found else None
+    return out
+
+
+def _is_split(name: str) -> bool:
+    return any(name.lower() in names for names in _SPLITS.values())
 
 
 def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
 
 
-def _classes(train: Path, skip: list[Path] | tuple[Path, ...]) -> tuple[str, ...]:
-    classes = tuple(path.name for path in _visible(train) if path.is_dir() and path not in skip)
+def _classes(train: Path, root: Path) -> tuple[str, ...]:
+    """Names of the class folders; those beside the folders of splits where ``train`` is the root itself."""
+    folders = [path.name for path in _visible(train) if path.is_dir()]
+    classes = tuple(name for name in folders if train != root or not _is_split(name))
     if not classes:
-        raise DataError(f"no class folders below {train}. Expected {_LAYOUT}.")
+        taken = "" if train == root else f" {train.name!r} is taken as a split; call it otherwise if it is a class."
+        raise DataError(f"no class folders below {train}. Expected {_LAYOUT}.{taken}")
     return classes
 
 
 def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], NDArray[np.int64]]:
     found = {path.name: path for path in _visible(folder) if path.is_dir()}
-    unknown = sorted(set(found) - set(classes) - {name for names in _SPLITS.values() for name in names})
+    unknown = sorted(name for name in found if name not in classes and not _is_split(name))
     if unknown:
         raise DataError(f"{folder} has classes without training images: {', '.join(unknown[:5])}.")
     files: list[Path] = []
