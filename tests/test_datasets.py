@@ -337,6 +337,51 @@ def test_a_class_too_small_for_its_splits_is_named_with_the_reason(tmp_path):
         datasets.load(spec, tmp_path / "cache")
 
 
+def test_hidden_folders_hold_no_images(tmp_path):
+    root = write_folder(tmp_path / "images")
+    write_folder(root / "cat", classes=(".ipynb_checkpoints",))
+    write_folder(root / "dog", classes=("brown",), count=3)
+    listing = list_images(root, "train")
+    assert not [path for path in listing.files if ".ipynb_checkpoints" in path.parts]
+    every = (*listing.files, *list_images(root, "test").files)
+    assert sorted(path.relative_to(root).parts[0] for path in every) == ["cat"] * 6 + ["dog"] * 9
+
+
+def test_files_are_images_by_every_suffix_that_is_read_and_others_are_counted(tmp_path):
+    root = write_folder(tmp_path / "images")
+    for path in (root / "cat").iterdir():
+        picture = Image.open(path)
+        for suffix, kind in ((".TIFF", "TIFF"), (".tif", "TIFF"), (".jfif", "JPEG"), (".jpe", "JPEG")):
+            picture.save(path.with_suffix(suffix), format=kind)
+        picture.save(path.with_suffix(".gif"))
+    (root / "dog" / "labels.txt").touch()
+    (root / "dog" / ".hidden").touch()
+    (root / "readme.md").touch()
+    spec = DataSpec("image_folder", root=str(root), image_size=8)
+    with pytest.warns(
+        UserWarning, match=r"left out by their suffix: 6 \.gif, 1 \.txt\. Read are \.bmp, .*\.tiff"
+    ) as said:
+        datasets.check_files(spec, tmp_path / "cache")
+    assert len(said) == 1
+    assert np.bincount(list_images(root, "train").labels).tolist() == [24, 5]
+
+
+def test_a_class_of_other_files_says_what_they_are_and_what_is_read(tmp_path):
+    root = write_folder(tmp_path / "images")
+    (root / "emu").mkdir()
+    (root / "emu" / "0.gif").touch()
+    with pytest.raises(DataError, match=r"images: emu \(left out: 1 \.gif\)\. Expected .* Read are \.bmp, .*\.webp\."):
+        list_images(root, "train")
+
+
+def test_eight_bits_in_files_of_sixteen_are_told(tmp_path):
+    root = write_folder(tmp_path / "images")
+    for path in root.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16)).save(path)
+    with pytest.warns(UserWarning, match="no pixel is brighter than 16 of 255"):
+        datasets.check_files(DataSpec("image_folder", root=str(root), image_size=8), tmp_path / "cache")
+
+
 def test_postscript_called_png_and_giant_images_are_refused(tmp_path):
     root = write_folder(tmp_path / "images" / "train")
     write_folder(tmp_path / "images" / "test")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +42,14 @@ _NAMED = 10  # broken files that a message names
 _BEFORE = "repair or remove them"
 _BEGUN = "replace each by a readable file; removing one changes the split, and a study goes on only with its own"
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_SUFFIXES_SAID = 5
+_LOOKED_AT = 256  # images
+_BLACK = 16  # of 255: the white of 12 bits that are stored as 16
+_ALMOST_BLACK = (
+    f"no pixel is brighter than {_BLACK} of 255. Where files keep fewer bits than their format has (8 or 12 in 16), "
+    "scale their values up to the whole range of the format."
+)
+_READ = f"Read are {', '.join(sorted(SUFFIXES))}."
 _LAYOUT = "class folders with images (root/<class>/*.jpg), or the same below root/train, root/val and root/test"
 
 
@@ -106,17 +115,24 @@ def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
 def check_files(spec: DataSpec, cache_dir: Path, begun: bool) -> None:
     """Decode the files of all parts into the cache, each once; what is there already is not opened again.
 
+    Warns of files that are left out because of their suffix, and of training images that are almost black.
+
     Raises:
         DataError: files that cannot be decoded, of all parts at once, or a test folder with unknown classes.
     """
     root = need_root(spec, _LAYOUT)
     listings = [list_images(root, "train"), list_images(root, "test")]
+    if left := left_out(root):
+        warnings.warn(f"{root}: files that are left out by their suffix: {left}. {_READ}", stacklevel=3)
     broken: list[UnreadableError] = []
     for listing in listings:
         try:
-            _decoded(spec, listing, cache_dir)
+            images, _ = _decoded(spec, listing, cache_dir)
         except UnreadableError as error:
             broken.append(error)
+            continue
+        if listing is listings[0] and images[:: max(1, len(images) // _LOOKED_AT)].max() <= _BLACK:
+            warnings.warn(f"{root}: {_ALMOST_BLACK}", stacklevel=3)
     if broken:
         problems = [problem for one in broken for problem in one.problems]
         every = UnreadableError(problems, sum(len(listing.files) for listing in listings))
@@ -157,16 +173,19 @@ def list_images(root: Path, part: Part) -> Listing:
     classes = _classes(train, root)
     files, labels = _files(train, classes)
     empty = [name for label, name in enumerate(classes) if not (labels == label).any()]
-    if not files or empty:
-        where = f"class folders without images below {train}: {', '.join(empty[:5])}"
-        raise DataError(f"{where if empty else f'no images below {train}'}. Expected {_LAYOUT}.")
+    if empty:
+        left = left_out(train)
+        raise DataError(
+            f"class folders without images below {train}: {', '.join(empty[:5])}"
+            f"{f' (left out: {left})' if left else ''}. Expected {_LAYOUT}. {_READ}"
+        )
     if len(classes) < 2:
         raise DataError(f"{train} has one class ({classes[0]!r}); classification needs at least 2 class folders.")
     _check_counts(train, labels, classes, named)
     if part == "test" and named["test"]:
         test_files, test_labels = _files(named["test"], classes)
         if not test_files:
-            raise DataError(f"no images below {named['test']}. Expected {_LAYOUT}.")
+            raise DataError(f"no images below {named['test']}. Expected {_LAYOUT}. {_READ}")
         return Listing(root, test_files, test_labels, classes, None)
     if not named["test"]:
         test = hold_out(labels, TEST_FRACTION, seed=TEST_SEED, stream="test")
@@ -176,9 +195,20 @@ def list_images(root: Path, part: Part) -> Listing:
         return Listing(root, files, labels, classes, None)
     val_files, val_labels = _files(named["val"], classes)
     if not val_files:
-        raise DataError(f"no images below {named['val']}. Add some, or remove the folder to have them split off.")
+        raise DataError(
+            f"no images below {named['val']}. Add some, or remove the folder to have them split off. {_READ}"
+        )
     validation = np.arange(len(files) + len(val_files)) >= len(files)
     return Listing(root, files + val_files, np.concatenate([labels, val_labels]), classes, validation)
+
+
+def left_out(root: Path) -> str:
+    """How many files in the folders below ``root`` are no images by their suffix: ``50 .gif, 1 .txt``."""
+    suffixes = (path.suffix.lower() for path in _walk(root) if path.parent != root)
+    counts = Counter(suffix for suffix in suffixes if suffix not in SUFFIXES).most_common()
+    rest = sum(count for _, count in counts[_SUFFIXES_SAID:])
+    said = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in counts[:_SUFFIXES_SAID]]
+    return ", ".join([*said, *([f"{rest:,} others"] if rest else [])])
 
 
 def _check_counts(
@@ -246,6 +276,13 @@ def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files at any depth, without hidden ones and those in hidden folders (``.ipynb_checkpoints``)."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(where, name) for name in names if not name.startswith("."))
+
+
 def _classes(train: Path, root: Path) -> tuple[str, ...]:
     """Names of the class folders; those beside the folders of splits where ``train`` is the root itself."""
     folders = [path.name for path in _visible(train) if path.is_dir()]
@@ -264,8 +301,8 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], ND
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        inside = sorted(found[name].rglob("*")) if name in found else []
-        members = [path for path in inside if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+        inside = _walk(found[name]) if name in found else ()
+        members = sorted(path for path in inside if path.suffix.lower() in SUFFIXES)
         files += members
         labels += [label] * len(members)
     return tuple(files), np.asarray(labels, dtype=np.int64)
