@@ -158,3 +158,8 @@ def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "",
     listed = ", ".join(shown[:20]) + (f", … ({len(shown)} in all)" if len(shown) > 20 else "")
     said += f" Allowed: {listed}." if shown else " None is registered."
     return f"{said} {hint}".rstrip()
+
+
+def first_lines(error: Exception) -> str:
+    """What a library said, in one line of at most 400 letters: its first four."""
+    return "; ".join(line.strip() for line in str(error).splitlines()[:4] if line.strip())[:400]

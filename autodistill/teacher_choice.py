@@ -32,9 +32,14 @@ def members(spec: TeacherSpec) -> dict[str, TeacherSpec]:
 
     Raises:
         UsageError: fewer than two, one that is itself a choice or has to be taught, or unknown keys.
+        UnknownNameError: an option that none of them would see.
     """
     if spec.source != CHOICE:
         return {"": spec}
+    for name in spec.options:
+        if name != "members":
+            hint = "Write the options of one of several teachers with that one: {source: NAME, options: {…}}."
+            raise UnknownNameError("option of several teachers", name, ("members",), hint)
     given = spec.options.get("members", ())
     if not isinstance(given, (list, tuple)) or len(given) < 2:
         raise UsageError(f"teacher is a list of {len(given)}; a choice needs at least two, else give the one itself.")

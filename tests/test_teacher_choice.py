@@ -53,6 +53,12 @@ def test_a_study_beside_the_file_is_a_teacher_and_never_a_space(tmp_path: Path) 
     assert config.space == "digits"
 
 
+def test_an_option_that_none_of_several_would_see_is_refused() -> None:
+    spec = TeacherSpec("choice", options={"members": ["a", "b"], "image_size": 64})
+    with pytest.raises(UnknownNameError, match=r"option of several teachers 'image_size'.* with that one: \{source"):
+        members(spec)
+
+
 def test_teachers_of_one_name_are_told_apart_by_a_number() -> None:
     spec = TeacherSpec("choice", options={"members": ["x/t", "y/t", {"source": "resnet18", "weights": "t"}]})
     assert list(members(spec)) == ["t", "t-2", "t-3"]

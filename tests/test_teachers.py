@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from autodistill.errors import TeacherError, UsageError
+from autodistill.errors import TeacherError, UnknownNameError, UsageError
 from autodistill.records import DataSpec, TeacherSpec
 from autodistill.training import datasets, teachers
 from autodistill.training.preflight import preflight
@@ -317,6 +317,50 @@ def test_stored_logits_are_found_by_id(data, tmp_path):
     few = teachers.load(TeacherSpec(str(tmp_path / "few.npz")), data)
     with pytest.raises(TeacherError, match=r"no finite logits for some images, e\.g\. id 7"):
         few.of_ids(torch.tensor([1, 7]))
+
+
+def test_the_class_map_picks_columns_of_stored_logits(data, tmp_path):
+    logits = np.random.default_rng(0).normal(size=(data.pool_size, 5)).astype(np.float32)
+    np.savez(tmp_path / "logits.npz", logits=logits)
+    plain, mapped = (
+        teachers.load(TeacherSpec(str(tmp_path / "logits.npz"), options=options), data)
+        for options in ({}, {"class_map": [4, 0, 2, 1]})
+    )
+    assert np.array_equal(mapped.of_ids(torch.tensor([3, 0])).numpy(), logits[[3, 0]][:, [4, 0, 2, 1]])
+    assert mapped.fingerprint != plain.fingerprint
+    for wrong, message in (([0, 1], "class_map has 2 entries; expected 4"), ([0, 1, 2, 5], "beyond the 5 of")):
+        with pytest.raises(UsageError, match=message):
+            teachers.load(TeacherSpec(str(tmp_path / "logits.npz"), options={"class_map": wrong}), data)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("x.onnx", {"imagesize": 64}, r"\(an ONNX file\) 'imagesize'; did you mean 'image_size'"),
+        ("x.npz", {"classmap": [0]}, r"\(a file of logits\) 'classmap'; did you mean 'class_map'"),
+        ("x.npz", {"image_size": 64}, r"\(a file of logits\) 'image_size'"),
+        (".", {"imagesize": 64}, r"\(a folder\) 'imagesize'; did you mean 'image_size'"),
+        ("ensemble", {"share": [1, 2]}, r"\(an ensemble\) 'share'; did you mean 'shares'"),
+    ],
+)
+def test_options_that_nobody_would_read_are_refused(data, tmp_path, source, options, message):
+    spec = TeacherSpec(str(tmp_path / source) if source != "ensemble" else source, options=options)
+    for use in (teachers.check, lambda spec: teachers.load(spec, data)):
+        with pytest.raises(UnknownNameError, match=message):
+            use(spec)
+
+
+def test_weights_that_nobody_would_read_are_refused(data, tmp_path):
+    (tmp_path / "w.safetensors").touch()
+    for source in ("x.onnx", "x.npz", "."):
+        spec = TeacherSpec(str(tmp_path / source), weights=str(tmp_path / "w.safetensors"))
+        for use in (teachers.check, lambda spec: teachers.load(spec, data)):
+            with pytest.raises(
+                UsageError, match=r"has the weights .*w\.safetensors, but .* needs none: leave them out"
+            ):
+                use(spec)
+    with pytest.raises(UsageError, match="its factory returns a function, which only a module could take them from"):
+        teachers.load(TeacherSpec("own_teachers:constant", weights=str(tmp_path / "w.safetensors")), data)
 
 
 def test_an_ensemble_answers_with_the_mean_of_probabilities(data):

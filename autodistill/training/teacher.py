@@ -142,7 +142,7 @@ class Teacher:
                 f"{int(ids.cpu()[~torch.isfinite(found).all(1)][0])}. Store logits for all training and "
                 "validation images."
             )
-        return found.to(ids.device)
+        return self._select(found).to(ids.device)
 
     @torch.no_grad()
     def embedding(self, images: Tensor) -> tuple[Tensor, Tensor]:

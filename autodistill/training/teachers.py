@@ -8,7 +8,7 @@ files are opened with ``weights_only`` and must hold tensors.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autodistill.errors import TeacherError, UsageError, unknown_name
+from autodistill.errors import TeacherError, UsageError, first_lines, unknown_name
 from autodistill.records import TeacherSpec, stable_key
 from autodistill.teacher_choice import CHOICE, INPUT, member
 from autodistill.training import students
@@ -30,10 +30,22 @@ from autodistill.training.sources.factory import is_reference, resolve
 from autodistill.training.teacher import Preprocessing, Teacher, fingerprint_of, freeze
 from autodistill.training.teacher_factory import made_by
 from autodistill.training.teacher_folder import TEACHER_JSON, TEACHER_WEIGHTS, read_teacher, teacher_folder
+from autodistill.training.teacher_onnx import load_onnx
+from autodistill.training.teacher_options import (
+    check_options,
+    expected,
+    keywords,
+    members_of,
+    only_cpu,
+    refuse_weights,
+)
 
 __all__ = ["Teacher", "check", "load", "read_weights"]
 
 ENSEMBLE = "ensemble"
+STORED = ("class_map",)
+"""Options of a file of logits."""
+
 _REFUSED = {".ts", ".torchscript", ".pt2", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".npy", ".jit"}
 _MAX_BYTES = 16 * 2**30
 
@@ -53,6 +65,7 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
         UsageError: a source or option that cannot be.
         TeacherError: files that are missing, damaged, unsafe, or of another class count.
     """
+    _check_options(spec)
     where = parse_devices(spec.device) if spec.device is not None else (torch.device(device),)
     path = Path(spec.source).expanduser()
     if spec.source == "auto":
@@ -67,11 +80,11 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
         return _from_folder(teacher_folder(path), spec, data, where)
     _check_file(path)
     if path.suffix.lower() == ".onnx":
-        _only_cpu(spec, "an ONNX file")
-        return _from_onnx(path, spec, data)
+        only_cpu(spec, "an ONNX file")
+        return load_onnx(path, spec, data)
     if path.suffix.lower() == ".npz":
-        _only_cpu(spec, "a file of logits")
-        return _from_logits(path, data)
+        only_cpu(spec, "a file of logits")
+        return _from_logits(path, spec, data)
     return _from_timm(spec, data, where)
 
 
@@ -84,9 +97,10 @@ def check(spec: TeacherSpec) -> None:
         UsageError: no timm network and no folder is called so.
         TeacherError: a file that does not exist, one that is never opened, or a folder without a whole teacher.
     """
+    _check_options(spec)
     path = Path(spec.source).expanduser()
     if spec.source == ENSEMBLE:
-        for one in _members(spec):
+        for one in members_of(spec):
             check(one)
         return
     if spec.weights is not None and not Path(spec.weights).expanduser().is_file():
@@ -102,6 +116,22 @@ def check(spec: TeacherSpec) -> None:
     if path.suffix.lower() in (".onnx", ".npz", ".safetensors", ".pt", ".pth", *_REFUSED):
         raise TeacherError(f"teacher {spec.source}: that file does not exist.")
     _check_timm(spec.source)
+
+
+def _check_options(spec: TeacherSpec) -> None:
+    """Refuse options and weights that nothing would be done with; architectures and factories judge their own."""
+    path = Path(spec.source).expanduser()
+    suffix = path.suffix.lower()
+    if spec.source == ENSEMBLE:
+        check_options(spec, "an ensemble", ("members", "shares"))
+    elif spec.source in ("auto", CHOICE) or is_reference(spec.source):
+        return
+    elif _is_folder(path):
+        check_options(spec, "a folder", INPUT)
+    elif suffix == ".onnx":
+        check_options(spec, "an ONNX file", INPUT)
+    elif suffix == ".npz":
+        check_options(spec, "a file of logits", STORED)
 
 
 def _is_folder(path: Path) -> bool:
@@ -159,11 +189,6 @@ def _why_refused(path: Path) -> str:
     )
 
 
-def _only_cpu(spec: TeacherSpec, what: str) -> None:
-    if spec.device not in (None, "cpu"):
-        raise UsageError(f"teacher.device is {spec.device!r}; {what} runs on the CPU, leave the key out.")
-
-
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """What ``teach`` wrote."""
     facts, weights = read_teacher(folder)
@@ -175,14 +200,13 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
             num_classes=len(facts["classes"]),
         )
         network.load_state_dict(weights)
-        expects = Preprocessing(
-            facts["image_size"], facts["channels"], tuple(facts["mean"]), tuple(facts["std"])
-        ).override(_only_input(spec))
+        made_for = Preprocessing(facts["image_size"], facts["channels"], tuple(facts["mean"]), tuple(facts["std"]))
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise TeacherError(f"{folder} is no complete teacher: {error}. Teach it again.") from error
+    expects = expected(spec, made_for, data)
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(facts["classes"], data, str(folder)))
-    return _network_teacher(str(folder), network, expects, data, devices, facts["architecture"])
+    return _network_teacher(str(folder), network, expects, devices, facts["architecture"])
 
 
 def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
@@ -190,30 +214,25 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
 
     name = spec.source
     _check_timm(name)
-    keywords = {key: value for key, value in spec.options.items() if key not in INPUT}
+    own = keywords(spec)
     weights = None if spec.weights is None else read_weights(Path(spec.weights).expanduser())
     if weights is None:
         require_pretrained(name)
     else:
-        keywords = {"num_classes": len(data.classes), "in_chans": _stem_channels(name, weights), **keywords}
+        own = {"num_classes": len(data.classes), "in_chans": _stem_channels(name, weights), **own}
     try:
-        network = timm.create_model(name, pretrained=weights is None, **keywords)
+        network = timm.create_model(name, pretrained=weights is None, **own)
         if weights is not None:
             network.load_state_dict(weights)
     except TypeError as error:
-        raise UsageError(f"teacher {name} does not take options {sorted(keywords)}: {error}") from error
+        raise UsageError(f"teacher {name} does not take options {sorted(own)}: {error}") from error
     except (RuntimeError, OSError, ValueError) as error:
-        raise TeacherError(f"teacher {name} does not fit its weights: {_first_lines(error)}") from error
+        raise TeacherError(f"teacher {name} does not fit its weights: {first_lines(error)}") from error
     config = timm.data.resolve_model_data_config(network)
-    channels = int(keywords.get("in_chans", config["input_size"][0]))
-    expects = Preprocessing(
-        config["input_size"][-1],
-        channels,
-        _of_channels(config["mean"], channels),
-        _of_channels(config["std"], channels),
-    )
-    expects = expects.override(_only_input(spec))
-    return _network_teacher(name, network, expects, data, devices, [name, keywords])
+    channels = int(own.get("in_chans", config["input_size"][0]))
+    mean, std = (_of_channels(config[key], channels) for key in ("mean", "std"))
+    expects = expected(spec, Preprocessing(config["input_size"][-1], channels, mean, std), data)
+    return _network_teacher(name, network, expects, devices, [name, own])
 
 
 def _check_timm(name: str) -> None:
@@ -229,9 +248,8 @@ def _check_timm(name: str) -> None:
 
 def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     factory = resolve(spec.source)
-    keywords = {key: value for key, value in spec.options.items() if key not in INPUT}
-    network = made_by(spec.source, factory, keywords)
-    expects = Preprocessing(data.image_size, data.channels).override(_only_input(spec))
+    network = made_by(spec.source, factory, keywords(spec))
+    expects = expected(spec, Preprocessing(data.image_size, data.channels), data)
     identity = stable_key([spec.source, dict(spec.options), code_of(factory)])
     if isinstance(network, nn.Module):
         if spec.weights is not None:
@@ -239,54 +257,15 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
             try:
                 network.load_state_dict(weights)
             except RuntimeError as error:
-                raise TeacherError(f"teacher {spec.source} does not fit its weights: {_first_lines(error)}") from error
-        return _network_teacher(spec.source, network, expects, data, devices, identity)
+                raise TeacherError(f"teacher {spec.source} does not fit its weights: {first_lines(error)}") from error
+        return _network_teacher(spec.source, network, expects, devices, identity)
+    refuse_weights(spec, "its factory returns a function, which only a module could take them from")
     if len(devices) > 1:
         raise UsageError(f"teacher {spec.source!r} is a function; only a module can be spread over several devices.")
     return Teacher(spec.source, fingerprint_of(identity.encode(), expects), expects, devices[0], network)
 
 
-def _from_onnx(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UsageError("an ONNX teacher needs onnxruntime: pip install onnxruntime.") from error
-    try:
-        content = path.read_bytes()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        # From bytes: a model that keeps tensors in other files, at any path, cannot reach them.
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise TeacherError(f"ONNX teacher {path} cannot be loaded: {_first_lines(error)}") from error
-    entry = session.get_inputs()[0]
-    shape = [side if isinstance(side, int) else None for side in entry.shape]
-    if len(shape) != 4:
-        raise TeacherError(f"ONNX teacher {path} takes {entry.shape}; expected (batch, channels, side, side).")
-    expects = Preprocessing(shape[2] or data.image_size, shape[1] or data.channels).override(_only_input(spec))
-    run = _onnx_function(session, entry.name, shape[0])
-    return Teacher(str(path), fingerprint_of(content, expects), expects, torch.device("cpu"), run)
-
-
-def _onnx_function(session: Any, name: str, batch: int | None) -> Callable[[Tensor], Tensor]:
-    """The session as a function of a batch; a fixed batch size is fed in pieces, the last one padded."""
-
-    def run(images: Tensor) -> Tensor:
-        size = batch or len(images)
-        out = []
-        for start in range(0, len(images), size):
-            piece = images[start : start + size]
-            missing = size - len(piece)
-            padded = torch.cat([piece, piece[-1:].expand(missing, -1, -1, -1)]) if missing else piece
-            answer = session.run(None, {name: padded.contiguous().numpy()})[0]
-            out.append(torch.from_numpy(np.array(answer))[: len(piece)])
-        return torch.cat(out)
-
-    return run
-
-
-def _from_logits(path: Path, data: ImageData) -> Teacher:
+def _from_logits(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
     """``logits (n, classes)`` and, unless they are in the order of the pool, ``ids (n,)``."""
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -304,7 +283,9 @@ def _from_logits(path: Path, data: ImageData) -> Teacher:
         raise TeacherError(f"logits {path} have ids {ids.min()} to {ids.max()}; allowed: 0 to {data.pool_size - 1}.")
     table = torch.full((data.pool_size, logits.shape[1]), float("nan"))
     table[torch.from_numpy(ids.astype(np.int64))] = torch.from_numpy(logits)
-    expects = Preprocessing(data.image_size, data.channels)
+    expects = expected(spec, Preprocessing(data.image_size, data.channels), data)
+    if max(expects.class_map, default=0) >= logits.shape[1]:
+        raise UsageError(f"class_map {list(expects.class_map)} names columns beyond the {logits.shape[1]} of {path}.")
     print_ = fingerprint_of(logits.tobytes() + ids.tobytes(), expects)
     return Teacher(str(path), print_, expects, stored=table)
 
@@ -315,7 +296,7 @@ def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     Several devices take the members in turn; a member may name its own.
     """
     loaded: list[Teacher] = []
-    for one in _members(spec):
+    for one in members_of(spec):
         loaded.append(load(one, data, devices[len(loaded) % len(devices)]))
     shares = [float(share) for share in spec.options.get("shares", [1.0] * len(loaded))]
     if len(shares) != len(loaded) or min(shares) <= 0:
@@ -328,23 +309,8 @@ def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     return Teacher(f"ensemble of {len(loaded)}", key, expects, devices[0], members=pairs)
 
 
-def _members(spec: TeacherSpec) -> list[TeacherSpec]:
-    """The teachers of an ensemble."""
-    given = spec.options.get("members")
-    if not isinstance(given, list | tuple) or not given:
-        raise UsageError("an ensemble needs options.members, a list such as [{source: runs/a}, {source: runs/b}].")
-    try:
-        return [TeacherSpec(**one) if isinstance(one, Mapping) else TeacherSpec(str(one)) for one in given]
-    except TypeError as error:
-        raise UsageError(f"a member of the ensemble {list(given)}: {error}.") from error
-
-
-def _network_teacher(
-    name: str, network: nn.Module, expects: Preprocessing, data: ImageData, devices: Devices, identity: Any
-) -> Teacher:
+def _network_teacher(name: str, network: nn.Module, expects: Preprocessing, devices: Devices, identity: Any) -> Teacher:
     """``identity``: what beside the weights says what the network computes."""
-    if len(expects.class_map) not in (0, len(data.classes)):
-        raise UsageError(f"class_map has {len(expects.class_map)} entries; expected {len(data.classes)}.")
     print_ = fingerprint_of(network, expects, identity=identity)
     if len(devices) == 1:
         return Teacher(name, print_, expects, devices[0], freeze(network, devices[0]))
@@ -364,10 +330,6 @@ def _by_name(classes: list[str], data: ImageData, where: str) -> tuple[int, ...]
     return tuple(classes.index(name) for name in data.classes)
 
 
-def _only_input(spec: TeacherSpec) -> dict[str, Any]:
-    return {key: value for key, value in spec.options.items() if key in INPUT}
-
-
 def _stem_channels(name: str, weights: Mapping[str, Tensor]) -> int:
     """Input channels, from the shape of the first convolution's weights."""
     import timm
@@ -380,7 +342,3 @@ def _stem_channels(name: str, weights: Mapping[str, Tensor]) -> int:
 
 def _of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
-
-
-def _first_lines(error: Exception) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines()[:4] if line.strip())[:400]
