@@ -160,6 +160,6 @@ def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "",
     return f"{said} {hint}".rstrip()
 
 
-def first_lines(error: Exception) -> str:
+def first_lines(error: BaseException) -> str:
     """What a library said, in one line of at most 400 letters: its first four."""
     return "; ".join(line.strip() for line in str(error).splitlines()[:4] if line.strip())[:400]

@@ -284,25 +284,78 @@ def test_a_path_that_does_not_exist_is_called_that(data, path):
     assert "resnet" not in str(found.value)
 
 
-def test_an_onnx_file_gives_the_logits_of_its_network(data, tmp_path):
+def linear_onnx(path, shape, kind="FLOAT", inputs=64):
+    """A file that flattens images of ``shape`` and multiplies them with the matrix that is returned."""
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
-    weight = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    weight = np.random.default_rng(0).normal(size=(inputs, 4)).astype(np.float32)
     graph = onnx.helper.make_graph(
         [
-            onnx.helper.make_node("Flatten", ["x"], ["flat"]),
+            onnx.helper.make_node("Cast", ["x"], ["float"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Flatten", ["float"], ["flat"]),
             onnx.helper.make_node("MatMul", ["flat", "w"], ["y"]),
         ],
         "linear",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 1, 8, 8])],  # a fixed batch of 2
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 4])],
+        [onnx.helper.make_tensor_value_info("x", getattr(onnx.TensorProto, kind), shape)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [shape[0], 4])],
         [onnx.numpy_helper.from_array(weight, "w")],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, tmp_path / "teacher.onnx")
+    onnx.save(model, path)
+    return torch.from_numpy(weight)
+
+
+def test_an_onnx_file_gives_the_logits_of_its_network(data, tmp_path):
+    weight = linear_onnx(tmp_path / "teacher.onnx", [2, 1, 8, 8])  # a fixed batch of 2
     teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
     images = torch.rand(5, 1, 8, 8)
-    torch.testing.assert_close(teacher(images), images.flatten(1) @ torch.from_numpy(weight))
+    torch.testing.assert_close(teacher(images), images.flatten(1) @ weight)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "FLOAT16", "DOUBLE"])
+def test_an_onnx_file_is_fed_in_the_precision_that_it_takes(data, tmp_path, kind):
+    weight = linear_onnx(tmp_path / "teacher.onnx", ["batch", 1, 8, 8], kind)
+    teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
+    images = torch.rand(5, 1, 8, 8)
+    fed = images.half().float() if kind == "FLOAT16" else images
+    torch.testing.assert_close(teacher(images), fed.flatten(1) @ weight)
+
+
+@pytest.mark.parametrize("shape", [[2, 4, 4, 3], ["batch", "height", "width", 3], ["batch", 4, "width", 3]])
+def test_an_onnx_file_with_channels_last_is_fed_so(data, tmp_path, shape):
+    weight = linear_onnx(tmp_path / "teacher.onnx", shape, inputs=48)
+    teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx"), options={"image_size": 4}), data)
+    assert (teacher.preprocessing.channels, teacher.image_size) == (3, 4)
+    images = torch.rand(5, 3, 4, 4)
+    torch.testing.assert_close(teacher(images), images.permute(0, 2, 3, 1).flatten(1) @ weight)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "message"),
+    [
+        (
+            ["b", 1, 8, 8],
+            "UINT8",
+            r"takes tensor\(uint8\) \['b', 1, 8, 8\]; expected floats: tensor\(float\), .*Export",
+        ),
+        (["b", 3, 32, 48], "FLOAT", r"takes tensor\(float\) \['b', 3, 32, 48\]; expected 1 or 3 channels and equal"),
+        (["b", 4, 8, 8], "FLOAT", r"\['b', 4, 8, 8\]; expected 1 or 3 channels and equal"),
+        (["b", 64], "FLOAT", r"\['b', 64\]; expected one input \(batch, channels, side, side\) or"),
+    ],
+)
+def test_an_onnx_file_that_takes_no_square_images_of_floats_is_refused(data, tmp_path, shape, kind, message):
+    linear_onnx(tmp_path / "teacher.onnx", shape, kind, inputs=int(np.prod(shape[1:])))
+    with pytest.raises(TeacherError, match=message):
+        teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
+
+
+def test_what_onnx_runtime_says_against_the_images_is_told(data, tmp_path):
+    linear_onnx(tmp_path / "teacher.onnx", ["b", 1, 8, 8])
+    teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx"), options={"image_size": 16}), data)
+    with pytest.raises(
+        TeacherError, match=r"fails on images of shape \(1, 16, 16\): .*Got: 16 Expected: 8.*image_size=N"
+    ):
+        preflight(teacher, data)
 
 
 def test_stored_logits_are_found_by_id(data, tmp_path):
