@@ -16,8 +16,11 @@ from autodistill.records import TeacherSpec
 
 CHOICE = "choice"
 PARAMETER = "teacher"
-INPUT = ("image_size", "channels", "mean", "std", "class_map")
-"""Options that every teacher takes: what it is fed, and which of its outputs the classes are."""
+ANSWER = ("class_map", "outputs")
+"""Options that say which of a teacher's outputs the classes are, and what these are."""
+
+INPUT = ("image_size", "channels", "mean", "std", *ANSWER)
+"""Options that every teacher takes: what it is fed, and how its outputs are read."""
 
 
 def from_list(value: Any) -> Any:

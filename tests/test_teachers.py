@@ -36,13 +36,21 @@ def shuffled():
     return lambda x: inner(x)[:, [2, 0, 3, 1]]
 
 def constant():
-    return lambda x: torch.tensor([[1.0, 0, 0, 0]]).expand(len(x), 4)
+    return lambda x: torch.tensor([[2.0, 0, 0, 0]]).expand(len(x), 4)
 
 def three():
     return lambda x: torch.zeros(len(x), 3)
 
 def nan():
     return lambda x: torch.full((len(x), 4), float("nan"))
+
+def softmax(sharp=20.0):
+    inner = bright(sharp)
+    return lambda x: inner(x).softmax(1)
+
+def more():  # probabilities of eight classes, of which the last four are ours
+    inner = bright(20.0)
+    return lambda x: torch.cat([inner(x) * 0, inner(x)], 1).softmax(1)
 
 def brightness(images):
     return bright()(images)
@@ -444,6 +452,7 @@ def test_fingerprints_tell_weights_and_preprocessing_apart(data, tmp_path):
         ("nan", r"not finite for 24 of 24 validation images"),
         ("constant", r"is right on 25.0% .* gives 25.0%(.|\n)*may be random"),
         ("constant", r"it was fed 8 px, 1 channel, mean \[0\], std \[1\]. Say .* --set teacher.options.image_size=N"),
+        ("softmax", r"gives probabilities: .* --set teacher.options.outputs=probabilities to .* leave the softmax"),
         ("darker", r"was fed 8 px.* Fed otherwise it is right on 100.0%: --set 'teacher.options.mean=\[0.5\]' --set"),
         ("shuffled", r"in another order it is right on 100.0%: set the teacher option class_map to \[1, 3, 0, 2\]"),
     ],
@@ -452,6 +461,45 @@ def test_preflight_refuses_and_says_why(data, name, message):
     teacher = teachers.load(TeacherSpec(f"own_teachers:{name}"), data)
     with pytest.raises(TeacherError, match=message):
         preflight(teacher, data)
+
+
+def test_the_logarithm_of_probabilities_is_distilled(data):
+    spec = TeacherSpec("own_teachers:softmax", options={"outputs": "probabilities"})
+    teacher, logits = (teachers.load(one, data) for one in (spec, TeacherSpec("own_teachers:bright")))
+    assert preflight(teacher, data).accuracy == 1.0
+    images = torch.rand(5, 1, 8, 8)
+    for temperature in (1.0, 4.0):
+        expected = (20 * logits(images) / temperature).softmax(1)
+        torch.testing.assert_close((teacher(images) / temperature).softmax(1), expected)
+    said = teachers.load(TeacherSpec("own_teachers:softmax", options={"outputs": "logits"}), data)
+    torch.testing.assert_close(said(images), teacher(images).exp())
+    assert len({one.fingerprint for one in (teacher, said)}) == 2
+
+
+def test_stored_probabilities_and_those_of_some_classes_and_members_are_found_out(data, tmp_path):
+    rows = np.random.default_rng(0).dirichlet([0.1] * 4, data.pool_size).round(5).astype(np.float32)
+    rows[0] = [1, 0, 0, 0]
+    np.savez(tmp_path / "shares.npz", logits=rows)
+    specs = [
+        TeacherSpec(str(tmp_path / "shares.npz")),
+        TeacherSpec("own_teachers:more", options={"class_map": [4, 5, 6, 7]}),
+        TeacherSpec("ensemble", options={"members": ["own_teachers:bright", "own_teachers:softmax"]}),
+    ]
+    for spec in specs:
+        with pytest.raises(TeacherError, match="gives probabilities"):
+            preflight(teachers.load(spec, data), data, accept_weak=True)
+    stored = teachers.load(TeacherSpec(specs[0].source, options={"outputs": "probabilities"}), data)
+    assert stored.fingerprint != teachers.load(specs[0], data).fingerprint
+    preflight(stored, data, accept_weak=True)
+    torch.testing.assert_close(stored.of_ids(torch.arange(9)).softmax(1), torch.from_numpy(rows[:9]), atol=3e-5, rtol=0)
+
+
+def test_logits_called_probabilities_and_other_words_are_refused(data):
+    teacher = teachers.load(TeacherSpec("own_teachers:bright", options={"outputs": "probabilities"}), data)
+    with pytest.raises(TeacherError, match="no logarithm for 24 of 24 validation images, although its option"):
+        preflight(teacher, data)
+    with pytest.raises(UsageError, match="outputs is 'softmax'; allowed: logits, probabilities"):
+        teachers.load(TeacherSpec("own_teachers:bright", options={"outputs": "softmax"}), data)
 
 
 def test_a_function_that_is_itself_a_teacher_is_told_to_return_it(data):

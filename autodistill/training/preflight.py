@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autodistill.errors import TeacherError
 from autodistill.training.datasets import ImageData, Split
-from autodistill.training.teacher import Teacher
+from autodistill.training.teacher import LOGITS, PROBABILITIES, Teacher
 
 _FEED = (
     "it was fed {}. Say what it was trained on: --set teacher.options.image_size=N, "
@@ -27,6 +27,10 @@ _NORMALIZATIONS: tuple[dict[str, Any], ...] = (
 """What networks are mostly trained with."""
 
 _LOOKED_AT = 256  # images; enough to tell a teacher from chance, and a second or two even for a large one
+_FEW = 32  # images; enough to tell probabilities from logits
+_ROUNDED = 1e-3
+"""How far from 1 probabilities may sum to, of 16 bits or written with a few digits."""
+
 _SIGMAS = 4.0
 """Standard errors above the most frequent class that an accuracy must reach, so that luck does not pass."""
 
@@ -75,8 +79,8 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
         batch_size: images per forward pass.
 
     Raises:
-        TeacherError: wrong class count, output that is not finite, a network that fails on these images, or
-            an accuracy at the level of chance.
+        TeacherError: wrong class count, output that is not finite or has been through a softmax, a network that
+            fails on these images, or an accuracy at the level of chance.
     """
     start = time.monotonic()
     logits = answers(teacher, data.val, batch_size=batch_size)
@@ -89,10 +93,17 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
         )
     if not bool(torch.isfinite(logits).all()):
         bad = int((~torch.isfinite(logits).all(1)).sum())
+        if any(one.preprocessing.outputs == PROBABILITIES for one in _single(teacher)):
+            raise TeacherError(
+                f"teacher {teacher.name} gives numbers that have no logarithm for {bad} of {len(logits)} validation "
+                f"images, although its option outputs is {PROBABILITIES}. Leave that out if it gives logits."
+            )
         raise TeacherError(
             f"teacher {teacher.name} gives numbers that are not finite for {bad} of {len(logits)} validation images. "
             f"Its weights are damaged, or its input is not what it expects: {_FEED.format(teacher.preprocessing)}"
         )
+    for one in _single(teacher):
+        _refuse_probabilities(one, data)
     labels = data.val.labels
     decided = logits.argmax(1).numpy()
     accuracy = float((decided == labels).mean())
@@ -103,6 +114,30 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
     speed = len(labels) / max(seconds, 1e-9)
     size = teacher.image_size
     return Preflight(teacher.name, accuracy, chance, len(data.classes), size, len(labels), speed, weak)
+
+
+def _single(teacher: Teacher) -> list[Teacher]:
+    """The members of an ensemble, or the teacher alone."""
+    return [one for _, member in teacher.members for one in _single(member)] if teacher.members else [teacher]
+
+
+def _refuse_probabilities(teacher: Teacher, data: ImageData) -> None:
+    """Refuse outputs that have been through a softmax, unless the user has said what they are.
+
+    A softmax of probabilities is nearly the same for every image: students would learn next to nothing from it.
+    """
+    if teacher.preprocessing.outputs:
+        return
+    every = replace(teacher, preprocessing=replace(teacher.preprocessing, class_map=()))
+    given = answers(every, _sample(data.val, _FEW))
+    shares = given.min() >= 0 and given.max() <= 1 and (given.sum(1) - 1).abs().max() <= _ROUNDED
+    if not shares:
+        return
+    raise TeacherError(
+        f"teacher {teacher.name} gives probabilities: its outputs lie between 0 and 1 and sum to 1 for every image. "
+        f"Students learn from logits: say --set teacher.options.outputs={PROBABILITIES} to have the logarithm taken, "
+        f"or leave the softmax out of the network. If these are logits all the same, say outputs={LOGITS}."
+    )
 
 
 def check_enough(data: ImageData) -> None:
@@ -195,8 +230,7 @@ def fed_otherwise(teacher: Teacher, data: ImageData) -> tuple[float, dict[str, A
     best, found = 0.0, dict[str, Any]()
     if teacher.network is None:
         return best, found
-    every = slice(None, None, math.ceil(len(data.val) / _LOOKED_AT))  # they may lie class by class
-    some = Split(data.val.images[every], data.val.labels[every], data.val.ids[every])
+    some = _sample(data.val, _LOOKED_AT)
     usual = [one for one in _NORMALIZATIONS if len(one["mean"]) in (1, teacher.preprocessing.channels)]
     for size in dict.fromkeys([teacher.image_size, data.image_size]):
         for normalization in ({}, *usual):
@@ -209,6 +243,12 @@ def fed_otherwise(teacher: Teacher, data: ImageData) -> tuple[float, dict[str, A
             if right > best:
                 best, found = right, options
     return best, found
+
+
+def _sample(split: Split, count: int) -> Split:
+    """At most ``count`` images from all over a split: they may lie class by class."""
+    every = slice(None, None, math.ceil(len(split) / count))
+    return Split(split.images[every], split.labels[every], split.ids[every])
 
 
 def _flags(options: dict[str, Any]) -> str:

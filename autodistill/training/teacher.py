@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,12 @@ from torch import Tensor, nn
 
 from autodistill.errors import TeacherError, UsageError
 from autodistill.training.embeddings import EmbeddingTap, embedding_width
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
+"""What a network may give."""
+
+_LEAST = math.log(torch.finfo(torch.float32).tiny)
+"""The logarithm of a probability of zero."""
 
 _GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
@@ -34,6 +41,7 @@ class Preprocessing:
         mean: per channel in [0, 1]; or one number for all.
         std: the same.
         class_map: position in the network's output of each class of the data; empty: they are equal.
+        outputs: what the network gives, ``logits`` or ``probabilities``; empty: logits, though nobody said so.
     """
 
     image_size: int
@@ -41,6 +49,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     class_map: tuple[int, ...] = ()
+    outputs: str = field(default="", repr=False)  # the fingerprints of teachers, in studies and caches, are by the repr
 
     def __str__(self) -> str:
         """What the network is fed, for people: ``32 px, 3 channels, mean [0.5], std [0.5]``."""
@@ -62,6 +71,8 @@ class Preprocessing:
                 if options.get(name) is not None:
                     value = options[name]
                     changes[name] = tuple(map(kind, value if isinstance(value, Sequence) else [value]))
+            if options.get("outputs") is not None:
+                changes["outputs"] = str(options["outputs"])
         except (TypeError, ValueError) as error:
             raise UsageError(f"teacher options {dict(options)}: {error}.") from error
         changed = replace(self, **changes)
@@ -70,6 +81,8 @@ class Preprocessing:
                 f"teacher options give channels {changed.channels}, image_size {changed.image_size}, "
                 f"std {changed.std}; allowed: 1 or 3 channels, a size and a std above 0."
             )
+        if changed.outputs not in ("", LOGITS, PROBABILITIES):
+            raise UsageError(f"teacher option outputs is {changed.outputs!r}; allowed: {LOGITS}, {PROBABILITIES}.")
         return changed
 
 
@@ -186,8 +199,10 @@ class Teacher:
         return (images - mean) / std
 
     def _select(self, logits: Tensor) -> Tensor:
+        """The classes' logits of what the network gave: some of its outputs, and of probabilities the logarithm."""
         chosen = self.preprocessing.class_map
-        return (logits[:, list(chosen)] if chosen else logits).float()
+        found = (logits[:, list(chosen)] if chosen else logits).float()
+        return found.log().clamp_min(_LEAST) if self.preprocessing.outputs == PROBABILITIES else found
 
 
 def freeze(network: nn.Module, device: torch.device | None) -> nn.Module:
@@ -218,6 +233,8 @@ class _Frozen(nn.Module):
 
 def fingerprint_of(source: nn.Module | bytes, preprocessing: Preprocessing, **facts: Any) -> str:
     """16 hex digits of weights (or file content), preprocessing and further facts."""
+    if preprocessing.outputs == PROBABILITIES:
+        facts["outputs"] = PROBABILITIES
     digest = hashlib.sha256(json.dumps([repr(preprocessing), facts], sort_keys=True, default=str).encode())
     if isinstance(source, bytes):
         digest.update(source)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from autodistill.errors import TeacherError, UsageError, first_lines, unknown_name
 from autodistill.records import TeacherSpec, stable_key
-from autodistill.teacher_choice import CHOICE, INPUT, member
+from autodistill.teacher_choice import ANSWER, CHOICE, INPUT, member
 from autodistill.training import students
 from autodistill.training.builder_code import code_of
 from autodistill.training.checkpoint import tensors_from
@@ -43,9 +43,6 @@ from autodistill.training.teacher_options import (
 __all__ = ["Teacher", "check", "load", "read_weights"]
 
 ENSEMBLE = "ensemble"
-STORED = ("class_map",)
-"""Options of a file of logits."""
-
 _REFUSED = {".ts", ".torchscript", ".pt2", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".npy", ".jit"}
 _MAX_BYTES = 16 * 2**30
 
@@ -131,7 +128,7 @@ def _check_options(spec: TeacherSpec) -> None:
     elif suffix == ".onnx":
         check_options(spec, "an ONNX file", INPUT)
     elif suffix == ".npz":
-        check_options(spec, "a file of logits", STORED)
+        check_options(spec, "a file of logits", ANSWER)
 
 
 def _is_folder(path: Path) -> bool:
