@@ -14,7 +14,7 @@ from torch import nn
 from autodistill.errors import TeacherError, UnknownNameError, UsageError
 from autodistill.records import DataSpec, TeacherSpec
 from autodistill.training import datasets, teachers
-from autodistill.training.preflight import preflight
+from autodistill.training.preflight import _best_order, preflight
 from autodistill.training.teach import teach
 from autodistill.training.teacher import Preprocessing, Teacher, freeze
 from autodistill.training.teacher_folder import TEACHER_JSON
@@ -520,6 +520,56 @@ def test_the_suggested_class_map_works_and_a_weak_teacher_can_be_accepted(data):
     assert preflight(teachers.load(spec, data), data).accuracy == 1.0
     weak = preflight(teachers.load(TeacherSpec("own_teachers:constant"), data), data, accept_weak=True)
     assert weak.weak
+
+
+def numbered(classes, images):
+    """Images whose brightest pixel is their class, with the classes in the order of their names: 0, 1, 10, 11, 2 …"""
+    labels = np.arange(classes * images) % classes
+    pixels = np.zeros((len(labels), 1, 8, 8), np.uint8)
+    pixels[:, 0, 0, 0] = labels
+    split = datasets.Split(pixels, labels.astype(np.int64), np.arange(len(labels)))
+    names = tuple(sorted(map(str, range(classes))))
+    return datasets.ImageData(split, split, names, 8, 1, (0.0,), (1.0,), "x", len(labels))
+
+
+def seen(images):
+    return (images[:, 0, 0, 0] * 255).round().long()
+
+
+@pytest.mark.parametrize(("classes", "accuracy"), [(12, "16.7%"), (100, "12.0%")])
+def test_a_class_order_that_is_right_now_and_then_is_refused_with_the_right_one(classes, accuracy):
+    data = numbered(classes, 20)
+    places = torch.tensor([int(name) for name in data.classes])
+    teacher = Teacher(
+        "numeric", "0", Preprocessing(8, 1), network=lambda x: 10 * F.one_hot(places[seen(x)], classes).float()
+    )
+    said = rf"is right on {accuracy} .* order it is right on 100.0%: .* class_map to \[0, 1, 10, .*accept_weak=true"
+    with pytest.raises(TeacherError, match=said) as refused:
+        preflight(teacher, data)
+    order = json.loads(str(refused.value).partition("class_map to ")[2].partition(" (")[0])
+    assert order == places.tolist()
+    mended = Preprocessing(8, 1, class_map=tuple(order))
+    assert preflight(Teacher("numeric", "0", mended, network=teacher.network), data).accuracy == 1.0
+    assert not preflight(teacher, data, accept_weak=True).weak
+
+
+def test_a_new_class_order_is_said_in_positions_of_the_network_where_it_has_one():
+    data = numbered(4, 20)
+    expects = Preprocessing(8, 1, class_map=(4, 3, 2, 1))
+    teacher = Teacher("x", "0", expects, network=lambda x: 10 * F.one_hot(seen(x) + 1, 5).float())
+    with pytest.raises(TeacherError, match=r"class_map to \[1, 2, 3, 4\]"):
+        preflight(teacher, data)
+
+
+def test_a_weak_teacher_of_many_classes_is_not_said_to_have_another_order():
+    data = numbered(100, 2)
+    guesses = np.random.default_rng(0).integers(0, 100, 200)
+    guesses[:30] = data.val.labels[:30]
+    accuracy = (guesses == data.val.labels).mean()
+    assert 0.15 <= accuracy < 0.2
+    assert _best_order(guesses, data.val.labels, 100)[0] > 2 * accuracy  # two images of each class: some order fits
+    logits = 10 * F.one_hot(torch.from_numpy(guesses), 100).float()
+    assert preflight(Teacher("x", "0", Preprocessing(8, 1), stored=logits), data).accuracy == pytest.approx(accuracy)
 
 
 def test_a_teacher_that_fails_is_named(data):

@@ -15,6 +15,8 @@ from autodistill.errors import TeacherError
 from autodistill.training.datasets import ImageData, Split
 from autodistill.training.teacher import LOGITS, PROBABILITIES, Teacher
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
 _FEED = (
     "it was fed {}. Say what it was trained on: --set teacher.options.image_size=N, "
     "--set 'teacher.options.mean=[R, G, B]', --set 'teacher.options.std=[R, G, B]' (docs/teachers.md)."
@@ -75,12 +77,13 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
     Args:
         teacher: what will be distilled.
         data: the images.
-        accept_weak: go on with an accuracy at the level of chance.
+        accept_weak: go on with an accuracy at the level of chance, or with classes that seem to be in another order.
         batch_size: images per forward pass.
 
     Raises:
         TeacherError: wrong class count, output that is not finite or has been through a softmax, a network that
-            fails on these images, or an accuracy at the level of chance.
+            fails on these images, an accuracy at the level of chance, or one that another order of the classes
+            would double.
     """
     start = time.monotonic()
     logits = answers(teacher, data.val, batch_size=batch_size)
@@ -109,8 +112,11 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
     accuracy = float((decided == labels).mean())
     chance = float(np.bincount(labels).max() / len(labels))
     weak = accuracy <= _least(chance, len(labels))
+    order = [] if accept_weak else _better_order(decided, labels, len(data.classes), max(2 * accuracy, chance + 0.2))
+    if order:
+        raise TeacherError(_said(teacher, accuracy, chance) + _reordered(teacher, decided, labels, order))
     if weak and not accept_weak:
-        raise TeacherError(_too_weak(teacher, accuracy, chance, decided, data))
+        raise TeacherError(_too_weak(teacher, accuracy, chance, data))
     speed = len(labels) / max(seconds, 1e-9)
     size = teacher.image_size
     return Preflight(teacher.name, accuracy, chance, len(data.classes), size, len(labels), speed, weak)
@@ -189,24 +195,27 @@ def answers(teacher: Teacher, split: Split, *, batch_size: int = 256) -> Tensor:
     return torch.cat(out)
 
 
-def _too_weak(
-    teacher: Teacher,
-    accuracy: float,
-    chance: float,
-    decided: np.ndarray[Any, np.dtype[np.int64]],
-    data: ImageData,
-) -> str:
-    """Why, and what could be the reason: another class order, a random head, the wrong normalization."""
-    said = (
+def _said(teacher: Teacher, accuracy: float, chance: float) -> str:
+    return (
         f"teacher {teacher.name} is right on {accuracy:.1%} of the validation images; always guessing the most "
         f"frequent class gives {chance:.1%}. "
     )
-    best, order = _best_order(decided, data.val.labels, len(data.classes))
-    if best > max(2 * accuracy, chance + 0.2):
-        return said + (
-            f"With its classes in another order it is right on {best:.1%}: set the teacher option class_map to "
-            f"{order} (--set 'teacher.options.class_map={order}'), or fix the order of the class folders."
-        )
+
+
+def _reordered(teacher: Teacher, decided: Ints, labels: Ints, order: list[int]) -> str:
+    best = float((decided == np.asarray(order)[labels]).mean())
+    chosen = teacher.preprocessing.class_map
+    mended = [chosen[output] for output in order] if chosen else order
+    return (
+        f"With its classes in another order it is right on {best:.1%}: set the teacher option class_map to {mended} "
+        f"(--set 'teacher.options.class_map={mended}'), or fix the order of the class folders. To distil from it all "
+        "the same: --set teacher.accept_weak=true."
+    )
+
+
+def _too_weak(teacher: Teacher, accuracy: float, chance: float, data: ImageData) -> str:
+    """Why, and what could be the reason: too few images, a random head, the wrong normalization."""
+    said = _said(teacher, accuracy, chance)
     anyway = "To distil from it all the same, set accept_weak: true below teacher (--set teacher.accept_weak=true)."
     images = len(data.val.labels)
     if accuracy > chance + 0.2:
@@ -255,9 +264,21 @@ def _flags(options: dict[str, Any]) -> str:
     return " ".join(f"--set 'teacher.options.{name}={value}'" for name, value in options.items())
 
 
-def _best_order(
-    decided: np.ndarray[Any, np.dtype[np.int64]], labels: np.ndarray[Any, np.dtype[np.int64]], classes: int
-) -> tuple[float, list[int]]:
+def _better_order(decided: Ints, labels: Ints, classes: int, least: float) -> list[int]:
+    """The output of each class under the renaming that is right most often; empty where it is no better than ``least``.
+
+    With few images of many classes some renaming always fits by luck. It therefore has to hold on images from which
+    it was not found: on half of those of each class.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    found, kept = by_class[::2], by_class[1::2]
+    _, order = _best_order(decided[found], labels[found], classes)
+    if not len(kept) or (decided[kept] == np.asarray(order)[labels[kept]]).mean() <= least:
+        return []
+    return _best_order(decided, labels, classes)[1]
+
+
+def _best_order(decided: Ints, labels: Ints, classes: int) -> tuple[float, list[int]]:
     """Highest accuracy under any one-to-one renaming of the outputs, and the output of each class."""
     from scipy.optimize import linear_sum_assignment
 
