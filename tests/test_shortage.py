@@ -34,7 +34,7 @@ def test_the_nearest_training_says_what_is_needed_and_what_would_fit() -> None:
     short = lookout.shortage([line(0, 1.0), line(1, 2.0)], 30.0, 90.0, NOTHING)
     assert short is not None
     assert short.needed == pytest.approx(98 / 0.2)
-    # 20 s before the first epoch, and four times 100 epochs at 0.2 a second: 2,020 s, up to five minutes
+    # 30 s are spent, and four times 100 epochs at 0.2 a second: 2,030 s, up to five minutes
     assert short.budget == 35 * 60
     assert short.fewer == 5  # 100 s hold 20 epochs, four trainings of 5
     assert "#1" in short.words()
@@ -72,7 +72,7 @@ def test_what_could_be_trained_instead_counts_too(prospect: Prospect, left: floa
     assert who in ("" if found is None else found.words())
     assert (found is None) is (not who)
     if found is not None:
-        assert found.budget == 240  # 10 s before the first epoch, and four times 100 epochs in half a second each
+        assert found.budget == 240  # 20 s are spent, and four times 100 epochs in half a second each
         assert found.words().endswith("the front may stay empty")
 
 
@@ -115,6 +115,18 @@ def test_a_pace_needs_time_and_a_training_whose_pace_is_unknown_may_be_quick_eno
     assert lookout.pace(0) is None
 
 
+def test_what_is_spent_stays_spent_and_more_epochs_than_now_are_no_help() -> None:
+    lookout = Lookout()
+    for second in (0.0, 80.0):  # 80 of the 90 s that are spent went into 160 epochs, none of them to the top
+        lookout.note(line(0, 2 * second, 30.0), second)
+    lookout.forget(0)
+    short = lookout.shortage([], 90.0, 0.0, Prospect(30.0, epoch=0.25), over=True)
+    assert short is not None
+    # four times 30 epochs in a quarter of a second each are 30 s; 80 s would have held four trainings of 80 epochs
+    assert (short.budget, short.fewer) == (120.0, 0)
+    assert short.advice() == "give it about --budget 2m"
+
+
 def test_nothing_is_advised_that_does_not_fit() -> None:
     short = Shortage("#0", 9.0, 1e6, 5.0, budget=5400.0, fewer=0)
     assert short.advice() == "give it about --budget 1h30m"
@@ -144,10 +156,11 @@ def test_an_empty_front_names_its_reason() -> None:
     study = make_study(constraints=(bound,))
     short = Shortage("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
     assert "teacher took all of the budget" in _why_empty(study, [], None)
-    ad.search(study, evaluate=evaluate, budget="6trials")
+    ad.search(study, evaluate=evaluate, budget="5m,6trials")
     stopped = study.trials()[:1]
     stopped = [replace(t, state=State.PRUNED) for t in stopped]
-    assert "no trial reached the top rung; give it about --budget 30m" in _why_empty(study, stopped, short)
+    # the same budget as the command that goes on
+    assert "no trial reached the top rung; give it about --budget 30m,12trials, or" in _why_empty(study, stopped, short)
     assert "fewer --epochs in a new study" in _why_empty(study, stopped, None)
     assert len(study.front()) == 0
     assert f"reached the top rung, and none keeps to {bound}" in _why_empty(study, study.trials(), None)

@@ -231,7 +231,11 @@ def _why_empty(study: Study, trials: list[TrialRecord], short: Shortage | None) 
         return f"The front is empty: {why_empty(trials, study.constraints)}; loosen it, or search on."
     if not trials:
         return "The front is empty: reading, survey and teacher took all of the budget; give more, the teacher is kept."
-    advice = short.advice() if short is not None else "give more budget, or fewer --epochs in a new study"
+    advice = (
+        short.advice(_larger(study, short))
+        if short is not None
+        else "give more budget, or fewer --epochs in a new study"
+    )
     return f"The front is empty: no trial reached the top rung; {advice}."
 
 
@@ -245,8 +249,7 @@ def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short
             say("  " + command("verify", folder) + "   (the winners again with fresh seeds, on the test split)")
         say("  " + command("report", folder) + "   (one HTML file)")
     say("  " + command("dashboard", folder) + "   (in the browser)")
-    needed = short.budget if short is not None else 0.0 if study.trials() else UNKNOWN
-    say("  " + command("search", folder, "--budget", _more(study.budget, study.spent, needed)) + "   (goes on)")
+    say("  " + command("search", folder, "--budget", _larger(study, short)) + "   (goes on)")
 
 
 def _note_for_dashboard(study: Study, folder: Path) -> None:
@@ -260,6 +263,12 @@ def _note_for_dashboard(study: Study, folder: Path) -> None:
 
 def _trials_in(study: Study) -> str:
     return "study.yaml" if getattr(study.config, "storage", None) is not None else "study.db"
+
+
+def _larger(study: Study, short: Shortage | None) -> str:
+    """The budget that a study which has spent its own goes on with."""
+    needed = short.budget if short is not None else 0.0 if study.trials() else UNKNOWN
+    return _more(study.budget, study.spent, needed)
 
 
 def _more(budget: Budget, spent: Spent, seconds: float = 0.0) -> str:

@@ -40,8 +40,9 @@ class Shortage:
         epochs: of a full training.
         needed: seconds that it needs.
         left: seconds of the budget.
-        budget: seconds of budget that would hold a few full trainings of the quickest student.
-        fewer: epochs of which a few full trainings would have fitted; 0 when not even one epoch does.
+        budget: seconds of budget that the study needs in all: what it has spent, and a few full trainings of the
+            quickest student.
+        fewer: epochs of which a few full trainings would have fitted; 0 when not even one epoch does, or all would.
     """
 
     who: str
@@ -60,10 +61,14 @@ class Shortage:
             "the front may stay empty"
         )
 
-    def advice(self) -> str:
-        """What to do about it."""
+    def advice(self, budget: str = "") -> str:
+        """What to do about it.
+
+        Args:
+            budget: to name in place of the seconds that are needed.
+        """
         fewer = f", or about --epochs {self.fewer} in a new study" if self.fewer else ""
-        return f"give it about --budget {Budget(seconds=self.budget)}{fewer}"
+        return f"give it about --budget {budget or Budget(seconds=self.budget)}{fewer}"
 
 
 @dataclass
@@ -119,8 +124,9 @@ class Lookout:
             return None
         training = max(0.0, self._last - self._since)
         room = (left + training) * quickest / WISHED
-        budget = rounded(used - training + WISHED * prospect.epochs / quickest)
-        return Shortage(who, prospect.epochs, needed, left, budget, int(_leading(room)))
+        budget = rounded(used + max(needed, WISHED * prospect.epochs / quickest))
+        fewer = int(_leading(room)) if room < prospect.epochs else 0
+        return Shortage(who, prospect.epochs, needed, left, budget, fewer)
 
 
 def _nearest(known: Sequence[tuple[WorkerLine, float]], prospect: Prospect) -> tuple[float, str]:
