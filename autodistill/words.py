@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from autodistill.records import Constraint, Params, State, TrialRecord
+from autodistill.records import Constraint, LatencyTarget, Params, State, TrialRecord
 
 
 def student_words(student: Params) -> str:
@@ -29,6 +29,12 @@ def setting_words(value: Any) -> str:
 def counted(count: int, noun: str) -> str:
     """``1 student``, ``2 students``; ``0 trials``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def latency_words(target: LatencyTarget) -> str:
+    """``torch on cpu, batch 1, fp32, 1 thread``."""
+    threads = counted(target.threads, "thread")
+    return f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {threads}"
 
 
 def students_counted(members: Sequence[TrialRecord]) -> str:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +245,51 @@ def test_studies_on_different_images_are_named() -> None:
     assert "different images" in said.warning
     assert "(a, b: 1f; c: 2e)" in said.warning
     assert said.to_json()["warning"] == said.warning
+
+
+def test_latencies_that_were_measured_differently_are_named_where_latency_is_an_objective() -> None:
+    timed = Front.of(
+        "t",
+        resolve(["accuracy", "latency_ms"]),
+        [replace(trial(0, 0.8, 9, 1), values={"accuracy": 0.8, "latency_ms": 1})],
+    )
+    ways, places = {"a": "torch, 1 thread", "b": "onnxruntime, 4 threads"}, {"a": "EPYC, 2 cores", "b": "M1, 8 cores"}
+
+    def warned(found: Front, ways: dict[str, str], places: dict[str, str]) -> str:
+        return compare([Group(n, (found,), latency=(ways[n],), machines=(places[n],)) for n in "ab"]).warning
+
+    same = dict.fromkeys("ab", "torch, 1 thread")
+    assert warned(timed, same, places | {"b": ""}) == ""  # an old study did not say where
+    assert warned(timed, ways, places | {"b": ""}) == (
+        "latency was measured in different ways, so it does not compare (a: torch, 1 thread; b: onnxruntime, 4 threads)"
+    )
+    assert warned(timed, same, places) == (
+        "latency was measured on different machines, so it does not compare (a: EPYC, 2 cores; b: M1, 8 cores)"
+    )
+    assert warned(front("f", (0.8, 100, 5.0)), ways, places) == ""
+
+
+def test_studies_say_how_and_where_their_latency_was_measured(folders: list[Path], tmp_path: Path) -> None:
+    changes = {
+        "torch": ("runtime: torch", "runtime: torch"),
+        "onnx": ("runtime: torch", "runtime: onnxruntime"),
+        "told": ("threads: 1", "threads: 1\n  table: t.csv"),
+    }
+    for name, (old, new) in changes.items():
+        shutil.copytree(folders[0], tmp_path / name)
+        path = tmp_path / name / "study.yaml"
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+    studies = [ad.Study.open(tmp_path / name) for name in changes]
+    facts = [{"processor": "EPYC", "cores": cores, "gpus": ["H200"], "workers": cores} for cores in (2, 2, 4)]
+    for study in studies:
+        study.optuna.set_user_attr("machines", facts)
+    group = Group.of("g", studies)
+    plain = "on cpu, batch 1, fp32, 1 thread"
+    assert group.latency[:2] == (f"torch {plain}", f"onnxruntime {plain}")
+    assert group.latency[2].startswith(f"torch {plain}, told by ")
+    assert group.latency[2].endswith("t.csv")
+    assert group.machines == (*["EPYC, 2 cores and EPYC, 4 cores"] * 2, "")
+    said = run.invoke(app, ["front", str(tmp_path / "torch"), str(tmp_path / "onnx")])
+    assert "warning: latency was measured in different ways" in " ".join(said.stderr.split())

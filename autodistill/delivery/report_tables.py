@@ -12,7 +12,7 @@ from autodistill.delivery.trial_facts import figure_of
 from autodistill.gain import BASIS, Pairs, gain_over_undistilled
 from autodistill.records import State, TrialRecord
 from autodistill.search.budget import format_seconds
-from autodistill.words import counted, distillation_words, student_words
+from autodistill.words import counted, distillation_words, latency_words, student_words
 
 if TYPE_CHECKING:
     from autodistill.delivery.verified import Figure, Row, Verified
@@ -339,11 +339,8 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
     if config.data is not None:
         yield "data", config.data.source
         yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # no folders of its owner
-        target = config.latency
-        threads = _count(target.threads, "thread")
-        where = f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {threads}"
         if any(o.name == "latency_ms" for o in study.objectives):
-            yield "latency is measured on", where
+            yield "latency is measured on", latency_words(config.latency)
 
 
 def _machine(facts: Mapping[str, Any]) -> str:

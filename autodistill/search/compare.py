@@ -6,17 +6,18 @@ A group is one way of searching: one study, or several that differ by their seed
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autodistill.errors import UsageError
-from autodistill.records import Objective, State
+from autodistill.records import LatencyTarget, Objective, State
 from autodistill.search.front import Front, Scale, propose_scale, to_losses
 from autodistill.search.pareto import nondominated_mask
 from autodistill.search.trajectory import Step, trajectory
+from autodistill.words import latency_words
 
 if TYPE_CHECKING:
     from autodistill.search.study import Study
@@ -32,6 +33,8 @@ class Group:
         seconds: searched, one per run; empty where that is not known.
         complete: COMPLETE trials, one per run; counted on the fronts if omitted, which trials outside a bound are not.
         data: fingerprint of the images of each run, empty text where it was not recorded; may be left out.
+        latency: how latency is measured, one text per run in the same way.
+        machines: where it is measured, in the same way; also empty where a command or a table tells it.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Group:
     seconds: tuple[float, ...] = ()
     complete: tuple[int, ...] = ()
     data: tuple[str, ...] = ()
+    latency: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
 
     @staticmethod
     def of(name: str, studies: Sequence[Study]) -> Group:
@@ -46,7 +51,28 @@ class Group:
         prints = tuple(str(one.optuna.user_attrs.get("sources", {}).get("data", "")) for one in studies)
         complete = tuple(sum(t.state is State.COMPLETE for t in one.trials()) for one in studies)
         seconds = tuple(one.spent.seconds for one in studies)
-        return Group(name, tuple(one.front() for one in studies), seconds, complete, prints)
+        targets, machines = tuple(map(_target, studies)), tuple(map(_machines, studies))
+        return Group(name, tuple(one.front() for one in studies), seconds, complete, prints, targets, machines)
+
+
+def _target(study: Study) -> str:
+    target: LatencyTarget | None = getattr(study.config, "latency", None)
+    if target is None:
+        return ""
+    told = target.command or target.table
+    return f"{latency_words(target)}{', told by ' + told if told else ''}"
+
+
+def _machines(study: Study) -> str:
+    """Processors (and GPUs where latency is theirs) that a study ran on; memory, system and workers may change."""
+    target: LatencyTarget | None = getattr(study.config, "latency", None)
+    if target is None or target.command or target.table:
+        return ""
+    found = set()
+    for facts in study.optuna.user_attrs.get("machines", []):
+        gpus = facts.get("gpus", []) if target.device.startswith("cuda") else []
+        found.add(", ".join([str(facts.get("processor")), f"{facts.get('cores')} cores", *gpus]))
+    return " and ".join(sorted(found))
 
 
 @dataclass(frozen=True)
@@ -104,15 +130,27 @@ class Comparison:
 
     @property
     def warning(self) -> str:
-        """That the groups, or runs of one, were searched on different images, and which; empty where none differ."""
+        """What the groups, or runs of one, differ in so that their values do not compare; empty where in nothing.
+
+        Images, and where latency is an objective how and on which machine it was measured.
+        """
+        found = []
+        if sides := self._sides(lambda group: group.data):
+            found.append(f"these studies have different images, so their accuracies do not compare ({sides})")
+        if any(o.name == "latency_ms" for o in self.objectives):
+            if sides := self._sides(lambda group: group.latency):
+                found.append(f"latency was measured in different ways, so it does not compare ({sides})")
+            if sides := self._sides(lambda group: group.machines):
+                found.append(f"latency was measured on different machines, so it does not compare ({sides})")
+        return "; ".join(found)
+
+    def _sides(self, of: Callable[[Group], Sequence[str]]) -> str:
+        """Which groups have which of several values, those that are not known left out; empty for one value."""
         seen: dict[str, list[str]] = {}
         for group in self.groups:
-            for one in dict.fromkeys(print_ for print_ in group.data if print_):
+            for one in dict.fromkeys(value for value in of(group) if value):
                 seen.setdefault(one, []).append(group.name)
-        if len(seen) < 2:
-            return ""
-        sides = "; ".join(f"{', '.join(names)}: {one}" for one, names in seen.items())
-        return f"these studies have different images, so their accuracies do not compare ({sides})"
+        return "; ".join(f"{', '.join(names)}: {one}" for one, names in seen.items()) if len(seen) > 1 else ""
 
     def to_json(self) -> dict[str, Any]:
         """The stable form of ``front A B --json``."""
