@@ -18,7 +18,7 @@ from autodistill.delivery import compress as module
 from autodistill.delivery.compress import Compressed, compress
 from autodistill.delivery.compress_variants import Variant, joint_front, read_compressed, split_name, variant_names
 from autodistill.delivery.export_weights import Source, take_weights
-from autodistill.errors import InfeasibleError, StoreError, UnknownNameError, UsageError
+from autodistill.errors import DivergedError, InfeasibleError, ResourceError, StoreError, UnknownNameError, UsageError
 from autodistill.training import datasets
 from autodistill.training.onnx_files import run_onnx
 
@@ -126,6 +126,31 @@ def test_the_same_call_again_makes_nothing_and_a_lost_file_is_made_again(done, s
     assert again() == []
     (study.directory / by_name(done)["fp16"].file).unlink()
     assert again() == ["making fp16"]
+
+
+@pytest.mark.parametrize(
+    ("error", "states"),
+    [
+        (ResourceError("cannot write fp16.onnx: No space left on device."), ["failed", "ok", "ok"]),
+        (DivergedError("the loss is not finite"), ["failed", "failed", "failed"]),  # it would be so again
+    ],
+)
+def test_what_failed_for_lack_of_a_resource_is_tried_again(done, study, tmp_path, monkeypatch, error, states):
+    folder = shutil.copytree(study.directory, tmp_path / "copy")
+    (folder / by_name(done)["fp16"].file).unlink()
+
+    def refuse(*_arguments, **_keywords):
+        raise error
+
+    def state() -> str:
+        return by_name(compress(folder, study.front().trials[0], methods=["fp16"], latency=False))["fp16"].state
+
+    with monkeypatch.context() as patched:
+        patched.setattr("autodistill.training.quantize.to_fp16", refuse)
+        found = [state()]
+    kept = {one.name: one.remark for one in read_compressed(folder, done.trial)}
+    assert kept["fp16"] == str(error)
+    assert [*found, state(), state()] == states
 
 
 def test_what_cannot_be_made_has_a_reason_and_the_others_are_made(done, study, monkeypatch):

@@ -194,7 +194,10 @@ class _Work:
         return path.is_file() and path.stat().st_size == variant.bytes
 
     def make(self, name: str, key: str) -> Variant:
-        """The variant, measured but for its latency; one that cannot be made says why."""
+        """The variant, measured but for its latency; one that cannot be made says why.
+
+        One that lacks something of the machine (disk, a package) has no key: the next call tries again.
+        """
         started = time.monotonic()
         path = self.folder / f"{name}.onnx"
         try:
@@ -203,6 +206,7 @@ class _Work:
         except (InfeasibleError, DivergedError, ResourceError) as error:
             path.unlink(missing_ok=True)
             found = Variant(name, "failed", remark=str(error).splitlines()[0])
+            key = "" if isinstance(error, ResourceError) else key
         return replace(found, key=key, weights=self.source.origin, seconds=time.monotonic() - started)
 
     def _write(self, name: str, path: Path) -> nn.Module:

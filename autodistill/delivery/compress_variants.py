@@ -35,7 +35,7 @@ class Variant:
         latency_ms: p50 per batch of the file; ``None`` where it was not measured.
         front: on the joint front of the study's own students and all variants that do not lose too much accuracy.
         weights: where those of its student are from, ``search`` or ``verified``.
-        key: of the settings it was made with.
+        key: of the settings it was made with; empty where something was missing that may be there another time.
         seconds: it took.
     """
 
