@@ -22,7 +22,7 @@ from autodistill.delivery.export_checks import Validation, check
 from autodistill.delivery.export_formats import formats, parse_formats
 from autodistill.delivery.hub_push import plan_upload
 from autodistill.delivery.verified import Figure, Row, Verified
-from autodistill.errors import StoreError, UnknownNameError, UsageError
+from autodistill.errors import ResourceError, StoreError, UnknownNameError, UsageError
 from autodistill.training import datasets
 
 SPACE = {
@@ -250,6 +250,18 @@ def test_the_command_exports_the_front_and_prints_one_line_per_file(study, tmp_p
     offered = study.optuna._storage.get_study_system_attrs(study.optuna._study_id)
     names = [json.loads(facts)["filename"] for key, facts in offered.items() if key.startswith("dashboard:artifacts:")]
     assert names.count("model.onnx") == len(said)  # the dashboard offers them
+
+
+def test_a_study_that_cannot_be_written_is_exported_all_the_same(study, tmp_path, monkeypatch):
+    def refuse(_folder):
+        raise ResourceError("cannot write into the study")
+
+    monkeypatch.setattr("autodistill.search.store.folder_lock", refuse)
+    line = ["export", str(study.directory), "--knee", "--formats", "safetensors", "--no-latency", "-o", str(tmp_path)]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0, result.output
+    assert "the study cannot be written, so the dashboard does not offer these files" in result.stderr
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 def verified_as(study, verdicts):

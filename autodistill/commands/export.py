@@ -174,7 +174,7 @@ def _export_all(
 def _attach(study: Study, done: Sequence[Exported]) -> None:
     """Let the dashboard offer the files on the page of their trial."""
     from autodistill.delivery.dashboard_notes import attach
-    from autodistill.errors import StudyInUseError
+    from autodistill.errors import ResourceError, StudyInUseError
     from autodistill.search.store import folder_lock
 
     assert study.directory is not None
@@ -184,6 +184,8 @@ def _attach(study: Study, done: Sequence[Exported]) -> None:
                 attach(study, number, offered([one for one in done if one.trial == number]))
     except StudyInUseError:
         say("a search is running on this study, so the dashboard does not offer these files; export again afterwards")
+    except ResourceError:
+        say("the study cannot be written, so the dashboard does not offer these files")
 
 
 def offered(forms: Sequence[Exported]) -> list[Path]:

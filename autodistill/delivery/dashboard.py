@@ -66,6 +66,8 @@ def dashboard(study: Study, *, port: int = 0, write: bool = False) -> Iterator[R
                 annotate(study)
         except StudyInUseError:
             busy = True
+        except ResourceError:
+            pass  # it cannot be written: notes are as they were left
     token = new_token()
     holder: list[App] = []
     server = _server(port, lambda environ, start: holder[0](environ, start))
@@ -86,7 +88,8 @@ def _app(study: Study, write: bool) -> App:
     store = None
     if study.directory is not None:
         folder = study.directory / ARTIFACTS
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):  # of a study that cannot be written
+            folder.mkdir(mode=0o700, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "experimental" since Optuna 3.3
             store = FileSystemArtifactStore(str(folder))

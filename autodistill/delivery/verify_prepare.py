@@ -156,12 +156,11 @@ def _is_done(run: Planned) -> bool:
 
 def opened(study: Study | str | Path) -> Study:
     """The study, which must have a folder and images."""
-    from autodistill.search.store import read_folder
+    from autodistill.search.opening import open_to_read
     from autodistill.search.study import Study as StudyClass
 
     if not isinstance(study, StudyClass):
-        read_folder(Path(study))  # a folder that is no study is not made into one
-        study = StudyClass.open(study)
+        study = open_to_read(Path(study).resolve())  # a folder that is no study is not made into one
     if study.directory is None:
         raise UsageError("this study lives in memory; verify needs one in a folder: Study.create(directory=…).")
     if getattr(study.config, "data", None) is None:

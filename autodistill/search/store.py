@@ -14,7 +14,8 @@ import os
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autodistill.errors import ResourceError, StoreError, StudyInUseError, UsageError
+from autodistill.records import Objective
 from autodistill.storage_url import StorageUrl
 
 DATABASE = "study.db"
@@ -125,6 +127,21 @@ def _is_bare(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.RUNNING and bool(trial.params) and not any(more)
 
 
+def load_or_create(storage: BaseStorage, name: str, objectives: Sequence[Objective]) -> optuna.Study:
+    """The study called ``name`` in ``storage``; nothing is written where it is there."""
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        directions = [o.direction for o in objectives]
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    names = [o.name for o in objectives]
+    with warnings.catch_warnings():  # experimental since 3.2; it is what names the axes in the dashboard
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if study.metric_names != names:
+            study.set_metric_names(names)
+    return study
+
+
 def _connect(path: Path) -> RDBStorage:
     """Optuna's storage with a busy timeout of a minute, and one sync per WAL checkpoint in place of one per commit.
 
@@ -142,20 +159,43 @@ def _connect(path: Path) -> RDBStorage:
     return storage
 
 
-def prepare_sqlite(path: Path) -> None:
-    """Switch a database to WAL and check its pages.
+def _read_only(path: Path) -> RDBStorage:
+    """Optuna's storage of a database in a folder that cannot be written.
+
+    Every use has a connection of its own, since another process, which may write, can begin or end a search meanwhile.
+    """
+    kwargs = {"creator": lambda: _reading(path), "poolclass": sqlalchemy.NullPool}
+    return RDBStorage(f"sqlite:///{path}", engine_kwargs=kwargs, skip_table_creation=True)
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    """A connection that writes no file; without a write-ahead log nobody has the database open, and it wants none."""
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=60, check_same_thread=False)
+
+
+def _writable(path: Path) -> bool:
+    """Whether a database can be written, and the files that SQLite puts beside it."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def prepare_sqlite(path: Path, *, read: bool = False) -> None:
+    """Switch a database to WAL, unless it can only be ``read``, and check its pages.
 
     Raises:
         StoreError: it is damaged.
-        ResourceError: it cannot be opened for writing.
+        ResourceError: it cannot be opened.
     """
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+        with contextlib.closing(_reading(path) if read else sqlite3.connect(path, timeout=60)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            connection.execute("PRAGMA journal_mode=WAL")
+            if not read:
+                connection.execute("PRAGMA journal_mode=WAL")
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
-            raise ResourceError(f"cannot open {path}: {error}. Check that the folder can be written.") from error
+            advice = "Copy the study to where you may write" if read else "Check that the folder can be written"
+            raise ResourceError(f"cannot open {path}: {error}. {advice}.") from error
         raise StoreError(f"{path} is not a healthy database: {error}. {_advice(path)}") from error
     if found != "ok":
         raise StoreError(f"{path} is damaged: {found}. {_advice(path)}")
@@ -214,8 +254,15 @@ def folder_lock(directory: Path) -> Iterator[None]:
 
     Raises:
         StudyInUseError: another driver holds it.
+        ResourceError: the folder cannot be written.
     """
-    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write into the study {directory}: {error.strerror}. Reading commands work; for others copy it to "
+            "where you may write."
+        ) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -312,7 +359,7 @@ def database_of(directory: Path) -> StorageUrl | None:
 
 
 def read_folder(directory: Path) -> RDBStorage:
-    """The storage of an existing study, for reading.
+    """The storage of an existing study, for reading; the folder may be one that cannot be written.
 
     Raises:
         UsageError: the folder is not a study.
@@ -329,8 +376,9 @@ def read_folder(directory: Path) -> RDBStorage:
         raise UsageError(
             f"{directory} is not a study: it {what}. Give the folder that 'autodistill search --dir' made."
         )
-    prepare_sqlite(path)
-    return _connect(path)
+    read = not _writable(path)
+    prepare_sqlite(path, read=read)
+    return _read_only(path) if read else _connect(path)
 
 
 def dump_json(value: Any) -> str:

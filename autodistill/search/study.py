@@ -17,7 +17,6 @@ PARTIAL                   goes on from its checkpoint: ``PAUSED`` when its turn 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +50,7 @@ from autodistill.search.space import Space
 from autodistill.search.stock import MAX_ATTEMPTS as MAX_ATTEMPTS
 from autodistill.search.stock import rule_of, take_stock
 from autodistill.search.stopping import MAX_REJECTED, Streak
+from autodistill.search.store import load_or_create
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.verdicts import UNFINISHED, complaint_of, ended_early, plain_report, verdict_of
 
@@ -92,15 +92,7 @@ class Study(Inputs, Readings):
         self.storage = storage
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
         self.rungs = rungs or Rungs((1,), stopping=False)
-        self.optuna = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            directions=[o.direction for o in self.objectives],
-            load_if_exists=True,
-        )
-        with warnings.catch_warnings():  # experimental since 3.2; it is what names the axes in the dashboard
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.optuna.set_metric_names([o.name for o in self.objectives])
+        self.optuna = load_or_create(storage, name, self.objectives)
         self.config: Any = None
         self.budget = Budget()
         self.ended = ""
