@@ -147,6 +147,12 @@ def test_the_knee_and_the_csv_of_one_study(folders: list[Path]) -> None:
     [
         (["--plot", "front.gif"], "none of .png, .svg, .pdf, .html"),
         (["--pick", "params < 3", "--knee"], "keep one of them"),
+        (["--csv", "-", "--json"], "--csv - and --json both write to standard output"),
+        (["--csv", "-", "--pick", "params < 3"], "--csv - and --pick both write to standard output"),
+        (["--csv", "-", "--knee"], "--csv - and --knee both write to standard output"),
+        (["--csv", "nodir/x.csv"], "the folder nodir of x.csv does not exist"),
+        (["--csv", "."], ". is a folder; name a file in it"),
+        (["--plot", "nodir/x.png"], "the folder nodir of x.png does not exist"),
     ],
 )
 def test_wrong_uses_of_one_study_are_explained(folders: list[Path], arguments: list[str], message: str) -> None:

@@ -44,6 +44,20 @@ def test_a_broken_file_is_said_to_be_broken(tmp_path: Path, text: str) -> None:
         read_survey(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("png", "said"),
+    [
+        ("x.txt", "the ending '.txt' is none of .png, .svg, .pdf"),
+        ("x.html", "the ending '.html' is none of .png, .svg, .pdf"),
+        ("nodir/x.png", "does not exist; make it, or name another"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused(tmp_path: Path, png: str, said: str) -> None:
+    write_survey(tmp_path, ROWS, TARGET)
+    result = run.invoke(app, ["survey", str(tmp_path), "--png", str(tmp_path / png)])
+    assert (result.exit_code, result.stdout, said in result.stderr) == (2, "", True), result.stderr
+
+
 def test_the_command_lists_students_by_size_with_reasons_and_noise(tmp_path: Path) -> None:
     write_survey(tmp_path, ROWS, TARGET)
     result = run.invoke(app, ["survey", str(tmp_path), "--png", str(tmp_path / "survey.png")])

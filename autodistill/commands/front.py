@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autodistill.commands.output import command, number, print_json, print_table, say
+from autodistill.commands.output import check_drawing, check_file, command, number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_study
 from autodistill.commands.tables import found_by_verify, print_front, print_trial
 from autodistill.errors import UsageError
@@ -75,6 +75,7 @@ def front(
         return
     if pick is not None and knee:
         raise UsageError("--pick and --knee both choose one student; keep one of them.")
+    _check_files(plot, csv, {"--json": as_json, "--pick": pick is not None, "--knee": knee})
     folder = folder_of(Path(given[0]) if given else None, directory)
     found = read_study(folder)
     result = found.front()
@@ -173,7 +174,6 @@ def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save
         write_atomically(csv, front.to_pandas().to_csv(index=False))
         say(f"wrote {csv}")
     if plot is not None:
-        _check_ending(plot)
         if plot.suffix == ".html":
             from autodistill.delivery.figures import front_figure
 
@@ -187,18 +187,23 @@ def _write_page(figure: go.Figure, path: Path) -> None:
     figure.write_html(path, include_plotlyjs=True)  # opens offline
 
 
-def _check_ending(path: Path) -> None:
-    if path.suffix not in _ENDINGS:
-        raise UsageError(f"cannot draw into {path.name}: the ending {path.suffix!r} is none of {', '.join(_ENDINGS)}.")
-    if not path.parent.exists():
-        raise UsageError(f"the folder {path.parent} of {path.name} does not exist; make it, or name another.")
+def _check_files(plot: Path | None, csv: Path | None, shown: Mapping[str, bool]) -> None:
+    """Refuse files that cannot be written, and two documents on standard output."""
+    if plot is not None:
+        check_drawing(plot, _ENDINGS)
+    if csv is not None and str(csv) != "-":
+        check_file(csv)
+    if csv is not None and str(csv) == "-" and (others := [flag for flag, given in shown.items() if given]):
+        raise UsageError(
+            f"--csv - and {', '.join(others)} both write to standard output; give --csv a file, or keep one of them."
+        )
 
 
 def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
     from autodistill.search.compare import compare
 
     if plot is not None:
-        _check_ending(plot)
+        check_drawing(plot, _ENDINGS)
     groups = [_group(text) for text in given]
     names = [group.name for group in groups]
     twice = sorted({name for name in names if names.count(name) > 1})

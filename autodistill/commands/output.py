@@ -7,6 +7,7 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autodistill.commands.fitting import fit
+from autodistill.errors import UsageError
 from autodistill.terminal import clean, err
 
 if TYPE_CHECKING:
@@ -109,6 +111,29 @@ def values_of(values: Mapping[str, float], objectives: Sequence[Objective]) -> l
 def command(*parts: object) -> str:
     """A command line that can be pasted into a shell."""
     return shlex.join(["autodistill", *(str(part) for part in parts)])
+
+
+def check_drawing(path: Path, endings: Sequence[str]) -> None:
+    """Refuse a picture that cannot be drawn, before any work.
+
+    Raises:
+        UsageError: its ending is none of ``endings``, or its folder does not exist.
+    """
+    if path.suffix not in endings:
+        raise UsageError(f"cannot draw into {path.name}: the ending {path.suffix!r} is none of {', '.join(endings)}.")
+    check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that cannot be written because of where it would be.
+
+    Raises:
+        UsageError: its folder does not exist, or it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} of {path.name} does not exist; make it, or name another.")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it.")
 
 
 def _finite(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autodistill.commands.output import number, print_json, print_table, say
+from autodistill.commands.output import check_drawing, number, print_json, print_table, say
 from autodistill.commands.reading import JsonOption, StudyArgument, folder_of
 from autodistill.commands.spaces import SetOption, narrowed
 from autodistill.errors import UsageError
@@ -21,6 +21,7 @@ SURVEY = """
   autodistill survey runs/digits --png survey.png
   autodistill survey --space tiny --image-size 28 --pool 50
 """
+_ENDINGS = (".png", ".svg", ".pdf")
 _UNITS = {"params": "count", "macs": "count", "activations": "count", "bytes": "bytes", "onnx_bytes": "bytes"}
 
 
@@ -42,6 +43,8 @@ def survey(
     """Show what students cost before any of them is trained."""
     from autodistill.search.survey_rows import read_survey
 
+    if png is not None:
+        check_drawing(png, _ENDINGS)
     trust = ""
     if space is None:
         rows, target = read_survey(folder_of(study, None))
