@@ -5,6 +5,8 @@ Arguments and printing only; the commands are in ``commands/``. Nothing heavy is
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import warnings
@@ -43,6 +45,7 @@ From a teacher, images and a budget to a Pareto front of students.
   autodistill init                                  write a commented study file to edit
   autodistill doctor                                is this machine ready?
 """
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # of a file, by the system
 
 
 class _Program(TyperGroup):
@@ -82,6 +85,9 @@ class _Program(TyperGroup):
         except Exception as error:
             if self.debug or type(error).__module__.split(".")[0] in ("typer", "click"):
                 raise
+            if isinstance(error, OSError) and error.errno in _REFUSED:
+                say(f"error: {error}. Give it room or permission, or choose another place.")
+                raise SystemExit(ResourceError.exit_code) from None
             say(
                 f"internal error: {type(error).__name__}: {error}\nRun the same command with --debug for the traceback."
             )
@@ -161,4 +167,7 @@ def main() -> None:
     # A waiting OpenMP thread that spins takes the core from the thread it waits for: on a machine that does anything
     # else besides, two spinning threads trained 30 times slower than one. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # rather a ? for a letter that the terminal has not than no output
     app(prog_name="autodistill")

@@ -435,6 +435,35 @@ def test_an_unexpected_error_is_one_line_unless_debug_is_asked_for(
     assert isinstance(run.invoke(app, ["search", "study.yaml", "--debug"]).exception, RuntimeError)
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied", "r.html"), 5, "error: [Errno 13] Permission denied: 'r.html'. Give"),
+        (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device. Give it room"),
+        (FileNotFoundError(2, "No such file", "x"), 1, "internal error: FileNotFoundError: [Errno 2] No such file"),
+    ],
+)
+def test_what_the_system_refuses_is_no_internal_error(
+    toy_search: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, code: int, said: str
+) -> None:
+    def refused(*arguments: Any, **keywords: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(engine_room, "search", refused)
+    result = run.invoke(app, ["search", "study.yaml"])
+    assert (result.exit_code, result.stderr.splitlines()[-1 - (code == 1)].startswith(said)) == (code, True)
+
+
+def test_letters_that_the_terminal_has_not_are_question_marks() -> None:
+    said = r"(print('gr\xf6\xdfe \u2026'), cli.say('\u65e5'))"
+    text = f"from autodistill import cli; cli.app = lambda **_: {said}; cli.main()"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    found = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, check=True, env={**os.environ, **ascii_only}
+    )
+    assert (found.stdout.strip(), found.stderr.strip()) == (b"gr??e ?", b"?")
+
+
 def test_our_own_warnings_are_notes(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings.simplefilter("default")
     original = engine_room.search
@@ -520,6 +549,15 @@ def test_init_writes_a_file_of_the_defaults_and_never_overwrites(
     again = run.invoke(app, ["init"])
     assert again.exit_code == 2
     assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize("name", ["2024", "true", "1e3", "no"])
+def test_a_name_that_yaml_would_read_as_something_else_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.invoke(app, ["init", "s.yaml", "--name", name]).exit_code == 0
+    assert StudyConfig.load("s.yaml").name == name
 
 
 def test_init_template_names_every_key() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -138,6 +140,18 @@ def test_predict_classifies_png_files_with_onnxruntime_numpy_and_pillow_alone(do
         [sys.executable, one.folder / "predict.py", "no.png"], capture_output=True, text=True, check=False
     )
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+
+
+def test_predict_prints_a_question_mark_for_a_letter_that_the_terminal_has_not(done, images, tmp_path):
+    folder = shutil.copytree(done[0].folder, tmp_path / "student")
+    spec = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
+    spec["classes"] = ["日本"] * len(spec["classes"])
+    (folder / "preprocess.json").write_text(json.dumps(spec), encoding="utf-8")
+    Image.fromarray(images[0][0]).save(tmp_path / "a.png")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    script = [sys.executable, folder / "predict.py", "a.png"]
+    found = subprocess.run(script, capture_output=True, check=True, cwd=tmp_path, env={**os.environ, **ascii_only})
+    assert found.stdout.split()[::2] == [b"a.png", b"??"]
 
 
 def test_predict_classifies_the_good_images_beside_a_missing_one(done, images, tmp_path):

@@ -9,6 +9,7 @@ import typer
 
 from autodistill.commands.output import command, say
 from autodistill.commands.spaces import write_new
+from autodistill.strict_yaml import dump
 
 INIT = """
   autodistill init
@@ -64,5 +65,6 @@ def init(
     from autodistill.config_names import check_first
 
     check_first(StudyConfig.load({"name": name, "data": data}, flags={"name": "--name", "data": "--data"}))
-    write_new(file, TEMPLATE.format(file=file, name=f"name: {name}", data=f"data: {data}"))
+    lines = {key: dump({key: value}).rstrip() for key, value in (("name", name), ("data", data))}  # 2024 is quoted
+    write_new(file, TEMPLATE.format(file=file, **lines))
     say(f"wrote {file}. Start it: " + command("search", file))
