@@ -291,22 +291,27 @@ def verified_as(study, verdicts):
     return Verified(study.name, (("accuracy", "maximize"), ("params", "minimize")), rows, 3).save(study.directory)
 
 
-@pytest.mark.parametrize(("verdict", "why"), [("falls", "fell off when verified"), (None, "not verified")])
-def test_the_front_is_exported_without_what_fell_off_or_was_not_verified(study, tmp_path, verdict, why):
+@pytest.mark.parametrize("verdict", ["falls", None])
+def test_the_front_is_exported_without_what_fell_off_and_with_what_was_not_verified(study, tmp_path, verdict):
     front = study.front()
-    left_out, *rest = [trial.number for trial in front.trials]
+    one_of, *rest = [trial.number for trial in front.trials]
     kept = dict.fromkeys(rest, "stays") or {front.others[0].number: "joins"}
-    files = verified_as(study, {**kept, left_out: verdict} if verdict else kept)
+    files = verified_as(study, {**kept, one_of: verdict} if verdict else kept)
     line = ["export", str(study.directory), "--formats", "safetensors", "--no-latency", "--json"]
     try:
         result = CliRunner().invoke(app, [*line, "--front", "-o", str(tmp_path / "all")])
         assert result.exit_code == 0, result.stderr
-        assert [entry["trial"] for entry in json.loads(result.stdout)] == list(kept)
-        assert f"left out: trial {left_out} ({why})" in result.stderr
-        assert "anyway: --trial N" in result.stderr
+        shipped = [entry["trial"] for entry in json.loads(result.stdout)]
         assert (f"autodistill verify {study.directory}" in result.stderr) is (verdict is None)
-        one = CliRunner().invoke(app, [*line, "--trial", str(left_out), "-o", str(tmp_path / "one")])
-        assert (one.exit_code, json.loads(one.stdout)[0]["trial"]) == (0, left_out)
+        if verdict is None:
+            assert one_of in shipped
+            assert f"not verified: trial {one_of}" in result.stderr
+            return
+        assert shipped == list(kept)
+        assert f"left out: trial {one_of} (fell off when verified)" in result.stderr
+        assert "anyway: --trial N" in result.stderr
+        one = CliRunner().invoke(app, [*line, "--trial", str(one_of), "-o", str(tmp_path / "one")])
+        assert (one.exit_code, json.loads(one.stdout)[0]["trial"]) == (0, one_of)
     finally:
         for path in files.values():
             path.unlink()

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typer.testing import CliRunner
 from autodistill.cli import app
 from autodistill.delivery import report_tables
 from autodistill.delivery.report import _best_words, _metric_words, write_report
-from autodistill.delivery.report_answers import _round_bound, answers_of, gain_verdict
+from autodistill.delivery.report_answers import answers_of, gain_verdict
+from autodistill.delivery.report_bounds import round_bound
 from autodistill.delivery.report_growth import growth_part
 from autodistill.delivery.report_page import policy, script_json
 from autodistill.delivery.verified import VERIFY_FILE, Difference, Figure, Row, Verified
@@ -176,6 +178,46 @@ def test_a_verified_report_answers_with_the_test_split(verified_study: Study, tm
     assert "+0.0150" in gain
 
 
+def test_a_report_of_a_partly_verified_front_answers_with_all_of_it_and_says_so(tmp_path: Path) -> None:
+    made = report_studies.make(trials=40, directory=tmp_path / "s")
+    front = made.front()
+    found = report_studies.verification(front)
+    first, second, *_, last = sorted(front.trials, key=lambda t: -t.values["accuracy"])
+    outside = next(t for t in front.others if all(t.values[n] >= second.values[n] for n in ("params", "latency_ms")))
+    assert outside.values["accuracy"] < second.values["accuracy"]
+    some = [row for row in found.rows if row.trial in (first.number, last.number)]
+    joins = replace(
+        some[0], trial=outside.number, student=outside.student, distillation=outside.distillation,
+        train=outside.train, accuracy=Figure(0.999), before=False, verdict="joins", rivals=(),
+    )  # fmt: skip
+    partly = replace(found, rows=(joins, *some), front_before=len(front))
+    (tmp_path / "s" / VERIFY_FILE).write_text(dump_json(partly.to_json()))
+    written = write_report(made, tmp_path / "r.html")
+    assert (written.facts["verified"], written.facts["unverified"]) == (False, len(front) - 2)
+    assert written.facts["best"]["trial"] == first.number == front.pick("params <= 1e9").number
+    assert (written.facts["best"]["verified"], written.facts["best"]["value"]) == (
+        True,
+        first.values["accuracy"] - 0.01,
+    )
+    shown = {one["trial"]: one for one in Page(tmp_path / "r.html").data["candidates"]}
+    # the one that fell off is no candidate, nor is the one that an unverified member beats in the search
+    assert set(shown) == {t.number for t in front.trials if t is not last}
+    assert shown[first.number]["rank"] == first.values["accuracy"]
+    assert shown[first.number]["cost"] == pytest.approx(first.values["latency_ms"])  # not its file's beside torch's
+    assert (shown[second.number]["verified"], shown[second.number]["value"]) == (False, second.values["accuracy"])
+    within = {row["trial"]: row["bound"] for row in written.facts["within"]}
+    assert front.pick(f"latency_ms <= {within[second.number]}").number == second.number
+    short = Page(tmp_path / "r.html").text("short")
+    assert f"2 of {len(front)} students on the front are verified." in short
+    assert "(verified where it says so, else figures of the search)" in short
+    said = CliRunner().invoke(app, ["front", str(tmp_path / "s")]).stderr
+    assert f"verified: 2 of {len(front)} students on the front; see" in said
+    assert f"less who fell off: autodistill verify {tmp_path / 's'}" in said
+    assert "joined it" not in said
+    told = CliRunner().invoke(app, ["report", str(tmp_path / "s"), "-o", str(tmp_path / "r.html")]).stderr
+    assert "Figures of students that were not verified are from the search" in told
+
+
 def test_a_gain_whose_interval_holds_zero_may_be_chance_and_another_is_real(verified_study: Study) -> None:
     front = verified_study.front()
     answers = answers_of(front, verified_study.trials(), report_studies.verification(front))
@@ -258,7 +300,7 @@ def test_every_bound_has_a_student_of_its_own_and_leads_to_all_that_are_worth_it
     [(3.0, 9.0, 5.0), (5.0, 5.1, 5.0), (19642, 21000, 20000), (0.3, 0.4, 0.3), (1.0001, 1.0002, 1.0001), (0.0, 1, 0.0)],
 )
 def test_a_bound_is_as_round_as_the_next_student_lets_it_be(cost: float, below: float, bound: float) -> None:
-    assert _round_bound(cost, below) == bound
+    assert round_bound(cost, below) == bound
 
 
 def test_a_damaged_verification_is_refused(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def export(
     knee: Annotated[bool, typer.Option("--knee", help="The front's fairest compromise.")] = False,
     front: Annotated[
         bool,
-        typer.Option("--front", help="Every student of the front, after 'verify' of the verified one, in OUT/trial-N."),
+        typer.Option(
+            "--front", help="Every student of the front, without those that fell off when verified, in OUT/trial-N."
+        ),
     ] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="Folder to make.")] = None,
     formats: Annotated[
@@ -130,8 +132,8 @@ def _whole(front: Front, study: Study) -> list[TrialRecord]:
     if left:
         form = ", its int8 form: --pick 'number == N'" if any(t.variant == "int8" for t in left) else ""
         say(f"  one of them anyway: --trial N{form}")  # --trial is always fp32
-    if UNVERIFIED in chosen.left_out and study.directory is not None:
-        say("  verify them too: " + command("verify", study.directory))
+    if (chosen.unverified or UNVERIFIED in chosen.left_out) and study.directory is not None:
+        say("  verify those too: " + command("verify", study.directory))
     return list(chosen.members)
 
 

@@ -92,7 +92,7 @@ def front(
         if edge := found.edges_line():
             say(edge)
         say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
-        _say_verified(folder, rows, trouble)
+        _say_verified(folder, result, rows, trouble)
     else:
         say(f"The front is empty: {_why_empty(found)}.")
 
@@ -118,9 +118,10 @@ def _verdict(row: Row | None) -> dict[str, Any] | None:
     return {"verdict": row.verdict, "accuracy": accuracy, "rivals": list(row.rivals)}
 
 
-def _say_verified(folder: Path, rows: Mapping[int, Row], trouble: str) -> None:
-    """That there is a verification, whose figures are the ones to believe, and who joined its front."""
+def _say_verified(folder: Path, front: Front, rows: Mapping[int, Row], trouble: str) -> None:
+    """That there is a verification, whose figures are the ones to believe, who joined its front, and what it lacks."""
     from autodistill.delivery.verified import read_verified
+    from autodistill.search.picking import KEPT, unverified
 
     if trouble:
         say(f"verified: {trouble}")
@@ -131,8 +132,17 @@ def _say_verified(folder: Path, rows: Mapping[int, Row], trouble: str) -> None:
     done = "" if found.complete else f", {found.finished} of {counted(found.planned, 'run')} finished"
     joined = [str(number) for number, row in rows.items() if row.verdict == "joins"]
     more = f" (trial {', '.join(joined)} joined it)" if joined else ""
-    said = f"{counted(len(found.front), 'student')} on the verified front{more}{done}"
+    kept = sum(row.verdict in KEPT for row in rows.values())
+    said = f"{counted(kept, 'student')} on the verified front{more}{done}"
+    missing, size = len(unverified(front, rows)), len(front.trained())
+    if missing:
+        said = f"{size - missing} of {counted(size, 'student')} on the front{more}{done}"
     say(f"verified: {said}; see {folder / 'verify.csv'}, or: {command('report', folder)}")
+    if missing:
+        say(
+            "  until the others are too, --pick and --knee go by the figures of the search, less who fell off: "
+            + command("verify", folder)
+        )
 
 
 def _chosen(study: Study, front: Front, pick: str | None) -> Member:

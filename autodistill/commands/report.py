@@ -50,7 +50,8 @@ def report(
     if as_json:
         print_json({"path": str(written.path), "bytes": written.bytes, **written.facts})
     elif not written.facts["verified"] and written.facts["best"] is not None:
-        say("Its figures are from the search, and they flatter; have the front verified.")
+        part = "Figures of students that were not verified" if written.facts["unverified"] else "Its figures"
+        say(f"{part} are from the search, and they flatter; have the front verified.")
         say(f"next:\n  {command('verify', folder)}")
     else:
         say(f"next:\n  {command('front', folder)}")

@@ -232,17 +232,15 @@ def findings(verified: Verified) -> list[str]:
         return out
     fallen = ", ".join(str(row.trial) for row in verified.fallen)
     joined = ", ".join(str(row.trial) for row in verified.front if row.verdict == "joins")
-    before = sum(row.before for row in ready)
-    whole = before >= verified.front_before
     out.append(
-        f"{before} of {verified.front_before} students on the front of the search were verified; "
+        f"{verified.seen} of {verified.front_before} students on the front of the search were verified; "
         + (
             f"{len(verified.front)} of {len(ready)} are on the verified one"
-            if whole
+            if verified.whole
             else "verdicts are among these only"
         )
         + (f"; fell off: {fallen}" if fallen else "")
-        + (f"; joined: {joined}" if joined and whole else "")
+        + (f"; joined: {joined}" if joined else "")
         + "."
     )
     unsure = [row for row in verified.front if row.rivals]

@@ -104,6 +104,7 @@ def _json(study: Study, answers: Answers, trials: Sequence[TrialRecord]) -> dict
     return {
         "study": study.name,
         "verified": answers.verified,
+        "unverified": answers.missing,
         "best": None if answers.best is None else answers.best.to_json(),
         "bounded": None if answers.metric is None else answers.metric.name,
         "within": [{"bound": b, "trial": a.trial, "name": a.name} for b, a in answers.bounds],
@@ -130,6 +131,7 @@ def _summary(
         "status": _status(answers, verified, front, folder or (study.directory or Path("DIR")).name),
         "best": answers.best,
         "verified": answers.verified,
+        "partly": answers.missing > 0,
         "metric_words": {"best": _best_words(answers, within, words)},
         "metric": words,
         "within": within,
@@ -190,6 +192,14 @@ def _status(answers: Answers, verified: Verified | None, front: Front, folder: s
     """The warning above the answers; ``None`` where every figure is verified."""
     if not answers.candidates:
         return None
+    if answers.missing:
+        size = len(front.trained())
+        return {
+            "head": f"{size - answers.missing} of {counted(size, 'student')} on the front are verified.",
+            "words": "The figures of the others are from the search, and they flatter; so that none gains by it, the "
+            "best is chosen by the figures of the search among all that did not fall off. 'autodistill verify "
+            f"{shlex.quote(str(folder))}' verifies the others, and repeats nothing.",
+        }
     if not answers.verified:
         return {
             "head": "These figures are from the search, and they flatter.",
@@ -236,10 +246,10 @@ def _teacher_words(front: Front, answers: Answers, verified: Verified | None) ->
     """The teacher beside the best student, both measured on the same images."""
     best: Answer | None = answers.best
     first = front.objectives[0]
-    row = verified.teacher_row() if verified is not None and answers.verified else None
+    row = verified.teacher_row() if verified is not None and best is not None and best.verified else None
     if row is not None and row.accuracy is not None:
         return f"The teacher reaches {row.accuracy.mean:.4f} on the same test images."
-    if best is None or first.name not in front.teacher or answers.verified:
+    if best is None or first.name not in front.teacher or best.verified:
         return ""
     return f"The teacher reaches {figure_of(front.teacher[first.name], first.unit)} on the same validation images."
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from autodistill.delivery.report_bounds import round_bound
 from autodistill.delivery.trial_facts import figure_of
 from autodistill.delivery.verify_plan import noise_of
 from autodistill.gain import BASIS, gain_over_undistilled
 from autodistill.records import Objective, Params, State, TrialRecord
 from autodistill.search.objectives import asked_cost, objectives
+from autodistill.search.picking import rows_for, standings, unverified
 from autodistill.words import complete_counted, distillation_words, student_words
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Answer:
         name: the same for people, with the form where that is not the trained one: ``17 (int8)``.
         student, distillation: in words.
         value: of the first objective, verified where ``verified``.
+        rank: of the first objective, by which candidates are compared: ``value``, but while a part of the front is
+            not verified the figure of the search, which all of them have.
         cost: of the bounded metric; ``None`` where nothing is bounded.
         reached: what it reaches, a sentence.
         gain: what distillation gave it, a sentence.
@@ -57,6 +61,7 @@ class Answer:
     gain_short: str
     sure_short: str
     verified: bool
+    rank: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict."""
@@ -72,7 +77,8 @@ class Answers:
         metric: what is bounded; ``None`` where the study has nothing to bound.
         candidates: by trial.
         bounds: bound and the best candidate within it, another one for each.
-        verified: whether the figures come from ``verify``.
+        verified: whether all figures come from ``verify``.
+        missing: members of the front that were not verified, where others were.
     """
 
     objective: Objective
@@ -80,12 +86,13 @@ class Answers:
     candidates: tuple[Answer, ...]
     bounds: tuple[tuple[float, Answer], ...]
     verified: bool
+    missing: int = 0
 
     def within(self, bound: float) -> Answer | None:
         """The best candidate that costs no more; of equally good ones the cheapest."""
         costs = {a.name: math.inf if a.cost is None else a.cost for a in self.candidates}
         fitting = [a for a in self.candidates if costs[a.name] <= bound]
-        return min(fitting, key=lambda a: (self.objective.loss(a.value), costs[a.name]), default=None)
+        return min(fitting, key=lambda a: (self.objective.loss(a.rank), costs[a.name]), default=None)
 
     def excludes(self, bound: float) -> bool:
         """Whether some candidate, but not every one, costs more."""
@@ -103,6 +110,9 @@ def answers_of(
 ) -> Answers:
     """Answers for a study.
 
+    Where a part of the front was verified, the candidates are those that ``search.picking`` picks from: verified or
+    not, without those that fell off, compared by the figures of the search.
+
     Args:
         front: with its dominated trials.
         trials: all trials.
@@ -112,21 +122,35 @@ def answers_of(
     first = front.objectives[0]
     metric = asked_cost(front.objectives)
     rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
-    if rows and verified is not None and first.name == "accuracy":
-        candidates = tuple(_from_row(row, verified, metric, trials) for row in rows)
-        trusted = True
-    else:
-        candidates = tuple(_from_search(t, front, trials, metric, images) for t in front.trials)
-        trusted = False
+    if not rows or verified is None or first.name != "accuracy":
+        return _answers(front, [_from_search(t, front, trials, metric, images) for t in front.trials])
+    known = rows_for(front, rows)
+    missing = len(unverified(front, known))
+    if not missing:
+        return _answers(front, [_from_row(row, verified, metric, trials) for row in rows])
+    candidates = []
+    verified = replace(verified, of_files=())  # what was not verified has no file: its latency is that of the search
+    for one in standings(front, known):
+        if one.row is not None and not one.fell:
+            answer = _from_row(one.row, verified, metric, trials)
+            candidates.append(replace(answer, rank=one.member.values[first.name]))
+        elif not one.fell:
+            candidates.append(_from_search(one.member, front, trials, metric, images))
+    return _answers(front, candidates, missing)
+
+
+def _answers(front: Front, candidates: Sequence[Answer], missing: int = 0) -> Answers:
+    first, metric = front.objectives[0], asked_cost(front.objectives)
     bounds = () if metric is None else tuple(_bounds(_steps(candidates, first)))
-    return Answers(first, metric, candidates, bounds, trusted)
+    trusted = bool(candidates) and all(one.verified for one in candidates) and not missing
+    return Answers(first, metric, tuple(candidates), bounds, trusted, missing)
 
 
 def _steps(candidates: Sequence[Answer], objective: Objective) -> list[Answer]:
     """The candidates that nothing as cheap is as good as, cheapest first: one for each answer that a bound can have."""
     out: list[Answer] = []
-    for one in sorted(candidates, key=lambda a: (math.inf if a.cost is None else a.cost, objective.loss(a.value))):
-        if one.cost is not None and (not out or objective.loss(one.value) < objective.loss(out[-1].value)):
+    for one in sorted(candidates, key=lambda a: (math.inf if a.cost is None else a.cost, objective.loss(a.rank))):
+        if one.cost is not None and (not out or objective.loss(one.rank) < objective.loss(out[-1].rank)):
             out.append(one)
     return out
 
@@ -135,27 +159,10 @@ def _bounds(steps: Sequence[Answer]) -> list[tuple[float, Answer]]:
     """A bound for each of some answers, as round as it may be below the cost of the next better one."""
     costs = [0.0 if a.cost is None else a.cost for a in steps]
     ends = [*costs, math.inf][1:]
-    rows = [(_round_bound(cost, end), a) for cost, end, a in zip(costs, ends, steps, strict=True)]
+    rows = [(round_bound(cost, end), a) for cost, end, a in zip(costs, ends, steps, strict=True)]
     if len(rows) > _MOST_BOUNDS:
         rows = [rows[round(i * (len(rows) - 1) / (_MOST_BOUNDS - 1))] for i in range(_MOST_BOUNDS)]
     return rows
-
-
-def _round_bound(cost: float, below: float) -> float:
-    """A number from ``cost`` up, ``below`` excluded: 1, 2 or 5 times a power of ten, else of the fewest digits."""
-    if cost <= 0:
-        return cost
-    power = math.floor(math.log10(cost))
-    for step in (1, 2, 5, 10):
-        if cost <= (bound := float(f"{step}e{power}")):
-            break
-    for digits in range(16):
-        if bound < below:
-            return bound
-        scale = power - digits - 1
-        bound = float(f"{math.ceil(round(cost / 10.0**scale, 6))}e{scale}")
-        bound = bound if bound >= cost else cost
-    return cost
 
 
 def _from_row(row: Row, verified: Verified, metric: Objective | None, trials: Sequence[TrialRecord]) -> Answer:
@@ -185,6 +192,7 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, trials: Se
         _gain_short(row),
         _verified_short(row),
         verified=True,
+        rank=accuracy.mean,
     )
 
 
@@ -305,6 +313,7 @@ def _from_search(
         _searched_short(trial, gain),
         "not verified",
         verified=False,
+        rank=value,
     )
 
 

@@ -110,10 +110,9 @@ def verification_words(verified: Verified) -> str:
     """Who is on the verified front, who fell, and how far the search had flattered."""
     fallen = [str(row.trial) for row in verified.fallen]
     noisy = [str(row.trial) for row in verified.front if row.rivals]
-    before = sum(row.before for row in verified.students)
     words = [
-        f"{before} of the {counted(verified.front_before, 'student')} on the front of the search "
-        f"{'was' if before == 1 else 'were'} verified."
+        f"{verified.seen} of the {counted(verified.front_before, 'student')} on the front of the search "
+        f"{'was' if verified.seen == 1 else 'were'} verified{'.' if verified.whole else '; verdicts are among these.'}"
     ]
     kept = len(verified.front)
     words.append(f"{counted(kept, 'student')} {'is' if kept == 1 else 'are'} on the verified front.")

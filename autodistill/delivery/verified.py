@@ -203,6 +203,16 @@ class Verified:
         return tuple(row for row in self.students if row.verdict == "falls")
 
     @property
+    def seen(self) -> int:
+        """Students on the front of the search that have a verdict."""
+        return sum(row.before and bool(row.verdict) for row in self.students)
+
+    @property
+    def whole(self) -> bool:
+        """Whether that is the whole front of the search; else verdicts are among a part of it."""
+        return self.seen >= self.front_before
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is missing."""
         return self.finished >= self.planned

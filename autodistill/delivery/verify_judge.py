@@ -25,6 +25,7 @@ from autodistill.delivery.verify_test import Result, TestSplit, examine, read_re
 from autodistill.engines.watch import Watch
 from autodistill.errors import AutodistillError, StoreError
 from autodistill.records import stable_key
+from autodistill.search.picking import settled
 from autodistill.search.versions import versions
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
     priced = [_with_costs(row, costs.get(stable_key(row.student))) for row in rows_of(finished)]
     students = [row for row in priced if row.kind == "student"]
     of_files, judged = judged_by_files(students, study.objectives, plan.retraining.task.latency)
-    rows = list(table(priced, finished, study.objectives, of_files))
+    rows = settled(study.front(), table(priced, finished, study.objectives, of_files))
     if test is not None:
         rows.append(_teacher_row(plan, test, costs.get("teacher")))
     return Verified(

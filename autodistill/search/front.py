@@ -158,7 +158,8 @@ class Front:
         hypervolume, where accuracies run from 0 to 1, members that differ by some points would look equally accurate,
         and the cheapest be the knee of every front.
 
-        Where the study was verified, among members that are on the verified front, if any, by their verified figures.
+        Where all members were verified, among those on the verified front, if any, by their verified figures; where
+        some were, among those that did not fall off, by the figures of the search.
         """
         from autodistill.search.picking import knee
 
@@ -168,8 +169,9 @@ class Front:
         """The best member (first objective) that satisfies ``"latency_ms <= 5 and params <= 2e6"``.
 
         Where the study was verified, students on the verified front go before all others, those that joined it
-        included; accuracy, loss and agreement are then the verified means where there are any. ``picked`` of the
-        member says so.
+        included; accuracy, loss and agreement are then the verified means where there are any. While members of the
+        front are not verified, the figures of the search decide, and only those that fell off go last. ``picked`` of
+        the member says so.
 
         Raises:
             UsageError: the expression is not understood, or no member satisfies it.

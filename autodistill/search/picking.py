@@ -3,11 +3,15 @@
 Selection flatters, so a trial that fell off the verified front is not picked while one that stayed there will do. A
 verification stands for a trial only as it was trained (not for its int8 form), and only while number and settings are
 those of the row.
+
+While a member of the search's front is not verified, the verified front is not known: what was verified may be there
+only because nobody looked at its betters. Students are then picked from the search's front, less those that fell off,
+by the figures of the search, which all of them have; a verified mean against a figure that flatters would be unfair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +20,7 @@ import numpy as np
 from autodistill.errors import StoreError, UsageError
 from autodistill.records import TrialRecord, stable_key
 from autodistill.search.expression import matches
-from autodistill.search.front import axis_losses
+from autodistill.search.front import axis_losses, to_losses
 from autodistill.search.member import Member
 from autodistill.search.objectives import asked_cost
 from autodistill.words import counted, students_counted
@@ -40,11 +44,13 @@ class Standing:
         member: the trial.
         row: what ``verify`` found of it; ``None`` where it was not verified.
         values: of the objectives; accuracy, loss and agreement are the verified means where there are any.
+        fell: whether its trial, in this form or another, was verified and is not on the verified front.
     """
 
     member: Member
     row: Row | None
     values: Mapping[str, float]
+    fell: bool = False
 
     @property
     def kept(self) -> bool:
@@ -53,18 +59,52 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The students that may be picked, and what is known of the front that they are on.
+
+    Attributes:
+        standings: members of the front, then students that joined the verified one.
+        verified: members of the search's front that were verified.
+        size: members that there are, as trained.
+        found: whether there is a verification of any trial.
+        trouble: what is wrong with the file of the verification.
+    """
+
+    standings: tuple[Standing, ...]
+    verified: int
+    size: int
+    found: bool
+    trouble: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every member was verified, so that the verified front is known."""
+        return self.verified >= self.size
+
+    def first(self, some: Sequence[Standing]) -> list[Standing]:
+        """Those of some students that are picked before the others."""
+        return [one for one in some if (one.kept if self.whole else not one.fell)]
+
+    def figures(self, one: Standing) -> Mapping[str, float]:
+        """What a student is compared by."""
+        return one.values if self.whole else one.member.values
+
+
+@dataclass(frozen=True)
 class Selection:
     """The students that ship as the front of a study.
 
     Attributes:
-        members: those of the verified front where there is one, else of the search's.
+        members: those of the verified front where it is known, else of the search's, less what fell off.
         left_out: members of the search's front that are not among them, by the reason why.
         said: a sentence on what ``verify`` had to do with it; empty where it changed nothing.
+        unverified: those of ``members`` that were not verified though others were.
     """
 
     members: tuple[Member, ...]
     left_out: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
     said: str = ""
+    unverified: tuple[Member, ...] = ()
 
 
 def verified_rows(front: Front) -> dict[int, Row]:
@@ -76,11 +116,36 @@ def verified_rows(front: Front) -> dict[int, Row]:
     from autodistill.delivery.verified import read_verified
 
     found = read_verified(front.directory) if front.directory is not None else None
-    if found is None:
-        return {}
+    return {} if found is None else rows_for(front, found.students)
+
+
+def rows_for(front: Front, students: Iterable[Row]) -> dict[int, Row]:
+    """Rows with a verdict that stand for trials of this front's study, by number."""
     known = {t.number: t for t in (*front.trials, *front.others) if t.variant == "fp32"}
-    rows = {row.trial: row for row in found.students if row.trial is not None and row.verdict}
-    return {number: row for number, row in rows.items() if number in known and _same(row, known[number])}
+    rows = [row for row in students if row.verdict and row.trial in known and _same(row, known[row.trial])]
+    return {row.trial: row for row in settled(front, rows) if row.trial is not None}
+
+
+def settled(front: Front, rows: Iterable[Row]) -> list[Row]:
+    """Rows of ``verify``, those of no verified front that a member which was not verified dominates.
+
+    Verdicts are among what was verified. A trial off the search's front can have no better there than to be equal to
+    a member that nobody has looked at again; by the figures of the search, the only ones of both, it is dominated.
+    """
+    rows = list(rows)
+    search = front.trained()
+    ahead = unverified(front, [row.trial for row in rows if row.kind == "student" and row.verdict])
+    better = to_losses(front.objectives, [t.values for t in ahead])
+    behind = set()
+    for trial, own in zip(search.others, to_losses(front.objectives, [t.values for t in search.others]), strict=True):
+        if ((better <= own).all(axis=1) & (better < own).any(axis=1)).any():
+            behind.add(trial.number)
+    return [replace(row, verdict="outside") if row.verdict in KEPT and row.trial in behind else row for row in rows]
+
+
+def unverified(front: Front, verified: Collection[int | None]) -> list[TrialRecord]:
+    """Members of the search's front, as they were trained, that are not among some numbers of trials."""
+    return [t for t in front.trained().trials if t.number not in verified]
 
 
 def row_of(trial: TrialRecord, rows: Mapping[int, Row]) -> Row | None:
@@ -90,60 +155,76 @@ def row_of(trial: TrialRecord, rows: Mapping[int, Row]) -> Row | None:
 
 def pick(front: Front, expression: str) -> Member:
     """The best student (first objective) that satisfies an expression; see :meth:`Front.pick`."""
-    standings, trouble = _standings(front)
-    fitting = [one for one in standings if matches(expression, {**one.member.columns(), **one.values})]
+    choice = _choice(front)
+    fitting = [one for one in choice.standings if matches(expression, {**one.member.columns(), **one.values})]
     if not fitting:
         raise UsageError(
             f"no student on the front satisfies {expression!r}; the front has {students_counted(front.trials)}."
-            + _in_the_search(standings, expression)
+            + _in_the_search(choice.standings, expression)
         )
-    kept = [one for one in fitting if one.kept]
+    before = choice.first(fitting)
     first = front.objectives[0]
     cost = asked_cost(front.objectives) or first  # of equally good ones, often two forms of one trial, the cheaper
-    best = min(kept or fitting, key=lambda one: (first.loss(one.values[first.name]), cost.loss(one.values[cost.name])))
-    return _explained(best, standings, len(kept), trouble, repr(expression))
+
+    def losses(one: Standing) -> tuple[float, float]:
+        figures = choice.figures(one)
+        return first.loss(figures[first.name]), cost.loss(figures[cost.name])
+
+    return _explained(min(before or fitting, key=losses), choice, len(before), repr(expression))
 
 
 def knee(front: Front) -> Member | None:
     """The member nearest to the ideal point; see :meth:`Front.knee`."""
     if not front.trials:
         return None
-    standings, trouble = _standings(front)
-    members = [one for one in standings if one.row is None or one.row.verdict != "joins"]
-    kept = [one for one in members if one.kept]
-    losses = axis_losses(front.objectives, [one.values for one in kept or members])
+    choice = _choice(front)
+    members = [one for one in choice.standings if one.row is None or one.row.verdict != "joins"]
+    before = choice.first(members)
+    losses = axis_losses(front.objectives, [choice.figures(one) for one in before or members])
     best, worst = losses.min(axis=0), losses.max(axis=0)
     distances = np.linalg.norm((losses - best) / np.where(worst > best, worst - best, 1.0), axis=1)
-    return _explained((kept or members)[int(distances.argmin())], standings, len(kept), trouble)
+    return _explained((before or members)[int(distances.argmin())], choice, len(before))
 
 
 def whole(front: Front) -> Selection:
-    """All students of the front as ``verify`` found it: what fell off or was not verified is left out.
+    """All students of the front as ``verify`` found it: what fell off is left out.
 
-    The int8 form of a trial goes with its trial: it is of the same training, which the same luck had flattered.
+    Where all members were verified, so is what was not: int8 forms of trials off the front. The int8 form of a trial
+    goes with its trial: it is of the same training, which the same luck had flattered.
     """
     rows, trouble = _rows(front)
     if trouble:
         return Selection(front.members, said=f"the front is that of the search: {trouble}")
+    if not rows:
+        return Selection(front.members)
     kept = {number for number, row in rows.items() if row.verdict in KEPT}
-    if not kept:
-        nobody = "no student is on the verified front; this is the front of the search."
-        return Selection(front.members, said=nobody if rows else "")
-    shown = [one for one in front.members if one.number in kept]
+    missing = len(unverified(front, rows))
+
+    def ships(number: int) -> bool:
+        return number in kept or (missing > 0 and number not in rows)
+
+    shown = [one for one in front.members if ships(one.number)]
     more = [Member.of(t, front.directory) for t in front.others if t.variant == "fp32" and t.number in kept]
+    if not shown and not more:
+        return Selection(front.members, said="no student is on the verified front; this is the front of the search.")
     left: dict[str, tuple[Member, ...]] = {}
     for one in front.members:
-        if one.number not in kept:
+        if not ships(one.number):
             reason = FELL if one.number in rows else UNVERIFIED
             left[reason] = (*left.get(reason, ()), one)
-    return Selection((*shown, *more), left, _changed(more, left))
+    unseen = tuple(one for one in shown if one.number not in rows)
+    size = len(front.trained())
+    head = f"this is the front of the search, {size - missing} of {counted(size, 'student')} on it verified"
+    said = _changed(head if missing else "this is the verified front", more, unseen, left)
+    return Selection((*shown, *more), left, said, unseen)
 
 
-def _changed(more: Sequence[Member], left: Mapping[str, Sequence[Member]]) -> str:
-    joined = [f"trial {_numbers(more)} joined it"] if more else []
+def _changed(head: str, more: Sequence[Member], unseen: Sequence[Member], left: Mapping[str, Sequence[Member]]) -> str:
+    parts = [f"trial {_numbers(more)} joined it"] if more else []
+    parts += [f"{UNVERIFIED}: trial {_numbers(unseen)}"] if unseen else []
     without = ", ".join(f"trial {_numbers(members)} ({reason})" for reason, members in left.items())
-    parts = [*joined, f"left out: {without}"] if left else joined
-    return f"this is the verified front; {'; '.join(parts)}." if parts else ""
+    parts += [f"left out: {without}"] if left else []
+    return f"{head}; {'; '.join(parts)}." if parts else ""
 
 
 def _numbers(members: Sequence[Member]) -> str:
@@ -158,36 +239,48 @@ def _rows(front: Front) -> tuple[dict[int, Row], str]:
         return {}, str(error)
 
 
-def _standings(front: Front) -> tuple[list[Standing], str]:
-    """The members of the front, then the students that joined the verified one; and what is wrong with the file."""
+def _choice(front: Front) -> Choice:
     rows, trouble = _rows(front)
+    size = len(front.trained())
+    return Choice(standings(front, rows), size - len(unverified(front, rows)), size, bool(rows), trouble)
+
+
+def standings(front: Front, rows: Mapping[int, Row]) -> tuple[Standing, ...]:
+    """The members of the front, then the students that joined the verified one."""
     plain = [t for t in front.others if t.variant == "fp32" and t.number in rows]
     joined = [t for t in plain if rows[t.number].verdict == "joins"]
-    return [_standing(front, t, row_of(t, rows)) for t in (*front.trials, *joined)], trouble
+    return tuple(_standing(front, t, rows) for t in (*front.trials, *joined))
 
 
-def _standing(front: Front, trial: TrialRecord, row: Row | None) -> Standing:
+def _standing(front: Front, trial: TrialRecord, rows: Mapping[int, Row]) -> Standing:
+    row = row_of(trial, rows)
     names = {o.name for o in front.objectives}
     known = {name: value for name, value in trial.values.items() if name in names}
     means = {} if row is None else {name: mean for name, mean in row.means.items() if name in names}
-    return Standing(Member.of(trial, front.directory), row, {**known, **means})
+    fell = trial.number in rows and rows[trial.number].verdict not in KEPT
+    return Standing(Member.of(trial, front.directory), row, {**known, **means}, fell)
 
 
-def _explained(best: Standing, standings: Sequence[Standing], kept: int, trouble: str, bound: str = "") -> Member:
+def _explained(best: Standing, choice: Choice, before: int, bound: str = "") -> Member:
     """The member with a sentence on what ``verify`` had to do with it; none where nothing is verified."""
     number = best.member.called
-    if trouble:
-        said = f"trial {number} was picked by the figures of the search: {trouble}"
-    elif all(one.row is None for one in standings):
+    state = {"stays": "stayed on the front when verified", "joins": "joined the front when verified"}.get(
+        best.row.verdict if best.row else "", FELL if best.row else "was not verified"
+    )
+    if choice.trouble:
+        said = f"trial {number} was picked by the figures of the search: {choice.trouble}"
+    elif not choice.found:
         said = ""
-    elif kept:
-        those = f" that satisfy {bound}" if bound and kept > 1 else f" that satisfies {bound}" if bound else ""
-        among = f"{counted(kept, 'student')} on the verified front{those}"
-        said = f"trial {number} was picked among {among}, by verified figures."
-    else:
-        state = "was not verified" if best.row is None else "fell off when verified"
+    elif not before:
         lacks = f"no student on the verified front satisfies {bound}" if bound else "no member is on the verified front"
         said = f"{lacks}; trial {number} was picked, which {state}."
+    elif choice.whole:
+        those = f" that satisfy {bound}" if bound and before > 1 else f" that satisfies {bound}" if bound else ""
+        among = f"{counted(before, 'student')} on the verified front{those}"
+        said = f"trial {number} was picked among {among}, by verified figures."
+    else:
+        seen = f"{choice.verified} of {counted(choice.size, 'student')} on the front were verified"
+        said = f"{seen}, so the figures of the search decided: trial {number} was picked, which {state}."
     return replace(best.member, picked=said)
 
 

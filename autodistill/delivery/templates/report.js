@@ -177,7 +177,7 @@
     const answer = () => {
       const limit = Number(bound.value);
       const fitting = data.candidates.filter((c) => c.cost !== null && c.cost <= limit);
-      const best = fitting.sort((a, b) => sign * (a.value - b.value) || a.cost - b.cost)[0];
+      const best = fitting.sort((a, b) => sign * (a.rank - b.rank) || a.cost - b.cost)[0];
       const put = (name, text) => Object.assign(document.createElement(name), { textContent: text });
       const place = byId("bound-answer");
       if (!best) return place.replaceChildren(put("p", "No student keeps to that bound."));
