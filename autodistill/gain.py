@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autodistill.records import Objective, State, TrialRecord
+from autodistill.records import Objective, Params, State, TrialRecord
 
 BASIS = "against the best undistilled run of the same student, whatever its training recipe"
 
@@ -45,18 +45,23 @@ class Pairs:
         )
 
 
+def distils(distillation: Params) -> bool:
+    """Whether anything of the teacher is in the loss mix: its answers, or its embedding alone."""
+    return any(distillation.get(name, "none") != "none" for name in ("loss", "embedding"))
+
+
 def gain_over_undistilled(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
     """How much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
 
     ``None`` where there is no such trial, this one has no final values, or is itself undistilled. Positive is better.
     An int8 form is compared with int8 forms, since what the form costs in accuracy is no loss of distillation.
     """
-    if trial.distillation.get("loss", "none") == "none" or objective.name not in trial.values:
+    if not distils(trial.distillation) or objective.name not in trial.values:
         return None
     found = [
         _in_form(t, trial.variant).get(objective.name)
         for t in trials
-        if t.state is State.COMPLETE and t.student == trial.student and t.distillation.get("loss") == "none"
+        if t.state is State.COMPLETE and t.student == trial.student and not distils(t.distillation)
     ]
     plain = [value for value in found if value is not None]
     if not plain:

@@ -218,6 +218,29 @@ def test_a_report_of_a_partly_verified_front_answers_with_all_of_it_and_says_so(
     assert "Figures of students that were not verified are from the search" in told
 
 
+def test_a_student_taught_by_an_embedding_alone_is_distilled() -> None:
+    def made(number: int, accuracy: float, **distillation: str) -> TrialRecord:
+        values = {"accuracy": accuracy, "params": 10.0 + number}
+        return TrialRecord(number, State.COMPLETE, values, {"width": 4}, distillation, {}, 0)
+
+    plain, taught = made(0, 0.90, loss="none"), made(1, 0.92, loss="none", embedding="embed_cosine")
+    both = [plain, taught, made(2, 0.93, loss="kd", embedding="none")]
+    front = Front.of("s", resolve(["accuracy", "params"]), both)
+    found = {answer.trial: answer for answer in answers_of(front, both, None).candidates}
+    assert found[0].distillation == "without distillation"
+    assert (found[1].distillation, found[1].gain_short) == (
+        "none embedding=embed_cosine",
+        "+0.0200 (recipes may differ)",
+    )
+    assert found[1].gain.startswith("In the search it is +0.0200 ")
+    assert found[2].gain_short == "+0.0300 (recipes may differ)"  # not against the one that the embedding taught
+    assert "worse than the best distilled trial of the same student (2)" in found[0].gain
+    assert "best distilled trial of the same student (1)" in answers_of(front, both[:2], None).candidates[0].gain
+    row = Row("student", "s", 1, {"width": 4}, taught.distillation, accuracy=Figure(0.91), verdict="stays")
+    (verified,) = answers_of(Front.of("s", front.objectives, [taught]), both, Verified("s", (), (row,), 3)).candidates
+    assert (verified.gain, verified.gain_short) == ("Not known: its undistilled twin was not verified.", "not known")
+
+
 def test_a_gain_whose_interval_holds_zero_may_be_chance_and_another_is_real(verified_study: Study) -> None:
     front = verified_study.front()
     answers = answers_of(front, verified_study.trials(), report_studies.verification(front))

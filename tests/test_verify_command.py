@@ -42,6 +42,15 @@ def test_the_table_has_twin_and_gain_beside_each_student(capsys: pytest.CaptureF
     assert "0.9900" in teacher
 
 
+def test_an_embedding_term_is_named_beside_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    for distillation, shown in (
+        ({"loss": "none", "embedding": "rkd"}, "none+rkd"),
+        ({"loss": "kd", "embedding": "none"}, "kd"),
+    ):
+        print_verified(replace(VERIFIED, rows=(replace(STUDENT, distillation=distillation),)))
+        assert f" {shown} " in capsys.readouterr().out
+
+
 def test_what_was_found_is_said_in_sentences() -> None:
     text = " ".join(findings(VERIFIED))
     assert "1 of 1 students on the front of the search were verified; 1 of 1 are on the verified one." in text

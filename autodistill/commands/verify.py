@@ -16,6 +16,7 @@ from autodistill.words import counted, distillation_words
 
 if TYPE_CHECKING:
     from autodistill.delivery.verified import Difference, Figure, Row, Verified
+    from autodistill.records import Params
 
 EXAMPLES = """
   autodistill verify runs/digits
@@ -156,7 +157,7 @@ def _student_cells(row: Row, verified: Verified) -> list[str]:
     return [
         str(row.trial),
         row.name,
-        str(row.distillation.get("loss", "-")),
+        _loss(row.distillation),
         _spread(row.accuracy),
         _interval(row.accuracy),
         "-" if twin is None else _spread(twin.accuracy),
@@ -165,6 +166,12 @@ def _student_cells(row: Row, verified: Verified) -> list[str]:
         "-" if row.flattered is None else f"{row.flattered:+.4f}",
         _verdict(row),
     ]
+
+
+def _loss(distillation: Params) -> str:
+    """The loss, and the embedding term where there is one: ``kd``, ``none+embed_cosine``."""
+    terms = [str(distillation[name]) for name in ("loss", "embedding") if name in distillation]
+    return "+".join([*terms[:1], *(term for term in terms[1:] if term != "none")]) or "-"
 
 
 def _other_cells(row: Row) -> list[str]:

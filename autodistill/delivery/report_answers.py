@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from autodistill.delivery.report_bounds import round_bound
 from autodistill.delivery.trial_facts import figure_of
 from autodistill.delivery.verify_plan import noise_of
-from autodistill.gain import BASIS, gain_over_undistilled
+from autodistill.gain import BASIS, distils, gain_over_undistilled
 from autodistill.records import Objective, Params, State, TrialRecord
 from autodistill.search.objectives import asked_cost, objectives
 from autodistill.search.picking import rows_for, standings, unverified
@@ -28,6 +28,7 @@ ALWAYS_MS = 5.0  # a latency that people ask for first, where it keeps some stud
 ACCURACY = objectives.get("accuracy")
 _MOST_BOUNDS = 8
 _PLAIN = "without distillation"
+_MIXES = {"loss", "embedding"}  # settings that say whether a student is distilled
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, trials: Se
 
 
 def _verified_gain(row: Row, verified: Verified, trials: Sequence[TrialRecord]) -> str:
-    if row.distillation.get("loss", "none") == "none":
+    if not distils(row.distillation):
         harmed = [
             r for r in verified.students if r.student == row.student and r.gain and r.gain.certain and r.gain.mean < 0
         ]
@@ -229,10 +230,7 @@ def _undistilled(
     rivals = [
         t
         for t in trials
-        if t.state is State.COMPLETE
-        and t.student == student
-        and t.distillation.get("loss", "none") != "none"
-        and first.name in t.values
+        if t.state is State.COMPLETE and t.student == student and distils(t.distillation) and first.name in t.values
     ]
     if not rivals or value is None:
         return f"{said} Whether that serves it best is not known: the search finished no distilled run of this student."
@@ -320,9 +318,9 @@ def _from_search(
 def _searched_gain(
     trial: TrialRecord, trials: Sequence[TrialRecord], first: Objective, metric: Objective | None, images: int | None
 ) -> str:
-    if "loss" not in trial.distillation:
+    if not _MIXES & trial.distillation.keys():
         return "This study does not search distillation losses."
-    if trial.distillation["loss"] == "none":
+    if not distils(trial.distillation):
         return _undistilled(trial.student, trial.values[first.name], trials, first, images)
     gain = gain_over_undistilled(trial, trials, first)
     if gain is not None:
@@ -332,7 +330,7 @@ def _searched_gain(
         t
         for t in trials
         if t.state is State.COMPLETE
-        and t.distillation.get("loss") == "none"
+        and not distils(t.distillation)
         and (metric is None or metric.loss(t.values[metric.name]) <= metric.loss(trial.values[metric.name]))
     ]
     if not plain:
@@ -362,17 +360,18 @@ def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
 
 def _taught(distillation: Params) -> str:
     """The loss mix in words; that a student learned from labels alone is said in full."""
-    return _PLAIN if distillation.get("loss") == "none" else distillation_words(distillation)
+    plain = _MIXES & distillation.keys() and not distils(distillation)
+    return _PLAIN if plain else distillation_words(distillation)
 
 
 def _gain_short(row: Row) -> str:
     if row.gain is not None:
         return f"{row.gain.mean:+.4f} [{row.gain.low:+.4f}, {row.gain.high:+.4f}]"
-    return "not distilled" if row.distillation.get("loss", "none") == "none" else "not known"
+    return "not known" if distils(row.distillation) else "not distilled"
 
 
 def _searched_short(trial: TrialRecord, gain: float | None) -> str:
-    if trial.distillation.get("loss", "none") == "none":
+    if not distils(trial.distillation):
         return "not distilled"
     return "not known" if gain is None else f"{gain:+.4f} (recipes may differ)"
 

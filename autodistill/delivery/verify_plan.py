@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autodistill.errors import UsageError
+from autodistill.gain import distils
 from autodistill.records import Candidate, Objective, Params, TrialRecord
 from autodistill.search.front import Front, to_losses
 from autodistill.search.pareto import epsilon_net_order
@@ -141,7 +142,7 @@ def members_of(
         Member("baseline", name, {"family": "timm", "model": name}, PLAIN, recipe, seconds=slowest)
         for name in dict.fromkeys(baselines)
     ]
-    pairs = [[_twin(one) for one in part if _distils(one.distillation)] if twins else [] for part in (first, near)]
+    pairs = [[_twin(one) for one in part if distils(one.distillation)] if twins else [] for part in (first, near)]
     return [*first, *pairs[0], *near, *others, *pairs[1]]
 
 
@@ -188,8 +189,3 @@ def _twin(student: Member) -> Member:
         costs=student.costs,
         seconds=student.seconds,
     )
-
-
-def _distils(distillation: Params) -> bool:
-    """Whether anything of the teacher is in the loss mix."""
-    return any(distillation.get(name, "none") != "none" for name in ("loss", "embedding"))
