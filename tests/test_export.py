@@ -354,3 +354,23 @@ def test_an_upload_is_checked_before_the_network_is_touched(done, monkeypatch, t
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     with pytest.raises(UsageError, match="no Hugging Face token is found"):
         plan_upload(done[0].folder, "ada/digits")
+
+
+def test_a_card_says_not_verified_of_a_student_that_verify_did_not_finish(study, tmp_path):
+    trial = study.front().trials[0]
+    row = Row(
+        "student", "s", trial=trial.number, student=trial.student, distillation=trial.distillation, train=trial.train,
+        planned=3, before=True,
+    )  # fmt: skip
+    done = Row("student", "s", trial=99, seeds=(1,), accuracy=Figure(0.9), verdict="stays")
+    files = Verified(study.name, (("accuracy", "maximize"),), (done, row), 3, finished=1, planned=6).save(
+        study.directory
+    )
+    try:
+        card = export(study.directory, trial, tmp_path / "x", formats="safetensors", latency=False).folder / "README.md"
+        assert "**Not verified: figures are from the search's validation split.**" in card.read_text()
+        assert "0 seeds" not in card.read_text()
+        assert "Verified: trained again" not in card.read_text()
+    finally:
+        for path in files.values():
+            path.unlink()

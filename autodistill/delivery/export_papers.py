@@ -55,8 +55,11 @@ def papers(
         out["predict.py"] = _default_model(template.read_text(encoding="utf-8"), found).encode()
     origin = provenance(found, root=root, config=config, trial=trial, data=data)
     verified = read_verified(root) if found.variant == "fp32" else None  # of students as they were trained
-    row = next((one for one in verified.students if one.trial == trial.number), None) if verified else None
-    out["README.md"] = card(found, origin, facts, set(files) | set(out), verified if row is not None else None).encode()
+    done = (
+        [one.trial for one in verified.students if one.accuracy is not None] if verified else []
+    )  # others: no run yet
+    known = verified if trial.number in done else None
+    out["README.md"] = card(found, origin, facts, set(files) | set(out), known).encode()
     hashes = {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in sorted({**files, **out}.items())
