@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_verified_means_are_drawn_with_their_spread() -> None:
     found = traces(front_figure(front(), TRIALS, verified={1: (0.88, 0.004), 4: (0.87, 0.002)}))["verified"]
     assert dict(zip((row[0] for row in found.customdata), found.y, strict=True)) == {1.0: 0.88, 4.0: 0.87}
     assert list(found.error_y.array) == [0.004, 0.002]
+
+
+def test_verified_accuracies_are_drawn_on_an_axis_of_accuracy_alone() -> None:
+    means = {0: (0.94, 0.004)}
+    agreeing = replace(TRIALS[0], values={"agreement": 0.8, "params": 1e6})
+    other = Front.of("flowers", resolve(["agreement", "params"]), [agreeing])
+    assert "verified" not in traces(front_figure(other, verified=means))
+    second = Front.of("flowers", resolve(["params", "accuracy"]), TRIALS)
+    assert list(traces(front_figure(second, verified=means))["verified"].y) == [0.94]
 
 
 def test_words_of_a_trial_are_escaped_in_hover_text() -> None:

@@ -163,6 +163,7 @@ def test_a_verified_report_answers_with_the_test_split(verified_study: Study, tm
         ]  # the file is a tenth faster
         best = max(fitting, key=lambda t: t.values["accuracy"])
         assert (row["trial"], row["name"]) == (best.number, str(best.number))
+    assert "Diamonds are verified means on the test split." in Page(tmp_path / "r.html").text("front")
     short = Page(tmp_path / "r.html").text("short")
     assert (
         f"It reaches accuracy {max(t.values['accuracy'] for t in front.trials) - 0.01:.4f} on the test split" in short

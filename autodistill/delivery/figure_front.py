@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autodistill.search.front import Front
 
 TRIAL = "trial"
+ACCURACY = "accuracy"
 _LARGEST, _SMALLEST, _RING = 34.0, 9.0, 8.0  # diameters in pixels; the ring is so much wider than its mark
 
 
@@ -58,7 +59,8 @@ def front_figure(
     Args:
         front: the front with its dominated trials.
         trials: all trials, to say what each member gained over the same student without distillation.
-        verified: trial number to mean and standard deviation of the first objective on the test split.
+        verified: trial number to mean and standard deviation of accuracy on the test split; drawn where accuracy is
+            the height.
         empty: why there is no member, where there is none.
     """
     import plotly.graph_objects as go
@@ -90,7 +92,7 @@ def front_figure(
     figure.add_trace(_dots(front, front.trials, axes, "front", trials, at=(x, y, size)))
     figure.add_traces(_knee(front, axes, at=(x, y, size)))
     figure.add_traces(_forms(front, axes))
-    if verified and up == front.objectives[0].name:
+    if verified and up == ACCURACY:
         figure.add_trace(_verified(front, axes, verified, x))
     _add_teacher(figure, front, axes, x, y)
     _scale_axes(figure, front, axes[x], axes[y])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery import report_tables as tables
+from autodistill.delivery.figure_front import ACCURACY, pick_axes
 from autodistill.delivery.report_answers import ALWAYS_MS, Answer, Answers, answers_of
 from autodistill.delivery.report_glossary import glossary
 from autodistill.delivery.report_growth import growth_part
@@ -267,9 +268,10 @@ def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified 
         words += f" The front dominates {front.hypervolume_share:.1%} of the reference box."
     if front.teacher:
         words += " The star is the teacher."
+    drawn = verified is not None and pick_axes(front.objectives)[1] == ACCURACY
     return {
         "front": tables.front_table(front, trials, knee),
-        "front_words": words + (" Diamonds are verified means on the test split." if verified is not None else ""),
+        "front_words": words + (" Diamonds are verified means on the test split." if drawn else ""),
     }
 
 
