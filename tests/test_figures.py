@@ -119,6 +119,15 @@ def test_verified_means_are_drawn_with_their_spread() -> None:
     assert list(found.error_y.array) == [0.004, 0.002]
 
 
+def test_verified_means_lie_within_the_frame_with_their_bars() -> None:
+    one = Front.of("flowers", THREE, [trial(0, 0.95, 1e5, 1.0), trial(1, 0.90, 1e6, 2.0), trial(2, 0.93, 1e6, 2.0)])
+    low, high = front_figure(one, verified={0: (0.92, 0.01)}).layout.yaxis.range
+    assert low < 0.91 < 0.95 < high
+    low, high = front_figure(one, verified={0: (0.96, 0.01), 77: (0.1, 0.0)}).layout.yaxis.range  # 77 is not drawn
+    assert 0.94 < low < 0.95 < 0.97 < high
+    assert front_figure(one, verified={1: (0.89, 0.0)}).layout.yaxis.range is None  # nothing is below the frame
+
+
 def test_verified_accuracies_are_drawn_on_an_axis_of_accuracy_alone() -> None:
     means = {0: (0.94, 0.004)}
     agreeing = replace(TRIALS[0], values={"agreement": 0.8, "params": 1e6})

@@ -92,10 +92,11 @@ def front_figure(
     figure.add_trace(_dots(front, front.trials, axes, "front", trials, at=(x, y, size)))
     figure.add_traces(_knee(front, axes, at=(x, y, size)))
     figure.add_traces(_forms(front, axes))
-    if verified and up == ACCURACY:
-        figure.add_trace(_verified(front, axes, verified, x))
+    means = _shown_means(front, verified or {}) if up == ACCURACY else {}
+    if means:
+        figure.add_trace(_verified(front, axes, means, x))
     _add_teacher(figure, front, axes, x, y)
-    _scale_axes(figure, front, axes[x], axes[y])
+    _scale_axes(figure, front, axes[x], axes[y], means)
     return figure
 
 
@@ -251,10 +252,17 @@ def _stairs(front: Front, across: Axis, up: Axis) -> go.Scatter:
     )
 
 
+def _shown_means(front: Front, verified: Mapping[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
+    """Verified means of the trials that are drawn, as they were trained."""
+    numbers = [t.number for t in (*front.trials, *front.others) if t.variant == "fp32"]
+    return {number: verified[number] for number in numbers if number in verified}
+
+
 def _verified(front: Front, axes: Sequence[Axis], verified: Mapping[int, tuple[float, float]], x: int) -> go.Scatter:
     import plotly.graph_objects as go
 
-    chosen = [t for t in (*front.trials, *front.others) if t.variant == "fp32" and t.number in verified]
+    known = {t.number: t for t in (*front.trials, *front.others) if t.variant == "fp32"}
+    chosen = [known[number] for number in verified]
     rows = [_row(t, axes) for t in chosen]
     return go.Scatter(
         x=[row[x + 1] for row in rows],
@@ -298,8 +306,13 @@ def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[Axis], x: int, 
         figure.add_hline(y=values[y], line={"color": ORANGE, "width": 1, "dash": "dash"}, opacity=0.7)
 
 
-def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None:
-    """Titles and logarithms; the worst dominated trials start outside the frame where they would flatten the front."""
+def _scale_axes(
+    figure: go.Figure, front: Front, across: Axis, up: Axis, verified: Mapping[int, tuple[float, float]]
+) -> None:
+    """Titles and logarithms; the worst dominated trials start outside the frame where they would flatten the front.
+
+    Verified means are within it with their bars.
+    """
     shown = (*front.trials, *front.others)
     for axis, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
         seen = [value for t in shown if (value := t.latest.get(axis.name)) is not None]
@@ -310,10 +323,13 @@ def _scale_axes(figure: go.Figure, front: Front, across: Axis, up: Axis) -> None
     values = [t.latest[up.name] for t in front.trials] + [front.teacher.get(up.name, -math.inf)]
     best, worst = max(values), min(v for v in values if math.isfinite(v))
     floor = worst - 2.0 * max(best - worst, 1e-3)
-    if any(t.latest[up.name] < floor for t in front.others):
-        spare = 0.06 * (best - floor)
+    bars = [edge for mean, std in verified.values() for edge in (mean - std, mean + std)]
+    best = max([best, *bars])
+    spare = 0.06 * (best - floor)
+    floor = min([floor, *(edge - spare for edge in bars)])
+    out = sum(t.latest[up.name] < floor for t in front.others)
+    if out:
         figure.update_yaxes(range=[floor, best + spare])
-        out = sum(t.latest[up.name] < floor for t in front.others)
         figure.add_annotation(
             text=f"{out} dominated below the frame; double-click shows all",
             xref="paper", yref="paper", x=0.0, y=0.0, xanchor="left", yanchor="bottom", showarrow=False, opacity=0.7,
