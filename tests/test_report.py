@@ -536,6 +536,23 @@ def test_harm_that_distillation_did_is_not_called_a_gain() -> None:
     assert gain_verdict(Difference(-0.02, -0.03, -0.01, 3)) == "harm more than chance"
     assert gain_verdict(Difference(-0.02, -0.05, 0.01, 3)) == "harm may be chance"
     assert gain_verdict(Difference(0.02, 0.01, 0.03, 3)) == "gain more than chance"
+    assert gain_verdict(Difference(0.02, 0.01, 0.03, 1)) == "gain may be chance: one seed cannot tell"
+
+
+def test_of_one_seed_nothing_is_said_that_its_interval_does_not_say(verified_study: Study) -> None:
+    front = verified_study.front()
+    found = report_studies.verification(front)
+    gain = Difference(0.015, 0.008, 0.022, 1)
+    once = tuple(replace(row, seeds=(11,), rivals=(), gain=row.gain and gain) for row in found.rows)
+    for answer in answers_of(front, verified_study.trials(), replace(found, rows=once, seeds=1)).candidates:
+        assert "does not exclude zero" not in answer.gain
+        assert "No cheaper verified student" not in answer.sure
+        if "fell off" not in answer.sure:
+            assert answer.sure.endswith("does as well is not known: one seed cannot tell.")
+        if "kd" in answer.distillation:
+            assert "this may be chance. One seed cannot tell; the interval is of the choice of test" in answer.gain
+    several = answers_of(front, verified_study.trials(), found).candidates
+    assert any("No cheaper verified student comes within noise of it." in answer.sure for answer in several)
 
 
 def test_growth_is_told_in_trials_that_were_trained_to_the_end(study: Study) -> None:

@@ -78,6 +78,19 @@ def test_a_loss_beyond_noise_is_called_harm_and_a_fall_is_named() -> None:
     assert "0 of 1 are on the verified one; fell off: 3." in text
 
 
+def test_one_seed_is_said_to_tell_nothing_of_chance() -> None:
+    once = replace(STUDENT, gain=Difference(0.02, 0.01, 0.03, 1))
+    text = " ".join(findings(replace(VERIFIED, rows=(once, TWIN, TEACHER), seeds=1)))
+    assert "gained +0.0200 on average over 1 student; one seed cannot tell that from chance ('?')." in text
+    assert "beyond noise" not in text
+    both = replace(VERIFIED, rows=(STUDENT, replace(once, trial=4), TEACHER))  # a budget ended between the seeds
+    text = " ".join(findings(both))
+    assert (
+        "beyond noise it helped 1 and harmed 0 of 1 students ('?': within noise, or of one seed, which cannot " in text
+    )
+    assert "cannot tell: 1)." in text
+
+
 def test_a_part_of_the_front_is_judged_among_itself() -> None:
     text = " ".join(findings(replace(VERIFIED, front_before=4)))
     assert "1 of 4 students on the front of the search were verified; verdicts are among these only." in text

@@ -258,17 +258,26 @@ def findings(verified: Verified) -> list[str]:
         out.append(verified.flattery)
     elif verified.refit != "train":
         out.append("Trained on the validation images too, so nothing is left to say by how much the search flattered.")
-    gains = [row.gain for row in ready if row.gain is not None]
-    if gains:
-        sure = [sum(one.certain and one.mean * sign > 0 for one in gains) for sign in (1, -1)]
-        mean = _mean([one.mean for one in gains])
-        out.append(
-            f"Distillation gained {mean:+.4f} on average: beyond noise it helped {sure[0]} and harmed {sure[1]} of "
-            f"{len(gains)} students ('?': within noise)."
-        )
+    if gains := [row.gain for row in ready if row.gain is not None]:
+        out.append(_gained(gains))
     if verified.seeds == 1:
         out.append("With one seed nothing can be said of how seeds differ; three are the least.")
     return out
+
+
+def _gained(gains: Sequence[Difference]) -> str:
+    """What distillation gained, and of how many students that is more than chance."""
+    telling = [one for one in gains if one.telling]
+    said = f"Distillation gained {_mean([one.mean for one in gains]):+.4f} on average"
+    if not telling:
+        return f"{said} over {counted(len(gains), 'student')}; one seed cannot tell that from chance ('?')."
+    sure = [sum(one.certain and one.mean * sign > 0 for one in telling) for sign in (1, -1)]
+    rest = len(gains) - len(telling)
+    alone = f", or of one seed, which cannot tell: {rest}" if rest else ""
+    return (
+        f"{said}: beyond noise it helped {sure[0]} and harmed {sure[1]} of {len(telling)} students "
+        f"('?': within noise{alone})."
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -219,6 +219,8 @@ def _verified_gain(row: Row, verified: Verified, trials: Sequence[TrialRecord]) 
         words = f"Distillation lost {-gain.mean:.4f} to the same student without it ({interval})"
     if gain.certain:
         return f"{words}: " + ("more than chance." if gain.mean > 0 else "harm more than chance.")
+    if not gain.telling:
+        return f"{words}: this may be chance. One seed cannot tell; the interval is of the choice of test images alone."
     return f"{words}: the interval does not exclude zero, so this may be chance."
 
 
@@ -267,7 +269,10 @@ def _verified_sure(row: Row, verified: Verified) -> str:
             f"Within noise of it (95 %, the same test images), at no higher cost: {_trials(len(row.rivals))} ({named})."
         )
     elif row.verdict in ("stays", "joins"):
-        parts.append("No cheaper verified student comes within noise of it.")
+        others = [one for one in verified.students if one.verdict and one is not row]
+        compared = all(len({*one.seeds} & {*row.seeds}) > 1 for one in others)
+        alone = "Whether a cheaper verified student does as well is not known: one seed cannot tell."
+        parts.append("No cheaper verified student comes within noise of it." if compared else alone)
     if row.verdict == "falls":
         parts.append("It fell off the front when verified.")
     return " ".join(parts)
@@ -287,6 +292,8 @@ def _verified_short(row: Row) -> str:
 def gain_verdict(gain: Difference) -> str:
     """How sure a gain, or the harm that was done, is."""
     name = "gain" if gain.mean >= 0 else "harm"
+    if not gain.telling:
+        return f"{name} may be chance: one seed cannot tell"
     return f"{name} more than chance" if gain.certain else f"{name} may be chance"
 
 

@@ -12,7 +12,8 @@ _WORDS = {
     "holds the trained form, for timm, and is larger; bytes of an int8 form are its ONNX file",
     "ECE": "expected calibration error: how far the stated confidence is from the share that is right (15 bins); 0 is "
     "best",
-    "gain": "where verified, accuracy less that of the twin; 'more than chance' where its 95 % interval excludes zero, "
+    "gain": "where verified, accuracy less that of the twin; 'more than chance' where two seeds or more say so with a "
+    "95 % interval that excludes zero, "
     f"which one in twenty does by chance. In the search, {BASIS}",
     "front": "students that no other one beats in every objective (Pareto front)",
     "flattered by": "what the search had shown less the mean of fresh seeds, on the same validation images: luck and "

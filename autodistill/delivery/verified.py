@@ -61,9 +61,14 @@ class Difference:
     seeds: int
 
     @property
+    def telling(self) -> bool:
+        """Whether there are seeds enough to tell a difference from chance: one says nothing of how seeds differ."""
+        return self.seeds > 1
+
+    @property
     def certain(self) -> bool:
         """Whether two seeds or more agree that there is a difference at all."""
-        return self.seeds > 1 and not self.low <= 0.0 <= self.high
+        return self.telling and not self.low <= 0.0 <= self.high
 
 
 @dataclass(frozen=True)
