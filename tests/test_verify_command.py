@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from test_verified import STUDENT, TEACHER, TWIN, VERIFIED
 
 import autodistill as ad
 from autodistill.commands.verify import findings, numbers, print_verified
+from autodistill.delivery.export_card import _verified as card_section
+from autodistill.delivery.export_weights import Source
 from autodistill.delivery.report_tables import verification_words
 from autodistill.delivery.verified import Difference
 from autodistill.delivery.verify_plot import _axis
@@ -85,10 +88,11 @@ def test_one_seed_is_said_to_tell_nothing_of_chance() -> None:
     assert "beyond noise" not in text
     both = replace(VERIFIED, rows=(STUDENT, replace(once, trial=4), TEACHER))  # a budget ended between the seeds
     text = " ".join(findings(both))
-    assert (
-        "beyond noise it helped 1 and harmed 0 of 1 students ('?': within noise, or of one seed, which cannot " in text
-    )
-    assert "cannot tell: 1)." in text
+    assert "beyond noise it helped 1 and harmed 0 of 1 students" in text
+    assert "('?': within noise, or of one seed, which cannot tell: 1)." in text
+    found: Any = SimpleNamespace(trial=3, source=Source("search", 0))
+    assert "which may be chance: one seed cannot tell." in card_section(replace(VERIFIED, rows=(once,)), found)
+    assert "(95 % interval +0.0100 to +0.0300), more than chance." in card_section(VERIFIED, found)
 
 
 def test_a_part_of_the_front_is_judged_among_itself() -> None:
