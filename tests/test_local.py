@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import multiprocessing
 import sys
 import time
@@ -10,13 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from toys import LEVELS, evaluate, evaluate_and_hang, evaluate_and_interrupt, make_study
+from toys import LEVELS, evaluate, evaluate_and_hang, evaluate_and_interrupt, evaluate_or_hang, make_study
 
 import autodistill as ad
 from autodistill.engines import worker
 from autodistill.engines.local import _Pool, run
 from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch
+from autodistill.engines.worker import same_for_all
 from autodistill.errors import ResourceError
 from autodistill.records import Candidate, Decision, Evaluate, Report, State, WorkerContext
 from autodistill.search.rungs import Rungs
@@ -54,6 +56,24 @@ def test_the_second_ctrl_c_ends_all_workers_within_one_grace(monkeypatch: pytest
     assert ended[0] < 5
     assert multiprocessing.active_children() == []
     assert {(t.state, t.reason) for t in study.trials()} == {(State.PARTIAL, "INTERRUPTED")}
+
+
+def test_a_deadline_ends_a_pool_one_of_whose_evaluations_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[_Pool.__module__], "_GRACE_SECONDS", 0.5)
+    study, watch = make_study(rungs=Rungs(LEVELS, stopping=False)), Watch()
+
+    def over() -> bool:
+        trials = study.trials()
+        return State.COMPLETE in {t.state for t in trials} and 1 in trials[0].rungs
+
+    watch.until(over)
+    with study.running("50trials"):
+        run(study, functools.partial(same_for_all, evaluate_or_hang), [Slot(0), Slot(1)], watch)
+    assert multiprocessing.active_children() == []
+    hung = study.trials()[0]
+    assert (hung.state, hung.reason, list(hung.rungs)) == (State.PARTIAL, "INTERRUPTED", [0, 1])
+    ad.search(study, evaluate=evaluate, budget=f"{study.spent.trials + 1}trials", workers=1, progress=False)
+    assert (study.trials()[0].state, list(study.trials()[0].rungs)) == (State.COMPLETE, [0, 1, 2, 3])
 
 
 def test_a_worker_that_waits_for_a_decision_is_told_to_quit_in_its_place() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -124,6 +125,7 @@ class _Pool:
         self._ahead = Ahead(study, len(slots))
         self._lost = 0
         self._no_more = False
+        self._stopped_at = math.inf
 
     def run(self) -> None:
         """Serve the workers until no candidate is left and none is running."""
@@ -137,7 +139,7 @@ class _Pool:
             with contextlib.suppress(Exception):  # the first error is told; a trial that stays open is taken up again
                 self._file_open()
             raise
-        self._end_workers(_IDLE_SECONDS)
+        self._end_workers(0.0 if self._overdue else _IDLE_SECONDS)
         self._file_open()
 
     def _start(self, slot: Slot) -> _Worker:
@@ -162,15 +164,15 @@ class _Pool:
 
     def _step(self) -> bool:
         """Serve what is ready; false when everything is done."""
-        if self._watch.should_stop():
+        if self._watch.should_stop() and not self._no_more:
             self._stop.set()
-            self._no_more = True
+            self._no_more, self._stopped_at = True, time.monotonic()
         for worker in self._workers:
             if worker.ready and worker.candidate is None and not self._no_more:
                 self._hand_out(worker)
         busy = [w for w in self._workers if w.candidate is not None]
         starting = [w for w in self._workers if not w.ready]
-        if not busy and (self._no_more or self._ahead.dry or not starting):
+        if self._overdue or (not busy and (self._no_more or self._ahead.dry or not starting)):
             return False
         sources: dict[Any, _Worker] = {}
         for worker in self._workers:
@@ -185,6 +187,11 @@ class _Pool:
         if idle and not waiting:
             self._ahead.refill()
         return True
+
+    @property
+    def _overdue(self) -> bool:
+        """Asked to stop, and the grace is over."""
+        return time.monotonic() - self._stopped_at > _GRACE_SECONDS
 
     def _hand_out(self, worker: _Worker) -> None:
         candidate = self._ahead.take()
