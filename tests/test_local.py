@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import functools
 import multiprocessing
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +116,27 @@ def test_an_error_of_the_study_ends_the_search_and_no_trial(workers: int, monkey
     hit = study.trials()[seen[2]]
     assert (hit.state, hit.reason) == (State.PARTIAL, "INTERRUPTED")
     assert all(t.state is not State.FAIL for t in study.trials())
+
+
+UNGUARDED = """
+from toys import evaluate, make_study
+import autodistill as ad
+ad.search(make_study(), evaluate=evaluate, budget="4trials", workers=2, progress=False)
+"""
+
+
+def test_a_script_that_each_worker_runs_again_is_told_to_guard_itself(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{UNGUARDED}")
+    ran = subprocess.run([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, timeout=120)
+    assert ran.returncode == 1
+    *said, last = ran.stderr.splitlines()
+    guard = "put what the script runs below \"if __name__ == '__main__':\"."
+    assert last.startswith("autodistill.errors.UsageError: worker ")
+    assert "ended with exit code 1 before it was ready" in last
+    assert guard in last
+    assert ran.stderr.count("Traceback") == 1
+    assert 1 <= sum(line.startswith("autodistill: a search was started by an import. ") for line in said) <= 2
 
 
 def test_an_error_while_the_study_is_ended_does_not_hide_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:

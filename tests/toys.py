@@ -69,6 +69,16 @@ def evaluate_or_fail(candidate: Candidate) -> Iterator[Report]:
     yield from list(evaluate(candidate))[1:]
 
 
+def evaluate_badly(candidate: Candidate) -> Iterator[Report]:
+    """What the user's own code may do that looks like something else, by width."""
+    yield Report(0, costs(candidate.student))
+    if candidate.student["width"] == 8:
+        raise EOFError("Ran out of input")
+    if candidate.student["width"] == 16:
+        raise BrokenPipeError("my subprocess ended")
+    yield from list(evaluate(candidate))[1:]
+
+
 def evaluate_halfway(candidate: Candidate) -> Iterator[Report]:
     """Ends by itself after a rung that depends on the width, and never at the top."""
     yield from list(evaluate(candidate))[: 1 + candidate.student["width"] % 3]

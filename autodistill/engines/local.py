@@ -21,6 +21,7 @@ from autodistill.engines.unreported import Unreported
 from autodistill.engines.watch import Watch, WorkerLine
 from autodistill.engines.worker import WorkerLostError, unpack_error, work
 from autodistill.errors import EndedEarlyError, UsageError
+from autodistill.processes import GUARD
 from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report
 from autodistill.words import student_words
 
@@ -122,6 +123,7 @@ class _Pool:
         self._context: SpawnContext = multiprocessing.get_context("spawn")
         self._stop: Event = self._context.Event()
         self._workers: list[_Worker] = []
+        self._any_ready = False
         self._ahead = Ahead(study, len(slots))
         self._lost = 0
         self._no_more = False
@@ -209,11 +211,12 @@ class _Pool:
                 raise EOFError
             message = worker.pipe.recv()
         except (EOFError, OSError):
-            self._bury(worker)
-            return
+            message = ("gone",)
         kind = message[0]
-        if kind == "ready":
-            worker.ready = True
+        if kind == "gone":
+            self._bury(worker)
+        elif kind == "ready":
+            worker.ready = self._any_ready = True
         elif kind == "progress" and worker.candidate is not None:
             worker.work.epoch = message[1]
             line = _line(worker.candidate, message[1], message[2], message[3])
@@ -250,6 +253,11 @@ class _Pool:
         self._close(worker, WorkerLostError(f"worker {worker.slot.index} was {said}{hint}"))
         self._workers.remove(worker)
         worker.pipe.close()
+        if not self._any_ready and code is not None and code > 0:
+            raise UsageError(
+                f"worker {worker.slot.index} {said} before it was ready; it has printed why. {GUARD} "
+                "With workers=1 there are no worker processes."
+            )
         self._lost += 1
         if self._lost >= _MAX_LOST * len(self._slots):
             raise UsageError(f"{self._lost} workers died in a row ({said}). Try --workers 1 to see why.")

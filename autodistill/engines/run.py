@@ -17,6 +17,7 @@ from autodistill.engines.slots import Slot, make_slots
 from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import same_for_all
 from autodistill.errors import InterruptedTrialError, UsageError
+from autodistill.processes import leave_while_starting
 from autodistill.records import Evaluate, EvaluateFactory
 from autodistill.search.budget import Budget
 from autodistill.search.front import Front
@@ -58,6 +59,7 @@ def search(
         AutodistillError: see the tree in ``errors.py``.
         KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
     """
+    leave_while_starting()
     study = study if isinstance(study, Study) else Study.open(study)
     config = study.config
     limits = Budget.parse(budget if budget is not None else getattr(config, "budget", None))

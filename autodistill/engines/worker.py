@@ -9,6 +9,7 @@ worker to driver: ``("ready",)``, ``("progress", epoch, epochs, metrics)``, ``("
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 import traceback
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
+from typing import Any
 
 from autodistill.errors import AutodistillError, DivergedError, InfeasibleError, InterruptedTrialError
 from autodistill.processes import die_with_parent
@@ -58,25 +60,46 @@ def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, sto
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sender = _Progress(pipe)
+    with contextlib.suppress(_DriverGoneError):
+        _serve(pipe, factory, replace(context, progress=_Progress(pipe).send, should_stop=stop.is_set))
+
+
+def _serve(pipe: Connection, factory: EvaluateFactory, context: WorkerContext) -> None:
+    """Evaluate what the driver sends until it says quit."""
     evaluate: Evaluate | None = None
-    pipe.send(("ready",))
+    _send(pipe, ("ready",))
     while True:
-        try:
-            message = pipe.recv()
-        except (EOFError, OSError):
-            return
+        message = _receive(pipe)
         if message[0] == "quit":
             return
         try:
             if evaluate is None:
-                evaluate = factory(replace(context, progress=sender.send, should_stop=stop.is_set))
+                evaluate = factory(context)
             if not _run(pipe, evaluate, message[1]):
                 return
-        except (BrokenPipeError, EOFError):
-            return
+        except _DriverGoneError:
+            raise
         except BaseException as error:  # whatever it was, the driver files it with the trial
-            pipe.send(pack_error(error))
+            _send(pipe, pack_error(error))
+
+
+class _DriverGoneError(AutodistillError):
+    """The pipe ended at the driver's side; an evaluation may raise the same errors for reasons of its own."""
+
+
+def _send(pipe: Connection, message: tuple[Any, ...]) -> None:
+    try:
+        pipe.send(message)
+    except OSError as error:
+        raise _DriverGoneError("the driver does not listen any more") from error
+
+
+def _receive(pipe: Connection) -> tuple[Any, ...]:
+    try:
+        message: tuple[Any, ...] = pipe.recv()
+    except (EOFError, OSError) as error:
+        raise _DriverGoneError("the driver does not speak any more") from error
+    return message
 
 
 def same_for_all(evaluate: Evaluate, context: WorkerContext) -> Evaluate:
@@ -93,8 +116,8 @@ def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> bool:
     reports = evaluate(candidate)
     try:
         for report in reports:
-            pipe.send(("report", report))
-            answer = pipe.recv()
+            _send(pipe, ("report", report))
+            answer = _receive(pipe)
             if answer[0] == "quit":
                 return False
             if answer[1] is Decision.STOP:
@@ -103,7 +126,7 @@ def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> bool:
         close = getattr(reports, "close", None)
         if close is not None:
             close()
-    pipe.send(("done",))
+    _send(pipe, ("done",))
     return True
 
 
@@ -138,4 +161,4 @@ class _Progress:
         now = time.monotonic()
         if now - self._last >= _PROGRESS_SECONDS:
             self._last = now
-            self._pipe.send(("progress", epoch, epochs, dict(metrics)))
+            _send(self._pipe, ("progress", epoch, epochs, dict(metrics)))

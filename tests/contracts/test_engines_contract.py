@@ -11,6 +11,7 @@ from toys import (
     diverges,
     diverges_at_once,
     evaluate,
+    evaluate_badly,
     evaluate_halfway,
     evaluate_or_die,
     evaluate_or_fail,
@@ -86,6 +87,17 @@ def test_failures_end_their_trials_and_not_the_search(engine: str, workers: int)
     assert by_width[16].reason == "OOM"
     assert (by_width[32].reason, by_width[32].message) == ("ERROR", "RuntimeError: a bug in the user's code")
     assert all(t.state is not State.RUNNING for t in study.trials())
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS)
+def test_an_evaluation_may_fail_as_a_pipe_does_and_costs_no_worker(engine: str, workers: int) -> None:
+    study = make_study()
+    ad.search(study, evaluate=evaluate_badly, budget="25trials", workers=workers, engine=engine)
+    failed = {(t.student["width"], t.reason, t.message) for t in study.trials() if t.state is State.FAIL}
+    assert failed == {
+        (8, "ERROR", "EOFError: Ran out of input"),
+        (16, "ERROR", "BrokenPipeError: my subprocess ended"),
+    }
 
 
 @pytest.mark.parametrize(("engine", "workers"), WORKERS)
