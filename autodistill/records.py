@@ -105,6 +105,9 @@ class Report:
         seconds: seconds of work so far in this trial (cumulative, over resumes).
         variants: at the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.
         noisy: the latency among the values did not settle.
+
+    Raises:
+        TypeError: the values or the variants are no mapping.
     """
 
     rung: int
@@ -113,6 +116,12 @@ class Report:
     seconds: float = 0.0
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     noisy: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("values", "variants"):
+            if not isinstance(getattr(self, name), Mapping):
+                got = f"{getattr(self, name)!r} as its {name}"
+                raise TypeError(f"a report got {got}; yield autodistill.Report(rung, {{name: value}}).")
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]

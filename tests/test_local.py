@@ -118,6 +118,15 @@ def test_an_error_of_the_study_ends_the_search_and_no_trial(workers: int, monkey
     assert all(t.state is not State.FAIL for t in study.trials())
 
 
+@pytest.mark.parametrize("returned", [None, Report(1, {"accuracy": 0.5})])
+def test_an_evaluation_that_is_no_generator_fails_its_trial(returned: Any) -> None:
+    study = make_study()
+    ad.search(study, evaluate=lambda candidate: returned, budget="1trials", workers=1)
+    (trial,) = study.trials()
+    assert (trial.state, trial.reason) == (State.FAIL, "ERROR")
+    assert trial.message.startswith(f"TypeError: the evaluation returned {returned!r}. It has to be a generator")
+
+
 UNGUARDED = """
 from toys import evaluate, make_study
 import autodistill as ad

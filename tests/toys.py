@@ -76,6 +76,10 @@ def evaluate_badly(candidate: Candidate) -> Iterator[Report]:
         raise EOFError("Ran out of input")
     if candidate.student["width"] == 16:
         raise BrokenPipeError("my subprocess ended")
+    if candidate.student["width"] == 32:
+        yield {"rung": 1, "accuracy": 0.5}  # type: ignore[misc]
+    if candidate.student["width"] == 64:
+        yield Report(1, 0.5)  # type: ignore[arg-type]
     yield from list(evaluate(candidate))[1:]
 
 

@@ -19,7 +19,7 @@ from autodistill.engines.environment import environment
 from autodistill.engines.slots import Slot
 from autodistill.engines.unreported import Unreported
 from autodistill.engines.watch import Watch, WorkerLine
-from autodistill.engines.worker import WorkerLostError, unpack_error, work
+from autodistill.engines.worker import WorkerLostError, reports_of, unpack_error, work
 from autodistill.errors import EndedEarlyError, UsageError
 from autodistill.processes import GUARD
 from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report
@@ -99,7 +99,7 @@ class _Here:
 def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[Exception]) -> Generator[Report, None, None]:
     """What the evaluation yields; what it raises goes into ``errors``."""
     try:
-        yield from evaluate(candidate)
+        yield from reports_of(evaluate, candidate)
     except Exception as error:
         errors.append(error)
 

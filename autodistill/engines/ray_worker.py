@@ -10,14 +10,14 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import cloudpickle, tune
 
-from autodistill.engines.worker import pack_error
+from autodistill.engines.worker import pack_error, reports_of
 from autodistill.errors import InterruptedTrialError
 from autodistill.records import Evaluate, EvaluateFactory, Report, WorkerContext
 
@@ -63,7 +63,7 @@ class Bench:
         self._board, self._context = board, context
         self._evaluate: Evaluate | None = None
         self._candidate: Any = None
-        self._reports: Iterator[Report] | None = None
+        self._reports: Generator[Report, None, None] | None = None
         self._stop = False
         self._asked: Any = None
         self._next_poll = self._next_progress = 0.0
@@ -75,10 +75,9 @@ class Bench:
 
     def end(self) -> None:
         """Let go of the current one; its generator cleans up."""
-        close = getattr(self._reports, "close", None)
-        self._reports = None
-        if close is not None:
-            close()
+        reports, self._reports = self._reports, None
+        if reports is not None:
+            reports.close()
 
     def leave(self) -> None:
         """The worker will be ended, and not by Python: let go of the evaluator, whose temporary files go with it."""
@@ -104,7 +103,7 @@ class Bench:
                 raise InterruptedTrialError("the search ended before the trial began")
             if self._evaluate is None:
                 self._evaluate = self._build()
-            self._reports = iter(self._evaluate(self._candidate))
+            self._reports = reports_of(self._evaluate, self._candidate)
         return next(self._reports, None)
 
     def _build(self) -> Evaluate:

@@ -13,7 +13,7 @@ import contextlib
 import signal
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
@@ -21,9 +21,10 @@ from typing import Any
 
 from autodistill.errors import AutodistillError, DivergedError, InfeasibleError, InterruptedTrialError
 from autodistill.processes import die_with_parent
-from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, WorkerContext
+from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report, WorkerContext
 
 _PROGRESS_SECONDS = 0.5
+_WANTED = "It has to be a generator of reports: yield autodistill.Report(rung, {name: value})."
 
 
 class RemoteError(AutodistillError):
@@ -111,10 +112,33 @@ def same_for_all(evaluate: Evaluate, context: WorkerContext) -> Evaluate:
     return evaluate
 
 
+def reports_of(evaluate: Evaluate, candidate: Candidate) -> Generator[Report, None, None]:
+    """What an evaluation yields, closed with this generator.
+
+    Raises:
+        TypeError: it is something else than reports.
+    """
+    reports: Any = evaluate(candidate)
+    if isinstance(reports, Report) or not isinstance(reports, Iterable):
+        raise TypeError(f"the evaluation returned {_shown(reports)}. {_WANTED}")
+    try:
+        for report in reports:
+            if not isinstance(report, Report):
+                raise TypeError(f"the evaluation yielded {_shown(report)}. {_WANTED}")
+            yield report
+    finally:
+        close = getattr(reports, "close", None)
+        if close is not None:
+            close()
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:100]
+
+
 def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> bool:
     """Evaluate one candidate; false when told to quit in the place of a decision."""
-    reports = evaluate(candidate)
-    try:
+    with contextlib.closing(reports_of(evaluate, candidate)) as reports:
         for report in reports:
             _send(pipe, ("report", report))
             answer = _receive(pipe)
@@ -122,10 +146,6 @@ def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> bool:
                 return False
             if answer[1] is Decision.STOP:
                 break
-    finally:
-        close = getattr(reports, "close", None)
-        if close is not None:
-            close()
     _send(pipe, ("done",))
     return True
 
