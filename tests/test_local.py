@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import multiprocessing
 import subprocess
 import sys
@@ -16,12 +17,13 @@ import pytest
 from toys import LEVELS, evaluate, evaluate_and_hang, evaluate_and_interrupt, evaluate_or_hang, make_study
 
 import autodistill as ad
-from autodistill.engines import worker
+from autodistill.engines import check_keywords, engines, worker
 from autodistill.engines.local import _Pool, run
+from autodistill.engines.ray import run as run_on_ray
 from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Watch
 from autodistill.engines.worker import same_for_all
-from autodistill.errors import ResourceError
+from autodistill.errors import ResourceError, UnknownNameError
 from autodistill.records import Candidate, Decision, Evaluate, Report, State, WorkerContext
 from autodistill.search.rungs import Rungs
 from autodistill.search.study import Study
@@ -125,6 +127,24 @@ def test_an_evaluation_that_is_no_generator_fails_its_trial(returned: Any) -> No
     (trial,) = study.trials()
     assert (trial.state, trial.reason) == (State.FAIL, "ERROR")
     assert trial.message.startswith(f"TypeError: the evaluation returned {returned!r}. It has to be a generator")
+
+
+def test_an_unknown_keyword_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:
+    study = ad.Study.create(data="digits", space="digits", directory=tmp_path / "study")
+    with pytest.raises(UnknownNameError) as told:
+        ad.search(study, budget="1trials", worker=2)
+    assert str(told.value) == (
+        "unknown keyword of search 'worker'; did you mean 'workers'? "
+        "Allowed: budget, costs, engine, evaluate, progress, workers. The engine is 'local'."
+    )
+    assert not (tmp_path / "study" / "teacher").exists()
+    assert study.spent.seconds == 0
+    with pytest.raises(UnknownNameError, match="did you mean 'address'"):
+        check_keywords("ray", ["address", "adress"], ad.verify)
+
+
+def test_what_the_ray_engine_is_said_to_take_is_what_it_takes() -> None:
+    assert inspect.signature(engines.get("ray")) == inspect.signature(run_on_ray)
 
 
 UNGUARDED = """

@@ -79,6 +79,7 @@ def verify(
         AutodistillError: others, see the tree in ``errors.py``.
         KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
     """
+    from autodistill.engines import check_keywords
     from autodistill.engines.progress import shown
     from autodistill.engines.provenance import check_images
     from autodistill.engines.slots import make_slots
@@ -88,6 +89,7 @@ def verify(
     started, limit = time.monotonic(), _seconds(budget)
     config: StudyConfig = study.config
     engine = engine or config.engine
+    check_keywords(engine, options, verify)
     slots = make_slots(workers if workers is not None else config.workers, limited=engine == "local")
     assert study.directory is not None
     with folder_lock(study.directory), shown(progress) as callback:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autodistill.engines import engines
+from autodistill.engines import check_keywords, engines
 from autodistill.engines.home import bring_home
 from autodistill.engines.packing import measured_packing
 from autodistill.engines.progress import shown
@@ -64,6 +64,7 @@ def search(
     config = study.config
     limits = Budget.parse(budget if budget is not None else getattr(config, "budget", None))
     chosen = engine or getattr(config, "engine", None) or "local"
+    check_keywords(chosen, options, search)
     drive = engines.get(chosen)
     packing = getattr(config, "slots_per_gpu", 1)
     make = _slots_of(config, workers, own=evaluate is not None, limited=chosen == "local")
