@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import optuna
@@ -71,6 +72,32 @@ def test_flatten_is_the_inverse_of_nest(seed: int) -> None:
     space = Space.parse(NESTED)
     values = space.sample(np.random.default_rng(seed))
     assert space.flatten(space.nest(values)) == values
+
+
+STEPPED = {"student": {"width": {"low": 8, "high": 64, "step": 8}, "rate": {"low": 0.1, "high": 0.7, "step": 0.2}}}
+
+
+@pytest.mark.parametrize("width", [12, 8.5, 72, True, "8", float("nan"), None])
+def test_a_candidate_off_the_steps_of_a_range_is_refused(width: object) -> None:
+    space = Space.parse(STEPPED)
+    wrong = re.escape(f"student.width: {width!r} is not in 8 to 64 step 8 (whole numbers)")
+    with pytest.raises(ConfigError, match=wrong):
+        space.flatten({"student": {"width": width, "rate": 0.1}})
+    with pytest.raises(ConfigError, match=r"student\.width: .*Allowed: 8 to 64 step 8 \(whole numbers\)"):
+        space.restrict({"student.width": width})
+    with pytest.raises(ConfigError, match=r"student\.width: .* is not in the space"):
+        space.restrict({"student.width": {"low": width}})
+
+
+def test_numbers_of_other_libraries_and_whole_floats_are_taken_as_python_s_own() -> None:
+    space = Space.parse(STEPPED)
+    values = space.flatten({"student": {"width": 16.0, "rate": np.float64(0.1) + 0.2}})
+    assert values == {"student.width": 16, "student.rate": pytest.approx(0.3)}
+    assert [type(value) for value in values.values()] == [int, float]
+    assert type(space.flatten({"student": {"width": np.int64(24), "rate": 0.5}})["student.width"]) is int
+    assert space.restrict({"student.width": {"low": 16.0, "high": 32.0}}).size() == 3 * 4
+    (chosen,) = space.restrict({"student.width": 16.0, "student.rate": 0.3}).enumerate() or []
+    assert (chosen, type(chosen["student.width"])) == ({"student.width": 16, "student.rate": 0.3}, int)
 
 
 def test_sizes_count_conditional_assignments_exactly() -> None:

@@ -360,6 +360,26 @@ def test_an_enqueued_candidate_comes_first() -> None:
     assert candidate.train == {"lr": 0.25}
 
 
+@pytest.mark.parametrize("sampler", ["front", "random", "tpe"])
+def test_what_is_queued_from_outside_and_not_in_the_space_ends_alone(sampler: str, tmp_path: Path) -> None:
+    study = make_study(tmp_path, sampler=sampler, rungs=Rungs(LEVELS, stopping=False))
+    for queued in ({"student.width": 7, "train.lr": 0.5}, {"train.lr": 2.0}, {"student.width": 8}):
+        study.optuna.enqueue_trial(queued)
+    with study.running("4trials"):
+        numbers = [run_one(study).number for _ in range(4)]
+    first, second, *others = study.trials()
+    assert (first.state, first.reason, first.student) == (State.PRUNED, "OUTSIDE", {})
+    assert first.message == "student.width: 7 is not in 4, 8, 16, 32, 64, 128"
+    assert (second.state, second.reason) == (State.PRUNED, "OUTSIDE")
+    assert second.message == "train.lr: 2.0 is not in 0.1 to 1"
+    assert numbers == [t.number for t in others] == [2, 3, 4, 5]
+    assert others[0].student == {"width": 8}
+    assert study.spent.trials == 4
+    again = make_study(tmp_path, sampler=sampler, rungs=Rungs(LEVELS, stopping=False))
+    with again.running("5trials"):
+        assert run_one(again).number == 6
+
+
 def test_a_trained_constraint_keeps_a_complete_trial_off_the_front() -> None:
     study = make_study(constraints=(Constraint("accuracy", ">=", 0.99),))
     with study.running("1trials"):

@@ -114,7 +114,8 @@ def check(
     """
     from autodistill.config_names import space_problems
     from autodistill.search.corners import corners
-    from autodistill.search.space import Space, describe
+    from autodistill.search.distributions import describe
+    from autodistill.search.space import Space
     from autodistill.search.spaces import load
 
     mapping = load(name)

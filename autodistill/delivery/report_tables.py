@@ -24,6 +24,7 @@ REASONS = {
     "INFEASIBLE": "breaks a constraint; refused before training",
     "INFEASIBLE_BUILD": "cannot be built for these images; refused before training",
     "DUPLICATE": "proposed before; refused",
+    "OUTSIDE": "was enqueued with settings that the space does not have; refused",
     "TIME": "could not have been finished in the time that was left; refused, and may be proposed again",
     "PAUSED": "waits at a rung: others promised more for the front so far; may go on when the study is resumed",
     "NAN": "the loss was no longer a number",

@@ -10,7 +10,7 @@ from autodistill.records import Constraint, Objective, State
 from autodistill.search.ledger import Ledger
 from autodistill.search.trial_log import TrialLog
 
-FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "DUPLICATE", "TIME", "BUDGET", "INTERRUPTED")
+FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED")
 """Reason codes of ends that no budget of trials counts."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from autodistill.search.distributions import contains
 from autodistill.search.space import Parameter, Space
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +36,7 @@ def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) 
 
     def choose(parameter: Parameter) -> Any:
         name, d = parameter.name, parameter.distribution
-        return values[name] if name in values and _inside(d, values[name]) else from_unit(d, rng.random())
+        return values[name] if name in values and contains(d, values[name]) else from_unit(d, rng.random())
 
     return space.fill(choose)
 
@@ -45,7 +46,7 @@ def within(space: Space, values: Mapping[str, Any]) -> Values | None:
 
     def choose(parameter: Parameter) -> Any:
         value = values[parameter.name]
-        if not _inside(parameter.distribution, value):
+        if not contains(parameter.distribution, value):
             raise KeyError(parameter.name)
         return value
 
@@ -141,10 +142,3 @@ def _moves(d: BaseDistribution, value: Any, rng: np.random.Generator) -> list[An
     if isinstance(d, IntDistribution):
         moved += [v for v in (value - d.step, value + d.step) if d.low <= v <= d.high]
     return moved
-
-
-def _inside(d: BaseDistribution, value: Any) -> bool:
-    if isinstance(d, CategoricalDistribution):
-        return value in d.choices
-    assert isinstance(d, (IntDistribution, FloatDistribution))
-    return isinstance(value, (int, float)) and d.low <= value <= d.high

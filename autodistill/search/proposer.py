@@ -155,9 +155,11 @@ class Proposer:
         """
         self._build()
         self._queue_control()
-        number, sections, given = self._ask()
+        number, sections, given, outside = self._ask()
         seed = derive_seed(self._seed, number, "trial")
         candidate = Candidate(number, sections["student"], sections["distillation"], sections["train"], seed)
+        if outside:
+            return Proposal(candidate, ("OUTSIDE", outside))
         key = candidate.key()
         twin = self._log.twin(key)
         stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
@@ -172,20 +174,26 @@ class Proposer:
         broken = broken_constraints(self._constraints, certain(costs))
         return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
 
-    def _ask(self) -> tuple[int, dict[str, dict[str, Any]], bool]:
-        """A new trial: its number, the sections of its candidate, and whether it was given rather than proposed."""
+    def _ask(self) -> tuple[int, dict[str, dict[str, Any]], bool, str]:
+        """A new trial: its number, the sections of its candidate, and whether it was given rather than proposed.
+
+        Last, what is wrong with one that was given: a dashboard or Optuna queues anything.
+        """
         sampler = self._study.sampler
         self._count_queue()  # a dashboard may have added a candidate meanwhile
         if isinstance(sampler, FrontSampler) and not self._queued:  # as Optuna would, with a third of the transactions
             values = sampler.propose(self._study)
-            return self._log.create(values, self._space.active(values)), self._space.nest(values), False
+            return self._log.create(values, self._space.active(values)), self._space.nest(values), False, ""
         trial = self._study.ask()
         self._log.add(trial.number, trial._trial_id)  # before anything is suggested, which may fail
         given = bool(trial._fixed_params)
         self._queued = max(0, self._queued - given)
+        outside = self._space.outside(trial._fixed_params)
+        if outside:
+            return trial.number, self._space.nest({}), given, "; ".join(outside)
         sections = self._space.suggest(trial)
         self._log.set_params(trial.number, trial.params)
-        return trial.number, sections, given
+        return trial.number, sections, given, ""
 
     def _count_queue(self) -> None:
         self._queued = store.waiting(self._study)

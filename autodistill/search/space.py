@@ -21,6 +21,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from autodistill.errors import ConfigError, nearest
+from autodistill.search.distributions import allowed_words, contains, held
 from autodistill.search.space_grammar import Entry, read_entries
 from autodistill.search.space_groups import prune_groups
 
@@ -169,13 +170,16 @@ class Space:
             if parameter.key not in settings:
                 problems.append(f"{parameter.name}: missing")
                 continue
-            value = settings[parameter.key]
-            if not _contains(parameter.distribution, value):
-                problems.append(f"{parameter.name}: {value!r} is outside {describe(parameter.distribution)}")
-            values[parameter.name] = value
+            values[parameter.name] = held(parameter.distribution, settings[parameter.key])
+        problems += self.outside(values)
         if problems:
             raise ConfigError(problems, "candidate")
         return values
+
+    def outside(self, values: Mapping[str, Any]) -> list[str]:
+        """What is wrong with parameter values of somebody else's, one sentence each; unknown names are left out."""
+        given = ((p.name, p.distribution, values[p.name]) for p in self.parameters if p.name in values)
+        return [f"{name}: {value!r} is not in {allowed_words(d)}" for name, d, value in given if not contains(d, value)]
 
     def check_names(self, sections: Mapping[str, Any]) -> None:
         """Refuse a candidate of somebody's own with settings that this space does not have.
@@ -279,16 +283,6 @@ class Space:
         return next((c.value for c in self.constants if c.name == name), None)
 
 
-def describe(distribution: BaseDistribution) -> str:
-    """The values of a parameter in words, e.g. ``8, 16, 32`` or ``0.001 to 0.03 (log)``."""
-    if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(str(choice) for choice in distribution.choices)
-    assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    log = " (log)" if distribution.log else ""
-    step = f" step {distribution.step:g}" if distribution.step not in (None, 1) else ""
-    return f"{distribution.low:g} to {distribution.high:g}{step}{log}"
-
-
 def _suggest(trial: Trial, parameter: Parameter) -> Any:
     name, d = parameter.name, parameter.distribution
     if isinstance(d, CategoricalDistribution):
@@ -314,14 +308,6 @@ def _draw(d: BaseDistribution, rng: np.random.Generator) -> Any:
     value = math.exp(drawn) if d.log else drawn
     value = min(max(value, d.low), d.high)
     return round(value) if isinstance(d, IntDistribution) else value
-
-
-def _contains(d: BaseDistribution, value: Any) -> bool:
-    if isinstance(d, CategoricalDistribution):
-        return value in d.choices
-    assert isinstance(d, (IntDistribution, FloatDistribution))
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and d.low <= value <= d.high
 
 
 def _size(d: BaseDistribution) -> int | None:
@@ -366,16 +352,17 @@ def _narrow(
     when = {"when": old["when"]} if isinstance(old, Mapping) and "when" in old else {}
     if isinstance(wanted, Mapping):
         bounds = {**{k: v for k, v in old.items() if k != "when"}, **wanted} if isinstance(old, Mapping) else wanted
-        bad = [v for v in (bounds.get("low"), bounds.get("high")) if not _contains(distribution, v)]
-        parent[last] = {**bounds, **when}
+        ends = {end: held(distribution, bounds.get(end)) for end in ("low", "high")}
+        bad = [v for v in ends.values() if not contains(distribution, v)]
+        parent[last] = {**bounds, **ends, **when}
     else:
-        choices = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
-        bad = [choice for choice in choices if not _contains(distribution, choice)]
+        choices = [held(distribution, v) for v in (wanted if isinstance(wanted, (list, tuple)) else [wanted])]
+        bad = [choice for choice in choices if not contains(distribution, choice)]
         parent[last] = {"values": choices, **when}
     for value in bad:
         close = nearest(value, [str(c) for c in getattr(distribution, "choices", ())])
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        problems.append(f"{name}: {value!r} is not in the space{hint} Allowed: {describe(distribution)}")
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        problems.append(f"{name}: {value!r} is not in the space{hint} Allowed: {allowed_words(distribution)}")
 
 
 def _drop_dead_groups(mapping: dict[str, Any]) -> dict[str, Any]:

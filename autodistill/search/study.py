@@ -6,7 +6,7 @@ It owns budget, sampler, rungs and the store. Every trial ends in exactly one st
 COMPLETE                  reached the top rung; only these are on the front
 PRUNED                    ``RUNG_RULE`` stopped by comparison · ``INFEASIBLE`` breaks a constraint ·
                           ``INFEASIBLE_BUILD`` cannot be built · ``DUPLICATE`` proposed before · ``TIME`` would not be
-                          done in time, may be proposed again
+                          done in time, may be proposed again · ``OUTSIDE`` enqueued, and not in the space
 FAIL                      ``NAN`` · ``NON_FINITE`` · ``OOM`` · ``WORKER_LOST`` · ``ATTEMPTS`` ·
                           ``ENDED_EARLY`` its evaluation ended before the top rung, unasked · ``ERROR``
 PARTIAL                   goes on from its checkpoint: ``PAUSED`` when its turn comes (see ``agenda.py``), ``BUDGET``

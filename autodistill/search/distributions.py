@@ -1,0 +1,41 @@
+"""The values that one parameter may have: said in words, and checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from autodistill.search.verdicts import plain
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """The values of a parameter in words, e.g. ``8, 16, 32`` or ``0.001 to 0.03 (log)``."""
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(str(choice) for choice in distribution.choices)
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    log = " (log)" if distribution.log else ""
+    step = f" step {distribution.step:g}" if distribution.step not in (None, 1) else ""
+    return f"{distribution.low:g} to {distribution.high:g}{step}{log}"
+
+
+def allowed_words(d: BaseDistribution) -> str:
+    """The same, for messages about a value that is not among them."""
+    return f"{describe(d)}{' (whole numbers)' if isinstance(d, IntDistribution) else ''}"
+
+
+def contains(d: BaseDistribution, value: Any) -> bool:
+    """Whether a parameter may have this value: one of its choices, or a number of its range and on its steps."""
+    if isinstance(d, CategoricalDistribution):
+        return value in d.choices
+    assert isinstance(d, (IntDistribution, FloatDistribution))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not d.low <= value <= d.high:
+        return False
+    steps = 0.0 if d.step is None else (value - d.low) / d.step
+    return abs(steps - round(steps)) < 1e-8  # as exact as Optuna is
+
+
+def held(d: BaseDistribution, value: Any) -> Any:
+    """A value of somebody else's in Python's own numbers, a whole one of integers as such."""
+    value = plain(value)
+    return int(value) if isinstance(d, IntDistribution) and contains(d, value) else value
