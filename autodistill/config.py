@@ -28,6 +28,7 @@ from autodistill.config_values import (
     check_survey,
     check_teacher,
     check_variants,
+    levels_of,
     listed,
     section,
     split_commas,
@@ -63,7 +64,7 @@ class StudyConfig(BaseModel):
         constraints: e.g. ``params <= 1e6``.
         sampler: who proposes candidates.
         rungs: ``auto``, ``off``, or ``{eta, lowest}`` (``lowest``: share of ``epochs``) or ``{eta, levels}``.
-        epochs: of the top rung; ``None`` where the evaluation decides.
+        epochs: of the top rung: by ``levels``, else by the data; ``None`` where the evaluation decides.
         training: settings shared by all trials (``batch_size``, ``ema`` …).
         latency: where ``latency_ms`` is measured.
         variants: forms of a finished student that are measured beside ``fp32``: ``int8``.
@@ -165,14 +166,20 @@ class StudyConfig(BaseModel):
 
 def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     """One line per key that differs and that a resumed study may not change, with both values."""
-    before, after = (
-        _flat({k: v for k, v in config.resolved().items() if k not in MAY_CHANGE}) for config in (old, new)
-    )
+    before, after = (_flat(_meaning(config)) for config in (old, new))
     absent = object()
     order = list(StudyConfig.model_fields)
     changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key, absent) != after.get(key, absent)]
     changed.sort(key=lambda key: order.index(key.split(".", 1)[0]))
     return [f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}" for key in changed]
+
+
+def _meaning(config: StudyConfig) -> dict[str, Any]:
+    """The keys that say what a trial means; studies of old may have some beside ``levels`` that say nothing."""
+    out = {key: value for key, value in config.resolved().items() if key not in MAY_CHANGE}
+    if levels := levels_of(config.rungs):
+        out["epochs"], out["rungs"] = levels[-1], {k: v for k, v in config.rungs.items() if k != "lowest"}
+    return out
 
 
 def default_space(data: Mapping[str, Any]) -> str:
@@ -234,8 +241,9 @@ def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
     name = str(section.get("source") or "study")
     out.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "study")
     out.setdefault("space", default_space(section))
-    if section:
-        out.setdefault("epochs", _EPOCHS.get(name, _OTHER_EPOCHS))
+    levels = levels_of(out.get("rungs"))
+    if section or levels:
+        out.setdefault("epochs", levels[-1] if levels else _EPOCHS.get(name, _OTHER_EPOCHS))
     if "int8" in str(out.get("variants", "")) and isinstance(latency := out.get("latency", {}), Mapping):
         out["latency"] = {"runtime": "onnxruntime", **latency}  # both forms by the one runtime that runs both
     return out

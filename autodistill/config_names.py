@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from autodistill.config import StudyConfig
+from autodistill.config_values import overruled
 from autodistill.errors import AutodistillError, ConfigError, nearest
 from autodistill.records import TeacherSpec
 from autodistill.teacher_choice import members
@@ -23,7 +24,7 @@ _DRAWS_PER_BRANCH = 20
 
 
 def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
-    """Check what is known without torch: the engine, the data source, and that the folder of its files exists.
+    """Check what is known without torch: engine, rungs, data source, and that the folder of its files exists.
 
     Args:
         config: of the study.
@@ -36,6 +37,8 @@ def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
 
     problems: list[str] = []
     _collect(problems, partial(engines.get, config.engine))
+    if not resumed:
+        problems += overruled(config.rungs, config.epochs)
     if config.data is not None and not resumed:
         from autodistill.training.datasets import check as check_data
 

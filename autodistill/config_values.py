@@ -95,6 +95,28 @@ def check_rungs(value: Any) -> Any:
     return dict(value)
 
 
+def levels_of(rungs: Any) -> list[int] | None:
+    """The epochs of the rungs where a study names them itself; the last are those of a full training."""
+    levels = rungs.get("levels") if isinstance(rungs, Mapping) else None
+    return levels if isinstance(levels, list) and levels and all(_is_int(one) and one > 0 for one in levels) else None
+
+
+def overruled(rungs: Any, epochs: int | None) -> list[str]:
+    """What is wrong with settings that ``levels`` leaves no room for: another length, another lowest rung."""
+    levels = levels_of(rungs)
+    if levels is None:
+        return []
+    said = []
+    if epochs != levels[-1]:
+        said.append(
+            f"epochs: got {epochs}, but rungs.levels ends at {levels[-1]}, the epochs of a full training; "
+            "leave epochs out, or make them equal"
+        )
+    if "lowest" in rungs:
+        said.append(f"rungs: got lowest={rungs['lowest']} beside levels={levels}, which name every rung; drop lowest")
+    return said
+
+
 def check_survey(value: Any) -> Any:
     """``auto``, ``off`` or a number of students."""
     if value in ("auto", "off") or (_is_int(value) and value >= 2):

@@ -57,6 +57,46 @@ def test_every_misspelt_name_of_a_kind_is_reported_at_once(keys: dict[str, Any],
     assert [problem.split(";")[0] for problem in caught.value.problems] == said
 
 
+RUNGS: dict[str, Any] = {"data": "digits", "space": "digits", "rungs": {"levels": [2, 6, 18]}}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"epochs": 30}, ["epochs: got 30, but rungs.levels ends at 18, the epochs of a full training"]),
+        (
+            {"epochs": 18, "rungs": {"levels": [2, 6, 18], "lowest": 0.5}},
+            ["rungs: got lowest=0.5 beside levels=[2, 6, 18], which name every rung"],
+        ),
+    ],
+)
+def test_settings_that_levels_would_overrule_are_refused(tmp_path: Path, more: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ad.Study.create(**{**RUNGS, **more}, directory=tmp_path / "study")
+    assert [problem.split(";")[0] for problem in caught.value.problems] == said
+    assert not (tmp_path / "study").exists()
+
+
+def test_levels_say_how_long_a_full_training_is(tmp_path: Path) -> None:
+    study = ad.Study.create(**RUNGS, directory=tmp_path / "study")
+    assert (study.config.epochs, study.rungs.levels) == (18, (2, 6, 18))
+    assert ad.Study.create(**RUNGS, epochs=18, directory=None).config.epochs == 18
+    own = {"space": {"student": {"width": [1, 2]}}, "objectives": ["accuracy", "params"]}
+    assert ad.Study.create(**own, rungs={"levels": [1, 3]}, directory=None).config.epochs == 3
+
+
+def test_a_study_of_old_whose_levels_overruled_its_settings_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    ad.Study.create(**RUNGS, directory=folder)
+    stored = yaml.safe_load((folder / "study.yaml").read_text())
+    old = {**stored, "epochs": 30, "rungs": {"levels": [2, 6, 18], "lowest": 0.5}}
+    (folder / "study.yaml").write_text(yaml.safe_dump(old))
+    assert ad.Study.open(folder).rungs.levels == (2, 6, 18)
+    assert ad.Study.create(**RUNGS, directory=folder).rungs.levels == (2, 6, 18)
+    with pytest.raises(UsageError, match=r"epochs: the study has 18, this run asks for 9"):
+        ad.Study.create(**{**RUNGS, "rungs": "auto"}, epochs=9, directory=folder)
+
+
 def python(code: str) -> None:
     """Run ``code`` in a process that has loaded nothing yet."""
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parent.parent)

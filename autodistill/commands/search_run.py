@@ -180,6 +180,8 @@ def _resumed(folder: Path) -> bool:
 
 def _announce(config: StudyConfig, folder: Path) -> None:
     """Say what will run and where, before anything slow begins."""
+    from autodistill.search.opening import config_rungs
+
     data = config.data
     space = config.space if isinstance(config.space, str) else "given in the study file"
     resumed = ", resumed" if _resumed(folder) else ""
@@ -189,7 +191,7 @@ def _announce(config: StudyConfig, folder: Path) -> None:
     say(f"study {config.name} in {folder}{resumed}")
     say(
         f"  data {data.source if data else 'none'} · teacher {config.teacher.source} · space {space} · "
-        f"{config.epochs} epochs · sampler {config.sampler}"
+        f"{config_rungs(config).levels[-1]} epochs · sampler {config.sampler}"
     )
     bounds = f" · {' · '.join(config.constraints)}" if config.constraints else ""
     say(f"  objectives {', '.join(config.objectives)}{bounds} · budget {config.budget} · {config.engine}, {workers}")
