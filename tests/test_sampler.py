@@ -139,6 +139,23 @@ def test_the_first_design_covers_the_range_of_the_known_cost():
     assert costs[-1] >= 180
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_first_design_ends_with_the_best_known_cost_in_the_objective_s_direction(direction):
+    value = {"minimize": lambda width: float(width), "maximize": lambda width: 1e6 / width}[direction]
+    space = Space.parse({"student": {"width": {"low": 1, "high": 1000}}})
+    costs = lambda student: {"cost": value(student["width"])}  # noqa: E731
+    front = FrontSampler(space, costs=costs, seed=4, startup=11)
+    study = optuna.create_study(directions=["maximize", direction], sampler=front)
+    for _ in range(11):
+        trial = study.ask()
+        width = space.suggest(trial)["student"]["width"]
+        study.tell(trial, [1 - 1 / width, value(width)])
+    *before, last = [t.params["student.width"] for t in study.trials]
+    assert front.last_explanation == "first design, 11 of 11: the cheapest student that is known"
+    assert last < min(before)
+    assert last < 100
+
+
 def test_the_first_design_is_of_students_whose_training_takes_less_than_the_median():
     space = Space.parse(WIDTHS)
     width = lambda values: sum(values.values())  # noqa: E731

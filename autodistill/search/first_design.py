@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from autodistill.records import Objective
 from autodistill.search.view import Pool
 
 Floats = npt.NDArray[np.float64]
@@ -28,7 +29,7 @@ def length(rungs: Sequence[float]) -> int:
 def choose(
     pool: Pool,
     earlier: Pool,
-    names: Sequence[str],
+    priced: Sequence[Objective],
     groups: Sequence[int],
     total: int,
     rng: np.random.Generator,
@@ -39,7 +40,7 @@ def choose(
     Args:
         pool: new candidates with their known costs.
         earlier: what was proposed before.
-        names: known costs to spread over.
+        priced: the objectives that are known costs, to spread over.
         groups: parameter of each feature column.
         total: trials of the design.
         rng: draws the candidates that are looked at.
@@ -48,7 +49,7 @@ def choose(
     index = len(earlier.values)
     place = f"first design, {index + 1} of {total}"
     if index == total - 1:
-        row = cheapest(_table(pool.costs, names), _table(earlier.costs, names))
+        row = cheapest(_losses(pool.costs, priced), _losses(earlier.costs, priced))
         if row is not None:
             return row, f"{place}: the cheapest student that is known"
     rows = rng.permutation(len(pool.values))
@@ -56,13 +57,14 @@ def choose(
         rows = rows[work[rows] <= np.quantile(work, AFFORDED)]
     rows = rows[:CHOICE].tolist()
     some = pool.take(rows)
-    row = spread(some.params, groups, _table(some.costs, names), earlier.params, index, total - 1)
+    row = spread(some.params, groups, _losses(some.costs, priced), earlier.params, index, total - 1)
     return rows[row], f"{place}: spread over the known costs"
 
 
-def _table(costs: Sequence[Mapping[str, float]], names: Sequence[str]) -> Floats:
-    """Known costs ``(candidates, names)``, NaN where they are not known."""
-    return np.array([[c.get(name, np.nan) for name in names] for c in costs]).reshape(len(costs), len(names))
+def _losses(costs: Sequence[Mapping[str, float]], priced: Sequence[Objective]) -> Floats:
+    """Known costs ``(candidates, objectives)``, turned so that less is better; NaN where they are not known."""
+    rows = [[o.loss(c.get(o.name, np.nan)) for o in priced] for c in costs]
+    return np.array(rows, dtype=np.float64).reshape(len(costs), len(priced))
 
 
 def spread(features: Floats, groups: Sequence[int], costs: Floats, taken: Floats, index: int, total: int) -> int:
@@ -75,7 +77,7 @@ def spread(features: Floats, groups: Sequence[int], costs: Floats, taken: Floats
     Args:
         features: ``(candidates, columns)``.
         groups: parameter of each column.
-        costs: ``(candidates, known costs)``, possibly without columns; the slices cut each one in turn.
+        costs: ``(candidates, known costs)``, less is better; maybe without columns; the slices cut each one in turn.
         taken: features of earlier candidates, ``(taken, columns)``.
         index: how many were taken before.
         total: length of the design.
@@ -97,7 +99,7 @@ def cheapest(costs: Floats, taken: Floats) -> int | None:
     """The candidate with the lowest sum of ranks in the known costs; ``None`` where one as cheap was taken.
 
     Args:
-        costs: ``(candidates, known costs)``.
+        costs: ``(candidates, known costs)``, less is better.
         taken: ``(taken, known costs)``, NaN where they are not known.
     """
     if costs.size == 0:

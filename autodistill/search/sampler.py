@@ -321,10 +321,10 @@ class FrontSampler(BaseSampler):
         """Work of one epoch of each candidate; ``None`` where nobody says."""
         return None if self._epoch_cost is None else np.array([self._epoch_cost(values) for values in pool.values])
 
-    def _priced(self) -> list[str]:
+    def _priced(self) -> list[Objective]:
         """The known costs that are objectives."""
         known = self._catalogue.names()
-        return [o.name for o in self._objectives or () if o.name in known]
+        return [o for o in self._objectives or () if o.name in known]
 
     def _anything(self, seen: AbstractSet[proposals.Key]) -> dict[str, Any]:
         """Any candidate that is left, when draws find none."""
@@ -387,7 +387,7 @@ class FrontSampler(BaseSampler):
         if optimize:
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
-        running = [o for o in running if archive.known(o).keys() >= set(self._priced())]
+        running = [o for o in running if archive.known(o).keys() >= {p.name for p in self._priced()}]
         judge = Judge(view, model, self._rungs, self._epoch_cost, self._catalogue.constraints)
         if running:
             pool = self._pool_of(archive, running)
