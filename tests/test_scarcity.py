@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
 from toys import evaluate, make_study
 
 import autodistill as ad
-from autodistill.engines.scarcity import as_resource_error
 from autodistill.errors import ResourceError, UserCodeError
+from autodistill.scarcity import as_resource_error
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,25 @@ def test_a_database_without_room_ends_the_search_and_goes_on_when_there_is_some(
     reported = len(again.trials())
     ad.search(again, evaluate=evaluate, budget=f"{again.spent.trials + 2}trials", workers=1)
     assert len(again.trials()) > reported > 3
+
+
+OWN: dict[str, Any] = {"space": {"student": {"width": [1, 2]}}, "objectives": ["accuracy", "params"], "epochs": 1}
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_study_that_is_opened_on_a_full_disk_says_so(
+    resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+    if resumed:
+        ad.Study.create(**OWN, directory=folder)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ResourceError) as told:
+            ad.Study.create(**OWN, directory=folder)
+    assert str(told.value).startswith("the study could not be opened: [Errno 28] No space left on device. ")
+    assert ad.Study.create(**OWN, directory=folder).rungs.levels == (1,)

@@ -12,13 +12,13 @@ from autodistill.engines.home import bring_home
 from autodistill.engines.packing import measured_packing
 from autodistill.engines.progress import shown
 from autodistill.engines.provenance import record_machine
-from autodistill.engines.scarcity import as_resource_error
 from autodistill.engines.slots import Slot, make_slots
 from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import same_for_all
 from autodistill.errors import InterruptedTrialError, UsageError
 from autodistill.processes import leave_while_starting
 from autodistill.records import Evaluate, EvaluateFactory
+from autodistill.scarcity import as_resource_error
 from autodistill.search.budget import Budget
 from autodistill.search.front import Front
 from autodistill.search.proposer import Costs

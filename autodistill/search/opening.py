@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 
 from autodistill.config import StudyConfig, differences
 from autodistill.errors import ConfigError, UsageError
+from autodistill.scarcity import as_resource_error
 from autodistill.search import store
 from autodistill.search.budget import Budget
 from autodistill.search.objectives import parse_constraint, resolve
@@ -74,15 +75,23 @@ def build(config: StudyConfig, directory: Path | None) -> Study:
     Raises:
         ConfigError: names that do not exist; nothing is written then.
         UsageError: the folder holds another study.
+        ResourceError: there is no room for it, or no permission.
     """
     from autodistill.config_names import check
-    from autodistill.search.study import Study
 
     parts = study_parts(config)
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
     if directory is not None:
         config = check_same(directory, config)
     check(config, parts["space"], resumed=resumed)
+    with as_resource_error("the study could not be opened"):
+        return _stored(config, directory, parts)
+
+
+def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any]) -> Study:
+    """The study of a configuration that has been checked, with its folder and its storage."""
+    from autodistill.search.study import Study
+
     if directory is not None:
         store.make_folder(directory)
     storage = store.open_storage(directory, config.storage)

@@ -1,4 +1,4 @@
-"""What the driver itself runs out of ends the search as that: a full disk is no internal error and no trial's fault."""
+"""What the driver itself runs out of is said as that: a full disk is no internal error and no trial's fault."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _SCARCE = frozenset(getattr(errno, name) for name in _CODES if hasattr(errno, na
 
 
 @contextlib.contextmanager
-def as_resource_error() -> Iterator[None]:
+def as_resource_error(what: str = "the search had to end") -> Iterator[None]:
     """Raise what disk, memory or permissions refused as a ``ResourceError``; every other error passes as it is.
+
+    Args:
+        what: could not be done then, in words.
 
     Raises:
         ResourceError: its cause is the error of the operating system, of SQLite, or of Optuna's storage above it.
@@ -29,7 +32,7 @@ def as_resource_error() -> Iterator[None]:
             raise
         said = str(scarce).partition("\n")[0] or type(scarce).__name__
         raise ResourceError(
-            f"the search had to end: {said.rstrip('.')}. What was reported until then is stored; "
+            f"{what}: {said.rstrip('.')}. What was reported until then is stored; "
             "mend this, and run the same command again."
         ) from error
 
