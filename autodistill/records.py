@@ -100,7 +100,7 @@ class Report:
 
     Attributes:
         rung: 0 for the known costs, then 1, 2, … up to the top rung.
-        values: metric name to finite number (accuracy is a fraction, latency_ms in ms, params a count).
+        values: metric name to finite number (accuracy is a fraction from 0 to 1, latency_ms in ms, params a count).
         epochs: epochs trained so far in this trial (cumulative).
         seconds: seconds of work so far in this trial (cumulative, over resumes).
         variants: at the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.

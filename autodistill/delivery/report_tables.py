@@ -28,7 +28,7 @@ REASONS = {
     "TIME": "could not have been finished in the time that was left; refused, and may be proposed again",
     "PAUSED": "waits at a rung: others promised more for the front so far; may go on when the study is resumed",
     "NAN": "the loss was no longer a number",
-    "NON_FINITE": "reported a value that is not finite",
+    "NON_FINITE": "reported a value that cannot be: not finite, or a fraction that is not from 0 to 1",
     "OOM": "out of memory",
     "WORKER_LOST": "its worker died",
     "ATTEMPTS": "did not survive several attempts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 
 from autodistill.errors import UserCodeError
@@ -9,6 +10,16 @@ from autodistill.records import State
 
 MAX_REJECTED = 50  # proposals refused, or evaluations without a result, in a row before a search ends
 MAX_EQUAL_FAILURES = 5  # equal failures in a row before the search stops: it is the set-up, not the candidates
+OWN_NUMBERS = ("NAN", "OOM", "WORKER_LOST")
+"""Reasons that a student or a recipe may well have: such failures are equal only where their numbers are, too."""
+
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,_]\d+)*(?:[eE][-+]?\d+)?")
+
+SET_UP = "This is the set-up, not the candidates; mend it and run the same command again."
+ALIKE = (
+    "This is most likely the set-up, not the candidates; mend it and run the same command again. "
+    "An evaluation of your own raises InfeasibleError for a student that cannot be trained, and the search goes on."
+)
 
 
 class Streak:
@@ -43,14 +54,20 @@ class Streak:
         """Stop a search whose trials all fail alike.
 
         Raises:
-            UserCodeError: the last trials that cost something all failed with the same reason and message.
+            UserCodeError: the last trials that cost something all failed with the same reason and the same message,
+                whatever its numbers.
         """
-        last = set(self._costly)
+        last = {(state, reason, _alike(reason, message)) for state, reason, message in self._costly}
         if len(self._costly) < MAX_EQUAL_FAILURES or len(last) > 1:
             return
-        ((state, reason, message),) = last
+        state, reason, message = self._costly[-1]
         if state is State.FAIL:
             raise UserCodeError(
-                f"the last {MAX_EQUAL_FAILURES} trials all failed in the same way ({reason}): {message} "
-                "This is the set-up, not the candidates; mend it and run the same command again."
+                f"the last {MAX_EQUAL_FAILURES} trials all failed in the same way ({reason}): {message.rstrip('.')}. "
+                f"{SET_UP if len(set(self._costly)) == 1 else ALIKE}"
             )
+
+
+def _alike(reason: str, message: str) -> str:
+    """The message without its numbers, which differ from trial to trial where the fault is the same."""
+    return message if reason in OWN_NUMBERS else _NUMBER.sub("#", message)

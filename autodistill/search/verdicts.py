@@ -48,18 +48,26 @@ def complaint_of(
         rungs = f"0 (known costs) and 1 to {top}, after {', '.join(map(str, levels))} epochs"
         return "ERROR", f"rung {rung} was reported, which this study does not have: its rungs are {rungs}"
     amounts = {"epochs": report.epochs, "seconds": report.seconds}
-    bad = [f"{k}={v}" for k, v in report.values.items() if not is_valid(k, v, objectives)]
-    bad += [f"{k}={v}" for k, v in amounts.items() if not is_valid(k, v, ())]
+    bad = [f"{k}={v}" for k, v in (*report.values.items(), *amounts.items()) if not is_finite(v)]
     if bad:
         return "NON_FINITE", f"rung {rung} reported {', '.join(bad)}"
+    beyond = [f"{k}={v:g}" for k, v in report.values.items() if not is_possible(k, v, objectives)]
+    if beyond:
+        names = " and ".join(text.partition("=")[0] for text in beyond)
+        what = "is a fraction" if len(beyond) == 1 else "are fractions"
+        hint = "; divide by 100 what is in percent"
+        return "NON_FINITE", f"rung {rung} reported {', '.join(beyond)}: {names} {what}, from 0 to 1{hint}"
     missing = [o.name for o in objectives if rung == top and o.name not in report.values and o.name not in known]
     return ("ERROR", f"the top rung was reported without {', '.join(missing)}") if missing else None
 
 
-def is_valid(name: str, value: Any, objectives: Sequence[Objective]) -> bool:
-    """Whether a reported value is a finite number, and a fraction where its objective is one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return False
+def is_finite(value: Any) -> bool:
+    """Whether a reported value is a finite number."""
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def is_possible(name: str, value: float, objectives: Sequence[Objective]) -> bool:
+    """Whether a finite value is between 0 and 1 where its objective is a fraction."""
     fraction = any(o.name == name and o.unit == "fraction" for o in objectives)
     return not fraction or -1e-9 <= value <= 1 + 1e-9
 
