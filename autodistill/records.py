@@ -94,13 +94,18 @@ class Candidate:
         return stable_key([self.student, self.distillation, self.train])
 
 
+WORK = ("epochs", "seconds")
+"""What is kept of the work itself beside the values of a rung: no metric can have these names."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What one rung showed.
 
     Attributes:
         rung: 0 for the known costs, then 1, 2, … up to the top rung.
-        values: metric name to finite number (accuracy is a fraction from 0 to 1, latency_ms in ms, params a count).
+        values: metric name to finite number (accuracy is a fraction from 0 to 1, latency_ms in ms, params a count);
+            a metric called ``seconds`` or ``epochs`` is kept as ``reported_seconds`` or ``reported_epochs``.
         epochs: epochs trained so far in this trial (cumulative).
         seconds: seconds of work so far in this trial (cumulative, over resumes).
         variants: at the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.
@@ -386,7 +391,7 @@ class TrialRecord:
         """Known costs, then what the highest rung showed, then the final values."""
         out: dict[str, float] = {}
         for rung in sorted(self.rungs):
-            out.update({k: v for k, v in self.rungs[rung].items() if k not in ("epochs", "seconds")})
+            out.update({k: v for k, v in self.rungs[rung].items() if k not in WORK})
         return {**out, **self.values}
 
     def to_json(self) -> dict[str, Any]:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+import autodistill as ad
 from autodistill.errors import ConfigError, UsageError
-from autodistill.records import Constraint
+from autodistill.records import Constraint, Objective
 from autodistill.search.objectives import objectives, parse_constraint, resolve, worst_wanted
 
 
@@ -26,6 +27,20 @@ def test_an_objective_may_be_declared_on_the_spot() -> None:
 def test_wrong_objectives_are_reported_together() -> None:
     with pytest.raises(ConfigError, match=r"(?s)did you mean 'accuracy'.*given twice"):
         resolve(["acuracy", "params", "params"])
+
+
+@pytest.mark.parametrize("name", ["seconds", "epochs"])
+def test_names_that_every_trial_needs_for_its_own_work_are_refused_with_another_name(name: str) -> None:
+    said = rf"{name}' has the name .* its own {name} of work; rename it, e\.g\. to 'training_{name}'"
+    for one in (f"{name}:minimize:trained", Objective(name, "minimize", "s", "known")):
+        with pytest.raises(ConfigError, match=f"objective '{said}"):
+            resolve(["accuracy", one])
+    for names in (None, ["accuracy", name]):
+        with pytest.raises(UsageError, match=f"constraint '{name} <= 0.1': '{said}"):
+            parse_constraint(f"{name} <= 0.1", names)
+    space = {"student": {"width": [1, 2]}}
+    with pytest.raises(ConfigError, match=f"objective '{said}"):
+        ad.Study.create(space=space, objectives=["accuracy", f"{name}:minimize"], directory=None)
 
 
 def test_constraints_are_read_and_measured() -> None:

@@ -174,6 +174,26 @@ def test_epochs_that_a_report_leaves_out_are_those_of_its_rung() -> None:
     assert study.spent.epochs == 18
 
 
+def test_a_metric_with_the_name_of_the_work_is_kept_under_another() -> None:
+    study = make_study(rungs=Rungs((1,), stopping=False), constraints=(Constraint("params", "<=", 1000),))
+    study.set_known_costs([], lambda student: {**costs(student), "seconds": 0.5})
+    with study.running("1trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        study.report(candidate, Report(0, {**costs(candidate.student), "epochs": 7}))
+        study.report(candidate, Report(1, {"accuracy": 0.5, "seconds": np.float32(0.25)}, 1, 30.0))
+        study.close(candidate)
+        study.ask()
+    *refused, record = study.trials()
+    assert record.rungs[0].items() >= {"reported_epochs": 7, "epochs": 0.0, "seconds": 0.0}.items()
+    assert record.rungs[1] == {"accuracy": 0.5, "reported_seconds": 0.25, "epochs": 1, "seconds": 30.0}
+    assert record.latest["reported_seconds"] == 0.25
+    assert (record.seconds, study.spent.device_seconds) == (30.0, 30.0)
+    assert [t.reason for t in refused] == ["INFEASIBLE"] * len(refused)
+    assert refused
+    assert [(t.rungs[0]["reported_seconds"], t.seconds) for t in refused] == [(0.5, 0.0)] * len(refused)
+
+
 def test_duplicates_are_answered_from_the_store() -> None:
     study = make_study(space={"student": {"width": [4, 8, 16]}, "train": {"lr": [0.5]}})
     with study.running("50trials"):

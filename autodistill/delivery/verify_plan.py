@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from autodistill.errors import UsageError
 from autodistill.gain import distils
-from autodistill.records import Candidate, Objective, Params, TrialRecord
+from autodistill.records import WORK, Candidate, Objective, Params, TrialRecord
 from autodistill.search.front import Front, to_losses
 from autodistill.search.pareto import epsilon_net_order
 from autodistill.search.verdicts import derive_seed
@@ -168,7 +168,7 @@ def _student(trial: TrialRecord, *, before: bool) -> Member:
 
 def _costs(trial: TrialRecord) -> dict[str, float]:
     """Known costs as the front has them: a latency that had not settled may have been measured again later."""
-    names = [name for name in trial.rungs.get(0, {}) if name not in ("epochs", "seconds")]
+    names = [name for name in trial.rungs.get(0, {}) if name not in WORK]
     return {name: trial.latest[name] for name in names}
 
 

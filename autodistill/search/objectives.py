@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autodistill.errors import ConfigError, UnknownNameError, UsageError
-from autodistill.records import Constraint, Objective
+from autodistill.records import WORK, Constraint, Objective
 from autodistill.registry import Registry
 
 objectives: Registry[Objective] = Registry("objective", "autodistill.objectives")
@@ -37,7 +37,7 @@ def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
     """Objectives by name, in order; ``"energy:minimize"`` (or ``"energy:minimize:trained"``) declares a new one.
 
     Raises:
-        ConfigError: none given, one given twice, or an unknown name.
+        ConfigError: none given, one given twice, an unknown name, or one that the study needs itself.
     """
     problems: list[str] = []
     out: list[Objective] = []
@@ -46,6 +46,7 @@ def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
             out.append(name if isinstance(name, Objective) else _resolve_one(name))
         except UsageError as error:
             problems.append(str(error))
+    problems += [f"objective {o.name!r} {_taken(o.name)}" for o in out if o.name in WORK]
     doubled = sorted({o.name for o in out if [p.name for p in out].count(o.name) > 1})
     problems += [f"objective {name!r} is given twice; keep one" for name in doubled]
     if not names:
@@ -92,6 +93,10 @@ def _resolve_one(text: str) -> Objective:
     return Objective(name, direction, "", stage, log=False)  # type: ignore[arg-type]
 
 
+def _taken(name: str) -> str:
+    return f"has the name under which every trial keeps its own {name} of work; rename it, e.g. to 'training_{name}'"
+
+
 def asked_cost(objectives: Sequence[Objective]) -> Objective | None:
     """The cost that people bound first: latency where it is an objective, else the first that is to be small."""
     small = [o for o in objectives[1:] if o.direction == "minimize"]
@@ -106,7 +111,7 @@ def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constrain
         names: metrics that may be constrained; ``None`` allows all registered objectives.
 
     Raises:
-        UsageError: not of that form, or an unknown metric.
+        UsageError: not of that form, an unknown metric, or one that the study needs itself.
     """
     match = _CONSTRAINT.fullmatch(str(text))
     if match is None:
@@ -114,6 +119,8 @@ def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constrain
     metric, operator, bound = match.groups()
     if operator not in ("<=", ">="):
         raise UsageError(f"constraint {text!r} uses {operator!r}; use <= or >=.")
+    if metric in WORK:
+        raise UsageError(f"constraint {text!r}: {metric!r} {_taken(metric)}.")
     allowed = objectives.names() if names is None else tuple(names)
     if metric not in allowed:
         raise UnknownNameError("metric", metric, allowed, f"Found in constraint {text!r}.")

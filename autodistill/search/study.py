@@ -52,7 +52,7 @@ from autodistill.search.stock import rule_of, take_stock
 from autodistill.search.stopping import MAX_REJECTED, Streak
 from autodistill.search.store import load_or_create
 from autodistill.search.trial_log import TrialLog
-from autodistill.search.verdicts import UNFINISHED, complaint_of, ended_early, plain_report, verdict_of
+from autodistill.search.verdicts import UNFINISHED, complaint_of, ended_early, kept, plain_report, verdict_of
 
 MAX_LATE = 10  # proposals in a row that would not be done in time before only paused trials are looked at
 
@@ -303,7 +303,7 @@ class Study(Inputs, Readings):
         if refusal is None:
             return proposal.candidate
         if proposal.costs:
-            self._log.set(number, "rung:0", certain(proposal.costs))
+            self._log.set(number, "rung:0", kept(certain(proposal.costs)))
             self._filing.mark_constraints(number, certain(proposal.costs))
         self._end(number, State.PRUNED, *refusal)
         return refusal[0]

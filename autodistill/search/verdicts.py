@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError
-from autodistill.records import Objective, Report, State
+from autodistill.records import WORK, Objective, Report, State
 
 UNFINISHED = (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
 """A trial that was let go of without a verdict."""
@@ -28,8 +28,13 @@ def plain_report(report: Report, levels: Sequence[int]) -> Report:
     rung, epochs = plain(report.rung), plain(report.epochs)
     if not epochs and isinstance(rung, int) and 0 < rung <= len(levels):
         epochs = float(levels[rung - 1])
-    values = {name: plain(value) for name, value in report.values.items()}
+    values = kept({name: plain(value) for name, value in report.values.items()})
     return replace(report, rung=rung, values=values, epochs=epochs, seconds=plain(report.seconds))
+
+
+def kept(values: Mapping[str, float]) -> dict[str, float]:
+    """Values under the names that they are stored by: those of the work itself are taken (see :data:`WORK`)."""
+    return {f"reported_{name}" if name in WORK else name: value for name, value in values.items()}
 
 
 def complaint_of(
