@@ -169,7 +169,10 @@ def test_terms_of_a_budget():
         "budget of 5 trials is spent",
         True,
     )
-    terms = Terms.of(Budget(device_seconds=100.0), spent, 0.0, starting=0, busy=0, dry="space exhausted")
+    device_time = Budget(device_seconds=100.0)
+    two = Terms.of(device_time, spent, 0.0, starting=0, busy=1, dry="", committed=(5.0, 1.0), devices=2.0)
+    assert two.seconds == 10.0  # a second of work takes two of device time
+    terms = Terms.of(device_time, spent, 0.0, starting=0, busy=0, dry="space exhausted")
     assert (terms.seconds, terms.closed, terms.few) == (30.0, "space exhausted", False)
 
 

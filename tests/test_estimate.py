@@ -1,5 +1,7 @@
 """What a search will roughly cost, before it starts."""
 
+import contextlib
+
 import pytest
 
 from autodistill.config import StudyConfig
@@ -47,6 +49,15 @@ def test_without_a_survey_it_takes_no_time(keys) -> None:
     found = forecast(budget="120s", teacher={"source": "somewhere"}, **keys)
     assert found.survey_seconds == 0.0
     assert not any("before the first trial" in line for line in found.lines())
+
+
+def test_device_time_buys_fewer_trainings_that_take_several_devices(monkeypatch) -> None:
+    monkeypatch.setattr("autodistill.engines.slots._gpu_count", lambda: 2)
+    monkeypatch.setattr(module, "_threads", lambda count: contextlib.nullcontext())
+    keys = {"budget": "1gpu-hours", "teacher": {"source": "somewhere"}, "survey": "off"}
+    found = [forecast(**keys, **more) for more in ({}, {"devices_per_trial": 2}, {"slots_per_gpu": 2})]
+    alone = 3600 / (9 * found[0].epoch_seconds[0])
+    assert [f.full_trainings for f in found] == [(int(n * alone),) * 2 for n in (1, 0.5, 2)]
 
 
 def test_where_not_one_full_training_fits_it_says_so() -> None:

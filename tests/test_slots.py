@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from autodistill.engines.packing import Load, slots_for
-from autodistill.engines.slots import Slot, cpu_count, make_slots
+from autodistill.engines.slots import Slot, cpu_count, devices_each, make_slots
 from autodistill.engines.watch import Watch
 from autodistill.errors import ResourceError, UsageError
 from autodistill.search.study import Study
@@ -53,6 +53,18 @@ def test_a_trial_on_several_devices_gets_gpus_of_its_own(monkeypatch: pytest.Mon
 def test_on_cpus_a_trial_on_several_devices_divides_the_threads() -> None:
     (slot,) = make_slots(1, use_gpus=False, devices_per_trial=2)
     assert (slot.devices, slot.threads) == (("cpu", "cpu"), max(1, cpu_count() // 2))
+
+
+def test_a_worker_takes_all_its_devices_or_its_part_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices_each(make_slots(3, use_gpus=False)) == 1.0
+    assert devices_each(make_slots(2, use_gpus=False, devices_per_trial=2)) == 2.0
+    monkeypatch.setattr("autodistill.engines.slots._gpu_count", lambda: 4)
+    assert devices_each(make_slots(2)) == 1.0
+    assert devices_each(make_slots(None, slots_per_gpu=3)) == pytest.approx(1 / 3)
+    assert devices_each(make_slots(6)) == pytest.approx(4 / 6)  # two GPUs are shared, two are not
+    assert devices_each(make_slots(None, devices_per_trial=2)) == 2.0
+    assert devices_each(make_slots(16, limited=False), gpus_per_worker=0.5) == 0.5
+    assert devices_each(make_slots(16, limited=False), gpus_per_worker=0) == 1.0
 
 
 GB = 2**30

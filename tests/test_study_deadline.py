@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from toys import LEVELS, accuracy, costs, make_study
 
 import autodistill as ad
+from autodistill.delivery import report_tables
+from autodistill.engines.slots import Slot
 from autodistill.records import Candidate, Decision, Estimate, Params, Report, State
 from autodistill.search.agenda import TOO_LITTLE, Terms
-from autodistill.search.budget import Budget
+from autodistill.search.budget import Budget, format_seconds
 from autodistill.search.objectives import parse_constraint
 from autodistill.search.rungs import Rungs
 from autodistill.search.study import MAX_LATE, Study
@@ -41,6 +44,25 @@ def test_nothing_is_begun_that_the_time_left_cannot_finish(sampler: str) -> None
     assert not [t for t in trials if t.state is State.RUNNING]
     refused = [t for t in trials if t.reason == "TIME"]
     assert all("to the top rung" in t.message and t.epochs == 0 for t in refused)
+
+
+@pytest.mark.parametrize(
+    ("slots", "each"), [((Slot(0, devices=("cpu", "cpu")),), 2.0), ((Slot(0, "cuda:0"),) * 4, 0.25)]
+)
+def test_device_time_counts_the_devices_of_a_trial(
+    slots: tuple[Slot, ...], each: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("autodistill.engines.run.make_slots", lambda *args, **settings: slots)
+    study = make_study(tmp_path, space=WIDE)
+    ad.search(study, evaluate=timed, costs=costs, budget=Budget(device_seconds=100.0 * each))
+    work = sum(t.seconds for t in study.trials())
+    assert study.spent.device_seconds == pytest.approx(each * work)
+    assert 50.0 < work < 160.0  # predictions are not exact
+    again = make_study(tmp_path, space=WIDE)  # as those who read it see it
+    assert (again.devices, again.spent) == (each, study.spent)
+    table = report_tables.cost_table(report_tables.cost_facts(again, None, None), again.trials())
+    assert not [row for row in table.rows if row[0] == "other work of the workers"]
+    assert {row[0]: row[1] for row in table.rows}["search, all device time"] == format_seconds(each * work)
 
 
 def test_with_a_budget_in_time_the_sampler_pays_in_predicted_seconds() -> None:

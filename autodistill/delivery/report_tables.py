@@ -206,8 +206,8 @@ def stopped_table(trials: Sequence[TrialRecord]) -> Table | None:
                 some,
             )
         )
-    columns = ("reason", "meaning", "trials", "epochs", "device time", "examples")
-    return Table(columns, tuple(rows), ("trials", "epochs", "device time")) if rows else None
+    columns = ("reason", "meaning", "trials", "epochs", "time of work", "examples")
+    return Table(columns, tuple(rows), ("trials", "epochs", "time of work")) if rows else None
 
 
 def saved_by_stopping(trials: Sequence[TrialRecord], top: float) -> str:
@@ -232,6 +232,7 @@ def cost_facts(study: Study, verified: Verified | None, price: float | None) -> 
     return {
         "wall_hours": spent.seconds / 3600,
         "device_hours": hours,
+        "devices": study.devices,
         "verify_device_hours": checked,
         "epochs": spent.epochs,
         "trials": spent.trials,
@@ -267,11 +268,14 @@ def cost_table(facts: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Table
     def money(seconds: float) -> str:
         return "" if price is None else f"{seconds / 3600 * price:,.2f}"
 
+    def taken(*states: State) -> float:
+        return float(facts["devices"]) * sum(t.seconds for t in trials if t.state in states)
+
     parts = [
-        ("trials that reached the top rung", sum(t.seconds for t in trials if t.state is State.COMPLETE)),
-        ("trials that were stopped", sum(t.seconds for t in trials if t.state is State.PRUNED)),
-        ("trials that failed", sum(t.seconds for t in trials if t.state is State.FAIL)),
-        ("unfinished trials", sum(t.seconds for t in trials if t.state in (State.PARTIAL, State.RUNNING))),
+        ("trials that reached the top rung", taken(State.COMPLETE)),
+        ("trials that were stopped", taken(State.PRUNED)),
+        ("trials that failed", taken(State.FAIL)),
+        ("unfinished trials", taken(State.PARTIAL, State.RUNNING)),
     ]
     accounted = sum(seconds for _, seconds in parts)
     parts.append(("other work of the workers", max(0.0, facts["device_hours"] * 3600 - accounted)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from autodistill.config import StudyConfig
 from autodistill.engines.pool import SURVEY_SECONDS, has_survey, pool_size
-from autodistill.engines.slots import make_slots
+from autodistill.engines.slots import Slot, devices_each, make_slots
 from autodistill.errors import InfeasibleError
 from autodistill.search.budget import Budget, format_seconds
 from autodistill.search.objectives import resolve
@@ -134,8 +134,8 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Forecast:
         survey_seconds=survey,
         teacher_seconds=teacher,
         workers=len(slots),
-        trials=_trials(budget, epochs, mean, len(slots)),
-        full_trainings=_trials(budget, epochs, rungs.levels[-1], len(slots)),
+        trials=_trials(budget, epochs, mean, slots),
+        full_trainings=_trials(budget, epochs, rungs.levels[-1], slots),
     )
 
 
@@ -150,11 +150,11 @@ def expected_epochs(rungs: Rungs) -> float:
     return total
 
 
-def _trials(budget: Budget, epochs: tuple[float, ...], mean: float, workers: int) -> tuple[int, int] | None:
+def _trials(budget: Budget, epochs: tuple[float, ...], mean: float, slots: Sequence[Slot]) -> tuple[int, int] | None:
     bounds = [(float(budget.trials),) * 2] if budget.trials is not None else []
     if budget.epochs is not None:
         bounds.append((budget.epochs / mean,) * 2)
-    for seconds, share in ((budget.seconds, workers), (budget.device_seconds, 1)):
+    for seconds, share in ((budget.seconds, len(slots)), (budget.device_seconds, 1 / devices_each(slots))):
         if seconds is not None:
             bounds.append((seconds * share / (epochs[1] * mean), seconds * share / (epochs[0] * mean)))
     if not bounds:

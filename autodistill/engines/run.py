@@ -12,7 +12,7 @@ from autodistill.engines.home import bring_home
 from autodistill.engines.packing import measured_packing
 from autodistill.engines.progress import shown
 from autodistill.engines.provenance import record_machine
-from autodistill.engines.slots import Slot, make_slots
+from autodistill.engines.slots import Slot, devices_each, make_slots
 from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import same_for_all
 from autodistill.errors import InterruptedTrialError, UsageError
@@ -84,6 +84,7 @@ def search(
             record_machine(study, len(slots))
             if packing == "auto" and slots[0].device.startswith("cuda") and not watch.should_stop():
                 slots = make(slots_per_gpu=measured_packing(study, watch, slots))
+            study.use_devices(devices_each(slots, options.get("gpus_per_worker")))
             if missing := bring_home(study):
                 watch.stage("storage", missing)
             if not watch.should_stop():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,21 @@ def make_slots(
     share = 1.0 if sharing <= 1 else round(1 / sharing, 4)
     groups = [_devices(i, devices_per_trial, gpus) for i in range(count)]
     return tuple(Slot(i, g[0], threads, g if len(g) > 1 else (), share) for i, g in enumerate(groups))
+
+
+def devices_each(slots: Sequence[Slot], gpus_per_worker: float | None = None) -> float:
+    """Devices that a worker takes: several for a trial on several, a part where workers share a GPU.
+
+    Args:
+        slots: of all workers.
+        gpus_per_worker: as a cluster was asked for it; ``None``: as on this machine.
+    """
+    together = len(slots[0].devices) or 1
+    if gpus_per_worker:
+        return float(gpus_per_worker)
+    gpus = {slot.device for slot in slots if slot.device.startswith("cuda")}
+    alone = together > 1 or not gpus or gpus_per_worker is not None
+    return float(together) if alone else len(gpus) / len(slots)
 
 
 def _check_room(count: int, each: int, gpus: int, *, per_core: int) -> None:

@@ -34,7 +34,7 @@ class Terms:
     """What may be spent now.
 
     Attributes:
-        seconds: of wall-clock and device time left; infinite without such a limit.
+        seconds: of work on one trial left in wall-clock and device time; infinite without such a limit.
         epochs: likewise.
         closed: why no new candidate may be started; empty while one may.
         few: with ``closed``: continue only trials that deserve it (the budget counts trials), not whatever may add.
@@ -57,6 +57,7 @@ class Terms:
         busy: int,
         dry: str,
         committed: tuple[float, float] = (0.0, 0.0),
+        devices: float = 1.0,
     ) -> Terms:
         """Terms of a budget.
 
@@ -67,11 +68,13 @@ class Terms:
             starting: running trials that the budget has not counted yet.
             busy: running trials.
             dry: why the space has nothing new; empty while it has.
-            committed: device seconds and epochs that running trials will still take.
+            committed: seconds of work and epochs that running trials will still take.
+            devices: that a trial takes.
         """
         seconds = budget.seconds_left(spent, kept_back=kept_back)
         if budget.device_seconds is not None:
-            seconds = min(seconds, max(0.0, budget.device_seconds - spent.device_seconds - committed[0]))
+            left = (budget.device_seconds - spent.device_seconds) / devices
+            seconds = min(seconds, max(0.0, left - committed[0]))
         epochs = math.inf if budget.epochs is None else max(0.0, budget.epochs - spent.epochs - committed[1])
         full = budget.full(spent.trials + starting)
         return Terms(seconds, epochs, full or dry, few=bool(full), busy=busy)
@@ -165,7 +168,7 @@ class Agenda:
         return self._noted(step)
 
     def committed(self, running: Iterable[tuple[int, int, Mapping[str, float]]]) -> tuple[float, float]:
-        """Device seconds (as far as predicted) and epochs that running trials will take before anything stops them.
+        """Seconds of work (as far as predicted) and epochs that running trials will take before anything stops them.
 
         Args:
             running: number, last rung and known costs of each.

@@ -1,7 +1,8 @@
 """Budgets: what a search may spend, and what it has spent over all its resumes.
 
 Grammar: ``90s 30m 2h 1h30m``, ``40trials``, ``600epochs``, ``3gpu-hours``; several joined by commas, the first
-reached ends the search. Time is measured on the monotonic clock, so a changed system clock cannot stretch it.
+reached ends the search. A gpu-hour is an hour of one device, see :class:`Spent`. Time is measured on the monotonic
+clock, so a changed system clock cannot stretch it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Spent:
         trials: trials that ended or were paused, each counted once, the first time (infeasible and duplicate proposals
             cost nothing and do not count).
         epochs: epochs trained.
-        device_seconds: seconds that workers were busy, summed over workers (GPU or CPU slots alike).
+        device_seconds: seconds that trials took of devices, summed over workers: those of a trial on two GPUs twice,
+            those of four workers that share a GPU a quarter each. Without GPUs a worker, or each of its groups of
+            threads, is a device.
     """
 
     seconds: float = 0.0

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import TrialState
 
-from autodistill.records import Constraint, Objective, State
+from autodistill.records import Constraint, Objective, Report, State
+from autodistill.search import variants
 from autodistill.search.ledger import Ledger
 from autodistill.search.trial_log import TrialLog
 
@@ -52,6 +53,15 @@ class Filing:
         elif state is not State.PARTIAL:
             self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
         self._ledger.save()
+
+    def rung(self, number: int, report: Report) -> None:
+        """File what a rung showed, and the other forms of the student."""
+        work = {"epochs": report.epochs, "seconds": report.seconds}
+        self._log.set(number, f"rung:{report.rung}", {**report.values, **work})
+        if report.noisy != self._log.attributes(number).get("noisy", False):  # a trial that goes on is measured again
+            self._log.set(number, "noisy", report.noisy)
+        for name, facts in report.variants.items():
+            self._log.set(number, variants.PREFIX + name, variants.stored(facts, self._objectives, self._constraints))
 
     def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
         """Write the violations that are known: those of its costs, in the end all."""

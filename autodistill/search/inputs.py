@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 
 from autodistill.records import Params
+from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Costs, Proposer
 from autodistill.search.space import Space
 
@@ -17,6 +18,7 @@ class Inputs:
 
     space: Space
     optuna: optuna.Study
+    _ledger: Ledger
     _proposer: Proposer
     _kept_back: float
     _late: int
@@ -40,6 +42,10 @@ class Inputs:
         """
         self.space.check_names(sections)
         self._proposer.enqueue(self.space.flatten(sections))
+
+    def use_devices(self, each: float) -> None:
+        """Count the device time of workers that take ``each`` devices: 2 for two GPUs, 0.25 where four share one."""
+        self._ledger.use(each)
 
     def keep_back(self, seconds: float) -> None:
         """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""

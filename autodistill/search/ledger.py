@@ -12,7 +12,7 @@ import optuna
 from autodistill.records import Report
 from autodistill.search.budget import Spent
 
-_KEY = "spent"
+_KEY, _DEVICES = "spent", "devices"
 
 
 class Ledger:
@@ -20,10 +20,14 @@ class Ledger:
 
     Args:
         study: the Optuna study it belongs to.
+
+    Attributes:
+        devices: that a trial takes while it is worked on: 2 for one on two GPUs, 0.25 where four workers share a GPU.
     """
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
+        self.devices = float(study.user_attrs.get(_DEVICES, 1.0))
         self._started: float | None = None
         self._closed = self._stored()
 
@@ -50,6 +54,12 @@ class Ledger:
         self._started = None
         self.save()
 
+    def use(self, devices: float) -> None:
+        """From now on a trial takes so many devices; kept for those who read the books."""
+        if devices != self.devices:
+            self.devices = devices
+            self._study.set_user_attr(_DEVICES, devices)
+
     def count_trial(self) -> None:
         """One more trial ended or was paused that cost something."""
         s = self._closed
@@ -66,8 +76,7 @@ class Ledger:
             _more(report.seconds, _reported(attributes, "seconds")),
         )
         if any(more):
-            s = self._closed
-            self._closed = Spent(s.seconds, s.trials, s.epochs + more[0], s.device_seconds + more[1])
+            self._add(more[1], more[0])
             self.save()
 
     def charge(self, attributes: Mapping[str, Any], seconds: float, epochs: float) -> None:
@@ -78,12 +87,15 @@ class Ledger:
             seconds: since its last report.
             epochs: in all, where it has told.
         """
-        s, more = self._closed, _more(epochs, _reported(attributes, "epochs"))
-        self._closed = Spent(s.seconds, s.trials, s.epochs + more, s.device_seconds + max(0.0, seconds))
+        self._add(max(0.0, seconds), _more(epochs, _reported(attributes, "epochs")))
 
     def save(self) -> None:
         """Write the books into the storage."""
         self._study.set_user_attr(_KEY, self.spent.to_json())
+
+    def _add(self, seconds: float, epochs: float) -> None:
+        s = self._closed
+        self._closed = Spent(s.seconds, s.trials, s.epochs + epochs, s.device_seconds + seconds * self.devices)
 
     def _stored(self) -> Spent:
         stored = self._study.user_attrs.get(_KEY)

@@ -66,6 +66,11 @@ class Readings:
         return self._ledger.spent
 
     @property
+    def devices(self) -> float:
+        """That a trial takes, or took in the last run: device time is its seconds of work times these."""
+        return self._ledger.devices
+
+    @property
     def seconds_left(self) -> float:
         """Of the time budget, less what is kept back; infinite without one."""
         return self.budget.seconds_left(self.spent, kept_back=self._kept_back)

@@ -36,7 +36,6 @@ from autodistill.records import (
     certain,
 )
 from autodistill.search import sampler as samplers
-from autodistill.search import variants
 from autodistill.search.agenda import TOO_LITTLE, Agenda, Step, Terms
 from autodistill.search.board import Board
 from autodistill.search.budget import Budget
@@ -212,13 +211,7 @@ class Study(Inputs, Readings):
         complaint = complaint_of(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
         if complaint:
             return self._settle(number, State.FAIL, *complaint)
-        self._log.set(
-            number, f"rung:{report.rung}", {**report.values, "epochs": report.epochs, "seconds": report.seconds}
-        )
-        if report.noisy != stored.get("noisy", False):  # the latency of a trial that goes on is measured again
-            self._log.set(number, "noisy", report.noisy)
-        for name, facts in report.variants.items():
-            self._log.set(number, variants.PREFIX + name, variants.stored(facts, self.objectives, self.constraints))
+        self._filing.rung(number, report)
         if report.rung == 0:
             return self._report_costs(candidate, report.values)
         return self._report_rung(number, report)
@@ -269,6 +262,7 @@ class Study(Inputs, Readings):
             busy=len(self._open),
             dry=dry,
             committed=self._agenda.committed(known),
+            devices=self._ledger.devices,
         )
 
     def _choose(self, terms: Terms) -> Step:
