@@ -103,17 +103,17 @@ def test_a_worker_that_waits_for_a_decision_is_told_to_quit_in_its_place() -> No
 def test_an_error_of_the_study_ends_the_search_and_no_trial(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     report, seen = Study.report, []
 
-    def failing(study: Study, candidate: Candidate, found: Report) -> Decision:
+    def failing(study: Study, candidate: Candidate, found: Report, **told: float) -> Decision:
         seen.append(candidate.number)
         if len(seen) == 3:
             raise FULL
-        return report(study, candidate, found)
+        return report(study, candidate, found, **told)
 
     monkeypatch.setattr(Study, "report", failing)
     study = make_study()
-    with pytest.raises(ResourceError, match="No space left on device") as told:
+    with pytest.raises(ResourceError, match="No space left on device") as said:
         ad.search(study, evaluate=evaluate, budget="6trials", workers=workers)
-    assert told.value.exit_code == 5
+    assert said.value.exit_code == 5
     assert multiprocessing.active_children() == []
     hit = study.trials()[seen[2]]
     assert (hit.state, hit.reason) == (State.PARTIAL, "INTERRUPTED")
@@ -169,7 +169,7 @@ def test_a_script_that_each_worker_runs_again_is_told_to_guard_itself(tmp_path: 
 
 
 def test_an_error_while_the_study_is_ended_does_not_hide_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(*args: Any) -> Decision:
+    def failing(*args: Any, **told: float) -> Decision:
         raise FULL
 
     def failing_too(*args: Any) -> State:

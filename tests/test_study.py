@@ -13,6 +13,7 @@ from toys import LEVELS, accuracy, costs, evaluate, make_study
 import autodistill as ad
 from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError, UserCodeError
 from autodistill.records import Candidate, Constraint, Decision, Params, Report, State
+from autodistill.search.budget import Budget
 from autodistill.search.rungs import Rungs
 from autodistill.search.study import Study
 from autodistill.search.trajectory import trajectory
@@ -172,6 +173,58 @@ def test_epochs_that_a_report_leaves_out_are_those_of_its_rung() -> None:
             study.close(candidate)
     assert [[t.rungs[rung]["epochs"] for rung in (1, 2, 3)] for t in study.trials()] == [[1, 3, 9]] * 2
     assert study.spent.epochs == 18
+
+
+def test_seconds_that_a_report_leaves_out_are_those_that_its_engine_saw() -> None:
+    study = make_study(rungs=Rungs(LEVELS, stopping=False))
+    with study.running("1trials"):
+        candidate = study.ask()
+        assert candidate is not None
+        study.report(candidate, Report(0, costs(candidate.student)), seconds=1.0)
+        study.report(candidate, Report(1, {"accuracy": 0.5}), seconds=10.0)
+        study.report(candidate, Report(2, {"accuracy": 0.5}), seconds=20.0)
+        study.report(candidate, Report(3, {"accuracy": 0.5}, seconds=35.0), seconds=99.0)  # its own word counts
+        assert study.close(candidate, seconds=7.0) is State.COMPLETE
+    assert [study.trials()[0].rungs[rung]["seconds"] for rung in range(4)] == [0.0, 10.0, 30.0, 35.0]
+    assert study.spent.device_seconds == 35.0
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_work_that_was_interrupted_is_booked_at_once_and_never_twice(told: bool, tmp_path: Path) -> None:
+    study = make_study(tmp_path, rungs=Rungs(LEVELS, stopping=False))
+    with study.running(Budget(device_seconds=100.0)):
+        candidate = study.ask()
+        assert candidate is not None
+        study.report(candidate, Report(0, costs(candidate.student)))
+        study.report(candidate, Report(1, {"accuracy": 0.5}, 1, 30.0))
+        study.under_way = lambda: 69.0
+        assert not study.time_is_up
+        study.under_way = lambda: 70.0
+        assert study.time_is_up
+        study.under_way = lambda: 0.0
+        study.close(candidate, InterruptedTrialError("time"), seconds=70.0)
+    assert (study.spent.device_seconds, study.trials()[0].reason) == (100.0, "BUDGET")
+    again = make_study(tmp_path, rungs=Rungs(LEVELS, stopping=False))
+    with again.running(Budget(device_seconds=1000.0)):
+        candidate = again.ask()
+        assert candidate is not None
+        assert (candidate.number, candidate.start_rung) == (0, 1)
+        seconds = 130.0 if told else 0.0  # since its beginning: 30 and 70 before, 30 now
+        again.report(candidate, Report(2, {"accuracy": 0.5}, 3, seconds), seconds=30.0)
+        assert again.spent.device_seconds == 130.0
+        again.report(candidate, Report(3, {"accuracy": 0.5}, 9, seconds and 190.0), seconds=60.0)
+        again.close(candidate)
+    assert (again.spent.device_seconds, again.trials()[0].seconds) == (190.0, 190.0)
+
+
+def test_epochs_that_are_spent_do_not_stop_a_running_training() -> None:
+    study = make_study(rungs=Rungs((2,), stopping=False))
+    with study.running("4epochs, 100gpu-hours"):
+        first, second = study.ask(), study.ask()
+        assert first is not None
+        assert second is not None
+        study.report(first, Report(1, {"accuracy": 0.5}, 4, 1.0))
+        assert (study.over, study.time_is_up) == ("budget of 4 epochs is spent", False)
 
 
 def test_a_metric_with_the_name_of_the_work_is_kept_under_another() -> None:

@@ -7,14 +7,15 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from autodistill.errors import DivergedError, InfeasibleError
-from autodistill.records import Candidate, Constraint, Report
+from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError
+from autodistill.records import Candidate, Constraint, Evaluate, Report, WorkerContext
 from autodistill.search import store
 from autodistill.search.objectives import resolve
 from autodistill.search.rungs import Rungs
@@ -112,6 +113,27 @@ def evaluate_slowly(candidate: Candidate) -> Iterator[Report]:
     for report in evaluate(candidate):
         time.sleep(0.05)
         yield report
+
+
+def evaluate_untimed(candidate: Candidate) -> Iterator[Report]:
+    """As :func:`evaluate`, 20 ms a rung and before the first one, and silent about it."""
+    for report in evaluate(candidate):
+        time.sleep(0.02)
+        yield replace(report, seconds=0.0)
+
+
+def patient(context: WorkerContext) -> Evaluate:
+    """Makes evaluations that take half a minute and ask all the time whether they should stop."""
+
+    def evaluate(candidate: Candidate) -> Iterator[Report]:
+        yield Report(0, costs(candidate.student))
+        for _ in range(3000):
+            time.sleep(0.01)
+            if context.should_stop():
+                raise InterruptedTrialError("asked to stop")
+        yield Report(1, {"accuracy": 0.5}, 1.0)
+
+    return evaluate
 
 
 def press_ctrl_c() -> None:

@@ -114,8 +114,9 @@ class Queue:
         before = self._running[number].points if number in self._running else ()
         self._running[number] = _Stretch((*before, (self._clock(), share)))
 
-    def report(self, candidate: Candidate, report: Report) -> Decision:
+    def report(self, candidate: Candidate, report: Report, *, seconds: float = 0.0) -> Decision:
         """A run showed its costs, or is finished."""
+        del seconds  # training tells its own
         if report.rung > 0:
             self._running.pop(candidate.number, None)
             self._reached.add(candidate.number)

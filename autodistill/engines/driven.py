@@ -22,8 +22,14 @@ class Driven(Protocol):
     def ask(self) -> Candidate | None:
         """The next candidate; ``None``: there is none now."""
 
-    def report(self, candidate: Candidate, report: Report) -> Decision:
-        """Take what a rung showed, and say whether the trial goes on."""
+    def report(self, candidate: Candidate, report: Report, *, seconds: float = 0.0) -> Decision:
+        """Take what a rung showed, and say whether the trial goes on.
+
+        Args:
+            candidate: what :meth:`ask` gave.
+            report: of its evaluation.
+            seconds: work since its last report, for one that does not tell.
+        """
 
     def close(
         self, candidate: Candidate, error: BaseException | None = None, *, seconds: float = 0.0, epochs: float = 0.0

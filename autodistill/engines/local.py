@@ -59,6 +59,7 @@ class _Here:
         self._candidate: Candidate | None = None
         self._work = Unreported()
         self._failure: Exception | None = None
+        watch.under_way = lambda: self._work.seconds if self._candidate is not None else 0.0
 
     def progress(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         """Called by whatever trains: what fails here would else look like an error of the training."""
@@ -78,7 +79,7 @@ class _Here:
         try:
             with contextlib.closing(_reports(evaluate, candidate, errors)) as reports:
                 for report in reports:
-                    decision = self._study.report(candidate, report)
+                    decision = self._study.report(candidate, report, seconds=self._work.told(report))
                     self._work.begin()
                     if decision is Decision.STOP or self._watch.should_stop():
                         break
@@ -88,10 +89,11 @@ class _Here:
             if self._failure is not None:
                 raise self._failure
         except BaseException:  # the study's own error, or a second Ctrl-C
+            self._candidate = None
             with contextlib.suppress(Exception):  # the first error is told; a trial that stays open is taken up again
                 self._study.close(candidate)
             raise
-        work = self._work
+        work, self._candidate = self._work, None
         self._study.close(candidate, errors[0] if errors else None, seconds=work.seconds, epochs=work.epoch)
         self._watch.ended()
 
@@ -128,6 +130,7 @@ class _Pool:
         self._lost = 0
         self._no_more = False
         self._stopped_at = math.inf
+        watch.under_way = lambda: sum(w.work.seconds for w in self._workers if w.candidate is not None)
 
     def run(self) -> None:
         """Serve the workers until no candidate is left and none is running."""
@@ -222,7 +225,7 @@ class _Pool:
             line = _line(worker.candidate, message[1], message[2], message[3])
             self._watch.progress(line, worker.slot.index)
         elif kind == "report" and worker.candidate is not None:
-            decision = self._study.report(worker.candidate, message[1])
+            decision = self._study.report(worker.candidate, message[1], seconds=worker.work.told(message[1]))
             if self._watch.should_stop():  # between two rungs, for an evaluation that does not ask by itself
                 decision = Decision.STOP
             worker.work.begin()

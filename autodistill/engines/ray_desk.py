@@ -76,6 +76,7 @@ class Desk:
         self._lost = 0
         self._stopped_at: float | None = None
         self.failure: BaseException | None = None
+        watch.under_way = lambda: sum(job.work.seconds for job in self._jobs.values() if job.started)
 
     @property
     def finished(self) -> bool:
@@ -114,7 +115,7 @@ class Desk:
             return Decision.STOP
         decision = Decision.STOP
         with self._keeping_failure():
-            decision = self._study.report(job.candidate, report)
+            decision = self._study.report(job.candidate, report, seconds=job.work.told(report))
             job.candidate = replace(job.candidate, start_rung=max(job.candidate.start_rung, report.rung))
         job.work.begin()
         return Decision.STOP if self._stopping else decision

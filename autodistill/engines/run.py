@@ -78,7 +78,8 @@ def search(
         study.running(limits),
         (watch := Watch(callback, study)).signals(),
     ):
-        watch.until(lambda: study.seconds_left <= 0)
+        study.under_way = lambda: watch.under_way()
+        watch.until(lambda: study.time_is_up)
         try:
             factory = _factory(study, evaluate, costs, watch, slots[0].device)
             record_machine(study, len(slots))

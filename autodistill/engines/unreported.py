@@ -1,9 +1,11 @@
-"""Work that a trial has done since its last report, as its engine sees it: what a failure has cost."""
+"""Work that a trial has done since its last report, as its engine sees it: what failures cost and reports leave out."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+
+from autodistill.records import Report
 
 
 @dataclass
@@ -15,13 +17,24 @@ class Unreported:
     """
 
     epoch: float = 0.0
+    _before: float = 0.0
     _since: float = field(default_factory=time.monotonic)
 
     def begin(self) -> None:
         """Work begins, or goes on after a report was answered."""
         self._since = time.monotonic()
 
+    def told(self, report: Report) -> float:
+        """A report came: the seconds of work before it that it may have left out.
+
+        What the known costs took counts with the next report, where theirs does not tell.
+        """
+        seconds = self.seconds
+        self._before = 0.0 if report.rung or report.seconds else seconds
+        self.begin()
+        return seconds
+
     @property
     def seconds(self) -> float:
-        """Since then."""
-        return time.monotonic() - self._since
+        """Of work up to now."""
+        return self._before + time.monotonic() - self._since

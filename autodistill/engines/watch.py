@@ -77,6 +77,9 @@ class Watch:
             trials are passed on at once, unless snapshots would take more than a twentieth of the driver's time.
         study: what is searched; ``None`` where only stages are told.
         interval: least seconds between two snapshots.
+
+    Attributes:
+        under_way: set by the engine: seconds of work, summed over running trials, that no report has told of.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Watch:
         self._lines: dict[int, WorkerLine] = {}
         self._lookout = Lookout()
         self._deadline: Callable[[], bool] = lambda: False
+        self.under_way: Callable[[], float] = lambda: 0.0
         self._stop = threading.Event()
         self.signal: int | None = None
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import TrialState
 
-from autodistill.records import Constraint, Objective, Report, State
+from autodistill.records import Constraint, Objective, Report, State, certain
 from autodistill.search import variants
 from autodistill.search.ledger import Ledger
 from autodistill.search.trial_log import TrialLog
+from autodistill.search.verdicts import kept
 
 FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED")
 """Reason codes of ends that no budget of trials counts."""
@@ -53,6 +54,12 @@ class Filing:
         elif state is not State.PARTIAL:
             self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
         self._ledger.save()
+
+    def costs(self, number: int, costs: Mapping[str, float]) -> None:
+        """File what was known of a trial that is refused, as far as it is certain."""
+        if costs:
+            self._log.set(number, "rung:0", kept(certain(costs)))
+            self.mark_constraints(number, certain(costs))
 
     def rung(self, number: int, report: Report) -> None:
         """File what a rung showed, and the other forms of the student."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
 
 from autodistill.records import Report
 from autodistill.search.budget import Spent
+
+BOOKED = "booked"
+"""Attribute of a trial that was stopped between two reports: its seconds that are in the books."""
 
 _KEY, _DEVICES = "spent", "devices"
 
@@ -43,6 +47,11 @@ class Ledger:
         s = self._closed
         return Spent(s.seconds + seconds, s.trials, s.epochs, s.device_seconds)
 
+    def spent_with(self, seconds: float) -> Spent:
+        """The same with work that goes on and has not been reported: ``seconds`` of it, summed over trials."""
+        spent = self.spent
+        return replace(spent, device_seconds=spent.device_seconds + seconds * self.devices)
+
     def start(self) -> None:
         """Start the clock, on what is stored: another driver may have written since the study was opened."""
         self._closed = self._stored()
@@ -69,11 +78,11 @@ class Ledger:
         """Add what a report spent beyond the earlier rungs of its trial (``attributes``), and save where it did.
 
         It comes before the report is judged or stored: the work was done, whatever it showed, and a trial that goes on
-        after a crash is charged only for what lies above its stored rungs.
+        after a crash or an interruption is charged only for what lies above its stored rungs and what is booked.
         """
         more = (
-            _more(report.epochs, _reported(attributes, "epochs")),
-            _more(report.seconds, _reported(attributes, "seconds")),
+            _more(report.epochs, told(attributes, "epochs")),
+            _more(report.seconds, told(attributes, "seconds")),
         )
         if any(more):
             self._add(more[1], more[0])
@@ -87,7 +96,21 @@ class Ledger:
             seconds: since its last report.
             epochs: in all, where it has told.
         """
-        self._add(max(0.0, seconds), _more(epochs, _reported(attributes, "epochs")))
+        self._add(max(0.0, seconds), _more(epochs, told(attributes, "epochs")))
+
+    def advance(self, attributes: Mapping[str, Any], seconds: float) -> float:
+        """Add what an unfinished trial has done since its last report.
+
+        Args:
+            attributes: the trial's.
+            seconds: since its last report.
+
+        Returns:
+            All its seconds that are in the books now, for its attribute :data:`BOOKED`: its next report, which tells
+            of them too, is not to add them again.
+        """
+        self._add(seconds, 0.0)
+        return told(attributes, "seconds") + seconds
 
     def save(self) -> None:
         """Write the books into the storage."""
@@ -102,10 +125,11 @@ class Ledger:
         return Spent() if stored is None else Spent.from_json(stored)
 
 
-def _reported(attributes: Mapping[str, Any], what: str) -> float:
-    """The most that any rung of a trial has told of: ``epochs`` or ``seconds``."""
+def told(attributes: Mapping[str, Any], what: str) -> float:
+    """The most that a trial has told of, or that is in the books: ``epochs`` or ``seconds``."""
     rungs = (value for key, value in attributes.items() if key.startswith("rung:"))
-    return max((float(rung.get(what, 0)) for rung in rungs), default=0.0)
+    known = max((float(rung.get(what, 0)) for rung in rungs), default=0.0)
+    return max(known, float(attributes.get(BOOKED, 0.0))) if what == "seconds" else known
 
 
 def _more(now: float, before: float) -> float:

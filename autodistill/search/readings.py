@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Readings:
     config: Any
     optuna: optuna.Study
     budget: Budget
+    under_way: Callable[[], float]
     _log: TrialLog
     _ledger: Ledger
     _proposer: Proposer
@@ -74,6 +76,17 @@ class Readings:
     def seconds_left(self) -> float:
         """Of the time budget, less what is kept back; infinite without one."""
         return self.budget.seconds_left(self.spent, kept_back=self._kept_back)
+
+    @property
+    def over(self) -> str:
+        """Which limit of work is reached, in words, with the work that goes on; empty while none is."""
+        return self.budget.ended(self._ledger.spent_with(self.under_way()), kept_back=self._kept_back)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether wall-clock or device time is spent: running trainings stop for it, wherever they are."""
+        limits = replace(self.budget, epochs=None)
+        return bool(limits.ended(self._ledger.spent_with(self.under_way()), kept_back=self._kept_back))
 
     def prospect(self, rates: Mapping[int, float]) -> Prospect:
         """What could be trained in place of the running trials, whose seconds per epoch are ``rates``."""

@@ -24,7 +24,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from autodistill.errors import EndedEarlyError
+from autodistill.errors import EndedEarlyError, InterruptedTrialError
 from autodistill.records import (
     Candidate,
     Constraint,
@@ -33,7 +33,6 @@ from autodistill.records import (
     Report,
     State,
     TrialRecord,
-    certain,
 )
 from autodistill.search import sampler as samplers
 from autodistill.search.agenda import TOO_LITTLE, Agenda, Step, Terms
@@ -41,7 +40,7 @@ from autodistill.search.board import Board
 from autodistill.search.budget import Budget
 from autodistill.search.filing import FREE, Filing
 from autodistill.search.inputs import Inputs
-from autodistill.search.ledger import Ledger
+from autodistill.search.ledger import BOOKED, Ledger, told
 from autodistill.search.proposer import Proposer, broken_constraints
 from autodistill.search.readings import Readings
 from autodistill.search.rungs import Rungs
@@ -51,7 +50,7 @@ from autodistill.search.stock import rule_of, take_stock
 from autodistill.search.stopping import MAX_REJECTED, Streak
 from autodistill.search.store import load_or_create
 from autodistill.search.trial_log import TrialLog
-from autodistill.search.verdicts import UNFINISHED, complaint_of, ended_early, kept, plain_report, verdict_of
+from autodistill.search.verdicts import UNFINISHED, complaint_of, ended_early, plain_report, verdict_of
 
 MAX_LATE = 10  # proposals in a row that would not be done in time before only paused trials are looked at
 
@@ -96,7 +95,8 @@ class Study(Inputs, Readings):
         self.budget = Budget()
         self.ended = ""
         self.notes: list[str] = []  # what was done while it was opened, for people
-        self.after: Callable[[int, State], None] = _nothing
+        self.after: Callable[[int, State], None] = lambda *_: None
+        self.under_way: Callable[[], float] = lambda: 0.0  # seconds of running work that nothing has told of
         self._log = TrialLog(self.optuna, storage, [o.name for o in self.objectives])
         self._proposer = Proposer(
             self.optuna,
@@ -170,7 +170,7 @@ class Study(Inputs, Readings):
         try:
             yield self
         finally:
-            self.ended = self.ended or self.budget.ended(self.spent, kept_back=self._kept_back)
+            self.ended = self.ended or self.over
             self._ledger.stop()
 
     def ask(self) -> Candidate | None:
@@ -183,7 +183,7 @@ class Study(Inputs, Readings):
         for refused in range(MAX_REJECTED + 1):
             if refused == MAX_REJECTED:
                 self._dry = f"space exhausted: the last {refused} proposals were infeasible or known already"
-            self.ended = self.budget.ended(self.spent, kept_back=self._kept_back)
+            self.ended = self.over
             terms = self._terms()
             step = Step(None, self.ended, nothing=True) if self.ended else self._choose(terms)
             if step.trial is not None:
@@ -198,15 +198,21 @@ class Study(Inputs, Readings):
                 return proposed
         return None
 
-    def report(self, candidate: Candidate, report: Report) -> Decision:
+    def report(self, candidate: Candidate, report: Report, *, seconds: float = 0.0) -> Decision:
         """Take what a rung showed and say whether the trial goes on.
 
         A rung that is reported again, by an evaluation that begins anew when its trial goes on, is not counted twice.
+
+        Args:
+            candidate: what :meth:`ask` gave.
+            report: of its evaluation.
+            seconds: work since its last report, which counts where the report tells of none.
         """
         number = candidate.number
         if report.rung <= candidate.start_rung and candidate.start_rung > 0:
             return Decision.CONTINUE
-        report, stored = plain_report(report, self.rungs.levels), self._log.attributes(number)
+        stored = self._log.attributes(number)
+        report = plain_report(report, self.rungs.levels, told(stored, "seconds") + seconds)
         self._ledger.account(report, stored)
         complaint = complaint_of(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
         if complaint:
@@ -224,15 +230,17 @@ class Study(Inputs, Readings):
         Args:
             candidate: what :meth:`ask` gave.
             error: what ended its evaluation.
-            seconds: work since its last report, which counts where it has failed.
+            seconds: work since its last report, which counts where it has failed or is to go on.
             epochs: the same of the training, from the trial's beginning; 0 where nothing is known.
         """
         number = candidate.number
         settled = self._verdicts.pop(number, None)
+        if seconds and (isinstance(error, InterruptedTrialError) or (error is None and settled is None)):
+            self._log.set(number, BOOKED, self._ledger.advance(self._log.attributes(number), seconds))
         if isinstance(error, EndedEarlyError):
             settled = settled or (State.FAIL, error.reason, ended_early(self._log.rung(number), self.rungs.levels))
         elif error is not None and (settled is None or settled[0] is not State.COMPLETE):
-            settled = verdict_of(error, self.budget.ended(self.spent, kept_back=self._kept_back))
+            settled = verdict_of(error, self.over)
         state, reason, message = settled or self._let_go(number)
         self._open.pop(number, None)
         if state is State.FAIL:
@@ -296,9 +304,7 @@ class Study(Inputs, Readings):
             refusal = ("TIME", late)
         if refusal is None:
             return proposal.candidate
-        if proposal.costs:
-            self._log.set(number, "rung:0", kept(certain(proposal.costs)))
-            self._filing.mark_constraints(number, certain(proposal.costs))
+        self._filing.costs(number, proposal.costs)
         self._end(number, State.PRUNED, *refusal)
         return refusal[0]
 
@@ -355,7 +361,7 @@ class Study(Inputs, Readings):
         if report.rung >= self.rungs.top:
             self._log.decide(number, report.rung, self.rungs.reached, unbeaten)
             return self._settle(number, State.COMPLETE, "", self.rungs.reached)
-        spent = self.budget.ended(self.spent, kept_back=self._kept_back)
+        spent = self.over
         if spent:
             return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
         if self._agenda.rule is None:
@@ -379,7 +385,3 @@ class Study(Inputs, Readings):
         else:
             self._agenda.changed()
         self.after(number, state)
-
-
-def _nothing(number: int, state: State) -> None:
-    """What is done after a trial when nobody asks for more."""

@@ -23,13 +23,19 @@ def plain(value: Any) -> Any:
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
-def plain_report(report: Report, levels: Sequence[int]) -> Report:
-    """A report in Python's own numbers; epochs that it leaves out are those of its rung."""
-    rung, epochs = plain(report.rung), plain(report.epochs)
-    if not epochs and isinstance(rung, int) and 0 < rung <= len(levels):
-        epochs = float(levels[rung - 1])
+def plain_report(report: Report, levels: Sequence[int], seconds: float = 0.0) -> Report:
+    """A report in Python's own numbers; what it leaves out of epochs and seconds is filled in above rung 0.
+
+    Args:
+        report: as it came.
+        levels: epochs of the study's rungs, of which the report's own is meant.
+        seconds: of its trial up to now, as its engine saw it.
+    """
+    rung, epochs, worked = plain(report.rung), plain(report.epochs), plain(report.seconds)
+    if isinstance(rung, int) and 0 < rung <= len(levels):
+        epochs, worked = epochs or float(levels[rung - 1]), worked or seconds
     values = kept({name: plain(value) for name, value in report.values.items()})
-    return replace(report, rung=rung, values=values, epochs=epochs, seconds=plain(report.seconds))
+    return replace(report, rung=rung, values=values, epochs=epochs, seconds=worked)
 
 
 def kept(values: Mapping[str, float]) -> dict[str, float]:

@@ -15,8 +15,10 @@ from toys import (
     evaluate_halfway,
     evaluate_or_die,
     evaluate_or_fail,
+    evaluate_untimed,
     make_study,
     never_feasible,
+    patient,
 )
 
 import autodistill as ad
@@ -137,6 +139,36 @@ def test_what_a_trial_did_before_it_failed_is_charged(engine: str, workers: int)
     assert "budget" in study.ended
     assert 2 <= len(failed) <= 12  # each takes a tenth of the budget
     assert study.spent.device_seconds - reported >= 0.05 * len(failed)
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS)
+def test_work_that_no_report_tells_of_is_measured(engine: str, workers: int) -> None:
+    study = make_study(rungs=Rungs(LEVELS, stopping=False))
+    ad.search(study, evaluate=evaluate_untimed, budget="3trials", workers=workers, engine=engine)
+    trials = study.trials()
+    assert [t.state for t in trials] == [State.COMPLETE] * 3
+    for t in trials:
+        first, second, third = (t.rungs[rung]["seconds"] for rung in (1, 2, 3))
+        assert t.rungs[0]["seconds"] == 0.0
+        assert first >= 0.04  # with what came before the known costs
+        assert second - first >= 0.02
+        assert third - second >= 0.02
+        assert t.seconds == third
+    assert study.spent.device_seconds == pytest.approx(sum(t.seconds for t in trials))
+
+
+@pytest.mark.parametrize(("engine", "workers"), WORKERS)
+def test_device_time_that_is_spent_stops_running_trainings(
+    engine: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autodistill.engines.run._factory", lambda *args: patient)
+    study = make_study()
+    ad.search(study, evaluate=evaluate_untimed, budget=f"{1 / 3600:.9f}gpu-hours", workers=workers, engine=engine)
+    trials = study.trials()
+    assert [(t.state, t.reason) for t in trials] == [(State.PARTIAL, "BUDGET")] * workers
+    assert 1.0 <= study.spent.device_seconds < 10.0
+    assert study.ended == "budget of 0.000277778 gpu-hours is spent"
+    assert study.spent.seconds < 25.0
 
 
 @pytest.mark.parametrize(("engine", "workers"), WORKERS[:2])
