@@ -13,7 +13,7 @@ import optuna
 
 from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Estimate, Objective, Params, certain, stable_key
-from autodistill.search import control, samplers, store
+from autodistill.search import control, samplers, store, within
 from autodistill.search.pace import Pace, relative
 from autodistill.search.rungs import Rungs
 from autodistill.search.sampler import FrontSampler
@@ -23,6 +23,8 @@ from autodistill.search.verdicts import derive_seed, plain
 from autodistill.search.versions import versions
 
 GIVEN = "enqueued: not the sampler's choice"
+
+DRAWN = "drawn at random: the sampler had several times proposed nothing new within the bounds"
 
 Costs = Callable[[Params], Mapping[str, float] | None]
 
@@ -78,6 +80,7 @@ class Proposer:
         self._costs: Costs | None = None
         self._ready = False
         self._queued = 0
+        self._drawn: Mapping[str, Any] | None = None  # what the study has queued itself
         self._count_queue()
         self._rates: dict[frozenset[tuple[str, Any]], float] = {}
         self._rates_of = 0
@@ -163,8 +166,11 @@ class Proposer:
         key = candidate.key()
         twin = self._log.twin(key)
         stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
-        explanation = GIVEN if given else getattr(self._study.sampler, "last_explanation", "")
+        explanation = self._reason(sections) if given else getattr(self._study.sampler, "last_explanation", "")
         self._log.set(number, "candidate", {**stored, "why": explanation} if explanation else stored)
+        return self._judge(candidate, twin)
+
+    def _judge(self, candidate: Candidate, twin: int | None) -> Proposal:
         if twin is not None:
             return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
         try:
@@ -173,6 +179,26 @@ class Proposer:
             return Proposal(candidate, (error.reason, str(error)))
         broken = broken_constraints(self._constraints, certain(costs))
         return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
+
+    def draw_within(self) -> str:
+        """Queue a random candidate that the bounds allow and nobody has tried; why there is none, else empty."""
+
+        def refusal(values: Mapping[str, Any]) -> str:
+            sections = self._space.nest(values)
+            one = Candidate(-1, sections["student"], sections["distillation"], sections["train"], 0)
+            refused = self._judge(one, self._log.twin(one.key())).refusal
+            return refused[0] if refused else ""
+
+        seed = derive_seed(self._seed, len(self._log), "within")
+        values, why = within.draw(self._space, self._constraints, refusal, seed)
+        if values is None:
+            return why
+        self._drawn = self._space.nest(values)
+        self.enqueue(values)
+        return ""
+
+    def _reason(self, sections: Mapping[str, Any]) -> str:
+        return DRAWN if sections == self._drawn else GIVEN
 
     def _ask(self) -> tuple[int, dict[str, dict[str, Any]], bool, str]:
         """A new trial: its number, the sections of its candidate, and whether it was given rather than proposed.

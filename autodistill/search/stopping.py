@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 
 from autodistill.errors import UserCodeError
 from autodistill.records import State
+from autodistill.search import within
 
 MAX_REJECTED = 50  # proposals refused, or evaluations without a result, in a row before a search ends
+MAX_BROKEN = 500  # the same where the evaluations end by a bound that they break: a tight one is no fault
 MAX_EQUAL_FAILURES = 5  # equal failures in a row before the search stops: it is the set-up, not the candidates
 OWN_NUMBERS = ("NAN", "OOM", "WORKER_LOST")
 """Reasons that a student or a recipe may well have: such failures are equal only where their numbers are, too."""
@@ -22,6 +24,28 @@ ALIKE = (
 )
 
 
+class Refusals:
+    """Proposals that were refused in a row, since something was proposed that could be evaluated."""
+
+    def __init__(self) -> None:
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, reason: str) -> bool:
+        """One more, for this reason; whether it is once more than the sampler may before one is drawn."""
+        self._reasons[reason] += 1
+        tries = sum(self._reasons[one] for one in within.REFUSED)
+        return reason in within.REFUSED and tries % within.TRIES == 0
+
+    @property
+    def why(self) -> str:
+        """What they say of the space, once they are too many; empty before."""
+        count = self._reasons.total()
+        if count < MAX_REJECTED:
+            return ""
+        words = ", ".join(f"{n} {reason}" for reason, n in self._reasons.most_common())
+        return f"space exhausted: the last {count} proposals were refused ({words})"
+
+
 class Streak:
     """What has ended in a row since a search began or went on.
 
@@ -31,7 +55,7 @@ class Streak:
 
     def __init__(self) -> None:
         self._costly: deque[tuple[State, str, str]] = deque(maxlen=MAX_EQUAL_FAILURES)
-        self._free, self._said = 0, ""
+        self._free, self._reason, self._said = 0, "", ""
 
     def ended(self, state: State, reason: str, message: str) -> None:
         """A trial ended; one that is PARTIAL has not."""
@@ -41,12 +65,12 @@ class Streak:
     def evaluated(self, reason: str, message: str, *, nothing: bool) -> None:
         """The evaluation of a trial ended; ``nothing``: without a result, or at no cost."""
         self._free = self._free + 1 if nothing else 0
-        self._said = f"{reason}: {message}"
+        self._reason, self._said = reason, f"{reason}: {message}"
 
     @property
     def barren(self) -> str:
         """Why nothing new is evaluated any more, since some budgets would never end; empty while something is."""
-        if self._free < MAX_REJECTED:
+        if self._free < (MAX_BROKEN if self._reason == "INFEASIBLE" else MAX_REJECTED):
             return ""
         return f"the last {self._free} trials showed nothing ({self._said})"
 

@@ -47,7 +47,7 @@ from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.stock import MAX_ATTEMPTS as MAX_ATTEMPTS
 from autodistill.search.stock import rule_of, take_stock
-from autodistill.search.stopping import MAX_REJECTED, Streak
+from autodistill.search.stopping import Refusals, Streak
 from autodistill.search.store import load_or_create
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.verdicts import UNFINISHED, complaint_of, ended_early, plain_report, verdict_of
@@ -180,9 +180,9 @@ class Study(Inputs, Readings):
             UserCodeError: the last trials all failed in the same way.
         """
         self._streak.check()
-        for refused in range(MAX_REJECTED + 1):
-            if refused == MAX_REJECTED:
-                self._dry = f"space exhausted: the last {refused} proposals were infeasible or known already"
+        refusals = Refusals()
+        while True:
+            self._dry = self._dry or refusals.why
             self.ended = self.over
             terms = self._terms()
             step = Step(None, self.ended, nothing=True) if self.ended else self._choose(terms)
@@ -196,7 +196,8 @@ class Study(Inputs, Readings):
             if isinstance(proposed, Candidate):
                 self._open[proposed.number] = proposed
                 return proposed
-        return None
+            if refusals.add(proposed) and not self._proposer.is_front:
+                self._dry = self._proposer.draw_within()
 
     def report(self, candidate: Candidate, report: Report, *, seconds: float = 0.0) -> Decision:
         """Take what a rung showed and say whether the trial goes on.
