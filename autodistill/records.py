@@ -94,8 +94,7 @@ class Candidate:
         return stable_key([self.student, self.distillation, self.train])
 
 
-WORK = ("epochs", "seconds")
-"""What is kept of the work itself beside the values of a rung: no metric can have these names."""
+WORK = ("epochs", "seconds")  # kept of the work itself beside the values of a rung: no metric can have these names
 
 
 @dataclass(frozen=True)
@@ -124,9 +123,8 @@ class Report:
 
     def __post_init__(self) -> None:
         for name in ("values", "variants"):
-            if not isinstance(getattr(self, name), Mapping):
-                got = f"{getattr(self, name)!r} as its {name}"
-                raise TypeError(f"a report got {got}; yield autodistill.Report(rung, {{name: value}}).")
+            if not isinstance(got := getattr(self, name), Mapping):
+                raise TypeError(f"a report got {got!r} as its {name}; yield autodistill.Report(rung, {{name: value}}).")
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]
@@ -248,9 +246,7 @@ class LatencyTarget:
 
     def key(self) -> str:
         """Equal for equal targets."""
-        facts = asdict(self)
-        del facts["timeout_s"]
-        return stable_key({name: value for name, value in facts.items() if value is not None})
+        return stable_key({k: v for k, v in asdict(self).items() if v is not None and k != "timeout_s"})
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ def test_failures_that_differ_in_their_numbers_alone_are_the_same() -> None:
     assert str(caught.value).endswith(f"do not fit. {SET_UP}")
     streak("ERROR", *same[:4]).check()
     streak("ERROR", *same[:4], "RuntimeError: something else").check()
+    mixed = streak("ERROR", *same)  # in a space of which a part fails, five in a row will come
+    mixed.evaluated("", "", nothing=False)
+    mixed.check()
 
 
 @pytest.mark.parametrize("reason", ["NAN", "OOM", "WORKER_LOST"])

@@ -56,6 +56,7 @@ class Streak:
     def __init__(self) -> None:
         self._costly: deque[tuple[State, str, str]] = deque(maxlen=MAX_EQUAL_FAILURES)
         self._free, self._reason, self._said = 0, "", ""
+        self._shown = False
 
     def ended(self, state: State, reason: str, message: str) -> None:
         """A trial ended; one that is PARTIAL has not."""
@@ -65,6 +66,7 @@ class Streak:
     def evaluated(self, reason: str, message: str, *, nothing: bool) -> None:
         """The evaluation of a trial ended; ``nothing``: without a result, or at no cost."""
         self._free = self._free + 1 if nothing else 0
+        self._shown = self._shown or not nothing
         self._reason, self._said = reason, f"{reason}: {message}"
 
     @property
@@ -78,17 +80,18 @@ class Streak:
         """Stop a search whose trials all fail alike.
 
         Raises:
-            UserCodeError: the last trials that cost something all failed with the same reason and the same message,
-                whatever its numbers.
+            UserCodeError: the last trials that cost something all failed with the same reason and the same message;
+                until some trial has shown something, whatever the numbers in it.
         """
-        last = {(state, reason, _alike(reason, message)) for state, reason, message in self._costly}
-        if len(self._costly) < MAX_EQUAL_FAILURES or len(last) > 1:
+        equal = len(set(self._costly)) == 1
+        alike = len({(state, reason, _alike(reason, message)) for state, reason, message in self._costly}) == 1
+        if len(self._costly) < MAX_EQUAL_FAILURES or not (equal or (alike and not self._shown)):
             return
         state, reason, message = self._costly[-1]
         if state is State.FAIL:
             raise UserCodeError(
                 f"the last {MAX_EQUAL_FAILURES} trials all failed in the same way ({reason}): {message.rstrip('.')}. "
-                f"{SET_UP if len(set(self._costly)) == 1 else ALIKE}"
+                f"{SET_UP if equal else ALIKE}"
             )
 
 
