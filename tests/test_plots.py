@@ -192,3 +192,17 @@ def test_a_verification_of_one_student_is_drawn_around_it(
     assert low < 0.02 < 0.03 < high
     assert "one seed" in seen[0].axes[0].get_ylabel()
     assert [str(one.message) for one in recwarn] == []
+
+
+def test_numbers_of_marks_that_nearly_touch_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    places = {3: (0.900, 0.05), 8: (0.9011, 0.0501), 5: (0.96, 0.05), 7: (0.9005, 0.08)}
+    rows = tuple(
+        Row("student", "tiny", n, accuracy=Figure_(mean, None, mean - 0.02, mean + 0.02), file_latency_ms=x)
+        for n, (mean, x) in places.items()
+    )
+    seen: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: seen.append(self))
+    verify_png(Verified("digits", (("accuracy", "maximize"),), rows, 3, "train", 9), tmp_path / "v.png")
+    assert sorted(text.get_text() for text in seen[0].axes[0].texts) == ["5", "7", "8, 3"]

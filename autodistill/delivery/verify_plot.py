@@ -6,6 +6,7 @@ to what the test split says. Crosses are the undistilled twins, diamonds the bas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from autodistill.delivery.verified import Row, Verified
 from autodistill.words import counted
 
 _FRONT, _GREY, _TEACHER, _INK, _TWIN = "#1f6f8b", "#8b9098", "#d1495b", "#2b2d33", "#c08a1e"
+_NEAR_X, _NEAR_Y = 0.01, 0.03  # as logarithm, and as share of the height: closer marks share a label
 _LABELS = {
     "file_latency_ms": "latency p50 of the exported file (ms, log scale)",
     "latency_ms": "latency p50 as the search measured it (ms, log scale)",
@@ -101,14 +103,25 @@ def _draw_student(axes: Any, row: Row, across: str) -> None:
 
 
 def _number_students(axes: Any, shown: Sequence[Row], across: str) -> None:
-    """Numbers of trials beside their marks; students of one architecture may share a mark."""
-    marks: dict[tuple[float | None, float], list[str]] = {}
-    for row in shown:
-        assert row.accuracy is not None
-        marks.setdefault((_at(row, across), round(row.accuracy.mean, 9)), []).append(str(row.trial))
-    for place, trials in marks.items():
+    """Numbers of trials beside their marks; those of marks that nearly touch stand side by side, the best first."""
+    low, high = axes.get_ylim()
+    groups: list[tuple[float, list[tuple[float, int | None]]]] = []  # where across; means and trials
+    marks = [(_at(row, across) or 0.0, row.accuracy.mean, row.trial) for row in shown if row.accuracy is not None]
+    for x, mean, trial in sorted(marks, key=lambda mark: -mark[1]):
+        near = (g for at, g in groups if abs(math.log(x / at)) < _NEAR_X and g[-1][0] - mean < _NEAR_Y * (high - low))
+        group = next(near, None)
+        if group is None:
+            groups.append((x, group := []))
+        group.append((mean, trial))
+    for x, group in groups:
         axes.annotate(
-            ", ".join(trials), place, xytext=(6, 5), textcoords="offset points", fontsize=8, color=_INK, zorder=5
+            ", ".join(str(trial) for _, trial in group),
+            (x, group[0][0]),
+            xytext=(6, 5),
+            textcoords="offset points",
+            fontsize=8,
+            color=_INK,
+            zorder=5,
         )
 
 
