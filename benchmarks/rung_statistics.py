@@ -4,9 +4,9 @@
 
 Students of four families (inverted residuals, residual, ConvNeXt, ViT), two sizes of each, are trained on 300 digits,
 and with ``--photos`` on a folder of photographs at 64 px, without a teacher and with the default recipe. Each is
-evaluated at every rung twice, on the same weights: as ``Trainer.evaluation_model`` gives it, and with the average of the
-running statistics. Printed: mean and range of the validation accuracy by family, Spearman's correlation between the
-accuracy at each rung and the last one over all students of a seed, and the share of the training's CPU time, one
+evaluated at every rung twice, on the same weights: as ``Trainer.evaluation_model`` gives it, and with the average of
+the running statistics. Printed: mean and range of the validation accuracy by family, Spearman's correlation between
+the accuracy at each rung and the last one over all students of a seed, and the share of the training's CPU time, one
 thread, that the statistics took. Every training is stored in the JSON file as it ends; the same command goes on.
 """
 
@@ -36,6 +36,7 @@ from autodistill.training.trainer import Feed, Trainer, scores
 
 FAMILIES = ("mbconv", "resnet", "convnext", "vit")
 WIDTHS: dict[str, tuple[int, int]] = {"mbconv": (8, 16), "resnet": (8, 16), "convnext": (12, 24), "vit": (32, 64)}
+STUDENTS = [(family, width) for family in FAMILIES for width in WIDTHS[family]]
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Setting:
     rungs: tuple[int, ...]
 
 
-def settings(photos: Path | None, quick: bool) -> Iterator[Setting]:
+def settings(photos: Path | None, images: int, quick: bool) -> Iterator[Setting]:
     """What is trained on."""
     yield Setting("digits, 300 images", DataSpec("digits", train_size=300), (1, 3) if quick else (1, 3, 10, 30))
     if photos is not None:
-        spec = DataSpec("image_folder", root=str(photos), image_size=64, train_size=300 if quick else 1500)
+        spec = DataSpec("image_folder", root=str(photos), image_size=64, train_size=300 if quick else images)
         yield Setting("photographs, 64 px", spec, (1, 2) if quick else (1, 3, 9))
 
 
@@ -80,7 +81,10 @@ def trained(setting: Setting, data: ImageData, family: str, width: int, seed: in
         copying = time.process_time() - start - training
         new = trainer.evaluation_model()
         renewing = time.process_time() - start - training - 2 * copying  # a copy is made either way
-        found = {name: scores(trainer.predict(model, images), labels)["accuracy"] for name, model in (("running", old), ("anew", new))}
+        found = {
+            name: scores(trainer.predict(model, images), labels)["accuracy"]
+            for name, model in (("running", old), ("anew", new))
+        }
         rows.append({"epochs": epochs, "training_s": training, "statistics_s": max(0.0, renewing), **found})
     return {"setting": setting.name, "family": family, "width": width, "seed": seed, "rungs": rows}
 
@@ -99,7 +103,8 @@ def summary(found: list[dict[str, Any]], setting: Setting) -> dict[str, Any]:
     for family in FAMILIES:
         mine = [one["rungs"] for one in here if one["family"] == family]
         out["families"][family] = {
-            way: [[rows[rung][way] for rows in mine] for rung in range(len(setting.rungs))] for way in ("running", "anew")
+            way: [[rows[rung][way] for rows in mine] for rung in range(len(setting.rungs))]
+            for way in ("running", "anew")
         }
     seeds = sorted({one["seed"] for one in here})
     for way in ("running", "anew"):
@@ -127,11 +132,15 @@ def show(setting: Setting, figures: dict[str, Any]) -> None:
     print(f"\n{setting.name}")
     for family, ways in figures["families"].items():
         for way, rungs in ways.items():
-            cells = "  ".join(f"epoch {epoch}: {spread(values)}" for epoch, values in zip(setting.rungs, rungs, strict=True))
+            cells = "  ".join(
+                f"epoch {epoch}: {spread(values)}" for epoch, values in zip(setting.rungs, rungs, strict=True)
+            )
             print(f"  {family:9} {way:8} {cells}")
         print(f"  {family:9} share of training time {figures['share_of_time'][family]:.1%}")
     for way, rungs in figures["rank_correlation"].items():
-        cells = "  ".join(f"epoch {epoch}: {spread(values)}" for epoch, values in zip(setting.rungs, rungs, strict=False))
+        cells = "  ".join(
+            f"epoch {epoch}: {spread(values)}" for epoch, values in zip(setting.rungs, rungs, strict=False)
+        )
         print(f"  rank correlation with the last rung, {way}: {cells}")
 
 
@@ -140,20 +149,26 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--quick", action="store_true", help="one seed, few epochs and images")
     parser.add_argument("--photos", type=Path, help="folder of class folders, such as clothing96")
+    parser.add_argument("--images", type=int, default=1500, help="photographs that are trained on")
+    parser.add_argument("--sets", nargs="*", default=["digits", "photographs"], help="which of the two sets")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     import timm
 
     versions = {"torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()}
-    print(f"{platform.machine()} CPU, 1 thread; " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    print(
+        f"{platform.machine()} CPU, 1 thread; " + ", ".join(f"{name} {version}" for name, version in versions.items())
+    )
     stored = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
     found: list[dict[str, Any]] = stored.get("trainings", []) if stored.get("quick") == arguments.quick else []
     facts: dict[str, Any] = {"quick": arguments.quick, "versions": versions, "trainings": found}
-    for setting in settings(arguments.photos, arguments.quick):
+    for setting in settings(arguments.photos, arguments.images, arguments.quick):
+        if setting.name.split(",")[0] not in arguments.sets:
+            continue
         data = datasets.load(setting.data)
         for seed in range(1 if arguments.quick else arguments.seeds):
-            for family, width in ((family, width) for family in FAMILIES for width in WIDTHS[family]):
+            for family, width in STUDENTS:
                 key = {"setting": setting.name, "family": family, "width": width, "seed": seed}
                 if not any(key.items() <= one.items() for one in found):
                     found.append(trained(setting, data, family, width, seed))

@@ -105,7 +105,8 @@ def test_channels_are_pruned_as_of_the_network_itself():
 
 def test_an_exported_program_is_that_of_the_network_itself():
     programs = [
-        torch.export.export(network.eval(), (torch.randn(2, 3, 32, 32),)) for network in (student(), strided.protect(student()))
+        torch.export.export(network.eval(), (torch.randn(2, 3, 32, 32),))
+        for network in (student(), strided.protect(student()))
     ]
     first, second = ([str(node.target) for node in program.graph.nodes] for program in programs)
     assert first == second

@@ -239,7 +239,7 @@ class Trainer:
         return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
     def evaluation_model(self) -> nn.Module:
-        """A copy with the averaged weights and BatchNorm statistics of its own, in eval mode; the training is as before."""
+        """A copy with the averaged weights and BatchNorm statistics of its own, in eval mode."""
         model: nn.Module = copy.deepcopy(self.model)
         self.average.copy_to(model)
         strided.release(model)
@@ -257,7 +257,9 @@ class Trainer:
         order = self._order(epoch)[: total // pieces * pieces].to(self.feed.images.device)
         for rows in order.chunk(pieces):
             raw, ids = self.feed.images[rows].to(self.device), self.feed.ids[rows].to(self.device)
-            yield self.normalize(views.apply(self.policy, raw, ids, view, self.view_seed))
+            with torch.autocast(self.device.type, enabled=False):  # views are made in full precision, as in training
+                pixels = self.normalize(views.apply(self.policy, raw, ids, view, self.view_seed))
+            yield pixels
 
     @torch.no_grad()
     def predict(self, model: nn.Module, images: Tensor, *, batch_size: int = _FORWARD) -> Tensor:
