@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,27 +25,49 @@ TOLERANCE = 1e-4
 
 
 def failures(cases: Sequence[dict[str, Any]], *, seconds: float) -> list[str]:
-    """What went wrong, a line per case; children that die or hang are followed by others with the cases after."""
+    """What went wrong, a line per case; children that die or hang are followed by others with the cases after.
+
+    Args:
+        cases: what the child reads.
+        seconds: after so long in one case a child is ended.
+    """
     found, left = [], list(cases)
     while left:
-        try:
-            child = subprocess.run(
-                [sys.executable, str(CHILD)], input="\n".join(map(json.dumps, left)), capture_output=True, text=True,
-                timeout=seconds,
-            )  # fmt: skip
-            text, ended, said = child.stdout, f"exit code {child.returncode}", child.stderr[-300:]
-        except subprocess.TimeoutExpired as error:
-            text, ended, said = bytes(error.stdout or b"").decode(), f"no end within {seconds:g} s", ""
-        errors = [json.loads(line)["error"] for line in text.splitlines() if "error" in line]
+        errors, ended = steps(left, seconds)
         found += [
             f"{case}: gradients differ by {error:.1e}"
             for case, error in zip(left, errors, strict=False)
             if not error <= TOLERANCE
         ]
         if len(errors) < len(left):
-            found.append(f"{left[len(errors)]}: {ended} {said}")
+            found.append(f"{left[len(errors)]}: {ended}")
         left = left[len(errors) + 1 :]
     return found
+
+
+def steps(cases: Sequence[dict[str, Any]], seconds: float) -> tuple[list[float], str]:
+    """Differences of one child's cases as far as it came, and how it ended."""
+    errors: list[float] = []
+    said = ""
+    with subprocess.Popen(
+        [sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write("\n".join(map(json.dumps, cases)))
+        child.stdin.close()
+        while True:
+            guard = threading.Timer(seconds, child.kill)
+            guard.start()
+            line = child.stdout.readline()
+            guard.cancel()
+            if not line:
+                break
+            if line.startswith('{"error"'):
+                errors.append(json.loads(line)["error"])
+            elif not line.startswith('{"begins"'):
+                said = line.strip()
+    return errors, f"exit code {child.returncode} {said}"
 
 
 def end(name: str, which: int) -> dict[str, Any]:
