@@ -246,7 +246,8 @@ class Trainer:
         if not self.step:
             return model.eval()
         with self._autocast():
-            return norm_statistics.renew(model.train(), self._unmixed())
+            norm_statistics.renew(model.train(), self._unmixed())
+        return model
 
     def _unmixed(self) -> Iterator[Tensor]:
         """Normalized views of some training images, for statistics: of those that the next epoch would begin with."""
