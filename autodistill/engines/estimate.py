@@ -208,9 +208,10 @@ def _time_steps(student: Mapping[str, Any], shape: Mapping[str, Any], batch: int
     """Seconds of the fastest of a few forward and backward passes, the first not counted."""
     import torch
 
+    from autodistill.training.strided import protect
     from autodistill.training.students import build
 
-    model = build(student, **shape).to(device).train()
+    model = protect(build(student, **shape)).to(device).train()
     images = torch.rand(batch, shape["channels"], shape["image_size"], shape["image_size"], device=device)
     best = float("inf")
     for step in range(_STEPS + 1):

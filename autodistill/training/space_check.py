@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autodistill.errors import InfeasibleError
 from autodistill.records import Params
-from autodistill.training import students
+from autodistill.training import strided, students
 from autodistill.training.costs import known_costs
 
 METRICS = ("params", "macs")
@@ -46,7 +46,7 @@ def family_range(
         try:
             model = students.build(student, image_size=image_size, channels=channels, num_classes=num_classes)
             if index < 2:
-                students.step(model, **shape, num_classes=num_classes, name=name)
+                students.step(strided.protect(model), **shape, num_classes=num_classes, name=name)
             found.append(known_costs(model, **shape, metrics=METRICS))
         except InfeasibleError as error:
             problems.append(f"{name}: {error}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from autodistill.errors import InterruptedTrialError, UsageError
 from autodistill.records import TeacherSpec, stable_key
@@ -107,8 +108,11 @@ def teach(
     work = folder.parent / f"{folder.name}.training"
     if (begun := checkpoint.load(work, key=plan.key)) is not None:
         trainer.restore(begun.tensors, begun.facts)
-    metrics = _train(trainer, data, work, plan.key, progress=progress, should_stop=should_stop)
-    _write(folder, plan, trainer, data, metrics)
+    _train(trainer, work, plan.key, progress=progress, should_stop=should_stop)
+    network = trainer.evaluation_model()
+    metrics = scores(trainer.predict(network, torch.from_numpy(data.val.images)), torch.from_numpy(data.val.labels))
+    progress(trainer.epochs, trainer.epochs, metrics)
+    _write(folder, plan, network, data, metrics)
     shutil.rmtree(work, ignore_errors=True)
     return TeacherSpec(str(folder))
 
@@ -184,11 +188,11 @@ def _plan(
     return _Plan(student, length, settings, pretrained, seed, key)
 
 
-def _write(folder: Path, plan: _Plan, trainer: Trainer, data: ImageData, metrics: Mapping[str, float]) -> None:
+def _write(folder: Path, plan: _Plan, network: nn.Module, data: ImageData, metrics: Mapping[str, float]) -> None:
     """Weights, and what is needed to build and to judge the network."""
     facts = {**plan.facts(data), "metrics": metrics}
     files = {
-        TEACHER_WEIGHTS: checkpoint.tensor_bytes(trainer.evaluation_model().state_dict()),
+        TEACHER_WEIGHTS: checkpoint.tensor_bytes(network.state_dict()),
         TEACHER_JSON: json.dumps(facts, indent=1).encode(),
     }
     checkpoint.write_folder(folder, files)
@@ -196,14 +200,13 @@ def _write(folder: Path, plan: _Plan, trainer: Trainer, data: ImageData, metrics
 
 def _train(
     trainer: Trainer,
-    data: ImageData,
     work: Path,
     key: str,
     *,
     progress: Progress,
     should_stop: Callable[[], bool],
-) -> dict[str, float]:
-    """Run to the end with checkpoints; returns the metrics on validation."""
+) -> None:
+    """Run to the end with checkpoints."""
     said = saved = time.monotonic()
 
     def save() -> None:
@@ -225,10 +228,6 @@ def _train(
             save()
 
     trainer.run(trainer.epochs, tick=tick)
-    logits = trainer.predict(trainer.evaluation_model(), torch.from_numpy(data.val.images))
-    metrics = scores(logits, torch.from_numpy(data.val.labels))
-    progress(trainer.epochs, trainer.epochs, metrics)
-    return metrics
 
 
 def _architecture(model: str | Mapping[str, Any] | None, data: ImageData) -> dict[str, Any]:

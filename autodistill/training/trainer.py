@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodistill.errors import DivergedError, ResourceError, StoreError
-from autodistill.training import pairing, views
+from autodistill.training import norm_statistics, pairing, strided, views
 from autodistill.training.averaging import Average
 from autodistill.training.datasets import ImageData
 from autodistill.training.distributed import Share, Team
@@ -33,6 +33,8 @@ from autodistill.training.views import Policy
 
 _CHECK_EVERY = 16
 """Steps between looks at a GPU's losses: each look waits for the device."""
+_FORWARD = 512
+"""Images in one pass without gradients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +170,7 @@ class Trainer:
         self.epochs, self.seed = epochs, seed
         self.view_seed, self.view_count = view_seed, view_count
         self.policy = policy or recipe.policy()
+        strided.protect(model)
         # channels_last: convolutions and BatchNorm train 1.3 to 1.7 times as fast on CPUs too
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.step = 0
@@ -236,13 +239,31 @@ class Trainer:
         return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
     def evaluation_model(self) -> nn.Module:
-        """A copy with the averaged weights, in eval mode."""
+        """A copy with the averaged weights and BatchNorm statistics of its own, in eval mode."""
         model: nn.Module = copy.deepcopy(self.model)
         self.average.copy_to(model)
-        return model.eval()
+        strided.release(model)
+        if not self.step:
+            return model.eval()
+        with self._autocast():
+            norm_statistics.renew(model.train(), self._unmixed())
+        return model
+
+    def _unmixed(self) -> Iterator[Tensor]:
+        """Normalized views of some training images, for statistics: of those that the next epoch would begin with."""
+        total = norm_statistics.images_for(self.step * self.batch_size, len(self.feed.labels))
+        pieces = -(-total // _FORWARD)
+        epoch = self.step // self.steps_per_epoch
+        view = epoch % self.view_count if self.view_count else epoch
+        order = self._order(epoch)[: total // pieces * pieces].to(self.feed.images.device)
+        for rows in order.chunk(pieces):
+            raw, ids = self.feed.images[rows].to(self.device), self.feed.ids[rows].to(self.device)
+            with torch.autocast(self.device.type, enabled=False):  # views are made in full precision, as in training
+                pixels = self.normalize(views.apply(self.policy, raw, ids, view, self.view_seed))
+            yield pixels
 
     @torch.no_grad()
-    def predict(self, model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tensor:
+    def predict(self, model: nn.Module, images: Tensor, *, batch_size: int = _FORWARD) -> Tensor:
         """Logits ``(n, classes)``, fp32 on the CPU, of ``uint8`` images without augmentation."""
         out = []
         for start in range(0, len(images), batch_size):

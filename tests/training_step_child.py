@@ -1,0 +1,78 @@
+"""Run as a child process: the gradients of one training step of many networks, against contiguous tensors.
+
+Reads one case per line from stdin (JSON: ``threads``, ``side``, and ``student`` or the ``width`` of a narrow network),
+and writes a line before and after each, so that whoever reads them knows which one ended or held up the process.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autodistill.training import students
+from autodistill.training.distillation import Distillation
+from autodistill.training.loss_mix import LossMix
+from autodistill.training.recipe import Recipe
+from autodistill.training.trainer import Feed, Trainer
+
+BATCH, CLASSES = 32, 5
+
+
+def narrow(width: int) -> nn.Module:
+    """A network whose only unusual layer is a strided 1 x 1 convolution of ``width`` channels."""
+    layers = [nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.Conv2d(width, 8, 1, stride=2)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
+
+
+def network(case: dict[str, Any]) -> nn.Module:
+    """Of a case, without dropout: random masks follow the order of numbers in memory."""
+    if "width" in case:
+        torch.manual_seed(0)
+        return narrow(case["width"])
+    model = students.build(case["student"], image_size=case["side"], channels=3, num_classes=CLASSES)
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout) or type(layer).__name__ == "DropPath":
+            layer.forward = nn.Identity()
+    return model
+
+
+def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
+    """Of the mean cross-entropy, without anything of the package."""
+    nn.functional.cross_entropy(model(images), labels).backward()
+    return [torch.zeros_like(one) if one.grad is None else one.grad for one in model.parameters()]
+
+
+def error(model: nn.Module, side: int) -> float:
+    """Largest relative difference of a parameter's gradient, of those that are not mere rounding."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (BATCH, 3, side, side), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(BATCH) % CLASSES
+    feed = Feed(images, labels, torch.arange(BATCH), (0.5,) * 3, (0.25,) * 3, CLASSES)
+    reference = copy.deepcopy(model).train()
+    wanted = gradients(reference, (images.float() / 255 - 0.5) / 0.25, labels)
+    recipe = Recipe.parse({"batch_size": BATCH, "augment": "none"})
+    trainer = Trainer(model.train(), feed, Distillation(LossMix()), recipe, epochs=1, seed=0)
+    trainer._gradients(trainer.batch(torch.arange(BATCH), 0))
+    whole = torch.stack([one.norm() for one in wanted]).norm()
+    return max(
+        float((got.grad - want).norm() / max(want.norm(), 1e-2 * whole))
+        for got, want in zip(trainer.model.parameters(), wanted, strict=True)
+        if got.grad is not None
+    )
+
+
+def main() -> None:
+    for line in sys.stdin:
+        case = json.loads(line)
+        print(json.dumps({"begins": case}), flush=True)
+        torch.set_num_threads(case["threads"])
+        print(json.dumps({"error": error(network(case), case["side"])}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
