@@ -150,7 +150,7 @@ def class_names(spec: DataSpec) -> tuple[str, ...] | None:
 def warn_of_cut(spec: DataSpec, data: ImageData) -> None:
     """Warn where cropping to squares takes away more than a tenth of the pixels of training and validation images.
 
-    Files are opened for their headers, at most 2,000 of them.
+    Files are opened for their headers, at most 5,000 of them.
 
     Args:
         spec: of the images.

@@ -24,7 +24,7 @@ PADDING = 114
 MUCH = 0.1
 """Share of the pixels that may be cut off, in the mean, before the search says so."""
 
-_LOOKED_AT = 2000  # files whose size is read; a fraction of a second
+_LOOKED_AT = 5000  # files whose size is read; a fraction of a second
 
 
 def check_resize(resize: str) -> None:
@@ -94,13 +94,13 @@ class Shapes:
         looked = "" if len(lost) == self.total else " that were looked at"
         return (
             f"images are not square: cropping them (data.resize: crop) cuts off {lost.mean():.0%} of their pixels in "
-            f"the mean; {int((lost > MUCH).sum()):,} of {len(lost):,} images{looked} lose more than a tenth. Nothing is "
-            "cut off by --resize squash (proportions change) and --resize letterbox (grey borders)."
+            f"the mean; {int((lost > MUCH).sum()):,} of {len(lost):,} images{looked} lose more than a tenth. Nothing "
+            "is cut off by --resize squash (proportions change) and --resize letterbox (grey borders)."
         )
 
 
 def shapes_of(files: Sequence[Path], formats: Sequence[str]) -> Shapes:
-    """Sizes by the headers of at most 2,000 of the files, from all over; those that cannot be read are left out."""
+    """Sizes by the headers of at most 5,000 of the files, from all over; those that cannot be read are left out."""
     step = max(1, -(-len(files) // _LOOKED_AT))
 
     def one(path: Path) -> tuple[int, int] | None:
