@@ -99,6 +99,18 @@ SAVED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 }
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_the_outermost_layer_of_a_name_says_how_many_channels_there_are(tmp_path: Path, prefix: str) -> None:
+    """``layer1.0.conv1.weight`` of ResNet-18 comes after ``conv1.weight``, and in a sorted file after ``bn1``."""
+    with torch.device("meta"):
+        shapes = {
+            name: value.shape for name, value in timm.create_model("resnet18", num_classes=4).state_dict().items()
+        }
+    tensors = {f"{prefix}{name}": torch.zeros(shape) for name, shape in sorted(shapes.items(), reverse=True)}
+    torch.save(tensors, tmp_path / "x.pth")
+    teachers.check(TeacherSpec("resnet18", weights=str(tmp_path / "x.pth")), _four)
+
+
 @pytest.mark.parametrize("kind", SAVED)
 def test_what_trainings_save_fits_its_network(tmp_path: Path, network: nn.Module, state: Any, kind: str) -> None:
     torch.save(SAVED[kind](state), tmp_path / "x.ckpt")
@@ -144,12 +156,23 @@ def test_two_networks_in_one_file_name_the_prefix_of_the_one_that_fits(network: 
 def test_a_wrong_pair_says_what_is_missing_and_what_is_left_over(tmp_path: Path, state: Any) -> None:
     torch.save({"state_dict": _prefixed("module.")(state)}, tmp_path / "x.pth")
     wanted = timm.create_model("test_vit", num_classes=4).state_dict()
+    assert not set(wanted) & set(state)
     with pytest.raises(TeacherError) as found:
         teachers.check(TeacherSpec("test_vit", weights=str(tmp_path / "x.pth")), _four)
     said = str(found.value)
     assert f"{len(wanted)} of {len(wanted)} tensors of the network are missing in the file (" in said
     assert f"{len(state)} of {len(state)} in the file are left over (module.{next(iter(state))}" in said
     assert "--teacher module:factory" in said
+
+
+def test_the_weights_of_another_size_are_compared_under_their_prefix(tmp_path: Path) -> None:
+    small, large = (timm.create_model(name, num_classes=4).state_dict() for name in ("test_resnet", "resnet10t"))
+    torch.save(_prefixed("model.")(small), tmp_path / "x.pth")
+    shared = {name for name in large if name in small and not name.endswith("num_batches_tracked")}
+    needed = [name for name in large if not name.endswith("num_batches_tracked")]
+    said = rf"{len(needed) - len(shared)} of {len(needed)} tensors .* once 'model\.' is taken off"
+    with pytest.raises(TeacherError, match=said):
+        teachers.check(TeacherSpec("resnet10t", weights=str(tmp_path / "x.pth")), _four)
 
 
 def test_a_part_that_is_missing_is_named_under_the_prefix(tmp_path: Path, state: Any) -> None:
@@ -232,10 +255,10 @@ def broken(tmp_path_factory: pytest.TempPathFactory, state: dict[str, Tensor]) -
         ("whole.pht", r"that file does not exist; did you mean '.*whole\.pth'"),
         ("folder", r"that is a folder; give a file"),
         ("files", r"that is a folder; give the file in it: .*x\.safetensors"),
-        ("empty.pth", r"is empty \(0 bytes\); copy or download it again"),
-        ("page.pth", r"is a web page, not a file of weights.*Download the file itself"),
-        ("pointer.pth", r"is a pointer of git-lfs \(\d+ bytes in place of 44,815,768\).*git lfs pull"),
-        ("packed.pth", r"is compressed; unpack it"),
+        ("empty.pth", r"the file is empty \(0 bytes\); copy or download it again"),
+        ("page.pth", r"this is a web page, not the file.*Download the file itself"),
+        ("pointer.pth", r"this is a pointer of git-lfs \(\d+ bytes in place of 44,815,768\).*git lfs pull"),
+        ("packed.pth", r"the file is compressed; unpack it"),
         ("text.pth", r"neither of safetensors nor of torch\.save.*save_file\(model\.state_dict\(\)"),
         ("half.safetensors", r"are cut off: [\d,]+ bytes of at least [\d,]+ are there"),
         ("header.safetensors", r"are cut off: 200 bytes of at least"),

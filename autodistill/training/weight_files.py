@@ -11,6 +11,7 @@ import json
 import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -45,6 +46,7 @@ _CONTAINERS = (
 """Keys under which trainings keep the network; the averaged one goes first, since it is the one that is used."""
 
 _DEEPEST = 4
+_TRIED = 5  # prefixes, the most frequent ones
 _COUNTER = "num_batches_tracked"  # of BatchNorm; torch itself does without
 _AVERAGED = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 _COMPILED = "_orig_mod."  # of torch.compile, which may stand before any part of a network
@@ -74,22 +76,22 @@ def check_file(path: Path, what: str = "weights") -> None:
     except OSError as error:
         raise TeacherError(f"{said} cannot be read: {error}.") from error
     if not size:
-        raise TeacherError(f"{said} is empty (0 bytes); copy or download it again.")
+        raise TeacherError(f"{said}: the file is empty (0 bytes); copy or download it again.")
     if head.startswith(b"version https://git-lfs"):
-        meant = re.search(rb"\bsize (\d+)", head)
-        real = f" in place of {int(meant[1]):,}" if meant else ""
+        named = re.search(rb"\bsize (\d+)", head)
+        real = f" in place of {int(named[1]):,}" if named else ""
         raise TeacherError(
-            f"{said} is a pointer of git-lfs ({size:,} bytes{real}); fetch the file itself: run 'git lfs pull' in its "
-            "repository, or download it."
+            f"{said}: this is a pointer of git-lfs ({size:,} bytes{real}); fetch the file itself: run 'git lfs pull' in "
+            "its repository, or download it."
         )
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         raise TeacherError(
-            f"{said} is a web page, not a file of weights: it was saved from the page that shows the file. Download "
+            f"{said}: this is a web page, not the file: it was saved from the page that shows the file. Download "
             "the file itself (on the Hugging Face hub /resolve/ in place of /blob/, on GitHub the 'raw' button)."
         )
     if head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"BZh", b"\xfd7zXZ")):
-        raise TeacherError(f"{said} is compressed; unpack it and give the file that was in it.")
+        raise TeacherError(f"{said}: the file is compressed; unpack it and give the file that was in it.")
 
 
 def holds_weights(path: Path) -> bool:
@@ -194,8 +196,9 @@ def fit(
 
 
 def ending(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """The tensor called ``name``, whatever stands before it."""
-    return next((value for key, value in weights.items() if key == name or key.endswith(f".{name}")), None)
+    """The tensor called ``name``, whatever stands before it; that of the outermost layer where several are."""
+    found = [key for key in weights if f".{key}".endswith(f".{name}")]
+    return weights[min(found, key=len)] if found else None
 
 
 def _spellings(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterable[tuple[dict[str, Tensor], str]]:
@@ -203,9 +206,9 @@ def _spellings(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> I
     yield dict(weights), ""
     unwrapped = {name.replace(_COMPILED, ""): value for name, value in weights.items()}
     for before in _shared(wanted):
-        first = next(iter(sorted(_needed(wanted), key=lambda name: (-name.count("."), name))), "").removeprefix(before)
-        prefixes = {name[: -len(first)] for name in unwrapped if first and f".{name}".endswith(f".{first}")}
-        for prefix in sorted(prefixes, key=len):
+        inner = {name.removeprefix(before) for name in wanted}
+        prefixes = Counter(prefix for name in unwrapped for prefix in _prefixes(name) if name[len(prefix) :] in inner)
+        for prefix, _ in prefixes.most_common(_TRIED):
             named = {
                 before + name.removeprefix(prefix) if name.startswith(prefix) else name: value
                 for name, value in unwrapped.items()
@@ -217,9 +220,12 @@ def _spellings(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> I
 def _shared(names: Iterable[str]) -> list[str]:
     """What all names begin with, up to a dot: ``""``, ``net.``, ``net.body.`` and so on."""
     every = list(names)
-    parts = every[0].split(".")[:-1] if every else []
-    before = [".".join(parts[: count + 1]) + "." for count in range(len(parts))]
-    return ["", *(prefix for prefix in before if all(name.startswith(prefix) for name in every))]
+    return [one for one in _prefixes(every[0]) if all(name.startswith(one) for name in every)] if every else [""]
+
+
+def _prefixes(name: str) -> list[str]:
+    """``""``, ``net.``, ``net.conv.`` of ``net.conv.weight``."""
+    return ["", *(name[: place + 1] for place, letter in enumerate(name) if letter == ".")]
 
 
 def _needed(wanted: Mapping[str, Tensor]) -> set[str]:

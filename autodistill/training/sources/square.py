@@ -99,7 +99,7 @@ class Shapes:
         )
 
 
-def shapes_of(files: Sequence[Path], formats: Sequence[str]) -> Shapes:
+def shapes_of(files: Sequence[Path], formats: tuple[str, ...]) -> Shapes:
     """Sizes by the headers of at most 5,000 of the files, from all over; those that cannot be read are left out."""
     step = max(1, -(-len(files) // _LOOKED_AT))
 
