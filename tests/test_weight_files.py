@@ -103,10 +103,8 @@ SAVED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 def test_the_outermost_layer_of_a_name_says_how_many_channels_there_are(tmp_path: Path, prefix: str) -> None:
     """``layer1.0.conv1.weight`` of ResNet-18 comes after ``conv1.weight``, and in a sorted file after ``bn1``."""
     with torch.device("meta"):
-        shapes = {
-            name: value.shape for name, value in timm.create_model("resnet18", num_classes=4).state_dict().items()
-        }
-    tensors = {f"{prefix}{name}": torch.zeros(shape) for name, shape in sorted(shapes.items(), reverse=True)}
+        wanted = timm.create_model("resnet18", num_classes=4).state_dict()
+    tensors = {f"{prefix}{name}": torch.zeros(wanted[name].shape) for name in sorted(wanted, reverse=True)}
     torch.save(tensors, tmp_path / "x.pth")
     teachers.check(TeacherSpec("resnet18", weights=str(tmp_path / "x.pth")), _four)
 
@@ -166,13 +164,13 @@ def test_a_wrong_pair_says_what_is_missing_and_what_is_left_over(tmp_path: Path,
 
 
 def test_the_weights_of_another_size_are_compared_under_their_prefix(tmp_path: Path) -> None:
-    small, large = (timm.create_model(name, num_classes=4).state_dict() for name in ("test_resnet", "resnet10t"))
+    small, large = (timm.create_model(name, num_classes=4).state_dict() for name in ("test_resnet", "resnet34"))
     torch.save(_prefixed("model.")(small), tmp_path / "x.pth")
     shared = {name for name in large if name in small and not name.endswith("num_batches_tracked")}
     needed = [name for name in large if not name.endswith("num_batches_tracked")]
     said = rf"{len(needed) - len(shared)} of {len(needed)} tensors .* once 'model\.' is taken off"
     with pytest.raises(TeacherError, match=said):
-        teachers.check(TeacherSpec("resnet10t", weights=str(tmp_path / "x.pth")), _four)
+        teachers.check(TeacherSpec("resnet34", weights=str(tmp_path / "x.pth")), _four)
 
 
 def test_a_part_that_is_missing_is_named_under_the_prefix(tmp_path: Path, state: Any) -> None:
