@@ -48,7 +48,7 @@ _EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20}
 _OTHER_EPOCHS = 30
 _PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32, "image_folder": 64}
 _OTHER_PIXELS = 224
-_FILE_ENDINGS = (".safetensors", ".onnx", ".npz", ".pt", ".pth", ".yaml", ".yml")
+_FILE_ENDINGS = (".safetensors", ".onnx", ".npz", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".yaml", ".yml")
 
 
 class StudyConfig(BaseModel):

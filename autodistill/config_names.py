@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from autodistill.config import StudyConfig
 from autodistill.config_values import overruled
 from autodistill.errors import AutodistillError, ConfigError, nearest
-from autodistill.records import TeacherSpec
+from autodistill.records import DataSpec, TeacherSpec
 from autodistill.teacher_choice import members
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def check(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
     problems: list[str] = []
     if config.data is not None and not resumed:
         for teacher in members(config.teacher).values():
-            _collect(problems, partial(_check_teacher, teacher))
+            _collect(problems, partial(_check_teacher, teacher, config.data))
         problems += space_problems(space, config.training, config.data.image_size)
     _refuse(problems)
 
@@ -118,10 +118,15 @@ def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
                 yield branch.nest(branch.sample(rng))
 
 
-def _check_teacher(spec: TeacherSpec) -> None:
+def _check_teacher(spec: TeacherSpec, data: DataSpec) -> None:
+    from autodistill.training.datasets import class_names
     from autodistill.training.teachers import check as check_teacher
 
-    check_teacher(spec)
+    def classes() -> int | None:
+        names = class_names(data)
+        return None if names is None else len(names)
+
+    check_teacher(spec, classes)
 
 
 def _refuse(problems: list[str]) -> None:

@@ -17,6 +17,10 @@ Params = Mapping[str, Any]
 """Settings of one part of a candidate: name to JSON scalar, or list of them."""
 
 
+Resize = Literal["crop", "squash", "letterbox"]
+"""How an image that is not square becomes square."""
+
+
 def stable_key(value: Any) -> str:
     """16 hex digits that are equal for equal JSON values, whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=list)
@@ -194,6 +198,8 @@ class DataSpec:
         val_fraction: share of the training images held out for validation where the source has no such split.
         seed: seed of splits and subsets.
         options: further keywords of the source.
+        resize: how images that are not square become square: ``crop`` (shorter side scaled, ends of the longer one cut
+            off), ``squash`` (both sides scaled, proportions change), ``letterbox`` (longer side scaled, grey borders).
     """
 
     source: str
@@ -203,6 +209,7 @@ class DataSpec:
     val_fraction: float = 0.15
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    resize: Resize = "crop"
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_a_study_that_was_given_its_teacher_names_it(tmp_path):
 )
 def test_what_cannot_be_a_teacher_is_refused_before_images_are_read(tmp_path, spec, message):
     (tmp_path / "EMPTY").mkdir()
-    (tmp_path / "WEIGHTS.pth").touch()
+    (tmp_path / "WEIGHTS.pth").write_bytes(b"PK")
     places = {"EMPTY": str(tmp_path / "EMPTY"), "WEIGHTS": str(tmp_path / "WEIGHTS.pth")}
     members = [places.get(one, one) for one in spec.options.get("members", ())]
     options = {"members": members} if members else {}

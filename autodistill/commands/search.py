@@ -21,6 +21,7 @@ _FLAGS = {
     "data.root": "--data-root",
     "data.image_size": "--image-size",
     "data.train_size": "--train-size",
+    "data.resize": "--resize",
     "teacher.weights": "--teacher-weights",
     "constraints": "--constraint",
     "slots_per_gpu": "--slots-per-gpu",
@@ -45,6 +46,10 @@ def search(
     image_size: Annotated[int | None, typer.Option(metavar="PX", help="Pixels per side that the student sees.")] = None,
     train_size: Annotated[
         int | None, typer.Option(metavar="N", help="Images kept for training; all by default.")
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="crop, squash or letterbox: how images become square; crop by default."),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option(help="auto, a folder of 'autodistill teach', a timm name, an ONNX file …")
@@ -128,6 +133,7 @@ def search(
         "data.root": data_root,
         "data.image_size": image_size,
         "data.train_size": train_size,
+        "data.resize": resize,
         "teacher": teacher,
         "teacher.weights": teacher_weights,
         "space": space,

@@ -27,6 +27,7 @@ TEMPLATE = """\
 #   image_size: 64               # pixels per side that the student sees
 #   train_size: 12000            # images kept for training; all by default
 #   val_fraction: 0.15
+#   resize: crop                 # images that are not square: crop, squash or letterbox
 
 teacher: auto                    # trains one on the spot; or a file of 'autodistill teach', or a timm name
 # space: digits                  # 'autodistill spaces ls', or a YAML file; by the data when left out

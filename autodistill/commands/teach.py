@@ -25,6 +25,10 @@ def teach(
     data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the images' files.")] = None,
     image_size: Annotated[int | None, typer.Option(metavar="PX", help="Pixels per side.")] = None,
     train_size: Annotated[int | None, typer.Option(metavar="N", help="Images kept for training.")] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="crop, squash or letterbox: how images become square; crop by default."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="A timm network; a residual network by the image size.")
     ] = None,
@@ -49,7 +53,13 @@ def teach(
     """Train (or fine-tune) a teacher on your images. The same command again goes on, or keeps a finished one."""
     from autodistill.config import StudyConfig
 
-    keys = {"data": data, "data.root": data_root, "data.image_size": image_size, "data.train_size": train_size}
+    keys = {
+        "data": data,
+        "data.root": data_root,
+        "data.image_size": image_size,
+        "data.train_size": train_size,
+        "data.resize": resize,
+    }
     config = StudyConfig.load(None, keys, flags=flags_of(keys))
     if config.data is None:
         raise UsageError("a teacher needs images; give --data.")
@@ -90,6 +100,7 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
 
     datasets.check_files(data)
     images = datasets.load(data)
+    datasets.warn_of_cut(data, images)
     watch = Watch()
     with Progress() as show, watch.signals():
 

@@ -138,8 +138,9 @@ def export(
     config = study_config(root)
     source = source_of(root, trial, weights)
     model, facts = take_weights(root, trial, source)
+    assert config.data is not None
+    facts = {**facts, "resize": config.data.resize}
     if data is None:
-        assert config.data is not None
         data = datasets.load(config.data)
     subject = Subject(model, facts, normalized(spread(data.train.images, CALIBRATION), facts))
     validation = validate(subject, data)

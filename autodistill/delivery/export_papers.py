@@ -16,12 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.errors import AutodistillError
 from autodistill.records import TrialRecord
+from autodistill.training.sources.square import PADDING
 
 if TYPE_CHECKING:
     from autodistill.config import StudyConfig
     from autodistill.delivery.export import Exported
     from autodistill.training.datasets import ImageData
 
+_RESIZE = {
+    "crop": "shorter side to image_size, centre crop,",
+    "squash": "both sides to image_size, whatever the proportions,",
+    "letterbox": f"longer side to image_size, the rest filled with grey {PADDING} of 255 at both ends,",
+}
 _PACKAGES = ("autodistill-search", "torch", "timm", "onnx", "onnxruntime", "optuna", "numpy")
 
 
@@ -70,13 +76,16 @@ def papers(
 
 def preprocessing(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a program must do with an image before the model sees it, and what the outputs mean."""
+    mode = str(facts.get("resize", "crop"))
     return {
         "image_size": facts["image_size"],
         "channels": facts["channels"],
         "mode": "L" if facts["channels"] == 1 else "RGB",
         "decode": "upright by its EXIF orientation, transparent parts on white, grey of 16 bits divided by 257",
-        "resize": "shorter side to image_size by bicubic interpolation with antialiasing, centre crop; "
+        "resize_mode": mode,
+        "resize": f"{_RESIZE[mode]} by bicubic interpolation with antialiasing; "
         "an image of that size is taken as it is",
+        **({"padding": PADDING} if mode == "letterbox" else {}),
         "scale": "pixels / 255, then (pixels - mean) / std per channel",
         "mean": list(facts["mean"]),
         "std": list(facts["std"]),

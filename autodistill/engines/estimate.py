@@ -95,13 +95,14 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Forecast:
         AutodistillError: the data cannot be read, or no student of the space can be built.
     """
     from autodistill.teacher_choice import accepts_weak
-    from autodistill.training.datasets import check_files, load
+    from autodistill.training.datasets import check_files, load, warn_of_cut
     from autodistill.training.preflight import check_enough
 
     assert config.data is not None
     with tempfile.TemporaryDirectory() as scratch:
         check_files(config.data, scratch)
         data = load(config.data, scratch)
+        warn_of_cut(config.data, data)
         if not accepts_weak(config.teacher):
             check_enough(data)
         slots = make_slots(

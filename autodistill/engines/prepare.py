@@ -67,6 +67,8 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
         f"{data.image_size} px in {len(data.classes)} classes",
     )
+    if study.spent.epochs <= 0:  # what a study has begun with stays as it is
+        datasets.warn_of_cut(config.data, data)
     check_sources(study, image_facts(data))
     if not accepts_weak(config.teacher):
         preflight.check_enough(data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +24,30 @@ from autodistill.records import DataSpec, stable_key
 from autodistill.training import sources
 from autodistill.training.cache_home import cache_folder
 from autodistill.training.sources.array_cache import cached_array, content_hash
-from autodistill.training.sources.base import Part, Pool, data_sources, file_checks, folder_at
+from autodistill.training.sources.base import (
+    Part,
+    Pool,
+    class_readers,
+    data_sources,
+    file_checks,
+    folder_at,
+    shape_readers,
+)
 from autodistill.training.sources.factory import from_factory, is_reference
+from autodistill.training.sources.square import Shapes, check_resize, square_arrays
 from autodistill.training.splits import choose, hold_out
 
-__all__ = ["ImageData", "Split", "check", "check_files", "data_sources", "load", "load_test"]
+__all__ = [
+    "ImageData",
+    "Split",
+    "check",
+    "check_files",
+    "class_names",
+    "data_sources",
+    "load",
+    "load_test",
+    "warn_of_cut",
+]
 
 for _module in pkgutil.iter_modules(sources.__path__):
     importlib.import_module(f"{sources.__name__}.{_module.name}")
@@ -67,6 +87,7 @@ class ImageData:
         std: the same, at least 0.001.
         fingerprint: 16 hex digits of the pool's pixels, labels and class names; the split does not count.
         pool_size: images in the pool; ``ids`` are below it.
+        before: height and width of the source's arrays where these were not square.
     """
 
     train: Split
@@ -78,6 +99,7 @@ class ImageData:
     std: tuple[float, ...]
     fingerprint: str
     pool_size: int
+    before: tuple[int, int] | None = None
 
 
 def check(spec: DataSpec) -> None:
@@ -115,6 +137,37 @@ def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None,
         file_checks.get(spec.source)(spec, Path(cache_dir) if cache_dir is not None else cache_folder(), begun)
 
 
+def class_names(spec: DataSpec) -> tuple[str, ...] | None:
+    """Names of the classes where they are known before any image is read; else ``None``.
+
+    Raises:
+        DataError: the folder has no classes.
+    """
+    known = not is_reference(spec.source) and spec.source in class_readers
+    return class_readers.get(spec.source)(spec) if known else None
+
+
+def warn_of_cut(spec: DataSpec, data: ImageData) -> None:
+    """Warn where cropping to squares takes away more than a tenth of the pixels of training and validation images.
+
+    Files are opened for their headers, at most 5,000 of them.
+
+    Args:
+        spec: of the images.
+        data: the same, loaded.
+    """
+    if spec.resize != "crop":
+        return
+    if data.before is not None:
+        shapes = Shapes(np.tile(np.asarray(data.before, dtype=np.int64), (data.pool_size, 1)), data.pool_size)
+    elif not is_reference(spec.source) and spec.source in shape_readers:
+        shapes = shape_readers.get(spec.source)(spec)
+    else:
+        return
+    if said := shapes.cut():
+        warnings.warn(said, stacklevel=2)
+
+
 def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:
     """Training and validation images; files of the test split are not opened.
 
@@ -149,6 +202,7 @@ def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Ima
         std=std,
         fingerprint=pool.fingerprint,
         pool_size=len(pool.labels),
+        before=pool.before,
     )
 
 
@@ -174,19 +228,27 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
 
 
 def _pool(spec: DataSpec, part: Part, folder: Path) -> Pool:
+    check_resize(spec.resize)
     known = not is_reference(spec.source)
     pool = data_sources.get(spec.source)(spec, part, folder) if known else from_factory(spec, part)
     _check(pool, spec.source)
-    if spec.image_size not in (None, pool.images.shape[-1]):
-        pool = _resize(pool, int(spec.image_size or 0))
-    return pool
+    height, width = pool.images.shape[2:]
+    side = min(height, width) if spec.image_size is None else spec.image_size
+    if (height, width) == (side, side):
+        return pool
+    if not 4 <= side <= 2048:
+        raise UsageError(f"image_size is {side}; allowed: 4 to 2048 pixels.")
+    if height != width:
+        images = square_arrays(pool.images, side, spec.resize)
+        return replace(pool, images=images, fingerprint="", before=(height, width))
+    return _scaled(pool, side)
 
 
 def _check(pool: Pool, source: str) -> None:
     images, labels = pool.images, pool.labels
-    if images.ndim != 4 or images.shape[2] != images.shape[3] or images.shape[1] not in (1, 3):
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise DataError(
-            f"data source {source!r} gave images of shape {images.shape}; expected (n, channels, side, side) "
+            f"data source {source!r} gave images of shape {images.shape}; expected (n, channels, height, width) "
             "with 1 or 3 channels."
         )
     if len(images) == 0 or len(images) != len(labels):
@@ -212,9 +274,8 @@ def _check_validation(pool: Pool, validation: NDArray[np.bool_]) -> None:
         )
 
 
-def _resize(pool: Pool, size: int) -> Pool:
-    if not 4 <= size <= 2048:
-        raise UsageError(f"image_size is {size}; allowed: 4 to 2048 pixels.")
+def _scaled(pool: Pool, size: int) -> Pool:
+    """Square images in another size, ``fingerprint`` to be computed anew."""
     import torch
     from torch.nn.functional import interpolate
 

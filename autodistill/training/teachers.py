@@ -1,14 +1,13 @@
 """Reads every kind of teacher: taught folders, timm networks, factories, ONNX, stored logits, ensembles.
 
 Nothing that is read can run code, with one exception that the user writes down as such: ``module:factory``.
-Pickled networks (TorchScript, ``.pkl``, whole-module ``.pt``, ``.pt2``) are refused; ``.pth`` and ``.pt``
-files are opened with ``weights_only`` and must hold tensors.
+Pickled networks (TorchScript, ``.pkl``, whole-module ``.pt``, ``.pt2``) are refused; files of weights are opened for
+tensors only (``weight_files.py``).
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from autodistill.records import TeacherSpec, stable_key
 from autodistill.teacher_choice import ANSWER, CHOICE, INPUT, member
 from autodistill.training import students
 from autodistill.training.builder_code import code_of
-from autodistill.training.checkpoint import tensors_from
 from autodistill.training.datasets import ImageData
 from autodistill.training.devices import parse_devices, spread
 from autodistill.training.hub import require_pretrained
@@ -39,12 +37,20 @@ from autodistill.training.teacher_options import (
     only_cpu,
     refuse_weights,
 )
+from autodistill.training.weight_files import (
+    PICKLED,
+    SUFFIXES,
+    check_file,
+    ending,
+    fit,
+    holds_weights,
+    read_weights,
+    why_refused,
+)
 
 __all__ = ["Teacher", "check", "load", "read_weights"]
 
 ENSEMBLE = "ensemble"
-_REFUSED = {".ts", ".torchscript", ".pt2", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".npy", ".jit"}
-_MAX_BYTES = 16 * 2**30
 
 Devices = tuple[torch.device, ...]
 
@@ -85,34 +91,51 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
     return _from_timm(spec, data, where)
 
 
-def check(spec: TeacherSpec) -> None:
-    """Refuse a source that names nothing or cannot be a teacher, before images are read or a network is built.
+def _unknown() -> int | None:
+    """The number of classes before the images are read."""
+    return None
 
-    Whether a teacher fits the images is for :func:`load` to judge.
+
+def check(spec: TeacherSpec, classes: Callable[[], int | None] = _unknown) -> None:
+    """Refuse a source that names nothing or cannot be a teacher, before images are read.
+
+    Weights are read and compared with the network that they are for. Whether a teacher is any good on the images is
+    for :func:`load` and the preflight to judge.
+
+    Args:
+        spec: what and where.
+        classes: gives the number of the images' classes where it is known already; asked only where it is needed.
 
     Raises:
         UsageError: no timm network and no folder is called so.
-        TeacherError: a file that does not exist, one that is never opened, or a folder without a whole teacher.
+        TeacherError: a file that does not exist, one that is never opened, weights that do not fit their network, or a
+            folder without a whole teacher.
     """
     _check_options(spec)
     path = Path(spec.source).expanduser()
     if spec.source == ENSEMBLE:
         for one in members_of(spec):
-            check(one)
+            check(one, classes)
         return
-    if spec.weights is not None and not Path(spec.weights).expanduser().is_file():
-        raise TeacherError(f"weights {spec.weights}: that file does not exist.")
-    if spec.source in ("auto", CHOICE) or is_reference(spec.source):
+    if spec.source in ("auto", CHOICE):
+        return
+    if is_reference(spec.source):
+        if spec.weights is not None:
+            weights = read_weights(Path(spec.weights).expanduser())
+            network = made_by(spec.source, resolve(spec.source), keywords(spec))
+            if isinstance(network, nn.Module):
+                fit(weights, network.state_dict(), _pair(spec), classes=classes())
         return
     if _is_folder(path):
         read_teacher(teacher_folder(path))
         return
-    if path.exists():
+    if path.exists() or path.suffix.lower() in (".onnx", ".npz", *SUFFIXES, *PICKLED):
         _check_file(path)
-        return
-    if path.suffix.lower() in (".onnx", ".npz", ".safetensors", ".pt", ".pth", *_REFUSED):
-        raise TeacherError(f"teacher {spec.source}: that file does not exist.")
+        if path.suffix.lower() in (".onnx", ".npz"):
+            return
     _check_timm(spec.source)
+    if spec.weights is not None:
+        _check_timm_weights(spec, read_weights(Path(spec.weights).expanduser()), classes())
 
 
 def _check_options(spec: TeacherSpec) -> None:
@@ -136,54 +159,29 @@ def _is_folder(path: Path) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse files that are never opened, and weights where an architecture is wanted."""
-    if path.suffix.lower() in _REFUSED:
-        raise TeacherError(f"{path}: {_why_refused(path)}")
-    if path.suffix.lower() in (".safetensors", ".pt", ".pth"):
+    """Refuse files that are never opened or of no known kind, and weights where an architecture is wanted."""
+    suffix = path.suffix.lower()
+    if not path.exists() and suffix not in (".onnx", ".npz", *SUFFIXES, *PICKLED):
+        return  # a name of timm's
+    check_file(path, "teacher")
+    if suffix in PICKLED:
+        raise TeacherError(f"{path}: {why_refused(path)}")
+    if suffix in (".onnx", ".npz"):
+        return
+    if holds_weights(path):
         raise TeacherError(
             f"{path} holds weights only; give the architecture as teacher (a timm name or module:factory) and "
             f"this file as its weights: --teacher NAME --teacher-weights {path}."
         )
+    if not _is_timm(str(path)):
+        raise TeacherError(
+            f"teacher {path} is a file of a kind that is not read. A teacher is a folder of `autodistill teach`, an "
+            "ONNX file, logits (.npz), a timm name with or without --teacher-weights FILE, or module:factory."
+        )
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a ``.safetensors`` file, or of a ``.pt``/``.pth`` file that holds nothing else.
-
-    A checkpoint that keeps them under ``state_dict``, ``model`` or ``model_ema`` is looked into;
-    ``module.`` of parallel trainings is removed.
-
-    Raises:
-        TeacherError: missing, damaged, or a pickle of something else.
-    """
-    if path.suffix.lower() in _REFUSED:
-        raise TeacherError(f"{path}: {_why_refused(path)}")
-    try:
-        content = path.read_bytes()
-        loaded: Any = tensors_from(content) if path.suffix == ".safetensors" else _unpickled(path, content)
-    except (OSError, ValueError) as error:
-        raise TeacherError(f"weights {path} cannot be read: {error}") from error
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise TeacherError(f"weights {path} hold {type(loaded).__name__}; expected named tensors.")
-    return {name.removeprefix("module."): value for name, value in loaded.items()}
-
-
-def _unpickled(path: Path, content: bytes) -> Any:
-    if len(content) > _MAX_BYTES:
-        raise TeacherError(f"weights {path} are larger than {_MAX_BYTES >> 30} GiB.")
-    try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted unpickler raises many types for hostile files
-        raise TeacherError(f"{path}: {_why_refused(path)} ({type(error).__name__})") from error
-
-
-def _why_refused(path: Path) -> str:
-    return (
-        f"{path.suffix} files can run code when they are opened, and this one holds more than tensors; it was "
-        "not opened. Save the weights with safetensors.torch.save_file(model.state_dict(), 'teacher.safetensors')."
-    )
+def _pair(spec: TeacherSpec) -> str:
+    return f"teacher {spec.source} does not fit its weights {spec.weights}"
 
 
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
@@ -217,14 +215,9 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
         require_pretrained(name)
     else:
         own = {"num_classes": len(data.classes), "in_chans": _stem_channels(name, weights), **own}
-    try:
-        network = timm.create_model(name, pretrained=weights is None, **own)
-        if weights is not None:
-            network.load_state_dict(weights)
-    except TypeError as error:
-        raise UsageError(f"teacher {name} does not take options {sorted(own)}: {error}") from error
-    except (RuntimeError, OSError, ValueError) as error:
-        raise TeacherError(f"teacher {name} does not fit its weights: {first_lines(error)}") from error
+    network = _timm_network(name, own, pretrained=weights is None)
+    if weights is not None:
+        network.load_state_dict(fit(weights, network.state_dict(), _pair(spec), classes=len(data.classes)))
     config = timm.data.resolve_model_data_config(network)
     channels = int(own.get("in_chans", config["input_size"][0]))
     mean, std = (_of_channels(config[key], channels) for key in ("mean", "std"))
@@ -232,10 +225,54 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     return _network_teacher(name, network, expects, devices, [name, own])
 
 
+def _timm_network(name: str, own: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
+    import timm
+
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, **own)
+    except TypeError as error:
+        raise UsageError(f"teacher {name} does not take options {sorted(own)}: {error}") from error
+    except (RuntimeError, OSError, ValueError) as error:
+        raise TeacherError(f"teacher {name} cannot be built: {first_lines(error)}") from error
+    return network
+
+
+def _check_timm_weights(spec: TeacherSpec, weights: Mapping[str, Tensor], classes: int | None) -> None:
+    """Compare weights with their network, which is built without memory for its own where that is possible."""
+    import timm
+
+    name, own = spec.source, keywords(spec)
+    if ":" in name:
+        return
+    count = classes if classes is not None else _head_rows(name, weights)
+    own = {**({} if count is None else {"num_classes": count}), "in_chans": _stem_channels(name, weights), **own}
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name, pretrained=False, **own)
+    except Exception:  # networks whose constructor computes with its weights
+        network = _timm_network(name, own, pretrained=False)
+    fit(weights, network.state_dict(), _pair(spec), classes=count, shapes="num_classes" in own)
+
+
+def _head_rows(name: str, weights: Mapping[str, Tensor]) -> int | None:
+    """Classes that weights are for, where timm says what the classifier is called."""
+    import timm
+
+    head = timm.get_pretrained_cfg_value(name, "classifier") or ""
+    found = ending(weights, f"{head}.weight") if isinstance(head, str) and head else None
+    return None if found is None or found.ndim < 2 else int(found.shape[0])
+
+
+def _is_timm(name: str) -> bool:
+    import timm
+
+    return bool(timm.is_model(name.split(".")[0]))
+
+
 def _check_timm(name: str) -> None:
     import timm
 
-    if ":" in name or timm.is_model(name.split(".")[0]):
+    if ":" in name or _is_timm(name):
         return
     if "/" in name or name.startswith((".", "~")):
         raise UsageError(f"teacher {name}: that folder or file does not exist. `autodistill teach` makes one.")
@@ -251,10 +288,7 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
     if isinstance(network, nn.Module):
         if spec.weights is not None:
             weights = read_weights(Path(spec.weights).expanduser())
-            try:
-                network.load_state_dict(weights)
-            except RuntimeError as error:
-                raise TeacherError(f"teacher {spec.source} does not fit its weights: {first_lines(error)}") from error
+            network.load_state_dict(fit(weights, network.state_dict(), _pair(spec), classes=len(data.classes)))
         return _network_teacher(spec.source, network, expects, devices, identity)
     refuse_weights(spec, "its factory returns a function, which only a module could take them from")
     if len(devices) > 1:
@@ -333,7 +367,7 @@ def _stem_channels(name: str, weights: Mapping[str, Tensor]) -> int:
 
     first = timm.get_pretrained_cfg_value(name, "first_conv") or ""
     names = first if isinstance(first, tuple | list) else (first,)
-    found = [weights[f"{one}.weight"] for one in names if f"{one}.weight" in weights]
+    found = [tensor for one in names if one and (tensor := ending(weights, f"{one}.weight")) is not None]
     return int(found[0].shape[1]) if found and found[0].ndim == 4 else 3
 
 

@@ -32,6 +32,11 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 ARCHITECTURE = "autodistill_student"
 _PROBE = 4  # images that a folder is compared on
+_CROP_MODES = {
+    "crop": "center",
+    "squash": "squash",
+    "letterbox": "border",
+}  # timm pads with the mean, not with grey 114
 
 
 @register_model  # type: ignore[untyped-decorator]
@@ -109,7 +114,7 @@ def _config(model: nn.Module, facts: Mapping[str, Any], name: str, keywords: Map
             "input_size": [channels, side, side],
             "interpolation": "bicubic",
             "crop_pct": 1.0,
-            "crop_mode": "center",
+            "crop_mode": _CROP_MODES[facts.get("resize", "crop")],
             "mean": list(facts["mean"]),
             "std": list(facts["std"]),
             **layers,

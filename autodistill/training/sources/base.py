@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autodistill.errors import DataError, UnknownNameError, UsageError, nearest
 from autodistill.records import DataSpec
 from autodistill.registry import Registry
+from autodistill.training.sources.square import Shapes
 
 Part = Literal["train", "test"]
 T = TypeVar("T")
@@ -25,11 +26,12 @@ class Pool:
     """Labelled images as a source gives them, before validation images are split off.
 
     Attributes:
-        images: ``uint8 (n, channels, height, width)``, possibly memory-mapped; height equals width.
+        images: ``uint8 (n, channels, height, width)``, possibly memory-mapped; what is not square is made so.
         labels: ``int64 (n,)``, indices into ``classes``.
         classes: names, in the order of the labels.
         validation: mask ``(n,)`` of the source's own validation images; ``None`` where it has no such split.
         fingerprint: hash of the content where the source knows it already; empty to have it computed.
+        before: height and width of the source's images where these were not square.
     """
 
     images: NDArray[np.uint8]
@@ -37,6 +39,7 @@ class Pool:
     classes: tuple[str, ...]
     validation: NDArray[np.bool_] | None = None
     fingerprint: str = ""
+    before: tuple[int, int] | None = None
 
 
 DataSource = Callable[[DataSpec, Part, Path], Pool]
@@ -52,6 +55,18 @@ A study that has ``begun`` cannot do without a file: the message should not prop
 
 file_checks: Registry[FileCheck] = Registry("check of files", "autodistill.file_checks")
 """By the name of the source; a source without one is believed."""
+
+ShapeReader = Callable[[DataSpec], Shapes]
+"""``read(spec)``: sizes of the images of training and validation as their files have them; decodes none."""
+
+shape_readers: Registry[ShapeReader] = Registry("reader of shapes", "autodistill.shape_readers")
+"""By the name of the source; those whose arrays have one shape need none."""
+
+ClassReader = Callable[[DataSpec], tuple[str, ...]]
+"""``read(spec)``: names of the classes, in the order of the labels; decodes no image."""
+
+class_readers: Registry[ClassReader] = Registry("reader of classes", "autodistill.class_readers")
+"""By the name of the source; of one without, the classes are known when its images are read."""
 
 
 def option(spec: DataSpec, name: str, default: T, *, low: float | None = None, high: float | None = None) -> T:

@@ -1,4 +1,4 @@
-"""One image file as 8-bit pixels: upright, on white where it is transparent, scaled and cropped to a square.
+"""One image file as 8-bit pixels: upright, on white where it is transparent, scaled to a square.
 
 Files are opened by their content (a file called ``.png`` that holds PostScript would otherwise start Ghostscript)
 and refused above a pixel limit before they are decoded. ``delivery/templates/predict.py.txt`` does the same without
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodistill.errors import DataError
+from autodistill.training.sources.square import to_square
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF")
 SUFFIXES = frozenset(
@@ -27,8 +28,8 @@ _REASON = 120  # letters of what a decoder says
 _BITS_PER_SAMPLE = 258  # tag of TIFF
 
 
-def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """One image, upright, shorter side scaled to ``size``, centre-cropped: ``(channels, size, size)``.
+def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS, resize: str = "crop") -> NDArray[np.uint8]:
+    """One image, upright, made square as ``resize`` says (``square.py``): ``(channels, size, size)``.
 
     Grey of more than 8 bits is scaled by the largest value of its format: 65535, of 12-bit TIFF 4095, of floats 1.
 
@@ -46,7 +47,7 @@ def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS) -> NDAr
         picture.load()  # turns TIFF upright by itself
         most = _largest(picture)
         flat = _on_white(_eight_bits(ImageOps.exif_transpose(picture), most)).convert(mode)
-        scaled = ImageOps.fit(flat, (size, size), Image.Resampling.BICUBIC)
+        scaled = to_square(flat, size, resize)
     pixels = np.asarray(scaled, dtype=np.uint8)
     return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

@@ -1,8 +1,8 @@
 """``module:factory``: images from the user's own function.
 
 It is called as ``factory(part, **options)`` with ``part`` either ``"train"`` or ``"test"``, and returns a
-``Pool`` or ``(images, labels)`` or ``(images, labels, classes)``: ``uint8 (n, channels, side, side)`` and
-integers ``(n,)``.
+``Pool`` or ``(images, labels)`` or ``(images, labels, classes)``: ``uint8 (n, channels, height, width)`` and
+integers ``(n,)``. Images that are not square become so as ``data.resize`` says.
 """
 
 from __future__ import annotations

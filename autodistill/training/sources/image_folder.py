@@ -1,6 +1,6 @@
 """Images in class folders: ``root/train/<class>/*``, ``root/val/…``, ``root/test/…``, or ``root/<class>/*``.
 
-Every image is decoded once, resized (shorter side, bicubic) and centre-cropped (``decoding.py``), and kept as one
+Every image is decoded once, scaled to a square (``decoding.py``), and kept as one
 memory-mapped ``uint8`` array that all workers share. Missing splits are made: a fifth is held out for the test part,
 validation by the seed of the data.
 
@@ -29,12 +29,15 @@ from autodistill.training.sources.base import (
     Part,
     Pool,
     check_options,
+    class_readers,
     data_sources,
     file_checks,
     need_root,
     option,
+    shape_readers,
 )
-from autodistill.training.sources.decoding import DECODER, MAX_PIXELS, SUFFIXES, decode, reason
+from autodistill.training.sources.decoding import DECODER, FORMATS, MAX_PIXELS, SUFFIXES, decode, reason
+from autodistill.training.sources.square import Shapes, shapes_of
 from autodistill.training.splits import TEST_FRACTION, TEST_SEED, hold_out
 
 DEFAULT_SIZE = 64
@@ -139,6 +142,18 @@ def check_files(spec: DataSpec, cache_dir: Path, begun: bool) -> None:
         raise DataError(every.said(_BEGUN if begun else _BEFORE))
 
 
+@shape_readers.register("image_folder")
+def shapes(spec: DataSpec) -> Shapes:
+    """Sizes of the files of training and validation, by their headers."""
+    return shapes_of(list_images(need_root(spec, _LAYOUT), "train").files, FORMATS)
+
+
+@class_readers.register("image_folder")
+def classes(spec: DataSpec) -> tuple[str, ...]:
+    """Names of the class folders."""
+    return list_images(need_root(spec, _LAYOUT), "train").classes
+
+
 def _decoded(spec: DataSpec, listing: Listing, cache_dir: Path) -> tuple[NDArray[np.uint8], str]:
     """The images of a listing, memory-mapped, and the hash of their pixels.
 
@@ -156,9 +171,10 @@ def _decoded(spec: DataSpec, listing: Listing, cache_dir: Path) -> tuple[NDArray
     shape = (len(listing.files), len(mode), size, size)
 
     def fill(out: NDArray[np.uint8]) -> None:
-        decode_all(listing, out, mode=mode, limit=limit)
+        decode_all(listing, out, mode=mode, limit=limit, resize=spec.resize)
 
-    key = stable_key([listing.key(), shape, mode, DECODER])
+    cropped = spec.resize == "crop"  # keeps the name that it had before there was another way
+    key = stable_key([listing.key(), shape, mode, DECODER, *([] if cropped else [spec.resize])])
     return cached_array(cache_dir / "images" / key, shape, fill)
 
 
@@ -230,7 +246,7 @@ def _check_counts(
         )
 
 
-def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: int) -> None:
+def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: int, resize: str) -> None:
     """Decode every file into ``out (n, c, size, size)``, on all cores.
 
     Raises:
@@ -240,7 +256,7 @@ def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: in
 
     def one(index: int) -> str:
         try:
-            out[index] = decode(listing.files[index], size, mode=mode, limit=limit)
+            out[index] = decode(listing.files[index], size, mode=mode, limit=limit, resize=resize)
         except Exception as error:  # Pillow's decoders raise anything, also SyntaxError and struct.error
             return f"{listing.files[index]} ({reason(error)})"
         return ""
