@@ -67,6 +67,9 @@ class Bench:
         self.cache_folder = Path(task.cache or Path(self.task.directory) / "cache")
         self._caches = CacheShelf(self.cache_folder / "teacher")
         self._teachers: dict[str, Teacher] = {}
+        self.clock = WorkClock()
+        self.devices = context.devices or (context.device,)
+        self.waiting = lease.Waiting(context.should_stop, self._waited)
         if self.device.type == "cuda" and context.memory_share < 1:
             torch.cuda.set_per_process_memory_fraction(context.memory_share, self.device)
 
@@ -85,6 +88,11 @@ class Bench:
             yield from Trial(self, candidate).reports()
         finally:
             lease.rest()
+
+    def _waited(self, what: str, seconds: float) -> None:
+        """The trial at work waits for another process: no time of its own."""
+        self.clock.leave_out(seconds)
+        self.context.waits(what, seconds)
 
     @cached_property
     def crew(self) -> Crew | None:
@@ -121,7 +129,7 @@ class Bench:
     @cached_property
     def costs(self) -> StudentCosts:
         """Known costs, remembered by architecture."""
-        return StudentCosts(self.task, self.data)
+        return StudentCosts(self.task, self.data, waiting=self.waiting)
 
     def teacher_on_validation(self, teacher: Teacher) -> Tensor:
         """Teacher logits ``(n, classes)`` of the validation images, computed once for all workers."""
@@ -172,7 +180,7 @@ class Trial:
         smoothing = {"label_smoothing": self.recipe.label_smoothing}
         self.mix = LossMix.parse({**smoothing, **candidate.distillation})
         self.folder = trial_folder(self.task.directory, candidate.number)
-        self.clock = WorkClock()
+        self.clock = bench.clock = WorkClock()
         self._keep: Callable[[Path], None] = nowhere
         self.stored: dict[int, dict[str, Any]] = {}
         self.team: Team | None = None
@@ -321,7 +329,7 @@ class Trial:
 
     def _tick(self, trainer: Trainer) -> None:
         """Between batches: make room for measurements, stop when asked to, save and tell now and then."""
-        lease.breathe()
+        lease.breathe(self.bench.devices, waiting=self.bench.waiting)
         now = time.monotonic()
         stop = self.bench.context.should_stop()
         if stop if self.team is None else self.team.agree(stop):
