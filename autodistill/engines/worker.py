@@ -65,9 +65,9 @@ def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, sto
     def waits(what: str, seconds: float) -> None:
         _send(pipe, ("waits", what, seconds))
 
-    connections = {"progress": _Progress(pipe).send, "should_stop": stop.is_set, "waits": waits}
+    here = replace(context, progress=_Progress(pipe).send, should_stop=stop.is_set, waits=waits)
     with contextlib.suppress(_DriverGoneError):
-        _serve(pipe, factory, replace(context, **connections))
+        _serve(pipe, factory, here)
 
 
 def _serve(pipe: Connection, factory: EvaluateFactory, context: WorkerContext) -> None:

@@ -30,11 +30,12 @@ from autodistill.training.distributed import Team
 from autodistill.training.guides import CachedGuide, OnlineGuide, StoredGuide
 from autodistill.training.initialise import initialise
 from autodistill.training.loss_mix import TEACHER, LossMix
+from autodistill.training.plain_answers import cache_key, plain_answers
 from autodistill.training.preflight import answers
 from autodistill.training.recipe import Recipe
 from autodistill.training.student_costs import StudentCosts
 from autodistill.training.teacher import Teacher
-from autodistill.training.teacher_cache import CacheKey, TeacherCache
+from autodistill.training.teacher_cache import TeacherCache
 from autodistill.training.trainer import Feed, Trainer, scores
 from autodistill.training.trial_files import VARIANTS, finished, save_student, trial_folder
 from autodistill.training.trial_files import discard as discard
@@ -135,29 +136,14 @@ class Bench:
         """Teacher logits ``(n, classes)`` of the validation images, computed once for all workers."""
         if teacher.by_id:
             return answers(teacher, self.data.val)
-        cache = self.teacher_cache(teacher, Policy(), views=1)
-        rows = {int(name): row for row, name in enumerate(self.data.val.ids)}
-
-        def compute(ids: Tensor) -> Tensor:
-            pixels = torch.from_numpy(self.data.val.images[[rows[name] for name in ids.tolist()]])
-            return teacher(pixels.to(self.device).float().div_(255)).cpu()
-
-        pieces = torch.split(torch.from_numpy(self.data.val.ids), 256)
-        return torch.cat([cache.targets(piece, 0, compute) for piece in pieces])
+        return plain_answers(teacher, self.data.val, self.teacher_cache(teacher, Policy(), views=1))
 
     def teacher_cache(
         self, teacher: Teacher, policy: Policy, *, views: int, embedding: int = 0, megabytes: int | None = None
     ) -> TeacherCache:
         """The cache of a teacher's answers to the views of ``policy``; the few that were used last stay open."""
-        key = CacheKey(
-            data=self.data.fingerprint,
-            teacher=teacher.fingerprint,
-            views=policy.view_key(),
-            seed=self.task.data.seed,
-            preprocessing=repr((self.data.image_size, teacher.preprocessing)),
-        )
         return self._caches.take(
-            key,
+            cache_key(teacher, self.data, policy, self.task.data.seed),
             images=self.data.pool_size,
             classes=len(self.data.classes),
             views=views,
