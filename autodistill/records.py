@@ -308,6 +308,10 @@ def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> N
     """Progress that nobody watches."""
 
 
+def _no_wait(what: str, seconds: float) -> None:
+    """A wait that nobody watches."""
+
+
 def _never() -> bool:
     return False
 
@@ -322,6 +326,8 @@ class WorkerContext:
         threads: CPU threads it may use.
         progress: called as ``progress(epochs done, epochs of the top rung, metrics)``, at most once a second.
         should_stop: asked between batches; true means: save and raise ``InterruptedTrialError``.
+        waits: called as ``waits(for what, seconds)`` about once a second while the trial waits for another process,
+            with the seconds since the last call, which are no work; at the end once more, with an empty text.
         devices: all devices of the slot, ``device`` first, where a candidate is trained on several; else empty.
         memory_share: part of the device's memory that the worker may use; below 1 where workers share a GPU.
         storage: URL where the files of trials are kept, for a worker that does not see the study's folder.
@@ -332,6 +338,7 @@ class WorkerContext:
     threads: int = 1
     progress: Callable[[float, float, Mapping[str, float]], None] = _no_progress
     should_stop: Callable[[], bool] = _never
+    waits: Callable[[str, float], None] = _no_wait
     devices: tuple[str, ...] = ()
     memory_share: float = 1.0
     storage: str | None = None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from autodistill.errors import ResourceError
 from autodistill.training import lease
@@ -32,6 +36,32 @@ from autodistill.training import lease
 with lease.quiet():
     print("quiet", flush=True)
     time.sleep(600)
+"""
+# A measurer that measures all the time: it notes its number when each measurement begins.
+SURVEYOR = """
+import os, sys, time
+from autodistill.training import lease
+with open(sys.argv[1], "a", buffering=1) as log:
+    while True:
+        with lease.quiet() as alone:
+            log.write(f"{sys.argv[2]} {time.monotonic()} {alone}\\n")
+            time.sleep(0.2)
+"""
+# A trainer that is asked to stop once a file exists; it says what it was told while it waited, and that it ended.
+POLITE = """
+import os, sys, time
+from autodistill.training import lease
+told = []
+def tell(what, seconds):
+    told.append(seconds)
+    print(what, flush=True)
+lease.SAID_SECONDS = 0.05
+begin = time.monotonic()
+lease.breathe(waiting=lease.Waiting(lambda: os.path.exists(sys.argv[1]), tell))
+seconds = time.monotonic() - begin
+print("ended", sum(told) / seconds, sep="\\n", flush=True)
+with lease.quiet(patience=60) as alone:
+    print(alone, flush=True)
 """
 STUCK = """
 import time
@@ -190,3 +220,107 @@ def test_a_link_in_the_folder_is_not_followed(folder: Path) -> None:
     with pytest.raises(OSError, match="symbolic link"):
         lease.breathe()
     assert victim.read_text() == "mine"
+
+
+def test_a_trainer_that_waits_names_the_process_and_ends_its_wait_when_it_is_asked_to_stop(start, folder: Path) -> None:
+    measurer = start(HOLDER)
+    assert measurer.stdout.readline() == "quiet\n"
+    trainer = start(POLITE, folder / "stop")
+    words = f"waiting for a latency measurement of process {measurer.pid}\n"
+    assert [trainer.stdout.readline() for _ in range(3)] == [words] * 3
+    (folder / "stop").touch()
+    lines = list(iter(trainer.stdout.readline, "ended\n"))
+    assert lines.pop() == "\n"  # nothing is waited for any more
+    assert set(lines) <= {words}
+    assert float(trainer.stdout.readline()) == pytest.approx(1.0, abs=0.1)  # it was told of all of its wait
+    measurer.kill()
+    assert trainer.stdout.readline() == "True\n"  # it has not taken the lease: whoever measures next is alone
+
+
+def test_a_training_goes_on_beside_a_measurement_that_does_not_end_and_says_so(
+    start, caplog: pytest.LogCaptureFixture
+) -> None:
+    measurer = start(HOLDER)
+    assert measurer.stdout.readline() == "quiet\n"
+    waits: list[str] = []
+    waiting = lease.Waiting(told=lambda what, seconds: waits.append(what))
+    lease.breathe(patience=0.1, waiting=waiting)
+    assert f"process {measurer.pid} has measured for more than" in caplog.text
+    waits.clear()
+    lease.breathe(waiting=waiting)  # not held up a second time by the same measurement
+    assert len(caplog.records) == 1
+    measurer.kill()
+    measurer.wait()
+    lease.breathe(waiting=waiting)
+    with (lease.folder() / "work").open() as another, pytest.raises(BlockingIOError):
+        fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the trainers' lock is held again
+
+
+def test_two_measurers_that_measure_all_the_time_and_a_trainer_take_turns(start, folder: Path) -> None:
+    log, turns = folder / "batches", folder / "turns"
+    start(TRAINER, log)
+    wait_for(lambda: len(batches(log)) > 5)
+    for name in "ab":
+        start(SURVEYOR, turns, name)
+
+    def measured() -> list[tuple[str, float]]:
+        lines = turns.read_text().splitlines() if turns.exists() else []
+        return [(line.split()[0], float(line.split()[1])) for line in lines]
+
+    wait_for(lambda: len({name for name, _ in measured()}) == 2 and len(measured()) >= 12)
+    moments, trained = [moment for _, moment in measured()], batches(log)
+    gaps = itertools.pairwise(moments)
+    with_training = [any(start < moment < end for moment in trained) for start, end in gaps]
+    assert sum(with_training) >= 0.7 * len(with_training)
+
+
+def test_nothing_holds_up_the_next_measurement_where_no_trainer_waits(start, folder: Path) -> None:
+    with lease.quiet():
+        pass
+    assert (lease.folder() / "slice").exists() is False or not (lease.folder() / "slice").read_text()
+    trainer = start(TRAINER, folder / "log")
+    wait_for(lambda: len(batches(folder / "log")) > 5)
+    with lease.quiet() as alone:
+        assert alone
+        wait_for(lambda: not lease._free("waiting", ""))
+    assert float((lease.folder() / "slice").read_text()) > 0
+    trainer.kill()
+    trainer.wait()
+    lease._grant("", 30.0)
+    with lease.quiet(patience=0.0) as alone:  # the slice was for a trainer that is gone
+        assert alone
+
+
+def test_a_slice_of_a_clock_before_a_restart_of_the_machine_holds_nothing_up(start, folder: Path) -> None:
+    start(TRAINER, folder / "log")
+    wait_for(lambda: len(batches(folder / "log")) > 5)
+    (lease.folder() / "slice").write_text(repr(time.monotonic() + 1e6))
+    with lease.quiet(patience=60) as alone:
+        assert alone
+
+
+def test_a_measurement_stops_trainings_on_its_own_device_alone(
+    start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_place", lambda device: f"-{device}" if device.startswith("cuda") else "")
+    lease.breathe(["cuda:0"])
+    start(TRAINER, folder / "log")
+    wait_for(lambda: len(batches(folder / "log")) > 5)
+    with (lease.folder() / "work-cuda:0").open() as trainer:
+        fcntl.flock(trainer, fcntl.LOCK_SH)  # stands for a trainer of another process
+        with lease.quiet("cuda:1", patience=0.0) as alone:
+            assert alone
+            begin = time.monotonic()
+            wait_for(lambda: any(moment > begin for moment in batches(folder / "log")))
+        with lease.quiet("cuda:0", patience=0.0) as alone:
+            assert not alone
+
+
+def test_a_gpu_is_known_by_its_identity_and_not_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {0: "GPU-b", 1: "GPU-a"}
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid=shown[device.index])
+    )
+    lease._place.cache_clear()
+    assert [lease._place(device) for device in ("cpu", "cuda:0", "cuda:1")] == ["", "-GPU-b", "-GPU-a"]
+    lease._place.cache_clear()

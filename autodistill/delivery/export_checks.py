@@ -159,7 +159,7 @@ def with_latency(checked: Sequence[Checked], folder: Path, target: LatencyTarget
 
     if not predicts:
         return list(checked)
-    with lease.quiet(), threads(target.threads):
+    with lease.quiet("cpu"), threads(target.threads):
         times = measure_runs([run(predict) for predict in predicts.values()])
     found = {name: time.p50_ms for name, time in zip(predicts, times, strict=True)}
     return [replace(one, latency_ms=found.get(one.format)) for one in checked]

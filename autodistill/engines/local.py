@@ -43,7 +43,7 @@ def run(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: W
 def _run_here(study: Driven, factory: EvaluateFactory, slot: Slot, watch: Watch) -> None:
     """One worker in this process: breakpoints and tracebacks work as in any script."""
     here = _Here(study, watch)
-    evaluate = factory(slot.context(progress=here.progress, should_stop=watch.should_stop))
+    evaluate = factory(slot.context(progress=here.progress, should_stop=watch.should_stop, waits=here.waits))
     while not watch.should_stop():
         candidate = study.ask()
         if candidate is None:
@@ -71,6 +71,12 @@ class _Here:
         except Exception as error:
             self._failure = error
             raise
+
+    def waits(self, what: str, seconds: float) -> None:
+        """Called while the trial waits for another process, which is no work."""
+        if self._candidate is not None:
+            self._work.leave_out(seconds)
+            self._watch.waits(_waiting(self._candidate, self._work, what), seconds)
 
     def run(self, evaluate: Evaluate, candidate: Candidate) -> None:
         """One trial; only what its evaluation raises fails it, everything else ends the search."""
@@ -224,6 +230,9 @@ class _Pool:
             worker.work.epoch = message[1]
             line = _line(worker.candidate, message[1], message[2], message[3])
             self._watch.progress(line, worker.slot.index)
+        elif kind == "waits" and worker.candidate is not None:
+            worker.work.leave_out(message[2])
+            self._watch.waits(_waiting(worker.candidate, worker.work, message[1]), message[2], worker.slot.index)
         elif kind == "report" and worker.candidate is not None:
             decision = self._study.report(worker.candidate, message[1], seconds=worker.work.told(message[1]))
             if self._watch.should_stop():  # between two rungs, for an evaluation that does not ask by itself
@@ -301,3 +310,7 @@ def _thread_limit(threads: int) -> dict[str, str]:
 
 def _line(candidate: Candidate, epoch: float, epochs: float, metrics: Mapping[str, float]) -> WorkerLine:
     return WorkerLine(candidate.number, student_words(candidate.student), epoch, epochs, dict(metrics))
+
+
+def _waiting(candidate: Candidate, work: Unreported, what: str) -> WorkerLine:
+    return WorkerLine(candidate.number, student_words(candidate.student), work.epoch, 0.0, waiting=what)

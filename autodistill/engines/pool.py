@@ -34,7 +34,15 @@ def pool_size(setting: Any, seconds: float | None) -> int:
     return int(min(MAX_POOL, max(MIN_POOL, SURVEY_SHARE * seconds / SURVEY_SECONDS)))
 
 
-def draw_pool(space: Space, count: int, *, seed: int, fits: Fits | None = None, others: int = 0) -> list[Params]:
+def draw_pool(
+    space: Space,
+    count: int,
+    *,
+    seed: int,
+    fits: Fits | None = None,
+    others: int = 0,
+    enough: Callable[[], bool] = lambda: False,
+) -> list[Params]:
     """``count`` different students of a space, or all of them when there are no more; the same for the same seed.
 
     Args:
@@ -44,6 +52,7 @@ def draw_pool(space: Space, count: int, *, seed: int, fits: Fits | None = None, 
         fits: of students that do not, only so many are taken as bring the pool to ``others``; all that were looked at
             where none fits.
         others: see ``fits``.
+        enough: asked before a student is looked at; true ends it with what was found.
     """
     drawn = _different(space.section("student"), count, seed)
     if fits is None:
@@ -51,9 +60,9 @@ def draw_pool(space: Space, count: int, *, seed: int, fits: Fits | None = None, 
     good: list[Params] = []
     rest: list[Params] = []
     for student, _ in zip(drawn, range(LOOKS * count), strict=False):
-        (good if fits(student) else rest).append(student)
-        if len(good) == count:
+        if len(good) == count or ((rest or good) and enough()):
             break
+        (good if fits(student) else rest).append(student)
     return good + rest[: max(0, min(others, count) - len(good))] if good else rest[:count]
 
 

@@ -6,26 +6,32 @@ All of it counts against the budget. Whatever exists already in the study's fold
 from __future__ import annotations
 
 import functools
+import math
 import tempfile
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.engines.cold_views import cold_views, setting_values
-from autodistill.engines.pool import Fits, draw_pool, has_survey, pool_size
+from autodistill.engines.pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
-from autodistill.errors import ConfigError, InfeasibleError, UsageError
+from autodistill.errors import AutodistillError, ConfigError, InfeasibleError, UsageError
 from autodistill.records import EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
+from autodistill.search.budget import format_seconds
 from autodistill.search.study import Study
 from autodistill.teacher_choice import accepts_weak, members
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from autodistill.config import StudyConfig
     from autodistill.training.cost_memory import CostMemory
     from autodistill.training.datasets import ImageData
+    from autodistill.training.survey import Hours
     from autodistill.training.teacher import Teacher
 
 COUNTED = ("params", "macs")
@@ -77,7 +83,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     teaching = config.teacher.source == "auto"
     if surveyed and teaching:  # a wrong space or latency command is found before minutes of teaching, not after
         _survey(study, config, data, metrics, watch)
-    teacher = _teacher(study, config, data, directory, watch, device)
+    teacher = _teacher(study, config, data, directory, watch, cache=cache, device=device)
     if surveyed and not teaching and not watch.should_stop():
         _survey(study, config, data, metrics, watch)
     task = Task(
@@ -96,11 +102,13 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
 
 
 def _teacher(
-    study: Study, config: StudyConfig, data: ImageData, directory: Path, watch: Watch, device: str
+    study: Study, config: StudyConfig, data: ImageData, directory: Path, watch: Watch, *, cache: Path, device: str
 ) -> TeacherSpec:
     """The teacher, taught when there is none, after its preflight; of several, the best one's values are kept."""
     from autodistill.training import preflight, teachers
+    from autodistill.training.cache_shelf import CacheShelf
     from autodistill.training.initialise import unlike_teacher
+    from autodistill.training.plain_answers import asker
     from autodistill.training.recipe import Recipe
     from autodistill.training.teacher_folder import TEACHER_JSON
 
@@ -113,16 +121,21 @@ def _teacher(
         else:
             spec = _teach(config, data, folder, watch, device)
     copied = "teacher" in setting_values(study.space, config.training, "init", Recipe.init)
+
+    def asked(teacher: Teacher, done: int, total: int) -> None:
+        watch.stage("teacher", f"{teacher.name}: asked about {done:,} of {total:,} validation images", done / total)
+
+    ask = asker(data, CacheShelf(cache / "teacher"), config.data.seed if config.data else 0, asked)
     best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
     for one in members(spec).values():
         teacher = teachers.load(one, data, device)
-        found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak)
+        found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak, ask=ask)
         watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
         if copied and (unlike := unlike_teacher(teacher, data)):
             warnings.warn(unlike, stacklevel=3)
         if found.accuracy > best:
             best, facts = found.accuracy, sources(data, teacher)
-            values = {"accuracy": best, **_teacher_costs(study, teacher, config)}
+            values = {"accuracy": best, **_teacher_costs(study, teacher, config, watch)}
     record_sources(study, facts)
     study.set_teacher_values(values)
     return spec
@@ -149,12 +162,11 @@ def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, dev
     return replace(taught, accept_weak=config.teacher.accept_weak)
 
 
-def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[str, float]:
-    """Known costs of the teacher by the students' own protocol, where it is a network that has them."""
+def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig, watch: Watch) -> dict[str, float]:
+    """Known costs of the teacher by the students' own protocol, where it is a network that has them; remembered."""
     from torch import nn
 
-    from autodistill.errors import AutodistillError
-    from autodistill.training import latency, latency_sources, lease
+    from autodistill.training.cost_memory import CostMemory, cache_folder
     from autodistill.training.costs import cost_metrics, known_costs
     from autodistill.training.devices import is_spread
 
@@ -162,18 +174,45 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig) -> dict[
     model = teacher.network
     if not isinstance(model, nn.Module) or is_spread(model):
         return {}
+    names = [o.name for o in study.objectives if o.name in cost_metrics]
+    timed = any(o.name == "latency_ms" for o in study.objectives) and config.latency.table is None
+    memory = CostMemory(cache_folder())
+    key = memory.key({"teacher": teacher.fingerprint}, shape, 0)
+    known = memory.get(key, names, config.latency if timed else None)
+    if known is not None:
+        return known
+    costs: dict[str, float] = {}
     try:
-        names = [o.name for o in study.objectives if o.name in cost_metrics]
-        costs = known_costs(model, **shape, metrics=names)
-        timed = any(o.name == "latency_ms" for o in study.objectives)
-        if timed and config.latency.command is not None:
-            costs["latency_ms"] = latency_sources.latency_elsewhere({}, model, config.latency, **shape)
-        elif timed and config.latency.table is None:
-            with lease.quiet():
-                costs["latency_ms"] = latency.measure(model, config.latency, **shape).p50_ms
+        costs |= known_costs(model, **shape, metrics=names)
+        if timed:
+            costs["latency_ms"] = _teacher_latency(model, config, shape, watch)
     except AutodistillError:  # a teacher that cannot be counted is still a teacher
         return {}
+    memory.put(key, costs, config.latency)
+    memory.save()
     return costs
+
+
+def _teacher_latency(model: nn.Module, config: StudyConfig, shape: Mapping[str, int], watch: Watch) -> float:
+    """Milliseconds; kept also where it did not settle: it is for comparison, and no student's."""
+    from autodistill.training import latency, latency_sources, lease
+
+    if config.latency.command is not None:
+        return latency_sources.latency_elsewhere({}, model, config.latency, **shape)
+    watch.stage("teacher", "measuring its latency")
+    with lease.quiet(config.latency.device, waiting=lease.Waiting(watch.should_stop, _shown(watch, "teacher"))):
+        return latency.measure(model, config.latency, **shape).p50_ms
+
+
+def _shown(watch: Watch, stage: str) -> Callable[[str, float], None]:
+    """Shows for what a stage of the set-up waits."""
+
+    def waits(what: str, seconds: float) -> None:
+        del seconds  # they count as those of the stage
+        if what:
+            watch.stage(stage, what, 0.0)
+
+    return waits
 
 
 def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequence[str], watch: Watch) -> None:
@@ -181,11 +220,14 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     from autodistill.training.cost_memory import CostMemory, cache_folder
     from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
 
+    hours = _hours(config, study.budget.seconds)
     memory = CostMemory(cache_folder())
     # the counts are no objectives of every study, but a hint for the sampler that costs nothing more
     known = list(dict.fromkeys([*(name for name in metrics if _is_known(study, name)), *COUNTED]))
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
-    rows = _measured_pool(study, config, known, shape, classes, memory, watch)
+    rows = _earlier_rows(study, config, known, shape, classes, memory) or _measured_pool(
+        study, config, known, shape, classes, memory=memory, watch=watch, hours=hours
+    )
     good = [(row.student, row.costs) for row in rows if not row.error]
     if not good and watch.should_stop():
         return
@@ -205,16 +247,49 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
 
 
+def _earlier_rows(
+    study: Study, config: StudyConfig, known: Sequence[str], shape: Mapping[str, int], classes: int, memory: CostMemory
+) -> list[SurveyRow]:
+    """The survey of a study that has trained, so that it goes on at once; empty where there is none, or more is asked.
+
+    More budget alone asks for no larger survey: the trials that wait come first.
+    """
+    from autodistill.search.survey_rows import earlier_survey, read_survey
+    from autodistill.training.builder_code import family_code
+    from autodistill.training.cost_memory import machine
+
+    if study.directory is None or not study.spent.epochs:
+        return []
+    try:
+        every, _ = read_survey(study.directory)
+    except AutodistillError:  # none, or one that cannot be read: it is made again
+        return []
+    if config.survey != "auto" and int(config.survey) > len(every):
+        return []
+    code = {name: family_code(name) for name in {str(row.student.get("family", "")) for row in every}}
+    rows = earlier_survey(study.directory, config.latency, machine=machine(config.latency), code=code)
+    rows = [row for row in rows if row.costs.keys() >= set(known)]
+    for row in rows:
+        memory.put(memory.key(row.student, shape, classes), row.settled, config.latency)
+    memory.save()
+    return rows
+
+
 def _measured_pool(
     study: Study,
     config: StudyConfig,
     known: Sequence[str],
     shape: Mapping[str, int],
     classes: int,
+    *,
     memory: CostMemory,
     watch: Watch,
+    hours: Hours,
 ) -> list[SurveyRow]:
-    """Known costs of a pool; the study's folder has those of earlier surveys, and keeps these."""
+    """Known costs of a pool, as many as time allows; the study's folder has those of earlier surveys, and keeps these.
+
+    Bounds that can be counted may take half of the time to find students that keep to them.
+    """
     from autodistill.search.survey_rows import earlier_survey, write_survey
     from autodistill.training.builder_code import family_code
     from autodistill.training.cost_memory import machine
@@ -223,7 +298,15 @@ def _measured_pool(
 
     count = pool_size(config.survey, study.budget.seconds)
     fits = _fits(study, shape, classes, memory, watch)
-    students = draw_pool(study.space, count, seed=study.seed, fits=fits, others=LEAST)
+    half = time.monotonic() + hours.left(hours.least) / 2
+    students = draw_pool(
+        study.space,
+        count,
+        seed=study.seed,
+        fits=fits,
+        others=LEAST,
+        enough=lambda: time.monotonic() > half,
+    )
     if watch.should_stop():
         return []
     code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
@@ -233,7 +316,12 @@ def _measured_pool(
     memory.save()
 
     def progress(done: int, total: int) -> None:
-        watch.stage("survey", f"known costs of {done} of {total} students", done / total)
+        left = hours.left(done)
+        time_left = f", {format_seconds(round(max(left, 0.0)))} left for the survey" if left < math.inf else ""
+        watch.stage("survey", f"known costs of {done} of {total} students{time_left}", done / total)
+
+    def counting(done: int, total: int) -> None:
+        watch.stage("survey", f"{done} of {total} students counted, before latency is measured", 0.0)
 
     rows = survey(
         students,
@@ -244,10 +332,41 @@ def _measured_pool(
         memory=memory,
         progress=progress,
         should_stop=watch.should_stop,
+        hours=hours,
+        counting=counting,
+        waits=_shown(watch, "survey"),
     )
     if study.directory is not None:
         write_survey(study.directory, rows, config.latency, **when)
+    if len(rows) < len(students) and not watch.should_stop():
+        watch.stage("survey", _broken_off(len(rows), len(students)))
     return rows
+
+
+def _hours(config: StudyConfig, seconds: float | None) -> Hours:
+    """A tenth of the time by the clock, from now on; up to two where it is too short for the model of latency.
+
+    A number of students that the user names is measured whatever it takes.
+    """
+    from autodistill.training.latency_model import LEAST
+    from autodistill.training.survey import ALWAYS, Hours
+
+    if seconds is None or config.survey != "auto":
+        return ALWAYS
+    now, share = time.monotonic(), SURVEY_SHARE * seconds
+    return Hours(now + share, least=LEAST, last=now + 2 * share)
+
+
+def _broken_off(measured: int, total: int) -> str:
+    from autodistill.training.latency_model import LEAST
+
+    said = f"its part of the time is over with {measured} of {total} students measured"
+    if measured >= LEAST:
+        return f"{said}; the latency of others is predicted until a trial measures it"
+    return (
+        f"{said}, fewer than the {LEAST} that predict the latency of others: the search keeps to these. More budget, "
+        "or --survey N in a new study, measures more."
+    )
 
 
 def _count_fitting(study: Study, surveyed: Surveyed) -> int:

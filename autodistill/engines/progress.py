@@ -171,9 +171,12 @@ def _front(snapshot: Snapshot) -> str:
 
 def _clock_words(snapshot: Snapshot) -> str:
     used = f"{format_seconds(round(snapshot.seconds_used))} used"
+    if snapshot.seconds_waited >= 1:
+        used += f" ({format_seconds(round(snapshot.seconds_waited))} of work waited for latency measurements)"
     return used if snapshot.seconds_left is None else f"{used}, {format_seconds(round(snapshot.seconds_left))} left"
 
 
 def _worker_words(line: WorkerLine) -> str:
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in line.metrics.items())
-    return f"{line.what}, epoch {round(line.epoch, 1):g}/{line.epochs:g}" + (f", {metrics}" if metrics else "")
+    epochs = f"epoch {round(line.epoch, 1):g}/{line.epochs:g}" if line.epochs else ""
+    return ", ".join(part for part in (line.what, epochs, metrics, line.waiting) if part)

@@ -129,6 +129,15 @@ class Desk:
                 with self._keeping_failure():
                     self._watch.progress(line, job.slot)
 
+    def waits(self, number: int, what: str, seconds: float) -> None:
+        """A worker waits for another process, or goes on; ``number`` is the candidate's."""
+        for job in self._jobs.values():
+            if job.candidate.number == number:
+                job.work.leave_out(seconds)
+                line = WorkerLine(number, student_words(job.candidate.student), job.work.epoch, 0.0, waiting=what)
+                with self._keeping_failure():
+                    self._watch.waits(line, seconds, job.slot)
+
     def end(self, key: str, message: Message) -> None:
         """A trial ended, with its worker's last message (a report that was answered with STOP counts as done)."""
         self._lost = 0

@@ -49,6 +49,7 @@ class Board:
         self._parcel = parcel
         self._stop = False
         self._progress: dict[int, tuple[float, float, dict[str, float]]] = {}
+        self._waits: dict[int, tuple[str, float]] = {}
 
     def parcel(self) -> bytes:
         """The pickled factory with the driver's import path."""
@@ -69,6 +70,15 @@ class Board:
     def take(self) -> dict[int, tuple[float, float, dict[str, float]]]:
         """What came in since the last call."""
         out, self._progress = self._progress, {}
+        return out
+
+    def wait(self, number: int, what: str, seconds: float) -> None:
+        """Leave for what a candidate waits."""
+        self._waits[number] = (what, self._waits.get(number, ("", 0.0))[1] + seconds)
+
+    def take_waits(self) -> dict[int, tuple[str, float]]:
+        """For what candidates wait, with the seconds since the last call."""
+        out, self._waits = self._waits, {}
         return out
 
 
@@ -170,10 +180,13 @@ class DeskCallback(tune.Callback):  # type: ignore[misc]
         self._desk.refill()
         if self._asked is None:
             if time.monotonic() >= self._next:
-                self._asked = self._board.take.remote()
-        elif ray.wait([self._asked], timeout=0)[0]:
-            for number, line in ray.get(self._asked).items():
+                self._asked = [self._board.take.remote(), self._board.take_waits.remote()]
+        elif len(ray.wait(self._asked, num_returns=2, timeout=0)[0]) == 2:
+            progress, waits = ray.get(self._asked)
+            for number, line in progress.items():
                 self._desk.progress(number, *line)
+            for number, wait in waits.items():
+                self._desk.waits(number, *wait)
             self._asked, self._next = None, time.monotonic() + PROGRESS_SECONDS
 
 

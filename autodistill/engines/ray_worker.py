@@ -110,13 +110,16 @@ class Bench:
         paths, factory = cloudpickle.loads(ray.get(self._board.parcel.remote()))
         sys.path.extend(path for path in paths if path not in sys.path)  # the user's modules, before they are needed
         build: EvaluateFactory = cloudpickle.loads(factory)
-        return build(replace(self._context, progress=self._progress, should_stop=self._should_stop))
+        return build(replace(self._context, progress=self._progress, should_stop=self._should_stop, waits=self._waits))
 
     def _progress(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         now = time.monotonic()
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_SECONDS
             self._board.put.remote(self._candidate.number, epoch, epochs, dict(metrics))
+
+    def _waits(self, what: str, seconds: float) -> None:
+        self._board.wait.remote(self._candidate.number, what, seconds)
 
     def _should_stop(self) -> bool:
         """Asked between batches: never waits for the answer, which may be a quarter of a second old."""

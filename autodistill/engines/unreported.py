@@ -24,6 +24,10 @@ class Unreported:
         """Work begins, or goes on after a report was answered."""
         self._since = time.monotonic()
 
+    def leave_out(self, seconds: float) -> None:
+        """So many seconds were no work: it waited for another process."""
+        self._before -= seconds
+
     def told(self, report: Report) -> float:
         """A report came: the seconds of work before it that it may have left out.
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,9 @@ class WorkerLine:
     Attributes:
         number: trial number.
         what: the student in words.
-        epoch: epochs done; ``epochs`` of the top rung.
+        epoch: epochs done; ``epochs`` of the top rung, 0 where the training has not said.
         metrics: latest metrics of the trial.
+        waiting: for what the worker waits; empty while it works.
     """
 
     number: int
@@ -35,6 +36,7 @@ class WorkerLine:
     epoch: float
     epochs: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    waiting: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Snapshot:
         front_size: students on the front.
         seconds_used: over all resumes; ``seconds_left`` is ``None`` without a time budget.
         workers: one line per busy worker.
+        seconds_waited: for other processes, summed over the workers of this search.
         shortage: nothing is complete, and no full training that is known of fits into the time left.
     """
 
@@ -67,6 +70,7 @@ class Snapshot:
     seconds_left: float | None = None
     workers: tuple[WorkerLine, ...] = ()
     shortage: Shortage | None = None
+    seconds_waited: float = 0.0
 
 
 class Watch:
@@ -93,7 +97,7 @@ class Watch:
         self._interval = interval
         self._last = self._cost = 0.0
         self._lines: dict[int, WorkerLine] = {}
-        self._lookout = Lookout()
+        self._lookout, self._waited = Lookout(), 0.0
         self._deadline: Callable[[], bool] = lambda: False
         self.under_way: Callable[[], float] = lambda: 0.0
         self._stop = threading.Event()
@@ -120,6 +124,23 @@ class Watch:
         """A worker's epoch went on."""
         self._lines[worker] = line
         self._lookout.note(line, time.monotonic())
+        if time.monotonic() - self._last >= self._interval:
+            self.update()
+
+    def waits(self, line: WorkerLine, seconds: float, worker: int = 0) -> None:
+        """A worker waits for another process, or goes on.
+
+        Args:
+            line: with what it waits for; its epochs and metrics are taken where the trial has told none before.
+            seconds: waited since the last call.
+            worker: number of its slot.
+        """
+        self._waited += seconds
+        known = self._lines.get(worker)
+        if known is not None and known.number == line.number:
+            line = replace(known, waiting=line.waiting)
+        self._lines[worker] = line
+        self._lookout.forget(line.number)  # a wait says nothing of its pace
         if time.monotonic() - self._last >= self._interval:
             self.update()
 
@@ -163,6 +184,7 @@ class Watch:
                 seconds_left=None if limit is None else study.seconds_left,
                 workers=lines,
                 shortage=short,
+                seconds_waited=self._waited,
             )
         )
         self._last = time.monotonic()

@@ -3,8 +3,8 @@
 Messages are plain tuples over a pipe between parent and child; nothing listens on a socket.
 
 driver to worker: ``("run", candidate)``, ``("decision", Decision)``, ``("quit",)``
-worker to driver: ``("ready",)``, ``("progress", epoch, epochs, metrics)``, ``("report", Report)``, ``("done",)``,
-``("error", type name, reason, message, traceback)``
+worker to driver: ``("ready",)``, ``("progress", epoch, epochs, metrics)``, ``("waits", for what, seconds)``,
+``("report", Report)``, ``("done",)``, ``("error", type name, reason, message, traceback)``
 """
 
 from __future__ import annotations
@@ -61,8 +61,13 @@ def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, sto
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def waits(what: str, seconds: float) -> None:
+        _send(pipe, ("waits", what, seconds))
+
+    here = replace(context, progress=_Progress(pipe).send, should_stop=stop.is_set, waits=waits)
     with contextlib.suppress(_DriverGoneError):
-        _serve(pipe, factory, replace(context, progress=_Progress(pipe).send, should_stop=stop.is_set))
+        _serve(pipe, factory, here)
 
 
 def _serve(pipe: Connection, factory: EvaluateFactory, context: WorkerContext) -> None:

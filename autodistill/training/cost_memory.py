@@ -26,7 +26,7 @@ from autodistill.training.cache_home import cache_folder as cache_folder
 LATENCY = "latency_ms"
 FEATURES = ("params", "macs", "activations", "operations")
 """Counted metrics that latency is predicted from; one pass gives them all."""
-PROTOCOL = 2
+PROTOCOL = 3
 """Counts up when latency is measured in another way, so that what an earlier release remembered is measured again."""
 _STORED = {"onnx_bytes": "onnx_bytes:2"}
 """Names of counts that are counted in another way than before, so that what is remembered is counted again."""

@@ -30,11 +30,12 @@ from autodistill.training.distributed import Team
 from autodistill.training.guides import CachedGuide, OnlineGuide, StoredGuide
 from autodistill.training.initialise import initialise
 from autodistill.training.loss_mix import TEACHER, LossMix
+from autodistill.training.plain_answers import cache_key, plain_answers
 from autodistill.training.preflight import answers
 from autodistill.training.recipe import Recipe
 from autodistill.training.student_costs import StudentCosts
 from autodistill.training.teacher import Teacher
-from autodistill.training.teacher_cache import CacheKey, TeacherCache
+from autodistill.training.teacher_cache import TeacherCache
 from autodistill.training.trainer import Feed, Trainer, scores
 from autodistill.training.trial_files import VARIANTS, finished, save_student, trial_folder
 from autodistill.training.trial_files import discard as discard
@@ -67,6 +68,9 @@ class Bench:
         self.cache_folder = Path(task.cache or Path(self.task.directory) / "cache")
         self._caches = CacheShelf(self.cache_folder / "teacher")
         self._teachers: dict[str, Teacher] = {}
+        self.clock = WorkClock()
+        self.devices = context.devices or (context.device,)
+        self.waiting = lease.Waiting(context.should_stop, self._waited)
         if self.device.type == "cuda" and context.memory_share < 1:
             torch.cuda.set_per_process_memory_fraction(context.memory_share, self.device)
 
@@ -85,6 +89,11 @@ class Bench:
             yield from Trial(self, candidate).reports()
         finally:
             lease.rest()
+
+    def _waited(self, what: str, seconds: float) -> None:
+        """The trial at work waits for another process: no time of its own."""
+        self.clock.leave_out(seconds)
+        self.context.waits(what, seconds)
 
     @cached_property
     def crew(self) -> Crew | None:
@@ -121,35 +130,20 @@ class Bench:
     @cached_property
     def costs(self) -> StudentCosts:
         """Known costs, remembered by architecture."""
-        return StudentCosts(self.task, self.data)
+        return StudentCosts(self.task, self.data, waiting=self.waiting)
 
     def teacher_on_validation(self, teacher: Teacher) -> Tensor:
         """Teacher logits ``(n, classes)`` of the validation images, computed once for all workers."""
         if teacher.by_id:
             return answers(teacher, self.data.val)
-        cache = self.teacher_cache(teacher, Policy(), views=1)
-        rows = {int(name): row for row, name in enumerate(self.data.val.ids)}
-
-        def compute(ids: Tensor) -> Tensor:
-            pixels = torch.from_numpy(self.data.val.images[[rows[name] for name in ids.tolist()]])
-            return teacher(pixels.to(self.device).float().div_(255)).cpu()
-
-        pieces = torch.split(torch.from_numpy(self.data.val.ids), 256)
-        return torch.cat([cache.targets(piece, 0, compute) for piece in pieces])
+        return plain_answers(teacher, self.data.val, self.teacher_cache(teacher, Policy(), views=1))
 
     def teacher_cache(
         self, teacher: Teacher, policy: Policy, *, views: int, embedding: int = 0, megabytes: int | None = None
     ) -> TeacherCache:
         """The cache of a teacher's answers to the views of ``policy``; the few that were used last stay open."""
-        key = CacheKey(
-            data=self.data.fingerprint,
-            teacher=teacher.fingerprint,
-            views=policy.view_key(),
-            seed=self.task.data.seed,
-            preprocessing=repr((self.data.image_size, teacher.preprocessing)),
-        )
         return self._caches.take(
-            key,
+            cache_key(teacher, self.data, policy, self.task.data.seed),
             images=self.data.pool_size,
             classes=len(self.data.classes),
             views=views,
@@ -172,7 +166,7 @@ class Trial:
         smoothing = {"label_smoothing": self.recipe.label_smoothing}
         self.mix = LossMix.parse({**smoothing, **candidate.distillation})
         self.folder = trial_folder(self.task.directory, candidate.number)
-        self.clock = WorkClock()
+        self.clock = bench.clock = WorkClock()
         self._keep: Callable[[Path], None] = nowhere
         self.stored: dict[int, dict[str, Any]] = {}
         self.team: Team | None = None
@@ -321,7 +315,7 @@ class Trial:
 
     def _tick(self, trainer: Trainer) -> None:
         """Between batches: make room for measurements, stop when asked to, save and tell now and then."""
-        lease.breathe()
+        lease.breathe(self.bench.devices, waiting=self.bench.waiting)
         now = time.monotonic()
         stop = self.bench.context.should_stop()
         if stop if self.team is None else self.team.agree(stop):

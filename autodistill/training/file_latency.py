@@ -6,12 +6,14 @@ The file is what ships, so this is the figure to quote; the search's own latency
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from autodistill.records import LatencyTarget
 from autodistill.training import latency, lease
+from autodistill.training.clocks import clock_of
 from autodistill.training.latency_sources import latency_of_file
 from autodistill.training.onnx_files import open_session
 from autodistill.training.runtimes import Run, threads
@@ -36,14 +38,14 @@ def file_latencies(files: Sequence[Path], target: LatencyTarget) -> list[float] 
     if target.command is not None:
         return [latency_of_file(target, path) for path in files]
     runs = [file_run(path, target) for path in files]
-    with lease.quiet():
+    with lease.quiet("cpu"):
         return [one.p50_ms for one in timed(runs, target)]
 
 
 def timed(runs: Sequence[Run], target: LatencyTarget) -> list[latency.Latency]:
     """Latency of prepared files, in interleaved rounds; the caller holds the machine's lease."""
     with threads(target.threads):
-        return latency.measure_runs(runs)
+        return latency.measure_runs(runs, clock=clock_of(replace(target, device="cpu", runtime="onnxruntime")))
 
 
 def file_run(path: Path, target: LatencyTarget) -> Run:

@@ -49,7 +49,7 @@ class FineTuner:
         trainer = self._trial.trainer(model.train())
 
         def before_step() -> None:
-            lease.breathe()
+            lease.breathe(self.bench.devices, waiting=self.bench.waiting)
             tick()
             apply_masks(trainer.model, masks or {})
 

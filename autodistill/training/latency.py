@@ -1,6 +1,7 @@
 """The latency protocol, one for survey, trials and every later measurement.
 
-Warm-up until the time of a run is stable; then rounds that visit all models in turn, each just after a look at how fast
+Each run is timed by the clock of its target (:mod:`~autodistill.training.clocks`). Warm-up until the time of a run is
+stable; then rounds that visit all models in turn, each just after a look at how fast
 the machine is (:mod:`~autodistill.training.yardstick`), by which its times are divided. Other programs, other guests of
 a virtual machine and the clock of the processor only ever make a round slower, and all models of that round with it: so
 the p50 is the median of the medians of the quieter half of the rounds, and how quiet a round was is judged over all
@@ -20,18 +21,22 @@ import numpy as np
 from torch import nn
 
 from autodistill.records import LatencyTarget
+from autodistill.training.clocks import Clock, clock_of
 from autodistill.training.runtimes import Run, prepare, threads
 from autodistill.training.yardstick import slowness, steady
 
 ROUNDS = 11
 ROUND_SECONDS = 0.02
-MIN_RUNS, MAX_RUNS = 5, 200  # of one model in one round
+MIN_RUNS, MAX_RUNS = 3, 200  # of one model in one round
 WARM_SECONDS = 0.5
 WARM_RUNS = 5
 STABLE = 0.05  # two windows of the warm-up agree within this share
 CERTAIN = 0.015  # half width of the p50's interval, as a share of it, above which a measurement is repeated
 NOISY = 0.03  # and above which it is marked at the end
 REPEATS = 4
+LIMIT_SECONDS = 10.0
+"""Nothing is repeated once a model has taken so long by the wall clock, nor a group so many times as long: a machine
+that is busy for so long will be busy for longer."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +63,32 @@ class Latency:
 
 def measure(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Latency:
     """Latency of one model; see :func:`measure_runs`."""
+    clock = clock_of(target)
     with threads(target.threads):
         run = prepare(model, target, image_size=image_size, channels=channels)
-        return measure_runs([run], speed=slowness(target.device))[0]
+        return measure_runs([run], clock=clock, speed=slowness(target.device, clock))[0]
 
 
 def measure_runs(
-    runs: Sequence[Run], *, clock: Callable[[], float] = time.perf_counter, speed: Callable[[], float] | None = None
+    runs: Sequence[Run],
+    *,
+    clock: Clock = time.perf_counter,
+    speed: Callable[[], float] | None = None,
+    limit: float = LIMIT_SECONDS,
 ) -> list[Latency]:
     """Latency of several prepared models, measured in interleaved rounds.
 
     Args:
         runs: one inference each (:func:`autodistill.training.runtimes.prepare`).
         clock: seconds.
-        speed: how slow the machine is now, as a multiple of its reference; by default the CPU's, on the real clock.
+        speed: how slow the machine is now, as a multiple of its reference; by default the CPU's, on a real clock.
+        limit: seconds of the wall clock for each model after which nothing is repeated.
     """
     if not runs:
         return []
     if speed is None:
-        speed = slowness() if clock is time.perf_counter else steady
+        speed = slowness("cpu", clock) if clock in (time.perf_counter, time.thread_time) else steady
+    end = time.monotonic() + limit * len(runs)
     counts = [_warm_up(run, clock) for run in runs]
     times: list[list[np.ndarray]] = [[] for _ in runs]
     pending = list(range(len(runs)))
@@ -87,7 +99,7 @@ def measure_runs(
                 times[index].append(_round(runs[index], counts[index], clock) / now)
         found = [summarize(rounds, quiet) for rounds, quiet in zip(times, quieter(times), strict=True)]
         pending = [index for index in pending if found[index].uncertainty > CERTAIN]
-        if not pending:
+        if not pending or time.monotonic() > end:
             break
     return found
 

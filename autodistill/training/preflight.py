@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +17,8 @@ from autodistill.training.datasets import ImageData, Split
 from autodistill.training.teacher import LOGITS, PROBABILITIES, Teacher
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Ask = Callable[[Teacher, Split], Tensor]
+"""A teacher's logits ``(n, classes)`` of some images."""
 
 _FEED = (
     "it was fed {}. Say what it was trained on: --set teacher.options.image_size=N, "
@@ -48,7 +51,7 @@ class Preflight:
         classes: number of classes.
         image_size: pixels per side that the teacher sees.
         images: validation images that were looked at.
-        images_per_second: speed of the teacher.
+        images_per_second: speed of the answers, whether the teacher was asked or they were remembered.
         weak: accepted although it is no better than chance.
     """
 
@@ -71,7 +74,9 @@ class Preflight:
         return asdict(self)
 
 
-def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, batch_size: int = 256) -> Preflight:
+def preflight(
+    teacher: Teacher, data: ImageData, *, accept_weak: bool = False, batch_size: int = 256, ask: Ask | None = None
+) -> Preflight:
     """Look at all validation images with ``teacher``.
 
     Args:
@@ -79,6 +84,7 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
         data: the images.
         accept_weak: go on with an accuracy at the level of chance, or with classes that seem to be in another order.
         batch_size: images per forward pass.
+        ask: gives a teacher's logits of some images; by default it is asked anew.
 
     Raises:
         TeacherError: wrong class count, output that is not finite or has been through a softmax, a network that
@@ -86,7 +92,11 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
             would double.
     """
     start = time.monotonic()
-    logits = answers(teacher, data.val, batch_size=batch_size)
+    try:
+        logits = answers(teacher, data.val, batch_size=batch_size) if ask is None else ask(teacher, data.val)
+    except TeacherError:  # what cannot be cached is looked at as it is
+        logits = answers(teacher, data.val, batch_size=batch_size)
+        ask = None
     seconds = time.monotonic() - start
     if logits.shape[1] != len(data.classes):
         raise TeacherError(
@@ -106,7 +116,7 @@ def preflight(teacher: Teacher, data: ImageData, *, accept_weak: bool = False, b
             f"Its weights are damaged, or its input is not what it expects: {_FEED.format(teacher.preprocessing)}"
         )
     for one in _single(teacher):
-        _refuse_probabilities(one, data)
+        _refuse_probabilities(one, data, ask or answers)
     labels = data.val.labels
     decided = logits.argmax(1).numpy()
     accuracy = float((decided == labels).mean())
@@ -127,15 +137,18 @@ def _single(teacher: Teacher) -> list[Teacher]:
     return [one for _, member in teacher.members for one in _single(member)] if teacher.members else [teacher]
 
 
-def _refuse_probabilities(teacher: Teacher, data: ImageData) -> None:
+def _refuse_probabilities(teacher: Teacher, data: ImageData, ask: Ask) -> None:
     """Refuse outputs that have been through a softmax, unless the user has said what they are.
 
     A softmax of probabilities is nearly the same for every image: students would learn next to nothing from it.
     """
     if teacher.preprocessing.outputs:
         return
-    every = replace(teacher, preprocessing=replace(teacher.preprocessing, class_map=()))
-    given = answers(every, _sample(data.val, _FEW))
+    some, chosen = _sample(data.val, _FEW), teacher.preprocessing.class_map
+    if not chosen:
+        given = ask(teacher, some)
+    else:  # some of its outputs say nothing of the sum of all
+        given = answers(replace(teacher, preprocessing=replace(teacher.preprocessing, class_map=())), some)
     shares = given.min() >= 0 and given.max() <= 1 and (given.sum(1) - 1).abs().max() <= _ROUNDED
     if not shares:
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
+from autodistill.errors import InterruptedTrialError
 from autodistill.records import LatencyTarget, Params, SurveyRow, Task
 from autodistill.training import latency, lease
 from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
@@ -24,9 +26,18 @@ class StudentCosts:
         task: its metrics and latency target.
         data: image size, channels and classes.
         memory: what is known already; by default the user's own.
+        waiting: what a trial does while others measure or step aside.
     """
 
-    def __init__(self, task: Task, data: ImageData, memory: CostMemory | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        data: ImageData,
+        memory: CostMemory | None = None,
+        *,
+        waiting: lease.Waiting = lease.UNWATCHED,
+    ) -> None:
+        self._waiting = waiting
         self._target = task.latency
         self._memory = memory if memory is not None else CostMemory(cache_folder())
         self._shape = {"image_size": data.image_size, "channels": data.channels}
@@ -43,6 +54,7 @@ class StudentCosts:
 
         Raises:
             InfeasibleError: it fails on these images.
+            InterruptedTrialError: asked to stop while it waited for its turn to measure.
         """
         key = self._memory.key(student, self._shape, self._classes)
         known = self._all_known(key)
@@ -63,6 +75,7 @@ class StudentCosts:
 
         Raises:
             UserCodeError: the target's command fails.
+            InterruptedTrialError: asked to stop while it waited for its turn to measure.
         """
         if self._target.table is not None:
             return None
@@ -74,7 +87,7 @@ class StudentCosts:
         if target.command is not None:
             return self._remember(key, target, latency_of_file(target, file))
         run = file_run(file, target)
-        with lease.quiet() as alone:
+        with self._quiet("cpu") as alone:
             known = self._known(key, (), target)  # another worker may have measured it while this one waited
             if known is not None:
                 return known[LATENCY]
@@ -82,6 +95,13 @@ class StudentCosts:
             if found.noisy or not alone:
                 return found.p50_ms
             return self._remember(key, target, found.p50_ms)
+
+    @contextlib.contextmanager
+    def _quiet(self, device: str) -> Iterator[bool]:
+        with lease.quiet(device, waiting=self._waiting) as alone:
+            if not alone and self._waiting.should_stop():
+                raise InterruptedTrialError("the trial was stopped before the latency of its student was measured.")
+            yield alone
 
     def _all_known(self, key: str) -> dict[str, float] | None:
         return self._known(key, self._counted, self._target if self._timed else None)
@@ -104,7 +124,8 @@ class StudentCosts:
         if self._timed and is_elsewhere(self._target):
             costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)
         elif self._timed:
-            with lease.quiet() as alone:  # other workers pause between two batches for as long as this takes
+            # other workers pause between two batches for as long as this takes
+            with self._quiet(self._target.device) as alone:
                 known = self._all_known(key)  # another worker may have measured it while this one waited
                 if known is not None:
                     return SurveyRow(student, known)

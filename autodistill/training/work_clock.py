@@ -6,7 +6,7 @@ import time
 
 
 class WorkClock:
-    """Seconds of work, without the time for which the reader of the reports holds them."""
+    """Seconds of work, without the time for which the reader of the reports holds them, or another process measures."""
 
     def __init__(self) -> None:
         self._spent = 0.0
@@ -23,6 +23,10 @@ class WorkClock:
     def add(self, seconds: float) -> None:
         """Count work of an earlier process."""
         self._spent += seconds
+
+    def leave_out(self, seconds: float) -> None:
+        """The work waited for so long while the clock ran."""
+        self._spent -= seconds
 
     def seconds(self) -> float:
         """Work so far."""

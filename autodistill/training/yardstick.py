@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from autodistill.records import LatencyTarget
+from autodistill.training.clocks import Clock
 from autodistill.training.cost_memory import CostMemory, cache_folder, machine
 
 LOOK_SECONDS = 0.006
@@ -28,16 +29,26 @@ def steady() -> float:
     return 1.0
 
 
-def slowness(device: str = "cpu") -> Callable[[], float]:
+def slowness(device: str = "cpu", clock: Clock = time.perf_counter) -> Callable[[], float]:
     """A function that measures how slow the machine is now, as a multiple of its reference: 1.02 is 2 % slower.
 
     It uses as many threads as torch has when it is called. A GPU has clocks of its own, so there it is :func:`steady`.
+
+    Args:
+        device: of what is measured.
+        clock: by which it is timed.
     """
-    return _slowness_now if device == "cpu" else steady
+    if device != "cpu":
+        return steady
+    return _slowness_now if clock is time.perf_counter else _slowness_of_thread
 
 
 def _slowness_now() -> float:
     return statistics.median(_timed(LOOK_SECONDS)) / _reference(torch.get_num_threads())
+
+
+def _slowness_of_thread() -> float:
+    return statistics.median(_timed(LOOK_SECONDS, time.thread_time)) / _reference_of_thread()
 
 
 @functools.cache
@@ -52,15 +63,27 @@ def _reference(threads: int) -> float:
     return known["seconds"]
 
 
-def _timed(seconds: float) -> list[float]:
+@functools.cache
+def _reference_of_thread() -> float:
+    """The same in processor time of one thread."""
+    memory, key = CostMemory(cache_folder()), f"thread-speed:{machine()}"
+    known = memory.get(key, ["seconds"], None)
+    if known is None:
+        known = {"seconds": statistics.median(_timed(CALIBRATION_SECONDS, time.thread_time))}
+        memory.put(key, known, LatencyTarget())
+        memory.save()
+    return known["seconds"]
+
+
+def _timed(seconds: float, clock: Clock = time.perf_counter) -> list[float]:
     """Durations of the work, repeated for as long as asked, five times at least."""
     work = _work()
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
+        start = clock()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return times
 
 
