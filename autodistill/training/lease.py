@@ -73,6 +73,17 @@ def quiet(patience: float = PATIENCE_SECONDS) -> Iterator[bool]:
         fcntl.flock(intent, fcntl.LOCK_UN)
 
 
+def is_wanted() -> bool:
+    """Whether somebody measures, or waits to measure, so that trainings step aside."""
+    handle = _open("intent")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    return False
+
+
 def _take(handle: int, deadline: float) -> bool:
     while True:
         try:
