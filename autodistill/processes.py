@@ -39,7 +39,7 @@ _LAST_SECONDS = 10.0
 
 
 def end_soon(seconds: float = _LAST_SECONDS) -> None:
-    """End this process after a while, whatever its own end waits for: libraries of a broken device may wait for ever."""
+    """End this process after a while, whatever its end waits for: libraries of a broken device may wait for ever."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()

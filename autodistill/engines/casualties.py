@@ -1,4 +1,4 @@
-"""Lost workers: how a process ended, in words, and when so many students lost theirs that the set-up must be at fault."""
+"""Lost workers: how a process ended, in words, and when so many students lost theirs that the set-up is at fault."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ class Casualties:
         more = f", … ({len(named)} in all)" if len(named) > _NAMED else ""
         return UsageError(
             f"{len(named)} different students lost their workers in a row, and no evaluation has ended in between: "
-            f"{', '.join(named[:_NAMED])}{more}. This is most likely the set-up, not the students: what was printed above, "
-            "and 'autodistill doctor', may say why. Mend it and run the same command again."
+            f"{', '.join(named[:_NAMED])}{more}. This is most likely the set-up, not the students: what was printed "
+            "above, and 'autodistill doctor', may say why. Mend it and run the same command again."
         )

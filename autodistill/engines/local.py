@@ -104,7 +104,7 @@ class _Here:
     def run(self, evaluate: Evaluate, candidate: Candidate) -> None:
         """One trial; only what its evaluation raises fails it, everything else ends the search."""
         self._candidate, self._work = candidate, Unreported()
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
         try:
             with contextlib.closing(_reports(evaluate, candidate, errors)) as reports:
                 for report in reports:
@@ -127,7 +127,7 @@ class _Here:
         self._watch.ended()
 
 
-def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[Exception]) -> Generator[Report, None, None]:
+def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[BaseException]) -> Generator[Report, None, None]:
     """What the evaluation yields; what it raises goes into ``errors``."""
     try:
         yield from reports_of(evaluate, candidate)
@@ -301,9 +301,9 @@ class _Pool:
         if worker.candidate is not None:
             candidate, worker.candidate = worker.candidate, None
             seconds, epochs = worker.work.seconds, worker.work.epoch
-            if len(self._ahead) and worker in self._workers and worker.free and worker.process.is_alive():
-                if not self._no_more:
-                    self._hand_out(worker)  # it works on while the driver keeps the books
+            lives = worker in self._workers and worker.free and worker.process.is_alive()
+            if len(self._ahead) and lives and not self._no_more:
+                self._hand_out(worker)  # it works on while the driver keeps the books
             self._study.close(candidate, error, seconds=seconds, epochs=epochs)
             self._ahead.ended(candidate)
             self._watch.ended(worker.slot.index)

@@ -1,8 +1,7 @@
-"""Students that kill their workers, or make them stand still: when a trial is tried again, and when its student is given
-up on this machine.
+"""Students that kill their workers, or make them stand still: trials are tried again, then their students given up.
 
-A death is a fact about the student as soon as it happens twice to the same architecture, whatever the recipe. Counts are
-kept with the trials, so that a resume goes on with them.
+A death is a fact about the student as soon as it happens twice to the same architecture, whatever the recipe. Counts
+are kept with the trials, so that a resume goes on with them.
 """
 
 from __future__ import annotations

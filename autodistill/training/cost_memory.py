@@ -59,6 +59,7 @@ def machine(target: LatencyTarget | None = None) -> str:
 
 @cache
 def version_of(package: str) -> str:
+    """Version of an installed package; empty where it is not there."""
     with contextlib.suppress(PackageNotFoundError):
         return version(package)
     return ""
@@ -154,6 +155,7 @@ def _is_row(row: Any) -> bool:
 
 @cache
 def processor() -> Any:
+    """The processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -1,7 +1,7 @@
 """Students that cannot be trained on this machine, remembered between studies.
 
-By architecture and its code, image shape, kind of device and version of torch, so that another release of any of them is
-tried again. One JSON file in the user's cache folder, replaced as a whole. Loads neither torch nor timm, unless the
+By architecture and its code, image shape, kind of device and version of torch: with another of them it is tried again.
+One JSON file in the user's cache folder, replaced as a whole. Loads neither torch nor timm, unless the
 device is a GPU.
 """
 
