@@ -17,10 +17,12 @@ from toys import make_study
 from typer.testing import CliRunner
 
 import autodistill as ad
+from autodistill import registry
 from autodistill.cli import app
 from autodistill.engines import hangs, worker
 from autodistill.engines.casualties import ending, loss_of
 from autodistill.engines.hangs import Hangs, Pulse
+from autodistill.engines.left_out import leave_out_crashed
 from autodistill.engines.local import run
 from autodistill.engines.slots import Slot
 from autodistill.engines.watch import Snapshot, Watch
@@ -31,6 +33,8 @@ from autodistill.registry import Foreign, Registry, register_again
 from autodistill.search.crashes import GivenUp
 from autodistill.search.rungs import Rungs
 from autodistill.search.study import Study
+from autodistill.training import crash_memory
+from autodistill.training.crash_memory import CrashMemory
 
 SEGFAULT = "killed by signal 11 (SIGSEGV)"
 WHOLE = Rungs(dying.LEVELS, stopping=False)
@@ -292,6 +296,8 @@ def test_what_the_script_itself_registers_keeps_the_only_worker_in_its_process(m
 def test_names_are_registered_again_by_importing_what_registered_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("_foreign", "_registries"):
+        monkeypatch.setattr(registry, name, {})
     names: Registry[int] = Registry("toy name", "autodistill.toy_names")
     (tmp_path / "registers_a_toy.py").write_text(
         "from autodistill import registry\nregistry._registries['autodistill.toy_names'].register('new')(1)\n"
@@ -421,7 +427,66 @@ def dying_study(directory: Path) -> Study:
     )
 
 
-def test_a_student_that_crashes_is_left_out_of_the_next_study_until_it_is_forgotten(
+class Images:
+    """What is asked of the images of a study."""
+
+    image_size, channels = 96, 3
+
+
+def left_out(study: Study) -> list[str]:
+    """What is said when the study leaves out what crashed before."""
+    said: list[str] = []
+    leave_out_crashed(study, Images(), Watch(lambda snapshot: said.append(snapshot.message)), "cpu")  # type: ignore[arg-type]
+    return said
+
+
+def test_what_crashed_is_left_out_of_the_next_study_until_it_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path))
+    first = small_study()
+    assert left_out(first) == []
+    first.on_crash(GivenUp({"width": 32}, SEGFAULT, "width=32 lost its worker twice"))
+    first.on_crash(GivenUp({"width": 999}, SEGFAULT, "of another space"))
+    second = small_study()
+    with second.running("20trials"):
+        assert left_out(second) == [
+            f"1 student left out, which crashed on this machine before: width=32 ({SEGFAULT}); "
+            "'autodistill cache rm crashes' forgets it"
+        ]
+        assert second.is_forbidden({"width": 32})
+        for _ in range(5):
+            candidate = second.ask()
+            assert candidate is not None
+            assert candidate.student == {"width": 4}
+            finish(second, candidate)
+    listed = CliRunner().invoke(app, ["cache", "ls", "--json"], catch_exceptions=False)
+    assert f"width=32 ({SEGFAULT})" in listed.output
+    assert CliRunner().invoke(app, ["cache", "rm", "crashes"], catch_exceptions=False).exit_code == 0
+    assert left_out(small_study()) == []
+
+
+def test_a_crash_is_remembered_for_its_image_shape_device_and_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def memory(size: int = 96, device: str = "cpu") -> CrashMemory:
+        return CrashMemory(tmp_path, image_size=size, channels=3, device=device)
+
+    student = {"family": "resnet", "width": 8, "depth": 1}
+    memory().put(student, SEGFAULT)
+    memory().put({**student, "width": 16}, "killed by signal 6 (SIGABRT)")
+    assert [(one.student, one.how) for one in memory().known()] == [
+        (student, SEGFAULT),
+        ({**student, "width": 16}, "killed by signal 6 (SIGABRT)"),
+    ]
+    assert memory(size=64).known() == []
+    assert memory(device="cuda:0").known() == []
+    monkeypatch.setattr(crash_memory, "version_of", lambda name: "99.9")
+    assert memory().known() == []
+
+
+@pytest.mark.slow
+def test_a_network_that_crashes_is_left_out_of_the_next_study_until_it_is_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "cache"))
