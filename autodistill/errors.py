@@ -117,6 +117,21 @@ class EndedEarlyError(AutodistillError):
         super().__init__(message)
 
 
+class WorkerLostError(AutodistillError):
+    """The process that worked on a trial died, or was ended because its training stood still.
+
+    Args:
+        message: how it ended, e.g. ``killed by signal 11 (SIGSEGV)``.
+        reason: ``WORKER_LOST``, or ``HUNG``.
+        by_student: whether the student may be the cause; false where something else ended the process, such as a system
+            that was out of memory.
+    """
+
+    def __init__(self, message: str, reason: str = "WORKER_LOST", *, by_student: bool = True) -> None:
+        self.reason, self.by_student = reason, by_student
+        super().__init__(message)
+
+
 class InterruptedTrialError(AutodistillError):
     """A trial was asked to stop in the middle; its checkpoint is on disk and it can go on later.
 

@@ -316,6 +316,10 @@ def _never() -> bool:
     return False
 
 
+def _nothing() -> None:
+    """What is said where nobody listens."""
+
+
 @dataclass(frozen=True)
 class WorkerContext:
     """What an engine gives to each worker.
@@ -331,6 +335,8 @@ class WorkerContext:
         devices: all devices of the slot, ``device`` first, where a candidate is trained on several; else empty.
         memory_share: part of the device's memory that the worker may use; below 1 where workers share a GPU.
         storage: URL where the files of trials are kept, for a worker that does not see the study's folder.
+        pause: called where a training does something else than train (it evaluates, it waits): no progress is expected
+            of it until the next call of ``progress``.
     """
 
     index: int = 0
@@ -342,6 +348,7 @@ class WorkerContext:
     devices: tuple[str, ...] = ()
     memory_share: float = 1.0
     storage: str | None = None
+    pause: Callable[[], None] = _nothing
 
 
 EvaluateFactory = Callable[[WorkerContext], Evaluate]

@@ -6,13 +6,64 @@ A name is one decorated function. Third parties register through entry points of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from types import FrameType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from autodistill.errors import UnknownNameError, UsageError
 
 T = TypeVar("T")
+_PACKAGE = __name__.partition(".")[0]
+
+
+class Foreign(NamedTuple):
+    """A name that code outside this package has registered.
+
+    Attributes:
+        module: that registered it.
+        group: of its registry.
+        name: what it is called there.
+    """
+
+    module: str
+    group: str
+    name: str
+
+
+_registries: dict[str, Registry[Any]] = {}
+_foreign: dict[Foreign, None] = {}
+
+
+def foreign() -> tuple[Foreign, ...]:
+    """All names that code outside this package has registered in this process, the first ones first."""
+    return tuple(_foreign)
+
+
+def register_again(names: Sequence[Foreign]) -> str:
+    """Import what has registered ``names`` in another process; returns what is then still missing, else nothing."""
+    for one in names:
+        if one.module not in sys.modules:
+            try:
+                importlib.import_module(one.module)
+            except Exception as error:  # whatever the user's module raises
+                return f"{one.module} cannot be imported: {type(error).__name__}: {error}"
+    missing = [one for one in names if one.group not in _registries or one.name not in _registries[one.group]]
+    return "".join(f"{one.name!r} is not registered by importing {one.module}" for one in missing[:1])
+
+
+def _registrar() -> str:
+    """The module outside this package that registers now; empty where a module of this package does."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        root = module.partition(".")[0]
+        if root != _PACKAGE:
+            return "" if root == "importlib" else module  # a module of this package, while it is imported
+        frame = frame.f_back
+    return ""
 
 
 class Registry(Generic[T]):
@@ -27,6 +78,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.group = group
         self._entries: dict[str, T] = {}
+        _registries[group] = self
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that files its function (or value) under ``name``.
@@ -39,6 +91,8 @@ class Registry(Generic[T]):
             if name in self._entries:
                 raise UsageError(f"{self.kind} {name!r} is registered already; choose another name.")
             self._entries[name] = entry
+            if module := _registrar():
+                _foreign[Foreign(module, self.group, name)] = None
             return entry
 
         return decorate

@@ -81,8 +81,8 @@ def test_a_latency_by_onnxruntime_belongs_to_its_version_and_one_by_torch_does_n
     key = memory.key(STUDENT, SHAPE, 3)
     memory.put(key, COSTS, target)
     memory.put(key, {LATENCY: 0.7}, TARGET)
-    real = cost_memory._version
-    monkeypatch.setattr(cost_memory, "_version", lambda name: "99.9" if name == package else real(name))
+    real = cost_memory.version_of
+    monkeypatch.setattr(cost_memory, "version_of", lambda name: "99.9" if name == package else real(name))
     assert memory.get(key, ["params"], target) is None
     assert memory.get(key, ["params", "macs"], TARGET) == {**COSTS, LATENCY: 0.7}
 

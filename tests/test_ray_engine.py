@@ -24,7 +24,7 @@ from autodistill.engines.slots import Slot, cpu_count
 from autodistill.engines.watch import Snapshot, Watch
 from autodistill.engines.worker import pack_error
 from autodistill.errors import DivergedError, InfeasibleError, ResourceError, UsageError, UserCodeError
-from autodistill.records import Candidate, Decision, Report, State
+from autodistill.records import Candidate, Decision, Report, State, WorkerContext
 from autodistill.search.rungs import Rungs
 from autodistill.search.study import Study
 
@@ -110,19 +110,36 @@ def test_a_lost_node_sends_its_trial_on_from_the_rung_it_had_reached_and_gives_u
     assert [(t.state, t.reason) for t in study.trials()] == [(State.FAIL, "WORKER_LOST")]
 
 
-def test_a_worker_that_dies_alone_fails_its_trial_and_too_many_end_the_search() -> None:
+def test_a_student_whose_worker_dies_twice_is_given_up_and_too_many_end_the_search() -> None:
     study = make_study()
-    with study.running("20trials"):
+    with study.running("40trials"):
         desk = Desk(study, Watch(), 1)
-        for number in range(3):
-            assert desk.hand_out(str(number)) is not None
-            desk.lose(str(number), f"exit {number}", node=False)
-        assert isinstance(desk.failure, UsageError)
+        students: list[object] = []
+        while desk.failure is None:
+            key = str(len(students))
+            job = desk.hand_out(key)
+            assert job is not None
+            students.append(job.candidate.student)
+            desk.lose(key, "its worker process has died", node=False)
+        assert str(desk.failure).startswith("5 different students lost their workers in a row")
+        assert students == [students[i - i % 2] for i in range(9)]  # each twice, until the fifth one dies
         assert desk.hand_out("more") is None
         assert desk.finished
-    assert [(t.state, t.reason, t.message) for t in study.trials()] == [
-        (State.FAIL, "WORKER_LOST", f"exit {number}") for number in range(3)
-    ]
+    assert [t.reason for t in study.trials() if t.reason != "DUPLICATE"] == ["CRASH"] * 4 + ["INTERRUPTED"]
+
+
+@pytest.mark.ray
+def test_a_worker_whose_device_is_broken_leaves_the_next_candidate_to_another() -> None:
+    from autodistill.engines.ray_tune import is_node_loss
+    from autodistill.engines.ray_worker import Bench
+
+    bench = Bench(None, WorkerContext())
+    candidate = Candidate(0, {"width": 4}, {}, {"lr": 0.1}, 0)
+    bench.begin(candidate)
+    bench._broken = True
+    with pytest.raises(RuntimeError) as told:
+        bench.begin(candidate)
+    assert is_node_loss(f"ray::Worker.reset()\nRuntimeError: {told.value}")
 
 
 def test_a_wish_to_stop_reaches_the_workers_once_and_ends_trials_at_their_next_rung() -> None:
@@ -421,12 +438,12 @@ def test_failures_end_their_trials_and_not_the_search(shared_ray: Any) -> None:
 
 
 @pytest.mark.ray
-def test_a_dead_worker_fails_its_trial_and_is_replaced(shared_ray: Any) -> None:
+def test_a_student_whose_worker_dies_twice_is_given_up_and_the_worker_replaced(shared_ray: Any) -> None:
     study = make_study()
     ad.search(study, evaluate=evaluate_or_die, budget="12trials", workers=2, engine="ray")
     lost = [t for t in study.trials() if t.student["width"] == 32]
     assert lost
-    assert all((t.state, t.reason) == (State.FAIL, "WORKER_LOST") for t in lost)
+    assert all((t.state, t.reason) == (State.PRUNED, "CRASH") for t in lost)
     assert all("worker process has died" in t.message and "common causes" not in t.message for t in lost)
     assert any(t.state is State.COMPLETE for t in study.trials())
 

@@ -48,8 +48,13 @@ def test_failures_that_differ_in_their_numbers_alone_are_the_same() -> None:
     mixed.check()
 
 
-@pytest.mark.parametrize("reason", ["NAN", "OOM", "WORKER_LOST"])
+@pytest.mark.parametrize("reason", ["NAN", "OOM"])
 def test_what_a_student_may_have_by_itself_is_the_same_only_with_the_same_numbers(reason: str) -> None:
     streak(reason, *[f"no room for {n} GiB" for n in range(5)]).check()
     with pytest.raises(UserCodeError, match="no room for 2 GiB"):
         streak(reason, *["no room for 2 GiB"] * 5).check()
+
+
+@pytest.mark.parametrize("reason", ["WORKER_LOST", "HUNG", "CRASH"])
+def test_lost_workers_are_no_streak_for_engines_count_the_different_students(reason: str) -> None:
+    streak(reason, *["killed by signal 9 (SIGKILL)"] * 9).check()

@@ -1,6 +1,7 @@
 """``cache ls|rm``: what is kept on disk only to be faster, and how to have the space back.
 
-Studies share decoded images and teacher caches in the user's cache folder; checkpoints are a study's own.
+Studies share decoded images and teacher caches in the user's cache folder; checkpoints are a study's own. Beside them
+lies the list of students that cannot be trained on this machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from autodistill.errors import ResourceError, UsageError
 app = typer.Typer(no_args_is_help=True, help="List and remove what can be made again: decoded images, teacher logits.")
 
 _FOLDERS = ("cache", "checkpoints")
+_CRASHES = "crashes"
 
 
 @app.command("ls")
@@ -38,7 +40,7 @@ def ls(
         if (folder / name).is_dir()
     ]
     if study is None:
-        rows += _shared()
+        rows += [*_shared(), *_crashes()]
     if as_json:
         print_json(rows)
         return
@@ -61,11 +63,16 @@ def rm(
     ] = False,
     shared: Annotated[bool, typer.Option("--shared", help="All shared images and teacher caches.")] = False,
 ) -> None:
-    """Remove a study's cache, or a shared one; it is filled again when it is needed. Refused while it is in use."""
+    """Remove a study's cache, or a shared one; it is filled again when it is needed. Refused while it is in use.
+
+    'cache rm crashes' forgets which students killed their workers on this machine: new studies try them again.
+    """
     if (target is None) != shared or (checkpoints and shared):
         raise UsageError("cache rm takes a study's folder, the name of a shared cache, or --shared.")
     if target is None:
         _remove_shared([row["folder"] for row in _shared()], all_of_them=True)
+    elif target == _CRASHES and _crashes():
+        _forget_crashes()
     elif (Path(target) / "study.db").is_file():
         _remove_of_study(Path(target), _FOLDERS if checkpoints else _FOLDERS[:1])
     else:
@@ -92,6 +99,28 @@ def _shared() -> list[dict[str, Any]]:
         facts = {"images": info.images, "views": info.views, "filled": info.filled, "used": info.used}
         rows.append({"study": None, "folder": f"teacher/{info.name}", "bytes": info.bytes, "what": what, **facts})
     return rows
+
+
+def _crashes() -> list[dict[str, Any]]:
+    """The students that killed their workers, as one row where there are any."""
+    from autodistill.training.cache_home import cache_folder
+    from autodistill.training.crash_memory import FILE, read
+    from autodistill.words import counted, student_words
+
+    path = cache_folder() / FILE
+    found = [f"{student_words(row['student'])} ({row['how']})" for row in read(path).values()]
+    if not found:
+        return []
+    what = f"{counted(len(found), 'student')} that killed their workers: {', '.join(found)}"
+    return [{"study": None, "folder": _CRASHES, "bytes": path.stat().st_size, "what": what, "students": found}]
+
+
+def _forget_crashes() -> None:
+    from autodistill.training.cache_home import cache_folder
+    from autodistill.training.crash_memory import FILE
+
+    (cache_folder() / FILE).unlink(missing_ok=True)
+    say("forgot the students that killed their workers; new studies try them again")
 
 
 def _remove_shared(names: list[str], *, all_of_them: bool = False) -> None:

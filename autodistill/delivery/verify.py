@@ -13,7 +13,6 @@ are looked at on images that nothing before has opened. The steps:
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -128,6 +127,7 @@ def _train(
 ) -> dict[Path, str]:
     """Train what is waiting; returns why runs failed, by their folder."""
     from autodistill.engines import engines
+    from autodistill.engines.worker import Isolated
     from autodistill.training.retraining import retrainer
 
     reserve = _TEST_SECONDS + _FILE_SECONDS * len(plan.members)
@@ -144,7 +144,7 @@ def _train(
     if jobs:
         watch.until(over)
         with watch.signals():
-            factory = functools.partial(retrainer, plan.retraining)
+            factory = Isolated(retrainer, plan.retraining)
             engines.get(engine)(queue, factory, slots, watch, **options)
         watch.update()
     watch.pass_on()

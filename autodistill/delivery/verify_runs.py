@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autodistill.engines.watch import Snapshot, Watch, WorkerLine
-from autodistill.errors import EndedEarlyError, InterruptedTrialError
+from autodistill.errors import EndedEarlyError, InterruptedTrialError, WorkerLostError
 from autodistill.records import Candidate, Decision, Report, State
 from autodistill.search.budget import format_seconds
 
 TELLING = 0.1  # share of a run after which its own pace corrects what was thought
-MAX_ATTEMPTS = 2  # a run whose worker died is begun once more: it goes on from its checkpoint
+MAX_ATTEMPTS = 2  # a run whose worker was lost is begun once more: it goes on from its checkpoint
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Queue:
             return State.COMPLETE
         if error is None or isinstance(error, InterruptedTrialError):
             return State.PARTIAL
-        if getattr(error, "reason", "") == "WORKER_LOST" and self._attempts[number] < MAX_ATTEMPTS:
+        if isinstance(error, WorkerLostError) and self._attempts[number] < MAX_ATTEMPTS:
             self._waiting.insert(0, self._jobs[number])
             return State.PARTIAL
         self.failures[number] = str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Engine ``local``: one slot in this process, several as spawned processes that share nothing but pipes."""
+"""Engine ``local``: spawned processes that share nothing but pipes; a user's own evaluation, alone, in this process."""
 
 from __future__ import annotations
 
@@ -14,30 +14,59 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 from autodistill.engines.ahead import Ahead
+from autodistill.engines.casualties import Casualties, ending, loss_of
 from autodistill.engines.driven import Driven
 from autodistill.engines.environment import environment
+from autodistill.engines.hangs import Hangs, Pulse
 from autodistill.engines.slots import Slot
 from autodistill.engines.unreported import Unreported
 from autodistill.engines.watch import Watch, WorkerLine
-from autodistill.engines.worker import WorkerLostError, reports_of, unpack_error, work
-from autodistill.errors import EndedEarlyError, UsageError
-from autodistill.processes import GUARD
+from autodistill.engines.worker import Isolated, reports_of, unpack_error, work
+from autodistill.errors import AutodistillError, EndedEarlyError, UsageError, WorkerLostError
+from autodistill.processes import GUARD, without_main
 from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report
+from autodistill.registry import foreign
 from autodistill.words import student_words
 
 _POLL_SECONDS = 0.25
 _GRACE_SECONDS = 30.0  # workers asked to stop may finish their batch and write a checkpoint, all at the same time
 _HURRY_SECONDS = 3.0  # the same after a second Ctrl-C
 _IDLE_SECONDS = 5.0  # for workers that have nothing to do
-_MAX_LOST = 3  # workers lost in a row without a finished trial before the search gives up
+_MAX_IDLE_LOST = 3  # workers lost in a row without a trial, per slot, before the search gives up
 
 
 def run(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
     """Drive the study until it has no more candidates or is asked to stop."""
-    if len(slots) == 1:
-        _run_here(study, factory, slots[0], watch)
-    else:
+    if len(slots) > 1:
         _Pool(study, factory, slots, watch).run()
+        return
+    if isinstance(factory, Isolated):
+        try:
+            _check_isolation(slots[0])
+            _Pool(study, factory, slots, watch, script=False).run()
+            return
+        except _NotIsolatedError as error:
+            watch.stage("worker", f"trains in this process, which a crash would end: {error}")
+    _run_here(study, factory, slots[0], watch)
+
+
+class _NotIsolatedError(AutodistillError):
+    """The only worker cannot be a process of its own; no trial has begun."""
+
+
+def _check_isolation(slot: Slot) -> None:
+    """See that a worker can do without the driver's script.
+
+    Raises:
+        _NotIsolatedError: it cannot.
+    """
+    if multiprocessing.current_process().daemon:
+        raise _NotIsolatedError("it is a daemon of multiprocessing, which may have no children")
+    here = [one.name for one in foreign() if one.module == "__main__"]
+    if here:
+        raise _NotIsolatedError(f"the script itself registers {', '.join(here)}; a module that it imports may do so")
+    if foreign() and slot.devices:
+        raise _NotIsolatedError("names of your own are registered, and a trial is trained on several devices")
 
 
 def _run_here(study: Driven, factory: EvaluateFactory, slot: Slot, watch: Watch) -> None:
@@ -81,7 +110,7 @@ class _Here:
     def run(self, evaluate: Evaluate, candidate: Candidate) -> None:
         """One trial; only what its evaluation raises fails it, everything else ends the search."""
         self._candidate, self._work = candidate, Unreported()
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
         try:
             with contextlib.closing(_reports(evaluate, candidate, errors)) as reports:
                 for report in reports:
@@ -104,11 +133,11 @@ class _Here:
         self._watch.ended()
 
 
-def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[Exception]) -> Generator[Report, None, None]:
+def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[BaseException]) -> Generator[Report, None, None]:
     """What the evaluation yields; what it raises goes into ``errors``."""
     try:
         yield from reports_of(evaluate, candidate)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # what calls sys.exit would otherwise end every resume as well
         errors.append(error)
 
 
@@ -119,21 +148,39 @@ class _Worker:
     pipe: Connection
     candidate: Candidate | None = None
     work: Unreported = field(default_factory=Unreported)
+    pulse: Pulse = field(default_factory=Pulse)
     ready: bool = False
+    leaving: bool = False
+
+    @property
+    def free(self) -> bool:
+        """It waits for a candidate."""
+        return self.ready and self.candidate is None and not self.leaving
 
 
 class _Pool:
-    """Several spawned workers and the loop that serves them."""
+    """Spawned workers and the loop that serves them.
 
-    def __init__(self, study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
+    Args:
+        study: what is driven.
+        factory: of the evaluators.
+        slots: one worker each.
+        watch: progress and the wish to stop.
+        script: the workers import the script that runs, where the user's evaluation may be.
+    """
+
+    def __init__(
+        self, study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch, *, script: bool = True
+    ) -> None:
         self._study, self._factory, self._watch = study, factory, watch
-        self._slots = slots
+        self._slots, self._script = slots, script
         self._context: SpawnContext = multiprocessing.get_context("spawn")
         self._stop: Event = self._context.Event()
         self._workers: list[_Worker] = []
         self._any_ready = False
         self._ahead = Ahead(study, len(slots))
-        self._lost = 0
+        self._idle_lost, self._looked = 0, 0.0
+        self._casualties, self._hangs = Casualties(len(slots)), Hangs()
         self._no_more = False
         self._stopped_at = math.inf
         watch.under_way = lambda: sum(w.work.seconds for w in self._workers if w.candidate is not None)
@@ -158,14 +205,17 @@ class _Pool:
         alone = not slot.devices  # a worker with helpers must be allowed to start them
         process = self._context.Process(
             target=work,
-            args=(theirs, self._factory, slot.context(), self._stop),
+            args=(theirs, self._factory, slot.context(), self._stop, () if self._script else foreign()),
             name=f"worker-{slot.index}",
             daemon=alone,
         )
-        with environment(_thread_limit(slot.threads)):
+        script = contextlib.nullcontext() if self._script else without_main()
+        with environment(_thread_limit(slot.threads)), script:
             try:
                 process.start()
             except Exception as error:  # whatever spawning could not send: PicklingError, AttributeError, TypeError
+                if not self._script:
+                    raise _NotIsolatedError(f"what it trains cannot be sent: {error}") from error
                 raise UsageError(
                     f"the evaluate function cannot be sent to worker processes: {error}. "
                     "Define it at the top level of a module, or use workers=1."
@@ -179,10 +229,10 @@ class _Pool:
             self._stop.set()
             self._no_more, self._stopped_at = True, time.monotonic()
         for worker in self._workers:
-            if worker.ready and worker.candidate is None and not self._no_more:
+            if worker.free and not self._no_more:
                 self._hand_out(worker)
         busy = [w for w in self._workers if w.candidate is not None]
-        starting = [w for w in self._workers if not w.ready]
+        starting = [w for w in self._workers if not w.ready or w.leaving]
         if self._overdue or (not busy and (self._no_more or self._ahead.dry or not starting)):
             return False
         sources: dict[Any, _Worker] = {}
@@ -195,6 +245,7 @@ class _Pool:
             worker = sources[source]
             if worker in self._workers:
                 self._serve(worker)
+        self._end_hung()
         if idle and not waiting:
             self._ahead.refill()
         return True
@@ -208,7 +259,7 @@ class _Pool:
         candidate = self._ahead.take()
         if candidate is None:
             return
-        worker.candidate, worker.work = candidate, Unreported()
+        worker.candidate, worker.work, worker.pulse = candidate, Unreported(), Pulse()
         with contextlib.suppress(BrokenPipeError, OSError):  # its death is seen through the sentinel
             worker.pipe.send(("run", candidate))
 
@@ -226,53 +277,93 @@ class _Pool:
             self._bury(worker)
         elif kind == "ready":
             worker.ready = self._any_ready = True
+        elif kind == "unfit":
+            raise _NotIsolatedError(message[1])
+        elif kind == "leaving":
+            worker.leaving = True
+        elif kind == "pause":
+            worker.pulse.rest()
         elif kind == "progress" and worker.candidate is not None:
+            self._hangs.beat(worker.pulse)
             worker.work.epoch = message[1]
             line = _line(worker.candidate, message[1], message[2], message[3])
             self._watch.progress(line, worker.slot.index)
         elif kind == "waits" and worker.candidate is not None:
             worker.work.leave_out(message[2])
+            worker.pulse.excuse()
             self._watch.waits(_waiting(worker.candidate, worker.work, message[1]), message[2], worker.slot.index)
         elif kind == "report" and worker.candidate is not None:
             decision = self._study.report(worker.candidate, message[1], seconds=worker.work.told(message[1]))
             if self._watch.should_stop():  # between two rungs, for an evaluation that does not ask by itself
                 decision = Decision.STOP
             worker.work.begin()
+            worker.pulse.begin()
             with contextlib.suppress(BrokenPipeError, OSError):
                 worker.pipe.send(("decision", decision))
         elif kind in ("done", "error"):
             asked = self._no_more or self._watch.should_stop()
             early = None if asked else EndedEarlyError()  # counts only where the study has not said stop
             self._close(worker, unpack_error(message) if kind == "error" else early)
-            self._lost = 0
+            self._casualties.survived()
+            self._idle_lost = 0
 
     def _close(self, worker: _Worker, error: BaseException | None) -> None:
         if worker.candidate is not None:
             candidate, worker.candidate = worker.candidate, None
             seconds, epochs = worker.work.seconds, worker.work.epoch
-            if len(self._ahead) and worker in self._workers and worker.process.is_alive() and not self._no_more:
+            lives = worker in self._workers and worker.free and worker.process.is_alive()
+            if len(self._ahead) and lives and not self._no_more:
                 self._hand_out(worker)  # it works on while the driver keeps the books
             self._study.close(candidate, error, seconds=seconds, epochs=epochs)
             self._ahead.ended(candidate)
             self._watch.ended(worker.slot.index)
 
+    def _end_hung(self) -> None:
+        """End workers whose trainings stand still; their trials go on in others."""
+        now = time.monotonic()
+        if self._no_more or now - self._looked < _POLL_SECONDS:
+            return
+        self._looked = now
+        for worker in [w for w in self._workers if w.candidate is not None]:
+            why = self._hangs.verdict(worker.pulse)
+            if why and not worker.pipe.poll():  # else what it has said waits to be read
+                worker.process.kill()
+                self._lose(worker, WorkerLostError(why, "HUNG"))
+
     def _bury(self, worker: _Worker) -> None:
-        """A worker died: its trial fails, the search goes on with a new worker in its slot."""
+        """A worker's process ended; where it was at work, the study decides whether its trial is tried again."""
         worker.process.join(timeout=5)
         code = worker.process.exitcode
-        said = f"killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        hint = "; out of memory is the usual cause" if code == -9 else ""
-        self._close(worker, WorkerLostError(f"worker {worker.slot.index} was {said}{hint}"))
+        if not self._any_ready and code is not None and code > 0:
+            self._workers.remove(worker)
+            worker.pipe.close()
+            raise UsageError(
+                f"worker {worker.slot.index} {ending(code)} before it was ready; it has printed why."
+                + (f" {GUARD} With workers=1 there are no worker processes." if self._script else "")
+            )
+        self._lose(worker, loss_of(code))
+
+    def _lose(self, worker: _Worker, loss: WorkerLostError) -> None:
+        """File the loss of a worker, and start another in its slot: the search goes on.
+
+        Raises:
+            UsageError: so many different students lost theirs in a row that it is hardly their fault.
+        """
+        worker.process.join(timeout=5)
         self._workers.remove(worker)
         worker.pipe.close()
-        if not self._any_ready and code is not None and code > 0:
-            raise UsageError(
-                f"worker {worker.slot.index} {said} before it was ready; it has printed why. {GUARD} "
-                "With workers=1 there are no worker processes."
-            )
-        self._lost += 1
-        if self._lost >= _MAX_LOST * len(self._slots):
-            raise UsageError(f"{self._lost} workers died in a row ({said}). Try --workers 1 to see why.")
+        if worker.candidate is not None:
+            candidate = worker.candidate
+            words = student_words(candidate.student)
+            self._watch.stage("worker", f"#{candidate.number} {words}: {loss}; another worker takes its place")
+            self._casualties.add(candidate, str(loss))
+            self._close(worker, loss)
+            if error := self._casualties.error():
+                raise error
+        elif not worker.leaving:
+            self._idle_lost += 1
+            if self._idle_lost >= _MAX_IDLE_LOST * len(self._slots):
+                raise UsageError(f"{self._idle_lost} workers were lost in a row while they had no trial ({loss}).")
         if not self._no_more:
             self._workers.append(self._start(worker.slot))
 

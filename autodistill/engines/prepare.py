@@ -5,7 +5,6 @@ All of it counts against the budget. Whatever exists already in the study's fold
 
 from __future__ import annotations
 
-import functools
 import math
 import tempfile
 import time
@@ -16,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.engines.cold_views import cold_views, setting_values
+from autodistill.engines.left_out import leave_out_crashed
 from autodistill.engines.pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.watch import Watch
+from autodistill.engines.worker import Isolated
 from autodistill.errors import AutodistillError, ConfigError, InfeasibleError, UsageError
 from autodistill.records import EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
 from autodistill.search.budget import format_seconds
@@ -76,6 +77,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     if study.spent.epochs <= 0:  # what a study has begun with stays as it is
         datasets.warn_of_cut(config.data, data)
     check_sources(study, image_facts(data))
+    leave_out_crashed(study, data, watch, device)
     if not accepts_weak(config.teacher):
         preflight.check_enough(data)
     metrics = tuple(dict.fromkeys([*(o.name for o in study.objectives), *(c.metric for c in study.constraints)]))
@@ -98,7 +100,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         variants=config.variants,
     )
     study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
-    return functools.partial(evaluator, task)
+    return Isolated(evaluator, task)
 
 
 def _teacher(
@@ -307,6 +309,7 @@ def _measured_pool(
         others=LEAST,
         enough=lambda: time.monotonic() > half,
     )
+    students = [student for student in students if not study.is_forbidden(student)]
     if watch.should_stop():
         return []
     code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}

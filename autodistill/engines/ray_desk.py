@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autodistill.engines.ahead import Ahead
+from autodistill.engines.casualties import Casualties
 from autodistill.engines.driven import Driven
 from autodistill.engines.unreported import Unreported
 from autodistill.engines.watch import Watch, WorkerLine
-from autodistill.engines.worker import WorkerLostError, unpack_error
-from autodistill.errors import EndedEarlyError, UsageError
+from autodistill.engines.worker import unpack_error
+from autodistill.errors import EndedEarlyError, WorkerLostError
 from autodistill.records import Candidate, Decision, Report
 from autodistill.search.study import MAX_ATTEMPTS
 from autodistill.words import student_words
 
 GRACE_SECONDS = 30.0  # a worker asked to stop may finish its batch and write a checkpoint
-_MAX_LOST = 3  # workers lost in a row, per slot, without a finished trial before the search gives up
 
 Message = tuple[Any, ...]
 """What a worker reports, as in ``worker.py``: ``("report", Report)``, ``("done",)`` or ``("error", …)``."""
@@ -73,7 +73,7 @@ class Desk:
         self._jobs: dict[str, Job] = {}
         self._again: list[Job] = []  # their node was lost; they go on from their last checkpoint
         self._ahead = Ahead(study, slots)
-        self._lost = 0
+        self._casualties = Casualties(slots)
         self._stopped_at: float | None = None
         self.failure: BaseException | None = None
         watch.under_way = lambda: sum(job.work.seconds for job in self._jobs.values() if job.started)
@@ -140,12 +140,19 @@ class Desk:
 
     def end(self, key: str, message: Message) -> None:
         """A trial ended, with its worker's last message (a report that was answered with STOP counts as done)."""
-        self._lost = 0
+        self._casualties.survived()
         early = EndedEarlyError() if message[0] == "done" and not self._stopping else None
         self._close(key, unpack_error(message) if message[0] == "error" else early)
 
-    def lose(self, key: str, why: str, *, node: bool) -> None:
-        """A worker died: with its node, the trial runs again from its checkpoint; on its own, the trial fails."""
+    def lose(self, key: str, why: str, *, node: bool, by_student: bool = True) -> None:
+        """A worker died: with its node, the trial runs again from its checkpoint; on its own, the study decides.
+
+        Args:
+            key: of the job.
+            why: in words.
+            node: it died with its node, or was of no more use whatever it had to train.
+            by_student: see :class:`WorkerLostError`.
+        """
         job = self._jobs.get(key)
         if job is None:
             return
@@ -153,10 +160,10 @@ class Desk:
             del self._jobs[key]
             self._again.append(Job(job.candidate, job.slot, lost=job.lost + 1))
             return
-        self._close(key, None if self._stopping else WorkerLostError(why))
-        self._lost += 1
-        if self._lost >= _MAX_LOST * self._slots and self.failure is None:
-            self.failure = UsageError(f"{self._lost} workers died in a row ({why}). Try --engine local to see why.")
+        if not self._stopping:
+            self._casualties.add(job.candidate, why)
+        self._close(key, None if self._stopping else WorkerLostError(why, by_student=by_student and not node))
+        self.failure = self.failure or self._casualties.error()
 
     def tick(self) -> None:
         """Called often: notices that the search should stop."""

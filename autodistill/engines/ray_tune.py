@@ -19,11 +19,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autodistill.engines.ray_desk import Desk
-from autodistill.engines.ray_worker import KEY, PROGRESS_SECONDS
+from autodistill.engines.ray_worker import KEY, PROGRESS_SECONDS, WORN_OUT
 from autodistill.records import Decision, EvaluateFactory
 
 _LOST = re.compile(r"(?:died|dead) because|unavailable|exit", re.IGNORECASE)
 _NODE_LOST = re.compile(r"\bnode (?:has )?(?:died|was (?:\w+ )?terminated|is dead|failed)|unavailable", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|low on memory|OutOfMemory|memory usage", re.IGNORECASE)
 _ADVICE = "Some common causes"  # from here on Ray's text is the same for every dead worker
 
 
@@ -37,9 +38,9 @@ def is_node_loss(text: str) -> bool:
     """Whether Ray's words about a lost worker say that it went with its node.
 
     Ray often sees only the connection break, and calls the worker unavailable; of a process that died on a node that
-    lives, it says so.
+    lives, it says so. A worker whose device was broken by an earlier trial counts as one, too.
     """
-    return bool(_NODE_LOST.search(words_of_loss(text)))
+    return WORN_OUT in text or bool(_NODE_LOST.search(words_of_loss(text)))
 
 
 class Board:
@@ -158,7 +159,8 @@ class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
         """A worker died; errors of the evaluation never come this way."""
         del tune_controller
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-        self._desk.lose(trial.trial_id, words_of_loss(text), node=is_node_loss(text))
+        why = words_of_loss(text)
+        self._desk.lose(trial.trial_id, why, node=is_node_loss(text), by_student=not _NO_MEMORY.search(why))
 
 
 class DeskCallback(tune.Callback):  # type: ignore[misc]

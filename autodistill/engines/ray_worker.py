@@ -17,13 +17,15 @@ from typing import Any
 import ray
 from ray import cloudpickle, tune
 
-from autodistill.engines.worker import pack_error, reports_of
+from autodistill.engines.worker import is_device_broken, pack_error, reports_of
 from autodistill.errors import InterruptedTrialError
 from autodistill.records import Evaluate, EvaluateFactory, Report, WorkerContext
 
 KEY = "autodistill"  # of the one object in a result; Tune flattens dictionaries, and leaves tuples alone
 PROGRESS_SECONDS = 0.5
 _POLL_SECONDS = 0.25
+WORN_OUT = "the device of this worker is broken"
+"""What a worker answers to its next candidate after an error that nothing survives but a new process."""
 
 
 def make_trainable(board_name: str, context: WorkerContext) -> type:
@@ -64,13 +66,19 @@ class Bench:
         self._evaluate: Evaluate | None = None
         self._candidate: Any = None
         self._reports: Generator[Report, None, None] | None = None
-        self._stop = False
+        self._stop = self._broken = False
         self._asked: Any = None
         self._next_poll = self._next_progress = 0.0
 
     def begin(self, candidate: Any) -> None:
-        """Take up another candidate."""
+        """Take up another candidate.
+
+        Raises:
+            RuntimeError: the device is broken: Tune then gives the candidate to a new worker.
+        """
         self.end()
+        if self._broken:
+            raise RuntimeError(WORN_OUT)
         self._candidate = candidate
 
     def end(self) -> None:
@@ -91,6 +99,7 @@ class Bench:
             report = self._next_report()
         except BaseException as error:
             self._reports = None
+            self._broken = is_device_broken(error)
             return {KEY: pack_error(error), "done": True}
         if report is None:
             return {KEY: ("done",), "done": True}

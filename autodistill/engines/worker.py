@@ -3,25 +3,30 @@
 Messages are plain tuples over a pipe between parent and child; nothing listens on a socket.
 
 driver to worker: ``("run", candidate)``, ``("decision", Decision)``, ``("quit",)``
-worker to driver: ``("ready",)``, ``("progress", epoch, epochs, metrics)``, ``("waits", for what, seconds)``,
-``("report", Report)``, ``("done",)``, ``("error", type name, reason, message, traceback)``
+worker to driver: ``("ready",)``, ``("unfit", why)``, ``("progress", epoch, epochs, metrics)``, ``("pause",)``,
+``("waits", for what, seconds)``, ``("report", Report)``, ``("leaving",)``, ``("done",)``,
+``("error", type name, reason, message, traceback)``
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
+import sys
 import time
 import traceback
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from typing import Any
 
 from autodistill.errors import AutodistillError, DivergedError, InfeasibleError, InterruptedTrialError
-from autodistill.processes import die_with_parent
+from autodistill.errors import WorkerLostError as WorkerLostError
+from autodistill.processes import die_with_parent, end_soon
 from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report, WorkerContext
+from autodistill.registry import Foreign, register_again
 
 _PROGRESS_SECONDS = 0.5
 _WANTED = "It has to be a generator of reports: yield autodistill.Report(rung, {name: value})."
@@ -42,14 +47,16 @@ class RemoteError(AutodistillError):
         super().__init__(f"{kind}: {message}" if kind else message)
 
 
-class WorkerLostError(RemoteError):
-    """A worker process died."""
+class Isolated(functools.partial[Evaluate]):
+    """A factory, with its first arguments, whose evaluator works in a process of its own even as the only worker.
 
-    def __init__(self, message: str) -> None:
-        super().__init__("", message, "WORKER_LOST")
+    What it trains may crash, and must not take the search with it; there is nothing in it to be debugged by its user.
+    """
 
 
-def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, stop: Event) -> None:
+def work(
+    pipe: Connection, factory: EvaluateFactory, context: WorkerContext, stop: Event, names: Sequence[Foreign] = ()
+) -> None:
     """Body of a spawned worker.
 
     Args:
@@ -57,6 +64,7 @@ def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, sto
         factory: builds the evaluator; called once.
         context: index, device, threads; progress and stop are filled in here.
         stop: set by the driver when running trials should save and stop.
+        names: that the driver's own code has registered there, for a worker that does not import the driver's script.
     """
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
@@ -65,8 +73,12 @@ def work(pipe: Connection, factory: EvaluateFactory, context: WorkerContext, sto
     def waits(what: str, seconds: float) -> None:
         _send(pipe, ("waits", what, seconds))
 
-    here = replace(context, progress=_Progress(pipe).send, should_stop=stop.is_set, waits=waits)
     with contextlib.suppress(_DriverGoneError):
+        if why := register_again(names):
+            _send(pipe, ("unfit", why))
+            return
+        progress = _Progress(pipe)
+        here = replace(context, progress=progress.send, pause=progress.pause, should_stop=stop.is_set, waits=waits)
         _serve(pipe, factory, here)
 
 
@@ -86,7 +98,13 @@ def _serve(pipe: Connection, factory: EvaluateFactory, context: WorkerContext) -
         except _DriverGoneError:
             raise
         except BaseException as error:  # whatever it was, the driver files it with the trial
+            broken = is_device_broken(error)
+            if broken:  # first, so that the driver has nothing more for this process
+                _send(pipe, ("leaving",))
             _send(pipe, pack_error(error))
+            if broken:
+                end_soon()
+                return
 
 
 class _DriverGoneError(AutodistillError):
@@ -155,6 +173,44 @@ def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> bool:
     return True
 
 
+_BROKEN = (
+    "illegal memory access",
+    "device-side assert",
+    "unspecified launch failure",
+    "misaligned address",
+    "illegal instruction",
+    "invalid program counter",
+    "hardware stack error",
+    "operation not supported on global/shared address space",
+    "launch timed out",
+    "uncorrectable ecc error",
+    "uncorrectable nvlink error",
+    "cuda error: unknown error",
+)
+"""What ``cudaGetErrorString`` says of the errors that "leave the process in an inconsistent state" (CUDA Runtime API,
+``cudaError_t``): every later call of the process fails with them."""
+
+
+def is_device_broken(error: BaseException) -> bool:
+    """Whether after ``error`` nothing more can be computed on the GPU by this process."""
+    one: BaseException | None = error
+    for _ in range(10):  # a wrapped error may be its own cause
+        if one is None:
+            break
+        text = str(one).lower()
+        if "cuda" in text and any(words in text for words in _BROKEN):
+            return True
+        one = one.__cause__ or one.__context__
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except Exception:  # AcceleratorError, or RuntimeError before torch 2.8
+        return True
+    return False
+
+
 def pack_error(error: BaseException) -> tuple[str, str, str, str, str]:
     """An exception as a message; its type crosses by name, so that nothing needs to be unpickled."""
     reason = getattr(error, "reason", "ERROR")
@@ -181,6 +237,10 @@ class _Progress:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._last = 0.0
+
+    def pause(self) -> None:
+        """Something else than training begins."""
+        _send(self._pipe, ("pause",))
 
     def send(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         now = time.monotonic()

@@ -43,6 +43,7 @@ class Catalogue:
         self._asked: dict[tuple[Any, ...], dict[str, float] | None] = {}
         self._names: dict[str, None] = {}
         self._pool: list[dict[str, Any]] = []
+        self._forbidden: dict[tuple[Any, ...], str] = {}
         self._estimated: set[str] = set()  # students with costs that are no measurements
 
     @property
@@ -63,8 +64,10 @@ class Catalogue:
             ConfigError: one is not a student of the space.
         """
         students = self.space.section("student")
-        self._pool, self._asked, self._estimated = [], {}, set()
+        self._pool, self._asked, self._estimated = [], dict.fromkeys(self._forbidden), set()
         for student, costs in pool:
+            if stable_key(dict(student)) in self._forbidden.values():
+                continue
             known, values = self._checked(costs), students.flatten({"student": student})
             self._known[stable_key(dict(student))] = self._asked[self._settings_of(values)] = known
             if known is not None:
@@ -73,11 +76,18 @@ class Catalogue:
             bounds = ", ".join(map(str, self.constraints)) or "none"
             raise UsageError(f"no surveyed student can be proposed (constraints: {bounds}); loosen a constraint.")
 
+    def forbid(self, student: Mapping[str, Any]) -> None:
+        """Let a student never be proposed again, whatever it costs; one that is not of the space never is."""
+        if self.space.holds(student):
+            settings = self._settings_of(self.space.section("student").flatten({"student": student}))
+            self._forbidden[settings] = name = stable_key(dict(student))
+            self._known[name] = self._asked[settings] = None
+
     def costs(self, values: Mapping[str, Any]) -> dict[str, float] | None:
         """Known costs of a candidate, possibly empty; ``None`` when it may not be proposed."""
-        if not self.knows_costs:
-            return {}
         settings = self._settings_of(values)
+        if not self.knows_costs:
+            return None if settings in self._forbidden else {}
         if settings not in self._asked:
             student = self.space.nest(values)["student"]
             name = stable_key(student)

@@ -12,7 +12,7 @@ from autodistill.search.ledger import Ledger
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.verdicts import kept
 
-FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED")
+FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "CRASH", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED")
 """Reason codes of ends that no budget of trials counts."""
 
 

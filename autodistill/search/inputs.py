@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from autodistill.records import Params
+from autodistill.records import Params, stable_key
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Costs, Proposer
 from autodistill.search.space import Space
@@ -30,6 +30,19 @@ class Inputs:
     def set_known_costs(self, rows: Sequence[tuple[Params, Mapping[str, float]]], costs: Costs | None = None) -> None:
         """Hand in what is known before training: surveyed students with their costs, and a function for others."""
         self._proposer.set_known_costs(rows, costs)
+
+    def forbid(self, student: Params, why: str) -> None:
+        """Never propose a student in this run, whatever its recipe.
+
+        Args:
+            student: its architecture.
+            why: for the trials that are refused.
+        """
+        self._proposer.forbid(student, why)
+
+    def is_forbidden(self, student: Params) -> bool:
+        """Whether a student is never proposed because it kills the worker that trains it."""
+        return stable_key(student) in self._proposer.forbidden
 
     def enqueue(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Put a candidate of your own at the head of the queue.

@@ -78,6 +78,7 @@ class Proposer:
         self._reported: dict[str, dict[str, float]] = {}  # measured by trials; they need not tell all that is known
         self._pool: list[tuple[Params, Mapping[str, float]]] = []
         self._costs: Costs | None = None
+        self.forbidden: dict[str, tuple[Params, str]] = {}  # students that are never proposed, and why
         self._ready = False
         self._queued = 0
         self._drawn: Mapping[str, Any] | None = None  # what the study has queued itself
@@ -124,6 +125,12 @@ class Proposer:
         self._costs = costs
         self._ready = False
 
+    def forbid(self, student: Params, why: str) -> None:
+        """Never propose a student again, with whatever recipe: it kills the worker that trains it."""
+        self.forbidden[stable_key(student)] = (student, why)
+        if self._ready and isinstance(self._study.sampler, FrontSampler):
+            self._study.sampler.forbid(student)
+
     @property
     def is_front(self) -> bool:
         """Whether the front sampler proposes."""
@@ -147,7 +154,7 @@ class Proposer:
 
     def known_costs(self) -> list[Mapping[str, float]]:
         """All known costs."""
-        keys = dict.fromkeys([*self._known, *self._reported])
+        keys = [key for key in dict.fromkeys([*self._known, *self._reported]) if key not in self.forbidden]
         return [{**self._known.get(key, {}), **self._reported.get(key, {})} for key in keys]
 
     def propose(self) -> Proposal:
@@ -240,6 +247,12 @@ class Proposer:
         if self._ready:
             return
         self._ready = True
+        self._make_sampler()
+        if isinstance(self._study.sampler, FrontSampler):
+            for student, _ in self.forbidden.values():
+                self._study.sampler.forbid(student)
+
+    def _make_sampler(self) -> None:
         if isinstance(self._sampler, optuna.samplers.BaseSampler):
             self._study.sampler = self._sampler
             if isinstance(self._sampler, FrontSampler):
@@ -283,8 +296,14 @@ class Proposer:
         return self._lookup(student) or {}  # what a sampler is told nothing of it may propose; ``None`` would forbid it
 
     def _lookup(self, student: Params) -> Mapping[str, float] | None:
-        """What is known of a student: what trials measured of it, and the rest from the survey or the function."""
+        """What is known of a student: what trials measured of it, and the rest from the survey or the function.
+
+        Raises:
+            InfeasibleError: it is forbidden.
+        """
         key = stable_key(student)
+        if key in self.forbidden:
+            raise InfeasibleError(self.forbidden[key][1], "CRASH")
         reported = self._reported.get(key)
         if key not in self._known and self._costs is not None:
             found = self._costs(student)

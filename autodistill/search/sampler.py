@@ -113,6 +113,12 @@ class FrontSampler(BaseSampler):
         self._supply.forget()
         self._shortlist = self._beliefs = self._archive = None
 
+    def forbid(self, student: Mapping[str, Any]) -> None:
+        """Never propose a student again, e.g. one that kills the worker that trains it."""
+        self._catalogue.forbid(student)
+        self._supply.leave_out_forbidden()
+        self._shortlist = self._next = None
+
     def read_from(self, trials: Callable[[], Sequence[StoredTrial]]) -> None:
         """Take the study's trials from this function, which has them in memory, in the place of its storage."""
         self._trials, self._archive = trials, None

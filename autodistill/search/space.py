@@ -21,6 +21,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from autodistill.errors import ConfigError, nearest
+from autodistill.records import stable_key
 from autodistill.search.distributions import allowed_words, contains, held
 from autodistill.search.space_grammar import Entry, read_entries
 from autodistill.search.space_groups import prune_groups
@@ -175,6 +176,15 @@ class Space:
         if problems:
             raise ConfigError(problems, "candidate")
         return values
+
+    def holds(self, student: Mapping[str, Any]) -> bool:
+        """Whether a student is one of this space, with the settings that are fixed here."""
+        section = self.section("student")
+        try:
+            values = section.flatten({"student": student})
+        except ConfigError:
+            return False
+        return stable_key(section.nest(values)["student"]) == stable_key(dict(student))
 
     def outside(self, values: Mapping[str, Any]) -> list[str]:
         """What is wrong with parameter values of somebody else's, one sentence each; unknown names are left out."""

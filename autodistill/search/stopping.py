@@ -12,8 +12,11 @@ from autodistill.search import within
 MAX_REJECTED = 50  # proposals refused, or evaluations without a result, in a row before a search ends
 MAX_BROKEN = 500  # the same where the evaluations end by a bound that they break: a tight one is no fault
 MAX_EQUAL_FAILURES = 5  # equal failures in a row before the search stops: it is the set-up, not the candidates
-OWN_NUMBERS = ("NAN", "OOM", "WORKER_LOST")
+OWN_NUMBERS = ("NAN", "OOM")
 """Reasons that a student or a recipe may well have: such failures are equal only where their numbers are, too."""
+
+_ELSEWHERE = ("DUPLICATE", "INFEASIBLE", "CRASH", "WORKER_LOST", "HUNG")
+"""Reasons that no streak counts: refusals, and lost workers, of which engines count the different students."""
 
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,_]\d+)*(?:[eE][-+]?\d+)?")
 
@@ -60,7 +63,7 @@ class Streak:
 
     def ended(self, state: State, reason: str, message: str) -> None:
         """A trial ended; one that is PARTIAL has not."""
-        if state is not State.PARTIAL and reason not in ("DUPLICATE", "INFEASIBLE"):
+        if state is not State.PARTIAL and reason not in _ELSEWHERE:
             self._costly.append((state, reason, message))
 
     def evaluated(self, reason: str, message: str, *, nothing: bool) -> None:

@@ -6,9 +6,10 @@ It owns budget, sampler, rungs and the store. Every trial ends in exactly one st
 COMPLETE                  reached the top rung; only these are on the front
 PRUNED                    ``RUNG_RULE`` stopped by comparison · ``INFEASIBLE`` breaks a constraint ·
                           ``INFEASIBLE_BUILD`` cannot be built · ``DUPLICATE`` proposed before · ``TIME`` would not be
-                          done in time, may be proposed again · ``OUTSIDE`` enqueued, and not in the space
-FAIL                      ``NAN`` · ``NON_FINITE`` · ``OOM`` · ``WORKER_LOST`` · ``ATTEMPTS`` ·
-                          ``ENDED_EARLY`` its evaluation ended before the top rung, unasked · ``ERROR``
+                          done in time, may be proposed again · ``OUTSIDE`` enqueued, and not in the space ·
+                          ``CRASH`` its student kills the worker that trains it, on this machine
+FAIL                      ``NAN`` · ``NON_FINITE`` · ``OOM`` · ``WORKER_LOST`` · ``HUNG`` its training stood still ·
+                          ``ATTEMPTS`` · ``ENDED_EARLY`` its evaluation ended before the top rung, unasked · ``ERROR``
 PARTIAL                   goes on from its checkpoint: ``PAUSED`` when its turn comes (see ``agenda.py``), ``BUDGET``
                           or ``INTERRUPTED`` first of all when the study is resumed
 ========================  =========================================================================================
@@ -24,7 +25,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from autodistill.errors import EndedEarlyError, InterruptedTrialError
+from autodistill.errors import EndedEarlyError, InterruptedTrialError, WorkerLostError
 from autodistill.records import (
     Candidate,
     Constraint,
@@ -33,11 +34,13 @@ from autodistill.records import (
     Report,
     State,
     TrialRecord,
+    stable_key,
 )
 from autodistill.search import sampler as samplers
 from autodistill.search.agenda import TOO_LITTLE, Agenda, Step, Terms
 from autodistill.search.board import Board
 from autodistill.search.budget import Budget
+from autodistill.search.crashes import REASON, Crashes, GivenUp
 from autodistill.search.filing import FREE, Filing
 from autodistill.search.inputs import Inputs
 from autodistill.search.ledger import BOOKED, Ledger, told
@@ -96,6 +99,7 @@ class Study(Inputs, Readings):
         self.ended = ""
         self.notes: list[str] = []  # what was done while it was opened, for people
         self.after: Callable[[int, State], None] = lambda *_: None
+        self.on_crash: Callable[[GivenUp], None] = lambda _: None  # a student is given up, and another could be trained
         self.under_way: Callable[[], float] = lambda: 0.0  # seconds of running work that nothing has told of
         self._log = TrialLog(self.optuna, storage, [o.name for o in self.objectives])
         self._proposer = Proposer(
@@ -114,6 +118,7 @@ class Study(Inputs, Readings):
         self._agenda, self._board = Agenda(self.rungs), Board(self.objectives, self.rungs.top)
         self._dry, self._streak = "", Streak()
         self._kept_back, self._late = 0.0, 0
+        self._crashes = Crashes(self._log)
         self._ledger = Ledger(self.optuna)
         self._filing = Filing(self._log, self._ledger, self.objectives, self.constraints, top=self.rungs.top)
 
@@ -165,6 +170,9 @@ class Study(Inputs, Readings):
         self.ended = self._dry = ""
         self._late = 0
         self._proposer.renew()
+        self._proposer.forbidden.clear()
+        for one in self._crashes.reload():
+            self._proposer.forbid(one.student, one.why)
         self._reconcile()
         self._streak = Streak()
         try:
@@ -240,14 +248,20 @@ class Study(Inputs, Readings):
             self._log.set(number, BOOKED, self._ledger.advance(self._log.attributes(number), seconds))
         if isinstance(error, EndedEarlyError):
             settled = settled or (State.FAIL, error.reason, ended_early(self._log.rung(number), self.rungs.levels))
+        elif isinstance(error, WorkerLostError) and error.by_student:
+            settled = settled or self._lost(candidate, error)
         elif error is not None and (settled is None or settled[0] is not State.COMPLETE):
             settled = verdict_of(error, self.over)
         state, reason, message = settled or self._let_go(number)
         self._open.pop(number, None)
-        if state is State.FAIL:
+        if state is State.FAIL or reason == REASON:
             self._ledger.charge(self._log.attributes(number), seconds, epochs)
+        elif isinstance(error, WorkerLostError):  # work that is done once more
+            self._ledger.charge(self._log.attributes(number), seconds, 0.0)
         nothing = reason in FREE or (state is State.FAIL and self._log.rung(number) == 0)
         self._end(number, state, reason, message)
+        if isinstance(error, WorkerLostError) and state is State.PARTIAL:
+            self._agenda.interrupted.append(self._log.record(number))
         self._streak.evaluated(reason, message, nothing=nothing)
         for excess, why in self._agenda.excess().items():
             self._give_up(excess, why)
@@ -334,6 +348,21 @@ class Study(Inputs, Readings):
             return State.PARTIAL, "PAUSED", self._log.record(number).message
         return UNFINISHED
 
+    def _lost(self, candidate: Candidate, error: WorkerLostError) -> tuple[State, str, str]:
+        """The end of a trial that lost its worker; where its student is given up, whatever waits with it ends too."""
+        found = self._crashes.lost(candidate, error)
+        if not isinstance(found, GivenUp):
+            return found
+        self._proposer.forbid(found.student, found.why)
+        waiting = {record.number: record for record in self._agenda.interrupted}
+        waiting.update({number: self._log.record(number) for number in self._agenda.paused})
+        for number, record in waiting.items():
+            if stable_key(record.student) == found.key:
+                self._agenda.paused.pop(number, None)
+                self._agenda.interrupted = [one for one in self._agenda.interrupted if one.number != number]
+                self._end(number, State.PRUNED, REASON, found.why)
+        return (State.FAIL, error.reason, found.why) if error.reason == "HUNG" else (State.PRUNED, REASON, found.why)
+
     def _reconcile(self) -> None:
         """Take stock of what is stored, and give up trials that keep crashing."""
         self._agenda, self._board, ends = take_stock(self._log, self.rungs, self.objectives, self._open)
@@ -355,6 +384,8 @@ class Study(Inputs, Readings):
 
     def _report_rung(self, number: int, report: Report) -> Decision:
         known = self._log.attributes(number).get("rung:0", {})
+        for one in self._crashes.trained(self._log.record(number).student):
+            self.on_crash(one)
         self._board.add(number, report.rung, {**known, **report.values})
         unbeaten = self._board.unbeaten(number, report.rung)
         self._agenda.pace.learn(number, known, report.epochs, report.seconds)

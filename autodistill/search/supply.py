@@ -61,6 +61,12 @@ class Supply:
         """The catalogue has changed."""
         self._reference = None
 
+    def leave_out_forbidden(self) -> None:
+        """The catalogue forbids more than before; what else is in the sample stays, and with it the scales."""
+        if self._reference is not None:
+            allowed = [self._catalogue.costs(values) is not None for values in self._reference.values]
+            self._reference = self._reference.take([i for i, kept in enumerate(allowed) if kept])
+
     def reference(self) -> Pool:
         """Random feasible candidates; the same ones after a resume, so that scales do not move."""
         if self._reference is None:

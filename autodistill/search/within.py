@@ -23,7 +23,7 @@ DRAWS = 10_000
 SECONDS = 30.0  # where somebody has to count the costs of each student
 _COVER = 20  # draws for every candidate of a small space
 
-REFUSED = ("DUPLICATE", "INFEASIBLE", "INFEASIBLE_BUILD")
+REFUSED = ("DUPLICATE", "INFEASIBLE", "INFEASIBLE_BUILD", "CRASH")
 """Reasons for which a proposal is refused that a draw may do better on."""
 
 
@@ -58,6 +58,8 @@ def _nothing(refused: Counter[str], bounds: str) -> str:
     if known == count:
         return f"space exhausted: {count:,} random candidates were all tried before"
     what = f"is within the bounds ({bounds})" if bounds else "can be built"
+    if refused["CRASH"]:
+        what += " and does not kill the worker that trains it"
     if known:
         tried = f"{known:,} of {count:,} random candidates were tried before"
         return f"space exhausted: {tried}, and none of the others {what}"

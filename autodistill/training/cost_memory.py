@@ -39,19 +39,27 @@ def machine(target: LatencyTarget | None = None) -> str:
     Args:
         target: adds its device and the version of its runtime; by default eager PyTorch on the CPU.
     """
-    facts = [platform.machine(), _processor(), os.cpu_count(), platform.system(), _version("torch"), _version("timm")]
+    facts = [
+        platform.machine(),
+        processor(),
+        os.cpu_count(),
+        platform.system(),
+        version_of("torch"),
+        version_of("timm"),
+    ]
     if target is not None and target.device.startswith("cuda"):
         import torch
 
         if torch.cuda.is_available():
             facts.append(torch.cuda.get_device_name(target.device))
     if target is not None and (target.runtime == "onnxruntime" or target.precision == "int8"):
-        facts += [_version("onnxruntime"), _version("onnxruntime-gpu")]
+        facts += [version_of("onnxruntime"), version_of("onnxruntime-gpu")]
     return stable_key(facts)
 
 
 @cache
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Version of an installed package; empty where it is not there."""
     with contextlib.suppress(PackageNotFoundError):
         return version(package)
     return ""
@@ -77,7 +85,7 @@ class CostMemory:
         family = str(student.get("family", ""))
         if family not in self._codes:
             self._codes[family] = family_code(family)
-        versions = [_version(package) for package in ("autodistill-search", "torch", "timm")]
+        versions = [version_of(package) for package in ("autodistill-search", "torch", "timm")]
         return stable_key([dict(student), self._codes[family], dict(shape), num_classes, versions])
 
     def get(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
@@ -146,7 +154,8 @@ def _is_row(row: Any) -> bool:
 
 
 @cache
-def _processor() -> Any:
+def processor() -> Any:
+    """The processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

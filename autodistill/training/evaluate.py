@@ -331,6 +331,7 @@ class Trial:
 
     def _measure(self, trainer: Trainer, rung: int, epochs: int, known: SurveyRow) -> Report:
         """Accuracy of the averaged weights on validation; stored before it is reported."""
+        self.bench.context.pause()
         model = trainer.evaluation_model()
         val = self.bench.data.val
         logits = trainer.predict(model, torch.from_numpy(val.images))

@@ -180,12 +180,12 @@ def test_a_search_in_which_every_student_fails_ends_with_the_reason(engine: str,
     assert "trials showed nothing (NAN: the loss is not finite" in study.ended
 
 
-def test_a_dead_worker_fails_its_trial_and_is_replaced() -> None:
+def test_a_student_whose_worker_dies_twice_is_given_up_and_the_worker_replaced() -> None:
     study = make_study()
     ad.search(study, evaluate=evaluate_or_die, budget="12trials", workers=2)
     lost = [t for t in study.trials() if t.student["width"] == 32]
     assert lost
-    assert all((t.state, t.reason) == (State.FAIL, "WORKER_LOST") and "exit code 7" in t.message for t in lost)
+    assert all((t.state, t.reason) == (State.PRUNED, "CRASH") and "exit code 7" in t.message for t in lost)
     assert any(t.state is State.COMPLETE for t in study.trials())
 
 
