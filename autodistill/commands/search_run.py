@@ -44,8 +44,9 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
 
     check_first(config, resumed=_resumed(folder))
     from autodistill.engines.cold_views import cold_views
-    from autodistill.engines.estimate import estimate
-    from autodistill.search.opening import check_same, study_parts
+    from autodistill.engines.estimate import estimate, forecast
+    from autodistill.search.opening import check_same, config_rungs, study_parts
+    from autodistill.top_rung import Length, settle
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
@@ -54,15 +55,24 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     _check_warm_starts(config, folder, parts["space"])
     if cold := cold_views(parts["space"], config.training):
         say(f"warning: {cold}")
-    figures = estimate(config, parts["space"], parts["rungs"])
+    length = Length(config) if _resumed(folder) else settle(config, parts["space"], say=_doing)
+    config, rungs = length.config, config_rungs(length.config)
+    if length.prices is None:
+        figures = estimate(config, parts["space"], rungs, say=_doing)
+    else:
+        figures = forecast(config, rungs, length.prices)
     if as_json:
         print_json({"configuration": config.resolved(), "directory": str(folder), "estimate": figures.to_json()})
         return
     sys.stdout.write(strict_yaml.dump(config.resolved()))
     say()
-    for line in figures.lines():
+    for line in [*figures.lines(), *([length.said] if length.said else [])]:
         say(line)
     say("Nothing was written. Start it: " + this_command(without="--dry-run"))
+
+
+def _doing(words: str) -> None:
+    say(f"  {words} …")
 
 
 def _check_warm_starts(config: StudyConfig, folder: Path, space: Space) -> None:
@@ -104,7 +114,7 @@ def run(
     existed, parent_existed = folder.exists(), folder.parent.exists()
     study: Study | None = None
     try:
-        study = build(config, folder.resolve())
+        study = build(config, folder.resolve(), say=_doing)
         for note in study.notes:
             say(f"  {note}")
         kept = verify_share * (study.budget.seconds or 0.0)
@@ -180,8 +190,6 @@ def _resumed(folder: Path) -> bool:
 
 def _announce(config: StudyConfig, folder: Path) -> None:
     """Say what will run and where, before anything slow begins."""
-    from autodistill.search.opening import config_rungs
-
     data = config.data
     space = config.space if isinstance(config.space, str) else "given in the study file"
     resumed = ", resumed" if _resumed(folder) else ""
@@ -191,10 +199,17 @@ def _announce(config: StudyConfig, folder: Path) -> None:
     say(f"study {config.name} in {folder}{resumed}")
     say(
         f"  data {data.source if data else 'none'} · teacher {config.teacher.source} · space {space} · "
-        f"{config_rungs(config).levels[-1]} epochs · sampler {config.sampler}"
+        f"{_length(config)} · sampler {config.sampler}"
     )
     bounds = f" · {' · '.join(config.constraints)}" if config.constraints else ""
     say(f"  objectives {', '.join(config.objectives)}{bounds} · budget {config.budget} · {config.engine}, {workers}")
+
+
+def _length(config: StudyConfig) -> str:
+    from autodistill.search.opening import config_rungs
+
+    by_budget = config.data is not None and config.epochs is None
+    return "epochs by the budget" if by_budget else f"{config_rungs(config).levels[-1]} epochs"
 
 
 def _finish(

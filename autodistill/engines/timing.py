@@ -1,0 +1,331 @@
+"""Times a few training steps of a few students, and the teacher, in a process of their own.
+
+A student may kill the process that trains it, and a teacher is code of the user's own: neither is to end the command.
+What was timed is remembered for this machine, so that a second start asks nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodistill.processes import die_with_parent
+from autodistill.records import DataSpec, LatencyTarget, Params, TeacherSpec, stable_key
+
+if TYPE_CHECKING:
+    from autodistill.training.cost_memory import CostMemory
+
+LIMIT = 10.0
+"""Seconds after which what is timed has to do, from the moment on at which the process is ready."""
+
+START = 60.0
+"""Seconds that the process may take until it is ready and has timed one student: on a busy machine, many."""
+
+EACH = 1.2
+"""Seconds of steps of one student, the first step not counted."""
+
+_STEPS = 4
+_DEATHS = 3
+STEP, FORWARD = "step_seconds", "forward_seconds"
+"""Of a student: one training step, and the evaluation of one image."""
+
+BUSY = 1.5
+"""How many times longer than its work of the processor a timing may take to be remembered: the machine was not free."""
+
+_IMAGE, _BOOT, _COST = "image_seconds", "boot_seconds", "cost_seconds"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is timed.
+
+    Attributes:
+        students: architectures, the most wanted first.
+        shape: ``image_size``, ``channels`` and ``num_classes``.
+        batch: images per step.
+        training: settings of all trials.
+        device: where students train.
+        threads: of a worker.
+        data: images, for the teacher; so is ``cache``, the folder of decoded ones.
+        teacher: ``None`` where none is to be timed.
+        latency: how a survey measures; ``None`` where it only counts.
+    """
+
+    students: tuple[Params, ...]
+    shape: Mapping[str, int]
+    batch: int
+    training: Mapping[str, Any]
+    device: str
+    threads: int
+    data: DataSpec
+    cache: str
+    teacher: TeacherSpec | None = None
+    latency: LatencyTarget | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds.
+
+    Attributes:
+        rows: of each student that was timed, by its place in the job: see :meth:`of`.
+        image: what the teacher takes for one image; 0 for one that was not timed.
+        cost: what the survey of a student takes; 0 where it was not timed.
+        boot: from the start of a process until it can train.
+        deaths: processes that died while they trained a student.
+    """
+
+    rows: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    image: float = 0.0
+    cost: float = 0.0
+    boot: float = 0.0
+    deaths: int = 0
+
+    def of(self, name: str, first: int = 0) -> list[float]:
+        """One figure of all students from the ``first`` on: :data:`STEP` or :data:`FORWARD`."""
+        return [row[name] for place, row in sorted(self.rows.items()) if place >= first and name in row]
+
+
+@dataclass
+class _Found:
+    """Figures by key and name; some are of a busy machine and are not remembered."""
+
+    rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    busy: set[str] = field(default_factory=set)
+    deaths: int = 0
+
+
+def _nobody(words: str) -> None:
+    """Takes words that nobody reads."""
+
+
+def timed(job: Job, memory: CostMemory, *, say: Callable[[str], None] = _nobody) -> Timing:
+    """Time what is not remembered.
+
+    Args:
+        job: what to time.
+        memory: what is remembered; new figures are added and saved.
+        say: told what is going on.
+    """
+    keys = [memory.key(one, _shape(job), job.shape["num_classes"]) + _place(job) for one in job.students]
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(keys, (STEP, FORWARD))
+    wanted |= {_key(job, name): (name,) for name in _others(job)}
+    found = _Found()
+    for key, names in wanted.items():
+        if (row := memory.get(key, names, None)) is not None:
+            found.rows[key] = row
+    missing = {key: one for key, one in zip(keys, job.students, strict=True) if key not in found.rows}
+    others = [name for name in _others(job) if _key(job, name) not in found.rows]
+    if missing or others:
+        say(f"timing {len(missing)} students" + (" and the teacher" if _IMAGE in others else ""))
+        _measure(job, missing, others, found)
+        for key in found.rows.keys() - found.busy:
+            memory.put(key, found.rows[key], LatencyTarget())
+        memory.save()
+    rows = {place: found.rows[key] for place, key in enumerate(keys) if key in found.rows}
+    image, cost, boot = (found.rows.get(_key(job, name), {}).get(name, 0.0) for name in (_IMAGE, _COST, _BOOT))
+    return Timing(rows, image, cost, boot, found.deaths)
+
+
+def _others(job: Job) -> tuple[str, ...]:
+    """What is timed beside the students."""
+    teacher, survey = job.teacher is not None, job.latency is not None
+    return (_BOOT, *([_IMAGE] if teacher else []), *([_COST] if survey else []))
+
+
+def _measure(job: Job, missing: Mapping[str, Params], others: Sequence[str], found: _Found) -> None:
+    """Fill in what is missing, by a process that is started again without the student that killed it."""
+    left = dict(missing)
+    while found.deaths < _DEATHS:
+        one = replace(
+            job,
+            students=tuple(left.values()),
+            teacher=job.teacher if _IMAGE in others and _key(job, _IMAGE) not in found.rows else None,
+            latency=job.latency if _COST in others else None,
+        )
+        running = _one_process(one, list(left), job, found)
+        if running is None:
+            return
+        for key in (*found.rows, running):
+            left.pop(key, None)
+        found.deaths += 1
+        if not running:  # it was the teacher, or the process itself
+            job = replace(job, teacher=None, latency=None)
+
+
+def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> str | None:
+    """Take what one process tells; ``None`` where it was done or the time is up, else the key it died at, or empty."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, job), daemon=True, name="timing")
+    started, running = time.monotonic(), ""
+    until, ready = started + START, started
+    process.start()
+    theirs.close()
+    try:
+        while ours.poll(max(0.0, until - time.monotonic())):
+            kind, index, row, busy = ours.recv()
+            if kind == "done":
+                return None
+            if kind == "begin":
+                running = keys[index] if index >= 0 else ""
+                continue
+            if kind == _BOOT:
+                ready = time.monotonic()
+                row = {_BOOT: ready - started}
+            key = keys[index] if kind == STEP else _key(whole, kind)
+            found.rows[key] = row
+            if kind == STEP:
+                until = ready + LIMIT
+            if busy > BUSY:
+                found.busy.add(key)
+        return None
+    except (EOFError, OSError):
+        return running
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def _work(pipe: Connection, job: Job) -> None:
+    """Body of the process."""
+    die_with_parent()
+    started = time.perf_counter(), time.process_time()
+    import torch
+
+    from autodistill.training import students, trainer
+
+    del students, trainer
+    if job.device == "cpu":
+        torch.set_num_threads(job.threads)
+    with contextlib.suppress(BrokenPipeError):
+        pipe.send((_BOOT, -1, {}, _busy(started, 1)))
+        _time_all(pipe, job)
+        pipe.send(("done", -1, {}, 1.0))
+
+
+def _busy(started: tuple[float, float], threads: int) -> float:
+    """How many times longer than its work on the processor something took, since two clocks were at ``started``."""
+    wall, worked = time.perf_counter() - started[0], time.process_time() - started[1]
+    return wall * threads / max(worked, 1e-6)
+
+
+def _time_all(pipe: Connection, job: Job) -> None:
+    """The teacher comes after the first student, so that something of both is known when the time is up."""
+    from autodistill.errors import AutodistillError
+
+    threads = job.threads if job.device == "cpu" else 1
+
+    def tell(kind: str, index: int, figures: Callable[[], dict[str, float]]) -> None:
+        pipe.send(("begin", index, {}, 1.0))
+        started = time.perf_counter(), time.process_time()
+        with contextlib.suppress(AutodistillError, RuntimeError):  # the search itself says what is wrong
+            row = figures()
+            busy = _busy(started, threads) if job.device == "cpu" else 1.0
+            pipe.send((kind, index, row, busy))
+
+    for index, student in enumerate(job.students):
+        tell(STEP, index, partial(_student_seconds, student, job))
+        if index == 0 and job.teacher is not None:
+            tell(_IMAGE, -1, partial(_image_seconds, job))
+    if not job.students and job.teacher is not None:
+        tell(_IMAGE, -1, partial(_image_seconds, job))
+    if job.latency is not None and job.students:
+        tell(_COST, -1, partial(_survey_seconds, job.students[-1], job))
+
+
+def _student_seconds(student: Params, job: Job) -> dict[str, float]:
+    """A training step as a trial does it, and an evaluation."""
+    import torch
+
+    from autodistill.training import students
+    from autodistill.training.distillation import Distillation
+    from autodistill.training.loss_mix import LossMix
+    from autodistill.training.recipe import Recipe
+    from autodistill.training.trainer import Feed, Trainer
+
+    size, channels, classes = job.shape["image_size"], job.shape["channels"], job.shape["num_classes"]
+    model = students.build(student, **job.shape)
+    images = torch.randint(0, 256, (job.batch, channels, size, size), dtype=torch.uint8)
+    ids = torch.arange(job.batch)
+    feed = Feed(images, ids % classes, ids, (0.5,) * channels, (0.25,) * channels, classes)
+    recipe = Recipe.parse({**job.training, "batch_size": job.batch, "init": "random", "compile": False})
+    trainer = Trainer(
+        model, feed, Distillation(LossMix()), recipe, epochs=10_000, seed=0, device=job.device
+    )  # one batch is an epoch
+    trainer.run(1)
+    took: list[float] = []
+    while len(took) < _STEPS and sum(took) < EACH:
+        start = time.perf_counter()
+        trainer.run(trainer.step + 1)
+        took.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    trainer.predict(model.eval(), images)
+    return {STEP: min(took), FORWARD: (time.perf_counter() - start) / job.batch}
+
+
+def _survey_seconds(student: Params, job: Job) -> dict[str, float]:
+    """What a survey measures of one student."""
+    from autodistill.training import latency, students
+    from autodistill.training.costs import known_costs
+
+    assert job.latency is not None
+    start, shape = time.perf_counter(), _shape(job)
+    model = students.build(student, **job.shape)
+    known_costs(model, **shape)
+    latency.measure(model, job.latency, **shape)
+    return {_COST: time.perf_counter() - start}
+
+
+def _image_seconds(job: Job) -> dict[str, float]:
+    """Seconds that the teacher takes for one image of a batch; 0 where it computes nothing."""
+    import torch
+
+    from autodistill.teacher_choice import member
+    from autodistill.training import datasets, teachers
+
+    assert job.teacher is not None
+    data = datasets.load(job.data, job.cache)
+    teacher = teachers.load(member(job.teacher, None), data, job.device)
+    if teacher.by_id:
+        return {_IMAGE: 0.0}
+    count, took = min(32, len(data.train)), []
+    pixels = torch.from_numpy(data.train.images[:count]).to(teacher.device).float().div_(255)
+    for _ in range(3):
+        start = time.perf_counter()
+        teacher(pixels).cpu()
+        took.append(time.perf_counter() - start)
+    return {_IMAGE: min(took[1:]) / count}
+
+
+def _shape(job: Job) -> dict[str, int]:
+    return {name: job.shape[name] for name in ("image_size", "channels")}
+
+
+def _place(job: Job) -> str:
+    """What the time of a step depends on beside the student."""
+    from autodistill.training.cost_memory import machine
+
+    settings = sorted((name, str(value)) for name, value in job.training.items())
+    return ":timing:" + stable_key([job.batch, settings, job.device, job.threads, machine(job.latency)])
+
+
+def _key(job: Job, name: str) -> str:
+    """Under what a figure of no student is remembered: the teacher's depends on its files."""
+    if name != _IMAGE or job.teacher is None:
+        return stable_key([name, dict(job.shape), _place(job)])
+    files = []
+    for source in (job.teacher.source, job.teacher.weights):
+        with contextlib.suppress(OSError, TypeError, ValueError):
+            path = Path(str(source))
+            every = sorted(path.iterdir()) if path.is_dir() else [path]
+            files += [(one.name, one.stat().st_size, one.stat().st_mtime) for one in every]
+    return stable_key([name, asdict(job.teacher), files, dict(job.shape), _place(job)])
