@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autodistill.config import StudyConfig, default_epochs
-from autodistill.errors import AutodistillError
+from autodistill.errors import AutodistillError, InfeasibleError
 from autodistill.search.budget import Budget
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def settle(config: StudyConfig, space: Space, *, say: Callable[[str], None] | No
     started = time.monotonic()
     try:
         prices = price(config, space, say=say or _nobody)
-    except AutodistillError:  # what is wrong with images or students is said where they are needed
+    except InfeasibleError as error:
+        config, took = _with(config, config.epochs or ceiling), time.monotonic() - started
+        return Length(config, f"{config.epochs} epochs, whether or not enough trainings of them fit: {error}", took)
+    except AutodistillError:  # what is wrong with the images is said where they are needed
         return Length(_with(config, config.epochs or ceiling), "", time.monotonic() - started)
     took = time.monotonic() - started
     if config.epochs is not None:

@@ -15,7 +15,7 @@ from autodistill.config import StudyConfig
 from autodistill.engines.cold_views import cold_views, setting_values
 from autodistill.engines.pool import SURVEY_SECONDS, SURVEY_SHARE, draw_pool, has_survey, pool_size
 from autodistill.engines.slots import Slot, devices_each, make_slots
-from autodistill.engines.timing import FORWARD, STEP, Job, Timing, timed
+from autodistill.engines.timing import FORWARD, START, STEP, Job, Timing, timed
 from autodistill.errors import InfeasibleError
 from autodistill.records import LatencyTarget, Params, stable_key
 from autodistill.search.budget import Budget
@@ -161,7 +161,11 @@ def _prices(
     first = len(job.students) - len(_drawn(space))
     steps, forward = timing.of(STEP, first), timing.of(FORWARD, first)
     if not steps:
-        raise InfeasibleError("no student of the space could be trained for a few steps on these images.")
+        raise InfeasibleError(
+            "no student of the space could be timed: none of "
+            f"{len(_drawn(space))} trained for a few steps on these images within {START:g} s. Either the machine is "
+            "busy with other work, or no student of the space can be trained on them."
+        )
     teacher = timing.rows.get(0, {}) if first else {FORWARD: timing.image}
     each, asked = max(1, len(data.train) // job.batch), teacher.get(FORWARD, 0.0)
     teaching = _teaching_epochs(config, data) * teacher.get(STEP, 0.0) * each

@@ -25,16 +25,22 @@ if TYPE_CHECKING:
 LIMIT = 10.0
 """Seconds after which what is timed has to do, from the moment on at which the process is ready."""
 
-START = 60.0
-"""Seconds that the process may take until it is ready and has timed one student: on a busy machine, many."""
+START = 45.0
+"""Seconds that the process may take until it is ready and has timed enough students: on a busy machine, many."""
 
-EACH = 1.2
+ENOUGH = 3
+"""Students without which the time is not up: one says little of a space."""
+
+EACH = 0.8
 """Seconds of steps of one student, the first step not counted."""
 
-_STEPS = 4
+_STEPS = 3
 _DEATHS = 3
 STEP, FORWARD = "step_seconds", "forward_seconds"
 """Of a student: one training step, and the evaluation of one image."""
+
+LOAD = 2.0
+"""How many times longer than its work on the processor something is taken to last: other load comes and goes."""
 
 BUSY = 1.5
 """How many times longer than its work of the processor a timing may take to be remembered: the machine was not free."""
@@ -166,7 +172,7 @@ def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> st
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, job), daemon=True, name="timing")
     started, running = time.monotonic(), ""
-    until, ready = started + START, started
+    until, ready, told = started + START, started, 0
     process.start()
     theirs.close()
     try:
@@ -182,7 +188,8 @@ def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> st
                 row = {_BOOT: ready - started}
             key = keys[index] if kind == STEP else _key(whole, kind)
             found.rows[key] = row
-            if kind == STEP:
+            told += kind == STEP
+            if told >= min(ENOUGH, len(keys)):
                 until = ready + LIMIT
             if busy > BUSY:
                 found.busy.add(key)
@@ -198,7 +205,7 @@ def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> st
 def _work(pipe: Connection, job: Job) -> None:
     """Body of the process."""
     die_with_parent()
-    started = time.perf_counter(), time.process_time()
+    watch = _Stopwatch(1)
     import torch
 
     from autodistill.training import students, trainer
@@ -207,30 +214,52 @@ def _work(pipe: Connection, job: Job) -> None:
     if job.device == "cpu":
         torch.set_num_threads(job.threads)
     with contextlib.suppress(BrokenPipeError):
-        pipe.send((_BOOT, -1, {}, _busy(started, 1)))
+        pipe.send((_BOOT, -1, {}, watch.busy))
         _time_all(pipe, job)
         pipe.send(("done", -1, {}, 1.0))
 
 
-def _busy(started: tuple[float, float], threads: int) -> float:
-    """How many times longer than its work on the processor something took, since two clocks were at ``started``."""
-    wall, worked = time.perf_counter() - started[0], time.process_time() - started[1]
-    return wall * threads / max(worked, 1e-6)
+class _Stopwatch:
+    """Wall-clock time beside the work of the processor.
+
+    Args:
+        threads: that work; 0 where another device does.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads, self._start = threads, (time.perf_counter(), time.process_time())
+
+    def _clocks(self) -> tuple[float, float]:
+        wall = time.perf_counter() - self._start[0]
+        worked = (time.process_time() - self._start[1]) / max(1, self._threads)
+        return wall, max(worked, 1e-6) if self._threads else wall
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, without most of what others did on the machine meanwhile."""
+        wall, worked = self._clocks()
+        return min(wall, LOAD * worked)
+
+    @property
+    def busy(self) -> float:
+        """How many times longer it took than the work itself."""
+        wall, worked = self._clocks()
+        return wall / worked
+
+
+def _threads(job: Job) -> int:
+    return job.threads if job.device == "cpu" else 0
 
 
 def _time_all(pipe: Connection, job: Job) -> None:
     """The teacher comes after the first student, so that something of both is known when the time is up."""
     from autodistill.errors import AutodistillError
 
-    threads = job.threads if job.device == "cpu" else 1
-
     def tell(kind: str, index: int, figures: Callable[[], dict[str, float]]) -> None:
         pipe.send(("begin", index, {}, 1.0))
-        started = time.perf_counter(), time.process_time()
+        watch = _Stopwatch(_threads(job))
         with contextlib.suppress(AutodistillError, RuntimeError):  # the search itself says what is wrong
-            row = figures()
-            busy = _busy(started, threads) if job.device == "cpu" else 1.0
-            pipe.send((kind, index, row, busy))
+            pipe.send((kind, index, figures(), watch.busy))
 
     for index, student in enumerate(job.students):
         tell(STEP, index, partial(_student_seconds, student, job))
@@ -264,12 +293,12 @@ def _student_seconds(student: Params, job: Job) -> dict[str, float]:
     trainer.run(1)
     took: list[float] = []
     while len(took) < _STEPS and sum(took) < EACH:
-        start = time.perf_counter()
+        watch = _Stopwatch(_threads(job))
         trainer.run(trainer.step + 1)
-        took.append(time.perf_counter() - start)
-    start = time.perf_counter()
+        took.append(watch.seconds)
+    watch = _Stopwatch(_threads(job))
     trainer.predict(model.eval(), images)
-    return {STEP: min(took), FORWARD: (time.perf_counter() - start) / job.batch}
+    return {STEP: min(took), FORWARD: watch.seconds / job.batch}
 
 
 def _survey_seconds(student: Params, job: Job) -> dict[str, float]:
@@ -278,11 +307,11 @@ def _survey_seconds(student: Params, job: Job) -> dict[str, float]:
     from autodistill.training.costs import known_costs
 
     assert job.latency is not None
-    start, shape = time.perf_counter(), _shape(job)
+    watch, shape = _Stopwatch(_threads(job)), _shape(job)
     model = students.build(student, **job.shape)
     known_costs(model, **shape)
     latency.measure(model, job.latency, **shape)
-    return {_COST: time.perf_counter() - start}
+    return {_COST: watch.seconds}
 
 
 def _image_seconds(job: Job) -> dict[str, float]:
@@ -300,9 +329,9 @@ def _image_seconds(job: Job) -> dict[str, float]:
     count, took = min(32, len(data.train)), []
     pixels = torch.from_numpy(data.train.images[:count]).to(teacher.device).float().div_(255)
     for _ in range(3):
-        start = time.perf_counter()
+        watch = _Stopwatch(_threads(job))
         teacher(pixels).cpu()
-        took.append(time.perf_counter() - start)
+        took.append(watch.seconds)
     return {_IMAGE: min(took[1:]) / count}
 
 
