@@ -230,7 +230,8 @@ def _finish(
         say(f"{waste.line()}.")
     if as_json:
         edges = [edge.to_json() for edge in study.edges()]
-        print_json({**front.to_json(), "waste": waste.to_json(), "edges": edges, **more})
+        epochs = study.rungs.levels[-1]
+        print_json({**front.to_json(), "epochs": epochs, "waste": waste.to_json(), "edges": edges, **more})
     elif front.trials:
         print_front(front, trials, found_by_verify(front)[0])
     if edge := study.edges_line():

@@ -191,7 +191,7 @@ def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> st
             told += kind == STEP
             if told >= min(ENOUGH, len(keys)):
                 until = ready + LIMIT
-            if busy > BUSY:
+            if busy > BUSY and kind != _BOOT:
                 found.busy.add(key)
         return None
     except (EOFError, OSError):
