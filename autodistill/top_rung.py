@@ -82,7 +82,7 @@ def settle(config: StudyConfig, space: Space, *, say: Callable[[str], None] | No
         config, took = _with(config, config.epochs or ceiling), time.monotonic() - started
         return Length(config, f"{config.epochs} epochs, whether or not enough trainings of them fit: {error}", took)
     except AutodistillError:  # what is wrong with the images is said where they are needed
-        return Length(_with(config, config.epochs or ceiling), "", time.monotonic() - started)
+        return Length(_with(config, config.epochs or ceiling))
     took = time.monotonic() - started
     if config.epochs is not None:
         return Length(config, warned(prices, budget, config.epochs), took, prices)

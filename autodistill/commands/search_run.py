@@ -57,16 +57,19 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
         say(f"warning: {cold}")
     length = Length(config) if _resumed(folder) else settle(config, parts["space"], say=_doing)
     config, rungs = length.config, config_rungs(length.config)
-    if length.prices is None:
-        figures = estimate(config, parts["space"], rungs, say=_doing)
-    else:
+    figures = None
+    if length.prices is not None:
         figures = forecast(config, rungs, length.prices)
+    elif not length.seconds:  # nothing was timed yet
+        figures = estimate(config, parts["space"], rungs, say=_doing)
     if as_json:
-        print_json({"configuration": config.resolved(), "directory": str(folder), "estimate": figures.to_json()})
+        print_json(
+            {"configuration": config.resolved(), "directory": str(folder), "estimate": figures and figures.to_json()}
+        )
         return
     sys.stdout.write(strict_yaml.dump(config.resolved()))
     say()
-    for line in [*figures.lines(), *([length.said] if length.said else [])]:
+    for line in [*(figures.lines() if figures else []), *([length.said] if length.said else [])]:
         say(line)
     say("Nothing was written. Start it: " + this_command(without="--dry-run"))
 

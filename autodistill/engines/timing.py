@@ -7,7 +7,11 @@ What was timed is remembered for this machine, so that a second start asks nothi
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -168,13 +172,10 @@ def _measure(job: Job, missing: Mapping[str, Params], others: Sequence[str], fou
 
 def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> str | None:
     """Take what one process tells; ``None`` where it was done or the time is up, else the key it died at, or empty."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, job), daemon=True, name="timing")
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = _started(job, theirs)
     started, running = time.monotonic(), ""
     until, ready, told = started + START, started, 0
-    process.start()
-    theirs.close()
     try:
         while ours.poll(max(0.0, until - time.monotonic())):
             kind, index, row, busy = ours.recv()
@@ -198,13 +199,49 @@ def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> st
         return running
     finally:
         process.kill()
-        process.join()
+        process.wait()
         ours.close()
 
 
-def _work(pipe: Connection, job: Job) -> None:
-    """Body of the process."""
+def _started(job: Job, pipe: Connection) -> subprocess.Popen[bytes]:
+    """The process, given its end of the pipe, which is closed here.
+
+    It is no child of ``multiprocessing``, which would run the user's script once more.
+    """
+    code = "from autodistill.engines.timing import serve; serve()"
+    with pipe:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(pipe.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            pass_fds=[pipe.fileno()],
+        )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as stream:
+        stream.write(json.dumps(asdict(job)).encode())
+    return process
+
+
+def serve() -> None:
+    """Body of the process: a job as JSON on stdin, the number of the pipe as argument."""
     die_with_parent()
+    told = json.loads(sys.stdin.buffer.read())
+    job = Job(
+        **{
+            **told,
+            "students": tuple(told["students"]),
+            "data": DataSpec(**told["data"]),
+            "teacher": None if told["teacher"] is None else TeacherSpec(**told["teacher"]),
+            "latency": None if told["latency"] is None else LatencyTarget(**told["latency"]),
+        }
+    )
+    _work(Connection(int(sys.argv[1]), readable=False), job)
+
+
+def _work(pipe: Connection, job: Job) -> None:
+    """Tell through the pipe what things take."""
     watch = _Stopwatch(1)
     import torch
 
