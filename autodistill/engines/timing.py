@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LIMIT = 10.0
 """Seconds after which what is timed has to do, from the moment on at which the process is ready."""
 
-START = 45.0
+START = 60.0
 """Seconds that the process may take until it is ready and has timed enough students: on a busy machine, many."""
 
 ENOUGH = 3
@@ -186,13 +186,13 @@ def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> st
                 continue
             if kind == _BOOT:
                 ready = time.monotonic()
-                row = {_BOOT: ready - started}
+                row = {_BOOT: min(ready - started, LOAD * row[_BOOT])}
             key = keys[index] if kind == STEP else _key(whole, kind)
             found.rows[key] = row
             told += kind == STEP
             if told >= min(ENOUGH, len(keys)):
                 until = ready + LIMIT
-            if busy > BUSY and kind != _BOOT:
+            if busy > BUSY:
                 found.busy.add(key)
         return None
     except (EOFError, OSError):
@@ -242,7 +242,6 @@ def serve() -> None:
 
 def _work(pipe: Connection, job: Job) -> None:
     """Tell through the pipe what things take."""
-    watch = _Stopwatch(1)
     import torch
 
     from autodistill.training import students, trainer
@@ -251,7 +250,7 @@ def _work(pipe: Connection, job: Job) -> None:
     if job.device == "cpu":
         torch.set_num_threads(job.threads)
     with contextlib.suppress(BrokenPipeError):
-        pipe.send((_BOOT, -1, {}, watch.busy))
+        pipe.send((_BOOT, -1, {_BOOT: time.process_time()}, 1.0))
         _time_all(pipe, job)
         pipe.send(("done", -1, {}, 1.0))
 
