@@ -64,7 +64,8 @@ class StudyConfig(BaseModel):
         constraints: e.g. ``params <= 1e6``.
         sampler: who proposes candidates.
         rungs: ``auto``, ``off``, or ``{eta, lowest}`` (``lowest``: share of ``epochs``) or ``{eta, levels}``.
-        epochs: of the top rung: by ``levels``, else by the data; ``None`` where the evaluation decides.
+        epochs: of the top rung: by ``levels``, else ``None`` until the study is made, when it is chosen by budget and
+            data (``top_rung.py``), or where the evaluation decides.
         training: settings shared by all trials (``batch_size``, ``ema`` …).
         latency: where ``latency_ms`` is measured.
         variants: forms of a finished student that are measured beside ``fp32``: ``int8``.
@@ -196,6 +197,11 @@ def default_space(data: Mapping[str, Any]) -> str:
     return min(spaces.names(), key=distance, default="tiny")
 
 
+def default_epochs(config: StudyConfig) -> int:
+    """Epochs of the top rung where the budget is long enough and nobody says another number."""
+    return _OTHER_EPOCHS if config.data is None else _EPOCHS.get(config.data.source, _OTHER_EPOCHS)
+
+
 def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[Any, Sources]:
     if source is None or isinstance(source, Mapping):
         return dict(source or {}), Sources("the given settings")
@@ -242,8 +248,8 @@ def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
     out.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "study")
     out.setdefault("space", default_space(section))
     levels = levels_of(out.get("rungs"))
-    if section or levels:
-        out.setdefault("epochs", levels[-1] if levels else _EPOCHS.get(name, _OTHER_EPOCHS))
+    if levels:
+        out.setdefault("epochs", levels[-1])
     if "int8" in str(out.get("variants", "")) and isinstance(latency := out.get("latency", {}), Mapping):
         out["latency"] = {"runtime": "onnxruntime", **latency}  # both forms by the one runtime that runs both
     return out

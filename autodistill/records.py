@@ -98,7 +98,11 @@ class Candidate:
         return stable_key([self.student, self.distillation, self.train])
 
 
-WORK = ("epochs", "seconds")  # kept of the work itself beside the values of a rung: no metric can have these names
+WORK = (
+    "epochs",
+    "seconds",
+    "teacher_seconds",
+)  # kept of the work itself beside the values of a rung: no metric can have these names
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,9 @@ class Report:
         values: metric name to finite number (accuracy is a fraction from 0 to 1, latency_ms in ms, params a count);
             a metric called ``seconds`` or ``epochs`` is kept as ``reported_seconds`` or ``reported_epochs``.
         epochs: epochs trained so far in this trial (cumulative).
-        seconds: seconds of work so far in this trial (cumulative, over resumes).
+        seconds: seconds of work so far in this trial (cumulative, over resumes); at rung 0 those before its training.
+        teacher_seconds: those of ``seconds`` in which the teacher was asked about views that no cache had; ``None`` for
+            a training that asks no cached teacher.
         variants: at the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.
         noisy: the latency among the values did not settle.
 
@@ -124,6 +130,7 @@ class Report:
     seconds: float = 0.0
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     noisy: bool = False
+    teacher_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("values", "variants"):

@@ -210,3 +210,45 @@ def test_without_a_rung_rule_nothing_is_started_or_taken_up_that_does_not_fit():
 @pytest.mark.parametrize(("kept", "said"), [(0.0, ""), (60.0, "time budget of 1m 40s is spent, 1m of it kept back")])
 def test_what_is_kept_back_ends_the_budget_earlier(kept, said):
     assert Budget(seconds=100.0).ended(Spent(seconds=50.0), kept_back=kept) == said
+
+
+def test_a_new_candidate_is_reckoned_by_its_own_pace_not_by_that_of_the_finalists():
+    waiting = {4: 1, 5: 1}  # 8 epochs of 1 s to the top; the first rung of the newcomer takes as long as it says
+    for epoch, chosen in ((0.4, None), (0.6, 5)):
+        rule = Says(Action(None, 1.0, "a new candidate promises more", epoch), (5, 4))
+        desk = agenda(rule, seconds_per_epoch=1.0, waiting=waiting)
+        assert desk.choose(Terms(seconds=8.5), queued=False).trial == chosen
+
+
+def test_half_way_through_the_most_promising_paused_trial_goes_on_where_nothing_is_complete():
+    desk = agenda(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 1})
+    terms = {"seconds": 50.0, "quickest": 4.0}
+    assert desk.choose(Terms(**terms, gone=0.4), queued=False).trial is None
+    step = desk.choose(Terms(**terms, gone=0.5), queued=False)
+    assert (step.trial, step.final, step.why) == (5, True, "no trial has come to the top yet")
+    assert desk.choose(Terms(seconds=50.0, gone=0.5), queued=False).trial is None  # one is complete
+    stops = agenda(Says(NEW, verdict=Verdict(False, "place 3 of 3", final=True)), seconds_per_epoch=1.0)
+    assert stops.after(7, 1, COSTS, Terms(**terms, gone=0.6)).go_on
+    assert not stops.after(7, 1, COSTS, Terms(**terms, gone=0.4)).go_on
+
+
+def test_sooner_where_what_is_left_is_just_enough_for_the_trial_that_is_nearest():
+    desk = agenda(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 2})  # 8 s and 6 s to the top
+    assert desk.choose(Terms(seconds=10.0, quickest=9.0, gone=0.1), queued=False).trial is None
+    assert desk.choose(Terms(seconds=8.4, quickest=9.0, gone=0.1), queued=False).trial == 5  # 1.25 times 6 s, and 1 s
+
+
+def test_where_no_paused_trial_would_be_done_a_quicker_student_is_tried_and_else_the_nearest_goes_on_all_the_same():
+    desk = agenda(Says(NEW, (4,)), seconds_per_epoch=10.0, waiting={4: 1})  # 80 s to the top
+    assert desk.choose(Terms(seconds=60.0, quickest=40.0, gone=0.7), queued=False).trial is None
+    assert desk.choose(Terms(seconds=60.0, quickest=90.0, gone=0.7), queued=False).trial == 4
+    closed = Terms(seconds=60.0, quickest=40.0, gone=0.7, closed=TOO_LITTLE, few=False)
+    assert desk.choose(closed, queued=False).trial == 4
+    assert desk.choose(Terms(epochs=7.0, quickest=40.0, gone=0.7, closed="over"), queued=False).nothing
+
+
+def test_the_share_of_a_budget_that_is_gone():
+    assert Budget(trials=5).share(Spent(trials=4)) == 0.0
+    assert Budget(seconds=100.0).share(Spent(seconds=40.0), kept_back=20.0) == 0.5
+    assert Budget(seconds=100.0, epochs=50.0).share(Spent(seconds=40.0, epochs=30.0)) == 0.6
+    assert Budget(device_seconds=200.0).share(Spent(device_seconds=50.0)) == 0.25

@@ -111,6 +111,17 @@ def test_known_costs_come_first_and_then_every_rung(task):
     assert seconds == sorted(seconds)
 
 
+def test_reports_tell_what_the_teacher_took_of_views_that_no_cache_had(task):
+    first, second = (run(task, candidate(number)) for number in (0, 1))
+    assert first[0].seconds > 0
+    assert first[0].teacher_seconds is None
+    asked, again = ([report.teacher_seconds for report in reports[1:]] for reports in (first, second))
+    assert 0 < asked[0] < asked[1] < asked[2] < first[-1].seconds
+    assert again[2] < asked[2] / 2  # it found every view, and read the answers on validation
+    untaught = run(task, candidate(2, distillation={"loss": "none"}))
+    assert [report.teacher_seconds for report in untaught] == [None] * 4
+
+
 def test_latency_is_measured_where_it_counts(task):
     report = run(replace(task, metrics=("accuracy", "params", "latency_ms")), candidate())[0]
     assert set(report.values) == {"params", "latency_ms"}

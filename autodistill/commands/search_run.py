@@ -44,8 +44,9 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
 
     check_first(config, resumed=_resumed(folder))
     from autodistill.engines.cold_views import cold_views
-    from autodistill.engines.estimate import estimate
-    from autodistill.search.opening import check_same, study_parts
+    from autodistill.engines.estimate import estimate, forecast
+    from autodistill.search.opening import check_same, config_rungs, study_parts
+    from autodistill.top_rung import Length, settle
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
@@ -54,15 +55,27 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     _check_warm_starts(config, folder, parts["space"])
     if cold := cold_views(parts["space"], config.training):
         say(f"warning: {cold}")
-    figures = estimate(config, parts["space"], parts["rungs"])
+    length = Length(config) if _resumed(folder) else settle(config, parts["space"], say=_doing)
+    config, rungs = length.config, config_rungs(length.config)
+    figures = None
+    if length.prices is not None:
+        figures = forecast(config, rungs, length.prices)
+    elif not length.seconds:  # nothing was timed yet
+        figures = estimate(config, parts["space"], rungs, say=_doing)
     if as_json:
-        print_json({"configuration": config.resolved(), "directory": str(folder), "estimate": figures.to_json()})
+        print_json(
+            {"configuration": config.resolved(), "directory": str(folder), "estimate": figures and figures.to_json()}
+        )
         return
     sys.stdout.write(strict_yaml.dump(config.resolved()))
     say()
-    for line in figures.lines():
+    for line in [*(figures.lines() if figures else []), *([length.said] if length.said else [])]:
         say(line)
     say("Nothing was written. Start it: " + this_command(without="--dry-run"))
+
+
+def _doing(words: str) -> None:
+    say(f"  {words} …")
 
 
 def _check_warm_starts(config: StudyConfig, folder: Path, space: Space) -> None:
@@ -104,7 +117,7 @@ def run(
     existed, parent_existed = folder.exists(), folder.parent.exists()
     study: Study | None = None
     try:
-        study = build(config, folder.resolve())
+        study = build(config, folder.resolve(), say=_doing)
         for note in study.notes:
             say(f"  {note}")
         kept = verify_share * (study.budget.seconds or 0.0)
@@ -180,8 +193,6 @@ def _resumed(folder: Path) -> bool:
 
 def _announce(config: StudyConfig, folder: Path) -> None:
     """Say what will run and where, before anything slow begins."""
-    from autodistill.search.opening import config_rungs
-
     data = config.data
     space = config.space if isinstance(config.space, str) else "given in the study file"
     resumed = ", resumed" if _resumed(folder) else ""
@@ -191,10 +202,17 @@ def _announce(config: StudyConfig, folder: Path) -> None:
     say(f"study {config.name} in {folder}{resumed}")
     say(
         f"  data {data.source if data else 'none'} · teacher {config.teacher.source} · space {space} · "
-        f"{config_rungs(config).levels[-1]} epochs · sampler {config.sampler}"
+        f"{_length(config)} · sampler {config.sampler}"
     )
     bounds = f" · {' · '.join(config.constraints)}" if config.constraints else ""
     say(f"  objectives {', '.join(config.objectives)}{bounds} · budget {config.budget} · {config.engine}, {workers}")
+
+
+def _length(config: StudyConfig) -> str:
+    from autodistill.search.opening import config_rungs
+
+    by_budget = config.data is not None and config.epochs is None
+    return "epochs by the budget" if by_budget else f"{config_rungs(config).levels[-1]} epochs"
 
 
 def _finish(
@@ -215,7 +233,8 @@ def _finish(
         say(f"{waste.line()}.")
     if as_json:
         edges = [edge.to_json() for edge in study.edges()]
-        print_json({**front.to_json(), "waste": waste.to_json(), "edges": edges, **more})
+        epochs = study.rungs.levels[-1]
+        print_json({**front.to_json(), "epochs": epochs, "waste": waste.to_json(), "edges": edges, **more})
     elif front.trials:
         print_front(front, trials, found_by_verify(front)[0])
     if edge := study.edges_line():

@@ -1,34 +1,25 @@
-"""What a search will roughly cost: a few students of the space are timed for a few steps, and nothing is written.
+"""What a search will roughly cost, and how long a full training may be: both before it starts.
 
-The figures are for planning: the fastest steps that were seen, on a machine that does nothing else.
+A few students of the space and the teacher are timed for a few steps (``timing.py``). The figures are for planning.
 """
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from autodistill.config import StudyConfig
-from autodistill.engines.pool import SURVEY_SECONDS, has_survey, pool_size
-from autodistill.engines.slots import Slot, devices_each, make_slots
-from autodistill.errors import InfeasibleError
+from autodistill.engines.prices import Prices, price
 from autodistill.search.budget import Budget, format_seconds
-from autodistill.search.objectives import resolve
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 
-if TYPE_CHECKING:
-    from autodistill.training.datasets import ImageData
+SPREAD = 1.3
+"""How far the number of trials may be from the likely one, as a factor: which students a search likes is not known."""
 
-_STUDENTS = 3
-_STEPS = 3
-_TRIES = 20
+GOES_ON = 2 / 3
+"""Share of the trials of a rung that the front sampler trains on, as recorded studies show; others do one in eta."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +29,14 @@ class Forecast:
     Attributes:
         train_images: number of them; likewise ``val_images``.
         candidates: size of the space; ``None`` when infinite.
-        epoch_seconds: fastest and slowest epoch of the timed students, on one worker.
+        epoch_seconds: fastest and slowest epoch of the timed students, on one worker, without the teacher.
         epochs_per_trial: expected epochs, early stopping included; ``epochs`` of a full training.
-        survey_seconds: rather too many than too few, as if nothing was remembered from other studies; 0 without one.
+        survey_seconds: of what is not remembered from other studies; at most its share of the time; 0 without one.
         teacher_seconds: of a teacher that is trained on the spot; 0 for one that exists.
+        preflight_seconds: of asking the teacher about the validation images.
+        view_seconds: of asking the teacher about one view of all training images, which the first trial that sees it
+            pays; 0 where that is never needed.
+        cold_seconds: of all views that the trials will ask about and that no cache has, summed over workers.
         trials: fewest and most trials that the budget should hold; ``None`` without a budget.
         full_trainings: the same of trainings to the top rung, if nothing else was trained.
     """
@@ -56,6 +51,9 @@ class Forecast:
     epochs: float
     survey_seconds: float
     teacher_seconds: float
+    preflight_seconds: float
+    view_seconds: float
+    cold_seconds: float
     workers: int
     trials: tuple[int, int] | None
     full_trainings: tuple[int, int] | None
@@ -76,8 +74,14 @@ class Forecast:
         ]
         before = [f"up to {format_seconds(self.survey_seconds)} for the survey"] if self.survey_seconds else []
         before += [f"{format_seconds(self.teacher_seconds)} for the teacher"] if self.teacher_seconds else []
+        before += [f"{format_seconds(self.preflight_seconds)} to check it"] if self.preflight_seconds >= 1 else []
         if before:
             out.append(f"before the first trial: {', '.join(before)}")
+        if self.view_seconds >= 1:
+            out.append(
+                f"teacher: about {format_seconds(self.view_seconds)} a view of all images, which is asked for once; "
+                f"about {format_seconds(self.cold_seconds)} in all, shared by the workers"
+            )
         if self.trials is not None and self.full_trainings is not None:
             out.append(
                 f"within the budget: about {_range(self.trials)} trials, or {_range(self.full_trainings)} full "
@@ -88,138 +92,71 @@ class Forecast:
         return out
 
 
-def estimate(config: StudyConfig, space: Space, rungs: Rungs) -> Forecast:
+def print_nothing(words: str) -> None:
+    """For callers that show no progress."""
+
+
+def estimate(
+    config: StudyConfig, space: Space, rungs: Rungs, *, say: Callable[[str], None] = print_nothing
+) -> Forecast:
     """Time a few students of ``space`` on the study's images.
+
+    Args:
+        config: of the study.
+        space: its space.
+        rungs: its fidelities.
+        say: told what is going on.
 
     Raises:
         AutodistillError: the data cannot be read, or no student of the space can be built.
     """
-    from autodistill.teacher_choice import accepts_weak
-    from autodistill.training.datasets import check_files, load, warn_of_cut
-    from autodistill.training.preflight import check_enough
+    from autodistill.training.cache_home import cache_folder
+    from autodistill.training.datasets import load, warn_of_cut
 
+    prices = price(config, space, say=say)
     assert config.data is not None
-    with tempfile.TemporaryDirectory() as scratch:
-        check_files(config.data, scratch)
-        data = load(config.data, scratch)
-        warn_of_cut(config.data, data)
-        if not accepts_weak(config.teacher):
-            check_enough(data)
-        slots = make_slots(
-            config.workers,
-            devices_per_trial=config.devices_per_trial,
-            slots_per_gpu=1 if config.slots_per_gpu == "auto" else config.slots_per_gpu,
-        )
-        batch = int(config.training.get("batch_size", 64))
-        shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
-        batch = min(batch, len(data.train))
-        with _threads(slots[0].threads):
-            seconds = _step_seconds(space, shape, batch, slots[0].device)
-            teacher = _teacher_seconds(config, data, shape, batch, slots[0].device)
-    steps = max(1, len(data.train) // batch) + len(data.val) / batch / 3  # validation goes forward only
-    epochs = tuple(one * steps for one in (min(seconds), max(seconds)))
-    mean, budget = expected_epochs(rungs), Budget.parse(config.budget)
-    surveyed = has_survey(config.survey, resolve(config.objectives))
-    survey = pool_size(config.survey, budget.seconds) * SURVEY_SECONDS if surveyed else 0.0
-    if budget.seconds is not None:
-        budget = replace(budget, seconds=max(0.0, budget.seconds - survey - teacher))
+    warn_of_cut(config.data, load(config.data, cache_folder().absolute()))
+    return forecast(config, rungs, prices)
+
+
+def forecast(config: StudyConfig, rungs: Rungs, prices: Prices) -> Forecast:
+    """The figures of a search, given what things take."""
+    budget, top = Budget.parse(config.budget), float(rungs.levels[-1])
+    share = GOES_ON if config.sampler == "front" else 1 / rungs.eta
+    mean = expected_epochs(rungs, share)
+    reports = sum(share**index for index in range(len(rungs.levels))) if rungs.stopping else 1.0
+    likely = prices.count(budget, mean, reports)
+    full = prices.count(budget, top, 1.0, trained=top)
     return Forecast(
-        train_images=len(data.train),
-        val_images=len(data.val),
-        image_size=data.image_size,
-        classes=len(data.classes),
-        candidates=space.size(),
-        epoch_seconds=(epochs[0], epochs[1]),
+        train_images=prices.train_images,
+        val_images=prices.val_images,
+        image_size=prices.image_size,
+        classes=prices.classes,
+        candidates=prices.candidates,
+        epoch_seconds=(min(prices.epochs), max(prices.epochs)),
         epochs_per_trial=mean,
-        epochs=rungs.levels[-1],
-        survey_seconds=survey,
-        teacher_seconds=teacher,
-        workers=len(slots),
-        trials=_trials(budget, epochs, mean, slots),
-        full_trainings=_trials(budget, epochs, rungs.levels[-1], slots),
+        epochs=top,
+        survey_seconds=prices.survey,
+        teacher_seconds=prices.teaching,
+        preflight_seconds=prices.preflight,
+        view_seconds=prices.view,
+        cold_seconds=prices.cold(top, likely if likely is not None else len(prices.views)),
+        workers=prices.workers,
+        trials=None if likely is None else (round(likely / SPREAD), round(likely * SPREAD)),
+        full_trainings=None if full is None else (int(full / SPREAD), int(full * SPREAD)),
     )
 
 
-def expected_epochs(rungs: Rungs) -> float:
-    """Epochs of an average trial when one in ``eta`` goes on from each rung."""
+def expected_epochs(rungs: Rungs, share: float | None = None) -> float:
+    """Epochs of an average trial when ``share`` of them go on from each rung; by default one in ``eta``."""
     if not rungs.stopping:
         return float(rungs.levels[-1])
-    total, last = 0.0, 0
+    total, last, share = 0.0, 0, 1 / rungs.eta if share is None else share
     for index, level in enumerate(rungs.levels):
-        total += (level - last) / rungs.eta**index
+        total += (level - last) * share**index
         last = level
     return total
 
 
-def _trials(budget: Budget, epochs: tuple[float, ...], mean: float, slots: Sequence[Slot]) -> tuple[int, int] | None:
-    bounds = [(float(budget.trials),) * 2] if budget.trials is not None else []
-    if budget.epochs is not None:
-        bounds.append((budget.epochs / mean,) * 2)
-    for seconds, share in ((budget.seconds, len(slots)), (budget.device_seconds, 1 / devices_each(slots))):
-        if seconds is not None:
-            bounds.append((seconds * share / (epochs[1] * mean), seconds * share / (epochs[0] * mean)))
-    if not bounds:
-        return None
-    return int(min(low for low, _ in bounds)), int(min(high for _, high in bounds))
-
-
 def _range(ends: tuple[int, int]) -> str:
     return " to ".join(dict.fromkeys(f"{end:,}" for end in ends))
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _step_seconds(space: Space, shape: Mapping[str, Any], batch: int, device: str) -> list[float]:
-    """Seconds of one training step of each of a few students drawn from the space."""
-    rng, out = np.random.default_rng(0), []
-    for attempt in range(_TRIES):
-        try:
-            out.append(_time_steps(space.nest(space.sample(rng))["student"], shape, batch, device))
-        except InfeasibleError:
-            if attempt == _TRIES - 1 and not out:
-                raise
-        if len(out) == _STUDENTS:
-            break
-    return out
-
-
-def _teacher_seconds(config: StudyConfig, data: ImageData, shape: Mapping[str, Any], batch: int, device: str) -> float:
-    """Of training a teacher on the spot; 0 for one that exists, and for an architecture of the user's own."""
-    from autodistill.training.teach import default_architecture, default_epochs
-
-    options = config.teacher.options
-    if config.teacher.source != "auto" or "model" in options:
-        return 0.0
-    epochs = options.get("epochs", default_epochs(len(data.train)))
-    step = _time_steps(default_architecture(data.image_size), shape, batch, device)
-    return float(epochs * step * max(1, len(data.train) // batch))
-
-
-def _time_steps(student: Mapping[str, Any], shape: Mapping[str, Any], batch: int, device: str) -> float:
-    """Seconds of the fastest of a few forward and backward passes, the first not counted."""
-    import torch
-
-    from autodistill.training.strided import protect
-    from autodistill.training.students import build
-
-    model = protect(build(student, **shape)).to(device).train()
-    images = torch.rand(batch, shape["channels"], shape["image_size"], shape["image_size"], device=device)
-    best = float("inf")
-    for step in range(_STEPS + 1):
-        start = time.perf_counter()
-        model(images).square().mean().backward()
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)
-        if step:
-            best = min(best, time.perf_counter() - start)
-    return best

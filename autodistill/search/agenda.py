@@ -5,6 +5,10 @@ with what is left of the budget, since only the top rung is on the front; and be
 for the best paused trials, one *finalist* for each worker, they go on in the place of new candidates. (Time kept for
 more of them cost more new candidates than it was worth, on LCBench.)
 
+An empty front is the last resort. While no trial has come to the top, the most promising paused one goes on when half
+of the budget is gone, or when what is left is just enough for the one that is nearest to the top; and where none is
+expected to be done in time, the nearest goes on all the same, as predictions err and an idle worker is of no use.
+
 What is left of a budget of epochs or device time is what nobody has spent and no running trial is committed to: each
 goes on to its next rung, or to the top where it is a finalist or no rung rule stops it.
 """
@@ -15,10 +19,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autodistill.records import TrialRecord
+from autodistill.records import Candidate, TrialRecord
 from autodistill.search.budget import Budget, Spent, format_seconds
+from autodistill.search.cold import views_key
 from autodistill.search.pace import Known, Pace
-from autodistill.search.promotion import Standing, Verdict
+from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.rung_rules import Rule
 from autodistill.search.rungs import Rungs
 
@@ -26,6 +31,12 @@ MAX_PAUSED = 32
 """Paused trials that keep their checkpoints; beyond it the least promising are stopped for good."""
 
 SLACK = 8  # so that the bound is looked at once in a while, not at every pause
+SAFETY = 1.25
+"""How many times the predicted time is kept for the first trial of all to come to the top."""
+
+LATE = 0.5
+"""Share of the budget after which the first trial to come to the top goes before new candidates."""
+
 TOO_LITTLE = "too little is left of the budget for another trial to reach the top rung"
 
 
@@ -39,6 +50,9 @@ class Terms:
         closed: why no new candidate may be started; empty while one may.
         few: with ``closed``: continue only trials that deserve it (the budget counts trials), not whatever may add.
         busy: trials that run now.
+        quickest: while no trial has come to the top, seconds of a full training of the quickest student that is known,
+            infinite where nothing is; ``None`` once one has.
+        gone: share of the budget that is spent, of trials not counted.
     """
 
     seconds: float = math.inf
@@ -46,6 +60,8 @@ class Terms:
     closed: str = ""
     few: bool = True
     busy: int = 0
+    quickest: float | None = None
+    gone: float = 0.0
 
     @staticmethod
     def of(
@@ -58,6 +74,7 @@ class Terms:
         dry: str,
         committed: tuple[float, float] = (0.0, 0.0),
         devices: float = 1.0,
+        quickest: float | None = None,
     ) -> Terms:
         """Terms of a budget.
 
@@ -70,6 +87,7 @@ class Terms:
             dry: why the space has nothing new; empty while it has.
             committed: seconds of work and epochs that running trials will still take.
             devices: that a trial takes.
+            quickest: see the attribute.
         """
         seconds = budget.seconds_left(spent, kept_back=kept_back)
         if budget.device_seconds is not None:
@@ -77,7 +95,8 @@ class Terms:
             seconds = min(seconds, max(0.0, left - committed[0]))
         epochs = math.inf if budget.epochs is None else max(0.0, budget.epochs - spent.epochs - committed[1])
         full = budget.full(spent.trials + starting)
-        return Terms(seconds, epochs, full or dry, few=bool(full), busy=busy)
+        gone = budget.share(spent, kept_back=kept_back)
+        return Terms(seconds, epochs, full or dry, few=bool(full), busy=busy, quickest=quickest, gone=gone)
 
 
 @dataclass(frozen=True)
@@ -182,7 +201,13 @@ class Agenda:
         self._costs[number] = costs
         verdict = self.rule.verdict(number, rung)
         fits = self._fits(self._to_top(number, rung), terms)
-        if verdict is not None and fits and (verdict.go_on or not terms.closed or terms.few):
+        hurry = terms.quickest is not None and terms.gone >= LATE
+        if (
+            verdict is not None
+            and fits
+            and (verdict.go_on or not hurry)
+            and (verdict.go_on or not terms.closed or terms.few)
+        ):
             words = "goes on from" if verdict.go_on else "stopped at"
             return Verdict(verdict.go_on, f"{words} {self._at(rung)}: {verdict.why}", verdict.final)
         step = self._decide({**self.paused, number: rung}, terms)
@@ -191,13 +216,26 @@ class Agenda:
         self._decided = step
         return Verdict(False, self._why_paused(number, rung, step, terms))
 
-    def too_slow(self, costs: Mapping[str, float], terms: Terms) -> str:
-        """Why a candidate cannot reach the top rung in the time left; empty if it can, or nothing is known."""
-        rate = self.pace.predict(costs)
-        needed = 0.0 if rate is None else rate * self._rungs.levels[-1]
+    def too_slow(self, costs: Mapping[str, float], terms: Terms, candidate: Candidate | None = None) -> str:
+        """Why a student cannot reach the top rung in the time left; empty if it can, or nothing is known.
+
+        Args:
+            costs: known ones of the student.
+            terms: what may be spent.
+            candidate: says which views the teacher would be asked about.
+        """
+        rate, top = self.pace.predict(costs), self._rungs.levels[-1]
+        needed = 0.0 if rate is None else rate * top
+        if candidate is not None and needed:
+            needed += self.pace.cold.ahead(views_key(candidate.distillation, candidate.train), 0.0, top)
         if needed <= terms.seconds:
             return ""
         return f"needs about {format_seconds(needed)} to the top rung, {format_seconds(terms.seconds)} are left"
+
+    def quickest(self, students: Sequence[Mapping[str, float]]) -> float:
+        """Seconds of a full training of the quickest of these students, given their known costs; infinite: no clue."""
+        rate = self.pace.least(students, {})
+        return math.inf if rate is None else rate * self._rungs.levels[-1]
 
     def prospect(self, students: Sequence[Mapping[str, float]], running: Mapping[int, Known]) -> Prospect:
         """What could be trained in place of the trials that run.
@@ -217,6 +255,8 @@ class Agenda:
         if self.rule is None:  # every trial trains to the top
             return Step(None, closed or "a new candidate", nothing=bool(closed))
         action = self.rule.next(waiting, self._left(terms))
+        if terms.quickest is not None and (first := self._first_of_all(action, waiting, terms, closed)) is not None:
+            return first
         final = self._fitting(self.rule.finalists(waiting, few=terms.few), waiting, terms)
         if closed:
             why = f"may still add to the front; {closed}"
@@ -229,7 +269,7 @@ class Agenda:
         if action.trial is not None:
             if self._fitting([action.trial], waiting, terms):
                 return Step(action.trial, action.why)
-        elif not self._last_call(final[: terms.busy + 1], waiting, terms):
+        elif not self._last_call(final[: terms.busy + 1], waiting, terms, action):
             return Step(None, action.why)
         why = "the rest of the budget is kept for the finalists"
         return Step(final[0], why, final=True) if final else Step(None, action.why)
@@ -239,17 +279,53 @@ class Agenda:
             self._finalists.add(step.trial)
         return step
 
-    def _last_call(self, finalists: Sequence[int], waiting: Mapping[int, int], terms: Terms) -> bool:
+    def _first_of_all(
+        self, action: Action | None, waiting: Mapping[int, int], terms: Terms, closed: str
+    ) -> Step | None:
+        """The paused trial that goes on so that some trial comes to the top; ``None`` while there is time for others.
+
+        Args:
+            action: what the rule would do.
+            waiting: number to last rung.
+            terms: what may be spent.
+            closed: why no new candidate may be started; empty while one may.
+        """
+        assert self.rule is not None
+        promising = dict.fromkeys([*self.rule.finalists(waiting, few=False), *waiting])
+        works = {n: self._to_top(n, waiting[n]) for n in promising}
+        seconds = {n: work[0] for n, work in works.items() if work[1] <= terms.epochs}
+        if not seconds:
+            return None
+        safe = [n for n in seconds if SAFETY * seconds[n] <= terms.seconds]
+        new, quickest = math.inf, terms.quickest if terms.quickest is not None else math.inf
+        if action is not None and action.trial is None and not closed:
+            new = SAFETY * quickest if math.isfinite(quickest) else 0.0
+        if not safe and new <= terms.seconds:
+            return None  # another student may be quick enough
+        needed = SAFETY * min(seconds.values())
+        scarce = terms.seconds - self._first_rung(action) < min(needed, max(new, SAFETY * quickest))
+        if not (terms.gone >= LATE or scarce or math.isinf(new)):
+            return None
+        chosen = safe or sorted(seconds, key=seconds.__getitem__)
+        return Step(chosen[0], "no trial has come to the top yet", final=True)
+
+    def _first_rung(self, action: Action | None) -> float:
+        """Seconds of the first rung of a new candidate; 0 where nothing is known."""
+        known = action is not None and action.epoch > 0 and self.pace.ready
+        rate = action.epoch if action is not None and known else self.pace.typical
+        return self._rungs.levels[0] * (rate or 0.0)
+
+    def _last_call(
+        self, finalists: Sequence[int], waiting: Mapping[int, int], terms: Terms, action: Action | None
+    ) -> bool:
         """Whether the first rung of a new candidate would leave too little for the finalists, one for each worker."""
         if not finalists:
             return False
         works = [self._to_top(n, waiting[n]) for n in finalists]
         seconds = sum(s for s, _ in works) / (terms.busy + 1)
         epochs = sum(e for _, e in works)
-        first = self._rungs.levels[0]
-        rates = [s / e for s, e in works if e]
-        ahead = first * (sum(rates) / len(rates)) if rates else 0.0
-        return terms.seconds - ahead < max(seconds, max(s for s, _ in works)) or terms.epochs - first < epochs
+        needed = max(seconds, *(s for s, _ in works))
+        return terms.seconds - self._first_rung(action) < needed or terms.epochs - self._rungs.levels[0] < epochs
 
     def _fitting(self, numbers: Sequence[int], waiting: Mapping[int, int], terms: Terms) -> list[int]:
         return [n for n in numbers if self._fits(self._to_top(n, waiting[n]), terms)]
@@ -265,8 +341,9 @@ class Agenda:
         return self._work(number, rung, self._rungs.levels[stops], costs)
 
     def _work(self, number: int, rung: int, level: float, costs: Mapping[str, float]) -> tuple[float, float]:
-        epochs = level - (self._rungs.levels[rung - 1] if rung else 0)
-        return epochs * (self.pace.of(number, costs) or 0.0), float(epochs)
+        done = self._rungs.levels[rung - 1] if rung else 0
+        seconds = (level - done) * (self.pace.of(number, costs) or 0.0)
+        return seconds + self.pace.cold.ahead_of(number, done, level), float(level - done)
 
     @staticmethod
     def _fits(work: tuple[float, float], terms: Terms) -> bool:

@@ -62,6 +62,11 @@ class Board:
         if rung == self._top:
             self._final[number] = row
 
+    @property
+    def finished(self) -> int:
+        """Trials that have reported the top rung."""
+        return len(self._final)
+
     def unbeaten(self, number: int, rung: int) -> bool:
         """Whether no other report at this rung beats the trial's in every objective."""
         row = self.row(rung, number)

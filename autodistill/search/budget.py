@@ -111,6 +111,12 @@ class Budget:
         """Of the time budget; infinite without one."""
         return math.inf if self.seconds is None else max(0.0, self.seconds - kept_back - spent.seconds)
 
+    def share(self, spent: Spent, *, kept_back: float = 0.0) -> float:
+        """Of the work that may be done, how much is spent: 0 without a limit of time, epochs or device time."""
+        whole = math.inf if self.seconds is None else max(self.seconds - kept_back, 1e-9)
+        limits = ((spent.seconds, whole), (spent.epochs, self.epochs), (spent.device_seconds, self.device_seconds))
+        return max(done / limit for done, limit in limits if limit)
+
     def __str__(self) -> str:
         parts = []
         if self.seconds is not None:

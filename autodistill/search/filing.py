@@ -64,6 +64,8 @@ class Filing:
     def rung(self, number: int, report: Report) -> None:
         """File what a rung showed, and the other forms of the student."""
         work = {"epochs": report.epochs, "seconds": report.seconds}
+        if report.teacher_seconds is not None:
+            work["teacher_seconds"] = report.teacher_seconds
         self._log.set(number, f"rung:{report.rung}", {**report.values, **work})
         if report.noisy != self._log.attributes(number).get("noisy", False):  # a trial that goes on is measured again
             self._log.set(number, "noisy", report.noisy)

@@ -16,7 +16,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from autodistill.records import Objective
+from autodistill.records import WORK, Objective
 
 Kind = Literal["complete", "stopped", "running", "failed"]
 
@@ -85,7 +85,8 @@ def outcome(trial: StoredTrial, names: Sequence[str]) -> Outcome:
     rungs = _rungs(trial.user_attrs)
     final = dict(zip(names, trial.values or (), strict=False)) if trial.state is TrialState.COMPLETE else {}
     curve = tuple((values.get("epochs", float(k)), values) for k, values in sorted(rungs.items()) if k > 0)
-    return Outcome(trial.number, _KINDS[trial.state], trial.params, curve, rungs.get(0, {}), final)
+    costs = {name: value for name, value in rungs.get(0, {}).items() if name not in WORK}
+    return Outcome(trial.number, _KINDS[trial.state], trial.params, curve, costs, final)
 
 
 def infer_objectives(study: optuna.Study, cost_names: Sequence[str]) -> tuple[Objective, ...]:

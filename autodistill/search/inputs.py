@@ -60,6 +60,11 @@ class Inputs:
         """Count the device time of workers that take ``each`` devices: 2 for two GPUs, 0.25 where four share one."""
         self._ledger.use(each)
 
+    def charge(self, seconds: float) -> None:
+        """Count time that went into the study before it was opened."""
+        if seconds:
+            self._ledger.charge_time(seconds)
+
     def keep_back(self, seconds: float) -> None:
         """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""
         self._kept_back, self._late = max(0.0, seconds), 0

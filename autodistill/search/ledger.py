@@ -69,6 +69,12 @@ class Ledger:
             self.devices = devices
             self._study.set_user_attr(_DEVICES, devices)
 
+    def charge_time(self, seconds: float) -> None:
+        """Add time in which the clock did not run, and save."""
+        s = self._closed
+        self._closed = Spent(s.seconds + seconds, s.trials, s.epochs, s.device_seconds)
+        self.save()
+
     def count_trial(self) -> None:
         """One more trial ended or was paused that cost something."""
         s = self._closed

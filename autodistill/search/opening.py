@@ -5,7 +5,7 @@ A resumed study must be the same study: settings that would change what its tria
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +69,13 @@ def open_study(source: Any, changes: Mapping[str, Any]) -> Study:
     return build(config, folder)
 
 
-def build(config: StudyConfig, directory: Path | None) -> Study:
+def build(config: StudyConfig, directory: Path | None, *, say: Callable[[str], None] | None = None) -> Study:
     """The study of a configuration, stored in ``directory`` or in memory.
+
+    Args:
+        config: of the study; a new one whose ``epochs`` are ``None`` gets them from its budget.
+        directory: its folder.
+        say: told what is going on.
 
     Raises:
         ConfigError: names that do not exist; nothing is written then.
@@ -78,14 +83,20 @@ def build(config: StudyConfig, directory: Path | None) -> Study:
         ResourceError: there is no room for it, or no permission.
     """
     from autodistill.config_names import check
+    from autodistill.top_rung import Length, settle
 
     parts = study_parts(config)
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
     if directory is not None:
         config = check_same(directory, config)
     check(config, parts["space"], resumed=resumed)
+    length = Length(config) if resumed else settle(config, parts["space"], say=say)
+    parts["rungs"] = config_rungs(length.config)
     with as_resource_error("the study could not be opened"):
-        return _stored(config, directory, parts)
+        study = _stored(length.config, directory, parts)
+    study.charge(length.seconds)
+    study.notes += [length.said] if length.said else []
+    return study
 
 
 def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any]) -> Study:
@@ -164,6 +175,8 @@ def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
     if not stored.is_file():
         return config
     old = StudyConfig.load(stored, {})
+    if config.epochs is None:
+        config = config.model_copy(update={"epochs": old.epochs})
     changed = differences(old, config)
     if changed:
         raise UsageError(

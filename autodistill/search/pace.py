@@ -2,7 +2,8 @@
 
 A ridge regression of the logarithm of seconds per epoch on the logarithms of the known costs (parameters, MACs,
 latency, whatever the study knows), on the trials of this study and this machine. A trial that has run is predicted by
-its own pace. Nothing is predicted from fewer than :data:`ENOUGH` trials.
+its own pace. Nothing is predicted from fewer than :data:`ENOUGH` trials. What a trial takes before its first epoch, and
+what it waits for the teacher (``cold.py``), is no part of its pace.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from autodistill.search.cold import ColdViews
 
 Floats = npt.NDArray[np.float64]
 Known = tuple[Mapping[str, float], float]
@@ -28,6 +31,7 @@ class Pace:
     """Seconds per epoch of trials and candidates."""
 
     def __init__(self) -> None:
+        self.cold = ColdViews()
         self._own: dict[int, float] = {}
         self._costs: dict[int, Mapping[str, float]] = {}
         self._fitted_at = 0
@@ -41,8 +45,13 @@ class Pace:
         """Whether anything is predicted."""
         return len(self._own) >= ENOUGH
 
+    @property
+    def typical(self) -> float | None:
+        """Seconds per epoch of the trial in the middle of those that ran; ``None`` before the first."""
+        return float(np.median(list(self._own.values()))) if self._own else None
+
     def learn(self, number: int, costs: Mapping[str, float], epochs: float, seconds: float) -> None:
-        """A trial with these known costs has trained ``epochs`` in ``seconds``."""
+        """A trial with these known costs has trained ``epochs`` in ``seconds``, which are training alone."""
         if epochs > 0 and seconds > 0:
             self._own[number] = seconds / epochs
             self._costs[number] = {name: value for name, value in costs.items() if value > 0}

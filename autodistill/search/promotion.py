@@ -58,11 +58,13 @@ class Action:
         trial: number of the paused trial to continue; ``None``: start a new candidate.
         index: expected front gain per unit of work.
         why: one sentence.
+        epoch: work of one epoch of the new candidate; 0 where it is not known.
     """
 
     trial: int | None
     index: float
     why: str
+    epoch: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import optuna
 
 from autodistill.errors import InfeasibleError
 from autodistill.records import Candidate, Constraint, Estimate, Objective, Params, certain, stable_key
 from autodistill.search import control, samplers, store, within
+from autodistill.search.cold import says_views, views_key
 from autodistill.search.pace import Pace, relative
 from autodistill.search.rungs import Rungs
 from autodistill.search.sampler import FrontSampler
@@ -24,7 +26,7 @@ from autodistill.search.versions import versions
 
 GIVEN = "enqueued: not the sampler's choice"
 
-DRAWN = "drawn at random: the sampler had several times proposed nothing new within the bounds"
+DRAWN = "drawn at random: the sampler had several times proposed nothing new within the bounds, or the time left"
 
 Costs = Callable[[Params], Mapping[str, float] | None]
 
@@ -85,6 +87,7 @@ class Proposer:
         self._count_queue()
         self._rates: dict[frozenset[tuple[str, Any]], float] = {}
         self._rates_of = 0
+        self._views: dict[frozenset[tuple[str, str]], str] = {}
         self.pace: Pace | None = None  # given while the budget is in time: work is then counted in seconds
 
     @property
@@ -204,6 +207,23 @@ class Proposer:
         self.enqueue(values)
         return ""
 
+    def draw_known(self, fits: Callable[[Mapping[str, float], Candidate], bool]) -> bool:
+        """Queue a random candidate that fits, with a student whose costs are known; false where none is found.
+
+        Args:
+            fits: whether a candidate whose student has these known costs does.
+        """
+        rng = np.random.default_rng(derive_seed(self._seed, len(self._log), "known"))
+        for index in rng.permutation(len(self._pool)).tolist():
+            student = dict(self._pool[index][0])
+            sections = {**self._space.nest(self._space.sample(rng)), "student": student}
+            one = Candidate(-1, student, sections["distillation"], sections["train"], 0)
+            if fits(self._lookup(student) or {}, one) and self._judge(one, self._log.twin(one.key())).refusal is None:
+                self._drawn = sections
+                self.enqueue(self._space.flatten(sections))
+                return True
+        return False
+
     def _reason(self, sections: Mapping[str, Any]) -> str:
         return DRAWN if sections == self._drawn else GIVEN
 
@@ -290,7 +310,21 @@ class Proposer:
             except InfeasibleError:
                 costs = {}
             self._rates[settings] = self.pace.predict(costs) or relative(costs)
-        return self._rates[settings]
+        return self._rates[settings] + self._teacher_cost(values)
+
+    def _teacher_cost(self, values: Mapping[str, Any]) -> float:
+        """Seconds of an epoch of a full training for which the teacher has to be asked; 0 while nothing is predicted.
+
+        What later trials find for nothing is paid by the first: late in a search, new views are not worth their price.
+        """
+        if self.pace is None or not self.pace.ready:
+            return 0.0
+        names = frozenset((name, str(value)) for name, value in values.items() if says_views(name))
+        if names not in self._views:
+            sections = self._space.nest(values)
+            self._views[names] = views_key(sections["distillation"], sections["train"])
+        top = self._rungs.levels[-1]
+        return self.pace.cold.ahead(self._views[names], 0.0, top) / top
 
     def _priced(self, student: Params) -> Mapping[str, float]:
         return self._lookup(student) or {}  # what a sampler is told nothing of it may propose; ``None`` would forbid it

@@ -257,14 +257,15 @@ class FrontSampler(BaseSampler):
         if not len(fitting):
             return None
         likely = fitting[np.argsort(-gain[fitting] / work[fitting], kind="stable")[:FEW]]
-        pool = pool.take(likely.tolist())
+        pool, work = pool.take(likely.tolist()), work[likely]
         index, reach = judge.index(pool, [0] * len(pool.values))
         index = np.where(reach <= remaining, index, -1.0)
         i = int(np.argmax(index))
         if index[i] < 0:
             return None
         self._next = len(archive), pool.values[i], lambda: judge.explain(pool, i, len(fitting))
-        return Action(None, float(index[i]), f"a new candidate promises {index[i]:.3g} of the front per epoch")
+        why = f"a new candidate promises {index[i]:.3g} of the front per epoch"
+        return Action(None, float(index[i]), why, float(work[i]))
 
     def verdict(
         self, study: optuna.Study, number: int, *, paused: Collection[int] = (), remaining: float = math.inf

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import optuna
 
-from autodistill.records import Constraint, Objective, State, TrialRecord
+from autodistill.records import WORK, Constraint, Objective, State, TrialRecord
 from autodistill.search.agenda import Agenda
 from autodistill.search.board import Board
+from autodistill.search.cold import overhead, teacher_seconds, views_key
 from autodistill.search.pace import Pace
 from autodistill.search.proposer import Proposer
 from autodistill.search.rung_rules import ModelRule, PeerRule
@@ -37,7 +38,7 @@ def take_stock(
         known = record.rungs.get(0, {})
         for rung in filter(None, record.rungs):
             board.add(record.number, rung, {**known, **record.rungs[rung]})
-        agenda.pace.learn(record.number, known, record.epochs, record.seconds)
+        learn_pace(agenda.pace, record)
         if record.state in (State.RUNNING, State.PARTIAL) and record.number not in running:
             end = _end_of(record, log.attributes(record.number), rungs, objectives)
             if end is not None:
@@ -47,6 +48,19 @@ def take_stock(
             else:
                 agenda.interrupted.append(record)
     return agenda, board, ends
+
+
+def learn_pace(pace: Pace, record: TrialRecord) -> None:
+    """What a trial's reports say of the time that training takes, and the teacher."""
+    known, asked = record.rungs.get(0, {}), teacher_seconds(record.rungs)
+    pace.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record))
+    if asked is not None:
+        pace.cold.learn(record.number, views_key(record.distillation, record.train), record.epochs, asked)
+
+
+def costs_of(reported: Mapping[str, float]) -> dict[str, float]:
+    """The known costs among what rung 0 has stored."""
+    return {name: value for name, value in reported.items() if name not in WORK}
 
 
 def _end_of(

@@ -49,7 +49,7 @@ from autodistill.search.readings import Readings
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.stock import MAX_ATTEMPTS as MAX_ATTEMPTS
-from autodistill.search.stock import rule_of, take_stock
+from autodistill.search.stock import learn_pace, rule_of, take_stock
 from autodistill.search.stopping import Refusals, Streak
 from autodistill.search.store import load_or_create
 from autodistill.search.trial_log import TrialLog
@@ -201,6 +201,8 @@ class Study(Inputs, Readings):
                 return None
             proposed = self._propose(terms)
             self._late = self._late + 1 if proposed == "TIME" else 0
+            if self._late == MAX_LATE and self._drawn_in_time(terms):
+                self._late = 0
             if isinstance(proposed, Candidate):
                 self._open[proposed.number] = proposed
                 return proposed
@@ -286,6 +288,7 @@ class Study(Inputs, Readings):
             dry=dry,
             committed=self._agenda.committed(known),
             devices=self._ledger.devices,
+            quickest=None if self._board.finished else self._agenda.quickest(self._proposer.known_costs()),
         )
 
     def _choose(self, terms: Terms) -> Step:
@@ -314,7 +317,7 @@ class Study(Inputs, Readings):
                 self._end(number, State.PRUNED, "DUPLICATE", self._dry)
             return "DUPLICATE"
         number, refusal = proposal.candidate.number, proposal.refusal
-        late = self._agenda.too_slow(proposal.costs, terms) if refusal is None else ""
+        late = self._agenda.too_slow(proposal.costs, terms, proposal.candidate) if refusal is None else ""
         if late:
             refusal = ("TIME", late)
         if refusal is None:
@@ -322,6 +325,10 @@ class Study(Inputs, Readings):
         self._filing.costs(number, proposal.costs)
         self._end(number, State.PRUNED, *refusal)
         return refusal[0]
+
+    def _drawn_in_time(self, terms: Terms) -> bool:
+        """Whether a candidate was queued that would be done in time: some student is known to be quick enough."""
+        return self._proposer.draw_known(lambda costs, one: not self._agenda.too_slow(costs, terms, one))
 
     def _take_up(self, record: TrialRecord, why: str) -> Candidate:
         """Go on with a paused or interrupted trial, under its own number."""
@@ -388,8 +395,9 @@ class Study(Inputs, Readings):
             self.on_crash(one)
         self._board.add(number, report.rung, {**known, **report.values})
         unbeaten = self._board.unbeaten(number, report.rung)
-        self._agenda.pace.learn(number, known, report.epochs, report.seconds)
+        learn_pace(self._agenda.pace, self._log.record(number))
         self._agenda.changed()
+        self._late = min(self._late, MAX_LATE - 1)  # what is known of the time has changed: one more look
         if report.rung >= self.rungs.top:
             self._log.decide(number, report.rung, self.rungs.reached, unbeaten)
             return self._settle(number, State.COMPLETE, "", self.rungs.reached)

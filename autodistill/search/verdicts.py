@@ -35,7 +35,8 @@ def plain_report(report: Report, levels: Sequence[int], seconds: float = 0.0) ->
     if isinstance(rung, int) and 0 < rung <= len(levels):
         epochs, worked = epochs or float(levels[rung - 1]), worked or seconds
     values = kept({name: plain(value) for name, value in report.values.items()})
-    return replace(report, rung=rung, values=values, epochs=epochs, seconds=worked)
+    asked = plain(report.teacher_seconds)
+    return replace(report, rung=rung, values=values, epochs=epochs, seconds=worked, teacher_seconds=asked)
 
 
 def kept(values: Mapping[str, float]) -> dict[str, float]:
@@ -58,7 +59,7 @@ def complaint_of(
     if not isinstance(rung, int) or not 0 <= rung <= top:
         rungs = f"0 (known costs) and 1 to {top}, after {', '.join(map(str, levels))} epochs"
         return "ERROR", f"rung {rung} was reported, which this study does not have: its rungs are {rungs}"
-    amounts = {"epochs": report.epochs, "seconds": report.seconds}
+    amounts = {"epochs": report.epochs, "seconds": report.seconds, "teacher_seconds": report.teacher_seconds or 0.0}
     bad = [f"{k}={v}" for k, v in (*report.values.items(), *amounts.items()) if not is_finite(v)]
     if bad:
         return "NON_FINITE", f"rung {rung} reported {', '.join(bad)}"

@@ -167,6 +167,8 @@ class Trial:
         self.mix = LossMix.parse({**smoothing, **candidate.distillation})
         self.folder = trial_folder(self.task.directory, candidate.number)
         self.clock = bench.clock = WorkClock()
+        self._asked = 0.0  # seconds of the teacher that no guide of this process has counted
+        self._guiding: CachedGuide | None = None
         self._keep: Callable[[Path], None] = nowhere
         self.stored: dict[int, dict[str, Any]] = {}
         self.team: Team | None = None
@@ -183,7 +185,7 @@ class Trial:
         model = self._build()
         known = self.bench.costs.of(self.candidate.student, model)
         if self.candidate.start_rung == 0:
-            yield from self._give(Report(0, known.costs, noisy=known.noisy))
+            yield from self._give(Report(0, known.costs, seconds=self.clock.seconds(), noisy=known.noisy))
         done = finished(self.folder, self.key)
         if done is not None:
             self.stored = {int(rung): report for rung, report in done["reports"].items()}
@@ -286,7 +288,7 @@ class Trial:
         cache = self.bench.teacher_cache(
             teacher, policy, views=self._views(policy), embedding=width, megabytes=recipe.cache_mb
         )
-        guide = CachedGuide(teacher, cache, policy, self.task.data.seed, embedding=embedding)
+        self._guiding = guide = CachedGuide(teacher, cache, policy, self.task.data.seed, embedding=embedding)
         return guide, min(cache.views, self._views(policy))
 
     def _views(self, policy: Policy) -> int:
@@ -299,6 +301,7 @@ class Trial:
         trainer.restore(found.tensors, found.facts["trainer"])
         self.stored = {int(rung): report for rung, report in found.facts["reports"].items()}
         self.clock.add(float(found.facts["seconds"]))
+        self._asked = float(found.facts.get("teacher_seconds") or 0.0)
 
     def _repeated(self) -> Iterator[Report]:
         """Stored reports that may not have arrived."""
@@ -335,13 +338,18 @@ class Trial:
         model = trainer.evaluation_model()
         val = self.bench.data.val
         logits = trainer.predict(model, torch.from_numpy(val.images))
+        began = time.monotonic()
         trained = scores(logits, torch.from_numpy(val.labels), self.bench.teacher_on_validation(self.teacher))
+        self._asked += time.monotonic() - began
         self._shown = trained
         top = epochs >= self.task.rungs[-1]
         variants = self._variants(model, known.costs) if top else {}
         values = {**trained, **known.costs}
-        report = Report(rung, values, float(epochs), self.clock.seconds(), variants, known.noisy)
+        asked = self._teacher_seconds()
+        report = Report(rung, values, float(epochs), self.clock.seconds(), variants, known.noisy, asked)
         self.stored[rung] = {"values": values, "epochs": report.epochs, "seconds": report.seconds}
+        if asked is not None:
+            self.stored[rung]["teacher_seconds"] = asked
         if variants:
             self.stored[rung]["variants"] = variants
         if known.noisy:
@@ -363,10 +371,15 @@ class Trial:
         teacher = self.bench.teacher_on_validation(self.teacher)
         return work.of(self.candidate.student, model, self.folder / VARIANTS, known, teacher)
 
+    def _teacher_seconds(self) -> float | None:
+        """Seconds of the teacher so far, over resumes; ``None`` where no cache keeps its answers."""
+        return None if self._guiding is None else self._asked + self._guiding.seconds
+
     def _save(self, trainer: Trainer) -> None:
         self._saved = time.monotonic()
         tensors, facts = trainer.state()
         stored = {"trainer": facts, "reports": self.stored, "seconds": self.clock.seconds()}
+        stored["teacher_seconds"] = self._teacher_seconds()
         state = checkpoint.Checkpoint(trainer.step, self.key, tensors, stored)
         self._keep(checkpoint.save(self.folder, state))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 
@@ -55,24 +57,33 @@ class CachedGuide:
         policy: how views are made.
         seed: seed of the views.
         embedding: whether the teacher's embedding is needed too.
+
+    Attributes:
+        seconds: spent on answers that were missing, with their writing.
     """
 
     def __init__(
         self, teacher: Teacher, cache: TeacherCache, policy: Policy, seed: int, *, embedding: bool = False
     ) -> None:
         self._teacher, self._cache, self._policy, self._seed = teacher, cache, policy, seed
-        self._embedding = embedding
+        self._embedding, self.seconds = embedding, 0.0
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Logits, and embedding or ``None``, mixed where the images are."""
+        began: list[float] = []
 
         def compute(ids: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            if batch.raw.is_cuda:
+                torch.cuda.synchronize(batch.raw.device)  # what the student still computes is no work of the teacher
+            began.append(time.monotonic())
             rows = {int(name): row for row, name in enumerate(batch.ids.tolist())}
             chosen = torch.tensor([rows[name] for name in ids.tolist()], device=batch.raw.device)
             pixels = views.apply(self._policy, batch.raw[chosen], batch.ids[chosen], batch.view, self._seed)
             return self._teacher.embedding(pixels) if self._embedding else self._teacher(pixels)
 
         logits, embedding = self._cache.fetch(batch.ids, batch.view, compute)
+        if began:
+            self.seconds += time.monotonic() - began[0]
         logits = logits.to(batch.views.device)
         embedding = None if embedding is None else embedding.to(batch.views.device)
         if batch.mixed is None:

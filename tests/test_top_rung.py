@@ -1,0 +1,118 @@
+"""How long a full training is where the user names no epochs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autodistill import top_rung
+from autodistill.config import StudyConfig
+from autodistill.engines.prices import Prices
+from autodistill.search.budget import Budget
+from autodistill.search.opening import build, study_parts
+
+PRICES = Prices(
+    train_images=2000,
+    val_images=500,
+    image_size=96,
+    classes=10,
+    candidates=None,
+    epochs=(2.0, 4.0),
+    report=0.0,
+    trial=0.0,
+    view=0.0,
+    views=((0.0, 1.0), (0.0, 50.0), (0.0, 50.0)),
+    always=False,
+    survey=0.0,
+    teaching=0.0,
+    preflight=0.0,
+    boot=0.0,
+    workers=1,
+    devices=1.0,
+)
+
+
+def config(**keys: object) -> StudyConfig:
+    return StudyConfig.load({"data": "digits", "space": "digits", "workers": 1, **keys})
+
+
+def told(monkeypatch: pytest.MonkeyPatch, prices: Prices = PRICES, **keys: object) -> top_rung.Length:
+    monkeypatch.setattr("autodistill.engines.prices.price", lambda *args, **settings: prices)
+    asked = config(**keys)
+    return top_rung.settle(asked, study_parts(asked)["space"])
+
+
+def test_full_trainings_are_counted_with_what_comes_before_and_what_goes_beside() -> None:
+    budget = Budget(seconds=1000.0)
+    assert PRICES.count(budget, 10.0, 1.0) == pytest.approx(1000 / 30)  # ten epochs of 3 s
+    before = replace(PRICES, survey=100.0, teaching=50.0, preflight=30.0, boot=20.0, workers=2)
+    assert before.count(budget, 10.0, 1.0) == pytest.approx(2 * 800 / 30)
+    beside = replace(PRICES, report=2.0, trial=1.0)
+    assert beside.count(budget, 10.0, 3.0) == pytest.approx(1000 / 37)
+    assert PRICES.count(Budget(trials=7), 10.0, 1.0) == 7
+    assert PRICES.count(Budget(), 10.0, 1.0) is None
+
+
+def test_views_of_the_teacher_are_paid_for_once_and_not_where_a_cache_has_them() -> None:
+    asked = replace(PRICES, view=10.0)
+    assert asked.cold(10.0, 100.0) == 10.0 * (1 + 10 + 10)
+    assert asked.cold(10.0, 1.0) == 10.0 * 10  # one trial sees one augmentation
+    known = replace(asked, views=((1.0, 1.0), (4.0, 50.0), (50.0, 50.0)))
+    assert known.cold(10.0, 100.0) == 10.0 * 6
+    count = asked.count(Budget(seconds=1000.0), 10.0, 1.0)
+    assert count == pytest.approx((1000 - 210) / 30)
+    assert replace(asked, always=True).count(Budget(seconds=1000.0), 10.0, 1.0) == pytest.approx(1000 / 130)
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [("5m", 6), ("10m", 12), ("20m", 27), ("2h", 30), ("1m", 4)])
+def test_as_many_epochs_as_let_fourteen_full_trainings_fit(
+    monkeypatch: pytest.MonkeyPatch, budget: str, epochs: int
+) -> None:
+    found = told(monkeypatch, budget=budget)
+    assert found.config.epochs == epochs
+    seconds = Budget.parse(budget).seconds or 0.0
+    if 4 < epochs < 30:
+        count = seconds / (3 * epochs)
+        assert count >= 14
+        said = f"{epochs} epochs: about {count:.0f} full trainings of the mean student fit into {budget}"
+        assert found.said == f"{said}; --epochs sets another number"
+
+
+def test_epochs_that_cannot_fit_are_told_at_the_start_with_numbers_that_would_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = told(monkeypatch, epochs=100, budget="4m").said
+    assert said.startswith("warning: no full training of 100 epochs of the mean student fits into 4m")
+    assert "--budget 25m, or about --epochs 19" in said
+    assert told(monkeypatch, epochs=100, budget="20m").said == ""
+    assert told(monkeypatch, epochs=100, budget="10m").said.startswith("warning: only about 2 full trainings of 100")
+
+
+def test_a_budget_of_epochs_needs_no_timing_and_one_of_trials_changes_nothing() -> None:
+    space = study_parts(config())["space"]
+    assert top_rung.settle(config(budget="140epochs"), space).config.epochs == 9
+    assert top_rung.settle(config(budget="40trials"), space).config.epochs == 30
+    assert top_rung.settle(config(), space).config.epochs == 30
+
+
+def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    folder = tmp_path / "study"
+    monkeypatch.setattr("autodistill.engines.prices.price", lambda *args, **settings: PRICES)
+    study = build(config(budget="10m"), folder)
+    assert (study.config.epochs, study.rungs.levels) == (12, (1, 4, 12))
+    assert any(note.startswith("12 epochs: about 17 full trainings") for note in study.notes)
+    assert StudyConfig.load(folder / "study.yaml").epochs == 12
+    monkeypatch.setattr("autodistill.engines.prices.price", lambda *args, **settings: pytest.fail("timed again"))
+    again = build(config(budget="8h"), folder)
+    assert (again.config.epochs, again.rungs.levels) == (12, (1, 4, 12))
+
+
+def test_the_time_that_the_timing_took_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100.0, 107.5])
+    monkeypatch.setattr(top_rung.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr("autodistill.engines.prices.price", lambda *args, **settings: PRICES)
+    length = top_rung.settle(config(budget="10m"), study_parts(config())["space"])
+    assert length.seconds == 7.5
+    monkeypatch.setattr("autodistill.top_rung.settle", lambda *args, **settings: length)
+    assert build(config(budget="10m"), None).spent.seconds == 7.5
