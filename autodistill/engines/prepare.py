@@ -123,6 +123,12 @@ def _teacher(
             values = {"accuracy": best, **_teacher_costs(study, teacher, config)}
     record_sources(study, facts)
     study.set_teacher_values(values)
+    if (reach := study.reach()) is not None and reach.soft:
+        watch.stage(
+            "teacher",
+            f"students more than {reach.points:g} points below the teacher ({reach.bound:.4g}) count as no gain; "
+            "--within off takes this away",
+        )
     return spec
 
 
