@@ -270,7 +270,7 @@ def _teacher_words(front: Front, answers: Answers, verified: Verified | None) ->
 
 def _apart(best: Answer | None, first: Objective, teacher: float) -> str:
     """How far the most accurate student is from its teacher, a clause."""
-    if best is None or first.name != ACCURACY.name:
+    if best is None or first.name != ACCURACY:
         return ""
     points = round(100.0 * (best.value - teacher), 1)
     apart = f"{abs(points):g} points {'below' if points < 0 else 'above'}" if points else "level with"

@@ -31,7 +31,7 @@ _file(Objective("onnx_bytes", "minimize", "bytes", "known", log=True, descriptio
 _file(Objective("peak_memory_mb", "minimize", "MB", "known", log=True, description="peak memory of one forward pass"))
 _file(Objective("latency_ms", "minimize", "ms", "known", log=True, description="p50 latency on the target"))
 
-_CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+|\S*teacher.*?)\s*")
+_CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+|.*teacher.*?)\s*")
 _TEACHER = re.compile(r"teacher(?:\s*([-+])\s*(\S+))?")
 
 
