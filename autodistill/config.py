@@ -28,6 +28,8 @@ from autodistill.config_values import (
     check_survey,
     check_teacher,
     check_variants,
+    check_within,
+    is_points,
     levels_of,
     listed,
     section,
@@ -38,7 +40,7 @@ from autodistill.records import DataSpec, LatencyTarget, TeacherSpec
 from autodistill.storage_url import StorageUrl
 from autodistill.teacher_choice import PARAMETER, from_list
 
-MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots_per_gpu", "warm_start")
+MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots_per_gpu", "warm_start", "within")
 """Keys that a resumed study may have otherwise than at first: they do not change what a trial means."""
 
 OBJECTIVES = ("accuracy", "params", "latency_ms")
@@ -61,7 +63,9 @@ class StudyConfig(BaseModel):
         space: built-in name, YAML file, or the space itself.
         set: restrictions of the space, parameter name to a choice, a list of choices or ``{low, high}``.
         objectives: axes of the front.
-        constraints: e.g. ``params <= 1e6``.
+        constraints: e.g. ``params <= 1e6``, ``accuracy >= teacher - 0.05``.
+        within: ``auto``: students far below the teacher are no gain where no constraint bounds the accuracy; ``off``:
+            they are. Points, say 5, are another way to write the constraint ``accuracy >= teacher - 0.05``.
         sampler: who proposes candidates.
         rungs: ``auto``, ``off``, or ``{eta, lowest}`` (``lowest``: share of ``epochs``) or ``{eta, levels}``.
         epochs: of the top rung: by ``levels``, else ``None`` until the study is made, when it is chosen by budget and
@@ -91,6 +95,7 @@ class StudyConfig(BaseModel):
     set: dict[str, Any] = {}
     objectives: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_objectives)] = OBJECTIVES
     constraints: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
+    within: Annotated[Any, AfterValidator(check_within)] = "auto"
     sampler: Literal["front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc"] = "front"
     rungs: Annotated[Any, AfterValidator(check_rungs)] = "auto"
     epochs: Annotated[int, Field(ge=1)] | None = None
@@ -252,6 +257,10 @@ def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
         out.setdefault("epochs", levels[-1])
     if "int8" in str(out.get("variants", "")) and isinstance(latency := out.get("latency", {}), Mapping):
         out["latency"] = {"runtime": "onnxruntime", **latency}  # both forms by the one runtime that runs both
+    bounds = listed(out.get("constraints", ()))
+    if is_points(out.get("within")) and isinstance(bounds, tuple):
+        bound = f"accuracy >= teacher - {out.pop('within') / 100:g}"
+        out["constraints"] = bounds if bound in bounds else (*bounds, bound)
     return out
 
 
@@ -324,6 +333,9 @@ def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Prob
             said = "" if keys.get("data") is None else mistaken(constraint)
         except UsageError as error:
             said = str(error)
+        else:
+            if constraint.below is not None and keys.get("within") == "off":
+                said = f"'{text}' bounds the accuracy by the teacher's, and within is off; keep one of them"
         if said:
             problems.append(sources.problem(("constraints", index), said))
     return problems

@@ -124,6 +124,23 @@ def check_survey(value: Any) -> Any:
     raise ValueError(f"got {value!r}; allowed: auto, off, or the number of students to survey (at least 2)")
 
 
+def is_points(value: Any) -> bool:
+    """Whether ``value`` says how many percentage points below its teacher a student may be."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and (value == 0 or 0.1 <= value < 100)
+
+
+def check_within(value: Any) -> Any:
+    """``auto`` or ``off``; points have become a constraint before."""
+    if value in ("auto", "off"):
+        return value
+    small = isinstance(value, float) and 0 < value < 0.1
+    meant = f"; write {100 * value:g} for {100 * value:g} points" if small else ""
+    raise ValueError(
+        f"got {value!r}; allowed: auto, off, or the percentage points that a student may be below its teacher, "
+        f"such as 5{meant}"
+    )
+
+
 def check_variants(value: tuple[str, ...]) -> tuple[str, ...]:
     """Forms of a student, each once, ``fp32`` among them: it is what is trained."""
     if "fp32" not in value or len(set(value)) != len(value):

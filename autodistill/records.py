@@ -168,15 +168,23 @@ class Objective:
 
 @dataclass(frozen=True)
 class Constraint:
-    """``metric operator bound``, e.g. ``latency_ms <= 5``."""
+    """``metric operator bound``, e.g. ``latency_ms <= 5``.
+
+    Attributes:
+        metric: what is bounded.
+        operator: ``<=`` or ``>=``.
+        bound: in the metric's own unit; NaN while it waits for the teacher's value.
+        below: the bound is the teacher's value less this (``accuracy >= teacher - 0.05``); ``None`` for a number.
+    """
 
     metric: str
     operator: Literal["<=", ">="]
     bound: float
+    below: float | None = None
 
     def violation(self, values: Mapping[str, float]) -> float:
-        """How far ``values`` break it: ≤ 0 when satisfied (Optuna's convention); 0 when the metric is absent."""
-        if self.metric not in values:
+        """How far ``values`` break it: ≤ 0 when satisfied (Optuna's convention); 0 when metric or bound is unknown."""
+        if self.metric not in values or math.isnan(self.bound):
             return 0.0
         difference = values[self.metric] - self.bound
         return difference if self.operator == "<=" else -difference
@@ -190,7 +198,11 @@ class Constraint:
         return below if self.operator == "<=" else 1.0 - below
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.operator} {self.bound:g}"
+        if self.below is None:
+            return f"{self.metric} {self.operator} {self.bound:g}"
+        less = "" if not self.below else f" {'-' if self.below > 0 else '+'} {abs(self.below):g}"
+        known = "" if math.isnan(self.bound) else f" ({self.bound:.4g})"
+        return f"{self.metric} {self.operator} teacher{less}{known}"
 
 
 @dataclass(frozen=True)

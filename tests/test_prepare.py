@@ -179,3 +179,33 @@ def test_students_that_start_from_a_teacher_that_is_fed_otherwise_are_warned_of(
     found = [str(one.message) for one in caught if "init: teacher" in str(one.message)]
     assert len(found) == bool(said)
     assert not said or re.search(said, found[0])
+
+
+@pytest.mark.parametrize(
+    ("within", "said", "bound"),
+    [
+        ("auto", "students more than 20 points below the teacher (0.8) count as no gain; --within off takes", 0.8),
+        (5, "students are to keep to accuracy >= teacher - 0.05 (0.95)", 0.95),
+        ("off", "", None),
+    ],
+)
+def test_what_counts_is_said_as_soon_as_the_teacher_is_known(
+    within: Any, said: str, bound: float | None, tmp_path: Path
+) -> None:
+    root, teacher = _images(tmp_path / "images"), tmp_path / "teacher.npz"
+    _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 4.0)  # always right
+    study = ad.Study.create(
+        data={"source": "image_folder", "root": str(root), "image_size": 8},
+        teacher={"source": str(teacher), "accept_weak": True},
+        space={"student": {"family": "resnet", "width": [2, 3], "depth": 1}},
+        objectives=["accuracy", "params"],
+        survey="off",
+        within=within,
+        directory=tmp_path / "study",
+    )
+    stages: list[str] = []
+    prepare(study, Watch(lambda snapshot: stages.append(snapshot.message)))
+    found = [message for message in stages if message.startswith("students ")]
+    assert [message.startswith(said) for message in found] == [True] * bool(said)
+    reach = study.reach()
+    assert (None if reach is None else reach.bound) == (None if bound is None else pytest.approx(bound))

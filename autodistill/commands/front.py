@@ -11,7 +11,8 @@ import typer
 
 from autodistill.commands.output import check_drawing, check_file, command, number, print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_study
-from autodistill.commands.tables import found_by_verify, print_front, print_trial
+from autodistill.commands.tables import found_by_verify, nearest_json, print_front, print_trial, say_nearest
+from autodistill.distance import to_teacher
 from autodistill.errors import UsageError
 from autodistill.gain import gain_over_undistilled
 from autodistill.words import counted, why_empty
@@ -83,7 +84,7 @@ def front(
     if pick is not None or knee:
         _one(found, result, _chosen(found, result, pick), as_json)
     elif as_json:
-        print_json({**_with_verdicts(result), "edges": [edge.to_json() for edge in found.edges()]})
+        print_json({**_with_verdicts(result), **nearest_json(found), "edges": [e.to_json() for e in found.edges()]})
     elif csv is not None and str(csv) == "-":
         return
     elif result.trials:
@@ -93,8 +94,10 @@ def front(
             say(edge)
         say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
         _say_verified(folder, result, rows, trouble)
+        say_nearest(found)
     else:
         say(f"The front is empty: {_why_empty(found)}.")
+        say_nearest(found)
 
 
 def _with_verdicts(front: Front) -> dict[str, Any]:
@@ -165,9 +168,11 @@ def _one(study: Study, front: Front, trial: TrialRecord, as_json: bool) -> None:
     gain = gain_over_undistilled(trial, study.trials(), front.objectives[0])
     if as_json:
         rows, _ = found_by_verify(front)
-        print_json({**trial.to_json(), "gain": gain, "verified": _verdict(row_of(trial, rows))})
+        points = to_teacher(trial.values, front.teacher)
+        verdict = _verdict(row_of(trial, rows))
+        print_json({**trial.to_json(), "gain": gain, "to_teacher": points, "verified": verdict})
     else:
-        print_trial(trial, front.objectives, gain)
+        print_trial(trial, front.objectives, gain, front.teacher)
 
 
 def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save: Path | None) -> None:

@@ -75,6 +75,14 @@ def search(
     constraint: Annotated[
         list[str] | None, typer.Option(metavar="'X <= N'", help="A bound, e.g. 'params <= 1e6'; may be repeated.")
     ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Only students at most so many points of accuracy below the teacher, e.g. 5; off also seeks those "
+            "more than 20 below.",
+        ),
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="front, gp, tpe, nsga2, nsga3, random or qmc.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs of the top rung.")] = None,
     rungs: Annotated[str | None, typer.Option(help="auto, off, or {eta: 3, lowest: 0.05}.")] = None,
@@ -140,6 +148,7 @@ def search(
         "budget": budget,
         "objectives": objectives,
         "constraints": constraint or None,
+        "within": None if within is None else value_of(within),
         "sampler": sampler,
         "epochs": epochs,
         "rungs": _rungs(rungs, no_rungs),

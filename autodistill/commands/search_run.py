@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from autodistill.commands.output import command, print_json, say
-from autodistill.commands.tables import found_by_verify, print_front
+from autodistill.commands.tables import found_by_verify, nearest_json, print_front, say_nearest
 from autodistill.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
 from autodistill.records import State
 from autodistill.search.budget import format_seconds
@@ -233,14 +233,16 @@ def _finish(
         say(f"{waste.line()}.")
     if as_json:
         edges = [edge.to_json() for edge in study.edges()]
-        epochs = study.rungs.levels[-1]
-        print_json({**front.to_json(), "epochs": epochs, "waste": waste.to_json(), "edges": edges, **more})
+        shown = {**front.to_json(), "epochs": study.rungs.levels[-1], **nearest_json(study)}
+        print_json({**shown, "waste": waste.to_json(), "edges": edges, **more})
     elif front.trials:
         print_front(front, trials, found_by_verify(front)[0])
     if edge := study.edges_line():
         say(f"{edge}.")
     if not front.trials:
         say(_why_empty(study, trials, short))
+    if not as_json:
+        say_nearest(study)
     say(
         "files: "
         + "  ".join(str(folder / name) for name in ("front.png", "front.csv", "front.json", _trials_in(study)))

@@ -36,6 +36,8 @@ teacher: auto                    # trains one on the spot; or a file of 'autodis
 
 objectives: [accuracy, params, latency_ms]
 # constraints: ["params <= 1e6", "accuracy >= 0.9"]    # what is too large is not trained; what is too bad not sought
+# constraints: ["accuracy >= teacher - 0.05"]          # at most 5 points below the teacher; the same as within: 5
+# within: auto                   # more than 20 points below the teacher is no gain; off takes this away
 
 # sampler: front                 # front, gp, tpe, nsga2, nsga3, random, qmc
 # epochs: 30                     # of the top rung; by the data when left out

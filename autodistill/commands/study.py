@@ -10,6 +10,7 @@ import typer
 from autodistill.commands.output import print_json, print_table, say
 from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
 from autodistill.commands.tables import print_trial, print_trials
+from autodistill.distance import to_teacher
 from autodistill.errors import UsageError, nearest
 from autodistill.gain import gain_over_undistilled
 
@@ -45,9 +46,10 @@ def trials(
     found = read_study(study, directory)
     records = [t for t in found.trials() if not wanted or t.state.value in wanted]
     if as_json:
-        print_json([t.to_json() for t in records])
+        teacher = found.teacher_values()
+        print_json([{**t.to_json(), "to_teacher": to_teacher(t.latest, teacher)} for t in records])
     elif records:
-        print_trials(records, found.objectives)
+        print_trials(records, found.objectives, found.teacher_values())
     else:
         say("No trial yet." if not wanted else f"No trial is {' or '.join(wanted)}.")
 
@@ -68,11 +70,11 @@ def show(
     if trial is None:
         last = f"they run from 0 to {records[-1].number}" if records else "there is none yet"
         raise UsageError(f"there is no trial {number} in study {found.name}; {last}. 'autodistill trials' lists them.")
-    gain = gain_over_undistilled(trial, records, found.objectives[0])
+    gain, teacher = gain_over_undistilled(trial, records, found.objectives[0]), found.teacher_values()
     if as_json:
-        print_json({**trial.to_json(), "gain": gain})
+        print_json({**trial.to_json(), "gain": gain, "to_teacher": to_teacher(trial.latest, teacher)})
     else:
-        print_trial(trial, found.objectives, gain)
+        print_trial(trial, found.objectives, gain, teacher)
 
 
 def _number_and_folder(first: str, second: str | None) -> tuple[int, Path | None]:

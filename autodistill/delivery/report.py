@@ -19,7 +19,9 @@ from autodistill.delivery.report_glossary import glossary
 from autodistill.delivery.report_growth import growth_part
 from autodistill.delivery.report_tables import Table
 from autodistill.delivery.trial_facts import figure_of
+from autodistill.distance import to_teacher
 from autodistill.records import Objective, State, TrialRecord
+from autodistill.search.reach import nearest_lines
 from autodistill.words import (
     complete_counted,
     counted,
@@ -98,10 +100,10 @@ def write_report(
     target = Path(path)
     text = render(parts, figures, extra)
     write_atomically(target, text)
-    return Report(target, len(text.encode()), {**_json(study, answers, trials), "cost": cost})
+    return Report(target, len(text.encode()), {**_json(study, front, answers, trials), "cost": cost})
 
 
-def _json(study: Study, answers: Answers, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+def _json(study: Study, front: Front, answers: Answers, trials: Sequence[TrialRecord]) -> dict[str, Any]:
     return {
         "study": study.name,
         "verified": answers.verified,
@@ -109,6 +111,10 @@ def _json(study: Study, answers: Answers, trials: Sequence[TrialRecord]) -> dict
         "best": None if answers.best is None else answers.best.to_json(),
         "bounded": None if answers.metric is None else answers.metric.name,
         "within": [{"bound": b, "trial": a.trial, "name": a.name} for b, a in answers.bounds],
+        "teacher": dict(front.teacher),
+        "to_teacher": {t.called: to_teacher(t.values, front.teacher) for t in front.trials},
+        "reach": None if front.reach is None else front.reach.to_json(),
+        "nearest": None if (found := study.nearest()) is None else found.to_json(),
         "trials": {state.value: n for state in State if (n := sum(t.state is state for t in trials))},
     }
 
@@ -125,6 +131,8 @@ def _summary(
     loosen = " or loosen the bound in a new one" if any(t.state is State.COMPLETE for t in trials) else ""
     words = None if metric is None else _metric_words(metric, answers)
     within = None if words is None else answers.within(float(words["start"]))
+    found, reach = study.nearest(), front.reach
+    lacking = [] if found is None or reach is None else nearest_lines(found, reach)
     return {
         "name": study.name,
         "lead": _lead(front, trials),
@@ -137,8 +145,10 @@ def _summary(
         "metric": words,
         "within": within,
         "bounds": None if metric is None else _bounds_table(answers, metric, verified),
-        "teacher_words": _teacher_words(front, answers, verified),
-        "nothing": f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: let the search go on{loosen}.",
+        "teacher_words": " ".join(filter(None, [_teacher_words(front, answers, verified), *lacking])),
+        "nothing": " ".join(
+            [f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: let the search go on{loosen}.", *lacking]
+        ),
         "first": name,
         "verification": None if verified is None else tables.verified_table(verified),
         "verification_words": "" if verified is None else tables.verification_words(verified),
@@ -249,10 +259,22 @@ def _teacher_words(front: Front, answers: Answers, verified: Verified | None) ->
     first = front.objectives[0]
     row = verified.teacher_row() if verified is not None and best is not None and best.verified else None
     if row is not None and row.accuracy is not None:
-        return f"The teacher reaches {row.accuracy.mean:.4f} on the same test images."
+        apart = _apart(best, first, row.accuracy.mean)
+        return f"The teacher reaches {row.accuracy.mean:.4f} on the same test images{apart}."
     if best is None or first.name not in front.teacher or best.verified:
         return ""
-    return f"The teacher reaches {figure_of(front.teacher[first.name], first.unit)} on the same validation images."
+    reached = front.teacher[first.name]
+    apart = _apart(best, first, reached)
+    return f"The teacher reaches {figure_of(reached, first.unit)} on the same validation images{apart}."
+
+
+def _apart(best: Answer | None, first: Objective, teacher: float) -> str:
+    """How far the most accurate student is from its teacher, a clause."""
+    if best is None or first.name != ACCURACY:
+        return ""
+    points = round(100.0 * (best.value - teacher), 1)
+    apart = f"{abs(points):g} points {'below' if points < 0 else 'above'}" if points else "level with"
+    return f"; the best student is {apart} it"
 
 
 def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> dict[str, Any]:

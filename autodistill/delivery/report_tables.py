@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.delivery.report_answers import gain_verdict
 from autodistill.delivery.trial_facts import figure_of
+from autodistill.distance import points_words, to_teacher
 from autodistill.gain import BASIS, Pairs, gain_over_undistilled
 from autodistill.records import State, TrialRecord
 from autodistill.search.budget import format_seconds
@@ -58,6 +59,7 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: TrialRecord |
     """The members of the front with their settings, and their form where there are several."""
     names = [o.name for o in front.objectives]
     forms = any(t.variant != "fp32" for t in front.trials)
+    known = any(to_teacher(t.values, front.teacher) is not None for t in front.trials)
     rows = []
     for trial in front.trials[:_MOST_ROWS]:
         gain = gain_over_undistilled(trial, trials, front.objectives[0])
@@ -69,11 +71,18 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: TrialRecord |
                 distillation_words(trial.distillation),
                 student_words(trial.train),
                 *(figure_of(trial.values[o.name], o.unit) for o in front.objectives),
+                *([points_words(to_teacher(trial.values, front.teacher))] if known else []),
                 "" if gain is None else f"{gain:+.4f}",
             )
         )
     more = f"The first {_MOST_ROWS} of {len(front.trials)}." if len(front.trials) > _MOST_ROWS else ""
     variant = ["variant"] if forms else []
+    if known:
+        names.append("to the teacher")
+        own = [figure_of(front.teacher[o.name], o.unit) if o.name in front.teacher else "" for o in front.objectives]
+        rows.append(("teacher", *([""] if forms else []), "", "", "", *own, "", ""))
+        if front.reach is not None and not all(front.counts(t.values) for t in front.trials):
+            more = f"{more} Students that are not {front.reach.words()} count as no gain.".strip()
     columns = ("trial", *variant, "student", "distillation", "recipe", *names, "gain in the search")
     if not any(row[-1] for row in rows):
         return Table(columns[:-1], tuple(row[:-1] for row in rows), tuple(names), more)

@@ -140,7 +140,21 @@ def _teacher(
             values = {"accuracy": best, **_teacher_costs(study, teacher, config, watch)}
     record_sources(study, facts)
     study.set_teacher_values(values)
+    _say_reach(study, watch)
     return spec
+
+
+def _say_reach(study: Study, watch: Watch) -> None:
+    """From which accuracy on a student counts, now that the teacher's is known."""
+    for one in study.constraints:
+        if one.below is not None:
+            watch.stage("teacher", f"students are to keep to {one}")
+    if (reach := study.reach()) is not None and reach.soft:
+        watch.stage(
+            "teacher",
+            f"students more than {reach.points:g} points below the teacher ({reach.bound:.4g}) count as no gain; "
+            "--within off takes this away",
+        )
 
 
 def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, device: str) -> TeacherSpec:

@@ -93,6 +93,7 @@ def search(
         except InterruptedTrialError:  # the teacher was being trained; it goes on when the study is resumed
             if watch.signal is None:
                 raise
+        study.record_promises()
         watch.update("done")
         front = study.front()
         if study.directory is not None:

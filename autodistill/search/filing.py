@@ -37,7 +37,7 @@ class Filing:
         top: int,
     ) -> None:
         self._log, self._ledger, self._top = log, ledger, top
-        self._objectives, self._constraints = objectives, constraints
+        self._objectives, self.constraints = objectives, tuple(constraints)
 
     def end(self, number: int, state: State, reason: str, message: str) -> None:
         """File an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
@@ -70,12 +70,12 @@ class Filing:
         if report.noisy != self._log.attributes(number).get("noisy", False):  # a trial that goes on is measured again
             self._log.set(number, "noisy", report.noisy)
         for name, facts in report.variants.items():
-            self._log.set(number, variants.PREFIX + name, variants.stored(facts, self._objectives, self._constraints))
+            self._log.set(number, variants.PREFIX + name, variants.stored(facts, self._objectives, self.constraints))
 
     def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
         """Write the violations that are known: those of its costs, in the end all."""
-        if self._constraints:
-            self._log.set_constraints(number, [c.violation(values) for c in self._constraints])
+        if self.constraints:
+            self._log.set_constraints(number, [c.violation(values) for c in self.constraints])
 
     def _count(self, number: int, state: State, reason: str) -> None:
         """A trial counts once: when it is first paused, or ends."""

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autodistill.distance import to_teacher
 from autodistill.gain import gain_over_undistilled
 from autodistill.records import Objective, State, TrialRecord
 from autodistill.search.member import Member
 from autodistill.search.objectives import spared
 from autodistill.search.pareto import hypervolume, nondominated_mask
+from autodistill.search.reach import Reach
 from autodistill.search.store import dump_json, write_atomically
 from autodistill.search.variants import expanded
 from autodistill.words import students_counted
@@ -64,6 +66,7 @@ class Front:
         scale: box of the hypervolume; ``None`` before anything is known.
         teacher: metric values of the teacher, where known.
         directory: folder of the study, where it has one; its members can be loaded and exported.
+        reach: from which accuracy on a student counts, measured against the teacher's; ``None`` where nothing says so.
     """
 
     study: str
@@ -73,6 +76,7 @@ class Front:
     scale: Scale | None = None
     teacher: Mapping[str, float] = field(default_factory=dict)
     directory: Path | None = None
+    reach: Reach | None = None
 
     @staticmethod
     def of(
@@ -83,6 +87,7 @@ class Front:
         scale: Scale | None = None,
         teacher: Mapping[str, float] | None = None,
         directory: Path | None = None,
+        reach: Reach | None = None,
     ) -> Front:
         """The front of ``trials`` and their variants; of equal points the first trial stands for all."""
         complete = expanded([t for t in trials if t.state is State.COMPLETE], objectives)
@@ -97,13 +102,15 @@ class Front:
                 seen.add(tuple(row))
         axis = next((o for o in objectives if o.direction == "minimize"), objectives[0])
         members.sort(key=lambda t: (axis.loss(t.values[axis.name]), t.number))
-        return Front(study, tuple(objectives), tuple(members), tuple(others), scale, dict(teacher or {}), directory)
+        rest = (scale, dict(teacher or {}), directory, reach)
+        return Front(study, tuple(objectives), tuple(members), tuple(others), *rest)
 
     def trained(self) -> Front:
         """The front of the trials as they were trained, without their variants."""
         plain = [replace(t, variants={}) for t in (*self.trials, *self.others) if t.variant == "fp32"]
         plain.sort(key=lambda t: t.number)
         rest: dict[str, Any] = {"scale": self.scale, "teacher": self.teacher, "directory": self.directory}
+        rest["reach"] = self.reach
         return Front.of(self.study, self.objectives, plain, **rest)
 
     def __len__(self) -> int:
@@ -151,6 +158,10 @@ class Front:
         """The members, as trials that can be loaded and exported."""
         return tuple(Member.of(trial, self.directory) for trial in self.trials)
 
+    def counts(self, values: Mapping[str, float]) -> bool:
+        """Whether a student with these values is of use: not further below the teacher than :attr:`reach` allows."""
+        return self.reach is None or self.reach.holds(values)
+
     def knee(self) -> Member | None:
         """The member nearest to the ideal point, the best values of all objectives: a fair first pick.
 
@@ -159,7 +170,8 @@ class Front:
         and the cheapest be the knee of every front.
 
         Where all members were verified, among those on the verified front, if any, by their verified figures; where
-        some were, among those that did not fall off, by the figures of the search.
+        some were, among those that did not fall off, by the figures of the search. Students that are too far below the
+        teacher to be of use (:meth:`counts`) are left out while there are others.
         """
         from autodistill.search.picking import knee
 
@@ -189,12 +201,15 @@ class Front:
             "hypervolume": self.hypervolume,
             "hypervolume_share": self.hypervolume_share,
             "teacher": dict(self.teacher),
+            "within": self._within(),
             "trials": [
                 {
                     "number": t.number,
                     "variant": t.variant,
                     "state": t.state.value,
                     "values": dict(t.values),
+                    "to_teacher": to_teacher(t.values, self.teacher),
+                    "within": None if self.reach is None else self.counts(t.values),
                     "gain": gain_over_undistilled(t, (*self.trials, *self.others), self.objectives[0]),
                     "student": dict(t.student),
                     "distillation": dict(t.distillation),
@@ -205,6 +220,12 @@ class Front:
                 for t in self.trials
             ],
         }
+
+    def _within(self) -> dict[str, Any] | None:
+        """The bound on the distance to the teacher, and how many members keep to it."""
+        if self.reach is None:
+            return None
+        return {**self.reach.to_json(), "members": sum(self.counts(t.values) for t in self.trials)}
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per member: number, objectives, then ``student.*``, ``distillation.*``, ``train.*``."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import optuna
 
-from autodistill.records import Params, stable_key
+from autodistill.errors import UsageError
+from autodistill.records import Constraint, Params, stable_key
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Costs, Proposer
 from autodistill.search.space import Space
@@ -22,10 +23,31 @@ class Inputs:
     _proposer: Proposer
     _kept_back: float
     _late: int
+    constraints: tuple[Constraint, ...]
+
+    def _bind(self) -> None:
+        """See :class:`autodistill.search.study.Study`."""
+        raise NotImplementedError
 
     def set_teacher_values(self, values: Mapping[str, float]) -> None:
-        """Record the teacher's own metrics, for the picture and the tables."""
-        self.optuna.set_user_attr("teacher", dict(values))
+        """Record the teacher's own metrics: for pictures and tables, and for bounds that depend on its accuracy.
+
+        Once students were trained the accuracy stays: a bound must not move when another machine rounds otherwise.
+
+        Raises:
+            UsageError: a constraint needs an accuracy that is no fraction.
+        """
+        values, earlier = dict(values), dict(self.optuna.user_attrs.get("teacher", {}))
+        if "accuracy" in earlier and self._ledger.spent.epochs > 0:
+            values["accuracy"] = earlier["accuracy"]
+        needed = [str(one) for one in self.constraints if one.below is not None]
+        if needed and "accuracy" in values and not 0 <= values["accuracy"] <= 1:
+            raise UsageError(
+                f"the teacher's accuracy is {values['accuracy']:g}, and the constraint '{needed[0]}' needs a fraction, "
+                "from 0 to 1; divide percent by 100."
+            )
+        self.optuna.set_user_attr("teacher", values)
+        self._bind()
 
     def set_known_costs(self, rows: Sequence[tuple[Params, Mapping[str, float]]], costs: Costs | None = None) -> None:
         """Hand in what is known before training: surveyed students with their costs, and a function for others."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from autodistill.records import Constraint, Estimate
 from autodistill.search import promotion
-from autodistill.search.model import Model
+from autodistill.search.model import Model, unwarp
 from autodistill.search.view import Pool, View
 
 Floats = npt.NDArray[np.float64]
@@ -86,11 +86,29 @@ class Judge:
             reach[rows] = steps.sum(axis=1)
         return index, reach
 
+    def expected(self, pool: Pool, bound: float) -> tuple[Floats, Floats]:
+        """What the first objective comes to at the top rung, where it is learned.
+
+        Args:
+            pool: candidates.
+            bound: a value of the objective.
+
+        Returns:
+            The median less a deviation, the median, and the median and a deviation, ``(candidates, 3)``; and the
+            probability ``(candidates,)`` of being no worse than ``bound``.
+        """
+        mean, deviation = (part[:, 0] for part in self.final(pool))
+        axis = self.view.axes[0]
+        low, high = (0.0, 1.0) if axis.objective.unit == "fraction" else (-math.inf, math.inf)
+        losses = unwarp(mean[:, None] + deviation[:, None] * np.array([-1.0, 0.0, 1.0]))
+        raw = np.vectorize(axis.raw, otypes=[float])(losses)
+        return np.clip(raw, low, high), self.view.chance(mean, deviation, 0, bound)
+
     def explain(self, pool: Pool, row: int, count: int) -> str:
         """What is expected of a candidate that was the best of ``count``."""
         one = pool.take([row])
         mean, deviation = self.final(one)
-        chance = float(self._chance(one.costs)[0])
+        chance = float(self._chance(one.costs)[0]) * self.view.keeping(mean[0], deviation[0])
         doubt = f", {chance:.0%} likely within the bounds" if chance < 0.995 else ""
         return f"{self.view.explain(mean[0], deviation[0], float(self.gain(one)[0]))}{doubt}, best of {count}"
 

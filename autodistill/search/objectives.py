@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,8 @@ _file(Objective("onnx_bytes", "minimize", "bytes", "known", log=True, descriptio
 _file(Objective("peak_memory_mb", "minimize", "MB", "known", log=True, description="peak memory of one forward pass"))
 _file(Objective("latency_ms", "minimize", "ms", "known", log=True, description="p50 latency on the target"))
 
-_CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+)\s*")
+_CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+|.*teacher.*?)\s*")
+_TEACHER = re.compile(r"teacher(?:\s*([-+])\s*(\S+))?")
 
 
 def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
@@ -75,7 +77,8 @@ def worst_wanted(constraints: Sequence[Constraint], objectives: Sequence[Objecti
     wanted: dict[str, float] = {}
     for objective in objectives:
         operator = ">=" if objective.direction == "maximize" else "<="
-        bounds = [c.bound for c in constraints if (c.metric, c.operator) == (objective.name, operator)]
+        mine = [c for c in constraints if (c.metric, c.operator) == (objective.name, operator)]
+        bounds = [c.bound for c in mine if not math.isnan(c.bound)]
         if bounds:
             wanted[objective.name] = min(bounds, key=objective.loss)
     return wanted
@@ -104,10 +107,10 @@ def asked_cost(objectives: Sequence[Objective]) -> Objective | None:
 
 
 def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constraint:
-    """Read ``"params <= 1e6"``.
+    """Read ``"params <= 1e6"`` or ``"accuracy >= teacher - 0.05"``.
 
     Args:
-        text: metric, ``<=`` or ``>=``, number.
+        text: metric, ``<=`` or ``>=``, number; or ``accuracy >= teacher``, less a fraction.
         names: metrics that may be constrained; ``None`` allows all registered objectives.
 
     Raises:
@@ -124,6 +127,8 @@ def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constrain
     allowed = objectives.names() if names is None else tuple(names)
     if metric not in allowed:
         raise UnknownNameError("metric", metric, allowed, f"Found in constraint {text!r}.")
+    if "teacher" in bound:
+        return _below_teacher(text, metric, operator, bound)
     try:
         number = float(bound.replace("_", ""))
     except ValueError:
@@ -131,10 +136,43 @@ def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constrain
     return Constraint(metric, operator, number)  # type: ignore[arg-type]
 
 
+def _below_teacher(text: Any, metric: str, operator: str, bound: str) -> Constraint:
+    """The constraint of a bound such as ``teacher - 0.05``.
+
+    Raises:
+        UsageError: another metric or operator, another form, or percent in the place of a fraction.
+    """
+    head = f"constraint {text!r}"
+    if metric != "accuracy":
+        raise UsageError(
+            f"{head}: only accuracy can be bounded by the teacher's, e.g. 'accuracy >= teacher - 0.05'; "
+            f"write a number for {metric}."
+        )
+    if operator != ">=":
+        raise UsageError(f"{head} uses {operator!r}; use >=: it says how far below its teacher a student may be.")
+    match = _TEACHER.fullmatch(bound)
+    if match is None:
+        raise UsageError(f"{head}: {bound!r} is not of the form 'teacher - 0.05' (5 points below the teacher).")
+    sign, less = match.groups(default="0")
+    try:
+        below = float(less.replace("_", "")) * (-1.0 if sign == "+" else 1.0)
+    except ValueError:
+        raise UsageError(f"{head}: {less!r} is not a number; write e.g. 'teacher - 0.05' for 5 points.") from None
+    if not abs(below) < 1:
+        meant = f"; write {sign} {abs(below) / 100:g} for {abs(below):g} points" if abs(below) <= 100 else ""
+        raise UsageError(f"{head}: accuracy is a fraction, from 0 to 1{meant}.")
+    return Constraint("accuracy", ">=", math.nan, below)
+
+
 def mistaken(constraint: Constraint) -> str:
     """Why a registered metric can never, or always, be within the bound; empty where it is in order."""
     metric, bound = constraint.metric, constraint.bound
-    if metric not in objectives or objectives.get(metric).unit != "fraction" or 0 <= bound <= 1:
+    if (
+        constraint.below is not None
+        or metric not in objectives
+        or objectives.get(metric).unit != "fraction"
+        or 0 <= bound <= 1
+    ):
         return ""
     meant = f"; write {constraint.operator} {bound / 100:g} for {bound:g} %" if 1 < bound <= 100 else ""
     return f"constraint '{constraint}': {metric} is a fraction, from 0 to 1{meant}."

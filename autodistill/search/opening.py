@@ -137,6 +137,7 @@ def study_parts(config: StudyConfig) -> dict[str, Any]:
         "space": space,
         "objectives": objectives,
         "constraints": tuple(constraints),
+        "within": config.within == "auto",
         "rungs": config_rungs(config),
         "sampler": config.sampler,
     }

@@ -19,7 +19,7 @@ import numpy as np
 
 from autodistill.errors import StoreError, UsageError
 from autodistill.records import TrialRecord, stable_key
-from autodistill.search.expression import matches
+from autodistill.search.expression import TEACHER, matches
 from autodistill.search.front import axis_losses, to_losses
 from autodistill.search.member import Member
 from autodistill.search.objectives import asked_cost
@@ -156,11 +156,14 @@ def row_of(trial: TrialRecord, rows: Mapping[int, Row]) -> Row | None:
 def pick(front: Front, expression: str) -> Member:
     """The best student (first objective) that satisfies an expression; see :meth:`Front.pick`."""
     choice = _choice(front)
-    fitting = [one for one in choice.standings if matches(expression, {**one.member.columns(), **one.values})]
+    teacher = {f"{TEACHER}.{name}": value for name, value in front.teacher.items()}
+    fitting = [
+        one for one in choice.standings if matches(expression, {**teacher, **one.member.columns(), **one.values})
+    ]
     if not fitting:
         raise UsageError(
             f"no student on the front satisfies {expression!r}; the front has {students_counted(front.trials)}."
-            + _in_the_search(choice.standings, expression)
+            + _in_the_search(choice.standings, expression, teacher)
         )
     before = choice.first(fitting)
     first = front.objectives[0]
@@ -179,6 +182,7 @@ def knee(front: Front) -> Member | None:
         return None
     choice = _choice(front)
     members = [one for one in choice.standings if one.row is None or one.row.verdict != "joins"]
+    members = [one for one in members if front.counts(one.member.values)] or members
     before = choice.first(members)
     losses = axis_losses(front.objectives, [choice.figures(one) for one in before or members])
     best, worst = losses.min(axis=0), losses.max(axis=0)
@@ -284,10 +288,10 @@ def _explained(best: Standing, choice: Choice, before: int, bound: str = "") -> 
     return replace(best.member, picked=said)
 
 
-def _in_the_search(standings: Sequence[Standing], expression: str) -> str:
+def _in_the_search(standings: Sequence[Standing], expression: str, teacher: Mapping[str, float]) -> str:
     """Whom the search's own figures would let pass, where verified ones do not."""
     front_only = [one for one in standings if one.row is None or one.row.verdict != "joins"]
-    before = [str(one.member.number) for one in front_only if matches(expression, one.member.columns())]
+    before = [str(one.member.number) for one in front_only if matches(expression, {**teacher, **one.member.columns()})]
     if not before:
         return ""
     return f" By the figures of the search trial {', '.join(before)} would; verify measured less."

@@ -91,10 +91,13 @@ class Peers:
     Attributes:
         losses: ``(trials, objectives)`` at this rung; objective 0 is the trained one, the others are known.
         final: ``(trials, objectives)`` at the top rung, NaN rows for trials that are not there.
+        wanted: the worst loss of objective 0 at the top rung that is of use; what is expected to end beyond it comes
+            after all others.
     """
 
     losses: Floats
     final: Floats
+    wanted: float = np.inf
 
 
 def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> Verdict:
@@ -108,13 +111,16 @@ def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> Verdict:
     count = len(peers.losses)
     if count < eta:
         return Verdict(True, f"only {count} at this rung so far: too few to compare")
-    expected, spread = _carried_forward(peers)
+    expected, spread = carried_forward(peers)
     finished = peers.final[np.isfinite(peers.final).all(axis=1)]
     hopeful = expected[trial].copy()
     hopeful[0] -= spread
     if len(finished) >= MIN_FINISHED and (finished <= hopeful).all(axis=1).any():
         return Verdict(False, "even a late gain like the best tenth of others would leave it behind a finished trial")
-    place = front_order(expected).index(trial) + 1
+    useless = expected[:, 0] - spread > peers.wanted  # even if it gains as much as the best tenth did
+    if useless[trial] and (finished[:, 0] <= peers.wanted).any():
+        return Verdict(False, "even a late gain like the best tenth of others would leave it short of what is wanted")
+    place = sorted(front_order(expected), key=useless.__getitem__).index(trial) + 1
     allowed = int(np.ceil(count / eta))
     words = f"place {place} of {count} by front number and epsilon-net; the first {allowed} go on"
     return Verdict(place <= allowed, words)
@@ -130,7 +136,7 @@ def front_order(losses: Floats) -> list[int]:
     return out
 
 
-def _carried_forward(peers: Peers) -> tuple[Floats, float]:
+def carried_forward(peers: Peers) -> tuple[Floats, float]:
     """Losses expected at the top rung, and how much more than expected the best tenth of finished trials gained.
 
     The gain from here to the top is the median of the ``NEAREST`` finished trials in known costs: larger students,

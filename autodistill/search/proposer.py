@@ -17,6 +17,7 @@ from autodistill.records import Candidate, Constraint, Estimate, Objective, Para
 from autodistill.search import control, samplers, store, within
 from autodistill.search.cold import says_views, views_key
 from autodistill.search.pace import Pace, relative
+from autodistill.search.reach import Promise
 from autodistill.search.rungs import Rungs
 from autodistill.search.sampler import FrontSampler
 from autodistill.search.space import Space
@@ -73,6 +74,7 @@ class Proposer:
     ) -> None:
         self._study, self._log, self._space, self._seed = study, log, space, seed
         self._objectives, self._constraints, self._rungs = tuple(objectives), tuple(constraints), rungs
+        self._aims: tuple[Constraint, ...] = ()
         self._sampler = sampler
         self._size = space.size()
         self._controlled = control.has_control(space)
@@ -89,6 +91,17 @@ class Proposer:
         self._rates_of = 0
         self._views: dict[frozenset[tuple[str, str]], str] = {}
         self.pace: Pace | None = None  # given while the budget is in time: work is then counted in seconds
+
+    def bind(self, constraints: Sequence[Constraint], aims: Sequence[Constraint]) -> None:
+        """Take the bounds as they are now; what breaks one of ``aims`` is no gain, though it is allowed."""
+        now = (tuple(constraints), tuple(aims))
+        if now != (self._constraints, self._aims):
+            self._constraints, self._aims = now
+            self._ready = False
+
+    def promises(self, paused: Sequence[int], bound: float) -> list[Promise]:
+        """What the front sampler expects of paused trials; nothing of another sampler, or while it knows too little."""
+        return self.front_sampler().promises(self._study, paused, bound) if self.is_front and paused else []
 
     @property
     def queued(self) -> bool:
@@ -284,6 +297,7 @@ class Proposer:
             seed=derive_seed(self._seed, len(self._log), "sampler"),
             objectives=self._objectives,
             constraints=self._constraints,
+            aims=self._aims,
             costs=self._priced if self._costs else None,
             rungs=self._rungs.levels,
             epoch_cost=self._epoch_cost,

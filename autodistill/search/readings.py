@@ -17,6 +17,8 @@ from autodistill.search.edges import Edge, edges_line, edges_of
 from autodistill.search.front import Front, Scale, last_values, propose_scale
 from autodistill.search.ledger import Ledger
 from autodistill.search.proposer import Proposer
+from autodistill.search.reach import PROMISES, Nearest, Promise, Reach, nearest, reach_of
+from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
 from autodistill.search.trial_log import TrialLog
 from autodistill.search.waste import Waste, waste_of
@@ -30,6 +32,7 @@ class Readings:
     directory: Path | None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
+    rungs: Rungs
     space: Space
     config: Any
     optuna: optuna.Study
@@ -40,6 +43,7 @@ class Readings:
     _proposer: Proposer
     _kept_back: float
     _agenda: Agenda
+    _within: bool
 
     def __repr__(self) -> str:
         trials = self.trials()
@@ -60,7 +64,28 @@ class Readings:
             scale=self.scale(),
             teacher=self.teacher_values(),
             directory=self.directory,
+            reach=self.reach(),
         )
+
+    def reach(self) -> Reach | None:
+        """From which accuracy on a student counts, by a constraint or by default; ``None`` where nothing says so."""
+        return reach_of(self.objectives, self.constraints, self.teacher_values(), default=self._within)
+
+    def nearest(self) -> Nearest | None:
+        """What came nearest and what it would take, where no finished student is within :meth:`reach`."""
+        reach, trials = self.reach(), self.trials()
+        found = nearest(trials, reach, self.constraints, levels=self.rungs.levels)
+        if found is None or reach is None:
+            return None
+        paused = {t.number: max(t.rungs) for t in trials if t.reason == "PAUSED" and t.rungs}
+        stored = [Promise(**one) for one in self.optuna.user_attrs.get(PROMISES, [])]
+        top = self.rungs.levels[-1]
+        promises = [
+            replace(one, epochs=float(top - self.rungs.levels[paused[one.trial] - 1]))
+            for one in stored
+            if one.trial in paused
+        ]
+        return nearest(trials, reach, self.constraints, levels=self.rungs.levels, promises=promises)
 
     @property
     def spent(self) -> Spent:

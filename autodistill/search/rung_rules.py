@@ -70,7 +70,8 @@ class PeerRule:
         rungs: fidelities and ``eta``.
         objectives: of the study.
         board: what was reported.
-        constraints: trials that keep to those on trained objectives come before the others of their rung.
+        constraints: trials that are expected to keep to those on trained objectives, at the top rung, come before the
+            others of their rung.
     """
 
     def __init__(
@@ -96,7 +97,8 @@ class PeerRule:
         if not self._carries:
             found = self._rungs.decide(rung, losses[0].tolist(), losses[1:].tolist())
             return Verdict(found.go_on, found.why, final=not found.go_on)
-        verdict = promotion.decide(_scaled(losses, self._board.final(numbers)), 0, eta=self._rungs.eta)
+        peers = _scaled(losses, self._board.final(numbers), self._wanted[0])
+        verdict = promotion.decide(peers, 0, eta=self._rungs.eta)
         return Verdict(verdict.go_on, verdict.why, final=not verdict.go_on)
 
     def verdict(self, number: int, rung: int) -> Verdict | None:
@@ -140,9 +142,23 @@ class PeerRule:
             known = [n for n, row in zip(here, rows, strict=True) if row is not None]
             losses = np.array([row for row in rows if row is not None])
             order = promotion.front_order(losses) if known else []
-            out += [known[i] for i in sorted(order, key=lambda i: bool((losses[i] > self._wanted).any()))]
+            short = self._short(rung, known, losses)
+            out += [known[i] for i in sorted(order, key=short.__getitem__)]
             out += [n for n in here if n not in known]
         return out
+
+    def _short(self, rung: int, numbers: list[int], losses: Floats) -> list[bool]:
+        """Which of some trials at a rung are expected to end beyond what is wanted; of no use, as far as one knows."""
+        if not numbers or not np.isfinite(self._wanted).any():
+            return [False] * len(numbers)
+        if not self._carries:
+            return [bool((row > self._wanted).any()) for row in losses]
+        others, seen = self._board.at(rung, COMPARED)
+        rows = np.concatenate([losses, seen])
+        peers = _scaled(rows, self._board.final([*numbers, *others]), self._wanted[0])
+        expected, _ = promotion.carried_forward(peers)
+        carried: list[bool] = (expected[: len(numbers), 0] > peers.wanted).tolist()
+        return carried
 
 
 class ModelRule:
@@ -191,9 +207,9 @@ def _wanted(objectives: Sequence[Objective], constraints: Sequence[Constraint]) 
     return np.where([o.name in bounds for o in objectives], row, np.inf)
 
 
-def _scaled(losses: Floats, final: Floats) -> Peers:
-    """Every objective from 0 to 1 over all that was seen, so that distances mean something."""
+def _scaled(losses: Floats, final: Floats, wanted: float) -> Peers:
+    """Every objective from 0 to 1 over all that was seen, so that distances mean something; ``wanted`` likewise."""
     seen = np.concatenate([losses, final[np.isfinite(final).all(axis=1)]])
     low, high = seen.min(axis=0), seen.max(axis=0)
     span = np.where(high > low, high - low, 1.0)
-    return Peers((losses - low) / span, (final - low) / span)
+    return Peers((losses - low) / span, (final - low) / span, (wanted - low[0]) / span[0])

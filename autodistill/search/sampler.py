@@ -33,6 +33,7 @@ from autodistill.search.model import Model
 from autodistill.search.objectives import worst_wanted
 from autodistill.search.polish import BRIEF, FULL, Effort, polish
 from autodistill.search.promotion import Action, Standing, Verdict
+from autodistill.search.reach import Promise
 from autodistill.search.space import Space
 from autodistill.search.supply import SEARCHED, Supply
 from autodistill.search.view import Pool, View, front_owners, hint_names
@@ -63,6 +64,7 @@ class FrontSampler(BaseSampler):
             built. It is called for hundreds of students, so it should be quick or remember its answers; a surveyed
             pool (:meth:`set_pool`) can stand in for it, or come before it.
         constraints: on known costs: respected exactly; on trained objectives: what falls short is no gain.
+        aims: bounds on trained objectives that are no constraints of the study: what falls short is no gain either.
         seed: of everything random; use another one when a study is resumed.
         startup: trials of the first design (11, with rungs 8); the last of them is the cheapest student that is known.
         rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
@@ -77,6 +79,7 @@ class FrontSampler(BaseSampler):
         *,
         costs: CostFunction | None = None,
         constraints: Sequence[Constraint] = (),
+        aims: Sequence[Constraint] = (),
         seed: int = 0,
         startup: int | None = None,
         rungs: Sequence[float] = (),
@@ -86,6 +89,7 @@ class FrontSampler(BaseSampler):
         self.last_explanation = ""
         self._objectives = tuple(objectives) if objectives is not None else None
         self._catalogue = Catalogue(self.space, costs, constraints)
+        self._aims = tuple(aims)
         self._encoder = Encoder.of(self.space)
         self._rng = np.random.default_rng(seed)
         self._supply = Supply(self._catalogue, self._encoder, self._rng)
@@ -289,6 +293,23 @@ class FrontSampler(BaseSampler):
         other = "a new candidate" if action.trial is None else f"trial {action.trial}"
         return Verdict(False, f"{other} promises more per epoch: {action.index:.3g} of the front")
 
+    def promises(self, study: optuna.Study, paused: Sequence[int], bound: float) -> list[Promise]:
+        """What is expected of paused trials at the top rung; nothing while there is too little to learn from.
+
+        Args:
+            study: its trials are what is known.
+            paused: numbers of the trials.
+            bound: a value of the first objective, which is learned.
+        """
+        archive = self._read(study)
+        if 0 not in self._learned() or not self._rungs or self._starting(archive):
+            return []
+        judge = self._believe(archive, paused)
+        waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
+        values, chances = judge.expected(self._pool_of(archive, waiting), bound)
+        rows = zip(paused, values.tolist(), chances.tolist(), strict=True)
+        return [Promise(number, middle, abs(high - low) / 2, chance) for number, (low, middle, high), chance in rows]
+
     def _starting(self, archive: Archive) -> bool:
         """Whether there is too little to learn from."""
         return len(archive) < self.startup or archive.witnesses(self._learned()) < min(3, self.startup)
@@ -378,7 +399,8 @@ class FrontSampler(BaseSampler):
         state = (len(seen.owners), len(archive.closed), *(o.number for o in running))
         if self._beliefs is not None and self._beliefs[0] == state:
             return self._beliefs[1]
-        bounds, sample = worst_wanted(self._catalogue.constraints, self._objectives), self._supply.reference()
+        bounds = worst_wanted((*self._catalogue.constraints, *self._aims), self._objectives)
+        sample = self._supply.reference()
         view = View(
             self._objectives,
             names,

@@ -26,6 +26,7 @@ def build(
     objectives: Sequence[Objective],
     costs: CostFunction | None = None,
     constraints: Sequence[Constraint] = (),
+    aims: Sequence[Constraint] = (),
     rungs: Sequence[float] = (),
     epoch_cost: EpochCost | None = None,
 ) -> BaseSampler:
@@ -39,6 +40,7 @@ def build(
         objectives: in the order of the study's values.
         costs: known costs of a student; only ``front`` uses them.
         constraints: only ``front`` uses them here.
+        aims: see :class:`FrontSampler`.
         rungs: cumulative epochs of the rungs; ``front`` learns from all of them.
         epoch_cost: see :class:`FrontSampler`.
 
@@ -47,7 +49,14 @@ def build(
     """
     if name == "front":
         return FrontSampler(
-            space, objectives, costs=costs, constraints=constraints, seed=seed, rungs=rungs, epoch_cost=epoch_cost
+            space,
+            objectives,
+            costs=costs,
+            constraints=constraints,
+            aims=aims,
+            seed=seed,
+            rungs=rungs,
+            epoch_cost=epoch_cost,
         )
     makers: dict[str, Callable[[], BaseSampler]] = {
         "gp": lambda: optuna.samplers.GPSampler(seed=seed),

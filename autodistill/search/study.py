@@ -18,14 +18,16 @@ PARTIAL                   goes on from its checkpoint: ``PAUSED`` when its turn 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 
-from autodistill.errors import EndedEarlyError, InterruptedTrialError, WorkerLostError
+from autodistill.errors import EndedEarlyError, InterruptedTrialError, UsageError, WorkerLostError
 from autodistill.records import (
     Candidate,
     Constraint,
@@ -45,6 +47,7 @@ from autodistill.search.filing import FREE, Filing
 from autodistill.search.inputs import Inputs
 from autodistill.search.ledger import BOOKED, Ledger, told
 from autodistill.search.proposer import Proposer, broken_constraints
+from autodistill.search.reach import PROMISES, aims_of, bounded
 from autodistill.search.readings import Readings
 from autodistill.search.rungs import Rungs
 from autodistill.search.space import Space
@@ -69,6 +72,8 @@ class Study(Inputs, Readings):
         space: what may be proposed.
         objectives: axes of the front, in order.
         constraints: bounds on metrics; those on known costs reject a candidate before training.
+        within: students far below the teacher count as no gain where no constraint bounds the accuracy and the
+            teacher's is known; see ``reach.py``.
         sampler: name (``front``, ``gp``, ``tpe``, …) or an Optuna sampler.
         rungs: fidelities and stopping rule.
         seed: seed of proposals and trials.
@@ -83,6 +88,7 @@ class Study(Inputs, Readings):
         space: Space,
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint] = (),
+        within: bool = True,
         sampler: str | optuna.samplers.BaseSampler = "front",
         rungs: Rungs | None = None,
         seed: int = 0,
@@ -92,6 +98,7 @@ class Study(Inputs, Readings):
         self.name, self.space, self.directory, self.seed = name, space, directory, seed
         self.storage = storage
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
+        self._within = within
         self.rungs = rungs or Rungs((1,), stopping=False)
         self.optuna = load_or_create(storage, name, self.objectives)
         self.config: Any = None
@@ -121,6 +128,7 @@ class Study(Inputs, Readings):
         self._crashes = Crashes(self._log)
         self._ledger = Ledger(self.optuna)
         self._filing = Filing(self._log, self._ledger, self.objectives, self.constraints, top=self.rungs.top)
+        self._bind()
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -186,7 +194,9 @@ class Study(Inputs, Readings):
 
         Raises:
             UserCodeError: the last trials all failed in the same way.
+            UsageError: a constraint needs the teacher's accuracy, which is not known.
         """
+        self._check_bounds()
         self._streak.check()
         refusals = Refusals()
         while True:
@@ -269,7 +279,36 @@ class Study(Inputs, Readings):
             self._give_up(excess, why)
         return state
 
+    def record_promises(self) -> None:
+        """Keep what the sampler expects of paused trials where no finished one is within :meth:`reach`, for readers."""
+        reach = self.reach()
+        lacking = reach is not None and self.nearest() is not None
+        made = self._proposer.promises(list(self._agenda.paused), reach.bound) if reach and lacking else []
+        if made or PROMISES in self.optuna.user_attrs:
+            self.optuna.set_user_attr(PROMISES, [asdict(one) for one in made])
+
     # -- private -------------------------------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        """Give the bounds that depend on the teacher their numbers, as far as it is known, and hand them on."""
+        self.constraints = bounded(self.constraints, self.teacher_values())
+        aims = aims_of(self.reach())
+        self._proposer.bind(self.constraints, aims)
+        self._filing.constraints = self.constraints
+        if self._agenda.rule is not None:
+            self._set_rule()
+
+    def _check_bounds(self) -> None:
+        open_ = [str(one) for one in self.constraints if math.isnan(one.bound)]
+        if open_:
+            raise UsageError(
+                f"the constraint '{open_[0]}' needs the accuracy of a teacher, which this study does not know; write "
+                "a number, e.g. 'accuracy >= 0.9', or give it: study.set_teacher_values({'accuracy': 0.93})."
+            )
+
+    def _set_rule(self) -> None:
+        wanted = (*self.constraints, *aims_of(self.reach()))
+        self._agenda.rule = rule_of(self._proposer, self.optuna, self.rungs, self.objectives, self._board, wanted)
 
     def _terms(self, judged: int | None = None) -> Terms:
         """What may be spent now, and whether anything new may be started; ``judged`` is no commitment yet."""
@@ -375,9 +414,7 @@ class Study(Inputs, Readings):
         self._agenda, self._board, ends = take_stock(self._log, self.rungs, self.objectives, self._open)
         for number, end in ends.items():
             self._end(number, *end)
-        self._agenda.rule = rule_of(
-            self._proposer, self.optuna, self.rungs, self.objectives, self._board, self.constraints
-        )
+        self._set_rule()
         in_time = self.budget.seconds is not None or self.budget.device_seconds is not None
         self._proposer.pace = self._agenda.pace if in_time else None
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from autodistill.records import Estimate, Objective
 from autodistill.search import pareto
 from autodistill.search.archive import Observations
 from autodistill.search.features import Encoder, log_scaled
-from autodistill.search.model import Axis, Data, unwarp
+from autodistill.search.model import Axis, Data, unwarp, warp
 from autodistill.search.objectives import spared
 from autodistill.search.proposals import Key, key
 
@@ -105,7 +107,7 @@ class View:
         self.priced = tuple(j for j in range(len(objectives)) if j not in self.unknown)
         self.hints = hint_names(known, objectives)
         self._spans = [_span([costs.get(name, np.nan) for costs in sample.costs]) for name in self.hints]
-        bound = bounds or {}
+        self.bounds = bound = dict(bounds or {})
         self.axes = tuple(
             _cost_axis(o, seen.raw[:, j], seen, sample)
             if o.name in known
@@ -193,6 +195,18 @@ class View:
         # a hint that is missing says nothing; a missing objective makes the trial useless
         columns = [losses[:, self.priced], *(np.nan_to_num(column, nan=0.5)[:, None] for column in scaled)]
         return np.concatenate(columns, axis=1)
+
+    def chance(self, mean: Floats, deviation: Floats, objective: int, bound: float) -> Floats:
+        """Probability of being no worse than the raw value ``bound``, for warped losses ``(candidates,)``."""
+        wanted = warp(self.axes[objective].scale([bound]))[0]
+        within: Floats = ndtr((wanted - mean) / np.maximum(deviation, 1e-12))
+        return within
+
+    def keeping(self, mean: Floats, deviation: Floats) -> float:
+        """Probability that the trained objectives ``(objectives,)`` of one candidate keep to the bounds on them."""
+        names = {objective.name: j for j, objective in enumerate(self.objectives)}
+        learned = [(names[name], bound) for name, bound in self.bounds.items() if names[name] in self.unknown]
+        return math.prod(float(self.chance(mean[j : j + 1], deviation[j : j + 1], j, b)[0]) for j, b in learned)
 
     def explain(self, mean: Floats, deviation: Floats, gain: float) -> str:
         """What is expected of a candidate, in a sentence.
