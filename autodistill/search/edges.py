@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from autodistill.errors import ConfigError
 from autodistill.search.front import Front
-from autodistill.search.proposals import to_unit
+from autodistill.search.distributions import to_unit
 from autodistill.search.space import Space
 
 NEAR = 0.01
