@@ -199,7 +199,8 @@ def _teacher_seconds(config: StudyConfig, data: ImageData, shape: Mapping[str, A
     options = config.teacher.options
     if config.teacher.source != "auto" or "model" in options:
         return 0.0
-    epochs = options.get("epochs", default_epochs(len(data.train)))
+    pretrained = bool(options.get("pretrained", False))
+    epochs = options.get("epochs", default_epochs(len(data.train), data.image_size, pretrained=pretrained))
     step = _time_steps(default_architecture(data.image_size), shape, batch, device)
     return float(epochs * step * max(1, len(data.train) // batch))
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -113,12 +113,27 @@ def read_prior(d: BaseDistribution, value: Mapping[Any, Any]) -> tuple[Prior | N
     return Centre(to_unit(d, at), float(spread)), ""
 
 
-def words(prior: Prior | None, d: BaseDistribution) -> str:
-    """What a prior says, for tables; empty where there is none."""
+class HasPrior(Protocol):
+    """A parameter, as far as it is needed here."""
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """Its values."""
+        ...
+
+    @property
+    def prior(self) -> Prior | None:
+        """What is expected of them."""
+        ...
+
+
+def words(parameter: HasPrior) -> str:
+    """What the prior of a parameter says, for tables; empty where there is none."""
+    d, prior = parameter.distribution, parameter.prior
     if prior is None:
         return ""
     if isinstance(prior, Weights):
-        return "drawn " + " : ".join(f"{share:.0%}" for share in prior.shares)
+        return "drawn " + ", ".join(f"{share:.0%}" for share in prior.shares)
     return f"around {from_unit(d, prior.at):.3g}"
 
 
