@@ -161,7 +161,8 @@ class _Plan:
         how = "fine-tuning pretrained" if self.pretrained else "training"
         recipe = f"augment {self.recipe.augment}, lr {self.recipe.lr:g}, batch_size {self.recipe.batch_size}"
         what = f"{len(data.train):,} images of {data.image_size} px"
-        return f"{how} {students.describe(self.student)} for {self.epochs} epochs of {what} ({recipe})"
+        length = f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
+        return f"{how} {students.describe(self.student)} for {length} of {what} ({recipe})"
 
     def trainer(self, data: ImageData, device: str) -> Trainer:
         """The training, at its beginning."""
