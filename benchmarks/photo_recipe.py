@@ -2,7 +2,7 @@
 
     python benchmarks/photo_recipe.py --data-root PHOTOS --teacher teachers/photos --json out.json
     python benchmarks/photo_recipe.py --data-root PHOTOS --teacher teachers/photos --arms given,plain,plain_kd \
-        --student '{"family": "repvit", "width": 16, "depth": 1}' --train '{"lr": 0.02, "augment": "flip_resized_crop"}' \
+        --student '{"family": "repvit", "width": 16, "depth": 1}' --train '{"lr": 0.02, "augment": "flip_crop"}' \
         --distillation '{"loss": "kd", "temperature": 1.5, "alpha": 0.6}' --split test --json out.json
 
 The arms ``plain`` and ``plain_kd`` use torch and torchvision alone: an ``ImageFolder``, random resized crops, flips,

@@ -31,7 +31,9 @@ def teach(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from timm's weights (downloads them).")
     ] = False,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Length; by number and size of the images.", min=1)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Length; by number and size of images.", min=1)
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A training setting, e.g. lr=0.004.")
     ] = None,

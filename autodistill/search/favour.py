@@ -1,7 +1,7 @@
 """The prior of a space in the ranking of new candidates: a factor of the gain that fades as trials come in.
 
-πBO (Hvarfner et al., ICLR 2022) multiplies the acquisition function by the prior to a falling power, so that a prior that
-is wrong delays a search and does not spoil it. Here the factor is 1 for the likeliest values, and of a candidate's
+πBO (Hvarfner et al., ICLR 2022) multiplies the acquisition function by the prior to a falling power, so that a wrong
+prior delays a search and does not spoil it. Here the factor is 1 for the likeliest values, and of a candidate's
 parameters only those with a prior count.
 """
 

@@ -48,7 +48,8 @@ class Weights:
     def log_share(self, d: BaseDistribution, value: Any) -> float:
         """Logarithm of the weight of a choice over that of the likeliest; 0 for the likeliest."""
         assert isinstance(d, CategoricalDistribution)
-        index = next(i for i, c in enumerate(d.choices) if c == value and isinstance(c, bool) == isinstance(value, bool))
+        same = [c == value and isinstance(c, bool) == isinstance(value, bool) for c in d.choices]
+        index = same.index(True)
         return math.log(self.shares[index] / max(self.shares))
 
 

@@ -379,9 +379,7 @@ class FrontSampler(BaseSampler):
             return judge.gain
         return lambda pool: judge.gain(pool) * self._favour.of(pool.values, len(archive))
 
-    def _gain_of(
-        self, judge: Judge, archive: Archive, pool: Pool
-    ) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
+    def _gain_of(self, judge: Judge, archive: Archive, pool: Pool) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
         """The same for other numbers of the candidates in ``pool``."""
         gain = judge.gain_of(pool)
         if not self._favour.known:

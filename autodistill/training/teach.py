@@ -37,6 +37,10 @@ def _silent(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
     """Progress that nobody watches."""
 
 
+def _unsaid(plan: str) -> None:
+    """A plan that nobody reads."""
+
+
 def default_architecture(image_size: int) -> dict[str, Any]:
     """A residual network that two CPU cores train in minutes at small sizes, and a GPU at all."""
     if image_size <= 12:
@@ -57,7 +61,7 @@ def default_epochs(images: int, image_size: int = 64, *, pretrained: bool = Fals
 
 
 def is_photo_like(channels: int, image_size: int) -> bool:
-    """Whether images are taken for photographs, whose mirror images and parts belong to the same class: colour, 48 px."""
+    """Whether images are taken for photographs, whose mirror images and parts are of the same class: colour, 48 px."""
     return channels == 3 and image_size >= 48
 
 
@@ -72,7 +76,7 @@ def teach(
     device: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
-    announce: Callable[[str], None] = lambda plan: None,
+    announce: Callable[[str], None] = _unsaid,
     progress: Progress = _silent,
     should_stop: Callable[[], bool] = lambda: False,
     replace: bool = False,
