@@ -88,7 +88,7 @@ def test_its_corners_are_built_and_cost_what_the_header_says(name: str) -> None:
 def test_a_space_for_photographs_draws_their_policies_most_and_the_mild_settings_of_the_rest(name: str) -> None:
     known = {p.name: p for p in space_of(name).parameters}
     policies = drawn(known["train.augment"])
-    assert policies["flip_resized_crop"] == max(policies.values())
+    assert policies["flip_crop"] == policies["flip_resized_crop"] == max(policies.values())
     assert {"none", "crop", "flip_crop", "photo", "rand_photo"} < set(policies)
     for setting in ("train.label_smoothing", "train.mixup", "train.cutmix"):
         shares = drawn(known[setting])
