@@ -39,4 +39,5 @@ class TeachingPace:
         done = epoch - first
         if done < _ENOUGH * epochs or epoch >= epochs:
             return line
-        return f"{line}, about {format_seconds((now - began) / done * (epochs - epoch))} left"
+        left = max(1, round((now - began) / done * (epochs - epoch)))
+        return f"{line}, about {format_seconds(left)} left"
