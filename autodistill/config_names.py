@@ -7,7 +7,7 @@ is known without it is checked before. Commands and ``Study.create`` come here t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +58,32 @@ def check(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
         ConfigError: all that :func:`check_first` finds; else all other unknown names and impossible values, each once.
     """
     check_first(config, resumed=resumed)
-    problems: list[str] = []
+    problems: list[str] = [] if resumed else _without_effect(space, config.training)
     if config.data is not None and not resumed:
         for teacher in members(config.teacher).values():
             _collect(problems, partial(_check_teacher, teacher, config.data))
         problems += space_problems(space, config.training, config.data.image_size)
     _refuse(problems)
+
+
+def _without_effect(space: Space, training: Mapping[str, Any]) -> list[str]:
+    """What is said of settings for all trials that the space decides for each trial."""
+    from autodistill.search.distributions import contains, describe
+
+    problems = []
+    section = space.section("train")
+    fixed = {one.name: one.value for one in section.constants}
+    for key, value in training.items():
+        name = f"train.{key}"
+        searched = next((p for p in section.parameters if p.key == key), None)
+        if searched is not None:
+            use = value if contains(searched.distribution, value) else "VALUE"
+            said = f"the space searches {name} ({describe(searched.distribution)}), so this would have no effect"
+            problems.append(f"training.{key}: {said}; write --set {name}={use}, in a study file set: {{{name}: {use}}}")
+        elif fixed.get(name, value) != value:
+            said = f"the space fixes {name} to {fixed[name]!r}, so this would have no effect"
+            problems.append(f"training.{key}: {said}; change it in the space")
+    return problems
 
 
 def space_problems(space: Space, training: dict[str, Any] | None = None, image_size: int | None = None) -> list[str]:

@@ -1,5 +1,4 @@
-"""A search beside a second process that measures latencies all the time: does it keep to its deadline, and say why it
-waited?
+"""A search beside a process that measures latencies all the time: does it keep its deadline and say why it waits?
 
     python benchmarks/beside_a_survey.py --json out.json [--quick]
 

@@ -584,6 +584,9 @@ def test_spaces_can_be_copied_shown_and_checked(tmp_path: Path, monkeypatch: pyt
     checked = run.invoke(app, ["spaces", "check", "mine.yaml"])
     assert checked.exit_code == 0, checked.stderr
     assert "student.family" in checked.stdout
+    Path("mine.yaml").write_text("include: digits\ntrain: {augment: {values: [none, crop], weights: [1, 3]}}\n")
+    expected = run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "8", "--samples", "0"]).stdout
+    assert "drawn 25%, 75%" in expected
     Path("mine.yaml").write_text("student: {family: [resnet, vit], vit: {patch: [4, 16]}}\n")
     found = run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "8", "--samples", "0"])
     assert found.exit_code == 0, found.stderr

@@ -26,6 +26,65 @@ MISSPELT = [
 ]
 
 
+OVERRIDDEN = [
+    (
+        {"space": "mobile", "training": {"lr": 0.02}},
+        "training.lr: the space searches train.lr (0.001 to 0.03 (log)), so this would have no effect; "
+        "write --set train.lr=0.02, in a study file set: {train.lr: 0.02}",
+    ),
+    ({"space": "mobile", "training": {"augment": "colour"}}, "write --set train.augment=VALUE"),
+    (
+        {"space": {"student": {"family": "resnet"}, "train": {"lr": 0.1}}, "training": {"lr": 0.02}},
+        "training.lr: the space fixes train.lr to 0.1, so this would have no effect; change it in the space",
+    ),
+]
+"""Settings of all trials that the space decides for each."""
+
+ELSEWHERE = [
+    (
+        {"space": "mobile", "set": {"train.augment": "colour"}},
+        "for others lay your own values over it: a file with 'include: SPACE' and 'train: {augment: [...]}'",
+    ),
+    (
+        {"space": "cpu", "set": {"student.resnet.width": 7}},
+        "a file with 'include: SPACE' and 'student: {resnet: {width: [...]}}', given as --space FILE",
+    ),
+    (
+        {"space": "mobile", "set": {"train.ema": 0.9}},
+        "train.ema: not a parameter of this space; a setting that all trials share is written training.ema",
+    ),
+    (
+        {"space": {"student": {"family": "resnet"}, "train": {"lr": 0.1}}, "set": {"train.lr": 0.02}},
+        "train.lr: not a parameter of this space, which fixes it to 0.1; for others lay your own values over it",
+    ),
+]
+"""Values and settings that a space does not search."""
+
+
+@pytest.mark.parametrize(("keys", "said"), OVERRIDDEN + ELSEWHERE)
+def test_a_setting_without_effect_or_outside_the_space_is_refused_with_what_does_it(
+    tmp_path: Path, keys: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as created:
+        ad.Study.create(data="digits", **keys, directory=tmp_path / "study")
+    assert said in str(created.value)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_setting_for_all_trials_may_repeat_what_the_space_fixes(tmp_path: Path) -> None:
+    space = {"student": {"family": "resnet"}, "train": {"lr": 0.1}}
+    study = ad.Study.create(data="digits", space=space, training={"lr": 0.1, "ema": 0.9}, directory=tmp_path / "study")
+    assert study.config.training == {"lr": 0.1, "ema": 0.9}
+
+
+def test_what_a_message_says_widens_the_space(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("include: mobile\ntrain: {augment: [colour, photo]}\n")
+    keys = {"data": "digits", "space": str(tmp_path / "mine.yaml"), "set": {"train.augment": "colour"}}
+    study = ad.Study.create(**keys, directory=tmp_path / "study")
+    augment = next(p for p in study.space.parameters if p.name == "train.augment")
+    assert augment.distribution.choices == ("colour",)
+
+
 @pytest.mark.parametrize(("keys", "said"), MISSPELT)
 def test_a_misspelt_name_is_refused_when_the_study_is_made_and_nothing_is_written(
     tmp_path: Path, keys: dict[str, Any], said: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autodistill.search.distributions import from_unit
 from autodistill.search.features import Encoder
 from autodistill.search.polish import BRIEF, FULL, Effort, polish
-from autodistill.search.proposals import free_numbers, from_unit, key, neighbours
+from autodistill.search.proposals import free_numbers, key, neighbours
 from autodistill.search.space import Space
 from autodistill.search.view import Pool
 

@@ -12,7 +12,8 @@ from autodistill.config_names import space_problems
 from autodistill.errors import ConfigError, UnknownNameError, UsageError
 from autodistill.search import spaces
 from autodistill.search.corners import corners
-from autodistill.search.space import Space
+from autodistill.search.priors import Centre, Weights
+from autodistill.search.space import Parameter, Space
 from autodistill.training.losses import losses
 from autodistill.training.space_check import family_range
 from autodistill.training.students import describe, families
@@ -81,6 +82,26 @@ def test_its_corners_are_built_and_cost_what_the_header_says(name: str) -> None:
     assert [one.problems for one in found if one.problems] == []
     assert min(one.costs["params"][0] for one in found) == pytest.approx(least, rel=0.5)
     assert max(one.costs["params"][1] for one in found) == pytest.approx(greatest, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["mobile", "cpu", "vit", "everything"])
+def test_a_space_for_photographs_draws_their_policies_most_and_the_mild_settings_of_the_rest(name: str) -> None:
+    known = {p.name: p for p in space_of(name).parameters}
+    policies = drawn(known["train.augment"])
+    assert policies["flip_crop"] == policies["flip_resized_crop"] == max(policies.values())
+    assert {"none", "crop", "flip_crop", "photo", "rand_photo"} < set(policies)
+    for setting in ("train.label_smoothing", "train.mixup", "train.cutmix"):
+        shares = drawn(known[setting])
+        assert shares[0.0] == max(shares.values())
+        assert len(shares) > 1
+    assert known["distillation.temperature"].distribution.low < 1  # where fronts of photographs lay on the bound
+    assert isinstance(known["train.lr"].prior, Centre)
+
+
+def drawn(parameter: Parameter) -> dict[Any, float]:
+    """How often each choice is drawn."""
+    assert isinstance(parameter.prior, Weights)
+    return dict(zip(parameter.distribution.choices, parameter.prior.shares, strict=True))
 
 
 def test_everything_holds_every_family() -> None:

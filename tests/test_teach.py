@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from autodistill.engines.teaching import TeachingPace
 from autodistill.errors import InterruptedTrialError, TeacherError, UnknownNameError, UsageError
 from autodistill.records import DataSpec, TeacherSpec
 from autodistill.training import datasets, teachers
+from autodistill.training import teach as teaching
 from autodistill.training.checkpoint import read_folder
 from autodistill.training.teach import default_architecture, default_epochs, teach
 from autodistill.training.teachers import TEACHER_WEIGHTS
@@ -86,6 +88,54 @@ def test_defaults_follow_the_images():
     assert default_epochs(10**6) == 4
     sizes = [default_architecture(size)["width"] for size in (8, 28, 64)]
     assert sizes == sorted(sizes)
+
+
+def test_length_follows_size_and_a_pretrained_network_takes_a_third():
+    assert [default_epochs(3068, size) for size in (32, 64, 96, 224)] == [20, 20, 20, 8]
+    assert default_epochs(30_000, 128) == 4
+    assert [default_epochs(count, 96, pretrained=True) for count in (500, 10_000, 10**6)] == [6, 4, 3]
+
+
+def colour(size):
+    return datasets.load(DataSpec("synthetic", image_size=size, options={"classes": 2, "count": 24}))
+
+
+def made_with(folder, data, **settings):
+    """Facts of a teacher, and what was announced."""
+    said = []
+    teach(data, NETWORK, directory=folder, epochs=1, announce=said.append, **settings)
+    return said
+
+
+def test_photographs_get_crops_and_flips_and_the_plan_is_announced_once(tmp_path):
+    assert made_with(tmp_path / "photo", colour(48)) == [
+        "training resnetv2 w4 d1 stages 2 for 1 epoch of 20 images of 48 px "
+        "(augment flip_resized_crop, lr 0.004, batch_size 32)"
+    ]
+    assert "augment crop," in made_with(tmp_path / "small", colour(40))[0]
+    assert "augment none," in made_with(tmp_path / "own", colour(48), recipe={"augment": "none"})[0]
+    assert made_with(tmp_path / "photo", colour(48)) == []  # it is finished
+
+
+def test_a_pretrained_network_is_tuned_at_a_smaller_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(teaching, "require_pretrained", lambda *args, **keywords: None)
+    build = teaching.students.build
+    monkeypatch.setattr(
+        teaching.students, "build", lambda student, pretrained, **shape: build(student, pretrained=False, **shape)
+    )
+    said = []
+    teach(colour(48), "test_resnet", directory=tmp_path / "t", epochs=1, pretrained=True, announce=said.append)
+    assert said[0].startswith("fine-tuning pretrained test_resnet for 1 epoch of 20 images")
+    assert "lr 0.001" in said[0]
+
+
+def test_the_time_left_is_told_by_the_pace_since_the_start_or_the_resume():
+    clock = iter([100.0, 101.0, 160.0, 400.0])
+    pace = TeachingPace(lambda: next(clock))
+    assert pace.words(2.0, 6.0, {}) == "epoch 2.0 of 6"
+    assert pace.words(2.01, 6.0, {}) == "epoch 2.0 of 6"  # too early to say
+    assert pace.words(3.0, 6.0, {}) == "epoch 3.0 of 6, about 3m left"  # an epoch a minute
+    assert pace.words(6.0, 6.0, {"accuracy": 0.5}) == "epoch 6.0 of 6, validation accuracy 0.500"
 
 
 @pytest.mark.slow

@@ -115,6 +115,7 @@ def check(
     from autodistill.config_names import space_problems
     from autodistill.search.corners import corners
     from autodistill.search.distributions import describe
+    from autodistill.search.priors import words
     from autodistill.search.space import Space
     from autodistill.search.spaces import load
 
@@ -127,11 +128,15 @@ def check(
     ranges = _ranges(corners(space, samples=samples), sides, channels, classes)
     size = space.size()
     if as_json:
-        rows = [{"name": p.name, "values": describe(p.distribution)} for p in space.parameters]
+        rows = [
+            {"name": p.name, "values": describe(p.distribution), **({"prior": said} if (said := words(p)) else {})}
+            for p in space.parameters
+        ]
         costs = [asdict(one) for one in ranges]
         print_json({"name": name, "candidates": size, "parameters": rows, "costs": costs})
     else:
-        print_table(["parameter", "values"], [[p.name, describe(p.distribution)] for p in space.parameters])
+        lines = [[p.name, describe(p.distribution), words(p)] for p in space.parameters]
+        print_table(["parameter", "values", "expected"], lines)
         _show_ranges(ranges)
     dead = [f"{one.family} at {one.image_size} px: {one.problems[0]}" for one in ranges if not one.built]
     if dead:

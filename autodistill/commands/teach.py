@@ -35,7 +35,9 @@ def teach(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from timm's weights (downloads them).")
     ] = False,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Length; by the number of images.", min=1)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Length; by number and size of images.", min=1)
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A training setting, e.g. lr=0.004.")
     ] = None,
@@ -94,6 +96,7 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     """
     say(f"teacher in {folder}: reading {data.source}")
     from autodistill.engines.progress import Progress
+    from autodistill.engines.teaching import TeachingPace
     from autodistill.engines.watch import Snapshot, Watch
     from autodistill.training import datasets, preflight, teachers
     from autodistill.training.teach import teach as train
@@ -101,17 +104,16 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     datasets.check_files(data)
     images = datasets.load(data)
     datasets.warn_of_cut(data, images)
-    watch = Watch()
+    watch, pace = Watch(), TeachingPace()
     with Progress() as show, watch.signals():
 
         def progress(epoch: float, length: float, metrics: Mapping[str, float]) -> None:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            show(Snapshot("teacher", f"epoch {epoch:.1f} of {length:g} {shown}".rstrip(), epoch / length))
+            show(Snapshot("teacher", pace.words(epoch, length, metrics), epoch / length))
 
         try:
             spec = train(
-                images, model, directory=folder, device=device, progress=progress, should_stop=watch.should_stop,
-                **settings,
+                images, model, directory=folder, device=device, announce=say, progress=progress,
+                should_stop=watch.should_stop, **settings,
             )  # fmt: skip
         except InterruptedTrialError as stopped:
             say(f"Stopped: {stopped} Go on: {this_command()}")

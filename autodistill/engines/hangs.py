@@ -1,9 +1,9 @@
 """Trainings that stand still: no sign of progress for many times as long as is usual for them.
 
-Signs are the progress that a training tells of, at most every second. What is no training is not watched: an evaluation
-of the network, the wait for a decision, the wait for a measurement, which a worker tells of now and then. How long the first sign of a
-training may take is learnt from those before it; the first one of all has as long as it likes, and so has an evaluation
-of the user's own that tells of no progress.
+A sign is a progress message of a training, at most one a second. Only training is watched: not the evaluation of a
+network, the wait for a decision, or the wait for a measurement, which a worker reports now and then. How long the first
+sign of a training may take is learnt from earlier trainings. The very first one has no limit, and neither has an
+evaluation of the user's own that reports no progress.
 """
 
 from __future__ import annotations

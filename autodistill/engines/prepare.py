@@ -18,6 +18,7 @@ from autodistill.engines.cold_views import cold_views, setting_values
 from autodistill.engines.left_out import leave_out_crashed
 from autodistill.engines.pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
 from autodistill.engines.provenance import check_sources, image_facts, record_sources, sources
+from autodistill.engines.teaching import TeachingPace
 from autodistill.engines.watch import Watch
 from autodistill.engines.worker import Isolated
 from autodistill.errors import AutodistillError, ConfigError, InfeasibleError, UsageError
@@ -160,9 +161,13 @@ def _say_reach(study: Study, watch: Watch) -> None:
 def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, device: str) -> TeacherSpec:
     from autodistill.training.teach import teach
 
+    pace = TeachingPace()
+
+    def announce(plan: str) -> None:
+        watch.stage("teacher", f"none is given: {plan}", 0.0)
+
     def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-        accuracy = f", validation accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
-        watch.stage("teacher", f"training a teacher: epoch {epoch:.0f} of {epochs:.0f}{accuracy}", epoch / epochs)
+        watch.stage("teacher", f"training a teacher: {pace.words(epoch, epochs, metrics)}", epoch / epochs)
 
     watch.stage("teacher", "training a teacher on the spot")
     taught = teach(
@@ -171,6 +176,7 @@ def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, dev
         directory=folder,
         device=device,
         seed=config.seed,
+        announce=announce,
         progress=progress,
         should_stop=watch.should_stop,
         replace=True,

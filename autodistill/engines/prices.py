@@ -239,7 +239,8 @@ def _teaching_epochs(config: StudyConfig, data: ImageData) -> float:
     options = config.teacher.options
     if config.teacher.source != "auto" or "model" in options:
         return 0.0
-    return float(options.get("epochs", default_epochs(len(data.train))))
+    pretrained = bool(options.get("pretrained", False))
+    return float(options.get("epochs", default_epochs(len(data.train), data.image_size, pretrained=pretrained)))
 
 
 def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: CostMemory, cost: float) -> float:

@@ -1,7 +1,8 @@
-"""The values that one parameter may have: said in words, and checked."""
+"""The values that one parameter may have: said in words, checked, and as places in the range."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -39,3 +40,29 @@ def held(d: BaseDistribution, value: Any) -> Any:
     """A value of somebody else's in Python's own numbers, a whole one of integers as such."""
     value = plain(value)
     return int(value) if isinstance(d, IntDistribution) and contains(d, value) else value
+
+
+def from_unit(d: BaseDistribution, unit: float) -> Any:
+    """The value of a parameter at ``unit`` in [0, 1] of its scale; at its ends the bounds themselves."""
+    if isinstance(d, CategoricalDistribution):
+        return d.choices[min(int(unit * len(d.choices)), len(d.choices) - 1)]
+    assert isinstance(d, (IntDistribution, FloatDistribution))
+    if unit in (0.0, 1.0):
+        return d.high if unit else d.low  # a logarithm and back would miss them by a rounding error
+    half = 0.5 if isinstance(d, IntDistribution) else 0.0
+    low, high = d.low - half, d.high + half
+    value = math.exp(math.log(low) + unit * math.log(high / low)) if d.log else low + unit * (high - low)
+    if d.step is not None and not d.log:
+        value = d.low + round((value - d.low) / d.step) * d.step
+    value = min(max(value, d.low), d.high)
+    return round(value) if isinstance(d, IntDistribution) else float(value)
+
+
+def to_unit(d: BaseDistribution, value: float) -> float:
+    """Where a number lies in its range, 0 to 1."""
+    assert isinstance(d, (IntDistribution, FloatDistribution))
+    if d.low == d.high:
+        return 0.5
+    if d.log:
+        return math.log(value / d.low) / math.log(d.high / d.low)
+    return (value - d.low) / (d.high - d.low)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autodistill.errors import ConfigError
+from autodistill.search.distributions import to_unit
 from autodistill.search.front import Front
-from autodistill.search.proposals import to_unit
 from autodistill.search.space import Space
 
 NEAR = 0.01

@@ -20,7 +20,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from autodistill.search.proposals import from_unit
+from autodistill.search.distributions import from_unit
 
 if TYPE_CHECKING:
     from autodistill.search.study import Study

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.search import proposals
+from autodistill.search.distributions import from_unit
 from autodistill.search.features import Encoder
 from autodistill.search.space import Space
 from autodistill.search.view import Pool
@@ -92,7 +93,7 @@ def polish(
     out = []
     for i in np.flatnonzero(best > start).tolist():
         better_ones = {
-            encoder.names[g]: proposals.from_unit(encoder.distributions[g], float(params[i, column]))
+            encoder.names[g]: from_unit(encoder.distributions[g], float(params[i, column]))
             for g, column, on in zip(free, columns, active[i], strict=True)
             if on
         }

@@ -5,15 +5,15 @@ Only proposes; what is feasible, new and promising is decided by :mod:`autodisti
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from autodistill.search.distributions import contains
+from autodistill.search.distributions import contains, from_unit, to_unit
+from autodistill.search.priors import at_unit
 from autodistill.search.space import Parameter, Space
 
 Floats = npt.NDArray[np.float64]
@@ -36,7 +36,9 @@ def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) 
 
     def choose(parameter: Parameter) -> Any:
         name, d = parameter.name, parameter.distribution
-        return values[name] if name in values and contains(d, values[name]) else from_unit(d, rng.random())
+        if name in values and contains(d, values[name]):
+            return values[name]
+        return from_unit(d, at_unit(parameter.prior, rng.random()))
 
     return space.fill(choose)
 
@@ -95,32 +97,6 @@ def free_numbers(space: Space) -> dict[str, BaseDistribution]:
     """The numbers that do not change what a candidate costs: those of its training."""
     pairs = ((p.name, p.distribution) for p in space.parameters if p.section != "student")
     return {name: d for name, d in pairs if not isinstance(d, CategoricalDistribution)}
-
-
-def from_unit(d: BaseDistribution, unit: float) -> Any:
-    """The value of a parameter at ``unit`` in [0, 1] of its scale; at its ends the bounds themselves."""
-    if isinstance(d, CategoricalDistribution):
-        return d.choices[min(int(unit * len(d.choices)), len(d.choices) - 1)]
-    assert isinstance(d, (IntDistribution, FloatDistribution))
-    if unit in (0.0, 1.0):
-        return d.high if unit else d.low  # a logarithm and back would miss them by a rounding error
-    half = 0.5 if isinstance(d, IntDistribution) else 0.0
-    low, high = d.low - half, d.high + half
-    value = math.exp(math.log(low) + unit * math.log(high / low)) if d.log else low + unit * (high - low)
-    if d.step is not None and not d.log:
-        value = d.low + round((value - d.low) / d.step) * d.step
-    value = min(max(value, d.low), d.high)
-    return round(value) if isinstance(d, IntDistribution) else float(value)
-
-
-def to_unit(d: BaseDistribution, value: float) -> float:
-    """Where a number lies in its range, 0 to 1."""
-    assert isinstance(d, (IntDistribution, FloatDistribution))
-    if d.low == d.high:
-        return 0.5
-    if d.log:
-        return math.log(value / d.low) / math.log(d.high / d.low)
-    return (value - d.low) / (d.high - d.low)
 
 
 def unique(candidates: Iterable[Values], seen: set[Key]) -> dict[Key, Values]:

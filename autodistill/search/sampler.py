@@ -26,12 +26,15 @@ from autodistill.records import Constraint, Objective
 from autodistill.search import first_design, promotion, proposals
 from autodistill.search.archive import Archive
 from autodistill.search.catalogue import Catalogue, CostFunction, Costs
+from autodistill.search.distributions import from_unit
+from autodistill.search.favour import Favour
 from autodistill.search.features import Encoder
 from autodistill.search.history import Outcome, StoredTrial, infer_objectives
 from autodistill.search.judge import EpochCost, Judge
 from autodistill.search.model import Model
 from autodistill.search.objectives import worst_wanted
 from autodistill.search.polish import BRIEF, FULL, Effort, polish
+from autodistill.search.priors import at_unit
 from autodistill.search.promotion import Action, Standing, Verdict
 from autodistill.search.reach import Promise
 from autodistill.search.space import Space
@@ -91,6 +94,7 @@ class FrontSampler(BaseSampler):
         self._catalogue = Catalogue(self.space, costs, constraints)
         self._aims = tuple(aims)
         self._encoder = Encoder.of(self.space)
+        self._favour = Favour(self.space, self._encoder)
         self._rng = np.random.default_rng(seed)
         self._supply = Supply(self._catalogue, self._encoder, self._rng)
         self._chosen: dict[int, dict[str, Any]] = {}
@@ -150,9 +154,11 @@ class FrontSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A uniform draw: for parameters outside the space, or beside enqueued ones."""
-        del study, trial, param_name
-        return proposals.from_unit(param_distribution, float(self._rng.random()))
+        """A draw by the prior, else a uniform one: for parameters outside the space, or beside enqueued ones."""
+        del study, trial
+        known = next((p for p in self.space.parameters if p.name == param_name), None)
+        prior = known.prior if known is not None and known.distribution == param_distribution else None
+        return from_unit(param_distribution, at_unit(prior, float(self._rng.random())))
 
     def propose(self, study: optuna.Study, *, paused: Collection[int] = ()) -> dict[str, Any]:
         """Parameter values of the next candidate.
@@ -264,7 +270,8 @@ class FrontSampler(BaseSampler):
         pool, work = pool.take(likely.tolist()), work[likely]
         index, reach = judge.index(pool, [0] * len(pool.values))
         index = np.where(reach <= remaining, index, -1.0)
-        i = int(np.argmax(index))
+        # The prior chooses among new candidates; what one promises beside a paused trial is what the model believes.
+        i = int(np.argmax(index * self._favour.of(pool.values, len(archive))))
         if index[i] < 0:
             return None
         self._next = len(archive), pool.values[i], lambda: judge.explain(pool, i, len(fitting))
@@ -340,8 +347,10 @@ class FrontSampler(BaseSampler):
         if not pool.values:
             return self._anything(archive.keys())
         earlier = self._pool_of(archive, [*archive.closed.values(), *archive.running()])
+        # A design spreads over what nothing is known of; of what has a prior, each candidate keeps its own draw.
+        seen, before = (replace(one, params=np.where(self._favour.drawn, 0.0, one.params)) for one in (pool, earlier))
         row, self.last_explanation = first_design.choose(
-            pool, earlier, self._priced(), self._encoder.groups, self.startup, self._rng, self._work(pool)
+            seen, before, self._priced(), self._encoder.groups, self.startup, self._rng, self._work(pool)
         )
         return pool.values[row]
 
@@ -366,7 +375,7 @@ class FrontSampler(BaseSampler):
     def _promising(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
         """New candidates and their expected gains."""
         front = [archive.closed[n].values for n in front_owners(judge.model.observed) if n in archive.closed]
-        found = self._supply.promising(front, archive.keys(), judge.gain)
+        found = self._supply.promising(front, archive.keys(), self._gain(judge, archive))
         pool, gain = self._polished(judge, archive, *found, FULL)
         self._shortlist = len(archive), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
         return pool, gain
@@ -375,7 +384,7 @@ class FrontSampler(BaseSampler):
         """The best of an earlier look at new candidates, judged and polished anew."""
         assert self._shortlist is not None
         pool = self._shortlist[1].unseen(archive.keys())
-        pool, gain = self._polished(judge, archive, pool, judge.gain(pool), BRIEF)
+        pool, gain = self._polished(judge, archive, pool, self._gain(judge, archive)(pool), BRIEF)
         self._shortlist = self._shortlist[0], pool
         return pool, gain
 
@@ -387,9 +396,23 @@ class FrontSampler(BaseSampler):
             return pool, gain
         top = np.argsort(-gain / judge.work(pool), kind="stable")[: effort.candidates].tolist()
         best = pool.take(top)
-        moved = polish(best, gain[top], self.space, self._encoder, judge.gain_of(best), self._rng, effort)
+        of = self._gain_of(judge, archive, best)
+        moved = polish(best, gain[top], self.space, self._encoder, of, self._rng, effort)
         near = self._supply.feasible(proposals.unique(moved, {*archive.keys(), *pool.keys}))
-        return pool.join(near), np.concatenate([gain, judge.gain(near)])
+        return pool.join(near), np.concatenate([gain, self._gain(judge, archive)(near)])
+
+    def _gain(self, judge: Judge, archive: Archive) -> Callable[[Pool], Floats]:
+        """Expected gain of new candidates, times how likely the space says their values are."""
+        if not self._favour.known:
+            return judge.gain
+        return lambda pool: judge.gain(pool) * self._favour.of(pool.values, len(archive))
+
+    def _gain_of(self, judge: Judge, archive: Archive, pool: Pool) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
+        """The same for other numbers of the candidates in ``pool``."""
+        gain = judge.gain_of(pool)
+        if not self._favour.known:
+            return gain
+        return lambda params, rows: gain(params, rows) * self._favour.moved(pool.values, params, rows, len(archive))
 
     def _believe(self, archive: Archive, paused: Collection[int]) -> Judge:
         """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""

@@ -4,18 +4,51 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
 
 from autodistill.errors import UnknownNameError
 from autodistill.records import Constraint, Objective
 from autodistill.search.catalogue import CostFunction
+from autodistill.search.distributions import from_unit
 from autodistill.search.judge import EpochCost
 from autodistill.search.sampler import FrontSampler
 from autodistill.search.space import Space
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
+
+
+class RandomDraws(optuna.samplers.RandomSampler):
+    """Optuna's random sampler, which draws parameters that have a prior by it.
+
+    Args:
+        space: the search space.
+        seed: of the draws.
+    """
+
+    def __init__(self, space: Space, *, seed: int | None = None) -> None:
+        super().__init__(seed=seed)
+        self._priors = {p.name: p for p in space.parameters if p.prior is not None}
+        self._own = np.random.default_rng(seed)
+
+    def reseed_rng(self) -> None:
+        """Optuna's hook for workers that copied the sampler."""
+        super().reseed_rng()
+        self._own = np.random.default_rng()
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """One value."""
+        known = self._priors.get(param_name)
+        if known is None or known.prior is None or known.distribution != param_distribution:
+            return super().sample_independent(study, trial, param_name, param_distribution)
+        return from_unit(param_distribution, known.prior.unit(float(self._own.random())))
 
 
 def build(
@@ -31,6 +64,9 @@ def build(
     epoch_cost: EpochCost | None = None,
 ) -> BaseSampler:
     """The sampler called ``name``.
+
+    The priors of a space are known to ``front`` and ``random``; Optuna's other samplers draw their first trials alike
+    from all values.
 
     Args:
         name: one of :data:`SAMPLERS`.
@@ -63,7 +99,7 @@ def build(
         "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
         "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed),
         "nsga3": lambda: optuna.samplers.NSGAIIISampler(seed=seed),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+        "random": lambda: RandomDraws(space, seed=seed),
         "qmc": lambda: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
     }
     if name not in makers:

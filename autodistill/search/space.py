@@ -22,7 +22,8 @@ from optuna.trial import Trial
 
 from autodistill.errors import ConfigError, nearest
 from autodistill.records import stable_key
-from autodistill.search.distributions import allowed_words, contains, held
+from autodistill.search.distributions import allowed_words, contains, from_unit, held
+from autodistill.search.priors import Prior
 from autodistill.search.space_grammar import Entry, read_entries
 from autodistill.search.space_groups import prune_groups
 
@@ -39,11 +40,13 @@ class Parameter:
         name: dotted path, e.g. ``student.resnet.width``; also its Optuna name.
         distribution: its values.
         condition: active when every named parameter holds one of the listed values; empty: always.
+        prior: what is expected of its values; ``None``: nothing, and each is drawn alike.
     """
 
     name: str
     distribution: BaseDistribution
     condition: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    prior: Prior | None = None
 
     @property
     def section(self) -> str:
@@ -107,7 +110,7 @@ class Space:
         if problems:
             raise ConfigError(problems, source)
         parameters = tuple(
-            Parameter(entry.name, entry.distribution, entry.condition)
+            Parameter(entry.name, entry.distribution, entry.condition, entry.prior)
             for entry in entries
             if entry.distribution is not None
         )
@@ -129,8 +132,8 @@ class Space:
         return self.nest(values)
 
     def sample(self, rng: np.random.Generator) -> Values:
-        """Draw one assignment of all active parameters, each uniform on its own (log) scale."""
-        return self.fill(lambda parameter: _draw(parameter.distribution, rng))
+        """Draw one assignment of all active parameters, each by its prior, else uniform on its own (log) scale."""
+        return self.fill(lambda parameter: _draw(parameter, rng))
 
     def fill(self, choose: Callable[[Parameter], Any]) -> Values:
         """One assignment of all active parameters, parents first, each as ``choose`` says."""
@@ -228,7 +231,8 @@ class Space:
         for name, wanted in choices.items():
             if name not in known:
                 close = nearest(name, known)
-                problems.append(f"{name}: not a parameter of this space; nearest: {', '.join(close) or 'none'}")
+                hint = f"{_elsewhere(name, self.constants)}; nearest: {', '.join(close) or 'none'}"
+                problems.append(f"{name}: not a parameter of this space{hint}")
                 continue
             _narrow(mapping, name, wanted, known[name], problems)
         if problems:
@@ -303,7 +307,10 @@ def _suggest(trial: Trial, parameter: Parameter) -> Any:
     return trial.suggest_float(name, d.low, d.high, step=d.step, log=d.log)
 
 
-def _draw(d: BaseDistribution, rng: np.random.Generator) -> Any:
+def _draw(parameter: Parameter, rng: np.random.Generator) -> Any:
+    d = parameter.distribution
+    if parameter.prior is not None:
+        return from_unit(d, parameter.prior.unit(rng.random()))
     if isinstance(d, CategoricalDistribution):
         return d.choices[int(rng.integers(len(d.choices)))]
     assert isinstance(d, (IntDistribution, FloatDistribution))
@@ -359,20 +366,55 @@ def _narrow(
     for part in path:
         parent = parent[part]
     old = parent[last]
-    when = {"when": old["when"]} if isinstance(old, Mapping) and "when" in old else {}
-    if isinstance(wanted, Mapping):
-        bounds = {**{k: v for k, v in old.items() if k != "when"}, **wanted} if isinstance(old, Mapping) else wanted
+    old = old if isinstance(old, Mapping) else {"values": old}
+    when = {"when": old["when"]} if "when" in old else {}
+    if isinstance(wanted, Mapping) and "values" not in wanted:
+        bounds = {**{k: v for k, v in old.items() if k != "when"}, **wanted}
         ends = {end: held(distribution, bounds.get(end)) for end in ("low", "high")}
         bad = [v for v in ends.values() if not contains(distribution, v)]
-        parent[last] = {**bounds, **ends, **when}
+        parent[last] = {**bounds, **ends, **({} if bad else _inside(bounds, ends)), **when}
     else:
-        choices = [held(distribution, v) for v in (wanted if isinstance(wanted, (list, tuple)) else [wanted])]
+        given = dict(wanted) if isinstance(wanted, Mapping) else {"values": wanted}
+        listed = given["values"] if isinstance(given["values"], (list, tuple)) else [given["values"]]
+        choices = [held(distribution, v) for v in listed]
         bad = [choice for choice in choices if not contains(distribution, choice)]
-        parent[last] = {"values": choices, **when}
+        weights = {} if bad or "weights" in given else _kept_weights(old, distribution, choices)
+        parent[last] = {**given, "values": choices, **weights, **when}
     for value in bad:
         close = nearest(value, [str(c) for c in getattr(distribution, "choices", ())])
         hint = f"; did you mean {close[0]!r}?" if close else "."
-        problems.append(f"{name}: {value!r} is not in the space{hint} Allowed: {allowed_words(distribution)}")
+        allowed = f"Allowed: {allowed_words(distribution)}; {_wider(name)}"
+        problems.append(f"{name}: {value!r} is not in the space{hint} {allowed}")
+
+
+def _elsewhere(name: str, constants: Sequence[Constant]) -> str:
+    """Where a name belongs that the space does not search."""
+    fixed = next((one for one in constants if one.name == name), None)
+    if fixed is not None:
+        return f", which fixes it to {fixed.value!r}; {_wider(name)}"
+    if name.startswith("train."):
+        return f"; a setting that all trials share is written training.{name.removeprefix('train.')}"
+    return ""
+
+
+def _inside(bounds: Mapping[str, Any], ends: Mapping[str, Any]) -> dict[str, Any]:
+    """The prior of a range, brought inside narrower bounds."""
+    return {"prior": min(max(bounds["prior"], ends["low"]), ends["high"])} if "prior" in bounds else {}
+
+
+def _kept_weights(old: Mapping[str, Any], distribution: BaseDistribution, choices: Sequence[Any]) -> dict[str, Any]:
+    """The weights of the choices that are kept."""
+    if "weights" not in old or not isinstance(distribution, CategoricalDistribution):
+        return {}
+    known = list(distribution.choices)
+    return {"weights": [old["weights"][known.index(choice)] for choice in choices]}
+
+
+def _wider(name: str) -> str:
+    """How a space gets values that it does not have."""
+    section, key = name.split(".", 1)
+    where = f"{section}: {{{key.replace('.', ': {')}: [...]" + "}" * (key.count(".") + 1)
+    return f"for others lay your own values over it: a file with 'include: SPACE' and '{where}', given as --space FILE"
 
 
 def _drop_dead_groups(mapping: dict[str, Any]) -> dict[str, Any]:

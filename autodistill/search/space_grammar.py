@@ -2,8 +2,9 @@
 
 Grammar, per key of a section or group:
 
-- list: a choice; ``{values: [...], when: {...}}`` is the same with a condition;
-- ``{low, high, step?, log?, when?}``: a range, of integers when both ends are;
+- list: a choice; ``{values: [...], weights?: [...], when?: {...}}`` is the same, drawn by weights or under a condition;
+- ``{low, high, step?, log?, prior?, spread?, when?}``: a range, of integers when both ends are; ``prior`` is the value
+  expected to be best, around which draws lie (see ``priors.py``);
 - mapping whose key is a choice of a sibling: a group, active when that choice is taken;
 - scalar, or ``{value: …, when: {...}}``: a constant.
 """
@@ -11,7 +12,7 @@ Grammar, per key of a section or group:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.distributions import (
@@ -22,6 +23,7 @@ from optuna.distributions import (
 )
 
 from autodistill.errors import nearest
+from autodistill.search.priors import Prior, read_prior
 from autodistill.search.space_groups import LEAF, is_group, leaf_choices
 
 Condition = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -35,6 +37,7 @@ class Entry:
     distribution: BaseDistribution | None
     value: Any = None
     condition: Condition = ()
+    prior: Prior | None = None
 
 
 def read_entries(section: str, node: Any, problems: list[str]) -> list[Entry]:
@@ -86,17 +89,30 @@ class _Reader:
                 self.problems.append(f"{name}: unknown key {unknown[0]!r}{hint} Allowed: {', '.join(sorted(LEAF))}")
                 return None
             condition = _join(condition, self._when(name, value.get("when", {}), scope))
-            if "value" in value:
-                return Entry(name, None, value["value"], condition)
-            if "values" not in value:
-                return self._range(name, value, condition)
-            value = value["values"]
-            if not isinstance(value, (list, tuple)):
-                self.problems.append(f"{name}: values must be a list, got {value!r}")
-                return None
+            entry = self._written(name, value, condition)
+            return entry if entry is None or entry.distribution is None else self._with_prior(entry, value)
         if not isinstance(value, (list, tuple)):
             return Entry(name, None, value, condition)
         return self._choice(name, value, condition)
+
+    def _written(self, name: str, value: Mapping[Any, Any], condition: Condition) -> Entry | None:
+        """A constant, choice or range that is written as a mapping."""
+        if "value" in value:
+            return Entry(name, None, value["value"], condition)
+        if "values" not in value:
+            return self._range(name, value, condition)
+        if not isinstance(value["values"], (list, tuple)):
+            self.problems.append(f"{name}: values must be a list, got {value['values']!r}")
+            return None
+        return self._choice(name, value["values"], condition)
+
+    def _with_prior(self, entry: Entry, value: Mapping[Any, Any]) -> Entry | None:
+        assert entry.distribution is not None
+        prior, problem = read_prior(entry.distribution, value)
+        if problem:
+            self.problems.append(f"{entry.name}: {problem}")
+            return None
+        return replace(entry, prior=prior)
 
     def _choice(self, name: str, choices: Iterable[Any], condition: Condition) -> Entry | None:
         listed = list(choices)

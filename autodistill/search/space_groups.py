@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LEAF = {"low", "high", "step", "log", "values", "value", "when"}
+LEAF = {"low", "high", "step", "log", "values", "value", "when", "weights", "prior", "spread"}
 """Keys of one parameter that is written as a mapping."""
 
 

@@ -62,7 +62,7 @@ class Recipe:
         optimizer: a name that timm knows; a few that cannot train here, or not after a stop, are refused.
         batch_size: images per step.
         augment: name of the view policy.
-        augment_strength: 0 to 1; 0.5 is the policy as it is named, 0 leaves only mirroring, 1 doubles it.
+        augment_strength: 0.5 is the policy as it is named, 0 leaves only mirroring, 1 doubles it.
         mixup: alpha of the Beta distribution that mixes pairs of images; 0 is off.
         cutmix: the same for pasted rectangles; one of the two at most.
         ema: decay of the averaged weights that are evaluated and kept; 0 is off.
@@ -168,20 +168,27 @@ def scaled(policy: Policy, strength: float) -> Policy:
     )
 
 
+def allowed(name: str) -> str:
+    """The values of a training setting in words, e.g. ``a number from 0 to 0.5``."""
+    default = getattr(Recipe, name)
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, str):
+        return " or ".join(_CHOICES[name]) if name in _CHOICES else "a name"
+    low, high = _RANGES[name]
+    return f"{'an integer' if isinstance(default, int) else 'a number'} from {low:g} to {high:g}"
+
+
 def _convert(name: str, value: Any, default: Any) -> Any:
     """``value`` as the type of ``default``, inside its range."""
     if isinstance(default, bool) or isinstance(value, bool):
         good = isinstance(default, bool) and isinstance(value, bool)
-        allowed = "true or false" if isinstance(default, bool) else type(default).__name__
     elif isinstance(default, str):
-        choices = _CHOICES.get(name)
-        good = isinstance(value, str) and (choices is None or value in choices)
-        allowed = " or ".join(choices) if choices else "a name"
+        good = isinstance(value, str) and value in _CHOICES.get(name, (value,))
     else:
         low, high = _RANGES[name]
         whole = isinstance(default, int)
         good = isinstance(value, int | float) and low <= value <= high and not (whole and int(value) != value)
-        allowed = f"{'an integer' if whole else 'a number'} from {low:g} to {high:g}"
     if not good:
-        raise UsageError(f"training setting {name} is {value!r}; allowed: {allowed}.")
+        raise UsageError(f"training setting {name} is {value!r}; allowed: {allowed(name)}.")
     return type(default)(value)

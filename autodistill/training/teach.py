@@ -38,6 +38,10 @@ def _silent(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
     """Progress that nobody watches."""
 
 
+def _unsaid(plan: str) -> None:
+    """A plan that nobody reads."""
+
+
 def default_architecture(image_size: int) -> dict[str, Any]:
     """A residual network that two CPU cores train in minutes at small sizes, and a GPU at all."""
     if image_size <= 12:
@@ -47,9 +51,19 @@ def default_architecture(image_size: int) -> dict[str, Any]:
     return {"family": "resnet", "width": 64, "depth": 2}
 
 
-def default_epochs(images: int) -> int:
-    """Enough for about 300,000 views in all, from 4 to 20 epochs."""
-    return max(4, min(20, round(300_000 / images)))
+def default_epochs(images: int, image_size: int = 64, *, pretrained: bool = False) -> int:
+    """Enough for about 300,000 views of at most 64 px in all, fewer of larger ones; from 4 to 20 epochs.
+
+    A network that starts from pretrained weights takes a third of that, from 3 to 6 epochs.
+    """
+    views = 300_000 * min(1.0, (64 / image_size) ** 2)
+    length = max(4, min(20, round(views / images)))
+    return max(3, min(6, round(length / 3))) if pretrained else length
+
+
+def is_photo_like(channels: int, image_size: int) -> bool:
+    """Whether images are taken for photographs, whose mirror images and parts are of the same class: colour, 48 px."""
+    return channels == 3 and image_size >= 48
 
 
 def teach(
@@ -63,6 +77,7 @@ def teach(
     device: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
+    announce: Callable[[str], None] = _unsaid,
     progress: Progress = _silent,
     should_stop: Callable[[], bool] = lambda: False,
     replace: bool = False,
@@ -74,12 +89,13 @@ def teach(
         model: a student mapping, or the name of a timm network; a residual network by default. The spec of an
             ``auto`` teacher gives ``model``, ``epochs``, ``pretrained`` and training settings as its options.
         directory: the folder that will be the teacher.
-        epochs: length of the schedule; by the number of images if omitted.
+        epochs: length of the schedule; by the number and size of the images if omitted.
         recipe: training settings that differ from the defaults.
         pretrained: start from timm's weights.
         device: where it trains.
         threads: CPU threads; ``None`` leaves torch's number.
         seed: of initial weights, order and views.
+        announce: called once before the training, with one line: network, length and recipe.
         progress: called as ``progress(epochs done, epochs, metrics)``, about once a second.
         should_stop: asked between batches; true saves and raises.
         replace: another finished teacher in the folder may be written over; the same one is kept as it is.
@@ -104,6 +120,7 @@ def teach(
         require_pretrained(str(weights), to_train_on=True)
     if threads:
         torch.set_num_threads(threads)
+    announce(plan.words(data))
     trainer = plan.trainer(data, device)
     work = folder.parent / f"{folder.name}.training"
     if (begun := checkpoint.load(work, key=plan.key)) is not None:
@@ -147,6 +164,14 @@ class _Plan:
             "key": self.key,
         }
 
+    def words(self, data: ImageData) -> str:
+        """One line about it."""
+        how = "fine-tuning pretrained" if self.pretrained else "training"
+        recipe = f"augment {self.recipe.augment}, lr {self.recipe.lr:g}, batch_size {self.recipe.batch_size}"
+        what = f"{len(data.train):,} images of {data.image_size} px"
+        length = f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
+        return f"{how} {students.describe(self.student)} for {length} of {what} ({recipe})"
+
     def trainer(self, data: ImageData, device: str) -> Trainer:
         """The training, at its beginning."""
         shape: dict[str, Any] = {
@@ -180,10 +205,10 @@ def _plan(
         recipe = {**options, **recipe}
     else:
         student = _architecture(model, data)
-    length = epochs or default_epochs(len(data.train))
+    length = epochs or default_epochs(len(data.train), data.image_size, pretrained=pretrained)
     if length < 1:
         raise UsageError(f"epochs is {epochs}; allowed: 1 or more.")
-    settings = Recipe.parse(_defaults(data), recipe)
+    settings = Recipe.parse(_defaults(data, pretrained=pretrained), recipe)
     key = stable_key([student, length, asdict(settings), pretrained, seed, data.fingerprint, len(data.train)])
     return _Plan(student, length, settings, pretrained, seed, key)
 
@@ -237,9 +262,18 @@ def _architecture(model: str | Mapping[str, Any] | None, data: ImageData) -> dic
     return students.validate(named)
 
 
-def _defaults(data: ImageData) -> dict[str, Any]:
+def _defaults(data: ImageData, *, pretrained: bool) -> dict[str, Any]:
+    """Training settings where the caller names none.
+
+    Labels are not smoothed, which makes a better classifier and a worse teacher (Müller et al., NeurIPS 2019).
+    """
     large = len(data.train) > 20_000
-    return {"batch_size": 128 if large else 32, "ema": 0.999 if large else 0.99}
+    settings: dict[str, Any] = {"batch_size": 128 if large else 32, "ema": 0.999 if large else 0.99}
+    if is_photo_like(data.channels, data.image_size):
+        settings["augment"] = "flip_resized_crop"
+    if pretrained:
+        settings["lr"] = 1e-3  # a network that has learned already forgets with more
+    return settings
 
 
 def _finished(folder: Path) -> dict[str, Any]:

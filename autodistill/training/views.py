@@ -143,6 +143,8 @@ policies.register("resized_crop")(Policy(crop="resized"))
 policies.register("flip_resized_crop")(Policy(crop="resized", flip=True))
 policies.register("colour")(Policy(crop="pad", brightness=0.4, contrast=0.4, saturation=0.4))
 policies.register("rand_augment")(Policy(crop="pad", operations=2, erase=0.25))
+policies.register("photo")(Policy(crop="resized", flip=True, brightness=0.4, contrast=0.4, saturation=0.4))
+policies.register("rand_photo")(Policy(crop="resized", flip=True, operations=2, erase=0.25))
 
 # One slot per number drawn, fixed for ever: renumbering would change every view that a cache holds.
 _ROW, _COLUMN, _FLIP, _AREA, _RATIO = range(5)

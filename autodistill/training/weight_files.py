@@ -81,8 +81,8 @@ def check_file(path: Path, what: str = "weights") -> None:
         named = re.search(rb"\bsize (\d+)", head)
         real = f" in place of {int(named[1]):,}" if named else ""
         raise TeacherError(
-            f"{said}: this is a pointer of git-lfs ({size:,} bytes{real}); fetch the file itself: run 'git lfs pull' in "
-            "its repository, or download it."
+            f"{said}: this is a pointer of git-lfs ({size:,} bytes{real}); fetch the file itself: run 'git lfs pull' "
+            "in its repository, or download it."
         )
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
