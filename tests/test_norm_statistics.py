@@ -86,7 +86,7 @@ def test_a_network_without_batch_norm_costs_no_batch():
 
 
 @pytest.mark.parametrize(("trained", "available", "wanted"), [
-    (10, 10, 10), (300, 300, 64), (3_000, 3_000, 90), (1_000_000, 50_000, 1024), (10_000, 300, 300),
+    (10, 10, 10), (300, 300, 64), (6_000, 3_000, 120), (1_000_000, 50_000, 1024), (20_000, 300, 300),
 ])  # fmt: skip
 def test_the_number_of_images_grows_with_the_training(trained, available, wanted):
     assert norm_statistics.images_for(trained, available) == wanted
