@@ -1,3 +1,4 @@
+import fcntl
 import functools
 import gc
 import pickle
@@ -11,7 +12,7 @@ import torch
 
 from autodistill.errors import InfeasibleError, InterruptedTrialError, StoreError, UnknownNameError
 from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
-from autodistill.training import checkpoint, datasets, students, teachers
+from autodistill.training import checkpoint, datasets, lease, students, teachers
 from autodistill.training.copies import send_inputs
 from autodistill.training.evaluate import Bench, Trial, discard, evaluator, load_student
 from autodistill.training.initialise import initialise
@@ -435,3 +436,33 @@ def test_the_teacher_reaches_a_worker_that_does_not_see_its_folder(task, tmp_pat
     folder.rename(tmp_path / "gone")
     assert [name.split("/")[0] for name in mirror.names()] == ["inputs"]
     assert outcome(run(task, candidate(1), context)) == whole
+
+
+def test_a_wait_for_a_measurement_is_no_time_of_the_trial_and_its_engine_is_told(task, monkeypatch):
+    waits = []
+
+    def breathe(devices, *, waiting):
+        assert devices == ("cpu",)
+        waiting.told("waiting for a latency measurement of process 4711", 1000.0)
+
+    whole = run(replace(task, directory=f"{task.directory}/alone"), candidate())
+    monkeypatch.setattr(lease, "breathe", breathe)
+    told = WorkerContext(waits=lambda what, seconds: waits.append((what, seconds)))
+    reports = run(task, candidate(), told)
+    steps = len(waits)
+    assert steps == 20  # five in each of four epochs
+    assert set(waits) == {("waiting for a latency measurement of process 4711", 1000.0)}
+    assert reports[-1].seconds == pytest.approx(whole[-1].seconds - 1000.0 * steps, abs=100.0)
+
+
+def test_a_trial_that_waits_for_its_turn_to_measure_ends_when_it_is_asked_to_stop(task, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
+    stop = []
+    with (lease.folder() / "intent").open("w") as another:  # another process that measures
+        fcntl.flock(another, fcntl.LOCK_EX)
+        context = WorkerContext(should_stop=lambda: bool(stop), waits=lambda what, seconds: stop.append(what))
+        monkeypatch.setattr(lease, "SAID_SECONDS", 0.01)
+        timed = replace(task, metrics=("accuracy", "latency_ms"))
+        with pytest.raises(InterruptedTrialError, match="before the latency of its student was measured"):
+            run(timed, candidate(), context)
+    assert "waiting for a latency measurement of process" in stop[0]

@@ -82,7 +82,7 @@ def test_students_within_bounds_that_can_be_counted_are_told_from_others(bound) 
 
 def test_a_look_that_is_stopped_ends_without_an_error_about_the_bounds(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path))
-    monkeypatch.setattr(prepare, "_teacher", lambda *args: TeacherSpec("x"))
+    monkeypatch.setattr(prepare, "_teacher", lambda *args, **keys: TeacherSpec("x"))
     keys = {"data": "digits", "space": "digits", "objectives": ["accuracy", "params"]}
     remembered = ad.Study.create(**keys, budget="1trials", survey=30)
     with remembered.running():

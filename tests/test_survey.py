@@ -6,6 +6,7 @@ import fcntl
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from autodistill.training.cost_memory import LATENCY, CostMemory
 from autodistill.training.costs import known_costs
 from autodistill.training.families.schema import Family, families
 from autodistill.training.latency import Latency
-from autodistill.training.survey import GROUP
+from autodistill.training.survey import FIRST_GROUP, GROUP, Hours
 
 SHAPE = {"image_size": 8, "channels": 1}
 POOL = [{"family": "resnet", "width": width} for width in (2, 4, 6)]
@@ -34,12 +35,13 @@ def run(pool: list[dict[str, Any]], metrics: tuple[str, ...] = ("params", "macs"
 
 @pytest.fixture
 def stopwatch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Latency without a clock: 1, 2, 3 ms … by place in the group; notes the size of every group."""
+    """Latency without a clock: 1, 2, 3 ms … by place in all groups; notes the size of every group."""
     groups: list[int] = []
 
-    def timed(runs: list[Any]) -> list[Latency]:
+    def timed(runs: list[Any], **options: Any) -> list[Latency]:
         groups.append(len(runs))
-        return [Latency(i + 1.0, i + 1.0, i + 1.0, 0.01, False, 10) for i in range(len(runs))]
+        places = range(sum(groups) - len(runs) + 1, sum(groups) + 1)
+        return [Latency(float(i), float(i), float(i), 0.01, False, 10) for i in places]
 
     monkeypatch.setattr(survey_groups, "measure_runs", timed)
     return groups
@@ -88,21 +90,61 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
 def test_latency_is_measured_in_groups_and_belongs_to_its_student(stopwatch: list[int]) -> None:
     pool = [{"family": "resnet", "width": width} for width in range(2, 2 + GROUP + 2)]
     rows = run([BAD, *pool], ("params", LATENCY))
-    assert stopwatch == [GROUP - 1, 3]
+    assert [row.student for row in rows] == [BAD, *pool]
+    assert stopwatch[0] == FIRST_GROUP
+    assert max(stopwatch) <= GROUP
+    assert sum(stopwatch) == len(pool)
     found = [row.costs.get(LATENCY) for row in rows]
-    assert found == [None, *map(float, range(1, GROUP)), 1.0, 2.0, 3.0]
+    assert found[0] is None
+    assert sorted(found[1:]) == list(range(1, len(pool) + 1))  # the fake clock counts them in the order of measurement
+    assert (found[1], found[-1]) == (1.0, 2.0)  # the cheapest and the dearest come first
+
+
+def test_as_many_as_the_model_needs_are_measured_although_the_time_is_up(stopwatch: list[int]) -> None:
+    pool = [{"family": "resnet", "width": width} for width in range(2, 18)]
+    rows = run(pool, ("params", LATENCY), hours=Hours(end=time.monotonic(), least=6))
+    assert 6 <= len(rows) < 6 + GROUP
+    assert sum(stopwatch) == len(rows)
+
+
+def test_one_group_is_measured_whatever_the_time(stopwatch: list[int]) -> None:
+    pool = [{"family": "resnet", "width": width} for width in range(2, 18)]
+    past = time.monotonic() - 1
+    rows = run(pool, ("params", LATENCY), hours=Hours(end=past, least=6, last=past))
+    assert stopwatch == [FIRST_GROUP]
+    assert len(rows) == FIRST_GROUP
+
+
+def test_a_survey_waits_for_other_measurers_no_longer_than_it_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, stopwatch: list[int]
+) -> None:
+    waits: list[str] = []
+    stop = [False]
+    with (lease.folder() / "intent").open("w") as another:  # another process that measures
+        fcntl.flock(another, fcntl.LOCK_EX)
+        another.write("4711 0")
+        another.flush()
+        monkeypatch.setattr(lease, "SAID_SECONDS", 0.01)
+
+        def told(what: str, seconds: float) -> None:
+            waits.append(what)
+            stop[0] = len(waits) > 2
+
+        rows = run(POOL, ("params", LATENCY), waits=told, should_stop=lambda: stop[0])
+    assert waits[0] == "waiting for a latency measurement of process 4711"
+    assert (rows, stopwatch) == ([], [])
 
 
 def test_real_latencies_are_positive_and_nothing_trains_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
 
-    def watched(runs: list[Any]) -> list[Latency]:
+    def watched(runs: list[Any], **options: Any) -> list[Latency]:
         with (lease.folder() / "work").open() as another:  # a handle of its own, as another process has
             try:
                 fcntl.flock(another, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 held.append(True)
-        return latency.measure_runs(runs)
+        return latency.measure_runs(runs, **options)
 
     monkeypatch.setattr(survey_groups, "measure_runs", watched)
     rows = run(POOL[:2], ("params", LATENCY))
@@ -113,7 +155,7 @@ def test_real_latencies_are_positive_and_nothing_trains_meanwhile(monkeypatch: p
 def test_threads_are_those_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def timed(runs: list[Any]) -> list[Latency]:
+    def timed(runs: list[Any], **options: Any) -> list[Latency]:
         seen.append(torch.get_num_threads())
         return [Latency(1.0, 1.0, 1.0, 0.0, False, 1) for _ in runs]
 
@@ -135,7 +177,7 @@ def test_a_noisy_latency_is_marked_and_forgotten_but_its_counts_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        survey_groups, "measure_runs", lambda runs: [Latency(1.0, 1.0, 1.0, 0.5, True, 9) for _ in runs]
+        survey_groups, "measure_runs", lambda runs, **options: [Latency(1.0, 1.0, 1.0, 0.5, True, 9) for _ in runs]
     )
     rows = run(POOL[:1], ("params", LATENCY), memory=CostMemory(tmp_path))
     assert rows[0].noisy
@@ -150,8 +192,8 @@ def test_its_progress_is_told_and_it_stops_when_asked() -> None:
     told: list[tuple[int, int]] = []
     pool = [{"family": "resnet", "width": width} for width in range(2, 2 + 2 * GROUP)]
     rows = run(pool, progress=lambda done, total: told.append((done, total)), should_stop=lambda: len(told) == 1)
-    assert told == [(GROUP, 2 * GROUP)]
-    assert len(rows) == GROUP
+    assert told == [(FIRST_GROUP, 2 * GROUP)]
+    assert len(rows) == FIRST_GROUP
 
 
 def test_an_empty_pool_has_no_rows() -> None:

@@ -69,7 +69,8 @@ class Surveyor:
     ) -> list[int]:
         """Positions of the students that are to be measured, in the order in which that is to be done.
 
-        Where latency is measured here, they are counted for it, as many as part of the time allows.
+        Where latency is measured here, they are counted for it, as many as part of the time allows; the others come
+        last.
 
         Args:
             pool: all students.
@@ -83,10 +84,11 @@ class Surveyor:
         if not self._timed or self._elsewhere:
             return missing
         features = {index: found for index in rows if (found := self._remembered_counts(pool[index])) is not None}
-        before, end = len(features), time.monotonic() + COUNT_SHARE * hours.left(hours.least)
+        before, now = len(features), time.monotonic()
+        end, last = now + COUNT_SHARE * hours.left(hours.least), now + COUNT_SHARE * hours.left(0)
         for done, index in enumerate(missing, 1):
-            late = time.monotonic() > end and len(features) >= max(hours.least, FIRST_GROUP)
-            if late or time.monotonic() > hours.last or should_stop():
+            needed = FIRST_GROUP if time.monotonic() > last else max(hours.least, FIRST_GROUP)
+            if should_stop() or (time.monotonic() > end and len(features) >= needed):
                 break
             try:
                 features[index] = self._counts(pool[index])
@@ -96,7 +98,8 @@ class Surveyor:
         places = list(features)
         families = [str(pool[index].get("family", "")) for index in places]
         order = spread(families, list(features.values()), before=range(before))
-        return [places[place] for place in order]
+        rest = [index for index in missing if index not in features and index not in rows]
+        return [*(places[place] for place in order), *rest]
 
     def measure(
         self,
@@ -144,7 +147,8 @@ class Surveyor:
         """Counted costs alone, remembered: the study asks for them again, whether it is measured or predicted."""
         known = self._remembered_counts(student)
         if known is None:
-            known = known_costs(self._built(student), **self._shape, metrics=self._counted)
+            with threads(1):  # of so little work, more would only wait for each other
+                known = known_costs(self._built(student), **self._shape, metrics=self._counted)
             self._memory.put(self._memory.key(student, self._shape, self._classes), known, self._target)
         return known
 

@@ -1,0 +1,83 @@
+"""Does a search beside a second process that measures latencies all the time keep to its deadline, and say why it waits?
+
+    python benchmarks/beside_a_survey.py --json out.json [--quick]
+
+The second process surveys new students of the space ``tiny`` until it is ended. The search (digits, a taught teacher)
+must end within 30 s of its deadline, its progress must name the process that it waited for, and its trainings must get
+a part of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LATE_SECONDS = 30.0
+SURVEYOR = """
+from autodistill.engines.pool import draw_pool
+from autodistill.records import LatencyTarget
+from autodistill.search.space import Space
+from autodistill.search.spaces import load
+from autodistill.training.survey import survey
+space, seed = Space.parse(load("tiny"), "tiny"), 0
+while True:
+    survey(draw_pool(space, 40, seed=seed), image_size=28, channels=1, num_classes=10, metrics=["params", "latency_ms"],
+           target=LatencyTarget())
+    seed += 1
+    print(seed, flush=True)
+"""
+
+
+def run(seconds: int, workers: int, folder: Path) -> dict[str, object]:
+    """Search for so long beside a process that surveys; both with a cache and a lease of their own."""
+    env = {**os.environ, "AUTODISTILL_CACHE": str(folder / "cache"), "AUTODISTILL_LEASE": str(folder / "lease")}
+    search = [sys.executable, "-m", "autodistill", "search", "--data", "digits", "--dir", str(folder / "study")]
+    search += ["--budget", f"{seconds}s", "--workers", str(workers)]
+    beside = subprocess.Popen([sys.executable, "-c", SURVEYOR], stdout=subprocess.DEVNULL, env=env)
+    try:
+        begun = time.monotonic()
+        done = subprocess.run(search, capture_output=True, text=True, env=env, check=False)
+        took = time.monotonic() - begun
+    finally:
+        beside.kill()
+        beside.wait()
+    said = done.stdout + done.stderr
+    waited = re.findall(r"\(((?:\d+h )?(?:\d+m )?\d+s) of work waited", said)
+    return {
+        "budget_seconds": seconds,
+        "workers": workers,
+        "exit_code": done.returncode,
+        "seconds": took,
+        "named_the_process": f"waiting for a latency measurement of process {beside.pid}" in said,
+        "waited": waited[-1] if waited else "",
+        "complete": max((int(n) for n in re.findall(r"(\d+) COMPLETE", said)), default=0),
+        "in_time": took <= seconds + LATE_SECONDS,
+        "last_lines": said.splitlines()[-8:],
+    }
+
+
+def main() -> None:
+    """Print the figures; exit code 1 where one is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one minute in place of five")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(60 if arguments.quick else 300, 2, Path(folder))
+    for name, value in found.items():
+        if name != "last_lines":
+            print(f"{name:<20}{value}")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    sys.exit(0 if found["in_time"] and found["named_the_process"] else 1)
+
+
+if __name__ == "__main__":
+    main()
