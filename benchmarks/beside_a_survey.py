@@ -1,4 +1,4 @@
-"""A search beside a process that measures latencies all the time: does it keep its deadline and say why it waits?
+"""Does a search beside a process that measures latencies all the time keep its deadline, and say why it waits?
 
     python benchmarks/beside_a_survey.py --json out.json [--quick]
 
