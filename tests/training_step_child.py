@@ -25,7 +25,7 @@ BATCH, CLASSES = 32, 5
 
 def narrow(width: int) -> nn.Module:
     """A network whose only unusual layer is a strided 1 x 1 convolution of ``width`` channels."""
-    layers = [nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.Conv2d(width, 8, 1, stride=2)]
+    layers = [nn.Conv2d(3, width, 3, padding=1, bias=False), nn.SiLU(), nn.Conv2d(width, 8, 1, stride=2), nn.SiLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
 
 
