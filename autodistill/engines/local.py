@@ -352,7 +352,9 @@ class _Pool:
         worker.process.join(timeout=5)
         self._workers.remove(worker)
         worker.pipe.close()
-        if worker.candidate is not None:
+        if worker.candidate is not None and self._watch.should_stop() and not loss.by_student:
+            self._close(worker, None)  # what asked the search to stop has reached its workers, too
+        elif worker.candidate is not None:
             candidate = worker.candidate
             words = student_words(candidate.student)
             self._watch.stage("worker", f"#{candidate.number} {words}: {loss}; another worker takes its place")
