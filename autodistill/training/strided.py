@@ -50,7 +50,8 @@ def _concerned(layer: nn.Module) -> bool:
 def _forward(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """What ``layer`` gives, by way of a slice where a backward pass on a CPU may follow."""
     plain = type(layer).forward
-    if not torch.is_grad_enabled() or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if tracing or torch.compiler.is_exporting() or not torch.is_grad_enabled():
         return plain(layer, *args, **kwargs)
     with _Sliced():
         return plain(layer, *args, **kwargs)
