@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -23,10 +24,11 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, budget: str, workers: int) -> subprocess.Popen[bytes]:
+def start(folder: Path, budget: str, workers: int, *, group: bool = False) -> subprocess.Popen[bytes]:
     script = folder.parent / "script.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + SCRIPT)
-    return subprocess.Popen([sys.executable, str(script), str(folder), budget, str(workers)], stderr=subprocess.PIPE)
+    command = [sys.executable, str(script), str(folder), budget, str(workers)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=group)
 
 
 def wait_for_trials(folder: Path, count: int) -> None:
@@ -40,6 +42,20 @@ def wait_for_trials(folder: Path, count: int) -> None:
                 return
         time.sleep(0.1)
     raise TimeoutError("the search did not get going")
+
+
+def test_a_termination_of_the_whole_group_fails_no_trial(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    with start(folder, "30trials", 2, group=True) as process:
+        try:
+            wait_for_trials(folder, 4)
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    states = {trial.state for trial in make_study(folder).trials()}
+    assert State.PARTIAL in states
+    assert State.FAIL not in states
 
 
 @pytest.mark.parametrize(("how", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)])

@@ -68,7 +68,9 @@ def work(
     """
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # systemd, SLURM and 'timeout' send SIGTERM to the whole group too. Programs that the worker starts do not inherit a
+    # handler, as they would inherit SIG_IGN.
+    signal.signal(signal.SIGTERM, lambda *_: None)
 
     def waits(what: str, seconds: float) -> None:
         _send(pipe, ("waits", what, seconds))
