@@ -1,4 +1,4 @@
-"""Does a search beside a second process that measures latencies all the time keep to its deadline, and say why it waits?
+"""Does a search beside a second process that measures all the time keep to its deadline, and say why it waits?
 
     python benchmarks/beside_a_survey.py --json out.json [--quick]
 
