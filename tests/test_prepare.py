@@ -1,4 +1,5 @@
 import re
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 from PIL import Image
 
 import autodistill as ad
+from autodistill.engines import prepare as prepare_module
 from autodistill.engines.estimate import estimate
 from autodistill.engines.prepare import prepare
 from autodistill.engines.watch import Watch
 from autodistill.errors import AutodistillError, DataError, TeacherError, UsageError
 from autodistill.records import DataSpec, State
-from autodistill.training import datasets
+from autodistill.training import datasets, survey_groups
 from autodistill.training.sources.image_folder import list_images
 
 
@@ -209,3 +211,96 @@ def test_what_counts_is_said_as_soon_as_the_teacher_is_known(
     assert [message.startswith(said) for message in found] == [True] * bool(said)
     reach = study.reach()
     assert (None if reach is None else reach.bound) == (None if bound is None else pytest.approx(bound))
+
+
+COUNTING = """
+import torch
+from torch import nn
+
+asked = []
+
+
+class Bright(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        asked.append(len(x))
+        level = x.mean((1, 2, 3))
+        return self.scale * torch.stack([0.6 - level, level - 0.4], 1) * 20
+
+
+def make():
+    return Bright()
+"""
+
+
+def test_preflight_trials_a_resume_and_a_second_study_ask_the_teacher_about_each_validation_image_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
+    (tmp_path / "counting_teacher.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    root = _images(tmp_path / "images")
+    keys = {
+        "data": {"source": "image_folder", "root": str(root), "image_size": 8},
+        "teacher": {"source": "counting_teacher:make", "accept_weak": True, "options": {"mean": 0.0, "std": 1.0}},
+        "space": {"student": {"family": "resnet", "width": [2, 3, 4], "depth": 1}},
+        "objectives": ["accuracy", "params"],
+        "training": {"augment": "none"},
+        "epochs": 2,
+        "rungs": "off",
+        "survey": "off",
+        "sampler": "random",
+    }
+    study = ad.Study.create(**keys, directory=tmp_path / "study")
+    ad.search(study, budget="1trials", progress=False)
+    from counting_teacher import asked
+
+    data = datasets.load(study.config.data, tmp_path / "cache")
+    assert [images for images in asked if images > 1] == [len(data.val)]  # its parameters are counted with one image
+    asked.clear()
+    ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
+    with (second := ad.Study.create(**keys, directory=tmp_path / "second")).running():
+        prepare(second, Watch())
+    assert asked == []
+
+
+def test_a_study_that_has_trained_goes_on_with_the_survey_that_it_has_whatever_its_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
+    root, teacher = _images(tmp_path / "images"), tmp_path / "teacher.npz"
+    _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 4.0)
+    keys = {
+        "data": {"source": "image_folder", "root": str(root), "image_size": 8},
+        "teacher": {"source": str(teacher), "accept_weak": True},
+        "space": {"student": {"family": "resnet", "width": {"low": 2, "high": 20}, "depth": 1}},
+        "objectives": ["accuracy", "params"],
+        "epochs": 1,
+        "rungs": "off",
+        "sampler": "random",
+    }
+    monkeypatch.setattr(prepare_module, "pool_size", lambda setting, seconds: 3 if seconds is None else 19)
+    study = ad.Study.create(**keys, directory=tmp_path / "study")
+    ad.search(study, budget="1trials", progress=False)
+    monkeypatch.setattr(survey_groups.Surveyor, "measure", lambda *args, **keys: pytest.fail("surveyed again"))
+    monkeypatch.setattr(survey_groups.Surveyor, "order", lambda *args, **keys: pytest.fail("surveyed again"))
+    again = ad.Study.open(tmp_path / "study")
+    told: list[str] = []
+    with again.running("10h"):
+        prepare(again, Watch(lambda snapshot: told.append(snapshot.message)))
+    assert "3 students measured, 3 within the constraints" in told
+
+
+def test_the_time_for_a_survey_is_a_tenth_of_the_budget_and_none_for_a_number_that_the_user_names() -> None:
+    auto = ad.Study.create(data="digits", objectives=["accuracy", "params"]).config
+    named = ad.Study.create(data="digits", objectives=["accuracy", "params"], survey=50).config
+    now = time.monotonic()
+    hours = prepare_module._hours(auto, 600.0)
+    assert hours.end - now == pytest.approx(60.0, abs=5.0)
+    assert hours.last - now == pytest.approx(120.0, abs=5.0)
+    assert prepare_module._hours(named, 600.0).end == prepare_module._hours(auto, None).end == float("inf")

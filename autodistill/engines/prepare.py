@@ -272,7 +272,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
 def _earlier_rows(
     study: Study, config: StudyConfig, known: Sequence[str], shape: Mapping[str, int], classes: int, memory: CostMemory
 ) -> list[SurveyRow]:
-    """The survey of a study that has trained, so that it goes on at once; empty where there is none, or more is asked.
+    """The survey of a study that has trained, so that it goes on at once; empty where there is none.
 
     More budget alone asks for no larger survey: the trials that wait come first.
     """
@@ -285,8 +285,6 @@ def _earlier_rows(
     try:
         every, _ = read_survey(study.directory)
     except AutodistillError:  # none, or one that cannot be read: it is made again
-        return []
-    if config.survey != "auto" and int(config.survey) > len(every):
         return []
     code = {name: family_code(name) for name in {str(row.student.get("family", "")) for row in every}}
     rows = earlier_survey(study.directory, config.latency, machine=machine(config.latency), code=code)
