@@ -68,8 +68,8 @@ def settle(config: StudyConfig, space: Space, *, say: Callable[[str], None] | No
         return Length(_with(config, config.epochs or ceiling))
     if config.epochs is None and (budget.epochs is not None and budget.seconds is None):
         epochs = chosen(budget.epochs, ceiling)
-        count = int(budget.epochs / epochs)
-        return Length(_with(config, epochs), _because(epochs, f"about {count}", "", str(budget)))
+        fit = int(budget.epochs / epochs)
+        return Length(_with(config, epochs), _because(epochs, f"about {fit}", "", str(budget)))
     timed = config.engine == "local" and (budget.seconds is not None or budget.device_seconds is not None)
     if not timed:
         return Length(_with(config, config.epochs or ceiling))

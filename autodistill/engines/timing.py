@@ -318,7 +318,8 @@ def _student_seconds(student: Params, job: Job) -> dict[str, float]:
     from autodistill.training.trainer import Feed, Trainer
 
     size, channels, classes = job.shape["image_size"], job.shape["channels"], job.shape["num_classes"]
-    model = students.build(student, **job.shape)
+    shape: dict[str, Any] = dict(job.shape)
+    model = students.build(student, **shape)
     images = torch.randint(0, 256, (job.batch, channels, size, size), dtype=torch.uint8)
     ids = torch.arange(job.batch)
     feed = Feed(images, ids % classes, ids, (0.5,) * channels, (0.25,) * channels, classes)
@@ -343,8 +344,10 @@ def _survey_seconds(student: Params, job: Job) -> dict[str, float]:
     from autodistill.training.costs import known_costs
 
     assert job.latency is not None
-    watch, shape = _Stopwatch(_threads(job)), _shape(job)
-    model = students.build(student, **job.shape)
+    watch = _Stopwatch(_threads(job))
+    shape: dict[str, Any] = {**job.shape}
+    model = students.build(student, **shape)
+    del shape["num_classes"]
     known_costs(model, **shape)
     latency.measure(model, job.latency, **shape)
     return {_COST: watch.seconds}
