@@ -67,9 +67,9 @@ def settle(config: StudyConfig, space: Space, *, say: Callable[[str], None] | No
     if config.storage is not None:  # a database may know the study already, with other epochs than a new timing gives
         return Length(_with(config, config.epochs or ceiling))
     if config.epochs is None and (budget.epochs is not None and budget.seconds is None):
-        length = chosen(budget.epochs, ceiling)
-        count = int(budget.epochs / length)
-        return Length(_with(config, length), _because(length, f"about {count}", "", str(budget)))
+        epochs = chosen(budget.epochs, ceiling)
+        fit = int(budget.epochs / epochs)
+        return Length(_with(config, epochs), _because(epochs, f"about {fit}", "", str(budget)))
     timed = config.engine == "local" and (budget.seconds is not None or budget.device_seconds is not None)
     if not timed:
         return Length(_with(config, config.epochs or ceiling))

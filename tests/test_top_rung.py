@@ -84,7 +84,7 @@ def test_epochs_that_cannot_fit_are_told_at_the_start_with_numbers_that_would_do
 ) -> None:
     said = told(monkeypatch, epochs=100, budget="4m").said
     assert said.startswith("warning: no full training of 100 epochs of the mean student fits into 4m")
-    assert "--budget 25m, or about --epochs 19" in said
+    assert "--budget 25m, or about --epochs 20" in said
     assert told(monkeypatch, epochs=100, budget="20m").said == ""
     assert told(monkeypatch, epochs=100, budget="10m").said.startswith("warning: only about 2 full trainings of 100")
 

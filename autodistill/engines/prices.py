@@ -112,6 +112,8 @@ class Prices:
     def _count(self, room: float, epochs: float, reports: float, trained: float) -> float:
         each = epochs * self.mean + reports * self.report + self.trial
         low, high = 0.0, room / each
+        if high * each + self.cold(trained, high) <= room:
+            return high
         for _ in range(40):  # the teacher's share of the work grows with the trials, up to a point
             middle = 0.5 * (low + high)
             fits = middle * each + self.cold(trained, middle) <= room

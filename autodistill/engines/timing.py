@@ -318,8 +318,8 @@ def _student_seconds(student: Params, job: Job) -> dict[str, float]:
     from autodistill.training.trainer import Feed, Trainer
 
     size, channels, classes = job.shape["image_size"], job.shape["channels"], job.shape["num_classes"]
-    side: dict[str, Any] = dict(job.shape)
-    model = students.build(student, **side)
+    shape: dict[str, Any] = dict(job.shape)
+    model = students.build(student, **shape)
     images = torch.randint(0, 256, (job.batch, channels, size, size), dtype=torch.uint8)
     ids = torch.arange(job.batch)
     feed = Feed(images, ids % classes, ids, (0.5,) * channels, (0.25,) * channels, classes)
