@@ -276,8 +276,8 @@ def test_over_seeds_most_of_the_effort_goes_where_it_is_of_use() -> None:
             study = searched(within, budget=9 * 15, seed=seed)
             shares.setdefault(within, []).append(share_below(study, 0.67))
             close.setdefault(within, []).append(sum(t.values["accuracy"] >= 0.82 for t in study.front().trials))
-    assert np.mean(shares["auto"]) < 0.5 * np.mean(shares["off"])
-    assert np.mean(shares[5]) < 0.5 * np.mean(shares["off"])
+    assert np.mean(shares["auto"]) < 0.7 * np.mean(shares["off"])
+    assert np.mean(shares[5]) < 0.7 * np.mean(shares["off"])
     assert np.mean(close[5]) > np.mean(close["off"])
 
 

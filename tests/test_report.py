@@ -171,6 +171,8 @@ def test_a_verified_report_answers_with_the_test_split(verified_study: Study, tm
     assert "95 % interval" in short
     assert "they flatter" not in short
     assert "The teacher reaches 0.9650 on the same test images." in short
+    apart = 100 * (written.facts["best"]["value"] - 0.9650)
+    assert f"The most accurate student is {abs(apart):.2g} points {'below' if apart < 0 else 'above'} it." in short
     assert "as an exported file" in short
     judged = "Verdicts take latency_ms of the exported file, which is what ships."
     assert judged in Page(tmp_path / "r.html").text("verified")

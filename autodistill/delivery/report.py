@@ -260,21 +260,22 @@ def _teacher_words(front: Front, answers: Answers, verified: Verified | None) ->
     row = verified.teacher_row() if verified is not None and best is not None and best.verified else None
     if row is not None and row.accuracy is not None:
         apart = _apart(best, first, row.accuracy.mean)
-        return f"The teacher reaches {row.accuracy.mean:.4f} on the same test images{apart}."
+        return f"The teacher reaches {row.accuracy.mean:.4f} on the same test images.{apart}"
     if best is None or first.name not in front.teacher or best.verified:
         return ""
     reached = front.teacher[first.name]
     apart = _apart(best, first, reached)
-    return f"The teacher reaches {figure_of(reached, first.unit)} on the same validation images{apart}."
+    return f"The teacher reaches {figure_of(reached, first.unit)} on the same validation images.{apart}"
 
 
 def _apart(best: Answer | None, first: Objective, teacher: float) -> str:
-    """How far the most accurate student is from its teacher, a clause."""
+    """How far the most accurate student is from its teacher, a sentence behind another one."""
     if best is None or first.name != ACCURACY:
         return ""
     points = round(100.0 * (best.value - teacher), 1)
-    apart = f"{abs(points):g} points {'below' if points < 0 else 'above'}" if points else "level with"
-    return f"; the best student is {apart} it"
+    many = "" if abs(points) == 1 else "s"
+    apart = f"{abs(points):g} point{many} {'below' if points < 0 else 'above'}" if points else "level with"
+    return f" The most accurate student is {apart} it."
 
 
 def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> dict[str, Any]:
