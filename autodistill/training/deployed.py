@@ -53,6 +53,9 @@ def skeleton(model: nn.Module, *, image_size: int, channels: int) -> nn.Module:
     What can be folded is found with numbers: one image takes a student a few milliseconds, and a pass of meta tensors,
     which torch computes in Python, half a second.
     """
+    if any(one.is_meta for one in model.parameters()):  # no numbers to look with
+        with torch.device("meta"):
+            return deploy(model, image_size=image_size, channels=channels)
     deployed = deploy(model, image_size=image_size, channels=channels)
     memo: dict[int, Any] = {}
     for one in deployed.parameters():
