@@ -7,6 +7,7 @@ training room, where the timing is done.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +15,22 @@ from typing import TYPE_CHECKING
 
 from autodistill.config import StudyConfig, default_epochs
 from autodistill.errors import AutodistillError, InfeasibleError
-from autodistill.search.budget import Budget
+from autodistill.search.budget import Budget, format_seconds
 
 if TYPE_CHECKING:
     from autodistill.engines.prices import Prices
     from autodistill.search.space import Space
 
 WISHED = 14
-"""Full trainings that should fit: half of the work goes into trials that are stopped early, and a front of five to
-ten students, of which several are good, takes about as many trials that are trained to the end."""
+"""Full trainings of the quickest third of the students that should fit. A front of five to ten students takes about as
+many trials that are trained to the end, and half of the work goes into trials that are stopped early. Slow students are
+a minority of what a short search trains to the end, so they do not shorten the training of all."""
+
+VIEW_SHARE = 0.04
+"""Share of the work that the teacher's answers to one augmentation may take. Fewer views than epochs are used again in
+turn, which costs little accuracy; a teacher that answers all day leaves no time for students."""
+
+LEAST_VIEWS = 2
 
 HANDFUL = 4
 """Full trainings without which a front says little."""
@@ -86,14 +94,39 @@ def settle(config: StudyConfig, space: Space, *, say: Callable[[str], None] | No
     took = time.monotonic() - started
     if config.epochs is not None:
         return Length(config, warned(prices, budget, config.epochs), took, prices)
-    epochs = fitting(prices, budget, ceiling)
-    count = full_trainings(prices, budget, epochs)
-    said = _because(epochs, f"about {count:.0f}", " of the mean student", str(budget)) if epochs < ceiling else ""
-    return Length(_with(config, epochs), said or warned(prices, budget, epochs), took, prices)
+    views = views_for(prices, budget, config)
+    limited = prices.with_views(views) if views else prices
+    epochs = fitting(limited.quickest(), budget, ceiling)
+    views = views if views < epochs else 0
+    count = full_trainings(limited.quickest(), budget, epochs)
+    said = _because(epochs, f"about {count:.0f}", " of the quickest third of the students", str(budget))
+    said = said if epochs < ceiling else warned(limited, budget, epochs)
+    if views:
+        config = config.model_copy(update={"training": {**config.training, "views": views}})
+        said = f"{said}. {_views_words(views, prices)}".removeprefix(". ")
+    return Length(_with(config, epochs), said, took, limited)
+
+
+def views_for(prices: Prices, budget: Budget, config: StudyConfig) -> int:
+    """Views of an image for which the teacher takes :data:`VIEW_SHARE` of the work; 0 where there is no need to limit.
+
+    A number that the user gives stays.
+    """
+    room = prices.room(budget)
+    if "views" in config.training or not prices.view or prices.always or math.isinf(room):
+        return 0
+    return max(LEAST_VIEWS, int(VIEW_SHARE * room / prices.view))
+
+
+def _views_words(views: int, prices: Prices) -> str:
+    return (
+        f"{views} views of each image, used in turn: the teacher takes {format_seconds(prices.view)} for a view of all "
+        "images; --set training.views=N sets another number"
+    )
 
 
 def full_trainings(prices: Prices, budget: Budget, epochs: float) -> float:
-    """Full trainings of the mean student that a budget holds when nothing else is trained."""
+    """Full trainings of the mean timed student that a budget holds when nothing else is trained."""
     count = prices.count(budget, float(epochs), 1.0)
     return float("inf") if count is None else count
 

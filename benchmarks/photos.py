@@ -46,13 +46,14 @@ def run(arguments: argparse.Namespace, seed: int) -> Path:
             assert process.stdout is not None
             for line in process.stderr:
                 lines.append((time.time() - began, line.rstrip()))
+                with (arguments.work / f"seed-{seed}.log").open("a") as log:
+                    log.write(f"{lines[-1][0]:8.1f} {lines[-1][1]}\n")
             process.stdout.read()
     finally:
         for one in beside:
             one.kill()
             one.wait()
     seconds = time.time() - began
-    (arguments.work / f"seed-{seed}.log").write_text("".join(f"{at:8.1f} {line}\n" for at, line in lines))
     facts = {"began": began, "seconds": seconds, "code": process.returncode, "survey": survey_seconds(lines)}
     record.write_text(json.dumps(facts) + "\n")
     print(

@@ -23,6 +23,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def workers_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A single worker trains in the test's process: a spawned one imports torch for seven seconds, in each test.
+
+    ``isolated`` gives a test what users have. Measurements of the tests stop nobody else's trainings.
+    """
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AUTODISTILL_IN_PROCESS", "1")
+    patch.setenv("AUTODISTILL_LEASE", str(tmp_path_factory.mktemp("lease")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single worker trains in a process of its own, as by default."""
+    monkeypatch.delenv("AUTODISTILL_IN_PROCESS")
+
+
 @pytest.fixture
 def three_objectives() -> tuple[Objective, ...]:
     return resolve(["accuracy", "params", "latency_ms"])

@@ -170,7 +170,7 @@ def test_the_versions_of_torch_and_of_this_package_count(monkeypatch: pytest.Mon
 
     keys = {CostMemory(None).key({"family": "resnet"}, SHAPE, 3)}
     for package in ("torch", "timm", "autodistill-search"):
-        monkeypatch.setattr(cost_memory, "_version", lambda name, package=package: "9" if name == package else "1")
+        monkeypatch.setattr(cost_memory, "version_of", lambda name, package=package: "9" if name == package else "1")
         keys.add(CostMemory(None).key({"family": "resnet"}, SHAPE, 3))
     assert len(keys) == 4
 

@@ -340,6 +340,7 @@ def test_search_json_prints_the_front_alone(toy_search: Path) -> None:
     printed = json.loads(result.stdout)
     waste = printed.pop("waste")
     assert printed.pop("nearest") is None  # it has no teacher
+    assert printed.pop("epochs") == ad.Study.open("there").rungs.levels[-1]
     assert printed.pop("edges") == [edge.to_json() for edge in ad.Study.open("there").edges()]
     assert printed == json.loads(Path("there/front.json").read_text())
     assert 0 <= waste["wasted_epochs"] <= waste["epochs"] == sum(t.epochs for t in ad.Study.open("there").trials())

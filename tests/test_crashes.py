@@ -36,6 +36,8 @@ from autodistill.search.study import Study
 from autodistill.training import crash_memory
 from autodistill.training.crash_memory import CrashMemory
 
+pytestmark = pytest.mark.usefixtures("isolated")
+
 SEGFAULT = "killed by signal 11 (SIGSEGV)"
 WHOLE = Rungs(dying.LEVELS, stopping=False)
 

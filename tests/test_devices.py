@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -100,6 +101,7 @@ def test_unknown_and_absent_devices_are_named_with_those_that_exist(name: str, n
 def test_an_empty_list_and_a_teacher_without_a_device_are_refused(data, tmp_path) -> None:
     with pytest.raises(UsageError, match=r"teacher\.device is an empty list"):
         parse_devices([])
+    np.savez(tmp_path / "x.npz", ids=np.arange(2), logits=np.zeros((2, 3), np.float32))
     with pytest.raises(UsageError, match="a file of logits runs on the CPU"):
         teachers.load(TeacherSpec(str(tmp_path / "x.npz"), device=["cpu", "cpu"]), data)
 

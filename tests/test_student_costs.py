@@ -71,10 +71,10 @@ def test_a_worker_that_waits_for_a_quiet_machine_takes_what_another_measured_mea
     quiet = lease.quiet
 
     @contextlib.contextmanager
-    def after_the_other() -> Iterator[bool]:
+    def after_the_other(*device: str, **how: Any) -> Iterator[bool]:
         monkeypatch.setattr(lease, "quiet", quiet)
         first.of(STUDENT, model)
-        with quiet() as alone:
+        with quiet(*device, **how) as alone:
             yield alone
 
     monkeypatch.setattr(lease, "quiet", after_the_other)
@@ -97,7 +97,7 @@ def test_a_latency_beside_a_training_that_did_not_step_aside_is_noisy(
     tmp_path: Path, model: nn.Module, measured: list[Latency], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
-    def crowded() -> Iterator[bool]:
+    def crowded(*device: str, **how: Any) -> Iterator[bool]:
         yield False
 
     monkeypatch.setattr(lease, "quiet", crowded)
@@ -113,7 +113,7 @@ def test_noisy_rows_of_an_earlier_survey_are_not_remembered_when_the_study_goes_
     monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "cache"))
     found = [NOISY]
 
-    def timed(runs: list[Any]) -> list[Latency]:
+    def timed(runs: list[Any], **how: Any) -> list[Latency]:
         return [found[0] for _ in runs]
 
     monkeypatch.setattr(survey_groups, "measure_runs", timed)

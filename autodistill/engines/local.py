@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, 
 from autodistill.registry import foreign
 from autodistill.words import student_words
 
+IN_PROCESS = "AUTODISTILL_IN_PROCESS"
+"""Environment variable: with ``1``, a single worker trains in the process of the search, for breakpoints."""
+
 _POLL_SECONDS = 0.25
 _GRACE_SECONDS = 30.0  # workers asked to stop may finish their batch and write a checkpoint, all at the same time
 _HURRY_SECONDS = 3.0  # the same after a second Ctrl-C
@@ -40,7 +44,7 @@ def run(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: W
     if len(slots) > 1:
         _Pool(study, factory, slots, watch).run()
         return
-    if isinstance(factory, Isolated):
+    if isinstance(factory, Isolated) and os.environ.get(IN_PROCESS) != "1":
         try:
             _check_isolation(slots[0])
             _Pool(study, factory, slots, watch, script=False).run()

@@ -278,7 +278,7 @@ class Trial:
         """Where the teacher's answers come from, and how many views there are (0: a new one each epoch)."""
         policy, recipe = self._policy(), self.recipe
         if not self.mix.uses_teacher:
-            return None, self._views(policy)
+            return None, 0  # nothing has to be asked again: every epoch has a view of its own
         teacher, embedding = self.teacher, self.mix.uses_embedding
         if teacher.by_id:
             return StoredGuide(teacher), 1

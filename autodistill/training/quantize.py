@@ -39,7 +39,7 @@ def quantize_int8(
     calibration: Images,
     method: Literal["static", "dynamic"] = "static",
     ranges: str = "minmax",
-    reduce_range: bool = False,
+    reduce_range: bool = True,
 ) -> Path:
     """Write ``source`` with eight-bit weights, and with eight-bit activations whose ranges are known or found.
 
@@ -50,7 +50,8 @@ def quantize_int8(
             set the ranges of ``static``; of ``dynamic`` only a few are used, to see that the file runs.
         method: ``static`` fixes the ranges of activations now, ``dynamic`` finds them anew for every batch.
         ranges: how ``static`` gets a range from the calibration: ``minmax``, ``entropy`` or ``percentile``.
-        reduce_range: seven bits for weights; processors without VNNI overflow their 16-bit sums with eight.
+        reduce_range: seven bits for weights. With eight, x86 processors without VNNI overflow the 16-bit sums of ONNX
+            Runtime's kernels, and a file that is right on one machine is wrong on another.
 
     Returns:
         ``out``.
