@@ -202,6 +202,10 @@ def default_space(data: Mapping[str, Any]) -> str:
     return min(spaces.names(), key=distance, default="tiny")
 
 
+CHOSEN = ("views", "batch_size")
+"""Training settings that a search chooses with the epochs, where the user names neither (``top_rung.py``)."""
+
+
 def default_epochs(config: StudyConfig) -> int:
     """Epochs of the top rung where the budget is long enough and nobody says another number."""
     return _OTHER_EPOCHS if config.data is None else _EPOCHS.get(config.data.source, _OTHER_EPOCHS)

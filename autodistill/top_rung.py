@@ -32,6 +32,15 @@ turn, which costs little accuracy; a teacher that answers all day leaves no time
 
 LEAST_VIEWS = 2
 
+STEPS = 1500
+"""Optimizer steps that a full training should have. On 3,068 photographs of 96 px, nine epochs with batches of 64 are
+423 steps and gave a small residual network 0.633 of validation accuracy; batches of 32 gave 0.692, of 16 0.710."""
+
+LEAST_STEP = 0.01
+"""Seconds below which a step of a smaller batch is mostly overhead, so that the batch stays as it is."""
+
+LEAST_BATCH = 16
+
 HANDFUL = 4
 """Full trainings without which a front says little."""
 
@@ -104,7 +113,28 @@ def settle(config: StudyConfig, space: Space, *, say: Callable[[str], None] | No
     if views:
         config = config.model_copy(update={"training": {**config.training, "views": views}})
         said = f"{said}. {_views_words(views, prices)}".removeprefix(". ")
+    batch = batch_for(prices, epochs, config, space)
+    if batch:
+        config = config.model_copy(update={"training": {**config.training, "batch_size": batch}})
+        steps = prices.train_images // batch * epochs
+        said = f"{said}. Batches of {batch} images, for {steps:,} steps in a full training".removeprefix(". ")
     return Length(_with(config, epochs), said, took, limited)
+
+
+def batch_for(prices: Prices, epochs: int, config: StudyConfig, space: Space) -> int:
+    """The batch with which a short training on few images has :data:`STEPS`; 0 where the default has, or one is given.
+
+    It is halved while a step of the quickest students stays above :data:`LEAST_STEP`.
+    """
+    from autodistill.training.recipe import Recipe
+
+    if "batch_size" in config.training or any(p.name == "train.batch_size" for p in space.parameters):
+        return 0
+    batch = Recipe.batch_size
+    step = prices.quickest().mean * batch / prices.train_images
+    while prices.train_images // batch * epochs < STEPS and batch > LEAST_BATCH and step / 2 >= LEAST_STEP:
+        batch, step = batch // 2, step / 2
+    return batch if batch < Recipe.batch_size else 0
 
 
 def views_for(prices: Prices, budget: Budget, config: StudyConfig) -> int:

@@ -101,7 +101,7 @@ def row(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         "bounds": [edge.words() for edge in study.edges()],
         "members": sorted(members, key=lambda one: -one["accuracy"]),
         "epochs": study.rungs.levels[-1],
-        "teacher": study.teacher_values.get("accuracy") if study.teacher_values else None,
+        "teacher": study.teacher_values().get("accuracy"),
     }
 
 

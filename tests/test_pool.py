@@ -25,11 +25,11 @@ def narrow(student):
     return student["width"] <= 400
 
 
-def test_the_pool_takes_a_tenth_of_the_time_within_limits() -> None:
+def test_the_pool_takes_its_share_of_the_time_within_limits() -> None:
     assert pool_size(7, 10.0) == 7
     assert pool_size("auto", None) == MAX_POOL
     assert pool_size("auto", 60.0) == MIN_POOL
-    assert pool_size("auto", 1000.0) == 100
+    assert pool_size("auto", 1000.0) == 80
     assert pool_size("auto", 1e6) == MAX_POOL
 
 

@@ -296,11 +296,11 @@ def test_a_study_that_has_trained_goes_on_with_the_survey_that_it_has_whatever_i
     assert "3 students measured, 3 within the constraints" in told
 
 
-def test_the_time_for_a_survey_is_a_tenth_of_the_budget_and_none_for_a_number_that_the_user_names() -> None:
+def test_the_time_for_a_survey_is_its_share_of_the_budget_without_a_limit_for_a_number_that_the_user_names() -> None:
     auto = ad.Study.create(data="digits", objectives=["accuracy", "params"]).config
     named = ad.Study.create(data="digits", objectives=["accuracy", "params"], survey=50).config
     now = time.monotonic()
     hours = prepare_module._hours(auto, 600.0)
-    assert hours.end - now == pytest.approx(60.0, abs=5.0)
-    assert hours.last - now == pytest.approx(120.0, abs=5.0)
+    assert hours.end - now == pytest.approx(48.0, abs=5.0)
+    assert hours.last - now == pytest.approx(96.0, abs=5.0)
     assert prepare_module._hours(named, 600.0).end == prepare_module._hours(auto, None).end == float("inf")

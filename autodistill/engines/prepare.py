@@ -365,7 +365,7 @@ def _measured_pool(
 
 
 def _hours(config: StudyConfig, seconds: float | None) -> Hours:
-    """A tenth of the time by the clock, from now on; up to two where it is too short for the model of latency.
+    """The survey's share of the time by the clock, from now on; up to two where the model of latency needs more.
 
     A number of students that the user names is measured whatever it takes.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage
 
-from autodistill.config import StudyConfig, differences
+from autodistill.config import CHOSEN, StudyConfig, differences
 from autodistill.errors import ConfigError, UsageError
 from autodistill.scarcity import as_resource_error
 from autodistill.search import store
@@ -176,8 +176,9 @@ def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
     if not stored.is_file():
         return config
     old = StudyConfig.load(stored, {})
-    if config.epochs is None:
-        config = config.model_copy(update={"epochs": old.epochs})
+    if config.epochs is None:  # they were chosen when the study was made, and so were settings that go with them
+        kept = {key: old.training[key] for key in CHOSEN if key in old.training}
+        config = config.model_copy(update={"epochs": old.epochs, "training": {**kept, **config.training}})
     changed = differences(old, config)
     if changed:
         raise UsageError(

@@ -74,7 +74,8 @@ class Recipe:
         amp: bfloat16 on a GPU that has it.
         compile: compile the student; pays for long trainings only. A loss mix with an embedding term runs uncompiled.
         teacher_mode: ``cached`` logits of replayable views, or ``online`` for a fresh view each epoch.
-        views: views per image that are cached; 0 means as many as the top rung has epochs, at most 50.
+        views: views per image that are cached; 0 means as many as the top rung has epochs, at most 50, and fewer where
+            the teacher is slow for a budget of time.
         cache_mb: largest size of the teacher cache on disk, in MiB.
     """
 
