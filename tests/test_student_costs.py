@@ -117,7 +117,7 @@ def test_noisy_rows_of_an_earlier_survey_are_not_remembered_when_the_study_goes_
         return [found[0] for _ in runs]
 
     monkeypatch.setattr(survey_groups, "measure_runs", timed)
-    monkeypatch.setattr(prepare, "_teacher", lambda *args: TeacherSpec("x"))
+    monkeypatch.setattr(prepare, "_teacher", lambda *args, **how: TeacherSpec("x"))
     space = {"student": {"family": "resnet", "width": [4, 6]}}
     folder = tmp_path / "study"
 
