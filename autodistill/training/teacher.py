@@ -235,7 +235,7 @@ class _Frozen(nn.Module):
             raise
         except RuntimeError:
             self._format = torch.contiguous_format
-            self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.contiguous_format)
             return self.network(images.contiguous())
 
     def train(self, mode: bool = True) -> _Frozen:
