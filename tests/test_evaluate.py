@@ -468,6 +468,7 @@ def test_a_wait_for_a_measurement_is_no_time_of_the_trial_and_its_engine_is_told
 
 def test_a_trial_that_waits_for_its_turn_to_measure_ends_when_it_is_asked_to_stop(task, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
+    monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "cache"))  # no latency is remembered
     stop = []
     with (lease.folder() / "intent").open("w") as another:  # another process that measures
         fcntl.flock(another, fcntl.LOCK_EX)
