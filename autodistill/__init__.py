@@ -9,27 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autodistill.delivery.verified import Verified as Verified
-    from autodistill.delivery.verify import verify as verify
-    from autodistill.engines.run import search as search
-    from autodistill.records import Candidate as Candidate
-    from autodistill.records import Decision as Decision
-    from autodistill.records import Report as Report
-    from autodistill.search.study import Study as Study
+    from autodistill.api import search as search
+    from autodistill.core.records import Candidate as Candidate
+    from autodistill.core.records import Decision as Decision
+    from autodistill.core.records import Report as Report
+    from autodistill.delivery.verify.run import verify as verify
+    from autodistill.search.results.verified import Verified as Verified
+    from autodistill.search.study.study import Study as Study
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Candidate": "autodistill.records",
-    "Decision": "autodistill.records",
-    "Front": "autodistill.search.front",
-    "FrontSampler": "autodistill.search.sampler",
-    "Report": "autodistill.records",
-    "Study": "autodistill.search.study",
-    "Verified": "autodistill.delivery.verified",
-    "load": "autodistill.delivery.loading",
-    "losses": "autodistill.training.losses",
-    "verify": "autodistill.delivery.verify",
+    "Candidate": "autodistill.core.records",
+    "Decision": "autodistill.core.records",
+    "Front": "autodistill.search.results.front",
+    "FrontSampler": "autodistill.search.sampler.front_sampler",
+    "Report": "autodistill.core.records",
+    "Study": "autodistill.search.study.study",
+    "Verified": "autodistill.search.results.verified",
+    "load": "autodistill.delivery.export.loading",
+    "losses": "autodistill.training.distillation.distillation_losses",
+    "verify": "autodistill.delivery.verify.run",
 }
 
 __all__ = [

@@ -26,15 +26,15 @@ from autodistill.commands import (
     front,
     report,
     search,
-    setup,
     spaces,
-    study,
     survey,
     teach,
     verify,
 )
-from autodistill.commands.output import say
-from autodistill.errors import AutodistillError, ResourceError
+from autodistill.commands import init as setup
+from autodistill.commands import trials as study
+from autodistill.commands.console.output import say
+from autodistill.core.errors import AutodistillError, ResourceError
 
 HELP = """
 From a teacher, images and a budget to a Pareto front of students.

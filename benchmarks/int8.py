@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from autodistill.records import DataSpec, LatencyTarget, Params
-from autodistill.training import datasets, students
-from autodistill.training.costs import known_costs
-from autodistill.training.file_latency import file_latencies
-from autodistill.training.onnx_files import export_onnx, run_onnx
-from autodistill.training.quantize import quantize_int8
-from autodistill.training.variants import calibration_images, normalized
+from autodistill.core.records import DataSpec, LatencyTarget, Params
+from autodistill.training.costs.counts import known_costs
+from autodistill.training.costs.file_latency import file_latencies
+from autodistill.training.data import datasets
+from autodistill.training.deployed.onnx_files import export_onnx, run_onnx
+from autodistill.training.deployed.quantize import quantize_int8
+from autodistill.training.students import build as students
+from autodistill.training.trials.variants import calibration_images, normalized
 
 LARGE = 100_000
 POOL: list[Params] = [

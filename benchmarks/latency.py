@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from autodistill.engines.pool import draw_pool
-from autodistill.records import LatencyTarget, Params
-from autodistill.search.space import Space
-from autodistill.search.spaces import load
-from autodistill.training.cost_memory import LATENCY, CostMemory
-from autodistill.training.survey import survey
+from autodistill.core.records import LatencyTarget, Params
+from autodistill.engines.setup.survey_pool import draw_pool
+from autodistill.search.space.builtin import load
+from autodistill.search.space.space import Space
+from autodistill.training.costs.cost_memory import LATENCY, CostMemory
+from autodistill.training.survey.survey import survey
 
 SHAPE = {"image_size": 28, "channels": 1}
 TRAINER = """

@@ -28,15 +28,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodistill.records import DataSpec, stable_key
-from autodistill.training import datasets, students, teachers
-from autodistill.training.distillation import Distillation
-from autodistill.training.guides import CachedGuide
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.recipe import Recipe
-from autodistill.training.teach import teach
-from autodistill.training.teacher_cache import CacheKey, TeacherCache
-from autodistill.training.trainer import Feed, Trainer, scores
+from autodistill.core.records import DataSpec, stable_key
+from autodistill.training.data import datasets
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.distillation.teacher_outputs import CachedGuide
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer, scores
+from autodistill.training.students import build as students
+from autodistill.training.teachers import load as teachers
+from autodistill.training.teachers.cache.cache import CacheKey, TeacherCache
+from autodistill.training.trials.teach import teach
 
 VIEW_SEED = 0
 SEEDS = (0, 1, 2)

@@ -23,9 +23,9 @@ from recorded import Recorded
 from tables import Problem
 from variants import PATCHES, under
 
-from autodistill.search import promotion
-from autodistill.search.sampler import EpochCost, ExhaustedError, FrontSampler
-from autodistill.search.space import Space
+from autodistill.search.rungs import promotion
+from autodistill.search.sampler.front_sampler import EpochCost, ExhaustedError, FrontSampler
+from autodistill.search.space.space import Space
 
 
 class BudgetSpentError(Exception):

@@ -23,12 +23,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import optuna
 
-from autodistill.records import Decision, Objective, Report
-from autodistill.search import store
-from autodistill.search.rungs import Rungs
-from autodistill.search.sampler import FrontSampler
-from autodistill.search.space import Space
-from autodistill.search.study import Study
+from autodistill.core.records import Decision, Objective, Report
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.sampler.front_sampler import FrontSampler
+from autodistill.search.space.space import Space
+from autodistill.search.storage import study_folder as store
+from autodistill.search.study.study import Study
 
 SPACE = {
     "student": {

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
+from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
 
 KD = {"loss": "kd", "alpha": 0.5, "temperature": 3.0}
 CROP = {"augment": "flip_resized_crop"}
@@ -68,10 +68,10 @@ Guide = Callable[[Tensor], Tensor]
 
 def trial(arguments: argparse.Namespace, data: DataSpec, settings: Mapping[str, Any], seed: int) -> float:
     """Accuracy of one trial as a search runs it, without rungs."""
-    from autodistill.training import datasets
-    from autodistill.training.evaluate import Bench, Trial
-    from autodistill.training.trainer import scores
-    from autodistill.training.trial_files import load_student
+    from autodistill.training.data import datasets
+    from autodistill.training.loop.trainer import scores
+    from autodistill.training.trials.evaluate import Bench, Trial
+    from autodistill.training.trials.trial_files import load_student
 
     cache = arguments.work / "cache"
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
@@ -147,7 +147,7 @@ def _rate(step: int, steps: int, warm: int) -> float:
 
 def network(student: Mapping[str, Any], size: int, classes: int, seed: int) -> nn.Module:
     """The student's architecture, newly initialised."""
-    from autodistill.training import students
+    from autodistill.training.students import build as students
 
     return students.build(dict(student), image_size=size, channels=3, num_classes=classes, seed=seed)
 
@@ -168,7 +168,7 @@ def draw_photos(root: Path) -> None:
     """Small class folders of drawn shapes, for ``--quick``."""
     from PIL import Image
 
-    from autodistill.training import datasets
+    from autodistill.training.data import datasets
 
     data = datasets.load(DataSpec("synthetic", image_size=32, options={"classes": 3, "count": 240}))
     for name, part in (("train", data.train), ("validation", data.val), ("test", data.val)):
@@ -192,7 +192,8 @@ def summary(results: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train every arm with every seed; what is done already is read from the result file."""
-    from autodistill.training import datasets, teachers
+    from autodistill.training.data import datasets
+    from autodistill.training.teachers import load as teachers
 
     data = DataSpec("image_folder", root=str(arguments.data_root), image_size=arguments.image_size)
     facts = {
@@ -263,8 +264,8 @@ def parsed() -> argparse.Namespace:
 
 
 def _quick(arguments: argparse.Namespace) -> None:
-    from autodistill.training import datasets
-    from autodistill.training.teach import teach
+    from autodistill.training.data import datasets
+    from autodistill.training.trials.teach import teach
 
     arguments.data_root, arguments.teacher = arguments.work / "photos", arguments.work / "teacher"
     arguments.image_size, arguments.epochs, arguments.seeds = 32, 2, 1

@@ -70,8 +70,8 @@ def survey_seconds(lines: Sequence[tuple[float, str]]) -> float:
 
 def row(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The figures of one run."""
-    from autodistill.commands.reading import read_study
-    from autodistill.search.budget import Budget
+    from autodistill.commands.console.reading import read_study
+    from autodistill.core.budget import Budget
 
     study = read_study(run(arguments, seed))
     facts = json.loads((arguments.work / f"seed-{seed}.json").read_text())

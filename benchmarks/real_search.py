@@ -57,9 +57,9 @@ def run_one(arguments: argparse.Namespace, method: str, seed: int) -> None:
 
 def summary(work: Path, seeds: Sequence[int], seconds: float) -> dict[str, Any]:
     """The comparison of all runs, and how far each was after parts of the time."""
-    from autodistill.commands.reading import read_study
-    from autodistill.search.compare import Group, compare
-    from autodistill.search.trajectory import share_at
+    from autodistill.commands.console.reading import read_study
+    from autodistill.search.analysis.compare import Group, compare
+    from autodistill.search.analysis.trajectory import share_at
 
     groups = [Group(m, tuple(read_study(folder_of(work, m, s)).front() for s in seeds)) for m in METHODS]
     result = compare(groups)
@@ -113,7 +113,7 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for done in [pool.submit(run_one, arguments, method, seed) for method, seed in order]:
             done.result()
-    from autodistill.search.budget import Budget
+    from autodistill.core.budget import Budget
 
     found = summary(arguments.work, list(seeds), Budget.parse(arguments.budget).seconds or 0.0)
     show(found)

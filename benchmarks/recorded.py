@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from autodistill.records import Constraint, Objective
-from autodistill.search import proposals
-from autodistill.search.features import Encoder
-from autodistill.search.space import Space
+from autodistill.core.records import Constraint, Objective
+from autodistill.search.space import moves as proposals
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.space.space import Space
 
 DATA = Path(__file__).parent / "data"
 COSTS = ("params", "latency_ms")
@@ -170,9 +170,9 @@ def _pace(runs: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, float]
 def record(teacher: Path, minutes: float, seed: int, out: Path) -> None:
     """Train random candidates; most of them residual networks, which are most of the cheap students."""
     import autodistill as ad
-    from autodistill.engines.prepare import prepare
-    from autodistill.engines.watch import Watch
-    from autodistill.records import Candidate, WorkerContext
+    from autodistill.core.records import Candidate, WorkerContext
+    from autodistill.engines.monitor.watch import Watch
+    from autodistill.engines.setup.prepare import prepare
 
     kept = {"resnet": 1.0, "vit": 0.6}
     with tempfile.TemporaryDirectory() as folder, out.open("a") as file:
@@ -200,10 +200,10 @@ def pack(paths: Sequence[Path], name: str = "digits") -> None:
     """The files of a problem from recorded trainings; prints how well each rung is predicted."""
     from sklearn.model_selection import cross_val_predict
 
-    from autodistill.records import LatencyTarget
-    from autodistill.search.spaces import load
-    from autodistill.training.cost_memory import CostMemory, cache_folder
-    from autodistill.training.survey import survey
+    from autodistill.core.records import LatencyTarget
+    from autodistill.search.space.builtin import load
+    from autodistill.training.costs.cost_memory import CostMemory, cache_folder
+    from autodistill.training.survey.survey import survey
 
     runs = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
     space = load(name)

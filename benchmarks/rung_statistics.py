@@ -26,13 +26,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from autodistill.records import DataSpec
-from autodistill.training import datasets, students
-from autodistill.training.datasets import ImageData
-from autodistill.training.distillation import Distillation
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.recipe import Recipe
-from autodistill.training.trainer import Feed, Trainer, scores
+from autodistill.core.records import DataSpec
+from autodistill.training.data import datasets
+from autodistill.training.data.datasets import ImageData
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer, scores
+from autodistill.training.students import build as students
 
 FAMILIES = ("mbconv", "resnet", "convnext", "vit")
 WIDTHS: dict[str, tuple[int, int]] = {"mbconv": (8, 16), "resnet": (8, 16), "convnext": (12, 24), "vit": (32, 64)}

@@ -108,8 +108,8 @@ def training(trials: int, epochs: int) -> dict[str, Any]:
 
 
 def _training_rate(folder: Path, workers: int, trials: int, epochs: int) -> tuple[float, list[dict[str, float]]]:
-    from autodistill.engines import run
-    from autodistill.engines.slots import Slot
+    from autodistill import api as run
+    from autodistill.engines.driving.slots import Slot
 
     slots = tuple(Slot(index, "cpu", 1) for index in range(workers))
     study = ad.Study.create(

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from recorded import Recorded
 
-from autodistill.records import Constraint, Objective
-from autodistill.search import pareto
+from autodistill.core.records import Constraint, Objective
+from autodistill.search.objectives import pareto
 
 Values = Mapping[str, Any]
 """Optuna parameter name to value."""

@@ -25,16 +25,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from autodistill.records import DataSpec
-from autodistill.training import datasets, students, teachers
-from autodistill.training.distillation import Distillation
-from autodistill.training.guides import CachedGuide, OnlineGuide
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.recipe import Recipe
-from autodistill.training.teach import teach
-from autodistill.training.teacher import Teacher
-from autodistill.training.teacher_cache import CacheKey, TeacherCache
-from autodistill.training.trainer import Feed, Trainer, scores
+from autodistill.core.records import DataSpec
+from autodistill.training.data import datasets
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.distillation.teacher_outputs import CachedGuide, OnlineGuide
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer, scores
+from autodistill.training.students import build as students
+from autodistill.training.teachers import load as teachers
+from autodistill.training.teachers.cache.cache import CacheKey, TeacherCache
+from autodistill.training.teachers.teacher import Teacher
+from autodistill.training.trials.teach import teach
 
 VIEW_SEED = 0
 MIXES = ("kd", "dkd", "dist", "logit_std", "nkd")

@@ -33,16 +33,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autodistill.records import DataSpec
-from autodistill.training import datasets, losses, students, views
-from autodistill.training.distillation import Distillation
-from autodistill.training.guides import CachedGuide
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.optimizers import build_optimizer, learning_rate
-from autodistill.training.recipe import Recipe
-from autodistill.training.teacher import Preprocessing, Teacher, freeze
-from autodistill.training.teacher_cache import CacheKey, TeacherCache
-from autodistill.training.trainer import Feed, Trainer
+from autodistill.core.records import DataSpec
+from autodistill.training.augmentation import policy as views
+from autodistill.training.data import datasets
+from autodistill.training.distillation import distillation_losses as losses
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.distillation.teacher_outputs import CachedGuide
+from autodistill.training.loop.optimizers import build_optimizer, learning_rate
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer
+from autodistill.training.students import build as students
+from autodistill.training.teachers.cache.cache import CacheKey, TeacherCache
+from autodistill.training.teachers.teacher import Preprocessing, Teacher, freeze
 
 TEACHER = {"family": "resnetv2", "width": 32, "depth": 1, "stages": 3}  # what `autodistill teach` trains at 28 px
 STUDENTS = {

@@ -14,9 +14,12 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.search import first_design, model, sampler, view
-from autodistill.search.surrogate import GroupedMatern
-from autodistill.search.view import View
+from autodistill.search.model import front_model as model
+from autodistill.search.model import model_input as view
+from autodistill.search.model.gaussian_process import GroupedMatern
+from autodistill.search.model.model_input import View
+from autodistill.search.sampler import front_sampler as sampler
+from autodistill.search.sampler import initial_design as first_design
 
 Floats = npt.NDArray[np.float64]
 Patches = Callable[[], contextlib.AbstractContextManager[Any]]

@@ -18,7 +18,7 @@ import numpy as np
 import optuna
 
 import autodistill as ad
-from autodistill.search.pareto import hypervolume
+from autodistill.search.objectives.pareto import hypervolume
 
 SPACE = {
     "student": {"width": [8, 16, 32, 64, 128], "depth": [1, 2, 3, 4]},

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from autodistill.records import Objective
-from autodistill.search.objectives import resolve
+from autodistill.core.records import Objective
+from autodistill.search.objectives.objectives import resolve
 
 
 @pytest.fixture(scope="session", autouse=True)

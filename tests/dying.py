@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from autodistill.records import Candidate, Evaluate, Report, WorkerContext
+from autodistill.core.records import Candidate, Evaluate, Report, WorkerContext
 
 LEVELS = (1, 3, 9)
 

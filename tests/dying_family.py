@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autodistill.training.families.schema import family, width
+from autodistill.training.students.families.schema import family, width
 
 
 class Dying(nn.Module):

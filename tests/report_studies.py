@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import autodistill as ad
-from autodistill.delivery.verified import Difference, Figure, Row, Verified
-from autodistill.search.front import Front
-from autodistill.search.study import Study
+from autodistill.search.results.front import Front
+from autodistill.search.results.verified import Difference, Figure, Row, Verified
+from autodistill.search.study.study import Study
 
 HOSTILE = "<script>window.hacked=1</script>"
 QUOTES = "\"><img src=x onerror='window.hacked=1'>&lt;b&gt; </script> {{7*7}}"

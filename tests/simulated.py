@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodistill.errors import InterruptedTrialError
-from autodistill.records import Candidate, Decision, Report, State
-from autodistill.search import store
-from autodistill.search.budget import Budget
-from autodistill.search.objectives import resolve
-from autodistill.search.rungs import Rungs
-from autodistill.search.space import Space
-from autodistill.search.study import Study
+from autodistill.core.budget import Budget
+from autodistill.core.errors import InterruptedTrialError
+from autodistill.core.records import Candidate, Decision, Report, State
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.space.space import Space
+from autodistill.search.storage import study_folder as store
+from autodistill.search.study.study import Study
 
 SPACE: dict[str, Any] = {
     "student": {"family": ["quick", "slow"], "width": {"low": 4, "high": 64, "log": True}},
@@ -105,7 +105,7 @@ class Simulation:
 
     def run(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         """Search for so many seconds."""
-        monkeypatch.setattr("autodistill.search.ledger.time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr("autodistill.search.study.spending.time", SimpleNamespace(monotonic=lambda: self.now))
         with self.study.running(Budget(seconds=seconds)):
             self.now += self.world.survey
             self._drive(self.now - self.world.survey + seconds)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from autodistill.search import acquisition, pareto
+from autodistill.search.model import acquisition
+from autodistill.search.objectives import pareto
 
 FRONT = np.array([[0.2, 0.7], [0.5, 0.4], [0.8, 0.1]])
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from autodistill.records import State, TrialRecord
-from autodistill.search.agenda import MAX_PAUSED, SLACK, TOO_LITTLE, Agenda, Terms
-from autodistill.search.budget import Budget, Spent
-from autodistill.search.pace import Pace
-from autodistill.search.promotion import Action, Standing, Verdict
-from autodistill.search.rungs import Rungs
+from autodistill.core.budget import Budget, Spent
+from autodistill.core.records import State, TrialRecord
+from autodistill.search.rungs.epoch_time import Pace
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.promotion import Action, Standing, Verdict
+from autodistill.search.study.scheduler import MAX_PAUSED, SLACK, TOO_LITTLE, Agenda, Terms
 
 COSTS = {"params": 100.0}
 

@@ -7,10 +7,10 @@ import pytest
 from toys import evaluate, evaluate_slowly, make_study
 
 import autodistill as ad
-from autodistill.engines.ahead import Ahead, depth
-from autodistill.engines.watch import Watch
-from autodistill.records import Candidate, State
-from autodistill.search.study import Study
+from autodistill.core.records import Candidate, State
+from autodistill.engines.driving.prefetch import Ahead, depth
+from autodistill.engines.monitor.watch import Watch
+from autodistill.search.study.study import Study
 
 
 def test_proposals_are_kept_ready_only_where_workers_would_wait_for_them() -> None:

@@ -9,20 +9,20 @@ import optuna
 import pytest
 from scipy.stats import lognorm
 
-from autodistill.errors import InfeasibleError
-from autodistill.records import Constraint, Estimate, Objective, certain
-from autodistill.search import supply as supply_module
-from autodistill.search.archive import Archive
-from autodistill.search.catalogue import Catalogue
-from autodistill.search.features import Encoder
-from autodistill.search.history import Outcome
-from autodistill.search.judge import Judge
-from autodistill.search.model import Model
-from autodistill.search.proposals import key
-from autodistill.search.sampler import FrontSampler
-from autodistill.search.space import Space
-from autodistill.search.supply import BEYOND, BEYOND_CLIMB, CLIMBS, SEARCHED, Supply
-from autodistill.search.view import Pool, View
+from autodistill.core.errors import InfeasibleError
+from autodistill.core.records import Constraint, Estimate, Objective, certain
+from autodistill.search.model.front_model import Model
+from autodistill.search.model.model_input import Pool, View
+from autodistill.search.model.observations import Archive
+from autodistill.search.model.scoring import Judge
+from autodistill.search.sampler import candidate_source as supply_module
+from autodistill.search.sampler.candidate_source import BEYOND, BEYOND_CLIMB, CLIMBS, SEARCHED, Supply
+from autodistill.search.sampler.front_sampler import FrontSampler
+from autodistill.search.sampler.known_costs import Catalogue
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.space.moves import key
+from autodistill.search.space.space import Space
+from autodistill.search.storage.history import Outcome
 
 SPACE = Space.parse({"student": {"width": {"values": list(range(1, 41))}, "depth": {"values": [1, 2, 3]}}})
 OBJECTIVES = (

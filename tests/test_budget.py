@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodistill.errors import UsageError
-from autodistill.search.budget import Budget, Spent, format_seconds
+from autodistill.core.budget import Budget, Spent, format_seconds
+from autodistill.core.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from simulated import World, make_study, search
 
-from autodistill.records import Candidate, Report, State
-from autodistill.search.cold import ColdViews, views_key
-from autodistill.search.rungs import Rungs
+from autodistill.core.records import Candidate, Report, State
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.teacher_time import ColdViews, views_key
 
 THIRTY = Rungs.geometric(30)
 NINE = Rungs.geometric(9)

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from autodistill.records import LatencyTarget, SurveyRow
-from autodistill.search.survey_rows import earlier_survey, write_survey
-from autodistill.training import builder_code
-from autodistill.training.builder_code import code_key, code_of, family_code
-from autodistill.training.builder_values import values_of
-from autodistill.training.cost_memory import CostMemory
+from autodistill.core.records import LatencyTarget, SurveyRow
+from autodistill.search.storage.survey_file import earlier_survey, write_survey
+from autodistill.training.costs.cost_memory import CostMemory
+from autodistill.training.runtime import source_code as builder_code
+from autodistill.training.runtime.source_code import code_key, code_of, family_code
+from autodistill.training.runtime.source_values import values_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = {"image_size": 8, "channels": 1}
@@ -166,7 +166,7 @@ def test_the_sources_of_built_in_families_count(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_versions_of_torch_and_of_this_package_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    from autodistill.training import cost_memory
+    from autodistill.training.costs import cost_memory
 
     keys = {CostMemory(None).key({"family": "resnet"}, SHAPE, 3)}
     for package in ("torch", "timm", "autodistill-search"):
@@ -191,7 +191,7 @@ def test_a_survey_kept_with_a_study_is_of_the_code_that_it_was_made_with(tmp_pat
 
 
 def test_the_code_of_a_family_is_the_same_before_and_after_torch_is_loaded() -> None:
-    code = "from autodistill.training.builder_code import family_code\nprint(family_code('resnet'))"
+    code = "from autodistill.training.runtime.source_code import family_code\nprint(family_code('resnet'))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == family_code("resnet")

@@ -12,18 +12,19 @@ from typing import Any
 import pytest
 import torch
 
-from autodistill.engines.cold_views import cold_views
-from autodistill.errors import AutodistillError, ResourceError
-from autodistill.records import Candidate, DataSpec, Task, WorkerContext
-from autodistill.search.space import Space
-from autodistill.training import cache_shelf, datasets
-from autodistill.training.cache_files import CacheKey
-from autodistill.training.cache_shelf import KEPT, CacheShelf
-from autodistill.training.evaluate import Bench
-from autodistill.training.recipe import scaled
-from autodistill.training.teach import teach
-from autodistill.training.teacher_cache import TeacherCache
-from autodistill.training.views import Policy, policies
+from autodistill.core.errors import AutodistillError, ResourceError
+from autodistill.core.records import Candidate, DataSpec, Task, WorkerContext
+from autodistill.engines.setup.cold_views import cold_views
+from autodistill.search.space.space import Space
+from autodistill.training.augmentation.policy import Policy, policies
+from autodistill.training.data import datasets
+from autodistill.training.loop.recipe import scaled
+from autodistill.training.teachers.cache import open_caches as cache_shelf
+from autodistill.training.teachers.cache.cache import TeacherCache
+from autodistill.training.teachers.cache.folders import CacheKey
+from autodistill.training.teachers.cache.open_caches import KEPT, CacheShelf
+from autodistill.training.trials.evaluate import Bench
+from autodistill.training.trials.teach import teach
 
 KEY = CacheKey("data", "teacher", "views", 0, "as the student")
 SIZES = {"images": 20, "classes": 3, "views": 2}
@@ -60,7 +61,7 @@ def test_a_closed_cache_keeps_no_file_and_no_map(tmp_path: Path) -> None:
 
 @linux
 def test_a_cache_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autodistill.training import teacher_cache
+    from autodistill.training.teachers.cache import cache as teacher_cache
 
     before = open_files()
 
@@ -166,9 +167,9 @@ def test_the_warning_comes_at_the_start_and_in_a_dry_run(tmp_path: Path) -> None
     from typer.testing import CliRunner
 
     from autodistill.cli import app
-    from autodistill.engines import prepare
-    from autodistill.engines.watch import Watch
-    from autodistill.search.study import Study
+    from autodistill.engines.monitor.watch import Watch
+    from autodistill.engines.setup import prepare
+    from autodistill.search.study.study import Study
 
     space = {"student": {"family": "resnet", "width": [4]}, "train": {"augment_strength": RANGE}}
     (tmp_path / "study.yaml").write_text(json.dumps({"data": "digits", "space": space, "budget": "1trials"}))

@@ -5,9 +5,9 @@ import pickle
 import pytest
 import torch
 
-from autodistill.errors import ResourceError, StoreError
-from autodistill.training import checkpoint
-from autodistill.training.checkpoint import Checkpoint
+from autodistill.core.errors import ResourceError, StoreError
+from autodistill.training.runtime import durable_files as checkpoint
+from autodistill.training.runtime.durable_files import Checkpoint
 
 
 def at(step, value=0.0):

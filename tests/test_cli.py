@@ -15,24 +15,24 @@ import pytest
 from typer.testing import CliRunner
 
 import autodistill as ad
-from autodistill import strict_yaml
+from autodistill import api as engine_room
 from autodistill.cli import app
 from autodistill.commands import doctor
-from autodistill.commands.output import command, number
+from autodistill.commands.console.output import command, number
+from autodistill.commands.console.tables import print_front, print_trial
 from autodistill.commands.search import settings, value_of
 from autodistill.commands.search_run import _more
-from autodistill.commands.tables import print_front, print_trial
-from autodistill.config import StudyConfig
-from autodistill.engines import run as engine_room
-from autodistill.engines.progress import Progress, panel, plain_line
-from autodistill.engines.watch import Snapshot, WorkerLine
-from autodistill.errors import ConfigError, DataError, InterruptedTrialError
-from autodistill.gain import gain_over_undistilled, pairs
-from autodistill.records import Candidate, Report, State, TrialRecord
-from autodistill.search.budget import Budget, Spent
-from autodistill.search.front import Front
-from autodistill.search.objectives import resolve
-from autodistill.terminal import clean
+from autodistill.config.study_file import StudyConfig
+from autodistill.core import strict_yaml
+from autodistill.core.budget import Budget, Spent
+from autodistill.core.errors import ConfigError, DataError, InterruptedTrialError
+from autodistill.core.records import Candidate, Report, State, TrialRecord
+from autodistill.core.terminal import clean
+from autodistill.engines.monitor.progress import Progress, panel, plain_line
+from autodistill.engines.monitor.watch import Snapshot, WorkerLine
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front
+from autodistill.search.results.gain import gain_over_undistilled, pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "timm", "ray", "optuna", "matplotlib", "sklearn", "pandas", "numpy", "scipy", "pydantic")
@@ -558,7 +558,7 @@ def test_a_name_that_yaml_would_read_as_something_else_is_quoted(
 
 
 def test_init_template_names_every_key() -> None:
-    from autodistill.commands.setup import TEMPLATE
+    from autodistill.commands.init import TEMPLATE
 
     for key in StudyConfig.model_fields:
         assert (
@@ -642,7 +642,7 @@ def test_cache_lists_and_removes_what_can_be_made_again(finished: Path, tmp_path
 def test_shared_caches_are_listed_and_removed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from autodistill.training.teacher_cache import CacheKey, TeacherCache
+    from autodistill.training.teachers.cache.cache import CacheKey, TeacherCache
 
     monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
-from autodistill.delivery.comparison_plot import comparison_png
-from autodistill.delivery.figures import comparison_figure
-from autodistill.errors import UsageError
-from autodistill.records import State, TrialRecord
-from autodistill.search.compare import Comparison, Group, attainment, compare
-from autodistill.search.front import Front, Scale
-from autodistill.search.objectives import resolve
-from autodistill.search.trajectory import share_at, trajectory
+from autodistill.core.errors import UsageError
+from autodistill.core.records import State, TrialRecord
+from autodistill.delivery.figures.comparison_png import comparison_png
+from autodistill.delivery.figures.study_figures import comparison_figure
+from autodistill.search.analysis.compare import Comparison, Group, attainment, compare
+from autodistill.search.analysis.trajectory import share_at, trajectory
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front, Scale
 from tests import toys
 
 TWO = resolve(["accuracy", "params"])

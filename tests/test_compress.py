@@ -14,13 +14,26 @@ from typer.testing import CliRunner
 import autodistill as ad
 from autodistill.cli import app
 from autodistill.commands.compress import _say_next, print_compressed
-from autodistill.delivery import compress as module
-from autodistill.delivery.compress import Compressed, compress
-from autodistill.delivery.compress_variants import Variant, joint_front, read_compressed, split_name, variant_names
-from autodistill.delivery.export_weights import Source, take_weights
-from autodistill.errors import DivergedError, InfeasibleError, ResourceError, StoreError, UnknownNameError, UsageError
-from autodistill.training import datasets
-from autodistill.training.onnx_files import run_onnx
+from autodistill.core.errors import (
+    DivergedError,
+    InfeasibleError,
+    ResourceError,
+    StoreError,
+    UnknownNameError,
+    UsageError,
+)
+from autodistill.delivery.export import compress as module
+from autodistill.delivery.export.compress import Compressed, compress
+from autodistill.delivery.export.compress_variants import (
+    Variant,
+    joint_front,
+    read_compressed,
+    split_name,
+    variant_names,
+)
+from autodistill.delivery.export.weights import Source, take_weights
+from autodistill.training.data import datasets
+from autodistill.training.deployed.onnx_files import run_onnx
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +97,8 @@ def test_every_method_gives_a_file_with_figures(done, study):
 
 
 def test_accuracy_is_that_of_the_file_on_validation(done, study):
-    from autodistill.delivery.export import normalized
-    from autodistill.training.trial_files import student_facts
+    from autodistill.delivery.export.write import normalized
+    from autodistill.training.trials.trial_files import student_facts
 
     val = datasets.load(study.config.data, study.directory / "cache").val
     images = normalized(val.images, student_facts(study.directory, done.trial))
@@ -146,7 +159,7 @@ def test_what_failed_for_lack_of_a_resource_is_tried_again(done, study, tmp_path
         return by_name(compress(folder, study.front().trials[0], methods=["fp16"], latency=False))["fp16"].state
 
     with monkeypatch.context() as patched:
-        patched.setattr("autodistill.training.quantize.to_fp16", refuse)
+        patched.setattr("autodistill.training.deployed.quantize.to_fp16", refuse)
         found = [state()]
     kept = {one.name: one.remark for one in read_compressed(folder, done.trial)}
     assert kept["fp16"] == str(error)
@@ -157,7 +170,7 @@ def test_what_cannot_be_made_has_a_reason_and_the_others_are_made(done, study, m
     def refuse(*_arguments, **_keywords):
         raise InfeasibleError("its channels cannot be removed: a knot")
 
-    monkeypatch.setattr("autodistill.training.pruning.prune_channels", refuse)
+    monkeypatch.setattr("autodistill.training.deployed.pruning.prune_channels", refuse)
     found = by_name(
         compress(study.directory, study.front().trials[0], methods=["channels", "fp16"], ratios=[0.25], latency=False)
     )

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from autodistill import strict_yaml
-from autodistill.config import MAY_CHANGE, StudyConfig, differences
-from autodistill.errors import ConfigError, UsageError
-from autodistill.records import DataSpec, LatencyTarget, TeacherSpec
-from autodistill.search import spaces
+from autodistill.config.study_file import MAY_CHANGE, StudyConfig, differences
+from autodistill.core import strict_yaml
+from autodistill.core.errors import ConfigError, UsageError
+from autodistill.core.records import DataSpec, LatencyTarget, TeacherSpec
+from autodistill.search.space import builtin as spaces
 
 
 def problems_of(source: Any, overrides: dict[str, Any] | None = None, **keywords: Any) -> tuple[str, ...]:

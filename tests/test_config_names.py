@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import autodistill as ad
-from autodistill.errors import ConfigError, UsageError
+from autodistill.core.errors import ConfigError, UsageError
 
 MISSPELT = [
     ({"data": "digit"}, "unknown data source 'digit'; did you mean 'digits'?"),
@@ -165,7 +165,7 @@ def test_images_that_are_not_there_are_refused_before_torch_is_loaded(tmp_path: 
     folder = {"source": "image_folder", "root": str(tmp_path / "nowhere")}
     python(
         "import sys, pytest, autodistill as ad\n"
-        "from autodistill.errors import UsageError\n"
+        "from autodistill.core.errors import UsageError\n"
         f"for data, said in (('digit', \"did you mean 'digits'\"), ({folder!r}, 'is not a folder')):\n"
         "    with pytest.raises(UsageError, match=said):\n"
         f"        ad.Study.create(data=data, directory={str(tmp_path / 'study')!r})\n"

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from toys import evaluate, make_study
 
-from autodistill.records import Decision, State, TrialRecord
-from autodistill.search import control, spaces
-from autodistill.search.front import Front
-from autodistill.search.objectives import resolve
-from autodistill.search.samplers import SAMPLERS
-from autodistill.search.space import Space
-from autodistill.search.study import Study
+from autodistill.core.records import Decision, State, TrialRecord
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front
+from autodistill.search.sampler import control_arm as control
+from autodistill.search.sampler.by_name import SAMPLERS
+from autodistill.search.space import builtin as spaces
+from autodistill.search.space.space import Space
+from autodistill.search.study.study import Study
 
 LOSSES = ["none", "kd", "dkd", "dist", "nkd", "hard", "logit_mse", "logit_std", "soft_ce", "a", "b", "c"]
 SPACE = {

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from autodistill.training import checkpoint
-from autodistill.training.checkpoint import Checkpoint
-from autodistill.training.copies import Copy
-from autodistill.training.mirror import Mirror
-from autodistill.training.trial_files import save_student, student_key
+from autodistill.training.runtime import durable_files as checkpoint
+from autodistill.training.runtime.durable_files import Checkpoint
+from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.trials.remote_trials import Copy
+from autodistill.training.trials.trial_files import save_student, student_key
 
 
 def copy_in(folder: Path, storage: Path) -> Copy:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autodistill.records import LatencyTarget
-from autodistill.training import cost_memory
-from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
+from autodistill.core.records import LatencyTarget
+from autodistill.training.costs import cost_memory
+from autodistill.training.costs.cost_memory import LATENCY, CostMemory, cache_folder
 
 STUDENT = {"family": "resnet", "width": 4}
 SHAPE = {"image_size": 8, "channels": 1}

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autodistill.errors import InfeasibleError, UnknownNameError
-from autodistill.training import runtimes
-from autodistill.training.costs import cost_metrics, deploy, known_costs
-from autodistill.training.runtimes import to_onnx
+from autodistill.core.errors import InfeasibleError, UnknownNameError
+from autodistill.training.costs.counts import cost_metrics, deploy, known_costs
+from autodistill.training.deployed import runtimes
+from autodistill.training.deployed.runtimes import to_onnx
 
 PLAIN = ["resnet18", "mobilenetv3_small_050", "lcnet_050", "convnext_atto", "vit_tiny_patch16_224", "pvt_v2_b0"]
 MORE = ["mobilenetv2_050", "mobilenetv4_conv_small_050", "regnetx_002", "starnet_s050", "edgenext_xx_small",

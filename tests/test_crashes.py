@@ -17,24 +17,24 @@ from toys import make_study
 from typer.testing import CliRunner
 
 import autodistill as ad
-from autodistill import registry
 from autodistill.cli import app
-from autodistill.engines import hangs, worker
-from autodistill.engines.casualties import ending, loss_of
-from autodistill.engines.hangs import Hangs, Pulse
-from autodistill.engines.left_out import leave_out_crashed
+from autodistill.core import registry
+from autodistill.core.errors import UsageError, WorkerLostError
+from autodistill.core.records import Candidate, Report, State
+from autodistill.core.registry import Foreign, Registry, register_again
+from autodistill.engines.driving import hangs, worker
+from autodistill.engines.driving.hangs import Hangs, Pulse
+from autodistill.engines.driving.lost_workers import ending, loss_of
+from autodistill.engines.driving.slots import Slot
+from autodistill.engines.driving.worker import Isolated, is_device_broken, same_for_all
 from autodistill.engines.local import run
-from autodistill.engines.slots import Slot
-from autodistill.engines.watch import Snapshot, Watch
-from autodistill.engines.worker import Isolated, is_device_broken, same_for_all
-from autodistill.errors import UsageError, WorkerLostError
-from autodistill.records import Candidate, Report, State
-from autodistill.registry import Foreign, Registry, register_again
-from autodistill.search.crashes import GivenUp
-from autodistill.search.rungs import Rungs
-from autodistill.search.study import Study
-from autodistill.training import crash_memory
-from autodistill.training.crash_memory import CrashMemory
+from autodistill.engines.monitor.watch import Snapshot, Watch
+from autodistill.engines.setup.left_out import leave_out_crashed
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.study.crashes import GivenUp
+from autodistill.search.study.study import Study
+from autodistill.training.costs import crash_memory
+from autodistill.training.costs.crash_memory import CrashMemory
 
 pytestmark = pytest.mark.usefixtures("isolated")
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 import autodistill as ad
-from autodistill.commands.reading import read_study
-from autodistill.delivery.dashboard import Running, dashboard
-from autodistill.delivery.dashboard_notes import annotate, attach, trial_note
-from autodistill.delivery.verified import Difference, Figure, Row
-from autodistill.errors import ResourceError
-from autodistill.records import State, TrialRecord
-from autodistill.search.objectives import resolve
-from autodistill.search.store import folder_lock
+from autodistill.commands.console.reading import read_study
+from autodistill.core.errors import ResourceError
+from autodistill.core.records import State, TrialRecord
+from autodistill.delivery.dashboard.notes import annotate, attach, trial_note
+from autodistill.delivery.dashboard.server import Running, dashboard
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.verified import Difference, Figure, Row
+from autodistill.search.storage.study_folder import folder_lock
 from tests import toys
 
 

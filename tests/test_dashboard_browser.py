@@ -19,8 +19,8 @@ import pytest
 import report_studies
 
 import autodistill as ad
-from autodistill.delivery.dashboard_notes import attach
-from autodistill.search.store import folder_lock
+from autodistill.delivery.dashboard.notes import attach
+from autodistill.search.storage.study_folder import folder_lock
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""

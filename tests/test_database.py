@@ -18,12 +18,14 @@ from servers import PASSWORD, Postgres, programs
 from toys import LEVELS, evaluate, evaluate_slowly, make_study
 
 import autodistill as ad
-from autodistill.config import StudyConfig
-from autodistill.errors import ResourceError, StudyInUseError, UsageError
-from autodistill.records import Candidate, State
-from autodistill.search import database, opening, store
-from autodistill.search.study import Study
-from autodistill.storage_url import StorageUrl
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.database_url import StorageUrl
+from autodistill.core.errors import ResourceError, StudyInUseError, UsageError
+from autodistill.core.records import Candidate, State
+from autodistill.engines.setup import study_setup as opening
+from autodistill.search.storage import database
+from autodistill.search.storage import study_folder as store
+from autodistill.search.study.study import Study
 
 needs_server = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
 MakeStudy = Callable[[str], Study]
@@ -132,7 +134,7 @@ class TestServer:
 
     def test_a_driver_that_is_killed_frees_its_study(self, url: StorageUrl) -> None:
         hold = (
-            "import sys, time; from autodistill.search.database import *\n"
+            "import sys, time; from autodistill.search.storage.database import *\n"
             "with open_database(StorageUrl.parse(sys.argv[1])).only_writer('a'):\n"
             "    print('held', flush=True); time.sleep(60)"
         )
@@ -268,7 +270,7 @@ class TestServer:
         assert store.database_of(tmp_path / "s") == url
         monkeypatch.setenv("AUTODISTILL_STORAGE_PASSWORD", PASSWORD)
         assert facts(Study.open(tmp_path / "s")) == facts(study)
-        from autodistill.commands.reading import read_study
+        from autodistill.commands.console.reading import read_study
 
         assert facts(read_study(tmp_path / "s")) == facts(study)
         # The database outlives the folder: elsewhere the same settings go on with it, others are refused by name.

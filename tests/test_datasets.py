@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodistill.errors import DataError, UnknownNameError, UsageError
-from autodistill.records import DataSpec
-from autodistill.training import datasets
-from autodistill.training.sources.image_folder import list_images
-from autodistill.training.splits import choose, hold_out
+from autodistill.core.errors import DataError, UnknownNameError, UsageError
+from autodistill.core.records import DataSpec
+from autodistill.training.data import datasets
+from autodistill.training.data.sources.image_folder import list_images
+from autodistill.training.data.sources.splits import choose, hold_out
 
 
 def write_idx(path, array):
@@ -432,7 +432,7 @@ def test_a_factory_gives_images(tmp_path, monkeypatch):
 def test_files_that_a_factory_maps_are_told_apart_by_what_is_in_them(tmp_path, monkeypatch):
     code = (
         "import numpy as np\n"
-        "from autodistill.training.sources.base import Pool\n"
+        "from autodistill.training.data.sources.base import Pool\n"
         "def make(part, file):\n    images = np.load(file, mmap_mode='r')\n"
         "    return Pool(images, np.arange(len(images)) % 2, ('a', 'b'))\n"
     )

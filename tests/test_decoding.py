@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodistill.errors import DataError
-from autodistill.records import DataSpec
-from autodistill.training import datasets
-from autodistill.training.sources import image_folder
-from autodistill.training.sources.decoding import decode
+from autodistill.core.errors import DataError
+from autodistill.core.records import DataSpec
+from autodistill.training.data import datasets
+from autodistill.training.data.sources import image_folder
+from autodistill.training.data.sources.decoding import decode
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 SQUARE = np.zeros((16, 16), dtype=np.uint8)

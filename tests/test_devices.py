@@ -8,11 +8,13 @@ import timm
 import torch
 from torch import nn
 
-from autodistill.config import StudyConfig
-from autodistill.errors import ConfigError, TeacherError, UnknownNameError, UsageError
-from autodistill.records import DataSpec, TeacherSpec
-from autodistill.training import datasets, students, teachers
-from autodistill.training.devices import is_spread, parse_devices, spread
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.errors import ConfigError, TeacherError, UnknownNameError, UsageError
+from autodistill.core.records import DataSpec, TeacherSpec
+from autodistill.training.data import datasets
+from autodistill.training.runtime.devices import is_spread, parse_devices, spread
+from autodistill.training.students import build as students
+from autodistill.training.teachers import load as teachers
 
 CPU = torch.device("cpu")
 META = torch.device("meta")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from autodistill.delivery.diagram import Stage, stages_of, stages_svg, student_stages
-from autodistill.errors import InfeasibleError
+from autodistill.core.errors import InfeasibleError
+from autodistill.delivery.figures.diagram import Stage, stages_of, stages_svg, student_stages
 
 
 class Block(nn.Module):
@@ -49,7 +49,7 @@ def test_every_parameter_of_a_student_is_in_some_stage() -> None:
         "channels": 1,
         "classes": "abc",
     }
-    from autodistill.training import students
+    from autodistill.training.students import build as students
 
     model = students.build(facts["architecture"], image_size=16, channels=1, num_classes=3)  # type: ignore[arg-type]
     assert sum(s.params for s in student_stages(facts)) == sum(p.numel() for p in model.parameters())

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import autodistill as ad
-from autodistill.errors import InterruptedTrialError, UsageError
-from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
-from autodistill.training.distillation import Distillation
-from autodistill.training.distributed import Team
-from autodistill.training.evaluate import Bench
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.recipe import Recipe
-from autodistill.training.trainer import Batch, Feed, Trainer
+from autodistill.core.errors import InterruptedTrialError, UsageError
+from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Batch, Feed, Trainer
+from autodistill.training.runtime.distributed import Team
+from autodistill.training.trials.evaluate import Bench
 
 STEPS = 3
 
@@ -143,8 +143,8 @@ def test_rows_are_split_without_remainder_and_too_few_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    from autodistill.training import datasets
-    from autodistill.training.teach import teach
+    from autodistill.training.data import datasets
+    from autodistill.training.trials.teach import teach
 
     folder = tmp_path_factory.mktemp("study")
     data = DataSpec("digits", train_size=200)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from autodistill.records import State, TrialRecord
-from autodistill.search.edges import Edge, edges_line, edges_of
-from autodistill.search.front import Front
-from autodistill.search.objectives import resolve
-from autodistill.search.space import Space
+from autodistill.core.records import State, TrialRecord
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front
+from autodistill.search.results.range_edges import Edge, edges_line, edges_of
+from autodistill.search.space.space import Space
 
 OBJECTIVES = resolve(["accuracy", "params"])
 SPACE = Space.parse(

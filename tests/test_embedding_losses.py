@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autodistill.errors import UsageError
-from autodistill.training.embedding_losses import embedding_info, embedding_losses, projector
+from autodistill.core.errors import UsageError
+from autodistill.training.distillation.embedding_losses import embedding_info, embedding_losses, projector
 
 NAMES = embedding_losses.names()
 

@@ -1,6 +1,6 @@
 import pytest
 
-from autodistill.errors import nearest
+from autodistill.core.errors import nearest
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import pytest
 
-from autodistill.config import StudyConfig
-from autodistill.engines import prices as module
-from autodistill.engines.estimate import GOES_ON, SPREAD, estimate
-from autodistill.engines.pool import MIN_POOL, SURVEY_SHARE
-from autodistill.engines.timing import FORWARD, STEP, Timing
-from autodistill.search.opening import study_parts
+from autodistill.config.study_file import StudyConfig
+from autodistill.engines.setup import training_times as module
+from autodistill.engines.setup.estimate import GOES_ON, SPREAD, estimate
+from autodistill.engines.setup.study_setup import study_parts
+from autodistill.engines.setup.survey_pool import MIN_POOL, SURVEY_SHARE
+from autodistill.engines.setup.timing import FORWARD, STEP, Timing
 
 TIME = 0.01
 IMAGE = 0.002
@@ -77,7 +77,7 @@ def test_without_a_survey_it_takes_no_time(keys) -> None:
 
 
 def test_device_time_buys_fewer_trainings_that_take_several_devices(monkeypatch) -> None:
-    monkeypatch.setattr("autodistill.engines.slots._gpu_count", lambda: 2)
+    monkeypatch.setattr("autodistill.engines.driving.slots._gpu_count", lambda: 2)
     keys = {"budget": "1gpu-hours"}
     found = [forecast(**keys, **more) for more in ({}, {"devices_per_trial": 2}, {"slots_per_gpu": 2})]
     alone = 3600 / (9 * found[0].epoch_seconds[0] + 0.3)

@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from autodistill.errors import InfeasibleError, InterruptedTrialError, StoreError, UnknownNameError
-from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
-from autodistill.training import checkpoint, datasets, lease, students, teachers
-from autodistill.training.copies import send_inputs
-from autodistill.training.evaluate import Bench, Trial, discard, evaluator, load_student
-from autodistill.training.initialise import initialise
-from autodistill.training.mirror import Mirror
-from autodistill.training.teach import teach
-from autodistill.training.trial_files import student_facts, trial_folder
+from autodistill.core.errors import InfeasibleError, InterruptedTrialError, StoreError, UnknownNameError
+from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
+from autodistill.training.data import datasets
+from autodistill.training.distillation.initialise import initialise
+from autodistill.training.runtime import durable_files as checkpoint
+from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.students import build as students
+from autodistill.training.teachers import load as teachers
+from autodistill.training.trials.evaluate import Bench, Trial, discard, evaluator, load_student
+from autodistill.training.trials.remote_trials import send_inputs
+from autodistill.training.trials.teach import teach
+from autodistill.training.trials.trial_files import student_facts, trial_folder
 
 DATA = DataSpec("own_parts:images")
 STUDENT = {"family": "resnetv2", "width": 4, "stages": 2}
@@ -322,7 +326,7 @@ def test_initialised_trials_run(task, tmp_path):
 
 
 def test_progress_names_epochs_and_top(task, monkeypatch):
-    monkeypatch.setattr("autodistill.training.evaluate._PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("autodistill.training.trials.evaluate._PROGRESS_SECONDS", 0.0)
     told = []
     run(task, candidate(), WorkerContext(progress=lambda *args: told.append(args)))
     assert told[0][:2] == (0.0, 4)

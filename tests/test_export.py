@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
-from autodistill.delivery.export import export, normalized, refuse_foreign
-from autodistill.delivery.export_checks import Validation, check
-from autodistill.delivery.export_formats import formats, parse_formats
-from autodistill.delivery.hub_push import plan_upload
-from autodistill.delivery.verified import Figure, Row, Verified
-from autodistill.errors import ResourceError, StoreError, UnknownNameError, UsageError
-from autodistill.training import datasets
+from autodistill.core.errors import ResourceError, StoreError, UnknownNameError, UsageError
+from autodistill.delivery.export.checks import Validation, check
+from autodistill.delivery.export.formats import formats, parse_formats
+from autodistill.delivery.export.hub_push import plan_upload
+from autodistill.delivery.export.write import export, normalized, refuse_foreign
+from autodistill.search.results.verified import Figure, Row, Verified
+from autodistill.training.data import datasets
 
 SPACE = {
     "student": {"family": ["resnet", "vit"], "resnet": {"width": 4, "depth": 1}, "vit": {"width": 16, "depth": 1}},
@@ -95,7 +95,7 @@ def test_timm_gives_the_network_back_bit_by_bit(done, study, images):
 
 
 def members(study):
-    from autodistill.search.member import Member
+    from autodistill.search.results.front_member import Member
 
     return [Member.of(trial, study.directory) for trial in study.trials() if trial.values]
 
@@ -109,7 +109,7 @@ def test_timm_alone_reads_a_plain_network_and_refuses_the_others_by_name(done):
             assert (found.returncode, found.stdout.strip()) == (0, "False")
         else:
             assert "Unknown model (autodistill_student)" in found.stderr
-            assert "import autodistill.training.timm_files" in (one.folder / "README.md").read_text()
+            assert "import autodistill.training.deployed.timm_files" in (one.folder / "README.md").read_text()
 
 
 def test_predict_classifies_png_files_with_onnxruntime_numpy_and_pillow_alone(done, images, tmp_path):
@@ -270,7 +270,7 @@ def test_a_study_that_cannot_be_written_is_exported_all_the_same(study, tmp_path
     def refuse(_folder):
         raise ResourceError("cannot write into the study")
 
-    monkeypatch.setattr("autodistill.search.store.folder_lock", refuse)
+    monkeypatch.setattr("autodistill.search.storage.study_folder.folder_lock", refuse)
     line = ["export", str(study.directory), "--knee", "--formats", "safetensors", "--no-latency", "-o", str(tmp_path)]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0, result.output

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 import autodistill as ad
 from autodistill.cli import app
 from autodistill.commands.export import offered
-from autodistill.delivery.export import export
-from autodistill.delivery.export_variant import folder_name, formats_for
-from autodistill.delivery.loading import load_trial
-from autodistill.delivery.verified import Figure, Row, Verified
-from autodistill.errors import StoreError, UnknownNameError, UsageError
-from autodistill.search.member import Member
-from autodistill.training.trial_files import variant_file
+from autodistill.core.errors import StoreError, UnknownNameError, UsageError
+from autodistill.delivery.export.loading import load_trial
+from autodistill.delivery.export.variant import folder_name, formats_for
+from autodistill.delivery.export.write import export
+from autodistill.search.results.front_member import Member
+from autodistill.search.results.verified import Figure, Row, Verified
+from autodistill.training.trials.trial_files import variant_file
 
 TEACHER = "from torch import nn\n\n\ndef linear():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from autodistill.errors import UsageError
-from autodistill.search.expression import matches
+from autodistill.core.errors import UsageError
+from autodistill.search.objectives.expression import matches
 
 ROW = {"latency_ms": 4.0, "params": 2e5, "student.family": "resnet", "accuracy": 0.9}
 

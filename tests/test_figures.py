@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 
-from autodistill.delivery.figure_parallel import coordinates, parallel_figure
-from autodistill.delivery.figure_style import log_ticks, short
-from autodistill.delivery.figures import front_figure, hypervolume_figure, importance_figure, rung_curves_figure
-from autodistill.delivery.trial_facts import hover_text
-from autodistill.gain import gain_over_undistilled
-from autodistill.records import State, TrialRecord
-from autodistill.search.front import Front, Scale
-from autodistill.search.objectives import resolve
-from autodistill.search.trajectory import Step
+from autodistill.core.records import State, TrialRecord
+from autodistill.delivery.figures.parallel_figure import coordinates, parallel_figure
+from autodistill.delivery.figures.study_figures import (
+    front_figure,
+    hypervolume_figure,
+    importance_figure,
+    rung_curves_figure,
+)
+from autodistill.delivery.figures.style import log_ticks, short
+from autodistill.delivery.figures.trial_facts import hover_text
+from autodistill.search.analysis.trajectory import Step
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front, Scale
+from autodistill.search.results.gain import gain_over_undistilled
 
 THREE = resolve(["accuracy", "params", "latency_ms"])
 POINTS = [(0.95, 1e6, 3.0), (0.90, 1e5, 1.0), (0.85, 2e4, 0.5), (0.80, 9e5, 4.0), (0.89, 5e5, 1.5)]

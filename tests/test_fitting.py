@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from autodistill.commands import output
-from autodistill.commands.fitting import GAP, fit
-from autodistill.commands.tables import print_front, print_trials
-from autodistill.records import State, TrialRecord
-from autodistill.search.front import Front
-from autodistill.search.objectives import resolve
+from autodistill.commands.console import output
+from autodistill.commands.console.column_widths import GAP, fit
+from autodistill.commands.console.tables import print_front, print_trials
+from autodistill.core.records import State, TrialRecord
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front
 
 STUDENTS = (
     {"family": "convnext", "width": 12, "depth": 2, "kernel": 3},

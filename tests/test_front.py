@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from autodistill.errors import UsageError
-from autodistill.records import Objective, State, TrialRecord
-from autodistill.search.front import Front, Scale, propose_scale
-from autodistill.search.objectives import resolve
+from autodistill.core.errors import UsageError
+from autodistill.core.records import Objective, State, TrialRecord
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front, Scale, propose_scale
 
 
 def trial(number: int, accuracy: float, params: float, state: State = State.COMPLETE) -> TrialRecord:

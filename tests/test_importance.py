@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
-from autodistill.search.importance import importance_shares, left_out
-from autodistill.search.study import Study
+from autodistill.search.analysis.importance import importance_shares, left_out
+from autodistill.search.study.study import Study
 
 SPACE: dict[str, Any] = {
     "student": {

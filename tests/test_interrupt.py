@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from toys import make_study
 
-from autodistill.records import State
+from autodistill.core.records import State
 
 SCRIPT = """
 import sys

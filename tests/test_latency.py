@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from autodistill.errors import InfeasibleError, ResourceError, UnknownNameError, UsageError
-from autodistill.records import LatencyTarget
-from autodistill.training import latency, students
-from autodistill.training.latency import (
+from autodistill.core.errors import InfeasibleError, ResourceError, UnknownNameError, UsageError
+from autodistill.core.records import LatencyTarget
+from autodistill.training.costs import latency_protocol as latency
+from autodistill.training.costs.latency_protocol import (
     MAX_RUNS,
     MIN_RUNS,
     REPEATS,
@@ -25,7 +25,8 @@ from autodistill.training.latency import (
     quieter,
     summarize,
 )
-from autodistill.training.runtimes import prepare, runtimes, threads, to_onnx
+from autodistill.training.deployed.runtimes import prepare, runtimes, threads, to_onnx
+from autodistill.training.students import build as students
 
 SHAPE = {"image_size": 8, "channels": 1}
 

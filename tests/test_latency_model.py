@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodistill.errors import InfeasibleError
-from autodistill.records import Constraint, LatencyTarget, SurveyRow, certain
-from autodistill.training import students
-from autodistill.training.cost_memory import FEATURES, LATENCY, CostMemory
-from autodistill.training.costs import known_costs
-from autodistill.training.latency_model import LEAST, LatencyModel, Prediction
-from autodistill.training.unsurveyed import UnsurveyedCosts, fitted
+from autodistill.core.errors import InfeasibleError
+from autodistill.core.records import Constraint, LatencyTarget, SurveyRow, certain
+from autodistill.training.costs.cost_memory import FEATURES, LATENCY, CostMemory
+from autodistill.training.costs.counts import known_costs
+from autodistill.training.students import build as students
+from autodistill.training.survey.latency_model import LEAST, LatencyModel, Prediction
+from autodistill.training.survey.predicted_costs import UnsurveyedCosts, fitted
 
 SHAPE = {"image_size": 8, "channels": 1}
 FAMILIES = ("a", "b")

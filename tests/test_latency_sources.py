@@ -11,13 +11,13 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from autodistill.config import StudyConfig
-from autodistill.errors import InfeasibleError, UsageError, UserCodeError
-from autodistill.records import LatencyTarget
-from autodistill.training import students
-from autodistill.training.cost_memory import LATENCY, CostMemory
-from autodistill.training.latency_sources import is_elsewhere, latency_elsewhere
-from autodistill.training.survey import survey
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.errors import InfeasibleError, UsageError, UserCodeError
+from autodistill.core.records import LatencyTarget
+from autodistill.training.costs.cost_memory import LATENCY, CostMemory
+from autodistill.training.costs.latency_targets import is_elsewhere, latency_elsewhere
+from autodistill.training.students import build as students
+from autodistill.training.survey.survey import survey
 
 SHAPE = {"image_size": 8, "channels": 1}
 STUDENT = {"family": "resnet", "width": 4}

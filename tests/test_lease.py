@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from autodistill.errors import ResourceError
-from autodistill.training import lease
+from autodistill.core.errors import ResourceError
+from autodistill.training.runtime import measurement_lock as lease
 
 ROOT = Path(__file__).resolve().parent.parent
 # A trainer appends the time of every batch to a file: what it did while somebody measured can be read from it.

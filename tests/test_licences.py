@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import timm
 
-from autodistill.errors import InfeasibleError, UnknownNameError
-from autodistill.training import licences, students
-from autodistill.training.recipe import Recipe
+from autodistill.core.errors import InfeasibleError, UnknownNameError
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.students import build as students
+from autodistill.training.students import licences
 
 SHAPE = {"image_size": 32, "channels": 3, "num_classes": 2}
 

@@ -17,16 +17,17 @@ import pytest
 from toys import LEVELS, evaluate, evaluate_and_hang, evaluate_and_interrupt, evaluate_or_hang, make_study
 
 import autodistill as ad
-from autodistill.engines import check_keywords, engines, worker
+from autodistill.core.errors import ResourceError, UnknownNameError
+from autodistill.core.records import Candidate, Decision, Evaluate, Report, State, WorkerContext
+from autodistill.engines import check_keywords, engines
+from autodistill.engines.driving import worker
+from autodistill.engines.driving.slots import Slot
+from autodistill.engines.driving.worker import same_for_all
 from autodistill.engines.local import _Pool, run
-from autodistill.engines.ray import run as run_on_ray
-from autodistill.engines.slots import Slot
-from autodistill.engines.watch import Watch
-from autodistill.engines.worker import same_for_all
-from autodistill.errors import ResourceError, UnknownNameError
-from autodistill.records import Candidate, Decision, Evaluate, Report, State, WorkerContext
-from autodistill.search.rungs import Rungs
-from autodistill.search.study import Study
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.ray.engine import run as run_on_ray
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.study.study import Study
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -162,7 +163,7 @@ def test_a_script_that_each_worker_runs_again_is_told_to_guard_itself(tmp_path: 
     assert ran.returncode == 1
     *said, last = ran.stderr.splitlines()
     guard = "put what the script runs below \"if __name__ == '__main__':\"."
-    assert last.startswith("autodistill.errors.UsageError: worker ")
+    assert last.startswith("autodistill.core.errors.UsageError: worker ")
     assert "ended with exit code 1 before it was ready" in last
     assert guard in last
     assert ran.stderr.count("Traceback") == 1

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autodistill.errors import UnknownNameError, UsageError
-from autodistill.training.embedding_losses import projector
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.loss_terms import LossTerms, Scale, task_loss
-from autodistill.training.losses import losses
+from autodistill.core.errors import UnknownNameError, UsageError
+from autodistill.training.distillation.distillation_losses import losses
+from autodistill.training.distillation.embedding_losses import projector
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.distillation.loss_terms import LossTerms, Scale, task_loss
 
 
 def batch(seed: int = 0, size: int = 16, classes: int = 10) -> tuple[Tensor, Tensor, Tensor]:

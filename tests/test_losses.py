@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autodistill.errors import UnknownNameError, UsageError
-from autodistill.training.losses import loss_info, losses
+from autodistill.core.errors import UnknownNameError, UsageError
+from autodistill.training.distillation.distillation_losses import loss_info, losses
 
 # Values agree with the mdistiller, LS-KD, DIST and NKD reference code in float64; the norm is that of the
 # gradient with respect to the student's logits.

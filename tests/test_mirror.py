@@ -8,8 +8,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from autodistill.errors import ResourceError, StoreError, UsageError
-from autodistill.training.mirror import Mirror
+from autodistill.core.errors import ResourceError, StoreError, UsageError
+from autodistill.training.runtime.remote_storage import Mirror
 
 
 @pytest.fixture(params=["folder", "memory"])

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from autodistill.training import norm_statistics, students
-from autodistill.training.distillation import Distillation
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.recipe import Recipe
-from autodistill.training.trainer import Feed, Trainer
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.loop import norm_statistics
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer
+from autodistill.training.students import build as students
 
 STUDENT = {"family": "mbconv", "width": 4, "depth": 1}
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 import autodistill as ad
-from autodistill.errors import ConfigError, UsageError
-from autodistill.records import Constraint, Objective
-from autodistill.search.objectives import objectives, parse_constraint, resolve, worst_wanted
+from autodistill.core.errors import ConfigError, UsageError
+from autodistill.core.records import Constraint, Objective
+from autodistill.search.objectives.objectives import objectives, parse_constraint, resolve, worst_wanted
 
 
 def test_the_default_objectives_have_directions_units_and_stages() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from autodistill.errors import InfeasibleError, ResourceError, UsageError
-from autodistill.training import students
-from autodistill.training.onnx_files import describe_onnx, export_onnx, run_onnx, write_onnx
+from autodistill.core.errors import InfeasibleError, ResourceError, UsageError
+from autodistill.training.deployed.onnx_files import describe_onnx, export_onnx, run_onnx, write_onnx
+from autodistill.training.students import build as students
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from autodistill.search.pace import Pace
+from autodistill.search.rungs.epoch_time import Pace
 
 
 def test_nothing_is_predicted_from_two_trials():

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autodistill.training.pairing import Pairing, mix, pair
-from autodistill.training.views import Policy
+from autodistill.training.augmentation.mixup import Pairing, mix, pair
+from autodistill.training.augmentation.policy import Policy
 
 MIXUP, CUTMIX = Policy(mix="mixup"), Policy(mix="cutmix")
 IDS = torch.arange(40) * 7 + 3

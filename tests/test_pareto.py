@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from optuna._hypervolume import compute_hypervolume
 
-from autodistill.search import pareto
+from autodistill.search.objectives import pareto
 
 grids = st.integers(1, 4).flatmap(
     lambda m: arrays(float, st.tuples(st.integers(1, 12), st.just(m)), elements=st.integers(0, 5).map(float))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autodistill.training.losses import losses
+from autodistill.training.distillation.distillation_losses import losses
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from autodistill.delivery.verified import VERIFY_FILE, Figure, Row, Verdict, Verified
-from autodistill.errors import UsageError
-from autodistill.records import State, TrialRecord
-from autodistill.search.front import Front, Scale
-from autodistill.search.objectives import resolve
-from autodistill.search.picking import settled, verified_rows, whole
-from autodistill.search.store import dump_json
+from autodistill.core.errors import UsageError
+from autodistill.core.records import State, TrialRecord
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front, Scale
+from autodistill.search.results.picking import settled, verified_rows, whole
+from autodistill.search.results.verified import VERIFY_FILE, Figure, Row, Verdict, Verified
+from autodistill.search.storage.study_folder import dump_json
 
 TWO = resolve(["accuracy", "params"])
 

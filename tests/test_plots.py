@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodistill.delivery import plots
-from autodistill.delivery.verified import Figure as Figure_
-from autodistill.delivery.verified import Row, Verified
-from autodistill.delivery.verify_plot import verify_png
-from autodistill.records import State, TrialRecord
-from autodistill.search.front import Front, Scale
-from autodistill.search.objectives import resolve
+from autodistill.core.records import State, TrialRecord
+from autodistill.delivery.figures import front_png as plots
+from autodistill.delivery.verify.plot import verify_png
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front, Scale
+from autodistill.search.results.verified import Figure as Figure_
+from autodistill.search.results.verified import Row, Verified
 
 THREE = resolve(["accuracy", "params", "latency_ms"])
 POINTS = [(0.95, 1e6, 3.0), (0.90, 1e5, 1.0), (0.85, 2e4, 0.5), (0.80, 9e5, 4.0), (0.89, 5e5, 1.5)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autodistill.search.distributions import from_unit
-from autodistill.search.features import Encoder
-from autodistill.search.polish import BRIEF, FULL, Effort, polish
-from autodistill.search.proposals import free_numbers, key, neighbours
-from autodistill.search.space import Space
-from autodistill.search.view import Pool
+from autodistill.search.model.model_input import Pool
+from autodistill.search.sampler.local_search import BRIEF, FULL, Effort, polish
+from autodistill.search.space.distributions import from_unit
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.space.moves import free_numbers, key, neighbours
+from autodistill.search.space.space import Space
 
 SPACE = Space.parse(
     {

@@ -3,16 +3,16 @@
 import pytest
 
 import autodistill as ad
-from autodistill.engines import prepare
-from autodistill.engines.pool import LOOKS, MAX_POOL, MIN_POOL, draw_pool, pool_size
-from autodistill.engines.watch import Watch
-from autodistill.records import LatencyTarget, TeacherSpec
-from autodistill.search.space import Space
-from autodistill.training import students
-from autodistill.training.cost_memory import CostMemory
-from autodistill.training.costs import known_costs
-from autodistill.training.students import build
-from autodistill.training.unsurveyed import UnsurveyedCosts
+from autodistill.core.records import LatencyTarget, TeacherSpec
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.setup import prepare
+from autodistill.engines.setup.survey_pool import LOOKS, MAX_POOL, MIN_POOL, draw_pool, pool_size
+from autodistill.search.space.space import Space
+from autodistill.training.costs.cost_memory import CostMemory
+from autodistill.training.costs.counts import known_costs
+from autodistill.training.students import build as students
+from autodistill.training.students.build import build
+from autodistill.training.survey.predicted_costs import UnsurveyedCosts
 
 SPACE = Space.parse({"student": {"width": {"low": 1, "high": 1000}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
 

@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 
 import autodistill as ad
-from autodistill.engines import prepare as prepare_module
-from autodistill.engines.estimate import estimate
-from autodistill.engines.prepare import prepare
-from autodistill.engines.watch import Watch
-from autodistill.errors import AutodistillError, DataError, TeacherError, UsageError
-from autodistill.records import DataSpec, State
-from autodistill.training import datasets, survey_groups
-from autodistill.training.sources.image_folder import list_images
+from autodistill.core.errors import AutodistillError, DataError, TeacherError, UsageError
+from autodistill.core.records import DataSpec, State
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.setup import prepare as prepare_module
+from autodistill.engines.setup.estimate import estimate
+from autodistill.engines.setup.prepare import prepare
+from autodistill.training.data import datasets
+from autodistill.training.data.sources.image_folder import list_images
+from autodistill.training.survey import surveyor as survey_groups
 
 
 def test_a_latency_command_that_fails_is_found_before_a_teacher_is_taught(tmp_path: Path) -> None:

@@ -11,15 +11,16 @@ import optuna
 import pytest
 from scipy import stats
 
-from autodistill.errors import ConfigError
-from autodistill.records import Objective
-from autodistill.search import proposals, samplers
-from autodistill.search.distributions import from_unit, to_unit
-from autodistill.search.favour import Favour
-from autodistill.search.features import Encoder
-from autodistill.search.priors import Centre, Weights, words
-from autodistill.search.sampler import FrontSampler
-from autodistill.search.space import Space
+from autodistill.core.errors import ConfigError
+from autodistill.core.records import Objective
+from autodistill.search.sampler import by_name as samplers
+from autodistill.search.sampler.front_sampler import FrontSampler
+from autodistill.search.sampler.prior_weight import Favour
+from autodistill.search.space import moves as proposals
+from autodistill.search.space.distributions import from_unit, to_unit
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.space.priors import Centre, Weights, words
+from autodistill.search.space.space import Space
 
 SPACE: dict[str, Any] = {
     "student": {"width": [8, 16, 32]},

@@ -12,10 +12,10 @@ from rich.live import Live
 from toys import evaluate, make_study
 
 import autodistill as ad
-from autodistill.engines import progress
-from autodistill.engines.watch import Snapshot
-from autodistill.errors import UserCodeError
-from autodistill.records import Candidate, Report
+from autodistill.core.errors import UserCodeError
+from autodistill.core.records import Candidate, Report
+from autodistill.engines.monitor import progress
+from autodistill.engines.monitor.watch import Snapshot
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodistill.search import promotion
-from autodistill.search.promotion import GRID, Peers
+from autodistill.search.rungs import promotion
+from autodistill.search.rungs.promotion import GRID, Peers
 
 NEVER = np.nan
 

@@ -4,7 +4,7 @@ import json
 
 import report_studies
 
-from autodistill.engines import provenance
+from autodistill.engines.setup import provenance
 
 
 def test_a_study_remembers_each_machine_once() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autodistill.errors import InfeasibleError, UsageError
-from autodistill.training import students
-from autodistill.training.deployed import deploy
-from autodistill.training.pruning import apply_masks, prune_channels, prune_weights
+from autodistill.core.errors import InfeasibleError, UsageError
+from autodistill.training.deployed.form import deploy
+from autodistill.training.deployed.pruning import apply_masks, prune_channels, prune_weights
+from autodistill.training.students import build as students
 
 
 def student(family: str = "resnet", **params):

@@ -24,7 +24,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_search_is_both_the_room_and_the_function() -> None:
-    import autodistill.search.budget
+    import autodistill.core.budget
 
     assert callable(ad.search)
-    assert autodistill.search.budget.Budget is not None
+    assert autodistill.core.budget.Budget is not None

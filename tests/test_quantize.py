@@ -10,10 +10,10 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from autodistill.errors import UnknownNameError, UsageError
-from autodistill.training import students
-from autodistill.training.onnx_files import export_onnx, run_onnx
-from autodistill.training.quantize import quantize_int8, to_fp16
+from autodistill.core.errors import UnknownNameError, UsageError
+from autodistill.training.deployed.onnx_files import export_onnx, run_onnx
+from autodistill.training.deployed.quantize import quantize_int8, to_fp16
+from autodistill.training.students import build as students
 
 
 @pytest.fixture(scope="module")

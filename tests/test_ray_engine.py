@@ -17,16 +17,16 @@ import pytest
 from toys import LEVELS, accuracy, costs, evaluate, evaluate_or_die, evaluate_or_fail, make_study
 
 import autodistill as ad
-from autodistill.engines import ray_cluster
-from autodistill.engines.ray_cluster import Share, check_room, private_environment, refuse_open_door, share_of
-from autodistill.engines.ray_desk import Desk
-from autodistill.engines.slots import Slot, cpu_count
-from autodistill.engines.watch import Snapshot, Watch
-from autodistill.engines.worker import pack_error
-from autodistill.errors import DivergedError, InfeasibleError, ResourceError, UsageError, UserCodeError
-from autodistill.records import Candidate, Decision, Report, State, WorkerContext
-from autodistill.search.rungs import Rungs
-from autodistill.search.study import Study
+from autodistill.core.errors import DivergedError, InfeasibleError, ResourceError, UsageError, UserCodeError
+from autodistill.core.records import Candidate, Decision, Report, State, WorkerContext
+from autodistill.engines.driving.slots import Slot, cpu_count
+from autodistill.engines.driving.worker import pack_error
+from autodistill.engines.monitor.watch import Snapshot, Watch
+from autodistill.engines.ray import cluster as ray_cluster
+from autodistill.engines.ray.bridge import Desk
+from autodistill.engines.ray.cluster import Share, check_room, private_environment, refuse_open_door, share_of
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.study.study import Study
 
 NODES: list[dict[str, Any]] = [
     {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
@@ -131,8 +131,8 @@ def test_a_student_whose_worker_dies_twice_is_given_up_and_too_many_end_the_sear
 
 @pytest.mark.ray
 def test_a_worker_whose_device_is_broken_leaves_the_next_candidate_to_another() -> None:
-    from autodistill.engines.ray_tune import is_node_loss
-    from autodistill.engines.ray_worker import Bench
+    from autodistill.engines.ray.tune import is_node_loss
+    from autodistill.engines.ray.worker import Bench
 
     bench = Bench(None, WorkerContext())
     candidate = Candidate(0, {"width": 4}, {}, {"lr": 0.1}, 0)
@@ -304,7 +304,7 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_ray_s_words_about_a_lost_worker_tell_process_and_node_apart(text: str, words: str, node: bool) -> None:
-    shapes = pytest.importorskip("autodistill.engines.ray_tune")
+    shapes = pytest.importorskip("autodistill.engines.ray.tune")
     assert shapes.words_of_loss(text).endswith(words)
     assert shapes.is_node_loss(text) is node
 
@@ -312,7 +312,7 @@ def test_ray_s_words_about_a_lost_worker_tell_process_and_node_apart(text: str, 
 def test_a_worker_loads_ray_and_nothing_else_that_is_heavy() -> None:
     pytest.importorskip("ray")
     heavy = "{'torch', 'optuna', 'sqlalchemy', 'sklearn', 'matplotlib'}"
-    code = f"import sys, autodistill.engines.ray_worker; print({heavy} & set(sys.modules))"
+    code = f"import sys, autodistill.engines.ray.worker; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

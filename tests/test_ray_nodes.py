@@ -20,9 +20,9 @@ from test_ray_engine import Logged, check_values
 from toys import make_study
 
 import autodistill as ad
-from autodistill.engines import ray_cluster
-from autodistill.engines.watch import Snapshot
-from autodistill.records import State
+from autodistill.core.records import State
+from autodistill.engines.monitor.watch import Snapshot
+from autodistill.engines.ray import cluster as ray_cluster
 
 
 class Remover:

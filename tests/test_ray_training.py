@@ -11,27 +11,28 @@ from typing import Any
 import pytest
 
 import autodistill as ad
-from autodistill.engines import home, ray_cluster
-from autodistill.engines.slots import cpu_count
-from autodistill.engines.watch import Snapshot
-from autodistill.errors import InterruptedTrialError, UsageError
-from autodistill.records import Candidate, DataSpec, State, TeacherSpec, WorkerContext
-from autodistill.search.study import Study
-from autodistill.training import checkpoint
-from autodistill.training.checkpoint import read_folder
-from autodistill.training.copies import copy_of, send_inputs, task_of
-from autodistill.training.evaluate import Trial, evaluator, load_student
-from autodistill.training.mirror import Mirror
-from autodistill.training.trial_files import save_student, student_facts, trial_folder
+from autodistill.core.errors import InterruptedTrialError, UsageError
+from autodistill.core.records import Candidate, DataSpec, State, TeacherSpec, WorkerContext
+from autodistill.engines.driving import remote_study as home
+from autodistill.engines.driving.slots import cpu_count
+from autodistill.engines.monitor.watch import Snapshot
+from autodistill.engines.ray import cluster as ray_cluster
+from autodistill.search.study.study import Study
+from autodistill.training.runtime import durable_files as checkpoint
+from autodistill.training.runtime.durable_files import read_folder
+from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.trials.evaluate import Trial, evaluator, load_student
+from autodistill.training.trials.remote_trials import copy_of, send_inputs, task_of
+from autodistill.training.trials.trial_files import save_student, student_facts, trial_folder
 
 EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSpec:
-    from autodistill.training import datasets
-    from autodistill.training.cache_home import cache_folder
-    from autodistill.training.teach import teach
+    from autodistill.training.data import datasets
+    from autodistill.training.runtime.cache_folder import cache_folder
+    from autodistill.training.trials.teach import teach
 
     data = datasets.load(DataSpec("digits", train_size=400), cache_folder())
     return teach(data, TeacherSpec(options={"epochs": 3}), directory=tmp_path_factory.mktemp("teacher") / "net")
@@ -76,8 +77,8 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
 
 
 def factory_of(study: Study) -> Any:
-    from autodistill.engines.prepare import prepare
-    from autodistill.engines.watch import Watch
+    from autodistill.engines.monitor.watch import Watch
+    from autodistill.engines.setup.prepare import prepare
 
     return prepare(study, Watch())
 

@@ -15,19 +15,27 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
-from autodistill.config import StudyConfig, differences
-from autodistill.delivery.report import write_report
-from autodistill.errors import ConfigError, UsageError
-from autodistill.records import Candidate, Constraint, Report, State, TrialRecord
-from autodistill.search.board import Board
-from autodistill.search.expression import matches
-from autodistill.search.objectives import parse_constraint, resolve
-from autodistill.search.opening import open_to_read
-from autodistill.search.promotion import Peers, Verdict, decide
-from autodistill.search.reach import Promise, Reach, aims_of, bounded, nearest, nearest_lines, reach_of
-from autodistill.search.rung_rules import PeerRule
-from autodistill.search.rungs import Rungs
-from autodistill.search.study import Study
+from autodistill.config.study_file import StudyConfig, differences
+from autodistill.core.errors import ConfigError, UsageError
+from autodistill.core.records import Candidate, Constraint, Report, State, TrialRecord
+from autodistill.delivery.report.write import write_report
+from autodistill.engines.setup.study_setup import open_to_read
+from autodistill.search.objectives.expression import matches
+from autodistill.search.objectives.objectives import parse_constraint, resolve
+from autodistill.search.objectives.within_teacher import (
+    Promise,
+    Reach,
+    aims_of,
+    bounded,
+    nearest,
+    nearest_lines,
+    reach_of,
+)
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.losses_by_rung import Board
+from autodistill.search.rungs.promotion import Peers, Verdict, decide
+from autodistill.search.study.rung_rules import PeerRule
+from autodistill.search.study.study import Study
 from tests import toys
 
 run = CliRunner()

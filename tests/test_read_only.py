@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
-from autodistill.commands.reading import read_study
-from autodistill.delivery.dashboard import dashboard
-from autodistill.errors import ResourceError, UsageError
-from autodistill.search import store
+from autodistill.commands.console.reading import read_study
+from autodistill.core.errors import ResourceError, UsageError
+from autodistill.delivery.dashboard.server import dashboard
+from autodistill.search.storage import study_folder as store
 from tests import toys
 
 ADD = "INSERT INTO trials (number, study_id, state) VALUES (12, 1, 'RUNNING')"
@@ -118,7 +118,7 @@ def test_what_would_write_is_refused_by_name(folder: Path) -> None:
 
 @pytest.mark.usefixtures("unwritable")
 def test_planning_a_verification_opens_the_study_to_read_it(folder: Path) -> None:
-    from autodistill.delivery.verify_prepare import opened
+    from autodistill.delivery.verify.prepare import opened
 
     before = contents(folder)
     with pytest.raises(UsageError, match="names no data"):

@@ -6,11 +6,11 @@ import torch
 from timm.optim import list_optimizers
 from torch import nn
 
-from autodistill.errors import UnknownNameError, UsageError
-from autodistill.training.averaging import Average
-from autodistill.training.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
-from autodistill.training.recipe import Recipe, check_optimizer, scaled
-from autodistill.training.views import Policy
+from autodistill.core.errors import UnknownNameError, UsageError
+from autodistill.training.augmentation.policy import Policy
+from autodistill.training.loop.averaging import Average
+from autodistill.training.loop.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
+from autodistill.training.loop.recipe import Recipe, check_optimizer, scaled
 
 
 def test_later_settings_go_first():

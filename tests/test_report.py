@@ -15,19 +15,19 @@ from report_studies import HOSTILE, QUOTES
 from typer.testing import CliRunner
 
 from autodistill.cli import app
-from autodistill.delivery import report_tables
-from autodistill.delivery.report import _best_words, _metric_words, write_report
-from autodistill.delivery.report_answers import answers_of, gain_verdict
-from autodistill.delivery.report_bounds import round_bound
-from autodistill.delivery.report_growth import growth_part
-from autodistill.delivery.report_page import policy, script_json
-from autodistill.delivery.verified import VERIFY_FILE, Difference, Figure, Row, Verified
-from autodistill.errors import StoreError
-from autodistill.records import State, TrialRecord
-from autodistill.search.front import Front
-from autodistill.search.objectives import resolve
-from autodistill.search.store import dump_json
-from autodistill.search.study import Study
+from autodistill.core.errors import StoreError
+from autodistill.core.records import State, TrialRecord
+from autodistill.delivery.report import tables as report_tables
+from autodistill.delivery.report.answers import answers_of, gain_verdict
+from autodistill.delivery.report.bounds import round_bound
+from autodistill.delivery.report.growth import growth_part
+from autodistill.delivery.report.page import policy, script_json
+from autodistill.delivery.report.write import _best_words, _metric_words, write_report
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front
+from autodistill.search.results.verified import VERIFY_FILE, Difference, Figure, Row, Verified
+from autodistill.search.storage.study_folder import dump_json
+from autodistill.search.study.study import Study
 
 
 class Page(HTMLParser):
@@ -506,7 +506,7 @@ def test_short_searches_are_told_in_minutes_and_the_flag_stays_whole(tmp_path: P
 
 @pytest.mark.slow
 def test_a_report_of_a_thousand_trials_stays_small(tmp_path: Path) -> None:
-    from autodistill.delivery.report_page import _plotly
+    from autodistill.delivery.report.page import _plotly
 
     made = report_studies.make(trials=1000)
     written = write_report(made, tmp_path / "r.html")

@@ -11,9 +11,9 @@ import pytest
 import report_studies
 from report_studies import HOSTILE
 
-from autodistill.delivery.report import write_report
-from autodistill.delivery.verified import VERIFY_FILE
-from autodistill.search.store import dump_json
+from autodistill.delivery.report.write import write_report
+from autodistill.search.results.verified import VERIFY_FILE
+from autodistill.search.storage.study_folder import dump_json
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""

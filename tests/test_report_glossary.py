@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from autodistill.delivery.report_glossary import glossary
-from autodistill.training.losses import losses
+from autodistill.delivery.report.glossary import glossary
+from autodistill.training.distillation.distillation_losses import losses
 
 
 def test_every_distillation_loss_that_a_report_may_name_is_explained() -> None:

@@ -19,13 +19,13 @@ from torchvision.transforms import functional as tv
 from typer.testing import CliRunner
 
 from autodistill import cli
-from autodistill.config import StudyConfig, differences
-from autodistill.delivery.export_papers import preprocessing
-from autodistill.errors import ConfigError, UnknownNameError
-from autodistill.records import DataSpec
-from autodistill.training import datasets
-from autodistill.training.sources.decoding import decode
-from autodistill.training.timm_files import _config
+from autodistill.config.study_file import StudyConfig, differences
+from autodistill.core.errors import ConfigError, UnknownNameError
+from autodistill.core.records import DataSpec
+from autodistill.delivery.export.companion_files import preprocessing
+from autodistill.training.data import datasets
+from autodistill.training.data.sources.decoding import decode
+from autodistill.training.deployed.timm_files import _config
 
 RESIZES = ("crop", "squash", "letterbox")
 GREY = 114
@@ -196,9 +196,9 @@ def test_each_way_is_another_data_set_in_its_own_place_of_the_cache(tmp_path: Pa
 
 
 def test_cropped_images_keep_the_place_in_the_cache_that_they_had(tmp_path: Path) -> None:
-    from autodistill.records import stable_key
-    from autodistill.training.sources.decoding import DECODER
-    from autodistill.training.sources.image_folder import list_images
+    from autodistill.core.records import stable_key
+    from autodistill.training.data.sources.decoding import DECODER
+    from autodistill.training.data.sources.image_folder import list_images
 
     spec = _photos(tmp_path / "photos")
     datasets.load(spec, tmp_path / "cache")

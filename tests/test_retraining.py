@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from autodistill.delivery.verify_test import TestSplit as Test
-from autodistill.delivery.verify_test import examine, predict, read_result
-from autodistill.errors import StoreError, UsageError
-from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
-from autodistill.training import datasets
-from autodistill.training.retraining import Retraining, RetrainingBench, Run, joined, load_run, retrainer
-from autodistill.training.teach import teach
+from autodistill.core.errors import StoreError, UsageError
+from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
+from autodistill.delivery.verify.evaluation import TestSplit as Test
+from autodistill.delivery.verify.evaluation import examine, predict, read_result
+from autodistill.training.data import datasets
+from autodistill.training.trials.retraining import Retraining, RetrainingBench, Run, joined, load_run, retrainer
+from autodistill.training.trials.teach import teach
 
 DATA = DataSpec("synthetic", image_size=8, train_size=96, options={"classes": 3})
 STUDENT = {"family": "resnetv2", "width": 4, "stages": 2}

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autodistill.records import Constraint, Objective
-from autodistill.search.board import Board
-from autodistill.search.objectives import resolve
-from autodistill.search.rung_rules import PeerRule
-from autodistill.search.rungs import Rungs
+from autodistill.core.records import Constraint, Objective
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.losses_by_rung import Board
+from autodistill.search.study.rung_rules import PeerRule
 
 TWO = resolve(["accuracy", "params"])
 

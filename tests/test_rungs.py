@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from autodistill.errors import UsageError
-from autodistill.search.rungs import Rungs
+from autodistill.core.errors import UsageError
+from autodistill.search.rungs.levels import Rungs
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import numpy as np
 import optuna
 import pytest
 
-from autodistill.errors import InfeasibleError, UsageError
-from autodistill.records import Constraint, Objective
-from autodistill.search import pareto
-from autodistill.search.sampler import ExhaustedError, FrontSampler
-from autodistill.search.space import Space
+from autodistill.core.errors import InfeasibleError, UsageError
+from autodistill.core.records import Constraint, Objective
+from autodistill.search.objectives import pareto
+from autodistill.search.sampler.front_sampler import ExhaustedError, FrontSampler
+from autodistill.search.space.space import Space
 
 DIRECTIONS = ["maximize", "minimize"]
 OBJECTIVES = (

@@ -11,13 +11,14 @@ import toys
 from optuna.distributions import CategoricalDistribution
 
 import autodistill as ad
-from autodistill.records import Constraint, Report, State
-from autodistill.search import proposals, store
-from autodistill.search.objectives import resolve
-from autodistill.search.rungs import Rungs
-from autodistill.search.sampler import FrontSampler
-from autodistill.search.space import Space
-from autodistill.search.study import Study
+from autodistill.core.records import Constraint, Report, State
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.sampler.front_sampler import FrontSampler
+from autodistill.search.space import moves as proposals
+from autodistill.search.space.space import Space
+from autodistill.search.storage import study_folder as store
+from autodistill.search.study.study import Study
 
 SPACE: dict[str, Any] = {
     "student": {"width": [4, 8, 16, 32], "kind": ["a", "b", "c"]},

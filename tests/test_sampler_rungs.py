@@ -3,9 +3,9 @@ import json
 import optuna
 import pytest
 
-from autodistill.records import Objective
-from autodistill.search.sampler import FrontSampler
-from autodistill.search.space import Space
+from autodistill.core.records import Objective
+from autodistill.search.sampler.front_sampler import FrontSampler
+from autodistill.search.space.space import Space
 
 SPACE = {
     "student": {"width": {"low": 4, "high": 256, "log": True}},

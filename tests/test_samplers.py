@@ -1,10 +1,10 @@
 import optuna
 import pytest
 
-from autodistill.errors import UnknownNameError
-from autodistill.records import Objective
-from autodistill.search import samplers
-from autodistill.search.space import Space
+from autodistill.core.errors import UnknownNameError
+from autodistill.core.records import Objective
+from autodistill.search.sampler import by_name as samplers
+from autodistill.search.space.space import Space
 
 WIDTHS = {"student": {f"width{i}": {"values": [8, 16, 32, 64]} for i in range(4)}}
 DIRECTIONS = ["maximize", "minimize"]

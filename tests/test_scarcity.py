@@ -11,8 +11,8 @@ import sqlalchemy
 from toys import evaluate, make_study
 
 import autodistill as ad
-from autodistill.errors import ResourceError, UserCodeError
-from autodistill.scarcity import as_resource_error
+from autodistill.core.errors import ResourceError, UserCodeError
+from autodistill.core.resource_errors import as_resource_error
 
 
 @pytest.mark.parametrize(

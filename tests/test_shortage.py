@@ -12,12 +12,12 @@ from toys import evaluate, make_study
 
 import autodistill as ad
 from autodistill.commands.search_run import _why_empty
-from autodistill.engines import shortage
-from autodistill.engines.progress import Progress, panel
-from autodistill.engines.shortage import Lookout, Shortage
-from autodistill.engines.watch import Snapshot, Watch, WorkerLine
-from autodistill.records import Constraint, Decision, State
-from autodistill.search.agenda import Prospect
+from autodistill.core.records import Constraint, Decision, State
+from autodistill.engines.monitor import budget_warning as shortage
+from autodistill.engines.monitor.budget_warning import Lookout, Shortage
+from autodistill.engines.monitor.progress import Progress, panel
+from autodistill.engines.monitor.watch import Snapshot, Watch, WorkerLine
+from autodistill.search.study.scheduler import Prospect
 
 NOTHING = Prospect(100.0)
 

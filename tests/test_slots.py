@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodistill.engines.packing import Load, slots_for
-from autodistill.engines.slots import Slot, cpu_count, devices_each, make_slots
-from autodistill.engines.watch import Watch
-from autodistill.errors import ResourceError, UsageError
-from autodistill.search.study import Study
+from autodistill.core.errors import ResourceError, UsageError
+from autodistill.engines.driving.slots import Slot, cpu_count, devices_each, make_slots
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.setup.packing import Load, slots_for
+from autodistill.search.study.study import Study
 
 
 def test_cpu_threads_are_divided_among_workers() -> None:
@@ -20,7 +20,7 @@ def test_cpu_threads_are_divided_among_workers() -> None:
 
 
 def test_without_a_number_there_is_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autodistill.engines.slots._gpu_count", lambda: 3)
+    monkeypatch.setattr("autodistill.engines.driving.slots._gpu_count", lambda: 3)
     assert [s.device for s in make_slots(None)] == ["cuda:0", "cuda:1", "cuda:2"]
     assert [s.device for s in make_slots(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
 
@@ -33,7 +33,7 @@ def test_impossible_numbers_of_workers_are_refused() -> None:
 
 
 def test_several_workers_share_a_gpu_and_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autodistill.engines.slots._gpu_count", lambda: 2)
+    monkeypatch.setattr("autodistill.engines.driving.slots._gpu_count", lambda: 2)
     slots = make_slots(None, slots_per_gpu=3)
     assert [s.device for s in slots] == ["cuda:0", "cuda:1"] * 3
     assert {s.memory_share for s in slots} == {0.3333}
@@ -42,7 +42,7 @@ def test_several_workers_share_a_gpu_and_its_memory(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_trial_on_several_devices_gets_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autodistill.engines.slots._gpu_count", lambda: 4)
+    monkeypatch.setattr("autodistill.engines.driving.slots._gpu_count", lambda: 4)
     assert [s.devices for s in make_slots(None, devices_per_trial=2)] == [("cuda:0", "cuda:1"), ("cuda:2", "cuda:3")]
     with pytest.raises(ResourceError, match="3 workers with 2 devices each do not fit this machine, which has 4 GPUs"):
         make_slots(3, devices_per_trial=2)
@@ -58,7 +58,7 @@ def test_on_cpus_a_trial_on_several_devices_divides_the_threads() -> None:
 def test_a_worker_takes_all_its_devices_or_its_part_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices_each(make_slots(3, use_gpus=False)) == 1.0
     assert devices_each(make_slots(2, use_gpus=False, devices_per_trial=2)) == 2.0
-    monkeypatch.setattr("autodistill.engines.slots._gpu_count", lambda: 4)
+    monkeypatch.setattr("autodistill.engines.driving.slots._gpu_count", lambda: 4)
     assert devices_each(make_slots(2)) == 1.0
     assert devices_each(make_slots(None, slots_per_gpu=3)) == pytest.approx(1 / 3)
     assert devices_each(make_slots(6)) == pytest.approx(4 / 6)  # two GPUs are shared, two are not
@@ -88,10 +88,10 @@ def test_workers_per_gpu_follow_memory_time_and_cores(loads: list[Load], free: i
 
 
 def test_auto_measures_after_the_data_are_there_and_before_the_workers_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    from autodistill.engines import run
+    from autodistill import api as run
 
     driven: list[object] = []
-    monkeypatch.setattr("autodistill.engines.slots._gpu_count", lambda: 2)
+    monkeypatch.setattr("autodistill.engines.driving.slots._gpu_count", lambda: 2)
     monkeypatch.setattr(run, "_factory", lambda *args: driven.append("prepared"))
     monkeypatch.setattr(run, "measured_packing", lambda study, watch, slots: len(slots) + 1)
     monkeypatch.setitem(
@@ -103,9 +103,9 @@ def test_auto_measures_after_the_data_are_there_and_before_the_workers_start(mon
 
 
 def test_auto_reads_the_images_that_the_search_holds_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autodistill.engines import packing
-    from autodistill.training import datasets
-    from autodistill.training.cache_home import cache_folder
+    from autodistill.engines.setup import packing
+    from autodistill.training.data import datasets
+    from autodistill.training.runtime.cache_folder import cache_folder
 
     monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "shared"))
     rng = np.random.default_rng(0)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodistill.errors import ConfigError
-from autodistill.search.space import Space
+from autodistill.core.errors import ConfigError
+from autodistill.search.space.space import Space
 
 NESTED = {
     "student": {

@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from autodistill.cli import app
-from autodistill.config import StudyConfig
-from autodistill.errors import ConfigError, UsageError
-from autodistill.search import spaces
-from autodistill.search.opening import config_space
-from autodistill.search.space import Space
-from autodistill.search.space_include import merge
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.errors import ConfigError, UsageError
+from autodistill.engines.setup.study_setup import config_space
+from autodistill.search.space import builtin as spaces
+from autodistill.search.space.include import merge
+from autodistill.search.space.space import Space
 
 run = CliRunner()
 

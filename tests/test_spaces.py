@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from autodistill.config import default_space
-from autodistill.config_names import space_problems
-from autodistill.errors import ConfigError, UnknownNameError, UsageError
-from autodistill.search import spaces
-from autodistill.search.corners import corners
-from autodistill.search.priors import Centre, Weights
-from autodistill.search.space import Parameter, Space
-from autodistill.training.losses import losses
-from autodistill.training.space_check import family_range
-from autodistill.training.students import describe, families
+from autodistill.config.study_file import default_space
+from autodistill.core.errors import ConfigError, UnknownNameError, UsageError
+from autodistill.engines.setup.check_names import space_problems
+from autodistill.search.space import builtin as spaces
+from autodistill.search.space.extremes import corners
+from autodistill.search.space.priors import Centre, Weights
+from autodistill.search.space.space import Parameter, Space
+from autodistill.training.distillation.distillation_losses import losses
+from autodistill.training.students.build import describe, families
+from autodistill.training.survey.space_check import family_range
 
 NAMES = spaces.names()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autodistill.training.cost_memory import FEATURES
-from autodistill.training.spread import in_turn, spread
+from autodistill.training.costs.cost_memory import FEATURES
+from autodistill.training.survey.survey_order import in_turn, spread
 
 
 def features(macs: float) -> dict[str, float]:

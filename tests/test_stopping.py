@@ -6,9 +6,9 @@ import pytest
 from toys import LEVELS, accuracy, costs, make_study
 
 import autodistill as ad
-from autodistill.errors import UserCodeError
-from autodistill.records import Candidate, Report, State
-from autodistill.search.stopping import ALIKE, MAX_EQUAL_FAILURES, SET_UP, Streak
+from autodistill.core.errors import UserCodeError
+from autodistill.core.records import Candidate, Report, State
+from autodistill.search.study.stopping import ALIKE, MAX_EQUAL_FAILURES, SET_UP, Streak
 
 
 def in_percent(candidate: Candidate) -> Iterator[Report]:

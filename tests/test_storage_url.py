@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodistill.config import StudyConfig
-from autodistill.errors import ConfigError
-from autodistill.storage_url import PASSWORD_VARIABLE, StorageUrl, without_password
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.database_url import PASSWORD_VARIABLE, StorageUrl, without_password
+from autodistill.core.errors import ConfigError
 
 FULL = "postgresql://anna:s3cr%2Ft@db.example:5432/studies?sslmode=require"
 

@@ -11,8 +11,8 @@ import pytest
 from toys import evaluate, make_study
 
 import autodistill as ad
-from autodistill.errors import ResourceError, StoreError, StudyInUseError, UsageError
-from autodistill.search import store
+from autodistill.core.errors import ResourceError, StoreError, StudyInUseError, UsageError
+from autodistill.search.storage import study_folder as store
 
 
 def test_sqlite_runs_in_wal_mode(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_folder_is_private(tmp_path: Path) -> None:
 
 def test_a_second_driver_is_refused_and_a_dead_one_frees_the_lock(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from autodistill.search.store import folder_lock\n"
+        "import sys, time; from pathlib import Path; from autodistill.search.storage.study_folder import folder_lock\n"
         "with folder_lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodistill.errors import ConfigError
-from autodistill.strict_yaml import MAX_CHARACTERS, dump, load
+from autodistill.core.errors import ConfigError
+from autodistill.core.strict_yaml import MAX_CHARACTERS, dump, load
 
 
 def read(text):

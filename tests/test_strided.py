@@ -9,14 +9,15 @@ from timm.layers import Conv2dSame, StdConv2d, StdConv2dSame
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from autodistill.training import strided, students
-from autodistill.training.costs import known_costs
-from autodistill.training.deployed import deploy
-from autodistill.training.distillation import Distillation
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.pruning import prune_channels
-from autodistill.training.recipe import Recipe
-from autodistill.training.trainer import Feed, Trainer
+from autodistill.training.costs.counts import known_costs
+from autodistill.training.deployed.form import deploy
+from autodistill.training.deployed.pruning import prune_channels
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer
+from autodistill.training.runtime import strided
+from autodistill.training.students import build as students
 
 STUDENT = {"family": "mobileone", "width": 8, "depth": 1}  # strided 1 x 1 branches of three channels
 SHAPE = {"image_size": 32, "channels": 3}

@@ -13,15 +13,19 @@ import pytest
 from torch import nn
 from toys import make_study
 
-from autodistill.commands.tables import print_trial
-from autodistill.engines import prepare
-from autodistill.engines.watch import Watch
-from autodistill.records import DataSpec, Report, Task, TeacherSpec
-from autodistill.search.study import Study
-from autodistill.training import datasets, latency, lease, students, survey_groups
-from autodistill.training.cost_memory import LATENCY, CostMemory
-from autodistill.training.latency import Latency
-from autodistill.training.student_costs import StudentCosts
+from autodistill.commands.console.tables import print_trial
+from autodistill.core.records import DataSpec, Report, Task, TeacherSpec
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.setup import prepare
+from autodistill.search.study.study import Study
+from autodistill.training.costs import latency_protocol as latency
+from autodistill.training.costs.cost_memory import LATENCY, CostMemory
+from autodistill.training.costs.latency_protocol import Latency
+from autodistill.training.data import datasets
+from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.students import build as students
+from autodistill.training.survey import surveyor as survey_groups
+from autodistill.training.survey.student_costs import StudentCosts
 
 DATA = DataSpec("digits", train_size=64)
 STUDENT = {"family": "resnet", "width": 4, "depth": 1}

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from autodistill.errors import InfeasibleError, UnknownNameError, UsageError
-from autodistill.training import students
-from autodistill.training.families.reduction import auto_reduction
-from autodistill.training.families.schema import Parameter
-from autodistill.training.families.transformers import patch_size
-from autodistill.training.students import families
+from autodistill.core.errors import InfeasibleError, UnknownNameError, UsageError
+from autodistill.training.students import build as students
+from autodistill.training.students.build import families
+from autodistill.training.students.families.reduction import auto_reduction
+from autodistill.training.students.families.schema import Parameter
+from autodistill.training.students.families.transformers import patch_size
 
 SMALL = {"image_size": 32, "channels": 3, "num_classes": 10}
 

@@ -11,12 +11,12 @@ import pytest
 from toys import LEVELS, accuracy, costs, evaluate, make_study
 
 import autodistill as ad
-from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError, UserCodeError
-from autodistill.records import Candidate, Constraint, Decision, Params, Report, State
-from autodistill.search.budget import Budget
-from autodistill.search.rungs import Rungs
-from autodistill.search.study import Study
-from autodistill.search.trajectory import trajectory
+from autodistill.core.budget import Budget
+from autodistill.core.errors import DivergedError, InfeasibleError, InterruptedTrialError, UserCodeError
+from autodistill.core.records import Candidate, Constraint, Decision, Params, Report, State
+from autodistill.search.analysis.trajectory import trajectory
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.study.study import Study
 
 
 def run_one(study: Study, candidate: Candidate | None = None) -> Candidate:

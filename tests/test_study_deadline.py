@@ -7,14 +7,14 @@ import pytest
 from toys import LEVELS, accuracy, costs, make_study
 
 import autodistill as ad
-from autodistill.delivery import report_tables
-from autodistill.engines.slots import Slot
-from autodistill.records import Candidate, Decision, Estimate, Params, Report, State
-from autodistill.search.agenda import TOO_LITTLE, Terms
-from autodistill.search.budget import Budget, format_seconds
-from autodistill.search.objectives import parse_constraint
-from autodistill.search.rungs import Rungs
-from autodistill.search.study import MAX_LATE, Study
+from autodistill.core.budget import Budget, format_seconds
+from autodistill.core.records import Candidate, Decision, Estimate, Params, Report, State
+from autodistill.delivery.report import tables as report_tables
+from autodistill.engines.driving.slots import Slot
+from autodistill.search.objectives.objectives import parse_constraint
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.study.scheduler import TOO_LITTLE, Terms
+from autodistill.search.study.study import MAX_LATE, Study
 
 WIDE = {"student": {"width": {"low": 4, "high": 256, "log": True}}, "train": {"lr": {"low": 0.1, "high": 1.0}}}
 
@@ -52,7 +52,7 @@ def test_nothing_is_begun_that_the_time_left_cannot_finish(sampler: str) -> None
 def test_device_time_counts_the_devices_of_a_trial(
     slots: tuple[Slot, ...], each: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("autodistill.engines.run.make_slots", lambda *args, **settings: slots)
+    monkeypatch.setattr("autodistill.api.make_slots", lambda *args, **settings: slots)
     study = make_study(tmp_path, space=WIDE)
     ad.search(study, evaluate=timed, costs=costs, budget="6trials", progress=False)
     work = sum(t.seconds for t in study.trials())

@@ -8,9 +8,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from toys import LEVELS, accuracy, costs, evaluate, make_study
 
-from autodistill.records import Candidate, Decision, State
-from autodistill.search.agenda import MAX_PAUSED, SLACK
-from autodistill.search.study import Study
+from autodistill.core.records import Candidate, Decision, State
+from autodistill.search.study.scheduler import MAX_PAUSED, SLACK
+from autodistill.search.study.study import Study
 
 SPACE = {
     "student": {"width": {"low": 4, "high": 4096, "log": True}},

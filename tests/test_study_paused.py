@@ -8,12 +8,12 @@ import pytest
 from toys import LEVELS, accuracy, costs, evaluate, make_study
 
 import autodistill as ad
-from autodistill.engines.ahead import Ahead
-from autodistill.errors import InterruptedTrialError
-from autodistill.records import Candidate, Decision, Report, State, TrialRecord
-from autodistill.search import agenda
-from autodistill.search.rungs import Rungs
-from autodistill.search.study import Study
+from autodistill.core.errors import InterruptedTrialError
+from autodistill.core.records import Candidate, Decision, Report, State, TrialRecord
+from autodistill.engines.driving.prefetch import Ahead
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.study import scheduler as agenda
+from autodistill.search.study.study import Study
 
 WIDE = {"student": {"width": {"low": 4, "high": 256, "log": True}}, "train": {"lr": {"low": 0.1, "high": 1.0}}}
 

@@ -3,9 +3,9 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-from autodistill.search import surrogate
-from autodistill.search.features import Encoder
-from autodistill.search.space import Space
+from autodistill.search.model import gaussian_process as surrogate
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.space.space import Space
 
 RNG = np.random.default_rng(0)
 X = RNG.random((30, 3))

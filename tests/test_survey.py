@@ -14,14 +14,18 @@ import pytest
 import torch
 from torch import nn
 
-from autodistill.errors import UnknownNameError, UsageError
-from autodistill.records import LatencyTarget, SurveyRow
-from autodistill.training import latency, lease, students, survey, survey_groups
-from autodistill.training.cost_memory import LATENCY, CostMemory
-from autodistill.training.costs import known_costs
-from autodistill.training.families.schema import Family, families
-from autodistill.training.latency import Latency
-from autodistill.training.survey import FIRST_GROUP, GROUP, Hours
+from autodistill.core.errors import UnknownNameError, UsageError
+from autodistill.core.records import LatencyTarget, SurveyRow
+from autodistill.training.costs import latency_protocol as latency
+from autodistill.training.costs.cost_memory import LATENCY, CostMemory
+from autodistill.training.costs.counts import known_costs
+from autodistill.training.costs.latency_protocol import Latency
+from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.students import build as students
+from autodistill.training.students.families.schema import Family, families
+from autodistill.training.survey import survey
+from autodistill.training.survey import surveyor as survey_groups
+from autodistill.training.survey.survey import FIRST_GROUP, GROUP, Hours
 
 SHAPE = {"image_size": 8, "channels": 1}
 POOL = [{"family": "resnet", "width": width} for width in (2, 4, 6)]
@@ -205,9 +209,9 @@ def test_a_survey_that_is_remembered_as_a_whole_loads_no_torch(tmp_path: Path, s
     code = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from autodistill.records import LatencyTarget\n"
-        "from autodistill.training.cost_memory import CostMemory\n"
-        "from autodistill.training.survey import survey\n"
+        "from autodistill.core.records import LatencyTarget\n"
+        "from autodistill.training.costs.cost_memory import CostMemory\n"
+        "from autodistill.training.survey.survey import survey\n"
         f"rows = survey({POOL!r}, **{SHAPE!r}, num_classes=3, metrics=['params', 'latency_ms'],\n"
         f"              target=LatencyTarget(), memory=CostMemory(Path({str(tmp_path)!r})))\n"
         "loaded = {'torch', 'timm', 'torchvision', 'optuna'} & set(sys.modules)\n"

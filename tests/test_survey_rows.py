@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from autodistill.cli import app
-from autodistill.delivery.survey_plot import survey_png
-from autodistill.errors import StoreError, UsageError
-from autodistill.records import LatencyTarget, SurveyRow
-from autodistill.search.survey_rows import SURVEY_FILE, earlier_survey, read_survey, write_survey
+from autodistill.core.errors import StoreError, UsageError
+from autodistill.core.records import LatencyTarget, SurveyRow
+from autodistill.delivery.figures.survey_png import survey_png
+from autodistill.search.storage.survey_file import SURVEY_FILE, earlier_survey, read_survey, write_survey
 
 run = CliRunner()
 TARGET = LatencyTarget("onnxruntime", threads=2)

@@ -1,14 +1,15 @@
 import pytest
 import torch
 
-from autodistill.engines.teaching import TeachingPace
-from autodistill.errors import InterruptedTrialError, TeacherError, UnknownNameError, UsageError
-from autodistill.records import DataSpec, TeacherSpec
-from autodistill.training import datasets, teachers
-from autodistill.training import teach as teaching
-from autodistill.training.checkpoint import read_folder
-from autodistill.training.teach import default_architecture, default_epochs, teach
-from autodistill.training.teachers import TEACHER_WEIGHTS
+from autodistill.core.errors import InterruptedTrialError, TeacherError, UnknownNameError, UsageError
+from autodistill.core.records import DataSpec, TeacherSpec
+from autodistill.engines.monitor.teaching import TeachingPace
+from autodistill.training.data import datasets
+from autodistill.training.runtime.durable_files import read_folder
+from autodistill.training.teachers import load as teachers
+from autodistill.training.teachers.load import TEACHER_WEIGHTS
+from autodistill.training.trials import teach as teaching
+from autodistill.training.trials.teach import default_architecture, default_epochs, teach
 
 NETWORK = {"family": "resnetv2", "width": 4, "stages": 2}
 

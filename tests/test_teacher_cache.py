@@ -17,14 +17,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from autodistill.errors import ResourceError, StoreError, TeacherError, UsageError
-from autodistill.training import cache_files, teacher_cache
-from autodistill.training.cache_files import CacheKey, estimate, list_caches, make_room, remove
-from autodistill.training.cache_home import teacher_cache_bytes
-from autodistill.training.cache_rows import RowFormat
-from autodistill.training.losses import losses
-from autodistill.training.row_locks import RowLocks
-from autodistill.training.teacher_cache import TeacherCache
+from autodistill.core.errors import ResourceError, StoreError, TeacherError, UsageError
+from autodistill.training.distillation.distillation_losses import losses
+from autodistill.training.runtime.cache_folder import teacher_cache_bytes
+from autodistill.training.runtime.row_locks import RowLocks
+from autodistill.training.teachers.cache import cache as teacher_cache
+from autodistill.training.teachers.cache import folders as cache_files
+from autodistill.training.teachers.cache.cache import TeacherCache
+from autodistill.training.teachers.cache.folders import CacheKey, estimate, list_caches, make_room, remove
+from autodistill.training.teachers.cache.rows import RowFormat
 
 KEY = CacheKey(data="d41d8cd9", teacher="teacher-1", views="crop", seed=0, preprocessing="28px")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from autodistill.config import StudyConfig
-from autodistill.errors import ConfigError, UnknownNameError
-from autodistill.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
-from autodistill.search.opening import config_space
-from autodistill.teacher_choice import from_list, member, members
-from autodistill.training.evaluate import Bench
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.errors import ConfigError, UnknownNameError
+from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
+from autodistill.core.teacher_choice import from_list, member, members
+from autodistill.engines.setup.study_setup import config_space
+from autodistill.training.trials.evaluate import Bench
 
 SPACE = {"student": {"family": "resnetv2", "width": [4, 8]}, "distillation": {"loss": ["none", "kd", "dkd"]}}
 CODE = """

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from autodistill.errors import TeacherError, UnknownNameError, UsageError
-from autodistill.records import DataSpec, TeacherSpec
-from autodistill.training import datasets, teachers
-from autodistill.training.preflight import _best_order, preflight
-from autodistill.training.teach import teach
-from autodistill.training.teacher import Preprocessing, Teacher, freeze
-from autodistill.training.teacher_folder import TEACHER_JSON
+from autodistill.core.errors import TeacherError, UnknownNameError, UsageError
+from autodistill.core.records import DataSpec, TeacherSpec
+from autodistill.training.data import datasets
+from autodistill.training.teachers import load as teachers
+from autodistill.training.teachers.checks import _best_order, preflight
+from autodistill.training.teachers.folder import TEACHER_JSON
+from autodistill.training.teachers.teacher import Preprocessing, Teacher, freeze
+from autodistill.training.trials.teach import teach
 
 CODE = '''
 import torch
@@ -258,7 +259,7 @@ def test_pretrained_weights_without_network_fail_within_seconds(data, monkeypatc
 def test_a_hub_that_never_answers_is_given_up_on(data, monkeypatch):
     import urllib.request
 
-    from autodistill.training import hub
+    from autodistill.training.students import pretrained as hub
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(hub, "_cached", lambda repository: False)

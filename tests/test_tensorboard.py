@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from autodistill.delivery import tensorboard
-from autodistill.delivery.tensorboard import TensorBoard
-from autodistill.errors import ResourceError
-from autodistill.records import State, TrialRecord
+from autodistill.core.errors import ResourceError
+from autodistill.core.records import State, TrialRecord
+from autodistill.delivery.dashboard import tensorboard
+from autodistill.delivery.dashboard.tensorboard import TensorBoard
 
 pytest.importorskip("tensorboard")
 COSTS = {"params": 100.0, "epochs": 0.0, "seconds": 0.1}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from autodistill.engines import timing
-from autodistill.engines.timing import FORWARD, STEP, Job, timed
-from autodistill.records import DataSpec
-from autodistill.training.cost_memory import CostMemory
+from autodistill.core.records import DataSpec
+from autodistill.engines.setup import timing
+from autodistill.engines.setup.timing import FORWARD, STEP, Job, timed
+from autodistill.training.costs.cost_memory import CostMemory
 
 STUDENTS = tuple({"family": "resnet", "width": width, "depth": 1} for width in (8, 12, 16))
 JOB = Job(

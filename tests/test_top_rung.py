@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from autodistill import top_rung
-from autodistill.config import StudyConfig
-from autodistill.engines.prices import Prices
-from autodistill.search.budget import Budget
-from autodistill.search.opening import build, study_parts
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.budget import Budget
+from autodistill.engines.setup import top_rung
+from autodistill.engines.setup.study_setup import build, study_parts
+from autodistill.engines.setup.training_times import Prices
 
 PRICES = Prices(
     train_images=2000,
@@ -38,7 +38,7 @@ def config(**keys: object) -> StudyConfig:
 
 
 def told(monkeypatch: pytest.MonkeyPatch, prices: Prices = PRICES, **keys: object) -> top_rung.Length:
-    monkeypatch.setattr("autodistill.engines.prices.price", lambda *args, **settings: prices)
+    monkeypatch.setattr("autodistill.engines.setup.training_times.price", lambda *args, **settings: prices)
     asked = config(**keys)
     return top_rung.settle(asked, study_parts(asked)["space"])
 
@@ -100,12 +100,14 @@ def test_a_budget_of_epochs_needs_no_timing_and_one_of_trials_changes_nothing() 
 
 def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     folder = tmp_path / "study"
-    monkeypatch.setattr("autodistill.engines.prices.price", lambda *args, **settings: PRICES)
+    monkeypatch.setattr("autodistill.engines.setup.training_times.price", lambda *args, **settings: PRICES)
     study = build(config(budget="10m"), folder)
     assert (study.config.epochs, study.rungs.levels) == (21, (2, 7, 21))
     assert any(note.startswith("21 epochs: about 14 full trainings") for note in study.notes)
     assert StudyConfig.load(folder / "study.yaml").epochs == 21
-    monkeypatch.setattr("autodistill.engines.prices.price", lambda *args, **settings: pytest.fail("timed again"))
+    monkeypatch.setattr(
+        "autodistill.engines.setup.training_times.price", lambda *args, **settings: pytest.fail("timed again")
+    )
     assert study.config.training == {"batch_size": 16}
     again = build(config(budget="8h"), folder)
     assert again.config.training == {"batch_size": 16}
@@ -115,10 +117,10 @@ def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.Mo
 def test_the_time_that_the_timing_took_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 107.5])
     monkeypatch.setattr(top_rung.time, "monotonic", lambda: next(times))
-    monkeypatch.setattr("autodistill.engines.prices.price", lambda *args, **settings: PRICES)
+    monkeypatch.setattr("autodistill.engines.setup.training_times.price", lambda *args, **settings: PRICES)
     length = top_rung.settle(config(budget="10m"), study_parts(config())["space"])
     assert length.seconds == 7.5
-    monkeypatch.setattr("autodistill.top_rung.settle", lambda *args, **settings: length)
+    monkeypatch.setattr("autodistill.engines.setup.top_rung.settle", lambda *args, **settings: length)
     assert build(config(budget="10m"), None).spent.seconds == 7.5
 
 

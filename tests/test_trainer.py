@@ -5,14 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from autodistill.errors import DivergedError, ResourceError, StoreError
-from autodistill.records import DataSpec
-from autodistill.training import datasets, students
-from autodistill.training import trainer as trainer_module
-from autodistill.training.distillation import Distillation
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.recipe import Recipe
-from autodistill.training.trainer import Feed, Trainer, scores
+from autodistill.core.errors import DivergedError, ResourceError, StoreError
+from autodistill.core.records import DataSpec
+from autodistill.training.data import datasets
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.loop import trainer as trainer_module
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer, scores
+from autodistill.training.students import build as students
 
 STUDENT = {"family": "resnetv2", "width": 4, "stages": 2}
 SETTINGS = {"batch_size": 32, "lr": 5e-3, "augment": "crop"}

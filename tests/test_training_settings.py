@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from autodistill.training.recipe import Recipe, allowed
-from autodistill.training.views import Policy, policies
+from autodistill.training.augmentation.policy import Policy, policies
+from autodistill.training.loop.recipe import Recipe, allowed
 
 PAGE = Path(__file__).parent.parent / "docs" / "training_settings.md"
 

@@ -12,11 +12,11 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from toys import LEVELS, evaluate, make_study
 
-from autodistill.records import Decision
-from autodistill.search import store
-from autodistill.search.archive import Archive
-from autodistill.search.features import Encoder
-from autodistill.search.study import Study
+from autodistill.core.records import Decision
+from autodistill.search.model.observations import Archive
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.storage import study_folder as store
+from autodistill.search.study.study import Study
 
 
 def drive(study: Study, budget: str) -> None:

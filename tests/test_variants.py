@@ -21,10 +21,10 @@ from onnx import numpy_helper
 from toys import LEVELS, costs, evaluate, make_study
 
 import autodistill as ad
-from autodistill.config import StudyConfig
-from autodistill.engines.watch import Watch
-from autodistill.errors import ConfigError, InfeasibleError
-from autodistill.records import (
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.budget import Budget
+from autodistill.core.errors import ConfigError, InfeasibleError
+from autodistill.core.records import (
     Candidate,
     Constraint,
     DataSpec,
@@ -36,16 +36,19 @@ from autodistill.records import (
     TrialRecord,
     WorkerContext,
 )
-from autodistill.search.budget import Budget
-from autodistill.search.objectives import objectives
-from autodistill.training import datasets, student_costs, students, variants
-from autodistill.training.cost_memory import CostMemory
-from autodistill.training.evaluate import evaluator
-from autodistill.training.latency import Latency
-from autodistill.training.onnx_files import describe_onnx
-from autodistill.training.student_costs import StudentCosts
-from autodistill.training.trial_files import trial_folder
-from autodistill.training.variants import VariantWork, calibration_images, normalized
+from autodistill.engines.monitor.watch import Watch
+from autodistill.search.objectives.objectives import objectives
+from autodistill.training.costs.cost_memory import CostMemory
+from autodistill.training.costs.latency_protocol import Latency
+from autodistill.training.data import datasets
+from autodistill.training.deployed.onnx_files import describe_onnx
+from autodistill.training.students import build as students
+from autodistill.training.survey import student_costs
+from autodistill.training.survey.student_costs import StudentCosts
+from autodistill.training.trials import variants
+from autodistill.training.trials.evaluate import evaluator
+from autodistill.training.trials.trial_files import trial_folder
+from autodistill.training.trials.variants import VariantWork, calibration_images, normalized
 
 TINY = {"family": "resnet", "width": 4}
 COMPLETE = optuna.trial.TrialState.COMPLETE
@@ -113,10 +116,10 @@ def test_the_files_of_a_front_tell_the_forms_apart(tmp_path: Path) -> None:
 
 
 def test_a_report_tells_the_forms_apart_and_counts_trials_once(tmp_path: Path) -> None:
-    from autodistill.delivery.report import write_report
-    from autodistill.delivery.report_answers import answers_of
-    from autodistill.delivery.report_tables import front_table
-    from autodistill.search.trajectory import trajectory
+    from autodistill.delivery.report.answers import answers_of
+    from autodistill.delivery.report.tables import front_table
+    from autodistill.delivery.report.write import write_report
+    from autodistill.search.analysis.trajectory import trajectory
 
     study = run_toy(tmp_path / "study")
     front, trials = study.front(), study.trials()
@@ -136,7 +139,7 @@ def test_a_report_tells_the_forms_apart_and_counts_trials_once(tmp_path: Path) -
 
 
 def test_of_two_equally_accurate_forms_the_cheaper_one_is_the_answer() -> None:
-    from autodistill.delivery.report_answers import answers_of
+    from autodistill.delivery.report.answers import answers_of
 
     def evaluate_equal(candidate: Candidate) -> Iterator[Report]:
         for report in evaluate(candidate):
@@ -158,7 +161,7 @@ def test_of_two_equally_accurate_forms_the_cheaper_one_is_the_answer() -> None:
 
 
 def test_what_distillation_gained_is_told_between_equal_forms() -> None:
-    from autodistill.gain import gain_over_undistilled
+    from autodistill.search.results.gain import gain_over_undistilled
 
     def record(loss: str, plain: float, int8: float) -> TrialRecord:
         forms = {"int8": {"values": {"accuracy": int8}, "feasible": True}}
@@ -233,7 +236,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
 
 
 def test_the_int8_form_is_measured_from_its_file_at_the_top_rung_alone(task: Task, monkeypatch) -> None:
-    from autodistill.training.evaluate import Bench
+    from autodistill.training.trials.evaluate import Bench
 
     stand_in = type("Teacher", (), {"fingerprint": "none", "by_id": False})
     monkeypatch.setattr(Bench, "teacher_on_validation", lambda self, teacher: None)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from autodistill.delivery.verified import (
+from autodistill.core.errors import StoreError, UsageError
+from autodistill.search.results.verified import (
     Difference,
     Figure,
     Row,
@@ -14,7 +15,6 @@ from autodistill.delivery.verified import (
     read_verified,
     verified_folder,
 )
-from autodistill.errors import StoreError, UsageError
 
 STUDENT = Row(
     "student",

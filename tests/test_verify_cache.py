@@ -9,15 +9,15 @@ import pytest
 import torch
 
 import autodistill as ad
-from autodistill.delivery.compress import compress
-from autodistill.delivery.verify_prepare import plan_verification
-from autodistill.records import WorkerContext
-from autodistill.training import datasets
-from autodistill.training.cache_home import cache_folder
-from autodistill.training.copies import send_inputs
-from autodistill.training.mirror import Mirror
-from autodistill.training.retraining import RetrainingBench
-from autodistill.training.teacher import Teacher
+from autodistill.core.records import WorkerContext
+from autodistill.delivery.export.compress import compress
+from autodistill.delivery.verify.prepare import plan_verification
+from autodistill.training.data import datasets
+from autodistill.training.runtime.cache_folder import cache_folder
+from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.teachers.teacher import Teacher
+from autodistill.training.trials.remote_trials import send_inputs
+from autodistill.training.trials.retraining import RetrainingBench
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from test_verified import STUDENT, TEACHER, TWIN, VERIFIED
 
 import autodistill as ad
 from autodistill.commands.verify import findings, numbers, print_verified
-from autodistill.delivery.export_card import _verified as card_section
-from autodistill.delivery.export_weights import Source
-from autodistill.delivery.report_tables import verification_words
-from autodistill.delivery.verified import Difference
-from autodistill.delivery.verify_plot import _axis
-from autodistill.errors import UsageError
+from autodistill.core.errors import UsageError
+from autodistill.delivery.export.model_card import _verified as card_section
+from autodistill.delivery.export.weights import Source
+from autodistill.delivery.report.tables import verification_words
+from autodistill.delivery.verify.plot import _axis
+from autodistill.search.results.verified import Difference
 
 
 def test_trial_numbers_are_read_with_commas_between_them() -> None:

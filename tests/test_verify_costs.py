@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from autodistill.delivery import verify_judge
-from autodistill.delivery.verify_costs import FileCosts, Network, file_costs
-from autodistill.delivery.verify_plan import PLAIN, Member
-from autodistill.errors import UserCodeError
-from autodistill.records import DataSpec, LatencyTarget, Task, TeacherSpec, stable_key
-from autodistill.search.objectives import resolve
-from autodistill.training.file_latency import file_latencies, file_run, target_words
-from autodistill.training.onnx_files import export_onnx
+from autodistill.core.errors import UserCodeError
+from autodistill.core.records import DataSpec, LatencyTarget, Task, TeacherSpec, stable_key
+from autodistill.delivery.verify import judge as verify_judge
+from autodistill.delivery.verify.file_costs import FileCosts, Network, file_costs
+from autodistill.delivery.verify.plan import PLAIN, Member
+from autodistill.search.objectives.objectives import resolve
+from autodistill.training.costs.file_latency import file_latencies, file_run, target_words
+from autodistill.training.deployed.onnx_files import export_onnx
 
 
 class Unexportable(nn.Module):

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 import autodistill as ad
-from autodistill.delivery.verify_judge import judge
-from autodistill.delivery.verify_plan import by_number, choose, members_of, neighbours, noise_of, seeds_of
-from autodistill.delivery.verify_prepare import plan_verification
-from autodistill.errors import UsageError
-from autodistill.records import State, TrialRecord
-from autodistill.search.front import Front
-from autodistill.search.objectives import resolve
+from autodistill.core.errors import UsageError
+from autodistill.core.records import State, TrialRecord
+from autodistill.delivery.verify.judge import judge
+from autodistill.delivery.verify.plan import by_number, choose, members_of, neighbours, noise_of, seeds_of
+from autodistill.delivery.verify.prepare import plan_verification
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.front import Front
 
 OBJECTIVES = resolve(["accuracy", "params"])
 KD = {"loss": "kd", "temperature": 2.0, "label_smoothing": 0.1}
@@ -113,7 +113,7 @@ def test_a_baseline_has_the_recipe_of_the_most_accurate_student_and_random_weigh
 
 
 def test_seeds_are_a_prefix_of_one_sequence_that_the_trials_do_not_have() -> None:
-    from autodistill.search.verdicts import derive_seed
+    from autodistill.search.study.end_states import derive_seed
 
     assert seeds_of(0, 5)[:3] == seeds_of(0, 3)
     assert len(set(seeds_of(0, 50))) == 50

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from autodistill.delivery.verify_runs import Job, Queue, QueueWatch
-from autodistill.engines.watch import Snapshot, WorkerLine
-from autodistill.engines.worker import RemoteError, WorkerLostError
-from autodistill.errors import EndedEarlyError, InterruptedTrialError
-from autodistill.records import Candidate, Report, State
+from autodistill.core.errors import EndedEarlyError, InterruptedTrialError
+from autodistill.core.records import Candidate, Report, State
+from autodistill.delivery.verify.queue import Job, Queue, QueueWatch
+from autodistill.engines.driving.worker import RemoteError, WorkerLostError
+from autodistill.engines.monitor.watch import Snapshot, WorkerLine
 
 
 def job(number: int, seconds: float = 10.0) -> Job:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2, norm
 
-from autodistill.delivery.verify_statistics import (
+from autodistill.delivery.verify.statistics import (
     accuracy_figure,
     calibration_error,
     difference,

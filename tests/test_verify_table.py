@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autodistill.delivery.verified import Row, Verified
-from autodistill.delivery.verify_costs import judged_by_files
-from autodistill.delivery.verify_plan import PLAIN, Member
-from autodistill.delivery.verify_table import Finished, rows_of
-from autodistill.delivery.verify_table import table as judged_table
-from autodistill.delivery.verify_test import Result
-from autodistill.records import LatencyTarget, Objective
-from autodistill.search.objectives import resolve
+from autodistill.core.records import LatencyTarget, Objective
+from autodistill.delivery.verify.evaluation import Result
+from autodistill.delivery.verify.file_costs import judged_by_files
+from autodistill.delivery.verify.plan import PLAIN, Member
+from autodistill.delivery.verify.table import Finished, rows_of
+from autodistill.delivery.verify.table import table as judged_table
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.results.verified import Row, Verified
 
 OBJECTIVES = resolve(["accuracy", "params"])
 IMAGES = 2000

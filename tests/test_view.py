@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from autodistill.records import Objective
-from autodistill.search import model
-from autodistill.search.archive import Observations
-from autodistill.search.features import Encoder
-from autodistill.search.model import Model
-from autodistill.search.space import Space
-from autodistill.search.surrogate import typical_length
-from autodistill.search.view import BEYOND, FIDELITY, REFERENCE_QUANTILE, Pool, View
+from autodistill.core.records import Objective
+from autodistill.search.model import front_model as model
+from autodistill.search.model.front_model import Model
+from autodistill.search.model.gaussian_process import typical_length
+from autodistill.search.model.model_input import BEYOND, FIDELITY, REFERENCE_QUANTILE, Pool, View
+from autodistill.search.model.observations import Observations
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.space.space import Space
 
 SPACE = Space.parse({"student": {"width": {"values": [4, 8, 16, 32, 64]}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
 ENCODER = Encoder.of(SPACE)

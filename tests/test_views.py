@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autodistill.errors import UnknownNameError, UsageError
-from autodistill.training import augment
-from autodistill.training.randoms import Draws, signed
-from autodistill.training.views import Policy, apply, policies
+from autodistill.core.errors import UnknownNameError, UsageError
+from autodistill.training.augmentation import operations as augment
+from autodistill.training.augmentation.policy import Policy, apply, policies
+from autodistill.training.augmentation.random_numbers import Draws, signed
 
 EVERYTHING = Policy(
     crop="resized",
@@ -46,7 +46,7 @@ REFERENCE = (6457827717110365317, 3203168211198807973, 9817491932198370423, 4593
 
 
 def test_the_mixing_function_is_splitmix64() -> None:
-    from autodistill.training.randoms import _mix
+    from autodistill.training.augmentation.random_numbers import _mix
 
     state = torch.tensor([signed(1234567 + k * 0x9E3779B97F4A7C15) for k in range(4)])
     assert [value % 2**64 for value in _mix(state).tolist()] == list(REFERENCE)
@@ -253,7 +253,7 @@ def test_erasing_happens_with_its_probability_and_fills_with_the_mean() -> None:
 
 
 def test_operations_are_each_drawn_about_as_often_as_the_others() -> None:
-    from autodistill.training.views import _operation
+    from autodistill.training.augmentation.policy import _operation
 
     kind, amount = _operation(Policy(operations=1, magnitude=0.5), Draws(0, torch.arange(12_000), 0), 0)
     assert torch.bincount(kind).tolist() == pytest.approx([1000] * 12, abs=130)

@@ -10,8 +10,8 @@ from toys import LEVELS, evaluate
 from toys import costs as both_costs
 
 import autodistill as ad
-from autodistill.errors import UsageError
-from autodistill.records import Candidate, Report, State
+from autodistill.core.errors import UsageError
+from autodistill.core.records import Candidate, Report, State
 
 SPACE: dict[str, Any] = {
     "student": {"width": {"low": 4, "high": 256, "log": True}},

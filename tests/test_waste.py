@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from toys import LEVELS, make_study
 
-from autodistill.records import Report, State
-from autodistill.search.study import Study
-from autodistill.search.waste import FIRST, Waste
+from autodistill.core.records import Report, State
+from autodistill.search.results.waste import FIRST, Waste
+from autodistill.search.study.study import Study
 
 ONE = {"student": {"width": {"low": 1, "high": 100000}}}
 

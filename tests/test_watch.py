@@ -7,7 +7,7 @@ import pytest
 from toys import evaluate, make_study
 
 import autodistill as ad
-from autodistill.engines.watch import Snapshot, Watch
+from autodistill.engines.monitor.watch import Snapshot, Watch
 
 
 def test_snapshots_tell_states_front_and_time() -> None:

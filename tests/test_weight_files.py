@@ -22,10 +22,11 @@ from torch.optim.swa_utils import AveragedModel
 from typer.testing import CliRunner
 
 from autodistill import cli
-from autodistill.errors import TeacherError
-from autodistill.records import DataSpec, TeacherSpec
-from autodistill.training import datasets, teachers
-from autodistill.training.weight_files import fit, read_weights
+from autodistill.core.errors import TeacherError
+from autodistill.core.records import DataSpec, TeacherSpec
+from autodistill.training.data import datasets
+from autodistill.training.teachers import load as teachers
+from autodistill.training.teachers.weight_files import fit, read_weights
 
 NAME = "test_resnet"
 

@@ -7,11 +7,11 @@ import pytest
 from toys import make_study
 
 import autodistill as ad
-from autodistill.records import Candidate, Constraint, Report, State
-from autodistill.search import within
-from autodistill.search.proposer import DRAWN
-from autodistill.search.rungs import Rungs
-from autodistill.search.space import Space
+from autodistill.core.records import Candidate, Constraint, Report, State
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.sampler.proposer import DRAWN
+from autodistill.search.space import random_draws as within
+from autodistill.search.space.space import Space
 
 CUBE = {"student": {f"w{i}": {"low": 1, "high": 100} for i in range(3)}}
 BOUND = Constraint("params", "<=", 3000.0)

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
-from autodistill.delivery.report import write_report
-from autodistill.records import Constraint, State, TrialRecord
-from autodistill.search.opening import open_to_read
-from autodistill.words import complete_counted, counted, students_counted, why_empty
+from autodistill.core.records import Constraint, State, TrialRecord
+from autodistill.core.wording import complete_counted, counted, students_counted, why_empty
+from autodistill.delivery.report.write import write_report
+from autodistill.engines.setup.study_setup import open_to_read
 from tests import toys
 
 REASON = "6 trials reached the top rung, and none keeps to accuracy >= 0.9999"
@@ -72,7 +72,7 @@ def test_the_pictures_say_it_too(bounded: Path, tmp_path: Path) -> None:
 
 def _words(path: Path, folder: Path) -> str:
     """Text that a saved picture of the empty front holds, by drawing it again beside the file."""
-    from autodistill.delivery import plots
+    from autodistill.delivery.figures import front_png as plots
 
     study = open_to_read(folder)
     said: list[Any] = []

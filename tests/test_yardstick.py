@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from autodistill.training import yardstick
-from autodistill.training.cost_memory import CostMemory
-from autodistill.training.yardstick import slowness, steady
+from autodistill.training.costs import machine_speed as yardstick
+from autodistill.training.costs.cost_memory import CostMemory
+from autodistill.training.costs.machine_speed import slowness, steady
 
 
 @pytest.fixture

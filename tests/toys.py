@@ -14,13 +14,13 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from autodistill.errors import DivergedError, InfeasibleError, InterruptedTrialError
-from autodistill.records import Candidate, Constraint, Evaluate, Report, WorkerContext
-from autodistill.search import store
-from autodistill.search.objectives import resolve
-from autodistill.search.rungs import Rungs
-from autodistill.search.space import Space
-from autodistill.search.study import Study
+from autodistill.core.errors import DivergedError, InfeasibleError, InterruptedTrialError
+from autodistill.core.records import Candidate, Constraint, Evaluate, Report, WorkerContext
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.space.space import Space
+from autodistill.search.storage import study_folder as store
+from autodistill.search.study.study import Study
 
 SPACE: dict[str, Any] = {
     "student": {"width": [4, 8, 16, 32, 64, 128]},

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autodistill.training import students
-from autodistill.training.distillation import Distillation
-from autodistill.training.loss_mix import LossMix
-from autodistill.training.recipe import Recipe
-from autodistill.training.trainer import Feed, Trainer
+from autodistill.training.distillation.criterion import Distillation
+from autodistill.training.distillation.loss_mix import LossMix
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer
+from autodistill.training.students import build as students
 
 BATCH, CLASSES = 32, 5
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from autodistill.commands.output import command, number, print_json, print_table, say
-from autodistill.commands.reading import JsonOption, study_folders
-from autodistill.errors import ResourceError, UsageError
+from autodistill.commands.console.output import command, number, print_json, print_table, say
+from autodistill.commands.console.reading import JsonOption, study_folders
+from autodistill.core.errors import ResourceError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List and remove what can be made again: decoded images, teacher logits.")
 
@@ -85,8 +85,8 @@ def rm(
 
 def _shared() -> list[dict[str, Any]]:
     """Shared decoded images and teacher caches, named ``images/KEY`` and ``teacher/KEY``."""
-    from autodistill.training.cache_files import list_caches
-    from autodistill.training.cache_home import cache_folder, teacher_caches
+    from autodistill.training.runtime.cache_folder import cache_folder, teacher_caches
+    from autodistill.training.teachers.cache.folders import list_caches
 
     rows: list[dict[str, Any]] = [
         {"study": None, "folder": f"images/{path.name}", "bytes": _size(path), "what": "decoded images"}
@@ -103,9 +103,9 @@ def _shared() -> list[dict[str, Any]]:
 
 def _crashes() -> list[dict[str, Any]]:
     """The students that killed their workers, as one row where there are any."""
-    from autodistill.training.cache_home import cache_folder
-    from autodistill.training.crash_memory import FILE, read
-    from autodistill.words import counted, student_words
+    from autodistill.core.wording import counted, student_words
+    from autodistill.training.costs.crash_memory import FILE, read
+    from autodistill.training.runtime.cache_folder import cache_folder
 
     path = cache_folder() / FILE
     found = [f"{student_words(row['student'])} ({row['how']})" for row in read(path).values()]
@@ -116,8 +116,8 @@ def _crashes() -> list[dict[str, Any]]:
 
 
 def _forget_crashes() -> None:
-    from autodistill.training.cache_home import cache_folder
-    from autodistill.training.crash_memory import FILE
+    from autodistill.training.costs.crash_memory import FILE
+    from autodistill.training.runtime.cache_folder import cache_folder
 
     (cache_folder() / FILE).unlink(missing_ok=True)
     say("forgot the students that killed their workers; new studies try them again")
@@ -125,8 +125,8 @@ def _forget_crashes() -> None:
 
 def _remove_shared(names: list[str], *, all_of_them: bool = False) -> None:
     """Remove by ``images/KEY`` or ``teacher/KEY``; of all of them, those in use are named and left."""
-    from autodistill.training.cache_files import remove
-    from autodistill.training.cache_home import cache_folder, teacher_caches
+    from autodistill.training.runtime.cache_folder import cache_folder, teacher_caches
+    from autodistill.training.teachers.cache.folders import remove
 
     for name in names:
         kind, key = name.split("/", 1)
@@ -145,7 +145,7 @@ def _remove_shared(names: list[str], *, all_of_them: bool = False) -> None:
 
 
 def _remove_of_study(study: Path, names: tuple[str, ...]) -> None:
-    from autodistill.search.store import folder_lock
+    from autodistill.search.storage.study_folder import folder_lock
 
     with folder_lock(study):
         for name in names:
@@ -157,7 +157,7 @@ def _remove_of_study(study: Path, names: tuple[str, ...]) -> None:
 
 
 def _need_study(folder: Path, more: str = "") -> None:
-    from autodistill.search.store import is_study
+    from autodistill.search.storage.study_folder import is_study
 
     if not is_study(folder):
         raise UsageError(

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autodistill.commands.console.output import command, number, print_json, print_table, say
+from autodistill.commands.console.reading import DirOption, JsonOption, StudyArgument, read_study
 from autodistill.commands.export import chosen_trials
-from autodistill.commands.output import command, number, print_json, print_table, say
-from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
-from autodistill.errors import UsageError
-from autodistill.words import student_words
+from autodistill.core.errors import UsageError
+from autodistill.core.wording import student_words
 
 if TYPE_CHECKING:
-    from autodistill.delivery.compress import Compressed
-    from autodistill.delivery.compress_variants import Variant
+    from autodistill.delivery.export.compress import Compressed
+    from autodistill.delivery.export.compress_variants import Variant
 
 _EXPORTED = {"int8-static": "onnx-int8", "fp16": "onnx-fp16"}
 """Variants that ``export`` makes too, and the format that they are."""
@@ -55,7 +55,7 @@ def compress(
     What is made already is kept: the same command goes on where it was stopped. 'front' marks variants that no other
     one and no student of the study beats in accuracy, bytes and latency of the file, and that keep their accuracy.
     """
-    from autodistill.delivery.compress import compress as run_compress
+    from autodistill.delivery.export.compress import compress as run_compress
 
     found = read_study(study, directory)
     record = chosen_trials(found, trial, pick, knee, front=False)[0]
@@ -89,7 +89,7 @@ def _say_next(done: Compressed, folder: Path) -> None:
             say(f"{one.name}: {folder / one.file}")
     formats = [_EXPORTED[one.name] for one in joined if one.name in _EXPORTED]
     if formats:
-        from autodistill.delivery.export import MAX_DROP
+        from autodistill.delivery.export.write import MAX_DROP
 
         limit = () if done.max_drop == MAX_DROP else ("--max-drop", f"{done.max_drop:g}")
         names = ",".join(["onnx", *formats])

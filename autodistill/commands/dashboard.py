@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from autodistill.commands.output import command, say
-from autodistill.commands.reading import DirOption, StudyArgument, read_study
+from autodistill.commands.console.output import command, say
+from autodistill.commands.console.reading import DirOption, StudyArgument, read_study
 
 DASHBOARD = """
   autodistill dashboard runs/digits
@@ -27,7 +27,7 @@ def dashboard(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
 ) -> None:
     """Open a study in the Optuna dashboard: on this machine only, behind a token, read-only unless asked."""
-    from autodistill.delivery.dashboard import dashboard as serve
+    from autodistill.delivery.dashboard.server import dashboard as serve
 
     found = read_study(study, directory)
     with serve(found, port=port, write=write) as running:

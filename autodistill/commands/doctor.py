@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from autodistill.commands.output import print_json, print_table, say
-from autodistill.commands.reading import JsonOption
-from autodistill.errors import ResourceError
+from autodistill.commands.console.output import print_json, print_table, say
+from autodistill.commands.console.reading import JsonOption
+from autodistill.core.errors import ResourceError
 
 DOCTOR = """
   autodistill doctor
@@ -106,7 +106,7 @@ def _clash() -> list[Finding]:
 def _cores() -> list[Finding]:
     import psutil
 
-    from autodistill.engines.slots import cpu_count
+    from autodistill.engines.driving.slots import cpu_count
 
     memory = psutil.virtual_memory()
     said = f"{cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GB memory free"
@@ -134,8 +134,8 @@ def _ray() -> list[Finding]:
 
 
 def _data() -> list[Finding]:
-    from autodistill.records import DataSpec
-    from autodistill.training.datasets import load
+    from autodistill.core.records import DataSpec
+    from autodistill.training.data.datasets import load
 
     with tempfile.TemporaryDirectory() as scratch:
         data = load(DataSpec("digits"), scratch)

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autodistill.commands.output import command, number, print_json, print_table, say
-from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, read_study
-from autodistill.errors import AutodistillError, UsageError
-from autodistill.words import student_words, why_empty
+from autodistill.commands.console.output import command, number, print_json, print_table, say
+from autodistill.commands.console.reading import DirOption, JsonOption, StudyArgument, read_study
+from autodistill.core.errors import AutodistillError, UsageError
+from autodistill.core.wording import student_words, why_empty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from autodistill.delivery.export import Exported
-    from autodistill.records import TrialRecord
-    from autodistill.search.front import Front
-    from autodistill.search.study import Study
+    from autodistill.core.records import TrialRecord
+    from autodistill.delivery.export.write import Exported
+    from autodistill.search.results.front import Front
+    from autodistill.search.study.study import Study
 
 EXAMPLES = """
   autodistill export runs/digits --knee -o student
@@ -70,7 +70,7 @@ def export(
 
     Beside them: preprocessing, class names, provenance, a model card, and predict.py, which needs no autodistill.
     """
-    from autodistill.delivery.export_variant import formats_for
+    from autodistill.delivery.export.variant import formats_for
 
     if out is None:
         raise UsageError("say where to with -o OUT, e.g. -o student.")
@@ -123,7 +123,7 @@ def chosen_trials(study: Study, trial: int | None, pick: str | None, knee: bool,
 
 def _whole(front: Front, study: Study) -> list[TrialRecord]:
     """All students of the (verified) front; stderr says who is left out, and what can be done about it."""
-    from autodistill.search.picking import UNVERIFIED, whole
+    from autodistill.search.results.picking import UNVERIFIED, whole
 
     chosen = whole(front)
     if chosen.said:
@@ -146,10 +146,10 @@ def _export_all(
     *,
     apart: bool,
 ) -> list[Exported]:
-    from autodistill.delivery import export as exporting
-    from autodistill.delivery.export_variant import folder_name, trial_words
-    from autodistill.delivery.export_weights import source_of
-    from autodistill.training import datasets
+    from autodistill.delivery.export import write as exporting
+    from autodistill.delivery.export.variant import folder_name, trial_words
+    from autodistill.delivery.export.weights import source_of
+    from autodistill.training.data import datasets
 
     assert study.directory is not None
     if study.config is None or study.config.data is None:
@@ -175,9 +175,9 @@ def _export_all(
 
 def _attach(study: Study, done: Sequence[Exported]) -> None:
     """Let the dashboard offer the files on the page of their trial."""
-    from autodistill.delivery.dashboard_notes import attach
-    from autodistill.errors import ResourceError, StudyInUseError
-    from autodistill.search.store import folder_lock
+    from autodistill.core.errors import ResourceError, StudyInUseError
+    from autodistill.delivery.dashboard.notes import attach
+    from autodistill.search.storage.study_folder import folder_lock
 
     assert study.directory is not None
     try:
@@ -228,7 +228,7 @@ def print_exported(done: Sequence[Exported]) -> None:
 
 
 def _push(done: Exported, repository: str, private: bool) -> str:
-    from autodistill.delivery.hub_push import plan_upload, push
+    from autodistill.delivery.export.hub_push import plan_upload, push
 
     upload = plan_upload(done.folder, repository, private=private)
     say(f"uploading {len(upload.files)} files to {upload.repository}")

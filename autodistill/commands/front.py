@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autodistill.commands.output import check_drawing, check_file, command, number, print_json, print_table, say
-from autodistill.commands.reading import DirOption, JsonOption, folder_of, read_study
-from autodistill.commands.tables import found_by_verify, nearest_json, print_front, print_trial, say_nearest
-from autodistill.distance import to_teacher
-from autodistill.errors import UsageError
-from autodistill.gain import gain_over_undistilled
-from autodistill.words import counted, why_empty
+from autodistill.commands.console.output import check_drawing, check_file, command, number, print_json, print_table, say
+from autodistill.commands.console.reading import DirOption, JsonOption, folder_of, read_study
+from autodistill.commands.console.tables import found_by_verify, nearest_json, print_front, print_trial, say_nearest
+from autodistill.core.errors import UsageError
+from autodistill.core.teacher_distance import to_teacher
+from autodistill.core.wording import counted, why_empty
+from autodistill.search.results.gain import gain_over_undistilled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from autodistill.delivery.verified import Row
-    from autodistill.records import TrialRecord
-    from autodistill.search.compare import Comparison, Group
-    from autodistill.search.front import Front
-    from autodistill.search.member import Member
-    from autodistill.search.study import Study
+    from autodistill.core.records import TrialRecord
+    from autodistill.search.analysis.compare import Comparison, Group
+    from autodistill.search.results.front import Front
+    from autodistill.search.results.front_member import Member
+    from autodistill.search.results.verified import Row
+    from autodistill.search.study.study import Study
 
 FRONT = """
   autodistill front runs/digits
@@ -102,7 +102,7 @@ def front(
 
 def _with_verdicts(front: Front) -> dict[str, Any]:
     """The front as JSON, each member with its verified place; ``null`` where it has none."""
-    from autodistill.search.picking import KEPT, row_of
+    from autodistill.search.results.picking import KEPT, row_of
 
     rows, trouble = found_by_verify(front)
     if trouble:
@@ -123,8 +123,8 @@ def _verdict(row: Row | None) -> dict[str, Any] | None:
 
 def _say_verified(folder: Path, front: Front, rows: Mapping[int, Row], trouble: str) -> None:
     """That there is a verification, whose figures are the ones to believe, who joined its front, and what it lacks."""
-    from autodistill.delivery.verified import read_verified
-    from autodistill.search.picking import KEPT, unverified
+    from autodistill.search.results.picking import KEPT, unverified
+    from autodistill.search.results.verified import read_verified
 
     if trouble:
         say(f"verified: {trouble}")
@@ -163,7 +163,7 @@ def _why_empty(study: Study) -> str:
 
 
 def _one(study: Study, front: Front, trial: TrialRecord, as_json: bool) -> None:
-    from autodistill.search.picking import row_of
+    from autodistill.search.results.picking import row_of
 
     gain = gain_over_undistilled(trial, study.trials(), front.objectives[0])
     if as_json:
@@ -184,13 +184,13 @@ def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save
     if csv is not None and str(csv) == "-":
         sys.stdout.write(front.to_pandas().to_csv(index=False))
     elif csv is not None:
-        from autodistill.search.store import write_atomically
+        from autodistill.search.storage.study_folder import write_atomically
 
         write_atomically(csv, front.to_pandas().to_csv(index=False))
         say(f"wrote {csv}")
     if plot is not None:
         if plot.suffix == ".html":
-            from autodistill.delivery.figures import front_figure
+            from autodistill.delivery.figures.study_figures import front_figure
 
             _write_page(front_figure(front, study.trials(), empty=_why_empty(study)), plot)
         else:
@@ -215,7 +215,7 @@ def _check_files(plot: Path | None, csv: Path | None, shown: Mapping[str, bool])
 
 
 def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
-    from autodistill.search.compare import compare
+    from autodistill.search.analysis.compare import compare
 
     if plot is not None:
         check_drawing(plot, _ENDINGS)
@@ -240,18 +240,18 @@ def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
 
 def _draw_comparison(comparison: Comparison, plot: Path) -> None:
     if plot.suffix == ".html":
-        from autodistill.delivery.figures import comparison_figure
+        from autodistill.delivery.figures.study_figures import comparison_figure
 
         _write_page(comparison_figure(comparison), plot)
     else:
-        from autodistill.delivery.comparison_plot import comparison_png
+        from autodistill.delivery.figures.comparison_png import comparison_png
 
         comparison_png(comparison, plot)
 
 
 def _group(text: str) -> Group:
     """``DIR``, or ``NAME=DIR,DIR``."""
-    from autodistill.search.compare import Group
+    from autodistill.search.analysis.compare import Group
 
     name, equals, folders = text.partition("=")
     if not equals or Path(text).exists():

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from autodistill.commands.output import command, print_json, say
-from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, folder_of, read_study
-from autodistill.errors import UsageError
+from autodistill.commands.console.output import command, print_json, say
+from autodistill.commands.console.reading import DirOption, JsonOption, StudyArgument, folder_of, read_study
+from autodistill.core.errors import UsageError
 
 REPORT = """
   autodistill report runs/digits -o report.html
@@ -33,7 +33,7 @@ def report(
 
     Works while the study runs and after verify, whose figures it prefers.
     """
-    from autodistill.delivery.report import write_report
+    from autodistill.delivery.report.write import write_report
 
     folder = folder_of(study, directory)
     path = output if output is not None else folder / "report.html"

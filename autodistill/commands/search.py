@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from autodistill.commands.reading import RUNS
+from autodistill.commands.console.reading import RUNS
 from autodistill.commands.search_run import dry_run as show_plan
 from autodistill.commands.search_run import run
-from autodistill.config_errors import unknown_key
-from autodistill.errors import ConfigError, UsageError
+from autodistill.config.problems import unknown_key
+from autodistill.core.errors import ConfigError, UsageError
 
 DEFAULT_BUDGET = "5m"
 VERIFY_SHARE = 0.3  # of a time budget, with --verify
@@ -134,7 +134,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
 ) -> None:
     """Search students and how to distil them, until the budget is spent. The same command again resumes."""
-    from autodistill.config import StudyConfig
+    from autodistill.config.study_file import StudyConfig
 
     overrides = {
         "data": data,
@@ -204,7 +204,7 @@ def _engine_options(
             f"--ray-address, --ray-storage and --trust-network are for --engine ray; the engine is {engine!r}."
         )
     if ray_storage is not None:
-        from autodistill.engines.home import url_of
+        from autodistill.engines.driving.remote_study import url_of
 
         options["storage"] = url_of(ray_storage)  # a wrong one is said before anything is written
     return options
@@ -216,7 +216,7 @@ def settings(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: all texts that are not understood.
     """
-    from autodistill.config import StudyConfig
+    from autodistill.config.study_file import StudyConfig
 
     out: dict[str, Any] = {}
     problems = []
@@ -243,7 +243,7 @@ def value_of(text: str) -> Any:
     Raises:
         ConfigError: it is not YAML.
     """
-    from autodistill import strict_yaml
+    from autodistill.core import strict_yaml
 
     if "," in text and text.strip()[:1] not in ("[", "{", '"', "'"):
         return [value_of(part.strip()) for part in text.split(",") if part.strip()]
@@ -266,7 +266,7 @@ def _source_of(study: Path | None, directory: Path | None) -> tuple[Path | None,
         return study, directory
     if directory is not None and directory.resolve() != study.resolve():
         raise UsageError(f"two study folders are given, {study} and --dir {directory}; keep one.")
-    from autodistill.search.store import is_study
+    from autodistill.search.storage.study_folder import is_study
 
     if not is_study(study):
         raise UsageError(

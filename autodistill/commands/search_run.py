@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from autodistill.commands.output import command, print_json, say
-from autodistill.commands.tables import found_by_verify, nearest_json, print_front, say_nearest
-from autodistill.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
-from autodistill.records import State
-from autodistill.search.budget import format_seconds
-from autodistill.storage_url import without_password
-from autodistill.words import why_empty
+from autodistill.commands.console.output import command, print_json, say
+from autodistill.commands.console.tables import found_by_verify, nearest_json, print_front, say_nearest
+from autodistill.core.budget import format_seconds
+from autodistill.core.database_url import without_password
+from autodistill.core.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
+from autodistill.core.records import State
+from autodistill.core.wording import why_empty
 
 if TYPE_CHECKING:
-    from autodistill.config import StudyConfig
-    from autodistill.engines.progress import Progress
-    from autodistill.engines.shortage import Shortage
-    from autodistill.engines.watch import Snapshot
-    from autodistill.records import TrialRecord
-    from autodistill.search.budget import Budget, Spent
-    from autodistill.search.front import Front
-    from autodistill.search.space import Space
-    from autodistill.search.study import Study
+    from autodistill.config.study_file import StudyConfig
+    from autodistill.core.budget import Budget, Spent
+    from autodistill.core.records import TrialRecord
+    from autodistill.engines.monitor.budget_warning import Shortage
+    from autodistill.engines.monitor.progress import Progress
+    from autodistill.engines.monitor.watch import Snapshot
+    from autodistill.search.results.front import Front
+    from autodistill.search.space.space import Space
+    from autodistill.search.study.study import Study
 
 
 UNKNOWN = 300.0
@@ -39,14 +39,14 @@ UNKNOWN = 300.0
 
 def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     """Print the configuration and an estimate; nothing is written."""
-    from autodistill import strict_yaml
-    from autodistill.config_names import check, check_first
+    from autodistill.core import strict_yaml
+    from autodistill.engines.setup.check_names import check, check_first
 
     check_first(config, resumed=_resumed(folder))
-    from autodistill.engines.cold_views import cold_views
-    from autodistill.engines.estimate import estimate, forecast
-    from autodistill.search.opening import check_same, config_rungs, study_parts
-    from autodistill.top_rung import Length, settle
+    from autodistill.engines.setup.cold_views import cold_views
+    from autodistill.engines.setup.estimate import estimate, forecast
+    from autodistill.engines.setup.study_setup import check_same, config_rungs, study_parts
+    from autodistill.engines.setup.top_rung import Length, settle
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
@@ -84,8 +84,8 @@ def _check_warm_starts(config: StudyConfig, folder: Path, space: Space) -> None:
     Raises:
         UsageError: one is no study, or has nothing for this space.
     """
-    from autodistill.search.opening import STUDY_FILE
-    from autodistill.search.warm import fitting_students
+    from autodistill.engines.setup.study_setup import STUDY_FILE
+    from autodistill.search.study.warm_start import fitting_students
 
     stored = folder / STUDY_FILE
     done = type(config).load(stored).warm_start if stored.is_file() else ()
@@ -104,15 +104,15 @@ def run(
     verify_share: float = 0.0,
 ) -> None:
     """Search, and verify with what was kept back when ``verify_share`` of a time budget is for that."""
-    from autodistill.config_names import check_first
+    from autodistill.engines.setup.check_names import check_first
 
     check_first(config, resumed=_resumed(folder))
-    from autodistill.search.opening import build, check_same
+    from autodistill.engines.setup.study_setup import build, check_same
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
-    from autodistill.engines.progress import Progress
-    from autodistill.engines.run import search as run_search
+    from autodistill.api import search as run_search
+    from autodistill.engines.monitor.progress import Progress
 
     existed, parent_existed = folder.exists(), folder.parent.exists()
     study: Study | None = None
@@ -146,7 +146,7 @@ def run(
 def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: bool) -> dict[str, Any]:
     """Verify the front with the time that was kept back; its part of the JSON of ``search``."""
     from autodistill.commands.verify import run as run_verify
-    from autodistill.search.budget import Budget
+    from autodistill.core.budget import Budget
 
     limit = Budget(seconds=kept) if kept else None
     again = command("verify", folder)
@@ -155,7 +155,7 @@ def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: b
 
 def _with_tensorboard(study: Study, folder: Path, progress: Progress) -> Callable[[Snapshot], None]:
     """What watches the search, and writes for TensorBoard at the same moments."""
-    from autodistill.delivery.tensorboard import FOLDER, TensorBoard
+    from autodistill.delivery.dashboard.tensorboard import FOLDER, TensorBoard
 
     board = TensorBoard(folder / FOLDER, study.trials())
     say(f"  TensorBoard: tensorboard --logdir {folder / FOLDER}")
@@ -175,7 +175,7 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
     ended = study.budget.exhausted(study.spent)
     if isinstance(stop, InterruptedTrialError) and ended:
         say(f"error: {ended} before the first trial: {str(stop).rstrip('.')}.")
-        from autodistill.engines.shortage import rounded
+        from autodistill.engines.monitor.budget_warning import rounded
 
         needed = 2 * study.spent.seconds / stop.done if stop.done else UNKNOWN  # as much again for the search
         more = _more(study.budget, study.spent, rounded(needed))
@@ -209,7 +209,7 @@ def _announce(config: StudyConfig, folder: Path) -> None:
 
 
 def _length(config: StudyConfig) -> str:
-    from autodistill.search.opening import config_rungs
+    from autodistill.engines.setup.study_setup import config_rungs
 
     by_budget = config.data is not None and config.epochs is None
     return "epochs by the budget" if by_budget else f"{config_rungs(config).levels[-1]} epochs"
@@ -277,8 +277,8 @@ def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short
 
 def _note_for_dashboard(study: Study, folder: Path) -> None:
     """Leave notes and figures in the database, so that a bare ``optuna-dashboard`` shows them too."""
-    from autodistill.delivery.dashboard_notes import annotate
-    from autodistill.search.store import folder_lock
+    from autodistill.delivery.dashboard.notes import annotate
+    from autodistill.search.storage.study_folder import folder_lock
 
     with contextlib.suppress(StudyInUseError), folder_lock(folder):  # whoever holds it now will write them
         annotate(study)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autodistill.commands.output import command, number, print_json, print_table, say
-from autodistill.commands.reading import RUNS, JsonOption
-from autodistill.errors import ConfigError, UsageError
+from autodistill.commands.console.output import command, number, print_json, print_table, say
+from autodistill.commands.console.reading import RUNS, JsonOption
+from autodistill.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from autodistill.records import Params
-    from autodistill.search.space import Space
-    from autodistill.training.space_check import FamilyRange
+    from autodistill.core.records import Params
+    from autodistill.search.space.space import Space
+    from autodistill.training.survey.space_check import FamilyRange
 
 SetOption = Annotated[
     list[str] | None,
@@ -36,7 +36,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in space, or 
 @app.command("ls")
 def ls(as_json: JsonOption = False) -> None:
     """List the built-in search spaces."""
-    from autodistill.search.spaces import load, names
+    from autodistill.search.space.builtin import load, names
 
     spaces = {name: load(name) for name in names()}
     if as_json:
@@ -51,7 +51,7 @@ def ls(as_json: JsonOption = False) -> None:
 @app.command("show")
 def show(name: Name, as_json: JsonOption = False) -> None:
     """Print a space: its file, or as JSON what was read from it."""
-    from autodistill.search.spaces import load, path_of
+    from autodistill.search.space.builtin import load, path_of
 
     if as_json:
         print_json(load(name))
@@ -65,7 +65,7 @@ def cp(
     to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Where to; NAME.yaml here by default.")] = None,
 ) -> None:
     """Copy a space to edit it; an existing file is never overwritten."""
-    from autodistill.search.spaces import path_of
+    from autodistill.search.space.builtin import path_of
 
     source = path_of(name)
     target = to or Path(source.name)
@@ -112,12 +112,12 @@ def check(
 
     Exit code 2 with all problems.
     """
-    from autodistill.config_names import space_problems
-    from autodistill.search.corners import corners
-    from autodistill.search.distributions import describe
-    from autodistill.search.priors import words
-    from autodistill.search.space import Space
-    from autodistill.search.spaces import load
+    from autodistill.engines.setup.check_names import space_problems
+    from autodistill.search.space.builtin import load
+    from autodistill.search.space.distributions import describe
+    from autodistill.search.space.extremes import corners
+    from autodistill.search.space.priors import words
+    from autodistill.search.space.space import Space
 
     mapping = load(name)
     space = narrowed(Space.parse(mapping, name), set_)
@@ -162,7 +162,7 @@ def narrowed(space: Space, texts: list[str] | None) -> Space:
 
 
 def _ranges(pools: dict[str, list[Params]], sides: list[int], channels: int, classes: int) -> list[FamilyRange]:
-    from autodistill.training.space_check import family_range
+    from autodistill.training.survey.space_check import family_range
 
     return [
         family_range(family, pool, image_size=side, channels=channels, num_classes=classes)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autodistill.commands.output import check_drawing, number, print_json, print_table, say
-from autodistill.commands.reading import JsonOption, StudyArgument, folder_of
+from autodistill.commands.console.output import check_drawing, number, print_json, print_table, say
+from autodistill.commands.console.reading import JsonOption, StudyArgument, folder_of
 from autodistill.commands.spaces import SetOption, narrowed
-from autodistill.errors import UsageError
+from autodistill.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from autodistill.records import LatencyTarget, SurveyRow
+    from autodistill.core.records import LatencyTarget, SurveyRow
 
 SURVEY = """
   autodistill survey runs/digits --png survey.png
@@ -41,7 +41,7 @@ def survey(
     as_json: JsonOption = False,
 ) -> None:
     """Show what students cost before any of them is trained."""
-    from autodistill.search.survey_rows import read_survey
+    from autodistill.search.storage.survey_file import read_survey
 
     if png is not None:
         check_drawing(png, _ENDINGS)
@@ -59,7 +59,7 @@ def survey(
         if trust:
             say(f"latency of other students, predicted from these, each left out once: {trust}")
     if png is not None:
-        from autodistill.delivery.survey_plot import survey_png
+        from autodistill.delivery.figures.survey_png import survey_png
 
         survey_png(rows, png)
         say(f"wrote {png}")
@@ -69,13 +69,13 @@ def _survey_space(
     name: str, texts: list[str] | None, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
 ) -> tuple[list[SurveyRow], LatencyTarget, str]:
     """Rows, target, and how well latency is predicted (empty where it is not)."""
-    from autodistill.engines.pool import draw_pool
-    from autodistill.records import LatencyTarget
-    from autodistill.search.space import Space
-    from autodistill.search.spaces import load
-    from autodistill.training.cost_memory import LATENCY, CostMemory, cache_folder
-    from autodistill.training.survey import survey as run
-    from autodistill.training.unsurveyed import fitted
+    from autodistill.core.records import LatencyTarget
+    from autodistill.engines.setup.survey_pool import draw_pool
+    from autodistill.search.space.builtin import load
+    from autodistill.search.space.space import Space
+    from autodistill.training.costs.cost_memory import LATENCY, CostMemory, cache_folder
+    from autodistill.training.survey.predicted_costs import fitted
+    from autodistill.training.survey.survey import survey as run
 
     mapping = load(name)
     side = image_size or int(mapping.get("image_sizes", [32])[0])
@@ -96,7 +96,7 @@ def _survey_space(
 
 
 def _show(rows: Sequence[SurveyRow], target: LatencyTarget) -> None:
-    from autodistill.words import student_words
+    from autodistill.core.wording import student_words
 
     known = sorted((row for row in rows if row.costs), key=lambda row: next(iter(row.costs.values())))
     metrics = list(dict.fromkeys(name for row in known for name in row.costs))

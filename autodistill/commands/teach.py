@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from autodistill.commands.output import command, number, print_json, say
+from autodistill.commands.console.output import command, number, print_json, say
 from autodistill.commands.search import flags_of, value_of
 from autodistill.commands.search_run import this_command
-from autodistill.errors import ConfigError, InterruptedTrialError, UsageError
-from autodistill.records import DataSpec
+from autodistill.core.errors import ConfigError, InterruptedTrialError, UsageError
+from autodistill.core.records import DataSpec
 
 TEACH = """
   autodistill teach --data fashion_mnist --data-root data/fashion --dir teachers/fashion
@@ -53,7 +53,7 @@ def teach(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Train (or fine-tune) a teacher on your images. The same command again goes on, or keeps a finished one."""
-    from autodistill.config import StudyConfig
+    from autodistill.config.study_file import StudyConfig
 
     keys = {
         "data": data,
@@ -65,7 +65,7 @@ def teach(
     config = StudyConfig.load(None, keys, flags=flags_of(keys))
     if config.data is None:
         raise UsageError("a teacher needs images; give --data.")
-    from autodistill.training import datasets
+    from autodistill.training.data import datasets
 
     datasets.check(config.data)  # before torch, which takes seconds to load
     folder = directory or Path("teachers") / config.name
@@ -95,11 +95,13 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
         settings: further keywords of ``training.teach.teach``.
     """
     say(f"teacher in {folder}: reading {data.source}")
-    from autodistill.engines.progress import Progress
-    from autodistill.engines.teaching import TeachingPace
-    from autodistill.engines.watch import Snapshot, Watch
-    from autodistill.training import datasets, preflight, teachers
-    from autodistill.training.teach import teach as train
+    from autodistill.engines.monitor.progress import Progress
+    from autodistill.engines.monitor.teaching import TeachingPace
+    from autodistill.engines.monitor.watch import Snapshot, Watch
+    from autodistill.training.data import datasets
+    from autodistill.training.teachers import checks as preflight
+    from autodistill.training.teachers import load as teachers
+    from autodistill.training.trials.teach import teach as train
 
     datasets.check_files(data)
     images = datasets.load(data)

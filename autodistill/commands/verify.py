@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autodistill.commands.output import command, number, print_json, print_table, say
-from autodistill.commands.reading import DirOption, JsonOption, StudyArgument, folder_of
-from autodistill.commands.tables import VERDICTS
-from autodistill.errors import UsageError
-from autodistill.words import counted, distillation_words
+from autodistill.commands.console.output import command, number, print_json, print_table, say
+from autodistill.commands.console.reading import DirOption, JsonOption, StudyArgument, folder_of
+from autodistill.commands.console.tables import VERDICTS
+from autodistill.core.errors import UsageError
+from autodistill.core.wording import counted, distillation_words
 
 if TYPE_CHECKING:
-    from autodistill.delivery.verified import Difference, Figure, Row, Verified
-    from autodistill.records import Params
+    from autodistill.core.records import Params
+    from autodistill.search.results.verified import Difference, Figure, Row, Verified
 
 EXAMPLES = """
   autodistill verify runs/digits
@@ -76,8 +76,8 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = 
         options: of ``delivery.verify.verify``.
     """
     from autodistill.commands.search_run import this_command
-    from autodistill.delivery.verify import verify as run_verify
-    from autodistill.engines.progress import Progress
+    from autodistill.delivery.verify.run import verify as run_verify
+    from autodistill.engines.monitor.progress import Progress
 
     again = again or this_command()
     try:
@@ -116,7 +116,7 @@ def numbers(text: str | None) -> tuple[int, ...]:
 
 
 def _dry_run(folder: Path, options: dict[str, Any], workers: int | None, as_json: bool) -> None:
-    from autodistill.delivery.verify_prepare import plan_verification
+    from autodistill.delivery.verify.prepare import plan_verification
 
     plan = plan_verification(folder, **options)
     count = workers or plan.study.config.workers or 1

@@ -11,14 +11,14 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autodistill.errors import UnknownNameError
-from autodistill.records import EvaluateFactory
-from autodistill.registry import Registry
+from autodistill.core.errors import UnknownNameError
+from autodistill.core.records import EvaluateFactory
+from autodistill.core.registry import Registry
 
 if TYPE_CHECKING:
-    from autodistill.engines.driven import Driven
-    from autodistill.engines.slots import Slot
-    from autodistill.engines.watch import Watch
+    from autodistill.engines.driving.driven import Driven
+    from autodistill.engines.driving.slots import Slot
+    from autodistill.engines.monitor.watch import Watch
 
 Engine = Callable[["Driven", EvaluateFactory, "Sequence[Slot]", "Watch"], None]
 
@@ -48,7 +48,7 @@ def ray(
     callbacks: Sequence[Any] = (),
 ) -> None:
     """Ray Tune, on this machine or on a cluster; the keywords are explained in ``ray.py``."""
-    from autodistill.engines.ray import run
+    from autodistill.engines.ray.engine import run
 
     run(
         study,

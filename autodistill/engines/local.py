@@ -14,20 +14,20 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from autodistill.engines.ahead import Ahead
-from autodistill.engines.casualties import Casualties, ending, loss_of
-from autodistill.engines.driven import Driven
-from autodistill.engines.environment import environment
-from autodistill.engines.hangs import Hangs, Pulse
-from autodistill.engines.slots import Slot
-from autodistill.engines.unreported import Unreported
-from autodistill.engines.watch import Watch, WorkerLine
-from autodistill.engines.worker import Isolated, reports_of, unpack_error, work
-from autodistill.errors import AutodistillError, EndedEarlyError, UsageError, WorkerLostError
-from autodistill.processes import GUARD, without_main
-from autodistill.records import Candidate, Decision, Evaluate, EvaluateFactory, Report
-from autodistill.registry import foreign
-from autodistill.words import student_words
+from autodistill.core.errors import AutodistillError, EndedEarlyError, UsageError, WorkerLostError
+from autodistill.core.processes import GUARD, without_main
+from autodistill.core.records import Candidate, Decision, Evaluate, EvaluateFactory, Report
+from autodistill.core.registry import foreign
+from autodistill.core.wording import student_words
+from autodistill.engines.driving.driven import Driven
+from autodistill.engines.driving.environment import environment
+from autodistill.engines.driving.hangs import Hangs, Pulse
+from autodistill.engines.driving.lost_workers import Casualties, ending, loss_of
+from autodistill.engines.driving.prefetch import Ahead
+from autodistill.engines.driving.slots import Slot
+from autodistill.engines.driving.unreported_work import Unreported
+from autodistill.engines.driving.worker import Isolated, reports_of, unpack_error, work
+from autodistill.engines.monitor.watch import Watch, WorkerLine
 
 IN_PROCESS = "AUTODISTILL_IN_PROCESS"
 """Environment variable: with ``1``, a single worker trains in the process of the search, for breakpoints."""

@@ -14,7 +14,7 @@ from typing import Any
 
 class _CallableRoom(types.ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return importlib.import_module("autodistill.engines.run").search(*args, **kwargs)
+        return importlib.import_module("autodistill.api").search(*args, **kwargs)
 
 
 sys.modules[__name__].__class__ = _CallableRoom

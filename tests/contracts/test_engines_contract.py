@@ -22,11 +22,11 @@ from toys import (
 )
 
 import autodistill as ad
-from autodistill.errors import UsageError
-from autodistill.records import Candidate, State
-from autodistill.search.rungs import Rungs
-from autodistill.search.stopping import MAX_REJECTED
-from autodistill.search.study import Study
+from autodistill.core.errors import UsageError
+from autodistill.core.records import Candidate, State
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.study.stopping import MAX_REJECTED
+from autodistill.search.study.study import Study
 
 WORKERS = [
     pytest.param("local", 1, id="local-1"),
@@ -161,7 +161,7 @@ def test_work_that_no_report_tells_of_is_measured(engine: str, workers: int) -> 
 def test_device_time_that_is_spent_stops_running_trainings(
     engine: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autodistill.engines.run._factory", lambda *args: patient)
+    monkeypatch.setattr("autodistill.api._factory", lambda *args: patient)
     study = make_study()
     ad.search(study, evaluate=evaluate_untimed, budget=f"{1 / 3600:.9f}gpu-hours", workers=workers, engine=engine)
     trials = study.trials()

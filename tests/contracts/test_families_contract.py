@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from autodistill.errors import InfeasibleError
-from autodistill.training import students
-from autodistill.training.costs import deploy, known_costs
-from autodistill.training.students import families
+from autodistill.core.errors import InfeasibleError
+from autodistill.training.costs.counts import deploy, known_costs
+from autodistill.training.students import build as students
+from autodistill.training.students.build import families
 
 CLASSES = 5
 

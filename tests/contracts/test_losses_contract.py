@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autodistill.training.losses import loss_info, losses
+from autodistill.training.distillation.distillation_losses import loss_info, losses
 
 pytestmark = pytest.mark.parametrize("name", losses.names())
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

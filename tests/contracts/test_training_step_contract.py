@@ -1,6 +1,6 @@
 """One training step of every family on colour images ends, and its gradients are those of contiguous tensors.
 
-oneDNN writes past its memory in some shapes (``autodistill/training/strided.py``): each step runs in a child process.
+oneDNN writes past its memory in some shapes (``autodistill/training/runtime/strided.py``): each step runs in a child process.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from autodistill.training import students
-from autodistill.training.students import families
+from autodistill.training.students import build as students
+from autodistill.training.students.build import families
 
 CHILD = Path(__file__).resolve().parent.parent / "training_step_child.py"
 SIDES = (32, 64, 96, 224)

@@ -1,0 +1,127 @@
+"""``search``: the composition root. Prepares what a study needs, then lets an engine drive it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from autodistill.core.budget import Budget
+from autodistill.core.errors import InterruptedTrialError, UsageError
+from autodistill.core.processes import leave_while_starting
+from autodistill.core.records import Evaluate, EvaluateFactory
+from autodistill.core.resource_errors import as_resource_error
+from autodistill.core.wording import why_empty
+from autodistill.engines import check_keywords, engines
+from autodistill.engines.driving.remote_study import bring_home
+from autodistill.engines.driving.slots import Slot, devices_each, make_slots
+from autodistill.engines.driving.worker import same_for_all
+from autodistill.engines.monitor.progress import shown
+from autodistill.engines.monitor.watch import Snapshot, Watch
+from autodistill.engines.setup.packing import measured_packing
+from autodistill.engines.setup.provenance import record_machine
+from autodistill.search.results.front import Front
+from autodistill.search.sampler.proposer import Costs
+from autodistill.search.storage.study_folder import only_driver
+from autodistill.search.study.study import Study
+
+
+def search(
+    study: Study | str | Path,
+    *,
+    evaluate: Evaluate | None = None,
+    costs: Costs | None = None,
+    budget: str | Budget | None = None,
+    workers: int | None = None,
+    engine: str | None = None,
+    progress: bool | Callable[[Snapshot], None] = True,
+    **options: Any,
+) -> Front:
+    """Search until the budget is spent; may be called again on the same study, with more budget.
+
+    Args:
+        study: a study, or what :meth:`Study.open` takes.
+        evaluate: your own evaluation in the place of timm training: yields a :class:`Report` per rung, rung 0 first.
+        costs: known costs of a student by objective name, for ``evaluate``; ``None`` from it means unknown.
+        budget: ``"2h"``, ``"40trials"``, …, counted over the whole life of the study; ``None``: the study's own.
+        workers: slots on this machine; ``None``: the study's own, or one per GPU.
+        engine: registered engine name; ``None``: the study's own, or ``local``.
+        progress: true shows the search on stderr, as a live panel on a terminal and as a plain line now and then
+            elsewhere; false shows nothing. A function of your own is called with a :class:`Snapshot` instead, whenever
+            something happened.
+        options: further keywords of the engine.
+
+    Returns:
+        The front so far; its files are written into the study's folder.
+
+    Raises:
+        AutodistillError: see the tree in ``errors.py``.
+        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
+    """
+    leave_while_starting()
+    study = study if isinstance(study, Study) else Study.open(study)
+    config = study.config
+    limits = Budget.parse(budget if budget is not None else getattr(config, "budget", None))
+    chosen = engine or getattr(config, "engine", None) or "local"
+    check_keywords(chosen, options, search)
+    drive = engines.get(chosen)
+    packing = getattr(config, "slots_per_gpu", 1)
+    make = _slots_of(config, workers, own=evaluate is not None, limited=chosen == "local")
+    slots = make(slots_per_gpu=1 if packing == "auto" else packing)
+    if evaluate is None and getattr(config, "data", None) is None:
+        raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
+    with (
+        shown(progress) as callback,
+        as_resource_error(),
+        only_driver(study.directory, study.storage, study.name),
+        study.running(limits),
+        (watch := Watch(callback, study)).signals(),
+    ):
+        study.under_way = lambda: watch.under_way()
+        watch.until(lambda: study.time_is_up)
+        try:
+            factory = _factory(study, evaluate, costs, watch, slots[0].device)
+            record_machine(study, len(slots))
+            if packing == "auto" and slots[0].device.startswith("cuda") and not watch.should_stop():
+                slots = make(slots_per_gpu=measured_packing(study, watch, slots))
+            study.use_devices(devices_each(slots, options.get("gpus_per_worker")))
+            if missing := bring_home(study):
+                watch.stage("storage", missing)
+            if not watch.should_stop():
+                drive(study, factory, slots, watch, **options)
+        except InterruptedTrialError:  # the teacher was being trained; it goes on when the study is resumed
+            if watch.signal is None:
+                raise
+        study.record_promises()
+        watch.update("done")
+        front = study.front()
+        if study.directory is not None:
+            front.save(study.directory, empty=why_empty(study.trials(), study.constraints))
+    watch.pass_on()
+    return front
+
+
+def _slots_of(config: Any, workers: int | None, *, own: bool, limited: bool) -> Callable[..., tuple[Slot, ...]]:
+    """Makes the slots of a study, given how many share a GPU.
+
+    Args:
+        config: of the study; ``None`` for one without a configuration.
+        workers: how many; ``None``: the study's own.
+        own: the evaluation is the user's own; its slots have no GPU, and one device each.
+        limited: all workers are on this machine.
+    """
+    count = workers if workers is not None else getattr(config, "workers", None)
+    together = 1 if own else getattr(config, "devices_per_trial", 1)
+    return functools.partial(make_slots, count, use_gpus=not own, limited=limited, devices_per_trial=together)
+
+
+def _factory(
+    study: Study, evaluate: Evaluate | None, costs: Costs | None, watch: Watch, device: str
+) -> EvaluateFactory:
+    if evaluate is None:
+        from autodistill.engines.setup.prepare import prepare
+
+        return prepare(study, watch, device=device)
+    study.set_known_costs([], costs)
+    return functools.partial(same_for_all, evaluate)

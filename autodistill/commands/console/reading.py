@@ -1,0 +1,67 @@
+"""Opening a study to read it: never creates, locks or changes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autodistill.commands.console.output import say
+from autodistill.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from autodistill.search.study.study import Study
+
+RUNS = Path("runs")
+
+StudyArgument = Annotated[
+    Path | None, typer.Argument(metavar="DIR", help="Folder of the study; without it, the newest below runs/.")
+]
+DirOption = Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="The same as DIR.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def folder_of(argument: Path | None, option: Path | None) -> Path:
+    """The study folder that a command was given, or the newest one below ``runs/``.
+
+    Raises:
+        UsageError: two different folders, or none anywhere.
+    """
+    if argument is not None and option is not None and argument != option:
+        raise UsageError(f"two study folders are given, {argument} and {option}; keep one.")
+    given = argument if argument is not None else option
+    if given is not None:
+        return given
+    found = sorted(study_folders(), key=lambda folder: _last_change(folder))
+    if not found:
+        raise UsageError(
+            f"no study is given and there is none below {RUNS}/; say which folder, "
+            "or make one with 'autodistill search --data digits --budget 5m'."
+        )
+    say(f"study {found[-1]}")
+    return found[-1]
+
+
+def study_folders() -> list[Path]:
+    """The studies below ``runs/``."""
+    from autodistill.search.storage.study_folder import is_study
+
+    return sorted(folder for folder in RUNS.glob("*") if folder.is_dir() and is_study(folder))
+
+
+def _last_change(folder: Path) -> float:
+    """When a study last moved on, as far as its folder shows: trials in a database server leave only its files."""
+    files = [folder / name for name in ("study.db", "study.yaml", "front.json")]
+    return max(path.stat().st_mtime for path in files if path.exists())
+
+
+def read_study(argument: Path | None, option: Path | None = None) -> Study:
+    """The study in a folder, for reading.
+
+    Raises:
+        UsageError: the folder is not a study.
+    """
+    from autodistill.engines.setup.study_setup import open_to_read
+
+    return open_to_read(folder_of(argument, option))

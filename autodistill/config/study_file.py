@@ -1,0 +1,391 @@
+"""The study file: what may be asked of a search, checked as a whole before anything is written.
+
+A configuration comes from a YAML file, from flags, from keywords, or from several of them (later ones win).
+Every problem in it is reported at once, with file and line. Names that only the training room knows (losses,
+families) are checked by ``config_names.py``, since looking them up loads torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from autodistill.config.problems import Problem, Sources, explain, to_lines
+from autodistill.config.values import (
+    check_budget,
+    check_name,
+    check_objectives,
+    check_rungs,
+    check_space,
+    check_storage,
+    check_survey,
+    check_teacher,
+    check_variants,
+    check_within,
+    is_points,
+    levels_of,
+    listed,
+    section,
+    split_commas,
+)
+from autodistill.core import strict_yaml
+from autodistill.core.database_url import StorageUrl
+from autodistill.core.errors import AutodistillError, ConfigError, UsageError
+from autodistill.core.records import DataSpec, LatencyTarget, TeacherSpec
+from autodistill.core.teacher_choice import PARAMETER, from_list
+
+MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots_per_gpu", "warm_start", "within")
+"""Keys that a resumed study may have otherwise than at first: they do not change what a trial means."""
+
+OBJECTIVES = ("accuracy", "params", "latency_ms")
+
+_SOURCES = {"data": "digits", "teacher": "auto"}
+_EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20}
+_OTHER_EPOCHS = 30
+_PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32, "image_folder": 64}
+_OTHER_PIXELS = 224
+_FILE_ENDINGS = (".safetensors", ".onnx", ".npz", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".yaml", ".yml")
+
+
+class StudyConfig(BaseModel):
+    """Every key of a study file, checked; what is left out has the default of this class.
+
+    Attributes:
+        name: of the study; also its default folder below ``runs/``.
+        data: the images; ``None`` for studies that bring their own evaluation.
+        teacher: what to distil from; a list has the search choose one for each trial.
+        space: built-in name, YAML file, or the space itself.
+        set: restrictions of the space, parameter name to a choice, a list of choices or ``{low, high}``.
+        objectives: axes of the front.
+        constraints: e.g. ``params <= 1e6``, ``accuracy >= teacher - 0.05``.
+        within: ``auto``: students far below the teacher are no gain where no constraint bounds the accuracy; ``off``:
+            they are. Points, say 5, are another way to write the constraint ``accuracy >= teacher - 0.05``.
+        sampler: who proposes candidates.
+        rungs: ``auto``, ``off``, or ``{eta, lowest}`` (``lowest``: share of ``epochs``) or ``{eta, levels}``.
+        epochs: of the top rung: by ``levels``, else ``None`` until the study is made, when it is chosen by budget and
+            data (``top_rung.py``), or where the evaluation decides.
+        training: settings shared by all trials (``batch_size``, ``ema`` …).
+        latency: where ``latency_ms`` is measured.
+        variants: forms of a finished student that are measured beside ``fp32``: ``int8``.
+        survey: ``auto``, ``off``, or how many students to measure before training.
+        budget: over the whole life of the study; ``None`` is no limit.
+        engine: who runs the workers.
+        workers: slots on this machine; ``None``: one per GPU, or one.
+        devices_per_trial: GPUs (or groups of CPU threads) that train one candidate together.
+        slots_per_gpu: workers that share one GPU; ``auto`` measures a few students first.
+        storage: database server that keeps the trials, without its password; ``None``: SQLite in the study's folder.
+        seed: of everything random.
+        warm_start: folders of other studies; their front is tried first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Annotated[str, AfterValidator(check_name)]
+    data: Annotated[DataSpec, section(DataSpec)] | None
+    teacher: Annotated[TeacherSpec, section(TeacherSpec), AfterValidator(check_teacher), BeforeValidator(from_list)] = (
+        TeacherSpec()
+    )
+    space: Annotated[Any, AfterValidator(check_space)]
+    set: dict[str, Any] = {}
+    objectives: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_objectives)] = OBJECTIVES
+    constraints: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
+    within: Annotated[Any, AfterValidator(check_within)] = "auto"
+    sampler: Literal["front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc"] = "front"
+    rungs: Annotated[Any, AfterValidator(check_rungs)] = "auto"
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    training: dict[str, Any] = {}
+    latency: Annotated[LatencyTarget, section(LatencyTarget)] = LatencyTarget()
+    variants: Annotated[
+        tuple[Literal["fp32", "int8"], ...], BeforeValidator(split_commas), AfterValidator(check_variants)
+    ] = ("fp32",)
+    survey: Annotated[Any, AfterValidator(check_survey)] = "auto"
+    budget: Annotated[str, AfterValidator(check_budget)] | None = None
+    engine: Annotated[str, Field(min_length=1)] = "local"
+    workers: Annotated[int, Field(ge=1)] | None = None
+    devices_per_trial: Annotated[int, Field(ge=1, le=64)] = 1
+    slots_per_gpu: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1
+    storage: Annotated[StorageUrl, BeforeValidator(check_storage)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    warm_start: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | Mapping[str, Any] | None,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        flags: Mapping[str, str] | None = None,
+    ) -> StudyConfig:
+        """Read a configuration and check all of it.
+
+        Args:
+            source: a study file, a mapping of its keys, or ``None`` for the defaults.
+            overrides: keys that win over ``source``; dotted ones reach into a section (``data.root``),
+                mappings are merged into it, and ``None`` leaves the key as it is.
+            flags: dotted key to the flag that set it, for messages.
+
+        Raises:
+            ConfigError: all problems at once.
+            UsageError: the file cannot be read.
+        """
+        keys, sources = _read(source)
+        sources = sources.with_flags(flags or {})
+        if not isinstance(keys, dict):
+            raise ConfigError([f"{sources.name}: expected keys such as 'data: digits', got {keys!r}"], sources.name)
+        keys = _absolute_paths(keys, sources.folder)
+        for key, value in (overrides or {}).items():
+            if value is not None:
+                _merge(keys, key, value)
+        keys = _absolute_paths(_with_defaults(keys), Path.cwd())
+        problems: list[Problem] = []
+        try:
+            config = cls.model_validate(keys)
+        except ValidationError as error:
+            problems = explain(error, _allowed_keys, sources)
+        problems += _constraint_problems(keys, sources)
+        problems += _set_problems(keys, sources)
+        if problems:
+            raise ConfigError(to_lines(problems), sources.name)
+        return config
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values of every key, for ``study.yaml``; :meth:`load` reads them back."""
+        out: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, StorageUrl):
+                value = value.public
+            elif is_dataclass(value) and not isinstance(value, type):
+                value = {k: v for k, v in asdict(value).items() if v is not None and v != {}}
+            elif isinstance(value, tuple):
+                value = list(value)
+            if value is not None:
+                out[name] = value
+        return out
+
+
+def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
+    """One line per key that differs and that a resumed study may not change, with both values."""
+    before, after = (_flat(_meaning(config)) for config in (old, new))
+    absent = object()
+    order = list(StudyConfig.model_fields)
+    changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key, absent) != after.get(key, absent)]
+    changed.sort(key=lambda key: order.index(key.split(".", 1)[0]))
+    return [f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}" for key in changed]
+
+
+def _meaning(config: StudyConfig) -> dict[str, Any]:
+    """The keys that say what a trial means; studies of old may have some beside ``levels`` that say nothing."""
+    out = {key: value for key, value in config.resolved().items() if key not in MAY_CHANGE}
+    if levels := levels_of(config.rungs):
+        out["epochs"], out["rungs"] = levels[-1], {k: v for k, v in config.rungs.items() if k != "lowest"}
+    return out
+
+
+def default_space(data: Mapping[str, Any]) -> str:
+    """The built-in space made for images of a data section's size, or nearest to it; the most special of several."""
+    from autodistill.search.space import builtin as spaces
+
+    size = data.get("image_size")
+    pixels = size if isinstance(size, int) and size > 0 else _PIXELS.get(str(data.get("source")), _OTHER_PIXELS)
+
+    def distance(name: str) -> tuple[float, float]:
+        low, high = spaces.load(name).get("image_sizes", (1, 1))
+        return max(math.log(low / pixels), math.log(pixels / high), 0.0), high / low
+
+    return min(spaces.names(), key=distance, default="tiny")
+
+
+CHOSEN = ("views", "batch_size")
+"""Training settings that a search chooses with the epochs, where the user names neither (``top_rung.py``)."""
+
+
+def default_epochs(config: StudyConfig) -> int:
+    """Epochs of the top rung where the budget is long enough and nobody says another number."""
+    return _OTHER_EPOCHS if config.data is None else _EPOCHS.get(config.data.source, _OTHER_EPOCHS)
+
+
+def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[Any, Sources]:
+    if source is None or isinstance(source, Mapping):
+        return dict(source or {}), Sources("the given settings")
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = "'autodistill init' writes one, and flags alone do as well"
+        raise UsageError(f"there is no study file {str(path)!r}; {hint}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the study file {str(path)!r}: {error}.") from error
+    data, lines = strict_yaml.load(text, str(path))
+    return data, Sources(str(path), lines, path.resolve().parent, is_file=True)
+
+
+def _merge(keys: dict[str, Any], key: str, value: Any) -> None:
+    """Write one override into ``keys``: a dotted key reaches into its section, a mapping is merged into it."""
+    name, _, rest = key.partition(".")
+    old = keys.get(name)
+    if is_dataclass(old) and not isinstance(old, type):
+        old = asdict(old)
+    if (rest or isinstance(value, Mapping)) and name in _SOURCES and (old is None or isinstance(old, str)):
+        old = {"source": old or _SOURCES[name]}
+    inside = dict(old) if isinstance(old, Mapping) else {}
+    if rest:
+        _merge(inside, rest, value)
+        keys[name] = inside
+    elif isinstance(value, Mapping) and name != "space":
+        keys[name] = {**inside, **value}
+    else:
+        keys[name] = value
+
+
+def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what depends on other keys: data, name, space and epochs."""
+    out = {key: value for key, value in keys.items() if value is not None}
+    if "data" not in out:
+        out["data"] = None if isinstance(out.get("space"), Mapping) else "digits"
+    data = out["data"]
+    if is_dataclass(data) and not isinstance(data, type):
+        data = asdict(data)
+    section = {"source": data} if isinstance(data, str) else data if isinstance(data, Mapping) else {}
+    name = str(section.get("source") or "study")
+    out.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "study")
+    out.setdefault("space", default_space(section))
+    levels = levels_of(out.get("rungs"))
+    if levels:
+        out.setdefault("epochs", levels[-1])
+    if "int8" in str(out.get("variants", "")) and isinstance(latency := out.get("latency", {}), Mapping):
+        out["latency"] = {"runtime": "onnxruntime", **latency}  # both forms by the one runtime that runs both
+    bounds = listed(out.get("constraints", ()))
+    if is_points(out.get("within")) and isinstance(bounds, tuple):
+        bound = f"accuracy >= teacher - {out.pop('within') / 100:g}"
+        out["constraints"] = bounds if bound in bounds else (*bounds, bound)
+    return out
+
+
+def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths in a study file count from that file, so that the study can be resumed from anywhere."""
+    out = dict(keys)
+    for key in ("teacher", "space"):
+        if isinstance(out.get(key), str):
+            out[key] = _absolute(out[key], folder, folders=key == "teacher")
+    if out.get("warm_start"):
+        folders = listed(out["warm_start"])
+        out["warm_start"] = tuple(_absolute(f, folder, True) for f in folders) if type(folders) is tuple else folders
+    space: Any = out.get("space")
+    if isinstance(space, Mapping) and space.get("include"):
+        given = space["include"] if isinstance(space["include"], list) else [space["include"]]
+        out["space"] = {**space, "include": [_absolute(name, folder, folders=False) for name in given]}
+    out["teacher"] = _absolute_members(from_list(out.get("teacher")), folder)
+    if out["teacher"] is None:
+        del out["teacher"]
+    for key, names in (("data", ("root",)), ("teacher", ("source", "weights")), ("latency", ("table",))):
+        part = out.get(key)
+        if isinstance(part, Mapping):
+            out[key] = {**part, **{k: _absolute(part[k], folder, k in ("root", "table")) for k in names if k in part}}
+    return out
+
+
+def _absolute_members(teacher: Any, folder: Path) -> Any:
+    """The teachers of a choice or an ensemble with absolute paths."""
+    options = teacher.get("options") if isinstance(teacher, Mapping) else None
+    if not isinstance(options, Mapping) or not isinstance(members := options.get("members"), list):
+        return teacher
+    made = [
+        {**one, **{key: _absolute(one[key], folder) for key in ("source", "weights") if key in one}}
+        if isinstance(one, Mapping)
+        else _absolute(one, folder)
+        for one in members
+    ]
+    return {**teacher, "options": {**options, "members": made}}
+
+
+def _absolute(value: Any, folder: Path, always: bool = False, *, folders: bool = True) -> Any:
+    """``value`` as an absolute path where it is one: by its ending, or because a file or a teacher is there."""
+    if not isinstance(value, str) or not value:
+        return value
+    path = folder / Path(value).expanduser()
+    named = value.lower().endswith(_FILE_ENDINGS) or ("/" in value and ":" not in value)
+    there = path.is_file() or (folders and any((path / file).is_file() for file in ("teacher.json", "study.yaml")))
+    return str(path.resolve()) if always or named or there else value
+
+
+def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
+    """What is wrong with the constraints: a study of images may bound any registered metric beside its own."""
+    from autodistill.search.objectives.objectives import mistaken, objectives, parse_constraint
+
+    given = listed(keys.get("constraints", ()))
+    axes = split_commas(keys.get("objectives", OBJECTIVES))
+    if not isinstance(given, tuple) or not isinstance(axes, tuple):
+        return []
+    own = [name for name, *declared in (str(axis).split(":") for axis in axes) if declared or name in objectives]
+    names = own if keys.get("data") is None else [*own, *objectives.names()]
+    problems = []
+    latency = keys.get("latency", {})
+    runtime = latency.get("runtime") if isinstance(latency, Mapping) else None
+    if "int8" in str(keys.get("variants", "")) and runtime not in (None, "onnxruntime"):
+        said = f"got {runtime!r}; variants has int8, which onnxruntime runs: fp32 must be measured by it too"
+        problems.append(sources.problem(("latency", "runtime"), said))
+    for index, text in enumerate(given):
+        try:
+            constraint = parse_constraint(text, tuple(dict.fromkeys(names)))
+            said = "" if keys.get("data") is None else mistaken(constraint)
+        except UsageError as error:
+            said = str(error)
+        else:
+            if constraint.below is not None and keys.get("within") == "off":
+                said = f"'{text}' bounds the accuracy by the teacher's, and within is off; keep one of them"
+        if said:
+            problems.append(sources.problem(("constraints", index), said))
+    return problems
+
+
+def _set_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
+    """What is wrong with the restrictions of the space, each where it was written; nothing where the space is wrong."""
+    given = keys.get("set")
+    if not isinstance(given, Mapping) or not given:
+        return []
+    from autodistill.search.space.builtin import compose, load
+    from autodistill.search.space.space import Space
+
+    named = keys.get("space")
+    try:
+        space = Space.parse(compose(named) if isinstance(named, Mapping) else load(str(named)))
+    except AutodistillError:
+        return []  # said where the space is read
+    problems = []
+    for name, wanted in given.items():
+        if name == f"distillation.{PARAMETER}":  # added to the space by a list of teachers
+            continue
+        try:
+            space.restrict({name: wanted})
+        except ConfigError as error:
+            problems += [sources.problem(("set", name), said.removeprefix(f"{name}: ")) for said in error.problems]
+    return problems
+
+
+def _allowed_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The keys that the section at ``path`` may have."""
+    kinds: dict[str, type[Any]] = {"data": DataSpec, "teacher": TeacherSpec, "latency": LatencyTarget}
+    if not path:
+        return tuple(StudyConfig.model_fields)
+    return tuple(one.name for one in fields(kinds[str(path[0])])) if str(path[0]) in kinds else ()
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            out.update(_flat(item, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = list(item) if isinstance(item, (list, tuple)) else item
+    return out
+
+
+def _said(values: Mapping[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "none"

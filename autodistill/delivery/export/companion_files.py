@@ -1,0 +1,177 @@
+"""What goes with exported files: preprocessing, provenance, ``predict.py`` and the model card.
+
+No path of the machine that made them is written: sources are named by the last part of their path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodistill.core.errors import AutodistillError
+from autodistill.core.records import TrialRecord
+from autodistill.training.data.sources.square import PADDING
+
+if TYPE_CHECKING:
+    from autodistill.config.study_file import StudyConfig
+    from autodistill.delivery.export.write import Exported
+    from autodistill.training.data.datasets import ImageData
+
+_RESIZE = {
+    "crop": "shorter side to image_size, centre crop,",
+    "squash": "both sides to image_size, whatever the proportions,",
+    "letterbox": f"longer side to image_size, the rest filled with grey {PADDING} of 255 at both ends,",
+}
+_PACKAGES = ("autodistill-search", "torch", "timm", "onnx", "onnxruntime", "optuna", "numpy")
+
+
+def papers(
+    found: Exported,
+    files: Mapping[str, bytes],
+    *,
+    root: Path,
+    config: StudyConfig,
+    trial: TrialRecord,
+    facts: Mapping[str, Any],
+    data: ImageData,
+) -> dict[str, bytes]:
+    """Name to content of everything that is not a model.
+
+    Args:
+        found: the export with its checks.
+        files: the models.
+        root: folder of the study.
+        config: of the study.
+        trial: which was exported.
+        facts: of its student.
+        data: the study's images.
+    """
+    from autodistill.delivery.export.model_card import card
+    from autodistill.search.results.verified import read_verified
+
+    out = {"preprocess.json": _json(preprocessing(facts))}
+    if any(name.endswith(".onnx") for name in files):
+        template = resources("autodistill.delivery").joinpath("templates", "predict.py.txt")
+        out["predict.py"] = _default_model(template.read_text(encoding="utf-8"), found).encode()
+    origin = provenance(found, root=root, config=config, trial=trial, data=data)
+    verified = read_verified(root) if found.variant == "fp32" else None  # of students as they were trained
+    done = (
+        [one.trial for one in verified.students if one.accuracy is not None] if verified else []
+    )  # others: no run yet
+    known = verified if trial.number in done else None
+    out["README.md"] = card(found, origin, facts, set(files) | set(out), known).encode()
+    hashes = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in sorted({**files, **out}.items())
+    }
+    out["provenance.json"] = _json({**origin, "files": hashes})
+    return out
+
+
+def preprocessing(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program must do with an image before the model sees it, and what the outputs mean."""
+    mode = str(facts.get("resize", "crop"))
+    return {
+        "image_size": facts["image_size"],
+        "channels": facts["channels"],
+        "mode": "L" if facts["channels"] == 1 else "RGB",
+        "decode": "upright by its EXIF orientation, transparent parts on white, grey of 16 bits divided by 257",
+        "resize_mode": mode,
+        "resize": f"{_RESIZE[mode]} by bicubic interpolation with antialiasing; "
+        "an image of that size is taken as it is",
+        **({"padding": PADDING} if mode == "letterbox" else {}),
+        "scale": "pixels / 255, then (pixels - mean) / std per channel",
+        "mean": list(facts["mean"]),
+        "std": list(facts["std"]),
+        "layout": "batch, channels, height, width; float32",
+        "output": "logits, one per class; softmax gives probabilities",
+        "classes": list(facts["classes"]),
+    }
+
+
+def provenance(
+    found: Exported, *, root: Path, config: StudyConfig, trial: TrialRecord, data: ImageData
+) -> dict[str, Any]:
+    """Where the student comes from: data, teacher, study, trial, seeds, versions, and how its files were checked."""
+    spec = config.data
+    assert spec is not None
+    return {
+        "made_by": "autodistill export",
+        "study": config.name,
+        "trial": trial.number,
+        "variant": found.variant,
+        "student": dict(trial.student),
+        "distillation": dict(trial.distillation),
+        "train": dict(trial.train),
+        "weights": found.source.to_json(),
+        "seed": found.source.seed,
+        "epochs": trial.epochs,
+        "search_values": dict(trial.values),
+        "data": {
+            "source": _named(spec.source),
+            "fingerprint": data.fingerprint,
+            "training_images": len(data.train) + (len(data.val) if found.source.trained_on != "train" else 0),
+            "validation_images": len(data.val),
+            "val_fraction": spec.val_fraction,
+            "split_seed": spec.seed,
+        },
+        "teacher": {"source": _named(config.teacher.source), **_teacher(root, config, data)},
+        "study_seed": config.seed,
+        "versions": _versions(),
+        "checks": {
+            "images": found.images,
+            "accuracy_of_the_network": found.accuracy,
+            "files": [one.to_json() for one in found.checked],
+        },
+    }
+
+
+def _teacher(root: Path, config: StudyConfig, data: ImageData) -> dict[str, Any]:
+    """Fingerprint of the teacher's weights, where it is still there."""
+    from dataclasses import replace
+
+    from autodistill.training.teachers import load as teachers
+
+    spec = config.teacher
+    if spec.source == "auto":
+        spec = replace(spec, source=str(root / "teacher"), options={})
+    try:
+        return {"fingerprint": teachers.load(spec, data, "cpu").fingerprint}
+    except (AutodistillError, OSError):  # moved or deleted since: the student does not need it
+        return {"fingerprint": None, "remark": "the teacher is not where the study found it"}
+
+
+def _named(source: str) -> str:
+    return Path(source).name if "/" in source else source
+
+
+def _default_model(text: str, found: Exported) -> str:
+    """``predict.py`` for the best ONNX file that there is."""
+    order = ("onnx", "onnx-fp16", "onnx-int8")
+    have = {one.format: one.file for one in found.checked if one.state == "ok"}
+    file = next(have[name] for name in order if name in have)
+    return text.replace("model.onnx", file) if file != "model.onnx" else text
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if "autodistill-search" not in found:
+        from autodistill import __version__
+
+        found["autodistill-search"] = __version__
+    return found
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, default=list) + "\n").encode()

@@ -1,0 +1,192 @@
+"""The model card of an exported student: what it is, how good it is and how sure that is, how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from autodistill.core.wording import counted, distillation_words, student_words
+from autodistill.delivery.export.weights import verified_note
+
+if TYPE_CHECKING:
+    from autodistill.delivery.export.write import Exported
+    from autodistill.search.results.verified import Figure, Row, Verified
+
+_SHOWN_CLASSES = 20
+
+
+def card(
+    found: Exported,
+    origin: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    names: Collection[str],
+    verified: Verified | None,
+) -> str:
+    """The card as Markdown, with the front matter that the Hugging Face Hub reads.
+
+    Args:
+        found: the export.
+        origin: ``export_papers.provenance``.
+        facts: of the student.
+        names: files beside the card.
+        verified: the study's verification where it holds this trial; ``None`` where it does not.
+    """
+    student, plain = student_words(origin["student"]), found.variant == "fp32"
+    parts = [
+        _front_matter(names),
+        f"# {student}, {'' if plain else f'{found.variant}, '}distilled for {origin['data']['source']}",
+        _what(origin, facts)
+        + ("" if plain else f" This is its {found.variant} form: the file that the search measured."),
+        "## How good it is",
+        _verified(verified, found) if verified is not None else _unverified(found) if plain else _of_variant(found),
+        "## Files",
+        _files(found),
+        "## Use",
+        _use(found, names),
+        "## Where it comes from",
+        _origin(origin),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(names: Collection[str]) -> str:
+    library = "library_name: timm\n" if "config.json" in names else ""
+    tags = ["image-classification", "knowledge-distillation", *(["timm"] if library else [])]
+    return "---\n" + library + "pipeline_tag: image-classification\ntags:\n" + "".join(f"- {t}\n" for t in tags) + "---"
+
+
+def _what(origin: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    classes = [str(name) for name in facts["classes"]]
+    shown = ", ".join(_plain(name) for name in classes[:_SHOWN_CLASSES])
+    shown += f", … ({len(classes)} in all)" if len(classes) > _SHOWN_CLASSES else ""
+    colour = "grey" if facts["channels"] == 1 else "colour"
+    params = origin["search_values"].get("params")
+    size = f" {params:,.0f} parameters once deployed." if params else ""
+    loss = distillation_words(origin["distillation"]) or "cross-entropy"
+    return (
+        f"Classifies {colour} images of {facts['image_size']} x {facts['image_size']} px into {len(classes)} "
+        f"classes: {shown}.{size} Chosen by autodistill among many students; trained with the loss "
+        f"`{loss}` for {counted(round(origin['epochs']), 'epoch')}."
+    )
+
+
+def _unverified(found: Exported) -> str:
+    return (
+        f"**Not verified: figures are from the search's validation split.** Accuracy there: {found.accuracy:.4f} on "
+        f"{found.images:,} images.\n\n"
+        "The search chose this student by that very figure, so it flatters: expect less on new images. "
+        "`autodistill verify` trains it again with several seeds and measures it once on images that nothing has "
+        "seen before; export it again afterwards, and this section holds that figure with its spread."
+    )
+
+
+def _of_variant(found: Exported) -> str:
+    """What is known of a variant: what the search measured, whatever ``verify`` found of the student in fp32."""
+    accuracy = next((one.accuracy for one in found.checked if one.accuracy is not None), None)
+    value = "not measured" if accuracy is None else f"{accuracy:.4f}"
+    return (
+        "**Not verified: figures are from the search's validation split.** "
+        f"Accuracy of this {found.variant} form there, on {found.images:,} images: {value}; "
+        f"of the network that it was made from: {found.accuracy:.4f}.\n\n"
+        "The search chose it by such figures, so they flatter: expect less on new images. `autodistill verify` trains "
+        "and measures students in fp32; it says nothing of this file."
+    )
+
+
+def _verified(verified: Verified, found: Exported) -> str:
+    row = verified.student(found.trial)
+    lines = [
+        f"Verified: trained again from scratch with {counted(len(row.seeds), 'seed')}, and measured on "
+        f"{verified.test_images:,} test images that the search never opened.",
+        "",
+        "| what | accuracy on test | 95 % interval |",
+        "| --- | --- | --- |",
+        _row_line("this student", row),
+    ]
+    twin, teacher = verified.twin(found.trial), verified.teacher_row()
+    lines += [_row_line("the same without distillation", twin)] if twin is not None else []
+    lines += [_row_line("its teacher", teacher)] if teacher is not None else []
+    if row.gain is not None:
+        gain = row.gain
+        doubt = "which may be chance" if gain.telling else "which may be chance: one seed cannot tell"
+        sure = "more than chance" if gain.certain else doubt
+        interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+        lines += ["", f"Distillation changed its accuracy by {gain.mean:+.4f} ({interval}), {sure}."]
+    if row.searched is not None:
+        by = f"; fresh seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
+        lines += ["", f"The search had reported {row.searched:.4f} on its validation images{by}."]
+    if row.ece is not None:
+        lines += ["", f"Expected calibration error: {row.ece.mean:.4f} (0 is perfect)."]
+    return "\n".join([*lines, "", verified_note(found.source, row)])
+
+
+def _row_line(name: str, row: Row) -> str:
+    return f"| {name} | {_mean(row.accuracy)} | {_interval(row.accuracy)} |"
+
+
+def _mean(figure: Figure | None) -> str:
+    if figure is None:
+        return "not measured"
+    return f"{figure.mean:.4f}" + (f" ± {figure.std:.4f}" if figure.std is not None else "")
+
+
+def _interval(figure: Figure | None) -> str:
+    if figure is None or figure.low is None or figure.high is None:
+        return "-"
+    return f"{figure.low:.4f} to {figure.high:.4f}"
+
+
+def _files(found: Exported) -> str:
+    lines = [
+        f"Each was run on {found.images:,} validation images and compared with the PyTorch network "
+        f"(accuracy {found.accuracy:.4f}); the difference is the largest of any logit on 256 images. Latency "
+        "is the median per batch on the CPU of the machine that exported them.",
+        "",
+        "| file | bytes | accuracy | difference | latency | |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for one in found.checked:
+        if one.state == "ok":
+            time = f"{one.latency_ms:.3g} ms" if one.latency_ms is not None else "not measured"
+            lines.append(
+                f"| `{one.file}` | {one.bytes:,} | {one.accuracy:.4f} | {one.max_diff:.1e} | {time} | {one.remark} |"
+            )
+        else:
+            lines.append(f"| `{one.file}` | | | | | not exported: {one.remark} |")
+    return "\n".join(lines)
+
+
+def _use(found: Exported, names: Collection[str]) -> str:
+    parts = []
+    if "predict.py" in names:
+        parts.append(
+            "```\npip install onnxruntime numpy pillow\npython predict.py image.png\n```\n\n"
+            "`preprocess.json` says what the model expects, for programs in other languages."
+        )
+    if "config.json" in names:
+        plain = all("import" not in one.remark for one in found.checked if one.format == "safetensors")
+        needed = "" if plain else "import autodistill.training.deployed.timm_files  # its strides are not timm's own\n"
+        parts.append(
+            f"```python\nimport timm\n{needed}"
+            "model = timm.create_model('local-dir:THIS_FOLDER', pretrained=True).eval()\n```\n\n"
+            + ("" if plain else "Without that import timm refuses it by name. ")
+            + "`autodistill.load('THIS_FOLDER')` gives the same network. It takes images normalized as in "
+            "`preprocess.json`."
+        )
+    return "\n\n".join(parts) or "`preprocess.json` says what the models expect."
+
+
+def _origin(origin: Mapping[str, Any]) -> str:
+    data, teacher = origin["data"], origin["teacher"]
+    return (
+        f"- study `{_plain(origin['study'])}`, trial {origin['trial']}, seed {origin['seed']}\n"
+        f"- data `{_plain(data['source'])}`, fingerprint `{data['fingerprint']}`, {data['training_images']:,} training "
+        f"images\n"
+        f"- teacher `{_plain(teacher['source'])}`, fingerprint `{teacher['fingerprint'] or 'unknown'}`\n"
+        "- `provenance.json` has everything else, and the SHA-256 of each file"
+    )
+
+
+def _plain(text: str) -> str:
+    """A name from a file as text that Markdown does not interpret."""
+    return "".join(c if c.isalnum() or c in " -_.,:+" else f"&#{ord(c)};" for c in str(text) if c.isprintable())

@@ -1,0 +1,118 @@
+"""Which weights of a student are exported: those of the search's own run, or those that ``verify`` trained and kept.
+
+The search's weights were chosen for their validation accuracy, and are lucky ones. ``verify`` keeps the weights of each
+student's first fresh seed. No result chose them, so their expected accuracy is the verified mean; a median of the seeds
+would be as fair, but needs the weights of all seeds on disk, and a validation split that ``train+val`` leaves none of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from autodistill.core.errors import UsageError
+from autodistill.core.records import TrialRecord
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autodistill.search.results.verified import Row
+
+Origin = Literal["search", "verified"]
+WEIGHTS = ("auto", *get_args(Origin))
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The training that exported weights are from.
+
+    Attributes:
+        origin: ``search``, or ``verified`` for a fresh seed of ``verify``.
+        seed: of that training.
+        accuracy: of these very weights on the test split; ``None`` of the search's, which never saw it.
+        trained_on: ``train``, or ``train+val`` where the validation images were trained on too.
+    """
+
+    origin: Origin
+    seed: int
+    accuracy: float | None = None
+    trained_on: str = "train"
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if self.origin == "search":
+            return f"weights: of the search's own run, seed {self.seed}"
+        extra = ", trained on the validation images too" if self.trained_on != "train" else ""
+        return f"weights: of verify's first seed, {self.seed}, which no result chose{extra}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For provenance."""
+        out: dict[str, Any] = {"from": self.origin, "seed": self.seed, "trained_on": self.trained_on}
+        return out if self.accuracy is None else {**out, "test_accuracy": self.accuracy}
+
+
+def source_of(directory: Path, trial: TrialRecord, wanted: str = AUTO) -> Source:
+    """Where the weights of ``trial`` will come from; nothing is loaded.
+
+    Args:
+        directory: folder of the study.
+        trial: which student.
+        wanted: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
+
+    Raises:
+        UsageError: no such choice, or verified weights of a trial that was not verified or of a variant.
+    """
+    from autodistill.delivery.verify.evaluation import read_result
+    from autodistill.search.results.verified import read_verified, verified_folder
+
+    if wanted not in WEIGHTS:
+        raise UsageError(f"weights is {wanted!r}; allowed: {', '.join(WEIGHTS)}.")
+    if trial.variant != "fp32":  # its figures are those of a file that was made from the search's own run
+        if wanted == "verified":
+            raise UsageError(
+                f"trial {trial.number} is meant in its {trial.variant} form, and verify trains and measures fp32 "
+                f"alone; allowed: auto, search. For the verified weights, give --trial {trial.number} (and --formats)."
+            )
+        return Source("search", trial.seed)
+    found = read_verified(directory)
+    row = next((one for one in found.students if one.trial == trial.number), None) if found else None
+    if wanted == "search" or (wanted == AUTO and (row is None or not row.weights)):
+        return Source("search", trial.seed)
+    folder = verified_folder(directory, trial.number)
+    assert found is not None
+    assert row is not None
+    result = read_result(folder)
+    return Source("verified", row.seeds[0], None if result is None else result.accuracy, found.refit)
+
+
+def take_weights(directory: Path, trial: TrialRecord, source: Source) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with the weights of ``source``, and its facts as in ``student_facts``.
+
+    Raises:
+        StoreError: the weights are missing or damaged.
+    """
+    from autodistill.search.results.verified import verified_folder
+    from autodistill.training.trials.retraining import load_run
+    from autodistill.training.trials.trial_files import load_student, student_facts
+
+    if source.origin == "verified":
+        return load_run(verified_folder(directory, trial.number))
+    return load_student(directory, trial.number), student_facts(directory, trial.number)
+
+
+def verified_note(source: Source, row: Row) -> str:
+    """What the model card says of the weights beside verified figures."""
+    if source.origin == "search":
+        return (
+            f"**Weights in this folder:** those of the search's own run (seed {source.seed}), which were not measured "
+            "on the test images. The mean and the interval above say what a run of this recipe gives."
+        )
+    own = "" if source.accuracy is None else f" They classify {source.accuracy:.4f} of the test images correctly."
+    extra = " The validation images were trained on too." if source.trained_on != "train" else ""
+    return (
+        f"**Weights in this folder:** those of the first of these {len(row.seeds)} trainings (seed {source.seed}), "
+        f"which was fixed before any result was known.{own}{extra}"
+    )

@@ -1,0 +1,282 @@
+"""Exports a student: files for other programs, each checked on real images before it counts, and what goes with them.
+
+A folder is complete or absent: files are written and checked in a scratch folder, then put in place in one step, with
+``MANIFEST.json`` holding the SHA-256 of each. Beside the models lie ``preprocess.json``, ``provenance.json``, a model
+card, and ``predict.py``, which runs without autodistill. The test split is not opened here. Of a trial in its int8 form
+the file that the search measured goes out (``export_variant.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.core.errors import UsageError
+from autodistill.core.records import TrialRecord
+from autodistill.delivery.export.checks import (
+    COMPARED,
+    MOST_VALIDATED,
+    Checked,
+    Validation,
+    check,
+    failed,
+    refusals,
+    with_latency,
+)
+from autodistill.delivery.export.formats import Images, Subject, in_batches
+from autodistill.delivery.export.formats import formats as known_formats
+from autodistill.delivery.export.variant import formats_for, write_measured
+from autodistill.delivery.export.weights import AUTO, Source, source_of, take_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from autodistill.config.study_file import StudyConfig
+    from autodistill.training.data.datasets import ImageData
+
+MAX_DROP = 0.01
+CALIBRATION = 256
+MADE_BY = "autodistill export"
+Progress = Callable[[str], None]
+
+
+def _silent(_text: str) -> None:
+    """Progress that nobody reads."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made.
+
+    Attributes:
+        folder: where it lies.
+        trial: number of the trial.
+        student: its architecture.
+        accuracy: of the network in memory on the validation images; ``images`` of them. Of a variant, the network that
+            its file was made from.
+        checked: one entry for each format that was asked for, in that order.
+        source: the training that the weights are from.
+        variant: the form of the student that was exported.
+    """
+
+    folder: Path
+    trial: int
+    student: Mapping[str, Any]
+    accuracy: float
+    images: int
+    checked: tuple[Checked, ...]
+    source: Source
+    variant: str = "fp32"
+
+    @property
+    def refused(self) -> str:
+        """Why formats are missing, one line each; empty where none is."""
+        return refusals(self.checked)
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable form of ``export --json``."""
+        return {
+            "trial": self.trial,
+            "variant": self.variant,
+            "folder": str(self.folder),
+            "student": dict(self.student),
+            "accuracy": self.accuracy,
+            "validation_images": self.images,
+            "weights": self.source.to_json(),
+            "files": [one.to_json() for one in self.checked],
+        }
+
+
+def export(
+    directory: str | Path,
+    trial: TrialRecord,
+    out: str | Path,
+    *,
+    formats: str | Sequence[str] | None = None,
+    weights: str = AUTO,
+    max_drop: float = MAX_DROP,
+    latency: bool = True,
+    data: ImageData | None = None,
+    progress: Progress = _silent,
+) -> Exported:
+    """Export the student of a finished trial.
+
+    Args:
+        directory: folder of the study.
+        trial: which, and in which form: of one with a ``variant`` the file that was measured goes out.
+        out: folder to make; one of an earlier export is replaced.
+        formats: ``safetensors``, ``onnx``, ``onnx-int8``, ``onnx-fp16``, ``torchscript``, ``torch-export``, ``all``;
+            if omitted, ``safetensors`` and ``onnx``, and of an int8 form ``onnx-int8``, the one that holds it.
+        weights: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
+        max_drop: accuracy on validation that an inexact file may lose, as a fraction; a measured variant, against what
+            was measured.
+        latency: measure the files, under the machine's lease.
+        data: the study's images, where they are loaded already.
+        progress: told what is being done.
+
+    Returns:
+        The files with their checks. A file that did not pass is not in the folder, and says why.
+
+    Raises:
+        UsageError: an unknown format or one that does not hold the variant, ``out`` holds something else, or verified
+            weights of an unverified trial or a variant.
+        StoreError: the trial has no finished student, or its variant no file.
+    """
+    from autodistill.training.data import datasets
+
+    names, target = formats_for(trial, formats), Path(out)
+    if not 0 <= max_drop <= 1:
+        raise UsageError(f"max_drop is {max_drop:g}; it is a fraction of accuracy, from 0 to 1.")
+    refuse_foreign(target)
+    root = Path(directory)
+    config = study_config(root)
+    source = source_of(root, trial, weights)
+    model, facts = take_weights(root, trial, source)
+    assert config.data is not None
+    facts = {**facts, "resize": config.data.resize}
+    if data is None:
+        data = datasets.load(config.data)
+    subject = Subject(model, facts, normalized(spread(data.train.images, CALIBRATION), facts))
+    validation = validate(subject, data)
+    with tempfile.TemporaryDirectory(prefix="autodistill-export-") as scratch:
+        folder = Path(scratch)
+        if trial.variant == "fp32":
+            checked = _write_all(names, subject, folder, validation, max_drop, progress)
+        else:
+            progress(f"checking the {trial.variant} file that the search measured")
+            checked = [write_measured(root, trial, folder, validation, max_drop)]
+        if latency:
+            progress("measuring latency")
+            checked = with_latency(checked, folder, config.latency, validation.images[:1])
+        for one in checked:
+            if one.state != "ok":
+                (folder / one.file).unlink(missing_ok=True)
+        found = Exported(
+            target, trial.number, dict(trial.student), validation.accuracy, len(validation.labels), tuple(checked),
+            source, trial.variant,
+        )  # fmt: skip
+        _finish(found, folder, root, config, trial, facts, data)
+    return found
+
+
+def normalized(images: NDArray[np.uint8], facts: Mapping[str, Any]) -> Images:
+    """Images as the student takes them: ``float32 (n, channels, side, side)``."""
+    mean: Images = np.array(facts["mean"], dtype=np.float32).reshape(1, -1, 1, 1)
+    std: Images = np.array(facts["std"], dtype=np.float32).reshape(1, -1, 1, 1)
+    out: Images = (images.astype(np.float32) / np.float32(255) - mean) / std
+    return out
+
+
+def validate(subject: Subject, data: ImageData) -> Validation:
+    """The validation images, and what the network in memory says of them."""
+    import torch
+
+    images = normalized(data.val.images[:MOST_VALIDATED], subject.facts)
+
+    def predict(block: Images) -> Images:
+        with torch.inference_mode():
+            logits: Images = subject.model(torch.from_numpy(block)).numpy()
+        return logits
+
+    spare = normalized(spread(data.train.images, max(0, COMPARED - len(images))), subject.facts)
+    compared = np.concatenate([images[:COMPARED], spare])
+    logits = in_batches(predict, images)
+    return Validation(images, data.val.labels[:MOST_VALIDATED], logits, compared, in_batches(predict, compared))
+
+
+def refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export.
+
+    Raises:
+        UsageError: it is a file, was not made by us, or somebody put files into it.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; give a folder that does not exist yet.")
+    inside = {path.name for path in out.iterdir()}
+    if not inside:
+        return
+    try:
+        manifest = json.loads((out / "MANIFEST.json").read_text(encoding="utf-8"))
+        ours = manifest["facts"]["made_by"] == MADE_BY
+        known = {*manifest["files"], "MANIFEST.json"}
+    except (OSError, ValueError, KeyError, TypeError):
+        ours, known = False, set()
+    if not ours:
+        raise UsageError(f"{out} is not empty and was not made by '{MADE_BY}'; give another folder.")
+    if foreign := sorted(inside - known):
+        raise UsageError(f"{out} holds files that are not ours: {', '.join(foreign[:5])}; move them, or take another.")
+
+
+def study_config(root: Path) -> StudyConfig:
+    """The configuration of the study in a folder.
+
+    Raises:
+        UsageError: it has no images.
+    """
+    from autodistill.config.study_file import StudyConfig
+    from autodistill.engines.setup.study_setup import STUDY_FILE
+
+    config = StudyConfig.load(root / STUDY_FILE)
+    if config.data is None:
+        raise UsageError(f"{root} is a study without images; only students of images can be exported.")
+    return config
+
+
+def spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """``count`` images, evenly from the first to the last."""
+    if count == 0:
+        return images[:0]
+    rows = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))
+    return np.asarray(images[rows])
+
+
+def _write_all(
+    names: Sequence[str], subject: Subject, folder: Path, validation: Validation, max_drop: float, progress: Progress
+) -> list[Checked]:
+    """Write and check every format, and those they are made from; only the wanted ones are returned."""
+    done: dict[str, Checked] = {}
+    for name in dict.fromkeys(part for asked in names for part in (known_formats.get(asked).needs, asked) if part):
+        form = known_formats.get(name)
+        progress(f"writing and checking {form.file}")
+        before = done.get(form.needs)
+        if before is not None and before.state != "ok":
+            done[name] = replace(before, format=name, file=form.file, state="failed")
+            continue
+        try:
+            remark = form.write(subject, folder)
+        except Exception as error:  # one format that fails must not take the others with it
+            done[name] = failed(name, error)
+            continue
+        done[name] = check(name, folder / form.file, validation, max_drop=max_drop, remark=remark, threads=1)
+    for name, one in done.items():
+        if name not in names:
+            (folder / one.file).unlink(missing_ok=True)
+    return [done[name] for name in names]
+
+
+def _finish(
+    found: Exported,
+    folder: Path,
+    root: Path,
+    config: StudyConfig,
+    trial: TrialRecord,
+    facts: Mapping[str, Any],
+    data: ImageData,
+) -> None:
+    """Add what goes with the files, and put the folder in place."""
+    from autodistill.delivery.export.companion_files import papers
+    from autodistill.training.runtime.durable_files import write_folder
+
+    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    files |= papers(found, files, root=root, config=config, trial=trial, facts=facts, data=data)
+    made = {"made_by": MADE_BY, "study": config.name, "trial": trial.number, "variant": trial.variant}
+    write_folder(found.folder, files, facts=made)
+    found.folder.chmod(0o755)

@@ -1,0 +1,56 @@
+"""The picture of a survey: latency against parameters, coloured by family, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autodistill.core.errors import UsageError
+from autodistill.core.records import SurveyRow
+from autodistill.delivery.figures.front_png import word_ticks
+
+_LABELS = {"latency_ms": "latency p50 (ms)", "params": "parameters", "macs": "multiply-adds", "bytes": "file (bytes)",
+           "onnx_bytes": "ONNX file (bytes)"}  # fmt: skip
+_UP = ("latency_ms", "macs", "bytes", "onnx_bytes", "peak_memory_mb", "activations")
+
+
+def survey_png(rows: Sequence[SurveyRow], path: str | Path) -> None:
+    """Draw a survey into ``path``; the file's ending chooses the format (PNG, SVG, PDF).
+
+    Raises:
+        UsageError: it has fewer than two costs to draw against each other.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    known = [row for row in rows if row.costs]
+    across, up = _axes_of(known)
+    figure = Figure(figsize=(8.4, 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    names = sorted({str(row.student.get("family", "student")) for row in known})
+    colors = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    for index, name in enumerate(names):
+        of_family = [row for row in known if row.student.get("family", "student") == name]
+        points = [(row.costs[across], row.costs[up]) for row in of_family if across in row.costs and up in row.costs]
+        axes.scatter(
+            [x for x, _ in points], [y for _, y in points], s=26, alpha=0.85, linewidths=0,
+            color=colors[index % len(colors)], marker="os^D"[index // len(colors) % 4], label=name,
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel=_LABELS.get(across, across), ylabel=_LABELS.get(up, up))
+    for axis, metric in ((axes.xaxis, across), (axes.yaxis, up)):
+        word_ticks(axis, [row.costs[metric] for row in known if row.costs.get(metric, 0) > 0] or [1.0])
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.legend(frameon=False, fontsize=7, ncols=1 + len(names) // 16)
+    figure.savefig(path)
+
+
+def _axes_of(rows: Sequence[SurveyRow]) -> tuple[str, str]:
+    """Names of the costs across and up."""
+    have = list(dict.fromkeys(name for row in rows for name in row.costs))
+    across = "params" if "params" in have else next(iter(have), "")
+    up = next((name for name in (*_UP, *have) if name in have and name != across), None)
+    if up is None:
+        raise UsageError(f"a picture of a survey needs two costs, and this one has {', '.join(have) or 'none'}.")
+    return across, up

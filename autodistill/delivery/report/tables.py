@@ -1,0 +1,393 @@
+"""The tables of a report: the front, gains of distillation, what was stopped and why, cost, environment."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autodistill.core.budget import format_seconds
+from autodistill.core.records import State, TrialRecord
+from autodistill.core.teacher_distance import points_words, to_teacher
+from autodistill.core.wording import counted, distillation_words, latency_words, student_words
+from autodistill.delivery.figures.trial_facts import figure_of
+from autodistill.delivery.report.answers import gain_verdict
+from autodistill.search.results.gain import BASIS, Pairs, gain_over_undistilled
+
+if TYPE_CHECKING:
+    from autodistill.search.results.front import Front
+    from autodistill.search.results.verified import Figure, Row, Verified
+    from autodistill.search.study.study import Study
+
+REASONS = {
+    "RUNG_RULE": "stopped at a rung: others promised more for the front",
+    "INFEASIBLE": "breaks a constraint; refused before training",
+    "INFEASIBLE_BUILD": "cannot be built for these images; refused before training",
+    "CRASH": "its student kills the worker that trains it on this machine; given up, and not proposed again",
+    "DUPLICATE": "proposed before; refused",
+    "OUTSIDE": "was enqueued with settings that the space does not have; refused",
+    "TIME": "could not have been finished in the time that was left; refused, and may be proposed again",
+    "PAUSED": "waits at a rung: others promised more for the front so far; may go on when the study is resumed",
+    "NAN": "the loss was no longer a number",
+    "NON_FINITE": "reported a value that cannot be: not finite, or a fraction that is not from 0 to 1",
+    "OOM": "out of memory",
+    "WORKER_LOST": "its worker died",
+    "HUNG": "its training stood still several times",
+    "ATTEMPTS": "did not survive several attempts",
+    "ENDED_EARLY": "its evaluation ended before the top rung, though nobody had stopped it",
+    "ERROR": "an error in its own code",
+    "BUDGET": "the budget ended; goes on when the study is resumed",
+    "INTERRUPTED": "interrupted; goes on when the study is resumed",
+}
+_EXAMPLES = 3
+_MOST_ROWS = 200
+_COUNTED = 1000  # seeds and versions are collected from so many trials at most
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of words; columns in ``right`` are numbers; ``note`` stands below it."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: tuple[str, ...] = ()
+    note: str = ""
+
+
+def front_table(front: Front, trials: Sequence[TrialRecord], knee: TrialRecord | None) -> Table:
+    """The members of the front with their settings, and their form where there are several."""
+    names = [o.name for o in front.objectives]
+    forms = any(t.variant != "fp32" for t in front.trials)
+    known = any(to_teacher(t.values, front.teacher) is not None for t in front.trials)
+    rows = []
+    for trial in front.trials[:_MOST_ROWS]:
+        gain = gain_over_undistilled(trial, trials, front.objectives[0])
+        rows.append(
+            (
+                f"{trial.number}{' (knee)' if knee is not None and trial.form == knee.form else ''}",
+                *([trial.variant] if forms else []),
+                student_words(trial.student),
+                distillation_words(trial.distillation),
+                student_words(trial.train),
+                *(figure_of(trial.values[o.name], o.unit) for o in front.objectives),
+                *([points_words(to_teacher(trial.values, front.teacher))] if known else []),
+                "" if gain is None else f"{gain:+.4f}",
+            )
+        )
+    more = f"The first {_MOST_ROWS} of {len(front.trials)}." if len(front.trials) > _MOST_ROWS else ""
+    variant = ["variant"] if forms else []
+    if known:
+        names.append("to the teacher")
+        own = [figure_of(front.teacher[o.name], o.unit) if o.name in front.teacher else "" for o in front.objectives]
+        rows.append(("teacher", *([""] if forms else []), "", "", "", *own, "", ""))
+        if front.reach is not None and not all(front.counts(t.values) for t in front.trials):
+            more = f"{more} Students that are not {front.reach.words()} count as no gain.".strip()
+    columns = ("trial", *variant, "student", "distillation", "recipe", *names, "gain in the search")
+    if not any(row[-1] for row in rows):
+        return Table(columns[:-1], tuple(row[:-1] for row in rows), tuple(names), more)
+    return Table(columns, tuple(rows), (*names, "gain in the search"), more)
+
+
+def verified_table(verified: Verified) -> Table:
+    """What ``verify`` measured, in its own order."""
+    rows = []
+    for row in verified.rows:
+        rows.append(
+            (
+                row.kind if row.trial is None else f"{row.kind} {row.trial}",
+                row.name,
+                _interval(row.accuracy),
+                "" if row.searched is None else f"{row.searched:.4f}",
+                "" if row.flattered is None else f"{row.flattered:+.4f}",
+                "" if row.agreement is None else f"{row.agreement.mean:.4f}",
+                "" if row.ece is None else f"{row.ece.mean:.4f}",
+                "" if row.file_bytes is None else f"{row.file_bytes:,}",
+                "" if row.file_latency_ms is None else f"{row.file_latency_ms:.3g}",
+                row.error or _verdict(row),
+            )
+        )
+    columns = (
+        "row", "student", "test accuracy ± std [95 %]", "in the search", "flattered by", "agreement", "ECE",
+        "ONNX bytes", "ONNX ms", "verdict",
+    )  # fmt: skip
+    note = (
+        f"{verified.test_images:,} test images, {counted(verified.epochs, 'epoch')} each, trained on {verified.refit}. "
+    )
+    note += " ".join(part for part in (f"Files: {verified.latency}.", verified.judged) if part)
+    return Table(columns, tuple(rows), columns[2:-1], note)
+
+
+def verification_words(verified: Verified) -> str:
+    """Who is on the verified front, who fell, and how far the search had flattered."""
+    fallen = [str(row.trial) for row in verified.fallen]
+    noisy = [str(row.trial) for row in verified.front if row.rivals]
+    words = [
+        f"{verified.seen} of the {counted(verified.front_before, 'student')} on the front of the search "
+        f"{'was' if verified.seen == 1 else 'were'} verified{'.' if verified.whole else '; verdicts are among these.'}"
+    ]
+    kept = len(verified.front)
+    words.append(f"{counted(kept, 'student')} {'is' if kept == 1 else 'are'} on the verified front.")
+    words.append(f"Fell off: trial {', '.join(fallen)}." if fallen else "None fell off.")
+    if noisy:
+        words.append(f"Within noise of a cheaper student: trial {', '.join(noisy)}.")
+    if verified.flattery:
+        words.append(verified.flattery)
+    return " ".join(words)
+
+
+def _verdict(row: Row) -> str:
+    words = {"stays": "on the front", "joins": "joins the front", "falls": "fell off", "outside": "not on the front"}
+    said = words.get(row.verdict, "")
+    return f"{said}, within noise of {_listed([str(n) for n in row.rivals], 4)}" if said and row.rivals else said
+
+
+def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> Table | None:
+    """Distilled against undistilled, student by student; ``None`` where no pair was trained."""
+    rows = [_verified_pair(row, verified) for row in verified.students if row.gain] if verified else []
+    known = {row[0] for row in rows}
+    first = front.objectives[0]
+    complete = [t for t in trials if t.state is State.COMPLETE]
+    members = {t.number for t in front.trials}
+    paired = [(t, gain) for t in complete if (gain := gain_over_undistilled(t, complete, first)) is not None]
+    paired.sort(key=lambda pair: (pair[0].number not in members, -pair[1]))
+    for trial, gain in paired[:_MOST_ROWS]:
+        if str(trial.number) not in known:
+            value = trial.values[first.name]
+            plain = first.loss(gain + first.loss(value))
+            rows.append(
+                (
+                    str(trial.number),
+                    student_words(trial.student),
+                    distillation_words(trial.distillation),
+                    figure_of(value, first.unit),
+                    figure_of(plain, first.unit),
+                    f"{gain:+.4f}",
+                    "the search: recipes may differ, not verified",
+                )
+            )
+    if not rows:
+        return None
+    columns = ("trial", "student", "distillation", "distilled", "undistilled", "gain", "how sure")
+    return Table(columns, tuple(rows), ("distilled", "undistilled", "gain"), _pairs_note(paired))
+
+
+def _pairs_note(paired: Sequence[tuple[TrialRecord, float]]) -> str:
+    """What the figures of the search compare, and how often distillation was better there."""
+    if not paired:
+        return ""
+    found = Pairs.of(gain for _, gain in paired).line()
+    return f"Gains of the search are {BASIS}." + (f" There, {found}." if found else "")
+
+
+def _verified_pair(row: Row, verified: Verified | None) -> tuple[str, ...]:
+    assert row.gain is not None
+    twin = verified.twin(row.trial) if verified is not None and row.trial is not None else None
+    gain = row.gain
+    sure = gain_verdict(gain)
+    return (
+        str(row.trial),
+        row.name,
+        distillation_words(row.distillation),
+        _spread(row.accuracy),
+        _spread(twin.accuracy) if twin is not None else "",
+        f"{gain.mean:+.4f}",
+        f"verified, {counted(gain.seeds, 'seed')}, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}: {sure}",
+    )
+
+
+def stopped_table(trials: Sequence[TrialRecord]) -> Table | None:
+    """Trials that did not reach the top, by reason, with examples; ``None`` where all did."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.state is not State.COMPLETE:
+            groups.setdefault((trial.state.value, trial.reason), []).append(trial)
+    rows = []
+    for (state, reason), members in sorted(groups.items(), key=lambda item: -len(item[1])):
+        some = "; ".join(
+            f"trial {t.number}: {t.message or student_words(t.student)}"[:160] for t in members[:_EXAMPLES]
+        )
+        rows.append(
+            (
+                reason or state,
+                REASONS.get(reason, "still running, or its driver died" if state == "RUNNING" else ""),
+                str(len(members)),
+                f"{sum(t.epochs for t in members):g}",
+                format_seconds(sum(t.seconds for t in members)),
+                some,
+            )
+        )
+    columns = ("reason", "meaning", "trials", "epochs", "time of work", "examples")
+    return Table(columns, tuple(rows), ("trials", "epochs", "time of work")) if rows else None
+
+
+def saved_by_stopping(trials: Sequence[TrialRecord], top: float) -> str:
+    """How much of the training the rung rule spared, a sentence; empty where it stopped nobody."""
+    stopped = [t for t in trials if t.reason == "RUNG_RULE"]
+    if not stopped:
+        return ""
+    trained = [t for t in trials if t.epochs > 0]
+    spared = sum(max(0.0, top - t.epochs) for t in stopped)
+    share = spared / (spared + sum(t.epochs for t in trained))
+    return (
+        f"The rung rule stopped {len(stopped)} of {len(trained)} trained trials and spared {spared:,.0f} epochs, "
+        f"{share:.0%} of what training all of them to the top would have taken."
+    )
+
+
+def cost_facts(study: Study, verified: Verified | None, price: float | None) -> dict[str, Any]:
+    """Hours, epochs, trials and money of search and verification."""
+    spent = study.spent
+    hours = spent.device_seconds / 3600
+    checked = verified.seconds / 3600 if verified is not None else 0.0
+    return {
+        "wall_hours": spent.seconds / 3600,
+        "device_hours": hours,
+        "devices": study.devices,
+        "verify_device_hours": checked,
+        "epochs": spent.epochs,
+        "trials": spent.trials,
+        "price_per_hour": price,
+        "money": None if price is None else (hours + checked) * price,
+    }
+
+
+def cost_words(facts: Mapping[str, Any]) -> str:
+    """The cost in sentences."""
+    wall, device = _long(facts["wall_hours"]), _long(facts["device_hours"])
+    words = (
+        f"The search took {wall} on the clock and {device} of device time for "
+        f"{counted(round(facts['epochs']), 'epoch')} in {counted(facts['trials'], 'trial')}."
+    )
+    if facts["verify_device_hours"]:
+        words += f" Verification took {_long(facts['verify_device_hours'])} of device time more."
+    if facts["money"] is not None:
+        words += f" At {facts['price_per_hour']:g} per device-hour that is {facts['money']:,.2f}."
+    return words
+
+
+def _long(hours: float) -> str:
+    """``1.5 hours``, ``1.67 minutes``, ``1 hour``."""
+    figure, unit = (f"{hours:.3g}", "hour") if hours >= 1 else (f"{60 * hours:.3g}", "minute")
+    return f"{figure} {unit}{'' if figure == '1' else 's'}"
+
+
+def cost_table(facts: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Table:
+    """The cost, and where the device time went."""
+    price = facts["price_per_hour"]
+
+    def money(seconds: float) -> str:
+        return "" if price is None else f"{seconds / 3600 * price:,.2f}"
+
+    def taken(*states: State) -> float:
+        return float(facts["devices"]) * sum(t.seconds for t in trials if t.state in states)
+
+    parts = [
+        ("trials that reached the top rung", taken(State.COMPLETE)),
+        ("trials that were stopped", taken(State.PRUNED)),
+        ("trials that failed", taken(State.FAIL)),
+        ("unfinished trials", taken(State.PARTIAL, State.RUNNING)),
+    ]
+    accounted = sum(seconds for _, seconds in parts)
+    parts.append(("other work of the workers", max(0.0, facts["device_hours"] * 3600 - accounted)))
+    parts.append(("search, all device time", facts["device_hours"] * 3600))
+    parts.append(("verification", facts["verify_device_hours"] * 3600))
+    rows = tuple((name, format_seconds(s), f"{s / 3600:.4g}", money(s)) for name, s in parts if s > 0.5)
+    columns: tuple[str, ...] = ("what", "device time", "device-hours", "money")
+    if price is None:
+        return Table(columns[:3], tuple(row[:3] for row in rows), columns[1:3])
+    return Table(columns, rows, columns[1:], f"At {price:g} per device-hour, in the currency of that price.")
+
+
+def environment_table(study: Study, verified: Verified | None, written_with: Mapping[str, str]) -> Table:
+    """What the figures depend on: settings, versions, machines, seeds, fingerprints."""
+    attributes = study.optuna.user_attrs
+    candidates = [t.user_attrs.get("candidate", {}) for t in study.optuna.get_trials(deepcopy=False)[-_COUNTED:]]
+    rows: list[tuple[str, str]] = [*_settings(study)]
+    sources: Mapping[str, Any] = attributes.get("sources", {})
+    if sources:
+        size, channels = sources.get("image_size"), sources.get("channels")
+        classes = [str(name) for name in sources.get("classes", ())]
+        rows += [
+            ("images", f"{sources.get('train_images'):,} training, {sources.get('validation_images'):,} validation"),
+            (
+                "input",
+                f"{_count(channels, 'channel')} of {size} by {size} pixels, {len(classes)} classes: {_listed(classes)}",
+            ),
+        ]
+    data = sources.get("data") or (verified.data if verified else "")
+    teacher = sources.get("teacher") or (verified.teacher if verified else "")
+    rows += [("data fingerprint", data or "not recorded"), ("teacher hash", teacher or "not recorded")]
+    rows += [("teacher", f"{name} {figure_of(value, '')}") for name, value in study.teacher_values().items()]
+    for machine in attributes.get("machines", ()):
+        rows.append(("machine of the search", _machine(machine)))
+    if not attributes.get("machines"):
+        rows.append(("machine of the search", "not recorded"))
+    for name, versions in _versions(candidates).items():
+        rows.append((f"version of {name}", ", ".join(sorted(versions))))
+    seeds = sorted({int(c["seed"]) for c in candidates if "seed" in c})
+    rows.append(("seed of the study", str(study.seed)))
+    if seeds:
+        rows.append(("seeds of the trials", _listed([str(seed) for seed in seeds])))
+    if verified is not None:
+        used = next((row.seeds for row in verified.students if row.seeds), ())
+        rows.append(("seeds of the verification", _listed([str(seed) for seed in used])))
+    rows.append(("report written with", ", ".join(f"{k} {v}" for k, v in written_with.items())))
+    rows.append(("report written on", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")))
+    return Table(("what", "value"), tuple(rows))
+
+
+def _settings(study: Study) -> Iterable[tuple[str, str]]:
+    config = study.config
+    yield "study", study.name
+    yield "objectives", ", ".join(f"{o.name} ({o.direction})" for o in study.objectives)
+    if study.constraints:
+        yield "constraints", ", ".join(map(str, study.constraints))
+    yield (
+        "rungs",
+        f"{', '.join(map(str, study.rungs.levels))} epochs" + ("" if study.rungs.stopping else ", no stopping"),
+    )
+    if config is None:
+        return
+    yield "sampler", str(config.sampler)
+    yield "search space", config.space if isinstance(config.space, str) else "given with the study"
+    if config.data is not None:
+        yield "data", config.data.source
+        yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # no folders of its owner
+        if any(o.name == "latency_ms" for o in study.objectives):
+            yield "latency is measured on", latency_words(config.latency)
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    parts = [str(facts.get("processor", "")), f"{facts.get('cores')} cores", f"{facts.get('memory_gib')} GiB"]
+    parts += [str(gpu) for gpu in facts.get("gpus", ())]
+    return ", ".join([*parts, str(facts.get("system", "")), _count(facts.get("workers"), "worker")])
+
+
+def _versions(candidates: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    out: dict[str, set[str]] = {}
+    for candidate in candidates:
+        for name, version in candidate.get("versions", {}).items():
+            out.setdefault(str(name), set()).add(str(version))
+    return out
+
+
+def _count(number: Any, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def _listed(words: Sequence[str], most: int = 12) -> str:
+    rest = f" … ({len(words)} in all)" if len(words) > most else ""
+    return ", ".join(words[:most]) + rest
+
+
+def _spread(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure.mean:.4f}" if figure.std is None else f"{figure.mean:.4f} ± {figure.std:.4f}"
+
+
+def _interval(figure: Figure | None) -> str:
+    if figure is None or figure.low is None:
+        return _spread(figure)
+    return f"{_spread(figure)} [{figure.low:.4f}, {figure.high:.4f}]"

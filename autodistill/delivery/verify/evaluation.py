@@ -1,0 +1,171 @@
+"""The test split, opened once: every finished run is evaluated on it after the last training has ended.
+
+A result is a folder beside the run's student, whole and hashed or absent::
+
+    DIR/verify/runs/KEY/result/     result.json: figures on validation and test, right answers image by image
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.core.errors import StoreError
+from autodistill.delivery.verify.statistics import Bools, calibration_error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from autodistill.training.data.datasets import ImageData, Split
+    from autodistill.training.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run showed.
+
+    Attributes:
+        key: of the training (``Run.key``): student, recipe, seed, images and teacher.
+        test: fingerprint of the test images.
+        images: number of them.
+        accuracy, loss, ece: on the test split; ``agreement`` with the teacher, ``None`` where it cannot say.
+        validation: accuracy on validation; ``None`` where it was trained on.
+        right: packed bits, one per test image.
+        seconds: of training.
+        weights: SHA-256 of the student's file.
+    """
+
+    key: str
+    test: str
+    images: int
+    accuracy: float
+    loss: float
+    ece: float
+    agreement: float | None
+    validation: float | None
+    right: str
+    seconds: float
+    weights: str
+
+    def correct(self) -> Bools:
+        """Right answers ``(images,)``."""
+        bits = np.frombuffer(base64.b64decode(self.right), dtype=np.uint8)
+        return np.unpackbits(bits, count=self.images).astype(bool)
+
+
+@dataclass(frozen=True, eq=False)
+class TestSplit:
+    """The test images and what the teacher says of them.
+
+    Attributes:
+        split: images and labels.
+        fingerprint: of both.
+        teacher: logits ``(n, classes)``; ``None`` of a teacher that knows only stored images.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    split: Split
+    fingerprint: str
+    teacher: Tensor | None
+
+    @staticmethod
+    def open(task: Any, cache: Path, teacher: Teacher) -> TestSplit:
+        """Read the test images: the only place of a study where that happens.
+
+        Raises:
+            DataError: there are none.
+        """
+        from autodistill.training.data import datasets
+        from autodistill.training.data.sources.array_cache import content_hash
+        from autodistill.training.teachers.checks import answers
+
+        split = datasets.load_test(task.data, cache)
+        said = None if teacher.by_id else answers(teacher, split)
+        return TestSplit(split, content_hash(split.images, split.labels), said)
+
+    def scores(self, logits: Tensor) -> dict[str, float]:
+        """Accuracy, loss, calibration error and, where the teacher is known, agreement."""
+        import torch
+
+        from autodistill.training.loop.trainer import scores
+
+        found = scores(logits, torch.from_numpy(self.split.labels), self.teacher)
+        return {**found, "ece": calibration_error(logits.numpy(), self.split.labels)}
+
+
+def read_result(folder: Path, key: str | None = None) -> Result | None:
+    """The result in a run's folder; ``None`` where there is none, it is damaged, or of another training."""
+    from autodistill.training.runtime.durable_files import read_folder
+
+    place = folder / "result"
+    if not place.is_dir():
+        return None
+    try:
+        result = Result(**json.loads(read_folder(place)[0]["result.json"]))
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+    return result if key in (None, result.key) else None
+
+
+def examine(folder: Path, test: TestSplit, data: ImageData, *, refit: str, keep: bool, device: str = "cpu") -> Result:
+    """Evaluate a finished run on the test split and keep the result.
+
+    Args:
+        folder: of the run.
+        test: the images.
+        data: mean and std that the student was trained with.
+        refit: ``train`` or ``train+val``.
+        keep: whether its weights stay; they are removed otherwise.
+        device: where it runs.
+
+    Raises:
+        StoreError: the run has no finished student.
+    """
+    from autodistill.training.runtime.durable_files import write_folder
+    from autodistill.training.trials.retraining import load_run
+
+    model, facts = load_run(folder)
+    logits = predict(model, test.split.images, data, device=device)
+    found = test.scores(logits)
+    last = facts["reports"][max(facts["reports"], key=int)]
+    manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())
+    right = (logits.argmax(1).numpy() == test.split.labels).astype(np.uint8)
+    result = Result(
+        key=facts["key"],
+        test=test.fingerprint,
+        images=len(test.split),
+        accuracy=found["accuracy"],
+        loss=found["loss"],
+        ece=found["ece"],
+        agreement=found.get("agreement"),
+        validation=last["values"]["accuracy"] if refit == "train" else None,
+        right=base64.b64encode(np.packbits(right).tobytes()).decode(),
+        seconds=facts["seconds"],
+        weights=manifest["files"]["student.safetensors"]["sha256"],
+    )
+    write_folder(folder / "result", {"result.json": json.dumps(asdict(result), indent=1).encode()})
+    if not keep:
+        shutil.rmtree(folder / "student", ignore_errors=True)
+    return result
+
+
+def predict(model: nn.Module, images: NDArray[np.uint8], data: ImageData, *, device: str = "cpu") -> Tensor:
+    """Logits ``(n, classes)``, fp32 on the CPU, of ``uint8`` images."""
+    import torch
+
+    mean, std = (torch.tensor(value, device=device).view(1, -1, 1, 1) for value in (data.mean, data.std))
+    model = model.to(device).eval()
+    out = []
+    with torch.inference_mode():
+        for start in range(0, len(images), 512):
+            pixels = torch.from_numpy(np.array(images[start : start + 512])).to(device).float().div_(255)
+            out.append(model((pixels - mean) / std).float().cpu())
+    return torch.cat(out)

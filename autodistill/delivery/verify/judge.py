@@ -1,0 +1,188 @@
+"""What a verification found: the test split is opened here, once, when no training runs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autodistill.core.errors import AutodistillError, StoreError
+from autodistill.core.records import stable_key
+from autodistill.delivery.verify.evaluation import Result, TestSplit, examine, read_result
+from autodistill.delivery.verify.file_costs import (
+    FileCosts,
+    file_costs,
+    judged_by_files,
+    student_network,
+    teacher_network,
+)
+from autodistill.delivery.verify.plan import objective_names
+from autodistill.delivery.verify.prepare import Plan, Planned
+from autodistill.delivery.verify.statistics import accuracy_figure
+from autodistill.delivery.verify.table import Finished, rows_of, table
+from autodistill.engines.monitor.watch import Watch
+from autodistill.search.results.picking import settled
+from autodistill.search.results.verified import Figure, Row, Verified
+from autodistill.search.storage.versions import versions
+
+if TYPE_CHECKING:
+    from autodistill.engines.monitor.watch import Snapshot
+
+
+def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot], None] | None) -> Verified:
+    """Open the test split, evaluate what is finished, and put the table together."""
+    from autodistill.training.costs.file_latency import target_words
+
+    watch = Watch(progress)
+    bench, study = plan.bench, plan.study
+    results, test = _examined(plan, watch)
+    finished = [
+        Finished(
+            member,
+            {seed: results[run.folder] for seed in plan.seeds if (run := plan.runs[index, seed]).folder in results},
+            len(plan.seeds),
+            weights=_weights(plan, index),
+            error=next((failures[run.folder] for run in _of(plan, index) if run.folder in failures), ""),
+        )
+        for index, member in enumerate(plan.members)
+    ]
+    watch.stage("files", "exporting each student and measuring its file")
+    costs = _costs(plan)
+    priced = [_with_costs(row, costs.get(stable_key(row.student))) for row in rows_of(finished)]
+    students = [row for row in priced if row.kind == "student"]
+    of_files, judged = judged_by_files(students, study.objectives, plan.retraining.task.latency)
+    rows = settled(study.front(), table(priced, finished, study.objectives, of_files))
+    if test is not None:
+        rows.append(_teacher_row(plan, test, costs.get("teacher")))
+    return Verified(
+        study=study.name,
+        objectives=objective_names(study.objectives),
+        rows=tuple(rows),
+        seeds=len(plan.seeds),
+        refit=plan.retraining.refit,
+        epochs=plan.retraining.task.rungs[-1],
+        test_images=0 if test is None else len(test.split),
+        validation_images=len(bench.data.val),
+        latency=target_words(plan.retraining.task.latency),
+        of_files=of_files,
+        judged=judged,
+        seconds=sum(result.seconds for result in results.values()),
+        finished=len(results),
+        planned=len(plan.distinct),
+        front_before=len(study.front().trained()),
+        noise=plan.noise,
+        versions=versions(),
+        data=bench.data.fingerprint,
+        teacher=bench.teacher.fingerprint,
+    )
+
+
+def _examined(plan: Plan, watch: Watch) -> tuple[dict[Path, Result], TestSplit | None]:
+    """Results of all finished runs, those that were missing made now; the test images where there is any run.
+
+    Raises:
+        StoreError: the test images are not those of earlier results.
+    """
+    from autodistill.training.trials.trial_files import finished
+
+    bench = plan.bench
+    anew = {run.folder for run in plan.waiting if finished(run.folder, run.key)}  # its weights were gone
+    ready = {run.folder: None if run.folder in anew else read_result(run.folder, run.key) for run in plan.distinct}
+    trained = [run for run in plan.distinct if ready[run.folder] or finished(run.folder, run.key)]
+    if not trained:
+        return {}, None
+    watch.stage("test", "opening the test split")
+    test = TestSplit.open(bench.task, bench.cache_folder, bench.teacher)
+    results: dict[Path, Result] = {}
+    for index, run in enumerate(trained, 1):
+        result = ready[run.folder] or _examine(plan, run, test)
+        if result.test != test.fingerprint:
+            raise StoreError(
+                f"the test images changed since {run.folder} was evaluated; figures of different images cannot be "
+                f"compared. Put the images back, or remove {run.folder.parent} to begin again."
+            )
+        results[run.folder] = result
+        watch.stage("test", f"{index} of {len(trained)} runs evaluated", index / len(trained))
+    return results, test
+
+
+def _examine(plan: Plan, run: Planned, test: TestSplit) -> Result:
+    bench = plan.bench
+    return examine(
+        run.folder, test, bench.data, refit=plan.retraining.refit, keep=run.keep, device=bench.context.device
+    )
+
+
+def _weights(plan: Plan, index: int) -> str:
+    """Folder of the kept weights of a student, from the study's folder; empty for other rows and before the end."""
+    run = plan.runs[index, plan.seeds[0]]
+    if plan.members[index].kind != "student" or not (run.folder / "student").is_dir():
+        return ""
+    return run.folder.relative_to(plan.retraining.task.directory).as_posix()
+
+
+def _of(plan: Plan, index: int) -> list[Planned]:
+    """The runs of one row."""
+    return [plan.runs[index, seed] for seed in plan.seeds]
+
+
+def _costs(plan: Plan) -> dict[str, FileCosts]:
+    """Costs by the key of an architecture, and of the teacher by its word.
+
+    Students of one architecture share one file's figures: weights do not change them, and two measurements would put
+    one of such students ahead of the other by chance.
+    """
+    from autodistill.training.survey.student_costs import StudentCosts
+
+    bench, task = plan.bench, plan.retraining.task
+    distinct = {stable_key(member.student): member for member in plan.members}
+    networks = {key: student_network(member.student, bench.data) for key, member in distinct.items()}
+    teacher = teacher_network(bench.teacher)
+    if teacher is not None:
+        networks["teacher"] = teacher
+    found = file_costs(networks, task, plan.study.objectives)
+    measured = StudentCosts(task, bench.data)
+    for key, member in distinct.items():
+        if member.kind == "baseline" and key in found:
+            try:
+                known = measured.of(member.student, networks[key].make()).costs
+            except AutodistillError:  # e.g. not in the table of latencies
+                continue
+            found[key] = replace(found[key], costs={**found[key].costs, **known})
+    return found
+
+
+def _with_costs(row: Row, found: FileCosts | None) -> Row:
+    """The row with its file's size and latency, and the counts that the search did not have."""
+    if found is None:
+        return row
+    return replace(
+        row,
+        costs={**found.costs, **row.costs},
+        file_bytes=found.bytes,
+        file_latency_ms=found.latency_ms,
+    )
+
+
+def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> Row:
+    """The teacher on the test split; without figures where it knows only stored images."""
+    study, teacher = plan.study, plan.bench.teacher
+    known = study.teacher_values()
+    searched = known.pop("accuracy", None)
+    name = teacher.name.replace("\\", "/").rpartition("/")[2]  # verify.json is passed on: no folders of its owner
+    row = Row("teacher", name, searched=searched, costs=known)
+    if test.teacher is None:
+        return replace(row, error="it consists of stored logits, none of them of test images")
+    scores = test.scores(test.teacher)
+    right = test.teacher.argmax(1).numpy() == test.split.labels
+    row = replace(
+        row,
+        accuracy=accuracy_figure(np.asarray([right])),
+        loss=Figure(scores["loss"]),
+        ece=Figure(scores["ece"]),
+        validation=None if searched is None else Figure(searched),
+    )
+    return _with_costs(row, found)

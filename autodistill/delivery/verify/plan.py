@@ -1,0 +1,191 @@
+"""What ``verify`` trains: which students, with which seeds, in which order; and about how long that takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from autodistill.core.errors import UsageError
+from autodistill.core.records import WORK, Candidate, Objective, Params, TrialRecord
+from autodistill.core.wording import student_words
+from autodistill.search.objectives.pareto import epsilon_net_order
+from autodistill.search.results.front import Front, to_losses
+from autodistill.search.results.gain import distils
+from autodistill.search.study.end_states import derive_seed
+
+MAX_NEIGHBOURS = 0.5  # neighbours, as a share of the front
+PLAIN: Mapping[str, Any] = {"loss": "none"}
+
+Kind = Literal["student", "twin", "baseline"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One row to be: a student, a twin or a baseline, before it is trained.
+
+    Attributes:
+        kind: which of these.
+        trial: number of the trial; of a twin, that of its distilled student.
+        before: on the front of the search.
+        searched: accuracy on validation in the search.
+        costs: known costs in the search.
+        seconds: what one training is thought to take.
+    """
+
+    kind: Kind
+    name: str
+    student: Params
+    distillation: Params
+    train: Params
+    trial: int | None = None
+    before: bool = False
+    searched: float | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def candidate(self, number: int, seed: int) -> Candidate:
+        """One run of it, as an engine sees it."""
+        return Candidate(number, self.student, self.distillation, self.train, seed)
+
+
+def seeds_of(study_seed: int, count: int) -> tuple[int, ...]:
+    """Seeds of the runs: the same for every row, so that rows can be paired, and none that the search used.
+
+    Raises:
+        UsageError: fewer than one.
+    """
+    if count < 1:
+        raise UsageError(f"seeds is {count}; allowed: 1 or more. Three is the least that says how seeds differ.")
+    return tuple(derive_seed(study_seed, index, "verify") for index in range(count))
+
+
+def noise_of(accuracy: float, images: int) -> float:
+    """Validation accuracy that two students may differ by, by the choice of images alone: 1.96 standard errors."""
+    return 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 1 / images) / images)
+
+
+def neighbours(front: Front, noise: float) -> list[TrialRecord]:
+    """COMPLETE trials that would be on the front if their accuracy were higher by ``noise``, the nearest first."""
+    names = [o.name for o in front.objectives]
+    if "accuracy" not in names or not front.trials:
+        return []
+    place = names.index("accuracy")
+    members = to_losses(front.objectives, [t.values for t in front.trials])
+    found = []
+    for trial in front.others:
+        own = to_losses(front.objectives, [trial.values])[0]
+        ahead = (members <= own).all(axis=1)
+        lacking = float((own[place] - members[ahead, place]).max()) if ahead.any() else 0.0
+        if lacking <= noise:
+            found.append((lacking, trial.number, trial))
+    return [trial for _, _, trial in sorted(found, key=lambda one: one[:2])]
+
+
+def choose(
+    front: Front, *, noise: float, top: int | None = None, empty: str = "no trial is COMPLETE yet"
+) -> list[TrialRecord]:
+    """The front, spread over its whole length, then its near neighbours, at most ``top`` in all.
+
+    ``empty`` says why there is no front, where there is none.
+
+    Raises:
+        UsageError: the front is empty, or ``top`` is below one.
+    """
+    if top is not None and top < 1:
+        raise UsageError(f"top is {top}; allowed: 1 or more students.")
+    front = front.trained()  # a variant is no training of its own
+    if not front.trials:
+        raise UsageError(f"the front is empty: {empty}, so there is nothing to verify. Search on first.")
+    losses = to_losses(front.objectives, [t.values for t in front.trials])
+    members = [front.trials[row] for row in epsilon_net_order(losses)]
+    near = neighbours(front, noise)[: max(1, math.ceil(MAX_NEIGHBOURS * len(members)))]
+    return [*members, *near][:top]
+
+
+def by_number(trials: Sequence[TrialRecord], numbers: Sequence[int]) -> list[TrialRecord]:
+    """The trials that were named, in that order.
+
+    Raises:
+        UsageError: one that does not exist or did not reach the top rung.
+    """
+    known = {t.number: t for t in trials}
+    out = []
+    for number in dict.fromkeys(numbers):
+        trial = known.get(number)
+        if trial is None or not trial.values:
+            state = "does not exist" if trial is None else f"is {trial.state.value}"
+            complete = [str(t.number) for t in trials if t.values]
+            said = ", ".join(complete[:20]) or "none yet"
+            raise UsageError(f"trial {number} {state}; only COMPLETE trials can be verified: {said}.")
+        out.append(trial)
+    return out
+
+
+def members_of(
+    chosen: Sequence[TrialRecord], front: Front, *, twins: bool = True, baselines: Sequence[str] = ()
+) -> list[Member]:
+    """All rows in the order of their importance: front, its twins, neighbours, baselines, the neighbours' twins.
+
+    A twin is the same student with the same recipe and loss ``none``; what does not distil has none. A baseline is a
+    timm network trained without distillation, from random weights, with the recipe of the chosen student that was best
+    in the search. What was on the front is decided among the students as they were trained, as in ``choose``.
+    """
+    on_front = {t.number for t in front.trained().trials}  # one whose int8 form beats it was on the front all the same
+    first = [_student(t, before=True) for t in chosen if t.number in on_front]
+    near = [_student(t, before=False) for t in chosen if t.number not in on_front]
+    best = min(chosen, key=lambda t: front.objectives[0].loss(t.values[front.objectives[0].name]))
+    recipe = {**best.train, "init": "random"}
+    slowest = max(t.seconds for t in chosen)
+    others = [
+        Member("baseline", name, {"family": "timm", "model": name}, PLAIN, recipe, seconds=slowest)
+        for name in dict.fromkeys(baselines)
+    ]
+    pairs = [[_twin(one) for one in part if distils(one.distillation)] if twins else [] for part in (first, near)]
+    return [*first, *pairs[0], *near, *others, *pairs[1]]
+
+
+def objective_names(objectives: Sequence[Objective]) -> tuple[tuple[str, str], ...]:
+    """Name and direction of each."""
+    return tuple((o.name, o.direction) for o in objectives)
+
+
+def _student(trial: TrialRecord, *, before: bool) -> Member:
+    return Member(
+        "student",
+        student_words(trial.student),
+        trial.student,
+        trial.distillation,
+        trial.train,
+        trial=trial.number,
+        before=before,
+        searched=_searched(trial),
+        costs=_costs(trial),
+        seconds=trial.seconds,
+    )
+
+
+def _costs(trial: TrialRecord) -> dict[str, float]:
+    """Known costs as the front has them: a latency that had not settled may have been measured again later."""
+    names = [name for name in trial.rungs.get(0, {}) if name not in WORK]
+    return {name: trial.latest[name] for name in names}
+
+
+def _searched(trial: TrialRecord) -> float | None:
+    last = trial.rungs[max(trial.rungs)] if trial.rungs else {}
+    return trial.values.get("accuracy", last.get("accuracy"))
+
+
+def _twin(student: Member) -> Member:
+    kept = {key: value for key, value in student.distillation.items() if key == "label_smoothing"}
+    return Member(
+        "twin",
+        student.name,
+        student.student,
+        {**PLAIN, **kept},
+        student.train,
+        trial=student.trial,
+        costs=student.costs,
+        seconds=student.seconds,
+    )

@@ -1,0 +1,197 @@
+"""From a study to the runs of its verification: which exist already, which are still to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autodistill.core.budget import format_seconds
+from autodistill.core.errors import UsageError
+from autodistill.core.records import Candidate, Task, TeacherSpec, WorkerContext
+from autodistill.core.wording import counted, why_empty
+from autodistill.delivery.verify.evaluation import read_result
+from autodistill.delivery.verify.plan import Member, by_number, choose, members_of, noise_of, seeds_of
+
+if TYPE_CHECKING:
+    from autodistill.config.study_file import StudyConfig
+    from autodistill.search.study.study import Study
+    from autodistill.training.trials.retraining import Retraining, RetrainingBench
+
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run: which row it belongs to first, its key, and whether its weights stay."""
+
+    candidate: Candidate
+    folder: Path
+    key: str
+    keep: bool
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A verification before anything is trained.
+
+    Attributes:
+        study: what is verified.
+        members: rows, the most important first.
+        seeds: of every row.
+        noise: validation accuracy that near neighbours may lack.
+        runs: all runs, by row and seed; equal runs of several rows are one.
+        waiting: those that are not finished.
+    """
+
+    study: Study
+    retraining: Retraining
+    bench: RetrainingBench
+    members: tuple[Member, ...]
+    seeds: tuple[int, ...]
+    noise: float
+    runs: Mapping[tuple[int, int], Planned]
+    waiting: tuple[Planned, ...]
+
+    @property
+    def distinct(self) -> list[Planned]:
+        """Every run once."""
+        return list({run.folder: run for run in self.runs.values()}.values())
+
+    def seconds(self, workers: int) -> float:
+        """About how long the waiting runs take, by what the search's trials took."""
+        return sum(run.seconds for run in self.waiting) / workers
+
+    def words(self, workers: int) -> str:
+        """The plan in a sentence."""
+        kinds = [("student", "student"), ("twin", "undistilled twin"), ("baseline", "baseline")]
+        counts = [(sum(m.kind == kind for m in self.members), name) for kind, name in kinds]
+        rows = ", ".join(f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count)
+        total, done = len(self.distinct), len(self.distinct) - len(self.waiting)
+        epochs = self.retraining.task.rungs[-1]
+        finished = f", {done} of them finished already" if done else ""
+        left = (
+            f"; about {format_seconds(round(self.seconds(workers)))} on {workers} worker{'s' * (workers > 1)}"
+            if self.waiting
+            else ""
+        )
+        runs = f"{counted(len(self.seeds), 'seed')}: {counted(total, 'run')} of {counted(epochs, 'epoch')}"
+        return f"{rows}; {runs}{finished}{left}"
+
+
+def plan_verification(
+    study: Study | str | Path,
+    *,
+    seeds: int = SEEDS,
+    refit: str = "train",
+    top: int | None = None,
+    trials: Sequence[int] = (),
+    twins: bool = True,
+    baselines: Sequence[str] = (),
+    device: str = "cpu",
+) -> Plan:
+    """What :func:`verify` would train, and what of it is finished; nothing is written.
+
+    Raises:
+        UsageError: no such trial or network, an empty front, or both ``top`` and ``trials``.
+    """
+    from autodistill.training.students import build as students
+    from autodistill.training.trials.retraining import Retraining, RetrainingBench
+
+    study = opened(study)
+    if top is not None and trials:
+        raise UsageError("top and trials are both given; keep one.")
+    for name in baselines:
+        students.validate({"family": "timm", "model": name})
+    retraining = Retraining(_task(study), refit)
+    bench = RetrainingBench(retraining, WorkerContext(device=device))
+    front = study.front().trained()  # verify trains students; their int8 forms are no students of their own
+    best = max((t.values.get("accuracy", 0.5) for t in front.trials), default=0.5)
+    noise = noise_of(best, len(bench.data.val))
+    empty = why_empty(study.trials(), study.constraints)
+    chosen = by_number(study.trials(), trials) if trials else choose(front, noise=noise, top=top, empty=empty)
+    members = members_of(chosen, front, twins=twins, baselines=baselines)
+    every = seeds_of(study.seed, seeds)
+    runs = _runs(bench, members, every)
+    waiting: dict[Path, Planned] = {}
+    for run in runs.values():
+        if not _is_done(run):
+            waiting.setdefault(run.folder, run)
+    return Plan(study, retraining, bench, tuple(members), every, noise, runs, tuple(waiting.values()))
+
+
+def _runs(bench: RetrainingBench, members: Sequence[Member], seeds: Sequence[int]) -> dict[tuple[int, int], Planned]:
+    """All runs in the order in which they are trained: by kind of row, then by seed, then by row."""
+    from autodistill.training.trials.retraining import Run
+
+    keeping = {
+        bench.plan.key(m.student, m.distillation, m.train, seed=seeds[0]) for m in members if m.kind == "student"
+    }
+    groups: list[list[int]] = []
+    for index, member in enumerate(members):
+        before = members[index - 1] if index else None
+        if before is None or (before.kind, before.before) != (member.kind, member.before):
+            groups.append([])
+        groups[-1].append(index)
+    out: dict[tuple[int, int], Planned] = {}
+    for group in groups:
+        for seed in seeds:
+            for index in group:
+                candidate = members[index].candidate(len(out), seed)
+                run: Run = Run(bench, candidate)
+                keep = run.folder.name in keeping
+                out[index, seed] = Planned(candidate, run.folder, run.key, keep, members[index].seconds)
+    return out
+
+
+def _is_done(run: Planned) -> bool:
+    """Whether nothing is left to train: its result is there, or its student still waits for the test split."""
+    from autodistill.training.trials.trial_files import finished
+
+    student = finished(run.folder, run.key) is not None
+    return student or (read_result(run.folder, run.key) is not None and not run.keep)
+
+
+def opened(study: Study | str | Path) -> Study:
+    """The study, which must have a folder and images."""
+    from autodistill.engines.setup.study_setup import open_to_read
+    from autodistill.search.study.study import Study as StudyClass
+
+    if not isinstance(study, StudyClass):
+        study = open_to_read(Path(study).resolve())  # a folder that is no study is not made into one
+    if study.directory is None:
+        raise UsageError("this study lives in memory; verify needs one in a folder: Study.create(directory=…).")
+    if getattr(study.config, "data", None) is None:
+        raise UsageError("this study names no data, so its students cannot be trained again.")
+    return study
+
+
+def _task(study: Study) -> Task:
+    """What the study's trials were trained with, the teacher caches of the search included.
+
+    Raises:
+        UsageError: it has no teacher yet.
+    """
+    from autodistill.training.runtime.cache_folder import cache_folder
+
+    config: StudyConfig = study.config
+    assert config.data is not None
+    assert study.directory is not None
+    teacher = config.teacher
+    if teacher.source == "auto":
+        made = study.directory / "teacher"
+        if not (made / "teacher.json").is_file():
+            raise UsageError(f"{study.directory} has no teacher yet; search on first.")
+        teacher = TeacherSpec(str(made), accept_weak=teacher.accept_weak)
+    return Task(
+        data=config.data,
+        teacher=teacher,
+        directory=str(study.directory),
+        rungs=study.rungs.levels,
+        metrics=tuple(o.name for o in study.objectives),
+        latency=config.latency,
+        training=config.training,
+        cache=str(cache_folder().absolute()),
+    )

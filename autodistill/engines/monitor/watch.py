@@ -1,0 +1,226 @@
+"""What a running search tells whoever watches it: frozen snapshots, and whether it is asked to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from autodistill.core.records import State
+from autodistill.engines.monitor.budget_warning import Lookout, Shortage
+
+if TYPE_CHECKING:
+    from autodistill.search.study.study import Study
+
+
+@dataclass(frozen=True)
+class WorkerLine:
+    """What one worker is doing.
+
+    Attributes:
+        number: trial number.
+        what: the student in words.
+        epoch: epochs done; ``epochs`` of the top rung, 0 where the training has not said.
+        metrics: latest metrics of the trial.
+        waiting: for what the worker waits; empty while it works.
+    """
+
+    number: int
+    what: str
+    epoch: float
+    epochs: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    waiting: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a search at one moment.
+
+    Attributes:
+        stage: ``data``, ``teacher``, ``survey``, ``search`` or ``done``.
+        message: one line about the stage.
+        done: share of the stage that is done, in [0, 1]; ``None`` when unknown.
+        states: number of trials by state.
+        reasons: by state, number of trials by reason code.
+        best_accuracy: best first objective of the front so far.
+        hypervolume: share of the reference box that the front dominates.
+        front_size: students on the front.
+        seconds_used: over all resumes; ``seconds_left`` is ``None`` without a time budget.
+        workers: one line per busy worker.
+        seconds_waited: for other processes, summed over the workers of this search.
+        shortage: nothing is complete, and no full training that is known of fits into the time left.
+    """
+
+    stage: str
+    message: str = ""
+    done: float | None = None
+    states: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    best_accuracy: float | None = None
+    hypervolume: float = 0.0
+    front_size: int = 0
+    seconds_used: float = 0.0
+    seconds_left: float | None = None
+    workers: tuple[WorkerLine, ...] = ()
+    shortage: Shortage | None = None
+    seconds_waited: float = 0.0
+
+
+class Watch:
+    """Collects progress from engines, passes snapshots on, and carries the wish to stop.
+
+    Args:
+        callback: called with a :class:`Snapshot` when something happened, at most every ``interval`` seconds; ends of
+            trials are passed on at once, unless snapshots would take more than a twentieth of the driver's time.
+        study: what is searched; ``None`` where only stages are told.
+        interval: least seconds between two snapshots.
+
+    Attributes:
+        under_way: set by the engine: seconds of work, summed over running trials, that no report has told of.
+    """
+
+    def __init__(
+        self,
+        callback: Callable[[Snapshot], None] | None = None,
+        study: Study | None = None,
+        *,
+        interval: float = 0.5,
+    ) -> None:
+        self._callback, self._study = callback, study
+        self._interval = interval
+        self._last = self._cost = 0.0
+        self._lines: dict[int, WorkerLine] = {}
+        self._lookout, self._waited = Lookout(), 0.0
+        self._deadline: Callable[[], bool] = lambda: False
+        self.under_way: Callable[[], float] = lambda: 0.0
+        self._stop = threading.Event()
+        self.signal: int | None = None
+
+    def stage(self, stage: str, message: str = "", done: float | None = None) -> None:
+        """Tell that a stage of the set-up began or moved on."""
+        if self._callback is not None:
+            self._callback(Snapshot(stage, message, done))
+
+    def until(self, deadline: Callable[[], bool]) -> None:
+        """Let ``should_stop`` also be true once ``deadline()`` is."""
+        self._deadline = deadline
+
+    def should_stop(self) -> bool:
+        """Whether running trials should save and stop."""
+        return self._stop.is_set() or self._deadline()
+
+    def stop(self) -> None:
+        """Ask running trials to save and stop."""
+        self._stop.set()
+
+    def progress(self, line: WorkerLine, worker: int = 0) -> None:
+        """A worker's epoch went on."""
+        self._lines[worker] = line
+        self._lookout.note(line, time.monotonic())
+        if time.monotonic() - self._last >= self._interval:
+            self.update()
+
+    def waits(self, line: WorkerLine, seconds: float, worker: int = 0) -> None:
+        """A worker waits for another process, or goes on.
+
+        Args:
+            line: with what it waits for; its epochs and metrics are taken where the trial has told none before.
+            seconds: waited since the last call.
+            worker: number of its slot.
+        """
+        self._waited += seconds
+        known = self._lines.get(worker)
+        if known is not None and known.number == line.number:
+            line = replace(known, waiting=line.waiting)
+        self._lines[worker] = line
+        self._lookout.forget(line.number)  # a wait says nothing of its pace
+        if time.monotonic() - self._last >= self._interval:
+            self.update()
+
+    def ended(self, worker: int = 0) -> None:
+        """A trial ended."""
+        line = self._lines.pop(worker, None)
+        if line is not None:
+            self._lookout.forget(line.number)
+        if time.monotonic() - self._last >= 20 * self._cost:
+            self.update()
+
+    def update(self, stage: str = "search") -> None:
+        """Pass a snapshot of the study on."""
+        self._last = started = time.monotonic()
+        study = self._study
+        if self._callback is None or study is None:
+            return
+        trials, front, spent = study.trials(), study.front(), study.spent
+        first = study.objectives[0]
+        values = [t.values[first.name] for t in front.trials]
+        limit = study.budget.seconds
+        lines = tuple(self._lines[key] for key in sorted(self._lines))
+        states = Counter(t.state for t in trials)
+        short = None
+        if limit is not None and not states[State.COMPLETE]:
+            prospect = study.prospect(self._lookout.rates())
+            over = stage == "done"
+            short = self._lookout.shortage(lines, spent.seconds, study.seconds_left, prospect, over=over)
+        self._callback(
+            Snapshot(
+                stage,
+                study.ended,
+                states={state.value: n for state, n in states.items()},
+                reasons={
+                    state.value: Counter(t.reason for t in trials if t.state is state and t.reason) for state in states
+                },
+                best_accuracy=min(values, key=first.loss) if values else None,
+                hypervolume=front.hypervolume_share,
+                front_size=len({t.number for t in front.trials}),  # forms of one student counted once
+                seconds_used=spent.seconds,
+                seconds_left=None if limit is None else study.seconds_left,
+                workers=lines,
+                shortage=short,
+                seconds_waited=self._waited,
+            )
+        )
+        self._last = time.monotonic()
+        self._cost = self._last - started
+
+    def pass_on(self) -> None:
+        """End the program as the signal asked for that came inside :meth:`signals`; nothing where none came.
+
+        Raises:
+            KeyboardInterrupt: SIGINT.
+            SystemExit: SIGTERM, with the exit code that stands for it.
+        """
+        if self.signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        if self.signal is not None:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """First SIGINT or SIGTERM: running trials save and stop. Second: Python's own handling, at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # handlers can only be set by the main thread; whoever runs it elsewhere calls stop()
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            del frame
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self.signal = number
+            self._stop.set()
+
+        for number in before:
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,163 @@
+"""The check of a study's names before anything is written: families, losses, settings, data source, teacher, engine.
+
+It draws candidates from the space and hands them to the rooms that will have to read them, so that a misspelt name is
+reported now and not by the first trial that meets it. This loads torch for a study of images, which takes seconds: what
+is known without it is checked before. Commands and ``Study.create`` come here through ``search/opening.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from autodistill.config.study_file import StudyConfig
+from autodistill.config.values import overruled
+from autodistill.core.errors import AutodistillError, ConfigError, nearest
+from autodistill.core.records import DataSpec, TeacherSpec
+from autodistill.core.teacher_choice import members
+
+if TYPE_CHECKING:
+    from autodistill.search.space.space import Space
+
+_DRAWS_PER_BRANCH = 20
+
+
+def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
+    """Check what is known without torch: engine, rungs, data source, and that the folder of its files exists.
+
+    Args:
+        config: of the study.
+        resumed: the study exists with the same settings; it may be opened to be read where its images are not.
+
+    Raises:
+        ConfigError: all that is wrong with these.
+    """
+    from autodistill.engines import engines
+
+    problems: list[str] = []
+    _collect(problems, partial(engines.get, config.engine))
+    if not resumed:
+        problems += overruled(config.rungs, config.epochs)
+    if config.data is not None and not resumed:
+        from autodistill.training.data.datasets import check as check_data
+
+        _collect(problems, partial(check_data, config.data))
+    _refuse(problems)
+
+
+def check(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
+    """Check every name that only a registry knows.
+
+    Args:
+        config: of the study.
+        space: its search space, with all restrictions.
+        resumed: the study exists with the same settings, so that only the engine may be new; this loads no torch.
+
+    Raises:
+        ConfigError: all that :func:`check_first` finds; else all other unknown names and impossible values, each once.
+    """
+    check_first(config, resumed=resumed)
+    problems: list[str] = [] if resumed else _without_effect(space, config.training)
+    if config.data is not None and not resumed:
+        for teacher in members(config.teacher).values():
+            _collect(problems, partial(_check_teacher, teacher, config.data))
+        problems += space_problems(space, config.training, config.data.image_size)
+    _refuse(problems)
+
+
+def _without_effect(space: Space, training: Mapping[str, Any]) -> list[str]:
+    """What is said of settings for all trials that the space decides for each trial."""
+    from autodistill.search.space.distributions import contains, describe
+
+    problems = []
+    section = space.section("train")
+    fixed = {one.name: one.value for one in section.constants}
+    for key, value in training.items():
+        name = f"train.{key}"
+        searched = next((p for p in section.parameters if p.key == key), None)
+        if searched is not None:
+            use = value if contains(searched.distribution, value) else "VALUE"
+            said = f"the space searches {name} ({describe(searched.distribution)}), so this would have no effect"
+            problems.append(f"training.{key}: {said}; write --set {name}={use}, in a study file set: {{{name}: {use}}}")
+        elif fixed.get(name, value) != value:
+            said = f"the space fixes {name} to {fixed[name]!r}, so this would have no effect"
+            problems.append(f"training.{key}: {said}; change it in the space")
+    return problems
+
+
+def space_problems(space: Space, training: dict[str, Any] | None = None, image_size: int | None = None) -> list[str]:
+    """What families, losses and recipes say to candidates drawn from every branch of ``space``.
+
+    Args:
+        space: the search space.
+        training: settings shared by all trials.
+        image_size: pixels per side, to check that the families take it; ``None`` leaves that open.
+    """
+    from autodistill.training.distillation.loss_mix import LossMix
+    from autodistill.training.loop.recipe import Recipe
+    from autodistill.training.students.build import validate
+
+    problems: list[str] = []
+    if nameless := _without_family(space):
+        return [nameless]  # every candidate would say so of itself
+    settings = dict(training or {})
+    _collect(problems, partial(Recipe.parse, settings))
+    for candidate in _draws(space):
+        _collect(problems, partial(validate, candidate["student"], image_size=image_size))
+        _collect(problems, partial(LossMix.parse, candidate["distillation"]))
+        _collect(problems, partial(Recipe.parse, settings, candidate["train"]))
+    return list(dict.fromkeys(problems))
+
+
+def _without_family(space: Space) -> str:
+    """What is said of a space whose students name no family; empty where they do."""
+    section = space.section("student")
+    names = [*(one.name for one in section.parameters), *(one.name for one in section.constants)]
+    keys = [name.split(".", 1)[1] for name in names]
+    if "family" in keys:
+        return ""
+    close = nearest("family", [key for key in keys if "." not in key], 1)
+    meant = f" student.{close[0]} is unknown; did you mean 'family'?" if close else ""
+    from autodistill.training.students.build import families
+
+    return f"student: names no family;{meant} Give one of, or a list of: {', '.join(families.names())}."
+
+
+def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
+    """Candidates that between them take every choice of every categorical parameter."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for _ in range(_DRAWS_PER_BRANCH):
+        yield space.nest(space.sample(rng))
+    for parameter in space.parameters:
+        for choice in getattr(parameter.distribution, "choices", ()):
+            branch = space.restrict({parameter.name: [choice]})
+            for _ in range(3):
+                yield branch.nest(branch.sample(rng))
+
+
+def _check_teacher(spec: TeacherSpec, data: DataSpec) -> None:
+    from autodistill.training.data.datasets import class_names
+    from autodistill.training.teachers.load import check as check_teacher
+
+    def classes() -> int | None:
+        names = class_names(data)
+        return None if names is None else len(names)
+
+    check_teacher(spec, classes)
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), "the study")
+
+
+def _collect(problems: list[str], call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except ConfigError as error:
+        problems.extend(error.problems)
+    except AutodistillError as error:
+        problems.append(str(error))

@@ -1,0 +1,455 @@
+"""What a timm study needs before its first trial: images, a teacher that can be trusted, known costs of a pool.
+
+All of it counts against the budget. Whatever exists already in the study's folder is used again.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodistill.core.budget import format_seconds
+from autodistill.core.errors import AutodistillError, ConfigError, InfeasibleError, UsageError
+from autodistill.core.records import EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
+from autodistill.core.teacher_choice import accepts_weak, members
+from autodistill.engines.driving.worker import Isolated
+from autodistill.engines.monitor.teaching import TeachingPace
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.setup.cold_views import cold_views, setting_values
+from autodistill.engines.setup.left_out import leave_out_crashed
+from autodistill.engines.setup.provenance import check_sources, image_facts, record_sources, sources
+from autodistill.engines.setup.survey_pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
+from autodistill.search.study.study import Study
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autodistill.config.study_file import StudyConfig
+    from autodistill.training.costs.cost_memory import CostMemory
+    from autodistill.training.data.datasets import ImageData
+    from autodistill.training.survey.survey import Hours
+    from autodistill.training.teachers.teacher import Teacher
+
+COUNTED = ("params", "macs")
+Surveyed = Sequence[tuple[Params, Mapping[str, float]]]
+"""Students with their known costs."""
+
+
+def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFactory:
+    """Load the images, make or check the teacher, survey a pool of students.
+
+    Args:
+        study: a study with a configuration.
+        watch: told about every stage.
+        device: where the teacher runs for its preflight.
+
+    Returns:
+        Builds the evaluator of one worker; can be sent to worker processes.
+
+    Raises:
+        DataError, TeacherError: the images or the teacher cannot be used.
+        UsageError: the study's trials had other images or another teacher.
+    """
+    from autodistill.training.data import datasets
+    from autodistill.training.runtime.cache_folder import cache_folder
+    from autodistill.training.teachers import checks as preflight
+    from autodistill.training.trials.evaluate import discard, evaluator
+
+    config: StudyConfig = study.config
+    if config.data is None:
+        raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
+    if cold := cold_views(study.space, config.training):
+        warnings.warn(cold, stacklevel=2)
+    directory = study.directory or Path(tempfile.mkdtemp(prefix="autodistill-"))
+    watch.stage("data", f"reading {config.data.source}")
+    cache = cache_folder().absolute()
+    datasets.check_files(config.data, cache, begun=study.spent.epochs > 0)
+    data = datasets.load(config.data, cache)
+    watch.stage(
+        "data",
+        f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
+        f"{data.image_size} px in {len(data.classes)} classes",
+    )
+    if study.spent.epochs <= 0:  # what a study has begun with stays as it is
+        datasets.warn_of_cut(config.data, data)
+    check_sources(study, image_facts(data))
+    leave_out_crashed(study, data, watch, device)
+    if not accepts_weak(config.teacher):
+        preflight.check_enough(data)
+    metrics = tuple(dict.fromkeys([*(o.name for o in study.objectives), *(c.metric for c in study.constraints)]))
+    surveyed = has_survey(config.survey, study.objectives)
+    teaching = config.teacher.source == "auto"
+    if surveyed and teaching:  # a wrong space or latency command is found before minutes of teaching, not after
+        _survey(study, config, data, metrics, watch)
+    teacher = _teacher(study, config, data, directory, watch, cache=cache, device=device)
+    if surveyed and not teaching and not watch.should_stop():
+        _survey(study, config, data, metrics, watch)
+    task = Task(
+        data=config.data,
+        teacher=teacher,
+        directory=str(directory),
+        rungs=study.rungs.levels,
+        metrics=metrics,
+        latency=config.latency,
+        training=config.training,
+        cache=str(cache),
+        variants=config.variants,
+    )
+    study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
+    return Isolated(evaluator, task)
+
+
+def _teacher(
+    study: Study, config: StudyConfig, data: ImageData, directory: Path, watch: Watch, *, cache: Path, device: str
+) -> TeacherSpec:
+    """The teacher, taught when there is none, after its preflight; of several, the best one's values are kept."""
+    from autodistill.training.distillation.initialise import unlike_teacher
+    from autodistill.training.loop.recipe import Recipe
+    from autodistill.training.teachers import checks as preflight
+    from autodistill.training.teachers import load as teachers
+    from autodistill.training.teachers.cache.open_caches import CacheShelf
+    from autodistill.training.teachers.folder import TEACHER_JSON
+    from autodistill.training.teachers.plain_answers import asker
+
+    spec = config.teacher
+    if spec.source == "auto":
+        folder = directory / "teacher"
+        if study.spent.epochs > 0 and (folder / TEACHER_JSON).is_file():  # its students are there: it stays
+            watch.stage("teacher", "as it was taught before")
+            spec = TeacherSpec(str(folder), accept_weak=spec.accept_weak)
+        else:
+            spec = _teach(config, data, folder, watch, device)
+    copied = "teacher" in setting_values(study.space, config.training, "init", Recipe.init)
+
+    def asked(teacher: Teacher, done: int, total: int) -> None:
+        watch.stage("teacher", f"{teacher.name}: asked about {done:,} of {total:,} validation images", done / total)
+
+    ask = asker(data, CacheShelf(cache / "teacher"), config.data.seed if config.data else 0, asked)
+    best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
+    for one in members(spec).values():
+        teacher = teachers.load(one, data, device)
+        found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak, ask=ask)
+        watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
+        if copied and (unlike := unlike_teacher(teacher, data)):
+            warnings.warn(unlike, stacklevel=3)
+        if found.accuracy > best:
+            best, facts = found.accuracy, sources(data, teacher)
+            values = {"accuracy": best, **_teacher_costs(study, teacher, config, watch)}
+    record_sources(study, facts)
+    study.set_teacher_values(values)
+    _say_reach(study, watch)
+    return spec
+
+
+def _say_reach(study: Study, watch: Watch) -> None:
+    """From which accuracy on a student counts, now that the teacher's is known."""
+    for one in study.constraints:
+        if one.below is not None:
+            watch.stage("teacher", f"students are to keep to {one}")
+    if (reach := study.reach()) is not None and reach.soft:
+        watch.stage(
+            "teacher",
+            f"students more than {reach.points:g} points below the teacher ({reach.bound:.4g}) count as no gain; "
+            "--within off takes this away",
+        )
+
+
+def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, device: str) -> TeacherSpec:
+    from autodistill.training.trials.teach import teach
+
+    pace = TeachingPace()
+
+    def announce(plan: str) -> None:
+        watch.stage("teacher", f"none is given: {plan}", 0.0)
+
+    def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+        watch.stage("teacher", f"training a teacher: {pace.words(epoch, epochs, metrics)}", epoch / epochs)
+
+    watch.stage("teacher", "training a teacher on the spot")
+    taught = teach(
+        data,
+        config.teacher,
+        directory=folder,
+        device=device,
+        seed=config.seed,
+        announce=announce,
+        progress=progress,
+        should_stop=watch.should_stop,
+        replace=True,
+    )
+    return replace(taught, accept_weak=config.teacher.accept_weak)
+
+
+def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig, watch: Watch) -> dict[str, float]:
+    """Known costs of the teacher by the students' own protocol, where it is a network that has them; remembered."""
+    from torch import nn
+
+    from autodistill.training.costs.cost_memory import CostMemory, cache_folder
+    from autodistill.training.costs.counts import cost_metrics, known_costs
+    from autodistill.training.runtime.devices import is_spread
+
+    shape = {"image_size": teacher.image_size, "channels": teacher.preprocessing.channels}
+    model = teacher.network
+    if not isinstance(model, nn.Module) or is_spread(model):
+        return {}
+    names = [o.name for o in study.objectives if o.name in cost_metrics]
+    timed = any(o.name == "latency_ms" for o in study.objectives) and config.latency.table is None
+    memory = CostMemory(cache_folder())
+    key = memory.key({"teacher": teacher.fingerprint}, shape, 0)
+    known = memory.get(key, names, config.latency if timed else None)
+    if known is not None:
+        return known
+    costs: dict[str, float] = {}
+    try:
+        costs |= known_costs(model, **shape, metrics=names)
+        if timed:
+            costs["latency_ms"] = _teacher_latency(model, config, shape, watch)
+    except AutodistillError:  # a teacher that cannot be counted is still a teacher
+        return {}
+    memory.put(key, costs, config.latency)
+    memory.save()
+    return costs
+
+
+def _teacher_latency(model: nn.Module, config: StudyConfig, shape: Mapping[str, int], watch: Watch) -> float:
+    """Milliseconds; kept also where it did not settle: it is for comparison, and no student's."""
+    from autodistill.training.costs import latency_protocol as latency
+    from autodistill.training.costs import latency_targets as latency_sources
+    from autodistill.training.runtime import measurement_lock as lease
+
+    if config.latency.command is not None:
+        return latency_sources.latency_elsewhere({}, model, config.latency, **shape)
+    watch.stage("teacher", "measuring its latency")
+    with lease.quiet(config.latency.device, waiting=lease.Waiting(watch.should_stop, _shown(watch, "teacher"))):
+        return latency.measure(model, config.latency, **shape).p50_ms
+
+
+def _shown(watch: Watch, stage: str) -> Callable[[str, float], None]:
+    """Shows for what a stage of the set-up waits."""
+
+    def waits(what: str, seconds: float) -> None:
+        del seconds  # they count as those of the stage
+        if what:
+            watch.stage(stage, what, 0.0)
+
+    return waits
+
+
+def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequence[str], watch: Watch) -> None:
+    """Measure a pool of students drawn from the space, and hand it to the study with a model of all others."""
+    from autodistill.training.costs.cost_memory import CostMemory, cache_folder
+    from autodistill.training.survey.predicted_costs import UnsurveyedCosts, fitted
+
+    hours = _hours(config, study.budget.seconds)
+    memory = CostMemory(cache_folder())
+    # the counts are no objectives of every study, but a hint for the sampler that costs nothing more
+    known = list(dict.fromkeys([*(name for name in metrics if _is_known(study, name)), *COUNTED]))
+    shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
+    rows = _earlier_rows(study, config, known, shape, classes, memory) or _measured_pool(
+        study, config, known, shape, classes, memory=memory, watch=watch, hours=hours
+    )
+    good = [(row.student, row.costs) for row in rows if not row.error]
+    if not good and watch.should_stop():
+        return
+    if not good:
+        first = next((row.error for row in rows if row.error), "the space offered none")
+        raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
+    model = None if config.latency.table is not None else fitted(rows, shape, classes, memory)
+    if model is not None:
+        watch.stage("survey", f"latency of unsurveyed students is predicted: {model.leave_one_out()}")
+    others = UnsurveyedCosts(
+        known, shape, classes, target=config.latency, memory=memory, model=model, constraints=study.constraints
+    )
+    study.set_known_costs(good, others)
+    if watch.should_stop():  # a part of the survey does not say whether any student keeps to the bounds
+        return
+    fitting = _count_fitting(study, good)
+    watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
+
+
+def _earlier_rows(
+    study: Study, config: StudyConfig, known: Sequence[str], shape: Mapping[str, int], classes: int, memory: CostMemory
+) -> list[SurveyRow]:
+    """The survey of a study that has trained, so that it goes on at once; empty where there is none.
+
+    More budget alone asks for no larger survey: the trials that wait come first.
+    """
+    from autodistill.search.storage.survey_file import earlier_survey, read_survey
+    from autodistill.training.costs.cost_memory import machine
+    from autodistill.training.runtime.source_code import family_code
+
+    if study.directory is None or not study.spent.epochs:
+        return []
+    try:
+        every, _ = read_survey(study.directory)
+    except AutodistillError:  # none, or one that cannot be read: it is made again
+        return []
+    code = {name: family_code(name) for name in {str(row.student.get("family", "")) for row in every}}
+    rows = earlier_survey(study.directory, config.latency, machine=machine(config.latency), code=code)
+    rows = [row for row in rows if row.costs.keys() >= set(known)]
+    for row in rows:
+        memory.put(memory.key(row.student, shape, classes), row.settled, config.latency)
+    memory.save()
+    return rows
+
+
+def _measured_pool(
+    study: Study,
+    config: StudyConfig,
+    known: Sequence[str],
+    shape: Mapping[str, int],
+    classes: int,
+    *,
+    memory: CostMemory,
+    watch: Watch,
+    hours: Hours,
+) -> list[SurveyRow]:
+    """Known costs of a pool, as many as time allows; the study's folder has those of earlier surveys, and keeps these.
+
+    Bounds that can be counted may take half of the time to find students that keep to them.
+    """
+    from autodistill.search.storage.survey_file import earlier_survey, write_survey
+    from autodistill.training.costs.cost_memory import machine
+    from autodistill.training.runtime.source_code import family_code
+    from autodistill.training.survey.latency_model import LEAST
+    from autodistill.training.survey.survey import survey
+
+    count = pool_size(config.survey, study.budget.seconds)
+    fits = _fits(study, shape, classes, memory, watch)
+    half = time.monotonic() + hours.left(hours.least) / 2
+    students = draw_pool(
+        study.space,
+        count,
+        seed=study.seed,
+        fits=fits,
+        others=LEAST,
+        enough=lambda: time.monotonic() > half,
+    )
+    students = [student for student in students if not study.is_forbidden(student)]
+    if watch.should_stop():
+        return []
+    code = {name: family_code(name) for name in {str(one.get("family", "")) for one in students}}
+    when: dict[str, Any] = {"machine": machine(config.latency), "code": code}
+    for row in () if study.directory is None else earlier_survey(study.directory, config.latency, **when):
+        memory.put(memory.key(row.student, shape, classes), row.settled, config.latency)
+    memory.save()
+
+    def progress(done: int, total: int) -> None:
+        left = hours.left(done)
+        time_left = f", {format_seconds(round(max(left, 0.0)))} left for the survey" if left < math.inf else ""
+        watch.stage("survey", f"known costs of {done} of {total} students{time_left}", done / total)
+
+    def counting(done: int, total: int) -> None:
+        watch.stage("survey", f"{done} of {total} students counted, before latency is measured", 0.0)
+
+    rows = survey(
+        students,
+        **shape,
+        num_classes=classes,
+        metrics=known,
+        target=config.latency,
+        memory=memory,
+        progress=progress,
+        should_stop=watch.should_stop,
+        hours=hours,
+        counting=counting,
+        waits=_shown(watch, "survey"),
+    )
+    if study.directory is not None:
+        write_survey(study.directory, rows, config.latency, **when)
+    if len(rows) < len(students) and not watch.should_stop():
+        watch.stage("survey", _broken_off(len(rows), len(students)))
+    return rows
+
+
+def _hours(config: StudyConfig, seconds: float | None) -> Hours:
+    """The survey's share of the time by the clock, from now on; up to two where the model of latency needs more.
+
+    A number of students that the user names is measured whatever it takes.
+    """
+    from autodistill.training.survey.latency_model import LEAST
+    from autodistill.training.survey.survey import ALWAYS, Hours
+
+    if seconds is None or config.survey != "auto":
+        return ALWAYS
+    now, share = time.monotonic(), SURVEY_SHARE * seconds
+    return Hours(now + share, least=LEAST, last=now + 2 * share)
+
+
+def _broken_off(measured: int, total: int) -> str:
+    from autodistill.training.survey.latency_model import LEAST
+
+    said = f"its part of the time is over with {measured} of {total} students measured"
+    if measured >= LEAST:
+        return f"{said}; the latency of others is predicted until a trial measures it"
+    return (
+        f"{said}, fewer than the {LEAST} that predict the latency of others: the search keeps to these. More budget, "
+        "or --survey N in a new study, measures more."
+    )
+
+
+def _count_fitting(study: Study, surveyed: Surveyed) -> int:
+    """How many keep to all bounds.
+
+    Raises:
+        ConfigError: none does; the message says what comes nearest.
+    """
+    fitting = sum(all(c.violation(costs) <= 0 for c in study.constraints) for _, costs in surveyed)
+    if not fitting:
+        bounds = ", ".join(map(str, study.constraints))
+        raise ConfigError(
+            [
+                f"none of {len(surveyed)} surveyed students satisfies {bounds} ({_nearest(study, surveyed)}); "
+                "loosen a bound, or widen the space"
+            ],
+            "constraints",
+        )
+    return fitting
+
+
+def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemory, watch: Watch) -> Fits | None:
+    """Whether a student keeps to the bounds on what can be counted; ``None`` where there are none."""
+    from autodistill.core.records import LatencyTarget
+    from autodistill.training.costs.counts import cost_metrics
+    from autodistill.training.survey.predicted_costs import UnsurveyedCosts
+
+    bounds = [one for one in study.constraints if one.metric in cost_metrics]
+    if not bounds:
+        return None
+    costs = UnsurveyedCosts([one.metric for one in bounds], shape, classes, target=LatencyTarget(), memory=memory)
+    watch.stage("survey", f"looking for students within {', '.join(map(str, bounds))}")
+
+    def fits(student: Params) -> bool:
+        if watch.should_stop():
+            return False
+        try:
+            found = costs(student)
+        except InfeasibleError:  # the survey says why
+            return False
+        return all(one.violation(found) <= 0 for one in bounds)
+
+    return fits
+
+
+def _nearest(study: Study, surveyed: Surveyed) -> str:
+    """What comes nearest to each bound on a known cost."""
+    words = []
+    for bound in study.constraints:
+        values = [costs[bound.metric] for _, costs in surveyed if bound.metric in costs]
+        if values:
+            least = bound.operator == "<="
+            words.append(f"the {'least' if least else 'most'} {bound.metric} is {(min if least else max)(values):g}")
+    return ", ".join(words)
+
+
+def _is_known(study: Study, metric: str) -> bool:
+    from autodistill.search.objectives.objectives import objectives
+
+    own = {o.name: o for o in study.objectives}
+    return (own.get(metric) or objectives.get(metric)).stage == "known"

@@ -1,0 +1,210 @@
+"""Opening a study: from a file, a folder or keywords to a :class:`Study` that matches what is stored.
+
+A resumed study must be the same study: settings that would change what its trials mean are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.storages import BaseStorage
+
+from autodistill.config.study_file import CHOSEN, StudyConfig, differences
+from autodistill.core.budget import Budget
+from autodistill.core.errors import ConfigError, UsageError
+from autodistill.core.resource_errors import as_resource_error
+from autodistill.core.strict_yaml import dump
+from autodistill.core.teacher_choice import with_parameter
+from autodistill.search.objectives.objectives import parse_constraint, resolve
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.space.builtin import compose
+from autodistill.search.space.builtin import load as load_space
+from autodistill.search.space.space import Space
+from autodistill.search.storage import study_folder as store
+from autodistill.search.study.warm_start import warm_start
+
+if TYPE_CHECKING:
+    from autodistill.search.study.study import Study
+
+STUDY_FILE = store.STUDY_FILE
+_CONFIGURATION = "configuration"  # of a study in a database server, which may outlive its folder
+
+
+def open_to_read(folder: Path) -> Study:
+    """The study in a folder, for reading: nothing is created, locked or changed.
+
+    Raises:
+        UsageError: the folder is not a study.
+    """
+    from autodistill.search.study.study import Study
+
+    storage = store.read_folder(folder)
+    if not (folder / STUDY_FILE).is_file():
+        raise UsageError(f"{folder} has no {STUDY_FILE}; it was not made by autodistill.")
+    config = StudyConfig.load(folder / STUDY_FILE)
+    names = [config.name] if config.storage else [summary.study_name for summary in storage.get_all_studies()]
+    name = config.name if config.name in names or not names else names[0]
+    study = Study(storage, name, directory=folder, seed=config.seed, **study_parts(config))
+    study.config = config
+    return study
+
+
+def open_study(source: Any, changes: Mapping[str, Any]) -> Study:
+    """Create or resume a study; see :meth:`Study.open`."""
+    keys = dict(changes)
+    directory = keys.pop("directory", None)
+    if isinstance(source, Mapping):
+        source = dict(source)
+        directory = source.pop("directory", directory)
+    elif Path(source).is_dir():
+        directory = directory or source
+        source = Path(source) / STUDY_FILE
+        if not source.is_file():
+            store.read_folder(Path(directory))  # says what is missing
+            raise UsageError(f"{directory} has no {STUDY_FILE}; it was not made by autodistill.")
+    config = StudyConfig.load(source, keys)
+    folder = None if directory is None else Path(directory).resolve()
+    return build(config, folder)
+
+
+def build(config: StudyConfig, directory: Path | None, *, say: Callable[[str], None] | None = None) -> Study:
+    """The study of a configuration, stored in ``directory`` or in memory.
+
+    Args:
+        config: of the study; a new one whose ``epochs`` are ``None`` gets them from its budget.
+        directory: its folder.
+        say: told what is going on.
+
+    Raises:
+        ConfigError: names that do not exist; nothing is written then.
+        UsageError: the folder holds another study.
+        ResourceError: there is no room for it, or no permission.
+    """
+    from autodistill.engines.setup.check_names import check
+    from autodistill.engines.setup.top_rung import Length, settle
+
+    parts = study_parts(config)
+    resumed = directory is not None and (directory / STUDY_FILE).is_file()
+    if directory is not None:
+        config = check_same(directory, config)
+    check(config, parts["space"], resumed=resumed)
+    length = Length(config) if resumed else settle(config, parts["space"], say=say)
+    parts["rungs"] = config_rungs(length.config)
+    with as_resource_error("the study could not be opened"):
+        study = _stored(length.config, directory, parts)
+    study.charge(length.seconds)
+    study.notes += [length.said] if length.said else []
+    return study
+
+
+def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any]) -> Study:
+    """The study of a configuration that has been checked, with its folder and its storage."""
+    from autodistill.search.study.study import Study
+
+    if directory is not None:
+        store.make_folder(directory)
+    storage = store.open_storage(directory, config.storage)
+    if config.storage is not None:
+        _check_same_in_database(storage, config)
+    study = Study(storage, config.name, directory=directory, seed=config.seed, **parts)
+    study.config = config
+    if config.storage is not None and _CONFIGURATION not in study.optuna.user_attrs:
+        study.optuna.set_user_attr(_CONFIGURATION, config.resolved())
+    study.budget = Budget.parse(config.budget)
+    study.notes = [note for other in config.warm_start if (note := warm_start(study, Path(other)))]
+    if directory is not None:
+        store.write_atomically(directory / STUDY_FILE, dump(config.resolved()))
+    return study
+
+
+def study_parts(config: StudyConfig) -> dict[str, Any]:
+    """Space, objectives, constraints, rungs and sampler of a configuration; raises before anything is written."""
+    space = config_space(config)
+    objectives = resolve(config.objectives)
+    names = [o.name for o in objectives]
+    constraints = []
+    problems = []
+    for text in config.constraints:
+        try:
+            constraints.append(parse_constraint(text, None if config.data is not None else names))
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(problems, "constraints")
+    return {
+        "space": space,
+        "objectives": objectives,
+        "constraints": tuple(constraints),
+        "within": config.within == "auto",
+        "rungs": config_rungs(config),
+        "sampler": config.sampler,
+    }
+
+
+def config_space(config: StudyConfig) -> Space:
+    """The search space of a configuration, with its restrictions."""
+    if isinstance(config.space, Mapping):
+        space = Space.parse(with_parameter(compose(config.space), config.teacher))
+    else:
+        mapping = with_parameter(load_space(config.space), config.teacher)
+        space = Space.parse(mapping, f"search space {config.space}")
+    return space.restrict(config.set) if config.set else space
+
+
+def config_rungs(config: StudyConfig) -> Rungs:
+    """The rungs of a configuration."""
+    top = int(config.epochs or 1)
+    if config.rungs == "off":
+        return Rungs.off(top)
+    if config.rungs == "auto":
+        return Rungs.geometric(top)
+    settings = dict(config.rungs)
+    if "levels" in settings:
+        return Rungs(tuple(int(level) for level in settings["levels"]), int(settings.get("eta", 3)))
+    return Rungs.geometric(top, eta=int(settings.get("eta", 3)), lowest_share=float(settings.get("lowest", 0.05)))
+
+
+def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
+    """Refuse to go on with another study's folder; a study that goes on keeps its name.
+
+    Raises:
+        UsageError: names every key that differs, with both values.
+    """
+    stored = directory / STUDY_FILE
+    if not stored.is_file():
+        return config
+    old = StudyConfig.load(stored, {})
+    if config.epochs is None:  # they were chosen when the study was made, and so were settings that go with them
+        kept = {key: old.training[key] for key in CHOSEN if key in old.training}
+        config = config.model_copy(update={"epochs": old.epochs, "training": {**kept, **config.training}})
+    changed = differences(old, config)
+    if changed:
+        raise UsageError(
+            f"{directory} holds a study with other settings:\n"
+            + "\n".join(f"  - {line}" for line in changed)
+            + "\nUse the same settings to resume it, or another --dir for a new study."
+        )
+    return config.model_copy(update={"name": old.name})
+
+
+def _check_same_in_database(storage: BaseStorage, config: StudyConfig) -> None:
+    """Refuse to go on with another study of the same name in a database that several share.
+
+    Raises:
+        UsageError: names every key that differs, with both values.
+    """
+    stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}.get(config.name)
+    if stored is None:
+        return
+    if _CONFIGURATION not in stored:
+        changed = ["autodistill did not make it"]
+    else:
+        changed = differences(StudyConfig.load(stored[_CONFIGURATION], {}), config)
+    if changed:
+        raise UsageError(
+            f"{config.storage} holds another study called {config.name!r}:\n"
+            + "\n".join(f"  - {line}" for line in changed)
+            + "\nUse the same settings to go on with it, or another --name for a new study."
+        )

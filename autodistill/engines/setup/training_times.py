@@ -1,0 +1,291 @@
+"""What the parts of a search take on this machine: epochs, evaluations, views of the teacher, and what comes before."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autodistill.config.study_file import StudyConfig
+from autodistill.core.budget import Budget
+from autodistill.core.errors import InfeasibleError
+from autodistill.core.records import LatencyTarget, Params, stable_key
+from autodistill.engines.driving.slots import Slot, devices_each, make_slots
+from autodistill.engines.setup.cold_views import cold_views, setting_values
+from autodistill.engines.setup.survey_pool import SURVEY_SECONDS, SURVEY_SHARE, draw_pool, has_survey, pool_size
+from autodistill.engines.setup.timing import FORWARD, START, STEP, Job, Timing, timed
+from autodistill.search.objectives.objectives import resolve
+from autodistill.search.space.space import Space
+
+if TYPE_CHECKING:
+    from autodistill.training.costs.cost_memory import CostMemory
+    from autodistill.training.data.datasets import ImageData
+
+STUDENTS = 6
+"""Students that are timed: their mean says what a training of the space takes, to some 30 %."""
+
+MAX_VIEWS = 50
+"""Views of an image that are kept, see ``training/evaluate.py``."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Seconds of what a search does.
+
+    Attributes:
+        train_images: number of them; likewise ``val_images``.
+        candidates: size of the space; ``None`` when infinite.
+        epochs: one epoch of each timed student, on one worker, without the teacher.
+        report: the evaluation at a rung.
+        trial: of each trial beside its epochs and reports: building the student and what it costs.
+        view: the teacher on one view of all training images; 0 where no trial asks it.
+        views: of each augmentation, how many views of it a cache has, and the most that are ever asked for.
+        always: every trial asks about views of its own.
+        survey: what comes before the trials; so are ``teaching``, ``preflight`` and ``boot`` of the workers.
+        workers: number of them.
+        devices: that a trial takes.
+    """
+
+    train_images: int
+    val_images: int
+    image_size: int
+    classes: int
+    candidates: int | None
+    epochs: tuple[float, ...]
+    report: float
+    trial: float
+    view: float
+    views: tuple[tuple[float, float], ...]
+    always: bool
+    survey: float
+    teaching: float
+    preflight: float
+    boot: float
+    workers: int
+    devices: float
+
+    def quickest(self) -> Prices:
+        """The same with the quickest third of the timed students alone."""
+        third = sorted(self.epochs)[: (len(self.epochs) + 2) // 3]
+        return replace(self, epochs=tuple(third))
+
+    def with_views(self, most: int) -> Prices:
+        """The same where no image has more than ``most`` views."""
+        return replace(self, views=tuple((min(filled, most), min(limit, most)) for filled, limit in self.views))
+
+    @property
+    def mean(self) -> float:
+        """Seconds of an epoch of the mean student."""
+        return statistics.fmean(self.epochs)
+
+    def cold(self, epochs: float, trials: float) -> float:
+        """Seconds of the teacher, summed over workers, where so many trials train for so many epochs."""
+        if self.always:
+            return self.view * epochs * trials
+        wanted = sorted((max(0.0, min(most, epochs) - filled) for filled, most in self.views), reverse=True)
+        whole, part = int(min(len(wanted), trials)), min(1.0, trials % 1 if trials < len(wanted) else 0.0)
+        return self.view * (sum(wanted[:whole]) + (part * wanted[whole] if whole < len(wanted) else 0.0))
+
+    def room(self, budget: Budget) -> float:
+        """Seconds of work that a budget of time has for trials, summed over workers; infinite without one."""
+        before = self.survey + self.teaching + self.preflight + self.boot
+        rooms = [math.inf]
+        if budget.seconds is not None:
+            rooms.append(max(0.0, budget.seconds - before) * self.workers)
+        if budget.device_seconds is not None:
+            rooms.append(budget.device_seconds / self.devices)
+        return min(rooms)
+
+    def count(self, budget: Budget, epochs: float, reports: float, *, trained: float = 0.0) -> float | None:
+        """How many trials of so many epochs a budget holds; ``None`` without a limit.
+
+        Args:
+            budget: of the study.
+            epochs: of a trial, on average.
+            reports: likewise.
+            trained: epochs up to which views are asked for; those of ``epochs`` by default.
+        """
+        counts = [float(budget.trials)] if budget.trials is not None else []
+        if budget.epochs is not None:
+            counts.append(budget.epochs / epochs)
+        room = self.room(budget)
+        if math.isfinite(room):
+            counts.append(self._count(room, epochs, reports, max(trained, epochs)))
+        return min(counts, default=None)
+
+    def _count(self, room: float, epochs: float, reports: float, trained: float) -> float:
+        each = epochs * self.mean + reports * self.report + self.trial
+        low, high = 0.0, room / each
+        if high * each + self.cold(trained, high) <= room:
+            return high
+        for _ in range(40):  # the teacher's share of the work grows with the trials, up to a point
+            middle = 0.5 * (low + high)
+            fits = middle * each + self.cold(trained, middle) <= room
+            low, high = (middle, high) if fits else (low, middle)
+        return low
+
+
+def price(config: StudyConfig, space: Space, *, say: Callable[[str], None]) -> Prices:
+    """Time a few students of ``space``, and the teacher, on the study's images.
+
+    Args:
+        config: of the study.
+        space: its space.
+        say: told what is going on.
+
+    Raises:
+        AutodistillError: the data cannot be read, or no student of the space can be trained.
+    """
+    from autodistill.core.teacher_choice import accepts_weak
+    from autodistill.training.costs.cost_memory import CostMemory
+    from autodistill.training.data.datasets import check_files, load
+    from autodistill.training.runtime.cache_folder import cache_folder
+    from autodistill.training.teachers.checks import check_enough
+
+    assert config.data is not None
+    say(f"reading {config.data.source}")
+    cache = cache_folder().absolute()
+    check_files(config.data, cache)
+    data = load(config.data, cache)
+    if not accepts_weak(config.teacher):
+        check_enough(data)
+    slots, memory = _slots(config), CostMemory(cache)
+    job = _job(config, space, data, slots[0], cache)
+    return _prices(config, space, data, slots, memory, job, timed(job, memory, say=say))
+
+
+def _prices(
+    config: StudyConfig,
+    space: Space,
+    data: ImageData,
+    slots: Sequence[Slot],
+    memory: CostMemory,
+    job: Job,
+    timing: Timing,
+) -> Prices:
+    """What was timed, for the study's images."""
+    first = len(job.students) - len(_drawn(space))
+    steps, forward = timing.of(STEP, first), timing.of(FORWARD, first)
+    if not steps:
+        raise InfeasibleError(
+            "no student of the space could be timed: none of "
+            f"{len(_drawn(space))} trained for a few steps on these images within {START:g} s. Either the machine is "
+            "busy with other work, or no student of the space can be trained on them."
+        )
+    teacher = timing.rows.get(0, {}) if first else {FORWARD: timing.image}
+    each, asked = max(1, len(data.train) // job.batch), teacher.get(FORWARD, 0.0)
+    teaching = _teaching_epochs(config, data) * teacher.get(STEP, 0.0) * each
+    cost = timing.cost or SURVEY_SECONDS
+    online = "online" in setting_values(space, config.training, "teacher_mode", "cached")
+    return Prices(
+        train_images=len(data.train),
+        val_images=len(data.val),
+        image_size=data.image_size,
+        classes=len(data.classes),
+        candidates=space.size(),
+        epochs=tuple(one * each for one in steps),
+        report=statistics.fmean(forward) * len(data.val),
+        trial=cost,
+        view=asked * len(data.train),
+        views=_views(space, config, data),
+        always=online or bool(cold_views(space, config.training)),
+        survey=_survey_seconds(config, space, data, memory, cost),
+        teaching=teaching,
+        preflight=asked * len(data.val),
+        boot=timing.boot if len(slots) > 1 else 0.0,
+        workers=len(slots),
+        devices=devices_each(slots),
+    )
+
+
+def _drawn(space: Space) -> list[Params]:
+    """The students that are timed, always the same of a space."""
+    rng = np.random.default_rng(0)
+    drawn: list[Params] = [space.nest(space.sample(rng))["student"] for _ in range(STUDENTS)]
+    return list({stable_key(one): one for one in drawn}.values())
+
+
+def _slots(config: StudyConfig) -> tuple[Slot, ...]:
+    return make_slots(
+        config.workers,
+        devices_per_trial=config.devices_per_trial,
+        slots_per_gpu=1 if config.slots_per_gpu == "auto" else config.slots_per_gpu,
+    )
+
+
+def _job(config: StudyConfig, space: Space, data: ImageData, slot: Slot, cache: Path) -> Job:
+    from autodistill.training.trials.teach import default_architecture
+
+    students = _drawn(space)
+    if _teaching_epochs(config, data):
+        students.insert(0, default_architecture(data.image_size))
+    surveyed = has_survey(config.survey, resolve(config.objectives)) and "latency_ms" in config.objectives
+    elsewhere = config.latency.table is not None or config.latency.command is not None
+    latency: LatencyTarget | None = config.latency if surveyed and not elsewhere else None
+    assert config.data is not None
+    shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
+    return Job(
+        tuple(students),
+        shape,
+        batch=min(int(config.training.get("batch_size", 64)), len(data.train)),
+        training=config.training,
+        device=slot.device,
+        threads=slot.threads,
+        data=config.data,
+        cache=str(cache),
+        teacher=None if config.teacher.source == "auto" else config.teacher,
+        latency=latency,
+    )
+
+
+def _teaching_epochs(config: StudyConfig, data: ImageData) -> float:
+    """Of training a teacher on the spot; 0 for one that exists, and for an architecture of the user's own."""
+    from autodistill.training.trials.teach import default_epochs
+
+    options = config.teacher.options
+    if config.teacher.source != "auto" or "model" in options:
+        return 0.0
+    pretrained = bool(options.get("pretrained", False))
+    return float(options.get("epochs", default_epochs(len(data.train), data.image_size, pretrained=pretrained)))
+
+
+def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: CostMemory, cost: float) -> float:
+    """Of measuring what is not remembered; no more than the survey's share of the time."""
+    if not has_survey(config.survey, resolve(config.objectives)):
+        return 0.0
+    seconds = Budget.parse(config.budget).seconds
+    pool = draw_pool(space, pool_size(config.survey, seconds), seed=config.seed)
+    shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
+    target = config.latency if "latency_ms" in config.objectives else None
+    new = sum(memory.get(memory.key(one, shape, classes), ("params", "macs"), target) is None for one in pool)
+    return min(new * cost, math.inf if seconds is None else SURVEY_SHARE * seconds)
+
+
+def _views(space: Space, config: StudyConfig, data: ImageData) -> tuple[tuple[float, float], ...]:
+    """Of each augmentation that trials may have, views that some cache has, and the most that are asked for."""
+    from autodistill.training.augmentation.policy import Policy
+    from autodistill.training.loop.recipe import Recipe, scaled
+    from autodistill.training.runtime.cache_folder import teacher_caches
+    from autodistill.training.teachers.cache.folders import list_caches
+
+    strengths = [
+        float(one) for one in setting_values(space, config.training, "augment_strength", str(Recipe.augment_strength))
+    ]
+    names = setting_values(space, config.training, "augment", Recipe.augment)
+    policies = {p.view_key(): p for name in names for s in strengths for p in [scaled(Policy.parse(name), s)]}
+    filled: dict[str, float] = {}
+    for cache in list_caches(teacher_caches()):
+        if cache.key.data == data.fingerprint and cache.key.seed == data_seed(config):
+            filled.setdefault(cache.key.views, cache.filled / max(1, len(data.train)))
+    most = int(config.training.get("views", 0)) or MAX_VIEWS
+    return tuple((filled.get(key, 0.0), float(most if policy.random else 1)) for key, policy in policies.items())
+
+
+def data_seed(config: StudyConfig) -> int:
+    """The seed of splits and views."""
+    return config.data.seed if config.data is not None else 0

@@ -1,0 +1,178 @@
+"""Objectives and constraints by name: what may be put on an axis of the front, with direction, unit and stage."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from autodistill.core.errors import ConfigError, UnknownNameError, UsageError
+from autodistill.core.records import WORK, Constraint, Objective
+from autodistill.core.registry import Registry
+
+objectives: Registry[Objective] = Registry("objective", "autodistill.objectives")
+
+DEFAULT = ("accuracy", "params", "latency_ms")
+
+
+def _file(objective: Objective) -> Objective:
+    return objectives.register(objective.name)(objective)
+
+
+_file(Objective("accuracy", "maximize", "fraction", "trained", description="validation accuracy"))
+_file(Objective("loss", "minimize", "nats", "trained", description="validation cross-entropy"))
+_file(Objective("agreement", "maximize", "fraction", "trained", description="share of the teacher's top-1 labels"))
+_file(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
+_file(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))
+_file(Objective("activations", "minimize", "count", "known", log=True, description="elements written by layers"))
+_file(Objective("bytes", "minimize", "bytes", "known", log=True, description="safetensors file of the deployed form"))
+_file(Objective("onnx_bytes", "minimize", "bytes", "known", log=True, description="ONNX file of the deployed form"))
+_file(Objective("peak_memory_mb", "minimize", "MB", "known", log=True, description="peak memory of one forward pass"))
+_file(Objective("latency_ms", "minimize", "ms", "known", log=True, description="p50 latency on the target"))
+
+_CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+|.*teacher.*?)\s*")
+_TEACHER = re.compile(r"teacher(?:\s*([-+])\s*(\S+))?")
+
+
+def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
+    """Objectives by name, in order; ``"energy:minimize"`` (or ``"energy:minimize:trained"``) declares a new one.
+
+    Raises:
+        ConfigError: none given, one given twice, an unknown name, or one that the study needs itself.
+    """
+    problems: list[str] = []
+    out: list[Objective] = []
+    for name in names:
+        try:
+            out.append(name if isinstance(name, Objective) else _resolve_one(name))
+        except UsageError as error:
+            problems.append(str(error))
+    problems += [f"objective {o.name!r} {_taken(o.name)}" for o in out if o.name in WORK]
+    doubled = sorted({o.name for o in out if [p.name for p in out].count(o.name) > 1})
+    problems += [f"objective {name!r} is given twice; keep one" for name in doubled]
+    if not names:
+        problems.append(f"no objective given; the default is {','.join(DEFAULT)}")
+    if problems:
+        raise ConfigError(problems, "objectives")
+    return tuple(out)
+
+
+def spared(objective: Objective, values: Sequence[float]) -> tuple[float, float]:
+    """The best and the worst of ``values`` with a tenth to spare, so that the worst may still add to a front.
+
+    A hypervolume taken against the worst value itself gives its owner nothing, however accurate it is.
+    """
+    low, high = min(values), max(values)
+    spare = 0.1 * ((high - low) or abs(high) or 1.0)
+    if objective.log and low > 0:
+        low, high = low / 1.1, high * 1.1
+    else:
+        low, high = low - spare, high + spare
+    return (high, low) if objective.direction == "maximize" else (low, high)
+
+
+def worst_wanted(constraints: Sequence[Constraint], objectives: Sequence[Objective]) -> dict[str, float]:
+    """The worst value that is wanted of each objective that a constraint bounds on its bad side, by name."""
+    wanted: dict[str, float] = {}
+    for objective in objectives:
+        operator = ">=" if objective.direction == "maximize" else "<="
+        mine = [c for c in constraints if (c.metric, c.operator) == (objective.name, operator)]
+        bounds = [c.bound for c in mine if not math.isnan(c.bound)]
+        if bounds:
+            wanted[objective.name] = min(bounds, key=objective.loss)
+    return wanted
+
+
+def _resolve_one(text: str) -> Objective:
+    name, *rest = text.split(":")
+    if not rest:
+        return objectives.get(name)
+    direction, stage = rest[0], rest[1] if len(rest) > 1 else "known"
+    if direction not in ("minimize", "maximize"):
+        raise UnknownNameError("direction", direction, ("minimize", "maximize"), f"Found in objective {text!r}.")
+    if stage not in ("known", "trained"):
+        raise UnknownNameError("stage", stage, ("known", "trained"), f"Found in objective {text!r}.")
+    return Objective(name, direction, "", stage, log=False)  # type: ignore[arg-type]
+
+
+def _taken(name: str) -> str:
+    return f"has the name under which every trial keeps its own {name} of work; rename it, e.g. to 'training_{name}'"
+
+
+def asked_cost(objectives: Sequence[Objective]) -> Objective | None:
+    """The cost that people bound first: latency where it is an objective, else the first that is to be small."""
+    small = [o for o in objectives[1:] if o.direction == "minimize"]
+    return next((o for o in small if o.name == "latency_ms"), small[0] if small else None)
+
+
+def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constraint:
+    """Read ``"params <= 1e6"`` or ``"accuracy >= teacher - 0.05"``.
+
+    Args:
+        text: metric, ``<=`` or ``>=``, number; or ``accuracy >= teacher``, less a fraction.
+        names: metrics that may be constrained; ``None`` allows all registered objectives.
+
+    Raises:
+        UsageError: not of that form, an unknown metric, or one that the study needs itself.
+    """
+    match = _CONSTRAINT.fullmatch(str(text))
+    if match is None:
+        raise UsageError(f"constraint {text!r} is not of the form 'metric <= number', e.g. 'params <= 1e6'.")
+    metric, operator, bound = match.groups()
+    if operator not in ("<=", ">="):
+        raise UsageError(f"constraint {text!r} uses {operator!r}; use <= or >=.")
+    if metric in WORK:
+        raise UsageError(f"constraint {text!r}: {metric!r} {_taken(metric)}.")
+    allowed = objectives.names() if names is None else tuple(names)
+    if metric not in allowed:
+        raise UnknownNameError("metric", metric, allowed, f"Found in constraint {text!r}.")
+    if "teacher" in bound:
+        return _below_teacher(text, metric, operator, bound)
+    try:
+        number = float(bound.replace("_", ""))
+    except ValueError:
+        raise UsageError(f"constraint {text!r}: {bound!r} is not a number; write e.g. 1e6 or 250000.") from None
+    return Constraint(metric, operator, number)  # type: ignore[arg-type]
+
+
+def _below_teacher(text: Any, metric: str, operator: str, bound: str) -> Constraint:
+    """The constraint of a bound such as ``teacher - 0.05``.
+
+    Raises:
+        UsageError: another metric or operator, another form, or percent in the place of a fraction.
+    """
+    head = f"constraint {text!r}"
+    if metric != "accuracy":
+        raise UsageError(
+            f"{head}: only accuracy can be bounded by the teacher's, e.g. 'accuracy >= teacher - 0.05'; "
+            f"write a number for {metric}."
+        )
+    if operator != ">=":
+        raise UsageError(f"{head} uses {operator!r}; use >=: it says how far below its teacher a student may be.")
+    match = _TEACHER.fullmatch(bound)
+    if match is None:
+        raise UsageError(f"{head}: {bound!r} is not of the form 'teacher - 0.05' (5 points below the teacher).")
+    sign, less = match.groups(default="0")
+    try:
+        below = float(less.replace("_", "")) * (-1.0 if sign == "+" else 1.0)
+    except ValueError:
+        raise UsageError(f"{head}: {less!r} is not a number; write e.g. 'teacher - 0.05' for 5 points.") from None
+    if not abs(below) < 1:
+        meant = f"; write {sign} {abs(below) / 100:g} for {abs(below):g} points" if abs(below) <= 100 else ""
+        raise UsageError(f"{head}: accuracy is a fraction, from 0 to 1{meant}.")
+    return Constraint("accuracy", ">=", math.nan, below)
+
+
+def mistaken(constraint: Constraint) -> str:
+    """Why a registered metric can never, or always, be within the bound; empty where it is in order."""
+    metric, bound = constraint.metric, constraint.bound
+    if (
+        constraint.below is not None
+        or metric not in objectives
+        or objectives.get(metric).unit != "fraction"
+        or 0 <= bound <= 1
+    ):
+        return ""
+    meant = f"; write {constraint.operator} {bound / 100:g} for {bound:g} %" if 1 < bound <= 100 else ""
+    return f"constraint '{constraint}': {metric} is a fraction, from 0 to 1{meant}."

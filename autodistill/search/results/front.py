@@ -1,0 +1,302 @@
+"""The Pareto front of a study: which COMPLETE trials no other one beats in every objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.core.records import Objective, State, TrialRecord
+from autodistill.core.teacher_distance import to_teacher
+from autodistill.core.wording import students_counted
+from autodistill.search.objectives.objectives import spared
+from autodistill.search.objectives.pareto import hypervolume, nondominated_mask
+from autodistill.search.objectives.within_teacher import Reach
+from autodistill.search.results.front_member import Member
+from autodistill.search.results.gain import gain_over_undistilled
+from autodistill.search.storage.study_folder import dump_json, write_atomically
+from autodistill.search.storage.variants import expanded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The box in which hypervolume is measured, recorded so that figures stay comparable.
+
+    Attributes:
+        ideal: best value of each objective that is hoped for, in its own unit.
+        reference: worst value that still counts, in its own unit.
+    """
+
+    ideal: tuple[float, ...]
+    reference: tuple[float, ...]
+
+    def holding(self, objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> Scale:
+        """The same box, wider where known costs among ``values`` lie outside: their students would count for nothing.
+
+        The survey, from which the box is made, has not seen the cheapest and the costliest students of the space.
+        Trained objectives keep their ends: one bad training would make all others look alike.
+        """
+        ideal, reference = list(self.ideal), list(self.reference)
+        for j, objective in enumerate(objectives):
+            seen = [float(v[objective.name]) for v in values if math.isfinite(v.get(objective.name, math.nan))]
+            if objective.stage != "known" or not seen:
+                continue
+            ideal[j] = min(ideal[j], *seen, key=objective.loss)
+            if max(map(objective.loss, seen)) >= objective.loss(reference[j]):
+                reference[j] = spared(objective, seen)[1]
+        return Scale(tuple(ideal), tuple(reference))
+
+
+@dataclass(frozen=True)
+class Front:
+    """Non-dominated COMPLETE trials, cheapest first in the first minimised objective.
+
+    Attributes:
+        study: the study's name.
+        objectives: axes, in the order of the values.
+        trials: the members.
+        others: the dominated COMPLETE trials.
+        scale: box of the hypervolume; ``None`` before anything is known.
+        teacher: metric values of the teacher, where known.
+        directory: folder of the study, where it has one; its members can be loaded and exported.
+        reach: from which accuracy on a student counts, measured against the teacher's; ``None`` where nothing says so.
+    """
+
+    study: str
+    objectives: tuple[Objective, ...]
+    trials: tuple[TrialRecord, ...]
+    others: tuple[TrialRecord, ...] = ()
+    scale: Scale | None = None
+    teacher: Mapping[str, float] = field(default_factory=dict)
+    directory: Path | None = None
+    reach: Reach | None = None
+
+    @staticmethod
+    def of(
+        study: str,
+        objectives: Sequence[Objective],
+        trials: Sequence[TrialRecord],
+        *,
+        scale: Scale | None = None,
+        teacher: Mapping[str, float] | None = None,
+        directory: Path | None = None,
+        reach: Reach | None = None,
+    ) -> Front:
+        """The front of ``trials`` and their variants; of equal points the first trial stands for all."""
+        complete = expanded([t for t in trials if t.state is State.COMPLETE], objectives)
+        losses = to_losses(objectives, [t.values for t in complete])
+        mask = nondominated_mask(losses) if complete else np.zeros(0, dtype=bool)
+        seen: set[tuple[float, ...]] = set()
+        members: list[TrialRecord] = []
+        others: list[TrialRecord] = []
+        for trial, row, best in zip(complete, losses.tolist(), mask, strict=True):
+            (members if best and tuple(row) not in seen else others).append(trial)
+            if best:
+                seen.add(tuple(row))
+        axis = next((o for o in objectives if o.direction == "minimize"), objectives[0])
+        members.sort(key=lambda t: (axis.loss(t.values[axis.name]), t.number))
+        rest = (scale, dict(teacher or {}), directory, reach)
+        return Front(study, tuple(objectives), tuple(members), tuple(others), *rest)
+
+    def trained(self) -> Front:
+        """The front of the trials as they were trained, without their variants."""
+        plain = [replace(t, variants={}) for t in (*self.trials, *self.others) if t.variant == "fp32"]
+        plain.sort(key=lambda t: t.number)
+        rest: dict[str, Any] = {"scale": self.scale, "teacher": self.teacher, "directory": self.directory}
+        rest["reach"] = self.reach
+        return Front.of(self.study, self.objectives, plain, **rest)
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def __repr__(self) -> str:
+        """One line: the name, how many students, and from where to where each objective goes."""
+        spans = [f", {o.name} {_span([t.values[o.name] for t in self.trials])}" for o in self.objectives if self.trials]
+        return f"<Front {self.study!r}: {students_counted(self.trials)}{''.join(spans)}>"
+
+    @property
+    def reference_point(self) -> tuple[float, ...] | None:
+        """Worst values that count for the hypervolume, in the objectives' own units."""
+        return None if self.scale is None else self.scale.reference
+
+    @property
+    def hypervolume(self) -> float:
+        """Volume between the front and the reference point, in the product of the objectives' own units."""
+        if self.scale is None or not self.trials:
+            return 0.0
+        reference = to_losses(self.objectives, [self._named(self.scale.reference)])[0]
+        return hypervolume(to_losses(self.objectives, [t.values for t in self.trials]), reference)
+
+    @property
+    def hypervolume_share(self) -> float:
+        """Share of the box from the reference to the ideal point that the front dominates, in [0, 1].
+
+        Counts and times enter on a logarithmic axis, so that halving a small student counts like halving a large one.
+        """
+        if self.scale is None or not self.trials:
+            return 0.0
+        return hypervolume(self.unit_losses([t.values for t in self.trials]), [1.0] * len(self.objectives))
+
+    def unit_losses(self, values: Sequence[Mapping[str, float]]) -> np.ndarray:
+        """Losses scaled so that 0 is ideal and 1 the reference, ``(trials, objectives)``; clipped at 0."""
+        assert self.scale is not None
+        rows = axis_losses(self.objectives, values)
+        ideal, worst = axis_losses(self.objectives, [self._named(self.scale.ideal), self._named(self.scale.reference)])
+        span = np.where(worst > ideal, worst - ideal, 1.0)
+        scaled: np.ndarray = np.maximum((rows - ideal) / span, 0.0)
+        return scaled
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members, as trials that can be loaded and exported."""
+        return tuple(Member.of(trial, self.directory) for trial in self.trials)
+
+    def counts(self, values: Mapping[str, float]) -> bool:
+        """Whether a student with these values is of use: not further below the teacher than :attr:`reach` allows."""
+        return self.reach is None or self.reach.holds(values)
+
+    def knee(self) -> Member | None:
+        """The member nearest to the ideal point, the best values of all objectives: a fair first pick.
+
+        The axes (logarithmic for costs) run from the best to the worst value on the front itself. In the box of the
+        hypervolume, where accuracies run from 0 to 1, members that differ by some points would look equally accurate,
+        and the cheapest be the knee of every front.
+
+        Where all members were verified, among those on the verified front, if any, by their verified figures; where
+        some were, among those that did not fall off, by the figures of the search. Students that are too far below the
+        teacher to be of use (:meth:`counts`) are left out while there are others.
+        """
+        from autodistill.search.results.picking import knee
+
+        return knee(self)
+
+    def pick(self, expression: str) -> Member:
+        """The best member (first objective) that satisfies ``"latency_ms <= 5 and params <= 2e6"``.
+
+        Where the study was verified, students on the verified front go before all others, those that joined it
+        included; accuracy, loss and agreement are then the verified means where there are any. While members of the
+        front are not verified, the figures of the search decide, and only those that fell off go last. ``picked`` of
+        the member says so.
+
+        Raises:
+            UsageError: the expression is not understood, or no member satisfies it.
+        """
+        from autodistill.search.results.picking import pick
+
+        return pick(self, expression)
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable form of ``front --json``."""
+        return {
+            "study": self.study,
+            "objectives": [{"name": o.name, "direction": o.direction, "unit": o.unit} for o in self.objectives],
+            "reference_point": None if self.reference_point is None else list(self.reference_point),
+            "hypervolume": self.hypervolume,
+            "hypervolume_share": self.hypervolume_share,
+            "teacher": dict(self.teacher),
+            "within": self._within(),
+            "trials": [
+                {
+                    "number": t.number,
+                    "variant": t.variant,
+                    "state": t.state.value,
+                    "values": dict(t.values),
+                    "to_teacher": to_teacher(t.values, self.teacher),
+                    "within": None if self.reach is None else self.counts(t.values),
+                    "gain": gain_over_undistilled(t, (*self.trials, *self.others), self.objectives[0]),
+                    "student": dict(t.student),
+                    "distillation": dict(t.distillation),
+                    "train": dict(t.train),
+                    "epochs": t.epochs,
+                    "seconds": t.seconds,
+                }
+                for t in self.trials
+            ],
+        }
+
+    def _within(self) -> dict[str, Any] | None:
+        """The bound on the distance to the teacher, and how many members keep to it."""
+        if self.reach is None:
+            return None
+        return {**self.reach.to_json(), "members": sum(self.counts(t.values) for t in self.trials)}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per member: number, objectives, then ``student.*``, ``distillation.*``, ``train.*``."""
+        import pandas as pd
+
+        return pd.DataFrame([t.columns() for t in self.members])
+
+    def plot(self, path: str | Path, *, empty: str = "") -> Path:
+        """Draw the front into ``path`` (PNG or SVG by its ending); ``empty`` says why there is no member."""
+        from autodistill.delivery.figures.front_png import front_png
+
+        front_png(self, path, empty=empty)
+        return Path(path)
+
+    def save(self, directory: str | Path, *, empty: str = "") -> dict[str, Path]:
+        """Write ``front.json``, ``front.csv`` and ``front.png``; returns their paths by ending."""
+        folder = Path(directory)
+        write_atomically(folder / "front.json", dump_json(self.to_json()))
+        write_atomically(folder / "front.csv", self.to_pandas().to_csv(index=False))
+        self.plot(folder / "front.png", empty=empty)
+        return {ending: folder / f"front.{ending}" for ending in ("json", "csv", "png")}
+
+    def _named(self, point: Sequence[float]) -> dict[str, float]:
+        return {o.name: v for o, v in zip(self.objectives, point, strict=True)}
+
+
+def to_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Losses (smaller is better) in the objectives' own units, ``(trials, objectives)``."""
+    rows = [[o.loss(float(v[o.name])) for o in objectives] for v in values]
+    return np.array(rows, dtype=float).reshape(len(values), len(objectives))
+
+
+def axis_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """As :func:`to_losses`, with objectives that live on a logarithmic axis taken to their logarithm."""
+    rows = [
+        [o.loss(math.log(max(float(v[o.name]), 1e-12))) if o.log else o.loss(float(v[o.name])) for o in objectives]
+        for v in values
+    ]
+    return np.array(rows, dtype=float).reshape(len(values), len(objectives))
+
+
+def last_values(trial: TrialRecord) -> dict[str, float]:
+    """Known costs and the values of the highest rung, later ones over earlier ones."""
+    out: dict[str, float] = {}
+    for rung in sorted(trial.rungs):
+        out.update(trial.rungs[rung])
+    return {**out, **trial.values}
+
+
+def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> Scale | None:
+    """A scale from what is known early (the survey, or the first trials): its extremes, with 10 % to spare.
+
+    A fraction to be maximised runs from 0 to 1. ``values`` may lack metrics, and what is not
+    finite is left out; ``None`` when an objective is never seen.
+    """
+    ideal, reference = [], []
+    for objective in objectives:
+        if objective.unit == "fraction" and objective.direction == "maximize":
+            ideal.append(1.0)
+            reference.append(0.0)
+            continue
+        seen = [float(v[objective.name]) for v in values if math.isfinite(v.get(objective.name, math.nan))]
+        if not seen:
+            return None
+        best, worst = spared(objective, seen)
+        ideal.append(best)
+        reference.append(worst)
+    return Scale(tuple(ideal), tuple(reference))
+
+
+def _span(values: Sequence[float]) -> str:
+    """``0.81 to 0.95``, whole numbers with thousands."""
+    ends = [f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.4g}" for v in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))

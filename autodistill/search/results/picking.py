@@ -1,0 +1,306 @@
+"""Which students of a front are picked: the best within a bound, the knee, or all; what ``verify`` found goes before.
+
+Selection flatters, so a trial that fell off the verified front is not picked while one that stayed there will do. A
+verification stands for a trial only as it was trained (not for its int8 form), and only while number and settings are
+those of the row.
+
+While a member of the search's front is not verified, the verified front is not known: what was verified may be there
+only because nobody looked at its betters. Students are then picked from the search's front, less those that fell off,
+by the figures of the search, which all of them have; a verified mean against a figure that flatters would be unfair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.core.errors import StoreError, UsageError
+from autodistill.core.records import TrialRecord, stable_key
+from autodistill.core.wording import counted, students_counted
+from autodistill.search.objectives.expression import TEACHER, matches
+from autodistill.search.objectives.objectives import asked_cost
+from autodistill.search.results.front import axis_losses, to_losses
+from autodistill.search.results.front_member import Member
+
+if TYPE_CHECKING:
+    from autodistill.search.results.front import Front
+    from autodistill.search.results.verified import Row
+
+KEPT = ("stays", "joins")
+"""Verdicts of students on the verified front."""
+
+FELL, UNVERIFIED = "fell off when verified", "not verified"
+"""Why a member of the search's front is not on the verified one."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A student that may be picked, with what is known best of it.
+
+    Attributes:
+        member: the trial.
+        row: what ``verify`` found of it; ``None`` where it was not verified.
+        values: of the objectives; accuracy, loss and agreement are the verified means where there are any.
+        fell: whether its trial, in this form or another, was verified and is not on the verified front.
+    """
+
+    member: Member
+    row: Row | None
+    values: Mapping[str, float]
+    fell: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is on the verified front."""
+        return self.row is not None and self.row.verdict in KEPT
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The students that may be picked, and what is known of the front that they are on.
+
+    Attributes:
+        standings: members of the front, then students that joined the verified one.
+        verified: members of the search's front that were verified.
+        size: members that there are, as trained.
+        found: whether there is a verification of any trial.
+        trouble: what is wrong with the file of the verification.
+    """
+
+    standings: tuple[Standing, ...]
+    verified: int
+    size: int
+    found: bool
+    trouble: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every member was verified, so that the verified front is known."""
+        return self.verified >= self.size
+
+    def first(self, some: Sequence[Standing]) -> list[Standing]:
+        """Those of some students that are picked before the others."""
+        return [one for one in some if (one.kept if self.whole else not one.fell)]
+
+    def figures(self, one: Standing) -> Mapping[str, float]:
+        """What a student is compared by."""
+        return one.values if self.whole else one.member.values
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The students that ship as the front of a study.
+
+    Attributes:
+        members: those of the verified front where it is known, else of the search's, less what fell off.
+        left_out: members of the search's front that are not among them, by the reason why.
+        said: a sentence on what ``verify`` had to do with it; empty where it changed nothing.
+        unverified: those of ``members`` that were not verified though others were.
+    """
+
+    members: tuple[Member, ...]
+    left_out: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
+    said: str = ""
+    unverified: tuple[Member, ...] = ()
+
+
+def verified_rows(front: Front) -> dict[int, Row]:
+    """What ``verify`` found of trials of this front's study, by number; of what was trained otherwise, nothing.
+
+    Raises:
+        StoreError: the verification is damaged.
+    """
+    from autodistill.search.results.verified import read_verified
+
+    found = read_verified(front.directory) if front.directory is not None else None
+    return {} if found is None else rows_for(front, found.students)
+
+
+def rows_for(front: Front, students: Iterable[Row]) -> dict[int, Row]:
+    """Rows with a verdict that stand for trials of this front's study, by number."""
+    known = {t.number: t for t in (*front.trials, *front.others) if t.variant == "fp32"}
+    rows = [row for row in students if row.verdict and row.trial in known and _same(row, known[row.trial])]
+    return {row.trial: row for row in settled(front, rows) if row.trial is not None}
+
+
+def settled(front: Front, rows: Iterable[Row]) -> list[Row]:
+    """Rows of ``verify``, those of no verified front that a member which was not verified dominates.
+
+    Verdicts are among what was verified. A trial off the search's front can have no better there than to be equal to
+    a member that nobody has looked at again; by the figures of the search, the only ones of both, it is dominated.
+    """
+    rows = list(rows)
+    search = front.trained()
+    ahead = unverified(front, [row.trial for row in rows if row.kind == "student" and row.verdict])
+    better = to_losses(front.objectives, [t.values for t in ahead])
+    behind = set()
+    for trial, own in zip(search.others, to_losses(front.objectives, [t.values for t in search.others]), strict=True):
+        if ((better <= own).all(axis=1) & (better < own).any(axis=1)).any():
+            behind.add(trial.number)
+    return [replace(row, verdict="outside") if row.verdict in KEPT and row.trial in behind else row for row in rows]
+
+
+def unverified(front: Front, verified: Collection[int | None]) -> list[TrialRecord]:
+    """Members of the search's front, as they were trained, that are not among some numbers of trials."""
+    return [t for t in front.trained().trials if t.number not in verified]
+
+
+def row_of(trial: TrialRecord, rows: Mapping[int, Row]) -> Row | None:
+    """The row that stands for a trial; none stands for its int8 form."""
+    return rows.get(trial.number) if trial.variant == "fp32" else None
+
+
+def pick(front: Front, expression: str) -> Member:
+    """The best student (first objective) that satisfies an expression; see :meth:`Front.pick`."""
+    choice = _choice(front)
+    teacher = {f"{TEACHER}.{name}": value for name, value in front.teacher.items()}
+    fitting = [
+        one for one in choice.standings if matches(expression, {**teacher, **one.member.columns(), **one.values})
+    ]
+    if not fitting:
+        raise UsageError(
+            f"no student on the front satisfies {expression!r}; the front has {students_counted(front.trials)}."
+            + _in_the_search(choice.standings, expression, teacher)
+        )
+    before = choice.first(fitting)
+    first = front.objectives[0]
+    cost = asked_cost(front.objectives) or first  # of equally good ones, often two forms of one trial, the cheaper
+
+    def losses(one: Standing) -> tuple[float, float]:
+        figures = choice.figures(one)
+        return first.loss(figures[first.name]), cost.loss(figures[cost.name])
+
+    return _explained(min(before or fitting, key=losses), choice, len(before), repr(expression))
+
+
+def knee(front: Front) -> Member | None:
+    """The member nearest to the ideal point; see :meth:`Front.knee`."""
+    if not front.trials:
+        return None
+    choice = _choice(front)
+    members = [one for one in choice.standings if one.row is None or one.row.verdict != "joins"]
+    members = [one for one in members if front.counts(one.member.values)] or members
+    before = choice.first(members)
+    losses = axis_losses(front.objectives, [choice.figures(one) for one in before or members])
+    best, worst = losses.min(axis=0), losses.max(axis=0)
+    distances = np.linalg.norm((losses - best) / np.where(worst > best, worst - best, 1.0), axis=1)
+    return _explained((before or members)[int(distances.argmin())], choice, len(before))
+
+
+def whole(front: Front) -> Selection:
+    """All students of the front as ``verify`` found it: what fell off is left out.
+
+    Where all members were verified, so is what was not: int8 forms of trials off the front. The int8 form of a trial
+    goes with its trial: it is of the same training, which the same luck had flattered.
+    """
+    rows, trouble = _rows(front)
+    if trouble:
+        return Selection(front.members, said=f"the front is that of the search: {trouble}")
+    if not rows:
+        return Selection(front.members)
+    kept = {number for number, row in rows.items() if row.verdict in KEPT}
+    missing = len(unverified(front, rows))
+
+    def ships(number: int) -> bool:
+        return number in kept or (missing > 0 and number not in rows)
+
+    shown = [one for one in front.members if ships(one.number)]
+    more = [Member.of(t, front.directory) for t in front.others if t.variant == "fp32" and t.number in kept]
+    if not shown and not more:
+        return Selection(front.members, said="no student is on the verified front; this is the front of the search.")
+    left: dict[str, tuple[Member, ...]] = {}
+    for one in front.members:
+        if not ships(one.number):
+            reason = FELL if one.number in rows else UNVERIFIED
+            left[reason] = (*left.get(reason, ()), one)
+    unseen = tuple(one for one in shown if one.number not in rows)
+    size = len(front.trained())
+    head = f"this is the front of the search, {size - missing} of {counted(size, 'student')} on it verified"
+    said = _changed(head if missing else "this is the verified front", more, unseen, left)
+    return Selection((*shown, *more), left, said, unseen)
+
+
+def _changed(head: str, more: Sequence[Member], unseen: Sequence[Member], left: Mapping[str, Sequence[Member]]) -> str:
+    parts = [f"trial {_numbers(more)} joined it"] if more else []
+    parts += [f"{UNVERIFIED}: trial {_numbers(unseen)}"] if unseen else []
+    without = ", ".join(f"trial {_numbers(members)} ({reason})" for reason, members in left.items())
+    parts += [f"left out: {without}"] if left else []
+    return f"{head}; {'; '.join(parts)}." if parts else ""
+
+
+def _numbers(members: Sequence[Member]) -> str:
+    return ", ".join(f"{m.number}" + f" ({m.variant})" * (m.variant != "fp32") for m in members)
+
+
+def _rows(front: Front) -> tuple[dict[int, Row], str]:
+    """What ``verify`` found, and what is wrong with its file."""
+    try:
+        return verified_rows(front), ""
+    except StoreError as error:  # a pick must not fail for it, and whoever picks is told
+        return {}, str(error)
+
+
+def _choice(front: Front) -> Choice:
+    rows, trouble = _rows(front)
+    size = len(front.trained())
+    return Choice(standings(front, rows), size - len(unverified(front, rows)), size, bool(rows), trouble)
+
+
+def standings(front: Front, rows: Mapping[int, Row]) -> tuple[Standing, ...]:
+    """The members of the front, then the students that joined the verified one."""
+    plain = [t for t in front.others if t.variant == "fp32" and t.number in rows]
+    joined = [t for t in plain if rows[t.number].verdict == "joins"]
+    return tuple(_standing(front, t, rows) for t in (*front.trials, *joined))
+
+
+def _standing(front: Front, trial: TrialRecord, rows: Mapping[int, Row]) -> Standing:
+    row = row_of(trial, rows)
+    names = {o.name for o in front.objectives}
+    known = {name: value for name, value in trial.values.items() if name in names}
+    means = {} if row is None else {name: mean for name, mean in row.means.items() if name in names}
+    fell = trial.number in rows and rows[trial.number].verdict not in KEPT
+    return Standing(Member.of(trial, front.directory), row, {**known, **means}, fell)
+
+
+def _explained(best: Standing, choice: Choice, before: int, bound: str = "") -> Member:
+    """The member with a sentence on what ``verify`` had to do with it; none where nothing is verified."""
+    number = best.member.called
+    state = {"stays": "stayed on the front when verified", "joins": "joined the front when verified"}.get(
+        best.row.verdict if best.row else "", FELL if best.row else "was not verified"
+    )
+    if choice.trouble:
+        said = f"trial {number} was picked by the figures of the search: {choice.trouble}"
+    elif not choice.found:
+        said = ""
+    elif not before:
+        lacks = f"no student on the verified front satisfies {bound}" if bound else "no member is on the verified front"
+        said = f"{lacks}; trial {number} was picked, which {state}."
+    elif choice.whole:
+        those = f" that satisfy {bound}" if bound and before > 1 else f" that satisfies {bound}" if bound else ""
+        among = f"{counted(before, 'student')} on the verified front{those}"
+        said = f"trial {number} was picked among {among}, by verified figures."
+    else:
+        seen = f"{choice.verified} of {counted(choice.size, 'student')} on the front were verified"
+        said = f"{seen}, so the figures of the search decided: trial {number} was picked, which {state}."
+    return replace(best.member, picked=said)
+
+
+def _in_the_search(standings: Sequence[Standing], expression: str, teacher: Mapping[str, float]) -> str:
+    """Whom the search's own figures would let pass, where verified ones do not."""
+    front_only = [one for one in standings if one.row is None or one.row.verdict != "joins"]
+    before = [str(one.member.number) for one in front_only if matches(expression, {**teacher, **one.member.columns()})]
+    if not before:
+        return ""
+    return f" By the figures of the search trial {', '.join(before)} would; verify measured less."
+
+
+def _same(row: Row, trial: TrialRecord) -> bool:
+    parts: list[tuple[Any, Any]] = [
+        (row.student, trial.student),
+        (row.distillation, trial.distillation),
+        (row.train, trial.train),
+    ]
+    return all(stable_key(dict(one)) == stable_key(dict(other)) for one, other in parts)

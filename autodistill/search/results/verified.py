@@ -1,0 +1,397 @@
+"""What ``verify`` found, as frozen values, and the file ``verify.json`` that keeps them.
+
+Reading needs neither torch nor a database. The file carries a SHA-256 of its own content; one that was cut or edited
+is refused, so that a model card never quotes a figure that nobody measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from autodistill.core.errors import StoreError, UsageError
+from autodistill.core.records import Params
+from autodistill.core.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+VERIFY_FILE = "verify.json"
+FORMAT = 1
+_FIGURES = ("accuracy", "validation", "loss", "agreement", "ece", "gain")
+
+Kind = Literal["student", "twin", "baseline", "teacher"]
+Verdict = Literal["stays", "joins", "falls", "outside", ""]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric over the seeds of one row.
+
+    Attributes:
+        mean: over the seeds.
+        std: over the seeds (n - 1 in the denominator); ``None`` with fewer than two.
+        low, high: 95 % interval of the mean; ``None`` where none is given (only accuracy has one).
+    """
+
+    mean: float
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of one row less that of another on the same test images, paired by seed.
+
+    Attributes:
+        mean: positive when the first is better.
+        low, high: its 95 % interval.
+        seeds: common seeds; with one, only the choice of test images is in the interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def telling(self) -> bool:
+        """Whether there are seeds enough to tell a difference from chance: one says nothing of how seeds differ."""
+        return self.seeds > 1
+
+    @property
+    def certain(self) -> bool:
+        """Whether two seeds or more agree that there is a difference at all."""
+        return self.telling and not self.low <= 0.0 <= self.high
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a student, its undistilled twin, a baseline or the teacher.
+
+    Attributes:
+        kind: which of these.
+        trial: number of the trial; of a twin, that of its distilled student; ``None`` for baselines and teacher.
+        name: the student in words.
+        student, distillation, train: as trained; empty for the teacher.
+        seeds: seeds of the finished runs, in order; empty for the teacher.
+        planned: number of runs asked for.
+        accuracy: on the test split, with its 95 % interval; ``None`` while no run is finished.
+        validation: accuracy on the search's own validation split; ``None`` with ``refit`` train+val.
+        loss: cross-entropy on the test split.
+        agreement: share of test images on which it decides as the teacher; ``None`` where the teacher is not known.
+        ece: expected calibration error on the test split, 15 bins of equal mass.
+        costs: known costs by name as in the search (``params``, ``bytes`` …).
+        file_bytes: size of the exported ONNX file; ``None`` where it could not be exported.
+        file_latency_ms: p50 latency of that file, milliseconds per batch of the study's target.
+        searched: accuracy on validation that the search reported.
+        flattered: ``searched`` less the verified validation mean: what selection and luck had added.
+        gain: distilled less undistilled twin; of distilled students only.
+        before: on the front of the search.
+        verdict: ``stays`` or ``falls`` (was on the front), ``joins`` or ``outside`` (was not); empty for the others.
+        rivals: trials that cost no more in any objective and whose accuracy cannot be told from this one's: the
+            place is within noise while there are any.
+        weights: folder of the kept weights (of the first seed), from the study's folder; empty if none.
+        error: why there is no figure, where there is none.
+    """
+
+    kind: Kind
+    name: str
+    trial: int | None = None
+    student: Params = field(default_factory=dict)
+    distillation: Params = field(default_factory=dict)
+    train: Params = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    planned: int = 0
+    accuracy: Figure | None = None
+    validation: Figure | None = None
+    loss: Figure | None = None
+    agreement: Figure | None = None
+    ece: Figure | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    file_bytes: int | None = None
+    file_latency_ms: float | None = None
+    searched: float | None = None
+    flattered: float | None = None
+    gain: Difference | None = None
+    before: bool = False
+    verdict: Verdict = ""
+    rivals: tuple[int, ...] = ()
+    weights: str = ""
+    error: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run that was asked for is finished."""
+        return len(self.seeds) >= self.planned
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Verified means of what is trained, by the name of the objective."""
+        figures = {"accuracy": self.accuracy, "loss": self.loss, "agreement": self.agreement}
+        return {name: figure.mean for name, figure in figures.items() if figure is not None}
+
+    def shipped(self, name: str) -> float | None:
+        """A cost of the exported ONNX file, by the objective that it stands for; ``None`` where not measured."""
+        return {"latency_ms": self.file_latency_ms, "onnx_bytes": self.file_bytes}.get(name)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The verified front and all that was measured for it.
+
+    Attributes:
+        study: the study's name.
+        objectives: ``(name, direction)`` of each axis, in order.
+        rows: students first (most accurate first), then twins, baselines and the teacher.
+        seeds: runs asked for per row.
+        refit: ``train`` or ``train+val``.
+        epochs: of every run.
+        test_images: images of the test split; 0 while it has not been opened.
+        validation_images: images of the validation split.
+        latency: target of ``file_latency_ms`` in words.
+        of_files: objectives that were judged by the exported files, not by what the search measured.
+        judged: a sentence on which latency and file size were judged, and why; empty where neither is an objective.
+        seconds: of training, summed over the runs.
+        finished: runs that are finished; ``planned`` is what was asked for.
+        front_before: students on the front of the search, verified or not.
+        noise: validation accuracy that near neighbours of the front may lack.
+        versions: of what computed the figures.
+        data, teacher: fingerprints.
+    """
+
+    study: str
+    objectives: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+    seeds: int
+    refit: str = "train"
+    epochs: int = 0
+    test_images: int = 0
+    validation_images: int = 0
+    latency: str = ""
+    of_files: tuple[str, ...] = ()
+    judged: str = ""
+    seconds: float = 0.0
+    finished: int = 0
+    planned: int = 0
+    front_before: int = 0
+    noise: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    data: str = ""
+    teacher: str = ""
+
+    def __repr__(self) -> str:
+        """One line: the name, how many students were verified, and how much is finished."""
+        kept = f"{counted(len(self.students), 'student')}, {len(self.front)} on the verified front"
+        runs = f"{self.finished} of {counted(self.planned, 'run')} finished"
+        return f"<Verified {self.study!r}: {kept}, {counted(self.seeds, 'seed')}, {runs}>"
+
+    @property
+    def students(self) -> tuple[Row, ...]:
+        """The rows of the study's own trials."""
+        return tuple(row for row in self.rows if row.kind == "student")
+
+    @property
+    def front(self) -> tuple[Row, ...]:
+        """Students on the front of the verified means."""
+        return tuple(row for row in self.students if row.verdict in ("stays", "joins"))
+
+    @property
+    def fallen(self) -> tuple[Row, ...]:
+        """Students that the search had on its front and that the verified means dominate."""
+        return tuple(row for row in self.students if row.verdict == "falls")
+
+    @property
+    def seen(self) -> int:
+        """Students on the front of the search that have a verdict."""
+        return sum(row.before and bool(row.verdict) for row in self.students)
+
+    @property
+    def whole(self) -> bool:
+        """Whether that is the whole front of the search; else verdicts are among a part of it."""
+        return self.seen >= self.front_before
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return self.finished >= self.planned
+
+    @property
+    def flattery(self) -> str:
+        """By how much the search had flattered, and over which students, a sentence; empty where that is not known."""
+        known = [row for row in self.students if row.flattered is not None]
+        before = [row for row in known if row.before]
+        rows = before or known
+        if not rows:
+            return ""
+        whose = "its front" if before else "students outside its front"
+        fell = [row.searched - row.accuracy.mean for row in rows if row.searched is not None and row.accuracy]
+        mean, count = _mean([row.flattered or 0.0 for row in rows]), counted(len(rows), "student")
+        way = f"flattered {whose} by {mean:+.4f}" if mean >= 0 else f"shown {whose} {-mean:.4f} too low"
+        return (
+            f"The search had {way} on average over {count} (its validation accuracy less "
+            f"the mean of fresh seeds on the same images; less that on test images: {_mean(fell):+.4f})."
+        )
+
+    def cost(self, row: Row, name: str) -> float | None:
+        """A cost of a row as it was judged: that of its exported file, or the search's; ``None`` if not known."""
+        return row.shipped(name) if name in self.of_files else row.costs.get(name)
+
+    def student(self, trial: int) -> Row:
+        """The row of a trial.
+
+        Raises:
+            UsageError: it was not verified.
+        """
+        return self._find("student", trial)
+
+    def twin(self, trial: int) -> Row | None:
+        """The same student without distillation; ``None`` where it was not asked for or is undistilled itself."""
+        return next((row for row in self.rows if row.kind == "twin" and row.trial == trial), None)
+
+    def teacher_row(self) -> Row | None:
+        """The teacher on the test split."""
+        return next((row for row in self.rows if row.kind == "teacher"), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable form of ``verify.json``, with its digest."""
+        body: dict[str, Any] = {"format": FORMAT, **asdict(self)}
+        body = json.loads(json.dumps(body, default=list, allow_nan=False))
+        return {**body, "digest": _digest(body)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Verified:
+        """The value that :meth:`to_json` wrote.
+
+        Raises:
+            StoreError: another format, or the content differs from its digest.
+        """
+        body = {key: value for key, value in data.items() if key != "digest"}
+        if body.pop("format", None) != FORMAT or data.get("digest") != _digest({"format": FORMAT, **body}):
+            raise StoreError(f"{VERIFY_FILE} was changed or cut after it was written; run 'autodistill verify' again.")
+        body["rows"] = tuple(_row(row) for row in body["rows"])
+        body["objectives"] = tuple((name, direction) for name, direction in body["objectives"])
+        body["of_files"] = tuple(body.get("of_files", ()))  # files of earlier versions were judged by the search
+        return Verified(**body)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per line of the table, figures flattened: ``accuracy.mean``, ``accuracy.low``."""
+        import pandas as pd
+
+        return pd.DataFrame([_flat(row) for row in self.rows])
+
+    def save(self, directory: str | Path) -> dict[str, Path]:
+        """Write ``verify.json``, ``verify.csv`` and ``verify.png``; returns their paths by ending."""
+        from autodistill.delivery.verify.plot import verify_png
+        from autodistill.search.storage.study_folder import dump_json, write_atomically
+
+        folder = Path(directory)
+        write_atomically(folder / "verify.csv", self.to_pandas().to_csv(index=False))
+        verify_png(self, folder / "verify.png")
+        write_atomically(folder / VERIFY_FILE, dump_json(self.to_json()))
+        return {ending: folder / f"verify.{ending}" for ending in ("json", "csv", "png")}
+
+    def _find(self, kind: Kind, trial: int) -> Row:
+        for row in self.rows:
+            if row.kind == kind and row.trial == trial:
+                return row
+        known = ", ".join(str(row.trial) for row in self.students)
+        raise UsageError(f"trial {trial} was not verified; verified: {known or 'none'}. Add it with --trials {trial}.")
+
+
+def read_verified(directory: str | Path) -> Verified | None:
+    """What the last ``verify`` of a study found; ``None`` where there was none.
+
+    Args:
+        directory: the study's folder.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    path = Path(directory) / VERIFY_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {error}. Run 'autodistill verify' again.") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"{path} holds no verification. Run 'autodistill verify' again.")
+    return Verified.from_json(data)
+
+
+def load_verified(directory: str | Path, trial: int) -> nn.Module:
+    """The verified student of a trial (its first seed, which no result chose), in eval mode, on the CPU.
+
+    Raises:
+        UsageError: the trial was not verified.
+        StoreError: its weights are missing or damaged.
+    """
+    from autodistill.training.trials.retraining import load_run
+
+    return load_run(verified_folder(directory, trial))[0]
+
+
+def verified_facts(directory: str | Path, trial: int) -> dict[str, Any]:
+    """What is known of the student of :func:`load_verified`: the keys of ``training.trial_files.student_facts``.
+
+    Raises:
+        UsageError, StoreError: as there.
+    """
+    from autodistill.training.trials.retraining import load_run
+
+    return load_run(verified_folder(directory, trial))[1]
+
+
+def verified_folder(directory: str | Path, trial: int) -> Path:
+    """Where the verified weights of a trial lie.
+
+    Raises:
+        UsageError: the trial was not verified, or not to its end.
+    """
+    found = read_verified(directory)
+    if found is None:
+        raise UsageError(f"{directory} is not verified yet; run 'autodistill verify {directory}'.")
+    row = found.student(trial)
+    if not row.weights:
+        raise UsageError(f"no run of trial {trial} is finished; run 'autodistill verify {directory}' again.")
+    return Path(directory) / row.weights
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _row(data: Mapping[str, Any]) -> Row:
+    values = dict(data)
+    for name in _FIGURES[:-1]:
+        values[name] = None if values[name] is None else Figure(**values[name])
+    values["gain"] = None if values["gain"] is None else Difference(**values["gain"])
+    for name in ("seeds", "rivals"):
+        values[name] = tuple(values[name])
+    return Row(**values)
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in asdict(row).items():
+        if value is None and key in _FIGURES:
+            continue
+        if isinstance(value, Mapping):
+            out.update({f"{key}.{name}": item for name, item in value.items()})
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            out[key] = " ".join(str(item) for item in value)
+        else:
+            out[key] = value
+    return out

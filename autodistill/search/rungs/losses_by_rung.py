@@ -1,0 +1,93 @@
+"""What trials have shown at each rung, as arrays that only grow: what a rung rule compares.
+
+Losses are those of :func:`autodistill.search.results.front.axis_losses`: smaller is better, counts and times in logarithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill.core.records import Objective
+from autodistill.search.results.front import axis_losses
+
+Floats = npt.NDArray[np.float64]
+
+
+class _Rows:
+    """A growing ``(trials, objectives)`` array with the trials' numbers."""
+
+    def __init__(self, columns: int) -> None:
+        self.numbers: list[int] = []
+        self._data = np.empty((16, columns))
+
+    @property
+    def losses(self) -> Floats:
+        return self._data[: len(self.numbers)]
+
+    def add(self, number: int, row: Floats) -> None:
+        if len(self.numbers) == len(self._data):
+            self._data = np.concatenate([self._data, np.empty_like(self._data)])
+        self._data[len(self.numbers)] = row
+        self.numbers.append(number)
+
+
+class Board:
+    """Losses by rung.
+
+    Args:
+        objectives: of the study, in order.
+        top: number of the top rung.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], top: int) -> None:
+        self._objectives, self._top = tuple(objectives), top
+        self._rungs: dict[int, _Rows] = {}
+        self._final: dict[int, Floats] = {}
+
+    def add(self, number: int, rung: int, values: Mapping[str, float]) -> None:
+        """File a report.
+
+        Args:
+            number: of the trial.
+            rung: at least 1.
+            values: its known costs and what this rung showed; a report that lacks an objective is left out.
+        """
+        if any(o.name not in values for o in self._objectives):
+            return
+        row = axis_losses(self._objectives, [values])[0]
+        self._rungs.setdefault(rung, _Rows(len(self._objectives))).add(number, row)
+        if rung == self._top:
+            self._final[number] = row
+
+    @property
+    def finished(self) -> int:
+        """Trials that have reported the top rung."""
+        return len(self._final)
+
+    def unbeaten(self, number: int, rung: int) -> bool:
+        """Whether no other report at this rung beats the trial's in every objective."""
+        row = self.row(rung, number)
+        if row is None:
+            return False
+        _, losses = self.at(rung)
+        return not bool(((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any())
+
+    def at(self, rung: int, newest: int | None = None) -> tuple[list[int], Floats]:
+        """Numbers and losses ``(trials, objectives)`` of those that have reported at ``rung``, in that order."""
+        rows = self._rungs.get(rung) or _Rows(len(self._objectives))
+        start = 0 if newest is None else max(0, len(rows.numbers) - newest)
+        return rows.numbers[start:], rows.losses[start:]
+
+    def row(self, rung: int, number: int) -> Floats | None:
+        """Losses of one trial at a rung."""
+        numbers, losses = self.at(rung)
+        return losses[len(numbers) - 1 - numbers[::-1].index(number)] if number in numbers else None
+
+    def final(self, numbers: Sequence[int]) -> Floats:
+        """Losses at the top rung ``(trials, objectives)``, NaN rows for trials that are not there."""
+        missing = np.full(len(self._objectives), np.nan)
+        rows = [self._final.get(number, missing) for number in numbers]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self._objectives))

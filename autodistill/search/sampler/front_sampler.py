@@ -1,0 +1,453 @@
+"""The default sampler: who proposes the next candidate.
+
+:class:`FrontSampler` uses what a general sampler does not: some objectives (size, latency) are known before training.
+It models only the others, with the known costs among the inputs, and takes the expected hypervolume improvement in
+closed form. It is an ordinary Optuna sampler.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from autodistill.core.errors import AutodistillError
+from autodistill.core.records import Constraint, Objective
+from autodistill.search.model.front_model import Model
+from autodistill.search.model.model_input import Pool, View, front_owners, hint_names
+from autodistill.search.model.observations import Archive
+from autodistill.search.model.scoring import EpochCost, Judge
+from autodistill.search.objectives.objectives import worst_wanted
+from autodistill.search.objectives.within_teacher import Promise
+from autodistill.search.rungs import promotion
+from autodistill.search.rungs.promotion import Action, Standing, Verdict
+from autodistill.search.sampler import initial_design as first_design
+from autodistill.search.sampler.candidate_source import SEARCHED, Supply
+from autodistill.search.sampler.known_costs import Catalogue, CostFunction, Costs
+from autodistill.search.sampler.local_search import BRIEF, FULL, Effort, polish
+from autodistill.search.sampler.prior_weight import Favour
+from autodistill.search.space import moves as proposals
+from autodistill.search.space.distributions import from_unit
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.space.priors import at_unit
+from autodistill.search.space.space import Space
+from autodistill.search.storage.history import Outcome, StoredTrial, infer_objectives
+
+Floats = npt.NDArray[np.float64]
+
+FIRST_DRAWS = 80
+COMPARED, FEW = 20, 8
+"""Paused trials and new candidates whose index is computed, those of the greatest gain; it is nearly always the first's
+that is greatest."""
+
+SHORTLIST, SHORTLIST_AGE = 96, 8
+"""New candidates that a trial is compared with at first, and for how many trials they are remembered."""
+
+
+class ExhaustedError(AutodistillError):
+    """Every candidate of the space that may be proposed has been proposed; the search is complete."""
+
+
+class FrontSampler(BaseSampler):
+    """Expected hypervolume improvement with known costs.
+
+    Args:
+        space: search space, parsed or as a nested mapping.
+        objectives: in the order of the study's values; by default read from the study's directions and metric names
+            (without names: the first is trained, the others are the known costs in their order).
+        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that may not be
+            built. It is called for hundreds of students, so it should be quick or remember its answers; a surveyed
+            pool (:meth:`set_pool`) can stand in for it, or come before it.
+        constraints: on known costs: respected exactly; on trained objectives: what falls short is no gain.
+        aims: bounds on trained objectives that are no constraints of the study: what falls short is no gain either.
+        seed: of everything random; use another one when a study is resumed.
+        startup: trials of the first design (11, with rungs 8); the last of them is the cheapest student that is known.
+        rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
+        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its values; 1 by default. The first
+            design is of the half of the candidates that takes least.
+    """
+
+    def __init__(
+        self,
+        space: Space | Mapping[str, Any],
+        objectives: Sequence[Objective] | None = None,
+        *,
+        costs: CostFunction | None = None,
+        constraints: Sequence[Constraint] = (),
+        aims: Sequence[Constraint] = (),
+        seed: int = 0,
+        startup: int | None = None,
+        rungs: Sequence[float] = (),
+        epoch_cost: EpochCost | None = None,
+    ) -> None:
+        self.space = space if isinstance(space, Space) else Space.parse(space)
+        self.last_explanation = ""
+        self._objectives = tuple(objectives) if objectives is not None else None
+        self._catalogue = Catalogue(self.space, costs, constraints)
+        self._aims = tuple(aims)
+        self._encoder = Encoder.of(self.space)
+        self._favour = Favour(self.space, self._encoder)
+        self._rng = np.random.default_rng(seed)
+        self._supply = Supply(self._catalogue, self._encoder, self._rng)
+        self._chosen: dict[int, dict[str, Any]] = {}
+        self._archive: Archive | None = None
+        self._trials: Callable[[], Sequence[StoredTrial]] | None = None
+        self._thetas: dict[int, Floats] = {}
+        self._fitted_at = 0
+        self._rungs = tuple(rungs) if len(rungs) > 1 else ()
+        self.startup = first_design.length(self._rungs) if startup is None else startup
+        self._epoch_cost = epoch_cost
+        self._shortlist: tuple[int, Pool] | None = None
+        self._beliefs: tuple[tuple[int, ...], Judge] | None = None
+        self._lock = threading.RLock()
+        self._next: tuple[int, dict[str, Any], Callable[[], str]] | None = None
+        self.last_standings: dict[int, Standing] = {}  # of the paused trials that next_action has compared
+
+    def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
+        """Begin with surveyed students, pairs of student settings and their known costs.
+
+        Others are proposed where ``costs`` knows them, too: an :class:`~autodistill.core.records.Estimate` among their costs
+        enters the gain with its uncertainty.
+        """
+        self._catalogue.set_pool(pool)
+        self._supply.forget()
+        self._shortlist = self._beliefs = self._archive = None
+
+    def forbid(self, student: Mapping[str, Any]) -> None:
+        """Never propose a student again, e.g. one that kills the worker that trains it."""
+        self._catalogue.forbid(student)
+        self._supply.leave_out_forbidden()
+        self._shortlist = self._next = None
+
+    def read_from(self, trials: Callable[[], Sequence[StoredTrial]]) -> None:
+        """Take the study's trials from this function, which has them in memory, in the place of its storage."""
+        self._trials, self._archive = trials, None
+
+    def reseed_rng(self) -> None:
+        """Optuna's hook for workers that copied the sampler."""
+        self._rng = self._supply.rng = np.random.default_rng()
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The parameters of the candidate that was chosen for this trial."""
+        if trial.system_attrs.get("fixed_params"):
+            return {}
+        with self._lock:  # Optuna's n_jobs are threads
+            values = self.propose(study)
+        self._chosen[trial.number] = values
+        return self.space.active(values)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The chosen candidate."""
+        del study
+        return self._chosen.pop(trial.number, {}) if search_space else {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A draw by the prior, else a uniform one: for parameters outside the space, or beside enqueued ones."""
+        del study, trial
+        known = next((p for p in self.space.parameters if p.name == param_name), None)
+        prior = known.prior if known is not None and known.distribution == param_distribution else None
+        return from_unit(param_distribution, at_unit(prior, float(self._rng.random())))
+
+    def propose(self, study: optuna.Study, *, paused: Collection[int] = ()) -> dict[str, Any]:
+        """Parameter values of the next candidate.
+
+        Args:
+            study: its trials are what is known.
+            paused: running trials that nobody works on now.
+
+        Raises:
+            ExhaustedError: nothing is left to propose.
+        """
+        archive = self._read(study)
+        if self._next is not None and self._next[0] == len(archive):
+            _, values, explain = self._next
+            self.last_explanation = explain()
+            return values
+        if self._starting(archive):
+            return self._first_design(archive)
+        judge = self._believe(archive, paused)
+        pool, gain = self._promising(judge, archive)
+        if not pool.values:
+            return self._anything(archive.keys())
+        best = int(np.argmax(gain / judge.work(pool)))
+        self.last_explanation = judge.explain(pool, best, len(gain))
+        return pool.values[best]
+
+    def exhausted(self, study: optuna.Study) -> bool:
+        """Whether nothing is left to propose; Optuna itself asks only when the first parameter is suggested."""
+        try:
+            values = self.propose(study)
+        except ExhaustedError:
+            return True
+        why = self.last_explanation
+        self._next = len(self._read(study)), values, lambda: why
+        return False
+
+    def next_action(
+        self, study: optuna.Study, *, paused: Collection[int] = (), remaining: float = math.inf
+    ) -> Action | None:
+        """Whether the next work belongs to a paused trial or to a new candidate.
+
+        The new candidate that was compared is what the next ``study.ask()`` gives.
+
+        Args:
+            study: its trials are what is known.
+            paused: trials that can go on from a checkpoint.
+            remaining: work that is left in the budget; nothing is started that cannot reach the top rung with it.
+
+        Returns:
+            ``None`` when nothing fits into the budget.
+        """
+        return self._decide(study, paused, remaining, fresh=True)
+
+    def _decide(self, study: optuna.Study, paused: Collection[int], remaining: float, *, fresh: bool) -> Action | None:
+        """See :meth:`next_action`; without ``fresh``, a remembered shortlist stands for the new candidates."""
+        archive = self._read(study)
+        self._next, self.last_standings = None, {}
+        if not self._rungs:
+            return Action(None, math.inf, "every trial is a full training")
+        if self._starting(archive):
+            if len(archive) < self.startup or not paused:
+                return Action(None, math.inf, "first design")
+            return Action(min(paused), math.inf, "an objective has hardly been measured yet")
+        if not self._learned():
+            return Action(min(paused, default=None), math.inf, "every objective is known before training")
+        judge = self._believe(archive, paused)
+        waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
+        best = self._best_paused(judge, archive, waiting, remaining) if waiting else None
+        new = self._challenger(judge, archive, best, remaining, fresh=fresh)
+        if best is None or (new is not None and new.index >= best.index):  # where nothing promises, a new one
+            return new
+        self._next = None
+        return best
+
+    def _challenger(
+        self, judge: Judge, archive: Archive, best: Action | None, remaining: float, *, fresh: bool
+    ) -> Action | None:
+        """The best new candidate; a paused trial that leads meets remembered ones first, which is quicker."""
+        recent = self._shortlist is not None and len(archive) - self._shortlist[0] <= SHORTLIST_AGE
+        if recent and (best is not None or not fresh):
+            new = self._best_new(judge, archive, self._remembered(judge, archive), remaining)
+            if not fresh or (best is not None and new is not None and best.index > new.index):
+                return new
+        return self._best_new(judge, archive, self._promising(judge, archive), remaining)
+
+    def _best_paused(
+        self, judge: Judge, archive: Archive, waiting: Sequence[Outcome], remaining: float
+    ) -> Action | None:
+        pool = self._pool_of(archive, waiting)
+        gain = judge.gain(pool)
+        likely = np.argsort(-gain, kind="stable")[:COMPARED].tolist()
+        waiting, pool = [waiting[i] for i in likely], pool.take(likely)
+        index, reach = judge.index(pool, [o.rung for o in waiting])
+        self.last_standings = promotion.standings(waiting, gain[likely], reach, index)
+        index = np.where(reach <= remaining, index, -1.0)
+        i = int(np.argmax(index))
+        if index[i] < 0:
+            return None
+        why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
+        return Action(waiting[i].number, float(index[i]), why)
+
+    def _best_new(self, judge: Judge, archive: Archive, found: tuple[Pool, Floats], remaining: float) -> Action | None:
+        pool, gain = found
+        work = judge.work(pool)
+        fitting = np.flatnonzero(work * self._rungs[-1] <= remaining)
+        if not len(fitting):
+            return None
+        likely = fitting[np.argsort(-gain[fitting] / work[fitting], kind="stable")[:FEW]]
+        pool, work = pool.take(likely.tolist()), work[likely]
+        index, reach = judge.index(pool, [0] * len(pool.values))
+        index = np.where(reach <= remaining, index, -1.0)
+        # The prior chooses among new candidates; what one promises beside a paused trial is what the model believes.
+        i = int(np.argmax(index * self._favour.of(pool.values, len(archive))))
+        if index[i] < 0:
+            return None
+        self._next = len(archive), pool.values[i], lambda: judge.explain(pool, i, len(fitting))
+        why = f"a new candidate promises {index[i]:.3g} of the front per epoch"
+        return Action(None, float(index[i]), why, float(work[i]))
+
+    def verdict(
+        self, study: optuna.Study, number: int, *, paused: Collection[int] = (), remaining: float = math.inf
+    ) -> Verdict:
+        """Whether trial ``number``, which has just reported, goes on now.
+
+        Args:
+            study: its trials are what is known; the report is among the trial's attributes.
+            number: the trial.
+            paused: other trials that can go on from a checkpoint.
+            remaining: see :meth:`next_action`.
+        """
+        if len(self._read(study)) < self.startup:
+            return Verdict(False, "paused until the first design has been seen")
+        action = self._decide(study, {*paused, number}, remaining, fresh=False)
+        self._next = None  # what is asked for next is worth a full look
+        if action is None:
+            return Verdict(False, "the rest of the budget does not reach the top rung")
+        if action.trial == number:
+            return Verdict(True, action.why)
+        other = "a new candidate" if action.trial is None else f"trial {action.trial}"
+        return Verdict(False, f"{other} promises more per epoch: {action.index:.3g} of the front")
+
+    def promises(self, study: optuna.Study, paused: Sequence[int], bound: float) -> list[Promise]:
+        """What is expected of paused trials at the top rung; nothing while there is too little to learn from.
+
+        Args:
+            study: its trials are what is known.
+            paused: numbers of the trials.
+            bound: a value of the first objective, which is learned.
+        """
+        archive = self._read(study)
+        if 0 not in self._learned() or not self._rungs or self._starting(archive):
+            return []
+        judge = self._believe(archive, paused)
+        waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
+        values, chances = judge.expected(self._pool_of(archive, waiting), bound)
+        rows = zip(paused, values.tolist(), chances.tolist(), strict=True)
+        return [Promise(number, middle, abs(high - low) / 2, chance) for number, (low, middle, high), chance in rows]
+
+    def _starting(self, archive: Archive) -> bool:
+        """Whether there is too little to learn from."""
+        return len(archive) < self.startup or archive.witnesses(self._learned()) < min(3, self.startup)
+
+    def _learned(self) -> list[int]:
+        """The objectives that are not known before training."""
+        known = self._catalogue.names()
+        return [j for j, objective in enumerate(self._objectives or ()) if objective.name not in known]
+
+    def _read(self, study: optuna.Study) -> Archive:
+        if self._archive is None:
+            self._supply.reference()  # the catalogue names the known costs once it has been asked
+            if self._objectives is None:
+                self._objectives = infer_objectives(study, self._catalogue.names())
+            names = tuple(o.name for o in self._objectives)
+            hints = hint_names(self._catalogue.names(), self._objectives)
+            self._archive = Archive(self.space, self._encoder, names, self._catalogue.costs, self._rungs, hints)
+        for told in self._archive.update(study.get_trials(deepcopy=False) if self._trials is None else self._trials()):
+            self._catalogue.learn(told.values, told.costs)
+        return self._archive
+
+    def _pool_of(self, archive: Archive, outcomes: Sequence[Outcome]) -> Pool:
+        """Trials as a pool, all of them."""
+        return Pool.of([dict(o.values) for o in outcomes], [archive.known(o) for o in outcomes], self._encoder)
+
+    def _first_design(self, archive: Archive) -> dict[str, Any]:
+        pool = self._supply.reference().join(self._supply.draws(FIRST_DRAWS)).unseen(archive.keys())
+        if not pool.values:
+            return self._anything(archive.keys())
+        earlier = self._pool_of(archive, [*archive.closed.values(), *archive.running()])
+        # A design spreads over what nothing is known of; of what has a prior, each candidate keeps its own draw.
+        seen, before = (replace(one, params=np.where(self._favour.drawn, 0.0, one.params)) for one in (pool, earlier))
+        row, self.last_explanation = first_design.choose(
+            seen, before, self._priced(), self._encoder.groups, self.startup, self._rng, self._work(pool)
+        )
+        return pool.values[row]
+
+    def _work(self, pool: Pool) -> Floats | None:
+        """Work of one epoch of each candidate; ``None`` where nobody says."""
+        return None if self._epoch_cost is None else np.array([self._epoch_cost(values) for values in pool.values])
+
+    def _priced(self) -> list[Objective]:
+        """The known costs that are objectives."""
+        known = self._catalogue.names()
+        return [o for o in self._objectives or () if o.name in known]
+
+    def _anything(self, seen: AbstractSet[proposals.Key]) -> dict[str, Any]:
+        """Any candidate that is left, when draws find none."""
+        left = self._supply.anything(seen)
+        if left is None:
+            raise ExhaustedError(
+                f"all {len(seen)} candidates that may be proposed, or are found in {SEARCHED:.0f} s, were proposed."
+            )
+        return left
+
+    def _promising(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
+        """New candidates and their expected gains."""
+        front = [archive.closed[n].values for n in front_owners(judge.model.observed) if n in archive.closed]
+        found = self._supply.promising(front, archive.keys(), self._gain(judge, archive))
+        pool, gain = self._polished(judge, archive, *found, FULL)
+        self._shortlist = len(archive), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
+        return pool, gain
+
+    def _remembered(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
+        """The best of an earlier look at new candidates, judged and polished anew."""
+        assert self._shortlist is not None
+        pool = self._shortlist[1].unseen(archive.keys())
+        pool, gain = self._polished(judge, archive, pool, self._gain(judge, archive)(pool), BRIEF)
+        self._shortlist = self._shortlist[0], pool
+        return pool, gain
+
+    def _polished(
+        self, judge: Judge, archive: Archive, pool: Pool, gain: Floats, effort: Effort
+    ) -> tuple[Pool, Floats]:
+        """The same candidates, and better recipes for the most promising of their students."""
+        if not pool.values:
+            return pool, gain
+        top = np.argsort(-gain / judge.work(pool), kind="stable")[: effort.candidates].tolist()
+        best = pool.take(top)
+        of = self._gain_of(judge, archive, best)
+        moved = polish(best, gain[top], self.space, self._encoder, of, self._rng, effort)
+        near = self._supply.feasible(proposals.unique(moved, {*archive.keys(), *pool.keys}))
+        return pool.join(near), np.concatenate([gain, self._gain(judge, archive)(near)])
+
+    def _gain(self, judge: Judge, archive: Archive) -> Callable[[Pool], Floats]:
+        """Expected gain of new candidates, times how likely the space says their values are."""
+        if not self._favour.known:
+            return judge.gain
+        return lambda pool: judge.gain(pool) * self._favour.of(pool.values, len(archive))
+
+    def _gain_of(self, judge: Judge, archive: Archive, pool: Pool) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
+        """The same for other numbers of the candidates in ``pool``."""
+        gain = judge.gain_of(pool)
+        if not self._favour.known:
+            return gain
+        return lambda params, rows: gain(params, rows) * self._favour.moved(pool.values, params, rows, len(archive))
+
+    def _believe(self, archive: Archive, paused: Collection[int]) -> Judge:
+        """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
+        assert self._objectives is not None
+        seen, names = archive.observations(), self._catalogue.names()
+        running = [o for o in archive.running() if o.number not in paused]
+        state = (len(seen.owners), len(archive.closed), *(o.number for o in running))
+        if self._beliefs is not None and self._beliefs[0] == state:
+            return self._beliefs[1]
+        bounds = worst_wanted((*self._catalogue.constraints, *self._aims), self._objectives)
+        sample = self._supply.reference()
+        view = View(
+            self._objectives,
+            names,
+            self._encoder,
+            seen,
+            sample=sample,
+            rungs=self._rungs,
+            bounds=bounds,
+            first=max(1, self.startup - 1),  # without the cheapest student, which ends the first design
+        )
+        data = view.data(seen)
+        optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
+        if optimize:
+            self._fitted_at = len(data.losses)
+        model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
+        running = [o for o in running if archive.known(o).keys() >= {p.name for p in self._priced()}]
+        judge = Judge(view, model, self._rungs, self._epoch_cost, self._catalogue.constraints)
+        if running:
+            pool = self._pool_of(archive, running)
+            mean, _ = judge.final(pool)
+            believed = data.believing(view.features(pool.params, view.inputs(pool.costs)), model.expected(mean))
+            model = Model(believed, view, thetas=self._thetas, optimize=False, rng=self._rng)
+            judge = replace(judge, model=model)
+        self._beliefs = state, judge
+        return judge

@@ -1,0 +1,153 @@
+"""Known costs of students: asked once each, remembered, checked against the constraints.
+
+Either a function gives them, or a survey did (a pool of measured students), or both: then the function is for the
+students beyond the pool, and what it cannot know yet is an estimate until a trial has measured it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autodistill.core.errors import InfeasibleError, UsageError
+from autodistill.core.records import Constraint, Estimate, certain, stable_key
+from autodistill.search.space import moves as proposals
+from autodistill.search.space.space import Space
+
+Costs = Mapping[str, float]
+CostFunction = Callable[[Mapping[str, Any]], "Costs | None"]
+
+UNLIKELY = 0.02
+"""A student that keeps a bound with less than this probability may not be proposed; one whose costs are measured keeps
+it or does not."""
+
+
+class Catalogue:
+    """Which students may be proposed, and what they cost.
+
+    Args:
+        space: the whole search space.
+        function: student to known costs; ``None`` or :class:`InfeasibleError` for one that may not be proposed.
+        constraints: candidates whose known costs break one are never proposed.
+    """
+
+    def __init__(self, space: Space, function: CostFunction | None, constraints: Sequence[Constraint]) -> None:
+        self.space = space
+        self._function = function
+        self.constraints = tuple(constraints)
+        self._settings = tuple(dict.fromkeys(p.name for p in space.parameters if p.section == "student"))
+        self._known: dict[str, dict[str, float] | None] = {}
+        self._asked: dict[tuple[Any, ...], dict[str, float] | None] = {}
+        self._names: dict[str, None] = {}
+        self._pool: list[dict[str, Any]] = []
+        self._forbidden: dict[tuple[Any, ...], str] = {}
+        self._estimated: set[str] = set()  # students with costs that are no measurements
+
+    @property
+    def knows_costs(self) -> bool:
+        """Whether costs are known before a trial starts."""
+        return self._function is not None or bool(self._pool)
+
+    @property
+    def goes_beyond(self) -> bool:
+        """Whether students outside a surveyed pool may be proposed too."""
+        return self._function is not None and bool(self._pool)
+
+    def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
+        """Draw students from these, whose costs were measured.
+
+        Raises:
+            UsageError: none of them satisfies the constraints.
+            ConfigError: one is not a student of the space.
+        """
+        students = self.space.section("student")
+        self._pool, self._asked, self._estimated = [], dict.fromkeys(self._forbidden), set()
+        for student, costs in pool:
+            if stable_key(dict(student)) in self._forbidden.values():
+                continue
+            known, values = self._checked(costs), students.flatten({"student": student})
+            self._known[stable_key(dict(student))] = self._asked[self._settings_of(values)] = known
+            if known is not None:
+                self._pool.append(values)
+        if not self._pool:
+            bounds = ", ".join(map(str, self.constraints)) or "none"
+            raise UsageError(f"no surveyed student can be proposed (constraints: {bounds}); loosen a constraint.")
+
+    def forbid(self, student: Mapping[str, Any]) -> None:
+        """Let a student never be proposed again, whatever it costs; one that is not of the space never is."""
+        if self.space.holds(student):
+            settings = self._settings_of(self.space.section("student").flatten({"student": student}))
+            self._forbidden[settings] = name = stable_key(dict(student))
+            self._known[name] = self._asked[settings] = None
+
+    def costs(self, values: Mapping[str, Any]) -> dict[str, float] | None:
+        """Known costs of a candidate, possibly empty; ``None`` when it may not be proposed."""
+        settings = self._settings_of(values)
+        if not self.knows_costs:
+            return None if settings in self._forbidden else {}
+        if settings not in self._asked:
+            student = self.space.nest(values)["student"]
+            name = stable_key(student)
+            if name not in self._known:
+                self._known[name] = found = self._ask(student)
+                if found is not None and certain(found).keys() != found.keys():
+                    self._estimated.add(name)
+            self._asked[settings] = self._known[name]
+        return self._asked[settings]
+
+    def was_asked(self, values: Mapping[str, Any]) -> bool:
+        """Whether the costs of a candidate's student are at hand."""
+        return self._settings_of(values) in self._asked
+
+    def learn(self, values: Mapping[str, Any], measured: Costs) -> None:
+        """A trial has measured a student; where its costs were estimates, it belongs to the pool from now on."""
+        if not self._estimated:
+            return
+        student = self.space.nest(values)["student"]
+        name = stable_key(student)
+        believed = self._known.get(name)
+        if name not in self._estimated or believed is None:
+            return
+        found = {**believed, **{metric: measured[metric] for metric in believed if metric in measured}}
+        if certain(found).keys() != found.keys():
+            return
+        self._estimated.discard(name)
+        self._known[name] = self._asked[self._settings_of(values)] = known = self._checked(found)
+        if known is not None and self._pool:  # without a survey draws are of the whole space
+            self._pool.append(self.space.section("student").flatten({"student": student}))
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the known costs, in the order in which they were first given; empty until one student is known."""
+        return tuple(self._names)
+
+    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
+        """A random candidate, its student from the pool where there is one."""
+        if not self._pool:
+            return self.space.sample(rng)
+        return proposals.complete(self.space, self._pool[int(rng.integers(len(self._pool)))], rng)
+
+    def _settings_of(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(map(values.get, self._settings))  # those that are not active say None
+
+    def _ask(self, student: Mapping[str, Any]) -> dict[str, float] | None:
+        if self._function is None:
+            return None
+        try:
+            costs = self._function(student)
+        except InfeasibleError:
+            return None
+        if costs is None or (self._pool and not self._names.keys() <= costs.keys()):
+            return None  # beside surveyed students, one of whom less is known cannot be judged
+        return self._checked(costs)
+
+    def _checked(self, costs: Costs) -> dict[str, float] | None:
+        known = {name: v if isinstance(v, Estimate) else float(v) for name, v in costs.items()}
+        if not all(math.isfinite(value) for value in known.values()):
+            return None
+        if any(c.chance(known) < UNLIKELY for c in self.constraints):
+            return None
+        self._names.update(dict.fromkeys(known))
+        return known

@@ -1,0 +1,101 @@
+"""Local search for better recipes of promising students.
+
+Draws and single moves seldom hit the best of several numbers at once (learning rate, weight decay, temperature, weight
+of the loss). The numbers that cost nothing, those outside the student, are moved together here, as features: a few
+hundred moves are judged by one call of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autodistill.search.model.model_input import Pool
+from autodistill.search.space import moves as proposals
+from autodistill.search.space.distributions import from_unit
+from autodistill.search.space.encoding import Encoder
+from autodistill.search.space.space import Space
+
+Floats = npt.NDArray[np.float64]
+
+SHRINK = 0.4
+"""How the moves of a candidate shrink after a round that has found nothing better."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to search.
+
+    Attributes:
+        candidates: how many are polished.
+        rounds: of moves.
+        moves: of each candidate in a round.
+        width: standard deviation of the first round's moves, in units of a parameter's range.
+    """
+
+    candidates: int
+    rounds: int
+    moves: int
+    width: float
+
+
+FULL, BRIEF = Effort(4, 4, 40, 0.2), Effort(3, 3, 32, 0.12)
+
+
+def polish(
+    pool: Pool,
+    start: Floats,
+    space: Space,
+    encoder: Encoder,
+    gain: Callable[[Floats, npt.NDArray[np.int64]], Floats],
+    rng: np.random.Generator,
+    effort: Effort,
+) -> list[dict[str, Any]]:
+    """Each candidate with better numbers, where some are found.
+
+    Args:
+        pool: promising candidates.
+        start: their gains.
+        space: what they belong to.
+        encoder: its parameters as features.
+        gain: of encoded parameters ``(n, columns)`` and the rows of ``pool`` whose students they train, ``(n,)``.
+        rng: of the moves.
+        effort: how long to search; the candidates are the caller's to choose.
+    """
+    numbers = proposals.free_numbers(space)
+    free = [g for g, name in enumerate(encoder.names) if name in numbers]
+    if not free or not pool.values:
+        return []
+    columns = np.array([encoder.starts[g] for g in free], dtype=int)
+    active = np.array([[encoder.names[g] in values for g in free] for values in pool.values])
+    if not active.any():
+        return []
+    params, best = pool.params.copy(), start.copy()
+    count = len(params)
+    rows = np.repeat(np.arange(count), effort.moves)
+    width = np.full((count, 1, 1), effort.width)
+    for _ in range(effort.rounds):
+        # half of the numbers move at a time: where few of them matter, a step of all is mostly a loss
+        moving = active[:, None, :] & (rng.random((count, effort.moves, len(free))) < 0.5)
+        moved = np.repeat(params[:, None, :], effort.moves, axis=1)
+        moved[:, :, columns] += moving * width * rng.normal(size=moving.shape)
+        moved[:, :, columns] = np.clip(moved[:, :, columns], 0.0, 1.0)  # many end on a bound, where draws never come
+        gains = gain(moved.reshape(len(rows), -1), rows).reshape(count, effort.moves)
+        found = gains.argmax(axis=1)
+        better = gains[np.arange(count), found] > best
+        params[better] = moved[better, found[better]]
+        best = np.where(better, gains.max(axis=1), best)
+        width[~better] *= SHRINK
+    out = []
+    for i in np.flatnonzero(best > start).tolist():
+        better_ones = {
+            encoder.names[g]: from_unit(encoder.distributions[g], float(params[i, column]))
+            for g, column, on in zip(free, columns, active[i], strict=True)
+            if on
+        }
+        out.append(proposals.complete(space, {**pool.values[i], **better_ones}, rng))
+    return out

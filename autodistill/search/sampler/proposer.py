@@ -1,0 +1,370 @@
+"""Proposes candidates: asks the sampler, refuses duplicates and what known costs rule out.
+
+It stands between the study, which keeps the books, and an Optuna sampler, which knows nothing of students.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+
+from autodistill.core.errors import InfeasibleError
+from autodistill.core.records import Candidate, Constraint, Estimate, Objective, Params, certain, stable_key
+from autodistill.search.objectives.within_teacher import Promise
+from autodistill.search.rungs.epoch_time import Pace, relative
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.teacher_time import says_views, views_key
+from autodistill.search.sampler import by_name as samplers
+from autodistill.search.sampler import control_arm as control
+from autodistill.search.sampler.front_sampler import FrontSampler
+from autodistill.search.space import random_draws as within
+from autodistill.search.space.space import Space
+from autodistill.search.storage import study_folder as store
+from autodistill.search.storage.trial_log import TrialLog
+from autodistill.search.storage.versions import versions
+from autodistill.search.study.end_states import derive_seed, plain
+
+GIVEN = "enqueued: not the sampler's choice"
+
+DRAWN = "drawn at random: the sampler had several times proposed nothing new within the bounds, or the time left"
+
+Costs = Callable[[Params], Mapping[str, float] | None]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate, and why it is refused if it is.
+
+    Attributes:
+        refusal: reason code and message; ``None`` for a candidate that should be evaluated.
+        costs: its known costs, where known; some may be estimates.
+    """
+
+    candidate: Candidate
+    refusal: tuple[str, str] | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+class Proposer:
+    """The asking side of a study.
+
+    Args:
+        study: the Optuna study; its sampler is set here.
+        log: its trials.
+        space: what may be proposed.
+        objectives: axes of the front.
+        constraints: passed to the sampler; those on known costs are checked here.
+        sampler: name, or an Optuna sampler.
+        rungs: fidelities, which the front sampler learns from.
+        seed: the study's.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        log: TrialLog,
+        space: Space,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        *,
+        sampler: str | optuna.samplers.BaseSampler,
+        rungs: Rungs,
+        seed: int,
+    ) -> None:
+        self._study, self._log, self._space, self._seed = study, log, space, seed
+        self._objectives, self._constraints, self._rungs = tuple(objectives), tuple(constraints), rungs
+        self._aims: tuple[Constraint, ...] = ()
+        self._sampler = sampler
+        self._size = space.size()
+        self._controlled = control.has_control(space)
+        self._known: dict[str, Mapping[str, float]] = {}  # surveyed, or given by the function
+        self._reported: dict[str, dict[str, float]] = {}  # measured by trials; they need not tell all that is known
+        self._pool: list[tuple[Params, Mapping[str, float]]] = []
+        self._costs: Costs | None = None
+        self.forbidden: dict[str, tuple[Params, str]] = {}  # students that are never proposed, and why
+        self._ready = False
+        self._queued = 0
+        self._drawn: Mapping[str, Any] | None = None  # what the study has queued itself
+        self._count_queue()
+        self._rates: dict[frozenset[tuple[str, Any]], float] = {}
+        self._rates_of = 0
+        self._views: dict[frozenset[tuple[str, str]], str] = {}
+        self.pace: Pace | None = None  # given while the budget is in time: work is then counted in seconds
+
+    def bind(self, constraints: Sequence[Constraint], aims: Sequence[Constraint]) -> None:
+        """Take the bounds as they are now; what breaks one of ``aims`` is no gain, though it is allowed."""
+        now = (tuple(constraints), tuple(aims))
+        if now != (self._constraints, self._aims):
+            self._constraints, self._aims = now
+            self._ready = False
+
+    def promises(self, paused: Sequence[int], bound: float) -> list[Promise]:
+        """What the front sampler expects of paused trials; nothing of another sampler, or while it knows too little."""
+        return self.front_sampler().promises(self._study, paused, bound) if self.is_front and paused else []
+
+    @property
+    def queued(self) -> bool:
+        """Whether candidates of the user's own wait."""
+        return self._queued > 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every candidate of a finite space has been proposed."""
+        return self._size is not None and self._log.distinct() >= self._size
+
+    def renew(self) -> None:
+        """Build the sampler anew at the next proposal, with a seed of its own: the old one would replay its points.
+
+        The queue is counted anew as well, and what was given and refused for want of time waits in it again.
+        """
+        self._ready = False
+        self._queue_again()
+        self._count_queue()
+
+    def _queue_again(self) -> None:
+        late = [t.number for t in self._log.read() if t.reason == "TIME" and t.why == GIVEN]
+        if not late:
+            return
+        stored = self._study.get_trials(deepcopy=False)
+        queue = [t.system_attrs.get("fixed_params") for t in stored if t.state is optuna.trial.TrialState.WAITING]
+        for number in late:
+            params = stored[number].params
+            if params not in queue and self._log.twin(self._log.attributes(number)["candidate"]["key"]) is None:
+                self._study.enqueue_trial(params)
+                queue.append(params)
+
+    def set_known_costs(self, rows: Iterable[tuple[Params, Mapping[str, float]]], costs: Costs | None) -> None:
+        """Take surveyed students with their costs, and a function for others."""
+        self._pool = list(rows)
+        self._known.update({stable_key(student): values for student, values in self._pool})
+        self._costs = costs
+        self._ready = False
+
+    def forbid(self, student: Params, why: str) -> None:
+        """Never propose a student again, with whatever recipe: it kills the worker that trains it."""
+        self.forbidden[stable_key(student)] = (student, why)
+        if self._ready and isinstance(self._study.sampler, FrontSampler):
+            self._study.sampler.forbid(student)
+
+    @property
+    def is_front(self) -> bool:
+        """Whether the front sampler proposes."""
+        return self._sampler == "front" or isinstance(self._sampler, FrontSampler)
+
+    def front_sampler(self) -> FrontSampler:
+        """The front sampler as it is now; costs that are handed in later renew it."""
+        self._build()
+        assert isinstance(self._study.sampler, FrontSampler)
+        return self._study.sampler
+
+    def enqueue(self, values: Mapping[str, Any]) -> None:
+        """Let this candidate (parameter name to value) be proposed before the sampler is asked."""
+        self._study.enqueue_trial(dict(values))
+        self._queued += 1
+
+    def learn(self, student: Params, costs: Mapping[str, float]) -> None:
+        """Remember costs that a trial reported."""
+        key = stable_key(student)
+        self._reported[key] = {**self._reported.get(key, {}), **costs}
+
+    def known_costs(self) -> list[Mapping[str, float]]:
+        """All known costs."""
+        keys = [key for key in dict.fromkeys([*self._known, *self._reported]) if key not in self.forbidden]
+        return [{**self._known.get(key, {}), **self._reported.get(key, {})} for key in keys]
+
+    def propose(self) -> Proposal:
+        """One new trial in the storage.
+
+        Raises:
+            ExhaustedError: the sampler has nothing left to propose.
+        """
+        self._build()
+        self._queue_control()
+        number, sections, given, outside = self._ask()
+        seed = derive_seed(self._seed, number, "trial")
+        candidate = Candidate(number, sections["student"], sections["distillation"], sections["train"], seed)
+        if outside:
+            return Proposal(candidate, ("OUTSIDE", outside))
+        key = candidate.key()
+        twin = self._log.twin(key)
+        stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
+        explanation = self._reason(sections) if given else getattr(self._study.sampler, "last_explanation", "")
+        self._log.set(number, "candidate", {**stored, "why": explanation} if explanation else stored)
+        return self._judge(candidate, twin)
+
+    def _judge(self, candidate: Candidate, twin: int | None) -> Proposal:
+        if twin is not None:
+            return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
+        try:
+            costs = self._lookup(candidate.student) or {}
+        except InfeasibleError as error:
+            return Proposal(candidate, (error.reason, str(error)))
+        broken = broken_constraints(self._constraints, certain(costs))
+        return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
+
+    def draw_within(self) -> str:
+        """Queue a random candidate that the bounds allow and nobody has tried; why there is none, else empty."""
+
+        def refusal(values: Mapping[str, Any]) -> str:
+            sections = self._space.nest(values)
+            one = Candidate(-1, sections["student"], sections["distillation"], sections["train"], 0)
+            refused = self._judge(one, self._log.twin(one.key())).refusal
+            return refused[0] if refused else ""
+
+        seed = derive_seed(self._seed, len(self._log), "within")
+        values, why = within.draw(self._space, self._constraints, refusal, seed)
+        if values is None:
+            return why
+        self._drawn = self._space.nest(values)
+        self.enqueue(values)
+        return ""
+
+    def draw_known(self, fits: Callable[[Mapping[str, float], Candidate], bool]) -> bool:
+        """Queue a random candidate that fits, with a student whose costs are known; false where none is found.
+
+        Args:
+            fits: whether a candidate whose student has these known costs does.
+        """
+        rng = np.random.default_rng(derive_seed(self._seed, len(self._log), "known"))
+        for index in rng.permutation(len(self._pool)).tolist():
+            student = dict(self._pool[index][0])
+            sections = {**self._space.nest(self._space.sample(rng)), "student": student}
+            one = Candidate(-1, student, sections["distillation"], sections["train"], 0)
+            if fits(self._lookup(student) or {}, one) and self._judge(one, self._log.twin(one.key())).refusal is None:
+                self._drawn = sections
+                self.enqueue(self._space.flatten(sections))
+                return True
+        return False
+
+    def _reason(self, sections: Mapping[str, Any]) -> str:
+        return DRAWN if sections == self._drawn else GIVEN
+
+    def _ask(self) -> tuple[int, dict[str, dict[str, Any]], bool, str]:
+        """A new trial: its number, the sections of its candidate, and whether it was given rather than proposed.
+
+        Last, what is wrong with one that was given: a dashboard or Optuna queues anything.
+        """
+        sampler = self._study.sampler
+        self._count_queue()  # a dashboard may have added a candidate meanwhile
+        if isinstance(sampler, FrontSampler) and not self._queued:  # as Optuna would, with a third of the transactions
+            values = sampler.propose(self._study)
+            return self._log.create(values, self._space.active(values)), self._space.nest(values), False, ""
+        trial = self._study.ask()
+        self._log.add(trial.number, trial._trial_id)  # before anything is suggested, which may fail
+        given = bool(trial._fixed_params)
+        self._queued = max(0, self._queued - given)
+        outside = self._space.outside(trial._fixed_params)
+        if outside:
+            return trial.number, self._space.nest({}), given, "; ".join(outside)
+        sections = self._space.suggest(trial)
+        self._log.set_params(trial.number, trial.params)
+        return trial.number, sections, given, ""
+
+    def _count_queue(self) -> None:
+        self._queued = store.waiting(self._study)
+
+    def _queue_control(self) -> None:
+        """Have the next trial train without distillation, where too few of them did; Optuna takes it first."""
+        if not self._controlled or len(self._log) + 1 < control.ONE_IN:
+            return
+        trials = self._log.read()
+        if control.due(trials):
+            every = self._study.get_trials(deepcopy=False)
+            if any(t.state is optuna.trial.TrialState.WAITING for t in every):
+                return
+            stored = {t.number: t.params for t in every}
+            self.enqueue(control.control(trials, self._objectives, stored.__getitem__))
+
+    def _build(self) -> None:
+        if self._ready:
+            return
+        self._ready = True
+        self._make_sampler()
+        if isinstance(self._study.sampler, FrontSampler):
+            for student, _ in self.forbidden.values():
+                self._study.sampler.forbid(student)
+
+    def _make_sampler(self) -> None:
+        if isinstance(self._sampler, optuna.samplers.BaseSampler):
+            self._study.sampler = self._sampler
+            if isinstance(self._sampler, FrontSampler):
+                self._sampler.read_from(self._log.stored)
+            return
+        sampler = samplers.build(
+            self._sampler,
+            self._space,
+            seed=derive_seed(self._seed, len(self._log), "sampler"),
+            objectives=self._objectives,
+            constraints=self._constraints,
+            aims=self._aims,
+            costs=self._priced if self._costs else None,
+            rungs=self._rungs.levels,
+            epoch_cost=self._epoch_cost,
+        )
+        if isinstance(sampler, FrontSampler):
+            sampler.read_from(self._log.stored)
+            if self._pool:
+                sampler.set_pool(self._pool)
+        self._study.sampler = sampler
+
+    def _epoch_cost(self, values: Mapping[str, Any]) -> float:
+        """Work of one epoch: predicted seconds while the budget is in time, else 1. Asked for a thousand at once.
+
+        Before anything has run it says how students compare, in no unit: the first design is to be of affordable ones.
+        """
+        if self.pace is None:
+            return 1.0
+        if self._rates_of != self.pace.refresh():
+            self._rates, self._rates_of = {}, self.pace.version
+        settings = frozenset(item for item in values.items() if item[0].startswith("student."))
+        if settings not in self._rates:
+            try:
+                costs = self._lookup(self._space.nest(values)["student"]) or {}
+            except InfeasibleError:
+                costs = {}
+            self._rates[settings] = self.pace.predict(costs) or relative(costs)
+        return self._rates[settings] + self._teacher_cost(values)
+
+    def _teacher_cost(self, values: Mapping[str, Any]) -> float:
+        """Seconds of an epoch of a full training for which the teacher has to be asked; 0 while nothing is predicted.
+
+        What later trials find for nothing is paid by the first: late in a search, new views are not worth their price.
+        """
+        if self.pace is None or not self.pace.ready:
+            return 0.0
+        names = frozenset((name, str(value)) for name, value in values.items() if says_views(name))
+        if names not in self._views:
+            sections = self._space.nest(values)
+            self._views[names] = views_key(sections["distillation"], sections["train"])
+        top = self._rungs.levels[-1]
+        return self.pace.cold.ahead(self._views[names], 0.0, top) / top
+
+    def _priced(self, student: Params) -> Mapping[str, float]:
+        return self._lookup(student) or {}  # what a sampler is told nothing of it may propose; ``None`` would forbid it
+
+    def _lookup(self, student: Params) -> Mapping[str, float] | None:
+        """What is known of a student: what trials measured of it, and the rest from the survey or the function.
+
+        Raises:
+            InfeasibleError: it is forbidden.
+        """
+        key = stable_key(student)
+        if key in self.forbidden:
+            raise InfeasibleError(self.forbidden[key][1], "CRASH")
+        reported = self._reported.get(key)
+        if key not in self._known and self._costs is not None:
+            found = self._costs(student)
+            if found is None:
+                return reported
+            self._known[key] = {n: v if isinstance(v, Estimate) else plain(v) for n, v in found.items()}
+        return {**self._known.get(key, {}), **(reported or {})} if key in self._known or reported else None
+
+
+def broken_constraints(constraints: Sequence[Constraint], values: Mapping[str, float]) -> str:
+    """The constraints that ``values`` break, in words; empty when they satisfy all."""
+    broken = [c for c in constraints if c.violation(values) > 0]
+    return "; ".join(f"{c.metric} is {values[c.metric]:g}, the constraint is {c}" for c in broken)

@@ -1,0 +1,60 @@
+"""The corners of a space: the smallest and the largest student of each of its families, and a few between them.
+
+Smallest and largest are meant parameter by parameter; what they cost is for others to count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from autodistill.core.records import Params, stable_key
+from autodistill.search.space.space import Space, Values
+
+FAMILY = "student.family"
+
+
+def corners(space: Space, *, samples: int = 2, seed: int = 0) -> dict[str, list[Params]]:
+    """Students by family: the two corners first, then random ones, each once.
+
+    Args:
+        space: the search space.
+        samples: random students per family.
+        seed: of the random ones.
+    """
+    section = space.section("student")
+    families = next((p.distribution for p in section.parameters if p.name == FAMILY), None)
+    rng = np.random.default_rng(seed)
+    out: dict[str, list[Params]] = {}
+    if not isinstance(families, CategoricalDistribution):
+        found = _students(section, samples, rng)
+        return {str(found[0].get("family", "student")): found}
+    for name in families.choices:
+        out[str(name)] = _students(section.restrict({FAMILY: [name]}), samples, rng)
+    return out
+
+
+def _students(branch: Space, samples: int, rng: np.random.Generator) -> list[Params]:
+    values = [_corner(branch, 0), _corner(branch, -1), *(branch.sample(rng) for _ in range(samples))]
+    students = [branch.nest(one)["student"] for one in values]
+    return list({stable_key(one): one for one in students}.values())
+
+
+def _corner(branch: Space, end: int) -> Values:
+    values: Values = {}
+    for parameter in branch.parameters:
+        if parameter.name in branch.active(values):
+            values[parameter.name] = _end(parameter.distribution, end)
+    return values
+
+
+def _end(distribution: BaseDistribution, end: int) -> Any:
+    """The least or greatest value; of names the first or last, as lists of sizes go from small to large."""
+    if isinstance(distribution, CategoricalDistribution):
+        choices = distribution.choices
+        numbers = [c for c in choices if isinstance(c, (int, float)) and not isinstance(c, bool)]
+        return sorted(numbers)[end] if len(numbers) == len(choices) else choices[end]
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    return distribution.low if end == 0 else distribution.high

@@ -1,0 +1,1 @@
+"""TODO: what this room is, and what it is not."""

@@ -1,0 +1,210 @@
+"""The trials of a study: written through to Optuna's storage, read from memory.
+
+Only the driver writes, so what it wrote is what is stored; a database query per reader would cost milliseconds each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from autodistill.core.records import State, TrialRecord
+from autodistill.search.storage import variants
+from autodistill.search.storage.history import StoredTrial
+
+_STATES = {
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.PRUNED,
+    TrialState.FAIL: State.FAIL,
+    TrialState.RUNNING: State.RUNNING,
+}
+
+
+@dataclass
+class _Entry:
+    """One trial as the driver knows it."""
+
+    number: int
+    identifier: int
+    state: TrialState = TrialState.RUNNING
+    values: Sequence[float] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    record: TrialRecord | None = None
+
+
+class TrialLog:
+    """Trials by number.
+
+    Args:
+        study: the Optuna study.
+        storage: the storage it lives in.
+        metrics: names of its objectives, in order.
+    """
+
+    def __init__(self, study: optuna.Study, storage: BaseStorage, metrics: Sequence[str]) -> None:
+        self._study, self._storage, self._metrics = study, storage, tuple(metrics)
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._entries: dict[int, _Entry] = {}
+        self._by_key: dict[str, int] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read everything from the storage; proposals that wait to be asked for are left out."""
+        self._entries, self._by_key = {}, {}
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state is not TrialState.WAITING:
+                self._entries[trial.number] = _from_stored(trial)
+                self._index(trial.number)
+
+    def create(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
+        """Open a trial with these parameters, in one transaction, and give its number."""
+        template = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions))
+        identifier = self._storage.create_new_trial(self._study_id, template_trial=template)
+        number = self._number_of(identifier)
+        self.add(number, identifier)
+        self.set_params(number, params)
+        return number
+
+    def _number_of(self, identifier: int) -> int:
+        """Number of a new trial: mostly the next one, which is quicker to confirm than to ask for."""
+        expected = max(self._entries, default=-1) + 1
+        with contextlib.suppress(KeyError):  # there is no trial of this number yet
+            if self._storage.get_trial_id_from_study_id_trial_number(self._study_id, expected) == identifier:
+                return expected
+        return self._storage.get_trial_number_from_id(identifier)
+
+    def add(self, number: int, identifier: int) -> None:
+        """A new trial was asked for; ``identifier`` is its id in the storage."""
+        self._entries[number] = _Entry(number, identifier)
+
+    def set_params(self, number: int, params: Mapping[str, Any]) -> None:
+        """The parameters that Optuna has stored of a new trial."""
+        self._entries[number].params = dict(params)
+
+    def stored(self) -> Sequence[StoredTrial]:
+        """The trials as a sampler reads them, without a question to the storage, in the order in which they came."""
+        return list(self._entries.values())
+
+    def without_candidate(self) -> list[int]:
+        """Numbers of open trials that no candidate was written for: the sampler gave up while it was asked."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in self._entries:
+                self.add(trial.number, trial._trial_id)
+        open_ones = (n for n, entry in self._entries.items() if entry.state is TrialState.RUNNING)
+        return [number for number in open_ones if "candidate" not in self._entries[number].user_attrs]
+
+    def set(self, number: int, key: str, value: Any) -> None:
+        """Write a user attribute of an open trial."""
+        entry = self._entries[number]
+        self._storage.set_trial_user_attr(entry.identifier, key, value)
+        entry.user_attrs[key] = value
+        entry.record = None
+        if key == "candidate":
+            self._index(number)
+
+    def change(self, number: int, key: str, text: str) -> None:
+        """Write a text where it differs from what is stored."""
+        if text != self._entries[number].user_attrs.get(key):
+            self.set(number, key, text)
+
+    def decide(self, number: int, rung: int, why: str, unbeaten: bool | None = None) -> None:
+        """Keep what was decided at a rung, and whether nothing reported there before was better."""
+        old = self.attributes(number).get(f"decision:{rung}", {"why": [], "unbeaten": False})
+        found = bool(old["unbeaten"] if unbeaten is None else unbeaten)
+        self.set(number, f"decision:{rung}", {"why": [*old["why"], why], "unbeaten": found})
+
+    def rung(self, number: int) -> int:
+        """The last rung that a trial has reported; 0 before the first."""
+        return max(self.record(number).rungs, default=0)
+
+    def set_constraints(self, number: int, violations: Sequence[float]) -> None:
+        """Write constraint violations where Optuna's samplers and the dashboard look for them."""
+        self._storage.set_trial_system_attr(self._entries[number].identifier, "constraints", list(violations))
+
+    def end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        """Tell Optuna that a trial ended."""
+        entry = self._entries[number]
+        if type(self._study.sampler).after_trial is BaseSampler.after_trial:  # nobody waits for what tell adds
+            self._storage.set_trial_state_values(entry.identifier, state, values and [float(v) for v in values])
+        else:
+            self._study.tell(number, values and list(values), state=state)
+        entry.state, entry.values, entry.record = state, tuple(values or ()), None
+        if state is TrialState.FAIL or entry.user_attrs.get("reason") == "TIME":  # may be tried again
+            self._by_key = {k: n for k, n in self._by_key.items() if n != number}
+
+    def record(self, number: int) -> TrialRecord:
+        """One trial."""
+        entry = self._entries[number]
+        if entry.record is None:
+            entry.record = _to_record(number, entry, self._metrics)
+        return entry.record
+
+    def attributes(self, number: int) -> Mapping[str, Any]:
+        """User attributes of a trial."""
+        return self._entries[number].user_attrs
+
+    def twin(self, key: str) -> int | None:
+        """The first trial that had the candidate called ``key``; failed ones do not count."""
+        return self._by_key.get(key)
+
+    def distinct(self) -> int:
+        """Number of different candidates so far."""
+        return len(self._by_key)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def read(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        return [self.record(number) for number in self._entries]
+
+    def _index(self, number: int) -> None:
+        entry = self._entries[number]
+        key = entry.user_attrs.get("candidate", {}).get("key")
+        again = entry.state is TrialState.FAIL or entry.user_attrs.get("reason") == "TIME"
+        if key and not again:
+            self._by_key.setdefault(key, number)
+
+
+def _from_stored(trial: FrozenTrial) -> _Entry:
+    values = trial.values if trial.state is TrialState.COMPLETE else ()
+    return _Entry(trial.number, trial._trial_id, trial.state, tuple(values), trial.params, dict(trial.user_attrs))
+
+
+def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecord:
+    attributes = entry.user_attrs
+    candidate: Mapping[str, Any] = attributes.get("candidate", {})
+    state = _STATES[entry.state]
+    if state is State.RUNNING and attributes.get("state") == State.PARTIAL.value:
+        state = State.PARTIAL
+    rungs = {int(key[5:]): dict(value) for key, value in attributes.items() if key.startswith("rung:")}
+    last: Mapping[str, Any] = rungs[max(rungs)] if rungs else {}
+    decisions = {int(key[9:]): tuple(value["why"]) for key, value in attributes.items() if key.startswith("decision:")}
+    return TrialRecord(
+        number=number,
+        state=state,
+        values=dict(zip(metrics, entry.values, strict=True)) if state is State.COMPLETE else {},
+        student=candidate.get("student", {}),
+        distillation=candidate.get("distillation", {}),
+        train=candidate.get("train", {}),
+        seed=int(candidate.get("seed", 0)),
+        epochs=float(last.get("epochs", 0.0)),
+        seconds=float(last.get("seconds", 0.0)),
+        rungs=dict(sorted(rungs.items())),
+        reason=str(attributes.get("reason", "")),
+        message=str(attributes.get("message", "")),
+        spent=attributes.get("spent", {}),
+        why=str(candidate.get("why", "")),
+        decisions=dict(sorted(decisions.items())),
+        variants=variants.of_attributes(attributes),
+        noisy=bool(attributes.get("noisy", False)),
+    )

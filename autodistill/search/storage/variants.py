@@ -1,0 +1,44 @@
+"""Variants of a trial: the forms of its student that have figures of their own, each as a trial of its own.
+
+A trial stays one trial, in Optuna too, with the figures of ``fp32``; a variant is the attribute ``variant:<name>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from autodistill.core.records import Constraint, Objective, TrialRecord
+
+PREFIX = "variant:"
+
+
+def stored(
+    facts: Mapping[str, Any], objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> dict[str, Any]:
+    """What is kept of a reported variant: its values, and whether they may join the front; or the reason."""
+    values = facts.get("values")
+    if values is None:
+        return {"reason": str(facts.get("reason", "it was not measured"))}
+    missing = [objective.name for objective in objectives if objective.name not in values]
+    if missing:
+        return {"reason": f"it has no {', '.join(missing)}"}
+    return {"values": dict(values), "feasible": all(one.violation(values) <= 0 for one in constraints)}
+
+
+def of_attributes(attributes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The variants among a trial's attributes, by name."""
+    return {key[len(PREFIX) :]: value for key, value in attributes.items() if key.startswith(PREFIX)}
+
+
+def expanded(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+    """Every trial, and after it its variants that may join a front, with their own values."""
+    out: list[TrialRecord] = []
+    for trial in trials:
+        out.append(trial)
+        for name, facts in trial.variants.items():
+            if facts.get("feasible"):
+                values = {one.name: float(facts["values"][one.name]) for one in objectives}
+                out.append(replace(trial, values=values, variant=name))
+    return out

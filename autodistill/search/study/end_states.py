@@ -1,0 +1,116 @@
+"""What ends a trial: errors to states and reason codes, reported values checked, seeds derived."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from autodistill.core.errors import DivergedError, InfeasibleError, InterruptedTrialError
+from autodistill.core.records import WORK, Objective, Report, State
+
+UNFINISHED = (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
+"""A trial that was let go of without a verdict."""
+
+
+def plain(value: Any) -> Any:
+    """A number of another library, such as NumPy's, as Python's own; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def plain_report(report: Report, levels: Sequence[int], seconds: float = 0.0) -> Report:
+    """A report in Python's own numbers; what it leaves out of epochs and seconds is filled in above rung 0.
+
+    Args:
+        report: as it came.
+        levels: epochs of the study's rungs, of which the report's own is meant.
+        seconds: of its trial up to now, as its engine saw it.
+    """
+    rung, epochs, worked = plain(report.rung), plain(report.epochs), plain(report.seconds)
+    if isinstance(rung, int) and 0 < rung <= len(levels):
+        epochs, worked = epochs or float(levels[rung - 1]), worked or seconds
+    values = kept({name: plain(value) for name, value in report.values.items()})
+    asked = plain(report.teacher_seconds)
+    return replace(report, rung=rung, values=values, epochs=epochs, seconds=worked, teacher_seconds=asked)
+
+
+def kept(values: Mapping[str, float]) -> dict[str, float]:
+    """Values under the names that they are stored by: those of the work itself are taken (see :data:`WORK`)."""
+    return {f"reported_{name}" if name in WORK else name: value for name, value in values.items()}
+
+
+def complaint_of(
+    report: Report, known: Mapping[str, float], levels: Sequence[int], objectives: Sequence[Objective]
+) -> tuple[str, str] | None:
+    """Reason code and message where a report cannot be taken.
+
+    Args:
+        report: as :func:`plain_report` gives it.
+        known: the known costs that its trial has reported.
+        levels: epochs of the study's rungs.
+        objectives: of the study.
+    """
+    rung, top = report.rung, len(levels)
+    if not isinstance(rung, int) or not 0 <= rung <= top:
+        rungs = f"0 (known costs) and 1 to {top}, after {', '.join(map(str, levels))} epochs"
+        return "ERROR", f"rung {rung} was reported, which this study does not have: its rungs are {rungs}"
+    amounts = {"epochs": report.epochs, "seconds": report.seconds, "teacher_seconds": report.teacher_seconds or 0.0}
+    bad = [f"{k}={v}" for k, v in (*report.values.items(), *amounts.items()) if not is_finite(v)]
+    if bad:
+        return "NON_FINITE", f"rung {rung} reported {', '.join(bad)}"
+    beyond = [f"{k}={v:g}" for k, v in report.values.items() if not is_possible(k, v, objectives)]
+    if beyond:
+        names = " and ".join(text.partition("=")[0] for text in beyond)
+        what = "is a fraction" if len(beyond) == 1 else "are fractions"
+        hint = "; divide by 100 what is in percent"
+        return "NON_FINITE", f"rung {rung} reported {', '.join(beyond)}: {names} {what}, from 0 to 1{hint}"
+    missing = [o.name for o in objectives if rung == top and o.name not in report.values and o.name not in known]
+    return ("ERROR", f"the top rung was reported without {', '.join(missing)}") if missing else None
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a reported value is a finite number."""
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def is_possible(name: str, value: float, objectives: Sequence[Objective]) -> bool:
+    """Whether a finite value is between 0 and 1 where its objective is a fraction."""
+    fraction = any(o.name == name and o.unit == "fraction" for o in objectives)
+    return not fraction or -1e-9 <= value <= 1 + 1e-9
+
+
+def verdict_of(error: BaseException, budget: str) -> tuple[State, str, str]:
+    """State, reason code and message of a trial that an error ended."""
+    if isinstance(error, InterruptedTrialError):
+        if budget:
+            return State.PARTIAL, "BUDGET", f"{budget}; goes on when the study is resumed"
+        return State.PARTIAL, "INTERRUPTED", "interrupted; goes on when the study is resumed"
+    if isinstance(error, InfeasibleError):
+        return State.PRUNED, error.reason, str(error)
+    if isinstance(error, DivergedError):
+        return State.FAIL, "NAN", str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return State.FAIL, "OOM", str(error) or "out of memory"
+    if hasattr(error, "reason"):  # it happened in a worker, which has named the error already
+        return State.FAIL, str(error.reason), str(error)
+    return State.FAIL, "ERROR", f"{type(error).__name__}: {error}"
+
+
+def ended_early(rung: int, levels: Sequence[int]) -> str:
+    """What is said of an evaluation that ended by itself after ``rung``."""
+    wanted = ", ".join(f"Report({k}, …) after {epochs} epochs" for k, epochs in enumerate(levels, 1))
+    return (
+        f"the evaluation ended by itself after rung {rung}. It has to yield a report of every rung up to the top "
+        f"({wanted}), unless the study stops it; raise InfeasibleError for a student that cannot be trained."
+    )
+
+
+def derive_seed(seed: int, number: int, purpose: str) -> int:
+    """A 31-bit seed from the study's seed and a count, independent for each purpose."""
+    digest = hashlib.sha256(f"{seed}/{number}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

@@ -1,0 +1,152 @@
+"""The reading side of a study: trials, front, spending, waste. It writes nothing but the scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from autodistill.core.budget import Budget, Spent
+from autodistill.core.records import Constraint, Objective, State, TrialRecord
+from autodistill.core.wording import counted
+from autodistill.search.objectives.within_teacher import PROMISES, Nearest, Promise, Reach, nearest, reach_of
+from autodistill.search.results.front import Front, Scale, last_values, propose_scale
+from autodistill.search.results.range_edges import Edge, edges_line, edges_of
+from autodistill.search.results.waste import Waste, waste_of
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.sampler.proposer import Proposer
+from autodistill.search.space.space import Space
+from autodistill.search.storage.trial_log import TrialLog
+from autodistill.search.study.scheduler import Agenda, Prospect
+from autodistill.search.study.spending import Ledger
+
+
+class Readings:
+    """What can be asked of a study; see :class:`autodistill.search.study.study.Study`."""
+
+    name: str
+    directory: Path | None
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    rungs: Rungs
+    space: Space
+    config: Any
+    optuna: optuna.Study
+    budget: Budget
+    under_way: Callable[[], float]
+    _log: TrialLog
+    _ledger: Ledger
+    _proposer: Proposer
+    _kept_back: float
+    _agenda: Agenda
+    _within: bool
+
+    def __repr__(self) -> str:
+        trials = self.trials()
+        complete = sum(t.state is State.COMPLETE for t in trials)
+        return f"<Study {self.name!r}: {counted(len(trials), 'trial')}, {complete:,} COMPLETE>"
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        return self._log.read()
+
+    def front(self) -> Front:
+        """The Pareto front of the COMPLETE trials that satisfy every constraint."""
+        feasible = [t for t in self.trials() if all(c.violation(last_values(t)) <= 0 for c in self.constraints)]
+        return Front.of(
+            self.name,
+            self.objectives,
+            feasible,
+            scale=self.scale(),
+            teacher=self.teacher_values(),
+            directory=self.directory,
+            reach=self.reach(),
+        )
+
+    def reach(self) -> Reach | None:
+        """From which accuracy on a student counts, by a constraint or by default; ``None`` where nothing says so."""
+        return reach_of(self.objectives, self.constraints, self.teacher_values(), default=self._within)
+
+    def nearest(self) -> Nearest | None:
+        """What came nearest and what it would take, where no finished student is within :meth:`reach`."""
+        reach, trials = self.reach(), self.trials()
+        found = nearest(trials, reach, self.constraints, levels=self.rungs.levels)
+        if found is None or reach is None:
+            return None
+        paused = {t.number: max(t.rungs) for t in trials if t.reason == "PAUSED" and t.rungs}
+        stored = [Promise(**one) for one in self.optuna.user_attrs.get(PROMISES, [])]
+        top = self.rungs.levels[-1]
+        promises = [
+            replace(one, epochs=float(top - self.rungs.levels[paused[one.trial] - 1]))
+            for one in stored
+            if one.trial in paused
+        ]
+        return nearest(trials, reach, self.constraints, levels=self.rungs.levels, promises=promises)
+
+    @property
+    def spent(self) -> Spent:
+        """Spent so far, over all resumes."""
+        return self._ledger.spent
+
+    @property
+    def devices(self) -> float:
+        """That a trial takes, or took in the last run: device time is its seconds of work times these."""
+        return self._ledger.devices
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the time budget, less what is kept back; infinite without one."""
+        return self.budget.seconds_left(self.spent, kept_back=self._kept_back)
+
+    @property
+    def over(self) -> str:
+        """Which limit of work is reached, in words, with the work that goes on; empty while none is."""
+        return self.budget.ended(self._ledger.spent_with(self.under_way()), kept_back=self._kept_back)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether wall-clock or device time is spent: running trainings stop for it, wherever they are."""
+        limits = replace(self.budget, epochs=None)
+        return bool(limits.ended(self._ledger.spent_with(self.under_way()), kept_back=self._kept_back))
+
+    def prospect(self, rates: Mapping[int, float]) -> Prospect:
+        """What could be trained in place of the running trials, whose seconds per epoch are ``rates``."""
+        running = {t.number: (t.rungs.get(0, {}), rates[t.number]) for t in self.trials() if t.number in rates}
+        return self._agenda.prospect(self._proposer.known_costs(), running)
+
+    def waste(self) -> Waste:
+        """How much of the training was for nothing; see ``waste.py``."""
+        return waste_of(self._log, [t.number for t in self.front().trials])
+
+    def edges(self) -> list[Edge]:
+        """Bounds of the space on which at least half of the front lies; see ``edges.py``."""
+        return edges_of(self.front(), self.space)
+
+    def edges_line(self) -> str:
+        """The same in a sentence for people; empty where there is none."""
+        named = getattr(self.config, "space", None)
+        return edges_line(self.edges(), named if isinstance(named, str) and named.isidentifier() else "")
+
+    def scale(self) -> Scale | None:
+        """The box of the hypervolume: recorded at the first moment every objective has been seen, then only widened."""
+        stored, recorded = self.optuna.user_attrs.get("scale"), None
+        scale: Scale | None
+        if stored is not None and all(map(math.isfinite, (*stored["ideal"], *stored["reference"]))):
+            recorded = scale = Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
+        else:
+            seen = [*self._proposer.known_costs(), *(last_values(t) for t in self.trials())]
+            scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None
+        if scale is None:
+            return None
+        scale = scale.holding(self.objectives, [t.values for t in self.trials() if t.state is State.COMPLETE])
+        if scale != recorded and self._ledger.running:
+            self.optuna.set_user_attr("scale", {"ideal": list(scale.ideal), "reference": list(scale.reference)})
+        return scale
+
+    def teacher_values(self) -> dict[str, float]:
+        """Metrics of the teacher as the preflight measured them; empty before."""
+        return dict(self.optuna.user_attrs.get("teacher", {}))

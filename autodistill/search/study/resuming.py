@@ -1,0 +1,91 @@
+"""Taking stock when a study starts or goes on: what waits, what was interrupted, and what keeps crashing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import optuna
+
+from autodistill.core.records import WORK, Constraint, Objective, State, TrialRecord
+from autodistill.search.rungs.epoch_time import Pace
+from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.losses_by_rung import Board
+from autodistill.search.rungs.teacher_time import overhead, teacher_seconds, views_key
+from autodistill.search.sampler.proposer import Proposer
+from autodistill.search.storage.trial_log import TrialLog
+from autodistill.search.study.rung_rules import ModelRule, PeerRule
+from autodistill.search.study.scheduler import Agenda
+
+MAX_ATTEMPTS = 3  # times a trial may be interrupted by a crash before it is given up
+
+Ends = dict[int, tuple[State, str, str]]
+"""Trials that end now: state, reason code and message."""
+
+
+def take_stock(
+    log: TrialLog, rungs: Rungs, objectives: Sequence[Objective], running: Collection[int]
+) -> tuple[Agenda, Board, Ends]:
+    """Agenda and board of the stored trials, and the trials that are given up.
+
+    Args:
+        log: the study's trials.
+        rungs: its fidelities.
+        objectives: its axes.
+        running: trials that somebody works on.
+    """
+    agenda, board, ends = Agenda(rungs, Pace()), Board(objectives, rungs.top), Ends()
+    for record in log.read():
+        known = record.rungs.get(0, {})
+        for rung in filter(None, record.rungs):
+            board.add(record.number, rung, {**known, **record.rungs[rung]})
+        learn_pace(agenda.pace, record)
+        if record.state in (State.RUNNING, State.PARTIAL) and record.number not in running:
+            end = _end_of(record, log.attributes(record.number), rungs, objectives)
+            if end is not None:
+                ends[record.number] = end
+            elif record.reason == "PAUSED" and record.state is State.PARTIAL:
+                agenda.pause(record.number, log.rung(record.number), known)
+            else:
+                agenda.interrupted.append(record)
+    return agenda, board, ends
+
+
+def learn_pace(pace: Pace, record: TrialRecord) -> None:
+    """What a trial's reports say of the time that training takes, and the teacher."""
+    known, asked = record.rungs.get(0, {}), teacher_seconds(record.rungs)
+    pace.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record))
+    if asked is not None:
+        pace.cold.learn(record.number, views_key(record.distillation, record.train), record.epochs, asked)
+
+
+def costs_of(reported: Mapping[str, float]) -> dict[str, float]:
+    """The known costs among what rung 0 has stored."""
+    return {name: value for name, value in reported.items() if name not in WORK}
+
+
+def _end_of(
+    record: TrialRecord, attributes: Mapping[str, object], rungs: Rungs, objectives: Sequence[Objective]
+) -> tuple[State, str, str] | None:
+    """How a trial ends that cannot go on: finished, or not worth another attempt."""
+    if rungs.top in record.rungs and all(o.name in record.latest for o in objectives):
+        return State.COMPLETE, "", rungs.reached  # its driver died between the last report and the end
+    if not record.student:  # died between ask and the first write: nothing to go on with
+        return State.FAIL, "WORKER_LOST", "the driver ended before the trial began"
+    if record.state is State.RUNNING and int(str(attributes.get("attempts", 1))) >= MAX_ATTEMPTS:
+        return State.FAIL, "ATTEMPTS", f"did not survive {MAX_ATTEMPTS} attempts"
+    return None
+
+
+def rule_of(
+    proposer: Proposer,
+    study: optuna.Study,
+    rungs: Rungs,
+    objectives: Sequence[Objective],
+    board: Board,
+    constraints: Sequence[Constraint],
+) -> PeerRule | ModelRule | None:
+    """The rung rule that suits the proposer's sampler; ``None`` where every trial trains to the top."""
+    if not rungs.stopping or rungs.top == 1:
+        return None
+    plain = PeerRule(rungs, objectives, board, constraints)
+    return ModelRule(proposer.front_sampler, study, plain) if proposer.is_front else plain

@@ -1,0 +1,86 @@
+"""Files the ends of trials: state, reason code and message into the log, values to Optuna, the count to the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from optuna.trial import TrialState
+
+from autodistill.core.records import Constraint, Objective, Report, State, certain
+from autodistill.search.storage import variants
+from autodistill.search.storage.trial_log import TrialLog
+from autodistill.search.study.end_states import kept
+from autodistill.search.study.spending import Ledger
+
+FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "CRASH", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED")
+"""Reason codes of ends that no budget of trials counts."""
+
+
+class Filing:
+    """Where trials end.
+
+    Args:
+        log: the study's trials.
+        ledger: its books.
+        objectives: values that Optuna is told, in order.
+        constraints: violations that Optuna's samplers and the dashboard look for.
+        top: number of the top rung.
+    """
+
+    def __init__(
+        self,
+        log: TrialLog,
+        ledger: Ledger,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        *,
+        top: int,
+    ) -> None:
+        self._log, self._ledger, self._top = log, ledger, top
+        self._objectives, self.constraints = objectives, tuple(constraints)
+
+    def end(self, number: int, state: State, reason: str, message: str) -> None:
+        """File an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
+        self._count(number, state, reason)  # first, so that what was spent by then includes this trial, once
+        self._log.set(number, "state", state.value)
+        self._log.change(number, "reason", reason)
+        self._log.change(number, "message", message[:2000])
+        self._log.set(number, "spent", self._ledger.spent.to_json())
+        if state is State.COMPLETE:
+            attributes = self._log.attributes(number)
+            top = {**attributes.get("rung:0", {}), **attributes[f"rung:{self._top}"]}
+            self.mark_constraints(number, top)
+            self._log.end(number, TrialState.COMPLETE, [top[o.name] for o in self._objectives])
+        elif state is not State.PARTIAL:
+            self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
+        self._ledger.save()
+
+    def costs(self, number: int, costs: Mapping[str, float]) -> None:
+        """File what was known of a trial that is refused, as far as it is certain."""
+        if costs:
+            self._log.set(number, "rung:0", kept(certain(costs)))
+            self.mark_constraints(number, certain(costs))
+
+    def rung(self, number: int, report: Report) -> None:
+        """File what a rung showed, and the other forms of the student."""
+        work = {"epochs": report.epochs, "seconds": report.seconds}
+        if report.teacher_seconds is not None:
+            work["teacher_seconds"] = report.teacher_seconds
+        self._log.set(number, f"rung:{report.rung}", {**report.values, **work})
+        if report.noisy != self._log.attributes(number).get("noisy", False):  # a trial that goes on is measured again
+            self._log.set(number, "noisy", report.noisy)
+        for name, facts in report.variants.items():
+            self._log.set(number, variants.PREFIX + name, variants.stored(facts, self._objectives, self.constraints))
+
+    def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
+        """Write the violations that are known: those of its costs, in the end all."""
+        if self.constraints:
+            self._log.set_constraints(number, [c.violation(values) for c in self.constraints])
+
+    def _count(self, number: int, state: State, reason: str) -> None:
+        """A trial counts once: when it is first paused, or ends."""
+        if reason in FREE or self._log.attributes(number).get("counted"):
+            return
+        if state is State.PARTIAL:  # an ended trial takes no attributes, and is not counted again
+            self._log.set(number, "counted", True)
+        self._ledger.count_trial()

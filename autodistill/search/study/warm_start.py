@@ -1,0 +1,110 @@
+"""Warm start: a study begins with what another study found.
+
+The front of the other study, spread over its axes, is put at the head of the queue: its students and recipes are
+trained again here, under this study's data and teacher, and are the first that the model learns from. Nothing of the
+other study is on this one's front. Known costs need no taking over: what was measured on this machine for the same
+images and classes is in the memory that all studies share (``training/cost_memory.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autodistill.core.errors import ConfigError, UsageError
+from autodistill.core.records import TrialRecord
+from autodistill.search.objectives.pareto import epsilon_net_order
+from autodistill.search.results.front import axis_losses
+from autodistill.search.space import moves as proposals
+
+if TYPE_CHECKING:
+    from autodistill.search.space.space import Space
+    from autodistill.search.study.study import Study
+
+TAKEN = 6
+"""Students of each other study that are tried first: about half of a first design."""
+
+_KEY = "warm_start"
+
+
+def warm_start(study: Study, folder: Path) -> str:
+    """Enqueue what another study found; once, whatever is resumed.
+
+    Args:
+        study: the new one.
+        folder: of the other one.
+
+    Returns:
+        What was done, in words; empty when it was done before.
+
+    Raises:
+        UsageError: the folder is not a study, or nothing of it fits the space.
+    """
+    done: dict[str, Any] = dict(study.optuna.user_attrs.get(_KEY, {}))
+    if str(folder) in done:
+        return ""
+    fitting, members = fitting_students(study.space, study.seed, study.directory, folder)
+    for values in fitting[:TAKEN]:
+        study.enqueue(study.space.nest(values))
+    taken = min(len(fitting), TAKEN)
+    study.optuna.set_user_attr(_KEY, {**done, str(folder): {"enqueued": taken}})
+    return f"warm start: {taken} of {members} front students of {folder} are tried first"
+
+
+def fitting_students(
+    space: Space, seed: int, directory: Path | None, folder: Path
+) -> tuple[list[Mapping[str, Any]], int]:
+    """What a study could take from another one; nothing is written.
+
+    Args:
+        space: of the new study.
+        seed: of the new study.
+        directory: the new study's folder.
+        folder: of the other one.
+
+    Returns:
+        Values in ``space`` of those front students that it has, and how many the front has in all.
+
+    Raises:
+        UsageError: the folder is not another study, or nothing of it fits the space.
+    """
+    from autodistill.engines.setup.study_setup import open_to_read
+
+    if directory is not None and folder.resolve() == directory.resolve():
+        raise UsageError(f"study {folder} cannot be warm-started from itself; name another study's folder.")
+    other = open_to_read(folder)
+    members = _spread(other)
+    fitting = [values for t in members if (values := _translated(space, seed, other, t)) is not None]
+    if not fitting:
+        what = "has no front yet" if not members else "shares no student with this search space"
+        raise UsageError(f"cannot warm-start from {folder}: it {what}. Leave out --warm-start, or widen the space.")
+    return fitting, len(members)
+
+
+def _spread(other: Study) -> list[TrialRecord]:
+    """The front of the trials as they were trained, in an order whose every prefix is spread over it.
+
+    A variant is the same trial once more, and here it would be the same candidate.
+    """
+    members = list(other.front().trained().trials)
+    if not members:
+        return []
+    losses = axis_losses(other.objectives, [t.values for t in members])
+    return [members[i] for i in epsilon_net_order(losses)]
+
+
+def _translated(space: Space, seed: int, other: Study, trial: TrialRecord) -> Mapping[str, Any] | None:
+    """The trial's parameters in the space, other ones drawn; ``None`` if its student is not in the space."""
+    sections = {"student": trial.student, "distillation": trial.distillation, "train": trial.train}
+    try:
+        values = other.space.flatten(sections)
+    except ConfigError:
+        return None
+    rng = np.random.default_rng([seed, trial.number])
+    out = proposals.complete(space, values, rng)
+    student = {name for name in (*values, *out) if name.startswith("student.")}
+    same = all(name in out and name in values and out[name] == values[name] for name in student)
+    return out if same else None

@@ -1,0 +1,163 @@
+"""Known costs remembered between studies: by architecture and its code, image shape, latency target, machine, versions.
+
+One JSON file in the user's cache folder (``AUTODISTILL_CACHE``, else ``XDG_CACHE_HOME``, else ``~/.cache``), replaced
+as a whole and merged with what others wrote; two that write in the same instant lose at most each other's newest rows,
+which are measured again. Loads neither torch nor timm: a survey that is remembered as a whole needs neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from autodistill.core.records import LatencyTarget, Params, stable_key
+from autodistill.training.runtime.cache_folder import cache_folder as cache_folder
+from autodistill.training.runtime.source_code import family_code
+
+LATENCY = "latency_ms"
+FEATURES = ("params", "macs", "activations", "operations")
+"""Counted metrics that latency is predicted from; one pass gives them all."""
+PROTOCOL = 3
+"""Counts up when latency is measured in another way, so that what an earlier release remembered is measured again."""
+_STORED = {"onnx_bytes": "onnx_bytes:2"}
+"""Names of counts that are counted in another way than before, so that what is remembered is counted again."""
+_FILE = "costs.json"
+
+
+def machine(target: LatencyTarget | None = None) -> str:
+    """A fingerprint of what a latency depends on beside its target: processor, cores, system, versions.
+
+    Args:
+        target: adds its device and the version of its runtime; by default eager PyTorch on the CPU.
+    """
+    facts = [
+        platform.machine(),
+        processor(),
+        os.cpu_count(),
+        platform.system(),
+        version_of("torch"),
+        version_of("timm"),
+    ]
+    if target is not None and target.device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            facts.append(torch.cuda.get_device_name(target.device))
+    if target is not None and (target.runtime == "onnxruntime" or target.precision == "int8"):
+        facts += [version_of("onnxruntime"), version_of("onnxruntime-gpu")]
+    return stable_key(facts)
+
+
+@cache
+def version_of(package: str) -> str:
+    """Version of an installed package; empty where it is not there."""
+    with contextlib.suppress(PackageNotFoundError):
+        return version(package)
+    return ""
+
+
+class CostMemory:
+    """Costs by key.
+
+    Args:
+        folder: where the file lives; ``None`` remembers nothing beyond this object.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = None if folder is None else folder / _FILE
+        self._rows: dict[str, dict[str, float]] = {}
+        self._codes: dict[str, str] = {}
+        self._changed = False
+        if self._path is not None:
+            self._rows = _read(self._path)
+
+    def key(self, student: Params, shape: Mapping[str, int], num_classes: int) -> str:
+        """What the counted costs depend on: of two projects' families of one name, each finds its own figures."""
+        family = str(student.get("family", ""))
+        if family not in self._codes:
+            self._codes[family] = family_code(family)
+        versions = [version_of(package) for package in ("autodistill-search", "torch", "timm")]
+        return stable_key([dict(student), self._codes[family], dict(shape), num_classes, versions])
+
+    def get(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
+        """Costs of a student, or ``None`` when one of them is not remembered."""
+        row = self._rows.get(key, {})
+        stored = {name: _STORED.get(name, name) for name in counted}
+        out = {name: row[place] for name, place in stored.items() if place in row}
+        if len(out) < len(counted):
+            return None
+        if target is not None:
+            name = self._latency(target)
+            if name not in row:
+                return None
+            out[LATENCY] = row[name]
+        return out
+
+    def put(self, key: str, costs: Mapping[str, float], target: LatencyTarget) -> None:
+        """Remember costs."""
+        row = {_STORED.get(name, name): value for name, value in costs.items() if name != LATENCY}
+        if LATENCY in costs:
+            row[self._latency(target)] = costs[LATENCY]
+        old = self._rows.get(key, {})
+        if any(old.get(name) != value for name, value in row.items()):
+            self._rows[key] = {**old, **row}
+            self._changed = True
+
+    def refresh(self) -> None:
+        """Take in what others have written since: other workers, other studies."""
+        for key, row in _read(self._path).items() if self._path is not None else ():
+            self._rows[key] = {**row, **self._rows.get(key, {})}
+
+    def save(self) -> None:
+        """Write the file, when there is something new and a folder to write into."""
+        if self._path is None or not self._changed:
+            return
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the search
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.refresh()
+            handle, scratch = tempfile.mkstemp(dir=self._path.parent)
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(json.dumps(self._rows))  # json.dump takes ten times as long
+            os.replace(scratch, self._path)
+            self._changed = False
+
+    def _latency(self, target: LatencyTarget) -> str:
+        table = ""
+        if target.table is not None:  # an edited table is another source
+            with contextlib.suppress(OSError):
+                table = ":" + hashlib.sha256(Path(target.table).read_bytes()).hexdigest()[:16]
+        return f"latency:{PROTOCOL}:{target.key()}:{machine(target)}{table}"
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """The rows of the file; a file that cannot be read is as good as none, and so is a row."""
+    with contextlib.suppress(OSError, ValueError):
+        rows = json.loads(path.read_bytes())
+        if isinstance(rows, dict):
+            return {key: row for key, row in rows.items() if _is_row(row)}
+    return {}
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in row.values()
+    )
+
+
+@cache
+def processor() -> Any:
+    """The processor's name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()

@@ -1,0 +1,97 @@
+"""Students that cannot be trained on this machine, remembered between studies.
+
+By architecture and its code, image shape, kind of device and version of torch: with another of them it is tried again.
+One JSON file in the user's cache folder, replaced as a whole. Loads neither torch nor timm, unless the
+device is a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autodistill.core.records import Params, stable_key
+from autodistill.training.costs.cost_memory import processor, version_of
+from autodistill.training.runtime.source_code import family_code
+
+FILE = "crashes.json"
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A student that killed its workers.
+
+    Attributes:
+        student: its architecture.
+        how: how the last of them ended, e.g. ``killed by signal 11 (SIGSEGV)``.
+    """
+
+    student: Params
+    how: str
+
+
+class CrashMemory:
+    """Crashes on images of one shape, on one kind of device.
+
+    Args:
+        folder: where the file lives.
+        image_size: pixels per side that the students see.
+        channels: of their input.
+        device: torch device string of the workers.
+    """
+
+    def __init__(self, folder: Path, *, image_size: int, channels: int, device: str) -> None:
+        self._path = folder / FILE
+        self._facts = {
+            "image_size": image_size,
+            "channels": channels,
+            "device": _kind(device),
+            "torch": version_of("torch"),
+        }
+
+    def known(self) -> list[Crash]:
+        """Students that crashed under the same conditions, in the order in which they did."""
+        rows = read(self._path)
+        return [Crash(row["student"], row["how"]) for key, row in rows.items() if key == self._key(row["student"])]
+
+    def put(self, student: Params, how: str) -> None:
+        """Remember a student; a folder that cannot be written to costs another crash, not the search."""
+        rows = read(self._path)
+        rows[self._key(student)] = {"student": dict(student), "how": how, **self._facts}
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle, scratch = tempfile.mkstemp(dir=self._path.parent)
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(rows, stream, indent=1)
+            os.replace(scratch, self._path)
+
+    def _key(self, student: Params) -> str:
+        return stable_key([dict(student), family_code(str(student.get("family", ""))), self._facts])
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a file; one that cannot be read is as good as none, and so is a row."""
+    with contextlib.suppress(OSError, ValueError):
+        rows = json.loads(path.read_bytes())
+        if isinstance(rows, dict):
+            return {key: row for key, row in rows.items() if _is_row(row)}
+    return {}
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, Mapping) and isinstance(row.get("student"), dict) and isinstance(row.get("how"), str)
+
+
+def _kind(device: str) -> str:
+    """The processor, or the GPU's name."""
+    if not device.startswith("cuda"):
+        return str(processor())
+    import torch
+
+    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else device

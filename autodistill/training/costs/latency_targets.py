@@ -1,0 +1,164 @@
+"""Latency on targets that are not this machine: a table of measurements, or a command that measures an ONNX file.
+
+Neither takes the machine's lease: what they time does not run here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autodistill.core.errors import InfeasibleError, UsageError, UserCodeError
+from autodistill.core.records import LatencyTarget, Params
+from autodistill.training.deployed.form import deploy
+from autodistill.training.deployed.runtimes import to_onnx
+from autodistill.training.students import build as students
+
+COLUMN = "latency_ms"
+_SAID = 300  # characters of a command's own words that a message repeats
+
+
+def is_elsewhere(target: LatencyTarget) -> bool:
+    """Whether latency comes from a table or a command.
+
+    Raises:
+        UsageError: both are given, or the command has no place for the file.
+    """
+    if target.command is not None and target.table is not None:
+        raise UsageError("latency.command and latency.table are both given; keep one.")
+    if target.command is not None and "{onnx}" not in target.command:
+        raise UsageError(f"latency.command {target.command!r} has no {{onnx}}; write it where the file's path belongs.")
+    return target.command is not None or target.table is not None
+
+
+def latency_elsewhere(
+    student: Params, model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int
+) -> float:
+    """Milliseconds per batch of a student on a target that is not this machine.
+
+    Raises:
+        InfeasibleError: the table does not hold the student, or the network cannot be written as ONNX.
+        UsageError: the table cannot be read.
+        UserCodeError: the command fails, hangs or prints something else.
+    """
+    if target.table is not None:
+        return in_table(student, Path(target.table))
+    with tempfile.TemporaryDirectory(prefix="autodistill-onnx-") as folder:
+        path = Path(folder) / "student.onnx"
+        images = torch.zeros(target.batch, channels, image_size, image_size)
+        path.write_bytes(to_onnx(deploy(model, image_size=image_size, channels=channels), images))
+        return latency_of_file(target, path)
+
+
+def latency_of_file(target: LatencyTarget, path: Path) -> float:
+    """Milliseconds per batch of an ONNX file by the target's command.
+
+    Raises:
+        UserCodeError: the command fails, hangs or prints something else.
+    """
+    named = f"latency.command {target.command!r}"
+    try:
+        parts = [part.replace("{onnx}", str(path)) for part in shlex.split(target.command or "")]
+    except ValueError as error:
+        raise UsageError(f"{named} cannot be split into words: {error}; close its quotes.") from None
+    try:
+        child = subprocess.Popen(  # the user's own command, split without a shell; its children are of its group
+            parts, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise UserCodeError(f"{named} cannot be started: {error.strerror}: {parts[0]!r}.") from error
+    try:
+        said, complaint = child.communicate(timeout=target.timeout_s)
+    except BaseException as stop:  # Ctrl-C does not reach a group of its own, so it is ended here too
+        _end_group(child)
+        if not isinstance(stop, subprocess.TimeoutExpired):
+            raise
+        raise UserCodeError(
+            f"{named} ran longer than latency.timeout_s = {target.timeout_s:g}; mend it or raise that."
+        ) from None
+    if child.returncode != 0:
+        raise UserCodeError(f"{named} ended with exit code {child.returncode}: {_end(complaint or said)}")
+    return _milliseconds(said, named)
+
+
+def _end_group(child: subprocess.Popen[str]) -> None:
+    """Kill what is left of a command: itself, and whatever it started and left behind."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
+        child.communicate(timeout=5)  # closes its pipes; a process that left the group may still hold them
+
+
+def _milliseconds(text: str, named: str) -> float:
+    """The number in the last line of what a command printed: ``{"latency_ms": 1.5}`` or ``1.5``."""
+    lines = text.strip().splitlines()
+    try:
+        value = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        value = None
+    if isinstance(value, Mapping):
+        value = value.get(COLUMN)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        said = _end(text) or "nothing"
+        raise UserCodeError(
+            f'{named} must print JSON such as {{"latency_ms": 1.5}} in its last line; it printed: {said}'
+        )
+    return float(value)
+
+
+def _end(text: str) -> str:
+    return text.strip()[-_SAID:]
+
+
+def in_table(student: Params, path: Path) -> float:
+    """Latency of the first row whose settings are all those of the student; empty cells hold for every value.
+
+    Raises:
+        InfeasibleError: there is none.
+        UsageError: the table cannot be read.
+    """
+    filled = {key: str(value).lower() for key, value in students.validate(student).items()}
+    for number, (settings, latency) in enumerate(_rows(path), 1):
+        if all(filled.get(key) == value for key, value in settings.items()):
+            try:
+                found = float(latency)
+            except (TypeError, ValueError):
+                found = math.nan
+            if not (math.isfinite(found) and found > 0):
+                raise UsageError(f"{path}, row {number}: {COLUMN} is {latency!r}; it must be a number of milliseconds.")
+            return found
+    raise InfeasibleError(f"{students.describe(student)} is not in {path}, which has the latencies of this target.")
+
+
+def _rows(path: Path) -> list[tuple[dict[str, str], Any]]:
+    """Settings and latency of every row; cells as lower-case text, so that both kinds of file compare alike."""
+    rows: list[dict[str, Any]]
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            rows = [{**row["student"], COLUMN: row[COLUMN]} for row in json.loads(text)]
+        else:
+            rows = list(csv.DictReader(text.splitlines()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"latency.table {path} cannot be read: {error}.") from error
+    if not rows or COLUMN not in rows[0]:
+        raise UsageError(f"latency.table {path} needs rows with the settings of a student and {COLUMN}.")
+    return [
+        ({key: str(cell).lower() for key, cell in row.items() if key != COLUMN and cell not in ("", None)}, row[COLUMN])
+        for row in rows
+    ]

@@ -1,0 +1,317 @@
+"""Images of a study: training and validation for the search, the test split only for ``load_test``.
+
+A source (``training/sources/``) gives a pool of labelled images; everything that is the same for all of
+them happens here: checks, scaling to the size the student sees, the stratified split by seed, the
+stratified subset, statistics. Augmentation is elsewhere (``views.py``); so is normalization, which belongs
+to each model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autodistill.core.errors import DataError, UnknownNameError, UsageError
+from autodistill.core.records import DataSpec, stable_key
+from autodistill.training.data import sources
+from autodistill.training.data.sources.array_cache import cached_array, content_hash
+from autodistill.training.data.sources.base import (
+    Part,
+    Pool,
+    class_readers,
+    data_sources,
+    file_checks,
+    folder_at,
+    shape_readers,
+)
+from autodistill.training.data.sources.factory import from_factory, is_reference
+from autodistill.training.data.sources.splits import choose, hold_out
+from autodistill.training.data.sources.square import Shapes, check_resize, square_arrays
+from autodistill.training.runtime.cache_folder import cache_folder
+
+__all__ = [
+    "ImageData",
+    "Split",
+    "check",
+    "check_files",
+    "class_names",
+    "data_sources",
+    "load",
+    "load_test",
+    "warn_of_cut",
+]
+
+for _module in pkgutil.iter_modules(sources.__path__):
+    importlib.import_module(f"{sources.__name__}.{_module.name}")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some of a pool's images.
+
+    Attributes:
+        images: ``uint8 (n, channels, side, side)``, memory-mapped and shared by all workers for
+            ``image_folder``.
+        labels: ``int64 (n,)``.
+        ids: ``int64 (n,)``: position in the pool; the name of an image for caches, whatever the split or
+            subset.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """What a search sees: never the test split.
+
+    Attributes:
+        train: images to train on.
+        val: images that accuracy is measured on.
+        classes: names, in the order of the labels.
+        image_size: pixels per side.
+        channels: 1 or 3.
+        mean: per channel of the training images, in [0, 1].
+        std: the same, at least 0.001.
+        fingerprint: 16 hex digits of the pool's pixels, labels and class names; the split does not count.
+        pool_size: images in the pool; ``ids`` are below it.
+        before: height and width of the source's arrays where these were not square.
+    """
+
+    train: Split
+    val: Split
+    classes: tuple[str, ...]
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    pool_size: int
+    before: tuple[int, int] | None = None
+
+
+def check(spec: DataSpec) -> None:
+    """Refuse a source that nobody registered, and a folder that is not there; nothing is read and no torch loaded.
+
+    A ``module:factory`` is not imported, since that runs it.
+
+    Raises:
+        UnknownNameError: no such source; the nearest come first.
+        DataError: the folder does not exist.
+    """
+    if not is_reference(spec.source) and spec.source not in data_sources:
+        folder = "/" in spec.source or Path(spec.source).is_dir()
+        hint = f"A folder of images is written --data image_folder --data-root {spec.source}." if folder else ""
+        raise UnknownNameError(data_sources.kind, spec.source, data_sources.names(), hint)
+    if spec.root is not None:
+        folder_at(spec.root, f"the files of data source {spec.source!r}")
+
+
+def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None, *, begun: bool = False) -> None:
+    """Make sure before a study begins that every file can be read, those of the test part included.
+
+    A file that turns out broken when ``verify`` opens the test part can no longer be removed: the split would move.
+    Nothing of the test part is handed on; decoded images wait in the cache for ``load`` and ``load_test``.
+
+    Args:
+        spec: which images.
+        cache_dir: as for :func:`load`.
+        begun: there are trials already, so that removing a file is no remedy.
+
+    Raises:
+        DataError: files that cannot be decoded, all at once, or classes that only the test part has.
+    """
+    if not is_reference(spec.source) and spec.source in file_checks:
+        file_checks.get(spec.source)(spec, Path(cache_dir) if cache_dir is not None else cache_folder(), begun)
+
+
+def class_names(spec: DataSpec) -> tuple[str, ...] | None:
+    """Names of the classes where they are known before any image is read; else ``None``.
+
+    Raises:
+        DataError: the folder has no classes.
+    """
+    known = not is_reference(spec.source) and spec.source in class_readers
+    return class_readers.get(spec.source)(spec) if known else None
+
+
+def warn_of_cut(spec: DataSpec, data: ImageData) -> None:
+    """Warn where cropping to squares takes away more than a tenth of the pixels of training and validation images.
+
+    Files are opened for their headers, at most 5,000 of them.
+
+    Args:
+        spec: of the images.
+        data: the same, loaded.
+    """
+    if spec.resize != "crop":
+        return
+    if data.before is not None:
+        shapes = Shapes(np.tile(np.asarray(data.before, dtype=np.int64), (data.pool_size, 1)), data.pool_size)
+    elif not is_reference(spec.source) and spec.source in shape_readers:
+        shapes = shape_readers.get(spec.source)(spec)
+    else:
+        return
+    if said := shapes.cut():
+        warnings.warn(said, stacklevel=2)
+
+
+def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:
+    """Training and validation images; files of the test split are not opened.
+
+    Args:
+        spec: which images, and how they are split.
+        cache_dir: where decoded images are kept for all workers; by default the user's cache folder.
+
+    Raises:
+        UnknownNameError: no such source, or no such option.
+        UsageError: a split or size that is impossible.
+        DataError: missing, damaged or unusable images.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder()
+    pool = _pool(spec, "train", folder)
+    validation = pool.validation
+    if validation is None:
+        names = pool.classes
+        validation = hold_out(pool.labels, spec.val_fraction, seed=spec.seed, stream="validation", classes=names)
+    _check_validation(pool, validation)
+    train_ids = _subset(spec, np.flatnonzero(~validation), pool.labels)
+    if not pool.fingerprint:  # before anything is taken: copies of a memory map are kept by it
+        pool = replace(pool, fingerprint=stable_key([content_hash(pool.images, pool.labels), pool.classes]))
+    train, val = _take(pool, train_ids, folder), _take(pool, np.flatnonzero(validation), folder)
+    mean, std = channel_statistics(train.images)
+    return ImageData(
+        train=train,
+        val=val,
+        classes=pool.classes,
+        image_size=pool.images.shape[-1],
+        channels=pool.images.shape[1],
+        mean=mean,
+        std=std,
+        fingerprint=pool.fingerprint,
+        pool_size=len(pool.labels),
+        before=pool.before,
+    )
+
+
+def load_test(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Split:
+    """The test images, for ``verify`` alone; ``ids`` count within the test part."""
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder()
+    pool = _pool(spec, "test", folder)
+    return _take(pool, np.arange(len(pool.labels)), folder)
+
+
+def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of ``(n, c, h, w)``, in [0, 1], exact and in pieces."""
+    levels = np.arange(256) / 255
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for start in range(0, len(images), 4096):
+        block = images[start : start + 4096]
+        for channel in range(images.shape[1]):
+            counts[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
+    return tuple(mean.tolist()), tuple(np.maximum(std, 1e-3).tolist())
+
+
+def _pool(spec: DataSpec, part: Part, folder: Path) -> Pool:
+    check_resize(spec.resize)
+    known = not is_reference(spec.source)
+    pool = data_sources.get(spec.source)(spec, part, folder) if known else from_factory(spec, part)
+    _check(pool, spec.source)
+    height, width = pool.images.shape[2:]
+    side = min(height, width) if spec.image_size is None else spec.image_size
+    if (height, width) == (side, side):
+        return pool
+    if not 4 <= side <= 2048:
+        raise UsageError(f"image_size is {side}; allowed: 4 to 2048 pixels.")
+    if height != width:
+        images = square_arrays(pool.images, side, spec.resize)
+        return replace(pool, images=images, fingerprint="", before=(height, width))
+    return _scaled(pool, side)
+
+
+def _check(pool: Pool, source: str) -> None:
+    images, labels = pool.images, pool.labels
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+        raise DataError(
+            f"data source {source!r} gave images of shape {images.shape}; expected (n, channels, height, width) "
+            "with 1 or 3 channels."
+        )
+    if len(images) == 0 or len(images) != len(labels):
+        raise DataError(f"data source {source!r} gave {len(images)} images and {len(labels)} labels.")
+    if len(pool.classes) < 2:
+        raise DataError(f"data source {source!r} has one class; classification needs at least 2.")
+    if labels.min() < 0 or labels.max() >= len(pool.classes):
+        raise DataError(
+            f"data source {source!r} has labels from {labels.min()} to {labels.max()}; "
+            f"allowed: 0 to {len(pool.classes) - 1}."
+        )
+
+
+def _check_validation(pool: Pool, validation: NDArray[np.bool_]) -> None:
+    """Refuse validation images on which every network that always says the same is perfect."""
+    seen = np.unique(pool.labels[validation])
+    if len(seen) < 2:
+        name = f"of class {pool.classes[seen[0]]!r}" if len(seen) else "missing"
+        raise DataError(
+            f"all validation images ({int(validation.sum())}) are {name}; at least 2 of {len(pool.classes)} classes "
+            "are needed, or accuracy says nothing. Add images of the others (in a folder: val/CLASS), or give no "
+            "validation images at all (remove val/): then a part of the training images is split off."
+        )
+
+
+def _scaled(pool: Pool, size: int) -> Pool:
+    """Square images in another size, ``fingerprint`` to be computed anew."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    out = np.empty((*pool.images.shape[:2], size, size), dtype=np.uint8)
+    for start in range(0, len(out), 2048):
+        block = torch.from_numpy(np.array(pool.images[start : start + 2048])).float()
+        scaled = interpolate(block, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+        out[start : start + 2048] = scaled.round_().clamp_(0, 255).to(torch.uint8).numpy()
+    return Pool(out, pool.labels, pool.classes, pool.validation)
+
+
+def _subset(spec: DataSpec, train: NDArray[np.intp], labels: NDArray[np.int64]) -> NDArray[np.intp]:
+    if spec.train_size is None or spec.train_size == len(train):
+        return train
+    if spec.train_size > len(train):
+        raise UsageError(
+            f"train_size is {spec.train_size}; allowed: up to {len(train)}, "
+            f"what {spec.source!r} has left beside its validation images."
+        )
+    return train[choose(labels[train], spec.train_size, seed=spec.seed, stream="subset")]
+
+
+def _take(pool: Pool, ids: NDArray[np.intp], folder: Path) -> Split:
+    """The images ``ids``; of a memory-mapped pool as a memory map again, so that workers share the pages."""
+    images = pool.images
+    if isinstance(images, np.memmap) and len(ids) < len(images):
+        key = stable_key([pool.fingerprint, content_hash(ids)])
+        images, _ = cached_array(folder / "images" / key, (len(ids), *images.shape[1:]), _copier(pool.images, ids))
+    elif len(ids) < len(images) or not images.flags.writeable:  # torch warns about read-only arrays
+        images = images[ids]
+    return Split(images, pool.labels[ids], ids.astype(np.int64))
+
+
+def _copier(images: NDArray[np.uint8], ids: NDArray[np.intp]) -> Callable[[NDArray[np.uint8]], None]:
+    def fill(out: NDArray[np.uint8]) -> None:
+        for start in range(0, len(ids), 1024):
+            out[start : start + 1024] = images[ids[start : start + 1024]]
+
+    return fill

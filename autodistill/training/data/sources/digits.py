@@ -1,0 +1,30 @@
+"""scikit-learn's handwritten digits: 1,797 images of 8 x 8 grey pixels in 10 classes, embedded, no download.
+
+The set is a copy of the test part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and
+Kaynak, 1998); pixel values count 0 to 16 dots. It has no split of its own: a fifth is held out as test set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from autodistill.core.records import DataSpec
+from autodistill.training.data.sources.base import Part, Pool, check_options, data_sources
+from autodistill.training.data.sources.splits import TEST_FRACTION, TEST_SEED, hold_out
+
+
+@data_sources.register("digits")
+def digits(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
+    """The images of one part, ``(n, 1, 8, 8)``."""
+    del cache_dir  # embedded in scikit-learn
+    check_options(spec)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    test = hold_out(labels, TEST_FRACTION, seed=TEST_SEED, stream="test")
+    keep = test if part == "test" else ~test
+    return Pool(images[keep], labels[keep], tuple(str(digit) for digit in range(10)))

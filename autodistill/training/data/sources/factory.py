@@ -1,0 +1,70 @@
+"""``module:factory``: images from the user's own function.
+
+It is called as ``factory(part, **options)`` with ``part`` either ``"train"`` or ``"test"``, and returns a
+``Pool`` or ``(images, labels)`` or ``(images, labels, classes)``: ``uint8 (n, channels, height, width)`` and
+integers ``(n,)``. Images that are not square become so as ``data.resize`` says.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from autodistill.core.errors import AutodistillError, DataError, UsageError
+from autodistill.core.records import DataSpec
+from autodistill.training.data.sources.base import Part, Pool
+
+
+def is_reference(source: str) -> bool:
+    """Whether it looks like ``package.module:function``."""
+    module, colon, name = source.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def resolve(source: str) -> Callable[..., Any]:
+    """Import ``package.module:function``. This runs the module's code.
+
+    Raises:
+        UsageError: there is no such module or function.
+    """
+    module, _, name = source.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"cannot import {source!r}: {error}. Expected module:function; the module must be installed "
+            "or on PYTHONPATH."
+        ) from error
+    if not callable(found):
+        raise UsageError(f"{source!r} is a {type(found).__name__}; expected a function.")
+    return found  # type: ignore[no-any-return]
+
+
+def from_factory(spec: DataSpec, part: Part) -> Pool:
+    """Call the user's function and check what it returns.
+
+    Raises:
+        DataError: it failed, or returned something else than images and labels.
+    """
+    factory = resolve(spec.source)
+    try:
+        made = factory(part, **spec.options)
+    except AutodistillError:
+        raise
+    except Exception as error:
+        raise DataError(f"data source {spec.source!r} failed: {type(error).__name__}: {error}") from error
+    if isinstance(made, Pool):
+        return made
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise DataError(f"{spec.source!r} returned {type(made).__name__}; expected (images, labels[, classes]).")
+    images, labels = np.asarray(made[0]), np.asarray(made[1])
+    if images.dtype != np.uint8:
+        raise DataError(f"{spec.source!r} returned images of type {images.dtype}; expected uint8, 0 to 255.")
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(f"{spec.source!r} returned labels {labels.dtype} {labels.shape}; expected integers (n,).")
+    highest = int(labels.max(initial=-1))
+    classes = made[2] if len(made) == 3 else [str(label) for label in range(highest + 1)]
+    return Pool(images, labels.astype(np.int64), tuple(map(str, classes)))

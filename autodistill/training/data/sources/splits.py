@@ -1,0 +1,94 @@
+"""Stratified choices by seed: which images are held out, and which are kept in a subset.
+
+The only source of randomness is the seed that is passed in, so that every worker, resume and retraining
+sees the same split without one being stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autodistill.core.errors import DataError, UsageError
+
+TEST_SEED = 20_240_229
+"""Seed of test sets that we hold out ourselves: fixed, so that no validation split ever contains a test
+image."""
+
+TEST_FRACTION = 0.2
+"""Share of the images held out as test set where a source comes without one."""
+
+
+def choose(labels: NDArray[np.int64], count: int, *, seed: int, stream: str) -> NDArray[np.bool_]:
+    """Mark ``count`` images so that every class keeps its share (largest remainders; at least one per class).
+
+    Args:
+        labels: class of each image, ``(n,)``.
+        count: how many to mark.
+        seed: seed of the choice.
+        stream: name of the decision; different names give independent choices under one seed.
+
+    Returns:
+        Boolean mask ``(n,)`` with ``count`` true entries.
+
+    Raises:
+        UsageError: fewer images are asked for than there are classes, or more than there are images.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    if not len(classes) <= count <= len(labels):
+        raise UsageError(
+            f"cannot choose {count} of {len(labels)} images in {len(classes)} classes; "
+            f"allowed: {len(classes)} to {len(labels)}."
+        )
+    rng = np.random.default_rng([seed, *stream.encode()])
+    mask = np.zeros(len(labels), dtype=bool)
+    for label, take in zip(classes, _shares(sizes, count), strict=True):
+        members = np.flatnonzero(labels == label)
+        mask[rng.permutation(members)[:take]] = True
+    return mask
+
+
+def hold_out(
+    labels: NDArray[np.int64], fraction: float, *, seed: int, stream: str, classes: Sequence[str] = ()
+) -> NDArray[np.bool_]:
+    """Mark the share ``fraction`` of the images, leaving at least one image of every class unmarked.
+
+    Args:
+        labels: class of each image, ``(n,)``.
+        fraction: share to mark.
+        seed: seed of the choice.
+        stream: name of the split.
+        classes: names of the labels, for messages.
+
+    Raises:
+        UsageError: the fraction is not inside (0, 1).
+        DataError: a class has a single image, or the fraction leaves a class empty on one side.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise UsageError(f"the held-out fraction is {fraction}; allowed: more than 0 and less than 1.")
+    found, sizes = np.unique(labels, return_counts=True)
+    if sizes.min() < 2:
+        label = int(found[sizes.argmin()])
+        name = repr(classes[label]) if classes else str(label)
+        raise DataError(
+            f"class {name} has {sizes.min()} image; at least 2 are needed, so that "
+            f"training and the {stream} split both see it. Add images, or remove the class."
+        )
+    count = max(round(fraction * len(labels)), len(found))
+    mask = choose(labels, min(count, len(labels) - len(found)), seed=seed, stream=stream)
+    if len(np.unique(labels[~mask])) < len(found):
+        raise DataError(f"holding out {fraction:.0%} for the {stream} split leaves a class without training images.")
+    return mask
+
+
+def _shares(sizes: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """Integers near ``count * sizes / sum(sizes)`` that sum to ``count``, each from 1 to its size."""
+    quota = count * sizes / sizes.sum()
+    take: NDArray[np.intp] = np.clip(np.floor(quota).astype(np.intp), 1, sizes)
+    while take.sum() < count:
+        take[np.argmax(np.where(take < sizes, quota - take, -np.inf))] += 1
+    while take.sum() > count:
+        take[np.argmin(np.where(take > 1, quota - take, np.inf))] -= 1
+    return take

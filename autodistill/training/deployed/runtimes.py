@@ -1,0 +1,149 @@
+"""Runtimes: how a deployed student is run where its latency is measured. A name is one function of this file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autodistill.core.errors import InfeasibleError, ResourceError, UsageError
+from autodistill.core.records import LatencyTarget
+from autodistill.core.registry import Registry
+from autodistill.training.deployed.form import deploy
+
+Run = Callable[[], Any]
+"""One inference, waited for."""
+
+Runtime = Callable[[nn.Module, torch.Tensor, LatencyTarget], Run]
+runtimes: Registry[Runtime] = Registry("runtime", "autodistill.runtimes")
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@runtimes.register("torch")
+def eager(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
+    """PyTorch as it is, in inference mode; channels last on CUDA, where convolutions want it."""
+    device = _device(target)
+    dtype = _dtype(target)
+    memory = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    model = model.to(device, dtype).to(memory_format=memory)
+    images = images.to(device, dtype).contiguous(memory_format=memory)
+
+    def run() -> None:
+        with torch.inference_mode():
+            model(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return run
+
+
+@runtimes.register("torch-compile")
+def compiled(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
+    """PyTorch with ``torch.compile``; the compilation is part of the warm-up."""
+    return eager(torch.compile(model, dynamic=False), images, target)  # type: ignore[arg-type]
+
+
+@runtimes.register("onnxruntime")
+def onnx(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
+    """ONNX Runtime on the CPU (or CUDA where its package has it), on the exported file."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ResourceError("runtime 'onnxruntime' needs the package onnxruntime: pip install onnxruntime.") from None
+    if target.precision != "fp32":
+        raise UsageError(f"runtime 'onnxruntime' measures fp32, got {target.precision!r}.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = target.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    provider = "CUDAExecutionProvider" if target.device.startswith("cuda") else "CPUExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise ResourceError(f"this onnxruntime has no {provider}; install onnxruntime-gpu or measure on the cpu.")
+    session = onnxruntime.InferenceSession(to_onnx(model, images), options, providers=[provider])
+    feed = {session.get_inputs()[0].name: images.numpy()}
+    return lambda: session.run(None, feed)
+
+
+def to_onnx(model: nn.Module, images: torch.Tensor, *, opset: int | None = None, dynamic_batch: bool = True) -> bytes:
+    """The ONNX file of a deployed model.
+
+    Args:
+        model: in its deployed form.
+        images: an example of its input.
+        opset: ONNX operator set; torch's own choice if omitted.
+        dynamic_batch: any number of images at once; otherwise as many as in the example.
+
+    Raises:
+        InfeasibleError: the exporter cannot express it.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder) / "model.onnx"
+        try:
+            with warnings.catch_warnings():
+                # The exporter that torch calls legacy: ten times as fast as the new one, and it needs no onnxscript.
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    model.cpu().float(),
+                    (images.cpu(),),
+                    str(path),
+                    input_names=["images"],
+                    output_names=["logits"],
+                    dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}} if dynamic_batch else None,
+                    opset_version=opset,
+                    dynamo=False,
+                )
+        except Exception as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise InfeasibleError(f"{type(model).__name__} cannot be exported to ONNX: {line}") from error
+        return path.read_bytes()
+
+
+def prepare(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Run:
+    """One inference of the deployed form of ``model`` on ``target``; the model itself is not touched.
+
+    Raises:
+        UnknownNameError: no such runtime.
+        UsageError: a precision or device that does not exist.
+        ResourceError: the runtime or device is not on this machine.
+    """
+    make = runtimes.get(target.runtime)
+    _dtype(target)
+    _device(target)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(target.batch, channels, image_size, image_size, generator=generator)
+    return make(deploy(model, image_size=image_size, channels=channels), images, target)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run torch on ``count`` threads, and put the number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _dtype(target: LatencyTarget) -> torch.dtype:
+    if target.precision not in _DTYPES:
+        raise UsageError(f"precision {target.precision!r} does not exist; allowed: {', '.join(_DTYPES)}.")
+    return _DTYPES[target.precision]
+
+
+def _device(target: LatencyTarget) -> torch.device:
+    try:
+        device = torch.device(target.device)
+    except RuntimeError:
+        raise UsageError(f"latency.device {target.device!r} does not exist; write cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("latency.device is cuda, and this machine shows no CUDA device; measure on the cpu.")
+    return device

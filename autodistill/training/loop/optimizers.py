@@ -1,0 +1,87 @@
+"""Optimizers from timm, their schedule, and their state as plain tensors and JSON values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autodistill.training.loop.recipe import Recipe
+
+_PREFIX = "optimizer."
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe, *, beside: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
+    """The recipe's optimizer; no weight decay on biases and normalization.
+
+    Args:
+        model: what is trained.
+        recipe: names the optimizer and its settings.
+        beside: further parameters, trained alike.
+    """
+    from timm.optim import create_optimizer_v2
+
+    fused = {"fused": True} if recipe.optimizer in ("adamw", "adam") else {}
+    built: torch.optim.Optimizer = create_optimizer_v2(
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
+    )
+    if beside:
+        built.add_param_group({"params": list(beside)})
+    return built
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Linear from near zero over the warm-up, then half a cosine down to zero at ``steps``."""
+    warm = round(recipe.warmup * steps)
+    if step < warm:
+        return recipe.lr * (step + 1) / (warm + 1)
+    progress = min((step - warm) / max(steps - warm, 1), 1.0)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors named ``optimizer.<part>.<name>``, and the values that are not tensors.
+
+    A part is a parameter (``0``, ``1`` …) or a parameter group (``group0`` …), where some of timm's optimizers
+    count their steps.
+    """
+    stored = optimizer.state_dict()
+    parts = {str(index): values for index, values in stored["state"].items()}
+    parts |= {f"group{index}": group for index, group in enumerate(stored["param_groups"])}
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for part, values in parts.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{_PREFIX}{part}.{name}"] = value
+            elif isinstance(value, bool | int | float | str):
+                plain.setdefault(part, {})[name] = value
+    return tensors, plain
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
+) -> None:
+    """The inverse of ``optimizer_state``."""
+    present = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parts: dict[str, dict[str, Any]] = {f"group{index}": dict(group) for index, group in enumerate(present)}
+    for part, values in plain.items():
+        parts.setdefault(part, {}).update(values)
+    for key, value in tensors.items():
+        if key.startswith(_PREFIX):
+            part, name = key.removeprefix(_PREFIX).split(".", 1)
+            parts.setdefault(part, {})[name] = _like(parameters, part, value)
+    groups = [parts.pop(f"group{index}") for index in range(len(present))]
+    state = {int(part): values for part, values in parts.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _like(parameters: Sequence[nn.Parameter], part: str, value: Tensor) -> Tensor:
+    """A copy with the strides of its parameter: fused kernels walk both in memory order."""
+    if not part.isdigit() or value.shape != parameters[int(part)].shape:
+        return value.clone()
+    return torch.empty_like(parameters[int(part)], dtype=value.dtype).copy_(value)

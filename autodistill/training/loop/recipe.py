@@ -1,0 +1,195 @@
+"""How a student is trained, apart from what it is distilled from: optimizer, schedule, views, averaging."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autodistill.core.errors import UnknownNameError, UsageError
+from autodistill.training.augmentation.policy import Policy
+from autodistill.training.students import licences
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "lr": (1e-7, 100.0),
+    "weight_decay": (0.0, 10.0),
+    "batch_size": (1, 65536),
+    "augment_strength": (0.0, 1.0),
+    "mixup": (0.0, 10.0),
+    "cutmix": (0.0, 10.0),
+    "ema": (0.0, 0.999999),
+    "label_smoothing": (0.0, 0.5),
+    "clip": (0.0, 1e6),
+    "warmup": (0.0, 0.5),
+    "views": (0, 100_000),
+    "cache_mb": (1, 10_000_000),
+}
+_ALIASES = {
+    **dict.fromkeys(("learning_rate", "lr_max", "max_lr", "peak_lr"), "lr"),
+    **dict.fromkeys(("wd", "decay"), "weight_decay"),
+    **dict.fromkeys(("bs", "batch"), "batch_size"),
+    **dict.fromkeys(("clip_grad", "grad_clip", "max_grad_norm"), "clip"),
+    **dict.fromkeys(("aug", "augmentation"), "augment"),
+    "opt": "optimizer",
+    "smoothing": "label_smoothing",
+    "ema_decay": "ema",
+    "warmup_epochs": "warmup",
+    "license": "licence",
+}
+"""Names of other tools for these settings; they are not accepted, but understood."""
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "init": ("random", "pretrained", "teacher"),
+    "teacher_mode": ("cached", "online"),
+}
+
+_UNUSABLE = {
+    "adahessian": "it needs second derivatives, which are not computed here",
+    **dict.fromkeys(
+        ("kron", "kronc", "kronw"), "its state is no plain tensors, so that no stopped training could go on"
+    ),
+}
+"""Optimizers of timm that are refused, and why."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one training.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: of matrices and filters; biases and norms have none.
+        optimizer: a name that timm knows; a few that cannot train here, or not after a stop, are refused.
+        batch_size: images per step.
+        augment: name of the view policy.
+        augment_strength: 0.5 is the policy as it is named, 0 leaves only mirroring, 1 doubles it.
+        mixup: alpha of the Beta distribution that mixes pairs of images; 0 is off.
+        cutmix: the same for pasted rectangles; one of the two at most.
+        ema: decay of the averaged weights that are evaluated and kept; 0 is off.
+        label_smoothing: share of the label spread over all classes.
+        clip: largest gradient norm; 0 is off.
+        warmup: share of all steps over which the learning rate rises from zero.
+        init: where the weights start.
+        licence: licences that pretrained weights may have (``apache-2.0,mit`` or a list); ``any`` accepts all.
+        amp: bfloat16 on a GPU that has it.
+        compile: compile the student; pays for long trainings only. A loss mix with an embedding term runs uncompiled.
+        teacher_mode: ``cached`` logits of replayable views, or ``online`` for a fresh view each epoch.
+        views: views per image that are cached; 0 means as many as the top rung has epochs, at most 50, and fewer where
+            the teacher is slow for a budget of time.
+        cache_mb: largest size of the teacher cache on disk, in MiB.
+    """
+
+    lr: float = 4e-3
+    weight_decay: float = 0.05
+    optimizer: str = "adamw"
+    batch_size: int = 64
+    augment: str = "crop"
+    augment_strength: float = 0.5
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.998
+    label_smoothing: float = 0.0
+    clip: float = 5.0
+    warmup: float = 0.05
+    init: str = "random"
+    licence: str = "any"
+    amp: bool = True
+    compile: bool = False
+    teacher_mode: str = "cached"
+    views: int = 0
+    cache_mb: int = 4096
+
+    @classmethod
+    def parse(cls, *layers: Mapping[str, Any]) -> Recipe:
+        """A recipe from settings, later layers first.
+
+        Raises:
+            UnknownNameError: a key, policy or optimizer that does not exist; the nearest come first.
+            UsageError: a value of the wrong type or outside its range.
+        """
+        known = {field.name: field.default for field in dataclasses.fields(cls)}
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            for name, value in layer.items():
+                if name not in known:
+                    raise UnknownNameError("training setting", name, tuple(known), meant=_ALIASES.get(name.lower(), ""))
+                if name == "licence":
+                    value = ",".join(licences.parse(value if isinstance(value, list | tuple) else str(value)))
+                merged[name] = _convert(name, value, known[name])
+        recipe = cls(**merged)
+        recipe.policy()
+        check_optimizer(recipe.optimizer)
+        return recipe
+
+    def policy(self) -> Policy:
+        """The view policy at its strength, with the pairing.
+
+        Raises:
+            UnknownNameError: no such policy.
+            UsageError: mixup and cutmix at once.
+        """
+        policy = scaled(Policy.parse(self.augment), self.augment_strength)
+        if self.mixup and self.cutmix:
+            raise UsageError("training settings mixup and cutmix are both above 0; give one of them.")
+        if self.mixup or self.cutmix:
+            mix = "mixup" if self.mixup else "cutmix"
+            policy = dataclasses.replace(policy, mix=mix, mix_alpha=self.mixup or self.cutmix)
+        return policy
+
+
+def check_optimizer(name: str) -> None:
+    """Refuse an optimizer that timm does not have, or that cannot train here.
+
+    Raises:
+        UnknownNameError: timm does not have it; the nearest names come first.
+        UsageError: it cannot train here, or not go on after a stop.
+    """
+    from timm.optim import list_optimizers
+
+    if name in _UNUSABLE:
+        raise UsageError(f"optimizer {name!r} cannot be used: {_UNUSABLE[name]}. Choose another, such as adamw.")
+    allowed = [one for one in list_optimizers() if one not in _UNUSABLE]
+    if name not in allowed:
+        raise UnknownNameError("optimizer", name, allowed)
+
+
+def scaled(policy: Policy, strength: float) -> Policy:
+    """The policy with everything but mirroring scaled by twice ``strength``; 0.5 is the policy itself."""
+    factor = 2 * strength
+    smallest = max(1 - (1 - policy.min_area) * factor, 0.05)
+    return dataclasses.replace(
+        policy,
+        padding=min(policy.padding * factor, 0.5),
+        min_area=smallest,
+        brightness=min(policy.brightness * factor, 1.0),
+        contrast=min(policy.contrast * factor, 1.0),
+        saturation=min(policy.saturation * factor, 1.0),
+        erase=min(policy.erase * factor, 1.0),
+        magnitude=min(policy.magnitude * factor, 1.0),
+    )
+
+
+def allowed(name: str) -> str:
+    """The values of a training setting in words, e.g. ``a number from 0 to 0.5``."""
+    default = getattr(Recipe, name)
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, str):
+        return " or ".join(_CHOICES[name]) if name in _CHOICES else "a name"
+    low, high = _RANGES[name]
+    return f"{'an integer' if isinstance(default, int) else 'a number'} from {low:g} to {high:g}"
+
+
+def _convert(name: str, value: Any, default: Any) -> Any:
+    """``value`` as the type of ``default``, inside its range."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        good = isinstance(default, bool) and isinstance(value, bool)
+    elif isinstance(default, str):
+        good = isinstance(value, str) and value in _CHOICES.get(name, (value,))
+    else:
+        low, high = _RANGES[name]
+        whole = isinstance(default, int)
+        good = isinstance(value, int | float) and low <= value <= high and not (whole and int(value) != value)
+    if not good:
+        raise UsageError(f"training setting {name} is {value!r}; allowed: {allowed(name)}.")
+    return type(default)(value)

@@ -1,0 +1,189 @@
+"""A second place for folders and files, at any URL that pyarrow knows: for workers that do not see the study's folder.
+
+One folder is one object: the SHA-256 of what follows in hexadecimal, then a zip archive. Object stores cannot rename a
+folder; one object is written under a temporary name and moved, so it is whole or absent. Its hash is verified before
+anything is unpacked. Nothing here knows what the folders mean; ``copies.py`` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import secrets
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from autodistill.core.errors import ResourceError, StoreError, UsageError
+from autodistill.training.runtime.durable_files import replace_folder
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+_HASH = 64  # characters
+_PART = ".part"
+_EXAMPLE = "s3://bucket/folder, gs://…, hdfs://… or file:///folder"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Objects below one URL.
+
+    Attributes:
+        url: where; names of objects are relative to it, with slashes.
+    """
+
+    url: str
+
+    @classmethod
+    def at(cls, url: str) -> Mirror:
+        """The place at ``url``, or at a folder of this machine.
+
+        Raises:
+            UsageError: not a URL that pyarrow knows, or one with a password in it.
+        """
+        url = url.rstrip("/") if "://" in url else Path(url).expanduser().absolute().as_uri()
+        if urlsplit(url).password is not None:
+            raise UsageError(
+                f"the storage at {urlsplit(url).hostname} is given with a password, which would be written down with "
+                "the study; leave it out and put it where the storage's own tools look, e.g. AWS_SECRET_ACCESS_KEY."
+            )
+        mirror = cls(url)
+        mirror._place  # noqa: B018 - looks whether the URL can be understood
+        return mirror
+
+    def below(self, name: str) -> Mirror:
+        """The part of the place below ``name``."""
+        before, mark, query = self.url.partition("?")
+        return Mirror(f"{before}/{name}{mark}{query}")
+
+    def names(self, below: str = "") -> list[str]:
+        """Names of all objects, or of those below one name.
+
+        Raises:
+            ResourceError: the place does not answer.
+        """
+        from pyarrow.fs import FileSelector, FileType
+
+        start = f"{self._root}/{below}".rstrip("/")
+        with _telling(f"cannot list {self.url}"):
+            found = self._files.get_file_info(FileSelector(start, recursive=True, allow_not_found=True))
+        root = PurePosixPath(self._root.lstrip("/"))
+        paths = [PurePosixPath(one.path.lstrip("/")) for one in found if one.type == FileType.File]
+        return sorted(path.relative_to(root).as_posix() for path in paths if path.suffix != _PART)
+
+    def put(self, name: str, path: Path) -> None:
+        """Keep a folder, or a file in a folder of its own, under ``name``; what was there is replaced as a whole.
+
+        Nothing is sent where the same is there already.
+
+        Raises:
+            ResourceError: it cannot be written; what was there is untouched.
+        """
+        content = _pack(path)
+        head = hashlib.sha256(content).hexdigest().encode()
+        target = f"{self._root}/{name}"
+        scratch = f"{target}.{secrets.token_hex(6)}{_PART}"
+        with _telling(f"cannot write {name} to {self.url}; nothing that was there is lost"):
+            if self._head(target) == head:
+                return
+            self._files.create_dir(target.rpartition("/")[0], recursive=True)
+            try:
+                with self._files.open_output_stream(scratch) as stream:
+                    stream.write(head)
+                    stream.write(content)
+                self._files.move(scratch, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._files.delete_file(scratch)
+                raise
+
+    def get(self, name: str, folder: Path) -> None:
+        """Make ``folder`` hold what is kept under ``name``, or leave it as it was.
+
+        Raises:
+            StoreError: it is damaged.
+            ResourceError: it is not there, or cannot be read or unpacked.
+        """
+        with _telling(f"cannot bring {name} from {self.url}"):
+            with self._files.open_input_stream(f"{self._root}/{name}") as stream:
+                data: bytes = stream.read()
+            head, content = data[:_HASH], data[_HASH:]
+            if head != hashlib.sha256(content).hexdigest().encode():
+                raise StoreError(f"{name} at {self.url} is damaged: its hash differs from what was written.")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            try:
+                with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                    archive.extractall(scratch)  # names that lead outside are made to stay inside
+                replace_folder(scratch, folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def remove(self, name: str) -> None:
+        """Remove an object, or all objects below ``name``; nothing happens where there is none.
+
+        Raises:
+            ResourceError: the place does not answer.
+        """
+        from pyarrow.fs import FileType
+
+        target = f"{self._root}/{name}".rstrip("/")
+        with _telling(f"cannot remove {name} from {self.url}"), contextlib.suppress(FileNotFoundError):
+            kind = self._files.get_file_info(target).type
+            if kind == FileType.File:
+                self._files.delete_file(target)
+            elif kind == FileType.Directory:
+                self._files.delete_dir(target)
+
+    def _head(self, target: str) -> bytes:
+        try:
+            with self._files.open_input_stream(target) as stream:
+                return bytes(stream.read(_HASH))
+        except FileNotFoundError:
+            return b""
+
+    @property
+    def _files(self) -> FileSystem:
+        return self._place[0]
+
+    @property
+    def _root(self) -> str:
+        return self._place[1]
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        from pyarrow.fs import FileSystem
+
+        try:
+            files, root = FileSystem.from_uri(self.url)
+        except (ImportError, OSError, ValueError) as error:
+            raise UsageError(f"{self.url} cannot be used as a storage: {error}. Write e.g. {_EXAMPLE}.") from error
+        return files, root.rstrip("/")
+
+
+def _pack(path: Path) -> bytes:
+    """A folder's files, or one file, as a zip archive that is the same for the same content."""
+    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+    top = path.parent if path.is_file() else path
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:  # stored as they are: weights do not get smaller
+        for one in files:
+            archive.writestr(zipfile.ZipInfo(one.relative_to(top).as_posix()), one.read_bytes())
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """The errors of file systems as one of ours."""
+    try:
+        yield
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ResourceError(f"{what}: {error}.") from error

@@ -1,0 +1,194 @@
+"""Builds student networks from plain mappings such as ``{"family": "resnet", "width": 16, "depth": 2}``.
+
+The families themselves are in ``families/``. A student that cannot be built is infeasible: it costs no training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from autodistill.core.errors import AutodistillError, InfeasibleError, UnknownNameError, UsageError
+from autodistill.training.students import licences
+from autodistill.training.students.families import Family, Shape, families
+
+__all__ = ["build", "check", "describe", "families", "validate"]
+
+TIMM = "timm"
+"""The family of every other timm network, by its name: ``{"family": "timm", "model": "tiny_vit_5m_224"}``."""
+
+
+def validate(student: Mapping[str, Any], *, image_size: int | None = None) -> dict[str, Any]:
+    """``student`` with every parameter of its family filled in; nothing is built.
+
+    Args:
+        student: family and parameters.
+        image_size: pixels per side, to check that the family takes them; ``None`` leaves that open.
+
+    Raises:
+        UnknownNameError: no such family, parameter or timm network; the message lists the nearest.
+        UsageError: a value of the wrong type or out of bounds, or a size that the family does not take.
+    """
+    if "family" not in student:
+        raise UsageError(f"student {dict(student)} names no family; give one of {', '.join(families.names())}.")
+    name = student["family"]
+    if name == TIMM:
+        return _validate_timm(student)
+    entry = _family(name)
+    where = f"student.{name}"
+    for key in student:
+        if key != "family" and entry.parameter(key) is None:
+            raise UnknownNameError(f"parameter of family {name}", key, [one.name for one in entry.parameters])
+    out: dict[str, Any] = {"family": name}
+    for one in entry.parameters:
+        out[one.name] = one.check(student.get(one.name, one.default), where)
+    if image_size is not None and not entry.smallest <= image_size <= entry.largest:
+        raise UsageError(
+            f"family {name} takes images of {entry.smallest} to {entry.largest} px, got {image_size}; "
+            f"choose another family or data.image_size."
+        )
+    return out
+
+
+def build(
+    student: Mapping[str, Any],
+    *,
+    image_size: int,
+    channels: int,
+    num_classes: int,
+    pretrained: bool = False,
+    licence: str | Sequence[str] = licences.ANY,
+    seed: int = 0,
+) -> nn.Module:
+    """The network of ``student``, in training mode, on the CPU.
+
+    Args:
+        student: family and parameters.
+        image_size: pixels per side of its input.
+        channels: channels of its input.
+        num_classes: number of logits.
+        pretrained: start from timm's weights (families of named variants, and ``timm``).
+        licence: licences that those weights may have.
+        seed: seed of its initial weights; the global generator is left as it was.
+
+    Returns:
+        A module that maps ``(n, channels, image_size, image_size)`` floats to logits ``(n, num_classes)``.
+
+    Raises:
+        UsageError: see ``validate``; or weights asked of a family that has none.
+        InfeasibleError: the network cannot be built for these images, or its weights are not there or not accepted.
+    """
+    filled = validate(student)
+    shape = Shape(image_size, channels, num_classes, pretrained)
+    name = filled["family"]
+    if name != TIMM:
+        entry = _family(name)
+        if pretrained and not entry.pretrained:
+            have = [other for other in families.names() if families.get(other).pretrained]
+            raise UsageError(f"family {name} has no pretrained weights; families that have: {', '.join(have)}, timm.")
+        if not entry.smallest <= image_size <= entry.largest:
+            raise InfeasibleError(f"family {name} takes {entry.smallest} to {entry.largest} px, not {image_size}.")
+    if pretrained:
+        licences.check(str(filled.get("variant", filled.get("model", name))), licences.parse(licence))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = _build_timm(filled, shape) if name == TIMM else _family(name).build(filled, shape)
+        except (AutodistillError, MemoryError):
+            raise
+        except Exception as error:
+            raise InfeasibleError(_said(filled, shape, "cannot be built", error)) from error
+    return model.train()
+
+
+def check(student: Mapping[str, Any], *, image_size: int, channels: int, num_classes: int) -> None:
+    """Build ``student`` and train it one step on two images of the real shape, without keeping it.
+
+    Raises:
+        InfeasibleError: it cannot be built, or its forward or backward pass fails.
+    """
+    model = build(student, image_size=image_size, channels=channels, num_classes=num_classes)
+    step(model, image_size=image_size, channels=channels, num_classes=num_classes, name=describe(student))
+
+
+def step(model: nn.Module, *, image_size: int, channels: int, num_classes: int, name: str = "student") -> None:
+    """One forward and backward pass of ``model`` on two images; its gradients are cleared afterwards.
+
+    Raises:
+        InfeasibleError: it fails, gives logits of another shape, or numbers that are not finite.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, channels, image_size, image_size, generator=generator)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            logits = model(images)
+            loss = logits.float().square().mean()
+            loss.backward()
+        except Exception as error:
+            where = f"on {channels} x {image_size} x {image_size} px"
+            raise InfeasibleError(f"{name} fails {where}: {_first_line(error)}") from error
+    model.zero_grad(set_to_none=True)
+    if tuple(logits.shape) != (2, num_classes) or not math.isfinite(loss.item()):
+        raise InfeasibleError(f"{name} gives logits {tuple(logits.shape)}, not finite (2, {num_classes}).")
+
+
+def describe(student: Mapping[str, Any]) -> str:
+    """A short name for people, e.g. ``resnet w16 d2``; parameters at their default are left out."""
+    name = str(student.get("family", "?"))
+    if name == TIMM:
+        return str(student.get("model", TIMM))
+    if name not in families:
+        return name
+    if "variant" in student:
+        name = str(student["variant"])
+    entry = families.get(str(student["family"]))
+    parts = [name]
+    for one in entry.parameters:
+        value = student.get(one.name, one.default)
+        if one.name in {"width", "depth"}:
+            parts.append(f"{one.name[0]}{value}")
+        elif one.name != "variant" and value != one.default:
+            parts.append(one.name if value is True else f"no-{one.name}" if value is False else f"{one.name} {value}")
+    return " ".join(parts)
+
+
+def _family(name: Any) -> Family:
+    if isinstance(name, str) and name in families:
+        return families.get(name)
+    raise UnknownNameError("student family", name, [*families.names(), TIMM])
+
+
+def _validate_timm(student: Mapping[str, Any]) -> dict[str, Any]:
+    import timm
+
+    for key in student:
+        if key not in {"family", "model"}:
+            raise UnknownNameError("parameter of family timm", key, ["model"])
+    model = student.get("model")
+    known = timm.list_models()
+    if not isinstance(model, str) or model.split(".")[0] not in known:
+        raise UnknownNameError("timm network (student.model)", model, known)
+    return {"family": TIMM, "model": model}
+
+
+def _build_timm(student: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """A timm network by name, told the image size where it wants to know."""
+    from autodistill.training.students.families.timm_models import create
+
+    try:
+        return create(student["model"], shape, img_size=shape.image_size)
+    except TypeError:  # most convolutional networks take any size and know no such keyword
+        return create(student["model"], shape)
+
+
+def _said(student: Mapping[str, Any], shape: Shape, what: str, error: Exception) -> str:
+    where = f"for {shape.channels} x {shape.image_size} x {shape.image_size} px"
+    return f"{describe(student)} {what} {where}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__

@@ -1,0 +1,75 @@
+"""The embedding of a network: what enters its classifier, one vector per image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from autodistill.core.errors import UsageError
+
+
+class EmbeddingTap:
+    """Takes the classifier's input along whenever ``model`` runs.
+
+    Args:
+        model: a timm network, or one whose last linear layer is its classifier.
+
+    Raises:
+        UsageError: no classifier is found.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._seen: Tensor | None = None
+        self._hook = classifier_of(model).register_forward_pre_hook(self._note)
+
+    def take(self) -> Tensor:
+        """Embedding ``(batch, width)`` of the last forward pass."""
+        if self._seen is None:
+            raise UsageError("the network's classifier was not called; its embedding cannot be used.")
+        seen, self._seen = self._seen, None
+        return seen
+
+    def remove(self) -> None:
+        """Leave the network as it was."""
+        self._hook.remove()
+
+    def _note(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Keep the embedding as vectors, and let the classifier go on from just these.
+
+        So the logits depend on them also where the classifier is a convolution of maps of one pixel.
+        """
+        given: Tensor = inputs[0]
+        if given.ndim < 2 or given.numel() != given.shape[0] * given.shape[1]:
+            raise UsageError(f"the classifier reads {tuple(given.shape)}; expected one vector per image.")
+        self._seen = given.flatten(1)
+        return (self._seen.view(given.shape), *inputs[1:])
+
+
+def classifier_of(model: nn.Module) -> nn.Module:
+    """The layer that turns the embedding into logits.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
+    if isinstance(found, nn.Module) and not isinstance(found, nn.Identity):
+        return found
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UsageError(f"{type(model).__name__} has no linear layer; embedding terms need a classifier.")
+    return linear[-1]
+
+
+def embedding_width(model: nn.Module) -> int:
+    """Width of the embedding.
+
+    Raises:
+        UsageError: the classifier is of a kind whose input width is unknown.
+    """
+    classifier = classifier_of(model)
+    for name in ("in_features", "in_channels"):
+        width = getattr(classifier, name, None)
+        if isinstance(width, int):
+            return width
+    raise UsageError(f"the input width of classifier {type(classifier).__name__} is unknown.")

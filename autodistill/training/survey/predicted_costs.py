@@ -1,0 +1,110 @@
+"""Known costs of students outside the survey: counted when they are looked at, their latency predicted.
+
+The latency itself is measured when the trial begins, under the lease; until then it is an estimate with its
+uncertainty. A student is refused on it only when that is clearly over a bound: when even two standard deviations less
+would break it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from autodistill.core.errors import InfeasibleError
+from autodistill.core.records import Constraint, Estimate, LatencyTarget, Params, SurveyRow
+from autodistill.training.costs.cost_memory import FEATURES, LATENCY, CostMemory
+from autodistill.training.survey.latency_model import LEAST, LatencyModel, Prediction
+
+_DEVIATIONS = 2.0
+
+
+class UnsurveyedCosts:
+    """Student to counted costs; callable, as a study takes it.
+
+    Args:
+        metrics: counted metrics of the study.
+        shape: ``image_size`` and ``channels`` of the students' input.
+        num_classes: logits they give.
+        target: where latency is measured.
+        memory: costs that are known already; new ones are added.
+        model: predicts latency; ``None`` where it is not asked for, or too few students were measured.
+        constraints: those on ``latency_ms`` are checked on the prediction.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        shape: Mapping[str, int],
+        num_classes: int,
+        *,
+        target: LatencyTarget,
+        memory: CostMemory,
+        model: LatencyModel | None = None,
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
+        self._metrics = tuple(name for name in metrics if name != LATENCY)
+        self._timed = LATENCY in metrics
+        self._shape, self._classes, self._target, self._memory = dict(shape), num_classes, target, memory
+        self._model = model
+        self._bounds = [one for one in constraints if one.metric == LATENCY]
+
+    def __call__(self, student: Params) -> dict[str, float]:
+        """Counted costs of a student, and its latency: as remembered or in the target's table, else an ``Estimate``.
+
+        Raises:
+            InfeasibleError: it cannot be built, is not in the table, or its predicted latency is clearly over a bound.
+        """
+        counted = self._counted(student)
+        costs = {name: counted[name] for name in self._metrics}
+        if not self._timed:
+            return costs
+        measured = self._memory.get(self._memory.key(student, self._shape, self._classes), (), self._target)
+        if measured is not None:
+            costs[LATENCY] = measured[LATENCY]
+        elif self._target.table is not None:
+            from autodistill.training.costs.latency_targets import in_table
+
+            costs[LATENCY] = in_table(student, Path(self._target.table))
+        elif self._model is not None:
+            predicted = self._model.predict(str(student.get("family", "")), counted)
+            self._check(predicted)
+            costs[LATENCY] = Estimate(predicted.ms, predicted.deviation)
+        return costs
+
+    def _counted(self, student: Params) -> dict[str, float]:
+        names = tuple(dict.fromkeys([*self._metrics, *FEATURES]))
+        key = self._memory.key(student, self._shape, self._classes)
+        known = self._memory.get(key, names, None)
+        if known is None:
+            from autodistill.training.costs.counts import known_costs
+            from autodistill.training.students import build as students
+
+            side, channels = self._shape["image_size"], self._shape["channels"]
+            model = students.build(student, image_size=side, channels=channels, num_classes=self._classes)
+            known = known_costs(model, image_size=side, channels=channels, metrics=names)
+            self._memory.put(key, known, self._target)
+            self._memory.save()  # at once: a count takes longer, and whoever goes on with the study needs it again
+        return known
+
+    def _check(self, predicted: Prediction) -> None:
+        for bound in self._bounds:
+            benefit = _DEVIATIONS if bound.operator == "<=" else -_DEVIATIONS
+            if bound.violation({LATENCY: predicted.at_least(benefit)}) > 0:
+                raise InfeasibleError(
+                    f"{LATENCY} is predicted at {predicted}, the constraint is {bound}; it was not measured.",
+                    "INFEASIBLE",
+                )
+
+
+def fitted(
+    rows: Sequence[SurveyRow], shape: Mapping[str, int], num_classes: int, memory: CostMemory
+) -> LatencyModel | None:
+    """The latency model of a survey; ``None`` where too few settled latencies (or what predicts them) are known."""
+    families, features, latencies = [], [], []
+    for row in rows:
+        counted = memory.get(memory.key(row.student, shape, num_classes), FEATURES, None)
+        if counted is not None and LATENCY in row.costs and not row.noisy:
+            families.append(str(row.student.get("family", "")))
+            features.append(counted)
+            latencies.append(row.costs[LATENCY])
+    return LatencyModel(families, features, latencies) if len(latencies) >= LEAST else None

@@ -1,0 +1,49 @@
+"""``module:factory`` as a teacher: the user's function that makes what looks at images."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from autodistill.core.errors import AutodistillError, TeacherError, UsageError
+
+_CONTRACT = (
+    "It has to return the teacher: a torch module, or a function of images (batch, channels, side, side) in [0, 1] "
+    "that gives logits (batch, classes)"
+)
+
+
+def made_by(source: str, factory: Callable[..., Any], keywords: Mapping[str, Any]) -> Any:
+    """What ``factory`` makes of ``keywords``: a module or a function.
+
+    Raises:
+        UsageError: it cannot be called so; it may be the teacher itself.
+        TeacherError: it failed, or made something else.
+    """
+    _check_call(source, factory, keywords)
+    try:
+        made = factory(**keywords)
+    except AutodistillError:
+        raise
+    except Exception as error:
+        raise TeacherError(f"teacher {source!r} failed: {type(error).__name__}: {error}") from error
+    if not callable(made):
+        raise TeacherError(f"teacher {source!r} returned {type(made).__name__}. {_CONTRACT}.")
+    return made
+
+
+def _check_call(source: str, factory: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # builtins have none; the call will tell
+        return
+    try:
+        signature.bind(**keywords)
+    except TypeError as error:
+        given = f"with its options ({', '.join(keywords)})" if keywords else "without arguments"
+        name = source.rpartition(":")[2]
+        raise UsageError(
+            f"teacher {source!r} is called {given}, which {name}{signature} does not take: {error}. {_CONTRACT}. If "
+            f"{name} is the teacher itself, name a function that returns it: def make(): return {name}"
+        ) from error

@@ -1,0 +1,107 @@
+"""An ONNX file as a teacher: run by ONNX Runtime on the CPU, fed in the layout and precision that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autodistill.core.errors import TeacherError, UsageError, first_lines
+from autodistill.core.records import TeacherSpec
+from autodistill.training.data.datasets import ImageData
+from autodistill.training.deployed.onnx_files import open_session
+from autodistill.training.teachers.options import expected
+from autodistill.training.teachers.teacher import Preprocessing, Teacher, fingerprint_of
+
+_KINDS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
+_CHANNELS = (1, 3)
+_SHAPE = "(batch, channels, side, side) or (batch, side, side, channels)"
+
+
+def load_onnx(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
+    """The network of a file; sizes that the file leaves open are those of ``data``.
+
+    Raises:
+        TeacherError: it cannot be loaded, or takes no images.
+    """
+    try:
+        content = path.read_bytes()
+        # From bytes: a model that keeps tensors in other files, at any path, cannot reach them.
+        session = open_session(content, threads=torch.get_num_threads())
+    except (OSError, UsageError) as error:
+        raise TeacherError(f"ONNX teacher {path} cannot be loaded: {first_lines(error.__cause__ or error)}") from error
+    entry = _entry(session, path)
+    default = Preprocessing(entry.side or data.image_size, entry.channels or data.channels)
+    expects = expected(spec, default, data)
+    run = _function(session, entry)
+    return Teacher(str(path), fingerprint_of(content, expects), expects, torch.device("cpu"), run)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The input of a network.
+
+    Attributes:
+        batch: images at once; ``None``: any number, here and below.
+        last: channels are the last dimension, not the second.
+    """
+
+    name: str
+    kind: torch.dtype
+    batch: int | None
+    channels: int | None
+    side: int | None
+    last: bool
+
+
+def _entry(session: Any, path: Path) -> _Entry:
+    """What the file takes.
+
+    Raises:
+        TeacherError: no square images of floats.
+    """
+    inputs = session.get_inputs()
+    takes = f"ONNX teacher {path} takes {' and '.join(f'{one.type} {one.shape}' for one in inputs)}; expected "
+    shape = [side if isinstance(side, int) else None for side in inputs[0].shape]
+    if len(inputs) != 1 or len(shape) != 4:
+        raise TeacherError(f"{takes}one input {_SHAPE}.")
+    if inputs[0].type not in _KINDS:
+        raise TeacherError(
+            f"{takes}floats: {', '.join(_KINDS)}. Export it with such an input, or name a function that converts the "
+            "images (docs/teachers.md)."
+        )
+    last = shape[3] in _CHANNELS and shape[1] not in _CHANNELS
+    channels, height, width = (shape[3], *shape[1:3]) if last else shape[1:]
+    oblong = None not in (height, width) and height != width
+    if oblong or channels not in (None, *_CHANNELS):
+        raise TeacherError(f"{takes}1 or 3 channels and equal sides, {_SHAPE}. Export it so.")
+    return _Entry(inputs[0].name, _KINDS[inputs[0].type], shape[0], channels, height or width, last)
+
+
+def _function(session: Any, entry: _Entry) -> Callable[[Tensor], Tensor]:
+    """The session as a function of a batch; a fixed batch size is fed in pieces, the last one padded.
+
+    The function raises ``RuntimeError`` where the file does not run on the images.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        size = entry.batch or len(images)
+        laid = (images.permute(0, 2, 3, 1) if entry.last else images).to(entry.kind)
+        out = []
+        for start in range(0, len(laid), size):
+            piece = laid[start : start + size]
+            missing = size - len(piece)
+            padded = torch.cat([piece, piece[-1:].expand(missing, -1, -1, -1)]) if missing else piece
+            try:
+                answer = session.run(None, {entry.name: padded.contiguous().numpy()})[0]
+            except Exception as error:  # ONNX Runtime's own are no RuntimeErrors
+                raise RuntimeError(first_lines(error)) from error
+            out.append(torch.from_numpy(np.array(answer))[: len(piece)])
+        return torch.cat(out)
+
+    return run

@@ -1,0 +1,405 @@
+"""Evaluates candidates: known costs, then accuracy at every rung, as a generator that whoever reads it can stop.
+
+``functools.partial(evaluator, task)`` is what an engine sends to its workers. A worker loads images and teacher
+once. A trial that was stopped goes on from its checkpoint; reports that were stored but may not have arrived are given
+again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autodistill.core.errors import InterruptedTrialError
+from autodistill.core.records import Candidate, Evaluate, Params, Report, SurveyRow, Task, WorkerContext, stable_key
+from autodistill.core.teacher_choice import member
+from autodistill.training.augmentation.policy import Policy
+from autodistill.training.data import datasets
+from autodistill.training.distillation.criterion import Distillation, Guide
+from autodistill.training.distillation.initialise import initialise
+from autodistill.training.distillation.loss_mix import TEACHER, LossMix
+from autodistill.training.distillation.teacher_outputs import CachedGuide, OnlineGuide, StoredGuide
+from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.trainer import Feed, Trainer, scores
+from autodistill.training.runtime import durable_files as checkpoint
+from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime.distributed import Team
+from autodistill.training.runtime.work_clock import WorkClock
+from autodistill.training.students import build as students
+from autodistill.training.survey.student_costs import StudentCosts
+from autodistill.training.teachers import load as teachers
+from autodistill.training.teachers.cache.cache import TeacherCache
+from autodistill.training.teachers.cache.open_caches import CacheShelf
+from autodistill.training.teachers.checks import answers
+from autodistill.training.teachers.plain_answers import cache_key, plain_answers
+from autodistill.training.teachers.teacher import Teacher
+from autodistill.training.trials.helpers import Crew
+from autodistill.training.trials.remote_trials import nowhere, workplace
+from autodistill.training.trials.trial_files import VARIANTS, finished, save_student, trial_folder
+from autodistill.training.trials.trial_files import discard as discard
+from autodistill.training.trials.trial_files import load_student as load_student
+
+MAX_VIEWS = 50
+_CHECKPOINT_SECONDS = 60.0
+_PROGRESS_SECONDS = 1.0
+
+
+def evaluator(task: Task, context: WorkerContext) -> Evaluate:
+    """What evaluates the candidates of ``task`` on one worker; nothing is loaded before the first one."""
+    return Bench(task, context).evaluate
+
+
+class Bench:
+    """One worker's workplace: images, teacher, caches and costs, loaded once and shared by its trials.
+
+    Args:
+        task: what the study trains and measures.
+        context: the worker's device, threads and connections.
+    """
+
+    def __init__(self, task: Task, context: WorkerContext) -> None:
+        self.place = workplace(task, context.storage, self)
+        self.task, self.context = self.place.task, context
+        self.device = torch.device(context.device)
+        self.cache_folder = Path(task.cache or Path(self.task.directory) / "cache")
+        self._caches = CacheShelf(self.cache_folder / "teacher")
+        self._teachers: dict[str, Teacher] = {}
+        self.clock = WorkClock()
+        self.devices = context.devices or (context.device,)
+        self.waiting = lease.Waiting(context.should_stop, self._waited)
+        if self.device.type == "cuda" and context.memory_share < 1:
+            torch.cuda.set_per_process_memory_fraction(context.memory_share, self.device)
+
+    def evaluate(self, candidate: Candidate) -> Iterator[Report]:
+        """Report the known costs (rung 0), then train to each rung and report it.
+
+        Raises:
+            InfeasibleError: the student cannot be built for these images.
+            DivergedError: the loss is not finite.
+            InterruptedTrialError: asked to stop; a checkpoint is on disk.
+            UsageError: a setting that does not exist.
+        """
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.context.threads)
+        try:
+            yield from Trial(self, candidate).reports()
+        finally:
+            lease.rest()
+
+    def _waited(self, what: str, seconds: float) -> None:
+        """The trial at work waits for another process: no time of its own."""
+        self.clock.leave_out(seconds)
+        self.context.waits(what, seconds)
+
+    @cached_property
+    def crew(self) -> Crew | None:
+        """Helpers on the slot's other devices."""
+        return Crew(self.task, self.context) if len(self.context.devices) > 1 else None
+
+    @cached_property
+    def data(self) -> datasets.ImageData:
+        """Training and validation images."""
+        return datasets.load(self.task.data, self.cache_folder)
+
+    @cached_property
+    def feed(self) -> Feed:
+        """The training images, on the device where they fit."""
+        return Feed.of(self.data).near(self.device)
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher, frozen; the first of several."""
+        return self.teacher_of({})
+
+    def teacher_of(self, distillation: Params) -> Teacher:
+        """The teacher that a loss mix names, frozen and loaded once; the first of the study where it names none.
+
+        Raises:
+            UnknownNameError: the study has no such teacher.
+        """
+        spec = member(self.task.teacher, distillation.get(TEACHER))
+        name = stable_key(asdict(spec))
+        if name not in self._teachers:
+            self._teachers[name] = teachers.load(spec, self.data, self.device)
+        return self._teachers[name]
+
+    @cached_property
+    def costs(self) -> StudentCosts:
+        """Known costs, remembered by architecture."""
+        return StudentCosts(self.task, self.data, waiting=self.waiting)
+
+    def teacher_on_validation(self, teacher: Teacher) -> Tensor:
+        """Teacher logits ``(n, classes)`` of the validation images, computed once for all workers."""
+        if teacher.by_id:
+            return answers(teacher, self.data.val)
+        return plain_answers(teacher, self.data.val, self.teacher_cache(teacher, Policy(), views=1))
+
+    def teacher_cache(
+        self, teacher: Teacher, policy: Policy, *, views: int, embedding: int = 0, megabytes: int | None = None
+    ) -> TeacherCache:
+        """The cache of a teacher's answers to the views of ``policy``; the few that were used last stay open."""
+        return self._caches.take(
+            cache_key(teacher, self.data, policy, self.task.data.seed),
+            images=self.data.pool_size,
+            classes=len(self.data.classes),
+            views=views,
+            embedding=embedding,
+            max_bytes=None if megabytes is None else megabytes * 2**20,
+        )
+
+
+class Trial:
+    """One candidate at work.
+
+    Args:
+        bench: the worker's workplace.
+        candidate: what is evaluated.
+    """
+
+    def __init__(self, bench: Bench, candidate: Candidate) -> None:
+        self.bench, self.candidate, self.task = bench, candidate, bench.task
+        self.recipe = Recipe.parse(self.task.training, candidate.train)
+        smoothing = {"label_smoothing": self.recipe.label_smoothing}
+        self.mix = LossMix.parse({**smoothing, **candidate.distillation})
+        self.folder = trial_folder(self.task.directory, candidate.number)
+        self.clock = bench.clock = WorkClock()
+        self._asked = 0.0  # seconds of the teacher that no guide of this process has counted
+        self._guiding: CachedGuide | None = None
+        self._keep: Callable[[Path], None] = nowhere
+        self.stored: dict[int, dict[str, Any]] = {}
+        self.team: Team | None = None
+        self._saved = self._said = time.monotonic()
+        self._shown: Mapping[str, float] = {}
+
+    def reports(self) -> Iterator[Report]:
+        """All reports above the candidate's start rung; see ``Bench.evaluate``."""
+        with self.bench.place.trial(self.folder) as self._keep:
+            yield from self._reports()
+
+    def _reports(self) -> Iterator[Report]:
+        self.clock.start()
+        model = self._build()
+        known = self.bench.costs.of(self.candidate.student, model)
+        if self.candidate.start_rung == 0:
+            yield from self._give(Report(0, known.costs, seconds=self.clock.seconds(), noisy=known.noisy))
+        done = finished(self.folder, self.key)
+        if done is not None:
+            self.stored = {int(rung): report for rung, report in done["reports"].items()}
+            yield from self._repeated()
+            return
+        crew = self.bench.crew
+        with contextlib.nullcontext() if crew is None else crew.training(self.candidate) as self.team:
+            trainer = self.resumed(model, self.team)
+            yield from self._repeated()
+            yield from self._train(trainer, known)
+
+    def follow(self, team: Team) -> Trainer:
+        """The training of a helper process of ``team``, as far as its checkpoint."""
+        return self.resumed(self._build(), team)
+
+    def resumed(self, model: nn.Module, team: Team | None) -> Trainer:
+        """The training of ``model``, as far as its checkpoint."""
+        trainer = self.trainer(model, team)
+        self._resume(trainer)
+        return trainer
+
+    def _train(self, trainer: Trainer, known: SurveyRow) -> Iterator[Report]:
+        for rung, epochs in enumerate(self.task.rungs, 1):
+            if rung in self.stored:
+                continue
+            if self.bench.crew is not None:
+                self.bench.crew.run(epochs)
+            trainer.run(epochs, tick=lambda: self._tick(trainer))
+            report = self._measure(trainer, rung, epochs, known)
+            if rung <= self.candidate.start_rung:  # reported once, but its checkpoint is lost
+                continue
+            yield from self._give(report)
+
+    @property
+    def teacher(self) -> Teacher:
+        """The one that this trial distils from."""
+        return self.bench.teacher_of(self.candidate.distillation)
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for trainings that go through the same states."""
+        bench, task = self.bench, self.task
+        facts = [task.data.train_size, task.data.val_fraction, task.data.seed, list(task.rungs), dict(task.training)]
+        prints = [bench.data.fingerprint, self.teacher.fingerprint]
+        return stable_key([self.candidate.key(), self.candidate.seed, facts, prints])
+
+    def _build(self) -> nn.Module:
+        data = self.bench.data
+        model = students.build(
+            self.candidate.student,
+            image_size=data.image_size,
+            channels=data.channels,
+            num_classes=len(data.classes),
+            pretrained=self.recipe.init == "pretrained",
+            licence=self.recipe.licence,
+            seed=self.candidate.seed,
+        )
+        if self.recipe.init == "teacher":
+            initialise(model, self.teacher)
+        return model
+
+    def trainer(self, model: nn.Module, team: Team | None = None) -> Trainer:
+        """What trains ``model`` by this trial's recipe and loss mix."""
+        bench = self.bench
+        guide, view_count = self._guide()
+        width = self.teacher.embedding_width() if self.mix.uses_embedding else None
+        criterion = Distillation(self.mix, guide, student=model, teacher_width=width, seed=self.candidate.seed)
+        return Trainer(
+            model,
+            bench.feed,
+            criterion.to(bench.device),
+            self.recipe,
+            epochs=self.task.rungs[-1],
+            seed=self.candidate.seed,
+            view_seed=self.task.data.seed,
+            view_count=view_count,
+            policy=self._policy(),
+            device=bench.device,
+            team=team,
+        )
+
+    def _policy(self) -> Policy:
+        """The recipe's; without augmentation where only the teacher's logits of plain images are known."""
+        policy = self.recipe.policy()
+        if self.mix.uses_teacher and self.teacher.by_id:
+            return Policy(mix=policy.mix, mix_alpha=policy.mix_alpha)
+        return policy
+
+    def _guide(self) -> tuple[Guide | None, int]:
+        """Where the teacher's answers come from, and how many views there are (0: a new one each epoch)."""
+        policy, recipe = self._policy(), self.recipe
+        if not self.mix.uses_teacher:
+            return None, 0  # nothing has to be asked again: every epoch has a view of its own
+        teacher, embedding = self.teacher, self.mix.uses_embedding
+        if teacher.by_id:
+            return StoredGuide(teacher), 1
+        if recipe.teacher_mode == "online":
+            return OnlineGuide(teacher, embedding=embedding), 0
+        width = teacher.embedding_width() if embedding else 0
+        cache = self.bench.teacher_cache(
+            teacher, policy, views=self._views(policy), embedding=width, megabytes=recipe.cache_mb
+        )
+        self._guiding = guide = CachedGuide(teacher, cache, policy, self.task.data.seed, embedding=embedding)
+        return guide, min(cache.views, self._views(policy))
+
+    def _views(self, policy: Policy) -> int:
+        return (self.recipe.views or min(self.task.rungs[-1], MAX_VIEWS)) if policy.random else 1
+
+    def _resume(self, trainer: Trainer) -> None:
+        found = checkpoint.load(self.folder, key=self.key)
+        if found is None:
+            return
+        trainer.restore(found.tensors, found.facts["trainer"])
+        self.stored = {int(rung): report for rung, report in found.facts["reports"].items()}
+        self.clock.add(float(found.facts["seconds"]))
+        self._asked = float(found.facts.get("teacher_seconds") or 0.0)
+
+    def _repeated(self) -> Iterator[Report]:
+        """Stored reports that may not have arrived."""
+        for rung, stored in sorted(self.stored.items()):
+            if rung > self.candidate.start_rung:
+                yield from self._give(Report(rung, **stored))
+
+    def _give(self, report: Report) -> Iterator[Report]:
+        """The report, with the clock stopped for as long as its reader takes."""
+        self.clock.stop()
+        lease.rest()  # whoever waits for an answer does not train
+        yield report
+        self.clock.start()
+
+    def _tick(self, trainer: Trainer) -> None:
+        """Between batches: make room for measurements, stop when asked to, save and tell now and then."""
+        lease.breathe(self.bench.devices, waiting=self.bench.waiting)
+        now = time.monotonic()
+        stop = self.bench.context.should_stop()
+        if stop if self.team is None else self.team.agree(stop):
+            self._save(trainer)
+            raise InterruptedTrialError(
+                f"trial {self.candidate.number} was stopped after {trainer.epoch:.1f} of {trainer.epochs} epochs."
+            )
+        if now - self._said >= _PROGRESS_SECONDS:
+            self._said = now
+            self.bench.context.progress(trainer.epoch, trainer.epochs, self._shown)
+        if now - self._saved >= _CHECKPOINT_SECONDS:
+            self._save(trainer)
+
+    def _measure(self, trainer: Trainer, rung: int, epochs: int, known: SurveyRow) -> Report:
+        """Accuracy of the averaged weights on validation; stored before it is reported."""
+        self.bench.context.pause()
+        model = trainer.evaluation_model()
+        val = self.bench.data.val
+        logits = trainer.predict(model, torch.from_numpy(val.images))
+        began = time.monotonic()
+        trained = scores(logits, torch.from_numpy(val.labels), self.bench.teacher_on_validation(self.teacher))
+        self._asked += time.monotonic() - began
+        self._shown = trained
+        top = epochs >= self.task.rungs[-1]
+        variants = self._variants(model, known.costs) if top else {}
+        values = {**trained, **known.costs}
+        asked = self._teacher_seconds()
+        report = Report(rung, values, float(epochs), self.clock.seconds(), variants, known.noisy, asked)
+        self.stored[rung] = {"values": values, "epochs": report.epochs, "seconds": report.seconds}
+        if asked is not None:
+            self.stored[rung]["teacher_seconds"] = asked
+        if variants:
+            self.stored[rung]["variants"] = variants
+        if known.noisy:
+            self.stored[rung]["noisy"] = True
+        if not top:
+            self._save(trainer)
+        else:
+            self._keep(save_student(self.folder, model.state_dict(), self._facts()))
+            checkpoint.clear(self.folder)
+        return report
+
+    def _variants(self, model: nn.Module, known: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+        """Other forms of the finished student, measured from their files."""
+        if set(self.task.variants) == {"fp32"}:
+            return {}
+        from autodistill.training.trials.variants import VariantWork
+
+        work = VariantWork(self.bench.data, self.task.variants, self.bench.costs)
+        teacher = self.bench.teacher_on_validation(self.teacher)
+        return work.of(self.candidate.student, model, self.folder / VARIANTS, known, teacher)
+
+    def _teacher_seconds(self) -> float | None:
+        """Seconds of the teacher so far, over resumes; ``None`` where no cache keeps its answers."""
+        return None if self._guiding is None else self._asked + self._guiding.seconds
+
+    def _save(self, trainer: Trainer) -> None:
+        self._saved = time.monotonic()
+        tensors, facts = trainer.state()
+        stored = {"trainer": facts, "reports": self.stored, "seconds": self.clock.seconds()}
+        stored["teacher_seconds"] = self._teacher_seconds()
+        state = checkpoint.Checkpoint(trainer.step, self.key, tensors, stored)
+        self._keep(checkpoint.save(self.folder, state))
+
+    def _facts(self) -> dict[str, Any]:
+        data = self.bench.data
+        return {
+            "architecture": dict(self.candidate.student),
+            "distillation": dict(self.candidate.distillation),
+            "train": dict(self.candidate.train),
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "classes": data.classes,
+            "mean": data.mean,
+            "std": data.std,
+            "reports": self.stored,
+            "epochs": self.task.rungs[-1],
+            "seconds": self.clock.seconds(),
+            "key": self.key,
+        }

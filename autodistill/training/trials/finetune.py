@@ -1,0 +1,63 @@
+"""A short distilled training of a network that was changed after its trial: same images, teacher cache and loss mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from autodistill.core.records import Candidate, Task, WorkerContext
+from autodistill.training.deployed.pruning import Masks, apply_masks
+from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.trials.evaluate import MAX_VIEWS, Bench, Trial
+
+
+class FineTuner:
+    """Trains changed networks of one trial.
+
+    Args:
+        task: of the study.
+        candidate: the trial's.
+        epochs: of every fine-tuning; the schedule is as long.
+        threads: of the CPU.
+    """
+
+    def __init__(self, task: Task, candidate: Candidate, *, epochs: int, threads: int = 1) -> None:
+        views = task.training.get("views") or min(task.rungs[-1], MAX_VIEWS)  # the trial's own, so its cache serves
+        training = {**task.training, "views": views}
+        self.bench = Bench(replace(task, rungs=(epochs,), training=training), WorkerContext(threads=threads))
+        self.epochs = epochs
+        # The trial's own learning rate, from warm-up to zero: with less, pruned channels did not heal as well
+        # (digits, 30 % of the channels: 0.958 after six epochs, 0.903 at three tenths of the rate).
+        self._trial = Trial(self.bench, candidate)
+
+    def train(
+        self, model: nn.Module, masks: Masks | None = None, *, tick: Callable[[], None] = lambda: None
+    ) -> nn.Module:
+        """The trained network, in eval mode on the CPU.
+
+        Args:
+            model: changed in place.
+            masks: weights that stay zero.
+            tick: called before every step; may raise to stop there.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        trainer = self._trial.trainer(model.train())
+
+        def before_step() -> None:
+            lease.breathe(self.bench.devices, waiting=self.bench.waiting)
+            tick()
+            apply_masks(trainer.model, masks or {})
+
+        try:
+            trainer.run(self.epochs, tick=before_step)
+        finally:
+            lease.rest()
+        out = trainer.evaluation_model().cpu().to(memory_format=torch.contiguous_format)
+        apply_masks(out, masks or {})
+        found: nn.Module = out.eval()
+        return found

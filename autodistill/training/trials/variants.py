@@ -1,0 +1,118 @@
+"""Precision variants of a trained student: the same weights in another form, with figures of its own.
+
+``int8`` is the student's ONNX file with eight-bit weights and activations, ranges fixed on training images; its
+accuracy on the validation images, its size and its latency are those of the file, which is kept with the trial. Size
+and latency are of the architecture, and equal for all trials that have it.
+Nothing is trained again. A student that cannot be written in a form keeps the reason in the place of figures.
+
+Parameters, MACs and activations are of the architecture and hold for every form; so does peak memory as it is counted
+(in fp32), which is more than an eight-bit runtime needs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autodistill.core.errors import InfeasibleError, UserCodeError
+from autodistill.core.records import Params
+from autodistill.training.costs.cost_memory import LATENCY
+from autodistill.training.data.datasets import ImageData
+from autodistill.training.deployed.onnx_files import export_onnx, run_onnx
+from autodistill.training.deployed.quantize import quantize_int8
+from autodistill.training.loop.trainer import scores
+from autodistill.training.survey.student_costs import StudentCosts
+
+CALIBRATION = 256
+"""Training images that set the ranges of the activations."""
+
+_SIZES = ("bytes", "onnx_bytes")
+Images = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class VariantWork:
+    """What the variants of a study's students are measured with.
+
+    Attributes:
+        names: wanted variants; ``fp32`` is the student itself and needs no work.
+        costs: measures latency, once per architecture.
+    """
+
+    data: ImageData
+    names: tuple[str, ...]
+    costs: StudentCosts
+
+    def of(
+        self,
+        student: Params,
+        model: nn.Module,
+        folder: Path,
+        known: Mapping[str, float],
+        teacher: Tensor | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """Variant to ``{"values": …}``, or to ``{"reason": …}`` where it could not be made.
+
+        Args:
+            student: what identifies the architecture.
+            model: the trained student, on any device; it is not touched.
+            folder: where the files are kept.
+            known: known costs of the student; the variant has figures of the same names.
+            teacher: the teacher's logits of the validation images, for the agreement.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for name in self.names:
+            if name == "fp32":
+                continue
+            try:
+                path = self._write(model, folder / f"{name}.onnx")
+                costs = self._costs(student, name, path, known)
+                found[name] = {"values": {**self._trained(path, teacher), **costs}}
+            except (InfeasibleError, UserCodeError) as error:
+                found[name] = {"reason": str(error)}
+            except Exception as error:  # a form that fails must not cost the trained student
+                found[name] = {"reason": f"{type(error).__name__}: {error}"}
+        return found
+
+    def _write(self, model: nn.Module, path: Path) -> Path:
+        data = self.data
+        with tempfile.TemporaryDirectory(prefix="autodistill-variant-") as scratch:
+            source = Path(scratch) / "fp32.onnx"
+            export_onnx(model, source, image_size=data.image_size, channels=data.channels)
+            return quantize_int8(source, path, calibration=calibration_images(data))
+
+    def _trained(self, path: Path, teacher: Tensor | None) -> dict[str, float]:
+        val = self.data.val
+        logits = torch.from_numpy(run_onnx(path, normalized(self.data, val.images)))
+        return scores(logits, torch.from_numpy(val.labels), teacher)
+
+    def _costs(self, student: Params, name: str, path: Path, known: Mapping[str, float]) -> dict[str, float]:
+        costs = {**known, **{name: float(path.stat().st_size) for name in _SIZES if name in known}}
+        if LATENCY in known:
+            measured = self.costs.of_form(student, name, path)
+            if measured is None:
+                raise InfeasibleError("a table of latencies tells nothing of this form; use a command or this machine.")
+            costs[LATENCY] = measured
+        return costs
+
+
+def normalized(data: ImageData, images: NDArray[np.uint8]) -> Images:
+    """``float32 (n, channels, side, side)`` as a student of ``data`` takes them."""
+    shape = (1, data.channels, 1, 1)
+    mean, std = (np.asarray(one, dtype=np.float32).reshape(shape) for one in (data.mean, data.std))
+    return np.asarray((images.astype(np.float32) / 255 - mean) / std, dtype=np.float32)
+
+
+def calibration_images(data: ImageData, count: int = CALIBRATION) -> Images:
+    """Training images at equal distances, so that all classes of a sorted set are among them."""
+    images = data.train.images
+    rows: Sequence[int] = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
+    return normalized(data, images[rows])
