@@ -21,11 +21,11 @@ from pathlib import Path
 
 LATE_SECONDS = 30.0
 SURVEYOR = """
-from autodistill.engines.pool import draw_pool
-from autodistill.records import LatencyTarget
-from autodistill.search.space import Space
-from autodistill.search.spaces import load
-from autodistill.training.survey import survey
+from autodistill.engines.setup.survey_pool import draw_pool
+from autodistill.core.records import LatencyTarget
+from autodistill.search.space.space import Space
+from autodistill.search.space.builtin import load
+from autodistill.training.survey.survey import survey
 space, seed = Space.parse(load("tiny"), "tiny"), 0
 while True:
     survey(draw_pool(space, 40, seed=seed), image_size=28, channels=1, num_classes=10, metrics=["params", "latency_ms"],

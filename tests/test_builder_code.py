@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHAPE = {"image_size": 8, "channels": 1}
 FAMILY = """
 from torch import nn
-from autodistill.training.families.schema import family, width
+from autodistill.training.students.families.schema import family, width
 {head}
 
 @family("mine", width(8, 4, 64), kind="convolutional")
@@ -40,9 +40,9 @@ SURVEY = """
 import json, sys
 from pathlib import Path
 import {module}
-from autodistill.records import LatencyTarget
-from autodistill.training.cost_memory import CostMemory
-from autodistill.training.survey import survey
+from autodistill.core.records import LatencyTarget
+from autodistill.training.costs.cost_memory import CostMemory
+from autodistill.training.survey.survey import survey
 rows = survey([{{"family": "mine", "width": 8}}], image_size=8, channels=1, num_classes=3, metrics=["params"],
               target=LatencyTarget(), memory=CostMemory(Path("memory")))
 print(json.dumps(rows[0].costs))

@@ -21,7 +21,7 @@ RECIPES = re.findall(
 USES = {
     "losses": """
 import torch
-from autodistill.training.losses import losses
+from autodistill.training.distillation.distillation_losses import losses
 z = torch.tensor([[1.0, 2.0, 0.5]])
 entry = losses.get(NAME)
 assert entry(z, z, torch.tensor([1]), temperature=2.0).abs() < 1e-6
@@ -29,12 +29,12 @@ assert entry(z, z.flip(1), torch.tensor([1]), temperature=2.0) > 0
 """,
     "families": """
 import torch
-from autodistill.training.students import build
+from autodistill.training.students.build import build
 net = build({"family": NAME, "width": 8, "depth": 2}, image_size=16, channels=3, num_classes=5)
 assert net(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
 """,
     "objectives": """
-from autodistill.search.objectives import resolve
+from autodistill.search.objectives.objectives import resolve
 assert resolve([NAME])[0].direction == "minimize"
 """,
     "engines": """
@@ -46,8 +46,8 @@ def evaluate(candidate):
 assert ad.search(study, evaluate=evaluate, engine=NAME).trials[0].values == {"accuracy": 0.75}
 """,
     "data_sources": """
-from autodistill.records import DataSpec
-from autodistill.training.datasets import load
+from autodistill.core.records import DataSpec
+from autodistill.training.data.datasets import load
 data = load(DataSpec(NAME, image_size=8))
 assert (data.image_size, data.channels, data.classes) == (8, 1, ("horizontal", "vertical"))
 """,

@@ -259,9 +259,9 @@ def test_sys_exit_in_the_only_worker_fails_its_trial() -> None:
 UNGUARDED = """
 import dying, toys
 from autodistill.engines.local import run
-from autodistill.engines.slots import Slot
-from autodistill.engines.watch import Watch
-from autodistill.engines.worker import Isolated, same_for_all
+from autodistill.engines.driving.slots import Slot
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.driving.worker import Isolated, same_for_all
 print("the script runs")
 study = toys.make_study()
 with study.running("14trials"):
@@ -302,7 +302,7 @@ def test_names_are_registered_again_by_importing_what_registered_them(
         monkeypatch.setattr(registry, name, {})
     names: Registry[int] = Registry("toy name", "autodistill.toy_names")
     (tmp_path / "registers_a_toy.py").write_text(
-        "from autodistill import registry\nregistry._registries['autodistill.toy_names'].register('new')(1)\n"
+        "from autodistill.core import registry\nregistry._registries['autodistill.toy_names'].register('new')(1)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     one = Foreign("registers_a_toy", "autodistill.toy_names", "new")

@@ -74,7 +74,7 @@ def test_a_spread_teacher_answers_as_one_in_one_piece(data, tmp_path) -> None:
     model = students.build({"family": "resnet", "width": 4, "depth": 1}, image_size=16, channels=3, num_classes=4)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     (tmp_path / "spread_code.py").write_text(
-        "from autodistill.training import students\n"
+        "from autodistill.training.students import build as students\n"
         "def net():\n"
         "    return students.build({'family': 'resnet', 'width': 4, 'depth': 1}, image_size=16, channels=3,"
         " num_classes=4)\n"

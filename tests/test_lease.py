@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A trainer appends the time of every batch to a file: what it did while somebody measured can be read from it.
 TRAINER = """
 import sys, time
-from autodistill.training import lease
+from autodistill.training.runtime import measurement_lock as lease
 with open(sys.argv[1], "a", buffering=1) as log:
     while True:
         lease.breathe()
@@ -32,7 +32,7 @@ with open(sys.argv[1], "a", buffering=1) as log:
 """
 HOLDER = """
 import sys, time
-from autodistill.training import lease
+from autodistill.training.runtime import measurement_lock as lease
 with lease.quiet():
     print("quiet", flush=True)
     time.sleep(600)
@@ -40,7 +40,7 @@ with lease.quiet():
 # A measurer that measures all the time: it notes its number when each measurement begins.
 SURVEYOR = """
 import os, sys, time
-from autodistill.training import lease
+from autodistill.training.runtime import measurement_lock as lease
 with open(sys.argv[1], "a", buffering=1) as log:
     while True:
         with lease.quiet() as alone:
@@ -50,7 +50,7 @@ with open(sys.argv[1], "a", buffering=1) as log:
 # A trainer that is asked to stop once a file exists; it says what it was told while it waited, and that it ended.
 POLITE = """
 import os, sys, time
-from autodistill.training import lease
+from autodistill.training.runtime import measurement_lock as lease
 told = []
 def tell(what, seconds):
     told.append(seconds)
@@ -65,7 +65,7 @@ with lease.quiet(patience=60) as alone:
 """
 STUCK = """
 import time
-from autodistill.training import lease
+from autodistill.training.runtime import measurement_lock as lease
 lease.breathe()
 print("training", flush=True)
 time.sleep(600)
