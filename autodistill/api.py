@@ -1,4 +1,4 @@
-"""``search``: the composition root. Prepares what a study needs, then lets an engine drive it."""
+"""The Python face: create or open a study, and search. It joins setup, engines and the passive study."""
 
 from __future__ import annotations
 
@@ -27,6 +27,34 @@ from autodistill.search.storage.study_folder import only_driver
 from autodistill.search.study.study import Study
 
 
+def open_study(source: Any, **changes: Any) -> Study:
+    """Create or resume the study of a study file, a study folder or a mapping of its keys.
+
+    Args:
+        source: path of ``study.yaml``, folder of a study, or a mapping.
+        changes: keys that override the file, e.g. ``directory=``, ``budget=``.
+
+    Raises:
+        ConfigError: problems in the configuration, all at once.
+        UsageError: the folder holds another study; the differing keys are named.
+    """
+    from autodistill.engines.setup.study_setup import study_from
+
+    return study_from(source, changes)
+
+
+def create_study(**keys: Any) -> Study:
+    """Create (or resume) a study from keywords, the keys of a study file: ``data=, teacher=, space=, …``.
+
+    ``directory=None`` keeps it in memory.
+
+    Raises:
+        ConfigError: problems in the configuration, all at once; then misspelt names.
+        UsageError: the folder holds another study; the differing keys are named.
+    """
+    return open_study(keys)
+
+
 def search(
     study: Study | str | Path,
     *,
@@ -41,7 +69,7 @@ def search(
     """Search until the budget is spent; may be called again on the same study, with more budget.
 
     Args:
-        study: a study, or what :meth:`Study.open` takes.
+        study: a study, or what :func:`open_study` takes.
         evaluate: your own evaluation in the place of timm training: yields a :class:`Report` per rung, rung 0 first.
         costs: known costs of a student by objective name, for ``evaluate``; ``None`` from it means unknown.
         budget: ``"2h"``, ``"40trials"``, …, counted over the whole life of the study; ``None``: the study's own.
@@ -60,7 +88,7 @@ def search(
         KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
     """
     leave_while_starting()
-    study = study if isinstance(study, Study) else Study.open(study)
+    study = study if isinstance(study, Study) else open_study(study)
     config = study.config
     limits = Budget.parse(budget if budget is not None else getattr(config, "budget", None))
     chosen = engine or getattr(config, "engine", None) or "local"

@@ -20,8 +20,9 @@ import pytest
 from autodistill.core.records import LatencyTarget, SurveyRow
 from autodistill.search.storage.survey_file import earlier_survey, write_survey
 from autodistill.training.costs.cost_memory import CostMemory
+from autodistill.training.costs.family_code import family_code
 from autodistill.training.runtime import source_code as builder_code
-from autodistill.training.runtime.source_code import code_key, code_of, family_code
+from autodistill.training.runtime.source_code import code_key, code_of
 from autodistill.training.runtime.source_values import values_of
 
 ROOT = Path(__file__).resolve().parent.parent

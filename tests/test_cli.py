@@ -29,7 +29,8 @@ from autodistill.core.errors import ConfigError, DataError, InterruptedTrialErro
 from autodistill.core.records import Candidate, Report, State, TrialRecord
 from autodistill.core.terminal import clean
 from autodistill.engines.monitor.progress import Progress, panel, plain_line
-from autodistill.engines.monitor.watch import Snapshot, WorkerLine
+from autodistill.engines.monitor.watch import Snapshot
+from autodistill.engines.monitor.worker_line import WorkerLine
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.results.front import Front
 from autodistill.search.results.gain import gain_over_undistilled, pairs

@@ -9,9 +9,10 @@ import torch
 from autodistill.core.errors import StoreError, UsageError
 from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
 from autodistill.delivery.verify.evaluation import TestSplit as Test
-from autodistill.delivery.verify.evaluation import examine, predict, read_result
+from autodistill.delivery.verify.evaluation import examine, predict
 from autodistill.training.data import datasets
 from autodistill.training.trials.retraining import Retraining, RetrainingBench, Run, joined, load_run, retrainer
+from autodistill.training.trials.run_result import read_result
 from autodistill.training.trials.teach import teach
 
 DATA = DataSpec("synthetic", image_size=8, train_size=96, options={"classes": 3})

@@ -16,7 +16,8 @@ from autodistill.core.records import Constraint, Decision, State
 from autodistill.engines.monitor import budget_warning as shortage
 from autodistill.engines.monitor.budget_warning import Lookout, Shortage
 from autodistill.engines.monitor.progress import Progress, panel
-from autodistill.engines.monitor.watch import Snapshot, Watch, WorkerLine
+from autodistill.engines.monitor.watch import Snapshot, Watch
+from autodistill.engines.monitor.worker_line import WorkerLine
 from autodistill.search.study.scheduler import Prospect
 
 NOTHING = Prospect(100.0)

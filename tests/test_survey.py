@@ -25,7 +25,8 @@ from autodistill.training.students import build as students
 from autodistill.training.students.families.schema import Family, families
 from autodistill.training.survey import survey
 from autodistill.training.survey import surveyor as survey_groups
-from autodistill.training.survey.survey import FIRST_GROUP, GROUP, Hours
+from autodistill.training.survey.survey import GROUP
+from autodistill.training.survey.time_limit import FIRST_GROUP, Hours
 
 SHAPE = {"image_size": 8, "channels": 1}
 POOL = [{"family": "resnet", "width": width} for width in (2, 4, 6)]

@@ -113,7 +113,7 @@ def test_a_baseline_has_the_recipe_of_the_most_accurate_student_and_random_weigh
 
 
 def test_seeds_are_a_prefix_of_one_sequence_that_the_trials_do_not_have() -> None:
-    from autodistill.search.study.end_states import derive_seed
+    from autodistill.core.records import derive_seed
 
     assert seeds_of(0, 5)[:3] == seeds_of(0, 3)
     assert len(set(seeds_of(0, 50))) == 50

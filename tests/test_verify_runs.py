@@ -6,7 +6,8 @@ from autodistill.core.errors import EndedEarlyError, InterruptedTrialError
 from autodistill.core.records import Candidate, Report, State
 from autodistill.delivery.verify.queue import Job, Queue, QueueWatch
 from autodistill.engines.driving.worker import RemoteError, WorkerLostError
-from autodistill.engines.monitor.watch import Snapshot, WorkerLine
+from autodistill.engines.monitor.watch import Snapshot
+from autodistill.engines.monitor.worker_line import WorkerLine
 
 
 def job(number: int, seconds: float = 10.0) -> Job:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from autodistill.core.records import LatencyTarget, Objective
-from autodistill.delivery.verify.evaluation import Result
 from autodistill.delivery.verify.file_costs import judged_by_files
 from autodistill.delivery.verify.plan import PLAIN, Member
 from autodistill.delivery.verify.table import Finished, rows_of
 from autodistill.delivery.verify.table import table as judged_table
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.results.verified import Row, Verified
+from autodistill.training.trials.run_result import Result
 
 OBJECTIVES = resolve(["accuracy", "params"])
 IMAGES = 2000

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from autodistill.core.records import TrialRecord
-    from autodistill.delivery.export.write import Exported
+    from autodistill.delivery.export.exported import Exported
     from autodistill.search.results.front import Front
     from autodistill.search.study.study import Study
 

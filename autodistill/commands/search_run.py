@@ -15,8 +15,8 @@ import typer
 
 from autodistill.commands.console.output import command, print_json, say
 from autodistill.commands.console.tables import found_by_verify, nearest_json, print_front, say_nearest
+from autodistill.commands.console.this_command import this_command
 from autodistill.core.budget import format_seconds
-from autodistill.core.database_url import without_password
 from autodistill.core.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
 from autodistill.core.records import State
 from autodistill.core.wording import why_empty
@@ -84,14 +84,14 @@ def _check_warm_starts(config: StudyConfig, folder: Path, space: Space) -> None:
     Raises:
         UsageError: one is no study, or has nothing for this space.
     """
-    from autodistill.engines.setup.study_setup import STUDY_FILE
+    from autodistill.engines.setup.study_setup import STUDY_FILE, open_other
     from autodistill.search.study.warm_start import fitting_students
 
     stored = folder / STUDY_FILE
     done = type(config).load(stored).warm_start if stored.is_file() else ()
     for other in config.warm_start:
         if other not in done:
-            fitting_students(space, config.seed, folder, Path(other))
+            fitting_students(space, config.seed, open_other(folder, Path(other)), Path(other))
 
 
 def run(
@@ -307,15 +307,3 @@ def _doubled(limit: float, spent: float) -> Any:
         limit *= 2
         if spent <= 0.8 * limit:
             return limit
-
-
-def this_command(without: str = "", *, value: bool = False) -> str:
-    """The command line of this process, ready to paste, without one of its flags (and the flag's value)."""
-    kept, arguments = [], iter(sys.argv[1:])
-    for argument in arguments:
-        if argument == without:
-            if value:
-                next(arguments, None)
-        elif not (value and argument.startswith(f"{without}=")):
-            kept.append(without_password(argument))
-    return command(*kept)

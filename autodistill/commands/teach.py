@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from autodistill.commands.console.output import command, number, print_json, say
+from autodistill.commands.console.this_command import this_command
 from autodistill.commands.search import flags_of, value_of
-from autodistill.commands.search_run import this_command
 from autodistill.core.errors import ConfigError, InterruptedTrialError, UsageError
 from autodistill.core.records import DataSpec
 

@@ -75,7 +75,7 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = 
         again: the command that goes on; this process's own if omitted.
         options: of ``delivery.verify.verify``.
     """
-    from autodistill.commands.search_run import this_command
+    from autodistill.commands.console.this_command import this_command
     from autodistill.delivery.verify.run import verify as run_verify
     from autodistill.engines.monitor.progress import Progress
 

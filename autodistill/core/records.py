@@ -9,6 +9,7 @@ import enum
 import hashlib
 import json
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -437,3 +438,16 @@ class TrialRecord:
         out["rungs"] = {str(rung): dict(values) for rung, values in self.rungs.items()}
         out["decisions"] = {str(rung): list(words) for rung, words in self.decisions.items()}
         return out
+
+
+def plain(value: Any) -> Any:
+    """A number of another library, such as NumPy's, as Python's own; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def derive_seed(seed: int, number: int, purpose: str) -> int:
+    """A 31-bit seed from the study's seed and a count, independent for each purpose."""
+    digest = hashlib.sha256(f"{seed}/{number}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

@@ -27,7 +27,8 @@ from autodistill.engines.driving.prefetch import Ahead
 from autodistill.engines.driving.slots import Slot
 from autodistill.engines.driving.unreported_work import Unreported
 from autodistill.engines.driving.worker import Isolated, reports_of, unpack_error, work
-from autodistill.engines.monitor.watch import Watch, WorkerLine
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.monitor.worker_line import WorkerLine
 
 IN_PROCESS = "AUTODISTILL_IN_PROCESS"
 """Environment variable: with ``1``, a single worker trains in the process of the search, for breakpoints."""

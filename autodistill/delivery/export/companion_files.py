@@ -20,7 +20,7 @@ from autodistill.training.data.sources.square import PADDING
 
 if TYPE_CHECKING:
     from autodistill.config.study_file import StudyConfig
-    from autodistill.delivery.export.write import Exported
+    from autodistill.delivery.export.exported import Exported
     from autodistill.training.data.datasets import ImageData
 
 _RESIZE = {

@@ -9,7 +9,7 @@ from autodistill.core.wording import counted, distillation_words, student_words
 from autodistill.delivery.export.weights import verified_note
 
 if TYPE_CHECKING:
-    from autodistill.delivery.export.write import Exported
+    from autodistill.delivery.export.exported import Exported
     from autodistill.search.results.verified import Figure, Row, Verified
 
 _SHOWN_CLASSES = 20

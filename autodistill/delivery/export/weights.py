@@ -65,8 +65,8 @@ def source_of(directory: Path, trial: TrialRecord, wanted: str = AUTO) -> Source
     Raises:
         UsageError: no such choice, or verified weights of a trial that was not verified or of a variant.
     """
-    from autodistill.delivery.verify.evaluation import read_result
     from autodistill.search.results.verified import read_verified, verified_folder
+    from autodistill.training.trials.run_result import read_result
 
     if wanted not in WEIGHTS:
         raise UsageError(f"weights is {wanted!r}; allowed: {', '.join(WEIGHTS)}.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,13 @@ from autodistill.delivery.export.checks import (
     Validation,
     check,
     failed,
-    refusals,
     with_latency,
 )
+from autodistill.delivery.export.exported import Exported
 from autodistill.delivery.export.formats import Images, Subject, in_batches
 from autodistill.delivery.export.formats import formats as known_formats
 from autodistill.delivery.export.variant import formats_for, write_measured
-from autodistill.delivery.export.weights import AUTO, Source, source_of, take_weights
+from autodistill.delivery.export.weights import AUTO, source_of, take_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,49 +48,6 @@ Progress = Callable[[str], None]
 
 def _silent(_text: str) -> None:
     """Progress that nobody reads."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export made.
-
-    Attributes:
-        folder: where it lies.
-        trial: number of the trial.
-        student: its architecture.
-        accuracy: of the network in memory on the validation images; ``images`` of them. Of a variant, the network that
-            its file was made from.
-        checked: one entry for each format that was asked for, in that order.
-        source: the training that the weights are from.
-        variant: the form of the student that was exported.
-    """
-
-    folder: Path
-    trial: int
-    student: Mapping[str, Any]
-    accuracy: float
-    images: int
-    checked: tuple[Checked, ...]
-    source: Source
-    variant: str = "fp32"
-
-    @property
-    def refused(self) -> str:
-        """Why formats are missing, one line each; empty where none is."""
-        return refusals(self.checked)
-
-    def to_json(self) -> dict[str, Any]:
-        """The stable form of ``export --json``."""
-        return {
-            "trial": self.trial,
-            "variant": self.variant,
-            "folder": str(self.folder),
-            "student": dict(self.student),
-            "accuracy": self.accuracy,
-            "validation_images": self.images,
-            "weights": self.source.to_json(),
-            "files": [one.to_json() for one in self.checked],
-        }
 
 
 def export(

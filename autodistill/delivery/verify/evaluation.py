@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autodistill.core.errors import StoreError
-from autodistill.delivery.verify.statistics import Bools, calibration_error
+from autodistill.delivery.verify.statistics import calibration_error
+from autodistill.training.trials.run_result import Result
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,39 +25,6 @@ if TYPE_CHECKING:
 
     from autodistill.training.data.datasets import ImageData, Split
     from autodistill.training.teachers.teacher import Teacher
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one run showed.
-
-    Attributes:
-        key: of the training (``Run.key``): student, recipe, seed, images and teacher.
-        test: fingerprint of the test images.
-        images: number of them.
-        accuracy, loss, ece: on the test split; ``agreement`` with the teacher, ``None`` where it cannot say.
-        validation: accuracy on validation; ``None`` where it was trained on.
-        right: packed bits, one per test image.
-        seconds: of training.
-        weights: SHA-256 of the student's file.
-    """
-
-    key: str
-    test: str
-    images: int
-    accuracy: float
-    loss: float
-    ece: float
-    agreement: float | None
-    validation: float | None
-    right: str
-    seconds: float
-    weights: str
-
-    def correct(self) -> Bools:
-        """Right answers ``(images,)``."""
-        bits = np.frombuffer(base64.b64decode(self.right), dtype=np.uint8)
-        return np.unpackbits(bits, count=self.images).astype(bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,20 +66,6 @@ class TestSplit:
 
         found = scores(logits, torch.from_numpy(self.split.labels), self.teacher)
         return {**found, "ece": calibration_error(logits.numpy(), self.split.labels)}
-
-
-def read_result(folder: Path, key: str | None = None) -> Result | None:
-    """The result in a run's folder; ``None`` where there is none, it is damaged, or of another training."""
-    from autodistill.training.runtime.durable_files import read_folder
-
-    place = folder / "result"
-    if not place.is_dir():
-        return None
-    try:
-        result = Result(**json.loads(read_folder(place)[0]["result.json"]))
-    except (StoreError, KeyError, TypeError, ValueError):
-        return None
-    return result if key in (None, result.key) else None
 
 
 def examine(folder: Path, test: TestSplit, data: ImageData, *, refit: str, keep: bool, device: str = "cpu") -> Result:

@@ -11,7 +11,7 @@ import numpy as np
 
 from autodistill.core.errors import AutodistillError, StoreError
 from autodistill.core.records import stable_key
-from autodistill.delivery.verify.evaluation import Result, TestSplit, examine, read_result
+from autodistill.delivery.verify.evaluation import TestSplit, examine
 from autodistill.delivery.verify.file_costs import (
     FileCosts,
     file_costs,
@@ -27,6 +27,7 @@ from autodistill.engines.monitor.watch import Watch
 from autodistill.search.results.picking import settled
 from autodistill.search.results.verified import Figure, Row, Verified
 from autodistill.search.storage.versions import versions
+from autodistill.training.trials.run_result import Result, read_result
 
 if TYPE_CHECKING:
     from autodistill.engines.monitor.watch import Snapshot

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autodistill.core.errors import UsageError
-from autodistill.core.records import WORK, Candidate, Objective, Params, TrialRecord
+from autodistill.core.records import WORK, Candidate, Objective, Params, TrialRecord, derive_seed
 from autodistill.core.wording import student_words
+from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import epsilon_net_order
-from autodistill.search.results.front import Front, to_losses
+from autodistill.search.results.front import Front
 from autodistill.search.results.gain import distils
-from autodistill.search.study.end_states import derive_seed
 
 MAX_NEIGHBOURS = 0.5  # neighbours, as a share of the front
 PLAIN: Mapping[str, Any] = {"loss": "none"}

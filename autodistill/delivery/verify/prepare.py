@@ -11,8 +11,8 @@ from autodistill.core.budget import format_seconds
 from autodistill.core.errors import UsageError
 from autodistill.core.records import Candidate, Task, TeacherSpec, WorkerContext
 from autodistill.core.wording import counted, why_empty
-from autodistill.delivery.verify.evaluation import read_result
 from autodistill.delivery.verify.plan import Member, by_number, choose, members_of, noise_of, seeds_of
+from autodistill.training.trials.run_result import read_result
 
 if TYPE_CHECKING:
     from autodistill.config.study_file import StudyConfig

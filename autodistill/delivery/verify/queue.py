@@ -14,7 +14,8 @@ from pathlib import Path
 from autodistill.core.budget import format_seconds
 from autodistill.core.errors import EndedEarlyError, InterruptedTrialError, WorkerLostError
 from autodistill.core.records import Candidate, Decision, Report, State
-from autodistill.engines.monitor.watch import Snapshot, Watch, WorkerLine
+from autodistill.engines.monitor.watch import Snapshot, Watch
+from autodistill.engines.monitor.worker_line import WorkerLine
 
 TELLING = 0.1  # share of a run after which its own pace corrects what was thought
 MAX_ATTEMPTS = 2  # a run whose worker was lost is begun once more: it goes on from its checkpoint

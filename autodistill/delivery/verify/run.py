@@ -23,6 +23,7 @@ from autodistill.core.errors import UsageError
 from autodistill.delivery.verify.judge import judge
 from autodistill.delivery.verify.prepare import SEEDS, Plan, opened, plan_verification
 from autodistill.delivery.verify.queue import Job, Queue, QueueWatch
+from autodistill.delivery.verify.write import write_verified
 from autodistill.search.results.verified import Verified
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def verify(
         )
         failures = _train(plan, engine, slots, started, limit, callback, options)
         verified = judge(plan, failures, callback)
-        verified.save(study.directory)
+        write_verified(verified, study.directory)
     return verified
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autodistill.core.records import Objective
-from autodistill.delivery.verify.evaluation import Result
 from autodistill.delivery.verify.plan import Member
 from autodistill.delivery.verify.statistics import Bools, accuracy_figure, difference, over_seeds
+from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import nondominated_mask
-from autodistill.search.results.front import to_losses
 from autodistill.search.results.verified import Difference, Row, Verdict
+from autodistill.training.trials.run_result import Result
 
 
 @dataclass(frozen=True)

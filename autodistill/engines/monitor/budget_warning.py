@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from autodistill.core.budget import Budget, format_seconds
 
 if TYPE_CHECKING:
-    from autodistill.engines.monitor.watch import WorkerLine
+    from autodistill.engines.monitor.worker_line import WorkerLine
     from autodistill.search.study.scheduler import Prospect
 
 LISTEN = 5.0

@@ -25,7 +25,8 @@ from autodistill.core.terminal import clean, err
 
 if TYPE_CHECKING:
     from autodistill.engines.monitor.budget_warning import Shortage
-    from autodistill.engines.monitor.watch import Snapshot, WorkerLine
+    from autodistill.engines.monitor.watch import Snapshot
+    from autodistill.engines.monitor.worker_line import WorkerLine
 
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines, at least."""

@@ -14,29 +14,10 @@ from typing import TYPE_CHECKING
 
 from autodistill.core.records import State
 from autodistill.engines.monitor.budget_warning import Lookout, Shortage
+from autodistill.engines.monitor.worker_line import WorkerLine
 
 if TYPE_CHECKING:
     from autodistill.search.study.study import Study
-
-
-@dataclass(frozen=True)
-class WorkerLine:
-    """What one worker is doing.
-
-    Attributes:
-        number: trial number.
-        what: the student in words.
-        epoch: epochs done; ``epochs`` of the top rung, 0 where the training has not said.
-        metrics: latest metrics of the trial.
-        waiting: for what the worker waits; empty while it works.
-    """
-
-    number: int
-    what: str
-    epoch: float
-    epochs: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    waiting: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from autodistill.engines.driving.lost_workers import Casualties
 from autodistill.engines.driving.prefetch import Ahead
 from autodistill.engines.driving.unreported_work import Unreported
 from autodistill.engines.driving.worker import unpack_error
-from autodistill.engines.monitor.watch import Watch, WorkerLine
+from autodistill.engines.monitor.watch import Watch
+from autodistill.engines.monitor.worker_line import WorkerLine
 from autodistill.search.study.study import MAX_ATTEMPTS
 
 GRACE_SECONDS = 30.0  # a worker asked to stop may finish its batch and write a checkpoint

@@ -2,7 +2,7 @@
 
 It draws candidates from the space and hands them to the rooms that will have to read them, so that a misspelt name is
 reported now and not by the first trial that meets it. This loads torch for a study of images, which takes seconds: what
-is known without it is checked before. Commands and ``Study.create`` come here through ``search/opening.py``.
+is known without it is checked before. Commands and ``create_study`` come here through ``study_setup.py``.
 """
 
 from __future__ import annotations

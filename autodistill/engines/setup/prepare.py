@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from autodistill.config.study_file import StudyConfig
     from autodistill.training.costs.cost_memory import CostMemory
     from autodistill.training.data.datasets import ImageData
-    from autodistill.training.survey.survey import Hours
+    from autodistill.training.survey.time_limit import Hours
     from autodistill.training.teachers.teacher import Teacher
 
 COUNTED = ("params", "macs")
@@ -282,7 +282,7 @@ def _earlier_rows(
     """
     from autodistill.search.storage.survey_file import earlier_survey, read_survey
     from autodistill.training.costs.cost_memory import machine
-    from autodistill.training.runtime.source_code import family_code
+    from autodistill.training.costs.family_code import family_code
 
     if study.directory is None or not study.spent.epochs:
         return []
@@ -316,7 +316,7 @@ def _measured_pool(
     """
     from autodistill.search.storage.survey_file import earlier_survey, write_survey
     from autodistill.training.costs.cost_memory import machine
-    from autodistill.training.runtime.source_code import family_code
+    from autodistill.training.costs.family_code import family_code
     from autodistill.training.survey.latency_model import LEAST
     from autodistill.training.survey.survey import survey
 
@@ -374,7 +374,7 @@ def _hours(config: StudyConfig, seconds: float | None) -> Hours:
     A number of students that the user names is measured whatever it takes.
     """
     from autodistill.training.survey.latency_model import LEAST
-    from autodistill.training.survey.survey import ALWAYS, Hours
+    from autodistill.training.survey.time_limit import ALWAYS, Hours
 
     if seconds is None or config.survey != "auto":
         return ALWAYS

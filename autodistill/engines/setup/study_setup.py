@@ -51,8 +51,19 @@ def open_to_read(folder: Path) -> Study:
     return study
 
 
-def open_study(source: Any, changes: Mapping[str, Any]) -> Study:
-    """Create or resume a study; see :meth:`Study.open`."""
+def open_other(directory: Path | None, folder: Path) -> Study:
+    """The study in ``folder``, for a study in ``directory`` to start from.
+
+    Raises:
+        UsageError: the folder is not a study, or it is ``directory`` itself.
+    """
+    if directory is not None and folder.resolve() == directory.resolve():
+        raise UsageError(f"study {folder} cannot be warm-started from itself; name another study's folder.")
+    return open_to_read(folder)
+
+
+def study_from(source: Any, changes: Mapping[str, Any]) -> Study:
+    """Create or resume a study; see :func:`autodistill.api.open_study`."""
     keys = dict(changes)
     directory = keys.pop("directory", None)
     if isinstance(source, Mapping):
@@ -113,7 +124,9 @@ def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any
     if config.storage is not None and _CONFIGURATION not in study.optuna.user_attrs:
         study.optuna.set_user_attr(_CONFIGURATION, config.resolved())
     study.budget = Budget.parse(config.budget)
-    study.notes = [note for other in config.warm_start if (note := warm_start(study, Path(other)))]
+    for folder in map(Path, config.warm_start):
+        if note := warm_start(study, open_other(directory, folder), folder):
+            study.notes.append(note)
     if directory is not None:
         store.write_atomically(directory / STUDY_FILE, dump(config.resolved()))
     return study

@@ -16,8 +16,9 @@ from autodistill.core.errors import UsageError
 from autodistill.core.records import LatencyTarget, Objective, State
 from autodistill.core.wording import latency_words
 from autodistill.search.analysis.trajectory import Step, trajectory
+from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import nondominated_mask
-from autodistill.search.results.front import Front, Scale, propose_scale, to_losses
+from autodistill.search.results.front import Front, Scale, propose_scale
 
 if TYPE_CHECKING:
     from autodistill.search.study.study import Study

@@ -13,6 +13,7 @@ import numpy as np
 from autodistill.core.records import Objective, State, TrialRecord
 from autodistill.core.teacher_distance import to_teacher
 from autodistill.core.wording import students_counted
+from autodistill.search.objectives.losses import axis_losses, to_losses
 from autodistill.search.objectives.objectives import spared
 from autodistill.search.objectives.pareto import hypervolume, nondominated_mask
 from autodistill.search.objectives.within_teacher import Reach
@@ -250,21 +251,6 @@ class Front:
 
     def _named(self, point: Sequence[float]) -> dict[str, float]:
         return {o.name: v for o, v in zip(self.objectives, point, strict=True)}
-
-
-def to_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """Losses (smaller is better) in the objectives' own units, ``(trials, objectives)``."""
-    rows = [[o.loss(float(v[o.name])) for o in objectives] for v in values]
-    return np.array(rows, dtype=float).reshape(len(values), len(objectives))
-
-
-def axis_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """As :func:`to_losses`, with objectives that live on a logarithmic axis taken to their logarithm."""
-    rows = [
-        [o.loss(math.log(max(float(v[o.name]), 1e-12))) if o.log else o.loss(float(v[o.name])) for o in objectives]
-        for v in values
-    ]
-    return np.array(rows, dtype=float).reshape(len(values), len(objectives))
 
 
 def last_values(trial: TrialRecord) -> dict[str, float]:

@@ -13,7 +13,7 @@ from autodistill.core.records import TrialRecord
 if TYPE_CHECKING:
     from torch import nn
 
-    from autodistill.delivery.export.write import Exported
+    from autodistill.delivery.export.exported import Exported
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from autodistill.core.errors import StoreError, UsageError
-from autodistill.core.records import TrialRecord, stable_key
+from autodistill.core.records import Objective, TrialRecord, stable_key
 from autodistill.core.wording import counted, students_counted
 from autodistill.search.objectives.expression import TEACHER, matches
+from autodistill.search.objectives.losses import axis_losses, to_losses
 from autodistill.search.objectives.objectives import asked_cost
-from autodistill.search.results.front import axis_losses, to_losses
 from autodistill.search.results.front_member import Member
 
 if TYPE_CHECKING:
-    from autodistill.search.results.front import Front
     from autodistill.search.results.verified import Row
 
 KEPT = ("stays", "joins")
@@ -34,6 +34,33 @@ KEPT = ("stays", "joins")
 
 FELL, UNVERIFIED = "fell off when verified", "not verified"
 """Why a member of the search's front is not on the verified one."""
+
+
+class Pickable(Protocol):
+    """What is read of a front: this module stands below it, so that ``Front.pick`` can call it."""
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Axes, in the order of the values."""
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """Members."""
+
+    @property
+    def others(self) -> tuple[TrialRecord, ...]:
+        """Dominated COMPLETE trials."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Members, as trials that can be loaded and exported."""
+
+    @property
+    def directory(self) -> Path | None:
+        """Folder of the study."""
+
+    def trained(self) -> Pickable:
+        """The front of the trials as they were trained, without their variants."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +134,7 @@ class Selection:
     unverified: tuple[Member, ...] = ()
 
 
-def verified_rows(front: Front) -> dict[int, Row]:
+def verified_rows(front: Pickable) -> dict[int, Row]:
     """What ``verify`` found of trials of this front's study, by number; of what was trained otherwise, nothing.
 
     Raises:
@@ -119,14 +146,14 @@ def verified_rows(front: Front) -> dict[int, Row]:
     return {} if found is None else rows_for(front, found.students)
 
 
-def rows_for(front: Front, students: Iterable[Row]) -> dict[int, Row]:
+def rows_for(front: Pickable, students: Iterable[Row]) -> dict[int, Row]:
     """Rows with a verdict that stand for trials of this front's study, by number."""
     known = {t.number: t for t in (*front.trials, *front.others) if t.variant == "fp32"}
     rows = [row for row in students if row.verdict and row.trial in known and _same(row, known[row.trial])]
     return {row.trial: row for row in settled(front, rows) if row.trial is not None}
 
 
-def settled(front: Front, rows: Iterable[Row]) -> list[Row]:
+def settled(front: Pickable, rows: Iterable[Row]) -> list[Row]:
     """Rows of ``verify``, those of no verified front that a member which was not verified dominates.
 
     Verdicts are among what was verified. A trial off the search's front can have no better there than to be equal to
@@ -143,7 +170,7 @@ def settled(front: Front, rows: Iterable[Row]) -> list[Row]:
     return [replace(row, verdict="outside") if row.verdict in KEPT and row.trial in behind else row for row in rows]
 
 
-def unverified(front: Front, verified: Collection[int | None]) -> list[TrialRecord]:
+def unverified(front: Pickable, verified: Collection[int | None]) -> list[TrialRecord]:
     """Members of the search's front, as they were trained, that are not among some numbers of trials."""
     return [t for t in front.trained().trials if t.number not in verified]
 
@@ -153,7 +180,7 @@ def row_of(trial: TrialRecord, rows: Mapping[int, Row]) -> Row | None:
     return rows.get(trial.number) if trial.variant == "fp32" else None
 
 
-def pick(front: Front, expression: str) -> Member:
+def pick(front: Pickable, expression: str) -> Member:
     """The best student (first objective) that satisfies an expression; see :meth:`Front.pick`."""
     choice = _choice(front)
     teacher = {f"{TEACHER}.{name}": value for name, value in front.teacher.items()}
@@ -176,7 +203,7 @@ def pick(front: Front, expression: str) -> Member:
     return _explained(min(before or fitting, key=losses), choice, len(before), repr(expression))
 
 
-def knee(front: Front) -> Member | None:
+def knee(front: Pickable) -> Member | None:
     """The member nearest to the ideal point; see :meth:`Front.knee`."""
     if not front.trials:
         return None
@@ -190,7 +217,7 @@ def knee(front: Front) -> Member | None:
     return _explained((before or members)[int(distances.argmin())], choice, len(before))
 
 
-def whole(front: Front) -> Selection:
+def whole(front: Pickable) -> Selection:
     """All students of the front as ``verify`` found it: what fell off is left out.
 
     Where all members were verified, so is what was not: int8 forms of trials off the front. The int8 form of a trial
@@ -235,7 +262,7 @@ def _numbers(members: Sequence[Member]) -> str:
     return ", ".join(f"{m.number}" + f" ({m.variant})" * (m.variant != "fp32") for m in members)
 
 
-def _rows(front: Front) -> tuple[dict[int, Row], str]:
+def _rows(front: Pickable) -> tuple[dict[int, Row], str]:
     """What ``verify`` found, and what is wrong with its file."""
     try:
         return verified_rows(front), ""
@@ -243,20 +270,20 @@ def _rows(front: Front) -> tuple[dict[int, Row], str]:
         return {}, str(error)
 
 
-def _choice(front: Front) -> Choice:
+def _choice(front: Pickable) -> Choice:
     rows, trouble = _rows(front)
     size = len(front.trained())
     return Choice(standings(front, rows), size - len(unverified(front, rows)), size, bool(rows), trouble)
 
 
-def standings(front: Front, rows: Mapping[int, Row]) -> tuple[Standing, ...]:
+def standings(front: Pickable, rows: Mapping[int, Row]) -> tuple[Standing, ...]:
     """The members of the front, then the students that joined the verified one."""
     plain = [t for t in front.others if t.variant == "fp32" and t.number in rows]
     joined = [t for t in plain if rows[t.number].verdict == "joins"]
     return tuple(_standing(front, t, rows) for t in (*front.trials, *joined))
 
 
-def _standing(front: Front, trial: TrialRecord, rows: Mapping[int, Row]) -> Standing:
+def _standing(front: Pickable, trial: TrialRecord, rows: Mapping[int, Row]) -> Standing:
     row = row_of(trial, rows)
     names = {o.name for o in front.objectives}
     known = {name: value for name, value in trial.values.items() if name in names}

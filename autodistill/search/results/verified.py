@@ -286,17 +286,6 @@ class Verified:
 
         return pd.DataFrame([_flat(row) for row in self.rows])
 
-    def save(self, directory: str | Path) -> dict[str, Path]:
-        """Write ``verify.json``, ``verify.csv`` and ``verify.png``; returns their paths by ending."""
-        from autodistill.delivery.verify.plot import verify_png
-        from autodistill.search.storage.study_folder import dump_json, write_atomically
-
-        folder = Path(directory)
-        write_atomically(folder / "verify.csv", self.to_pandas().to_csv(index=False))
-        verify_png(self, folder / "verify.png")
-        write_atomically(folder / VERIFY_FILE, dump_json(self.to_json()))
-        return {ending: folder / f"verify.{ending}" for ending in ("json", "csv", "png")}
-
     def _find(self, kind: Kind, trial: int) -> Row:
         for row in self.rows:
             if row.kind == kind and row.trial == trial:

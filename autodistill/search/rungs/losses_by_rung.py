@@ -1,6 +1,6 @@
 """What trials have shown at each rung, as arrays that only grow: what a rung rule compares.
 
-Losses are those of :func:`autodistill.search.results.front.axis_losses`: smaller is better, counts and times in logarithms.
+Losses are those of :func:`autodistill.search.objectives.losses.axis_losses`: smaller is better, counts and times in logarithms.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.core.records import Objective
-from autodistill.search.results.front import axis_losses
+from autodistill.search.objectives.losses import axis_losses
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,17 @@ import numpy as np
 import optuna
 
 from autodistill.core.errors import InfeasibleError
-from autodistill.core.records import Candidate, Constraint, Estimate, Objective, Params, certain, stable_key
+from autodistill.core.records import (
+    Candidate,
+    Constraint,
+    Estimate,
+    Objective,
+    Params,
+    certain,
+    derive_seed,
+    plain,
+    stable_key,
+)
 from autodistill.search.objectives.within_teacher import Promise
 from autodistill.search.rungs.epoch_time import Pace, relative
 from autodistill.search.rungs.levels import Rungs
@@ -26,7 +36,6 @@ from autodistill.search.space.space import Space
 from autodistill.search.storage import study_folder as store
 from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.storage.versions import versions
-from autodistill.search.study.end_states import derive_seed, plain
 
 GIVEN = "enqueued: not the sampler's choice"
 

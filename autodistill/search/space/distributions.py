@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autodistill.search.study.end_states import plain
+from autodistill.core.records import plain
 
 
 def describe(distribution: BaseDistribution) -> str:

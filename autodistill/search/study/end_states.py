@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from autodistill.core.errors import DivergedError, InfeasibleError, InterruptedTrialError
-from autodistill.core.records import WORK, Objective, Report, State
+from autodistill.core.records import WORK, Objective, Report, State, plain
 
 UNFINISHED = (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
 """A trial that was let go of without a verdict."""
-
-
-def plain(value: Any) -> Any:
-    """A number of another library, such as NumPy's, as Python's own; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return value
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def plain_report(report: Report, levels: Sequence[int], seconds: float = 0.0) -> Report:
@@ -108,9 +99,3 @@ def ended_early(rung: int, levels: Sequence[int]) -> str:
         f"the evaluation ended by itself after rung {rung}. It has to yield a report of every rung up to the top "
         f"({wanted}), unless the study stops it; raise InfeasibleError for a student that cannot be trained."
     )
-
-
-def derive_seed(seed: int, number: int, purpose: str) -> int:
-    """A 31-bit seed from the study's seed and a count, independent for each purpose."""
-    digest = hashlib.sha256(f"{seed}/{number}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import optuna
 
 from autodistill.core.records import Constraint, Objective
+from autodistill.search.objectives.losses import axis_losses
 from autodistill.search.objectives.objectives import worst_wanted
-from autodistill.search.results.front import axis_losses
 from autodistill.search.rungs import promotion
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.rungs.losses_by_rung import Board

@@ -125,33 +125,17 @@ class Study(Inputs, Readings):
 
     @staticmethod
     def open(source: Any, **changes: Any) -> Study:
-        """Create or resume the study of a study file, a study folder or a mapping of its keys.
+        """:func:`autodistill.open_study` under the name that older programs use."""
+        from autodistill.api import open_study
 
-        Args:
-            source: path of ``study.yaml``, folder of a study, or a mapping.
-            changes: keys that override the file, e.g. ``directory=``, ``budget=``.
-
-        Raises:
-            ConfigError: problems in the configuration, all at once.
-            UsageError: the folder holds another study; the differing keys are named.
-        """
-        from autodistill.engines.setup.study_setup import open_study
-
-        return open_study(source, changes)
+        return open_study(source, **changes)
 
     @staticmethod
     def create(**keys: Any) -> Study:
-        """Create (or resume) a study from keywords, the keys of a study file: ``data=, teacher=, space=, …``.
+        """:func:`autodistill.create_study` under the name that older programs use."""
+        from autodistill.api import create_study
 
-        ``directory=None`` keeps it in memory.
-
-        Raises:
-            ConfigError: problems in the configuration, all at once; then misspelt names (``config_names.py``).
-            UsageError: the folder holds another study; the differing keys are named.
-        """
-        from autodistill.engines.setup.study_setup import open_study
-
-        return open_study(keys, {})
+        return create_study(**keys)
 
     # -- the contract with engines ---------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from autodistill.core.errors import ConfigError, UsageError
 from autodistill.core.records import TrialRecord
+from autodistill.search.objectives.losses import axis_losses
 from autodistill.search.objectives.pareto import epsilon_net_order
-from autodistill.search.results.front import axis_losses
 from autodistill.search.space import moves as proposals
 
 if TYPE_CHECKING:
@@ -30,23 +30,24 @@ TAKEN = 6
 _KEY = "warm_start"
 
 
-def warm_start(study: Study, folder: Path) -> str:
+def warm_start(study: Study, other: Study, folder: Path) -> str:
     """Enqueue what another study found; once, whatever is resumed.
 
     Args:
         study: the new one.
-        folder: of the other one.
+        other: the study that gives its front.
+        folder: of the other one; what is done is remembered under this name.
 
     Returns:
         What was done, in words; empty when it was done before.
 
     Raises:
-        UsageError: the folder is not a study, or nothing of it fits the space.
+        UsageError: nothing of it fits the space.
     """
     done: dict[str, Any] = dict(study.optuna.user_attrs.get(_KEY, {}))
     if str(folder) in done:
         return ""
-    fitting, members = fitting_students(study.space, study.seed, study.directory, folder)
+    fitting, members = fitting_students(study.space, study.seed, other, folder)
     for values in fitting[:TAKEN]:
         study.enqueue(study.space.nest(values))
     taken = min(len(fitting), TAKEN)
@@ -54,28 +55,21 @@ def warm_start(study: Study, folder: Path) -> str:
     return f"warm start: {taken} of {members} front students of {folder} are tried first"
 
 
-def fitting_students(
-    space: Space, seed: int, directory: Path | None, folder: Path
-) -> tuple[list[Mapping[str, Any]], int]:
+def fitting_students(space: Space, seed: int, other: Study, folder: Path) -> tuple[list[Mapping[str, Any]], int]:
     """What a study could take from another one; nothing is written.
 
     Args:
         space: of the new study.
         seed: of the new study.
-        directory: the new study's folder.
-        folder: of the other one.
+        other: the study that gives its front.
+        folder: of the other one, for messages.
 
     Returns:
         Values in ``space`` of those front students that it has, and how many the front has in all.
 
     Raises:
-        UsageError: the folder is not another study, or nothing of it fits the space.
+        UsageError: nothing of it fits the space.
     """
-    from autodistill.engines.setup.study_setup import open_to_read
-
-    if directory is not None and folder.resolve() == directory.resolve():
-        raise UsageError(f"study {folder} cannot be warm-started from itself; name another study's folder.")
-    other = open_to_read(folder)
     members = _spread(other)
     fitting = [values for t in members if (values := _translated(space, seed, other, t)) is not None]
     if not fitting:

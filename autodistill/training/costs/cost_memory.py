@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from autodistill.core.records import LatencyTarget, Params, stable_key
+from autodistill.training.costs.family_code import family_code
 from autodistill.training.runtime.cache_folder import cache_folder as cache_folder
-from autodistill.training.runtime.source_code import family_code
 
 LATENCY = "latency_ms"
 FEATURES = ("params", "macs", "activations", "operations")

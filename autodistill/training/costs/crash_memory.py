@@ -18,7 +18,7 @@ from typing import Any
 
 from autodistill.core.records import Params, stable_key
 from autodistill.training.costs.cost_memory import processor, version_of
-from autodistill.training.runtime.source_code import family_code
+from autodistill.training.costs.family_code import family_code
 
 FILE = "crashes.json"
 

@@ -11,7 +11,6 @@ import secrets
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +19,6 @@ from autodistill.core.records import stable_key
 from autodistill.training.runtime.source_values import values_of
 
 GROUP = "autodistill.families"
-_PACKAGE = "autodistill.training.students.families"
-_BESIDE = ("students.py", "costs.py", "deployed.py")  # how every network is built, brought to its final form, counted
 _INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -44,24 +41,8 @@ def code_key(function: Callable[..., Any]) -> str:
     return stable_key(code_of(function) or _this_process())
 
 
-def family_code(family: str) -> str:
-    """Equal while the code that builds the students of ``family`` stays as it is, and the values that it reads."""
-    if _PACKAGE not in sys.modules and family not in _plugins():  # nobody can have registered a family of their own
-        return _built_in()
-    from autodistill.training.students.families import families
-
-    entry = families.get(family) if family in families else None
-    if entry is None or not entry.code:
-        return _built_in()
-    return stable_key([_built_in(), entry.code, _values_of(entry.build)])
-
-
-def is_built_in(function: Callable[..., Any]) -> bool:
-    """Whether ``function`` builds a family of this package."""
-    return str(getattr(function, "__module__", "")).startswith(f"{_PACKAGE}.")
-
-
-def _values_of(build: Callable[..., Any]) -> list[str]:
+def builder_values(build: Callable[..., Any]) -> list[str]:
+    """The values that a builder and the code it reaches read, in words; see ``source_values``."""
     module = _module_of(build)
     own = set() if module is None else {one.__name__ for one in (module, *_reached(module))}
     return values_of(build, own.__contains__)
@@ -111,19 +92,6 @@ def _text(module: ModuleType) -> str:
         return inspect.getsource(module)
     except (OSError, TypeError):  # built without a source file
         return ""
-
-
-@functools.cache
-def _built_in() -> str:
-    """Of all families of this package together: they share most of their code, and one is rarely edited alone."""
-    here = Path(__file__).parent
-    files = [*sorted((here / "families").glob("*.py")), *(here / name for name in _BESIDE)]
-    return stable_key([[file.name, file.read_text(encoding="utf-8")] for file in files])
-
-
-@functools.cache
-def _plugins() -> frozenset[str]:
-    return frozenset(point.name for point in entry_points(group=GROUP))
 
 
 @functools.cache

@@ -14,19 +14,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from autodistill.core.records import LatencyTarget, Params, SurveyRow
 from autodistill.training.costs.cost_memory import LATENCY, CostMemory
+from autodistill.training.survey.time_limit import ALWAYS, FIRST_GROUP, Hours, Progress
 
 GROUP = 8  # students measured in one interleaved group: few enough for their weights to share the caches fairly
-FIRST_GROUP = 4
 HOLD_SECONDS = 8.0
 """About how long a group is measured, which is how long trainers of other processes stand still."""
-COUNT_SHARE = 0.4
-"""Part of a limited time in which students are counted before any is measured."""
-
-Progress = Callable[[int, int], None]
 
 
 def _unwatched(done: int, total: int) -> None:
@@ -35,28 +30,6 @@ def _unwatched(done: int, total: int) -> None:
 
 def _unheard(what: str, seconds: float) -> None:
     """Waits that nobody watches."""
-
-
-@dataclass(frozen=True)
-class Hours:
-    """When a survey ends, as moments of ``time.monotonic``.
-
-    Attributes:
-        end: nothing more is measured after it.
-        least: so many students are measured all the same,
-        last: where it is not later than this.
-    """
-
-    end: float = math.inf
-    least: int = 0
-    last: float = math.inf
-
-    def left(self, measured: int) -> float:
-        """Seconds that are left when so many students are measured."""
-        return (self.last if measured < self.least else self.end) - time.monotonic()
-
-
-ALWAYS = Hours()
 
 
 def survey(

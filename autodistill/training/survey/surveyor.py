@@ -18,8 +18,8 @@ from autodistill.training.costs.machine_speed import slowness
 from autodistill.training.deployed.runtimes import Run, prepare, threads
 from autodistill.training.runtime import measurement_lock as lease
 from autodistill.training.students import build as students
-from autodistill.training.survey.survey import COUNT_SHARE, FIRST_GROUP, Hours, Progress
 from autodistill.training.survey.survey_order import in_turn, spread
+from autodistill.training.survey.time_limit import COUNT_SHARE, FIRST_GROUP, Hours, Progress
 
 LIMIT_SECONDS = 2.0
 """The same as in ``latency``: a student that did not settle is measured again when its trial begins."""

@@ -8,10 +8,12 @@ again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from autodistill.core.errors import InterruptedTrialError
+from autodistill.core.processes import die_with_parent
 from autodistill.core.records import Candidate, Evaluate, Params, Report, SurveyRow, Task, WorkerContext, stable_key
 from autodistill.core.teacher_choice import member
 from autodistill.training.augmentation.policy import Policy
@@ -102,7 +105,7 @@ class Bench:
     @cached_property
     def crew(self) -> Crew | None:
         """Helpers on the slot's other devices."""
-        return Crew(self.task, self.context) if len(self.context.devices) > 1 else None
+        return Crew(self.task, self.context, _help) if len(self.context.devices) > 1 else None
 
     @cached_property
     def data(self) -> datasets.ImageData:
@@ -403,3 +406,37 @@ class Trial:
             "seconds": self.clock.seconds(),
             "key": self.key,
         }
+
+
+def _help(pipe: Connection, task: Task, context: WorkerContext, file: str, rank: int, size: int) -> None:
+    """Body of a helper: follows rank 0's messages until the pipe ends."""
+    die_with_parent()
+    try:
+        team = Team.join(file, rank, size, context.device)
+        bench = Bench(task, context)
+        message = pipe.recv()
+        while True:
+            message = _follow(pipe, bench, team, message[1])
+    except (EOFError, OSError):
+        return
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            pipe.send((type(error).__name__, str(error)))
+
+
+def _follow(pipe: Connection, bench: Bench, team: Team, candidate: Candidate) -> tuple[Any, ...]:
+    """Train one candidate along; returns the message that begins the next."""
+    trainer = Trial(bench, candidate).follow(team)
+    while True:
+        message: tuple[Any, ...] = pipe.recv()
+        if message[0] == "run":
+            with contextlib.suppress(InterruptedTrialError):
+                trainer.run(message[1], tick=functools.partial(_obey, team))
+        elif message[0] == "begin":
+            return message
+
+
+def _obey(team: Team) -> None:
+    """Before every step: stop where rank 0 stops."""
+    if team.agree(False):
+        raise InterruptedTrialError("rank 0 was asked to stop")

@@ -8,20 +8,20 @@ after any failure they are ended, and begun anew with the next trial.
 from __future__ import annotations
 
 import contextlib
-import functools
 import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 from autodistill.core.errors import InterruptedTrialError
-from autodistill.core.processes import die_with_parent
 from autodistill.core.records import Candidate, Task, WorkerContext
 from autodistill.training.runtime.distributed import Team
+
+Body = Callable[[Connection, Task, WorkerContext, str, int, int], None]
+"""What a helper does: told the pipe to rank 0, the task, its context, the rendezvous file, its rank and their number."""
 
 _LAST_WORDS = 3.0  # seconds that a helper has to say why it failed
 
@@ -32,10 +32,11 @@ class Crew:
     Args:
         task: what the study trains.
         context: the worker's; its ``devices`` are rank 0's and the helpers'.
+        body: what a helper's process runs.
     """
 
-    def __init__(self, task: Task, context: WorkerContext) -> None:
-        self._task, self._context = task, context
+    def __init__(self, task: Task, context: WorkerContext, body: Body) -> None:
+        self._task, self._context, self._body = task, context, body
         self._helpers: list[tuple[SpawnProcess, Connection]] = []
         self._folder: Path | None = None
         self._team: Team | None = None
@@ -100,7 +101,7 @@ class Crew:
             ours, theirs = spawn.Pipe()
             context = WorkerContext(self._context.index, device, self._context.threads)
             process = spawn.Process(
-                target=_help, args=(theirs, self._task, context, file, rank, len(devices)), daemon=True
+                target=self._body, args=(theirs, self._task, context, file, rank, len(devices)), daemon=True
             )
             process.start()
             theirs.close()
@@ -120,41 +121,3 @@ class Crew:
                     kind, text = pipe.recv()
                     return str(kind), str(text)
         return None
-
-
-def _help(pipe: Connection, task: Task, context: WorkerContext, file: str, rank: int, size: int) -> None:
-    """Body of a helper: follows rank 0's messages until the pipe ends."""
-    from autodistill.training.trials.evaluate import Bench
-
-    die_with_parent()
-    try:
-        team = Team.join(file, rank, size, context.device)
-        bench = Bench(task, context)
-        message = pipe.recv()
-        while True:
-            message = _follow(pipe, bench, team, message[1])
-    except (EOFError, OSError):
-        return
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            pipe.send((type(error).__name__, str(error)))
-
-
-def _follow(pipe: Connection, bench: Any, team: Team, candidate: Candidate) -> tuple[Any, ...]:
-    """Train one candidate along; returns the message that begins the next."""
-    from autodistill.training.trials.evaluate import Trial
-
-    trainer = Trial(bench, candidate).follow(team)
-    while True:
-        message: tuple[Any, ...] = pipe.recv()
-        if message[0] == "run":
-            with contextlib.suppress(InterruptedTrialError):
-                trainer.run(message[1], tick=functools.partial(_obey, team))
-        elif message[0] == "begin":
-            return message
-
-
-def _obey(team: Team) -> None:
-    """Before every step: stop where rank 0 stops."""
-    if team.agree(False):
-        raise InterruptedTrialError("rank 0 was asked to stop")

@@ -13,7 +13,7 @@ from torch import nn
 
 from autodistill.core.errors import UsageError, nearest
 from autodistill.core.registry import Registry
-from autodistill.training.runtime.source_code import GROUP, code_key, is_built_in
+from autodistill.training.runtime.source_code import GROUP, code_key
 
 Value = int | float | str | bool
 
@@ -122,7 +122,7 @@ class Family:
     code: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.code and not is_built_in(self.build):  # now, while the file is what was loaded from it
+        if not self.code and not _is_built_in(self.build):  # now, while the file is what was loaded from it
             object.__setattr__(self, "code", code_key(self.build))
 
     def parameter(self, name: str) -> Parameter | None:
@@ -136,6 +136,10 @@ class Family:
     def resolutions(self) -> tuple[int, ...]:
         """The image sides this family is tested at."""
         return tuple(side for side in RESOLUTIONS if self.smallest <= side <= self.largest)
+
+
+def _is_built_in(build: Builder) -> bool:
+    return str(getattr(build, "__module__", "")).startswith(f"{__package__}.")
 
 
 families: Registry[Family] = Registry("student family", GROUP)

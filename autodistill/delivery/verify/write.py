@@ -1,0 +1,18 @@
+"""Writes what a verification found into its study's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autodistill.delivery.verify.plot import verify_png
+from autodistill.search.results.verified import VERIFY_FILE, Verified
+from autodistill.search.storage.study_folder import dump_json, write_atomically
+
+
+def write_verified(verified: Verified, directory: str | Path) -> dict[str, Path]:
+    """Write ``verify.json``, ``verify.csv`` and ``verify.png``; returns their paths by ending."""
+    folder = Path(directory)
+    write_atomically(folder / "verify.csv", verified.to_pandas().to_csv(index=False))
+    verify_png(verified, folder / "verify.png")
+    write_atomically(folder / VERIFY_FILE, dump_json(verified.to_json()))
+    return {ending: folder / f"verify.{ending}" for ending in ("json", "csv", "png")}
