@@ -14,7 +14,7 @@ from autodistill.core.records import Evaluate, EvaluateFactory
 from autodistill.core.resource_errors import as_resource_error
 from autodistill.core.wording import why_empty
 from autodistill.engines import check_keywords, engines
-from autodistill.engines.driving.remote_study import bring_home
+from autodistill.engines.driving.remote_study import fetch_files
 from autodistill.engines.driving.slots import Slot, devices_each, make_slots
 from autodistill.engines.driving.worker import same_for_all
 from autodistill.engines.monitor.progress import shown
@@ -114,7 +114,7 @@ def search(
             if packing == "auto" and slots[0].device.startswith("cuda") and not watch.should_stop():
                 slots = make(slots_per_gpu=measured_packing(study, watch, slots))
             study.use_devices(devices_each(slots, options.get("gpus_per_worker")))
-            if missing := bring_home(study):
+            if missing := fetch_files(study):
                 watch.stage("storage", missing)
             if not watch.should_stop():
                 drive(study, factory, slots, watch, **options)

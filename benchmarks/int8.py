@@ -43,7 +43,9 @@ POOL: list[Params] = [
 
 def trained(student: Params, data: datasets.ImageData, epochs: int) -> torch.nn.Module:
     """A student after a plain training: AdamW, a cosine, no teacher; enough to have something to lose."""
-    model = students.build(student, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes))
+    model = students.build_student(
+        student, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes)
+    )
     images = torch.from_numpy(normalized(data, data.train.images))
     labels = torch.from_numpy(data.train.labels)
     steps = epochs * (len(labels) // 128)
@@ -105,7 +107,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     spec = DataSpec("fashion_mnist", root=arguments.root, train_size=2000 if arguments.quick else 20_000)
-    data, test = datasets.load(spec), datasets.load_test(spec)
+    data, test = datasets.load_images(spec), datasets.load_test(spec)
     begin = time.perf_counter()
     rows = []
     for student in POOL[:2] if arguments.quick else POOL:

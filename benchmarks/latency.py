@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 
 from autodistill.core.records import LatencyTarget, Params
 from autodistill.engines.setup.survey_pool import draw_pool
-from autodistill.search.space.builtin import load
+from autodistill.search.space.builtin import load_space
 from autodistill.search.space.space import Space
 from autodistill.training.costs.cost_memory import LATENCY, CostMemory
 from autodistill.training.survey.survey import survey
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     count = 5 if arguments.quick else arguments.students
-    pool = draw_pool(Space.parse(load(arguments.space)), count, seed=0)[:count]
+    pool = draw_pool(Space.parse(load_space(arguments.space)), count, seed=0)[:count]
     begin = time.perf_counter()
     first = run(pool, LatencyTarget(), "torch, first")
     second = run(pool, LatencyTarget(), "torch, second")

@@ -32,7 +32,7 @@ from autodistill.core.records import DataSpec, stable_key
 from autodistill.training.data import datasets
 from autodistill.training.distillation.criterion import Distillation
 from autodistill.training.distillation.loss_mix import LossMix
-from autodistill.training.distillation.teacher_outputs import CachedGuide
+from autodistill.training.distillation.teacher_outputs import CachedTeacher
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.students import build as students
@@ -128,15 +128,15 @@ class Bench:
         self.setting = setting
         root = root if setting.source == "fashion_mnist" else None
         every = DataSpec(setting.source, root=root)
-        self.data = datasets.load(DataSpec(setting.source, root=root, train_size=setting.train_size), folder)
+        self.data = datasets.load_images(DataSpec(setting.source, root=root, train_size=setting.train_size), folder)
         self.test = datasets.load_test(every, folder)
         self.feed = Feed.of(self.data)
         self.recipe = Recipe(batch_size=setting.batch_size, ema=0.0)
         spec = teach(
-            datasets.load(every, folder), directory=folder / f"teacher-{setting.source}",
+            datasets.load_images(every, folder), directory=folder / f"teacher-{setting.source}",
             epochs=setting.teacher_epochs, progress=_teaching,
         )  # fmt: skip
-        self.teacher = teachers.load(spec, self.data)
+        self.teacher = teachers.load_teacher(spec, self.data)
         policy = self.recipe.policy()
         key = CacheKey(self.data.fingerprint, self.teacher.fingerprint, policy.view_key(), VIEW_SEED, "own size")
         self.cache = TeacherCache.open(
@@ -148,10 +148,10 @@ class Bench:
         """One student: accuracy on validation and test, parameters, CPU seconds."""
         data, epochs = self.data, self.setting.epochs
         start = time.process_time()
-        model = students.build(
+        model = students.build_student(
             student, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes), seed=seed
         )
-        guide = CachedGuide(self.teacher, self.cache, self.recipe.policy(), VIEW_SEED, embedding=True)
+        guide = CachedTeacher(self.teacher, self.cache, self.recipe.policy(), VIEW_SEED, embedding=True)
         criterion = Distillation(
             LossMix.parse(mix), guide, student=model, teacher_width=self.teacher.embedding_width(), seed=seed
         )

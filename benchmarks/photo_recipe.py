@@ -70,7 +70,7 @@ def trial(arguments: argparse.Namespace, data: DataSpec, settings: Mapping[str, 
     """Accuracy of one trial as a search runs it, without rungs."""
     from autodistill.training.data import datasets
     from autodistill.training.loop.trainer import scores
-    from autodistill.training.trials.evaluate import Bench, Trial
+    from autodistill.training.trials.evaluate import Trial, WorkerState
     from autodistill.training.trials.trial_files import load_student
 
     cache = arguments.work / "cache"
@@ -81,7 +81,7 @@ def trial(arguments: argparse.Namespace, data: DataSpec, settings: Mapping[str, 
         train = {"batch_size": arguments.batch_size, "lr": arguments.lr, **settings.get("train", {})}
         mix = settings.get("distillation", {"loss": "none"})
         candidate = Candidate(0, arguments.student, mix, train, seed)
-        bench = Bench(task, WorkerContext(threads=arguments.threads))
+        bench = WorkerState(task, WorkerContext(threads=arguments.threads))
         found = [report.values for report in bench.evaluate(candidate)][-1]["accuracy"]
         if arguments.split == "validation":
             return float(found)
@@ -149,7 +149,7 @@ def network(student: Mapping[str, Any], size: int, classes: int, seed: int) -> n
     """The student's architecture, newly initialised."""
     from autodistill.training.students import build as students
 
-    return students.build(dict(student), image_size=size, channels=3, num_classes=classes, seed=seed)
+    return students.build_student(dict(student), image_size=size, channels=3, num_classes=classes, seed=seed)
 
 
 def split_folder(root: Path, split: str) -> Path:
@@ -170,7 +170,7 @@ def draw_photos(root: Path) -> None:
 
     from autodistill.training.data import datasets
 
-    data = datasets.load(DataSpec("synthetic", image_size=32, options={"classes": 3, "count": 240}))
+    data = datasets.load_images(DataSpec("synthetic", image_size=32, options={"classes": 3, "count": 240}))
     for name, part in (("train", data.train), ("validation", data.val), ("test", data.val)):
         for row, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
             place = root / name / data.classes[label]
@@ -215,7 +215,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             else:
                 if PLAIN[arm] and teacher is None:
                     spec = TeacherSpec(str(arguments.teacher))
-                    teacher = teachers.load(spec, datasets.load(data, arguments.work / "cache"), "cpu")
+                    teacher = teachers.load_teacher(spec, datasets.load_images(data, arguments.work / "cache"), "cpu")
                 accuracy = plain(arguments, teacher if PLAIN[arm] else None, seed)
             results.setdefault(arm, []).append(accuracy)
             took = time.perf_counter() - began
@@ -271,7 +271,7 @@ def _quick(arguments: argparse.Namespace) -> None:
     arguments.image_size, arguments.epochs, arguments.seeds = 32, 2, 1
     arguments.student = {"family": "fasternet", "width": 8, "depth": 1}
     draw_photos(arguments.data_root)
-    data = datasets.load(DataSpec("image_folder", root=str(arguments.data_root), image_size=32))
+    data = datasets.load_images(DataSpec("image_folder", root=str(arguments.data_root), image_size=32))
     teach(data, {"family": "fasternet", "width": 16, "depth": 1}, directory=arguments.teacher, epochs=2)
 
 

@@ -201,12 +201,12 @@ def pack(paths: Sequence[Path], name: str = "digits") -> None:
     from sklearn.model_selection import cross_val_predict
 
     from autodistill.core.records import LatencyTarget
-    from autodistill.search.space.builtin import load
+    from autodistill.search.space.builtin import load_space
     from autodistill.training.costs.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey.survey import survey
 
     runs = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-    space = load(name)
+    space = load_space(name)
     parsed = Space.parse(space, name).section("student")
     every = [parsed.nest(values)["student"] for values in parsed.enumerate() or ()]
     metrics = [*COSTS, *HINTS]

@@ -69,7 +69,7 @@ def trained(setting: Setting, data: ImageData, family: str, width: int, seed: in
     student = {"family": family, "width": width}
     shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
     trainer = Trainer(
-        students.build(student, **shape, seed=seed), Feed.of(data), Distillation(LossMix()), Recipe(),
+        students.build_student(student, **shape, seed=seed), Feed.of(data), Distillation(LossMix()), Recipe(),
         epochs=setting.rungs[-1], seed=seed, view_seed=seed,
     )  # fmt: skip
     images, labels = torch.from_numpy(data.val.images), torch.from_numpy(data.val.labels)
@@ -167,7 +167,7 @@ def main() -> None:
     for setting in settings(arguments.photos, arguments.images, arguments.quick):
         if setting.name.split(",")[0] not in arguments.sets:
             continue
-        data = datasets.load(setting.data)
+        data = datasets.load_images(setting.data)
         for seed in range(1 if arguments.quick else arguments.seeds):
             for family, width in STUDENTS:
                 key = {"setting": setting.name, "family": family, "width": width, "seed": seed}

@@ -29,7 +29,7 @@ from autodistill.core.records import DataSpec
 from autodistill.training.data import datasets
 from autodistill.training.distillation.criterion import Distillation
 from autodistill.training.distillation.loss_mix import LossMix
-from autodistill.training.distillation.teacher_outputs import CachedGuide, OnlineGuide
+from autodistill.training.distillation.teacher_outputs import CachedTeacher, OnlineTeacher
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.students import build as students
@@ -72,8 +72,8 @@ class Bench:
         """Validation accuracy and seconds of one student; without a cache the teacher is asked online."""
         recipe = Recipe.parse(SETTINGS)
         policy = recipe.policy()
-        online = OnlineGuide(self.teacher)
-        guide = online if cache is None else CachedGuide(self.teacher, cache, policy, VIEW_SEED)
+        online = OnlineTeacher(self.teacher)
+        guide = online if cache is None else CachedTeacher(self.teacher, cache, policy, VIEW_SEED)
         criterion = Distillation(LossMix.parse({"loss": mix, "alpha": 0.7}), guide)
         trainer = Trainer(
             build(STUDENT, self.data, seed), self.feed, criterion, recipe, epochs=self.size.epochs, seed=seed,
@@ -86,7 +86,7 @@ class Bench:
 
 
 def build(network: dict[str, Any], data: datasets.ImageData, seed: int) -> nn.Module:
-    return students.build(
+    return students.build_student(
         network, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes), seed=seed
     )
 
@@ -115,7 +115,7 @@ class Done:
 
 def prepare(size: Size, root: str | None, folder: Path) -> tuple[Bench, float]:
     """Data, and a teacher trained on them; returns its accuracy too."""
-    data = datasets.load(DataSpec("fashion_mnist", root=root, train_size=size.images), folder)
+    data = datasets.load_images(DataSpec("fashion_mnist", root=root, train_size=size.images), folder)
 
     def told(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         if epoch == epochs:
@@ -126,7 +126,7 @@ def prepare(size: Size, root: str | None, folder: Path) -> tuple[Bench, float]:
         recipe=SETTINGS,
     )  # fmt: skip
     facts = json.loads((folder / "teacher" / "teacher.json").read_bytes())
-    return Bench(data, Feed.of(data), teachers.load(spec, data), size), facts["metrics"]["accuracy"]
+    return Bench(data, Feed.of(data), teachers.load_teacher(spec, data), size), facts["metrics"]["accuracy"]
 
 
 def opened(bench: Bench, folder: Path, view_count: int) -> TeacherCache:

@@ -39,7 +39,7 @@ from autodistill.training.data import datasets
 from autodistill.training.distillation import distillation_losses as losses
 from autodistill.training.distillation.criterion import Distillation
 from autodistill.training.distillation.loss_mix import LossMix
-from autodistill.training.distillation.teacher_outputs import CachedGuide
+from autodistill.training.distillation.teacher_outputs import CachedTeacher
 from autodistill.training.loop.optimizers import build_optimizer, learning_rate
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer
@@ -65,7 +65,7 @@ class Setup:
 
     def __init__(self, root: str | None, images: int, epochs: int, folder: Path, device: torch.device) -> None:
         self.device, self.epochs = device, epochs
-        self.data = datasets.load(DataSpec("fashion_mnist", root=root, train_size=images), folder)
+        self.data = datasets.load_images(DataSpec("fashion_mnist", root=root, train_size=images), folder)
         self.feed = Feed.of(self.data).near(device)
         network = freeze(self.build(TEACHER), device)
         expects = Preprocessing(self.data.image_size, self.data.channels, self.data.mean, self.data.std)
@@ -75,13 +75,13 @@ class Setup:
         self.cache = TeacherCache.open(
             folder / "cache", key, images=self.data.pool_size, classes=len(self.data.classes), views=epochs
         )
-        self.guide = CachedGuide(self.teacher, self.cache, self.policy, SEED)
+        self.guide = CachedTeacher(self.teacher, self.cache, self.policy, SEED)
         self.table = torch.stack([self._fill(view) for view in range(epochs)])
 
     def build(self, network: dict[str, Any]) -> nn.Module:
         """A network for these images, channels last."""
         data = self.data
-        model = students.build(
+        model = students.build_student(
             network, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes), seed=SEED
         )
         return model.to(self.device, memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from autodistill.search.model import front_model as model
 from autodistill.search.model import model_input as view
 from autodistill.search.model.gaussian_process import GroupedMatern
-from autodistill.search.model.model_input import View
+from autodistill.search.model.model_input import ModelInput
 from autodistill.search.sampler import front_sampler as sampler
 from autodistill.search.sampler import initial_design as first_design
 
@@ -43,7 +43,7 @@ WITHOUT_BOUND = "without-bound"
 """Only where a floor is given: the sampler is not told of it."""
 
 PATCHES: dict[str, Patches] = {
-    "without-cost-inputs": lambda: mock.patch.object(View, "_inputs", _blind(View._inputs)),
+    "without-cost-inputs": lambda: mock.patch.object(ModelInput, "_inputs", _blind(ModelInput._inputs)),
     "without-spread-design": lambda: mock.patch.object(first_design, "spread", _newest),
     "without-main-effects": lambda: mock.patch.object(GroupedMatern, "main", _no_effects),
     "without-prior-mean": lambda: mock.patch.object(model, "CAPACITY", 0.0),

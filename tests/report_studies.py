@@ -9,7 +9,7 @@ from typing import Any
 
 import autodistill as ad
 from autodistill.search.results.front import Front
-from autodistill.search.results.verified import Difference, Figure, Row, Verified
+from autodistill.search.results.verified import Difference, Figure, Verified, VerifiedRow
 from autodistill.search.study.study import Study
 
 HOSTILE = "<script>window.hacked=1</script>"
@@ -87,13 +87,13 @@ def make(
 
 def verification(front: Front) -> Verified:
     """A verification of ``front``: the most accurate trial keeps its gain, the next may be chance, the last falls."""
-    rows: list[Row] = []
+    rows: list[VerifiedRow] = []
     for place, trial in enumerate(sorted(front.trials, key=lambda t: -t.values["accuracy"])):
         searched = trial.values["accuracy"]
         mean = searched - 0.01
         distilled = trial.distillation["loss"] != "none"
         rows.append(
-            Row(
+            VerifiedRow(
                 "student",
                 f"student {trial.number}",
                 trial=trial.number,
@@ -118,7 +118,7 @@ def verification(front: Front) -> Verified:
         )
         if distilled:
             rows.append(
-                Row(
+                VerifiedRow(
                     "twin",
                     "twin",
                     trial=trial.number,
@@ -127,7 +127,7 @@ def verification(front: Front) -> Verified:
                     accuracy=Figure(mean - 0.015, 0.003),
                 )
             )
-    rows.append(Row("teacher", "teacher", accuracy=Figure(0.965), costs={}))
+    rows.append(VerifiedRow("teacher", "teacher", accuracy=Figure(0.965), costs={}))
     return Verified(
         front.study,
         tuple((o.name, o.direction) for o in front.objectives),

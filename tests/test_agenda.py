@@ -6,10 +6,10 @@ import pytest
 
 from autodistill.core.budget import Budget, Spent
 from autodistill.core.records import State, TrialRecord
-from autodistill.search.rungs.epoch_time import Pace
+from autodistill.search.rungs.epoch_time import EpochTime
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.promotion import Action, Standing, Verdict
-from autodistill.search.study.scheduler import MAX_PAUSED, SLACK, TOO_LITTLE, Agenda, Terms
+from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
+from autodistill.search.study.scheduler import MAX_PAUSED, SLACK, TOO_LITTLE, RemainingBudget, Scheduler
 
 COSTS = {"params": 100.0}
 
@@ -17,7 +17,9 @@ COSTS = {"params": 100.0}
 class Says:
     """A rule whose answers the test chooses."""
 
-    def __init__(self, action: Action | None, finalists: tuple[int, ...] = (), verdict: Verdict | None = None) -> None:
+    def __init__(
+        self, action: Action | None, finalists: tuple[int, ...] = (), verdict: RungDecision | None = None
+    ) -> None:
         self.action, self.order, self.given = action, finalists, verdict
         self.asked = 0
 
@@ -35,14 +37,14 @@ class Says:
         return {}
 
     def standing(self, number):
-        return Standing(number, 0.01, 8.0, 0.001 * number)
+        return PausedTrial(number, 0.01, 8.0, 0.001 * number)
 
 
 NEW = Action(None, 1.0, "a new candidate promises more")
 
 
-def agenda(rule: Says, *, seconds_per_epoch: float = 0.0, waiting: dict[int, int] | None = None) -> Agenda:
-    out = Agenda(Rungs((1, 3, 9)), Pace())
+def agenda(rule: Says, *, seconds_per_epoch: float = 0.0, waiting: dict[int, int] | None = None) -> Scheduler:
+    out = Scheduler(Rungs((1, 3, 9)), EpochTime())
     out.rule = rule
     for number in range(3 if seconds_per_epoch else 0):
         out.pace.learn(100 + number, COSTS, 1.0, seconds_per_epoch)
@@ -52,58 +54,58 @@ def agenda(rule: Says, *, seconds_per_epoch: float = 0.0, waiting: dict[int, int
 
 
 def test_a_paused_trial_is_continued_when_the_rule_prefers_it():
-    step = agenda(Says(Action(4, 1.0, "promises most")), waiting={4: 1}).choose(Terms(), queued=False)
+    step = agenda(Says(Action(4, 1.0, "promises most")), waiting={4: 1}).choose(RemainingBudget(), queued=False)
     assert (step.trial, step.why, step.nothing) == (4, "promises most", False)
 
 
 def test_candidates_of_the_user_come_before_what_the_rule_prefers():
     rule = Says(Action(4, 1.0, "promises most"))
-    assert agenda(rule, waiting={4: 1}).choose(Terms(), queued=True).trial is None
+    assert agenda(rule, waiting={4: 1}).choose(RemainingBudget(), queued=True).trial is None
     assert rule.asked == 0
 
 
 def test_nothing_is_continued_that_cannot_reach_the_top_in_time():
     # 8 epochs of 2 s are left to the top: 16 s
     late = agenda(Says(Action(4, 1.0, ""), (4,)), seconds_per_epoch=2.0, waiting={4: 1})
-    assert late.choose(Terms(seconds=16.5), queued=False).trial == 4
-    step = late.choose(Terms(seconds=15.5), queued=False)
+    assert late.choose(RemainingBudget(seconds=16.5), queued=False).trial == 4
+    step = late.choose(RemainingBudget(seconds=15.5), queued=False)
     assert step.trial is None
 
 
 def test_when_nothing_fits_the_search_ends_with_the_reason():
-    step = agenda(Says(None), seconds_per_epoch=2.0, waiting={4: 1}).choose(Terms(seconds=5.0), queued=False)
+    step = agenda(Says(None), seconds_per_epoch=2.0, waiting={4: 1}).choose(RemainingBudget(seconds=5.0), queued=False)
     assert step.nothing
     assert step.why == TOO_LITTLE
-    step = agenda(Says(NEW), waiting={4: 1}).choose(Terms(epochs=7.0), queued=False)
+    step = agenda(Says(NEW), waiting={4: 1}).choose(RemainingBudget(epochs=7.0), queued=False)
     assert step.nothing
 
 
 def test_epochs_that_do_not_reach_the_top_start_nothing_new():
-    assert agenda(Says(NEW)).choose(Terms(epochs=9.0), queued=False).trial is None
-    assert not agenda(Says(NEW)).choose(Terms(epochs=9.0), queued=False).nothing
-    assert agenda(Says(NEW)).choose(Terms(epochs=8.9), queued=False).nothing
-    step = agenda(Says(NEW, (4,)), waiting={4: 2}).choose(Terms(epochs=8.9), queued=False)
+    assert agenda(Says(NEW)).choose(RemainingBudget(epochs=9.0), queued=False).trial is None
+    assert not agenda(Says(NEW)).choose(RemainingBudget(epochs=9.0), queued=False).nothing
+    assert agenda(Says(NEW)).choose(RemainingBudget(epochs=8.9), queued=False).nothing
+    step = agenda(Says(NEW, (4,)), waiting={4: 2}).choose(RemainingBudget(epochs=8.9), queued=False)
     assert step.trial == 4
 
 
 def test_the_end_of_the_budget_is_kept_for_the_finalists():
     waiting = {4: 1, 5: 1}  # 8 epochs each to the top; a new candidate's first rung takes 1
     rule = Says(NEW, (5, 4))
-    assert agenda(rule, waiting=waiting).choose(Terms(epochs=9.0), queued=False).trial is None
-    assert agenda(rule, waiting=waiting).choose(Terms(epochs=10.0), queued=False).trial is None
-    step = agenda(rule, waiting=waiting).choose(Terms(epochs=16.9, busy=1), queued=False)
+    assert agenda(rule, waiting=waiting).choose(RemainingBudget(epochs=9.0), queued=False).trial is None
+    assert agenda(rule, waiting=waiting).choose(RemainingBudget(epochs=10.0), queued=False).trial is None
+    step = agenda(rule, waiting=waiting).choose(RemainingBudget(epochs=16.9, busy=1), queued=False)
     assert step.trial == 5
     assert "finalists" in step.why
     timed = agenda(rule, seconds_per_epoch=1.0, waiting=waiting)
-    assert timed.choose(Terms(seconds=9.0), queued=False).trial is None
-    assert timed.choose(Terms(seconds=8.5), queued=False).trial == 5
+    assert timed.choose(RemainingBudget(seconds=9.0), queued=False).trial is None
+    assert timed.choose(RemainingBudget(seconds=8.5), queued=False).trial == 5
     # two workers do the work of two finalists side by side
-    assert timed.choose(Terms(seconds=9.0, busy=1), queued=False).trial is None
-    assert timed.choose(Terms(seconds=8.5, busy=1), queued=False).trial == 5
+    assert timed.choose(RemainingBudget(seconds=9.0, busy=1), queued=False).trial is None
+    assert timed.choose(RemainingBudget(seconds=8.5, busy=1), queued=False).trial == 5
 
 
 def test_when_nothing_new_may_be_started_the_finalists_go_on_and_then_it_ends():
-    closed = Terms(closed="budget of 9 trials is spent")
+    closed = RemainingBudget(closed="budget of 9 trials is spent")
     assert agenda(Says(NEW, (5,)), waiting={4: 2, 5: 2}).choose(closed, queued=True).trial == 5
     step = agenda(Says(NEW), waiting={4: 2}).choose(closed, queued=True)
     assert step.nothing
@@ -113,34 +115,37 @@ def test_when_nothing_new_may_be_started_the_finalists_go_on_and_then_it_ends():
 def test_a_decision_made_at_a_report_is_used_by_the_next_ask_and_only_once():
     rule = Says(NEW)
     desk = agenda(rule)
-    verdict = desk.after(7, 2, COSTS, Terms())
+    verdict = desk.after(7, 2, COSTS, RemainingBudget())
     assert not verdict.go_on
     assert verdict.why == (
         "stopped at rung 2 (3 of 9 epochs): may add 0.01 hypervolume for 6 epochs more; a new candidate promises more"
     )
     desk.pause(7, 2, COSTS)
-    desk.choose(Terms(), queued=False)
+    desk.choose(RemainingBudget(), queued=False)
     assert rule.asked == 1
-    desk.choose(Terms(), queued=False)
+    desk.choose(RemainingBudget(), queued=False)
     assert rule.asked == 2
-    desk.after(8, 1, COSTS, Terms())
+    desk.after(8, 1, COSTS, RemainingBudget())
     desk.changed()
-    desk.choose(Terms(), queued=False)
+    desk.choose(RemainingBudget(), queued=False)
     assert rule.asked == 4
 
 
 def test_with_a_time_budget_the_price_is_in_seconds():
     desk = agenda(Says(Action(3, 1.0, "")), seconds_per_epoch=7.0, waiting={3: 2})
-    why = desk.after(7, 2, COSTS, Terms(seconds=1000.0)).why
+    why = desk.after(7, 2, COSTS, RemainingBudget(seconds=1000.0)).why
     assert "may add 0.01 hypervolume for 42s more; trial 3 promises more" in why
 
 
 def test_the_rules_own_verdict_stands_unless_time_is_too_short():
-    going = agenda(Says(NEW, verdict=Verdict(True, "place 1 of 3")), seconds_per_epoch=1.0)
-    assert going.after(7, 1, COSTS, Terms(seconds=9.0)).why == "goes on from rung 1 (1 of 9 epochs): place 1 of 3"
-    assert not going.after(7, 1, COSTS, Terms(seconds=7.0)).go_on
-    stopped = agenda(Says(NEW, verdict=Verdict(False, "place 3 of 3", final=True)))
-    assert stopped.after(7, 1, COSTS, Terms()).final
+    going = agenda(Says(NEW, verdict=RungDecision(True, "place 1 of 3")), seconds_per_epoch=1.0)
+    assert (
+        going.after(7, 1, COSTS, RemainingBudget(seconds=9.0)).why
+        == "goes on from rung 1 (1 of 9 epochs): place 1 of 3"
+    )
+    assert not going.after(7, 1, COSTS, RemainingBudget(seconds=7.0)).go_on
+    stopped = agenda(Says(NEW, verdict=RungDecision(False, "place 3 of 3", final=True)))
+    assert stopped.after(7, 1, COSTS, RemainingBudget()).final
 
 
 def test_only_the_most_promising_keep_waiting():
@@ -153,16 +158,16 @@ def test_only_the_most_promising_keep_waiting():
 
 def test_a_candidate_too_slow_for_the_time_left_is_named_with_both_times():
     desk = agenda(Says(NEW), seconds_per_epoch=10.0)
-    assert desk.too_slow(COSTS, Terms(seconds=90.5)) == ""
-    assert desk.too_slow(COSTS, Terms(seconds=60.0)) == "needs about 1m 30s to the top rung, 1m are left"
-    assert agenda(Says(NEW)).too_slow(COSTS, Terms(seconds=1e-3)) == ""  # nothing is known yet
+    assert desk.too_slow(COSTS, RemainingBudget(seconds=90.5)) == ""
+    assert desk.too_slow(COSTS, RemainingBudget(seconds=60.0)) == "needs about 1m 30s to the top rung, 1m are left"
+    assert agenda(Says(NEW)).too_slow(COSTS, RemainingBudget(seconds=1e-3)) == ""  # nothing is known yet
 
 
 def test_terms_of_a_budget():
     spent = Spent(seconds=40.0, trials=3, epochs=50.0, device_seconds=70.0)
-    terms = Terms.of(Budget(seconds=100.0, trials=5), spent, 25.0, starting=1, busy=2, dry="")
+    terms = RemainingBudget.of(Budget(seconds=100.0, trials=5), spent, 25.0, starting=1, busy=2, dry="")
     assert (terms.seconds, terms.epochs, terms.closed, terms.busy) == (35.0, math.inf, "", 2)
-    terms = Terms.of(Budget(trials=5, epochs=60.0), spent, 0.0, starting=2, busy=2, dry="")
+    terms = RemainingBudget.of(Budget(trials=5, epochs=60.0), spent, 0.0, starting=2, busy=2, dry="")
     assert (terms.seconds, terms.epochs, terms.closed, terms.few) == (
         math.inf,
         10.0,
@@ -170,9 +175,9 @@ def test_terms_of_a_budget():
         True,
     )
     device_time = Budget(device_seconds=100.0)
-    two = Terms.of(device_time, spent, 0.0, starting=0, busy=1, dry="", committed=(5.0, 1.0), devices=2.0)
+    two = RemainingBudget.of(device_time, spent, 0.0, starting=0, busy=1, dry="", committed=(5.0, 1.0), devices=2.0)
     assert two.seconds == 10.0  # a second of work takes two of device time
-    terms = Terms.of(device_time, spent, 0.0, starting=0, busy=0, dry="space exhausted")
+    terms = RemainingBudget.of(device_time, spent, 0.0, starting=0, busy=0, dry="space exhausted")
     assert (terms.seconds, terms.closed, terms.few) == (30.0, "space exhausted", False)
 
 
@@ -182,29 +187,30 @@ def test_what_running_trials_will_take_is_not_left_for_others():
     assert desk.committed(running) == (pytest.approx(6.0), 3.0)  # 1 epoch to rung 1, 2 to rung 2
     desk.pause(5, 1, COSTS)
     desk.rule = Says(NEW, (5,))
-    assert desk.choose(Terms(closed="budget of 9 trials is spent"), queued=False).trial == 5
+    assert desk.choose(RemainingBudget(closed="budget of 9 trials is spent"), queued=False).trial == 5
     assert desk.committed(running) == (pytest.approx(18.0), 9.0)  # a finalist goes on to the top: 8 epochs
     desk.rule = None
     assert desk.committed(running) == (pytest.approx(34.0), 17.0)  # 9 and 8 to the top: nothing stops them before
     spent = Spent(epochs=10.0, device_seconds=20.0)
     budget = Budget(epochs=30.0, device_seconds=60.0, seconds=50.0)
-    terms = Terms.of(budget, spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0))
+    terms = RemainingBudget.of(budget, spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0))
     assert (terms.seconds, terms.epochs) == (6.0, 3.0)
     assert (
-        Terms.of(Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0)).seconds == 50.0
+        RemainingBudget.of(Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0)).seconds
+        == 50.0
     )
 
 
 def test_without_a_rung_rule_nothing_is_started_or_taken_up_that_does_not_fit():
     desk = agenda(Says(NEW))
     desk.rule = None
-    assert not desk.choose(Terms(epochs=9.0), queued=False).nothing
-    step = desk.choose(Terms(epochs=8.0), queued=False)
+    assert not desk.choose(RemainingBudget(epochs=9.0), queued=False).nothing
+    step = desk.choose(RemainingBudget(epochs=8.0), queued=False)
     assert (step.nothing, step.why) == (True, TOO_LITTLE)
     stored = {0: COSTS, 1: {"epochs": 1.0}}
     desk.interrupted = [TrialRecord(4, State.PARTIAL, {}, {"width": 4}, {}, {}, 0, rungs=stored)]
-    assert desk.choose(Terms(epochs=8.0), queued=False).trial == 4
-    assert desk.choose(Terms(epochs=7.0), queued=False).nothing
+    assert desk.choose(RemainingBudget(epochs=8.0), queued=False).trial == 4
+    assert desk.choose(RemainingBudget(epochs=7.0), queued=False).nothing
 
 
 @pytest.mark.parametrize(("kept", "said"), [(0.0, ""), (60.0, "time budget of 1m 40s is spent, 1m of it kept back")])
@@ -217,34 +223,36 @@ def test_a_new_candidate_is_reckoned_by_its_own_pace_not_by_that_of_the_finalist
     for epoch, chosen in ((0.4, None), (0.6, 5)):
         rule = Says(Action(None, 1.0, "a new candidate promises more", epoch), (5, 4))
         desk = agenda(rule, seconds_per_epoch=1.0, waiting=waiting)
-        assert desk.choose(Terms(seconds=8.5), queued=False).trial == chosen
+        assert desk.choose(RemainingBudget(seconds=8.5), queued=False).trial == chosen
 
 
 def test_half_way_through_the_most_promising_paused_trial_goes_on_where_nothing_is_complete():
     desk = agenda(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 1})
     terms = {"seconds": 50.0, "quickest": 4.0}
-    assert desk.choose(Terms(**terms, gone=0.4), queued=False).trial is None
-    step = desk.choose(Terms(**terms, gone=0.5), queued=False)
+    assert desk.choose(RemainingBudget(**terms, gone=0.4), queued=False).trial is None
+    step = desk.choose(RemainingBudget(**terms, gone=0.5), queued=False)
     assert (step.trial, step.final, step.why) == (5, True, "no trial has come to the top yet")
-    assert desk.choose(Terms(seconds=50.0, gone=0.5), queued=False).trial is None  # one is complete
-    stops = agenda(Says(NEW, verdict=Verdict(False, "place 3 of 3", final=True)), seconds_per_epoch=1.0)
-    assert stops.after(7, 1, COSTS, Terms(**terms, gone=0.6)).go_on
-    assert not stops.after(7, 1, COSTS, Terms(**terms, gone=0.4)).go_on
+    assert desk.choose(RemainingBudget(seconds=50.0, gone=0.5), queued=False).trial is None  # one is complete
+    stops = agenda(Says(NEW, verdict=RungDecision(False, "place 3 of 3", final=True)), seconds_per_epoch=1.0)
+    assert stops.after(7, 1, COSTS, RemainingBudget(**terms, gone=0.6)).go_on
+    assert not stops.after(7, 1, COSTS, RemainingBudget(**terms, gone=0.4)).go_on
 
 
 def test_sooner_where_what_is_left_is_just_enough_for_the_trial_that_is_nearest():
     desk = agenda(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 2})  # 8 s and 6 s to the top
-    assert desk.choose(Terms(seconds=10.0, quickest=9.0, gone=0.1), queued=False).trial is None
-    assert desk.choose(Terms(seconds=8.4, quickest=9.0, gone=0.1), queued=False).trial == 5  # 1.25 times 6 s, and 1 s
+    assert desk.choose(RemainingBudget(seconds=10.0, quickest=9.0, gone=0.1), queued=False).trial is None
+    assert (
+        desk.choose(RemainingBudget(seconds=8.4, quickest=9.0, gone=0.1), queued=False).trial == 5
+    )  # 1.25 times 6 s, and 1 s
 
 
 def test_where_no_paused_trial_would_be_done_a_quicker_student_is_tried_and_else_the_nearest_goes_on_all_the_same():
     desk = agenda(Says(NEW, (4,)), seconds_per_epoch=10.0, waiting={4: 1})  # 80 s to the top
-    assert desk.choose(Terms(seconds=60.0, quickest=40.0, gone=0.7), queued=False).trial is None
-    assert desk.choose(Terms(seconds=60.0, quickest=90.0, gone=0.7), queued=False).trial == 4
-    closed = Terms(seconds=60.0, quickest=40.0, gone=0.7, closed=TOO_LITTLE, few=False)
+    assert desk.choose(RemainingBudget(seconds=60.0, quickest=40.0, gone=0.7), queued=False).trial is None
+    assert desk.choose(RemainingBudget(seconds=60.0, quickest=90.0, gone=0.7), queued=False).trial == 4
+    closed = RemainingBudget(seconds=60.0, quickest=40.0, gone=0.7, closed=TOO_LITTLE, few=False)
     assert desk.choose(closed, queued=False).trial == 4
-    assert desk.choose(Terms(epochs=7.0, quickest=40.0, gone=0.7, closed="over"), queued=False).nothing
+    assert desk.choose(RemainingBudget(epochs=7.0, quickest=40.0, gone=0.7, closed="over"), queued=False).nothing
 
 
 def test_the_share_of_a_budget_that_is_gone():

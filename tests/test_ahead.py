@@ -8,7 +8,7 @@ from toys import evaluate, evaluate_slowly, make_study
 
 import autodistill as ad
 from autodistill.core.records import Candidate, State
-from autodistill.engines.driving.prefetch import Ahead, depth
+from autodistill.engines.driving.prefetch import PrefetchedCandidates, depth
 from autodistill.engines.monitor.watch import Watch
 from autodistill.search.study.study import Study
 
@@ -24,7 +24,7 @@ def test_proposals_are_kept_ready_only_where_workers_would_wait_for_them() -> No
 def test_an_idle_driver_asks_ahead_and_a_free_worker_gets_what_is_ready() -> None:
     study = make_study()
     with study.running("9trials"):
-        ahead = Ahead(study, 4)
+        ahead = PrefetchedCandidates(study, 4)
         assert not ahead.wanted  # nothing is known about the trials yet
         first = ahead.take()
         assert first is not None
@@ -41,7 +41,7 @@ def test_an_idle_driver_asks_ahead_and_a_free_worker_gets_what_is_ready() -> Non
 def test_a_budget_is_never_asked_beyond() -> None:
     study = make_study()
     with study.running("5trials"):
-        ahead = Ahead(study, 8)
+        ahead = PrefetchedCandidates(study, 8)
         first = ahead.take()
         assert first is not None
         ahead.ended(first)

@@ -12,13 +12,13 @@ from scipy.stats import lognorm
 from autodistill.core.errors import InfeasibleError
 from autodistill.core.records import Constraint, Estimate, Objective, certain
 from autodistill.search.model.front_model import Model
-from autodistill.search.model.model_input import Pool, View
-from autodistill.search.model.observations import Archive
-from autodistill.search.model.scoring import Judge
+from autodistill.search.model.model_input import CandidateBatch, ModelInput
+from autodistill.search.model.observations import ObservationStore
+from autodistill.search.model.scoring import CandidateScorer
 from autodistill.search.sampler import candidate_source as supply_module
-from autodistill.search.sampler.candidate_source import BEYOND, BEYOND_CLIMB, CLIMBS, SEARCHED, Supply
+from autodistill.search.sampler.candidate_source import BEYOND, BEYOND_CLIMB, CLIMBS, SEARCHED, CandidateSource
 from autodistill.search.sampler.front_sampler import FrontSampler
-from autodistill.search.sampler.known_costs import Catalogue
+from autodistill.search.sampler.known_costs import KnownCosts
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.moves import key
 from autodistill.search.space.space import Space
@@ -42,7 +42,7 @@ def estimated(student):
 
 
 def surveyed(costs=estimated, constraints=()):
-    made = Catalogue(SPACE, costs, constraints)
+    made = KnownCosts(SPACE, costs, constraints)
     made.set_pool([(one, measured(one)) for one in POOL])
     return made
 
@@ -94,7 +94,7 @@ def test_what_a_trial_has_measured_takes_the_place_of_the_estimate_and_joins_the
 
 
 def test_without_a_survey_draws_are_of_the_whole_space_whatever_was_measured() -> None:
-    made = Catalogue(SPACE, estimated, ())
+    made = KnownCosts(SPACE, estimated, ())
     assert made.costs(values(33, 2)) is not None
     made.learn(values(33, 2), {"latency_ms": 0.3})
     assert made.costs(values(33, 2)) == {"params": 66.0, "latency_ms": 0.3}
@@ -106,7 +106,7 @@ def test_without_a_survey_draws_are_of_the_whole_space_whatever_was_measured() -
 def test_whatever_is_left_is_found_with_few_looks_and_those_known_first() -> None:
     asked: list[int] = []
     made = surveyed(lambda student: asked.append(1) or estimated(student))
-    supply = Supply(made, ENCODER, np.random.default_rng(0))
+    supply = CandidateSource(made, ENCODER, np.random.default_rng(0))
     seen: set = set()
     for _ in POOL:
         one = supply.anything(seen)
@@ -124,7 +124,7 @@ def test_a_look_for_what_is_left_ends(monkeypatch) -> None:
     monkeypatch.setattr(supply_module.time, "perf_counter", lambda: float(next(clock)))
     asked: list[int] = []
     made = surveyed(lambda student: asked.append(1))  # nothing else may be proposed
-    supply = Supply(made, ENCODER, np.random.default_rng(0))
+    supply = CandidateSource(made, ENCODER, np.random.default_rng(0))
     seen = {key(values(one["width"], one["depth"])) for one in POOL}
     assert supply.anything(seen) is None
     assert 0 < len(asked) <= SEARCHED + 1
@@ -169,7 +169,7 @@ def test_one_that_cannot_be_built_is_not_proposed() -> None:
 def test_a_proposal_looks_at_few_new_students_and_in_the_end_at_all() -> None:
     asked: list[int] = []
     made = surveyed(lambda student: asked.append(1) or estimated(student))
-    supply = Supply(made, Encoder.of(SPACE), np.random.default_rng(0))
+    supply = CandidateSource(made, Encoder.of(SPACE), np.random.default_rng(0))
     gain = lambda pool: np.array([c["params"] for c in pool.costs])  # noqa: E731
     most = BEYOND + CLIMBS * BEYOND_CLIMB
     for looks in range(1, 40):
@@ -183,13 +183,15 @@ def test_students_that_take_long_to_count_are_looked_at_one_at_a_time(monkeypatc
     clock = iter(range(10_000))  # every look takes a second
     monkeypatch.setattr(supply_module.time, "perf_counter", lambda: float(next(clock)))
     made = surveyed(lambda student: asked.append(1) or estimated(student))
-    supply = Supply(made, ENCODER, np.random.default_rng(0))
+    supply = CandidateSource(made, ENCODER, np.random.default_rng(0))
     supply.promising([values(20, 2), values(4, 1)], set(), lambda pool: np.ones(len(pool.values)))
     assert 1 <= len(asked) <= 1 + CLIMBS
 
 
 def test_the_estimate_enters_the_gain_with_its_uncertainty() -> None:
-    pool = Pool.of([values(4, 1), values(33, 2)], [measured(POOL[0]), estimated({"width": 33, "depth": 2})], ENCODER)
+    pool = CandidateBatch.of(
+        [values(4, 1), values(33, 2)], [measured(POOL[0]), estimated({"width": 33, "depth": 2})], ENCODER
+    )
     view = view_of()
     unsure = view.unsure(pool.costs)
     length = math.log(view.axes[2].reference / view.axes[2].best)
@@ -221,7 +223,7 @@ def test_what_is_measured_or_unknown_keeps_a_bound_or_does_not() -> None:
 def test_a_gain_counts_as_far_as_the_student_is_likely_to_keep_the_bounds() -> None:
     bound = Constraint("latency_ms", "<=", 0.2)
     costs = [measured(POOL[0]), {"params": 30.0, "latency_ms": Estimate(0.2, 0.05)}]
-    pool = Pool.of([values(4, 1), values(30, 1)], costs, ENCODER)
+    pool = CandidateBatch.of([values(4, 1), values(30, 1)], costs, ENCODER)
     free = judge_of()
     bounded = replace(free, constraints=(bound,))
     assert free.gain(pool)[1] > 0
@@ -240,11 +242,11 @@ def judge_of():
     view = view_of()
     data = view.data(observations())
     model = Model(data, view, thetas={}, optimize=True, rng=np.random.default_rng(0))
-    return Judge(view, model, rungs=(1.0, 3.0))
+    return CandidateScorer(view, model, rungs=(1.0, 3.0))
 
 
 def observations(objectives=OBJECTIVES):
-    archive = Archive(SPACE, ENCODER, tuple(o.name for o in objectives), surveyed().costs, ())
+    archive = ObservationStore(SPACE, ENCODER, tuple(o.name for o in objectives), surveyed().costs, ())
     done = [
         Outcome(i, "complete", values(s["width"], s["depth"]), final={"accuracy": 0.1 * i, **measured(s)})
         for i, s in enumerate(POOL)
@@ -253,5 +255,5 @@ def observations(objectives=OBJECTIVES):
 
 
 def view_of(objectives=OBJECTIVES):
-    sample = Pool.of([values(s["width"], s["depth"]) for s in POOL], [measured(s) for s in POOL], ENCODER)
-    return View(objectives, ("params", "latency_ms"), ENCODER, observations(objectives), sample=sample)
+    sample = CandidateBatch.of([values(s["width"], s["depth"]) for s in POOL], [measured(s) for s in POOL], ENCODER)
+    return ModelInput(objectives, ("params", "latency_ms"), ENCODER, observations(objectives), sample=sample)

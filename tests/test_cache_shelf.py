@@ -23,7 +23,7 @@ from autodistill.training.teachers.cache import open_caches as cache_shelf
 from autodistill.training.teachers.cache.cache import TeacherCache
 from autodistill.training.teachers.cache.folders import CacheKey
 from autodistill.training.teachers.cache.open_caches import KEPT, CacheShelf
-from autodistill.training.trials.evaluate import Bench
+from autodistill.training.trials.evaluate import WorkerState
 from autodistill.training.trials.teach import teach
 
 KEY = CacheKey("data", "teacher", "views", 0, "as the student")
@@ -107,10 +107,10 @@ def test_a_cache_that_a_training_still_reads_is_not_closed_under_it(
 @linux
 def test_trials_of_ever_new_augmentation_strengths_open_no_ever_new_files(tmp_path: Path) -> None:
     spec = DataSpec("digits", train_size=64)
-    data = datasets.load(spec)
+    data = datasets.load_images(spec)
     teacher = teach(data, {"family": "resnet", "width": 4, "depth": 1}, directory=tmp_path / "teacher", epochs=1)
     task = Task(spec, teacher, str(tmp_path), (1,), ("accuracy", "params"), cache=str(tmp_path / "cache"))
-    bench, counts = Bench(task, WorkerContext()), []
+    bench, counts = WorkerState(task, WorkerContext()), []
     for number in range(KEPT + 6):
         train = {"augment": "crop", "augment_strength": 0.1 + 0.05 * number}
         list(bench.evaluate(Candidate(number, {"family": "resnet", "width": 4, "depth": 1}, {"loss": "kd"}, train, 1)))

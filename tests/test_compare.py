@@ -19,11 +19,11 @@ from autodistill.delivery.figures.study_figures import comparison_figure
 from autodistill.search.analysis.compare import Comparison, Group, attainment, compare
 from autodistill.search.analysis.trajectory import share_at, trajectory
 from autodistill.search.objectives.objectives import resolve
-from autodistill.search.results.front import Front, Scale
+from autodistill.search.results.front import Front, HypervolumeBox
 from tests import toys
 
 TWO = resolve(["accuracy", "params"])
-BOX = Scale((1.0, 10.0), (0.0, 10000.0))
+BOX = HypervolumeBox((1.0, 10.0), (0.0, 10000.0))
 run = CliRunner()
 
 
@@ -33,7 +33,7 @@ def trial(number: int, accuracy: float, params: float, seconds: float) -> TrialR
     return TrialRecord(number, State.COMPLETE, values, {"width": number}, {}, {}, 0, spent=spent)
 
 
-def front(name: str, *rows: tuple[float, float, float], box: Scale | None = BOX) -> Front:
+def front(name: str, *rows: tuple[float, float, float], box: HypervolumeBox | None = BOX) -> Front:
     return Front.of(name, TWO, [trial(i, *row) for i, row in enumerate(rows)], scale=box)
 
 
@@ -54,8 +54,8 @@ def test_a_study_that_kept_no_clock_has_no_trajectory() -> None:
 
 
 def test_groups_are_measured_in_one_box_that_holds_all_of_theirs() -> None:
-    wide = front("wide", (0.8, 100, 1.0), box=Scale((1.0, 10.0), (0.0, 1000.0)))
-    high = front("high", (0.9, 1000, 1.0), box=Scale((1.0, 100.0), (0.2, 10000.0)))
+    wide = front("wide", (0.8, 100, 1.0), box=HypervolumeBox((1.0, 10.0), (0.0, 1000.0)))
+    high = front("high", (0.9, 1000, 1.0), box=HypervolumeBox((1.0, 100.0), (0.2, 10000.0)))
     result = compare([Group("wide", (wide,)), Group("high", (high,))])
     assert (result.scale.ideal, result.scale.reference) == ((1.0, 10.0), (0.0, 10000.0))
     assert [row.mean for row in result.rows] == pytest.approx([0.8 * 2 / 3, 0.9 * 1 / 3])

@@ -100,7 +100,7 @@ def test_accuracy_is_that_of_the_file_on_validation(done, study):
     from autodistill.delivery.export.write import normalized
     from autodistill.training.trials.trial_files import student_facts
 
-    val = datasets.load(study.config.data, study.directory / "cache").val
+    val = datasets.load_images(study.config.data, study.directory / "cache").val
     images = normalized(val.images, student_facts(study.directory, done.trial))
     for one in done.variants:
         decided = run_onnx(study.directory / one.file, images).argmax(1)
@@ -245,7 +245,7 @@ def test_the_weights_that_export_ships_are_those_that_are_compressed(study, tmp_
     )
     after = compress(folder, trial, front=[trial, other], methods=["fp16"], latency=False, progress=told.append)
     assert told[:2] == ["weights: of verify's first seed, 5, which no result chose", "making fp32"]
-    labels = datasets.load(study.config.data, folder / "cache").val.labels
+    labels = datasets.load_images(study.config.data, folder / "cache").val.labels
     chance = float((labels == 0).mean())  # of a network that answers 0 to everything
     assert [one.accuracy for one in after.variants] == [chance, chance]
     assert [accuracy for _, accuracy, _, _ in after.members] == [chance]  # compared with such weights too

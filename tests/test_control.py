@@ -48,9 +48,9 @@ def test_one_trial_in_ten_is_a_control_from_the_first_design_on(sampler: str) ->
         assert losses[:count].count("none") >= count // 10, losses[:count]
 
 
-@pytest.mark.parametrize("name", spaces.names())
+@pytest.mark.parametrize("name", spaces.space_names())
 def test_every_shipped_space_has_the_control_among_its_losses(name: str) -> None:
-    assert control.has_control(Space.parse(spaces.load(name)))
+    assert control.has_control(Space.parse(spaces.load_space(name)))
 
 
 def test_a_space_without_a_choice_has_no_control() -> None:

@@ -11,25 +11,25 @@ import torch
 
 from autodistill.training.runtime import durable_files as checkpoint
 from autodistill.training.runtime.durable_files import Checkpoint
-from autodistill.training.runtime.remote_storage import Mirror
-from autodistill.training.trials.remote_trials import Copy
+from autodistill.training.runtime.remote_storage import RemoteFolder
+from autodistill.training.trials.remote_trials import RemoteCopy
 from autodistill.training.trials.trial_files import save_student, student_key
 
 
-def copy_in(folder: Path, storage: Path) -> Copy:
-    return Copy(folder, Mirror.at(str(storage)))
+def copy_in(folder: Path, storage: Path) -> RemoteCopy:
+    return RemoteCopy(folder, RemoteFolder.at(str(storage)))
 
 
 def save(folder: Path, key: str, step: int) -> Path:
     return checkpoint.save(folder, Checkpoint(step, key, {"w": torch.full((2,), float(step))}))
 
 
-def trained(copy: Copy, key: str, steps: Sequence[int]) -> None:
+def trained(copy: RemoteCopy, key: str, steps: Sequence[int]) -> None:
     for step in steps:
         copy.keep(save(copy.folder, key, step))
 
 
-def finished(copy: Copy, key: str) -> None:
+def finished(copy: RemoteCopy, key: str) -> None:
     copy.keep(save_student(copy.folder, {"w": torch.zeros(2)}, {"key": key}))
 
 

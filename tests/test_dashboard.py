@@ -17,7 +17,7 @@ from autodistill.core.records import State, TrialRecord
 from autodistill.delivery.dashboard.notes import annotate, attach, trial_note
 from autodistill.delivery.dashboard.server import Running, dashboard
 from autodistill.search.objectives.objectives import resolve
-from autodistill.search.results.verified import Difference, Figure, Row
+from autodistill.search.results.verified import Difference, Figure, VerifiedRow
 from autodistill.search.storage.study_folder import folder_lock
 from tests import toys
 
@@ -236,7 +236,7 @@ def test_names_from_files_are_not_markup_in_notes() -> None:
 
 def test_the_note_of_a_verified_trial_has_its_verified_figures() -> None:
     trial = TrialRecord(3, State.COMPLETE, {"accuracy": 0.94}, {"width": 8}, {"loss": "kd"}, {}, 0)
-    row = Row(
+    row = VerifiedRow(
         "student", "width=8", trial=3, seeds=(5, 6, 7), accuracy=Figure(0.91, 0.01, 0.89, 0.93),
         gain=Difference(0.02, 0.01, 0.03, 3),
     )  # fmt: skip

@@ -278,7 +278,7 @@ class TestServer:
         with pytest.raises(
             UsageError, match=r"another study called 'mine':\n  - seed: the study has 0, this run asks for 1"
         ):
-            opening.build(StudyConfig.load({**keys, "seed": 1}), tmp_path / "u")
+            opening.build_study(StudyConfig.load({**keys, "seed": 1}), tmp_path / "u")
 
 
 def check_nothing_lost(study: Study, stored: Study) -> None:

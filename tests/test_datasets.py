@@ -10,7 +10,7 @@ from autodistill.core.errors import DataError, UnknownNameError, UsageError
 from autodistill.core.records import DataSpec
 from autodistill.training.data import datasets
 from autodistill.training.data.sources.image_folder import list_images
-from autodistill.training.data.sources.splits import choose, hold_out
+from autodistill.training.data.sources.splits import choose_rows, hold_out
 
 
 def write_idx(path, array):
@@ -29,7 +29,7 @@ def write_folder(root, classes=("cat", "dog"), count=6, size=(20, 12)):
 
 
 def test_digits_splits_are_disjoint_and_cover_the_set():
-    data = datasets.load(DataSpec("digits"))
+    data = datasets.load_images(DataSpec("digits"))
     test = datasets.load_test(DataSpec("digits"))
     assert len(data.train) + len(data.val) + len(test) == 1797
     assert not set(data.train.ids) & set(data.val.ids)
@@ -39,13 +39,13 @@ def test_digits_splits_are_disjoint_and_cover_the_set():
 
 
 def test_every_class_keeps_its_share_in_validation():
-    data = datasets.load(DataSpec("digits", val_fraction=0.25))
+    data = datasets.load_images(DataSpec("digits", val_fraction=0.25))
     train, val = np.bincount(data.train.labels), np.bincount(data.val.labels)
     assert np.all(abs(val / (train + val) - 0.25) < 0.01)
 
 
 def test_the_split_depends_on_the_seed_and_the_test_set_does_not():
-    first, second = (datasets.load(DataSpec("digits", seed=seed)) for seed in (0, 1))
+    first, second = (datasets.load_images(DataSpec("digits", seed=seed)) for seed in (0, 1))
     assert set(first.val.ids) != set(second.val.ids)
     assert first.fingerprint == second.fingerprint
     same = datasets.load_test(DataSpec("digits", seed=1)).images
@@ -53,7 +53,7 @@ def test_the_split_depends_on_the_seed_and_the_test_set_does_not():
 
 
 def test_a_subset_is_stratified_and_leaves_validation_alone():
-    whole, part = (datasets.load(DataSpec("digits", train_size=size)) for size in (None, 100))
+    whole, part = (datasets.load_images(DataSpec("digits", train_size=size)) for size in (None, 100))
     assert np.bincount(part.train.labels).tolist() == pytest.approx([10] * 10, abs=1)
     assert len(part.train) == 100
     assert set(part.train.ids) <= set(whole.train.ids)
@@ -62,63 +62,65 @@ def test_a_subset_is_stratified_and_leaves_validation_alone():
 
 def test_a_subset_larger_than_the_set_is_refused():
     with pytest.raises(UsageError, match=r"train_size is 99999; allowed: up to 1222"):
-        datasets.load(DataSpec("digits", train_size=99_999))
+        datasets.load_images(DataSpec("digits", train_size=99_999))
 
 
 def test_statistics_equal_those_of_the_pixels():
-    data = datasets.load(DataSpec("synthetic", options={"count": 80, "size": 8}))
+    data = datasets.load_images(DataSpec("synthetic", options={"count": 80, "size": 8}))
     pixels = data.train.images.transpose(1, 0, 2, 3).reshape(3, -1) / 255
     assert data.mean == pytest.approx(pixels.mean(axis=1), abs=1e-12)
     assert data.std == pytest.approx(pixels.std(axis=1), abs=1e-12)
 
 
 def test_images_are_scaled_to_the_asked_size():
-    data = datasets.load(DataSpec("digits", image_size=16))
+    data = datasets.load_images(DataSpec("digits", image_size=16))
     assert data.train.images.shape[1:] == (1, 16, 16)
-    small = datasets.load(DataSpec("digits")).train.images.mean()
+    small = datasets.load_images(DataSpec("digits")).train.images.mean()
     assert data.train.images.mean() == pytest.approx(small, rel=0.03)
 
 
 def test_an_unknown_source_names_the_nearest():
     with pytest.raises(UnknownNameError, match=r"unknown data source 'digit'; did you mean 'digits'"):
-        datasets.load(DataSpec("digit"))
+        datasets.load_images(DataSpec("digit"))
 
 
 def test_a_folder_in_the_place_of_a_source_is_told_where_it_belongs(tmp_path):
     with pytest.raises(UnknownNameError, match=rf"--data image_folder --data-root {tmp_path}"):
-        datasets.check(DataSpec(str(tmp_path)))
+        datasets.check_source(DataSpec(str(tmp_path)))
 
 
 def test_a_folder_that_does_not_exist_names_the_nearest_beside_it(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photo").write_text("a file")
     with pytest.raises(DataError, match=rf"photo' is not a folder; did you mean '{tmp_path}/photos'\? Expected class"):
-        datasets.load(DataSpec("image_folder", root=str(tmp_path / "photo"), image_size=8))
+        datasets.load_images(DataSpec("image_folder", root=str(tmp_path / "photo"), image_size=8))
     with pytest.raises(DataError, match=r"x' is not a folder; expected the files of data source 'image_folder'\."):
-        datasets.check(DataSpec("image_folder", root=str(tmp_path / "no" / "x")))
-    datasets.check(DataSpec("image_folder", root=str(tmp_path / "photos")))
+        datasets.check_source(DataSpec("image_folder", root=str(tmp_path / "no" / "x")))
+    datasets.check_source(DataSpec("image_folder", root=str(tmp_path / "photos")))
 
 
 def test_a_function_of_the_users_own_is_not_imported_to_be_checked():
-    datasets.check(DataSpec("nowhere.module:function"))
+    datasets.check_source(DataSpec("nowhere.module:function"))
 
 
 def test_an_unknown_option_names_the_nearest():
     with pytest.raises(UnknownNameError, match=r"option of data source 'synthetic' 'clases'; did you mean 'classes'"):
-        datasets.load(DataSpec("synthetic", options={"clases": 3}))
+        datasets.load_images(DataSpec("synthetic", options={"clases": 3}))
 
 
 @pytest.mark.parametrize("options", [{"classes": 1}, {"noise": "much"}, {"size": 12.5}, {"count": True}])
 def test_impossible_options_are_refused(options):
     with pytest.raises(UsageError, match="data option"):
-        datasets.load(DataSpec("synthetic", options=options))
+        datasets.load_images(DataSpec("synthetic", options=options))
 
 
 def test_synthetic_classes_can_be_told_apart_by_a_linear_rule_on_two_hues():
-    data = datasets.load(DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02}))
+    data = datasets.load_images(DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02}))
     assert len(data.classes) == 20
     assert data.classes[8] == "disc-1"
-    again = datasets.load(DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02}))
+    again = datasets.load_images(
+        DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02})
+    )
     assert np.array_equal(data.train.images, again.train.images)
 
 
@@ -128,7 +130,7 @@ def test_fashion_mnist_reads_its_files_and_the_search_never_opens_test_files(tmp
     write_idx(tmp_path / "train-images-idx3-ubyte.gz", images)
     write_idx(tmp_path / "train-labels-idx1-ubyte.gz", labels)
     spec = DataSpec("fashion_mnist", root=str(tmp_path), val_fraction=0.25)
-    data = datasets.load(spec)
+    data = datasets.load_images(spec)
     assert np.array_equal(data.train.images[:, 0], images[data.train.ids])
     assert data.classes[9] == "Ankle boot"
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz"):
@@ -143,12 +145,12 @@ def test_fashion_mnist_reads_its_files_and_the_search_never_opens_test_files(tmp
 def test_a_truncated_idx_file_is_named(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\x00\x00\x08\x03" + struct.pack(">3I", 9, 28, 28) + b"x")
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte announces shape \(9, 28, 28\) but holds 1 values"):
-        datasets.load(DataSpec("fashion_mnist", root=str(tmp_path)))
+        datasets.load_images(DataSpec("fashion_mnist", root=str(tmp_path)))
 
 
 def test_fashion_mnist_without_files_says_how_to_get_them(tmp_path):
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
-        datasets.load(DataSpec("fashion_mnist", root=str(tmp_path)))
+        datasets.load_images(DataSpec("fashion_mnist", root=str(tmp_path)))
 
 
 def test_cifar10_binary_files_are_read_in_plane_order(tmp_path):
@@ -160,7 +162,7 @@ def test_cifar10_binary_files_are_read_in_plane_order(tmp_path):
     records = np.concatenate([labels[:, None], pixels.reshape(100, -1)], axis=1)
     for number in range(5):
         (folder / f"data_batch_{number + 1}.bin").write_bytes(records[number * 20 : number * 20 + 20].tobytes())
-    data = datasets.load(DataSpec("cifar10", root=str(tmp_path)))
+    data = datasets.load_images(DataSpec("cifar10", root=str(tmp_path)))
     assert np.array_equal(data.val.images, pixels[data.val.ids])
     assert np.array_equal(data.val.labels, labels[data.val.ids])
 
@@ -168,18 +170,18 @@ def test_cifar10_binary_files_are_read_in_plane_order(tmp_path):
 def test_pickled_cifar_is_refused_unopened(tmp_path):
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps({"data": 1}))
     with pytest.raises(DataError, match="python version, whose pickles are not opened"):
-        datasets.load(DataSpec("cifar10", root=str(tmp_path)))
+        datasets.load_images(DataSpec("cifar10", root=str(tmp_path)))
 
 
 def test_an_image_folder_is_decoded_once_and_memory_mapped(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "images")
     spec = DataSpec("image_folder", root=str(root), image_size=8, val_fraction=0.25)
-    first = datasets.load(spec, tmp_path / "cache")
+    first = datasets.load_images(spec, tmp_path / "cache")
     assert isinstance(first.train.images, np.memmap)
     assert first.classes == ("cat", "dog")
     assert first.train.images.shape[1:] == (3, 8, 8)
     monkeypatch.setattr(Image, "open", lambda *args, **kwargs: pytest.fail("decoded again"))
-    again = datasets.load(spec, tmp_path / "cache")
+    again = datasets.load_images(spec, tmp_path / "cache")
     assert np.array_equal(first.train.images, again.train.images)
     assert first.fingerprint == again.fingerprint
 
@@ -187,10 +189,10 @@ def test_an_image_folder_is_decoded_once_and_memory_mapped(tmp_path, monkeypatch
 def test_a_changed_image_changes_the_fingerprint(tmp_path):
     root = write_folder(tmp_path / "images")
     spec = DataSpec("image_folder", root=str(root), image_size=8)
-    before = datasets.load(spec, tmp_path / "cache").fingerprint
+    before = datasets.load_images(spec, tmp_path / "cache").fingerprint
     for path in root.rglob("*.png"):
         Image.new("RGB", (20, 12), "red").save(path)
-    assert datasets.load(spec, tmp_path / "cache").fingerprint != before
+    assert datasets.load_images(spec, tmp_path / "cache").fingerprint != before
 
 
 def test_a_changed_label_changes_the_fingerprint(tmp_path):
@@ -209,7 +211,7 @@ def test_a_changed_label_changes_the_fingerprint(tmp_path):
         for name in ("cat", "dog"):
             (root / name).rename(root / "train" / name)
         prints.append(
-            datasets.load(DataSpec("image_folder", root=str(root), image_size=8), tmp_path / "cache").fingerprint
+            datasets.load_images(DataSpec("image_folder", root=str(root), image_size=8), tmp_path / "cache").fingerprint
         )
     assert prints[0] != prints[1]
 
@@ -217,7 +219,7 @@ def test_a_changed_label_changes_the_fingerprint(tmp_path):
 def test_image_folder_without_splits_holds_out_test_images(tmp_path):
     root = write_folder(tmp_path / "images", count=10)
     spec = DataSpec("image_folder", root=str(root), image_size=8)
-    data, test = datasets.load(spec, tmp_path / "cache"), datasets.load_test(spec, tmp_path / "cache")
+    data, test = datasets.load_images(spec, tmp_path / "cache"), datasets.load_test(spec, tmp_path / "cache")
     assert (len(data.train) + len(data.val), len(test)) == (16, 4)
     seen = {image.tobytes() for split in (data.train, data.val) for image in split.images}
     assert not any(image.tobytes() in seen for image in test.images)
@@ -227,7 +229,7 @@ def test_image_folder_uses_the_given_splits(tmp_path):
     for split, count in (("train", 5), ("val", 2), ("test", 3)):
         write_folder(tmp_path / "images" / split, count=count)
     spec = DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8)
-    data = datasets.load(spec, tmp_path / "cache")
+    data = datasets.load_images(spec, tmp_path / "cache")
     assert (len(data.train), len(data.val)) == (10, 4)
     assert len(datasets.load_test(spec, tmp_path / "cache")) == 6
 
@@ -239,7 +241,7 @@ def test_the_folders_of_splits_are_known_in_capitals(tmp_path, names):
     for split, count in zip(names, (5, 2, 3), strict=True):
         write_folder(tmp_path / "images" / split, count=count)
     spec = DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8)
-    data = datasets.load(spec, tmp_path / "cache")
+    data = datasets.load_images(spec, tmp_path / "cache")
     assert data.classes == ("cat", "dog")
     assert (len(data.train), len(data.val), len(datasets.load_test(spec, tmp_path / "cache"))) == (10, 4, 6)
 
@@ -248,7 +250,7 @@ def test_a_test_folder_in_capitals_beside_the_classes_is_no_class(tmp_path):
     root = write_folder(tmp_path / "images")
     write_folder(root / "Test", count=3)
     spec = DataSpec("image_folder", root=str(root), image_size=8)
-    assert datasets.load(spec, tmp_path / "cache").classes == ("cat", "dog")
+    assert datasets.load_images(spec, tmp_path / "cache").classes == ("cat", "dog")
     assert len(datasets.load_test(spec, tmp_path / "cache")) == 6
 
 
@@ -266,7 +268,7 @@ def test_an_unreadable_image_is_named(tmp_path):
     root = write_folder(tmp_path / "images")
     (root / "cat" / "broken.png").write_text("no image")
     with pytest.raises(DataError, match=r"1 of \d+ images cannot be read(.|\n)*broken.png"):
-        datasets.load(DataSpec("image_folder", root=str(root), image_size=8, seed=1), tmp_path / "cache")
+        datasets.load_images(DataSpec("image_folder", root=str(root), image_size=8, seed=1), tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("images.npy"))
 
 
@@ -288,24 +290,24 @@ def test_the_check_of_files_decodes_each_once_for_the_search_and_for_verify(tmp_
     spec = DataSpec("image_folder", root=str(write_folder(tmp_path / "images")), image_size=8)
     datasets.check_files(spec, tmp_path / "cache")
     monkeypatch.setattr(Image, "open", lambda *args, **kwargs: pytest.fail("decoded again"))
-    datasets.load(spec, tmp_path / "cache")
+    datasets.load_images(spec, tmp_path / "cache")
     datasets.load_test(spec, tmp_path / "cache")
 
 
 def test_the_check_of_files_hands_on_nothing_of_the_test_part(tmp_path):
     spec = DataSpec("image_folder", root=str(write_folder(tmp_path / "images")), image_size=8)
-    before = datasets.load(spec, tmp_path / "first").fingerprint
+    before = datasets.load_images(spec, tmp_path / "first").fingerprint
     for path in list_images(tmp_path / "images", "test").files:
         Image.new("RGB", (20, 12), "red").save(path)
     assert datasets.check_files(spec, tmp_path / "second") is None
-    assert datasets.load(spec, tmp_path / "second").fingerprint == before
+    assert datasets.load_images(spec, tmp_path / "second").fingerprint == before
 
 
 def test_a_test_file_that_breaks_later_is_to_be_replaced_and_not_removed(tmp_path):
     root = write_folder(tmp_path / "images")
     list_images(root, "test").files[0].write_text("no image")
     spec = DataSpec("image_folder", root=str(root), image_size=8)
-    datasets.load(spec, tmp_path / "cache")  # the search does not look at it
+    datasets.load_images(spec, tmp_path / "cache")  # the search does not look at it
     with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):
         datasets.load_test(spec, tmp_path / "cache")
     with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):
@@ -325,7 +327,7 @@ def test_validation_images_of_one_class_are_refused(tmp_path):
     write_folder(tmp_path / "images" / "val", classes=("dog",))
     spec = DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8)
     with pytest.raises(DataError, match=r"all validation images \(6\) are of class 'dog'; at least 2 of 2 classes"):
-        datasets.load(spec, tmp_path / "cache")
+        datasets.load_images(spec, tmp_path / "cache")
 
 
 def test_a_class_too_small_for_its_splits_is_named_with_the_reason(tmp_path):
@@ -334,7 +336,7 @@ def test_a_class_too_small_for_its_splits_is_named_with_the_reason(tmp_path):
     spec = DataSpec("image_folder", root=str(root), image_size=8)
     said = r"'cow' \(2\); at least 3 are needed, one each for training, validation and the test split \(a fifth"
     with pytest.raises(DataError, match=said):
-        datasets.load(spec, tmp_path / "cache")
+        datasets.load_images(spec, tmp_path / "cache")
 
 
 def test_hidden_folders_hold_no_images(tmp_path):
@@ -390,25 +392,25 @@ def test_postscript_called_png_and_giant_images_are_refused(tmp_path):
     with pytest.raises(
         DataError, match=r"evil.png \(not an image that Pillow can read\)(.|\n)*bomb.png .*9000 x 9000 pix"
     ):
-        datasets.load(DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8), tmp_path / "cache")
+        datasets.load_images(DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8), tmp_path / "cache")
 
 
 def test_one_class_and_empty_folders_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no class folders"):
-        datasets.load(DataSpec("image_folder", root=str(tmp_path / "empty"), image_size=8))
+        datasets.load_images(DataSpec("image_folder", root=str(tmp_path / "empty"), image_size=8))
     write_folder(tmp_path / "one", classes=("cat",))
     with pytest.raises(DataError, match="has one class"):
-        datasets.load(DataSpec("image_folder", root=str(tmp_path / "one"), image_size=8))
+        datasets.load_images(DataSpec("image_folder", root=str(tmp_path / "one"), image_size=8))
     (tmp_path / "one" / "dog").mkdir()
     with pytest.raises(DataError, match=r"class folders without images .*: dog"):
-        datasets.load(DataSpec("image_folder", root=str(tmp_path / "one"), image_size=8))
+        datasets.load_images(DataSpec("image_folder", root=str(tmp_path / "one"), image_size=8))
 
 
 def test_image_folder_says_which_size_it_chose(tmp_path):
     root = write_folder(tmp_path / "images")
     with pytest.warns(UserWarning, match="scaled to 64 x 64"):
-        assert datasets.load(DataSpec("image_folder", root=str(root)), tmp_path / "cache").image_size == 64
+        assert datasets.load_images(DataSpec("image_folder", root=str(root)), tmp_path / "cache").image_size == 64
 
 
 def test_a_factory_gives_images(tmp_path, monkeypatch):
@@ -420,13 +422,13 @@ def test_a_factory_gives_images(tmp_path, monkeypatch):
     )
     (tmp_path / "my_images.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    assert datasets.load(DataSpec("my_images:make", options={"n": 12})).classes == ("a", "b")
+    assert datasets.load_images(DataSpec("my_images:make", options={"n": 12})).classes == ("a", "b")
     with pytest.raises(DataError, match="float64; expected uint8"):
-        datasets.load(DataSpec("my_images:floats"))
+        datasets.load_images(DataSpec("my_images:floats"))
     with pytest.raises(DataError, match="RuntimeError: no disk"):
-        datasets.load(DataSpec("my_images:fails"))
+        datasets.load_images(DataSpec("my_images:fails"))
     with pytest.raises(UsageError, match="cannot import 'my_images:mak'"):
-        datasets.load(DataSpec("my_images:mak"))
+        datasets.load_images(DataSpec("my_images:mak"))
 
 
 def test_files_that_a_factory_maps_are_told_apart_by_what_is_in_them(tmp_path, monkeypatch):
@@ -442,7 +444,7 @@ def test_files_that_a_factory_maps_are_told_apart_by_what_is_in_them(tmp_path, m
     def loaded(level):
         np.save(tmp_path / f"{level}.npy", np.full((40, 1, 4, 4), level, np.uint8))
         spec = DataSpec("mapped_images:make", options={"file": str(tmp_path / f"{level}.npy")})
-        return datasets.load(spec, tmp_path / "cache")
+        return datasets.load_images(spec, tmp_path / "cache")
 
     first, second = loaded(10), loaded(200)
     assert isinstance(second.train.images, np.memmap)
@@ -454,7 +456,7 @@ def test_files_that_a_factory_maps_are_told_apart_by_what_is_in_them(tmp_path, m
 
 def test_shares_follow_the_largest_remainders():
     labels = np.repeat([0, 1, 2], [70, 20, 10]).astype(np.int64)
-    mask = choose(labels, 13, seed=0, stream="x")
+    mask = choose_rows(labels, 13, seed=0, stream="x")
     assert np.bincount(labels[mask]).tolist() == [9, 3, 1]
 
 

@@ -155,8 +155,8 @@ def test_pixels_that_another_decoder_left_in_the_cache_are_not_used(
         image_folder, "decode", lambda path, *args, **keys: opened.append(path) or decode(path, *args, **keys)
     )
     for _ in range(2):
-        datasets.load(spec, tmp_path / "cache")
+        datasets.load_images(spec, tmp_path / "cache")
     assert len(opened) == 10  # a sixth of them is for testing
     monkeypatch.setattr(image_folder, "DECODER", image_folder.DECODER + 1)
-    datasets.load(spec, tmp_path / "cache")
+    datasets.load_images(spec, tmp_path / "cache")
     assert len(opened) == 20

@@ -12,7 +12,7 @@ from autodistill.config.study_file import StudyConfig
 from autodistill.core.errors import ConfigError, TeacherError, UnknownNameError, UsageError
 from autodistill.core.records import DataSpec, TeacherSpec
 from autodistill.training.data import datasets
-from autodistill.training.runtime.devices import is_spread, parse_devices, spread
+from autodistill.training.runtime.devices import is_spread, parse_devices, spread_over
 from autodistill.training.students import build as students
 from autodistill.training.teachers import load as teachers
 
@@ -22,7 +22,7 @@ META = torch.device("meta")
 
 @pytest.fixture(scope="module")
 def data():
-    return datasets.load(DataSpec("synthetic", options={"classes": 4, "count": 64, "size": 16}))
+    return datasets.load_images(DataSpec("synthetic", options={"classes": 4, "count": 64, "size": 16}))
 
 
 def made(name: str) -> nn.Module:
@@ -42,12 +42,12 @@ def test_two_shares_on_one_device_give_the_bits_of_the_whole(name: str) -> None:
     parts.load_state_dict(whole.state_dict())
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert torch.equal(spread(parts, [CPU, CPU])(images), whole(images))
+        assert torch.equal(spread_over(parts, [CPU, CPU])(images), whole(images))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_resnet"])
 def test_activations_follow_the_weights_from_device_to_device(name: str) -> None:
-    network = spread(made(name).eval(), [CPU, META])  # meta tensors refuse to be mixed with those of a device
+    network = spread_over(made(name).eval(), [CPU, META])  # meta tensors refuse to be mixed with those of a device
     with torch.no_grad():
         answer = network(torch.rand(2, 3, 32, 32))
     assert answer.device == META
@@ -58,32 +58,34 @@ def test_activations_follow_the_weights_from_device_to_device(name: str) -> None
 
 def test_parts_are_consecutive_and_of_about_equal_bytes() -> None:
     network = nn.Sequential(*(nn.Linear(8, 8) for _ in range(9)))
-    spread(network, [CPU, META, CPU])
+    spread_over(network, [CPU, META, CPU])
     assert [layer.weight.device.type for layer in network] == ["cpu"] * 3 + ["meta"] * 3 + ["cpu"] * 3
     lopsided = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 2), nn.Linear(2, 2))
-    spread(lopsided, [CPU, META, CPU])
+    spread_over(lopsided, [CPU, META, CPU])
     assert [layer.weight.device.type for layer in lopsided] == ["cpu", "meta", "cpu"]
 
 
 def test_more_devices_than_blocks_are_refused() -> None:
     with pytest.raises(TeacherError, match=r"has 2 blocks .* names 3\. Name fewer"):
-        spread(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), [CPU, CPU, CPU])
+        spread_over(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), [CPU, CPU, CPU])
 
 
 def test_a_spread_teacher_answers_as_one_in_one_piece(data, tmp_path) -> None:
-    model = students.build({"family": "resnet", "width": 4, "depth": 1}, image_size=16, channels=3, num_classes=4)
+    model = students.build_student(
+        {"family": "resnet", "width": 4, "depth": 1}, image_size=16, channels=3, num_classes=4
+    )
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     (tmp_path / "spread_code.py").write_text(
         "from autodistill.training.students import build as students\n"
         "def net():\n"
-        "    return students.build({'family': 'resnet', 'width': 4, 'depth': 1}, image_size=16, channels=3,"
+        "    return students.build_student({'family': 'resnet', 'width': 4, 'depth': 1}, image_size=16, channels=3,"
         " num_classes=4)\n"
     )
     patch = pytest.MonkeyPatch()
     patch.syspath_prepend(tmp_path)
     weights = str(tmp_path / "weights.pt")
-    whole = teachers.load(TeacherSpec("spread_code:net", weights=weights), data)
-    parts = teachers.load(TeacherSpec("spread_code:net", weights=weights, device=["cpu", "cpu"]), data)
+    whole = teachers.load_teacher(TeacherSpec("spread_code:net", weights=weights), data)
+    parts = teachers.load_teacher(TeacherSpec("spread_code:net", weights=weights, device=["cpu", "cpu"]), data)
     patch.undo()
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     assert is_spread(parts.network)
@@ -105,7 +107,7 @@ def test_an_empty_list_and_a_teacher_without_a_device_are_refused(data, tmp_path
         parse_devices([])
     np.savez(tmp_path / "x.npz", ids=np.arange(2), logits=np.zeros((2, 3), np.float32))
     with pytest.raises(UsageError, match="a file of logits runs on the CPU"):
-        teachers.load(TeacherSpec(str(tmp_path / "x.npz"), device=["cpu", "cpu"]), data)
+        teachers.load_teacher(TeacherSpec(str(tmp_path / "x.npz"), device=["cpu", "cpu"]), data)
 
 
 def test_the_study_file_takes_one_device_or_a_list() -> None:

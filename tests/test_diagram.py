@@ -51,7 +51,7 @@ def test_every_parameter_of_a_student_is_in_some_stage() -> None:
     }
     from autodistill.training.students import build as students
 
-    model = students.build(facts["architecture"], image_size=16, channels=1, num_classes=3)  # type: ignore[arg-type]
+    model = students.build_student(facts["architecture"], image_size=16, channels=1, num_classes=3)  # type: ignore[arg-type]
     assert sum(s.params for s in student_stages(facts)) == sum(p.numel() for p in model.parameters())
 
 

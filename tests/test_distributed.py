@@ -18,7 +18,7 @@ from autodistill.training.distillation.loss_mix import LossMix
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Batch, Feed, Trainer
 from autodistill.training.runtime.distributed import Team
-from autodistill.training.trials.evaluate import Bench
+from autodistill.training.trials.evaluate import WorkerState
 
 STEPS = 3
 
@@ -149,7 +149,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     folder = tmp_path_factory.mktemp("study")
     data = DataSpec("digits", train_size=200)
     teacher = teach(
-        datasets.load(data, folder / "cache"), TeacherSpec(options={"epochs": 1}), directory=folder / "teacher"
+        datasets.load_images(data, folder / "cache"), TeacherSpec(options={"epochs": 1}), directory=folder / "teacher"
     )
     return Task(data, teacher, str(folder), (1, 3), ("accuracy", "params"), training={"batch_size": 64})
 
@@ -161,8 +161,8 @@ def test_a_candidate_on_two_devices_reports_what_it_reports_on_one(task: Task) -
         lambda number: Candidate(number, student, {"loss": "kd", "temperature": 4.0, "alpha": 0.5}, {"lr": 3e-3}, 7),
         lambda number: Candidate(number, student, {"loss": "dist", "alpha": 0.7}, {"lr": 3e-3, "mixup": 0.4}, 8),
     ]
-    one = Bench(task, WorkerContext())
-    two = Bench(task, WorkerContext(devices=("cpu", "cpu")))
+    one = WorkerState(task, WorkerContext())
+    two = WorkerState(task, WorkerContext(devices=("cpu", "cpu")))
     try:
         for index, make in enumerate(mixes):
             alone = [report.values for report in one.evaluate(make(2 * index))]
@@ -189,7 +189,7 @@ def test_a_stopped_training_goes_on_with_another_number_of_devices_and_a_dead_he
         asked.append(1)
         return len(asked) == 5
 
-    two = Bench(task, WorkerContext(devices=("cpu", "cpu"), should_stop=stop_at_the_fifth_step))
+    two = WorkerState(task, WorkerContext(devices=("cpu", "cpu"), should_stop=stop_at_the_fifth_step))
     assert two.crew is not None
     try:
         with pytest.raises(InterruptedTrialError, match=r"after 1\.3 of 3 epochs"):
@@ -202,7 +202,7 @@ def test_a_stopped_training_goes_on_with_another_number_of_devices_and_a_dead_he
         again = [report.values for report in two.evaluate(one_candidate(12))]  # with new helpers
     finally:
         two.crew.close()
-    one = Bench(task, WorkerContext())
+    one = WorkerState(task, WorkerContext())
     went_on = [report.values for report in one.evaluate(one_candidate(10))]
     alone = [report.values for report in one.evaluate(one_candidate(13))]
     for values, b, c in zip(alone, went_on, again, strict=True):

@@ -9,7 +9,7 @@ import pytest
 from autodistill.core.records import State, TrialRecord
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.results.front import Front
-from autodistill.search.results.range_edges import Edge, edges_line, edges_of
+from autodistill.search.results.range_edges import RangeBound, bounds_line, bounds_on_front
 from autodistill.search.space.space import Space
 
 OBJECTIVES = resolve(["accuracy", "params"])
@@ -38,14 +38,14 @@ def member(number: int, lr: float, width: int = 20, variant: str = "fp32", **dis
     )
 
 
-def found(*members: TrialRecord) -> list[Edge]:
-    return edges_of(Front("s", OBJECTIVES, tuple(members)), SPACE)
+def found(*members: TrialRecord) -> list[RangeBound]:
+    return bounds_on_front(Front("s", OBJECTIVES, tuple(members)), SPACE)
 
 
 def test_half_of_the_front_on_a_bound_is_said() -> None:
     edges = found(member(0, 0.02), member(1, 0.019999999953948307), member(2, 0.008), member(3, 0.01))
-    assert edges == [Edge("train.lr", "upper", 0.02, 2, 4)]
-    assert edges_line(edges, "digits") == (
+    assert edges == [RangeBound("train.lr", "upper", 0.02, 2, 4)]
+    assert bounds_line(edges, "digits") == (
         "best values lie on bounds: train.lr on its upper bound 0.02 (2 of 4 students); widen it in a copy of the "
         "space (autodistill spaces cp digits) for a new study"
     )
@@ -63,7 +63,7 @@ def test_half_of_the_front_on_a_bound_is_said() -> None:
 )
 def test_less_is_chance(members: tuple[TrialRecord, ...]) -> None:
     assert found(*members) == []
-    assert edges_line(found(*members)) == ""
+    assert bounds_line(found(*members)) == ""
 
 
 def test_numbers_of_the_student_and_conditional_ones_count_and_choices_do_not() -> None:
@@ -73,7 +73,7 @@ def test_numbers_of_the_student_and_conditional_ones_count_and_choices_do_not() 
         ("student.width", "lower", 2),
         ("distillation.temperature", "lower", 2),
     ]
-    assert ", distillation.temperature on its lower bound 1 (2 of 3 students); widen them" in edges_line(edges)
+    assert ", distillation.temperature on its lower bound 1 (2 of 3 students); widen them" in bounds_line(edges)
 
 
 def test_a_trial_that_the_space_does_not_know_is_left_out() -> None:

@@ -16,10 +16,10 @@ from autodistill.training.data import datasets
 from autodistill.training.distillation.initialise import initialise
 from autodistill.training.runtime import durable_files as checkpoint
 from autodistill.training.runtime import measurement_lock as lease
-from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.runtime.remote_storage import RemoteFolder
 from autodistill.training.students import build as students
 from autodistill.training.teachers import load as teachers
-from autodistill.training.trials.evaluate import Bench, Trial, discard, evaluator, load_student
+from autodistill.training.trials.evaluate import Trial, WorkerState, discard, evaluator, load_student
 from autodistill.training.trials.remote_trials import send_inputs
 from autodistill.training.trials.teach import teach
 from autodistill.training.trials.trial_files import student_facts, trial_folder
@@ -147,7 +147,7 @@ def test_one_candidate_and_seed_give_equal_metrics_in_another_folder(task, tmp_p
 def test_stopping_at_a_rung_and_going_on_equals_not_stopping(task, tmp_path, distillation):
     if "embedding" in distillation:
         folder = tmp_path / "teacher"
-        data = datasets.load(DATA)
+        data = datasets.load_images(DATA)
         spec = teach(data, {**STUDENT, "width": 8}, directory=folder, epochs=1)
         task = replace(task, teacher=spec)
     whole = outcome(run(replace(task, directory=str(tmp_path / "whole")), candidate(distillation=distillation)))
@@ -205,7 +205,7 @@ def test_without_any_checkpoint_it_starts_over_and_reports_only_what_is_new(task
 def test_the_finished_student_loads_with_its_accuracy(task):
     last = run(task, candidate(7))[-1]
     model, facts = load_student(task.directory, 7), student_facts(task.directory, 7)
-    val = datasets.load(DATA).val
+    val = datasets.load_images(DATA).val
     mean, std = (torch.tensor(facts[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
         decided = model((torch.from_numpy(val.images) / 255 - mean) / std).argmax(1).numpy()
@@ -221,7 +221,7 @@ def test_a_trial_that_did_not_finish_has_no_student(task):
 
 
 def test_the_teacher_is_asked_once_for_each_view_whatever_the_number_of_trials(task):
-    bench = Bench(task, WorkerContext())
+    bench = WorkerState(task, WorkerContext())
     for number in range(3):
         list(bench.evaluate(candidate(number, seed=number)))
     asked = {name: cache.total_forwards() for name, cache in bench._caches.items()}
@@ -233,10 +233,10 @@ def test_the_teacher_is_asked_once_for_each_view_whatever_the_number_of_trials(t
 
 def test_a_second_study_on_the_same_data_and_teacher_asks_the_teacher_nothing(task, tmp_path):
     shared = str(tmp_path / "shared")
-    first = Bench(replace(task, directory=str(tmp_path / "a"), cache=shared), WorkerContext())
+    first = WorkerState(replace(task, directory=str(tmp_path / "a"), cache=shared), WorkerContext())
     reports = list(first.evaluate(candidate()))
     assert sum(cache.forwards for cache in first._caches.values()) > 0
-    second = Bench(replace(task, directory=str(tmp_path / "b"), cache=shared), WorkerContext())
+    second = WorkerState(replace(task, directory=str(tmp_path / "b"), cache=shared), WorkerContext())
     assert outcome(second.evaluate(candidate(5))) == outcome(reports)
     assert [cache.forwards for cache in second._caches.values()] == [0, 0]
     assert not (tmp_path / "a" / "cache").exists()
@@ -270,13 +270,13 @@ def onnx_teacher(path):
 @pytest.mark.parametrize("kind", ["CNN", "Tokens", "Rows", "onnx", "npz"])
 def test_five_kinds_of_teacher_distil_the_same_student(task, tmp_path, kind):
     source = f"own_parts:{kind}"
-    data = datasets.load(DATA)
+    data = datasets.load_images(DATA)
     if kind == "onnx":
         source = str(tmp_path / "teacher.onnx")
         onnx_teacher(source)
     elif kind == "npz":
         source = str(tmp_path / "logits.npz")
-        network = teachers.load(TeacherSpec("own_parts:CNN"), data)
+        network = teachers.load_teacher(TeacherSpec("own_parts:CNN"), data)
         logits = np.full((data.pool_size, 4), np.nan, np.float32)
         for split in (data.train, data.val):
             logits[split.ids] = network(torch.from_numpy(split.images) / 255).numpy()
@@ -288,7 +288,7 @@ def test_five_kinds_of_teacher_distil_the_same_student(task, tmp_path, kind):
 
 
 def test_the_teacher_is_never_changed_by_training(task):
-    bench = Bench(task, WorkerContext())
+    bench = WorkerState(task, WorkerContext())
     before = {name: value.clone() for name, value in bench.teacher.network.state_dict().items()}
     list(bench.evaluate(candidate(teacher_mode="online")))
     assert all(torch.equal(before[name], value) for name, value in bench.teacher.network.state_dict().items())
@@ -296,9 +296,9 @@ def test_the_teacher_is_never_changed_by_training(task):
 
 
 def test_a_student_of_the_teachers_architecture_starts_as_the_teacher(task, tmp_path):
-    data = datasets.load(DATA)
-    teacher = teachers.load(teach(data, STUDENT, directory=tmp_path / "teacher", epochs=1), data)
-    model = students.build(STUDENT, image_size=8, channels=1, num_classes=4).eval()
+    data = datasets.load_images(DATA)
+    teacher = teachers.load_teacher(teach(data, STUDENT, directory=tmp_path / "teacher", epochs=1), data)
+    model = students.build_student(STUDENT, image_size=8, channels=1, num_classes=4).eval()
     copied = initialise(model, teacher)
     assert str(copied) == f"{len(model.state_dict())} tensors copied, 0 sliced, 0 left random"
     images = torch.from_numpy(data.val.images) / 255
@@ -307,10 +307,10 @@ def test_a_student_of_the_teachers_architecture_starts_as_the_teacher(task, tmp_
 
 
 def test_a_narrower_student_takes_slices_of_its_teacher(task, tmp_path):
-    data = datasets.load(DATA)
+    data = datasets.load_images(DATA)
     spec = teach(data, {**STUDENT, "width": 32}, directory=tmp_path / "teacher", epochs=1)
-    teacher = teachers.load(spec, data)
-    model = students.build({**STUDENT, "width": 16}, image_size=8, channels=1, num_classes=4)
+    teacher = teachers.load_teacher(spec, data)
+    model = students.build_student({**STUDENT, "width": 16}, image_size=8, channels=1, num_classes=4)
     copied = initialise(model, teacher)
     wide, narrow = teacher.network.network.state_dict(), model.state_dict()
     assert torch.equal(narrow["stem.conv.weight"], wide["stem.conv.weight"][:16])
@@ -320,7 +320,7 @@ def test_a_narrower_student_takes_slices_of_its_teacher(task, tmp_path):
 
 
 def test_initialised_trials_run(task, tmp_path):
-    spec = teach(datasets.load(DATA), STUDENT, directory=tmp_path / "teacher", epochs=3, recipe={"lr": 0.03})
+    spec = teach(datasets.load_images(DATA), STUDENT, directory=tmp_path / "teacher", epochs=3, recipe={"lr": 0.03})
     start = run(replace(task, teacher=spec), candidate(init="teacher", lr=1e-4))[1].values["accuracy"]
     assert start > run(replace(task, teacher=spec), candidate(1, lr=1e-4))[1].values["accuracy"]
 
@@ -361,7 +361,7 @@ def test_checkpoints_hold_no_teacher(task):
 
 def elsewhere(task, tmp_path, name="storage"):
     """A worker's task and context when the study's folder is on another machine, with what the driver had sent."""
-    mirror = Mirror.at(str(tmp_path / name))
+    mirror = RemoteFolder.at(str(tmp_path / name))
     send_inputs(task, mirror)
     return replace(task, directory="/nowhere/study"), WorkerContext(storage=mirror.url), mirror
 
@@ -381,7 +381,7 @@ def test_a_trial_goes_on_in_another_folder_from_the_checkpoint_in_the_storage(ta
     reports.close()
     (home,) = homes() - before
     assert not (home / "checkpoints" / "trial-00003").exists()  # what is in the storage does not fill the disk too
-    second = Bench(task, context)
+    second = WorkerState(task, context)
     trial = Trial(second, replace(candidate(3), start_rung=1))
     rest, key = outcome(trial.reports()), trial.key
     assert outcome(begun) + rest == whole
@@ -444,7 +444,7 @@ def test_a_storage_that_cannot_be_written_costs_a_checkpoint_and_not_the_trainin
 
 def test_the_teacher_reaches_a_worker_that_does_not_see_its_folder(task, tmp_path):
     folder = tmp_path / "teacher"
-    spec = teach(datasets.load(DATA), {**STUDENT, "width": 8}, directory=folder, epochs=1)
+    spec = teach(datasets.load_images(DATA), {**STUDENT, "width": 8}, directory=folder, epochs=1)
     task = replace(task, teacher=spec)
     whole = outcome(run(task, candidate()))
     task, context, mirror = elsewhere(task, tmp_path)

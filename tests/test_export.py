@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 import autodistill as ad
 from autodistill.cli import app
 from autodistill.core.errors import ResourceError, StoreError, UnknownNameError, UsageError
-from autodistill.delivery.export.checks import Validation, check
+from autodistill.delivery.export.checks import Validation, check_file
 from autodistill.delivery.export.formats import formats, parse_formats
 from autodistill.delivery.export.hub_push import plan_upload
 from autodistill.delivery.export.write import export, normalized, refuse_foreign
-from autodistill.search.results.verified import Figure, Row, Verified
+from autodistill.search.results.verified import Figure, Verified, VerifiedRow
 from autodistill.training.data import datasets
 
 SPACE = {
@@ -67,7 +67,7 @@ def done(study, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(study):
-    return datasets.load(study.config.data, study.directory / "cache").val.images
+    return datasets.load_images(study.config.data, study.directory / "cache").val.images
 
 
 def facts_of(folder: Path) -> dict:
@@ -95,9 +95,9 @@ def test_timm_gives_the_network_back_bit_by_bit(done, study, images):
 
 
 def members(study):
-    from autodistill.search.results.front_member import Member
+    from autodistill.search.results.front_member import FrontMember
 
-    return [Member.of(trial, study.directory) for trial in study.trials() if trial.values]
+    return [FrontMember.of(trial, study.directory) for trial in study.trials() if trial.values]
 
 
 def test_timm_alone_reads_a_plain_network_and_refuses_the_others_by_name(done):
@@ -171,7 +171,7 @@ def test_predict_classifies_the_good_images_beside_a_missing_one(done, images, t
 def test_provenance_names_data_teacher_trial_and_the_hash_of_each_file(done, study):
     for one in done:
         origin = json.loads((one.folder / "provenance.json").read_text())
-        data = datasets.load(study.config.data, study.directory / "cache")
+        data = datasets.load_images(study.config.data, study.directory / "cache")
         assert origin["data"]["fingerprint"] == data.fingerprint
         assert len(origin["teacher"]["fingerprint"]) == 16
         assert (origin["trial"], origin["epochs"]) == (one.trial, 2)
@@ -211,12 +211,12 @@ def test_a_file_that_loses_more_than_allowed_is_refused_and_one_that_differs_has
     logits = formats.get("onnx").predict(done[0].folder / "model.onnx", 1)(x)
     labels = logits.argmax(1)
     good = Validation(x, labels, logits, x, logits)
-    assert check("onnx", done[0].folder / "model.onnx", good, max_drop=0.0, threads=1).state == "ok"
+    assert check_file("onnx", done[0].folder / "model.onnx", good, max_drop=0.0, threads=1).state == "ok"
     other = np.roll(logits, 1, axis=1)  # a network that always says the next class
     wrong = Validation(x, (labels + 1) % len(facts["classes"]), other, x, other)
-    refused = check("onnx-int8", path, wrong, max_drop=0.5, threads=1)
+    refused = check_file("onnx-int8", path, wrong, max_drop=0.5, threads=1)
     assert (refused.state, "loses" in refused.remark) == ("refused", True)
-    failed = check("onnx", done[0].folder / "model.onnx", wrong, max_drop=1.0, threads=1)
+    failed = check_file("onnx", done[0].folder / "model.onnx", wrong, max_drop=1.0, threads=1)
     assert (failed.state, "logits differ" in failed.remark) == ("failed", True)
 
 
@@ -282,7 +282,7 @@ def verified_as(study, verdicts):
     """A table in which ``verify`` came to these verdicts, as files in the study's folder."""
     known = {trial.number: trial for trial in study.trials()}
     rows = tuple(
-        Row(
+        VerifiedRow(
             "student", "s", trial=number, student=known[number].student, distillation=known[number].distillation,
             train=known[number].train, accuracy=Figure(0.9), verdict=verdict,
         )
@@ -358,11 +358,11 @@ def test_an_upload_is_checked_before_the_network_is_touched(done, monkeypatch, t
 
 def test_a_card_says_not_verified_of_a_student_that_verify_did_not_finish(study, tmp_path):
     trial = study.front().trials[0]
-    row = Row(
+    row = VerifiedRow(
         "student", "s", trial=trial.number, student=trial.student, distillation=trial.distillation, train=trial.train,
         planned=3, before=True,
     )  # fmt: skip
-    done = Row("student", "s", trial=99, seeds=(1,), accuracy=Figure(0.9), verdict="stays")
+    done = VerifiedRow("student", "s", trial=99, seeds=(1,), accuracy=Figure(0.9), verdict="stays")
     files = Verified(study.name, (("accuracy", "maximize"),), (done, row), 3, finished=1, planned=6).save(
         study.directory
     )

@@ -20,8 +20,8 @@ from autodistill.core.errors import StoreError, UnknownNameError, UsageError
 from autodistill.delivery.export.loading import load_trial
 from autodistill.delivery.export.variant import folder_name, formats_for
 from autodistill.delivery.export.write import export
-from autodistill.search.results.front_member import Member
-from autodistill.search.results.verified import Figure, Row, Verified
+from autodistill.search.results.front_member import FrontMember
+from autodistill.search.results.verified import Figure, Verified, VerifiedRow
 from autodistill.training.trials.trial_files import variant_file
 
 TEACHER = "from torch import nn\n\n\ndef linear():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
@@ -47,7 +47,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ad.Study]:
 
 
 @pytest.fixture
-def picked(study: ad.Study) -> Member:
+def picked(study: ad.Study) -> FrontMember:
     best = study.front().pick("bytes <= 250000")
     assert best.variant == "int8"
     return best
@@ -139,7 +139,9 @@ def test_it_is_checked_against_what_was_measured_and_not_against_the_network(stu
 
 def test_verified_figures_and_weights_are_of_fp32_and_not_said_of_int8(study, picked, tmp_path) -> None:
     accuracy = Figure(0.1234, 0.01, 0.11, 0.13)
-    row = Row("student", "w", trial=picked.number, seeds=(5,), planned=1, accuracy=accuracy, weights="verify/runs/kept")
+    row = VerifiedRow(
+        "student", "w", trial=picked.number, seeds=(5,), planned=1, accuracy=accuracy, weights="verify/runs/kept"
+    )
     files = Verified(study.name, (("accuracy", "maximize"),), (row,), 1, finished=1, planned=1).save(study.directory)
     try:
         done = picked.export(tmp_path / "out", latency=False)

@@ -17,9 +17,9 @@ from autodistill.delivery.figures.study_figures import (
 )
 from autodistill.delivery.figures.style import log_ticks, short
 from autodistill.delivery.figures.trial_facts import hover_text
-from autodistill.search.analysis.trajectory import Step
+from autodistill.search.analysis.trajectory import TrajectoryStep
 from autodistill.search.objectives.objectives import resolve
-from autodistill.search.results.front import Front, Scale
+from autodistill.search.results.front import Front, HypervolumeBox
 from autodistill.search.results.gain import gain_over_undistilled
 
 THREE = resolve(["accuracy", "params", "latency_ms"])
@@ -44,7 +44,7 @@ TRIALS = [trial(i, *point) for i, point in enumerate(POINTS)]
 
 
 def front(teacher: dict[str, float] | None = None) -> Front:
-    return Front.of("flowers", THREE, TRIALS, scale=Scale((1.0, 1e4, 0.1), (0.0, 2e6, 5.0)), teacher=teacher)
+    return Front.of("flowers", THREE, TRIALS, scale=HypervolumeBox((1.0, 1e4, 0.1), (0.0, 2e6, 5.0)), teacher=teacher)
 
 
 def traces(figure: Any) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def test_curves_are_coloured_by_how_the_trial_ended() -> None:
 
 
 def test_hypervolume_steps_from_nothing_in_a_unit_that_suits() -> None:
-    steps = [Step(3600.0, 30.0, 4, 0.5, 1, 1), Step(7200.0, 60.0, 9, 0.7, 5, 2)]
+    steps = [TrajectoryStep(3600.0, 30.0, 4, 0.5, 1, 1), TrajectoryStep(7200.0, 60.0, 9, 0.7, 5, 2)]
     by_time = hypervolume_figure(steps)
     assert list(by_time.data[0].x) == [0.0, 60.0, 120.0]
     assert list(by_time.data[0].y) == [0.0, 0.5, 0.7]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autodistill.commands.console import output
-from autodistill.commands.console.column_widths import GAP, fit
+from autodistill.commands.console.column_widths import GAP, fit_columns
 from autodistill.commands.console.tables import print_front, print_trials
 from autodistill.core.records import State, TrialRecord
 from autodistill.search.objectives.objectives import resolve
@@ -84,7 +84,7 @@ def test_a_narrow_front_keeps_its_objectives(terminal: pytest.MonkeyPatch, capsy
 def test_costs_go_last_and_the_rest_is_never_cut() -> None:
     columns, row = ["trial", "student", "accuracy", "params"], ["1", "aaaa bbbb", "0.1234", "1,234"]
     for width, hidden in ((40, ()), (32, ()), (31, (3,)), (5, (3,))):
-        layout = fit(columns, [row], width, wrap=[1], spare=[], last=[3])
+        layout = fit_columns(columns, [row], width, wrap=[1], spare=[], last=[3])
         assert layout.hidden == hidden
         assert layout.total <= max(width, 5 + 7 + 8 + 2 * GAP)
         assert layout.widths[2] == len("accuracy")

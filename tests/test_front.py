@@ -8,7 +8,7 @@ import pytest
 from autodistill.core.errors import UsageError
 from autodistill.core.records import Objective, State, TrialRecord
 from autodistill.search.objectives.objectives import resolve
-from autodistill.search.results.front import Front, Scale, propose_scale
+from autodistill.search.results.front import Front, HypervolumeBox, propose_box
 
 
 def trial(number: int, accuracy: float, params: float, state: State = State.COMPLETE) -> TrialRecord:
@@ -27,10 +27,10 @@ TRIALS = [
 ]
 
 
-BOX = Scale((1.0, 10.0), (0.0, 10000.0))
+BOX = HypervolumeBox((1.0, 10.0), (0.0, 10000.0))
 
 
-def front(scale: Scale | None = BOX) -> Front:
+def front(scale: HypervolumeBox | None = BOX) -> Front:
     return Front.of("toy", TWO, TRIALS, scale=scale)
 
 
@@ -50,7 +50,7 @@ def test_the_share_uses_log_axes_for_counts() -> None:
 
 
 def test_an_empty_front_has_no_volume_and_no_knee() -> None:
-    empty = Front.of("toy", TWO, [], scale=Scale((1.0, 10.0), (0.0, 1000.0)))
+    empty = Front.of("toy", TWO, [], scale=HypervolumeBox((1.0, 10.0), (0.0, 1000.0)))
     assert (len(empty), empty.hypervolume, empty.hypervolume_share, empty.knee()) == (0, 0.0, 0.0, None)
     assert empty.to_json()["trials"] == []
 
@@ -77,22 +77,22 @@ def test_pandas_has_one_row_per_member() -> None:
 
 
 def test_a_scale_spans_what_was_seen_with_ten_percent_to_spare() -> None:
-    scale = propose_scale(TWO, [{"params": 100.0}, {"params": 1000.0, "accuracy": 0.5}])
+    scale = propose_box(TWO, [{"params": 100.0}, {"params": 1000.0, "accuracy": 0.5}])
     assert scale is not None
     assert scale.reference == (0.0, pytest.approx(1100.0))
     assert scale.ideal == (1.0, pytest.approx(100 / 1.1))
-    assert propose_scale(TWO, [{"accuracy": 0.3}]) is None
+    assert propose_box(TWO, [{"accuracy": 0.3}]) is None
 
 
 def test_the_box_grows_with_the_costs_of_trained_students_and_not_with_what_is_trained() -> None:
     three = resolve(["accuracy", "params", "loss"])
-    box = Scale((1.0, 100.0, 0.1), (0.0, 1000.0, 3.0))
+    box = HypervolumeBox((1.0, 100.0, 0.1), (0.0, 1000.0, 3.0))
     inside = {"accuracy": 0.5, "params": 500.0, "loss": 1.0}
     assert box.holding(three, [inside]) == box
     assert box.holding(three, []) == box
     wider = box.holding(three, [inside, {**inside, "params": 50.0}, {**inside, "params": 2000.0, "loss": 1e6}])
-    assert wider == Scale((1.0, 50.0, 0.1), (0.0, pytest.approx(2200.0), 3.0))
-    best = Front.of("toy", TWO, [trial(0, 0.9, 1500.0)], scale=Scale((1.0, 100.0), (0.0, 1000.0)))
+    assert wider == HypervolumeBox((1.0, 50.0, 0.1), (0.0, pytest.approx(2200.0), 3.0))
+    best = Front.of("toy", TWO, [trial(0, 0.9, 1500.0)], scale=HypervolumeBox((1.0, 100.0), (0.0, 1000.0)))
     assert best.hypervolume_share == 0.0
     held = best.scale.holding(TWO, [t.values for t in best.trials])
     assert Front.of("toy", TWO, best.trials, scale=held).hypervolume_share > 0.0

@@ -25,7 +25,7 @@ from autodistill.training.costs.latency_protocol import (
     quieter,
     summarize,
 )
-from autodistill.training.deployed.runtimes import prepare, runtimes, threads, to_onnx
+from autodistill.training.deployed.runtimes import prepare_run, runtimes, threads, to_onnx
 from autodistill.training.students import build as students
 
 SHAPE = {"image_size": 8, "channels": 1}
@@ -190,12 +190,12 @@ def test_no_runs_have_no_latencies() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    return students.build({"family": "resnet", "width": 4}, **SHAPE, num_classes=3)
+    return students.build_student({"family": "resnet", "width": 4}, **SHAPE, num_classes=3)
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
 def test_a_tiny_network_has_a_latency_in_every_runtime(runtime: str, model: nn.Module) -> None:
-    found = latency.measure(model, LatencyTarget(runtime), **SHAPE)
+    found = latency.measure_latency(model, LatencyTarget(runtime), **SHAPE)
     assert 0 < found.p50_ms < 1000
     assert found.p50_ms <= found.p99_ms
     assert model.training
@@ -213,7 +213,7 @@ def test_torch_runs_in_the_precision_that_was_asked_for() -> None:
             seen.append(x.dtype)
             return self.layer(x.flatten(1))
 
-    prepare(Probe(), LatencyTarget(precision="bf16", batch=3), **SHAPE)()
+    prepare_run(Probe(), LatencyTarget(precision="bf16", batch=3), **SHAPE)()
     assert seen[-1] == torch.bfloat16
 
 
@@ -248,19 +248,19 @@ def test_a_network_that_onnx_cannot_express_is_infeasible() -> None:
 )
 def test_targets_that_do_not_exist_are_refused(target, error, message: str, model: nn.Module) -> None:
     with pytest.raises(error, match=message):
-        prepare(model, target, **SHAPE)
+        prepare_run(model, target, **SHAPE)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_here_is_refused(model: nn.Module) -> None:
     with pytest.raises(ResourceError, match="shows no CUDA device"):
-        prepare(model, LatencyTarget(device="cuda"), **SHAPE)
+        prepare_run(model, LatencyTarget(device="cuda"), **SHAPE)
 
 
 def test_a_missing_runtime_says_what_to_install(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ResourceError, match="pip install onnxruntime"):
-        prepare(model, LatencyTarget("onnxruntime"), **SHAPE)
+        prepare_run(model, LatencyTarget("onnxruntime"), **SHAPE)
 
 
 def test_threads_are_put_back() -> None:

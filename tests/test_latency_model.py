@@ -128,7 +128,7 @@ def test_a_student_is_refused_on_its_prediction_only_when_clearly_over(ms: float
         with pytest.raises(InfeasibleError, match=r"predicted at .* ms ± 11%, the constraint is latency_ms <= 5"):
             costs(student)
     else:
-        model = students.build(student, **SHAPE, num_classes=3)
+        model = students.build_student(student, **SHAPE, num_classes=3)
         found = costs(student)
         assert certain(found) == known_costs(model, **SHAPE, metrics=["params"])
         assert found[LATENCY] == ms

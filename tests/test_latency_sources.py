@@ -26,7 +26,7 @@ TABLE = "family,width,reduction,latency_ms\nresnet,4,,1.5\nresnet,8,auto,2.5\nre
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return students.build(STUDENT, **SHAPE, num_classes=3)
+    return students.build_student(STUDENT, **SHAPE, num_classes=3)
 
 
 def command(code: str, *, timeout_s: float = 60.0) -> LatencyTarget:

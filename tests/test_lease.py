@@ -26,14 +26,14 @@ import sys, time
 from autodistill.training.runtime import measurement_lock as lease
 with open(sys.argv[1], "a", buffering=1) as log:
     while True:
-        lease.breathe()
+        lease.yield_to_measurement()
         log.write(f"{time.monotonic()}\\n")
         time.sleep(0.005)
 """
 HOLDER = """
 import sys, time
 from autodistill.training.runtime import measurement_lock as lease
-with lease.quiet():
+with lease.exclusive():
     print("quiet", flush=True)
     time.sleep(600)
 """
@@ -43,7 +43,7 @@ import os, sys, time
 from autodistill.training.runtime import measurement_lock as lease
 with open(sys.argv[1], "a", buffering=1) as log:
     while True:
-        with lease.quiet() as alone:
+        with lease.exclusive() as alone:
             log.write(f"{sys.argv[2]} {time.monotonic()} {alone}\\n")
             time.sleep(0.2)
 """
@@ -57,16 +57,16 @@ def tell(what, seconds):
     print(what, flush=True)
 lease.SAID_SECONDS = 0.05
 begin = time.monotonic()
-lease.breathe(waiting=lease.Waiting(lambda: os.path.exists(sys.argv[1]), tell))
+lease.yield_to_measurement(waiting=lease.Waiting(lambda: os.path.exists(sys.argv[1]), tell))
 seconds = time.monotonic() - begin
 print("ended", sum(told) / seconds, sep="\\n", flush=True)
-with lease.quiet(patience=60) as alone:
+with lease.exclusive(patience=60) as alone:
     print(alone, flush=True)
 """
 STUCK = """
 import time
 from autodistill.training.runtime import measurement_lock as lease
-lease.breathe()
+lease.yield_to_measurement()
 print("training", flush=True)
 time.sleep(600)
 """
@@ -78,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
     monkeypatch.setattr(lease, "_state", {})
     yield tmp_path
-    lease.rest()
+    lease.release()
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_trainers_pause_while_somebody_measures_and_then_go_on(start, folder: Pa
     for log in logs:
         start(TRAINER, log)
     wait_for(lambda: all(len(batches(log)) > 5 for log in logs))
-    with lease.quiet() as alone:
+    with lease.exclusive() as alone:
         begin = time.monotonic()
         time.sleep(0.3)
         end = time.monotonic()
@@ -133,7 +133,7 @@ def test_a_measurer_that_waits_is_not_starved_by_trainers_that_take_turns(start,
     wait_for(lambda: all(len(batches(log)) > 5 for log in logs))
     for _ in range(5):
         begin = time.monotonic()
-        with lease.quiet() as alone:
+        with lease.exclusive() as alone:
             assert alone
         assert time.monotonic() - begin < 10
 
@@ -141,11 +141,11 @@ def test_a_measurer_that_waits_is_not_starved_by_trainers_that_take_turns(start,
 def test_a_killed_trainer_frees_the_machine(start) -> None:
     trainer = start(STUCK)
     assert trainer.stdout.readline() == "training\n"
-    with lease.quiet(patience=0.1) as alone:
+    with lease.exclusive(patience=0.1) as alone:
         assert not alone
     trainer.send_signal(signal.SIGKILL)
     trainer.wait()
-    with lease.quiet(patience=5) as alone:
+    with lease.exclusive(patience=5) as alone:
         assert alone
 
 
@@ -162,11 +162,11 @@ def test_a_killed_measurer_frees_the_trainers(start, folder: Path) -> None:
 def test_two_measurers_take_turns(start) -> None:
     measurer = start(HOLDER)
     assert measurer.stdout.readline() == "quiet\n"
-    with lease.quiet(patience=0.1) as alone:
+    with lease.exclusive(patience=0.1) as alone:
         assert not alone
     measurer.kill()
     measurer.wait()
-    with lease.quiet(patience=5) as alone:
+    with lease.exclusive(patience=5) as alone:
         assert alone
 
 
@@ -175,30 +175,30 @@ def test_a_measurer_that_gave_up_leaves_no_trace(start, folder: Path) -> None:
     stuck = start(STUCK)
     assert stuck.stdout.readline() == "training\n"
     wait_for(lambda: len(batches(folder / "log")) > 0)
-    with lease.quiet(patience=0.05) as alone:
+    with lease.exclusive(patience=0.05) as alone:
         assert not alone
     end = time.monotonic()
     wait_for(lambda: any(moment > end for moment in batches(folder / "log")))
 
 
 def test_a_process_that_rests_holds_nobody_up_and_one_that_measures_does_not_block_itself() -> None:
-    lease.breathe()
-    with lease.quiet(patience=1) as alone:
+    lease.yield_to_measurement()
+    with lease.exclusive(patience=1) as alone:
         assert alone
-    lease.breathe()
-    lease.breathe()
-    lease.rest()
-    lease.rest()
-    with lease.quiet(patience=1) as alone:
+    lease.yield_to_measurement()
+    lease.yield_to_measurement()
+    lease.release()
+    lease.release()
+    with lease.exclusive(patience=1) as alone:
         assert alone
 
 
 def test_breathing_costs_less_than_a_tenth_of_a_millisecond(record_property) -> None:
-    lease.breathe()
+    lease.yield_to_measurement()
     times = []
     for _ in range(300):
         begin = time.perf_counter()
-        lease.breathe()
+        lease.yield_to_measurement()
         times.append(time.perf_counter() - begin)
     typical = sorted(times)[len(times) // 2] * 1e6
     record_property("microseconds", typical)
@@ -218,7 +218,7 @@ def test_a_link_in_the_folder_is_not_followed(folder: Path) -> None:
     victim.write_text("mine")
     (place / "intent").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link"):
-        lease.breathe()
+        lease.yield_to_measurement()
     assert victim.read_text() == "mine"
 
 
@@ -244,14 +244,14 @@ def test_a_training_goes_on_beside_a_measurement_that_does_not_end_and_says_so(
     assert measurer.stdout.readline() == "quiet\n"
     waits: list[str] = []
     waiting = lease.Waiting(told=lambda what, seconds: waits.append(what))
-    lease.breathe(patience=0.1, waiting=waiting)
+    lease.yield_to_measurement(patience=0.1, waiting=waiting)
     assert f"process {measurer.pid} has measured for more than" in caplog.text
     waits.clear()
-    lease.breathe(waiting=waiting)  # not held up a second time by the same measurement
+    lease.yield_to_measurement(waiting=waiting)  # not held up a second time by the same measurement
     assert len(caplog.records) == 1
     measurer.kill()
     measurer.wait()
-    lease.breathe(waiting=waiting)
+    lease.yield_to_measurement(waiting=waiting)
     with (lease.folder() / "work").open() as another, pytest.raises(BlockingIOError):
         fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the trainers' lock is held again
 
@@ -275,19 +275,19 @@ def test_two_measurers_that_measure_all_the_time_and_a_trainer_take_turns(start,
 
 
 def test_nothing_holds_up_the_next_measurement_where_no_trainer_waits(start, folder: Path) -> None:
-    with lease.quiet():
+    with lease.exclusive():
         pass
     assert (lease.folder() / "slice").exists() is False or not (lease.folder() / "slice").read_text()
     trainer = start(TRAINER, folder / "log")
     wait_for(lambda: len(batches(folder / "log")) > 5)
-    with lease.quiet() as alone:
+    with lease.exclusive() as alone:
         assert alone
         wait_for(lambda: not lease._free("waiting", ""))
     assert float((lease.folder() / "slice").read_text()) > 0
     trainer.kill()
     trainer.wait()
     lease._grant("", 30.0)
-    with lease.quiet(patience=0.0) as alone:  # the slice was for a trainer that is gone
+    with lease.exclusive(patience=0.0) as alone:  # the slice was for a trainer that is gone
         assert alone
 
 
@@ -295,7 +295,7 @@ def test_a_slice_of_a_clock_before_a_restart_of_the_machine_holds_nothing_up(sta
     start(TRAINER, folder / "log")
     wait_for(lambda: len(batches(folder / "log")) > 5)
     (lease.folder() / "slice").write_text(repr(time.monotonic() + 1e6))
-    with lease.quiet(patience=60) as alone:
+    with lease.exclusive(patience=60) as alone:
         assert alone
 
 
@@ -303,16 +303,16 @@ def test_a_measurement_stops_trainings_on_its_own_device_alone(
     start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "_place", lambda device: f"-{device}" if device.startswith("cuda") else "")
-    lease.breathe(["cuda:0"])
+    lease.yield_to_measurement(["cuda:0"])
     start(TRAINER, folder / "log")
     wait_for(lambda: len(batches(folder / "log")) > 5)
     with (lease.folder() / "work-cuda:0").open() as trainer:
         fcntl.flock(trainer, fcntl.LOCK_SH)  # stands for a trainer of another process
-        with lease.quiet("cuda:1", patience=0.0) as alone:
+        with lease.exclusive("cuda:1", patience=0.0) as alone:
             assert alone
             begin = time.monotonic()
             wait_for(lambda: any(moment > begin for moment in batches(folder / "log")))
-        with lease.quiet("cuda:0", patience=0.0) as alone:
+        with lease.exclusive("cuda:0", patience=0.0) as alone:
             assert not alone
 
 

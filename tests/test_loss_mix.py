@@ -15,7 +15,7 @@ from autodistill.core.errors import UnknownNameError, UsageError
 from autodistill.training.distillation.distillation_losses import losses
 from autodistill.training.distillation.embedding_losses import projector
 from autodistill.training.distillation.loss_mix import LossMix
-from autodistill.training.distillation.loss_terms import LossTerms, Scale, task_loss
+from autodistill.training.distillation.loss_terms import LossTerms, TermScale, task_loss
 
 
 def batch(seed: int = 0, size: int = 16, classes: int = 10) -> tuple[Tensor, Tensor, Tensor]:
@@ -239,7 +239,7 @@ def test_what_is_parsed_is_what_was_said(alpha, temperature, loss, embedding) ->
 
 
 def test_a_scale_skips_norms_that_are_zero_or_not_finite() -> None:
-    scale = Scale(2)
+    scale = TermScale(2)
     for task, term in ((0.0, 1.0), (1.0, float("nan")), (float("inf"), 1.0), (1.0, 0.0)):
         scale.measure(task, term)
     assert (scale.value, scale.frozen) == (1.0, False)

@@ -9,16 +9,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from autodistill.core.errors import ResourceError, StoreError, UsageError
-from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.runtime.remote_storage import RemoteFolder
 
 
 @pytest.fixture(params=["folder", "memory"])
-def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
+def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemoteFolder]:
     """A folder of this machine, and an object store in memory through fsspec."""
     if request.param == "folder":
-        yield Mirror.at((tmp_path / "storage").as_uri())
+        yield RemoteFolder.at((tmp_path / "storage").as_uri())
         return
-    yield Mirror.at("fsspec+memory:///storage")
+    yield RemoteFolder.at("fsspec+memory:///storage")
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
@@ -34,7 +34,7 @@ def content(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
-def damage(mirror: Mirror, name: str) -> None:
+def damage(mirror: RemoteFolder, name: str) -> None:
     """Flip the last bit of an object."""
     files, path = mirror._files, f"{mirror._root}/{name}"
     with files.open_input_stream(path) as stream:
@@ -43,7 +43,7 @@ def damage(mirror: Mirror, name: str) -> None:
         stream.write(data[:-1] + bytes([data[-1] ^ 1]))
 
 
-def test_a_folder_comes_back_as_it_was_under_its_name(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_folder_comes_back_as_it_was_under_its_name(mirror: RemoteFolder, tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "step", a="1", b="2")
     folder_with(folder / "deep", c="3")
     mirror.put("trial/step", folder)
@@ -55,7 +55,7 @@ def test_a_folder_comes_back_as_it_was_under_its_name(mirror: Mirror, tmp_path: 
     assert mirror.names("other") == []
 
 
-def test_what_is_there_is_replaced_as_a_whole_on_both_sides(mirror: Mirror, tmp_path: Path) -> None:
+def test_what_is_there_is_replaced_as_a_whole_on_both_sides(mirror: RemoteFolder, tmp_path: Path) -> None:
     mirror.put("x", folder_with(tmp_path / "one", a="1"))
     mirror.put("x", folder_with(tmp_path / "two", b="2"))
     mirror.get("x", folder_with(tmp_path / "there", old="0"))
@@ -63,14 +63,14 @@ def test_what_is_there_is_replaced_as_a_whole_on_both_sides(mirror: Mirror, tmp_
     assert mirror.names() == ["x"]
 
 
-def test_a_single_file_travels_in_a_folder_of_its_own(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_single_file_travels_in_a_folder_of_its_own(mirror: RemoteFolder, tmp_path: Path) -> None:
     path = folder_with(tmp_path / "one", weights="w", other="o") / "weights"
     mirror.put("inputs/1", path)
     mirror.get("inputs/1", tmp_path / "there")
     assert content(tmp_path / "there") == {"weights": "w"}
 
 
-def test_a_damaged_object_is_named_and_nothing_of_it_is_unpacked(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_damaged_object_is_named_and_nothing_of_it_is_unpacked(mirror: RemoteFolder, tmp_path: Path) -> None:
     mirror.put("trial/step", folder_with(tmp_path / "step", a="1"))
     damage(mirror, "trial/step")
     there = folder_with(tmp_path / "there", old="0")
@@ -80,7 +80,7 @@ def test_a_damaged_object_is_named_and_nothing_of_it_is_unpacked(mirror: Mirror,
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "storage") == ["step", "there"]
 
 
-def test_objects_are_removed_alone_or_with_all_below_a_name(mirror: Mirror, tmp_path: Path) -> None:
+def test_objects_are_removed_alone_or_with_all_below_a_name(mirror: RemoteFolder, tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "step", a="1")
     for name in ("one/a", "one/b", "two/a"):
         mirror.put(name, folder)
@@ -104,7 +104,7 @@ class Breaks(MemoryFileSystem):
 
 def test_a_write_that_breaks_off_leaves_what_was_there_and_no_rubbish(tmp_path: Path) -> None:
     broken = Breaks(skip_instance_cache=True)
-    mirror = Mirror("fsspec+memory:///storage")
+    mirror = RemoteFolder("fsspec+memory:///storage")
     mirror.__dict__["_place"] = (PyFileSystem(FSSpecHandler(broken)), "/storage")
     broken.pipe_file("/storage/x", b"what was there")
     with pytest.raises(ResourceError, match=r"cannot write x to .*nothing that was there is lost: .*connection reset"):
@@ -113,14 +113,14 @@ def test_a_write_that_breaks_off_leaves_what_was_there_and_no_rubbish(tmp_path: 
     assert broken.cat_file("/storage/x") == b"what was there"
 
 
-def test_half_written_objects_of_a_dead_worker_are_not_seen(mirror: Mirror, tmp_path: Path) -> None:
+def test_half_written_objects_of_a_dead_worker_are_not_seen(mirror: RemoteFolder, tmp_path: Path) -> None:
     mirror.put("trial/step", folder_with(tmp_path / "step", a="1"))
     with mirror._files.open_output_stream(f"{mirror._root}/trial/step.0a.part") as stream:
         stream.write(b"half")
     assert mirror.names() == ["trial/step"]
 
 
-def test_what_is_there_already_is_not_sent_again(mirror: Mirror, tmp_path: Path) -> None:
+def test_what_is_there_already_is_not_sent_again(mirror: RemoteFolder, tmp_path: Path) -> None:
     mirror.put("x", folder_with(tmp_path / "one", a="1", b="2"))
     before = mirror._files.get_file_info(f"{mirror._root}/x").mtime
     mirror.put("x", folder_with(tmp_path / "two", b="2", a="1"))
@@ -129,10 +129,10 @@ def test_what_is_there_already_is_not_sent_again(mirror: Mirror, tmp_path: Path)
 
 def test_places_that_cannot_be_used_say_what_can(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nosuch://x cannot be used as a storage.*s3://bucket/folder"):
-        Mirror.at("nosuch://x")
+        RemoteFolder.at("nosuch://x")
     with pytest.raises(UsageError, match="given with a password") as caught:
-        Mirror.at("s3://key:secret@bucket/folder")
+        RemoteFolder.at("s3://key:secret@bucket/folder")
     assert "secret" not in str(caught.value)
-    assert Mirror.at(str(tmp_path / "runs")).url == (tmp_path / "runs").as_uri()
+    assert RemoteFolder.at(str(tmp_path / "runs")).url == (tmp_path / "runs").as_uri()
     with pytest.raises(ResourceError, match="cannot bring x from"):
-        Mirror.at(str(tmp_path)).get("x", tmp_path / "y")
+        RemoteFolder.at(str(tmp_path)).get("x", tmp_path / "y")

@@ -25,7 +25,7 @@ def feed(count=48, side=8):
 
 
 def trainer(student=STUDENT, *, images=None, epochs=4, **settings):
-    network = students.build(student, image_size=8, channels=3, num_classes=4)
+    network = students.build_student(student, image_size=8, channels=3, num_classes=4)
     recipe = Recipe.parse({"batch_size": 16, "augment": "none"}, settings)
     return Trainer(network, images or feed(), Distillation(LossMix()), recipe, epochs=epochs, seed=0)
 

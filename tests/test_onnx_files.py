@@ -16,7 +16,7 @@ from autodistill.training.students import build as students
 
 @pytest.fixture(scope="module")
 def student() -> nn.Module:
-    model = students.build({"family": "mobileone", "width": 8}, image_size=28, channels=1, num_classes=10)
+    model = students.build_student({"family": "mobileone", "width": 8}, image_size=28, channels=1, num_classes=10)
     with torch.no_grad():
         for seed in range(4):
             model(torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(seed)))

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from autodistill.search.rungs.epoch_time import Pace
+from autodistill.search.rungs.epoch_time import EpochTime
 
 
 def test_nothing_is_predicted_from_two_trials():
-    pace = Pace()
+    pace = EpochTime()
     pace.learn(0, {"macs": 1e6}, 3, 30.0)
     pace.learn(1, {"macs": 2e6}, 3, 60.0)
     assert pace.predict({"macs": 1e6}) is None
@@ -17,7 +17,7 @@ def test_nothing_is_predicted_from_two_trials():
 
 
 def test_a_power_law_in_a_known_cost_is_found():
-    pace = Pace()
+    pace = EpochTime()
     for number in range(40):
         macs = 10 ** (5 + number / 10)
         pace.learn(number, {"macs": macs}, 2.0, 2.0 * 1e-4 * macs**0.7)
@@ -25,7 +25,7 @@ def test_a_power_law_in_a_known_cost_is_found():
 
 
 def test_a_prediction_stays_near_what_was_seen():
-    pace = Pace()
+    pace = EpochTime()
     for number in range(6):
         pace.learn(number, {"macs": 10.0 ** (5 + number)}, 1.0, 10.0 ** (number / 2))
     assert pace.predict({"macs": 1e30}) <= 3.001 * 10**2.5
@@ -33,14 +33,14 @@ def test_a_prediction_stays_near_what_was_seen():
 
 
 def test_without_its_costs_a_student_is_taken_for_a_middling_one():
-    pace = Pace()
+    pace = EpochTime()
     for number, seconds in enumerate((1.0, 10.0, 100.0)):
         pace.learn(number, {"macs": 10.0**number}, 1.0, seconds)
     assert pace.predict({}) == pytest.approx(10.0)
 
 
 def test_equal_costs_do_not_divide_by_nothing():
-    pace = Pace()
+    pace = EpochTime()
     for number in range(5):
         pace.learn(number, {"macs": 5.0}, 1.0, 2.0)
     assert pace.predict({"macs": 5.0}) == pytest.approx(2.0)
@@ -48,7 +48,7 @@ def test_equal_costs_do_not_divide_by_nothing():
 
 
 def test_trials_that_took_no_time_teach_nothing():
-    pace = Pace()
+    pace = EpochTime()
     for number in range(5):
         pace.learn(number, {"macs": 5.0}, 1.0, 0.0)
     assert pace.predict({"macs": 5.0}) is None

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autodistill.training.augmentation.mixup import Pairing, mix, pair
+from autodistill.training.augmentation.mixup import MixedPairs, mix, pair
 from autodistill.training.augmentation.policy import Policy
 
 MIXUP, CUTMIX = Policy(mix="mixup"), Policy(mix="cutmix")
 IDS = torch.arange(40) * 7 + 3
 
 
-def paired(policy: Policy, ids: Tensor = IDS, view: int = 2, size: int = 16) -> Pairing:
+def paired(policy: Policy, ids: Tensor = IDS, view: int = 2, size: int = 16) -> MixedPairs:
     pairing = pair(policy, ids, view, 9, size=size)
     assert pairing is not None
     return pairing
@@ -104,7 +104,7 @@ def test_the_softmax_of_mixed_logits_is_the_mixture_of_the_softmaxes() -> None:
 
 def test_mixed_logits_keep_the_level_of_their_rows_and_a_share_of_one_keeps_the_row() -> None:
     logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(1)) * 5 + 20
-    pairing = Pairing(torch.tensor([1, 2, 3, 0]), torch.tensor([1.0, 0.0, 0.5, 0.25]), None)
+    pairing = MixedPairs(torch.tensor([1, 2, 3, 0]), torch.tensor([1.0, 0.0, 0.5, 0.25]), None)
     mixed = pairing.logits(logits)
     assert torch.allclose(mixed[0], logits[0], atol=1e-5)
     assert torch.allclose(mixed[1], logits[2], atol=1e-5)
@@ -113,7 +113,7 @@ def test_mixed_logits_keep_the_level_of_their_rows_and_a_share_of_one_keeps_the_
 
 def test_logits_of_ten_thousand_are_mixed_without_overflow() -> None:
     logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
-    mixed = Pairing(torch.tensor([1, 0]), torch.tensor([0.75, 1.0]), None).logits(logits)
+    mixed = MixedPairs(torch.tensor([1, 0]), torch.tensor([0.75, 1.0]), None).logits(logits)
     assert mixed.isfinite().all()
     assert mixed[0].softmax(0).tolist() == pytest.approx([0.75, 0.25, 0.0], abs=1e-3)
 

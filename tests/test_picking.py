@@ -8,9 +8,9 @@ import pytest
 from autodistill.core.errors import UsageError
 from autodistill.core.records import State, TrialRecord
 from autodistill.search.objectives.objectives import resolve
-from autodistill.search.results.front import Front, Scale
+from autodistill.search.results.front import Front, HypervolumeBox
 from autodistill.search.results.picking import settled, verified_rows, whole
-from autodistill.search.results.verified import VERIFY_FILE, Figure, Row, Verdict, Verified
+from autodistill.search.results.verified import VERIFY_FILE, Figure, FrontVerdict, Verified, VerifiedRow
 from autodistill.search.storage.study_folder import dump_json
 
 TWO = resolve(["accuracy", "params"])
@@ -26,11 +26,11 @@ TRIALS = [trial(1, 0.95, 100), trial(2, 0.97, 200), trial(3, 0.99, 400), trial(4
 """1, 2 and 3 are on the front, 4 is not."""
 
 
-def row(number: int, accuracy: float, verdict: Verdict, width: int | None = None) -> Row:
+def row(number: int, accuracy: float, verdict: FrontVerdict, width: int | None = None) -> VerifiedRow:
     student = {"width": number if width is None else width}
     distillation = {"loss": "kd", "alpha": 0.1}
     figure = Figure(accuracy)
-    return Row(
+    return VerifiedRow(
         "student", "s", trial=number, student=student, distillation=distillation, accuracy=figure, verdict=verdict
     )
 
@@ -38,11 +38,11 @@ def row(number: int, accuracy: float, verdict: Verdict, width: int | None = None
 ROWS = [row(1, 0.90, "stays"), row(2, 0.96, "stays"), row(3, 0.955, "falls"), row(4, 0.93, "joins")]
 
 
-def front(folder: Path | None, rows: Sequence[Row] = ()) -> Front:
+def front(folder: Path | None, rows: Sequence[VerifiedRow] = ()) -> Front:
     if folder is not None and rows:
         found = Verified("toy", (("accuracy", "maximize"), ("params", "minimize")), tuple(rows), 3)
         (folder / VERIFY_FILE).write_text(dump_json(found.to_json()))
-    return Front.of("toy", TWO, TRIALS, scale=Scale((1.0, 10.0), (0.0, 1000.0)), directory=folder)
+    return Front.of("toy", TWO, TRIALS, scale=HypervolumeBox((1.0, 10.0), (0.0, 1000.0)), directory=folder)
 
 
 def test_without_a_verification_the_search_decides_and_nothing_is_said(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_where_nobody_on_the_verified_front_will_do_another_is_picked_and_it_is_
 def test_the_knee_is_nearest_to_the_ideal_on_axes_that_the_front_spans() -> None:
     # in the box of the hypervolume (accuracy 0 to 1) these accuracies are nearly equal, and the cheapest is nearest
     trials = [trial(1, 0.887, 10_000), trial(2, 0.910, 20_000), trial(3, 0.920, 100_000)]
-    found = Front.of("toy", TWO, trials, scale=Scale((1.0, 100.0), (0.0, 1e6))).knee()
+    found = Front.of("toy", TWO, trials, scale=HypervolumeBox((1.0, 100.0), (0.0, 1e6))).knee()
     assert found is not None
     assert found.number == 2
     alone = Front.of("toy", TWO, trials[:1]).knee()
@@ -139,9 +139,14 @@ def test_nobody_joins_while_an_unverified_member_is_better_in_the_search(tmp_pat
 
 
 def test_verdicts_of_verify_are_held_against_members_that_it_left_out() -> None:
-    rows = [row(4, 0.93, "joins"), row(2, 0.96, "stays"), Row("twin", "s", trial=4), Row("teacher", "t")]
+    rows = [
+        row(4, 0.93, "joins"),
+        row(2, 0.96, "stays"),
+        VerifiedRow("twin", "s", trial=4),
+        VerifiedRow("teacher", "t"),
+    ]
     assert [one.verdict for one in settled(front(None), rows)] == ["outside", "stays", "", ""]
-    unfinished = Row("student", "s", trial=1)  # without a verdict nothing is known of it
+    unfinished = VerifiedRow("student", "s", trial=1)  # without a verdict nothing is known of it
     assert settled(front(None), [rows[0], unfinished])[0].verdict == "outside"
     assert settled(front(None), [rows[0], row(1, 0.90, "stays")])[0].verdict == "joins"
 

@@ -11,9 +11,9 @@ from autodistill.core.records import State, TrialRecord
 from autodistill.delivery.figures import front_png as plots
 from autodistill.delivery.verify.plot import verify_png
 from autodistill.search.objectives.objectives import resolve
-from autodistill.search.results.front import Front, Scale
+from autodistill.search.results.front import Front, HypervolumeBox
 from autodistill.search.results.verified import Figure as Figure_
-from autodistill.search.results.verified import Row, Verified
+from autodistill.search.results.verified import Verified, VerifiedRow
 
 THREE = resolve(["accuracy", "params", "latency_ms"])
 POINTS = [(0.95, 1e6, 3.0), (0.90, 1e5, 1.0), (0.85, 2e4, 0.5), (0.80, 9e5, 4.0), (0.89, 5e5, 1.5)]
@@ -29,7 +29,7 @@ def trials() -> list[TrialRecord]:
 
 
 def front(teacher: dict[str, float] | None = None, names: Any = THREE) -> Front:
-    return Front.of("flowers", names, trials(), scale=Scale((1.0, 1e4, 0.1), (0.0, 2e6, 5.0)), teacher=teacher)
+    return Front.of("flowers", names, trials(), scale=HypervolumeBox((1.0, 1e4, 0.1), (0.0, 2e6, 5.0)), teacher=teacher)
 
 
 def drawn(result: Front, monkeypatch: pytest.MonkeyPatch, path: Path) -> Any:
@@ -140,7 +140,7 @@ def test_numbers_on_axes_are_short(value: float, said: str) -> None:
 def alone(accuracy: float, **keys: Any) -> Front:
     """A front of one student, knee of itself."""
     only = TrialRecord(11, State.COMPLETE, {"accuracy": accuracy, "params": 5e3, "latency_ms": 0.16}, {}, {}, {}, 0)
-    return Front.of("one", THREE, [only], scale=Scale((1.0, 1e3, 0.1), (0.0, 2e6, 5.0)), **keys)
+    return Front.of("one", THREE, [only], scale=HypervolumeBox((1.0, 1e3, 0.1), (0.0, 2e6, 5.0)), **keys)
 
 
 @pytest.mark.parametrize("teacher", [{}, {"accuracy": 0.99}, {"accuracy": 0.99, "latency_ms": 0.16}])
@@ -182,8 +182,10 @@ def test_a_verification_of_one_student_is_drawn_around_it(
 ) -> None:
     from matplotlib.figure import Figure
 
-    only = Row("student", "tiny", 3, accuracy=Figure_(0.96, None, 0.94, 0.98), file_latency_ms=0.0266, searched=0.98)
-    twin = Row("twin", "tiny", 3, accuracy=Figure_(0.95), file_latency_ms=0.0266)
+    only = VerifiedRow(
+        "student", "tiny", 3, accuracy=Figure_(0.96, None, 0.94, 0.98), file_latency_ms=0.0266, searched=0.98
+    )
+    twin = VerifiedRow("twin", "tiny", 3, accuracy=Figure_(0.95), file_latency_ms=0.0266)
     found = Verified("digits", (("accuracy", "maximize"),), (only, twin), 1, "train", 9)
     seen: list[Any] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: seen.append(self))
@@ -199,7 +201,7 @@ def test_numbers_of_marks_that_nearly_touch_stand_side_by_side(tmp_path: Path, m
 
     places = {3: (0.900, 0.05), 8: (0.9011, 0.0501), 5: (0.96, 0.05), 7: (0.9005, 0.08)}
     rows = tuple(
-        Row("student", "tiny", n, accuracy=Figure_(mean, None, mean - 0.02, mean + 0.02), file_latency_ms=x)
+        VerifiedRow("student", "tiny", n, accuracy=Figure_(mean, None, mean - 0.02, mean + 0.02), file_latency_ms=x)
         for n, (mean, x) in places.items()
     )
     seen: list[Any] = []

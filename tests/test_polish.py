@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autodistill.search.model.model_input import Pool
-from autodistill.search.sampler.local_search import BRIEF, FULL, Effort, polish
+from autodistill.search.model.model_input import CandidateBatch
+from autodistill.search.sampler.local_search import BRIEF, FULL, LocalSearchEffort, search_locally
 from autodistill.search.space.distributions import from_unit
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.moves import free_numbers, key, neighbours
@@ -49,14 +49,16 @@ def hill(params, rows):
 
 
 def run(values, gain, effort=FULL, seed=0):
-    pool = Pool.of(values, [{} for _ in values], ENCODER)
+    pool = CandidateBatch.of(values, [{} for _ in values], ENCODER)
     start = gain(pool.params, np.arange(len(values)))
-    return polish(pool, start, SPACE, ENCODER, gain, np.random.default_rng(seed), effort)
+    return search_locally(pool, start, SPACE, ENCODER, gain, np.random.default_rng(seed), effort)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("effort", "near"), [(FULL, 0.15), (BRIEF, 0.35)])
-def test_all_numbers_move_together_towards_the_top_of_the_hill(effort: Effort, near: float, seed: int) -> None:
+def test_all_numbers_move_together_towards_the_top_of_the_hill(
+    effort: LocalSearchEffort, near: float, seed: int
+) -> None:
     (found,) = run([KD], hill, effort, seed)
     at = ENCODER.encode([KD, found, {**KD, **BEST}])
     before, after = np.linalg.norm(at[:2] - at[2], axis=1)
@@ -89,9 +91,9 @@ def test_without_numbers_of_training_there_is_nothing_to_do() -> None:
     space = Space.parse({"student": {"width": {"low": 4, "high": 64}}, "distillation": {"loss": ["none", "kd"]}})
     encoder = Encoder.of(space)
     values = [{"student.width": 8, "distillation.loss": "kd"}]
-    pool = Pool.of(values, [{}], encoder)
-    assert polish(pool, np.zeros(1), space, encoder, hill, np.random.default_rng(0), FULL) == []
-    assert polish(pool.take([]), np.zeros(0), SPACE, ENCODER, hill, np.random.default_rng(0), FULL) == []
+    pool = CandidateBatch.of(values, [{}], encoder)
+    assert search_locally(pool, np.zeros(1), space, encoder, hill, np.random.default_rng(0), FULL) == []
+    assert search_locally(pool.take([]), np.zeros(0), SPACE, ENCODER, hill, np.random.default_rng(0), FULL) == []
     assert free_numbers(space) == {}
     assert list(free_numbers(SPACE)) == list(BEST)
 

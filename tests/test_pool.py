@@ -11,7 +11,6 @@ from autodistill.search.space.space import Space
 from autodistill.training.costs.cost_memory import CostMemory
 from autodistill.training.costs.counts import known_costs
 from autodistill.training.students import build as students
-from autodistill.training.students.build import build
 from autodistill.training.survey.predicted_costs import UnsurveyedCosts
 
 SPACE = Space.parse({"student": {"width": {"low": 1, "high": 1000}}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
@@ -72,7 +71,9 @@ def test_students_within_bounds_that_can_be_counted_are_told_from_others(bound) 
     assert fits is not None
     metric, limit = bound.split(" <= ")
     drawn = draw_pool(study.space, 12, seed=0)
-    costs = [known_costs(build(one, **shape, num_classes=10), **shape, metrics=[metric])[metric] for one in drawn]
+    costs = [
+        known_costs(build_student(one, **shape, num_classes=10), **shape, metrics=[metric])[metric] for one in drawn
+    ]
     assert [fits(one) for one in drawn] == [cost <= float(limit) for cost in costs]
     assert {fits(one) for one in drawn} == {True, False}
     assert not fits({"family": "vit", "patch": 16})  # cannot be built

@@ -40,7 +40,7 @@ def _images(root: Path) -> Path:
 
 
 def _logits(path: Path, data: DataSpec, scale: float) -> None:
-    pool = datasets.load(data)
+    pool = datasets.load_images(data)
     ids = np.concatenate([pool.train.ids, pool.val.ids])
     labels = np.concatenate([pool.train.labels, pool.val.labels])
     np.savez(path, ids=ids, logits=(scale * np.eye(2)[labels]).astype(np.float32))
@@ -260,7 +260,7 @@ def test_preflight_trials_a_resume_and_a_second_study_ask_the_teacher_about_each
     ad.search(study, budget="1trials", progress=False)
     from counting_teacher import asked
 
-    data = datasets.load(study.config.data, tmp_path / "cache")
+    data = datasets.load_images(study.config.data, tmp_path / "cache")
     assert [images for images in asked if images > 1] == [len(data.val)]  # its parameters are counted with one image
     asked.clear()
     ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)

@@ -130,7 +130,7 @@ def test_what_completes_a_candidate_is_drawn_by_the_prior_too() -> None:
 
 
 def test_the_random_sampler_draws_by_priors_and_is_optunas_own_for_what_has_none() -> None:
-    study = optuna.create_study(sampler=samplers.build("random", Space.parse(SPACE), seed=0, objectives=()))
+    study = optuna.create_study(sampler=samplers.build_sampler("random", Space.parse(SPACE), seed=0, objectives=()))
     space = Space.parse(SPACE)
     drawn, losses = [], []
     for _ in range(600):
@@ -142,7 +142,10 @@ def test_the_random_sampler_draws_by_priors_and_is_optunas_own_for_what_has_none
     plain = Space.parse({"student": {"width": [8, 16, 32]}, "train": {"lr": {"low": 0.1, "high": 0.9}}})
     ours, theirs = (
         optuna.create_study(sampler=sampler)
-        for sampler in (samplers.build("random", plain, seed=4, objectives=()), optuna.samplers.RandomSampler(seed=4))
+        for sampler in (
+            samplers.build_sampler("random", plain, seed=4, objectives=()),
+            optuna.samplers.RandomSampler(seed=4),
+        )
     )
     assert [plain.suggest(ours.ask()) for _ in range(5)] == [plain.suggest(theirs.ask()) for _ in range(5)]
 

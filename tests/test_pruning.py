@@ -12,7 +12,7 @@ from autodistill.training.students import build as students
 
 
 def student(family: str = "resnet", **params):
-    return students.build({"family": family, **params}, image_size=32, channels=3, num_classes=10).eval()
+    return students.build_student({"family": family, **params}, image_size=32, channels=3, num_classes=10).eval()
 
 
 def weights(model):
@@ -89,7 +89,7 @@ def test_ratios_are_shares(ratio):
 
 def test_a_network_whose_branches_merge_is_merged_first_and_can_be_deployed_afterwards() -> None:
     student = {"family": "mobileone", "width": 32, "depth": 1, "branches": 1}
-    model = students.build(student, image_size=28, channels=1, num_classes=10).eval()
+    model = students.build_student(student, image_size=28, channels=1, num_classes=10).eval()
     pruned = prune_channels(model, 0.3, image_size=28, channels=1)
     images = torch.rand(4, 1, 28, 28)
     assert torch.allclose(deploy(pruned, image_size=28, channels=1)(images), pruned(images), atol=1e-4)

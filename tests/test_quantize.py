@@ -24,7 +24,7 @@ def images() -> np.ndarray:
 @pytest.fixture(scope="module", params=["resnet", "vit"])
 def source(request, tmp_path_factory, images):
     student = {"family": request.param, **({"width": 32, "depth": 1} if request.param == "vit" else {"width": 8})}
-    model = students.build(student, image_size=28, channels=1, num_classes=10)
+    model = students.build_student(student, image_size=28, channels=1, num_classes=10)
     with torch.no_grad():
         for _ in range(3):
             model(torch.from_numpy(images))
@@ -55,7 +55,7 @@ def test_half_precision_keeps_fp32_at_both_ends_and_three_digits(source, images,
 
 
 def test_weights_have_one_scale_per_output_channel(tmp_path, images):
-    model = students.build({"family": "resnet", "width": 8}, image_size=28, channels=1, num_classes=10).eval()
+    model = students.build_student({"family": "resnet", "width": 8}, image_size=28, channels=1, num_classes=10).eval()
     file = export_onnx(model, tmp_path / "m.onnx", image_size=28, channels=1)
     graph = onnx.load(quantize_int8(file.path, tmp_path / "q.onnx", calibration=images)).graph
     sizes = {one.name: int(np.prod(one.dims)) for one in graph.initializer}
@@ -67,7 +67,7 @@ def test_weights_have_one_scale_per_output_channel(tmp_path, images):
 
 @pytest.mark.parametrize("ranges", ["entropy", "percentile"])
 def test_ranges_can_leave_outliers_out(tmp_path, images, ranges, capsys):
-    model = students.build({"family": "resnet", "width": 4}, image_size=28, channels=1, num_classes=10).eval()
+    model = students.build_student({"family": "resnet", "width": 4}, image_size=28, channels=1, num_classes=10).eval()
     file = export_onnx(model, tmp_path / "m.onnx", image_size=28, channels=1)
     path = quantize_int8(file.path, tmp_path / "q.onnx", calibration=images, ranges=ranges, reduce_range=True)
     assert relative_error(run_onnx(path, images), run_onnx(file.path, images)) < 0.5
@@ -75,7 +75,7 @@ def test_ranges_can_leave_outliers_out(tmp_path, images, ranges, capsys):
 
 
 def test_the_tools_leave_the_programs_logging_alone(tmp_path, images):
-    model = students.build({"family": "resnet", "width": 4}, image_size=28, channels=1, num_classes=10).eval()
+    model = students.build_student({"family": "resnet", "width": 4}, image_size=28, channels=1, num_classes=10).eval()
     file = export_onnx(model, tmp_path / "m.onnx", image_size=28, channels=1)
     before = list(logging.getLogger().handlers), logging.getLogger().manager.disable
     quantize_int8(file.path, tmp_path / "q.onnx", calibration=images, method="dynamic")

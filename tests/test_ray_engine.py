@@ -23,8 +23,14 @@ from autodistill.engines.driving.slots import Slot, cpu_count
 from autodistill.engines.driving.worker import pack_error
 from autodistill.engines.monitor.watch import Snapshot, Watch
 from autodistill.engines.ray import cluster as ray_cluster
-from autodistill.engines.ray.bridge import Desk
-from autodistill.engines.ray.cluster import Share, check_room, private_environment, refuse_open_door, share_of
+from autodistill.engines.ray.bridge import StudyBridge
+from autodistill.engines.ray.cluster import (
+    WorkerResources,
+    check_room,
+    private_environment,
+    refuse_open_door,
+    resources_of,
+)
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.study.study import Study
 
@@ -38,7 +44,7 @@ NODES: list[dict[str, Any]] = [
 # -- the desk, without Ray ---------------------------------------------------------------------------------------------
 
 
-def work(desk: Desk, key: str) -> None:
+def work(desk: StudyBridge, key: str) -> None:
     """What Tune and a worker do with one job."""
     job = desk.hand_out(key)
     assert job is not None
@@ -65,7 +71,7 @@ def test_the_desk_files_every_kind_of_end_as_the_local_engine_does() -> None:
         else:
             with study.running("25trials"):
                 study.set_known_costs([])
-                desk = Desk(study, Watch(), 1)
+                desk = StudyBridge(study, Watch(), 1)
                 while not desk.finished:
                     if desk.hand_out("probe") is None:
                         break
@@ -79,7 +85,7 @@ def test_the_desk_files_every_kind_of_end_as_the_local_engine_does() -> None:
 def test_no_more_jobs_are_handed_out_than_there_are_slots_and_slots_are_used_again() -> None:
     study = make_study()
     with study.running("9trials"):
-        desk = Desk(study, Watch(), 2)
+        desk = StudyBridge(study, Watch(), 2)
         first, second = desk.hand_out("a"), desk.hand_out("b")
         assert first is not None
         assert second is not None
@@ -97,7 +103,7 @@ def test_no_more_jobs_are_handed_out_than_there_are_slots_and_slots_are_used_aga
 def test_a_lost_node_sends_its_trial_on_from_the_rung_it_had_reached_and_gives_up_the_third_time() -> None:
     study = make_study()
     with study.running("1trials"):
-        desk = Desk(study, Watch(), 1)
+        desk = StudyBridge(study, Watch(), 1)
         for attempt, rung in enumerate((1, 2, 2)):
             job = desk.hand_out(f"attempt-{attempt}")
             assert job is not None
@@ -113,7 +119,7 @@ def test_a_lost_node_sends_its_trial_on_from_the_rung_it_had_reached_and_gives_u
 def test_a_student_whose_worker_dies_twice_is_given_up_and_too_many_end_the_search() -> None:
     study = make_study()
     with study.running("40trials"):
-        desk = Desk(study, Watch(), 1)
+        desk = StudyBridge(study, Watch(), 1)
         students, numbers = list[object](), list[int]()
         while desk.failure is None:
             key = str(len(students))
@@ -132,9 +138,9 @@ def test_a_student_whose_worker_dies_twice_is_given_up_and_too_many_end_the_sear
 @pytest.mark.ray
 def test_a_worker_whose_device_is_broken_leaves_the_next_candidate_to_another() -> None:
     from autodistill.engines.ray.tune import is_node_loss
-    from autodistill.engines.ray.worker import Bench
+    from autodistill.engines.ray.worker import RayWorker
 
-    bench = Bench(None, WorkerContext())
+    bench = RayWorker(None, WorkerContext())
     candidate = Candidate(0, {"width": 4}, {}, {"lr": 0.1}, 0)
     bench.begin(candidate)
     bench._broken = True
@@ -146,7 +152,7 @@ def test_a_worker_whose_device_is_broken_leaves_the_next_candidate_to_another() 
 def test_a_wish_to_stop_reaches_the_workers_once_and_ends_trials_at_their_next_rung() -> None:
     study, watch, asked = make_study(rungs=Rungs(LEVELS, stopping=False)), Watch(), []
     with study.running("20trials"):
-        desk = Desk(study, watch, 2, stop_workers=lambda: asked.append(1), grace=0.05)
+        desk = StudyBridge(study, watch, 2, stop_workers=lambda: asked.append(1), grace=0.05)
         job = desk.hand_out("a")
         assert job is not None
         watch.stop()
@@ -168,7 +174,7 @@ def test_a_wish_to_stop_reaches_the_workers_once_and_ends_trials_at_their_next_r
 def test_an_error_of_the_study_is_kept_for_after_tune_and_stops_the_search() -> None:
     study = make_study()
     with study.running("20trials"):
-        desk = Desk(study, Watch(), 1)
+        desk = StudyBridge(study, Watch(), 1)
         for number in range(6):
             if desk.hand_out(str(number)) is None:
                 break
@@ -189,7 +195,7 @@ def test_an_error_of_the_study_is_kept_for_after_tune_and_stops_the_search() -> 
 def test_errors_cross_with_their_reason(error: Exception, reason: str) -> None:
     study = make_study()
     with study.running("1trials"):
-        desk = Desk(study, Watch(), 1)
+        desk = StudyBridge(study, Watch(), 1)
         assert desk.hand_out("a") is not None
         desk.end("a", pack_error(error))
     assert study.trials()[0].reason == reason
@@ -199,29 +205,29 @@ def test_errors_cross_with_their_reason(error: Exception, reason: str) -> None:
 
 
 def test_workers_ask_for_their_threads_and_their_part_of_a_gpu() -> None:
-    assert share_of([Slot(0, "cpu", 3), Slot(1, "cpu", 2)]) == Share(3, 0)
-    assert share_of([Slot(i, f"cuda:{i % 2}", 1) for i in range(4)]) == Share(1, 0.5)
-    assert share_of([Slot(i, "cuda:0", 1) for i in range(3)]).gpus == 0.3333  # three of them still fit on one
-    assert share_of([Slot(0)], cpus=0.5, gpus=2) == Share(0.5, 2)
+    assert resources_of([Slot(0, "cpu", 3), Slot(1, "cpu", 2)]) == WorkerResources(3, 0)
+    assert resources_of([Slot(i, f"cuda:{i % 2}", 1) for i in range(4)]) == WorkerResources(1, 0.5)
+    assert resources_of([Slot(i, "cuda:0", 1) for i in range(3)]).gpus == 0.3333  # three of them still fit on one
+    assert resources_of([Slot(0)], cpus=0.5, gpus=2) == WorkerResources(0.5, 2)
     pairs = [Slot(0, "cuda:0", 2, ("cuda:0", "cuda:1")), Slot(1, "cuda:2", 2, ("cuda:2", "cuda:3"))]
-    assert share_of(pairs) == Share(4, 2)
-    assert share_of([Slot(0, "cpu", 3, ("cpu", "cpu"))]) == Share(6, 0)
-    assert share_of(pairs, gpus=0) == Share(4, 0)
+    assert resources_of(pairs) == WorkerResources(4, 2)
+    assert resources_of([Slot(0, "cpu", 3, ("cpu", "cpu"))]) == WorkerResources(6, 0)
+    assert resources_of(pairs, gpus=0) == WorkerResources(4, 0)
     with pytest.raises(UsageError, match=r"2 devices cannot be trained by a worker with 0\.5 GPUs.*gpus_per_worker=2"):
-        share_of(pairs, gpus=0.5)
+        resources_of(pairs, gpus=0.5)
     with pytest.raises(UsageError, match=r"1\.5 GPUs.*whole GPUs, or for a fraction below 1"):
-        share_of([Slot(0)], gpus=1.5)
+        resources_of([Slot(0)], gpus=1.5)
 
 
 def test_requests_that_can_never_be_met_are_refused_with_what_the_cluster_has() -> None:
-    check_room(NODES, 6, Share(1, 0))
-    check_room(NODES, 3, Share(1, 0.3333))
+    check_room(NODES, 6, WorkerResources(1, 0))
+    check_room(NODES, 3, WorkerResources(1, 0.3333))
     with pytest.raises(ResourceError, match=r"7 workers with 1 CPUs each.*room for 6.*4 CPUs, 1 GPUs; 2 CPUs, 0 GPUs"):
-        check_room(NODES, 7, Share(1, 0))
+        check_room(NODES, 7, WorkerResources(1, 0))
     with pytest.raises(ResourceError, match="room for 0"):
-        check_room(NODES, 1, Share(5, 0))  # no node has five, though the cluster has six
+        check_room(NODES, 1, WorkerResources(5, 0))  # no node has five, though the cluster has six
     with pytest.raises(ResourceError, match="room for 2"):
-        check_room(NODES, 3, Share(1, 0.5))
+        check_room(NODES, 3, WorkerResources(1, 0.5))
 
 
 def test_a_ray_without_a_token_is_refused_unless_the_network_is_trusted() -> None:
@@ -251,7 +257,7 @@ def test_each_private_ray_has_its_own_token_and_stays_on_loopback() -> None:
 def test_a_ray_client_address_says_where_the_driver_belongs() -> None:
     with (
         pytest.raises(UsageError, match="on a node of the cluster"),
-        ray_cluster.cluster([Slot(0)], Share(), address="ray://h:1"),
+        ray_cluster.cluster([Slot(0)], WorkerResources(), address="ray://h:1"),
     ):
         pass
 
@@ -420,7 +426,7 @@ def test_a_private_ray_is_private_and_leaves_nothing_behind(tmp_path: Path, monk
 @pytest.fixture(scope="module")
 def shared_ray() -> Iterator[Any]:
     """One private Ray for the tests that do not look at how it is started."""
-    with ray_cluster.cluster([Slot(0), Slot(1)], Share()) as ray:
+    with ray_cluster.cluster([Slot(0), Slot(1)], WorkerResources()) as ray:
         yield ray
     assert not psutil.Process().children(recursive=True)
 

@@ -20,7 +20,7 @@ from autodistill.engines.ray import cluster as ray_cluster
 from autodistill.search.study.study import Study
 from autodistill.training.runtime import durable_files as checkpoint
 from autodistill.training.runtime.durable_files import read_folder
-from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.runtime.remote_storage import RemoteFolder
 from autodistill.training.trials.evaluate import Trial, evaluator, load_student
 from autodistill.training.trials.remote_trials import copy_of, send_inputs, task_of
 from autodistill.training.trials.trial_files import save_student, student_facts, trial_folder
@@ -34,7 +34,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> TeacherSpec:
     from autodistill.training.runtime.cache_folder import cache_folder
     from autodistill.training.trials.teach import teach
 
-    data = datasets.load(DataSpec("digits", train_size=400), cache_folder())
+    data = datasets.load_images(DataSpec("digits", train_size=400), cache_folder())
     return teach(data, TeacherSpec(options={"epochs": 3}), directory=tmp_path_factory.mktemp("teacher") / "net")
 
 
@@ -130,7 +130,7 @@ def test_a_trial_that_failed_leaves_nothing_in_the_storage(tmp_path: Path, teach
     study = make(tmp_path / "study", teacher)
     factory = factory_of(study)
     with home.workers_elsewhere(study, factory, str(tmp_path / "storage")) as url:
-        mirror = Mirror(str(url))
+        mirror = RemoteFolder(str(url))
         for number in range(2):
             work = trial_folder(tmp_path / "work", number)
             copy_of(mirror, work, tmp_path / "work").keep(save_student(work, {}, {"key": "k", "number": number}))
@@ -158,7 +158,7 @@ def test_what_was_stopped_elsewhere_meanwhile_is_removed_and_names_cannot_lead_o
             candidate = study.ask()
             assert candidate is not None
             study.close(candidate, error)
-    assert home.bring_home(study) == ""
+    assert home.fetch_files(study) == ""
     assert mirror.names() == ["checkpoints/trial-00001/step-000000001-k", "other/student"]
     assert [p.name for p in (tmp_path / "study" / "checkpoints").iterdir()] == ["trial-00001"]
     assert not (tmp_path / "study" / "other").exists()
@@ -174,10 +174,10 @@ def test_a_storage_that_is_gone_is_said_and_what_is_damaged_is_passed_over(
     first, _ = sorted(p for p in (tmp_path / "storage").rglob("*") if p.is_file())
     first.write_bytes(b"short")
     with pytest.warns(UserWarning, match="trial-00000.*is damaged.*trained again"):
-        assert home.bring_home(study) == ""
+        assert home.fetch_files(study) == ""
     assert [p.name for p in (tmp_path / "study" / "checkpoints").iterdir()] == ["trial-00001"]
     (tmp_path / "study" / "storage.json").write_text('{"url": "nosuch://x"}')
-    assert "nosuch://x cannot be used as a storage" in home.bring_home(study)
+    assert "nosuch://x cannot be used as a storage" in home.fetch_files(study)
 
 
 def test_a_storage_needs_a_study_in_a_folder(teacher: TeacherSpec, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ from autodistill.search.objectives.within_teacher import (
     reach_of,
 )
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.losses_by_rung import Board
-from autodistill.search.rungs.promotion import Peers, Verdict, decide
+from autodistill.search.rungs.losses_by_rung import LossesByRung
+from autodistill.search.rungs.promotion import Peers, RungDecision, decide
 from autodistill.search.study.rung_rules import PeerRule
 from autodistill.search.study.study import Study
 from tests import toys
@@ -329,7 +329,7 @@ EARLY = [loss + 0.5 for loss in FINISHED]  # half of the axis is gained from thi
 def test_what_is_expected_short_of_the_bound_is_stopped_and_what_is_short_of_it_now_is_not() -> None:
     """Both are the cheapest of all, and are expected half of the axis lower at the top rung: at 0.45 and at 0.32."""
 
-    def of(loss: float, wanted: float = math.inf) -> Verdict:
+    def of(loss: float, wanted: float = math.inf) -> RungDecision:
         return decide(peers([loss, *EARLY], [math.nan, *FINISHED], wanted, cost=0.1), 0, eta=1)
 
     assert of(0.95).go_on
@@ -346,7 +346,7 @@ def test_while_nothing_is_within_the_bound_the_best_go_on() -> None:
 
 def test_finalists_are_ordered_by_where_they_will_end() -> None:
     """Large students start slowly: the one at 0.3 will be at 0.9, the small one at 0.5 stays at 0.55."""
-    board = Board(AXES, 2)
+    board = LossesByRung(AXES, 2)
     for number in range(6):
         small = number % 2 == 0
         params = 1e3 if small else 1e6

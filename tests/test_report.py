@@ -25,7 +25,7 @@ from autodistill.delivery.report.page import policy, script_json
 from autodistill.delivery.report.write import _best_words, _metric_words, write_report
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.results.front import Front
-from autodistill.search.results.verified import VERIFY_FILE, Difference, Figure, Row, Verified
+from autodistill.search.results.verified import VERIFY_FILE, Difference, Figure, Verified, VerifiedRow
 from autodistill.search.storage.study_folder import dump_json
 from autodistill.search.study.study import Study
 
@@ -239,7 +239,7 @@ def test_a_student_taught_by_an_embedding_alone_is_distilled() -> None:
     assert found[2].gain_short == "+0.0300 (recipes may differ)"  # not against the one that the embedding taught
     assert "worse than the best distilled trial of the same student (2)" in found[0].gain
     assert "best distilled trial of the same student (1)" in answers_of(front, both[:2], None).candidates[0].gain
-    row = Row("student", "s", 1, {"width": 4}, taught.distillation, accuracy=Figure(0.91), verdict="stays")
+    row = VerifiedRow("student", "s", 1, {"width": 4}, taught.distillation, accuracy=Figure(0.91), verdict="stays")
     (verified,) = answers_of(Front.of("s", front.objectives, [taught]), both, Verified("s", (), (row,), 3)).candidates
     assert (verified.gain, verified.gain_short) == ("Not known: its undistilled twin was not verified.", "not known")
 
@@ -264,8 +264,10 @@ def _undistilled(accuracy: float, images: int, gain: Difference | None = None) -
     trials = [made(0, "none", 0.90), made(1, "kd", accuracy)]
     front = Front.of("s", resolve(["accuracy", "params"]), trials)
     figure = Figure(0.89)
-    plain = Row("student", "s", 0, {"width": 4}, {"loss": "none"}, accuracy=figure, searched=0.90, verdict="stays")
-    taught = Row("student", "s", 1, {"width": 4}, {"loss": "kd"}, accuracy=figure, verdict="falls", gain=gain)
+    plain = VerifiedRow(
+        "student", "s", 0, {"width": 4}, {"loss": "none"}, accuracy=figure, searched=0.90, verdict="stays"
+    )
+    taught = VerifiedRow("student", "s", 1, {"width": 4}, {"loss": "kd"}, accuracy=figure, verdict="falls", gain=gain)
     found = Verified("s", (), (plain, taught), 3, validation_images=images)
     of_search = answers_of(front, trials, None, images).candidates
     of_verify = answers_of(front, trials, found, images).candidates

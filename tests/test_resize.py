@@ -179,7 +179,7 @@ def test_each_way_is_another_data_set_in_its_own_place_of_the_cache(tmp_path: Pa
     spec = _photos(tmp_path / "photos")
     prints, places = set(), set()
     for resize in RESIZES:
-        data = datasets.load(_with(spec, resize), tmp_path / "cache")
+        data = datasets.load_images(_with(spec, resize), tmp_path / "cache")
         prints.add(data.fingerprint)
         places |= {path.name for path in (tmp_path / "cache" / "images").iterdir()}
         file = next(iter(sorted((tmp_path / "photos" / "cat").iterdir())))
@@ -191,8 +191,8 @@ def test_each_way_is_another_data_set_in_its_own_place_of_the_cache(tmp_path: Pa
         ]
         assert any(np.array_equal(image, shown) for image in pool)
     assert len(prints) == 3
-    again = datasets.load(spec, tmp_path / "cache")
-    assert again.fingerprint == datasets.load(_with(spec, "crop"), tmp_path / "cache").fingerprint
+    again = datasets.load_images(spec, tmp_path / "cache")
+    assert again.fingerprint == datasets.load_images(_with(spec, "crop"), tmp_path / "cache").fingerprint
 
 
 def test_cropped_images_keep_the_place_in_the_cache_that_they_had(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_cropped_images_keep_the_place_in_the_cache_that_they_had(tmp_path: Path
     from autodistill.training.data.sources.image_folder import list_images
 
     spec = _photos(tmp_path / "photos")
-    datasets.load(spec, tmp_path / "cache")
+    datasets.load_images(spec, tmp_path / "cache")
     listing = list_images(Path(str(spec.root)), "train")
     key = stable_key([listing.key(), (len(listing.files), 3, 8, 8), "RGB", DECODER])
     assert (tmp_path / "cache" / "images" / key).is_dir()
@@ -209,13 +209,13 @@ def test_cropped_images_keep_the_place_in_the_cache_that_they_had(tmp_path: Path
 
 def test_square_images_are_equal_in_every_way(tmp_path: Path) -> None:
     spec = _photos(tmp_path / "photos", (12, 12))
-    prints = {datasets.load(_with(spec, resize), tmp_path / "cache").fingerprint for resize in RESIZES}
+    prints = {datasets.load_images(_with(spec, resize), tmp_path / "cache").fingerprint for resize in RESIZES}
     assert len(prints) == 1
 
 
 def test_what_cropping_cuts_off_is_said_with_the_alternatives(tmp_path: Path) -> None:
     spec = _photos(tmp_path / "photos", (12, 16))
-    data = datasets.load(spec, tmp_path / "cache")
+    data = datasets.load_images(spec, tmp_path / "cache")
     # 12 x 12 of 12 x 16 are left; three of the 16 images are for testing, and their headers are not read
     said = r"cuts off 25% of their pixels in the mean; 13 of 13 images lose .* --resize squash .* --resize letterbox"
     with pytest.warns(UserWarning, match=said):
@@ -227,7 +227,7 @@ def test_nothing_is_said_where_little_or_nothing_is_cut_off(tmp_path: Path, size
     spec = _with(_photos(tmp_path / "photos", size), resize)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        datasets.warn_of_cut(spec, datasets.load(spec, tmp_path / "cache"))
+        datasets.warn_of_cut(spec, datasets.load_images(spec, tmp_path / "cache"))
 
 
 ARRAYS = """
@@ -248,11 +248,11 @@ def test_arrays_that_are_not_square_become_so_in_the_same_way(
     monkeypatch.syspath_prepend(tmp_path)
     raw = np.random.default_rng(False).integers(0, 256, (40, 3, 18, 9), dtype=np.uint8)
     spec = DataSpec("tall_arrays:tall", image_size=12, resize=resize)
-    data = datasets.load(spec)
+    data = datasets.load_images(spec)
     first = int(data.train.ids[0])
     Image.fromarray(raw[first].transpose(1, 2, 0)).save(tmp_path / "x.png")
     assert np.array_equal(data.train.images[0], decode(tmp_path / "x.png", 12, mode="RGB", resize=resize))
-    assert datasets.load(DataSpec("tall_arrays:tall", resize=resize)).image_size == 9  # the shorter side
+    assert datasets.load_images(DataSpec("tall_arrays:tall", resize=resize)).image_size == 9  # the shorter side
     assert datasets.load_test(spec).images.shape == (40, 3, 12, 12)
     if resize == "crop":
         with pytest.warns(UserWarning, match="cuts off 50% of their pixels in the mean; 40 of 40 images"):
@@ -263,7 +263,7 @@ def test_arrays_that_are_not_square_become_so_in_the_same_way(
 
 def test_a_misspelt_way_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="'leterbox'; did you mean 'letterbox'"):
-        datasets.load(DataSpec("digits", resize="leterbox"))  # type: ignore[arg-type]
+        datasets.load_images(DataSpec("digits", resize="leterbox"))  # type: ignore[arg-type]
     with pytest.raises(
         ConfigError, match=r"--resize: got 'sqash'; did you mean 'squash'\? allowed: squash, crop, letter"
     ):

@@ -11,7 +11,7 @@ from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, Wor
 from autodistill.delivery.verify.evaluation import TestSplit as Test
 from autodistill.delivery.verify.evaluation import examine, predict
 from autodistill.training.data import datasets
-from autodistill.training.trials.retraining import Retraining, RetrainingBench, Run, joined, load_run, retrainer
+from autodistill.training.trials.retraining import Retraining, RetrainingState, Run, joined, load_run, retrainer
 from autodistill.training.trials.run_result import read_result
 from autodistill.training.trials.teach import teach
 
@@ -24,7 +24,7 @@ KD = {"loss": "kd", "temperature": 2.0, "alpha": 0.5}
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Retraining:
     folder = tmp_path_factory.mktemp("study")
-    data = datasets.load(DATA, folder / "cache")
+    data = datasets.load_images(DATA, folder / "cache")
     torch.set_num_threads(1)
     teacher = teach(data, {**STUDENT, "width": 6}, directory=folder / "teacher", epochs=1)
     return Retraining(Task(DATA, TeacherSpec(teacher.source), str(folder), (1, 2), ("accuracy", "latency_ms")))
@@ -47,9 +47,9 @@ def test_a_run_is_one_training_to_the_top_rung_without_measuring_latency(plan: R
 
 
 def test_a_result_is_what_the_student_says_of_the_test_images(plan: Retraining) -> None:
-    run = Run(RetrainingBench(plan, WorkerContext()), candidate(seed=6))
+    run = Run(RetrainingState(plan, WorkerContext()), candidate(seed=6))
     list(retrainer(plan, WorkerContext())(candidate(seed=6)))
-    bench = RetrainingBench(plan, WorkerContext())
+    bench = RetrainingState(plan, WorkerContext())
     model, _ = load_run(run.folder)
     test = Test.open(plan.task, bench.cache_folder, bench.teacher)
     right = predict(model, test.split.images, bench.data).argmax(1).numpy() == test.split.labels
@@ -65,7 +65,7 @@ def test_a_result_is_what_the_student_says_of_the_test_images(plan: Retraining) 
 
 
 def test_a_damaged_result_counts_as_none(plan: Retraining) -> None:
-    run = Run(RetrainingBench(plan, WorkerContext()), candidate(seed=6))
+    run = Run(RetrainingState(plan, WorkerContext()), candidate(seed=6))
     path = run.folder / "result" / "result.json"
     if not path.is_file():
         path.parent.mkdir(parents=True)
@@ -84,12 +84,12 @@ def test_runs_of_other_seeds_losses_recipes_and_images_have_other_names(plan: Re
         other.key(STUDENT, KD, TRAIN, seed=1),
     }
     assert len(names) == 5
-    benches = [RetrainingBench(one, WorkerContext()) for one in (plan, other)]
+    benches = [RetrainingState(one, WorkerContext()) for one in (plan, other)]
     assert Run(benches[0], candidate()).key != Run(benches[1], candidate()).key
 
 
 def test_validation_images_join_the_training_images_and_keep_their_names(plan: Retraining) -> None:
-    data = datasets.load(DATA, Path(plan.task.directory) / "cache")
+    data = datasets.load_images(DATA, Path(plan.task.directory) / "cache")
     both = joined(data)
     assert len(both.train) == len(data.train) + len(data.val)
     assert set(both.train.ids.tolist()) == {*data.train.ids.tolist(), *data.val.ids.tolist()}

@@ -6,27 +6,27 @@ import pytest
 from autodistill.core.records import Constraint, Objective
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.losses_by_rung import Board
+from autodistill.search.rungs.losses_by_rung import LossesByRung
 from autodistill.search.study.rung_rules import PeerRule
 
 TWO = resolve(["accuracy", "params"])
 
 
-def filled(reports: dict[int, dict[int, float]], params: float = 100.0, objectives=TWO) -> Board:
+def filled(reports: dict[int, dict[int, float]], params: float = 100.0, objectives=TWO) -> LossesByRung:
     """Trial to rung to accuracy; all of one size."""
-    board = Board(objectives, 3)
+    board = LossesByRung(objectives, 3)
     for number, rungs in reports.items():
         for rung, accuracy in rungs.items():
             board.add(number, rung, {"accuracy": accuracy, "params": params, "loss": 1 - accuracy})
     return board
 
 
-def rule(board: Board, objectives=TWO) -> PeerRule:
+def rule(board: LossesByRung, objectives=TWO) -> PeerRule:
     return PeerRule(Rungs((1, 3, 9)), objectives, board)
 
 
 def test_a_report_that_nothing_beats_is_told_from_one_that_is_beaten():
-    board = Board(TWO, 3)
+    board = LossesByRung(TWO, 3)
     reports = [(0.5, 100.0), (0.4, 50.0), (0.3, 60.0)]
     for number, (accuracy, params) in enumerate(reports):
         board.add(number, 1, {"accuracy": accuracy, "params": params})
@@ -54,7 +54,7 @@ def test_too_few_to_compare_waits():
 
 
 def test_what_is_good_enough_goes_before_what_is_small():
-    board = Board(TWO, 3)
+    board = LossesByRung(TWO, 3)
     for number, (accuracy, params) in enumerate([(0.62, 1e5), (0.39, 1e3), (0.51, 1e4)]):
         board.add(number, 1, {"accuracy": accuracy, "params": params})
     paused = {0: 1, 1: 1, 2: 1}

@@ -21,7 +21,7 @@ def params(student):
 def test_every_name_builds_a_sampler_that_can_run():
     space = Space.parse(WIDTHS)
     for name in samplers.SAMPLERS:
-        built = samplers.build(name, space, seed=0, objectives=OBJECTIVES, costs=params)
+        built = samplers.build_sampler(name, space, seed=0, objectives=OBJECTIVES, costs=params)
         study = optuna.create_study(directions=DIRECTIONS, sampler=built)
         trial = study.ask()
         assert set(space.suggest(trial)["student"]) == {f"width{i}" for i in range(4)}
@@ -29,4 +29,4 @@ def test_every_name_builds_a_sampler_that_can_run():
 
 def test_an_unknown_sampler_is_refused_with_the_nearest_name():
     with pytest.raises(UnknownNameError, match="did you mean 'nsga3' or 'nsga2'"):
-        samplers.build("nsga", Space.parse(WIDTHS), seed=0, objectives=OBJECTIVES)
+        samplers.build_sampler("nsga", Space.parse(WIDTHS), seed=0, objectives=OBJECTIVES)

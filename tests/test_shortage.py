@@ -14,7 +14,7 @@ import autodistill as ad
 from autodistill.commands.search_run import _why_empty
 from autodistill.core.records import Constraint, Decision, State
 from autodistill.engines.monitor import budget_warning as shortage
-from autodistill.engines.monitor.budget_warning import Lookout, Shortage
+from autodistill.engines.monitor.budget_warning import BudgetWarning, BudgetWatch
 from autodistill.engines.monitor.progress import Progress, panel
 from autodistill.engines.monitor.watch import Snapshot, Watch
 from autodistill.engines.monitor.worker_line import WorkerLine
@@ -28,7 +28,7 @@ def line(number: int, epoch: float, epochs: float = 100.0) -> WorkerLine:
 
 
 def test_the_nearest_training_says_what_is_needed_and_what_would_fit() -> None:
-    lookout = Lookout()
+    lookout = BudgetWatch()
     for second in range(11):  # one epoch in ten seconds, and one in five
         lookout.note(line(0, 0.1 * second), 1000.0 + second)
         lookout.note(line(1, 0.2 * second), 1000.0 + second)
@@ -45,7 +45,7 @@ def test_the_nearest_training_says_what_is_needed_and_what_would_fit() -> None:
 
 @pytest.mark.parametrize(("left", "expected"), [(244.0, True), (246.0, False)])
 def test_it_is_silent_unless_every_training_needs_twice_what_is_left(left: float, expected: bool) -> None:
-    lookout = Lookout()
+    lookout = BudgetWatch()
     for second in (0.0, 10.0):
         lookout.note(line(0, 0.2 * second), second)
         lookout.note(line(1, 0.1 * second), second)
@@ -66,7 +66,7 @@ def test_it_is_silent_unless_every_training_needs_twice_what_is_left(left: float
     ],
 )
 def test_what_could_be_trained_instead_counts_too(prospect: Prospect, left: float, who: str) -> None:
-    lookout = Lookout()
+    lookout = BudgetWatch()
     for second in (0.0, 10.0):
         lookout.note(line(0, 0.2 * second), second)
     found = lookout.shortage([line(0, 2.0)], 20.0, left, prospect)
@@ -103,7 +103,7 @@ def test_an_expensive_first_design_is_no_shortage_while_a_cheap_surveyed_student
 
 
 def test_a_pace_needs_time_and_a_training_whose_pace_is_unknown_may_be_quick_enough() -> None:
-    lookout = Lookout()
+    lookout = BudgetWatch()
     lookout.note(line(0, 0.0), 0.0)
     lookout.note(line(0, 0.4), 4.0)
     assert lookout.pace(0) is None
@@ -117,7 +117,7 @@ def test_a_pace_needs_time_and_a_training_whose_pace_is_unknown_may_be_quick_eno
 
 
 def test_what_is_spent_stays_spent_and_more_epochs_than_now_are_no_help() -> None:
-    lookout = Lookout()
+    lookout = BudgetWatch()
     for second in (0.0, 80.0):  # 80 of the 90 s that are spent went into 160 epochs, none of them to the top
         lookout.note(line(0, 2 * second, 30.0), second)
     lookout.forget(0)
@@ -129,14 +129,14 @@ def test_what_is_spent_stays_spent_and_more_epochs_than_now_are_no_help() -> Non
 
 
 def test_nothing_is_advised_that_does_not_fit() -> None:
-    short = Shortage("#0", 9.0, 1e6, 5.0, budget=5400.0, fewer=0)
+    short = BudgetWarning("#0", 9.0, 1e6, 5.0, budget=5400.0, fewer=0)
     assert short.advice() == "give it about --budget 1h30m"
 
 
 def test_the_warning_is_printed_once_and_taken_back_when_the_front_has_a_student() -> None:
     out = io.StringIO()
     progress = Progress(Console(file=out, width=200))
-    short = Shortage("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
+    short = BudgetWarning("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
     for _ in range(2):
         progress(Snapshot("search", shortage=short))
     assert out.getvalue().count("warning: no full training of 100 epochs is in sight: #3") == 1
@@ -147,7 +147,7 @@ def test_the_warning_is_printed_once_and_taken_back_when_the_front_has_a_student
 
 def test_the_panel_of_a_terminal_has_a_row_for_it() -> None:
     out = io.StringIO()
-    short = Shortage("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
+    short = BudgetWarning("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
     Console(file=out, width=220).print(panel(Snapshot("search", shortage=short)))
     assert "the front may stay empty; give it about --budget 30m" in out.getvalue()
 
@@ -155,7 +155,7 @@ def test_the_panel_of_a_terminal_has_a_row_for_it() -> None:
 def test_an_empty_front_names_its_reason() -> None:
     bound = Constraint("accuracy", ">=", 0.9999)
     study = make_study(constraints=(bound,))
-    short = Shortage("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
+    short = BudgetWarning("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
     assert "teacher took all of the budget" in _why_empty(study, [], None)
     ad.search(study, evaluate=evaluate, budget="5m,6trials")
     stopped = study.trials()[:1]

@@ -116,7 +116,7 @@ def test_auto_reads_the_images_that_the_search_holds_already(tmp_path: Path, mon
             Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     data = {"source": "image_folder", "root": str(tmp_path / "images"), "image_size": 8}
     study = Study.create(data=data, slots_per_gpu="auto", budget="1trials", directory=tmp_path / "study")
-    datasets.load(study.config.data, cache_folder())
+    datasets.load_images(study.config.data, cache_folder())
     held = sorted((tmp_path / "shared").rglob("*"))
     assert held
     monkeypatch.setattr(packing, "measure", lambda *args, **options: 3)

@@ -26,12 +26,12 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def load(folder: Path, text: str) -> dict[str, Any]:
-    return spaces.load(str(write(folder, "mine.yaml", text)))
+    return spaces.load_space(str(write(folder, "mine.yaml", text)))
 
 
 def test_a_choice_above_replaces_the_one_below_and_its_dead_groups_and_conditions_go(tmp_path: Path) -> None:
     found = load(tmp_path, "include: tiny\nstudent: {family: [resnet]}\ndistillation: {loss: [none, kd]}\n")
-    tiny = spaces.load("tiny")
+    tiny = spaces.load_space("tiny")
     assert found["student"] == {"family": ["resnet"], "resnet": tiny["student"]["resnet"]}
     assert found["distillation"]["alpha"]["when"] == {"loss": ["kd"]}
     assert "dkd" not in found["distillation"]
@@ -45,17 +45,17 @@ def test_a_choice_above_replaces_the_one_below_and_its_dead_groups_and_condition
 def test_groups_are_merged_by_key_and_ranges_and_lists_are_replaced_as_a_whole(tmp_path: Path) -> None:
     text = "include: tiny\nstudent: {resnet: {width: [64]}}\ntrain: {lr: {low: 0.1, high: 0.2}}\n"
     found = load(tmp_path, text)
-    assert found["student"]["resnet"] == {**spaces.load("tiny")["student"]["resnet"], "width": [64]}
+    assert found["student"]["resnet"] == {**spaces.load_space("tiny")["student"]["resnet"], "width": [64]}
     assert found["train"]["lr"] == {"low": 0.1, "high": 0.2}  # and not on the old logarithmic scale
-    assert found["student"]["family"] == spaces.load("tiny")["student"]["family"]
+    assert found["student"]["family"] == spaces.load_space("tiny")["student"]["family"]
 
 
 def test_of_several_the_later_ones_win_and_families_of_all_can_be_chosen(tmp_path: Path) -> None:
     found = load(tmp_path, "include: [tiny, vit]\n")
-    assert found == merge(spaces.load("tiny"), spaces.load("vit"))
+    assert found == merge(spaces.load_space("tiny"), spaces.load_space("vit"))
     assert found["student"]["family"] == ["vit", "xcit", "pvt_v2"]
     assert "resnet" not in found["student"]
-    assert found["train"] == spaces.load("vit")["train"]
+    assert found["train"] == spaces.load_space("vit")["train"]
 
 
 def test_null_takes_a_key_out_and_stays_a_value_where_there_is_none(tmp_path: Path) -> None:
@@ -77,12 +77,12 @@ def test_a_circle_is_named(tmp_path: Path) -> None:
     write(tmp_path, "a.yaml", "include: b.yaml\n")
     write(tmp_path, "b.yaml", "include: a.yaml\n")
     with pytest.raises(ConfigError, match=r"a\.yaml includes b\.yaml includes a\.yaml"):
-        spaces.load(str(tmp_path / "a.yaml"))
+        spaces.load_space(str(tmp_path / "a.yaml"))
 
 
 def test_two_ways_to_the_same_space_are_no_circle(tmp_path: Path) -> None:
     write(tmp_path, "a.yaml", "include: tiny\n")
-    assert load(tmp_path, "include: [tiny, a.yaml]\n") == spaces.load("tiny")
+    assert load(tmp_path, "include: [tiny, a.yaml]\n") == spaces.load_space("tiny")
 
 
 def test_what_does_not_exist_is_refused_with_the_nearest_and_the_file_that_asks(tmp_path: Path) -> None:

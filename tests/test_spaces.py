@@ -11,18 +11,18 @@ from autodistill.config.study_file import default_space
 from autodistill.core.errors import ConfigError, UnknownNameError, UsageError
 from autodistill.engines.setup.check_names import space_problems
 from autodistill.search.space import builtin as spaces
-from autodistill.search.space.extremes import corners
+from autodistill.search.space.extremes import extreme_students
 from autodistill.search.space.priors import Centre, Weights
 from autodistill.search.space.space import Parameter, Space
 from autodistill.training.distillation.distillation_losses import losses
 from autodistill.training.students.build import describe, families
 from autodistill.training.survey.space_check import family_range
 
-NAMES = spaces.names()
+NAMES = spaces.space_names()
 
 
 def space_of(name: str) -> Space:
-    return Space.parse(spaces.load(name), name)
+    return Space.parse(spaces.load_space(name), name)
 
 
 def number(text: str) -> float:
@@ -37,7 +37,7 @@ def test_the_five_kinds_of_space_are_shipped() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_in_it_exists(name: str) -> None:
-    low, high = spaces.load(name)["image_sizes"]
+    low, high = spaces.load_space(name)["image_sizes"]
     for side in (low, high):
         assert space_problems(space_of(name), image_size=side) == []
 
@@ -59,11 +59,11 @@ def test_it_can_be_restricted_to_each_of_its_families_and_losses(name: str) -> N
 def test_its_header_names_its_purpose_images_students_and_a_command(name: str) -> None:
     text = spaces.path_of(name).read_text(encoding="utf-8")
     assert text.startswith(f"# {name}: ")
-    low, high = spaces.load(name)["image_sizes"]
+    low, high = spaces.load_space(name)["image_sizes"]
     assert f"# Images    {low} to {high} px" in text
     assert "# Students  " in text
     assert re.search(rf"# Command   autodistill search .*--space {name}\b", text)
-    assert spaces.load(name)["description"]
+    assert spaces.load_space(name)["description"]
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_its_corners_are_built_and_cost_what_the_header_says(name: str) -> None:
     line = re.search(r"# Students  (.*)", text)
     assert line
     least, greatest = (number(part) for part in line[1].split(" to ")[:2])
-    side = spaces.load(name)["image_sizes"][0]
+    side = spaces.load_space(name)["image_sizes"][0]
     found = [
         family_range(family, pool, image_size=side, channels=3, num_classes=10)
-        for family, pool in corners(space_of(name), samples=0).items()
+        for family, pool in extreme_students(space_of(name), samples=0).items()
     ]
     assert [one.problems for one in found if one.problems] == []
     assert min(one.costs["params"][0] for one in found) == pytest.approx(least, rel=0.5)
@@ -105,7 +105,7 @@ def drawn(parameter: Parameter) -> dict[Any, float]:
 
 
 def test_everything_holds_every_family() -> None:
-    chosen = set(corners(space_of("everything"), samples=0))
+    chosen = set(extreme_students(space_of("everything"), samples=0))
     assert chosen == {
         name for name in families.names() if families.get(name).build.__module__.startswith("autodistill")
     }
@@ -119,15 +119,15 @@ def test_the_space_for_a_size_is_the_most_special_that_holds_it(pixels: int, nam
 
 
 def test_corners_are_the_smallest_and_largest_and_samples_lie_between() -> None:
-    found = corners(space_of("digits"), samples=3, seed=1)["resnet"]
+    found = extreme_students(space_of("digits"), samples=3, seed=1)["resnet"]
     assert [describe(one) for one in found[:2]] == ["resnet w2 d1 stages 2", "resnet w10 d2"]
     assert 2 < len(found) <= 5
-    assert found == corners(space_of("digits"), samples=3, seed=1)["resnet"]
+    assert found == extreme_students(space_of("digits"), samples=3, seed=1)["resnet"]
 
 
 def test_corners_of_a_space_of_one_family() -> None:
     space = Space.parse({"student": {"family": "vit", "width": [64, 16, 32], "depth": {"low": 1, "high": 3}}})
-    assert corners(space, samples=0) == {
+    assert extreme_students(space, samples=0) == {
         "vit": [{"family": "vit", "width": 16, "depth": 1}, {"family": "vit", "width": 64, "depth": 3}]
     }
 
@@ -142,12 +142,12 @@ def test_what_cannot_be_built_is_told_by_name_and_the_rest_is_counted() -> None:
 
 def test_an_unknown_space_or_file_is_refused_with_the_known_ones(tmp_path) -> None:
     with pytest.raises(UnknownNameError, match=r"'tinny'.*tiny"):
-        spaces.load("tinny")
+        spaces.load_space("tinny")
     with pytest.raises(UsageError, match="there is no search space file"):
-        spaces.load(str(tmp_path / "mine.yaml"))
+        spaces.load_space(str(tmp_path / "mine.yaml"))
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="expected the sections"):
-        spaces.load(str(tmp_path / "list.yaml"))
+        spaces.load_space(str(tmp_path / "list.yaml"))
 
 
 def test_a_space_without_a_family_is_told_so_once() -> None:

@@ -34,7 +34,7 @@ LAYERS = {
 
 
 def student():
-    return students.build(STUDENT, **SHAPE, num_classes=5)
+    return students.build_student(STUDENT, **SHAPE, num_classes=5)
 
 
 def results(layer, images):
@@ -95,7 +95,7 @@ def test_what_is_stored_counted_pruned_and_deployed_is_that_of_the_network_itsel
 
 def test_channels_are_pruned_as_of_the_network_itself():
     residual = {"family": "resnet", "width": 8, "depth": 1}
-    plain, protected = (students.build(residual, **SHAPE, num_classes=5) for _ in range(2))
+    plain, protected = (students.build_student(residual, **SHAPE, num_classes=5) for _ in range(2))
     strided.protect(protected)
     shapes = [
         [tuple(one.shape) for one in prune_channels(network, 0.3, **SHAPE).parameters()]

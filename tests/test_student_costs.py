@@ -36,7 +36,7 @@ NOISY = replace(SETTLED, p50_ms=99.0, noisy=True)
 
 @pytest.fixture
 def model() -> nn.Module:
-    return students.build(STUDENT, image_size=8, channels=1, num_classes=10)
+    return students.build_student(STUDENT, image_size=8, channels=1, num_classes=10)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Latency]:
 
 
 def costs(folder: Path) -> StudentCosts:
-    return StudentCosts(TASK, datasets.load(DATA), CostMemory(folder))
+    return StudentCosts(TASK, datasets.load_images(DATA), CostMemory(folder))
 
 
 def test_a_settled_latency_is_remembered(tmp_path: Path, model: nn.Module, measured: list[Latency]) -> None:
@@ -72,7 +72,7 @@ def test_a_worker_that_waits_for_a_quiet_machine_takes_what_another_measured_mea
 ) -> None:
     first, second = costs(tmp_path), costs(tmp_path)
     measured[:] = [SETTLED, replace(SETTLED, p50_ms=2.0)]
-    quiet = lease.quiet
+    quiet = lease.exclusive
 
     @contextlib.contextmanager
     def after_the_other(*device: str, **how: Any) -> Iterator[bool]:

@@ -13,7 +13,7 @@ from autodistill.delivery.report import tables as report_tables
 from autodistill.engines.driving.slots import Slot
 from autodistill.search.objectives.objectives import parse_constraint
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.study.scheduler import TOO_LITTLE, Terms
+from autodistill.search.study.scheduler import TOO_LITTLE, RemainingBudget
 from autodistill.search.study.study import MAX_LATE, Study
 
 WIDE = {"student": {"width": {"low": 4, "high": 256, "log": True}}, "train": {"lr": {"low": 0.1, "high": 1.0}}}
@@ -88,8 +88,8 @@ def test_what_cannot_be_done_in_time_is_told_by_an_estimated_cost_too() -> None:
         width = proposal.candidate.student["width"]
         seconds = study._agenda.pace.predict(proposal.costs)
         assert seconds == pytest.approx(width, rel=0.5)
-        assert study._agenda.too_slow(proposal.costs, Terms(seconds=5 * seconds)) != ""
-        assert study._agenda.too_slow(proposal.costs, Terms(seconds=50 * seconds)) == ""
+        assert study._agenda.too_slow(proposal.costs, RemainingBudget(seconds=5 * seconds)) != ""
+        assert study._agenda.too_slow(proposal.costs, RemainingBudget(seconds=50 * seconds)) == ""
 
 
 def test_an_estimate_is_never_stored_as_if_it_had_been_measured() -> None:

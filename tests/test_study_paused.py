@@ -10,7 +10,7 @@ from toys import LEVELS, accuracy, costs, evaluate, make_study
 import autodistill as ad
 from autodistill.core.errors import InterruptedTrialError
 from autodistill.core.records import Candidate, Decision, Report, State, TrialRecord
-from autodistill.engines.driving.prefetch import Ahead
+from autodistill.engines.driving.prefetch import PrefetchedCandidates
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.study import scheduler as agenda
 from autodistill.search.study.study import Study
@@ -149,7 +149,7 @@ def test_a_paused_trial_that_is_given_back_unbegun_is_paused_as_before() -> None
     study = make_study(sampler="front")
     study.set_known_costs([], costs)
     with study.running("50trials"):
-        ahead = Ahead(study, 2)
+        ahead = PrefetchedCandidates(study, 2)
         while True:
             ahead.refill()
             taken = ahead._ready[0]

@@ -56,7 +56,7 @@ def test_counted_costs_are_those_of_the_student_and_rows_keep_the_order() -> Non
     rows = run(POOL)
     assert [row.student for row in rows] == POOL
     for row in rows:
-        model = students.build(row.student, **SHAPE, num_classes=3)
+        model = students.build_student(row.student, **SHAPE, num_classes=3)
         assert row.costs == known_costs(model, **SHAPE, metrics=["params", "macs"])
         assert not row.error
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from autodistill.training.teachers.load_teacher import TEACHER_WEIGHTS
 
 from autodistill.core.errors import InterruptedTrialError, TeacherError, UnknownNameError, UsageError
 from autodistill.core.records import DataSpec, TeacherSpec
@@ -7,7 +8,6 @@ from autodistill.engines.monitor.teaching import TeachingPace
 from autodistill.training.data import datasets
 from autodistill.training.runtime.durable_files import read_folder
 from autodistill.training.teachers import load as teachers
-from autodistill.training.teachers.load import TEACHER_WEIGHTS
 from autodistill.training.trials import teach as teaching
 from autodistill.training.trials.teach import default_architecture, default_epochs, teach
 
@@ -16,7 +16,7 @@ NETWORK = {"family": "resnetv2", "width": 4, "stages": 2}
 
 @pytest.fixture(scope="module")
 def data():
-    return datasets.load(DataSpec("synthetic", options={"classes": 4, "count": 160, "size": 8}))
+    return datasets.load_images(DataSpec("synthetic", options={"classes": 4, "count": 160, "size": 8}))
 
 
 def weights(folder):
@@ -61,7 +61,7 @@ def test_options_of_an_automatic_teacher_are_its_settings(data, tmp_path):
     made = teach(data, spec, directory=tmp_path / "teacher", progress=lambda *args: told.append(args))
     assert told[-1][:2] == (1, 1)
     assert 0 <= told[-1][2]["accuracy"] <= 1
-    assert teachers.load(made, data).image_size == 8
+    assert teachers.load_teacher(made, data).image_size == 8
 
 
 def test_wrong_settings_are_refused_before_anything_is_written(data, tmp_path):
@@ -98,7 +98,7 @@ def test_length_follows_size_and_a_pretrained_network_takes_a_third():
 
 
 def colour(size):
-    return datasets.load(DataSpec("synthetic", image_size=size, options={"classes": 2, "count": 24}))
+    return datasets.load_images(DataSpec("synthetic", image_size=size, options={"classes": 2, "count": 24}))
 
 
 def made_with(folder, data, **settings):
@@ -141,7 +141,7 @@ def test_the_time_left_is_told_by_the_pace_since_the_start_or_the_resume():
 
 @pytest.mark.slow
 def test_the_default_teacher_of_digits_is_good(tmp_path):
-    data = datasets.load(DataSpec("digits"))
+    data = datasets.load_images(DataSpec("digits"))
     metrics = {}
     teach(data, directory=tmp_path / "teacher", progress=lambda done, length, found: metrics.update(found))
     assert metrics["accuracy"] > 0.97

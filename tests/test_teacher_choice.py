@@ -11,7 +11,7 @@ from autodistill.core.errors import ConfigError, UnknownNameError
 from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
 from autodistill.core.teacher_choice import from_list, member, members
 from autodistill.engines.setup.study_setup import config_space
-from autodistill.training.trials.evaluate import Bench
+from autodistill.training.trials.evaluate import WorkerState
 
 SPACE = {"student": {"family": "resnetv2", "width": [4, 8]}, "distillation": {"loss": ["none", "kd", "dkd"]}}
 CODE = """
@@ -95,7 +95,7 @@ def test_each_trial_learns_from_the_teacher_that_it_names(tmp_path: Path, monkey
     data = DataSpec("synthetic", options={"classes": 4, "count": 160, "size": 8})
     spec = TeacherSpec(**from_list(TWO))
     task = Task(data, spec, str(tmp_path), (1,), ("accuracy",))
-    bench = Bench(task, WorkerContext())
+    bench = WorkerState(task, WorkerContext())
     student = {"family": "resnetv2", "width": 4, "stages": 2}
 
     def agreement(number: int, **mix: object) -> float:

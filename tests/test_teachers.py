@@ -83,7 +83,7 @@ def own_code(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(own_code):
-    return datasets.load(DataSpec("own_teachers:images"))
+    return datasets.load_images(DataSpec("own_teachers:images"))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def taught(data, tmp_path_factory):
 
 
 def test_a_factory_is_a_teacher_in_eval_mode_without_gradients(data):
-    teacher = teachers.load(TeacherSpec("own_teachers:bright"), data)
+    teacher = teachers.load_teacher(TeacherSpec("own_teachers:bright"), data)
     found = preflight(teacher, data)
     assert found.accuracy == 1.0
     assert (found.classes, found.image_size, found.chance, found.weak) == (4, 8, 0.25, False)
@@ -133,7 +133,7 @@ def test_colour_becomes_grey_for_a_grey_teacher():
 
 
 def test_a_taught_folder_loads_with_its_accuracy(data, taught):
-    teacher = teachers.load(taught, data)
+    teacher = teachers.load_teacher(taught, data)
     facts = json.loads((teachers.Path(taught.source) / TEACHER_JSON).read_text())
     assert preflight(teacher, data).accuracy == pytest.approx(facts["metrics"]["accuracy"], abs=1e-9)
     assert facts["metrics"]["accuracy"] > 0.6
@@ -144,19 +144,22 @@ def test_the_folder_of_a_study_is_the_teacher_that_it_taught(data, taught, tmp_p
     study.mkdir(parents=True)
     (study / "study.yaml").write_text("teacher: {source: auto}\n")
     with pytest.raises(TeacherError, match=r"a holds no teacher of its own. It has not taught one yet: search on"):
-        teachers.check(TeacherSpec(str(study)))
+        teachers.check_teacher(TeacherSpec(str(study)))
     shutil.copytree(taught.source, study / "teacher")
-    own, within = (teachers.load(TeacherSpec(source), data) for source in (taught.source, str(study)))
+    own, within = (teachers.load_teacher(TeacherSpec(source), data) for source in (taught.source, str(study)))
     assert own.fingerprint == within.fingerprint
-    teachers.check(TeacherSpec(str(study)))
+    teachers.check_teacher(TeacherSpec(str(study)))
     members = {"members": [str(study), {"source": taught.source}]}
-    assert teachers.load(TeacherSpec("ensemble", options=members), data).members[0][1].fingerprint == own.fingerprint
+    assert (
+        teachers.load_teacher(TeacherSpec("ensemble", options=members), data).members[0][1].fingerprint
+        == own.fingerprint
+    )
 
 
 def test_a_study_that_was_given_its_teacher_names_it(tmp_path):
     (tmp_path / "study.yaml").write_text("teacher: {source: resnet18, weights: own.safetensors}\n")
     with pytest.raises(TeacherError, match=r"learns from: resnet18 with the weights own\.safetensors"):
-        teachers.check(TeacherSpec(str(tmp_path)))
+        teachers.check_teacher(TeacherSpec(str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +178,7 @@ def test_what_cannot_be_a_teacher_is_refused_before_images_are_read(tmp_path, sp
     members = [places.get(one, one) for one in spec.options.get("members", ())]
     options = {"members": members} if members else {}
     with pytest.raises(TeacherError, match=message):
-        teachers.check(TeacherSpec(places.get(spec.source, spec.source), weights=spec.weights, options=options))
+        teachers.check_teacher(TeacherSpec(places.get(spec.source, spec.source), weights=spec.weights, options=options))
 
 
 def test_a_damaged_teacher_is_refused(data, taught, tmp_path):
@@ -186,17 +189,17 @@ def test_a_damaged_teacher_is_refused(data, taught, tmp_path):
     content[-5] ^= 4
     weights.write_bytes(content)
     with pytest.raises(TeacherError, match=r"teacher\.safetensors is damaged"):
-        teachers.load(TeacherSpec(str(tmp_path)), data)
+        teachers.load_teacher(TeacherSpec(str(tmp_path)), data)
 
 
 def test_taught_classes_are_matched_by_name(data, taught):
-    teacher = teachers.load(taught, data)
+    teacher = teachers.load_teacher(taught, data)
     turned = datasets.ImageData(**{**vars(data), "classes": data.classes[::-1]})
-    other = teachers.load(taught, turned)
+    other = teachers.load_teacher(taught, turned)
     images = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(other(images), teacher(images).flip(1))
     with pytest.raises(TeacherError, match="include 'zebra', which it does not know"):
-        teachers.load(taught, datasets.ImageData(**{**vars(data), "classes": ("0", "1", "2", "zebra")}))
+        teachers.load_teacher(taught, datasets.ImageData(**{**vars(data), "classes": ("0", "1", "2", "zebra")}))
 
 
 def timm_weights(tmp_path, suffix):
@@ -214,7 +217,7 @@ def timm_weights(tmp_path, suffix):
 def test_a_timm_name_with_weights_equals_the_network(data, tmp_path, suffix):
     network, path = timm_weights(tmp_path, suffix)
     options = {"image_size": 32, "mean": [0.5], "std": [0.25]}
-    teacher = teachers.load(TeacherSpec("test_resnet", weights=str(path), options=options), data)
+    teacher = teachers.load_teacher(TeacherSpec("test_resnet", weights=str(path), options=options), data)
     images = torch.rand(2, 1, 8, 8)
     large = F.interpolate(images, (32, 32), mode="bicubic", antialias=True).clamp(0, 1)
     with torch.no_grad():
@@ -226,7 +229,7 @@ def test_weights_for_other_classes_are_refused(data, tmp_path):
     _, path = timm_weights(tmp_path, ".safetensors")
     fewer = datasets.ImageData(**{**vars(data), "classes": ("a", "b")})
     with pytest.raises(TeacherError, match="does not fit its weights"):
-        teachers.load(TeacherSpec("test_resnet", weights=str(path)), fewer)
+        teachers.load_teacher(TeacherSpec("test_resnet", weights=str(path)), fewer)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".pkl", ".ts", ".pt2", ".npz", ".safetensors", ".joblib"])
@@ -244,7 +247,7 @@ def test_a_hostile_file_is_refused_and_not_run(data, tmp_path, suffix, force, mo
         path.write_bytes(pickle.dumps(Evil()))
     for spec in (TeacherSpec("test_resnet", weights=str(path)), TeacherSpec(str(path))):
         with pytest.raises(TeacherError):
-            teachers.load(spec, data)
+            teachers.load_teacher(spec, data)
     assert not (tmp_path / "owned").exists()
 
 
@@ -252,7 +255,7 @@ def test_pretrained_weights_without_network_fail_within_seconds(data, monkeypatc
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     start = time.monotonic()
     with pytest.raises(TeacherError, match="hub cannot be reached"):
-        teachers.load(TeacherSpec("resnet18"), data)
+        teachers.load_teacher(TeacherSpec("resnet18"), data)
     assert time.monotonic() - start < 5
 
 
@@ -278,18 +281,18 @@ def test_a_hub_that_never_answers_is_given_up_on(data, monkeypatch):
 
 def test_an_architecture_without_published_weights_says_so(data):
     with pytest.raises(TeacherError, match="no pretrained weights for seresnet18"):
-        teachers.load(TeacherSpec("seresnet18"), data)
+        teachers.load_teacher(TeacherSpec("seresnet18"), data)
 
 
 def test_an_unknown_teacher_names_the_nearest(data):
     with pytest.raises(UsageError, match=r"unknown teacher 'resnet81'; did you mean .*resnet18"):
-        teachers.load(TeacherSpec("resnet81"), data)
+        teachers.load_teacher(TeacherSpec("resnet81"), data)
 
 
 @pytest.mark.parametrize("path", ["teachers/nope", "./nope", "~/nope", "/no/where/teacher"])
 def test_a_path_that_does_not_exist_is_called_that(data, path):
     with pytest.raises(UsageError, match="that folder or file does not exist") as found:
-        teachers.load(TeacherSpec(path), data)
+        teachers.load_teacher(TeacherSpec(path), data)
     assert "resnet" not in str(found.value)
 
 
@@ -316,7 +319,7 @@ def linear_onnx(path, shape, kind="FLOAT", inputs=64):
 
 def test_an_onnx_file_gives_the_logits_of_its_network(data, tmp_path):
     weight = linear_onnx(tmp_path / "teacher.onnx", [2, 1, 8, 8])  # a fixed batch of 2
-    teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
+    teacher = teachers.load_teacher(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
     images = torch.rand(5, 1, 8, 8)
     torch.testing.assert_close(teacher(images), images.flatten(1) @ weight)
 
@@ -324,7 +327,7 @@ def test_an_onnx_file_gives_the_logits_of_its_network(data, tmp_path):
 @pytest.mark.parametrize("kind", ["FLOAT", "FLOAT16", "DOUBLE"])
 def test_an_onnx_file_is_fed_in_the_precision_that_it_takes(data, tmp_path, kind):
     weight = linear_onnx(tmp_path / "teacher.onnx", ["batch", 1, 8, 8], kind)
-    teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
+    teacher = teachers.load_teacher(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
     images = torch.rand(5, 1, 8, 8)
     fed = images.half().float() if kind == "FLOAT16" else images
     torch.testing.assert_close(teacher(images), fed.flatten(1) @ weight)
@@ -333,7 +336,7 @@ def test_an_onnx_file_is_fed_in_the_precision_that_it_takes(data, tmp_path, kind
 @pytest.mark.parametrize("shape", [[2, 4, 4, 3], ["batch", "height", "width", 3], ["batch", 4, "width", 3]])
 def test_an_onnx_file_with_channels_last_is_fed_so(data, tmp_path, shape):
     weight = linear_onnx(tmp_path / "teacher.onnx", shape, inputs=48)
-    teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx"), options={"image_size": 4}), data)
+    teacher = teachers.load_teacher(TeacherSpec(str(tmp_path / "teacher.onnx"), options={"image_size": 4}), data)
     assert (teacher.preprocessing.channels, teacher.image_size) == (3, 4)
     images = torch.rand(5, 3, 4, 4)
     torch.testing.assert_close(teacher(images), images.permute(0, 2, 3, 1).flatten(1) @ weight)
@@ -355,12 +358,12 @@ def test_an_onnx_file_with_channels_last_is_fed_so(data, tmp_path, shape):
 def test_an_onnx_file_that_takes_no_square_images_of_floats_is_refused(data, tmp_path, shape, kind, message):
     linear_onnx(tmp_path / "teacher.onnx", shape, kind, inputs=int(np.prod(shape[1:])))
     with pytest.raises(TeacherError, match=message):
-        teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
+        teachers.load_teacher(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
 
 
 def test_what_onnx_runtime_says_against_the_images_is_told(data, tmp_path):
     linear_onnx(tmp_path / "teacher.onnx", ["b", 1, 8, 8])
-    teacher = teachers.load(TeacherSpec(str(tmp_path / "teacher.onnx"), options={"image_size": 16}), data)
+    teacher = teachers.load_teacher(TeacherSpec(str(tmp_path / "teacher.onnx"), options={"image_size": 16}), data)
     with pytest.raises(
         TeacherError, match=r"fails on images of shape \(1, 16, 16\): .*Got: 16 Expected: 8.*image_size=N"
     ):
@@ -371,12 +374,12 @@ def test_stored_logits_are_found_by_id(data, tmp_path):
     logits = np.random.default_rng(0).normal(size=(data.pool_size, 4)).astype(np.float32)
     order = np.random.default_rng(1).permutation(data.pool_size)
     np.savez(tmp_path / "logits.npz", logits=logits[order], ids=order)
-    teacher = teachers.load(TeacherSpec(str(tmp_path / "logits.npz")), data)
+    teacher = teachers.load_teacher(TeacherSpec(str(tmp_path / "logits.npz")), data)
     assert np.array_equal(teacher.of_ids(torch.tensor([3, 0])).numpy(), logits[[3, 0]])
     with pytest.raises(TeacherError, match="cannot look at images"):
         teacher(torch.rand(1, 1, 8, 8))
     np.savez(tmp_path / "few.npz", logits=logits[:3], ids=np.arange(3))
-    few = teachers.load(TeacherSpec(str(tmp_path / "few.npz")), data)
+    few = teachers.load_teacher(TeacherSpec(str(tmp_path / "few.npz")), data)
     with pytest.raises(TeacherError, match=r"no finite logits for some images, e\.g\. id 7"):
         few.of_ids(torch.tensor([1, 7]))
 
@@ -385,14 +388,14 @@ def test_the_class_map_picks_columns_of_stored_logits(data, tmp_path):
     logits = np.random.default_rng(0).normal(size=(data.pool_size, 5)).astype(np.float32)
     np.savez(tmp_path / "logits.npz", logits=logits)
     plain, mapped = (
-        teachers.load(TeacherSpec(str(tmp_path / "logits.npz"), options=options), data)
+        teachers.load_teacher(TeacherSpec(str(tmp_path / "logits.npz"), options=options), data)
         for options in ({}, {"class_map": [4, 0, 2, 1]})
     )
     assert np.array_equal(mapped.of_ids(torch.tensor([3, 0])).numpy(), logits[[3, 0]][:, [4, 0, 2, 1]])
     assert mapped.fingerprint != plain.fingerprint
     for wrong, message in (([0, 1], "class_map has 2 entries; expected 4"), ([0, 1, 2, 5], "beyond the 5 of")):
         with pytest.raises(UsageError, match=message):
-            teachers.load(TeacherSpec(str(tmp_path / "logits.npz"), options={"class_map": wrong}), data)
+            teachers.load_teacher(TeacherSpec(str(tmp_path / "logits.npz"), options={"class_map": wrong}), data)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +410,7 @@ def test_the_class_map_picks_columns_of_stored_logits(data, tmp_path):
 )
 def test_options_that_nobody_would_read_are_refused(data, tmp_path, source, options, message):
     spec = TeacherSpec(str(tmp_path / source) if source != "ensemble" else source, options=options)
-    for use in (teachers.check, lambda spec: teachers.load(spec, data)):
+    for use in (teachers.check_teacher, lambda spec: teachers.load_teacher(spec, data)):
         with pytest.raises(UnknownNameError, match=message):
             use(spec)
 
@@ -416,21 +419,21 @@ def test_weights_that_nobody_would_read_are_refused(data, tmp_path):
     (tmp_path / "w.safetensors").touch()
     for source in ("x.onnx", "x.npz", "."):
         spec = TeacherSpec(str(tmp_path / source), weights=str(tmp_path / "w.safetensors"))
-        for use in (teachers.check, lambda spec: teachers.load(spec, data)):
+        for use in (teachers.check_teacher, lambda spec: teachers.load_teacher(spec, data)):
             with pytest.raises(
                 UsageError, match=r"has the weights .*w\.safetensors, but .* needs none: leave them out"
             ):
                 use(spec)
     with pytest.raises(UsageError, match="its factory returns a function, which only a module could take them from"):
-        teachers.load(TeacherSpec("own_teachers:constant", weights=str(tmp_path / "w.safetensors")), data)
+        teachers.load_teacher(TeacherSpec("own_teachers:constant", weights=str(tmp_path / "w.safetensors")), data)
 
 
 def test_an_ensemble_answers_with_the_mean_of_probabilities(data):
     members = [{"source": "own_teachers:bright", "options": {"scale": scale}} for scale in (1.0, 3.0)]
     options = {"members": members, "shares": [3, 1]}
-    teacher = teachers.load(TeacherSpec("ensemble", options=options), data)
+    teacher = teachers.load_teacher(TeacherSpec("ensemble", options=options), data)
     images = torch.rand(5, 1, 8, 8)
-    first, second = (teachers.load(TeacherSpec(**member), data)(images) for member in members)
+    first, second = (teachers.load_teacher(TeacherSpec(**member), data)(images) for member in members)
     expected = 0.75 * first.softmax(1) + 0.25 * second.softmax(1)
     torch.testing.assert_close(teacher(images).softmax(1), expected)
     assert preflight(teacher, data).accuracy == 1.0
@@ -440,7 +443,7 @@ def test_fingerprints_tell_weights_and_preprocessing_apart(data, tmp_path):
     _, path = timm_weights(tmp_path, ".safetensors")
 
     def print_of(**options):
-        return teachers.load(TeacherSpec("test_resnet", weights=str(path), options=options), data).fingerprint
+        return teachers.load_teacher(TeacherSpec("test_resnet", weights=str(path), options=options), data).fingerprint
 
     assert print_of() == print_of()
     assert print_of() != print_of(mean=[0.1])
@@ -459,20 +462,20 @@ def test_fingerprints_tell_weights_and_preprocessing_apart(data, tmp_path):
     ],
 )
 def test_preflight_refuses_and_says_why(data, name, message):
-    teacher = teachers.load(TeacherSpec(f"own_teachers:{name}"), data)
+    teacher = teachers.load_teacher(TeacherSpec(f"own_teachers:{name}"), data)
     with pytest.raises(TeacherError, match=message):
         preflight(teacher, data)
 
 
 def test_the_logarithm_of_probabilities_is_distilled(data):
     spec = TeacherSpec("own_teachers:softmax", options={"outputs": "probabilities"})
-    teacher, logits = (teachers.load(one, data) for one in (spec, TeacherSpec("own_teachers:bright")))
+    teacher, logits = (teachers.load_teacher(one, data) for one in (spec, TeacherSpec("own_teachers:bright")))
     assert preflight(teacher, data).accuracy == 1.0
     images = torch.rand(5, 1, 8, 8)
     for temperature in (1.0, 4.0):
         expected = (20 * logits(images) / temperature).softmax(1)
         torch.testing.assert_close((teacher(images) / temperature).softmax(1), expected)
-    said = teachers.load(TeacherSpec("own_teachers:softmax", options={"outputs": "logits"}), data)
+    said = teachers.load_teacher(TeacherSpec("own_teachers:softmax", options={"outputs": "logits"}), data)
     torch.testing.assert_close(said(images), teacher(images).exp())
     assert len({one.fingerprint for one in (teacher, said)}) == 2
 
@@ -488,38 +491,38 @@ def test_stored_probabilities_and_those_of_some_classes_and_members_are_found_ou
     ]
     for spec in specs:
         with pytest.raises(TeacherError, match="gives probabilities"):
-            preflight(teachers.load(spec, data), data, accept_weak=True)
-    stored = teachers.load(TeacherSpec(specs[0].source, options={"outputs": "probabilities"}), data)
-    assert stored.fingerprint != teachers.load(specs[0], data).fingerprint
+            preflight(teachers.load_teacher(spec, data), data, accept_weak=True)
+    stored = teachers.load_teacher(TeacherSpec(specs[0].source, options={"outputs": "probabilities"}), data)
+    assert stored.fingerprint != teachers.load_teacher(specs[0], data).fingerprint
     preflight(stored, data, accept_weak=True)
     torch.testing.assert_close(stored.of_ids(torch.arange(9)).softmax(1), torch.from_numpy(rows[:9]), atol=3e-5, rtol=0)
 
 
 def test_logits_called_probabilities_and_other_words_are_refused(data):
-    teacher = teachers.load(TeacherSpec("own_teachers:bright", options={"outputs": "probabilities"}), data)
+    teacher = teachers.load_teacher(TeacherSpec("own_teachers:bright", options={"outputs": "probabilities"}), data)
     with pytest.raises(TeacherError, match="no logarithm for 24 of 24 validation images, although its option"):
         preflight(teacher, data)
     with pytest.raises(UsageError, match="outputs is 'softmax'; allowed: logits, probabilities"):
-        teachers.load(TeacherSpec("own_teachers:bright", options={"outputs": "softmax"}), data)
+        teachers.load_teacher(TeacherSpec("own_teachers:bright", options={"outputs": "softmax"}), data)
 
 
 def test_a_function_that_is_itself_a_teacher_is_told_to_return_it(data):
     said = r"without arguments, which brightness\(images\) does not take.* def make\(\): return brightness"
     with pytest.raises(UsageError, match=said):
-        teachers.load(TeacherSpec("own_teachers:brightness"), data)
+        teachers.load_teacher(TeacherSpec("own_teachers:brightness"), data)
     with pytest.raises(UsageError, match=r"with its options \(size\), which bright\(scale=1.0\) does not take"):
-        teachers.load(TeacherSpec("own_teachers:bright", options={"size": 1}), data)
+        teachers.load_teacher(TeacherSpec("own_teachers:bright", options={"size": 1}), data)
 
 
 def test_the_suggested_input_works(data):
     spec = TeacherSpec("own_teachers:darker", options={"mean": [0.5], "std": [0.5]})
-    assert preflight(teachers.load(spec, data), data).accuracy == 1.0
+    assert preflight(teachers.load_teacher(spec, data), data).accuracy == 1.0
 
 
 def test_the_suggested_class_map_works_and_a_weak_teacher_can_be_accepted(data):
     spec = TeacherSpec("own_teachers:shuffled", options={"class_map": [1, 3, 0, 2]})
-    assert preflight(teachers.load(spec, data), data).accuracy == 1.0
-    weak = preflight(teachers.load(TeacherSpec("own_teachers:constant"), data), data, accept_weak=True)
+    assert preflight(teachers.load_teacher(spec, data), data).accuracy == 1.0
+    weak = preflight(teachers.load_teacher(TeacherSpec("own_teachers:constant"), data), data, accept_weak=True)
     assert weak.weak
 
 
@@ -575,6 +578,6 @@ def test_a_weak_teacher_of_many_classes_is_not_said_to_have_another_order():
 
 def test_a_teacher_that_fails_is_named(data):
     with pytest.raises(TeacherError, match="RuntimeError: no weights here"):
-        teachers.load(TeacherSpec("own_teachers:fails"), data)
+        teachers.load_teacher(TeacherSpec("own_teachers:fails"), data)
     with pytest.raises(UsageError, match="has to be taught first"):
-        teachers.load(TeacherSpec(), data)
+        teachers.load_teacher(TeacherSpec(), data)

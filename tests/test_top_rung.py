@@ -9,7 +9,7 @@ import pytest
 from autodistill.config.study_file import StudyConfig
 from autodistill.core.budget import Budget
 from autodistill.engines.setup import top_rung
-from autodistill.engines.setup.study_setup import build, study_parts
+from autodistill.engines.setup.study_setup import build_study, study_parts
 from autodistill.engines.setup.training_times import Prices
 
 PRICES = Prices(
@@ -101,7 +101,7 @@ def test_a_budget_of_epochs_needs_no_timing_and_one_of_trials_changes_nothing() 
 def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     folder = tmp_path / "study"
     monkeypatch.setattr("autodistill.engines.setup.training_times.price", lambda *args, **settings: PRICES)
-    study = build(config(budget="10m"), folder)
+    study = build_study(config(budget="10m"), folder)
     assert (study.config.epochs, study.rungs.levels) == (21, (2, 7, 21))
     assert any(note.startswith("21 epochs: about 14 full trainings") for note in study.notes)
     assert StudyConfig.load(folder / "study.yaml").epochs == 21
@@ -109,7 +109,7 @@ def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.Mo
         "autodistill.engines.setup.training_times.price", lambda *args, **settings: pytest.fail("timed again")
     )
     assert study.config.training == {"batch_size": 16}
-    again = build(config(budget="8h"), folder)
+    again = build_study(config(budget="8h"), folder)
     assert again.config.training == {"batch_size": 16}
     assert (again.config.epochs, again.rungs.levels) == (21, (2, 7, 21))
 
@@ -121,7 +121,7 @@ def test_the_time_that_the_timing_took_is_part_of_the_budget(monkeypatch: pytest
     length = top_rung.settle(config(budget="10m"), study_parts(config())["space"])
     assert length.seconds == 7.5
     monkeypatch.setattr("autodistill.engines.setup.top_rung.settle", lambda *args, **settings: length)
-    assert build(config(budget="10m"), None).spent.seconds == 7.5
+    assert build_study(config(budget="10m"), None).spent.seconds == 7.5
 
 
 def test_a_slow_teacher_limits_the_views_that_trials_share(monkeypatch: pytest.MonkeyPatch) -> None:

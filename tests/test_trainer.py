@@ -21,7 +21,7 @@ SETTINGS = {"batch_size": 32, "lr": 5e-3, "augment": "crop"}
 
 @pytest.fixture(scope="module")
 def data():
-    return datasets.load(DataSpec("synthetic", options={"classes": 4, "count": 160, "size": 8, "noise": 0.02}))
+    return datasets.load_images(DataSpec("synthetic", options={"classes": 4, "count": 160, "size": 8, "noise": 0.02}))
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def one_thread():
 
 def make(data, *, seed=0, model=None, mix=LossMix(), epochs=4, student=STUDENT, **settings):  # noqa: B008
     if model is None:
-        model = students.build(student, image_size=8, channels=3, num_classes=4, seed=seed)
+        model = students.build_student(student, image_size=8, channels=3, num_classes=4, seed=seed)
     recipe = Recipe.parse(SETTINGS, settings)
     return Trainer(model, Feed.of(data), Distillation(mix), recipe, epochs=epochs, seed=seed)
 

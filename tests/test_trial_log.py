@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from toys import LEVELS, evaluate, make_study
 
 from autodistill.core.records import Decision
-from autodistill.search.model.observations import Archive
+from autodistill.search.model.observations import ObservationStore
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.storage import study_folder as store
 from autodistill.search.study.study import Study
@@ -36,7 +36,7 @@ def test_a_sampler_sees_in_memory_what_the_storage_holds(sampler: str, tmp_path:
     names = tuple(o.name for o in study.objectives)
     archives = []
     for trials in (study._log.stored(), study.optuna.get_trials(deepcopy=False)):
-        archive = Archive(study.space, Encoder.of(study.space), names, lambda values: {}, LEVELS)
+        archive = ObservationStore(study.space, Encoder.of(study.space), names, lambda values: {}, LEVELS)
         archive.update(trials)
         archives.append(archive)
     memory, stored = archives

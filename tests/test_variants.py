@@ -211,7 +211,7 @@ def test_the_study_file_names_the_forms_and_int8_is_compared_on_one_runtime() ->
 
 @pytest.fixture(scope="module")
 def digits() -> datasets.ImageData:
-    return datasets.load(DataSpec("digits", train_size=300))
+    return datasets.load_images(DataSpec("digits", train_size=300))
 
 
 def test_calibration_images_are_training_images_as_students_take_them(digits: datasets.ImageData) -> None:
@@ -236,11 +236,11 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
 
 
 def test_the_int8_form_is_measured_from_its_file_at_the_top_rung_alone(task: Task, monkeypatch) -> None:
-    from autodistill.training.trials.evaluate import Bench
+    from autodistill.training.trials.evaluate import WorkerState
 
     stand_in = type("Teacher", (), {"fingerprint": "none", "by_id": False})
-    monkeypatch.setattr(Bench, "teacher_on_validation", lambda self, teacher: None)
-    monkeypatch.setattr(Bench, "teacher_of", lambda self, distillation: stand_in)
+    monkeypatch.setattr(WorkerState, "teacher_on_validation", lambda self, teacher: None)
+    monkeypatch.setattr(WorkerState, "teacher_of", lambda self, distillation: stand_in)
     student = {"family": "resnet", "width": 16}
     candidate = Candidate(3, student, {"loss": "none"}, {"lr": 0.01, "ema": 0.0}, seed=1)
     reports = list(evaluator(task, WorkerContext())(candidate))
@@ -262,7 +262,7 @@ def work_of(data: datasets.ImageData, folder: Path, target: LatencyTarget) -> Va
 
 def network(seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    model = students.build(TINY, image_size=8, channels=1, num_classes=10).eval()
+    model = students.build_student(TINY, image_size=8, channels=1, num_classes=10).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # as if trained: activations that are not centred
             parameter.add_(torch.randn_like(parameter))

@@ -9,14 +9,14 @@ from autodistill.core.errors import StoreError, UsageError
 from autodistill.search.results.verified import (
     Difference,
     Figure,
-    Row,
     Verified,
+    VerifiedRow,
     load_verified,
     read_verified,
     verified_folder,
 )
 
-STUDENT = Row(
+STUDENT = VerifiedRow(
     "student",
     "resnet width=8",
     trial=3,
@@ -41,8 +41,8 @@ STUDENT = Row(
     rivals=(4, 5),
     weights="verify/runs/abc",
 )
-TWIN = Row("twin", "resnet width=8", trial=3, planned=3, accuracy=Figure(0.88), costs={"params": 1000.0})
-TEACHER = Row("teacher", "teacher", accuracy=Figure(0.99, None, 0.98, 1.0))
+TWIN = VerifiedRow("twin", "resnet width=8", trial=3, planned=3, accuracy=Figure(0.88), costs={"params": 1000.0})
+TEACHER = VerifiedRow("teacher", "teacher", accuracy=Figure(0.99, None, 0.98, 1.0))
 VERIFIED = Verified(
     "digits",
     (("accuracy", "maximize"), ("params", "minimize")),
@@ -122,7 +122,7 @@ def test_weights_are_asked_for_only_where_they_were_kept(tmp_path: Path) -> None
 
 
 def test_it_introduces_itself_in_a_line() -> None:
-    kept = Row("student", "tiny", 3, verdict="stays")
-    fell = Row("student", "large", 4, verdict="falls")
+    kept = VerifiedRow("student", "tiny", 3, verdict="stays")
+    fell = VerifiedRow("student", "large", 4, verdict="falls")
     found = Verified("digits", (("accuracy", "maximize"),), (kept, fell), 1, finished=3, planned=4)
     assert repr(found) == "<Verified 'digits': 2 students, 1 on the verified front, 1 seed, 3 of 4 runs finished>"

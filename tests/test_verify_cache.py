@@ -14,10 +14,10 @@ from autodistill.delivery.export.compress import compress
 from autodistill.delivery.verify.prepare import plan_verification
 from autodistill.training.data import datasets
 from autodistill.training.runtime.cache_folder import cache_folder
-from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.runtime.remote_storage import RemoteFolder
 from autodistill.training.teachers.teacher import Teacher
 from autodistill.training.trials.remote_trials import send_inputs
-from autodistill.training.trials.retraining import RetrainingBench
+from autodistill.training.trials.retraining import RetrainingState
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_worker_without_the_folder_makes_it_under_the_drivers_path(
     plan = plan_verification(study, seeds=1, twins=False)
     assert plan.retraining.task.cache == str(cache_folder().absolute()) == str(driver)
     storage = (tmp_path / "storage").as_uri()
-    send_inputs(plan.retraining.task, Mirror(storage))
-    bench = RetrainingBench(plan.retraining, WorkerContext(storage=storage))
+    send_inputs(plan.retraining.task, RemoteFolder(storage))
+    bench = RetrainingState(plan.retraining, WorkerContext(storage=storage))
     assert bench.teacher_on_validation(bench.teacher).shape == (len(bench.data.val), 10)
     assert len(list((driver / "teacher").glob("*/rows.bin"))) == 1

@@ -14,7 +14,7 @@ from autodistill.core.errors import UserCodeError
 from autodistill.core.records import DataSpec, LatencyTarget, Task, TeacherSpec, stable_key
 from autodistill.delivery.verify import judge as verify_judge
 from autodistill.delivery.verify.file_costs import FileCosts, Network, file_costs
-from autodistill.delivery.verify.plan import PLAIN, Member
+from autodistill.delivery.verify.plan import PLAIN, PlannedRow
 from autodistill.search.objectives.objectives import resolve
 from autodistill.training.costs.file_latency import file_latencies, file_run, target_words
 from autodistill.training.deployed.onnx_files import export_onnx
@@ -115,12 +115,12 @@ def test_students_of_one_architecture_share_one_measurement(tmp_path: Path, monk
     monkeypatch.setattr(verify_judge, "student_network", lambda *_: Network(linear, 4, 1))
     monkeypatch.setattr(verify_judge, "teacher_network", lambda _: None)
     small, large = {"width": 2}, {"width": 6}
-    members = [Member("student", "s", one, PLAIN, {}, trial=n) for n, one in enumerate([small, large, small])]
+    members = [PlannedRow("student", "s", one, PLAIN, {}, trial=n) for n, one in enumerate([small, large, small])]
     plan = SimpleNamespace(
         bench=SimpleNamespace(data=SimpleNamespace(image_size=4, channels=1, classes=()), teacher=None),
         retraining=SimpleNamespace(task=task(tmp_path, LatencyTarget())),
         study=SimpleNamespace(objectives=()),
-        members=[*members, Member("twin", "s", small, PLAIN, {}, trial=0)],
+        members=[*members, PlannedRow("twin", "s", small, PLAIN, {}, trial=0)],
     )
     assert set(verify_judge._costs(cast("verify_judge.Plan", plan))) == {stable_key(small), stable_key(large)}
     assert seen == [stable_key(small), stable_key(large)]

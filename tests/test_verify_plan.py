@@ -10,7 +10,7 @@ import autodistill as ad
 from autodistill.core.errors import UsageError
 from autodistill.core.records import State, TrialRecord
 from autodistill.delivery.verify.judge import judge
-from autodistill.delivery.verify.plan import by_number, choose, members_of, neighbours, noise_of, seeds_of
+from autodistill.delivery.verify.plan import by_number, choose_trials, members_of, near_misses, noise_of, seeds_of
 from autodistill.delivery.verify.prepare import plan_verification
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.results.front import Front
@@ -46,8 +46,8 @@ FRONT = Front.of("s", OBJECTIVES, TRIALS)
 
 
 def test_neighbours_are_what_a_little_more_accuracy_would_put_on_the_front() -> None:
-    assert [t.number for t in neighbours(FRONT, 0.0101)] == [2, 3]
-    assert neighbours(FRONT, 0.0099) == []
+    assert [t.number for t in near_misses(FRONT, 0.0101)] == [2, 3]
+    assert near_misses(FRONT, 0.0099) == []
 
 
 def test_the_noise_is_twice_the_standard_error_of_an_accuracy() -> None:
@@ -56,17 +56,17 @@ def test_the_noise_is_twice_the_standard_error_of_an_accuracy() -> None:
 
 
 def test_the_front_comes_first_and_half_as_many_neighbours_after_it() -> None:
-    chosen = [t.number for t in choose(FRONT, noise=0.02)]
+    chosen = [t.number for t in choose_trials(FRONT, noise=0.02)]
     assert set(chosen[:2]) == {0, 1}
     assert chosen[2:] == [2]
-    assert len(choose(FRONT, noise=0.02, top=1)) == 1
+    assert len(choose_trials(FRONT, noise=0.02, top=1)) == 1
 
 
 def test_an_empty_front_and_a_top_of_nothing_are_refused() -> None:
     with pytest.raises(UsageError, match="front is empty"):
-        choose(Front.of("s", OBJECTIVES, []), noise=0.1)
+        choose_trials(Front.of("s", OBJECTIVES, []), noise=0.1)
     with pytest.raises(UsageError, match="top is 0"):
-        choose(FRONT, noise=0.1, top=0)
+        choose_trials(FRONT, noise=0.1, top=0)
 
 
 def test_trials_chosen_by_hand_must_have_reached_the_top_rung() -> None:
@@ -132,14 +132,14 @@ def test_a_student_is_on_the_front_though_the_int8_form_of_another_beats_it() ->
     small, large = trial(0, 0.80, 100), trial(1, 0.90, 1000)
     front = Front.of("s", OBJECTIVES, [small, with_int8(large, 0.89, 90)])
     assert [(t.number, t.variant) for t in front.trials] == [(1, "int8"), (1, "fp32")]
-    rows = members_of(choose(front, noise=0.0), front, twins=False)
+    rows = members_of(choose_trials(front, noise=0.0), front, twins=False)
     assert {row.trial: row.before for row in rows} == {0: True, 1: True}
 
 
 def test_a_student_whose_form_alone_is_on_the_front_was_not_on_it_itself() -> None:
     front = Front.of("s", OBJECTIVES, [trial(0, 0.90, 1000), with_int8(trial(1, 0.89, 1000), 0.885, 500)])
     assert {(t.number, t.variant) for t in front.trials} == {(0, "fp32"), (1, "int8")}
-    rows = members_of(choose(front, noise=0.02), front, twins=False)
+    rows = members_of(choose_trials(front, noise=0.02), front, twins=False)
     assert {row.trial: row.before for row in rows} == {0: True, 1: False}
 
 

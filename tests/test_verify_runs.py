@@ -4,14 +4,14 @@ import pytest
 
 from autodistill.core.errors import EndedEarlyError, InterruptedTrialError
 from autodistill.core.records import Candidate, Report, State
-from autodistill.delivery.verify.queue import Job, Queue, QueueWatch
+from autodistill.delivery.verify.queue import Queue, QueueWatch, VerifyJob
 from autodistill.engines.driving.worker import RemoteError, WorkerLostError
 from autodistill.engines.monitor.watch import Snapshot
 from autodistill.engines.monitor.worker_line import WorkerLine
 
 
-def job(number: int, seconds: float = 10.0) -> Job:
-    return Job(Candidate(number, {"family": "resnet"}, {"loss": "none"}, {}, seed=number), seconds)
+def job(number: int, seconds: float = 10.0) -> VerifyJob:
+    return VerifyJob(Candidate(number, {"family": "resnet"}, {"loss": "none"}, {}, seed=number), seconds)
 
 
 def finish(queue: Queue, seconds: float) -> State:

@@ -9,11 +9,11 @@ import pytest
 
 from autodistill.core.records import LatencyTarget, Objective
 from autodistill.delivery.verify.file_costs import judged_by_files
-from autodistill.delivery.verify.plan import PLAIN, Member
+from autodistill.delivery.verify.plan import PLAIN, PlannedRow
 from autodistill.delivery.verify.table import Finished, rows_of
 from autodistill.delivery.verify.table import table as judged_table
 from autodistill.search.objectives.objectives import resolve
-from autodistill.search.results.verified import Row, Verified
+from autodistill.search.results.verified import Verified, VerifiedRow
 from autodistill.training.trials.run_result import Result
 
 OBJECTIVES = resolve(["accuracy", "params"])
@@ -33,7 +33,7 @@ def runs(*counts: int, validation: float | None = 0.9) -> dict[int, Result]:
 
 
 def student(trial: int, params: float, results: dict[int, Result], *, before: bool = True, searched: float = 0.95):
-    member = Member(
+    member = PlannedRow(
         "student",
         f"resnet {trial}",
         {"width": trial},
@@ -52,7 +52,7 @@ def table(
     objectives: Sequence[Objective],
     files: Mapping[int, float] | None = None,
     target: LatencyTarget | None = None,
-) -> tuple[Row, ...]:
+) -> tuple[VerifiedRow, ...]:
     """The table, with the latency of some trials' files."""
     rows = [replace(row, file_latency_ms=(files or {}).get(row.trial or 0)) for row in rows_of(finished)]
     students = [row for row in rows if row.kind == "student"]
@@ -61,7 +61,7 @@ def table(
 
 
 def twin(trial: int, results: dict[int, Result]) -> Finished:
-    return Finished(Member("twin", f"resnet {trial}", {"width": trial}, PLAIN, {}, trial=trial), results, 3)
+    return Finished(PlannedRow("twin", f"resnet {trial}", {"width": trial}, PLAIN, {}, trial=trial), results, 3)
 
 
 def test_packed_answers_come_back_image_by_image() -> None:

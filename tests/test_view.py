@@ -5,7 +5,7 @@ from autodistill.core.records import Objective
 from autodistill.search.model import front_model as model
 from autodistill.search.model.front_model import Model
 from autodistill.search.model.gaussian_process import typical_length
-from autodistill.search.model.model_input import BEYOND, FIDELITY, REFERENCE_QUANTILE, Pool, View
+from autodistill.search.model.model_input import BEYOND, FIDELITY, REFERENCE_QUANTILE, CandidateBatch, ModelInput
 from autodistill.search.model.observations import Observations
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.space import Space
@@ -21,7 +21,7 @@ RUNGS = (1.0, 3.0, 9.0)
 
 def pool(widths, lr=0.5):
     values = [{"student.width": w, "train.lr": lr} for w in widths]
-    return Pool.of(values, [{"params": 100.0 * w} for w in widths], ENCODER)
+    return CandidateBatch.of(values, [{"params": 100.0 * w} for w in widths], ENCODER)
 
 
 def observed(rows):
@@ -37,7 +37,7 @@ def observed(rows):
 
 
 def view(seen, **keys):
-    return View(OBJECTIVES, ("params",), ENCODER, seen, sample=pool([4, 8, 16, 32, 64]), **keys)
+    return ModelInput(OBJECTIVES, ("params",), ENCODER, seen, sample=pool([4, 8, 16, 32, 64]), **keys)
 
 
 def gain_of(candidates, accuracy, deviation, seen, **keys):
@@ -87,10 +87,10 @@ def test_a_cheap_student_adds_what_it_dominates_up_to_the_reference_and_nothing_
 
 def test_known_costs_that_are_no_objectives_are_inputs_and_a_missing_one_is_neutral():
     costs = [{"params": 400.0, "macs": 1e3}, {"params": 6400.0, "macs": 1e5}]
-    sample = Pool.of([{"student.width": w, "train.lr": 0.5} for w in (4, 64)], costs, ENCODER)
+    sample = CandidateBatch.of([{"student.width": w, "train.lr": 0.5} for w in (4, 64)], costs, ENCODER)
     seen = observed(FULL)
     seen.hints = np.array([[1e3], [1e4], [1e5], [np.nan], [1e4]])
-    here = View(OBJECTIVES, ("params", "macs"), ENCODER, seen, sample=sample)
+    here = ModelInput(OBJECTIVES, ("params", "macs"), ENCODER, seen, sample=sample)
     assert here.hints == ("macs",)
     assert here.inputs([{"params": 400.0, "macs": 1e4}, {"params": 400.0}])[:, 1] == pytest.approx([0.5, 0.5])
     data = here.data(seen)
@@ -103,16 +103,18 @@ def test_length_scales_are_those_of_as_many_dimensions_as_a_student_has():
     families = {f"f{i}": {"width": [1, 2, 3], "depth": [1, 2, 3]} for i in range(9)}
     space = Space.parse({"student": {"family": list(families), **families}, "train": {"lr": {"low": 0.1, "high": 1.0}}})
     encoder, rng = Encoder.of(space), np.random.default_rng(0)
-    sample = Pool.of([space.sample(rng) for _ in range(40)], [{"params": 1.0 + i} for i in range(40)], encoder)
+    sample = CandidateBatch.of(
+        [space.sample(rng) for _ in range(40)], [{"params": 1.0 + i} for i in range(40)], encoder
+    )
     empty = np.zeros(0)
     seen = Observations(encoder.encode([]), np.zeros((0, 2)), np.zeros((0, 0)), empty, empty > 0, empty > 0, empty)
     seen = seen.join(Observations(
         sample.params[:3], np.array([[0.5, 1.0], [0.6, 2.0], [0.7, 3.0]]), np.zeros((3, 0)), np.full(3, np.nan),
         np.ones(3, dtype=bool), np.zeros(3, dtype=bool), np.arange(3),
     ))  # fmt: skip
-    plain = View(OBJECTIVES, ("params",), encoder, seen, sample=sample)
+    plain = ModelInput(OBJECTIVES, ("params",), encoder, seen, sample=sample)
     assert plain.lengths == pytest.approx(np.full(21, typical_length(4 + 1)))  # family, width, depth, lr; params
-    with_rungs = View(OBJECTIVES, ("params",), encoder, seen, sample=sample, rungs=RUNGS)
+    with_rungs = ModelInput(OBJECTIVES, ("params",), encoder, seen, sample=sample, rungs=RUNGS)
     assert with_rungs.lengths[:-1] == pytest.approx(np.full(21, typical_length(4 + 2)))
     assert with_rungs.lengths[-1] == pytest.approx(FIDELITY * typical_length(4 + 2))
 
@@ -135,7 +137,7 @@ def test_the_prior_mean_is_of_what_is_to_be_large():
     seen = observed(FULL)
     small = (Objective("seconds", "minimize", "s", "trained"), OBJECTIVES[1])
     for objectives, expected in ((OBJECTIVES, (0,)), (small, ())):
-        here = View(objectives, ("params",), ENCODER, seen, sample=pool([4, 64]))
+        here = ModelInput(objectives, ("params",), ENCODER, seen, sample=pool([4, 64]))
         assert here.quality == expected
         made = Model(here.data(seen), here, thetas={}, optimize=False, rng=np.random.default_rng(0))
         assert bool(made._capacity(0, here.data(seen).losses).any()) == bool(expected)

@@ -107,7 +107,7 @@ def test_the_outermost_layer_of_a_name_says_how_many_channels_there_are(tmp_path
         wanted = timm.create_model("resnet18", num_classes=4).state_dict()
     tensors = {f"{prefix}{name}": torch.zeros(wanted[name].shape) for name in sorted(wanted, reverse=True)}
     torch.save(tensors, tmp_path / "x.pth")
-    teachers.check(TeacherSpec("resnet18", weights=str(tmp_path / "x.pth")), _four)
+    teachers.check_teacher(TeacherSpec("resnet18", weights=str(tmp_path / "x.pth")), _four)
 
 
 @pytest.mark.parametrize("kind", SAVED)
@@ -117,7 +117,7 @@ def test_what_trainings_save_fits_its_network(tmp_path: Path, network: nn.Module
     kept = {name for name in state if kind != "old BatchNorm" or not name.endswith("num_batches_tracked")}
     assert set(found) == kept
     assert all(torch.equal(found[name], state[name]) for name in kept)
-    teachers.check(TeacherSpec(NAME, weights=str(tmp_path / "x.ckpt")), _four)
+    teachers.check_teacher(TeacherSpec(NAME, weights=str(tmp_path / "x.ckpt")), _four)
 
 
 def test_an_average_of_weights_loses_its_counter(tmp_path: Path, network: nn.Module, state: Any) -> None:
@@ -131,9 +131,9 @@ def test_an_average_of_weights_loses_its_counter(tmp_path: Path, network: nn.Mod
 def test_weights_of_what_a_factory_wraps_fit_too(tmp_path: Path, state: Any) -> None:
     save_file(state, tmp_path / "inner.safetensors")
     spec = TeacherSpec("wrapped_teachers:wrapped", weights=str(tmp_path / "inner.safetensors"))
-    teachers.check(spec)
-    data = datasets.load(DataSpec("synthetic", options={"count": 80, "size": 16, "classes": 4}))
-    teacher = teachers.load(spec, data)
+    teachers.check_teacher(spec)
+    data = datasets.load_images(DataSpec("synthetic", options={"count": 80, "size": 16, "classes": 4}))
+    teacher = teachers.load_teacher(spec, data)
     loaded = teacher.network.network.body.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 
@@ -157,7 +157,7 @@ def test_a_wrong_pair_says_what_is_missing_and_what_is_left_over(tmp_path: Path,
     wanted = timm.create_model("test_vit", num_classes=4).state_dict()
     assert not set(wanted) & set(state)
     with pytest.raises(TeacherError) as found:
-        teachers.check(TeacherSpec("test_vit", weights=str(tmp_path / "x.pth")), _four)
+        teachers.check_teacher(TeacherSpec("test_vit", weights=str(tmp_path / "x.pth")), _four)
     said = str(found.value)
     assert f"{len(wanted)} of {len(wanted)} tensors of the network are missing in the file (" in said
     assert f"{len(state)} of {len(state)} in the file are left over (module.{next(iter(state))}" in said
@@ -171,7 +171,7 @@ def test_the_weights_of_another_size_are_compared_under_their_prefix(tmp_path: P
     needed = [name for name in large if not name.endswith("num_batches_tracked")]
     said = rf"{len(needed) - len(shared)} of {len(needed)} tensors .* once 'model\.' is taken off"
     with pytest.raises(TeacherError, match=said):
-        teachers.check(TeacherSpec("resnet34", weights=str(tmp_path / "x.pth")), _four)
+        teachers.check_teacher(TeacherSpec("resnet34", weights=str(tmp_path / "x.pth")), _four)
 
 
 def test_a_part_that_is_missing_is_named_under_the_prefix(tmp_path: Path, state: Any) -> None:
@@ -181,7 +181,7 @@ def test_a_part_that_is_missing_is_named_under_the_prefix(tmp_path: Path, state:
         r"2 of \d+ tensors .* missing in the file \(fc\.weight, fc\.bias\), none is left over once 'model\.' is taken"
     )
     with pytest.raises(TeacherError, match=said):
-        teachers.check(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")), _four)
+        teachers.check_teacher(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")), _four)
 
 
 def test_another_number_of_classes_is_called_that(tmp_path: Path) -> None:
@@ -189,10 +189,10 @@ def test_another_number_of_classes_is_called_that(tmp_path: Path) -> None:
     save_file(dict(weights), tmp_path / "x.safetensors")
     said = r"are for 1000 classes \(fc\.weight, fc\.bias\), the images have 4\..*num_classes=1000.*class_map"
     with pytest.raises(TeacherError, match=said):
-        teachers.check(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")), _four)
+        teachers.check_teacher(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")), _four)
     options = {"num_classes": 1000, "class_map": [1, 2, 3, 4]}
-    teachers.check(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors"), options=options), _four)
-    teachers.check(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")))  # the images may have as many
+    teachers.check_teacher(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors"), options=options), _four)
+    teachers.check_teacher(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")))  # the images may have as many
 
 
 def test_other_shapes_are_named(tmp_path: Path, state: Any) -> None:
@@ -201,20 +201,20 @@ def test_other_shapes_are_named(tmp_path: Path, state: Any) -> None:
     with pytest.raises(
         TeacherError, match=r"1 of \d+ shapes differ \(layer1\.0\.conv1\.weight \[7, 7, 3, 3\] in the file"
     ):
-        teachers.check(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")), _four)
+        teachers.check_teacher(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")), _four)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".th", ".bin", ".ckpt", ".pth.tar", ".unknown"])
 def test_weights_alone_ask_for_their_architecture(tmp_path: Path, state: Any, suffix: str) -> None:
     torch.save(state, tmp_path / f"x{suffix}")
     with pytest.raises(TeacherError, match=rf"holds weights only.*--teacher NAME --teacher-weights .*x{suffix}"):
-        teachers.check(TeacherSpec(str(tmp_path / f"x{suffix}")))
+        teachers.check_teacher(TeacherSpec(str(tmp_path / f"x{suffix}")))
 
 
 def test_a_file_of_another_kind_says_what_a_teacher_is(tmp_path: Path) -> None:
     (tmp_path / "x.md").write_text("a note")
     with pytest.raises(TeacherError, match=r"x\.md is a file of a kind that is not read\. A teacher is a folder"):
-        teachers.check(TeacherSpec(str(tmp_path / "x.md")))
+        teachers.check_teacher(TeacherSpec(str(tmp_path / "x.md")))
 
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 44815768\n"
@@ -271,7 +271,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory, state: dict[str, Tensor]) -
 )
 def test_what_is_no_file_of_weights_says_what_it_is(broken: dict[str, Path], name: str, message: str) -> None:
     with pytest.raises(TeacherError, match=message):
-        teachers.check(TeacherSpec(NAME, weights=str(broken[name])), _four)
+        teachers.check_teacher(TeacherSpec(NAME, weights=str(broken[name])), _four)
 
 
 def test_files_are_known_by_their_content_and_not_by_their_suffix(
@@ -297,7 +297,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, suffix: str, zipped: bool) -> 
     for file in (path, bare):
         for spec in (TeacherSpec(NAME, weights=str(file)), TeacherSpec(str(file))):
             with pytest.raises(TeacherError):
-                teachers.check(spec, _four)
+                teachers.check_teacher(spec, _four)
     assert not (tmp_path / "owned").exists()
 
 

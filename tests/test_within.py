@@ -77,14 +77,14 @@ def test_a_draw_is_uniform_among_what_is_left_and_says_what_it_found_instead(mon
     def refusal(values: dict[str, Any]) -> str:
         return {1: "DUPLICATE", 2: "INFEASIBLE"}.get(values["student.width"], "")
 
-    found = Counter(within.draw(space, (BOUND,), refusal, seed)[0]["student.width"] for seed in range(400))  # type: ignore[index]
+    found = Counter(within.draw_feasible(space, (BOUND,), refusal, seed)[0]["student.width"] for seed in range(400))  # type: ignore[index]
     assert set(found) == {3, 4}
     assert 150 < found[3] < 250
-    assert within.draw(space, (), lambda values: "DUPLICATE", 0) == (
+    assert within.draw_feasible(space, (), lambda values: "DUPLICATE", 0) == (
         None,
         "space exhausted: 80 random candidates were all tried before",
     )
-    why = within.draw(space, (), lambda values: "INFEASIBLE_BUILD", 0)[1]
+    why = within.draw_feasible(space, (), lambda values: "INFEASIBLE_BUILD", 0)[1]
     assert why.startswith("none of 80 random candidates can be built; ")
     monkeypatch.setattr(within, "SECONDS", 0.0)
-    assert within.draw(space, (BOUND,), refusal, 0)[0] is None
+    assert within.draw_feasible(space, (BOUND,), refusal, 0)[0] is None

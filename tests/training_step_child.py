@@ -37,7 +37,7 @@ def network(case: dict[str, Any]) -> nn.Module:
     if "width" in case:
         torch.manual_seed(0)
         return narrow(case["width"])
-    model = students.build(case["student"], image_size=case["side"], channels=3, num_classes=CLASSES)
+    model = students.build_student(case["student"], image_size=case["side"], channels=3, num_classes=CLASSES)
     for layer in model.modules():
         if isinstance(layer, nn.Dropout) or type(layer).__name__ == "DropPath":
             layer.forward = nn.Identity()

@@ -135,10 +135,10 @@ def _ray() -> list[Finding]:
 
 def _data() -> list[Finding]:
     from autodistill.core.records import DataSpec
-    from autodistill.training.data.datasets import load
+    from autodistill.training.data.datasets import load_images
 
     with tempfile.TemporaryDirectory() as scratch:
-        data = load(DataSpec("digits"), scratch)
+        data = load_images(DataSpec("digits"), scratch)
     return [Finding("data digits", "ok", f"{len(data.train):,} training and {len(data.val):,} validation images")]
 
 

@@ -158,7 +158,7 @@ def _export_all(
     for record, target in zip(chosen, targets, strict=True):  # before any work
         exporting.refuse_foreign(target)
         source_of(study.directory, record, options["weights"])
-    data = datasets.load(study.config.data)
+    data = datasets.load_images(study.config.data)
     done = []
     for record, target, wanted in zip(chosen, targets, names, strict=True):
         say(f"{trial_words(record)}: {student_words(record.student)}")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from autodistill.core.records import TrialRecord
     from autodistill.search.analysis.compare import Comparison, Group
     from autodistill.search.results.front import Front
-    from autodistill.search.results.front_member import Member
-    from autodistill.search.results.verified import Row
+    from autodistill.search.results.front_member import FrontMember
+    from autodistill.search.results.verified import VerifiedRow
     from autodistill.search.study.study import Study
 
 FRONT = """
@@ -114,14 +114,14 @@ def _with_verdicts(front: Front) -> dict[str, Any]:
     return {**out, "verified_front": kept if rows else None}
 
 
-def _verdict(row: Row | None) -> dict[str, Any] | None:
+def _verdict(row: VerifiedRow | None) -> dict[str, Any] | None:
     if row is None:
         return None
     accuracy = None if row.accuracy is None else row.accuracy.mean
     return {"verdict": row.verdict, "accuracy": accuracy, "rivals": list(row.rivals)}
 
 
-def _say_verified(folder: Path, front: Front, rows: Mapping[int, Row], trouble: str) -> None:
+def _say_verified(folder: Path, front: Front, rows: Mapping[int, VerifiedRow], trouble: str) -> None:
     """That there is a verification, whose figures are the ones to believe, who joined its front, and what it lacks."""
     from autodistill.search.results.picking import KEPT, unverified
     from autodistill.search.results.verified import read_verified
@@ -148,7 +148,7 @@ def _say_verified(folder: Path, front: Front, rows: Mapping[int, Row], trouble: 
         )
 
 
-def _chosen(study: Study, front: Front, pick: str | None) -> Member:
+def _chosen(study: Study, front: Front, pick: str | None) -> FrontMember:
     """The best member with ``pick``, else the knee; stderr says what a verification had to do with it."""
     if not front.trials:
         raise UsageError(f"the front of {front.study} is empty: {_why_empty(study)}.")

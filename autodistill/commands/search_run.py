@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autodistill.config.study_file import StudyConfig
     from autodistill.core.budget import Budget, Spent
     from autodistill.core.records import TrialRecord
-    from autodistill.engines.monitor.budget_warning import Shortage
+    from autodistill.engines.monitor.budget_warning import BudgetWarning
     from autodistill.engines.monitor.progress import Progress
     from autodistill.engines.monitor.watch import Snapshot
     from autodistill.search.results.front import Front
@@ -40,7 +40,7 @@ UNKNOWN = 300.0
 def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     """Print the configuration and an estimate; nothing is written."""
     from autodistill.core import strict_yaml
-    from autodistill.engines.setup.check_names import check, check_first
+    from autodistill.engines.setup.check_names import check_first, check_study
 
     check_first(config, resumed=_resumed(folder))
     from autodistill.engines.setup.cold_views import cold_views
@@ -51,7 +51,7 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
     parts = study_parts(config)
-    check(config, parts["space"])
+    check_study(config, parts["space"])
     _check_warm_starts(config, folder, parts["space"])
     if cold := cold_views(parts["space"], config.training):
         say(f"warning: {cold}")
@@ -107,7 +107,7 @@ def run(
     from autodistill.engines.setup.check_names import check_first
 
     check_first(config, resumed=_resumed(folder))
-    from autodistill.engines.setup.study_setup import build, check_same
+    from autodistill.engines.setup.study_setup import build_study, check_same
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
@@ -117,7 +117,7 @@ def run(
     existed, parent_existed = folder.exists(), folder.parent.exists()
     study: Study | None = None
     try:
-        study = build(config, folder.resolve(), say=_doing)
+        study = build_study(config, folder.resolve(), say=_doing)
         for note in study.notes:
             say(f"  {note}")
         kept = verify_share * (study.budget.seconds or 0.0)
@@ -216,7 +216,7 @@ def _length(config: StudyConfig) -> str:
 
 
 def _finish(
-    study: Study, front: Front, folder: Path, as_json: bool, more: Mapping[str, Any], short: Shortage | None
+    study: Study, front: Front, folder: Path, as_json: bool, more: Mapping[str, Any], short: BudgetWarning | None
 ) -> None:
     """The front on stdout; why the search ended, files and next commands on stderr."""
     _note_for_dashboard(study, folder)
@@ -249,7 +249,7 @@ def _finish(
     )
 
 
-def _why_empty(study: Study, trials: list[TrialRecord], short: Shortage | None) -> str:
+def _why_empty(study: Study, trials: list[TrialRecord], short: BudgetWarning | None) -> str:
     if any(t.state is State.COMPLETE for t in trials):
         return f"The front is empty: {why_empty(trials, study.constraints)}; loosen it, or search on."
     if not trials:
@@ -262,7 +262,7 @@ def _why_empty(study: Study, trials: list[TrialRecord], short: Shortage | None) 
     return f"The front is empty: no trial reached the top rung; {advice}."
 
 
-def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short: Shortage | None) -> None:
+def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short: BudgetWarning | None) -> None:
     say("next:")
     best = front.knee() or (front.trials[0] if front.trials else None)
     if best is not None:
@@ -288,7 +288,7 @@ def _trials_in(study: Study) -> str:
     return "study.yaml" if getattr(study.config, "storage", None) is not None else "study.db"
 
 
-def _larger(study: Study, short: Shortage | None) -> str:
+def _larger(study: Study, short: BudgetWarning | None) -> str:
     """The budget that a study which has spent its own goes on with."""
     needed = short.budget if short is not None else 0.0 if study.trials() else UNKNOWN
     return _more(study.budget, study.spent, needed)

@@ -36,9 +36,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in space, or 
 @app.command("ls")
 def ls(as_json: JsonOption = False) -> None:
     """List the built-in search spaces."""
-    from autodistill.search.space.builtin import load, names
+    from autodistill.search.space.builtin import load_space, space_names
 
-    spaces = {name: load(name) for name in names()}
+    spaces = {name: load_space(name) for name in space_names()}
     if as_json:
         print_json([{"name": name, "description": str(s.get("description", ""))} for name, s in spaces.items()])
         return
@@ -51,10 +51,10 @@ def ls(as_json: JsonOption = False) -> None:
 @app.command("show")
 def show(name: Name, as_json: JsonOption = False) -> None:
     """Print a space: its file, or as JSON what was read from it."""
-    from autodistill.search.space.builtin import load, path_of
+    from autodistill.search.space.builtin import load_space, path_of
 
     if as_json:
-        print_json(load(name))
+        print_json(load_space(name))
     else:
         sys.stdout.write(path_of(name).read_text(encoding="utf-8"))
 
@@ -113,19 +113,19 @@ def check(
     Exit code 2 with all problems.
     """
     from autodistill.engines.setup.check_names import space_problems
-    from autodistill.search.space.builtin import load
+    from autodistill.search.space.builtin import load_space
     from autodistill.search.space.distributions import describe
-    from autodistill.search.space.extremes import corners
+    from autodistill.search.space.extremes import extreme_students
     from autodistill.search.space.priors import words
     from autodistill.search.space.space import Space
 
-    mapping = load(name)
+    mapping = load_space(name)
     space = narrowed(Space.parse(mapping, name), set_)
     problems = space_problems(space)
     if problems:
         raise ConfigError(problems, f"search space {name}")
     sides = list(dict.fromkeys(image_size or mapping.get("image_sizes") or [_USUAL_SIDE]))
-    ranges = _ranges(corners(space, samples=samples), sides, channels, classes)
+    ranges = _ranges(extreme_students(space, samples=samples), sides, channels, classes)
     size = space.size()
     if as_json:
         rows = [

@@ -71,13 +71,13 @@ def _survey_space(
     """Rows, target, and how well latency is predicted (empty where it is not)."""
     from autodistill.core.records import LatencyTarget
     from autodistill.engines.setup.survey_pool import draw_pool
-    from autodistill.search.space.builtin import load
+    from autodistill.search.space.builtin import load_space
     from autodistill.search.space.space import Space
     from autodistill.training.costs.cost_memory import LATENCY, CostMemory, cache_folder
     from autodistill.training.survey.predicted_costs import fitted
     from autodistill.training.survey.survey import survey as run
 
-    mapping = load(name)
+    mapping = load_space(name)
     side = image_size or int(mapping.get("image_sizes", [32])[0])
     target, memory = LatencyTarget(), CostMemory(cache_folder())
     found = run(

@@ -67,7 +67,7 @@ def teach(
         raise UsageError("a teacher needs images; give --data.")
     from autodistill.training.data import datasets
 
-    datasets.check(config.data)  # before torch, which takes seconds to load
+    datasets.check_source(config.data)  # before torch, which takes seconds to load
     folder = directory or Path("teachers") / config.name
     settings = {
         "epochs": epochs,
@@ -104,7 +104,7 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     from autodistill.training.trials.teach import teach as train
 
     datasets.check_files(data)
-    images = datasets.load(data)
+    images = datasets.load_images(data)
     datasets.warn_of_cut(data, images)
     watch, pace = Watch(), TeachingPace()
     with Progress() as show, watch.signals():
@@ -120,7 +120,7 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
         except InterruptedTrialError as stopped:
             say(f"Stopped: {stopped} Go on: {this_command()}")
             raise typer.Exit(128 + (watch.signal or 2)) from None
-    found = preflight.preflight(teachers.load(spec, images, device), images, accept_weak=True)
+    found = preflight.preflight(teachers.load_teacher(spec, images, device), images, accept_weak=True)
     return {"teacher": str(folder), "accuracy": found.accuracy, "classes": len(images.classes), "weak": found.weak}
 
 

@@ -16,7 +16,7 @@ from autodistill.core.wording import counted, distillation_words
 
 if TYPE_CHECKING:
     from autodistill.core.records import Params
-    from autodistill.search.results.verified import Difference, Figure, Row, Verified
+    from autodistill.search.results.verified import Difference, Figure, Verified, VerifiedRow
 
 EXAMPLES = """
   autodistill verify runs/digits
@@ -152,7 +152,7 @@ def print_verified(verified: Verified) -> None:
     print_table(columns, rows, right=right)
 
 
-def _student_cells(row: Row, verified: Verified) -> list[str]:
+def _student_cells(row: VerifiedRow, verified: Verified) -> list[str]:
     twin = verified.twin(row.trial) if row.trial is not None else None
     return [
         str(row.trial),
@@ -174,7 +174,7 @@ def _loss(distillation: Params) -> str:
     return "+".join([*terms[:1], *(term for term in terms[1:] if term != "none")]) or "-"
 
 
-def _other_cells(row: Row) -> list[str]:
+def _other_cells(row: VerifiedRow) -> list[str]:
     said = row.error.splitlines()[0][:60] if row.error else ""
     name = f"baseline {row.name}" if row.kind == "baseline" else "teacher"
     loss = "none" if row.kind == "baseline" else "-"
@@ -182,7 +182,7 @@ def _other_cells(row: Row) -> list[str]:
     return [*cells, said or _missing(row)]
 
 
-def _cost_cells(row: Row) -> list[str]:
+def _cost_cells(row: VerifiedRow) -> list[str]:
     return [
         number(row.costs.get("params"), "count"),
         number(row.file_bytes, "bytes"),
@@ -210,7 +210,7 @@ def _gain(gain: Difference | None) -> str:
     return f"{gain.mean:+.4f}" + ("" if gain.certain else " ?")
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: VerifiedRow) -> str:
     if row.error:
         return row.error.splitlines()[0][:60]
     said = VERDICTS.get(row.verdict, "")
@@ -219,7 +219,7 @@ def _verdict(row: Row) -> str:
     return "; ".join(part for part in (said, _missing(row)) if part)
 
 
-def _missing(row: Row) -> str:
+def _missing(row: VerifiedRow) -> str:
     return "" if row.complete else f"{len(row.seeds)} of {row.planned} runs"
 
 

@@ -115,7 +115,7 @@ class StudyConfig(BaseModel):
     warm_start: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
 
     @classmethod
-    def load(
+    def load_space(
         cls,
         source: str | Path | Mapping[str, Any] | None,
         overrides: Mapping[str, Any] | None = None,
@@ -155,7 +155,7 @@ class StudyConfig(BaseModel):
         return config
 
     def resolved(self) -> dict[str, Any]:
-        """Plain values of every key, for ``study.yaml``; :meth:`load` reads them back."""
+        """Plain values of every key, for ``study.yaml``; :meth:`load_space` reads them back."""
         out: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -196,10 +196,10 @@ def default_space(data: Mapping[str, Any]) -> str:
     pixels = size if isinstance(size, int) and size > 0 else _PIXELS.get(str(data.get("source")), _OTHER_PIXELS)
 
     def distance(name: str) -> tuple[float, float]:
-        low, high = spaces.load(name).get("image_sizes", (1, 1))
+        low, high = spaces.load_space(name).get("image_sizes", (1, 1))
         return max(math.log(low / pixels), math.log(pixels / high), 0.0), high / low
 
-    return min(spaces.names(), key=distance, default="tiny")
+    return min(spaces.space_names(), key=distance, default="tiny")
 
 
 CHOSEN = ("views", "batch_size")
@@ -350,12 +350,12 @@ def _set_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
     given = keys.get("set")
     if not isinstance(given, Mapping) or not given:
         return []
-    from autodistill.search.space.builtin import compose, load
+    from autodistill.search.space.builtin import compose, load_space
     from autodistill.search.space.space import Space
 
     named = keys.get("space")
     try:
-        space = Space.parse(compose(named) if isinstance(named, Mapping) else load(str(named)))
+        space = Space.parse(compose(named) if isinstance(named, Mapping) else load_space(str(named)))
     except AutodistillError:
         return []  # said where the space is read
     problems = []

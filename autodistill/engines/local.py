@@ -23,9 +23,9 @@ from autodistill.engines.driving.driven import Driven
 from autodistill.engines.driving.environment import environment
 from autodistill.engines.driving.hangs import Hangs, Pulse
 from autodistill.engines.driving.lost_workers import Casualties, ending, loss_of
-from autodistill.engines.driving.prefetch import Ahead
+from autodistill.engines.driving.prefetch import PrefetchedCandidates
 from autodistill.engines.driving.slots import Slot
-from autodistill.engines.driving.unreported_work import Unreported
+from autodistill.engines.driving.unreported_work import UnreportedWork
 from autodistill.engines.driving.worker import Isolated, reports_of, unpack_error, work
 from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.monitor.worker_line import WorkerLine
@@ -91,7 +91,7 @@ class _Here:
     def __init__(self, study: Driven, watch: Watch) -> None:
         self._study, self._watch = study, watch
         self._candidate: Candidate | None = None
-        self._work = Unreported()
+        self._work = UnreportedWork()
         self._failure: Exception | None = None
         watch.under_way = lambda: self._work.seconds if self._candidate is not None else 0.0
 
@@ -114,7 +114,7 @@ class _Here:
 
     def run(self, evaluate: Evaluate, candidate: Candidate) -> None:
         """One trial; only what its evaluation raises fails it, everything else ends the search."""
-        self._candidate, self._work = candidate, Unreported()
+        self._candidate, self._work = candidate, UnreportedWork()
         errors: list[BaseException] = []
         try:
             with contextlib.closing(_reports(evaluate, candidate, errors)) as reports:
@@ -152,7 +152,7 @@ class _Worker:
     process: SpawnProcess
     pipe: Connection
     candidate: Candidate | None = None
-    work: Unreported = field(default_factory=Unreported)
+    work: UnreportedWork = field(default_factory=UnreportedWork)
     pulse: Pulse = field(default_factory=Pulse)
     ready: bool = False
     leaving: bool = False
@@ -183,7 +183,7 @@ class _Pool:
         self._stop: Event = self._context.Event()
         self._workers: list[_Worker] = []
         self._any_ready = False
-        self._ahead = Ahead(study, len(slots))
+        self._ahead = PrefetchedCandidates(study, len(slots))
         self._idle_lost, self._looked = 0, 0.0
         self._casualties, self._hangs = Casualties(len(slots)), Hangs()
         self._no_more = False
@@ -264,7 +264,7 @@ class _Pool:
         candidate = self._ahead.take()
         if candidate is None:
             return
-        worker.candidate, worker.work, worker.pulse = candidate, Unreported(), Pulse()
+        worker.candidate, worker.work, worker.pulse = candidate, UnreportedWork(), Pulse()
         with contextlib.suppress(BrokenPipeError, OSError):  # its death is seen through the sentinel
             worker.pipe.send(("run", candidate))
 
@@ -410,5 +410,5 @@ def _line(candidate: Candidate, epoch: float, epochs: float, metrics: Mapping[st
     return WorkerLine(candidate.number, student_words(candidate.student), epoch, epochs, dict(metrics))
 
 
-def _waiting(candidate: Candidate, work: Unreported, what: str) -> WorkerLine:
+def _waiting(candidate: Candidate, work: UnreportedWork, what: str) -> WorkerLine:
     return WorkerLine(candidate.number, student_words(candidate.student), work.epoch, 0.0, waiting=what)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from autodistill.training.students.build_student import families
 
 from autodistill.core.errors import InfeasibleError
 from autodistill.training.costs.counts import deploy, known_costs
 from autodistill.training.students import build as students
-from autodistill.training.students.build import families
 
 CLASSES = 5
 
@@ -39,13 +39,13 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("name", "side", "which"), [*cases()])
 def test_it_is_built_and_trained_one_step(name: str, side: int, which: int) -> None:
-    students.check(end(name, which), image_size=side, channels=channels_at(side), num_classes=CLASSES)
+    students.check_student(end(name, which), image_size=side, channels=channels_at(side), num_classes=CLASSES)
 
 
 @pytest.mark.parametrize("name", families.names())
 def test_every_weight_learns(name: str) -> None:
     side = families.get(name).smallest
-    model = students.build(end(name, 0), image_size=side, channels=1, num_classes=CLASSES)
+    model = students.build_student(end(name, 0), image_size=side, channels=1, num_classes=CLASSES)
     images = torch.randn(4, 1, side, side, generator=torch.Generator().manual_seed(0))
     torch.nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 2, 3])).backward()
     assert [key for key, one in model.named_parameters() if one.grad is None] == []
@@ -54,7 +54,7 @@ def test_every_weight_learns(name: str) -> None:
 @pytest.mark.parametrize("name", families.names())
 def test_its_deployed_form_gives_the_same_logits_and_is_no_larger(name: str) -> None:
     side = families.get(name).smallest
-    model = students.build(end(name, 0), image_size=side, channels=1, num_classes=CLASSES)
+    model = students.build_student(end(name, 0), image_size=side, channels=1, num_classes=CLASSES)
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():  # statistics of a trained network; fresh ones hide a wrong fold
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -75,7 +75,7 @@ def test_width_and_depth_make_it_larger(name: str) -> None:
     side = entry.smallest
 
     def size(student: dict[str, Any]) -> int:
-        model = students.build(student, image_size=side, channels=1, num_classes=CLASSES)
+        model = students.build_student(student, image_size=side, channels=1, num_classes=CLASSES)
         return sum(one.numel() for one in model.parameters())
 
     small = end(name, 0)
@@ -104,7 +104,7 @@ def test_its_variants_are_listed_from_small_to_large(name: str) -> None:
 def test_a_size_it_does_not_take_is_infeasible_and_says_which_it_takes(name: str) -> None:
     entry = families.get(name)
     with pytest.raises(InfeasibleError, match=f"{name} takes {entry.smallest} to {entry.largest} px"):
-        students.build({"family": name}, image_size=entry.smallest - 1, channels=1, num_classes=CLASSES)
+        students.build_student({"family": name}, image_size=entry.smallest - 1, channels=1, num_classes=CLASSES)
 
 
 @pytest.mark.parametrize("name", families.names())
@@ -118,4 +118,4 @@ def test_a_reduction_that_leaves_nothing_is_infeasible(name: str) -> None:
         if value == "auto" or value <= side:
             continue
         with pytest.raises(InfeasibleError, match=rf"reduction {value} (is more than|leaves nothing)"):
-            students.check(student, image_size=side, channels=1, num_classes=CLASSES)
+            students.check_student(student, image_size=side, channels=1, num_classes=CLASSES)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autodistill.training.students.build_student import families
 from torch import nn
 
 from autodistill.training.students import build as students
-from autodistill.training.students.build import families
 
 CHILD = Path(__file__).resolve().parent.parent / "training_step_child.py"
 SIDES = (32, 64, 96, 224)
@@ -77,7 +77,7 @@ def end(name: str, which: int) -> dict[str, Any]:
 
 
 def has_strided_pointwise(student: dict[str, Any], side: int) -> bool:
-    model = students.build(student, image_size=side, channels=3, num_classes=5)
+    model = students.build_student(student, image_size=side, channels=3, num_classes=5)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     return any(layer.kernel_size == (1, 1) and max(layer.stride) > 1 for layer in layers)
 

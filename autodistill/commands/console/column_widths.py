@@ -19,7 +19,7 @@ EASY = 17
 
 
 @dataclass(frozen=True)
-class Layout:
+class ColumnLayout:
     """How a table is printed.
 
     Attributes:
@@ -36,7 +36,7 @@ class Layout:
         return sum(self.widths.values()) + GAP * (len(self.widths) - 1)
 
 
-def fit(
+def fit_columns(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     width: int,
@@ -44,7 +44,7 @@ def fit(
     wrap: Collection[int],
     spare: Sequence[int],
     last: Sequence[int],
-) -> Layout:
+) -> ColumnLayout:
     """The layout of a table in ``width`` characters; wider where nothing more may be left out.
 
     Args:
@@ -67,7 +67,7 @@ def fit(
     widths = {i: least[i] for i in shown}
     for wanted in (easy, full):
         _widen(widths, wanted, width - sum(widths.values()) - GAP * (len(shown) - 1))
-    return Layout(widths, tuple(i for i in range(len(columns)) if i not in shown))
+    return ColumnLayout(widths, tuple(i for i in range(len(columns)) if i not in shown))
 
 
 def _widen(widths: dict[int, int], wanted: Sequence[int], room: int) -> None:

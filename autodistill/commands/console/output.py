@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autodistill.commands.console.column_widths import fit
+from autodistill.commands.console.column_widths import fit_columns
 from autodistill.core.errors import UsageError
 from autodistill.core.terminal import clean, err
 
@@ -70,7 +70,7 @@ def print_table(
     orders = [[columns.index(name) for name in order] for order in (spare, numbers if last is None else last)]
     console = out()
     narrow = for_terminal()  # what is no terminal gets everything
-    layout = fit(
+    layout = fit_columns(
         columns,
         cells,
         console.width,
@@ -103,7 +103,7 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def values_of(values: Mapping[str, float], objectives: Sequence[Objective]) -> list[str]:
+def parse_values(values: Mapping[str, float], objectives: Sequence[Objective]) -> list[str]:
     """The objectives of a trial as cells."""
     return [number(values.get(o.name), o.unit) for o in objectives]
 

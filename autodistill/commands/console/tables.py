@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autodistill.commands.console.output import number, print_table, say, values_of
+from autodistill.commands.console.output import number, parse_values, print_table, say
 from autodistill.core.errors import StoreError
 from autodistill.core.records import TrialRecord
 from autodistill.core.teacher_distance import points_words, to_teacher
@@ -15,7 +15,7 @@ from autodistill.search.results.gain import BASIS, gain_over_undistilled, pairs
 if TYPE_CHECKING:
     from autodistill.core.records import Objective
     from autodistill.search.results.front import Front
-    from autodistill.search.results.verified import Row
+    from autodistill.search.results.verified import VerifiedRow
     from autodistill.search.study.study import Study
 
 KNEE = "knee"
@@ -30,7 +30,9 @@ VERDICTS = {"stays": "on the front", "joins": "joins the front", "falls": "FELL 
 """What ``verify`` found of a student's place, in words."""
 
 
-def print_front(front: Front, trials: Sequence[TrialRecord], rows_of_verify: Mapping[int, Row] | None = None) -> None:
+def print_front(
+    front: Front, trials: Sequence[TrialRecord], rows_of_verify: Mapping[int, VerifiedRow] | None = None
+) -> None:
     """The front, one student a line; the knee is the member nearest to the ideal point.
 
     Args:
@@ -48,7 +50,7 @@ def print_front(front: Front, trials: Sequence[TrialRecord], rows_of_verify: Map
             *([t.variant] if variants else []),
             student_words(t.student),
             distillation_words(t.distillation) or "-",
-            *values_of(t.values, front.objectives),
+            *parse_values(t.values, front.objectives),
             points_words(to_teacher(t.values, front.teacher)),
             "-" if gain is None else f"{gain:+.4f}",
             _marks(front, t, knee),
@@ -93,7 +95,7 @@ def _with_teacher(
     if "accuracy" not in teacher or all(row[columns.index(TO_TEACHER)] == "-" for row in rows):
         at = columns.index(TO_TEACHER)
         return columns[:at] + columns[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
-    own = dict(zip((o.name for o in objectives), values_of(teacher, objectives), strict=True))
+    own = dict(zip((o.name for o in objectives), parse_values(teacher, objectives), strict=True))
     return columns, [*rows, ["teacher", *(own.get(name, "") for name in columns[1:])]]
 
 
@@ -113,7 +115,7 @@ def nearest_json(study: Study) -> dict[str, Any]:
     return {"nearest": None if found is None else found.to_json()}
 
 
-def found_by_verify(front: Front) -> tuple[dict[int, Row], str]:
+def found_by_verify(front: Front) -> tuple[dict[int, VerifiedRow], str]:
     """What ``verify`` found of a front's study by trial, and what is wrong with its file."""
     from autodistill.search.results.picking import verified_rows
 
@@ -123,7 +125,7 @@ def found_by_verify(front: Front) -> tuple[dict[int, Row], str]:
         return {}, str(error)
 
 
-def verdict_cell(trial: TrialRecord, rows: Mapping[int, Row]) -> str:
+def verdict_cell(trial: TrialRecord, rows: Mapping[int, VerifiedRow]) -> str:
     """The verified place and accuracy of a member: ``on the front, 0.9833``."""
     from autodistill.search.results.picking import row_of
 
@@ -153,7 +155,7 @@ def print_trials(
             t.reason,
             student_words(t.student),
             distillation_words(t.distillation) or "-",
-            *values_of(t.latest, objectives),
+            *parse_values(t.latest, objectives),
             points_words(to_teacher(t.latest, teacher)),
             f"{t.epochs:g}",
             f"{t.seconds:.1f}",

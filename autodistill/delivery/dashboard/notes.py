@@ -27,7 +27,7 @@ from autodistill.search.storage.study_folder import set_system_attributes
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from autodistill.search.results.verified import Row
+    from autodistill.search.results.verified import VerifiedRow
     from autodistill.search.study.study import Study
 
 ARTIFACTS = "artifacts"
@@ -98,7 +98,7 @@ def trial_note(
     objectives: Sequence[Objective],
     *,
     on_front: bool,
-    verified: Row | None = None,
+    verified: VerifiedRow | None = None,
 ) -> str:
     """A trial in Markdown: student, loss mix, costs, rung curve, how it ended and why."""
     units = {o.name: o.unit for o in objectives}
@@ -119,7 +119,7 @@ def trial_note(
     return "\n".join(lines)
 
 
-def _verified_rows(study: Study) -> dict[int | None, Row]:
+def _verified_rows(study: Study) -> dict[int | None, VerifiedRow]:
     """Rows of ``verify`` by trial; none where its file is damaged, which whoever quotes it refuses."""
     try:
         found = read_verified(study.directory) if study.directory is not None else None
@@ -128,7 +128,7 @@ def _verified_rows(study: Study) -> dict[int | None, Row]:
     return {row.trial: row for row in found.students} if found is not None else {}
 
 
-def _verified_facts(row: Row | None) -> dict[str, str]:
+def _verified_facts(row: VerifiedRow | None) -> dict[str, str]:
     """What ``verify`` found of a trial, on the test split."""
     if row is None or row.accuracy is None:
         return {}

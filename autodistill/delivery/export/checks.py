@@ -81,7 +81,9 @@ class Validation:
         return float((self.logits.argmax(1) == self.labels).mean())
 
 
-def check(name: str, path: Path, validation: Validation, *, max_drop: float, remark: str = "", threads: int) -> Checked:
+def check_file(
+    name: str, path: Path, validation: Validation, *, max_drop: float, remark: str = "", threads: int
+) -> Checked:
     """Run a file and compare.
 
     Args:
@@ -159,7 +161,7 @@ def with_latency(checked: Sequence[Checked], folder: Path, target: LatencyTarget
 
     if not predicts:
         return list(checked)
-    with lease.quiet("cpu"), threads(target.threads):
+    with lease.exclusive("cpu"), threads(target.threads):
         times = measure_runs([run(predict) for predict in predicts.values()])
     found = {name: time.p50_ms for name, time in zip(predicts, times, strict=True)}
     return [replace(one, latency_ms=found.get(one.format)) for one in checked]

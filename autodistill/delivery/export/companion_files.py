@@ -142,7 +142,7 @@ def _teacher(root: Path, config: StudyConfig, data: ImageData) -> dict[str, Any]
     if spec.source == "auto":
         spec = replace(spec, source=str(root / "teacher"), options={})
     try:
-        return {"fingerprint": teachers.load(spec, data, "cpu").fingerprint}
+        return {"fingerprint": teachers.load_teacher(spec, data, "cpu").fingerprint}
     except (AutodistillError, OSError):  # moved or deleted since: the student does not need it
         return {"fingerprint": None, "remark": "the teacher is not where the study found it"}
 

@@ -31,7 +31,7 @@ from autodistill.delivery.export.compress_variants import (
 )
 from autodistill.delivery.export.formats import Subject
 from autodistill.delivery.export.weights import AUTO, Source, source_of, take_weights
-from autodistill.delivery.export.write import CALIBRATION, MAX_DROP, normalized, spread, study_config, validate
+from autodistill.delivery.export.write import CALIBRATION, MAX_DROP, evenly_spaced, normalized, study_config, validate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -149,7 +149,7 @@ class _Work:
         self.model: nn.Module
         self.model, self.facts = take_weights(root, trial, self.source)
         assert self.config.data is not None
-        self.data = datasets.load(self.config.data, self.cache)
+        self.data = datasets.load_images(self.config.data, self.cache)
         self.levels: tuple[int, ...] = study_parts(self.config)["rungs"].levels
         self.epochs = epochs if epochs is not None else max(1, self.levels[-1] // EPOCH_SHARE)
         if self.epochs < 1:
@@ -160,7 +160,7 @@ class _Work:
     @cached_property
     def subject(self) -> Subject:
         """The student and calibration images."""
-        images = spread(self.data.train.images, CALIBRATION)
+        images = evenly_spaced(self.data.train.images, CALIBRATION)
         return Subject(self.model, self.facts, normalized(images, self.facts))
 
     @cached_property

@@ -10,7 +10,7 @@ from autodistill.delivery.export.weights import verified_note
 
 if TYPE_CHECKING:
     from autodistill.delivery.export.exported import Exported
-    from autodistill.search.results.verified import Figure, Row, Verified
+    from autodistill.search.results.verified import Figure, Verified, VerifiedRow
 
 _SHOWN_CLASSES = 20
 
@@ -120,7 +120,7 @@ def _verified(verified: Verified, found: Exported) -> str:
     return "\n".join([*lines, "", verified_note(found.source, row)])
 
 
-def _row_line(name: str, row: Row) -> str:
+def _row_line(name: str, row: VerifiedRow) -> str:
     return f"| {name} | {_mean(row.accuracy)} | {_interval(row.accuracy)} |"
 
 

@@ -67,13 +67,13 @@ def write_measured(root: Path, trial: TrialRecord, folder: Path, validation: Val
     Raises:
         StoreError: the file is missing, or is not the one that was measured.
     """
-    from autodistill.delivery.export.checks import check
+    from autodistill.delivery.export.checks import check_file
 
     name = _OWN_FORMAT[trial.variant]
     measured: Mapping[str, Any] = trial.variants.get(trial.variant, {}).get("values", trial.values)
     path = folder / known_formats.get(name).file
     path.write_bytes(_measured_file(root, trial, measured))
-    found = check(name, path, validation, max_drop=1.0, remark="the file that the search measured", threads=1)
+    found = check_file(name, path, validation, max_drop=1.0, remark="the file that the search measured", threads=1)
     wanted = measured.get("accuracy")
     if found.state != "ok" or wanted is None or found.accuracy is None:
         return found

@@ -17,7 +17,7 @@ from autodistill.core.records import TrialRecord
 if TYPE_CHECKING:
     from torch import nn
 
-    from autodistill.search.results.verified import Row
+    from autodistill.search.results.verified import VerifiedRow
 
 Origin = Literal["search", "verified"]
 WEIGHTS = ("auto", *get_args(Origin))
@@ -103,7 +103,7 @@ def take_weights(directory: Path, trial: TrialRecord, source: Source) -> tuple[n
     return load_student(directory, trial.number), student_facts(directory, trial.number)
 
 
-def verified_note(source: Source, row: Row) -> str:
+def verified_note(source: Source, row: VerifiedRow) -> str:
     """What the model card says of the weights beside verified figures."""
     if source.origin == "search":
         return (

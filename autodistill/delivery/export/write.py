@@ -24,7 +24,7 @@ from autodistill.delivery.export.checks import (
     MOST_VALIDATED,
     Checked,
     Validation,
-    check,
+    check_file,
     failed,
     with_latency,
 )
@@ -98,8 +98,8 @@ def export(
     assert config.data is not None
     facts = {**facts, "resize": config.data.resize}
     if data is None:
-        data = datasets.load(config.data)
-    subject = Subject(model, facts, normalized(spread(data.train.images, CALIBRATION), facts))
+        data = datasets.load_images(config.data)
+    subject = Subject(model, facts, normalized(evenly_spaced(data.train.images, CALIBRATION), facts))
     validation = validate(subject, data)
     with tempfile.TemporaryDirectory(prefix="autodistill-export-") as scratch:
         folder = Path(scratch)
@@ -141,7 +141,7 @@ def validate(subject: Subject, data: ImageData) -> Validation:
             logits: Images = subject.model(torch.from_numpy(block)).numpy()
         return logits
 
-    spare = normalized(spread(data.train.images, max(0, COMPARED - len(images))), subject.facts)
+    spare = normalized(evenly_spaced(data.train.images, max(0, COMPARED - len(images))), subject.facts)
     compared = np.concatenate([images[:COMPARED], spare])
     logits = in_batches(predict, images)
     return Validation(images, data.val.labels[:MOST_VALIDATED], logits, compared, in_batches(predict, compared))
@@ -187,7 +187,7 @@ def study_config(root: Path) -> StudyConfig:
     return config
 
 
-def spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+def evenly_spaced(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """``count`` images, evenly from the first to the last."""
     if count == 0:
         return images[:0]
@@ -212,7 +212,7 @@ def _write_all(
         except Exception as error:  # one format that fails must not take the others with it
             done[name] = failed(name, error)
             continue
-        done[name] = check(name, folder / form.file, validation, max_drop=max_drop, remark=remark, threads=1)
+        done[name] = check_file(name, folder / form.file, validation, max_drop=max_drop, remark=remark, threads=1)
     for name, one in done.items():
         if name not in names:
             (folder / one.file).unlink(missing_ok=True)

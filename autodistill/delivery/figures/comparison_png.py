@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from autodistill.delivery.figures.front_png import axis_words, forms_of, log_axis, marker_of, pick_axes, widen
 
 if TYPE_CHECKING:
-    from autodistill.search.analysis.compare import Comparison, Group, Row
+    from autodistill.search.analysis.compare import Comparison, ComparisonRow, Group
 
 _COLORS = ("#1f6f8b", "#d1495b", "#6a994e", "#8d6a9f", "#c77d1e", "#4a4e69", "#2a9d8f", "#7f5539")
 _DASHES = ("-", "--", "-.", ":")
@@ -67,7 +67,7 @@ def _forms(comparison: Comparison) -> list[Any]:
     return [Line2D([], [], marker=marker_of(f), label=f"{f} form", **style) for f in forms_of(members) if f != "fp32"]
 
 
-def _draw_growth(axes: Any, group: Group, row: Row, style: dict[str, str]) -> None:
+def _draw_growth(axes: Any, group: Group, row: ComparisonRow, style: dict[str, str]) -> None:
     from autodistill.search.analysis.compare import growth
 
     lines = growth(group, row)

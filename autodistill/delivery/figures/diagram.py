@@ -51,7 +51,7 @@ def student_stages(facts: Mapping[str, Any]) -> list[Stage]:
     from autodistill.training.students import build as students
 
     size, channels = int(facts["image_size"]), int(facts["channels"])
-    model = students.build(
+    model = students.build_student(
         facts["architecture"], image_size=size, channels=channels, num_classes=max(2, len(facts["classes"]))
     )
     return stages_of(model, (channels, size, size))

@@ -24,7 +24,7 @@ _LARGEST, _SMALLEST, _RING = 34.0, 9.0, 8.0  # diameters in pixels; the ring is 
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """A number of every COMPLETE trial that can be put on an axis; ``better`` is ``lower``, ``higher`` or empty."""
 
     name: str
@@ -34,14 +34,19 @@ class Axis:
     unit: str = ""
 
 
-def axes_of(front: Front) -> list[Axis]:
+def axes_of(front: Front) -> list[PlotAxis]:
     """What the front may be drawn against: its objectives, then other metrics that all its trials have."""
     out = [axis_of(o) for o in front.objectives]
     have = [t.latest for t in (*front.trials, *front.others)]
     shared = sorted(set.intersection(*(set(m) for m in have))) if have else []
     named = {o.name for o in front.objectives}
     out += [_axis_of_name(name) for name in shared if name not in named]
-    return [*out, Axis("epochs", "epochs trained"), Axis("seconds", "training time (s)"), Axis(TRIAL, "trial number")]
+    return [
+        *out,
+        PlotAxis("epochs", "epochs trained"),
+        PlotAxis("seconds", "training time (s)"),
+        PlotAxis(TRIAL, "trial number"),
+    ]
 
 
 def front_figure(
@@ -115,7 +120,7 @@ def diameter(value: float, top: float) -> float:
     return max(_SMALLEST, _LARGEST * math.sqrt(max(value, 0.0) / top)) if top > 0 else 12.0
 
 
-def axis_layout(axis: Axis, seen: Sequence[float]) -> dict[str, Any]:
+def axis_layout(axis: PlotAxis, seen: Sequence[float]) -> dict[str, Any]:
     """Title, scale and ticks of ``axis`` for the values ``seen`` on it."""
     arrows = {"lower": " ← better", "higher": " better →"}
     log = axis.log and bool(seen) and min(seen) > 0  # what is not positive has no place on a logarithmic axis
@@ -123,19 +128,19 @@ def axis_layout(axis: Axis, seen: Sequence[float]) -> dict[str, Any]:
     return {"title": axis.label + arrows.get(axis.better, ""), "type": "log" if log else "linear", **ticks}
 
 
-def axis_of(objective: Objective) -> Axis:
+def axis_of(objective: Objective) -> PlotAxis:
     """``objective`` as an axis."""
     better = "lower" if objective.direction == "minimize" else "higher"
-    return Axis(objective.name, label(objective.name), objective.log, better, objective.unit)
+    return PlotAxis(objective.name, label(objective.name), objective.log, better, objective.unit)
 
 
-def _axis_of_name(name: str) -> Axis:
+def _axis_of_name(name: str) -> PlotAxis:
     from autodistill.search.objectives.objectives import objectives
 
-    return axis_of(objectives.get(name)) if name in objectives.names() else Axis(name, label(name))
+    return axis_of(objectives.get(name)) if name in objectives.names() else PlotAxis(name, label(name))
 
 
-def _row(trial: TrialRecord, axes: Sequence[Axis]) -> list[float | None]:
+def _row(trial: TrialRecord, axes: Sequence[PlotAxis]) -> list[float | None]:
     values = {**trial.latest, "epochs": trial.epochs, "seconds": trial.seconds, TRIAL: float(trial.number)}
     return [float(trial.number), *(values.get(axis.name) for axis in axes)]
 
@@ -143,7 +148,7 @@ def _row(trial: TrialRecord, axes: Sequence[Axis]) -> list[float | None]:
 def _dots(
     front: Front,
     members: Sequence[TrialRecord],
-    axes: Sequence[Axis],
+    axes: Sequence[PlotAxis],
     role: str,
     trials: Sequence[TrialRecord],
     *,
@@ -178,7 +183,7 @@ def _dots(
     )
 
 
-def _forms(front: Front, axes: Sequence[Axis]) -> list[go.Scatter]:
+def _forms(front: Front, axes: Sequence[PlotAxis]) -> list[go.Scatter]:
     """The shape of every form but fp32, for the legend alone."""
     import plotly.graph_objects as go
 
@@ -199,7 +204,7 @@ def _forms(front: Front, axes: Sequence[Axis]) -> list[go.Scatter]:
     ]
 
 
-def _knee(front: Front, axes: Sequence[Axis], *, at: tuple[int, int, str | None]) -> list[go.Scatter]:
+def _knee(front: Front, axes: Sequence[PlotAxis], *, at: tuple[int, int, str | None]) -> list[go.Scatter]:
     """A ring around the knee, which does not take the pointer from its mark."""
     import plotly.graph_objects as go
 
@@ -229,7 +234,7 @@ def _knee(front: Front, axes: Sequence[Axis], *, at: tuple[int, int, str | None]
     ]
 
 
-def _stairs(front: Front, across: Axis, up: Axis) -> go.Scatter:
+def _stairs(front: Front, across: PlotAxis, up: PlotAxis) -> go.Scatter:
     """The line of what is reached for at most so much of ``across``."""
     import plotly.graph_objects as go
 
@@ -258,7 +263,9 @@ def _shown_means(front: Front, verified: Mapping[int, tuple[float, float]]) -> d
     return {number: verified[number] for number in numbers if number in verified}
 
 
-def _verified(front: Front, axes: Sequence[Axis], verified: Mapping[int, tuple[float, float]], x: int) -> go.Scatter:
+def _verified(
+    front: Front, axes: Sequence[PlotAxis], verified: Mapping[int, tuple[float, float]], x: int
+) -> go.Scatter:
     import plotly.graph_objects as go
 
     known = {t.number: t for t in (*front.trials, *front.others) if t.variant == "fp32"}
@@ -281,7 +288,7 @@ def _verified(front: Front, axes: Sequence[Axis], verified: Mapping[int, tuple[f
     )
 
 
-def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[Axis], x: int, y: int) -> None:
+def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[PlotAxis], x: int, y: int) -> None:
     """A star where both values are known, a dashed line at its height where only that one is."""
     import plotly.graph_objects as go
 
@@ -307,7 +314,7 @@ def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[Axis], x: int, 
 
 
 def _scale_axes(
-    figure: go.Figure, front: Front, across: Axis, up: Axis, verified: Mapping[int, tuple[float, float]]
+    figure: go.Figure, front: Front, across: PlotAxis, up: PlotAxis, verified: Mapping[int, tuple[float, float]]
 ) -> None:
     """Titles and logarithms; the worst dominated trials start outside the frame where they would flatten the front.
 

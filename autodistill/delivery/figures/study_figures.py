@@ -32,7 +32,7 @@ from autodistill.delivery.figures.trial_facts import curve_of, figure_of, text
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from autodistill.search.analysis.trajectory import Step
+    from autodistill.search.analysis.trajectory import TrajectoryStep
 
 __all__ = ["comparison_figure", "front_figure", "hypervolume_figure", "importance_figure", "rung_curves_figure"]
 
@@ -77,7 +77,7 @@ def rung_curves_figure(
     return figure
 
 
-def hypervolume_figure(steps: Sequence[Step], *, against: str = "seconds") -> go.Figure:
+def hypervolume_figure(steps: Sequence[TrajectoryStep], *, against: str = "seconds") -> go.Figure:
     """Share of the reference box that the front dominates, against ``seconds``, ``epochs``, ``trials`` or ``finished``.
 
     Trials are begun long before they are ``finished``: with pauses, nearly all of a short search have been when the

@@ -22,7 +22,7 @@ from autodistill.search.results.picking import rows_for, standings, unverified
 
 if TYPE_CHECKING:
     from autodistill.search.results.front import Front
-    from autodistill.search.results.verified import Difference, Row, Verified
+    from autodistill.search.results.verified import Difference, Verified, VerifiedRow
 
 ALWAYS_MS = 5.0  # a latency that people ask for first, where it keeps some student out
 ACCURACY = objectives.get("accuracy")
@@ -166,7 +166,7 @@ def _bounds(steps: Sequence[Answer]) -> list[tuple[float, Answer]]:
     return rows
 
 
-def _from_row(row: Row, verified: Verified, metric: Objective | None, trials: Sequence[TrialRecord]) -> Answer:
+def _from_row(row: VerifiedRow, verified: Verified, metric: Objective | None, trials: Sequence[TrialRecord]) -> Answer:
     """A verified student; its cost is the one that was judged, that of the exported file where all have one."""
     assert row.accuracy is not None
     assert row.trial is not None
@@ -197,7 +197,7 @@ def _from_row(row: Row, verified: Verified, metric: Objective | None, trials: Se
     )
 
 
-def _verified_gain(row: Row, verified: Verified, trials: Sequence[TrialRecord]) -> str:
+def _verified_gain(row: VerifiedRow, verified: Verified, trials: Sequence[TrialRecord]) -> str:
     if not distils(row.distillation):
         harmed = [
             r for r in verified.students if r.student == row.student and r.gain and r.gain.certain and r.gain.mean < 0
@@ -249,7 +249,7 @@ def _undistilled(
     return f"{shown}, beyond the noise of {images:,} validation images (±{noise:.4f}): {word}."
 
 
-def _verified_sure(row: Row, verified: Verified) -> str:
+def _verified_sure(row: VerifiedRow, verified: Verified) -> str:
     assert row.accuracy is not None
     parts = [f"Verified: trained again from scratch with {_seeds(len(row.seeds))}"]
     spread = f", which differ by a standard deviation of {row.accuracy.std:.4f}" if row.accuracy.std is not None else ""
@@ -278,7 +278,7 @@ def _verified_sure(row: Row, verified: Verified) -> str:
     return " ".join(parts)
 
 
-def _verified_short(row: Row) -> str:
+def _verified_short(row: VerifiedRow) -> str:
     words = f"verified, {_seeds(len(row.seeds))}"
     if row.accuracy is not None and row.accuracy.low is not None:
         words += f", accuracy {row.accuracy.low:.4f} to {row.accuracy.high:.4f} (95 %)"
@@ -371,7 +371,7 @@ def _taught(distillation: Params) -> str:
     return _PLAIN if plain else distillation_words(distillation)
 
 
-def _gain_short(row: Row) -> str:
+def _gain_short(row: VerifiedRow) -> str:
     if row.gain is not None:
         return f"{row.gain.mean:+.4f} [{row.gain.low:+.4f}, {row.gain.high:+.4f}]"
     return "not known" if distils(row.distillation) else "not distilled"

@@ -10,7 +10,7 @@ from autodistill.core.wording import counted, why_empty
 from autodistill.delivery.report.tables import Table
 
 if TYPE_CHECKING:
-    from autodistill.search.analysis.trajectory import Step
+    from autodistill.search.analysis.trajectory import TrajectoryStep
     from autodistill.search.results.front import Front
     from autodistill.search.study.study import Study
 
@@ -38,7 +38,7 @@ def growth_part(study: Study, front: Front) -> dict[str, Any]:
     return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
 
 
-def _steps_table(steps: Sequence[Step]) -> Table:
+def _steps_table(steps: Sequence[TrajectoryStep]) -> Table:
     grew = [
         s
         for s, before in zip(steps, [None, *steps], strict=False)

@@ -17,7 +17,7 @@ from autodistill.search.results.gain import BASIS, Pairs, gain_over_undistilled
 
 if TYPE_CHECKING:
     from autodistill.search.results.front import Front
-    from autodistill.search.results.verified import Figure, Row, Verified
+    from autodistill.search.results.verified import Figure, Verified, VerifiedRow
     from autodistill.search.study.study import Study
 
 REASONS = {
@@ -136,7 +136,7 @@ def verification_words(verified: Verified) -> str:
     return " ".join(words)
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: VerifiedRow) -> str:
     words = {"stays": "on the front", "joins": "joins the front", "falls": "fell off", "outside": "not on the front"}
     said = words.get(row.verdict, "")
     return f"{said}, within noise of {_listed([str(n) for n in row.rivals], 4)}" if said and row.rivals else said
@@ -180,7 +180,7 @@ def _pairs_note(paired: Sequence[tuple[TrialRecord, float]]) -> str:
     return f"Gains of the search are {BASIS}." + (f" There, {found}." if found else "")
 
 
-def _verified_pair(row: Row, verified: Verified | None) -> tuple[str, ...]:
+def _verified_pair(row: VerifiedRow, verified: Verified | None) -> tuple[str, ...]:
     assert row.gain is not None
     twin = verified.twin(row.trial) if verified is not None and row.trial is not None else None
     gain = row.gain

@@ -42,7 +42,7 @@ _MOST_DRAWINGS = 24
 
 
 @dataclass(frozen=True)
-class Report:
+class HtmlReport:
     """A written report.
 
     Attributes:
@@ -58,7 +58,7 @@ class Report:
 
 def write_report(
     study: Study, path: str | Path, *, price_per_hour: float | None = None, folder: str | Path | None = None
-) -> Report:
+) -> HtmlReport:
     """Write the report of ``study``, finished or not, into one HTML file.
 
     Args:
@@ -100,7 +100,7 @@ def write_report(
     target = Path(path)
     text = render(parts, figures, extra)
     write_atomically(target, text)
-    return Report(target, len(text.encode()), {**_json(study, front, answers, trials), "cost": cost})
+    return HtmlReport(target, len(text.encode()), {**_json(study, front, answers, trials), "cost": cost})
 
 
 def _json(study: Study, front: Front, answers: Answers, trials: Sequence[TrialRecord]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from autodistill.core.records import LatencyTarget, Objective, Params, Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from autodistill.search.results.verified import Row
+    from autodistill.search.results.verified import VerifiedRow
     from autodistill.training.data.datasets import ImageData
     from autodistill.training.teachers.teacher import Teacher
 
@@ -59,7 +59,7 @@ def student_network(student: Params, data: ImageData) -> Network:
     size, channels, classes = data.image_size, data.channels, len(data.classes)
 
     def make() -> nn.Module:
-        return students.build(student, image_size=size, channels=channels, num_classes=classes).eval()
+        return students.build_student(student, image_size=size, channels=channels, num_classes=classes).eval()
 
     return Network(make, size, channels)
 
@@ -75,7 +75,7 @@ def teacher_network(teacher: Teacher) -> Network | None:
 
 
 def judged_by_files(
-    students: Sequence[Row], objectives: Sequence[Objective], target: LatencyTarget
+    students: Sequence[VerifiedRow], objectives: Sequence[Objective], target: LatencyTarget
 ) -> tuple[tuple[str, ...], str]:
     """The objectives that the exported files are judged by, and a sentence that says so, or why not.
 

@@ -25,7 +25,7 @@ from autodistill.delivery.verify.statistics import accuracy_figure
 from autodistill.delivery.verify.table import Finished, rows_of, table
 from autodistill.engines.monitor.watch import Watch
 from autodistill.search.results.picking import settled
-from autodistill.search.results.verified import Figure, Row, Verified
+from autodistill.search.results.verified import Figure, Verified, VerifiedRow
 from autodistill.search.storage.versions import versions
 from autodistill.training.trials.run_result import Result, read_result
 
@@ -156,7 +156,7 @@ def _costs(plan: Plan) -> dict[str, FileCosts]:
     return found
 
 
-def _with_costs(row: Row, found: FileCosts | None) -> Row:
+def _with_costs(row: VerifiedRow, found: FileCosts | None) -> VerifiedRow:
     """The row with its file's size and latency, and the counts that the search did not have."""
     if found is None:
         return row
@@ -168,13 +168,13 @@ def _with_costs(row: Row, found: FileCosts | None) -> Row:
     )
 
 
-def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> Row:
+def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> VerifiedRow:
     """The teacher on the test split; without figures where it knows only stored images."""
     study, teacher = plan.study, plan.bench.teacher
     known = study.teacher_values()
     searched = known.pop("accuracy", None)
     name = teacher.name.replace("\\", "/").rpartition("/")[2]  # verify.json is passed on: no folders of its owner
-    row = Row("teacher", name, searched=searched, costs=known)
+    row = VerifiedRow("teacher", name, searched=searched, costs=known)
     if test.teacher is None:
         return replace(row, error="it consists of stored logits, none of them of test images")
     scores = test.scores(test.teacher)

@@ -22,7 +22,7 @@ Kind = Literal["student", "twin", "baseline"]
 
 
 @dataclass(frozen=True)
-class Member:
+class PlannedRow:
     """One row to be: a student, a twin or a baseline, before it is trained.
 
     Attributes:
@@ -66,7 +66,7 @@ def noise_of(accuracy: float, images: int) -> float:
     return 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 1 / images) / images)
 
 
-def neighbours(front: Front, noise: float) -> list[TrialRecord]:
+def near_misses(front: Front, noise: float) -> list[TrialRecord]:
     """COMPLETE trials that would be on the front if their accuracy were higher by ``noise``, the nearest first."""
     names = [o.name for o in front.objectives]
     if "accuracy" not in names or not front.trials:
@@ -83,7 +83,7 @@ def neighbours(front: Front, noise: float) -> list[TrialRecord]:
     return [trial for _, _, trial in sorted(found, key=lambda one: one[:2])]
 
 
-def choose(
+def choose_trials(
     front: Front, *, noise: float, top: int | None = None, empty: str = "no trial is COMPLETE yet"
 ) -> list[TrialRecord]:
     """The front, spread over its whole length, then its near neighbours, at most ``top`` in all.
@@ -100,7 +100,7 @@ def choose(
         raise UsageError(f"the front is empty: {empty}, so there is nothing to verify. Search on first.")
     losses = to_losses(front.objectives, [t.values for t in front.trials])
     members = [front.trials[row] for row in epsilon_net_order(losses)]
-    near = neighbours(front, noise)[: max(1, math.ceil(MAX_NEIGHBOURS * len(members)))]
+    near = near_misses(front, noise)[: max(1, math.ceil(MAX_NEIGHBOURS * len(members)))]
     return [*members, *near][:top]
 
 
@@ -125,12 +125,12 @@ def by_number(trials: Sequence[TrialRecord], numbers: Sequence[int]) -> list[Tri
 
 def members_of(
     chosen: Sequence[TrialRecord], front: Front, *, twins: bool = True, baselines: Sequence[str] = ()
-) -> list[Member]:
+) -> list[PlannedRow]:
     """All rows in the order of their importance: front, its twins, neighbours, baselines, the neighbours' twins.
 
     A twin is the same student with the same recipe and loss ``none``; what does not distil has none. A baseline is a
     timm network trained without distillation, from random weights, with the recipe of the chosen student that was best
-    in the search. What was on the front is decided among the students as they were trained, as in ``choose``.
+    in the search. What was on the front is decided among the students as they were trained, as in ``choose_trials``.
     """
     on_front = {t.number for t in front.trained().trials}  # one whose int8 form beats it was on the front all the same
     first = [_student(t, before=True) for t in chosen if t.number in on_front]
@@ -139,7 +139,7 @@ def members_of(
     recipe = {**best.train, "init": "random"}
     slowest = max(t.seconds for t in chosen)
     others = [
-        Member("baseline", name, {"family": "timm", "model": name}, PLAIN, recipe, seconds=slowest)
+        PlannedRow("baseline", name, {"family": "timm", "model": name}, PLAIN, recipe, seconds=slowest)
         for name in dict.fromkeys(baselines)
     ]
     pairs = [[_twin(one) for one in part if distils(one.distillation)] if twins else [] for part in (first, near)]
@@ -151,8 +151,8 @@ def objective_names(objectives: Sequence[Objective]) -> tuple[tuple[str, str], .
     return tuple((o.name, o.direction) for o in objectives)
 
 
-def _student(trial: TrialRecord, *, before: bool) -> Member:
-    return Member(
+def _student(trial: TrialRecord, *, before: bool) -> PlannedRow:
+    return PlannedRow(
         "student",
         student_words(trial.student),
         trial.student,
@@ -177,9 +177,9 @@ def _searched(trial: TrialRecord) -> float | None:
     return trial.values.get("accuracy", last.get("accuracy"))
 
 
-def _twin(student: Member) -> Member:
+def _twin(student: PlannedRow) -> PlannedRow:
     kept = {key: value for key, value in student.distillation.items() if key == "label_smoothing"}
-    return Member(
+    return PlannedRow(
         "twin",
         student.name,
         student.student,

@@ -13,7 +13,7 @@ from typing import Any
 
 from autodistill.core.wording import counted
 from autodistill.delivery.figures.front_png import nothing_drawn, widen
-from autodistill.search.results.verified import Row, Verified
+from autodistill.search.results.verified import Verified, VerifiedRow
 
 _FRONT, _GREY, _TEACHER, _INK, _TWIN = "#1f6f8b", "#8b9098", "#d1495b", "#2b2d33", "#c08a1e"
 _NEAR_X, _NEAR_Y = 0.01, 0.03  # as logarithm, and as share of the height: closer marks share a label
@@ -73,12 +73,12 @@ def _axis(verified: Verified) -> str:
     return "params"
 
 
-def _at(row: Row, across: str) -> float | None:
+def _at(row: VerifiedRow, across: str) -> float | None:
     value = row.file_latency_ms if across == "file_latency_ms" else row.costs.get(across)
     return None if value is None or value <= 0 else float(value)
 
 
-def _draw_student(axes: Any, row: Row, across: str) -> None:
+def _draw_student(axes: Any, row: VerifiedRow, across: str) -> None:
     x, figure = _at(row, across), row.accuracy
     assert figure is not None
     on_front = row.verdict in ("stays", "joins")
@@ -102,7 +102,7 @@ def _draw_student(axes: Any, row: Row, across: str) -> None:
     )
 
 
-def _number_students(axes: Any, shown: Sequence[Row], across: str) -> None:
+def _number_students(axes: Any, shown: Sequence[VerifiedRow], across: str) -> None:
     """Numbers of trials beside their marks; those of marks that nearly touch stand side by side, the best first."""
     low, high = axes.get_ylim()
     groups: list[tuple[float, list[tuple[float, int | None]]]] = []  # where across; means and trials

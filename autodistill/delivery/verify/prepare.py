@@ -11,13 +11,13 @@ from autodistill.core.budget import format_seconds
 from autodistill.core.errors import UsageError
 from autodistill.core.records import Candidate, Task, TeacherSpec, WorkerContext
 from autodistill.core.wording import counted, why_empty
-from autodistill.delivery.verify.plan import Member, by_number, choose, members_of, noise_of, seeds_of
+from autodistill.delivery.verify.plan import PlannedRow, by_number, choose_trials, members_of, noise_of, seeds_of
 from autodistill.training.trials.run_result import read_result
 
 if TYPE_CHECKING:
     from autodistill.config.study_file import StudyConfig
     from autodistill.search.study.study import Study
-    from autodistill.training.trials.retraining import Retraining, RetrainingBench
+    from autodistill.training.trials.retraining import Retraining, RetrainingState
 
 SEEDS = 3
 
@@ -48,8 +48,8 @@ class Plan:
 
     study: Study
     retraining: Retraining
-    bench: RetrainingBench
-    members: tuple[Member, ...]
+    bench: RetrainingState
+    members: tuple[PlannedRow, ...]
     seeds: tuple[int, ...]
     noise: float
     runs: Mapping[tuple[int, int], Planned]
@@ -98,7 +98,7 @@ def plan_verification(
         UsageError: no such trial or network, an empty front, or both ``top`` and ``trials``.
     """
     from autodistill.training.students import build as students
-    from autodistill.training.trials.retraining import Retraining, RetrainingBench
+    from autodistill.training.trials.retraining import Retraining, RetrainingState
 
     study = opened(study)
     if top is not None and trials:
@@ -106,12 +106,12 @@ def plan_verification(
     for name in baselines:
         students.validate({"family": "timm", "model": name})
     retraining = Retraining(_task(study), refit)
-    bench = RetrainingBench(retraining, WorkerContext(device=device))
+    bench = RetrainingState(retraining, WorkerContext(device=device))
     front = study.front().trained()  # verify trains students; their int8 forms are no students of their own
     best = max((t.values.get("accuracy", 0.5) for t in front.trials), default=0.5)
     noise = noise_of(best, len(bench.data.val))
     empty = why_empty(study.trials(), study.constraints)
-    chosen = by_number(study.trials(), trials) if trials else choose(front, noise=noise, top=top, empty=empty)
+    chosen = by_number(study.trials(), trials) if trials else choose_trials(front, noise=noise, top=top, empty=empty)
     members = members_of(chosen, front, twins=twins, baselines=baselines)
     every = seeds_of(study.seed, seeds)
     runs = _runs(bench, members, every)
@@ -122,7 +122,9 @@ def plan_verification(
     return Plan(study, retraining, bench, tuple(members), every, noise, runs, tuple(waiting.values()))
 
 
-def _runs(bench: RetrainingBench, members: Sequence[Member], seeds: Sequence[int]) -> dict[tuple[int, int], Planned]:
+def _runs(
+    bench: RetrainingState, members: Sequence[PlannedRow], seeds: Sequence[int]
+) -> dict[tuple[int, int], Planned]:
     """All runs in the order in which they are trained: by kind of row, then by seed, then by row."""
     from autodistill.training.trials.retraining import Run
 

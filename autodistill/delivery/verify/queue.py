@@ -22,7 +22,7 @@ MAX_ATTEMPTS = 2  # a run whose worker was lost is begun once more: it goes on f
 
 
 @dataclass(frozen=True)
-class Job:
+class VerifyJob:
     """One run that is still to be trained.
 
     Attributes:
@@ -76,7 +76,7 @@ class Queue:
     def __init__(
         self,
         name: str,
-        jobs: Sequence[Job],
+        jobs: Sequence[VerifyJob],
         *,
         workers: int = 1,
         enough: Callable[[], bool] = lambda: False,
@@ -168,7 +168,7 @@ class Queue:
         real, thought = (sum(column) for column in zip(*took, strict=True)) if took else (0.0, 0.0)
         return real / thought if thought > 0 else None
 
-    def _share_of(self, job: Job) -> float:
+    def _share_of(self, job: VerifyJob) -> float:
         run = self._running.get(job.candidate.number)
         return 0.0 if run is None else run.share
 

@@ -22,7 +22,7 @@ from autodistill.core.budget import Budget
 from autodistill.core.errors import UsageError
 from autodistill.delivery.verify.judge import judge
 from autodistill.delivery.verify.prepare import SEEDS, Plan, opened, plan_verification
-from autodistill.delivery.verify.queue import Job, Queue, QueueWatch
+from autodistill.delivery.verify.queue import Queue, QueueWatch, VerifyJob
 from autodistill.delivery.verify.write import write_verified
 from autodistill.search.results.verified import Verified
 
@@ -137,7 +137,7 @@ def _train(
     def over() -> bool:
         return deadline is not None and time.monotonic() >= deadline
 
-    jobs = [Job(run.candidate, run.seconds) for run in plan.waiting]
+    jobs = [VerifyJob(run.candidate, run.seconds) for run in plan.waiting]
     queue = Queue(plan.study.name, jobs, workers=len(slots), enough=over, directory=plan.study.directory)
     words = {run.candidate.number: _words(plan, place) for place, run in plan.runs.items()}
     watch = QueueWatch(progress, queue, words)

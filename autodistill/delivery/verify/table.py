@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autodistill.core.records import Objective
-from autodistill.delivery.verify.plan import Member
+from autodistill.delivery.verify.plan import PlannedRow
 from autodistill.delivery.verify.statistics import Bools, accuracy_figure, difference, over_seeds
 from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import nondominated_mask
-from autodistill.search.results.verified import Difference, Row, Verdict
+from autodistill.search.results.verified import Difference, FrontVerdict, VerifiedRow
 from autodistill.training.trials.run_result import Result
 
 
@@ -33,7 +33,7 @@ class Finished:
         error: why runs are missing, where they failed.
     """
 
-    member: Member
+    member: PlannedRow
     results: Mapping[int, Result]
     planned: int
     weights: str = ""
@@ -45,15 +45,18 @@ class Finished:
         return {seed: result.correct() for seed, result in self.results.items()}
 
 
-def rows_of(finished: Sequence[Finished]) -> tuple[Row, ...]:
+def rows_of(finished: Sequence[Finished]) -> tuple[VerifiedRow, ...]:
     """A row for each, in the same order, without verdicts."""
     twins = {one.member.trial: one for one in finished if one.member.kind == "twin"}
     return tuple(_with_gain(_row(one), one, twins) if one.member.kind == "student" else _row(one) for one in finished)
 
 
 def table(
-    rows: Sequence[Row], finished: Sequence[Finished], objectives: Sequence[Objective], of_files: Sequence[str] = ()
-) -> tuple[Row, ...]:
+    rows: Sequence[VerifiedRow],
+    finished: Sequence[Finished],
+    objectives: Sequence[Objective],
+    of_files: Sequence[str] = (),
+) -> tuple[VerifiedRow, ...]:
     """Rows of students (most accurate first), then of their twins, then of baselines.
 
     Args:
@@ -70,11 +73,11 @@ def table(
 
 
 def with_verdicts(
-    students: Sequence[Row],
+    students: Sequence[VerifiedRow],
     objectives: Sequence[Objective],
     right: Mapping[int | None, Mapping[int, Bools]],
     of_files: Sequence[str] = (),
-) -> list[Row]:
+) -> list[VerifiedRow]:
     """Who is on the verified front, whose place is within noise; the most accurate first.
 
     Args:
@@ -87,7 +90,7 @@ def with_verdicts(
     ready = [row for row, known in zip(students, values, strict=True) if known is not None]
     losses = to_losses(objectives, [known for known in values if known is not None])
     best = nondominated_mask(losses) if ready else np.zeros(0, dtype=bool)
-    verdicts: dict[int | None, Verdict] = {}
+    verdicts: dict[int | None, FrontVerdict] = {}
     rivals: dict[int | None, tuple[int, ...]] = {}
     others = [index for index, o in enumerate(objectives) if o.name != "accuracy"]
     by_accuracy = len(others) < len(objectives)
@@ -102,22 +105,22 @@ def with_verdicts(
     return sorted(done, key=lambda row: (row.accuracy is None, -(row.accuracy.mean if row.accuracy else 0.0)))
 
 
-def _alike(one: Row, other: Row, right: Mapping[int | None, Mapping[int, Bools]]) -> bool:
+def _alike(one: VerifiedRow, other: VerifiedRow, right: Mapping[int | None, Mapping[int, Bools]]) -> bool:
     """Whether their accuracies cannot be told apart; two with fewer than two seeds in common are not compared."""
     gap = difference(right[one.trial], right[other.trial])
     return gap is not None and gap.seeds > 1 and not gap.certain
 
 
-def _values(row: Row, objectives: Sequence[Objective], of_files: Sequence[str]) -> dict[str, float] | None:
+def _values(row: VerifiedRow, objectives: Sequence[Objective], of_files: Sequence[str]) -> dict[str, float] | None:
     """The verified values of all axes; ``None`` while one is missing."""
     found = {**row.costs, **row.means}
     found |= {name: cost for name in of_files if (cost := row.shipped(name)) is not None}
     return found if all(o.name in found for o in objectives) else None
 
 
-def _row(one: Finished) -> Row:
+def _row(one: Finished) -> VerifiedRow:
     member, results = one.member, list(one.results.values())
-    row = Row(
+    row = VerifiedRow(
         member.kind,
         member.name,
         trial=member.trial,
@@ -148,7 +151,7 @@ def _row(one: Finished) -> Row:
     )
 
 
-def _with_gain(row: Row, one: Finished, twins: Mapping[int | None, Finished]) -> Row:
+def _with_gain(row: VerifiedRow, one: Finished, twins: Mapping[int | None, Finished]) -> VerifiedRow:
     twin = twins.get(row.trial)
     gain: Difference | None = None if twin is None else difference(one.right, twin.right)
     return replace(row, gain=gain)

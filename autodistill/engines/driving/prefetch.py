@@ -31,7 +31,7 @@ def depth(workers: int, ask_seconds: float, trial_seconds: float) -> int:
     return 0 if workers < 2 or ending < _WORTH_IT else min(workers, 1 + math.ceil(2 * ending))
 
 
-class Ahead:
+class PrefetchedCandidates:
     """The queue between a study and the workers.
 
     Args:

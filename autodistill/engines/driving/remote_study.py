@@ -21,14 +21,14 @@ from autodistill.engines.driving.driven import Driven
 from autodistill.search.study.study import Study
 
 if TYPE_CHECKING:
-    from autodistill.training.runtime.remote_storage import Mirror
+    from autodistill.training.runtime.remote_storage import RemoteFolder
 
 _FILE = "storage.json"
 _FOLDERS = ("checkpoints/*", "verify/runs/*")
 _DISCARDED = (State.PRUNED, State.FAIL)
 
 
-def bring_home(study: Study) -> str:
+def fetch_files(study: Study) -> str:
     """Bring what an earlier search left in a storage into the study's folder.
 
     Returns:
@@ -53,9 +53,9 @@ def url_of(storage: str) -> str:
     Raises:
         UsageError: it cannot be used.
     """
-    from autodistill.training.runtime.remote_storage import Mirror
+    from autodistill.training.runtime.remote_storage import RemoteFolder
 
-    return Mirror.at(storage).url
+    return RemoteFolder.at(storage).url
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def workers_elsewhere(study: Driven, factory: EvaluateFactory, storage: str) -> 
 
 
 @contextlib.contextmanager
-def _errands(study: Driven, directory: Path, mirror: Mirror) -> Iterator[None]:
+def _errands(study: Driven, directory: Path, mirror: RemoteFolder) -> Iterator[None]:
     """After every trial: bring its student, or remove what a trial that failed has left."""
     from autodistill.training.trials.remote_trials import copy_of
     from autodistill.training.trials.trial_files import trial_folder
@@ -118,21 +118,21 @@ def _errands(study: Driven, directory: Path, mirror: Mirror) -> Iterator[None]:
             study.after = before
 
 
-def _remembered(directory: Path) -> Mirror | None:
+def _remembered(directory: Path) -> RemoteFolder | None:
     try:
         text = (directory / _FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    from autodistill.training.runtime.remote_storage import Mirror
+    from autodistill.training.runtime.remote_storage import RemoteFolder
 
-    return Mirror(str(json.loads(text)["url"]))
+    return RemoteFolder(str(json.loads(text)["url"]))
 
 
-def _remember(directory: Path, storage: str, name: str) -> Mirror:
+def _remember(directory: Path, storage: str, name: str) -> RemoteFolder:
     """The study's own part of a storage: the one that it has there, or a new one that no other study has."""
-    from autodistill.training.runtime.remote_storage import Mirror
+    from autodistill.training.runtime.remote_storage import RemoteFolder
 
-    given, old = Mirror.at(storage), _remembered(directory)
+    given, old = RemoteFolder.at(storage), _remembered(directory)
     if old is not None and given.below(PurePosixPath(old.url.partition("?")[0]).name).url == old.url:
         return old
     mirror = given.below(f"{quote(name, safe='')}-{secrets.token_hex(4)}")
@@ -140,7 +140,7 @@ def _remember(directory: Path, storage: str, name: str) -> Mirror:
     return mirror
 
 
-def _bring(directory: Path, mirror: Mirror, gone: Collection[int] = (), *, replace: bool = False) -> None:
+def _bring(directory: Path, mirror: RemoteFolder, gone: Collection[int] = (), *, replace: bool = False) -> None:
     """Bring what is newer there; what trials that are ``gone`` left there is removed."""
     from autodistill.training.trials.remote_trials import copy_of
     from autodistill.training.trials.trial_files import trial_folder
@@ -154,7 +154,7 @@ def _bring(directory: Path, mirror: Mirror, gone: Collection[int] = (), *, repla
             copy.fetch(names, replace=replace)
 
 
-def _send(directory: Path, mirror: Mirror) -> None:
+def _send(directory: Path, mirror: RemoteFolder) -> None:
     """Make the storage agree with what trials have left in the study's folder."""
     from autodistill.training.trials.remote_trials import copy_of
 
@@ -164,7 +164,7 @@ def _send(directory: Path, mirror: Mirror) -> None:
             copy_of(mirror, folder, directory).send(there.get(folder, []))
 
 
-def _by_folder(directory: Path, mirror: Mirror) -> dict[Path, list[str]]:
+def _by_folder(directory: Path, mirror: RemoteFolder) -> dict[Path, list[str]]:
     """Folders of trials and runs to the names of what a storage has of them; none of them leads outside."""
     out: dict[Path, list[str]] = {}
     for path in map(PurePosixPath, mirror.names()):

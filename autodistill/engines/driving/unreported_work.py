@@ -9,7 +9,7 @@ from autodistill.core.records import Report
 
 
 @dataclass
-class Unreported:
+class UnreportedWork:
     """Work of one trial that no report has told of.
 
     Attributes:

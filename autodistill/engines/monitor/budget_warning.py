@@ -32,7 +32,7 @@ WISHED = 4
 
 
 @dataclass(frozen=True)
-class Shortage:
+class BudgetWarning:
     """No training that is known of is anywhere near the top rung in the time left.
 
     Attributes:
@@ -72,7 +72,7 @@ class Shortage:
 
 
 @dataclass
-class Lookout:
+class BudgetWatch:
     """Watches the epochs of running trials go by."""
 
     _begun: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Lookout:
 
     def shortage(
         self, lines: Iterable[WorkerLine], used: float, left: float, prospect: Prospect, *, over: bool = False
-    ) -> Shortage | None:
+    ) -> BudgetWarning | None:
         """Whether the trainings that run, those that are paused, and that of the cheapest student are all too slow.
 
         Args:
@@ -126,7 +126,7 @@ class Lookout:
         room = (left + training) * quickest / WISHED
         budget = rounded(used + max(needed, WISHED * prospect.epochs / quickest))
         fewer = int(_leading(room)) if room < prospect.epochs else 0
-        return Shortage(who, prospect.epochs, needed, left, budget, fewer)
+        return BudgetWarning(who, prospect.epochs, needed, left, budget, fewer)
 
 
 def _nearest(known: Sequence[tuple[WorkerLine, float]], prospect: Prospect) -> tuple[float, str]:

@@ -24,7 +24,7 @@ from autodistill.core.budget import format_seconds
 from autodistill.core.terminal import clean, err
 
 if TYPE_CHECKING:
-    from autodistill.engines.monitor.budget_warning import Shortage
+    from autodistill.engines.monitor.budget_warning import BudgetWarning
     from autodistill.engines.monitor.watch import Snapshot
     from autodistill.engines.monitor.worker_line import WorkerLine
 
@@ -68,7 +68,7 @@ class Progress:
         self._stage = self._said = ""
         self._last = -PLAIN_INTERVAL
         self._leave, self._latest = leave, ""
-        self.shortage: Shortage | None = None  # the last one; None once a training is complete
+        self.shortage: BudgetWarning | None = None  # the last one; None once a training is complete
         self._live: Live | None = None
         if self._console.is_terminal:
             # what the user's code prints into a file or a pipe is data, and must not end up in the panel

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from autodistill.core.records import State
-from autodistill.engines.monitor.budget_warning import Lookout, Shortage
+from autodistill.engines.monitor.budget_warning import BudgetWarning, BudgetWatch
 from autodistill.engines.monitor.worker_line import WorkerLine
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Snapshot:
     seconds_used: float = 0.0
     seconds_left: float | None = None
     workers: tuple[WorkerLine, ...] = ()
-    shortage: Shortage | None = None
+    shortage: BudgetWarning | None = None
     seconds_waited: float = 0.0
 
 
@@ -78,7 +78,7 @@ class Watch:
         self._interval = interval
         self._last = self._cost = 0.0
         self._lines: dict[int, WorkerLine] = {}
-        self._lookout, self._waited = Lookout(), 0.0
+        self._lookout, self._waited = BudgetWatch(), 0.0
         self._deadline: Callable[[], bool] = lambda: False
         self.under_way: Callable[[], float] = lambda: 0.0
         self._stop = threading.Event()

@@ -17,8 +17,8 @@ from autodistill.core.records import Candidate, Decision, Report
 from autodistill.core.wording import student_words
 from autodistill.engines.driving.driven import Driven
 from autodistill.engines.driving.lost_workers import Casualties
-from autodistill.engines.driving.prefetch import Ahead
-from autodistill.engines.driving.unreported_work import Unreported
+from autodistill.engines.driving.prefetch import PrefetchedCandidates
+from autodistill.engines.driving.unreported_work import UnreportedWork
 from autodistill.engines.driving.worker import unpack_error
 from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.monitor.worker_line import WorkerLine
@@ -31,7 +31,7 @@ Message = tuple[Any, ...]
 
 
 @dataclass
-class Job:
+class RayTrial:
     """A candidate that a worker of the cluster is evaluating.
 
     Attributes:
@@ -46,10 +46,10 @@ class Job:
     slot: int
     started: bool = False
     lost: int = 0
-    work: Unreported = field(default_factory=Unreported)
+    work: UnreportedWork = field(default_factory=UnreportedWork)
 
 
-class Desk:
+class StudyBridge:
     """One search on a cluster, as its driver sees it. Jobs are known by Tune's trial id.
 
     Args:
@@ -71,9 +71,9 @@ class Desk:
     ) -> None:
         self._study, self._watch, self._slots = study, watch, slots
         self._stop_workers, self._grace = stop_workers, grace
-        self._jobs: dict[str, Job] = {}
-        self._again: list[Job] = []  # their node was lost; they go on from their last checkpoint
-        self._ahead = Ahead(study, slots)
+        self._jobs: dict[str, RayTrial] = {}
+        self._again: list[RayTrial] = []  # their node was lost; they go on from their last checkpoint
+        self._ahead = PrefetchedCandidates(study, slots)
         self._casualties = Casualties(slots)
         self._stopped_at: float | None = None
         self.failure: BaseException | None = None
@@ -91,7 +91,7 @@ class Desk:
             return False
         return not any(job.started for job in self._jobs.values()) or time.monotonic() - self._stopped_at > self._grace
 
-    def hand_out(self, key: str) -> Job | None:
+    def hand_out(self, key: str) -> RayTrial | None:
         """The next job, or ``None`` while every slot is taken or the study has nothing to offer."""
         self.tick()
         if self._stopping or len(self._jobs) >= self._slots:
@@ -159,7 +159,7 @@ class Desk:
             return
         if node and not self._stopping and job.lost + 1 < MAX_ATTEMPTS:
             del self._jobs[key]
-            self._again.append(Job(job.candidate, job.slot, lost=job.lost + 1))
+            self._again.append(RayTrial(job.candidate, job.slot, lost=job.lost + 1))
             return
         if not self._stopping:
             self._casualties.add(job.candidate, why)
@@ -192,11 +192,11 @@ class Desk:
     def _stopping(self) -> bool:
         return self._stopped_at is not None or self.failure is not None
 
-    def _ask(self) -> Job | None:
+    def _ask(self) -> RayTrial | None:
         candidate = None
         with self._keeping_failure():
             candidate = self._ahead.take()
-        return Job(candidate, 0) if candidate is not None else None
+        return RayTrial(candidate, 0) if candidate is not None else None
 
     def _close(self, key: str, error: BaseException | None) -> None:
         job = self._jobs.pop(key, None)

@@ -32,7 +32,7 @@ _PRECISION = 10_000  # Ray counts resources in ten-thousandths
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerResources:
     """What one worker asks of the cluster.
 
     Attributes:
@@ -47,7 +47,7 @@ class Share:
         return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
 
 
-def share_of(slots: Sequence[Slot], cpus: float | None = None, gpus: float | None = None) -> Share:
+def resources_of(slots: Sequence[Slot], cpus: float | None = None, gpus: float | None = None) -> WorkerResources:
     """What each worker asks for: as told, else the threads of its processes and its part of a GPU, or its GPUs.
 
     Raises:
@@ -59,7 +59,7 @@ def share_of(slots: Sequence[Slot], cpus: float | None = None, gpus: float | Non
         part = (_PRECISION // max(sharing.values())) / _PRECISION if sharing else 0.0
         gpus = part if together == 1 else float(together if sharing else 0)
     threads = max(slot.threads for slot in slots)
-    share = Share(float(cpus if cpus is not None else threads * together), float(gpus))
+    share = WorkerResources(float(cpus if cpus is not None else threads * together), float(gpus))
     if together > 1 and 0 < share.gpus < together:
         raise UsageError(
             f"a trial on {together} devices cannot be trained by a worker with {share.gpus:g} GPUs: ask for "
@@ -108,7 +108,7 @@ def refuse_open_door(environment: Mapping[str, str], *, trust_network: bool) -> 
 
 @contextlib.contextmanager
 def cluster(
-    slots: Sequence[Slot], share: Share, *, address: str | None = None, trust_network: bool = False
+    slots: Sequence[Slot], share: WorkerResources, *, address: str | None = None, trust_network: bool = False
 ) -> Iterator[Any]:
     """A connected Ray that has room for every slot; what was started or connected here is ended here.
 
@@ -176,7 +176,7 @@ def private_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return switches
 
 
-def check_room(nodes: Sequence[Mapping[str, Any]], count: int, share: Share) -> None:
+def check_room(nodes: Sequence[Mapping[str, Any]], count: int, share: WorkerResources) -> None:
     """Refuse at once what Ray would wait for in silence.
 
     Args:
@@ -197,7 +197,7 @@ def check_room(nodes: Sequence[Mapping[str, Any]], count: int, share: Share) -> 
         )
 
 
-def _fitting(resources: Mapping[str, float], share: Share) -> int:
+def _fitting(resources: Mapping[str, float], share: WorkerResources) -> int:
     asked = {"CPU": share.cpus, "GPU": share.gpus}
     rooms = [int(round(resources.get(name, 0.0) / part, 6)) for name, part in asked.items() if part > 0]
     return min(rooms, default=1 << 30)
@@ -220,7 +220,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _private(ray: Any, slots: Sequence[Slot], share: Share) -> Iterator[None]:
+def _private(ray: Any, slots: Sequence[Slot], share: WorkerResources) -> Iterator[None]:
     import psutil
 
     here = psutil.Process()
@@ -267,7 +267,7 @@ def _is_ray(process: Any) -> bool:
         return False
 
 
-def _whole_gpus(slots: Sequence[Slot], share: Share) -> int:
+def _whole_gpus(slots: Sequence[Slot], share: WorkerResources) -> int:
     devices = {device for slot in slots for device in (slot.device, *slot.devices)}
     return sum(device.startswith("cuda") for device in devices) if share.gpus else 0
 

@@ -21,8 +21,8 @@ from autodistill.engines.driving.environment import environment
 from autodistill.engines.driving.remote_study import url_of, workers_elsewhere
 from autodistill.engines.driving.slots import Slot
 from autodistill.engines.monitor.watch import Watch
-from autodistill.engines.ray.bridge import Desk
-from autodistill.engines.ray.cluster import Share, cluster, share_of
+from autodistill.engines.ray.bridge import StudyBridge
+from autodistill.engines.ray.cluster import WorkerResources, cluster, resources_of
 
 
 def run(
@@ -57,7 +57,7 @@ def run(
         ResourceError: Ray is missing, no cluster answers, or it has no room for the workers.
         UsageError: authentication is off, the evaluate function cannot be sent, or workers keep dying.
     """
-    share = share_of(slots, cpus_per_worker, gpus_per_worker)
+    share = resources_of(slots, cpus_per_worker, gpus_per_worker)
     with cluster(slots, share, address=address, trust_network=trust_network), contextlib.ExitStack() as stack:
         context = _context(slots, share)
         if storage is not None:
@@ -66,7 +66,7 @@ def run(
         _drive(study, factory, context, watch, _Tune(len(slots), share, storage, callbacks))
 
 
-def _context(slots: Sequence[Slot], share: Share) -> WorkerContext:
+def _context(slots: Sequence[Slot], share: WorkerResources) -> WorkerContext:
     """What every worker is told; Ray numbers the GPUs that a worker may see from 0."""
     together = len(slots[0].devices) or 1
     devices = tuple(f"cuda:{i}" if share.gpus else "cpu" for i in range(together))
@@ -78,7 +78,7 @@ class _Tune:
     """How Tune is run: number of workers, what each asks for, where its own logs go, callbacks of the user."""
 
     workers: int
-    share: Share
+    share: WorkerResources
     storage: str | None
     callbacks: Sequence[Any]
 
@@ -91,13 +91,13 @@ def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watc
     from autodistill.engines.ray.worker import make_trainable
 
     try:
-        board, name = shapes.make_board(factory)
+        board, name = shapes.make_mailbox(factory)
     except Exception as error:  # whatever pickling could not send: PicklingError, AttributeError, TypeError
         raise UsageError(
             f"the evaluate function cannot be sent to Ray's workers: {error}. "
             "Define it at the top level of a module, and open files and locks inside it."
         ) from error
-    desk = Desk(study, watch, how.workers, stop_workers=lambda: board.stop.remote())
+    desk = StudyBridge(study, watch, how.workers, stop_workers=lambda: board.stop.remote())
     try:
         with tempfile.TemporaryDirectory(prefix="ad-tune-", ignore_cleanup_errors=True) as scratch:
             tune.run(
@@ -105,10 +105,10 @@ def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watc
                 name=f"autodistill-{study.name}",
                 num_samples=-1,
                 resources_per_trial={"cpu": how.share.cpus, "gpu": how.share.gpus},
-                search_alg=shapes.DeskSearcher(desk),
-                scheduler=shapes.DeskScheduler(desk),
-                callbacks=[*how.callbacks, shapes.DeskCallback(desk, board)],
-                stop=shapes.DeskStopper(desk),
+                search_alg=shapes.BridgeSearcher(desk),
+                scheduler=shapes.BridgeScheduler(desk),
+                callbacks=[*how.callbacks, shapes.BridgeCallback(desk, board)],
+                stop=shapes.BridgeStopper(desk),
                 storage_path=scratch if how.storage is None else url_of(how.storage),
                 reuse_actors=True,
                 max_failures=0,  # a lost node is made good by the desk, from the study's own checkpoint

@@ -19,7 +19,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autodistill.core.records import Decision, EvaluateFactory
-from autodistill.engines.ray.bridge import Desk
+from autodistill.engines.ray.bridge import StudyBridge
 from autodistill.engines.ray.worker import KEY, PROGRESS_SECONDS, WORN_OUT
 
 _LOST = re.compile(r"(?:died|dead) because|unavailable|exit", re.IGNORECASE)
@@ -43,7 +43,7 @@ def is_node_loss(text: str) -> bool:
     return WORN_OUT in text or bool(_NODE_LOST.search(words_of_loss(text)))
 
 
-class Board:
+class WorkerMailbox:
     """A small actor beside the driver: workers fetch the factory and the wish to stop, and leave their progress."""
 
     def __init__(self, parcel: bytes) -> None:
@@ -83,7 +83,7 @@ class Board:
         return out
 
 
-def make_board(factory: EvaluateFactory) -> tuple[Any, str]:
+def make_mailbox(factory: EvaluateFactory) -> tuple[Any, str]:
     """Start the board on the driver's own node (it must outlive the others).
 
     Returns:
@@ -98,14 +98,14 @@ def make_board(factory: EvaluateFactory) -> tuple[Any, str]:
     parcel = cloudpickle.dumps((paths, cloudpickle.dumps(factory)))
     name = f"autodistill-{os.getpid()}-{time.time_ns():x}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(Board).options(name=name, num_cpus=0, scheduling_strategy=here).remote(parcel)
+    board = ray.remote(WorkerMailbox).options(name=name, num_cpus=0, scheduling_strategy=here).remote(parcel)
     return board, name
 
 
-class DeskSearcher(Searcher):  # type: ignore[misc]
+class BridgeSearcher(Searcher):  # type: ignore[misc]
     """``suggest`` is the study's ``ask``. It has no state of its own to save."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: StudyBridge) -> None:
         super().__init__()
         self._desk = desk
 
@@ -129,10 +129,10 @@ class DeskSearcher(Searcher):  # type: ignore[misc]
         """Nothing to save: the study is stored already."""
 
 
-class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
+class BridgeScheduler(FIFOScheduler):  # type: ignore[misc]
     """Reports go to the study, and its decision back to Tune."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: StudyBridge) -> None:
         super().__init__()
         self._desk = desk
 
@@ -163,10 +163,10 @@ class DeskScheduler(FIFOScheduler):  # type: ignore[misc]
         self._desk.lose(trial.trial_id, why, node=is_node_loss(text), by_student=not _NO_MEMORY.search(why))
 
 
-class DeskCallback(tune.Callback):  # type: ignore[misc]
+class BridgeCallback(tune.Callback):  # type: ignore[misc]
     """Looks at the clock and at the board's progress in every turn of Tune's loop, without ever waiting."""
 
-    def __init__(self, desk: Desk, board: Any) -> None:
+    def __init__(self, desk: StudyBridge, board: Any) -> None:
         self._desk, self._board = desk, board
         self._asked: Any = None
         self._next = 0.0
@@ -192,10 +192,10 @@ class DeskCallback(tune.Callback):  # type: ignore[misc]
             self._asked, self._next = None, time.monotonic() + PROGRESS_SECONDS
 
 
-class DeskStopper(tune.Stopper):  # type: ignore[misc]
+class BridgeStopper(tune.Stopper):  # type: ignore[misc]
     """Ends Tune when trials that were asked to stop do not."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: StudyBridge) -> None:
         self._desk = desk
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -42,7 +42,7 @@ def make_trainable(board_name: str, context: WorkerContext) -> type:
         def setup(self, config: dict[str, Any]) -> None:
             limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
             os.environ.update({name: str(context.threads) for name in limits})  # before anything heavy is imported
-            self._bench = Bench(ray.get_actor(board_name), replace(context, index=config["slot"]))
+            self._bench = RayWorker(ray.get_actor(board_name), replace(context, index=config["slot"]))
             self.reset_config(config)
 
         def step(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def make_trainable(board_name: str, context: WorkerContext) -> type:
     return Worker
 
 
-class Bench:
+class RayWorker:
     """What a worker does on its node: builds the evaluator, turns each report into one result for Tune."""
 
     def __init__(self, board: Any, context: WorkerContext) -> None:

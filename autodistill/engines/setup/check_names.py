@@ -40,13 +40,13 @@ def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
     if not resumed:
         problems += overruled(config.rungs, config.epochs)
     if config.data is not None and not resumed:
-        from autodistill.training.data.datasets import check as check_data
+        from autodistill.training.data.datasets import check_source as check_data
 
         _collect(problems, partial(check_data, config.data))
     _refuse(problems)
 
 
-def check(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
+def check_study(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
     """Check every name that only a registry knows.
 
     Args:
@@ -140,7 +140,7 @@ def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
 
 def _check_teacher(spec: TeacherSpec, data: DataSpec) -> None:
     from autodistill.training.data.datasets import class_names
-    from autodistill.training.teachers.load import check as check_teacher
+    from autodistill.training.teachers.load import check_teacher as check_teacher
 
     def classes() -> int | None:
         names = class_names(data)

@@ -111,12 +111,12 @@ def estimate(
     Raises:
         AutodistillError: the data cannot be read, or no student of the space can be built.
     """
-    from autodistill.training.data.datasets import load, warn_of_cut
+    from autodistill.training.data.datasets import load_images, warn_of_cut
     from autodistill.training.runtime.cache_folder import cache_folder
 
     prices = price(config, space, say=say)
     assert config.data is not None
-    warn_of_cut(config.data, load(config.data, cache_folder().absolute()))
+    warn_of_cut(config.data, load_images(config.data, cache_folder().absolute()))
     return forecast(config, rungs, prices)
 
 

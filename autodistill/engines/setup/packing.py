@@ -64,7 +64,7 @@ def measured_packing(study: Study, watch: Watch, slots: Sequence[Slot]) -> int:
     from autodistill.training.runtime.cache_folder import cache_folder
 
     config = study.config
-    data = datasets.load(config.data, cache_folder().absolute())  # as in prepare: decoded images are held once
+    data = datasets.load_images(config.data, cache_folder().absolute())  # as in prepare: decoded images are held once
     shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
     watch.stage("slots", "measuring how many workers a GPU holds")
     found = measure(
@@ -108,9 +108,9 @@ def _load(student: dict[str, Any], shape: dict[str, Any], batch: int, device: st
     """Memory and computing time of forward and backward passes of one student."""
     import torch
 
-    from autodistill.training.students.build import build
+    from autodistill.training.students.build import build_student
 
-    model = build(student, **shape).to(device).train()
+    model = build_student(student, **shape).to(device).train()
     images = torch.rand(batch, shape["channels"], shape["image_size"], shape["image_size"], device=device)
     torch.cuda.reset_peak_memory_stats(device)
     readings: list[float] = []

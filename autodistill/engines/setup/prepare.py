@@ -70,7 +70,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     watch.stage("data", f"reading {config.data.source}")
     cache = cache_folder().absolute()
     datasets.check_files(config.data, cache, begun=study.spent.epochs > 0)
-    data = datasets.load(config.data, cache)
+    data = datasets.load_images(config.data, cache)
     watch.stage(
         "data",
         f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
@@ -133,7 +133,7 @@ def _teacher(
     ask = asker(data, CacheShelf(cache / "teacher"), config.data.seed if config.data else 0, asked)
     best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
     for one in members(spec).values():
-        teacher = teachers.load(one, data, device)
+        teacher = teachers.load_teacher(one, data, device)
         found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak, ask=ask)
         watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
         if copied and (unlike := unlike_teacher(teacher, data)):
@@ -226,8 +226,8 @@ def _teacher_latency(model: nn.Module, config: StudyConfig, shape: Mapping[str, 
     if config.latency.command is not None:
         return latency_sources.latency_elsewhere({}, model, config.latency, **shape)
     watch.stage("teacher", "measuring its latency")
-    with lease.quiet(config.latency.device, waiting=lease.Waiting(watch.should_stop, _shown(watch, "teacher"))):
-        return latency.measure(model, config.latency, **shape).p50_ms
+    with lease.exclusive(config.latency.device, waiting=lease.Waiting(watch.should_stop, _shown(watch, "teacher"))):
+        return latency.measure_latency(model, config.latency, **shape).p50_ms
 
 
 def _shown(watch: Watch, stage: str) -> Callable[[str, float], None]:

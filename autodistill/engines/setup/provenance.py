@@ -69,7 +69,7 @@ def check_images(study: Study) -> None:
 
     cache = cache_folder().absolute()
     datasets.check_files(study.config.data, cache, begun=study.spent.epochs > 0)
-    check_sources(study, image_facts(datasets.load(study.config.data, cache)))
+    check_sources(study, image_facts(datasets.load_images(study.config.data, cache)))
 
 
 def check_sources(study: Study, found: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from autodistill.core.teacher_choice import with_parameter
 from autodistill.search.objectives.objectives import parse_constraint, resolve
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.space.builtin import compose
-from autodistill.search.space.builtin import load as load_space
+from autodistill.search.space.builtin import load_space as load_space
 from autodistill.search.space.space import Space
 from autodistill.search.storage import study_folder as store
 from autodistill.search.study.warm_start import warm_start
@@ -77,10 +77,10 @@ def study_from(source: Any, changes: Mapping[str, Any]) -> Study:
             raise UsageError(f"{directory} has no {STUDY_FILE}; it was not made by autodistill.")
     config = StudyConfig.load(source, keys)
     folder = None if directory is None else Path(directory).resolve()
-    return build(config, folder)
+    return build_study(config, folder)
 
 
-def build(config: StudyConfig, directory: Path | None, *, say: Callable[[str], None] | None = None) -> Study:
+def build_study(config: StudyConfig, directory: Path | None, *, say: Callable[[str], None] | None = None) -> Study:
     """The study of a configuration, stored in ``directory`` or in memory.
 
     Args:
@@ -93,14 +93,14 @@ def build(config: StudyConfig, directory: Path | None, *, say: Callable[[str], N
         UsageError: the folder holds another study.
         ResourceError: there is no room for it, or no permission.
     """
-    from autodistill.engines.setup.check_names import check
+    from autodistill.engines.setup.check_names import check_study
     from autodistill.engines.setup.top_rung import Length, settle
 
     parts = study_parts(config)
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
     if directory is not None:
         config = check_same(directory, config)
-    check(config, parts["space"], resumed=resumed)
+    check_study(config, parts["space"], resumed=resumed)
     length = Length(config) if resumed else settle(config, parts["space"], say=say)
     parts["rungs"] = config_rungs(length.config)
     with as_resource_error("the study could not be opened"):

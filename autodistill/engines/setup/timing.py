@@ -320,7 +320,7 @@ def _student_seconds(student: Params, job: Job) -> dict[str, float]:
 
     size, channels, classes = job.shape["image_size"], job.shape["channels"], job.shape["num_classes"]
     shape: dict[str, Any] = dict(job.shape)
-    model = students.build(student, **shape)
+    model = students.build_student(student, **shape)
     images = torch.randint(0, 256, (job.batch, channels, size, size), dtype=torch.uint8)
     ids = torch.arange(job.batch)
     feed = Feed(images, ids % classes, ids, (0.5,) * channels, (0.25,) * channels, classes)
@@ -348,9 +348,9 @@ def _survey_seconds(student: Params, job: Job) -> dict[str, float]:
     assert job.latency is not None
     watch = _Stopwatch(_threads(job))
     shape: dict[str, Any] = _shape(job)
-    model = students.build(student, **shape, num_classes=job.shape["num_classes"])
+    model = students.build_student(student, **shape, num_classes=job.shape["num_classes"])
     known_costs(model, **shape)
-    latency.measure(model, job.latency, **shape)
+    latency.measure_latency(model, job.latency, **shape)
     return {_COST: watch.seconds}
 
 
@@ -363,8 +363,8 @@ def _image_seconds(job: Job) -> dict[str, float]:
     from autodistill.training.teachers import load as teachers
 
     assert job.teacher is not None
-    data = datasets.load(job.data, job.cache)
-    teacher = teachers.load(member(job.teacher, None), data, job.device)
+    data = datasets.load_images(job.data, job.cache)
+    teacher = teachers.load_teacher(member(job.teacher, None), data, job.device)
     if teacher.by_id:
         return {_IMAGE: 0.0}
     count, took = min(32, len(data.train)), []

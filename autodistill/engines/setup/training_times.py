@@ -143,7 +143,7 @@ def price(config: StudyConfig, space: Space, *, say: Callable[[str], None]) -> P
     """
     from autodistill.core.teacher_choice import accepts_weak
     from autodistill.training.costs.cost_memory import CostMemory
-    from autodistill.training.data.datasets import check_files, load
+    from autodistill.training.data.datasets import check_files, load_images
     from autodistill.training.runtime.cache_folder import cache_folder
     from autodistill.training.teachers.checks import check_enough
 
@@ -151,7 +151,7 @@ def price(config: StudyConfig, space: Space, *, say: Callable[[str], None]) -> P
     say(f"reading {config.data.source}")
     cache = cache_folder().absolute()
     check_files(config.data, cache)
-    data = load(config.data, cache)
+    data = load_images(config.data, cache)
     if not accepts_weak(config.teacher):
         check_enough(data)
     slots, memory = _slots(config), CostMemory(cache)

@@ -15,10 +15,10 @@ import numpy as np
 from autodistill.core.errors import UsageError
 from autodistill.core.records import LatencyTarget, Objective, State
 from autodistill.core.wording import latency_words
-from autodistill.search.analysis.trajectory import Step, trajectory
+from autodistill.search.analysis.trajectory import TrajectoryStep, trajectory
 from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import nondominated_mask
-from autodistill.search.results.front import Front, Scale, propose_scale
+from autodistill.search.results.front import Front, HypervolumeBox, propose_box
 
 if TYPE_CHECKING:
     from autodistill.search.study.study import Study
@@ -77,7 +77,7 @@ def _machines(study: Study) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One group in the comparison.
 
     Attributes:
@@ -97,7 +97,7 @@ class Row:
     best: float | None
     hypervolume: tuple[float, ...]
     joint: int
-    curves: tuple[tuple[Step, ...], ...]
+    curves: tuple[tuple[TrajectoryStep, ...], ...]
     seconds: tuple[float, ...]
 
     @property
@@ -125,9 +125,9 @@ class Comparison:
     """
 
     objectives: tuple[Objective, ...]
-    scale: Scale
+    scale: HypervolumeBox
     groups: tuple[Group, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
 
     @property
     def warning(self) -> str:
@@ -199,7 +199,7 @@ def compare(groups: Sequence[Group]) -> Comparison:
         boxed = [Front(f.study, objectives, f.trials, f.others, scale) for f in group.fronts]
         firsts = [_best_first(f) for f in boxed if f.trials]
         rows.append(
-            Row(
+            ComparisonRow(
                 group.name,
                 len(boxed),
                 sum(group.complete or (len({t.number for t in (*f.trials, *f.others)}) for f in boxed)) / len(boxed),
@@ -213,7 +213,7 @@ def compare(groups: Sequence[Group]) -> Comparison:
     return Comparison(objectives, scale, tuple(groups), tuple(rows))
 
 
-def common_scale(fronts: Sequence[Front]) -> Scale:
+def common_scale(fronts: Sequence[Front]) -> HypervolumeBox:
     """One box that holds the boxes of all fronts; made from their trials where none is recorded.
 
     Raises:
@@ -227,7 +227,7 @@ def common_scale(fronts: Sequence[Front]) -> Scale:
     objectives = fronts[0].objectives
     scales = [front.scale for front in fronts if front.scale is not None]
     if not scales:
-        made = propose_scale(objectives, [t.values for f in fronts for t in (*f.trials, *f.others)])
+        made = propose_box(objectives, [t.values for f in fronts for t in (*f.trials, *f.others)])
         assert made is not None  # every COMPLETE trial has every objective
         return made
     # a member outside the recorded box, or of a study that has none, would count for nothing
@@ -235,7 +235,7 @@ def common_scale(fronts: Sequence[Front]) -> Scale:
     signs = np.array([1.0 if o.direction == "minimize" else -1.0 for o in objectives])
     ideal = signs * (np.array([s.ideal for s in scales]) * signs).min(axis=0)
     reference = signs * (np.array([s.reference for s in scales]) * signs).max(axis=0)
-    return Scale(tuple(ideal.tolist()), tuple(reference.tolist())).holding(objectives, members)
+    return HypervolumeBox(tuple(ideal.tolist()), tuple(reference.tolist())).holding(objectives, members)
 
 
 def attainment(fronts: Sequence[Front], across: Objective, up: Objective) -> dict[str, list[float]]:
@@ -260,7 +260,7 @@ def attainment(fronts: Sequence[Front], across: Objective, up: Objective) -> dic
     return {"across": widths, **out}
 
 
-def growth(group: Group, row: Row) -> dict[str, list[float]]:
+def growth(group: Group, row: ComparisonRow) -> dict[str, list[float]]:
     """Hypervolume share against time over the runs of ``group`` that kept a clock, from nothing at 0 s.
 
     A run without a step counts, at 0, where its front is empty; with a front it kept no clock, and is left out.
@@ -280,7 +280,7 @@ def growth(group: Group, row: Row) -> dict[str, list[float]]:
     return {"seconds": times.tolist(), **{name: values.tolist() for name, values in picked.items()}}
 
 
-def _shares(curve: Sequence[Step], times: np.ndarray) -> np.ndarray:
+def _shares(curve: Sequence[TrajectoryStep], times: np.ndarray) -> np.ndarray:
     """The share that one run had reached at each of ``times``."""
     known = np.array([step.seconds for step in curve])
     values = np.array([0.0, *(step.hypervolume_share for step in curve)])

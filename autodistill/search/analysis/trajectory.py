@@ -9,11 +9,11 @@ import numpy as np
 
 from autodistill.core.records import TrialRecord
 from autodistill.search.objectives.pareto import hypervolume
-from autodistill.search.results.front import Front, Scale
+from autodistill.search.results.front import Front, HypervolumeBox
 
 
 @dataclass(frozen=True)
-class Step:
+class TrajectoryStep:
     """The state of a search when one more trial was COMPLETE.
 
     Attributes:
@@ -33,7 +33,7 @@ class Step:
     finished: int = 0
 
 
-def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
+def trajectory(front: Front, scale: HypervolumeBox | None = None) -> list[TrajectoryStep]:
     """Steps in the order in which the trials ended; those that kept no record of the clock are left out.
 
     Args:
@@ -48,7 +48,7 @@ def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
     reference = np.ones(rows.shape[1])
     kept = np.zeros((0, rows.shape[1]))
     share = 0.0
-    steps: list[Step] = []
+    steps: list[TrajectoryStep] = []
     for trial, row in zip(ended, rows, strict=True):
         if not (kept <= row).all(axis=1).any():  # only a point that nothing dominates changes the volume
             kept = np.vstack([kept[~(row <= kept).all(axis=1)], row])
@@ -57,7 +57,7 @@ def trajectory(front: Front, scale: Scale | None = None) -> list[Step]:
         if steps and steps[-1].number == trial.number:
             steps.pop()  # another form of it, which came at the same moment
         books = spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0)
-        steps.append(Step(*books, share, trial.number, len(steps) + 1))
+        steps.append(TrajectoryStep(*books, share, trial.number, len(steps) + 1))
     return steps
 
 
@@ -65,6 +65,6 @@ def _when(trial: TrialRecord) -> tuple[float, float, int]:
     return trial.spent["seconds"], trial.spent.get("epochs", 0.0), trial.number
 
 
-def share_at(steps: Sequence[Step], seconds: float) -> float:
+def share_at(steps: Sequence[TrajectoryStep], seconds: float) -> float:
     """Hypervolume share that had been reached after ``seconds``; 0 before the first step."""
     return max((step.hypervolume_share for step in steps if step.seconds <= seconds), default=0.0)

@@ -47,7 +47,7 @@ reference and the costliest at the best."""
 
 
 @dataclass(frozen=True)
-class Axis:
+class ObjectiveAxis:
     """How one objective is scaled: 0 at ``best``, 1 at ``reference``; both are raw values."""
 
     objective: Objective
@@ -101,7 +101,7 @@ class Data:
         )
 
 
-class Layout(Protocol):
+class InputLayout(Protocol):
     """What a model must know of the study's axes."""
 
     @property
@@ -137,7 +137,7 @@ class Model:
     """
 
     def __init__(
-        self, data: Data, layout: Layout, *, thetas: dict[int, Floats], optimize: bool, rng: np.random.Generator
+        self, data: Data, layout: InputLayout, *, thetas: dict[int, Floats], optimize: bool, rng: np.random.Generator
     ) -> None:
         self.observed = data
         self._layout, self._thetas = layout, thetas

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from autodistill.core.records import Estimate, Objective
-from autodistill.search.model.front_model import Axis, Data, unwarp, warp
+from autodistill.search.model.front_model import Data, ObjectiveAxis, unwarp, warp
 from autodistill.search.model.observations import Observations
 from autodistill.search.objectives import pareto
 from autodistill.search.objectives.objectives import spared
@@ -39,7 +39,7 @@ BEYOND = 0.5
 
 
 @dataclass(frozen=True)
-class Pool:
+class CandidateBatch:
     """Candidates side by side with their known costs and their parameters as features."""
 
     values: list[dict[str, Any]]
@@ -53,26 +53,28 @@ class Pool:
         costs: list[Mapping[str, float]],
         encoder: Encoder,
         keys: list[Key] | None = None,
-    ) -> Pool:
+    ) -> CandidateBatch:
         """Candidates with their costs, and their keys where they are at hand."""
-        return Pool(values, costs, encoder.encode(values), [key(v) for v in values] if keys is None else keys)
+        return CandidateBatch(values, costs, encoder.encode(values), [key(v) for v in values] if keys is None else keys)
 
-    def take(self, rows: Sequence[int]) -> Pool:
+    def take(self, rows: Sequence[int]) -> CandidateBatch:
         """Some of them."""
         i = list(rows)
-        return Pool([self.values[k] for k in i], [self.costs[k] for k in i], self.params[i], [self.keys[k] for k in i])
+        return CandidateBatch(
+            [self.values[k] for k in i], [self.costs[k] for k in i], self.params[i], [self.keys[k] for k in i]
+        )
 
-    def unseen(self, seen: Container[Key]) -> Pool:
+    def unseen(self, seen: Container[Key]) -> CandidateBatch:
         """Those whose key is not among ``seen``."""
         return self.take([i for i, name in enumerate(self.keys) if name not in seen])
 
-    def join(self, other: Pool) -> Pool:
+    def join(self, other: CandidateBatch) -> CandidateBatch:
         """These, then the others."""
         params = np.concatenate([self.params, other.params])
-        return Pool(self.values + other.values, self.costs + other.costs, params, self.keys + other.keys)
+        return CandidateBatch(self.values + other.values, self.costs + other.costs, params, self.keys + other.keys)
 
 
-class View:
+class ModelInput:
     """Scaled axes of a study.
 
     Args:
@@ -93,7 +95,7 @@ class View:
         encoder: Encoder,
         seen: Observations,
         *,
-        sample: Pool,
+        sample: CandidateBatch,
         rungs: Sequence[float] = (),
         bounds: Mapping[str, float] | None = None,
         first: int = 10,
@@ -262,15 +264,17 @@ def _latest(seen: Observations, measured: npt.NDArray[np.bool_]) -> npt.NDArray[
     return latest
 
 
-def _cost_axis(objective: Objective, column: Floats, seen: Observations, sample: Pool) -> Axis:
+def _cost_axis(objective: Objective, column: Floats, seen: Observations, sample: CandidateBatch) -> ObjectiveAxis:
     measured = np.isfinite(column) & ~seen.failed
     priced = [float(costs[objective.name]) for costs in sample.costs if objective.name in costs]
     values = [*priced, *column[measured].tolist()]
     best = min(values) if objective.direction == "minimize" else max(values)
-    return Axis(objective, best, spared(objective, values)[1])
+    return ObjectiveAxis(objective, best, spared(objective, values)[1])
 
 
-def _trained_axis(objective: Objective, column: Floats, seen: Observations, bound: float | None, first: int) -> Axis:
+def _trained_axis(
+    objective: Objective, column: Floats, seen: Observations, bound: float | None, first: int
+) -> ObjectiveAxis:
     """From the reference to the best; a ``bound`` that asks for more than the reference takes its place."""
     sign = -1.0 if objective.direction == "maximize" else 1.0
     measured = np.isfinite(column) & ~seen.failed
@@ -285,4 +289,4 @@ def _trained_axis(objective: Objective, column: Floats, seen: Observations, boun
         reference = max(wanted, best)  # until a trial is within the bound, whatever comes nearer to it is a gain
         # the axis keeps a length where hardly a trial, or none, is within the bound
         best = min(best, wanted - BEYOND * length)
-    return Axis(objective, sign * best, sign * reference)
+    return ObjectiveAxis(objective, sign * best, sign * reference)

@@ -48,7 +48,7 @@ class Observations:
 
 
 @dataclass
-class Archive:
+class ObservationStore:
     """All trials of a study.
 
     Args:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from autodistill.core.records import Constraint, Estimate
 from autodistill.search.model.front_model import Model, unwarp
-from autodistill.search.model.model_input import Pool, View
+from autodistill.search.model.model_input import CandidateBatch, ModelInput
 from autodistill.search.rungs import promotion
 
 Floats = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ EpochCost = Callable[[Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True)
-class Judge:
+class CandidateScorer:
     """Beliefs at one moment of a study.
 
     Attributes:
@@ -33,25 +33,25 @@ class Judge:
         constraints: on known costs; a gain counts as far as the candidate is likely to keep them.
     """
 
-    view: View
+    view: ModelInput
     model: Model
     rungs: tuple[float, ...] = ()
     epoch_cost: EpochCost | None = None
     constraints: tuple[Constraint, ...] = ()
 
-    def final(self, pool: Pool) -> tuple[Floats, Floats]:
+    def final(self, pool: CandidateBatch) -> tuple[Floats, Floats]:
         """Mean and deviation ``(candidates, objectives)`` of scaled losses at the top rung."""
         features = self.view.features(pool.params, self.view.inputs(pool.costs))
         return self.model.believe(features, self.view.known(pool.costs), self.view.unsure(pool.costs))
 
-    def gain(self, pool: Pool) -> Floats:
+    def gain(self, pool: CandidateBatch) -> Floats:
         """Expected front gain of each candidate, as a share of the box."""
         if not pool.values:
             return np.zeros(0)
         gain: Floats = self.model.gain(*self.final(pool)) * self._chance(pool.costs)
         return gain
 
-    def gain_of(self, pool: Pool) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
+    def gain_of(self, pool: CandidateBatch) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
         """The same for other parameters of students in ``pool``: of encoded parameters and the rows they belong to."""
         inputs, known, unsure = (read(pool.costs) for read in (self.view.inputs, self.view.known, self.view.unsure))
         chance = self._chance(pool.costs)
@@ -63,13 +63,13 @@ class Judge:
 
         return gain
 
-    def work(self, pool: Pool) -> Floats:
+    def work(self, pool: CandidateBatch) -> Floats:
         """Work of one epoch of each candidate."""
         if self.epoch_cost is None:
             return np.ones(len(pool.values))
         return np.array([max(self.epoch_cost(values), 1e-9) for values in pool.values])
 
-    def index(self, pool: Pool, rungs: Sequence[int]) -> tuple[Floats, Floats]:
+    def index(self, pool: CandidateBatch, rungs: Sequence[int]) -> tuple[Floats, Floats]:
         """Gittins index of candidates that have passed ``rungs``, and the work that is left to the top."""
         mean, deviation = self.final(pool)
         inputs, work = self.view.inputs(pool.costs), self.work(pool)
@@ -86,7 +86,7 @@ class Judge:
             reach[rows] = steps.sum(axis=1)
         return index, reach
 
-    def expected(self, pool: Pool, bound: float) -> tuple[Floats, Floats]:
+    def expected(self, pool: CandidateBatch, bound: float) -> tuple[Floats, Floats]:
         """What the first objective comes to at the top rung, where it is learned.
 
         Args:
@@ -104,7 +104,7 @@ class Judge:
         raw = np.vectorize(axis.raw, otypes=[float])(losses)
         return np.clip(raw, low, high), self.view.chance(mean, deviation, 0, bound)
 
-    def explain(self, pool: Pool, row: int, count: int) -> str:
+    def explain(self, pool: CandidateBatch, row: int, count: int) -> str:
         """What is expected of a candidate that was the best of ``count``."""
         one = pool.take([row])
         mean, deviation = self.final(one)

@@ -17,7 +17,7 @@ from autodistill.search.objectives.losses import axis_losses, to_losses
 from autodistill.search.objectives.objectives import spared
 from autodistill.search.objectives.pareto import hypervolume, nondominated_mask
 from autodistill.search.objectives.within_teacher import Reach
-from autodistill.search.results.front_member import Member
+from autodistill.search.results.front_member import FrontMember
 from autodistill.search.results.gain import gain_over_undistilled
 from autodistill.search.storage.study_folder import dump_json, write_atomically
 from autodistill.search.storage.variants import expanded
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scale:
+class HypervolumeBox:
     """The box in which hypervolume is measured, recorded so that figures stay comparable.
 
     Attributes:
@@ -38,7 +38,7 @@ class Scale:
     ideal: tuple[float, ...]
     reference: tuple[float, ...]
 
-    def holding(self, objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> Scale:
+    def holding(self, objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> HypervolumeBox:
         """The same box, wider where known costs among ``values`` lie outside: their students would count for nothing.
 
         The survey, from which the box is made, has not seen the cheapest and the costliest students of the space.
@@ -52,7 +52,7 @@ class Scale:
             ideal[j] = min(ideal[j], *seen, key=objective.loss)
             if max(map(objective.loss, seen)) >= objective.loss(reference[j]):
                 reference[j] = spared(objective, seen)[1]
-        return Scale(tuple(ideal), tuple(reference))
+        return HypervolumeBox(tuple(ideal), tuple(reference))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Front:
     objectives: tuple[Objective, ...]
     trials: tuple[TrialRecord, ...]
     others: tuple[TrialRecord, ...] = ()
-    scale: Scale | None = None
+    scale: HypervolumeBox | None = None
     teacher: Mapping[str, float] = field(default_factory=dict)
     directory: Path | None = None
     reach: Reach | None = None
@@ -85,7 +85,7 @@ class Front:
         objectives: Sequence[Objective],
         trials: Sequence[TrialRecord],
         *,
-        scale: Scale | None = None,
+        scale: HypervolumeBox | None = None,
         teacher: Mapping[str, float] | None = None,
         directory: Path | None = None,
         reach: Reach | None = None,
@@ -155,15 +155,15 @@ class Front:
         return scaled
 
     @property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[FrontMember, ...]:
         """The members, as trials that can be loaded and exported."""
-        return tuple(Member.of(trial, self.directory) for trial in self.trials)
+        return tuple(FrontMember.of(trial, self.directory) for trial in self.trials)
 
     def counts(self, values: Mapping[str, float]) -> bool:
         """Whether a student with these values is of use: not further below the teacher than :attr:`reach` allows."""
         return self.reach is None or self.reach.holds(values)
 
-    def knee(self) -> Member | None:
+    def knee(self) -> FrontMember | None:
         """The member nearest to the ideal point, the best values of all objectives: a fair first pick.
 
         The axes (logarithmic for costs) run from the best to the worst value on the front itself. In the box of the
@@ -178,7 +178,7 @@ class Front:
 
         return knee(self)
 
-    def pick(self, expression: str) -> Member:
+    def pick(self, expression: str) -> FrontMember:
         """The best member (first objective) that satisfies ``"latency_ms <= 5 and params <= 2e6"``.
 
         Where the study was verified, students on the verified front go before all others, those that joined it
@@ -261,7 +261,7 @@ def last_values(trial: TrialRecord) -> dict[str, float]:
     return {**out, **trial.values}
 
 
-def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> Scale | None:
+def propose_box(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> HypervolumeBox | None:
     """A scale from what is known early (the survey, or the first trials): its extremes, with 10 % to spare.
 
     A fraction to be maximised runs from 0 to 1. ``values`` may lack metrics, and what is not
@@ -279,7 +279,7 @@ def propose_scale(objectives: Sequence[Objective], values: Sequence[Mapping[str,
         best, worst = spared(objective, seen)
         ideal.append(best)
         reference.append(worst)
-    return Scale(tuple(ideal), tuple(reference))
+    return HypervolumeBox(tuple(ideal), tuple(reference))
 
 
 def _span(values: Sequence[float]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Member(TrialRecord):
+class FrontMember(TrialRecord):
     """A trial record that knows its study's folder.
 
     Attributes:
@@ -29,9 +29,9 @@ class Member(TrialRecord):
     picked: str = ""
 
     @staticmethod
-    def of(trial: TrialRecord, directory: Path | None) -> Member:
+    def of(trial: TrialRecord, directory: Path | None) -> FrontMember:
         """The member for a record."""
-        return Member(**{one.name: getattr(trial, one.name) for one in fields(TrialRecord)}, directory=directory)
+        return FrontMember(**{one.name: getattr(trial, one.name) for one in fields(TrialRecord)}, directory=directory)
 
     def load(self) -> nn.Module:
         """The trained network, in eval mode, on the CPU; it takes normalized images.

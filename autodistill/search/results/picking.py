@@ -24,10 +24,10 @@ from autodistill.core.wording import counted, students_counted
 from autodistill.search.objectives.expression import TEACHER, matches
 from autodistill.search.objectives.losses import axis_losses, to_losses
 from autodistill.search.objectives.objectives import asked_cost
-from autodistill.search.results.front_member import Member
+from autodistill.search.results.front_member import FrontMember
 
 if TYPE_CHECKING:
-    from autodistill.search.results.verified import Row
+    from autodistill.search.results.verified import VerifiedRow
 
 KEPT = ("stays", "joins")
 """Verdicts of students on the verified front."""
@@ -52,7 +52,7 @@ class Pickable(Protocol):
         """Dominated COMPLETE trials."""
 
     @property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[FrontMember, ...]:
         """Members, as trials that can be loaded and exported."""
 
     @property
@@ -64,7 +64,7 @@ class Pickable(Protocol):
 
 
 @dataclass(frozen=True)
-class Standing:
+class PickCandidate:
     """A student that may be picked, with what is known best of it.
 
     Attributes:
@@ -74,8 +74,8 @@ class Standing:
         fell: whether its trial, in this form or another, was verified and is not on the verified front.
     """
 
-    member: Member
-    row: Row | None
+    member: FrontMember
+    row: VerifiedRow | None
     values: Mapping[str, float]
     fell: bool = False
 
@@ -97,7 +97,7 @@ class Choice:
         trouble: what is wrong with the file of the verification.
     """
 
-    standings: tuple[Standing, ...]
+    standings: tuple[PickCandidate, ...]
     verified: int
     size: int
     found: bool
@@ -108,11 +108,11 @@ class Choice:
         """Whether every member was verified, so that the verified front is known."""
         return self.verified >= self.size
 
-    def first(self, some: Sequence[Standing]) -> list[Standing]:
+    def first(self, some: Sequence[PickCandidate]) -> list[PickCandidate]:
         """Those of some students that are picked before the others."""
         return [one for one in some if (one.kept if self.whole else not one.fell)]
 
-    def figures(self, one: Standing) -> Mapping[str, float]:
+    def figures(self, one: PickCandidate) -> Mapping[str, float]:
         """What a student is compared by."""
         return one.values if self.whole else one.member.values
 
@@ -128,13 +128,13 @@ class Selection:
         unverified: those of ``members`` that were not verified though others were.
     """
 
-    members: tuple[Member, ...]
-    left_out: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
+    members: tuple[FrontMember, ...]
+    left_out: Mapping[str, tuple[FrontMember, ...]] = field(default_factory=dict)
     said: str = ""
-    unverified: tuple[Member, ...] = ()
+    unverified: tuple[FrontMember, ...] = ()
 
 
-def verified_rows(front: Pickable) -> dict[int, Row]:
+def verified_rows(front: Pickable) -> dict[int, VerifiedRow]:
     """What ``verify`` found of trials of this front's study, by number; of what was trained otherwise, nothing.
 
     Raises:
@@ -146,14 +146,14 @@ def verified_rows(front: Pickable) -> dict[int, Row]:
     return {} if found is None else rows_for(front, found.students)
 
 
-def rows_for(front: Pickable, students: Iterable[Row]) -> dict[int, Row]:
+def rows_for(front: Pickable, students: Iterable[VerifiedRow]) -> dict[int, VerifiedRow]:
     """Rows with a verdict that stand for trials of this front's study, by number."""
     known = {t.number: t for t in (*front.trials, *front.others) if t.variant == "fp32"}
     rows = [row for row in students if row.verdict and row.trial in known and _same(row, known[row.trial])]
     return {row.trial: row for row in settled(front, rows) if row.trial is not None}
 
 
-def settled(front: Pickable, rows: Iterable[Row]) -> list[Row]:
+def settled(front: Pickable, rows: Iterable[VerifiedRow]) -> list[VerifiedRow]:
     """Rows of ``verify``, those of no verified front that a member which was not verified dominates.
 
     Verdicts are among what was verified. A trial off the search's front can have no better there than to be equal to
@@ -175,12 +175,12 @@ def unverified(front: Pickable, verified: Collection[int | None]) -> list[TrialR
     return [t for t in front.trained().trials if t.number not in verified]
 
 
-def row_of(trial: TrialRecord, rows: Mapping[int, Row]) -> Row | None:
+def row_of(trial: TrialRecord, rows: Mapping[int, VerifiedRow]) -> VerifiedRow | None:
     """The row that stands for a trial; none stands for its int8 form."""
     return rows.get(trial.number) if trial.variant == "fp32" else None
 
 
-def pick(front: Pickable, expression: str) -> Member:
+def pick(front: Pickable, expression: str) -> FrontMember:
     """The best student (first objective) that satisfies an expression; see :meth:`Front.pick`."""
     choice = _choice(front)
     teacher = {f"{TEACHER}.{name}": value for name, value in front.teacher.items()}
@@ -196,14 +196,14 @@ def pick(front: Pickable, expression: str) -> Member:
     first = front.objectives[0]
     cost = asked_cost(front.objectives) or first  # of equally good ones, often two forms of one trial, the cheaper
 
-    def losses(one: Standing) -> tuple[float, float]:
+    def losses(one: PickCandidate) -> tuple[float, float]:
         figures = choice.figures(one)
         return first.loss(figures[first.name]), cost.loss(figures[cost.name])
 
     return _explained(min(before or fitting, key=losses), choice, len(before), repr(expression))
 
 
-def knee(front: Pickable) -> Member | None:
+def knee(front: Pickable) -> FrontMember | None:
     """The member nearest to the ideal point; see :meth:`Front.knee`."""
     if not front.trials:
         return None
@@ -235,10 +235,10 @@ def whole(front: Pickable) -> Selection:
         return number in kept or (missing > 0 and number not in rows)
 
     shown = [one for one in front.members if ships(one.number)]
-    more = [Member.of(t, front.directory) for t in front.others if t.variant == "fp32" and t.number in kept]
+    more = [FrontMember.of(t, front.directory) for t in front.others if t.variant == "fp32" and t.number in kept]
     if not shown and not more:
         return Selection(front.members, said="no student is on the verified front; this is the front of the search.")
-    left: dict[str, tuple[Member, ...]] = {}
+    left: dict[str, tuple[FrontMember, ...]] = {}
     for one in front.members:
         if not ships(one.number):
             reason = FELL if one.number in rows else UNVERIFIED
@@ -250,7 +250,9 @@ def whole(front: Pickable) -> Selection:
     return Selection((*shown, *more), left, said, unseen)
 
 
-def _changed(head: str, more: Sequence[Member], unseen: Sequence[Member], left: Mapping[str, Sequence[Member]]) -> str:
+def _changed(
+    head: str, more: Sequence[FrontMember], unseen: Sequence[FrontMember], left: Mapping[str, Sequence[FrontMember]]
+) -> str:
     parts = [f"trial {_numbers(more)} joined it"] if more else []
     parts += [f"{UNVERIFIED}: trial {_numbers(unseen)}"] if unseen else []
     without = ", ".join(f"trial {_numbers(members)} ({reason})" for reason, members in left.items())
@@ -258,11 +260,11 @@ def _changed(head: str, more: Sequence[Member], unseen: Sequence[Member], left: 
     return f"{head}; {'; '.join(parts)}." if parts else ""
 
 
-def _numbers(members: Sequence[Member]) -> str:
+def _numbers(members: Sequence[FrontMember]) -> str:
     return ", ".join(f"{m.number}" + f" ({m.variant})" * (m.variant != "fp32") for m in members)
 
 
-def _rows(front: Pickable) -> tuple[dict[int, Row], str]:
+def _rows(front: Pickable) -> tuple[dict[int, VerifiedRow], str]:
     """What ``verify`` found, and what is wrong with its file."""
     try:
         return verified_rows(front), ""
@@ -276,23 +278,23 @@ def _choice(front: Pickable) -> Choice:
     return Choice(standings(front, rows), size - len(unverified(front, rows)), size, bool(rows), trouble)
 
 
-def standings(front: Pickable, rows: Mapping[int, Row]) -> tuple[Standing, ...]:
+def standings(front: Pickable, rows: Mapping[int, VerifiedRow]) -> tuple[PickCandidate, ...]:
     """The members of the front, then the students that joined the verified one."""
     plain = [t for t in front.others if t.variant == "fp32" and t.number in rows]
     joined = [t for t in plain if rows[t.number].verdict == "joins"]
     return tuple(_standing(front, t, rows) for t in (*front.trials, *joined))
 
 
-def _standing(front: Pickable, trial: TrialRecord, rows: Mapping[int, Row]) -> Standing:
+def _standing(front: Pickable, trial: TrialRecord, rows: Mapping[int, VerifiedRow]) -> PickCandidate:
     row = row_of(trial, rows)
     names = {o.name for o in front.objectives}
     known = {name: value for name, value in trial.values.items() if name in names}
     means = {} if row is None else {name: mean for name, mean in row.means.items() if name in names}
     fell = trial.number in rows and rows[trial.number].verdict not in KEPT
-    return Standing(Member.of(trial, front.directory), row, {**known, **means}, fell)
+    return PickCandidate(FrontMember.of(trial, front.directory), row, {**known, **means}, fell)
 
 
-def _explained(best: Standing, choice: Choice, before: int, bound: str = "") -> Member:
+def _explained(best: PickCandidate, choice: Choice, before: int, bound: str = "") -> FrontMember:
     """The member with a sentence on what ``verify`` had to do with it; none where nothing is verified."""
     number = best.member.called
     state = {"stays": "stayed on the front when verified", "joins": "joined the front when verified"}.get(
@@ -315,7 +317,7 @@ def _explained(best: Standing, choice: Choice, before: int, bound: str = "") -> 
     return replace(best.member, picked=said)
 
 
-def _in_the_search(standings: Sequence[Standing], expression: str, teacher: Mapping[str, float]) -> str:
+def _in_the_search(standings: Sequence[PickCandidate], expression: str, teacher: Mapping[str, float]) -> str:
     """Whom the search's own figures would let pass, where verified ones do not."""
     front_only = [one for one in standings if one.row is None or one.row.verdict != "joins"]
     before = [str(one.member.number) for one in front_only if matches(expression, {**teacher, **one.member.columns()})]
@@ -324,7 +326,7 @@ def _in_the_search(standings: Sequence[Standing], expression: str, teacher: Mapp
     return f" By the figures of the search trial {', '.join(before)} would; verify measured less."
 
 
-def _same(row: Row, trial: TrialRecord) -> bool:
+def _same(row: VerifiedRow, trial: TrialRecord) -> bool:
     parts: list[tuple[Any, Any]] = [
         (row.student, trial.student),
         (row.distillation, trial.distillation),

@@ -24,7 +24,7 @@ Side = Literal["lower", "upper"]
 
 
 @dataclass(frozen=True)
-class Edge:
+class RangeBound:
     """A bound on which at least half of the front lies.
 
     Attributes:
@@ -50,7 +50,7 @@ class Edge:
         return f"{self.parameter} on its {self.side} bound {self.bound:.4g} ({self.members} of {self.front} students)"
 
 
-def edges_of(front: Front, space: Space) -> list[Edge]:
+def bounds_on_front(front: Front, space: Space) -> list[RangeBound]:
     """The bounds on which at least half of the front's members lie, in the order of the space."""
     students = {t.number: t for t in front.trials}.values()  # a student in two forms is one
     found: Counter[tuple[str, Side]] = Counter()
@@ -66,18 +66,18 @@ def edges_of(front: Front, space: Space) -> list[Edge]:
             continue
         found.update((name, side) for name in values if name in ranges for side in _sides(ranges[name], values[name]))
     return [
-        Edge(name, side, _bound(ranges[name], side), found[name, side], len(students))
+        RangeBound(name, side, _bound(ranges[name], side), found[name, side], len(students))
         for name in ranges
         for side in ("lower", "upper")
         if found[name, side] >= max(LEAST, len(students) / 2)
     ]
 
 
-def edges_line(edges: Sequence[Edge], space: str = "") -> str:
+def bounds_line(edges: Sequence[RangeBound], space: str = "") -> str:
     """One sentence for people; empty where no bound is in the way.
 
     Args:
-        edges: what :func:`edges_of` found.
+        edges: what :func:`bounds_on_front` found.
         space: name of the built-in space, where it is one.
     """
     if not edges:

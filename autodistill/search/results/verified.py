@@ -26,7 +26,7 @@ FORMAT = 1
 _FIGURES = ("accuracy", "validation", "loss", "agreement", "ece", "gain")
 
 Kind = Literal["student", "twin", "baseline", "teacher"]
-Verdict = Literal["stays", "joins", "falls", "outside", ""]
+FrontVerdict = Literal["stays", "joins", "falls", "outside", ""]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Row:
+class VerifiedRow:
     """One line of the table: a student, its undistilled twin, a baseline or the teacher.
 
     Attributes:
@@ -121,7 +121,7 @@ class Row:
     flattered: float | None = None
     gain: Difference | None = None
     before: bool = False
-    verdict: Verdict = ""
+    verdict: FrontVerdict = ""
     rivals: tuple[int, ...] = ()
     weights: str = ""
     error: str = ""
@@ -168,7 +168,7 @@ class Verified:
 
     study: str
     objectives: tuple[tuple[str, str], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[VerifiedRow, ...]
     seeds: int
     refit: str = "train"
     epochs: int = 0
@@ -193,17 +193,17 @@ class Verified:
         return f"<Verified {self.study!r}: {kept}, {counted(self.seeds, 'seed')}, {runs}>"
 
     @property
-    def students(self) -> tuple[Row, ...]:
+    def students(self) -> tuple[VerifiedRow, ...]:
         """The rows of the study's own trials."""
         return tuple(row for row in self.rows if row.kind == "student")
 
     @property
-    def front(self) -> tuple[Row, ...]:
+    def front(self) -> tuple[VerifiedRow, ...]:
         """Students on the front of the verified means."""
         return tuple(row for row in self.students if row.verdict in ("stays", "joins"))
 
     @property
-    def fallen(self) -> tuple[Row, ...]:
+    def fallen(self) -> tuple[VerifiedRow, ...]:
         """Students that the search had on its front and that the verified means dominate."""
         return tuple(row for row in self.students if row.verdict == "falls")
 
@@ -239,11 +239,11 @@ class Verified:
             f"the mean of fresh seeds on the same images; less that on test images: {_mean(fell):+.4f})."
         )
 
-    def cost(self, row: Row, name: str) -> float | None:
+    def cost(self, row: VerifiedRow, name: str) -> float | None:
         """A cost of a row as it was judged: that of its exported file, or the search's; ``None`` if not known."""
         return row.shipped(name) if name in self.of_files else row.costs.get(name)
 
-    def student(self, trial: int) -> Row:
+    def student(self, trial: int) -> VerifiedRow:
         """The row of a trial.
 
         Raises:
@@ -251,11 +251,11 @@ class Verified:
         """
         return self._find("student", trial)
 
-    def twin(self, trial: int) -> Row | None:
+    def twin(self, trial: int) -> VerifiedRow | None:
         """The same student without distillation; ``None`` where it was not asked for or is undistilled itself."""
         return next((row for row in self.rows if row.kind == "twin" and row.trial == trial), None)
 
-    def teacher_row(self) -> Row | None:
+    def teacher_row(self) -> VerifiedRow | None:
         """The teacher on the test split."""
         return next((row for row in self.rows if row.kind == "teacher"), None)
 
@@ -286,7 +286,7 @@ class Verified:
 
         return pd.DataFrame([_flat(row) for row in self.rows])
 
-    def _find(self, kind: Kind, trial: int) -> Row:
+    def _find(self, kind: Kind, trial: int) -> VerifiedRow:
         for row in self.rows:
             if row.kind == kind and row.trial == trial:
                 return row
@@ -362,17 +362,17 @@ def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _row(data: Mapping[str, Any]) -> Row:
+def _row(data: Mapping[str, Any]) -> VerifiedRow:
     values = dict(data)
     for name in _FIGURES[:-1]:
         values[name] = None if values[name] is None else Figure(**values[name])
     values["gain"] = None if values["gain"] is None else Difference(**values["gain"])
     for name in ("seeds", "rivals"):
         values[name] = tuple(values[name])
-    return Row(**values)
+    return VerifiedRow(**values)
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: VerifiedRow) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in asdict(row).items():
         if value is None and key in _FIGURES:

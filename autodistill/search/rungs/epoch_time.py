@@ -27,7 +27,7 @@ BEYOND = math.log(3.0)  # predictions stay within three times what was seen
 PROPORTIONAL = ("latency_ms", "macs", "params")  # to the time of training, the best first
 
 
-class Pace:
+class EpochTime:
     """Seconds per epoch of trials and candidates."""
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ class _Rows:
         self.numbers.append(number)
 
 
-class Board:
+class LossesByRung:
     """Losses by rung.
 
     Args:

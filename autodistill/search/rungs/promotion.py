@@ -36,7 +36,7 @@ NEAREST = 5
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RungDecision:
     """Answer to a report.
 
     Attributes:
@@ -68,7 +68,7 @@ class Action:
 
 
 @dataclass(frozen=True)
-class Standing:
+class PausedTrial:
     """What a paused trial may still add.
 
     Attributes:
@@ -100,7 +100,7 @@ class Peers:
     wanted: float = np.inf
 
 
-def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> Verdict:
+def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> RungDecision:
     """Whether a trial goes on from this rung.
 
     Args:
@@ -110,20 +110,24 @@ def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> Verdict:
     """
     count = len(peers.losses)
     if count < eta:
-        return Verdict(True, f"only {count} at this rung so far: too few to compare")
+        return RungDecision(True, f"only {count} at this rung so far: too few to compare")
     expected, spread = carried_forward(peers)
     finished = peers.final[np.isfinite(peers.final).all(axis=1)]
     hopeful = expected[trial].copy()
     hopeful[0] -= spread
     if len(finished) >= MIN_FINISHED and (finished <= hopeful).all(axis=1).any():
-        return Verdict(False, "even a late gain like the best tenth of others would leave it behind a finished trial")
+        return RungDecision(
+            False, "even a late gain like the best tenth of others would leave it behind a finished trial"
+        )
     useless = expected[:, 0] - spread > peers.wanted  # even if it gains as much as the best tenth did
     if useless[trial] and (finished[:, 0] <= peers.wanted).any():
-        return Verdict(False, "even a late gain like the best tenth of others would leave it short of what is wanted")
+        return RungDecision(
+            False, "even a late gain like the best tenth of others would leave it short of what is wanted"
+        )
     place = sorted(front_order(expected), key=useless.__getitem__).index(trial) + 1
     allowed = int(np.ceil(count / eta))
     words = f"place {place} of {count} by front number and epsilon-net; the first {allowed} go on"
-    return Verdict(place <= allowed, words)
+    return RungDecision(place <= allowed, words)
 
 
 def front_order(losses: Floats) -> list[int]:
@@ -155,10 +159,10 @@ def carried_forward(peers: Peers) -> tuple[Floats, float]:
     return expected, max(float(np.quantile(gained - typical[done], 0.9)), 0.0)
 
 
-def standings(trials: Sequence[Outcome], gain: Floats, work: Floats, index: Floats) -> dict[int, Standing]:
+def standings(trials: Sequence[Outcome], gain: Floats, work: Floats, index: Floats) -> dict[int, PausedTrial]:
     """Standings by trial number."""
     rows = zip(trials, gain.tolist(), work.tolist(), index.tolist(), strict=True)
-    return {trial.number: Standing(trial.number, *figures) for trial, *figures in rows}
+    return {trial.number: PausedTrial(trial.number, *figures) for trial, *figures in rows}
 
 
 def index(gain: Floats, resolved: Floats, work: Floats) -> Floats:

@@ -51,7 +51,7 @@ class RandomDraws(optuna.samplers.RandomSampler):
         return from_unit(param_distribution, known.prior.unit(float(self._own.random())))
 
 
-def build(
+def build_sampler(
     name: str,
     space: Space,
     *,

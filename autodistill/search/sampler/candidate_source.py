@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.search.model.model_input import Pool
-from autodistill.search.sampler.known_costs import Catalogue
+from autodistill.search.model.model_input import CandidateBatch
+from autodistill.search.sampler.known_costs import KnownCosts
 from autodistill.search.space import moves as proposals
 from autodistill.search.space.encoding import Encoder
 
@@ -40,7 +40,7 @@ PATIENCE, SEARCHED = 100, 30.0
 seconds students are counted at most, in any space, to find one that may be proposed."""
 
 
-class Supply:
+class CandidateSource:
     """Feasible candidates of a space.
 
     Args:
@@ -49,11 +49,11 @@ class Supply:
         rng: of the draws; the reference sample has its own.
     """
 
-    def __init__(self, catalogue: Catalogue, encoder: Encoder, rng: np.random.Generator) -> None:
+    def __init__(self, catalogue: KnownCosts, encoder: Encoder, rng: np.random.Generator) -> None:
         self._catalogue, self._encoder = catalogue, encoder
         self._space = catalogue.space
         self._free = proposals.free_numbers(self._space).keys()  # these are polished, all at once
-        self._reference: Pool | None = None
+        self._reference: CandidateBatch | None = None
         self._allowance, self._looked = math.inf, -math.inf  # students and seconds; without limits outside a proposal
         self.rng = rng
 
@@ -67,7 +67,7 @@ class Supply:
             allowed = [self._catalogue.costs(values) is not None for values in self._reference.values]
             self._reference = self._reference.take([i for i, kept in enumerate(allowed) if kept])
 
-    def reference(self) -> Pool:
+    def reference(self) -> CandidateBatch:
         """Random feasible candidates; the same ones after a resume, so that scales do not move."""
         if self._reference is None:
             rng = np.random.default_rng(0)
@@ -75,11 +75,13 @@ class Supply:
             self._reference = self.feasible(proposals.unique(drawn, set()))
         return self._reference
 
-    def feasible(self, candidates: Mapping[proposals.Key, Values]) -> Pool:
+    def feasible(self, candidates: Mapping[proposals.Key, Values]) -> CandidateBatch:
         """Keep what may be proposed."""
         priced = [(name, values, self._costs(values)) for name, values in candidates.items()]
         kept = [(name, values, costs) for name, values, costs in priced if costs is not None]
-        return Pool.of([v for _, v, _ in kept], [c for *_, c in kept], self._encoder, [name for name, *_ in kept])
+        return CandidateBatch.of(
+            [v for _, v, _ in kept], [c for *_, c in kept], self._encoder, [name for name, *_ in kept]
+        )
 
     def _costs(self, values: Values) -> Mapping[str, float] | None:
         """Known costs, for as many new students as are allowed."""
@@ -93,7 +95,7 @@ class Supply:
         self._looked += time.perf_counter() - began
         return found
 
-    def _around(self, candidates: list[Values], known: set[proposals.Key], most: int) -> Pool:
+    def _around(self, candidates: list[Values], known: set[proposals.Key], most: int) -> CandidateBatch:
         """Those of ``candidates`` that are new and may be proposed; beyond a surveyed pool, some of the students."""
         if not self._catalogue.goes_beyond:
             return self.feasible(proposals.unique(candidates, known))
@@ -103,7 +105,7 @@ class Supply:
         self._allowance, self._looked = math.inf, -math.inf
         return found
 
-    def draws(self, count: int) -> Pool:
+    def draws(self, count: int) -> CandidateBatch:
         """Fresh random candidates."""
         return self.feasible(proposals.unique((self._catalogue.draw(self.rng) for _ in range(count)), set()))
 
@@ -136,8 +138,11 @@ class Supply:
             yield [*drawn, *(c for i in parents for c in proposals.neighbours(self._space, dict(taken[i]), self.rng))]
 
     def promising(
-        self, parents: Sequence[Mapping[str, Any]], seen: AbstractSet[proposals.Key], gain: Callable[[Pool], Floats]
-    ) -> tuple[Pool, Floats]:
+        self,
+        parents: Sequence[Mapping[str, Any]],
+        seen: AbstractSet[proposals.Key],
+        gain: Callable[[CandidateBatch], Floats],
+    ) -> tuple[CandidateBatch, Floats]:
         """New candidates and their gains.
 
         Args:

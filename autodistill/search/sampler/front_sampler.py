@@ -24,17 +24,17 @@ from optuna.trial import FrozenTrial
 from autodistill.core.errors import AutodistillError
 from autodistill.core.records import Constraint, Objective
 from autodistill.search.model.front_model import Model
-from autodistill.search.model.model_input import Pool, View, front_owners, hint_names
-from autodistill.search.model.observations import Archive
-from autodistill.search.model.scoring import EpochCost, Judge
+from autodistill.search.model.model_input import CandidateBatch, ModelInput, front_owners, hint_names
+from autodistill.search.model.observations import ObservationStore
+from autodistill.search.model.scoring import CandidateScorer, EpochCost
 from autodistill.search.objectives.objectives import worst_wanted
 from autodistill.search.objectives.within_teacher import Promise
 from autodistill.search.rungs import promotion
-from autodistill.search.rungs.promotion import Action, Standing, Verdict
+from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
 from autodistill.search.sampler import initial_design as first_design
-from autodistill.search.sampler.candidate_source import SEARCHED, Supply
-from autodistill.search.sampler.known_costs import Catalogue, CostFunction, Costs
-from autodistill.search.sampler.local_search import BRIEF, FULL, Effort, polish
+from autodistill.search.sampler.candidate_source import SEARCHED, CandidateSource
+from autodistill.search.sampler.known_costs import CostFunction, Costs, KnownCosts
+from autodistill.search.sampler.local_search import BRIEF, FULL, LocalSearchEffort, search_locally
 from autodistill.search.sampler.prior_weight import Favour
 from autodistill.search.space import moves as proposals
 from autodistill.search.space.distributions import from_unit
@@ -93,25 +93,25 @@ class FrontSampler(BaseSampler):
         self.space = space if isinstance(space, Space) else Space.parse(space)
         self.last_explanation = ""
         self._objectives = tuple(objectives) if objectives is not None else None
-        self._catalogue = Catalogue(self.space, costs, constraints)
+        self._catalogue = KnownCosts(self.space, costs, constraints)
         self._aims = tuple(aims)
         self._encoder = Encoder.of(self.space)
         self._favour = Favour(self.space, self._encoder)
         self._rng = np.random.default_rng(seed)
-        self._supply = Supply(self._catalogue, self._encoder, self._rng)
+        self._supply = CandidateSource(self._catalogue, self._encoder, self._rng)
         self._chosen: dict[int, dict[str, Any]] = {}
-        self._archive: Archive | None = None
+        self._archive: ObservationStore | None = None
         self._trials: Callable[[], Sequence[StoredTrial]] | None = None
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
         self._rungs = tuple(rungs) if len(rungs) > 1 else ()
         self.startup = first_design.length(self._rungs) if startup is None else startup
         self._epoch_cost = epoch_cost
-        self._shortlist: tuple[int, Pool] | None = None
-        self._beliefs: tuple[tuple[int, ...], Judge] | None = None
+        self._shortlist: tuple[int, CandidateBatch] | None = None
+        self._beliefs: tuple[tuple[int, ...], CandidateScorer] | None = None
         self._lock = threading.RLock()
         self._next: tuple[int, dict[str, Any], Callable[[], str]] | None = None
-        self.last_standings: dict[int, Standing] = {}  # of the paused trials that next_action has compared
+        self.last_standings: dict[int, PausedTrial] = {}  # of the paused trials that next_action has compared
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
         """Begin with surveyed students, pairs of student settings and their known costs.
@@ -236,7 +236,7 @@ class FrontSampler(BaseSampler):
         return best
 
     def _challenger(
-        self, judge: Judge, archive: Archive, best: Action | None, remaining: float, *, fresh: bool
+        self, judge: CandidateScorer, archive: ObservationStore, best: Action | None, remaining: float, *, fresh: bool
     ) -> Action | None:
         """The best new candidate; a paused trial that leads meets remembered ones first, which is quicker."""
         recent = self._shortlist is not None and len(archive) - self._shortlist[0] <= SHORTLIST_AGE
@@ -247,7 +247,7 @@ class FrontSampler(BaseSampler):
         return self._best_new(judge, archive, self._promising(judge, archive), remaining)
 
     def _best_paused(
-        self, judge: Judge, archive: Archive, waiting: Sequence[Outcome], remaining: float
+        self, judge: CandidateScorer, archive: ObservationStore, waiting: Sequence[Outcome], remaining: float
     ) -> Action | None:
         pool = self._pool_of(archive, waiting)
         gain = judge.gain(pool)
@@ -262,7 +262,9 @@ class FrontSampler(BaseSampler):
         why = f"{index[i]:.3g} of the front per epoch is the most that any trial or new candidate promises"
         return Action(waiting[i].number, float(index[i]), why)
 
-    def _best_new(self, judge: Judge, archive: Archive, found: tuple[Pool, Floats], remaining: float) -> Action | None:
+    def _best_new(
+        self, judge: CandidateScorer, archive: ObservationStore, found: tuple[CandidateBatch, Floats], remaining: float
+    ) -> Action | None:
         pool, gain = found
         work = judge.work(pool)
         fitting = np.flatnonzero(work * self._rungs[-1] <= remaining)
@@ -282,7 +284,7 @@ class FrontSampler(BaseSampler):
 
     def verdict(
         self, study: optuna.Study, number: int, *, paused: Collection[int] = (), remaining: float = math.inf
-    ) -> Verdict:
+    ) -> RungDecision:
         """Whether trial ``number``, which has just reported, goes on now.
 
         Args:
@@ -292,15 +294,15 @@ class FrontSampler(BaseSampler):
             remaining: see :meth:`next_action`.
         """
         if len(self._read(study)) < self.startup:
-            return Verdict(False, "paused until the first design has been seen")
+            return RungDecision(False, "paused until the first design has been seen")
         action = self._decide(study, {*paused, number}, remaining, fresh=False)
         self._next = None  # what is asked for next is worth a full look
         if action is None:
-            return Verdict(False, "the rest of the budget does not reach the top rung")
+            return RungDecision(False, "the rest of the budget does not reach the top rung")
         if action.trial == number:
-            return Verdict(True, action.why)
+            return RungDecision(True, action.why)
         other = "a new candidate" if action.trial is None else f"trial {action.trial}"
-        return Verdict(False, f"{other} promises more per epoch: {action.index:.3g} of the front")
+        return RungDecision(False, f"{other} promises more per epoch: {action.index:.3g} of the front")
 
     def promises(self, study: optuna.Study, paused: Sequence[int], bound: float) -> list[Promise]:
         """What is expected of paused trials at the top rung; nothing while there is too little to learn from.
@@ -319,7 +321,7 @@ class FrontSampler(BaseSampler):
         rows = zip(paused, values.tolist(), chances.tolist(), strict=True)
         return [Promise(number, middle, abs(high - low) / 2, chance) for number, (low, middle, high), chance in rows]
 
-    def _starting(self, archive: Archive) -> bool:
+    def _starting(self, archive: ObservationStore) -> bool:
         """Whether there is too little to learn from."""
         return len(archive) < self.startup or archive.witnesses(self._learned()) < min(3, self.startup)
 
@@ -328,35 +330,39 @@ class FrontSampler(BaseSampler):
         known = self._catalogue.names()
         return [j for j, objective in enumerate(self._objectives or ()) if objective.name not in known]
 
-    def _read(self, study: optuna.Study) -> Archive:
+    def _read(self, study: optuna.Study) -> ObservationStore:
         if self._archive is None:
             self._supply.reference()  # the catalogue names the known costs once it has been asked
             if self._objectives is None:
                 self._objectives = infer_objectives(study, self._catalogue.names())
             names = tuple(o.name for o in self._objectives)
             hints = hint_names(self._catalogue.names(), self._objectives)
-            self._archive = Archive(self.space, self._encoder, names, self._catalogue.costs, self._rungs, hints)
+            self._archive = ObservationStore(
+                self.space, self._encoder, names, self._catalogue.costs, self._rungs, hints
+            )
         for told in self._archive.update(study.get_trials(deepcopy=False) if self._trials is None else self._trials()):
             self._catalogue.learn(told.values, told.costs)
         return self._archive
 
-    def _pool_of(self, archive: Archive, outcomes: Sequence[Outcome]) -> Pool:
+    def _pool_of(self, archive: ObservationStore, outcomes: Sequence[Outcome]) -> CandidateBatch:
         """Trials as a pool, all of them."""
-        return Pool.of([dict(o.values) for o in outcomes], [archive.known(o) for o in outcomes], self._encoder)
+        return CandidateBatch.of(
+            [dict(o.values) for o in outcomes], [archive.known(o) for o in outcomes], self._encoder
+        )
 
-    def _first_design(self, archive: Archive) -> dict[str, Any]:
+    def _first_design(self, archive: ObservationStore) -> dict[str, Any]:
         pool = self._supply.reference().join(self._supply.draws(FIRST_DRAWS)).unseen(archive.keys())
         if not pool.values:
             return self._anything(archive.keys())
         earlier = self._pool_of(archive, [*archive.closed.values(), *archive.running()])
         # A design spreads over what nothing is known of; of what has a prior, each candidate keeps its own draw.
         seen, before = (replace(one, params=np.where(self._favour.drawn, 0.0, one.params)) for one in (pool, earlier))
-        row, self.last_explanation = first_design.choose(
+        row, self.last_explanation = first_design.choose_design(
             seen, before, self._priced(), self._encoder.groups, self.startup, self._rng, self._work(pool)
         )
         return pool.values[row]
 
-    def _work(self, pool: Pool) -> Floats | None:
+    def _work(self, pool: CandidateBatch) -> Floats | None:
         """Work of one epoch of each candidate; ``None`` where nobody says."""
         return None if self._epoch_cost is None else np.array([self._epoch_cost(values) for values in pool.values])
 
@@ -374,7 +380,7 @@ class FrontSampler(BaseSampler):
             )
         return left
 
-    def _promising(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
+    def _promising(self, judge: CandidateScorer, archive: ObservationStore) -> tuple[CandidateBatch, Floats]:
         """New candidates and their expected gains."""
         front = [archive.closed[n].values for n in front_owners(judge.model.observed) if n in archive.closed]
         found = self._supply.promising(front, archive.keys(), self._gain(judge, archive))
@@ -382,7 +388,7 @@ class FrontSampler(BaseSampler):
         self._shortlist = len(archive), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
         return pool, gain
 
-    def _remembered(self, judge: Judge, archive: Archive) -> tuple[Pool, Floats]:
+    def _remembered(self, judge: CandidateScorer, archive: ObservationStore) -> tuple[CandidateBatch, Floats]:
         """The best of an earlier look at new candidates, judged and polished anew."""
         assert self._shortlist is not None
         pool = self._shortlist[1].unseen(archive.keys())
@@ -391,32 +397,39 @@ class FrontSampler(BaseSampler):
         return pool, gain
 
     def _polished(
-        self, judge: Judge, archive: Archive, pool: Pool, gain: Floats, effort: Effort
-    ) -> tuple[Pool, Floats]:
+        self,
+        judge: CandidateScorer,
+        archive: ObservationStore,
+        pool: CandidateBatch,
+        gain: Floats,
+        effort: LocalSearchEffort,
+    ) -> tuple[CandidateBatch, Floats]:
         """The same candidates, and better recipes for the most promising of their students."""
         if not pool.values:
             return pool, gain
         top = np.argsort(-gain / judge.work(pool), kind="stable")[: effort.candidates].tolist()
         best = pool.take(top)
         of = self._gain_of(judge, archive, best)
-        moved = polish(best, gain[top], self.space, self._encoder, of, self._rng, effort)
+        moved = search_locally(best, gain[top], self.space, self._encoder, of, self._rng, effort)
         near = self._supply.feasible(proposals.unique(moved, {*archive.keys(), *pool.keys}))
         return pool.join(near), np.concatenate([gain, self._gain(judge, archive)(near)])
 
-    def _gain(self, judge: Judge, archive: Archive) -> Callable[[Pool], Floats]:
+    def _gain(self, judge: CandidateScorer, archive: ObservationStore) -> Callable[[CandidateBatch], Floats]:
         """Expected gain of new candidates, times how likely the space says their values are."""
         if not self._favour.known:
             return judge.gain
         return lambda pool: judge.gain(pool) * self._favour.of(pool.values, len(archive))
 
-    def _gain_of(self, judge: Judge, archive: Archive, pool: Pool) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
+    def _gain_of(
+        self, judge: CandidateScorer, archive: ObservationStore, pool: CandidateBatch
+    ) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
         """The same for other numbers of the candidates in ``pool``."""
         gain = judge.gain_of(pool)
         if not self._favour.known:
             return gain
         return lambda params, rows: gain(params, rows) * self._favour.moved(pool.values, params, rows, len(archive))
 
-    def _believe(self, archive: Archive, paused: Collection[int]) -> Judge:
+    def _believe(self, archive: ObservationStore, paused: Collection[int]) -> CandidateScorer:
         """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
         assert self._objectives is not None
         seen, names = archive.observations(), self._catalogue.names()
@@ -426,7 +439,7 @@ class FrontSampler(BaseSampler):
             return self._beliefs[1]
         bounds = worst_wanted((*self._catalogue.constraints, *self._aims), self._objectives)
         sample = self._supply.reference()
-        view = View(
+        view = ModelInput(
             self._objectives,
             names,
             self._encoder,
@@ -442,7 +455,7 @@ class FrontSampler(BaseSampler):
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
         running = [o for o in running if archive.known(o).keys() >= {p.name for p in self._priced()}]
-        judge = Judge(view, model, self._rungs, self._epoch_cost, self._catalogue.constraints)
+        judge = CandidateScorer(view, model, self._rungs, self._epoch_cost, self._catalogue.constraints)
         if running:
             pool = self._pool_of(archive, running)
             mean, _ = judge.final(pool)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.core.records import Objective
-from autodistill.search.model.model_input import Pool
+from autodistill.search.model.model_input import CandidateBatch
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,9 +26,9 @@ def length(rungs: Sequence[float]) -> int:
     return 8 if rungs else 11
 
 
-def choose(
-    pool: Pool,
-    earlier: Pool,
+def choose_design(
+    pool: CandidateBatch,
+    earlier: CandidateBatch,
     priced: Sequence[Objective],
     groups: Sequence[int],
     total: int,
@@ -57,7 +57,7 @@ def choose(
         rows = rows[work[rows] <= np.quantile(work, AFFORDED)]
     rows = rows[:CHOICE].tolist()
     some = pool.take(rows)
-    row = spread(some.params, groups, _losses(some.costs, priced), earlier.params, index, total - 1)
+    row = most_different(some.params, groups, _losses(some.costs, priced), earlier.params, index, total - 1)
     return rows[row], f"{place}: spread over the known costs"
 
 
@@ -67,7 +67,9 @@ def _losses(costs: Sequence[Mapping[str, float]], priced: Sequence[Objective]) -
     return np.array(rows, dtype=np.float64).reshape(len(costs), len(priced))
 
 
-def spread(features: Floats, groups: Sequence[int], costs: Floats, taken: Floats, index: int, total: int) -> int:
+def most_different(
+    features: Floats, groups: Sequence[int], costs: Floats, taken: Floats, index: int, total: int
+) -> int:
     """Which candidate a first design takes next.
 
     Candidate ``index`` of ``total`` comes from one slice of the known costs, visited in an order that covers the whole

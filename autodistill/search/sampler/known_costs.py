@@ -25,7 +25,7 @@ UNLIKELY = 0.02
 it or does not."""
 
 
-class Catalogue:
+class KnownCosts:
     """Which students may be proposed, and what they cost.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.search.model.model_input import Pool
+from autodistill.search.model.model_input import CandidateBatch
 from autodistill.search.space import moves as proposals
 from autodistill.search.space.distributions import from_unit
 from autodistill.search.space.encoding import Encoder
@@ -27,7 +27,7 @@ SHRINK = 0.4
 
 
 @dataclass(frozen=True)
-class Effort:
+class LocalSearchEffort:
     """How long to search.
 
     Attributes:
@@ -43,17 +43,17 @@ class Effort:
     width: float
 
 
-FULL, BRIEF = Effort(4, 4, 40, 0.2), Effort(3, 3, 32, 0.12)
+FULL, BRIEF = LocalSearchEffort(4, 4, 40, 0.2), LocalSearchEffort(3, 3, 32, 0.12)
 
 
-def polish(
-    pool: Pool,
+def search_locally(
+    pool: CandidateBatch,
     start: Floats,
     space: Space,
     encoder: Encoder,
     gain: Callable[[Floats, npt.NDArray[np.int64]], Floats],
     rng: np.random.Generator,
-    effort: Effort,
+    effort: LocalSearchEffort,
 ) -> list[dict[str, Any]]:
     """Each candidate with better numbers, where some are found.
 

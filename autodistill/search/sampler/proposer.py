@@ -25,7 +25,7 @@ from autodistill.core.records import (
     stable_key,
 )
 from autodistill.search.objectives.within_teacher import Promise
-from autodistill.search.rungs.epoch_time import Pace, relative
+from autodistill.search.rungs.epoch_time import EpochTime, relative
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.rungs.teacher_time import says_views, views_key
 from autodistill.search.sampler import by_name as samplers
@@ -102,7 +102,7 @@ class Proposer:
         self._rates: dict[frozenset[tuple[str, Any]], float] = {}
         self._rates_of = 0
         self._views: dict[frozenset[tuple[str, str]], str] = {}
-        self.pace: Pace | None = None  # given while the budget is in time: work is then counted in seconds
+        self.pace: EpochTime | None = None  # given while the budget is in time: work is then counted in seconds
 
     def bind(self, constraints: Sequence[Constraint], aims: Sequence[Constraint]) -> None:
         """Take the bounds as they are now; what breaks one of ``aims`` is no gain, though it is allowed."""
@@ -225,7 +225,7 @@ class Proposer:
             return refused[0] if refused else ""
 
         seed = derive_seed(self._seed, len(self._log), "within")
-        values, why = within.draw(self._space, self._constraints, refusal, seed)
+        values, why = within.draw_feasible(self._space, self._constraints, refusal, seed)
         if values is None:
             return why
         self._drawn = self._space.nest(values)
@@ -303,7 +303,7 @@ class Proposer:
             if isinstance(self._sampler, FrontSampler):
                 self._sampler.read_from(self._log.stored)
             return
-        sampler = samplers.build(
+        sampler = samplers.build_sampler(
             self._sampler,
             self._space,
             seed=derive_seed(self._seed, len(self._log), "sampler"),

@@ -19,7 +19,7 @@ _FOLDERS = (_PACKAGE / "_search_spaces", _PACKAGE.parent / "search_spaces")  # w
 _ENDINGS = (".yaml", ".yml")
 
 
-def names() -> tuple[str, ...]:
+def space_names() -> tuple[str, ...]:
     """The built-in spaces, sorted."""
     return tuple(sorted(path.stem for path in _folder().glob("*.yaml")))
 
@@ -34,15 +34,15 @@ def path_of(name: str) -> Path:
     path = Path(name).expanduser()
     if path.suffix.lower() in _ENDINGS:
         if not path.is_file():
-            raise UsageError(f"there is no search space file {str(path)!r}. Built in are: {', '.join(names())}.")
+            raise UsageError(f"there is no search space file {str(path)!r}. Built in are: {', '.join(space_names())}.")
         return path
-    if name not in names():
+    if name not in space_names():
         hint = "A file of your own ends in .yaml; 'autodistill spaces cp NAME' copies one to start from."
-        raise UnknownNameError("search space", name, names(), hint)
+        raise UnknownNameError("search space", name, space_names(), hint)
     return _folder() / f"{name}.yaml"
 
 
-def load(name: str) -> dict[str, Any]:
+def load_space(name: str) -> dict[str, Any]:
     """The mapping in a built-in space or a file, with what it includes.
 
     Raises:
@@ -60,7 +60,7 @@ def compose(mapping: Mapping[str, Any], folder: Path | None = None) -> dict[str,
         folder: what relative paths in ``include`` count from; the working folder by default.
 
     Raises:
-        UsageError, ConfigError: see :func:`load`.
+        UsageError, ConfigError: see :func:`load_space`.
     """
     return _compose(mapping, folder or Path.cwd(), "the space", ())
 

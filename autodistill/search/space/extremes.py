@@ -16,7 +16,7 @@ from autodistill.search.space.space import Space, Values
 FAMILY = "student.family"
 
 
-def corners(space: Space, *, samples: int = 2, seed: int = 0) -> dict[str, list[Params]]:
+def extreme_students(space: Space, *, samples: int = 2, seed: int = 0) -> dict[str, list[Params]]:
     """Students by family: the two corners first, then random ones, each once.
 
     Args:

@@ -27,7 +27,7 @@ REFUSED = ("DUPLICATE", "INFEASIBLE", "INFEASIBLE_BUILD", "CRASH")
 """Reasons for which a proposal is refused that a draw may do better on."""
 
 
-def draw(
+def draw_feasible(
     space: Space, constraints: Sequence[Constraint], refusal: Callable[[dict[str, Any]], str], seed: int
 ) -> tuple[dict[str, Any] | None, str]:
     """A candidate that nothing speaks against, at random among all of them, or why there is none.

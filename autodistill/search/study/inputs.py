@@ -11,7 +11,7 @@ from autodistill.core.errors import UsageError
 from autodistill.core.records import Constraint, Params, stable_key
 from autodistill.search.sampler.proposer import Costs, Proposer
 from autodistill.search.space.space import Space
-from autodistill.search.study.spending import Ledger
+from autodistill.search.study.spending import Spending
 
 
 class Inputs:
@@ -19,7 +19,7 @@ class Inputs:
 
     space: Space
     optuna: optuna.Study
-    _ledger: Ledger
+    _ledger: Spending
     _proposer: Proposer
     _kept_back: float
     _late: int

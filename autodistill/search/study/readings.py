@@ -14,15 +14,15 @@ from autodistill.core.budget import Budget, Spent
 from autodistill.core.records import Constraint, Objective, State, TrialRecord
 from autodistill.core.wording import counted
 from autodistill.search.objectives.within_teacher import PROMISES, Nearest, Promise, Reach, nearest, reach_of
-from autodistill.search.results.front import Front, Scale, last_values, propose_scale
-from autodistill.search.results.range_edges import Edge, edges_line, edges_of
+from autodistill.search.results.front import Front, HypervolumeBox, last_values, propose_box
+from autodistill.search.results.range_edges import RangeBound, bounds_line, bounds_on_front
 from autodistill.search.results.waste import Waste, waste_of
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.sampler.proposer import Proposer
 from autodistill.search.space.space import Space
 from autodistill.search.storage.trial_log import TrialLog
-from autodistill.search.study.scheduler import Agenda, Prospect
-from autodistill.search.study.spending import Ledger
+from autodistill.search.study.scheduler import Prospect, Scheduler
+from autodistill.search.study.spending import Spending
 
 
 class Readings:
@@ -39,10 +39,10 @@ class Readings:
     budget: Budget
     under_way: Callable[[], float]
     _log: TrialLog
-    _ledger: Ledger
+    _ledger: Spending
     _proposer: Proposer
     _kept_back: float
-    _agenda: Agenda
+    _agenda: Scheduler
     _within: bool
 
     def __repr__(self) -> str:
@@ -122,24 +122,24 @@ class Readings:
         """How much of the training was for nothing; see ``waste.py``."""
         return waste_of(self._log, [t.number for t in self.front().trials])
 
-    def edges(self) -> list[Edge]:
+    def edges(self) -> list[RangeBound]:
         """Bounds of the space on which at least half of the front lies; see ``edges.py``."""
-        return edges_of(self.front(), self.space)
+        return bounds_on_front(self.front(), self.space)
 
-    def edges_line(self) -> str:
+    def bounds_line(self) -> str:
         """The same in a sentence for people; empty where there is none."""
         named = getattr(self.config, "space", None)
-        return edges_line(self.edges(), named if isinstance(named, str) and named.isidentifier() else "")
+        return bounds_line(self.edges(), named if isinstance(named, str) and named.isidentifier() else "")
 
-    def scale(self) -> Scale | None:
+    def scale(self) -> HypervolumeBox | None:
         """The box of the hypervolume: recorded at the first moment every objective has been seen, then only widened."""
         stored, recorded = self.optuna.user_attrs.get("scale"), None
-        scale: Scale | None
+        scale: HypervolumeBox | None
         if stored is not None and all(map(math.isfinite, (*stored["ideal"], *stored["reference"]))):
-            recorded = scale = Scale(tuple(stored["ideal"]), tuple(stored["reference"]))
+            recorded = scale = HypervolumeBox(tuple(stored["ideal"]), tuple(stored["reference"]))
         else:
             seen = [*self._proposer.known_costs(), *(last_values(t) for t in self.trials())]
-            scale = propose_scale(self.objectives, seen) if len(seen) >= 4 else None
+            scale = propose_box(self.objectives, seen) if len(seen) >= 4 else None
         if scale is None:
             return None
         scale = scale.holding(self.objectives, [t.values for t in self.trials() if t.state is State.COMPLETE])

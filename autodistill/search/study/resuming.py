@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 import optuna
 
 from autodistill.core.records import WORK, Constraint, Objective, State, TrialRecord
-from autodistill.search.rungs.epoch_time import Pace
+from autodistill.search.rungs.epoch_time import EpochTime
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.losses_by_rung import Board
+from autodistill.search.rungs.losses_by_rung import LossesByRung
 from autodistill.search.rungs.teacher_time import overhead, teacher_seconds, views_key
 from autodistill.search.sampler.proposer import Proposer
 from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.rung_rules import ModelRule, PeerRule
-from autodistill.search.study.scheduler import Agenda
+from autodistill.search.study.scheduler import Scheduler
 
 MAX_ATTEMPTS = 3  # times a trial may be interrupted by a crash before it is given up
 
@@ -22,9 +22,9 @@ Ends = dict[int, tuple[State, str, str]]
 """Trials that end now: state, reason code and message."""
 
 
-def take_stock(
+def restore_state(
     log: TrialLog, rungs: Rungs, objectives: Sequence[Objective], running: Collection[int]
-) -> tuple[Agenda, Board, Ends]:
+) -> tuple[Scheduler, LossesByRung, Ends]:
     """Agenda and board of the stored trials, and the trials that are given up.
 
     Args:
@@ -33,7 +33,7 @@ def take_stock(
         objectives: its axes.
         running: trials that somebody works on.
     """
-    agenda, board, ends = Agenda(rungs, Pace()), Board(objectives, rungs.top), Ends()
+    agenda, board, ends = Scheduler(rungs, EpochTime()), LossesByRung(objectives, rungs.top), Ends()
     for record in log.read():
         known = record.rungs.get(0, {})
         for rung in filter(None, record.rungs):
@@ -50,7 +50,7 @@ def take_stock(
     return agenda, board, ends
 
 
-def learn_pace(pace: Pace, record: TrialRecord) -> None:
+def learn_pace(pace: EpochTime, record: TrialRecord) -> None:
     """What a trial's reports say of the time that training takes, and the teacher."""
     known, asked = record.rungs.get(0, {}), teacher_seconds(record.rungs)
     pace.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record))
@@ -81,7 +81,7 @@ def rule_of(
     study: optuna.Study,
     rungs: Rungs,
     objectives: Sequence[Objective],
-    board: Board,
+    board: LossesByRung,
     constraints: Sequence[Constraint],
 ) -> PeerRule | ModelRule | None:
     """The rung rule that suits the proposer's sampler; ``None`` where every trial trains to the top."""

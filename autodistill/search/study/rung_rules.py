@@ -23,8 +23,8 @@ from autodistill.search.objectives.losses import axis_losses
 from autodistill.search.objectives.objectives import worst_wanted
 from autodistill.search.rungs import promotion
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.losses_by_rung import Board
-from autodistill.search.rungs.promotion import Action, Peers, Standing, Verdict
+from autodistill.search.rungs.losses_by_rung import LossesByRung
+from autodistill.search.rungs.promotion import Action, PausedTrial, Peers, RungDecision
 from autodistill.search.sampler.front_sampler import FrontSampler
 
 Floats = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ MIN_GAIN = 1e-3
 class Rule(Protocol):
     """What the agenda asks."""
 
-    def verdict(self, number: int, rung: int) -> Verdict | None:
+    def verdict(self, number: int, rung: int) -> RungDecision | None:
         """On a trial that has just reported; ``None``: :meth:`next` decides, with the trial among the paused ones."""
 
     def next(self, paused: Mapping[int, int], left: float) -> Action | None:
@@ -56,7 +56,7 @@ class Rule(Protocol):
     def lost(self, paused: Mapping[int, int]) -> dict[int, str]:
         """Paused trials that will never go on, and why."""
 
-    def standing(self, number: int) -> Standing | None:
+    def standing(self, number: int) -> PausedTrial | None:
         """What the last comparison found about a paused trial."""
 
 
@@ -78,7 +78,7 @@ class PeerRule:
         self,
         rungs: Rungs,
         objectives: Sequence[Objective],
-        board: Board,
+        board: LossesByRung,
         constraints: Sequence[Constraint] = (),
     ) -> None:
         self._rungs, self._board = rungs, board
@@ -86,22 +86,22 @@ class PeerRule:
         self.trains = any(o.stage == "trained" for o in objectives)
         self._carries = objectives[0].stage == "trained" and all(o.stage == "known" for o in objectives[1:])
 
-    def judge(self, number: int, rung: int) -> Verdict:
+    def judge(self, number: int, rung: int) -> RungDecision:
         """Go on, wait, or stop for good."""
         numbers, losses = self._board.at(rung, COMPARED)
         own = self._board.row(rung, number)
         if own is None or len(set(numbers) | {number}) < self._rungs.eta:
-            return Verdict(False, f"waits: fewer than {self._rungs.eta} trials have reached rung {rung}")
+            return RungDecision(False, f"waits: fewer than {self._rungs.eta} trials have reached rung {rung}")
         others = np.flatnonzero(np.array(numbers) != number)
         losses, numbers = np.concatenate([[own], losses[others]]), [number, *(numbers[i] for i in others)]
         if not self._carries:
             found = self._rungs.decide(rung, losses[0].tolist(), losses[1:].tolist())
-            return Verdict(found.go_on, found.why, final=not found.go_on)
+            return RungDecision(found.go_on, found.why, final=not found.go_on)
         peers = _scaled(losses, self._board.final(numbers), self._wanted[0])
         verdict = promotion.decide(peers, 0, eta=self._rungs.eta)
-        return Verdict(verdict.go_on, verdict.why, final=not verdict.go_on)
+        return RungDecision(verdict.go_on, verdict.why, final=not verdict.go_on)
 
-    def verdict(self, number: int, rung: int) -> Verdict | None:
+    def verdict(self, number: int, rung: int) -> RungDecision | None:
         """See :class:`Rule`."""
         found = self.judge(number, rung)
         return found if found.go_on or found.final else None
@@ -128,7 +128,7 @@ class PeerRule:
         verdicts = {n: self.judge(n, rung) for n, rung in paused.items()}
         return {n: verdict.why for n, verdict in verdicts.items() if verdict.final}
 
-    def standing(self, number: int) -> Standing | None:
+    def standing(self, number: int) -> PausedTrial | None:
         """See :class:`Rule`: no figures without a model."""
         del number
         return None
@@ -173,7 +173,7 @@ class ModelRule:
     def __init__(self, sampler: Callable[[], FrontSampler], study: optuna.Study, plain: PeerRule) -> None:
         self._sampler, self._study, self._plain = sampler, study, plain
 
-    def verdict(self, number: int, rung: int) -> Verdict | None:
+    def verdict(self, number: int, rung: int) -> RungDecision | None:
         """See :class:`Rule`: the comparison decides."""
         del number, rung
         return None
@@ -195,7 +195,7 @@ class ModelRule:
         del paused
         return {}
 
-    def standing(self, number: int) -> Standing | None:
+    def standing(self, number: int) -> PausedTrial | None:
         """See :class:`Rule`."""
         return self._sampler().last_standings.get(number)
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 from autodistill.core.budget import Budget, Spent, format_seconds
 from autodistill.core.records import Candidate, TrialRecord
-from autodistill.search.rungs.epoch_time import Known, Pace
+from autodistill.search.rungs.epoch_time import EpochTime, Known
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.promotion import Action, Standing, Verdict
+from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
 from autodistill.search.rungs.teacher_time import views_key
 from autodistill.search.study.rung_rules import Rule
 
@@ -41,7 +41,7 @@ TOO_LITTLE = "too little is left of the budget for another trial to reach the to
 
 
 @dataclass(frozen=True)
-class Terms:
+class RemainingBudget:
     """What may be spent now.
 
     Attributes:
@@ -75,7 +75,7 @@ class Terms:
         committed: tuple[float, float] = (0.0, 0.0),
         devices: float = 1.0,
         quickest: float | None = None,
-    ) -> Terms:
+    ) -> RemainingBudget:
         """Terms of a budget.
 
         Args:
@@ -96,11 +96,11 @@ class Terms:
         epochs = math.inf if budget.epochs is None else max(0.0, budget.epochs - spent.epochs - committed[1])
         full = budget.full(spent.trials + starting)
         gone = budget.share(spent, kept_back=kept_back)
-        return Terms(seconds, epochs, full or dry, few=bool(full), busy=busy, quickest=quickest, gone=gone)
+        return RemainingBudget(seconds, epochs, full or dry, few=bool(full), busy=busy, quickest=quickest, gone=gone)
 
 
 @dataclass(frozen=True)
-class Step:
+class NextStep:
     """What to do next.
 
     Attributes:
@@ -131,7 +131,7 @@ class Prospect:
     paused: float | None = None
 
 
-class Agenda:
+class Scheduler:
     """Paused and interrupted trials, and the order in which they and new candidates are worked on.
 
     Args:
@@ -139,14 +139,14 @@ class Agenda:
         pace: predicted seconds per epoch; a new one by default.
     """
 
-    def __init__(self, rungs: Rungs, pace: Pace | None = None) -> None:
-        self._rungs, self.pace = rungs, pace or Pace()
+    def __init__(self, rungs: Rungs, pace: EpochTime | None = None) -> None:
+        self._rungs, self.pace = rungs, pace or EpochTime()
         self.rule: Rule | None = None
         self.paused: dict[int, int] = {}
         self.interrupted: list[TrialRecord] = []
         self._costs: dict[int, Mapping[str, float]] = {}
         self._finalists: set[int] = set()
-        self._decided: Step | None = None
+        self._decided: NextStep | None = None
 
     # -- what happened ---------------------------------------------------------------------------------------------
 
@@ -176,13 +176,13 @@ class Agenda:
 
     # -- what to do ------------------------------------------------------------------------------------------------
 
-    def choose(self, terms: Terms, *, queued: bool) -> Step:
+    def choose(self, terms: RemainingBudget, *, queued: bool) -> NextStep:
         """The next step; ``queued``: candidates of the user's own wait to be proposed."""
         for record in self.interrupted:
             if self._fits(self._to_next(record.number, max(record.rungs, default=0), record.rungs.get(0, {})), terms):
-                return Step(record.number, "was interrupted")
+                return NextStep(record.number, "was interrupted")
         if queued and not terms.closed:
-            return Step(None, "given by the user")
+            return NextStep(None, "given by the user")
         step, self._decided = self._decided or self._decide(self.paused, terms), None
         return self._noted(step)
 
@@ -195,7 +195,7 @@ class Agenda:
         works = [self._to_next(*trial) for trial in running]
         return sum(seconds for seconds, _ in works), sum(epochs for _, epochs in works)
 
-    def after(self, number: int, rung: int, costs: Mapping[str, float], terms: Terms) -> Verdict:
+    def after(self, number: int, rung: int, costs: Mapping[str, float], terms: RemainingBudget) -> RungDecision:
         """Whether a trial that has just reported ``rung`` goes on."""
         assert self.rule is not None
         self._costs[number] = costs
@@ -209,14 +209,14 @@ class Agenda:
             and (verdict.go_on or not terms.closed or terms.few)
         ):
             words = "goes on from" if verdict.go_on else "stopped at"
-            return Verdict(verdict.go_on, f"{words} {self._at(rung)}: {verdict.why}", verdict.final)
+            return RungDecision(verdict.go_on, f"{words} {self._at(rung)}: {verdict.why}", verdict.final)
         step = self._decide({**self.paused, number: rung}, terms)
         if step.trial == number:
-            return Verdict(True, f"goes on from {self._at(rung)}: {self._noted(step).why}")
+            return RungDecision(True, f"goes on from {self._at(rung)}: {self._noted(step).why}")
         self._decided = step
-        return Verdict(False, self._why_paused(number, rung, step, terms))
+        return RungDecision(False, self._why_paused(number, rung, step, terms))
 
-    def too_slow(self, costs: Mapping[str, float], terms: Terms, candidate: Candidate | None = None) -> str:
+    def too_slow(self, costs: Mapping[str, float], terms: RemainingBudget, candidate: Candidate | None = None) -> str:
         """Why a student cannot reach the top rung in the time left; empty if it can, or nothing is known.
 
         Args:
@@ -250,38 +250,38 @@ class Agenda:
 
     # -- private ---------------------------------------------------------------------------------------------------
 
-    def _decide(self, waiting: Mapping[int, int], terms: Terms) -> Step:
+    def _decide(self, waiting: Mapping[int, int], terms: RemainingBudget) -> NextStep:
         closed = terms.closed or ("" if self._rungs.levels[-1] <= terms.epochs else TOO_LITTLE)
         if self.rule is None:  # every trial trains to the top
-            return Step(None, closed or "a new candidate", nothing=bool(closed))
+            return NextStep(None, closed or "a new candidate", nothing=bool(closed))
         action = self.rule.next(waiting, self._left(terms))
         if terms.quickest is not None and (first := self._first_of_all(action, waiting, terms, closed)) is not None:
             return first
         final = self._fitting(self.rule.finalists(waiting, few=terms.few), waiting, terms)
         if closed:
             why = f"may still add to the front; {closed}"
-            return Step(final[0], why, final=True) if final else Step(None, closed, True)
+            return NextStep(final[0], why, final=True) if final else NextStep(None, closed, True)
         if action is None:
             if math.isinf(self._left(terms)):
-                return Step(None, "a new candidate")
+                return NextStep(None, "a new candidate")
             why = "fits into what is left"
-            return Step(final[0], why, final=True) if final else Step(None, TOO_LITTLE, True)
+            return NextStep(final[0], why, final=True) if final else NextStep(None, TOO_LITTLE, True)
         if action.trial is not None:
             if self._fitting([action.trial], waiting, terms):
-                return Step(action.trial, action.why)
+                return NextStep(action.trial, action.why)
         elif not self._last_call(final[: terms.busy + 1], waiting, terms, action):
-            return Step(None, action.why)
+            return NextStep(None, action.why)
         why = "the rest of the budget is kept for the finalists"
-        return Step(final[0], why, final=True) if final else Step(None, action.why)
+        return NextStep(final[0], why, final=True) if final else NextStep(None, action.why)
 
-    def _noted(self, step: Step) -> Step:
+    def _noted(self, step: NextStep) -> NextStep:
         if step.final and step.trial is not None:
             self._finalists.add(step.trial)
         return step
 
     def _first_of_all(
-        self, action: Action | None, waiting: Mapping[int, int], terms: Terms, closed: str
-    ) -> Step | None:
+        self, action: Action | None, waiting: Mapping[int, int], terms: RemainingBudget, closed: str
+    ) -> NextStep | None:
         """The paused trial that goes on so that some trial comes to the top; ``None`` while there is time for others.
 
         Args:
@@ -307,7 +307,7 @@ class Agenda:
         if not (terms.gone >= LATE or scarce or math.isinf(new)):
             return None
         chosen = safe or sorted(seconds, key=seconds.__getitem__)
-        return Step(chosen[0], "no trial has come to the top yet", final=True)
+        return NextStep(chosen[0], "no trial has come to the top yet", final=True)
 
     def _first_rung(self, action: Action | None) -> float:
         """Seconds of the first rung of a new candidate; 0 where nothing is known."""
@@ -316,7 +316,7 @@ class Agenda:
         return self._rungs.levels[0] * (rate or 0.0)
 
     def _last_call(
-        self, finalists: Sequence[int], waiting: Mapping[int, int], terms: Terms, action: Action | None
+        self, finalists: Sequence[int], waiting: Mapping[int, int], terms: RemainingBudget, action: Action | None
     ) -> bool:
         """Whether the first rung of a new candidate would leave too little for the finalists, one for each worker."""
         if not finalists:
@@ -327,7 +327,7 @@ class Agenda:
         needed = max(seconds, *(s for s, _ in works))
         return terms.seconds - self._first_rung(action) < needed or terms.epochs - self._rungs.levels[0] < epochs
 
-    def _fitting(self, numbers: Sequence[int], waiting: Mapping[int, int], terms: Terms) -> list[int]:
+    def _fitting(self, numbers: Sequence[int], waiting: Mapping[int, int], terms: RemainingBudget) -> list[int]:
         return [n for n in numbers if self._fits(self._to_top(n, waiting[n]), terms)]
 
     def _to_top(self, number: int, rung: int) -> tuple[float, float]:
@@ -346,10 +346,10 @@ class Agenda:
         return seconds + self.pace.cold.ahead_of(number, done, level), float(level - done)
 
     @staticmethod
-    def _fits(work: tuple[float, float], terms: Terms) -> bool:
+    def _fits(work: tuple[float, float], terms: RemainingBudget) -> bool:
         return work[0] <= terms.seconds and work[1] <= terms.epochs
 
-    def _left(self, terms: Terms) -> float:
+    def _left(self, terms: RemainingBudget) -> float:
         """What is left in the unit of the sampler's work: seconds when time is limited, else epochs."""
         if math.isfinite(terms.seconds):
             return terms.seconds if self.pace.ready else math.inf
@@ -358,7 +358,7 @@ class Agenda:
     def _at(self, rung: int) -> str:
         return f"rung {rung} ({self._rungs.levels[rung - 1]} of {self._rungs.levels[-1]} epochs)"
 
-    def _why_paused(self, number: int, rung: int, step: Step, terms: Terms) -> str:
+    def _why_paused(self, number: int, rung: int, step: NextStep, terms: RemainingBudget) -> str:
         assert self.rule is not None
         standing = self.rule.standing(number)
         if step.nothing or standing is None:
@@ -372,5 +372,5 @@ class Agenda:
         return f"stopped at {self._at(rung)}: may add {standing.gain:.2g} hypervolume for {price} more; {other}"
 
 
-def _worth(standing: Standing | None) -> tuple[float, float]:
+def _worth(standing: PausedTrial | None) -> tuple[float, float]:
     return (-1.0, 0.0) if standing is None else (standing.index, standing.gain)

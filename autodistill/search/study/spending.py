@@ -19,7 +19,7 @@ BOOKED = "booked"
 _KEY, _DEVICES = "spent", "devices"
 
 
-class Ledger:
+class Spending:
     """Spending, kept as a user attribute of the study.
 
     Args:
@@ -87,8 +87,8 @@ class Ledger:
         after a crash or an interruption is charged only for what lies above its stored rungs and what is booked.
         """
         more = (
-            _more(report.epochs, told(attributes, "epochs")),
-            _more(report.seconds, told(attributes, "seconds")),
+            _more(report.epochs, reported(attributes, "epochs")),
+            _more(report.seconds, reported(attributes, "seconds")),
         )
         if any(more):
             self._add(more[1], more[0])
@@ -102,7 +102,7 @@ class Ledger:
             seconds: since its last report.
             epochs: in all, where it has told.
         """
-        self._add(max(0.0, seconds), _more(epochs, told(attributes, "epochs")))
+        self._add(max(0.0, seconds), _more(epochs, reported(attributes, "epochs")))
 
     def advance(self, attributes: Mapping[str, Any], seconds: float) -> float:
         """Add what an unfinished trial has done since its last report.
@@ -116,7 +116,7 @@ class Ledger:
             of them too, is not to add them again.
         """
         self._add(seconds, 0.0)
-        return told(attributes, "seconds") + seconds
+        return reported(attributes, "seconds") + seconds
 
     def save(self) -> None:
         """Write the books into the storage."""
@@ -131,7 +131,7 @@ class Ledger:
         return Spent() if stored is None else Spent.from_json(stored)
 
 
-def told(attributes: Mapping[str, Any], what: str) -> float:
+def reported(attributes: Mapping[str, Any], what: str) -> float:
     """The most that a trial has told of, or that is in the books: ``epochs`` or ``seconds``."""
     rungs = (value for key, value in attributes.items() if key.startswith("rung:"))
     known = max((float(rung.get(what, 0)) for rung in rungs), default=0.0)

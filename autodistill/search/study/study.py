@@ -32,7 +32,7 @@ from autodistill.core.errors import EndedEarlyError, InterruptedTrialError, Usag
 from autodistill.core.records import Candidate, Constraint, Decision, Objective, Report, State, TrialRecord, stable_key
 from autodistill.search.objectives.within_teacher import PROMISES, aims_of, bounded
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.losses_by_rung import Board
+from autodistill.search.rungs.losses_by_rung import LossesByRung
 from autodistill.search.sampler import front_sampler as samplers
 from autodistill.search.sampler.proposer import Proposer, broken_constraints
 from autodistill.search.space.space import Space
@@ -43,11 +43,11 @@ from autodistill.search.study.end_states import UNFINISHED, complaint_of, ended_
 from autodistill.search.study.inputs import Inputs
 from autodistill.search.study.readings import Readings
 from autodistill.search.study.resuming import MAX_ATTEMPTS as MAX_ATTEMPTS
-from autodistill.search.study.resuming import learn_pace, rule_of, take_stock
-from autodistill.search.study.scheduler import TOO_LITTLE, Agenda, Step, Terms
-from autodistill.search.study.spending import BOOKED, Ledger, told
+from autodistill.search.study.resuming import learn_pace, restore_state, rule_of
+from autodistill.search.study.scheduler import TOO_LITTLE, NextStep, RemainingBudget, Scheduler
+from autodistill.search.study.spending import BOOKED, Spending, reported
 from autodistill.search.study.stopping import Refusals, Streak
-from autodistill.search.study.trial_ends import FREE, Filing
+from autodistill.search.study.trial_ends import FREE, TrialEnds
 
 MAX_LATE = 10  # proposals in a row that would not be done in time before only paused trials are looked at
 
@@ -113,12 +113,12 @@ class Study(Inputs, Readings):
         self._verdicts: dict[int, tuple[State, str, str]] = {}
         self._open: dict[int, Candidate] = {}
         self._paused_at: dict[int, int] = {}  # rung at which a trial that was taken up had been paused
-        self._agenda, self._board = Agenda(self.rungs), Board(self.objectives, self.rungs.top)
+        self._agenda, self._board = Scheduler(self.rungs), LossesByRung(self.objectives, self.rungs.top)
         self._dry, self._streak = "", Streak()
         self._kept_back, self._late = 0.0, 0
         self._crashes = Crashes(self._log)
-        self._ledger = Ledger(self.optuna)
-        self._filing = Filing(self._log, self._ledger, self.objectives, self.constraints, top=self.rungs.top)
+        self._ledger = Spending(self.optuna)
+        self._filing = TrialEnds(self._log, self._ledger, self.objectives, self.constraints, top=self.rungs.top)
         self._bind()
 
     # -- opening -------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class Study(Inputs, Readings):
             self._dry = self._dry or refusals.why
             self.ended = self.over
             terms = self._terms()
-            step = Step(None, self.ended, nothing=True) if self.ended else self._choose(terms)
+            step = NextStep(None, self.ended, nothing=True) if self.ended else self._choose(terms)
             if step.trial is not None:
                 return self._take_up(self._log.record(step.trial), step.why)
             if step.nothing:
@@ -208,7 +208,7 @@ class Study(Inputs, Readings):
         if report.rung <= candidate.start_rung and candidate.start_rung > 0:
             return Decision.CONTINUE
         stored = self._log.attributes(number)
-        report = plain_report(report, self.rungs.levels, told(stored, "seconds") + seconds)
+        report = plain_report(report, self.rungs.levels, reported(stored, "seconds") + seconds)
         self._ledger.account(report, stored)
         complaint = complaint_of(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
         if complaint:
@@ -285,7 +285,7 @@ class Study(Inputs, Readings):
         wanted = (*self.constraints, *aims_of(self.reach()))
         self._agenda.rule = rule_of(self._proposer, self.optuna, self.rungs, self.objectives, self._board, wanted)
 
-    def _terms(self, judged: int | None = None) -> Terms:
+    def _terms(self, judged: int | None = None) -> RemainingBudget:
         """What may be spent now, and whether anything new may be started; ``judged`` is no commitment yet."""
         fresh = sum(not self._log.attributes(n).get("counted") for n in self._open)
         dry = self._dry or self._streak.barren or (TOO_LITTLE if self._late >= MAX_LATE else "")
@@ -293,7 +293,7 @@ class Study(Inputs, Readings):
             dry = f"space exhausted: all {self._log.distinct()} candidates are tried"
         running = [n for n in self._open if n != judged and n not in self._verdicts]
         known = ((n, self._log.rung(n), self._log.attributes(n).get("rung:0", {})) for n in running)
-        return Terms.of(
+        return RemainingBudget.of(
             self.budget,
             self.spent,
             self._kept_back,
@@ -305,7 +305,7 @@ class Study(Inputs, Readings):
             quickest=None if self._board.finished else self._agenda.quickest(self._proposer.known_costs()),
         )
 
-    def _choose(self, terms: Terms) -> Step:
+    def _choose(self, terms: RemainingBudget) -> NextStep:
         if self._agenda.rule is not None:
             for number, why in self._agenda.rule.lost(self._agenda.paused).items():
                 if not terms.closed or terms.few:
@@ -320,7 +320,7 @@ class Study(Inputs, Readings):
         self._log.decide(number, rung, words)
         self._end(number, State.PRUNED, "RUNG_RULE", words)
 
-    def _propose(self, terms: Terms) -> Candidate | str:
+    def _propose(self, terms: RemainingBudget) -> Candidate | str:
         """One new trial, or the reason code of its refusal (it is stored as such)."""
         self._agenda.changed()
         try:
@@ -340,7 +340,7 @@ class Study(Inputs, Readings):
         self._end(number, State.PRUNED, *refusal)
         return refusal[0]
 
-    def _drawn_in_time(self, terms: Terms) -> bool:
+    def _drawn_in_time(self, terms: RemainingBudget) -> bool:
         """Whether a candidate was queued that would be done in time: some student is known to be quick enough."""
         return self._proposer.draw_known(lambda costs, one: not self._agenda.too_slow(costs, terms, one))
 
@@ -386,7 +386,7 @@ class Study(Inputs, Readings):
 
     def _reconcile(self) -> None:
         """Take stock of what is stored, and give up trials that keep crashing."""
-        self._agenda, self._board, ends = take_stock(self._log, self.rungs, self.objectives, self._open)
+        self._agenda, self._board, ends = restore_state(self._log, self.rungs, self.objectives, self._open)
         for number, end in ends.items():
             self._end(number, *end)
         self._set_rule()

@@ -10,13 +10,13 @@ from autodistill.core.records import Constraint, Objective, Report, State, certa
 from autodistill.search.storage import variants
 from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.end_states import kept
-from autodistill.search.study.spending import Ledger
+from autodistill.search.study.spending import Spending
 
 FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "CRASH", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED")
 """Reason codes of ends that no budget of trials counts."""
 
 
-class Filing:
+class TrialEnds:
     """Where trials end.
 
     Args:
@@ -30,7 +30,7 @@ class Filing:
     def __init__(
         self,
         log: TrialLog,
-        ledger: Ledger,
+        ledger: Spending,
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
         *,

@@ -25,7 +25,7 @@ _KNOTS = 4096
 
 
 @dataclass(frozen=True)
-class Pairing:
+class MixedPairs:
     """Who is mixed with whom, and how much of each remains.
 
     Attributes:
@@ -73,7 +73,7 @@ class Pairing:
         return share * rows + (1 - share) * rows[self.partner]
 
 
-def pair(policy: Policy, ids: Tensor, view: int | Tensor, seed: int, *, size: int) -> Pairing | None:
+def pair(policy: Policy, ids: Tensor, view: int | Tensor, seed: int, *, size: int) -> MixedPairs | None:
     """The pairing of a batch, or ``None`` where the policy mixes nothing.
 
     Args:
@@ -92,12 +92,12 @@ def pair(policy: Policy, ids: Tensor, view: int | Tensor, seed: int, *, size: in
     partner[order] = order.roll(-1)
     share = _beta(draws.uniform(_SHARE), policy.mix_alpha)
     if policy.mix == "mixup":
-        return Pairing(partner, share, None)
+        return MixedPairs(partner, share, None)
     boxes, share = _boxes(draws, share, size)
-    return Pairing(partner, share, boxes)
+    return MixedPairs(partner, share, boxes)
 
 
-def mix(policy: Policy, views: Tensor, ids: Tensor, view: int | Tensor, seed: int) -> tuple[Tensor, Pairing | None]:
+def mix(policy: Policy, views: Tensor, ids: Tensor, view: int | Tensor, seed: int) -> tuple[Tensor, MixedPairs | None]:
     """Mixed views of a batch, and the pairing that mixes their labels, logits and other sizes alike.
 
     Args:

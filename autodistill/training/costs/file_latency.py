@@ -39,7 +39,7 @@ def file_latencies(files: Sequence[Path], target: LatencyTarget) -> list[float] 
     if target.command is not None:
         return [latency_of_file(target, path) for path in files]
     runs = [file_run(path, target) for path in files]
-    with lease.quiet("cpu"):
+    with lease.exclusive("cpu"):
         return [one.p50_ms for one in timed(runs, target)]
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from autodistill.core.records import LatencyTarget
 from autodistill.training.costs.clocks import Clock, clock_of
 from autodistill.training.costs.machine_speed import slowness, steady
-from autodistill.training.deployed.runtimes import Run, prepare, threads
+from autodistill.training.deployed.runtimes import Run, prepare_run, threads
 
 ROUNDS = 11
 ROUND_SECONDS = 0.02
@@ -61,11 +61,11 @@ class Latency:
     uncertainty: float = 0.0
 
 
-def measure(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Latency:
+def measure_latency(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Latency:
     """Latency of one model; see :func:`measure_runs`."""
     clock = clock_of(target)
     with threads(target.threads):
-        run = prepare(model, target, image_size=image_size, channels=channels)
+        run = prepare_run(model, target, image_size=image_size, channels=channels)
         return measure_runs([run], clock=clock, speed=slowness(target.device, clock))[0]
 
 
@@ -79,7 +79,7 @@ def measure_runs(
     """Latency of several prepared models, measured in interleaved rounds.
 
     Args:
-        runs: one inference each (:func:`autodistill.training.deployed.runtimes.prepare`).
+        runs: one inference each (:func:`autodistill.training.deployed.runtimes.prepare_run`).
         clock: seconds.
         speed: how slow the machine is now, as a multiple of its reference; by default the CPU's, on a real clock.
         limit: seconds of the wall clock for each model after which nothing is repeated.

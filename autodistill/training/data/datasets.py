@@ -24,8 +24,8 @@ from autodistill.core.records import DataSpec, stable_key
 from autodistill.training.data import sources
 from autodistill.training.data.sources.array_cache import cached_array, content_hash
 from autodistill.training.data.sources.base import (
+    LabelledImages,
     Part,
-    Pool,
     class_readers,
     data_sources,
     file_checks,
@@ -33,18 +33,18 @@ from autodistill.training.data.sources.base import (
     shape_readers,
 )
 from autodistill.training.data.sources.factory import from_factory, is_reference
-from autodistill.training.data.sources.splits import choose, hold_out
+from autodistill.training.data.sources.splits import choose_rows, hold_out
 from autodistill.training.data.sources.square import Shapes, check_resize, square_arrays
 from autodistill.training.runtime.cache_folder import cache_folder
 
 __all__ = [
     "ImageData",
     "Split",
-    "check",
     "check_files",
+    "check_source",
     "class_names",
     "data_sources",
-    "load",
+    "load_images",
     "load_test",
     "warn_of_cut",
 ]
@@ -102,7 +102,7 @@ class ImageData:
     before: tuple[int, int] | None = None
 
 
-def check(spec: DataSpec) -> None:
+def check_source(spec: DataSpec) -> None:
     """Refuse a source that nobody registered, and a folder that is not there; nothing is read and no torch loaded.
 
     A ``module:factory`` is not imported, since that runs it.
@@ -123,11 +123,11 @@ def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None,
     """Make sure before a study begins that every file can be read, those of the test part included.
 
     A file that turns out broken when ``verify`` opens the test part can no longer be removed: the split would move.
-    Nothing of the test part is handed on; decoded images wait in the cache for ``load`` and ``load_test``.
+    Nothing of the test part is handed on; decoded images wait in the cache for ``load_images`` and ``load_test``.
 
     Args:
         spec: which images.
-        cache_dir: as for :func:`load`.
+        cache_dir: as for :func:`load_images`.
         begun: there are trials already, so that removing a file is no remedy.
 
     Raises:
@@ -168,7 +168,7 @@ def warn_of_cut(spec: DataSpec, data: ImageData) -> None:
         warnings.warn(said, stacklevel=2)
 
 
-def load(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:
+def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:
     """Training and validation images; files of the test split are not opened.
 
     Args:
@@ -227,7 +227,7 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
     return tuple(mean.tolist()), tuple(np.maximum(std, 1e-3).tolist())
 
 
-def _pool(spec: DataSpec, part: Part, folder: Path) -> Pool:
+def _pool(spec: DataSpec, part: Part, folder: Path) -> LabelledImages:
     check_resize(spec.resize)
     known = not is_reference(spec.source)
     pool = data_sources.get(spec.source)(spec, part, folder) if known else from_factory(spec, part)
@@ -244,7 +244,7 @@ def _pool(spec: DataSpec, part: Part, folder: Path) -> Pool:
     return _scaled(pool, side)
 
 
-def _check(pool: Pool, source: str) -> None:
+def _check(pool: LabelledImages, source: str) -> None:
     images, labels = pool.images, pool.labels
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise DataError(
@@ -262,7 +262,7 @@ def _check(pool: Pool, source: str) -> None:
         )
 
 
-def _check_validation(pool: Pool, validation: NDArray[np.bool_]) -> None:
+def _check_validation(pool: LabelledImages, validation: NDArray[np.bool_]) -> None:
     """Refuse validation images on which every network that always says the same is perfect."""
     seen = np.unique(pool.labels[validation])
     if len(seen) < 2:
@@ -274,7 +274,7 @@ def _check_validation(pool: Pool, validation: NDArray[np.bool_]) -> None:
         )
 
 
-def _scaled(pool: Pool, size: int) -> Pool:
+def _scaled(pool: LabelledImages, size: int) -> LabelledImages:
     """Square images in another size, ``fingerprint`` to be computed anew."""
     import torch
     from torch.nn.functional import interpolate
@@ -284,7 +284,7 @@ def _scaled(pool: Pool, size: int) -> Pool:
         block = torch.from_numpy(np.array(pool.images[start : start + 2048])).float()
         scaled = interpolate(block, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
         out[start : start + 2048] = scaled.round_().clamp_(0, 255).to(torch.uint8).numpy()
-    return Pool(out, pool.labels, pool.classes, pool.validation)
+    return LabelledImages(out, pool.labels, pool.classes, pool.validation)
 
 
 def _subset(spec: DataSpec, train: NDArray[np.intp], labels: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -295,10 +295,10 @@ def _subset(spec: DataSpec, train: NDArray[np.intp], labels: NDArray[np.int64]) 
             f"train_size is {spec.train_size}; allowed: up to {len(train)}, "
             f"what {spec.source!r} has left beside its validation images."
         )
-    return train[choose(labels[train], spec.train_size, seed=spec.seed, stream="subset")]
+    return train[choose_rows(labels[train], spec.train_size, seed=spec.seed, stream="subset")]
 
 
-def _take(pool: Pool, ids: NDArray[np.intp], folder: Path) -> Split:
+def _take(pool: LabelledImages, ids: NDArray[np.intp], folder: Path) -> Split:
     """The images ``ids``; of a memory-mapped pool as a memory map again, so that workers share the pages."""
     images = pool.images
     if isinstance(images, np.memmap) and len(ids) < len(images):

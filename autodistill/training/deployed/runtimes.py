@@ -106,7 +106,7 @@ def to_onnx(model: nn.Module, images: torch.Tensor, *, opset: int | None = None,
         return path.read_bytes()
 
 
-def prepare(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Run:
+def prepare_run(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Run:
     """One inference of the deployed form of ``model`` on ``target``; the model itself is not touched.
 
     Raises:

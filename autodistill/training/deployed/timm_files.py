@@ -53,7 +53,7 @@ def autodistill_student(
         asked: ``num_classes`` and ``in_chans``; whatever else timm hands over does not change the network.
     """
     classes, channels = int(asked["num_classes"]), int(asked["in_chans"])
-    model = students.build(student, image_size=img_size, channels=channels, num_classes=classes)
+    model = students.build_student(student, image_size=img_size, channels=channels, num_classes=classes)
     if pretrained:
         facts = pretrained_cfg if isinstance(pretrained_cfg, Mapping) else pretrained_cfg.to_dict()
         load_pretrained(model, pretrained_cfg=dict(facts), num_classes=classes, in_chans=channels)

@@ -19,7 +19,7 @@ from autodistill.core.errors import UsageError
 from autodistill.training.distillation.distillation_losses import full_precision, losses
 from autodistill.training.distillation.embedding_losses import embedding_losses
 from autodistill.training.distillation.loss_mix import LossMix
-from autodistill.training.runtime.distributed import Share
+from autodistill.training.runtime.distributed import BatchShare
 
 # A student that starts as its teacher has almost no distillation gradient; no scale may blow that up.
 _LIMIT = 1e3
@@ -46,8 +46,8 @@ class LossTerms:
     def __init__(self, mix: LossMix, projector: nn.Module | None = None) -> None:
         self.mix = mix
         self.projector = projector if projector is not None else nn.Identity()
-        self._distillation = Scale(mix.calibration_batches)
-        self._embedding = Scale(mix.calibration_batches)
+        self._distillation = TermScale(mix.calibration_batches)
+        self._embedding = TermScale(mix.calibration_batches)
 
     @property
     def calibrating(self) -> bool:
@@ -68,7 +68,7 @@ class LossTerms:
         student_embedding: Tensor | None = None,
         teacher_embedding: Tensor | None = None,
         *,
-        share: Share | None = None,
+        share: BatchShare | None = None,
     ) -> LossValues:
         """Loss of one batch.
 
@@ -132,7 +132,9 @@ class LossTerms:
             self._distillation.measure(_norm(task, logits), _norm(self._distill(logits, teacher, target), logits))
         return self._distillation.value
 
-    def _embedding_scale(self, student: Tensor, teacher: Tensor, task: Tensor | None, share: Share | None) -> float:
+    def _embedding_scale(
+        self, student: Tensor, teacher: Tensor, task: Tensor | None, share: BatchShare | None
+    ) -> float:
         measuring = self.mix.calibrate and not self._embedding.frozen and student.requires_grad
         if measuring and task is not None:
             leaf = _leaf(student)
@@ -140,7 +142,7 @@ class LossTerms:
         return self._embedding.value
 
 
-class Scale:
+class TermScale:
     """Ratio of two gradient norms, each a mean over the first batches, then frozen.
 
     Args:
@@ -207,7 +209,7 @@ def _norm(loss: Tensor, at: Tensor, keep: bool = False) -> float:
     return float(torch.linalg.vector_norm(gradient.double()))
 
 
-def _task_norm(task: Tensor, embedding: Tensor, share: Share | None) -> float:
+def _task_norm(task: Tensor, embedding: Tensor, share: BatchShare | None) -> float:
     """Length of the gradient of the task loss at the embedding; of several processes each has its rows' part."""
     if share is None:
         return _norm(task, embedding, keep=True)

@@ -14,7 +14,7 @@ from autodistill.training.teachers.cache.cache import TeacherCache
 from autodistill.training.teachers.teacher import Teacher
 
 
-class OnlineGuide:
+class OnlineTeacher:
     """Asks the teacher about every batch, mixed images included: exact, and paid for in every trial.
 
     Args:
@@ -32,7 +32,7 @@ class OnlineGuide:
         return self._teacher(batch.views), None
 
 
-class StoredGuide:
+class StoredTeacher:
     """Logits of plain images from a file. Students then see plain images too, for views would not match.
 
     Args:
@@ -48,7 +48,7 @@ class StoredGuide:
         return (logits if batch.mixed is None else batch.mixed.logits(logits)), None
 
 
-class CachedGuide:
+class CachedTeacher:
     """Answers from the teacher cache; what is missing there is computed on the same views and stored.
 
     Args:

@@ -31,7 +31,7 @@ from autodistill.training.loop.averaging import Average
 from autodistill.training.loop.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.runtime import strided
-from autodistill.training.runtime.distributed import Share, Team
+from autodistill.training.runtime.distributed import BatchShare, Team
 from autodistill.training.students.embeddings import EmbeddingTap
 
 _CHECK_EVERY = 16
@@ -94,10 +94,10 @@ class Batch:
     raw: Tensor
     ids: Tensor
     view: int
-    mixed: pairing.Pairing | None = None
+    mixed: pairing.MixedPairs | None = None
     teacher: Tensor | None = None
     teacher_embedding: Tensor | None = None
-    share: Share | None = None
+    share: BatchShare | None = None
 
     def part(self, rows: slice) -> Batch:
         """Some of the images, for gradient accumulation; ``mixed`` spans the whole batch and is dropped."""
@@ -354,7 +354,7 @@ class Trainer:
             logits = self._call(self.normalize(batch.part(team.rows(count)).views))
         embedding = None
         if self._embedding is not None:
-            share = Share(team, self._embedding.take())
+            share = BatchShare(team, self._embedding.take())
             batch, embedding = replace(batch, share=share), team.whole(share.embedding, count)
         loss = self.criterion.loss(team.whole(logits, count), embedding, batch)
         team.backward(loss, self.criterion.parameters())

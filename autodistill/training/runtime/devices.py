@@ -30,7 +30,7 @@ def parse_devices(names: str | Sequence[str]) -> tuple[torch.device, ...]:
     return tuple(_device(name) for name in several)
 
 
-def spread(network: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
+def spread_over(network: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
     """``network`` itself, its blocks on ``devices`` in their order.
 
     Args:

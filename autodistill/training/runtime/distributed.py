@@ -133,7 +133,7 @@ class Team:
 
 
 @dataclass(frozen=True, eq=False)
-class Share:
+class BatchShare:
     """What one process computed of a batch whose loss every process sees whole.
 
     Attributes:

@@ -70,12 +70,12 @@ class Waiting:
 UNWATCHED = Waiting()
 
 
-def breathe(
+def yield_to_measurement(
     devices: Sequence[str] = ("cpu",), *, waiting: Waiting = UNWATCHED, patience: float = PATIENCE_SECONDS
 ) -> None:
     """Say that this process trains, between two batches; waits while somebody measures on one of its devices.
 
-    Costs two system calls when nobody does. :func:`rest` ends it.
+    Costs two system calls when nobody does. :func:`release` ends it.
 
     Args:
         devices: torch device strings that it trains on.
@@ -86,7 +86,7 @@ def breathe(
     places = [_place(one) for one in devices]
     if all(map(_goes_on, places)):
         return
-    rest()
+    release()
     clock = _Clock(waiting)
     try:
         for place in places:
@@ -95,7 +95,7 @@ def breathe(
         clock.end()
 
 
-def rest() -> None:
+def release() -> None:
     """Say that this process does not train for now; a process that waits for something must not hold the lease."""
     for name in [name for name in _state if name.startswith("shared")]:
         del _state[name]
@@ -103,7 +103,9 @@ def rest() -> None:
 
 
 @contextlib.contextmanager
-def quiet(device: str = "cpu", *, patience: float = PATIENCE_SECONDS, waiting: Waiting = UNWATCHED) -> Iterator[bool]:
+def exclusive(
+    device: str = "cpu", *, patience: float = PATIENCE_SECONDS, waiting: Waiting = UNWATCHED
+) -> Iterator[bool]:
     """Hold a device for a measurement.
 
     Trainers that had to wait for it are at work afterwards for as long as it took (``SLICE_SECONDS`` at most), before
@@ -118,7 +120,7 @@ def quiet(device: str = "cpu", *, patience: float = PATIENCE_SECONDS, waiting: W
         Whether the device is quiet; false when others did not step aside in time, or it was asked to stop: the figure
         is noisy.
     """
-    rest()
+    release()
     place = _place(device)
     intent, work = _open("intent", place), _open("work", place)
     since = None

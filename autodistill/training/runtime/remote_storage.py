@@ -33,7 +33,7 @@ _EXAMPLE = "s3://bucket/folder, gs://…, hdfs://… or file:///folder"
 
 
 @dataclass(frozen=True)
-class Mirror:
+class RemoteFolder:
     """Objects below one URL.
 
     Attributes:
@@ -43,7 +43,7 @@ class Mirror:
     url: str
 
     @classmethod
-    def at(cls, url: str) -> Mirror:
+    def at(cls, url: str) -> RemoteFolder:
         """The place at ``url``, or at a folder of this machine.
 
         Raises:
@@ -59,10 +59,10 @@ class Mirror:
         mirror._place  # noqa: B018 - looks whether the URL can be understood
         return mirror
 
-    def below(self, name: str) -> Mirror:
+    def below(self, name: str) -> RemoteFolder:
         """The part of the place below ``name``."""
         before, mark, query = self.url.partition("?")
-        return Mirror(f"{before}/{name}{mark}{query}")
+        return RemoteFolder(f"{before}/{name}{mark}{query}")
 
     def names(self, below: str = "") -> list[str]:
         """Names of all objects, or of those below one name.

@@ -16,7 +16,7 @@ from autodistill.core.errors import AutodistillError, InfeasibleError, UnknownNa
 from autodistill.training.students import licences
 from autodistill.training.students.families import Family, Shape, families
 
-__all__ = ["build", "check", "describe", "families", "validate"]
+__all__ = ["build_student", "check_student", "describe", "families", "validate"]
 
 TIMM = "timm"
 """The family of every other timm network, by its name: ``{"family": "timm", "model": "tiny_vit_5m_224"}``."""
@@ -54,7 +54,7 @@ def validate(student: Mapping[str, Any], *, image_size: int | None = None) -> di
     return out
 
 
-def build(
+def build_student(
     student: Mapping[str, Any],
     *,
     image_size: int,
@@ -93,7 +93,7 @@ def build(
         if not entry.smallest <= image_size <= entry.largest:
             raise InfeasibleError(f"family {name} takes {entry.smallest} to {entry.largest} px, not {image_size}.")
     if pretrained:
-        licences.check(str(filled.get("variant", filled.get("model", name))), licences.parse(licence))
+        licences.check_licence(str(filled.get("variant", filled.get("model", name))), licences.parse(licence))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -105,13 +105,13 @@ def build(
     return model.train()
 
 
-def check(student: Mapping[str, Any], *, image_size: int, channels: int, num_classes: int) -> None:
+def check_student(student: Mapping[str, Any], *, image_size: int, channels: int, num_classes: int) -> None:
     """Build ``student`` and train it one step on two images of the real shape, without keeping it.
 
     Raises:
         InfeasibleError: it cannot be built, or its forward or backward pass fails.
     """
-    model = build(student, image_size=image_size, channels=channels, num_classes=num_classes)
+    model = build_student(student, image_size=image_size, channels=channels, num_classes=num_classes)
     step(model, image_size=image_size, channels=channels, num_classes=num_classes, name=describe(student))
 
 

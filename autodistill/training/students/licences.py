@@ -50,7 +50,7 @@ def parse(accepted: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def check(name: str, accepted: Iterable[str]) -> None:
+def check_licence(name: str, accepted: Iterable[str]) -> None:
     """Refuse weights that there are none of, or whose licence is not accepted.
 
     Raises:

@@ -80,7 +80,7 @@ class UnsurveyedCosts:
             from autodistill.training.students import build as students
 
             side, channels = self._shape["image_size"], self._shape["channels"]
-            model = students.build(student, image_size=side, channels=channels, num_classes=self._classes)
+            model = students.build_student(student, image_size=side, channels=channels, num_classes=self._classes)
             known = known_costs(model, image_size=side, channels=channels, metrics=names)
             self._memory.put(key, known, self._target)
             self._memory.save()  # at once: a count takes longer, and whoever goes on with the study needs it again

@@ -45,7 +45,7 @@ def family_range(
     for index, student in enumerate(pool):
         name = students.describe(student)
         try:
-            model = students.build(student, image_size=image_size, channels=channels, num_classes=num_classes)
+            model = students.build_student(student, image_size=image_size, channels=channels, num_classes=num_classes)
             if index < 2:
                 students.step(strided.protect(model), **shape, num_classes=num_classes, name=name)
             found.append(known_costs(model, **shape, metrics=METRICS))

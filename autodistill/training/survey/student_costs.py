@@ -99,7 +99,7 @@ class StudentCosts:
 
     @contextlib.contextmanager
     def _quiet(self, device: str) -> Iterator[bool]:
-        with lease.quiet(device, waiting=self._waiting) as alone:
+        with lease.exclusive(device, waiting=self._waiting) as alone:
             if not alone and self._waiting.should_stop():
                 raise InterruptedTrialError("the trial was stopped before the latency of its student was measured.")
             yield alone
@@ -130,7 +130,7 @@ class StudentCosts:
                 known = self._all_known(key)  # another worker may have measured it while this one waited
                 if known is not None:
                     return SurveyRow(student, known)
-                found = latency.measure(model, self._target, **self._shape)
+                found = latency.measure_latency(model, self._target, **self._shape)
                 costs[LATENCY] = found.p50_ms
                 return self._kept(key, SurveyRow(student, costs, noisy=found.noisy or not alone))
         return self._kept(key, SurveyRow(student, costs))

@@ -15,7 +15,7 @@ from autodistill.training.costs.counts import cost_metrics, known_costs
 from autodistill.training.costs.latency_protocol import measure_runs
 from autodistill.training.costs.latency_targets import is_elsewhere, latency_elsewhere
 from autodistill.training.costs.machine_speed import slowness
-from autodistill.training.deployed.runtimes import Run, prepare, threads
+from autodistill.training.deployed.runtimes import Run, prepare_run, threads
 from autodistill.training.runtime import measurement_lock as lease
 from autodistill.training.students import build as students
 from autodistill.training.survey.survey_order import in_turn, spread
@@ -142,7 +142,7 @@ class Surveyor:
         if self._elsewhere:
             costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)
             return costs, None
-        return costs, prepare(model, self._target, **self._shape)
+        return costs, prepare_run(model, self._target, **self._shape)
 
     def _counts(self, student: Params) -> dict[str, float]:
         """Counted costs alone, remembered: the study asks for them again, whether it is measured or predicted."""
@@ -158,7 +158,7 @@ class Surveyor:
 
     def _built(self, student: Params) -> nn.Module:
         side, channels = self._shape["image_size"], self._shape["channels"]
-        return students.build(student, image_size=side, channels=channels, num_classes=self._classes)
+        return students.build_student(student, image_size=side, channels=channels, num_classes=self._classes)
 
     def _time(self, rows: list[SurveyRow | None], runs: list[tuple[int, Run]], waiting: lease.Waiting) -> None:
         """Fill in latency, and mark the rows whose figure did not settle; none is left where it was asked to stop."""
@@ -166,7 +166,7 @@ class Surveyor:
             return
         clock = clock_of(self._target)
         speed = slowness(self._target.device, clock)
-        with lease.quiet(self._target.device, waiting=waiting) as alone, threads(self._target.threads):
+        with lease.exclusive(self._target.device, waiting=waiting) as alone, threads(self._target.threads):
             if not alone and waiting.should_stop():
                 for index, _ in runs:
                     rows[index] = None

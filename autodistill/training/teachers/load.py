@@ -21,7 +21,7 @@ from autodistill.core.records import TeacherSpec, stable_key
 from autodistill.core.teacher_choice import ANSWER, CHOICE, INPUT, member
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.data.sources.factory import is_reference, resolve
-from autodistill.training.runtime.devices import parse_devices, spread
+from autodistill.training.runtime.devices import parse_devices, spread_over
 from autodistill.training.runtime.source_code import code_of
 from autodistill.training.students import build as students
 from autodistill.training.students.pretrained import require_pretrained
@@ -48,14 +48,14 @@ from autodistill.training.teachers.weight_files import (
     why_refused,
 )
 
-__all__ = ["Teacher", "check", "load", "read_weights"]
+__all__ = ["Teacher", "check_teacher", "load_teacher", "read_weights"]
 
 ENSEMBLE = "ensemble"
 
 Devices = tuple[torch.device, ...]
 
 
-def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu") -> Teacher:
+def load_teacher(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu") -> Teacher:
     """The teacher of ``spec``, frozen; the first one of a choice.
 
     Args:
@@ -74,7 +74,7 @@ def load(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu")
     if spec.source == "auto":
         raise UsageError("teacher 'auto' has to be taught first; `autodistill teach` does that.")
     if spec.source == CHOICE:
-        return load(member(spec, None), data, device)
+        return load_teacher(member(spec, None), data, device)
     if spec.source == ENSEMBLE:
         return _ensemble(spec, data, where)
     if is_reference(spec.source):
@@ -96,11 +96,11 @@ def _unknown() -> int | None:
     return None
 
 
-def check(spec: TeacherSpec, classes: Callable[[], int | None] = _unknown) -> None:
+def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknown) -> None:
     """Refuse a source that names nothing or cannot be a teacher, before images are read.
 
     Weights are read and compared with the network that they are for. Whether a teacher is any good on the images is
-    for :func:`load` and the preflight to judge.
+    for :func:`load_teacher` and the preflight to judge.
 
     Args:
         spec: what and where.
@@ -115,7 +115,7 @@ def check(spec: TeacherSpec, classes: Callable[[], int | None] = _unknown) -> No
     path = Path(spec.source).expanduser()
     if spec.source == ENSEMBLE:
         for one in members_of(spec):
-            check(one, classes)
+            check_teacher(one, classes)
         return
     if spec.source in ("auto", CHOICE):
         return
@@ -188,7 +188,7 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
     """What ``teach`` wrote."""
     facts, weights = read_teacher(folder)
     try:
-        network = students.build(
+        network = students.build_student(
             facts["architecture"],
             image_size=facts["image_size"],
             channels=facts["channels"],
@@ -328,7 +328,7 @@ def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """
     loaded: list[Teacher] = []
     for one in members_of(spec):
-        loaded.append(load(one, data, devices[len(loaded) % len(devices)]))
+        loaded.append(load_teacher(one, data, devices[len(loaded) % len(devices)]))
     shares = [float(share) for share in spec.options.get("shares", [1.0] * len(loaded))]
     if len(shares) != len(loaded) or min(shares) <= 0:
         raise UsageError(f"an ensemble of {len(loaded)} needs as many shares above 0; got {shares}.")
@@ -345,7 +345,7 @@ def _network_teacher(name: str, network: nn.Module, expects: Preprocessing, devi
     print_ = fingerprint_of(network, expects, identity=identity)
     if len(devices) == 1:
         return Teacher(name, print_, expects, devices[0], freeze(network, devices[0]))
-    return Teacher(name, print_, expects, devices[0], freeze(spread(network, devices), None))
+    return Teacher(name, print_, expects, devices[0], freeze(spread_over(network, devices), None))
 
 
 def _by_name(classes: list[str], data: ImageData, where: str) -> tuple[int, ...]:

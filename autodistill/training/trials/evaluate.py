@@ -29,7 +29,7 @@ from autodistill.training.data import datasets
 from autodistill.training.distillation.criterion import Distillation, Guide
 from autodistill.training.distillation.initialise import initialise
 from autodistill.training.distillation.loss_mix import TEACHER, LossMix
-from autodistill.training.distillation.teacher_outputs import CachedGuide, OnlineGuide, StoredGuide
+from autodistill.training.distillation.teacher_outputs import CachedTeacher, OnlineTeacher, StoredTeacher
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.runtime import durable_files as checkpoint
@@ -44,7 +44,7 @@ from autodistill.training.teachers.cache.open_caches import CacheShelf
 from autodistill.training.teachers.checks import answers
 from autodistill.training.teachers.plain_answers import cache_key, plain_answers
 from autodistill.training.teachers.teacher import Teacher
-from autodistill.training.trials.helpers import Crew
+from autodistill.training.trials.helpers import HelperProcesses
 from autodistill.training.trials.remote_trials import nowhere, workplace
 from autodistill.training.trials.trial_files import VARIANTS, finished, save_student, trial_folder
 from autodistill.training.trials.trial_files import discard as discard
@@ -57,10 +57,10 @@ _PROGRESS_SECONDS = 1.0
 
 def evaluator(task: Task, context: WorkerContext) -> Evaluate:
     """What evaluates the candidates of ``task`` on one worker; nothing is loaded before the first one."""
-    return Bench(task, context).evaluate
+    return WorkerState(task, context).evaluate
 
 
-class Bench:
+class WorkerState:
     """One worker's workplace: images, teacher, caches and costs, loaded once and shared by its trials.
 
     Args:
@@ -95,7 +95,7 @@ class Bench:
         try:
             yield from Trial(self, candidate).reports()
         finally:
-            lease.rest()
+            lease.release()
 
     def _waited(self, what: str, seconds: float) -> None:
         """The trial at work waits for another process: no time of its own."""
@@ -103,14 +103,14 @@ class Bench:
         self.context.waits(what, seconds)
 
     @cached_property
-    def crew(self) -> Crew | None:
+    def crew(self) -> HelperProcesses | None:
         """Helpers on the slot's other devices."""
-        return Crew(self.task, self.context, _help) if len(self.context.devices) > 1 else None
+        return HelperProcesses(self.task, self.context, _help) if len(self.context.devices) > 1 else None
 
     @cached_property
     def data(self) -> datasets.ImageData:
         """Training and validation images."""
-        return datasets.load(self.task.data, self.cache_folder)
+        return datasets.load_images(self.task.data, self.cache_folder)
 
     @cached_property
     def feed(self) -> Feed:
@@ -131,7 +131,7 @@ class Bench:
         spec = member(self.task.teacher, distillation.get(TEACHER))
         name = stable_key(asdict(spec))
         if name not in self._teachers:
-            self._teachers[name] = teachers.load(spec, self.data, self.device)
+            self._teachers[name] = teachers.load_teacher(spec, self.data, self.device)
         return self._teachers[name]
 
     @cached_property
@@ -167,7 +167,7 @@ class Trial:
         candidate: what is evaluated.
     """
 
-    def __init__(self, bench: Bench, candidate: Candidate) -> None:
+    def __init__(self, bench: WorkerState, candidate: Candidate) -> None:
         self.bench, self.candidate, self.task = bench, candidate, bench.task
         self.recipe = Recipe.parse(self.task.training, candidate.train)
         smoothing = {"label_smoothing": self.recipe.label_smoothing}
@@ -175,7 +175,7 @@ class Trial:
         self.folder = trial_folder(self.task.directory, candidate.number)
         self.clock = bench.clock = WorkClock()
         self._asked = 0.0  # seconds of the teacher that no guide of this process has counted
-        self._guiding: CachedGuide | None = None
+        self._guiding: CachedTeacher | None = None
         self._keep: Callable[[Path], None] = nowhere
         self.stored: dict[int, dict[str, Any]] = {}
         self.team: Team | None = None
@@ -183,7 +183,7 @@ class Trial:
         self._shown: Mapping[str, float] = {}
 
     def reports(self) -> Iterator[Report]:
-        """All reports above the candidate's start rung; see ``Bench.evaluate``."""
+        """All reports above the candidate's start rung; see ``WorkerState.evaluate``."""
         with self.bench.place.trial(self.folder) as self._keep:
             yield from self._reports()
 
@@ -241,7 +241,7 @@ class Trial:
 
     def _build(self) -> nn.Module:
         data = self.bench.data
-        model = students.build(
+        model = students.build_student(
             self.candidate.student,
             image_size=data.image_size,
             channels=data.channels,
@@ -288,14 +288,14 @@ class Trial:
             return None, 0  # nothing has to be asked again: every epoch has a view of its own
         teacher, embedding = self.teacher, self.mix.uses_embedding
         if teacher.by_id:
-            return StoredGuide(teacher), 1
+            return StoredTeacher(teacher), 1
         if recipe.teacher_mode == "online":
-            return OnlineGuide(teacher, embedding=embedding), 0
+            return OnlineTeacher(teacher, embedding=embedding), 0
         width = teacher.embedding_width() if embedding else 0
         cache = self.bench.teacher_cache(
             teacher, policy, views=self._views(policy), embedding=width, megabytes=recipe.cache_mb
         )
-        self._guiding = guide = CachedGuide(teacher, cache, policy, self.task.data.seed, embedding=embedding)
+        self._guiding = guide = CachedTeacher(teacher, cache, policy, self.task.data.seed, embedding=embedding)
         return guide, min(cache.views, self._views(policy))
 
     def _views(self, policy: Policy) -> int:
@@ -319,13 +319,13 @@ class Trial:
     def _give(self, report: Report) -> Iterator[Report]:
         """The report, with the clock stopped for as long as its reader takes."""
         self.clock.stop()
-        lease.rest()  # whoever waits for an answer does not train
+        lease.release()  # whoever waits for an answer does not train
         yield report
         self.clock.start()
 
     def _tick(self, trainer: Trainer) -> None:
         """Between batches: make room for measurements, stop when asked to, save and tell now and then."""
-        lease.breathe(self.bench.devices, waiting=self.bench.waiting)
+        lease.yield_to_measurement(self.bench.devices, waiting=self.bench.waiting)
         now = time.monotonic()
         stop = self.bench.context.should_stop()
         if stop if self.team is None else self.team.agree(stop):
@@ -413,7 +413,7 @@ def _help(pipe: Connection, task: Task, context: WorkerContext, file: str, rank:
     die_with_parent()
     try:
         team = Team.join(file, rank, size, context.device)
-        bench = Bench(task, context)
+        bench = WorkerState(task, context)
         message = pipe.recv()
         while True:
             message = _follow(pipe, bench, team, message[1])
@@ -424,7 +424,7 @@ def _help(pipe: Connection, task: Task, context: WorkerContext, file: str, rank:
             pipe.send((type(error).__name__, str(error)))
 
 
-def _follow(pipe: Connection, bench: Bench, team: Team, candidate: Candidate) -> tuple[Any, ...]:
+def _follow(pipe: Connection, bench: WorkerState, team: Team, candidate: Candidate) -> tuple[Any, ...]:
     """Train one candidate along; returns the message that begins the next."""
     trainer = Trial(bench, candidate).follow(team)
     while True:

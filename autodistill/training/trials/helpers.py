@@ -26,7 +26,7 @@ Body = Callable[[Connection, Task, WorkerContext, str, int, int], None]
 _LAST_WORDS = 3.0  # seconds that a helper has to say why it failed
 
 
-class Crew:
+class HelperProcesses:
     """The helpers of one worker.
 
     Args:

@@ -1,7 +1,7 @@
 """Trials of workers that do not see the study's folder: what they leave is kept in a storage too, and found there.
 
 A worker with ``WorkerContext.storage`` works in a temporary folder of its own; every folder that a trial would leave
-(checkpoints, student, files of variants) is an object in the storage, which is a ``Mirror``. So is what the task names
+(checkpoints, student, files of variants) is an object in the storage, which is a ``RemoteFolder``. So is what the task names
 by a path of the driver's: the teacher, a table of latencies. Images are not; a data source reads them where the worker
 is.
 """
@@ -21,7 +21,7 @@ from typing import Any
 from autodistill.core.errors import ResourceError, StoreError
 from autodistill.core.records import LatencyTarget, Task, TeacherSpec, stable_key
 from autodistill.training.runtime import durable_files as checkpoint
-from autodistill.training.runtime.remote_storage import Mirror
+from autodistill.training.runtime.remote_storage import RemoteFolder
 from autodistill.training.trials.trial_files import STUDENT, VARIANTS, student_key
 
 _STUDENT = f"{STUDENT}-"
@@ -29,7 +29,7 @@ _INPUTS, _A_FILE, _A_FOLDER = "inputs", "file", "folder"
 
 
 @dataclass(frozen=True)
-class Copy:
+class RemoteCopy:
     """The folder of one trial and what is kept of it in a storage.
 
     Objects are called as their folders are, with the key of what was trained at their end (``step-STEP-KEY``,
@@ -41,7 +41,7 @@ class Copy:
     """
 
     folder: Path
-    mirror: Mirror
+    mirror: RemoteFolder
 
     def fetch(self, names: Sequence[str] | None = None, *, replace: bool = False) -> None:
         """Bring what is newer there: the finished student, and of every training the newest checkpoint that is whole.
@@ -131,9 +131,9 @@ class Copy:
                 warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
 
 
-def copy_of(mirror: Mirror, folder: Path, directory: str | Path) -> Copy:
+def copy_of(mirror: RemoteFolder, folder: Path, directory: str | Path) -> RemoteCopy:
     """The copy of a trial's ``folder`` below the study's ``directory``."""
-    return Copy(folder, mirror.below(folder.relative_to(directory).as_posix()))
+    return RemoteCopy(folder, mirror.below(folder.relative_to(directory).as_posix()))
 
 
 def nowhere(path: Path) -> None:
@@ -141,7 +141,7 @@ def nowhere(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class RemoteWorkplace:
     """Where a worker's trials are at home.
 
     Attributes:
@@ -150,7 +150,7 @@ class Workplace:
     """
 
     task: Task
-    mirror: Mirror | None = None
+    mirror: RemoteFolder | None = None
 
     @contextlib.contextmanager
     def trial(self, folder: Path) -> Iterator[Callable[[Path], None]]:
@@ -170,17 +170,17 @@ class Workplace:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def workplace(task: Task, storage: str | None, owner: object) -> Workplace:
+def workplace(task: Task, storage: str | None, owner: object) -> RemoteWorkplace:
     """The study's folder, or a temporary one that lives as long as ``owner`` where the worker has a storage.
 
     Raises:
         ResourceError, StoreError: what the task needs cannot be brought from there.
     """
     if storage is None:
-        return Workplace(task)
+        return RemoteWorkplace(task)
     home = Path(tempfile.mkdtemp(prefix="ad-work-"))
     weakref.finalize(owner, shutil.rmtree, home, ignore_errors=True)
-    mirror = Mirror(storage)
+    mirror = RemoteFolder(storage)
     known = set(mirror.names(_INPUTS))
 
     def here(path: str) -> str:
@@ -192,10 +192,10 @@ def workplace(task: Task, storage: str | None, owner: object) -> Workplace:
             return str(place)
         return path
 
-    return Workplace(replace(_with_paths(task, here), directory=str(home)), mirror)
+    return RemoteWorkplace(replace(_with_paths(task, here), directory=str(home)), mirror)
 
 
-def send_inputs(task: Task, mirror: Mirror) -> None:
+def send_inputs(task: Task, mirror: RemoteFolder) -> None:
     """Keep in the storage what ``task`` names by a path of this machine.
 
     Raises:

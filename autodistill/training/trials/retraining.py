@@ -27,7 +27,7 @@ from autodistill.training.data import datasets
 from autodistill.training.runtime import measurement_lock as lease
 from autodistill.training.runtime.durable_files import read_folder, tensors_from
 from autodistill.training.students import build as students
-from autodistill.training.trials.evaluate import Bench, Trial
+from autodistill.training.trials.evaluate import Trial, WorkerState
 
 REFITS = ("train", "train+val")
 _FOLDER = Path("verify") / "runs"
@@ -65,10 +65,10 @@ def run_folder(directory: str | Path, key: str) -> Path:
 
 def retrainer(plan: Retraining, context: WorkerContext) -> Evaluate:
     """What trains the runs of ``plan`` on one worker; nothing is loaded before the first one."""
-    return RetrainingBench(plan, context).evaluate
+    return RetrainingState(plan, context).evaluate
 
 
-class RetrainingBench(Bench):
+class RetrainingState(WorkerState):
     """A worker's workplace with the caches of the search, and the validation images to train on where asked.
 
     Args:
@@ -82,18 +82,18 @@ class RetrainingBench(Bench):
         self.plan = replace(plan, task=self.task)
 
     def evaluate(self, candidate: Candidate) -> Iterator[Report]:
-        """Report the counted costs, then accuracy on validation after the last epoch; errors as in ``Bench``."""
+        """Report the counted costs, then accuracy on validation after the last epoch; errors as in ``WorkerState``."""
         if self.device.type == "cpu":
             torch.set_num_threads(self.context.threads)
         try:
             yield from Run(self, candidate).reports()
         finally:
-            lease.rest()
+            lease.release()
 
     @cached_property
     def data(self) -> datasets.ImageData:
         """The study's images; with ``train+val`` the validation images are trained on as well."""
-        data = datasets.load(self.task.data, self.cache_folder)
+        data = datasets.load_images(self.task.data, self.cache_folder)
         return data if self.plan.refit == "train" else joined(data)
 
 
@@ -105,7 +105,7 @@ class Run(Trial):
         candidate: what is trained; its seed is the run's.
     """
 
-    def __init__(self, bench: RetrainingBench, candidate: Candidate) -> None:
+    def __init__(self, bench: RetrainingState, candidate: Candidate) -> None:
         super().__init__(bench, candidate)
         self.plan = bench.plan
         self.folder = self.plan.folder(
@@ -140,17 +140,17 @@ def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         facts: dict[str, Any] = json.loads(files["student.json"])
         weights = tensors_from(files["student.safetensors"])
-        model = build(facts)
+        model = build_again(facts)
         model.load_state_dict(weights)
     except (KeyError, ValueError, RuntimeError) as error:
         raise StoreError(f"{place} is damaged: {error}.") from error
     return model.eval(), facts
 
 
-def build(facts: Mapping[str, Any]) -> nn.Module:
+def build_again(facts: Mapping[str, Any]) -> nn.Module:
     """A fresh network of the architecture in a student's facts."""
     classes: Sequence[str] = facts["classes"]
-    return students.build(
+    return students.build_student(
         facts["architecture"],
         image_size=facts["image_size"],
         channels=facts["channels"],

@@ -180,7 +180,7 @@ class _Plan:
             "channels": data.channels,
             "num_classes": len(data.classes),
         }
-        network = students.build(self.student, **shape, pretrained=self.pretrained, seed=self.seed)
+        network = students.build_student(self.student, **shape, pretrained=self.pretrained, seed=self.seed)
         criterion = Distillation(LossMix(label_smoothing=self.recipe.label_smoothing))
         return Trainer(
             network, Feed.of(data), criterion, self.recipe, epochs=self.epochs, seed=self.seed, view_seed=self.seed,

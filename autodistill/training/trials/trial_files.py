@@ -76,7 +76,7 @@ def load_student(directory: str | Path, number: int) -> nn.Module:
         StoreError: the trial has no finished student, or it is damaged.
     """
     facts, weights = _read(directory, number)
-    model = students.build(
+    model = students.build_student(
         facts["architecture"],
         image_size=facts["image_size"],
         channels=facts["channels"],

@@ -22,7 +22,7 @@ _MOST_NEIGHBOURS = 1000  # looked at for a name that was meant; more would take 
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class LabelledImages:
     """Labelled images as a source gives them, before validation images are split off.
 
     Attributes:
@@ -42,7 +42,7 @@ class Pool:
     before: tuple[int, int] | None = None
 
 
-DataSource = Callable[[DataSpec, Part, Path], Pool]
+DataSource = Callable[[DataSpec, Part, Path], LabelledImages]
 """``source(spec, part, cache_dir)``: must not open files of the test split when ``part`` is ``train``."""
 
 data_sources: Registry[DataSource] = Registry("data source", "autodistill.data_sources")

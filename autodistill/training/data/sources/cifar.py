@@ -13,14 +13,14 @@ import numpy as np
 
 from autodistill.core.errors import DataError
 from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import Part, Pool, check_options, data_sources, need_root
+from autodistill.training.data.sources.base import LabelledImages, Part, check_options, data_sources, need_root
 
 _PIXELS = 3 * 32 * 32
 _PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
 @data_sources.register("cifar10")
-def cifar10(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
+def cifar10(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
     """The images of one part, ``(50000 or 10000, 3, 32, 32)``."""
     del cache_dir
     names = [f"data_batch_{number}.bin" for number in range(1, 6)] if part == "train" else ["test_batch.bin"]
@@ -28,13 +28,13 @@ def cifar10(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
 
 
 @data_sources.register("cifar100")
-def cifar100(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
+def cifar100(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
     """The images of one part with fine labels, ``(50000 or 10000, 3, 32, 32)``."""
     del cache_dir
     return _read(spec, [f"{part}.bin"], folder="cifar-100-binary", label_bytes=2, meta="fine_label_names.txt")
 
 
-def _read(spec: DataSpec, names: list[str], *, folder: str, label_bytes: int, meta: str) -> Pool:
+def _read(spec: DataSpec, names: list[str], *, folder: str, label_bytes: int, meta: str) -> LabelledImages:
     check_options(spec)
     root = need_root(spec, f"{folder}/ with {', '.join(names)}, the binary version from {_PAGE}")
     root = root / folder if (root / folder).is_dir() else root
@@ -42,7 +42,7 @@ def _read(spec: DataSpec, names: list[str], *, folder: str, label_bytes: int, me
     classes = _class_names(root / meta, int(records[:, label_bytes - 1].max()))
     labels = records[:, label_bytes - 1].astype(np.int64)
     images = np.ascontiguousarray(records[:, label_bytes:]).reshape(-1, 3, 32, 32)
-    return Pool(images, labels, classes)
+    return LabelledImages(images, labels, classes)
 
 
 def _records(path: Path, label_bytes: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import Part, Pool, check_options, data_sources
+from autodistill.training.data.sources.base import LabelledImages, Part, check_options, data_sources
 from autodistill.training.data.sources.splits import TEST_FRACTION, TEST_SEED, hold_out
 
 
 @data_sources.register("digits")
-def digits(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
+def digits(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
     """The images of one part, ``(n, 1, 8, 8)``."""
     del cache_dir  # embedded in scikit-learn
     check_options(spec)
@@ -27,4 +27,4 @@ def digits(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
     labels = bunch.target.astype(np.int64)
     test = hold_out(labels, TEST_FRACTION, seed=TEST_SEED, stream="test")
     keep = test if part == "test" else ~test
-    return Pool(images[keep], labels[keep], tuple(str(digit) for digit in range(10)))
+    return LabelledImages(images[keep], labels[keep], tuple(str(digit) for digit in range(10)))

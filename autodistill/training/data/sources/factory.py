@@ -1,7 +1,7 @@
 """``module:factory``: images from the user's own function.
 
 It is called as ``factory(part, **options)`` with ``part`` either ``"train"`` or ``"test"``, and returns a
-``Pool`` or ``(images, labels)`` or ``(images, labels, classes)``: ``uint8 (n, channels, height, width)`` and
+``LabelledImages`` or ``(images, labels)`` or ``(images, labels, classes)``: ``uint8 (n, channels, height, width)`` and
 integers ``(n,)``. Images that are not square become so as ``data.resize`` says.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from autodistill.core.errors import AutodistillError, DataError, UsageError
 from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import Part, Pool
+from autodistill.training.data.sources.base import LabelledImages, Part
 
 
 def is_reference(source: str) -> bool:
@@ -43,7 +43,7 @@ def resolve(source: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def from_factory(spec: DataSpec, part: Part) -> Pool:
+def from_factory(spec: DataSpec, part: Part) -> LabelledImages:
     """Call the user's function and check what it returns.
 
     Raises:
@@ -56,7 +56,7 @@ def from_factory(spec: DataSpec, part: Part) -> Pool:
         raise
     except Exception as error:
         raise DataError(f"data source {spec.source!r} failed: {type(error).__name__}: {error}") from error
-    if isinstance(made, Pool):
+    if isinstance(made, LabelledImages):
         return made
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise DataError(f"{spec.source!r} returned {type(made).__name__}; expected (images, labels[, classes]).")
@@ -67,4 +67,4 @@ def from_factory(spec: DataSpec, part: Part) -> Pool:
         raise DataError(f"{spec.source!r} returned labels {labels.dtype} {labels.shape}; expected integers (n,).")
     highest = int(labels.max(initial=-1))
     classes = made[2] if len(made) == 3 else [str(label) for label in range(highest + 1)]
-    return Pool(images, labels.astype(np.int64), tuple(map(str, classes)))
+    return LabelledImages(images, labels.astype(np.int64), tuple(map(str, classes)))

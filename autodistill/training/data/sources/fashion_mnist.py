@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autodistill.core.errors import DataError
 from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import Part, Pool, check_options, data_sources, need_root
+from autodistill.training.data.sources.base import LabelledImages, Part, check_options, data_sources, need_root
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = (
@@ -31,7 +31,7 @@ _HOW = (
 
 
 @data_sources.register("fashion_mnist")
-def fashion_mnist(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
+def fashion_mnist(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
     """The images of one part, ``(60000 or 10000, 1, 28, 28)``; the other part's files are not opened."""
     del cache_dir  # decompressing takes a quarter of a second
     check_options(spec)
@@ -45,7 +45,7 @@ def fashion_mnist(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
     labels = read_idx(_find(root, f"{_PREFIX[part]}-labels-idx1-ubyte"))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(f"{root}: images {images.shape} and labels {labels.shape} do not belong together.")
-    return Pool(images[:, None], labels.astype(np.int64), CLASSES)
+    return LabelledImages(images[:, None], labels.astype(np.int64), CLASSES)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

@@ -26,8 +26,8 @@ from autodistill.core.errors import DataError
 from autodistill.core.records import DataSpec, stable_key
 from autodistill.training.data.sources.array_cache import cached_array, content_hash
 from autodistill.training.data.sources.base import (
+    LabelledImages,
     Part,
-    Pool,
     check_options,
     class_readers,
     data_sources,
@@ -92,7 +92,7 @@ class UnreadableError(DataError):
 
 
 @data_sources.register("image_folder")
-def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
+def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
     """The images of one part, ``(n, 3, size, size)``, memory-mapped; files of the other part are not opened.
 
     Options: ``channels`` (3; 1 converts to grey), ``max_pixels`` (largest image that is decoded).
@@ -105,7 +105,7 @@ def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
         images, fingerprint = _decoded(spec, listing, cache_dir)
     except UnreadableError as error:
         raise DataError(error.said(_BEGUN if part == "test" else _BEFORE)) from error
-    return Pool(
+    return LabelledImages(
         images,
         listing.labels,
         listing.classes,

@@ -21,7 +21,7 @@ TEST_FRACTION = 0.2
 """Share of the images held out as test set where a source comes without one."""
 
 
-def choose(labels: NDArray[np.int64], count: int, *, seed: int, stream: str) -> NDArray[np.bool_]:
+def choose_rows(labels: NDArray[np.int64], count: int, *, seed: int, stream: str) -> NDArray[np.bool_]:
     """Mark ``count`` images so that every class keeps its share (largest remainders; at least one per class).
 
     Args:
@@ -77,7 +77,7 @@ def hold_out(
             f"training and the {stream} split both see it. Add images, or remove the class."
         )
     count = max(round(fraction * len(labels)), len(found))
-    mask = choose(labels, min(count, len(labels) - len(found)), seed=seed, stream=stream)
+    mask = choose_rows(labels, min(count, len(labels) - len(found)), seed=seed, stream=stream)
     if len(np.unique(labels[~mask])) < len(found):
         raise DataError(f"holding out {fraction:.0%} for the {stream} split leaves a class without training images.")
     return mask

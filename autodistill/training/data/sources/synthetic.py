@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import Part, Pool, check_options, data_sources, option
+from autodistill.training.data.sources.base import LabelledImages, Part, check_options, data_sources, option
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross", "bar", "star", "crescent")
 _CHUNK = 256
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 @data_sources.register("synthetic")
-def synthetic(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
+def synthetic(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
     """The images of one part, ``(count, 3, size, size)``; a quarter as many for the test part.
 
     Options: ``classes`` (10), ``size`` (32, or the image size), ``count`` (2000), ``noise`` (0.1: standard
@@ -40,7 +40,7 @@ def synthetic(spec: DataSpec, part: Part, cache_dir: Path) -> Pool:
         rng = np.random.default_rng([*part.encode(), start])
         block = slice(start, min(start + _CHUNK, count))
         images[block] = _draw(labels[block], size, classes=classes, noise=noise, rng=rng)
-    return Pool(images, labels, class_names(classes))
+    return LabelledImages(images, labels, class_names(classes))
 
 
 def class_names(classes: int) -> tuple[str, ...]:

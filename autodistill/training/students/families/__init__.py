@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from autodistill.training.students.families import convnets, hybrids, mobile, reparam, transformers
-from autodistill.training.students.families.schema import Family, Parameter, Shape, families, family
+from autodistill.training.students.families.schema import Family, FamilyParameter, Shape, families, family
 
 __all__ = [
-    "Family", "Parameter", "Shape", "convnets", "families", "family", "hybrids", "mobile", "reparam", "transformers",
+    "Family", "FamilyParameter", "Shape", "convnets", "families", "family", "hybrids", "mobile", "reparam", "transformers",
 ]  # fmt: skip

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from autodistill.training.students.families.schema import REDUCTION, Parameter, Shape, depth, family, width
+from autodistill.training.students.families.schema import REDUCTION, FamilyParameter, Shape, depth, family, width
 from autodistill.training.students.families.timm_models import create, doubling, fitted
 
-_UP_TO_FOUR = Parameter("stages", 4, "depth", 2, 4)
+_UP_TO_FOUR = FamilyParameter("stages", 4, "depth", 2, 4)
 
 
 @family("resnet", width(16, 2, 128), depth(1, 1, 6), _UP_TO_FOUR, REDUCTION, kind="convolutional")
@@ -39,7 +39,7 @@ def _narrow_stem(model: nn.Module, width: int, shape: Shape) -> None:
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
 
 
-_STAGES = Parameter("stages", 3, "depth", 2, 4)
+_STAGES = FamilyParameter("stages", 3, "depth", 2, 4)
 
 
 @family("resnetv2", width(16, 4, 128), depth(1, 1, 6), _STAGES, REDUCTION, kind="convolutional")
@@ -50,8 +50,8 @@ def resnetv2(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     return fitted(model, params, shape)
 
 
-_KERNEL = Parameter("kernel", 7, "block", choices=(3, 5, 7))
-_GRN = Parameter("grn", False, "block", choices=(False, True))
+_KERNEL = FamilyParameter("kernel", 7, "block", choices=(3, 5, 7))
+_GRN = FamilyParameter("grn", False, "block", choices=(False, True))
 
 
 @family("convnext", width(16, 4, 96), depth(1, 1, 6), _KERNEL, _GRN, REDUCTION, kind="convolutional")
@@ -98,7 +98,7 @@ def fasternet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     return fitted(model, params, shape)
 
 
-_EXPAND = Parameter("expand", 3, "block", 2, 4)
+_EXPAND = FamilyParameter("expand", 3, "block", 2, 4)
 
 
 @family("starnet", width(16, 4, 64), depth(1, 1, 6), _EXPAND, REDUCTION, kind="convolutional", smallest=28)

@@ -8,7 +8,15 @@ from typing import Any
 from torch import nn
 
 from autodistill.training.students.families.reduction import reduce_to
-from autodistill.training.students.families.schema import REDUCTION, Parameter, Shape, depth, family, width, widths
+from autodistill.training.students.families.schema import (
+    REDUCTION,
+    FamilyParameter,
+    Shape,
+    depth,
+    family,
+    width,
+    widths,
+)
 from autodistill.training.students.families.timm_models import create, doubling, fitted
 
 
@@ -46,7 +54,7 @@ def swiftformer(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     return fitted(model, params, shape)
 
 
-_MULTIPLIER = Parameter("multiplier", 0.25, "width", choices=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0))
+_MULTIPLIER = FamilyParameter("multiplier", 0.25, "width", choices=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0))
 
 
 @family("mobilevit", _MULTIPLIER, REDUCTION, kind="hybrid", smallest=28)

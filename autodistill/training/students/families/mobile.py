@@ -10,12 +10,20 @@ from timm.models.efficientnet import EfficientNet
 from torch import nn
 
 from autodistill.core.errors import UsageError
-from autodistill.training.students.families.schema import REDUCTION, Parameter, Shape, depth, family, variant, width
+from autodistill.training.students.families.schema import (
+    REDUCTION,
+    FamilyParameter,
+    Shape,
+    depth,
+    family,
+    variant,
+    width,
+)
 from autodistill.training.students.families.timm_models import create, doubling, fitted
 
-_EXPAND = Parameter("expand", 4, "block", 1, 6)
-_KERNEL = Parameter("kernel", 3, "block", choices=(3, 5, 7))
-_SE = Parameter("squeeze", False, "block", choices=(False, True))
+_EXPAND = FamilyParameter("expand", 4, "block", 1, 6)
+_KERNEL = FamilyParameter("kernel", 3, "block", choices=(3, 5, 7))
+_SE = FamilyParameter("squeeze", False, "block", choices=(False, True))
 
 
 @family("mbconv", width(16, 4, 64), depth(1, 1, 4), _EXPAND, _KERNEL, _SE, REDUCTION, kind="convolutional")

@@ -8,7 +8,15 @@ from typing import Any
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import nn
 
-from autodistill.training.students.families.schema import REDUCTION, Parameter, Shape, depth, family, width, widths
+from autodistill.training.students.families.schema import (
+    REDUCTION,
+    FamilyParameter,
+    Shape,
+    depth,
+    family,
+    width,
+    widths,
+)
 from autodistill.training.students.families.timm_models import create, doubling, fitted
 
 _WIDTH = widths(16, 8, 16, 24, 32, 48, 64)  # timm rounds these networks' channels to multiples of 8
@@ -25,7 +33,7 @@ def repvgg(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     return fitted(_network(ByoModelCfg(blocks=blocks, stem_type="rep", stem_chs=w), shape), params, shape)
 
 
-_BRANCHES = Parameter("branches", 1, "block", 1, 4)
+_BRANCHES = FamilyParameter("branches", 1, "block", 1, 4)
 
 
 @family("mobileone", _WIDTH, depth(1, 1, 6), _BRANCHES, REDUCTION, kind="convolutional", smallest=28)

@@ -39,7 +39,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Parameter:
+class FamilyParameter:
     """One searchable number or choice of a family.
 
     Attributes:
@@ -114,7 +114,7 @@ class Family:
     name: str
     kind: Literal["convolutional", "hybrid", "transformer"]
     summary: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[FamilyParameter, ...]
     build: Builder
     smallest: int = 8
     largest: int = 512
@@ -125,7 +125,7 @@ class Family:
         if not self.code and not _is_built_in(self.build):  # now, while the file is what was loaded from it
             object.__setattr__(self, "code", code_key(self.build))
 
-    def parameter(self, name: str) -> Parameter | None:
+    def parameter(self, name: str) -> FamilyParameter | None:
         """The parameter of that name, or ``None``."""
         return next((one for one in self.parameters if one.name == name), None)
 
@@ -147,7 +147,7 @@ families: Registry[Family] = Registry("student family", GROUP)
 
 def family(
     name: str,
-    *parameters: Parameter,
+    *parameters: FamilyParameter,
     kind: Literal["convolutional", "hybrid", "transformer"],
     smallest: int = 8,
     largest: int = 512,
@@ -164,25 +164,25 @@ def family(
     return decorate
 
 
-def width(default: int, low: int, high: int) -> Parameter:
+def width(default: int, low: int, high: int) -> FamilyParameter:
     """Channels of the first stage (later stages grow from it), or the embedding of a transformer."""
-    return Parameter("width", default, "width", low, high)
+    return FamilyParameter("width", default, "width", low, high)
 
 
-def widths(default: int, *choices: int) -> Parameter:
+def widths(default: int, *choices: int) -> FamilyParameter:
     """As ``width``, where only some numbers fit (attention heads divide it)."""
-    return Parameter("width", default, "width", choices=choices)
+    return FamilyParameter("width", default, "width", choices=choices)
 
 
-def depth(default: int, low: int, high: int) -> Parameter:
+def depth(default: int, low: int, high: int) -> FamilyParameter:
     """Blocks per stage, or blocks of a transformer."""
-    return Parameter("depth", default, "depth", low, high)
+    return FamilyParameter("depth", default, "depth", low, high)
 
 
-def variant(default: str, *choices: str) -> Parameter:
+def variant(default: str, *choices: str) -> FamilyParameter:
     """Names that timm gives to the sizes of a family whose width and depth cannot be set, from small to large."""
-    return Parameter("variant", default, "variant", choices=choices)
+    return FamilyParameter("variant", default, "variant", choices=choices)
 
 
-REDUCTION = Parameter("reduction", "auto", "stem", choices=("auto", 32, 16, 8, 4, 2))
+REDUCTION = FamilyParameter("reduction", "auto", "stem", choices=("auto", 32, 16, 8, 4, 2))
 """Image side over final map side. ``auto``: the most that leaves a final map of 3 pixels or more."""

@@ -9,11 +9,11 @@ from torch import nn
 
 from autodistill.core.errors import InfeasibleError
 from autodistill.training.students.families.reduction import auto_reduction
-from autodistill.training.students.families.schema import REDUCTION, Parameter, Shape, depth, family, widths
+from autodistill.training.students.families.schema import REDUCTION, FamilyParameter, Shape, depth, family, widths
 from autodistill.training.students.families.timm_models import create, doubling, fitted
 
-_PATCH = Parameter("patch", "auto", "patch", choices=("auto", 16, 14, 8, 7, 4, 2, 1))
-_MLP = Parameter("mlp_ratio", 2, "block", 1, 4)
+_PATCH = FamilyParameter("patch", "auto", "patch", choices=("auto", 16, 14, 8, 7, 4, 2, 1))
+_MLP = FamilyParameter("mlp_ratio", 2, "block", 1, 4)
 
 
 @family(
@@ -71,7 +71,7 @@ def xcit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     return fitted(model, params, shape)
 
 
-_STAGES = Parameter("stages", 2, "depth", 2, 3)
+_STAGES = FamilyParameter("stages", 2, "depth", 2, 3)
 
 
 @family("swin", widths(32, 16, 32, 48, 64, 96), depth(1, 1, 3), _STAGES, _MLP, kind="transformer")
