@@ -52,3 +52,18 @@ def test_trials_that_took_no_time_teach_nothing():
     for number in range(5):
         pace.learn(number, {"macs": 5.0}, 1.0, 0.0)
     assert pace.predict({"macs": 5.0}) is None
+
+
+def test_a_family_that_trains_slowly_for_its_costs_is_predicted_so():
+    pace = Pace()
+    for number in range(8):
+        slow = number % 2
+        pace.learn(number, {"latency_ms": 1.0}, 1.0, 4.0 * (5.0 if slow else 1.0), "folded" if slow else "plain")
+    slow, plain, unseen = (pace.predict({"latency_ms": 1.0}, family) for family in ("folded", "plain", "other"))
+    assert slow is not None
+    assert plain is not None
+    # the middle is sqrt(5) times the quick one; each family's four trials tell 4/5 of the rest
+    assert slow == pytest.approx(4.0 * 5.0 ** (0.5 + 0.4), rel=0.05)
+    assert plain == pytest.approx(4.0 * 5.0 ** (0.5 - 0.4), rel=0.05)
+    assert unseen == pace.predict({"latency_ms": 1.0})
+    assert plain < unseen < slow

@@ -102,7 +102,7 @@ def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.Mo
     folder = tmp_path / "study"
     monkeypatch.setattr("autodistill.engines.setup.training_times.price", lambda *args, **settings: PRICES)
     study = build_study(config(budget="10m"), folder)
-    assert (study.config.epochs, study.rungs.levels) == (21, (2, 7, 21))
+    assert (study.config.epochs, study.rungs.levels) == (21, (7, 21))
     assert any(note.startswith("21 epochs: about 14 full trainings") for note in study.notes)
     assert StudyConfig.load(folder / "study.yaml").epochs == 21
     monkeypatch.setattr(
@@ -111,7 +111,23 @@ def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.Mo
     assert study.config.training == {"batch_size": 16}
     again = build_study(config(budget="8h"), folder)
     assert again.config.training == {"batch_size": 16}
-    assert (again.config.epochs, again.rungs.levels) == (21, (2, 7, 21))
+    assert (again.config.epochs, again.rungs.levels) == (21, (7, 21))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "images", "training", "levels"),
+    [
+        (12, 3_000, {"batch_size": 16}, [4, 12]),  # 187 steps at epoch 1 are too few
+        (30, 3_000, {}, [10, 30]),  # 46 steps an epoch, 138 at epoch 3
+        (4, 300, {}, [4]),  # never enough: every trial goes to the top
+        (12, 50_000, {}, None),  # 781 steps at epoch 1: as without it
+    ],
+)
+def test_no_rung_comes_before_it_says_something(epochs, images, training, levels) -> None:
+    found = top_rung.with_rungs(config(epochs=epochs, training=training), images)
+    assert found.rungs == ("auto" if levels is None else {"levels": levels})
+    named = config(epochs=epochs, training=training, rungs={"eta": 4})
+    assert top_rung.with_rungs(named, images) is named
 
 
 def test_the_time_that_the_timing_took_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

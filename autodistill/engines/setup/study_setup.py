@@ -191,7 +191,9 @@ def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
     old = StudyConfig.load(stored, {})
     if config.epochs is None:  # they were chosen when the study was made, and so were settings that go with them
         kept = {key: old.training[key] for key in CHOSEN if key in old.training}
-        config = config.model_copy(update={"epochs": old.epochs, "training": {**kept, **config.training}})
+        rungs = old.rungs if config.rungs == "auto" else config.rungs
+        chosen = {"epochs": old.epochs, "rungs": rungs, "training": {**kept, **config.training}}
+        config = config.model_copy(update=chosen)
     changed = differences(old, config)
     if changed:
         raise UsageError(

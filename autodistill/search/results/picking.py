@@ -59,6 +59,16 @@ class Pickable(Protocol):
     def directory(self) -> Path | None:
         """Folder of the study."""
 
+    @property
+    def teacher(self) -> Mapping[str, float]:
+        """Metric values of the teacher, where known."""
+
+    def __len__(self) -> int:
+        """Number of members."""
+
+    def counts(self, values: Mapping[str, float]) -> bool:
+        """Whether values are near enough to the teacher's to be a gain."""
+
     def trained(self) -> Pickable:
         """The front of the trials as they were trained, without their variants."""
 

@@ -1,7 +1,8 @@
 """Predicted training time: seconds of one epoch as a function of what is known of a student before it is trained.
 
 A ridge regression of the logarithm of seconds per epoch on the logarithms of the known costs (parameters, MACs,
-latency, whatever the study knows), on the trials of this study and this machine. A trial that has run is predicted by
+latency, whatever the study knows), on the trials of this study and this machine, and then the effect of its family: a
+student that is folded for deployment trains several times longer than its latency tells. A trial that has run is predicted by
 its own pace. Nothing is predicted from fewer than :data:`ENOUGH` trials. What a trial takes before its first epoch, and
 what it waits for the teacher (``cold.py``), is no part of its pace.
 """
@@ -24,6 +25,8 @@ ENOUGH = 3
 NEWEST = 400
 SHRINK = 0.3  # ridge penalty on standardized logarithms: few trials give a flat answer
 BEYOND = math.log(3.0)  # predictions stay within three times what was seen
+OWN_KIND = 1.0
+"""Trials of a family that its mean deviation is divided by in addition, so that one trial tells half of it."""
 PROPORTIONAL = ("latency_ms", "macs", "params")  # to the time of training, the best first
 
 
@@ -34,6 +37,8 @@ class EpochTime:
         self.cold = ColdViews()
         self._own: dict[int, float] = {}
         self._costs: dict[int, Mapping[str, float]] = {}
+        self._kinds: dict[int, str] = {}
+        self._effects: dict[str, float] = {}
         self._fitted_at = 0
         self.version = 0
         self._names: tuple[str, ...] = ()
@@ -50,18 +55,21 @@ class EpochTime:
         """Seconds per epoch of the trial in the middle of those that ran; ``None`` before the first."""
         return float(np.median(list(self._own.values()))) if self._own else None
 
-    def learn(self, number: int, costs: Mapping[str, float], epochs: float, seconds: float) -> None:
+    def learn(
+        self, number: int, costs: Mapping[str, float], epochs: float, seconds: float, family: str = ""
+    ) -> None:
         """A trial with these known costs has trained ``epochs`` in ``seconds``, which are training alone."""
         if epochs > 0 and seconds > 0:
             self._own[number] = seconds / epochs
             self._costs[number] = {name: value for name, value in costs.items() if value > 0}
+            self._kinds[number] = family
 
     def of(self, number: int, costs: Mapping[str, float]) -> float | None:
         """Seconds per epoch of a trial: its own where it has run, else predicted."""
         return self._own.get(number) or self.predict(costs)
 
-    def predict(self, costs: Mapping[str, float]) -> float | None:
-        """Seconds per epoch of a student with these known costs; ``None`` while too little is known."""
+    def predict(self, costs: Mapping[str, float], family: str = "") -> float | None:
+        """Seconds per epoch of a student of ``family`` with these known costs; ``None`` while too little is known."""
         if not self.ready:
             return None
         self.refresh()
@@ -70,6 +78,7 @@ class EpochTime:
         low, high = self._range
         if not math.isfinite(expected):
             return math.exp(0.5 * (low + high))
+        expected += self._effects.get(family, 0.0)
         return math.exp(min(max(expected, low - BEYOND), high + BEYOND))
 
     def least(self, students: Sequence[Mapping[str, float]], running: Mapping[int, Known]) -> float | None:
@@ -109,6 +118,10 @@ class EpochTime:
         penalty = SHRINK * np.eye(unit.shape[1])
         slope = np.linalg.solve(unit.T @ unit + penalty, unit.T @ (rates - rates.mean())) / spread
         self._weights = np.concatenate([[rates.mean() - float(slope @ center)], slope])
+        left = rates - rates.mean() - (x - center) @ slope
+        kinds = np.array([self._kinds[n] for n in numbers])
+        known = {name: left[kinds == name] for name in {*kinds.tolist()} - {""}}
+        self._effects = {name: float(own.sum() / (len(own) + OWN_KIND)) for name, own in known.items()}
 
 
 def relative(costs: Mapping[str, float]) -> float:

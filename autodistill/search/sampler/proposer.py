@@ -331,11 +331,12 @@ class Proposer:
             self._rates, self._rates_of = {}, self.pace.version
         settings = frozenset(item for item in values.items() if item[0].startswith("student."))
         if settings not in self._rates:
+            student = self._space.nest(values)["student"]
             try:
-                costs = self._lookup(self._space.nest(values)["student"]) or {}
+                costs = self._lookup(student) or {}
             except InfeasibleError:
                 costs = {}
-            self._rates[settings] = self.pace.predict(costs) or relative(costs)
+            self._rates[settings] = self.pace.predict(costs, str(student.get("family", ""))) or relative(costs)
         return self._rates[settings] + self._teacher_cost(values)
 
     def _teacher_cost(self, values: Mapping[str, Any]) -> float:

@@ -53,7 +53,8 @@ def restore_state(
 def learn_pace(pace: EpochTime, record: TrialRecord) -> None:
     """What a trial's reports say of the time that training takes, and the teacher."""
     known, asked = record.rungs.get(0, {}), teacher_seconds(record.rungs)
-    pace.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record))
+    family = str(record.student.get("family", ""))
+    pace.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record), family)
     if asked is not None:
         pace.cold.learn(record.number, views_key(record.distillation, record.train), record.epochs, asked)
 

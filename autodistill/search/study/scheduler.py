@@ -224,7 +224,8 @@ class Scheduler:
             terms: what may be spent.
             candidate: says which views the teacher would be asked about.
         """
-        rate, top = self.pace.predict(costs), self._rungs.levels[-1]
+        family = "" if candidate is None else str(candidate.student.get("family", ""))
+        rate, top = self.pace.predict(costs, family), self._rungs.levels[-1]
         needed = 0.0 if rate is None else rate * top
         if candidate is not None and needed:
             needed += self.pace.cold.ahead(views_key(candidate.distillation, candidate.train), 0.0, top)
