@@ -98,7 +98,7 @@ def row(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         "front": len(numbers),
         "best": max((one["accuracy"] for one in members), default=0.0),
         "waste": study.waste().share,
-        "bounds": [edge.words() for edge in study.edges()],
+        "bounds": [edge.words() for edge in study.range_bounds()],
         "members": sorted(members, key=lambda one: -one["accuracy"]),
         "epochs": study.rungs.levels[-1],
         "teacher": study.teacher_values().get("accuracy"),

@@ -180,7 +180,7 @@ def test_front_json_has_the_documented_form(finished: Path) -> None:
     ]
     assert len(found["reference_point"]) == 2
     assert found["hypervolume"] > 0
-    assert isinstance(found["edges"], list)
+    assert isinstance(found["range_bounds"], list)
     for trial in found["trials"]:
         assert {"number", "state", "values", "student", "distillation", "epochs", "seconds"} <= set(trial)
         assert trial["state"] == "COMPLETE"
@@ -337,7 +337,7 @@ def test_search_json_prints_the_front_alone(toy_search: Path) -> None:
     waste = printed.pop("waste")
     assert printed.pop("nearest") is None  # it has no teacher
     assert printed.pop("epochs") == ad.Study.open("there").rungs.levels[-1]
-    assert printed.pop("edges") == [edge.to_json() for edge in ad.Study.open("there").edges()]
+    assert printed.pop("range_bounds") == [edge.to_json() for edge in ad.Study.open("there").range_bounds()]
     assert printed == json.loads(Path("there/front.json").read_text())
     assert 0 <= waste["wasted_epochs"] <= waste["epochs"] == sum(t.epochs for t in ad.Study.open("there").trials())
     said = "went into trials that were neither on the front nor informative"

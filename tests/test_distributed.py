@@ -171,8 +171,8 @@ def test_a_candidate_on_two_devices_reports_what_it_reports_on_one(task: Task) -
             for a, b in zip(alone, together, strict=True):
                 assert b == pytest.approx(a, abs=1e-4)
     finally:
-        if two.crew is not None:
-            two.crew.close()
+        if two.helpers is not None:
+            two.helpers.close()
 
 
 def one_candidate(number: int) -> Candidate:
@@ -190,18 +190,18 @@ def test_a_stopped_training_goes_on_with_another_number_of_devices_and_a_dead_he
         return len(asked) == 5
 
     two = WorkerState(task, WorkerContext(devices=("cpu", "cpu"), should_stop=stop_at_the_fifth_step))
-    assert two.crew is not None
+    assert two.helpers is not None
     try:
         with pytest.raises(InterruptedTrialError, match=r"after 1\.3 of 3 epochs"):
             list(two.evaluate(one_candidate(10)))
-        (process, _), *_ = two.crew._helpers
+        (process, _), *_ = two.helpers._helpers
         process.kill()
         with pytest.raises(RuntimeError):
             list(two.evaluate(one_candidate(11)))
-        assert two.crew._helpers == []
+        assert two.helpers._helpers == []
         again = [report.values for report in two.evaluate(one_candidate(12))]  # with new helpers
     finally:
-        two.crew.close()
+        two.helpers.close()
     one = WorkerState(task, WorkerContext())
     went_on = [report.values for report in one.evaluate(one_candidate(10))]
     alone = [report.values for report in one.evaluate(one_candidate(13))]

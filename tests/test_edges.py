@@ -9,7 +9,7 @@ import pytest
 from autodistill.core.records import State, TrialRecord
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.results.front import Front
-from autodistill.search.results.range_edges import RangeBound, bounds_line, bounds_on_front
+from autodistill.search.results.range_bounds import RangeBound, bounds_line, bounds_on_front
 from autodistill.search.space.space import Space
 
 OBJECTIVES = resolve(["accuracy", "params"])

@@ -15,7 +15,7 @@ from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, Wor
 from autodistill.training.data import datasets
 from autodistill.training.distillation.initialise import initialise
 from autodistill.training.runtime import durable_files as checkpoint
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 from autodistill.training.runtime.remote_storage import RemoteFolder
 from autodistill.training.students import build as students
 from autodistill.training.teachers import load as teachers
@@ -461,7 +461,7 @@ def test_a_wait_for_a_measurement_is_no_time_of_the_trial_and_its_engine_is_told
         waiting.told("waiting for a latency measurement of process 4711", 1000.0)
 
     whole = run(replace(task, directory=f"{task.directory}/alone"), candidate())
-    monkeypatch.setattr(lease, "breathe", breathe)
+    monkeypatch.setattr(measurement_lock, "breathe", breathe)
     told = WorkerContext(waits=lambda what, seconds: waits.append((what, seconds)))
     reports = run(task, candidate(), told)
     steps = len(waits)
@@ -474,10 +474,10 @@ def test_a_trial_that_waits_for_its_turn_to_measure_ends_when_it_is_asked_to_sto
     monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
     monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "cache"))  # no latency is remembered
     stop = []
-    with (lease.folder() / "intent").open("w") as another:  # another process that measures
+    with (measurement_lock.folder() / "intent").open("w") as another:  # another process that measures
         fcntl.flock(another, fcntl.LOCK_EX)
         context = WorkerContext(should_stop=lambda: bool(stop), waits=lambda what, seconds: stop.append(what))
-        monkeypatch.setattr(lease, "SAID_SECONDS", 0.01)
+        monkeypatch.setattr(measurement_lock, "SAID_SECONDS", 0.01)
         timed = replace(task, metrics=("accuracy", "latency_ms"))
         with pytest.raises(InterruptedTrialError, match="before the latency of its student was measured"):
             run(timed, candidate(), context)

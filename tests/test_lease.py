@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from autodistill.core.errors import ResourceError
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 
 ROOT = Path(__file__).resolve().parent.parent
 # A trainer appends the time of every batch to a file: what it did while somebody measured can be read from it.
@@ -76,9 +76,9 @@ time.sleep(600)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A lease of this test's own, in this process and in those it starts."""
     monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
-    monkeypatch.setattr(lease, "_state", {})
+    monkeypatch.setattr(measurement_lock, "_state", {})
     yield tmp_path
-    lease.release()
+    measurement_lock.release()
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_trainers_pause_while_somebody_measures_and_then_go_on(start, folder: Pa
     for log in logs:
         start(TRAINER, log)
     wait_for(lambda: all(len(batches(log)) > 5 for log in logs))
-    with lease.exclusive() as alone:
+    with measurement_lock.exclusive() as alone:
         begin = time.monotonic()
         time.sleep(0.3)
         end = time.monotonic()
@@ -133,7 +133,7 @@ def test_a_measurer_that_waits_is_not_starved_by_trainers_that_take_turns(start,
     wait_for(lambda: all(len(batches(log)) > 5 for log in logs))
     for _ in range(5):
         begin = time.monotonic()
-        with lease.exclusive() as alone:
+        with measurement_lock.exclusive() as alone:
             assert alone
         assert time.monotonic() - begin < 10
 
@@ -141,11 +141,11 @@ def test_a_measurer_that_waits_is_not_starved_by_trainers_that_take_turns(start,
 def test_a_killed_trainer_frees_the_machine(start) -> None:
     trainer = start(STUCK)
     assert trainer.stdout.readline() == "training\n"
-    with lease.exclusive(patience=0.1) as alone:
+    with measurement_lock.exclusive(patience=0.1) as alone:
         assert not alone
     trainer.send_signal(signal.SIGKILL)
     trainer.wait()
-    with lease.exclusive(patience=5) as alone:
+    with measurement_lock.exclusive(patience=5) as alone:
         assert alone
 
 
@@ -162,11 +162,11 @@ def test_a_killed_measurer_frees_the_trainers(start, folder: Path) -> None:
 def test_two_measurers_take_turns(start) -> None:
     measurer = start(HOLDER)
     assert measurer.stdout.readline() == "quiet\n"
-    with lease.exclusive(patience=0.1) as alone:
+    with measurement_lock.exclusive(patience=0.1) as alone:
         assert not alone
     measurer.kill()
     measurer.wait()
-    with lease.exclusive(patience=5) as alone:
+    with measurement_lock.exclusive(patience=5) as alone:
         assert alone
 
 
@@ -175,30 +175,30 @@ def test_a_measurer_that_gave_up_leaves_no_trace(start, folder: Path) -> None:
     stuck = start(STUCK)
     assert stuck.stdout.readline() == "training\n"
     wait_for(lambda: len(batches(folder / "log")) > 0)
-    with lease.exclusive(patience=0.05) as alone:
+    with measurement_lock.exclusive(patience=0.05) as alone:
         assert not alone
     end = time.monotonic()
     wait_for(lambda: any(moment > end for moment in batches(folder / "log")))
 
 
 def test_a_process_that_rests_holds_nobody_up_and_one_that_measures_does_not_block_itself() -> None:
-    lease.yield_to_measurement()
-    with lease.exclusive(patience=1) as alone:
+    measurement_lock.yield_to_measurement()
+    with measurement_lock.exclusive(patience=1) as alone:
         assert alone
-    lease.yield_to_measurement()
-    lease.yield_to_measurement()
-    lease.release()
-    lease.release()
-    with lease.exclusive(patience=1) as alone:
+    measurement_lock.yield_to_measurement()
+    measurement_lock.yield_to_measurement()
+    measurement_lock.release()
+    measurement_lock.release()
+    with measurement_lock.exclusive(patience=1) as alone:
         assert alone
 
 
 def test_breathing_costs_less_than_a_tenth_of_a_millisecond(record_property) -> None:
-    lease.yield_to_measurement()
+    measurement_lock.yield_to_measurement()
     times = []
     for _ in range(300):
         begin = time.perf_counter()
-        lease.yield_to_measurement()
+        measurement_lock.yield_to_measurement()
         times.append(time.perf_counter() - begin)
     typical = sorted(times)[len(times) // 2] * 1e6
     record_property("microseconds", typical)
@@ -209,16 +209,16 @@ def test_breathing_costs_less_than_a_tenth_of_a_millisecond(record_property) -> 
 def test_a_folder_that_is_no_folder_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 123_456)
     with pytest.raises(ResourceError, match="belongs to another user; set AUTODISTILL_LEASE"):
-        lease.folder()
+        measurement_lock.folder()
 
 
 def test_a_link_in_the_folder_is_not_followed(folder: Path) -> None:
-    place = lease.folder()
+    place = measurement_lock.folder()
     victim = folder / "victim"
     victim.write_text("mine")
     (place / "intent").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link"):
-        lease.yield_to_measurement()
+        measurement_lock.yield_to_measurement()
     assert victim.read_text() == "mine"
 
 
@@ -243,16 +243,16 @@ def test_a_training_goes_on_beside_a_measurement_that_does_not_end_and_says_so(
     measurer = start(HOLDER)
     assert measurer.stdout.readline() == "quiet\n"
     waits: list[str] = []
-    waiting = lease.Waiting(told=lambda what, seconds: waits.append(what))
-    lease.yield_to_measurement(patience=0.1, waiting=waiting)
+    waiting = measurement_lock.Waiting(told=lambda what, seconds: waits.append(what))
+    measurement_lock.yield_to_measurement(patience=0.1, waiting=waiting)
     assert f"process {measurer.pid} has measured for more than" in caplog.text
     waits.clear()
-    lease.yield_to_measurement(waiting=waiting)  # not held up a second time by the same measurement
+    measurement_lock.yield_to_measurement(waiting=waiting)  # not held up a second time by the same measurement
     assert len(caplog.records) == 1
     measurer.kill()
     measurer.wait()
-    lease.yield_to_measurement(waiting=waiting)
-    with (lease.folder() / "work").open() as another, pytest.raises(BlockingIOError):
+    measurement_lock.yield_to_measurement(waiting=waiting)
+    with (measurement_lock.folder() / "work").open() as another, pytest.raises(BlockingIOError):
         fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the trainers' lock is held again
 
 
@@ -275,44 +275,46 @@ def test_two_measurers_that_measure_all_the_time_and_a_trainer_take_turns(start,
 
 
 def test_nothing_holds_up_the_next_measurement_where_no_trainer_waits(start, folder: Path) -> None:
-    with lease.exclusive():
+    with measurement_lock.exclusive():
         pass
-    assert (lease.folder() / "slice").exists() is False or not (lease.folder() / "slice").read_text()
+    assert (measurement_lock.folder() / "slice").exists() is False or not (
+        measurement_lock.folder() / "slice"
+    ).read_text()
     trainer = start(TRAINER, folder / "log")
     wait_for(lambda: len(batches(folder / "log")) > 5)
-    with lease.exclusive() as alone:
+    with measurement_lock.exclusive() as alone:
         assert alone
-        wait_for(lambda: not lease._free("waiting", ""))
-    assert float((lease.folder() / "slice").read_text()) > 0
+        wait_for(lambda: not measurement_lock._free("waiting", ""))
+    assert float((measurement_lock.folder() / "slice").read_text()) > 0
     trainer.kill()
     trainer.wait()
-    lease._grant("", 30.0)
-    with lease.exclusive(patience=0.0) as alone:  # the slice was for a trainer that is gone
+    measurement_lock._grant("", 30.0)
+    with measurement_lock.exclusive(patience=0.0) as alone:  # the slice was for a trainer that is gone
         assert alone
 
 
 def test_a_slice_of_a_clock_before_a_restart_of_the_machine_holds_nothing_up(start, folder: Path) -> None:
     start(TRAINER, folder / "log")
     wait_for(lambda: len(batches(folder / "log")) > 5)
-    (lease.folder() / "slice").write_text(repr(time.monotonic() + 1e6))
-    with lease.exclusive(patience=60) as alone:
+    (measurement_lock.folder() / "slice").write_text(repr(time.monotonic() + 1e6))
+    with measurement_lock.exclusive(patience=60) as alone:
         assert alone
 
 
 def test_a_measurement_stops_trainings_on_its_own_device_alone(
     start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "_place", lambda device: f"-{device}" if device.startswith("cuda") else "")
-    lease.yield_to_measurement(["cuda:0"])
+    monkeypatch.setattr(measurement_lock, "_place", lambda device: f"-{device}" if device.startswith("cuda") else "")
+    measurement_lock.yield_to_measurement(["cuda:0"])
     start(TRAINER, folder / "log")
     wait_for(lambda: len(batches(folder / "log")) > 5)
-    with (lease.folder() / "work-cuda:0").open() as trainer:
+    with (measurement_lock.folder() / "work-cuda:0").open() as trainer:
         fcntl.flock(trainer, fcntl.LOCK_SH)  # stands for a trainer of another process
-        with lease.exclusive("cuda:1", patience=0.0) as alone:
+        with measurement_lock.exclusive("cuda:1", patience=0.0) as alone:
             assert alone
             begin = time.monotonic()
             wait_for(lambda: any(moment > begin for moment in batches(folder / "log")))
-        with lease.exclusive("cuda:0", patience=0.0) as alone:
+        with measurement_lock.exclusive("cuda:0", patience=0.0) as alone:
             assert not alone
 
 
@@ -321,6 +323,6 @@ def test_a_gpu_is_known_by_its_identity_and_not_by_its_number(monkeypatch: pytes
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid=shown[device.index])
     )
-    lease._place.cache_clear()
-    assert [lease._place(device) for device in ("cpu", "cuda:0", "cuda:1")] == ["", "-GPU-b", "-GPU-a"]
-    lease._place.cache_clear()
+    measurement_lock._place.cache_clear()
+    assert [measurement_lock._place(device) for device in ("cpu", "cuda:0", "cuda:1")] == ["", "-GPU-b", "-GPU-a"]
+    measurement_lock._place.cache_clear()

@@ -67,7 +67,7 @@ def test_two_workers_find_a_front_that_optuna_and_the_files_agree_on(teacher: Pa
     assert "trial" in done.stdout.splitlines()[0]
     found = read("front", folder)
     # said beside the front: on which bounds it lies, and what verify found, which is nothing yet
-    assert all(edge.keys() >= {"parameter", "side"} for edge in found.pop("edges"))
+    assert all(edge.keys() >= {"parameter", "side"} for edge in found.pop("range_bounds"))
     assert found.pop("verified_front") is None
     assert [trial.pop("verified") for trial in found["trials"]] == [None] * len(found["trials"])
     assert found == json.loads((folder / "front.json").read_text())

@@ -8,62 +8,62 @@ from autodistill.search.rungs.epoch_time import EpochTime
 
 
 def test_nothing_is_predicted_from_two_trials():
-    pace = EpochTime()
-    pace.learn(0, {"macs": 1e6}, 3, 30.0)
-    pace.learn(1, {"macs": 2e6}, 3, 60.0)
-    assert pace.predict({"macs": 1e6}) is None
-    assert not pace.ready
-    assert pace.of(0, {}) == 10.0  # its own
+    epoch_time = EpochTime()
+    epoch_time.learn(0, {"macs": 1e6}, 3, 30.0)
+    epoch_time.learn(1, {"macs": 2e6}, 3, 60.0)
+    assert epoch_time.predict({"macs": 1e6}) is None
+    assert not epoch_time.ready
+    assert epoch_time.of(0, {}) == 10.0  # its own
 
 
 def test_a_power_law_in_a_known_cost_is_found():
-    pace = EpochTime()
+    epoch_time = EpochTime()
     for number in range(40):
         macs = 10 ** (5 + number / 10)
-        pace.learn(number, {"macs": macs}, 2.0, 2.0 * 1e-4 * macs**0.7)
-    assert pace.predict({"macs": 3e7}) == pytest.approx(1e-4 * 3e7**0.7, rel=0.1)
+        epoch_time.learn(number, {"macs": macs}, 2.0, 2.0 * 1e-4 * macs**0.7)
+    assert epoch_time.predict({"macs": 3e7}) == pytest.approx(1e-4 * 3e7**0.7, rel=0.1)
 
 
 def test_a_prediction_stays_near_what_was_seen():
-    pace = EpochTime()
+    epoch_time = EpochTime()
     for number in range(6):
-        pace.learn(number, {"macs": 10.0 ** (5 + number)}, 1.0, 10.0 ** (number / 2))
-    assert pace.predict({"macs": 1e30}) <= 3.001 * 10**2.5
-    assert pace.predict({"macs": 1e-9}) >= 1 / 3.001
+        epoch_time.learn(number, {"macs": 10.0 ** (5 + number)}, 1.0, 10.0 ** (number / 2))
+    assert epoch_time.predict({"macs": 1e30}) <= 3.001 * 10**2.5
+    assert epoch_time.predict({"macs": 1e-9}) >= 1 / 3.001
 
 
 def test_without_its_costs_a_student_is_taken_for_a_middling_one():
-    pace = EpochTime()
+    epoch_time = EpochTime()
     for number, seconds in enumerate((1.0, 10.0, 100.0)):
-        pace.learn(number, {"macs": 10.0**number}, 1.0, seconds)
-    assert pace.predict({}) == pytest.approx(10.0)
+        epoch_time.learn(number, {"macs": 10.0**number}, 1.0, seconds)
+    assert epoch_time.predict({}) == pytest.approx(10.0)
 
 
 def test_equal_costs_do_not_divide_by_nothing():
-    pace = EpochTime()
+    epoch_time = EpochTime()
     for number in range(5):
-        pace.learn(number, {"macs": 5.0}, 1.0, 2.0)
-    assert pace.predict({"macs": 5.0}) == pytest.approx(2.0)
-    assert math.isfinite(pace.predict({"macs": 50.0}) or math.nan)
+        epoch_time.learn(number, {"macs": 5.0}, 1.0, 2.0)
+    assert epoch_time.predict({"macs": 5.0}) == pytest.approx(2.0)
+    assert math.isfinite(epoch_time.predict({"macs": 50.0}) or math.nan)
 
 
 def test_trials_that_took_no_time_teach_nothing():
-    pace = EpochTime()
+    epoch_time = EpochTime()
     for number in range(5):
-        pace.learn(number, {"macs": 5.0}, 1.0, 0.0)
-    assert pace.predict({"macs": 5.0}) is None
+        epoch_time.learn(number, {"macs": 5.0}, 1.0, 0.0)
+    assert epoch_time.predict({"macs": 5.0}) is None
 
 
 def test_a_family_that_trains_slowly_for_its_costs_is_predicted_so():
-    pace = Pace()
+    epoch_time = EpochTime()
     for number in range(8):
         slow = number % 2
-        pace.learn(number, {"latency_ms": 1.0}, 1.0, 4.0 * (5.0 if slow else 1.0), "folded" if slow else "plain")
-    slow, plain, unseen = (pace.predict({"latency_ms": 1.0}, family) for family in ("folded", "plain", "other"))
+        epoch_time.learn(number, {"latency_ms": 1.0}, 1.0, 4.0 * (5.0 if slow else 1.0), "folded" if slow else "plain")
+    slow, plain, unseen = (epoch_time.predict({"latency_ms": 1.0}, family) for family in ("folded", "plain", "other"))
     assert slow is not None
     assert plain is not None
     # the middle is sqrt(5) times the quick one; each family's four trials tell 4/5 of the rest
     assert slow == pytest.approx(4.0 * 5.0 ** (0.5 + 0.4), rel=0.05)
     assert plain == pytest.approx(4.0 * 5.0 ** (0.5 - 0.4), rel=0.05)
-    assert unseen == pace.predict({"latency_ms": 1.0})
+    assert unseen == epoch_time.predict({"latency_ms": 1.0})
     assert plain < unseen < slow

@@ -72,7 +72,8 @@ def test_students_within_bounds_that_can_be_counted_are_told_from_others(bound) 
     metric, limit = bound.split(" <= ")
     drawn = draw_pool(study.space, 12, seed=0)
     costs = [
-        known_costs(build_student(one, **shape, num_classes=10), **shape, metrics=[metric])[metric] for one in drawn
+        known_costs(students.build_student(one, **shape, num_classes=10), **shape, metrics=[metric])[metric]
+        for one in drawn
     ]
     assert [fits(one) for one in drawn] == [cost <= float(limit) for cost in costs]
     assert {fits(one) for one in drawn} == {True, False}

@@ -22,7 +22,7 @@ from autodistill.training.costs import latency_protocol as latency
 from autodistill.training.costs.cost_memory import LATENCY, CostMemory
 from autodistill.training.costs.latency_protocol import Latency
 from autodistill.training.data import datasets
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 from autodistill.training.students import build as students
 from autodistill.training.survey import surveyor as survey_groups
 from autodistill.training.survey.student_costs import StudentCosts
@@ -72,16 +72,16 @@ def test_a_worker_that_waits_for_a_quiet_machine_takes_what_another_measured_mea
 ) -> None:
     first, second = costs(tmp_path), costs(tmp_path)
     measured[:] = [SETTLED, replace(SETTLED, p50_ms=2.0)]
-    quiet = lease.exclusive
+    quiet = measurement_lock.exclusive
 
     @contextlib.contextmanager
     def after_the_other(*device: str, **how: Any) -> Iterator[bool]:
-        monkeypatch.setattr(lease, "quiet", quiet)
+        monkeypatch.setattr(measurement_lock, "quiet", quiet)
         first.of(STUDENT, model)
         with quiet(*device, **how) as alone:
             yield alone
 
-    monkeypatch.setattr(lease, "quiet", after_the_other)
+    monkeypatch.setattr(measurement_lock, "quiet", after_the_other)
     assert second.of(STUDENT, model).costs[LATENCY] == 1.0
 
 
@@ -104,7 +104,7 @@ def test_a_latency_beside_a_training_that_did_not_step_aside_is_noisy(
     def crowded(*device: str, **how: Any) -> Iterator[bool]:
         yield False
 
-    monkeypatch.setattr(lease, "quiet", crowded)
+    monkeypatch.setattr(measurement_lock, "quiet", crowded)
     assert costs(tmp_path).of(STUDENT, model).noisy
     monkeypatch.undo()
     monkeypatch.setattr(latency, "measure", lambda *args, **options: SETTLED)

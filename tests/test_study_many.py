@@ -55,7 +55,7 @@ def big(request: pytest.FixtureRequest) -> Study:
 
 def test_ten_thousand_stored_trials_stay_usable(big: Study) -> None:
     with big.running(f"{big.spent.epochs + 500}epochs"):
-        assert len(big._agenda.paused) == PAUSED
+        assert len(big._scheduler.paused) == PAUSED
         numbers = []
         for _ in range(6):
             candidate = big.ask()

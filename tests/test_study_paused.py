@@ -12,7 +12,7 @@ from autodistill.core.errors import InterruptedTrialError
 from autodistill.core.records import Candidate, Decision, Report, State, TrialRecord
 from autodistill.engines.driving.prefetch import PrefetchedCandidates
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.study import scheduler as agenda
+from autodistill.search.study import scheduler as scheduler
 from autodistill.search.study.study import Study
 
 WIDE = {"student": {"width": {"low": 4, "high": 256, "log": True}}, "train": {"lr": {"low": 0.1, "high": 1.0}}}
@@ -141,7 +141,7 @@ def test_a_killed_driver_loses_no_paused_trial_and_no_attempt(tmp_path: Path) ->
         taken = again.ask()
         assert taken is not None
         assert taken.number == running.number
-        assert sorted(again._agenda.paused) == [0, 1, 2]
+        assert sorted(again._scheduler.paused) == [0, 1, 2]
     assert [again._log.attributes(n).get("attempts", 1) for n in range(4)] == [1, 1, 1, 2]
 
 
@@ -163,8 +163,8 @@ def test_a_paused_trial_that_is_given_back_unbegun_is_paused_as_before() -> None
         assert (after.rungs, after.message) == (before.rungs, before.message)
         spent = study.spent.trials
     with study.running("50trials"):
-        assert study._agenda.interrupted == []
-        assert study._agenda.paused[taken.number] == taken.start_rung
+        assert study._scheduler.interrupted == []
+        assert study._scheduler.paused[taken.number] == taken.start_rung
         assert study.spent.trials == spent
 
 
@@ -180,8 +180,8 @@ def test_interrupting_and_pausing_for_ever_uses_up_no_attempt() -> None:
 
 
 def test_the_number_of_open_paused_trials_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agenda, "MAX_PAUSED", 5)
-    monkeypatch.setattr(agenda, "SLACK", 2)
+    monkeypatch.setattr(scheduler, "MAX_PAUSED", 5)
+    monkeypatch.setattr(scheduler, "SLACK", 2)
     study = make_study(space=WIDE, sampler="front")
     kept: list[int] = []
     discarded: list[int] = []
@@ -190,7 +190,7 @@ def test_the_number_of_open_paused_trials_is_bounded(monkeypatch: pytest.MonkeyP
     with study.running("30trials"):
         while (candidate := study.ask()) is not None:
             drive(study, candidate)
-            kept.append(len(study._agenda.paused))
+            kept.append(len(study._scheduler.paused))
     assert max(kept[12:]) <= 7
     settled = [t for t in study.trials() if "promise more" in t.message and t.state is State.PRUNED]
     assert settled

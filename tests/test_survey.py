@@ -20,7 +20,7 @@ from autodistill.training.costs import latency_protocol as latency
 from autodistill.training.costs.cost_memory import LATENCY, CostMemory
 from autodistill.training.costs.counts import known_costs
 from autodistill.training.costs.latency_protocol import Latency
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 from autodistill.training.students import build as students
 from autodistill.training.students.families.schema import Family, families
 from autodistill.training.survey import survey
@@ -125,11 +125,11 @@ def test_a_survey_waits_for_other_measurers_no_longer_than_it_is_wanted(
 ) -> None:
     waits: list[str] = []
     stop = [False]
-    with (lease.folder() / "intent").open("w") as another:  # another process that measures
+    with (measurement_lock.folder() / "intent").open("w") as another:  # another process that measures
         fcntl.flock(another, fcntl.LOCK_EX)
         another.write("4711 0")
         another.flush()
-        monkeypatch.setattr(lease, "SAID_SECONDS", 0.01)
+        monkeypatch.setattr(measurement_lock, "SAID_SECONDS", 0.01)
 
         def told(what: str, seconds: float) -> None:
             waits.append(what)
@@ -144,7 +144,7 @@ def test_real_latencies_are_positive_and_nothing_trains_meanwhile(monkeypatch: p
     held: list[bool] = []
 
     def watched(runs: list[Any], **options: Any) -> list[Latency]:
-        with (lease.folder() / "work").open() as another:  # a handle of its own, as another process has
+        with (measurement_lock.folder() / "work").open() as another:  # a handle of its own, as another process has
             try:
                 fcntl.flock(another, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

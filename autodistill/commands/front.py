@@ -84,13 +84,19 @@ def front(
     if pick is not None or knee:
         _one(found, result, _chosen(found, result, pick), as_json)
     elif as_json:
-        print_json({**_with_verdicts(result), **nearest_json(found), "edges": [e.to_json() for e in found.edges()]})
+        print_json(
+            {
+                **_with_verdicts(result),
+                **nearest_json(found),
+                "range_bounds": [e.to_json() for e in found.range_bounds()],
+            }
+        )
     elif csv is not None and str(csv) == "-":
         return
     elif result.trials:
         rows, trouble = found_by_verify(result)
         print_front(result, found.trials(), rows)
-        if edge := found.edges_line():
+        if edge := found.bounds_line():
             say(edge)
         say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
         _say_verified(folder, result, rows, trouble)

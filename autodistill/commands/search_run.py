@@ -232,12 +232,12 @@ def _finish(
     if waste.telling:
         say(f"{waste.line()}.")
     if as_json:
-        edges = [edge.to_json() for edge in study.edges()]
+        range_bounds = [edge.to_json() for edge in study.range_bounds()]
         shown = {**front.to_json(), "epochs": study.rungs.levels[-1], **nearest_json(study)}
-        print_json({**shown, "waste": waste.to_json(), "edges": edges, **more})
+        print_json({**shown, "waste": waste.to_json(), "range_bounds": range_bounds, **more})
     elif front.trials:
         print_front(front, trials, found_by_verify(front)[0])
-    if edge := study.edges_line():
+    if edge := study.bounds_line():
         say(f"{edge}.")
     if not front.trials:
         say(_why_empty(study, trials, short))

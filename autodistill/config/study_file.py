@@ -115,7 +115,7 @@ class StudyConfig(BaseModel):
     warm_start: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
 
     @classmethod
-    def load_space(
+    def load(
         cls,
         source: str | Path | Mapping[str, Any] | None,
         overrides: Mapping[str, Any] | None = None,
@@ -155,7 +155,7 @@ class StudyConfig(BaseModel):
         return config
 
     def resolved(self) -> dict[str, Any]:
-        """Plain values of every key, for ``study.yaml``; :meth:`load_space` reads them back."""
+        """Plain values of every key, for ``study.yaml``; :meth:`load` reads them back."""
         out: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)

@@ -183,7 +183,7 @@ class _Pool:
         self._stop: Event = self._context.Event()
         self._workers: list[_Worker] = []
         self._any_ready = False
-        self._ahead = PrefetchedCandidates(study, len(slots))
+        self._prefetched = PrefetchedCandidates(study, len(slots))
         self._idle_lost, self._looked = 0, 0.0
         self._casualties, self._hangs = Casualties(len(slots)), Hangs()
         self._no_more = False
@@ -238,13 +238,13 @@ class _Pool:
                 self._hand_out(worker)
         busy = [w for w in self._workers if w.candidate is not None]
         starting = [w for w in self._workers if not w.ready or w.leaving]
-        if self._overdue or (not busy and (self._no_more or self._ahead.dry or not starting)):
+        if self._overdue or (not busy and (self._no_more or self._prefetched.dry or not starting)):
             return False
         sources: dict[Any, _Worker] = {}
         for worker in self._workers:
             sources[worker.pipe] = worker
             sources[worker.process.sentinel] = worker
-        idle = self._ahead.wanted and not self._no_more
+        idle = self._prefetched.wanted and not self._no_more
         waiting = wait(list(sources), timeout=0 if idle else _POLL_SECONDS)
         for source in waiting:
             worker = sources[source]
@@ -252,7 +252,7 @@ class _Pool:
                 self._serve(worker)
         self._end_hung()
         if idle and not waiting:
-            self._ahead.refill()
+            self._prefetched.refill()
         return True
 
     @property
@@ -261,7 +261,7 @@ class _Pool:
         return time.monotonic() - self._stopped_at > _GRACE_SECONDS
 
     def _hand_out(self, worker: _Worker) -> None:
-        candidate = self._ahead.take()
+        candidate = self._prefetched.take()
         if candidate is None:
             return
         worker.candidate, worker.work, worker.pulse = candidate, UnreportedWork(), Pulse()
@@ -317,10 +317,10 @@ class _Pool:
             candidate, worker.candidate = worker.candidate, None
             seconds, epochs = worker.work.seconds, worker.work.epoch
             lives = worker in self._workers and worker.free and worker.process.is_alive()
-            if len(self._ahead) and lives and not self._no_more:
+            if len(self._prefetched) and lives and not self._no_more:
                 self._hand_out(worker)  # it works on while the driver keeps the books
             self._study.close(candidate, error, seconds=seconds, epochs=epochs)
-            self._ahead.ended(candidate)
+            self._prefetched.ended(candidate)
             self._watch.ended(worker.slot.index)
 
     def _end_hung(self) -> None:
@@ -398,7 +398,7 @@ class _Pool:
         for worker in self._workers:
             self._close(worker, None)
         self._workers = []
-        self._ahead.give_back()
+        self._prefetched.give_back()
 
 
 def _thread_limit(threads: int) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """One training step of every family on colour images ends, and its gradients are those of contiguous tensors.
 
-oneDNN writes past its memory in some shapes (``autodistill/training/runtime/strided.py``): each step runs in a child process.
+oneDNN writes past its memory in some shapes (``autodistill/training/runtime/strided.py``): each step runs in a
+child process.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def with_latency(checked: Sequence[Checked], folder: Path, target: LatencyTarget
     """
     from autodistill.training.costs.latency_protocol import measure_runs
     from autodistill.training.deployed.runtimes import threads
-    from autodistill.training.runtime import measurement_lock as lease
+    from autodistill.training.runtime import measurement_lock
 
     batch = np.repeat(image, target.batch, axis=0)
     predicts: dict[str, Predict] = {}
@@ -161,7 +161,7 @@ def with_latency(checked: Sequence[Checked], folder: Path, target: LatencyTarget
 
     if not predicts:
         return list(checked)
-    with lease.exclusive("cpu"), threads(target.threads):
+    with measurement_lock.exclusive("cpu"), threads(target.threads):
         times = measure_runs([run(predict) for predict in predicts.values()])
     found = {name: time.p50_ms for name, time in zip(predicts, times, strict=True)}
     return [replace(one, latency_ms=found.get(one.format)) for one in checked]

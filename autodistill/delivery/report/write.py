@@ -84,7 +84,7 @@ def write_report(
         **_front_part(front, trials, verified),
         **growth_part(study, front),
         **_importance_part(study),
-        "edges": f"{edge[0].upper()}{edge[1:]}." if (edge := study.edges_line()) else "",
+        "range_bounds": f"{edge[0].upper()}{edge[1:]}." if (edge := study.bounds_line()) else "",
         **_trials_part(study, trials, cost),
         **_drawings_part(study, front),
         "glossary": glossary(),

@@ -38,7 +38,7 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
     from autodistill.training.costs.file_latency import target_words
 
     watch = Watch(progress)
-    bench, study = plan.bench, plan.study
+    worker, study = plan.worker, plan.study
     results, test = _examined(plan, watch)
     finished = [
         Finished(
@@ -66,7 +66,7 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
         refit=plan.retraining.refit,
         epochs=plan.retraining.task.rungs[-1],
         test_images=0 if test is None else len(test.split),
-        validation_images=len(bench.data.val),
+        validation_images=len(worker.data.val),
         latency=target_words(plan.retraining.task.latency),
         of_files=of_files,
         judged=judged,
@@ -76,8 +76,8 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
         front_before=len(study.front().trained()),
         noise=plan.noise,
         versions=versions(),
-        data=bench.data.fingerprint,
-        teacher=bench.teacher.fingerprint,
+        data=worker.data.fingerprint,
+        teacher=worker.teacher.fingerprint,
     )
 
 
@@ -89,14 +89,14 @@ def _examined(plan: Plan, watch: Watch) -> tuple[dict[Path, Result], TestSplit |
     """
     from autodistill.training.trials.trial_files import finished
 
-    bench = plan.bench
+    worker = plan.worker
     anew = {run.folder for run in plan.waiting if finished(run.folder, run.key)}  # its weights were gone
     ready = {run.folder: None if run.folder in anew else read_result(run.folder, run.key) for run in plan.distinct}
     trained = [run for run in plan.distinct if ready[run.folder] or finished(run.folder, run.key)]
     if not trained:
         return {}, None
     watch.stage("test", "opening the test split")
-    test = TestSplit.open(bench.task, bench.cache_folder, bench.teacher)
+    test = TestSplit.open(worker.task, worker.cache_folder, worker.teacher)
     results: dict[Path, Result] = {}
     for index, run in enumerate(trained, 1):
         result = ready[run.folder] or _examine(plan, run, test)
@@ -111,9 +111,9 @@ def _examined(plan: Plan, watch: Watch) -> tuple[dict[Path, Result], TestSplit |
 
 
 def _examine(plan: Plan, run: Planned, test: TestSplit) -> Result:
-    bench = plan.bench
+    worker = plan.worker
     return examine(
-        run.folder, test, bench.data, refit=plan.retraining.refit, keep=run.keep, device=bench.context.device
+        run.folder, test, worker.data, refit=plan.retraining.refit, keep=run.keep, device=worker.context.device
     )
 
 
@@ -138,14 +138,14 @@ def _costs(plan: Plan) -> dict[str, FileCosts]:
     """
     from autodistill.training.survey.student_costs import StudentCosts
 
-    bench, task = plan.bench, plan.retraining.task
+    worker, task = plan.worker, plan.retraining.task
     distinct = {stable_key(member.student): member for member in plan.members}
-    networks = {key: student_network(member.student, bench.data) for key, member in distinct.items()}
-    teacher = teacher_network(bench.teacher)
+    networks = {key: student_network(member.student, worker.data) for key, member in distinct.items()}
+    teacher = teacher_network(worker.teacher)
     if teacher is not None:
         networks["teacher"] = teacher
     found = file_costs(networks, task, plan.study.objectives)
-    measured = StudentCosts(task, bench.data)
+    measured = StudentCosts(task, worker.data)
     for key, member in distinct.items():
         if member.kind == "baseline" and key in found:
             try:
@@ -170,7 +170,7 @@ def _with_costs(row: VerifiedRow, found: FileCosts | None) -> VerifiedRow:
 
 def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> VerifiedRow:
     """The teacher on the test split; without figures where it knows only stored images."""
-    study, teacher = plan.study, plan.bench.teacher
+    study, teacher = plan.study, plan.worker.teacher
     known = study.teacher_values()
     searched = known.pop("accuracy", None)
     name = teacher.name.replace("\\", "/").rpartition("/")[2]  # verify.json is passed on: no folders of its owner

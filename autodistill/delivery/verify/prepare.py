@@ -48,7 +48,7 @@ class Plan:
 
     study: Study
     retraining: Retraining
-    bench: RetrainingState
+    worker: RetrainingState
     members: tuple[PlannedRow, ...]
     seeds: tuple[int, ...]
     noise: float
@@ -106,30 +106,30 @@ def plan_verification(
     for name in baselines:
         students.validate({"family": "timm", "model": name})
     retraining = Retraining(_task(study), refit)
-    bench = RetrainingState(retraining, WorkerContext(device=device))
+    worker = RetrainingState(retraining, WorkerContext(device=device))
     front = study.front().trained()  # verify trains students; their int8 forms are no students of their own
     best = max((t.values.get("accuracy", 0.5) for t in front.trials), default=0.5)
-    noise = noise_of(best, len(bench.data.val))
+    noise = noise_of(best, len(worker.data.val))
     empty = why_empty(study.trials(), study.constraints)
     chosen = by_number(study.trials(), trials) if trials else choose_trials(front, noise=noise, top=top, empty=empty)
     members = members_of(chosen, front, twins=twins, baselines=baselines)
     every = seeds_of(study.seed, seeds)
-    runs = _runs(bench, members, every)
+    runs = _runs(worker, members, every)
     waiting: dict[Path, Planned] = {}
     for run in runs.values():
         if not _is_done(run):
             waiting.setdefault(run.folder, run)
-    return Plan(study, retraining, bench, tuple(members), every, noise, runs, tuple(waiting.values()))
+    return Plan(study, retraining, worker, tuple(members), every, noise, runs, tuple(waiting.values()))
 
 
 def _runs(
-    bench: RetrainingState, members: Sequence[PlannedRow], seeds: Sequence[int]
+    worker: RetrainingState, members: Sequence[PlannedRow], seeds: Sequence[int]
 ) -> dict[tuple[int, int], Planned]:
     """All runs in the order in which they are trained: by kind of row, then by seed, then by row."""
     from autodistill.training.trials.retraining import Run
 
     keeping = {
-        bench.plan.key(m.student, m.distillation, m.train, seed=seeds[0]) for m in members if m.kind == "student"
+        worker.plan.key(m.student, m.distillation, m.train, seed=seeds[0]) for m in members if m.kind == "student"
     }
     groups: list[list[int]] = []
     for index, member in enumerate(members):
@@ -142,7 +142,7 @@ def _runs(
         for seed in seeds:
             for index in group:
                 candidate = members[index].candidate(len(out), seed)
-                run: Run = Run(bench, candidate)
+                run: Run = Run(worker, candidate)
                 keep = run.folder.name in keeping
                 out[index, seed] = Planned(candidate, run.folder, run.key, keep, members[index].seconds)
     return out

@@ -36,12 +36,12 @@ def fetch_files(study: Study) -> str:
         begin anew.
     """
     directory = study.directory
-    mirror = None if directory is None else _remembered(directory)
-    if directory is None or mirror is None:
+    remote_folder = None if directory is None else _remembered(directory)
+    if directory is None or remote_folder is None:
         return ""
     gone = {trial.number for trial in study.trials() if trial.state in _DISCARDED}
     try:
-        _bring(directory, mirror, gone)
+        _bring(directory, remote_folder, gone)
     except AutodistillError as error:
         return f"{error} Trials whose checkpoints are there begin anew."
     return ""
@@ -83,16 +83,16 @@ def workers_elsewhere(study: Driven, factory: EvaluateFactory, storage: str) -> 
     directory = study.directory
     if directory is None:
         raise UsageError("a storage for checkpoints needs a study in a folder: Study.create(directory=…).")
-    mirror = _remember(directory, storage, study.name)
-    send_inputs(task, mirror)
-    _send(directory, mirror)
-    with _errands(study, directory, mirror):
-        yield mirror.url
-    _bring(directory, mirror, replace=True)
+    remote_folder = _remember(directory, storage, study.name)
+    send_inputs(task, remote_folder)
+    _send(directory, remote_folder)
+    with _errands(study, directory, remote_folder):
+        yield remote_folder.url
+    _bring(directory, remote_folder, replace=True)
 
 
 @contextlib.contextmanager
-def _errands(study: Driven, directory: Path, mirror: RemoteFolder) -> Iterator[None]:
+def _errands(study: Driven, directory: Path, remote_folder: RemoteFolder) -> Iterator[None]:
     """After every trial: bring its student, or remove what a trial that failed has left."""
     from autodistill.training.trials.remote_trials import copy_of
     from autodistill.training.trials.trial_files import trial_folder
@@ -105,9 +105,9 @@ def _errands(study: Driven, directory: Path, mirror: RemoteFolder) -> Iterator[N
 
         def after(number: int, state: State) -> None:
             before(number, state)
-            copy = copy_of(mirror, trial_folder(directory, number), directory)
+            copy = copy_of(remote_folder, trial_folder(directory, number), directory)
             if state in _DISCARDED:
-                thread.submit(copy.mirror.remove, "")
+                thread.submit(copy.remote_folder.remove, "")
             elif state is State.COMPLETE:
                 thread.submit(copy.fetch, replace=True)  # if it cannot, the end of the search tries again, and says so
 
@@ -135,39 +135,39 @@ def _remember(directory: Path, storage: str, name: str) -> RemoteFolder:
     given, old = RemoteFolder.at(storage), _remembered(directory)
     if old is not None and given.below(PurePosixPath(old.url.partition("?")[0]).name).url == old.url:
         return old
-    mirror = given.below(f"{quote(name, safe='')}-{secrets.token_hex(4)}")
-    (directory / _FILE).write_text(json.dumps({"url": mirror.url}) + "\n", encoding="utf-8")
-    return mirror
+    remote_folder = given.below(f"{quote(name, safe='')}-{secrets.token_hex(4)}")
+    (directory / _FILE).write_text(json.dumps({"url": remote_folder.url}) + "\n", encoding="utf-8")
+    return remote_folder
 
 
-def _bring(directory: Path, mirror: RemoteFolder, gone: Collection[int] = (), *, replace: bool = False) -> None:
+def _bring(directory: Path, remote_folder: RemoteFolder, gone: Collection[int] = (), *, replace: bool = False) -> None:
     """Bring what is newer there; what trials that are ``gone`` left there is removed."""
     from autodistill.training.trials.remote_trials import copy_of
     from autodistill.training.trials.trial_files import trial_folder
 
     ended = {trial_folder(directory, number) for number in gone}
-    for folder, names in _by_folder(directory, mirror).items():
-        copy = copy_of(mirror, folder, directory)
+    for folder, names in _by_folder(directory, remote_folder).items():
+        copy = copy_of(remote_folder, folder, directory)
         if folder in ended:
-            copy.mirror.remove("")
+            copy.remote_folder.remove("")
         else:
             copy.fetch(names, replace=replace)
 
 
-def _send(directory: Path, mirror: RemoteFolder) -> None:
+def _send(directory: Path, remote_folder: RemoteFolder) -> None:
     """Make the storage agree with what trials have left in the study's folder."""
     from autodistill.training.trials.remote_trials import copy_of
 
-    there = _by_folder(directory, mirror)
+    there = _by_folder(directory, remote_folder)
     for pattern in _FOLDERS:
         for folder in sorted(directory.glob(pattern)):
-            copy_of(mirror, folder, directory).send(there.get(folder, []))
+            copy_of(remote_folder, folder, directory).send(there.get(folder, []))
 
 
-def _by_folder(directory: Path, mirror: RemoteFolder) -> dict[Path, list[str]]:
+def _by_folder(directory: Path, remote_folder: RemoteFolder) -> dict[Path, list[str]]:
     """Folders of trials and runs to the names of what a storage has of them; none of them leads outside."""
     out: dict[Path, list[str]] = {}
-    for path in map(PurePosixPath, mirror.names()):
+    for path in map(PurePosixPath, remote_folder.names()):
         if ".." not in path.parts and any(map(path.parent.match, _FOLDERS)):
             out.setdefault(directory / path.parent, []).append(path.name)
     return out

@@ -73,7 +73,7 @@ class StudyBridge:
         self._stop_workers, self._grace = stop_workers, grace
         self._jobs: dict[str, RayTrial] = {}
         self._again: list[RayTrial] = []  # their node was lost; they go on from their last checkpoint
-        self._ahead = PrefetchedCandidates(study, slots)
+        self._prefetched = PrefetchedCandidates(study, slots)
         self._casualties = Casualties(slots)
         self._stopped_at: float | None = None
         self.failure: BaseException | None = None
@@ -82,7 +82,7 @@ class StudyBridge:
     @property
     def finished(self) -> bool:
         """Nothing runs and nothing more will."""
-        return not self._jobs and not self._again and (self._ahead.dry or self._stopping)
+        return not self._jobs and not self._again and (self._prefetched.dry or self._stopping)
 
     @property
     def overdue(self) -> bool:
@@ -180,13 +180,13 @@ class StudyBridge:
         for key in list(self._jobs):
             self._close(key, None)
         with self._keeping_failure():
-            self._ahead.give_back()
+            self._prefetched.give_back()
 
     def refill(self) -> None:
         """Called when nothing waits to be served: asks for a proposal ahead of need."""
-        if self._ahead.wanted and not self._stopping:
+        if self._prefetched.wanted and not self._stopping:
             with self._keeping_failure():
-                self._ahead.refill()
+                self._prefetched.refill()
 
     @property
     def _stopping(self) -> bool:
@@ -195,7 +195,7 @@ class StudyBridge:
     def _ask(self) -> RayTrial | None:
         candidate = None
         with self._keeping_failure():
-            candidate = self._ahead.take()
+            candidate = self._prefetched.take()
         return RayTrial(candidate, 0) if candidate is not None else None
 
     def _close(self, key: str, error: BaseException | None) -> None:
@@ -204,7 +204,7 @@ class StudyBridge:
             return
         with self._keeping_failure():
             self._study.close(job.candidate, error, seconds=job.work.seconds, epochs=job.work.epoch)
-            self._ahead.ended(job.candidate)
+            self._prefetched.ended(job.candidate)
             self._watch.ended(job.slot)
 
     @contextlib.contextmanager

@@ -91,13 +91,13 @@ def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watc
     from autodistill.engines.ray.worker import make_trainable
 
     try:
-        board, name = shapes.make_mailbox(factory)
+        mailbox, name = shapes.make_mailbox(factory)
     except Exception as error:  # whatever pickling could not send: PicklingError, AttributeError, TypeError
         raise UsageError(
             f"the evaluate function cannot be sent to Ray's workers: {error}. "
             "Define it at the top level of a module, and open files and locks inside it."
         ) from error
-    desk = StudyBridge(study, watch, how.workers, stop_workers=lambda: board.stop.remote())
+    bridge = StudyBridge(study, watch, how.workers, stop_workers=lambda: mailbox.stop.remote())
     try:
         with tempfile.TemporaryDirectory(prefix="ad-tune-", ignore_cleanup_errors=True) as scratch:
             tune.run(
@@ -105,10 +105,10 @@ def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watc
                 name=f"autodistill-{study.name}",
                 num_samples=-1,
                 resources_per_trial={"cpu": how.share.cpus, "gpu": how.share.gpus},
-                search_alg=shapes.BridgeSearcher(desk),
-                scheduler=shapes.BridgeScheduler(desk),
-                callbacks=[*how.callbacks, shapes.BridgeCallback(desk, board)],
-                stop=shapes.BridgeStopper(desk),
+                search_alg=shapes.BridgeSearcher(bridge),
+                scheduler=shapes.BridgeScheduler(bridge),
+                callbacks=[*how.callbacks, shapes.BridgeCallback(bridge, mailbox)],
+                stop=shapes.BridgeStopper(bridge),
                 storage_path=scratch if how.storage is None else url_of(how.storage),
                 reuse_actors=True,
                 max_failures=0,  # a lost node is made good by the desk, from the study's own checkpoint
@@ -118,10 +118,10 @@ def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watc
                 verbose=0,
             )
     finally:
-        desk.leave()
-        ray.kill(board)
-    if desk.failure is not None:
-        raise desk.failure
+        bridge.leave()
+        ray.kill(mailbox)
+    if bridge.failure is not None:
+        raise bridge.failure
 
 
 def _trial_name(trial: Any) -> str:

@@ -98,22 +98,22 @@ def make_mailbox(factory: EvaluateFactory) -> tuple[Any, str]:
     parcel = cloudpickle.dumps((paths, cloudpickle.dumps(factory)))
     name = f"autodistill-{os.getpid()}-{time.time_ns():x}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(WorkerMailbox).options(name=name, num_cpus=0, scheduling_strategy=here).remote(parcel)
-    return board, name
+    mailbox = ray.remote(WorkerMailbox).options(name=name, num_cpus=0, scheduling_strategy=here).remote(parcel)
+    return mailbox, name
 
 
 class BridgeSearcher(Searcher):  # type: ignore[misc]
     """``suggest`` is the study's ``ask``. It has no state of its own to save."""
 
-    def __init__(self, desk: StudyBridge) -> None:
+    def __init__(self, bridge: StudyBridge) -> None:
         super().__init__()
-        self._desk = desk
+        self._bridge = bridge
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate, ``None`` while every slot is taken, ``FINISHED`` when the search is over."""
-        job = self._desk.hand_out(trial_id)
+        job = self._bridge.hand_out(trial_id)
         if job is None:
-            return str(Searcher.FINISHED) if self._desk.finished else None
+            return str(Searcher.FINISHED) if self._bridge.finished else None
         return {"candidate": job.candidate, "slot": job.slot}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -132,9 +132,9 @@ class BridgeSearcher(Searcher):  # type: ignore[misc]
 class BridgeScheduler(FIFOScheduler):  # type: ignore[misc]
     """Reports go to the study, and its decision back to Tune."""
 
-    def __init__(self, desk: StudyBridge) -> None:
+    def __init__(self, bridge: StudyBridge) -> None:
         super().__init__()
-        self._desk = desk
+        self._bridge = bridge
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """No preference: Tune's own queue gives a worker that is free to a trial that has none.
@@ -147,56 +147,56 @@ class BridgeScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A rung was reached."""
         del tune_controller
-        decision = self._desk.report(trial.trial_id, result[KEY][1])
+        decision = self._bridge.report(trial.trial_id, result[KEY][1])
         return str(TrialScheduler.STOP if decision is Decision.STOP else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A trial ended, or was stopped by the answer to its last report."""
         del tune_controller
-        self._desk.end(trial.trial_id, result[KEY])
+        self._bridge.end(trial.trial_id, result[KEY])
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A worker died; errors of the evaluation never come this way."""
         del tune_controller
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
         why = words_of_loss(text)
-        self._desk.lose(trial.trial_id, why, node=is_node_loss(text), by_student=not _NO_MEMORY.search(why))
+        self._bridge.lose(trial.trial_id, why, node=is_node_loss(text), by_student=not _NO_MEMORY.search(why))
 
 
 class BridgeCallback(tune.Callback):  # type: ignore[misc]
     """Looks at the clock and at the board's progress in every turn of Tune's loop, without ever waiting."""
 
-    def __init__(self, desk: StudyBridge, board: Any) -> None:
-        self._desk, self._board = desk, board
+    def __init__(self, bridge: StudyBridge, mailbox: Any) -> None:
+        self._bridge, self._mailbox = bridge, mailbox
         self._asked: Any = None
         self._next = 0.0
 
     def on_trial_start(self, **info: Any) -> None:
         """A worker took the trial up."""
-        self._desk.started(info["trial"].trial_id)
+        self._bridge.started(info["trial"].trial_id)
 
     def on_step_end(self, **info: Any) -> None:
         """Pass on progress, notice the wish to stop."""
         del info
-        self._desk.tick()
-        self._desk.refill()
+        self._bridge.tick()
+        self._bridge.refill()
         if self._asked is None:
             if time.monotonic() >= self._next:
-                self._asked = [self._board.take.remote(), self._board.take_waits.remote()]
+                self._asked = [self._mailbox.take.remote(), self._mailbox.take_waits.remote()]
         elif len(ray.wait(self._asked, num_returns=2, timeout=0)[0]) == 2:
             progress, waits = ray.get(self._asked)
             for number, line in progress.items():
-                self._desk.progress(number, *line)
+                self._bridge.progress(number, *line)
             for number, wait in waits.items():
-                self._desk.waits(number, *wait)
+                self._bridge.waits(number, *wait)
             self._asked, self._next = None, time.monotonic() + PROGRESS_SECONDS
 
 
 class BridgeStopper(tune.Stopper):  # type: ignore[misc]
     """Ends Tune when trials that were asked to stop do not."""
 
-    def __init__(self, desk: StudyBridge) -> None:
-        self._desk = desk
+    def __init__(self, bridge: StudyBridge) -> None:
+        self._bridge = bridge
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Single trials are the study's to stop."""
@@ -205,7 +205,7 @@ class BridgeStopper(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Whether the grace is over."""
-        return self._desk.overdue
+        return self._bridge.overdue
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its stopper into a snapshot that nobody reads; a study cannot be pickled

@@ -42,18 +42,18 @@ def make_trainable(board_name: str, context: WorkerContext) -> type:
         def setup(self, config: dict[str, Any]) -> None:
             limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
             os.environ.update({name: str(context.threads) for name in limits})  # before anything heavy is imported
-            self._bench = RayWorker(ray.get_actor(board_name), replace(context, index=config["slot"]))
+            self._worker = RayWorker(ray.get_actor(board_name), replace(context, index=config["slot"]))
             self.reset_config(config)
 
         def step(self) -> dict[str, Any]:
-            return self._bench.step()
+            return self._worker.step()
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self._bench.begin(new_config["candidate"])
+            self._worker.begin(new_config["candidate"])
             return True
 
         def cleanup(self) -> None:
-            self._bench.leave()
+            self._worker.leave()
 
     return Worker
 
@@ -61,8 +61,8 @@ def make_trainable(board_name: str, context: WorkerContext) -> type:
 class RayWorker:
     """What a worker does on its node: builds the evaluator, turns each report into one result for Tune."""
 
-    def __init__(self, board: Any, context: WorkerContext) -> None:
-        self._board, self._context = board, context
+    def __init__(self, mailbox: Any, context: WorkerContext) -> None:
+        self._mailbox, self._context = mailbox, context
         self._evaluate: Evaluate | None = None
         self._candidate: Any = None
         self._reports: Generator[Report, None, None] | None = None
@@ -108,7 +108,7 @@ class RayWorker:
 
     def _next_report(self) -> Report | None:
         if self._reports is None:
-            if ray.get(self._board.stopping.remote()):
+            if ray.get(self._mailbox.stopping.remote()):
                 raise InterruptedTrialError("the search ended before the trial began")
             if self._evaluate is None:
                 self._evaluate = self._build()
@@ -116,7 +116,7 @@ class RayWorker:
         return next(self._reports, None)
 
     def _build(self) -> Evaluate:
-        paths, factory = cloudpickle.loads(ray.get(self._board.parcel.remote()))
+        paths, factory = cloudpickle.loads(ray.get(self._mailbox.parcel.remote()))
         sys.path.extend(path for path in paths if path not in sys.path)  # the user's modules, before they are needed
         build: EvaluateFactory = cloudpickle.loads(factory)
         return build(replace(self._context, progress=self._progress, should_stop=self._should_stop, waits=self._waits))
@@ -125,10 +125,10 @@ class RayWorker:
         now = time.monotonic()
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_SECONDS
-            self._board.put.remote(self._candidate.number, epoch, epochs, dict(metrics))
+            self._mailbox.put.remote(self._candidate.number, epoch, epochs, dict(metrics))
 
     def _waits(self, what: str, seconds: float) -> None:
-        self._board.wait.remote(self._candidate.number, what, seconds)
+        self._mailbox.wait.remote(self._candidate.number, what, seconds)
 
     def _should_stop(self) -> bool:
         """Asked between batches: never waits for the answer, which may be a quarter of a second old."""
@@ -142,5 +142,5 @@ class RayWorker:
             self._asked = None
         elif self._asked is None and time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + _POLL_SECONDS
-            self._asked = self._board.stopping.remote()
+            self._asked = self._mailbox.stopping.remote()
         return self._stop

@@ -221,12 +221,14 @@ def _teacher_latency(model: nn.Module, config: StudyConfig, shape: Mapping[str, 
     """Milliseconds; kept also where it did not settle: it is for comparison, and no student's."""
     from autodistill.training.costs import latency_protocol as latency
     from autodistill.training.costs import latency_targets as latency_sources
-    from autodistill.training.runtime import measurement_lock as lease
+    from autodistill.training.runtime import measurement_lock
 
     if config.latency.command is not None:
         return latency_sources.latency_elsewhere({}, model, config.latency, **shape)
     watch.stage("teacher", "measuring its latency")
-    with lease.exclusive(config.latency.device, waiting=lease.Waiting(watch.should_stop, _shown(watch, "teacher"))):
+    with measurement_lock.exclusive(
+        config.latency.device, waiting=measurement_lock.Waiting(watch.should_stop, _shown(watch, "teacher"))
+    ):
         return latency.measure_latency(model, config.latency, **shape).p50_ms
 
 

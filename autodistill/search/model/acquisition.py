@@ -1,10 +1,10 @@
 """What a candidate may add to the front, in closed form.
 
 The part of objective space that the front does not dominate is cut into disjoint boxes
-(:func:`autodistill.search.objectives.pareto.nondominated_boxes`). A candidate at ``z`` adds, in every box, the product over the
-objectives of how far the box reaches beyond ``z``. Known costs make their factor a number; an objective that is only
-predicted makes it an expectation with a closed form. So one formula serves one or several uncertain objectives (taken
-as independent) and any number of known ones.
+(:func:`autodistill.search.objectives.pareto.nondominated_boxes`). A candidate at ``z`` adds, in every box, the product
+over the objectives of how far the box reaches beyond ``z``. Known costs make their factor a number; an objective that
+is only predicted makes it an expectation with a closed form. So one formula serves one or several uncertain objectives
+(taken as independent) and any number of known ones.
 
 A predicted loss is Gaussian, or a shifted log-normal: ``exp(N(mean, deviation^2)) - shift``, whose expected
 improvement is the price of a put option (Black & Scholes 1973, without interest). An objective may be known of some

@@ -2,9 +2,9 @@
 
 A ridge regression of the logarithm of seconds per epoch on the logarithms of the known costs (parameters, MACs,
 latency, whatever the study knows), on the trials of this study and this machine, and then the effect of its family: a
-student that is folded for deployment trains several times longer than its latency tells. A trial that has run is predicted by
-its own pace. Nothing is predicted from fewer than :data:`ENOUGH` trials. What a trial takes before its first epoch, and
-what it waits for the teacher (``cold.py``), is no part of its pace.
+student that is folded for deployment trains several times longer than its latency tells. A trial that has run is
+predicted by its own pace. Nothing is predicted from fewer than :data:`ENOUGH` trials. What a trial takes before its
+first epoch, and what it waits for the teacher (``teacher_time.py``), is no part of its pace.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ class EpochTime:
         """Seconds per epoch of the trial in the middle of those that ran; ``None`` before the first."""
         return float(np.median(list(self._own.values()))) if self._own else None
 
-    def learn(
-        self, number: int, costs: Mapping[str, float], epochs: float, seconds: float, family: str = ""
-    ) -> None:
+    def learn(self, number: int, costs: Mapping[str, float], epochs: float, seconds: float, family: str = "") -> None:
         """A trial with these known costs has trained ``epochs`` in ``seconds``, which are training alone."""
         if epochs > 0 and seconds > 0:
             self._own[number] = seconds / epochs

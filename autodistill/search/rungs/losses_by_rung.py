@@ -1,6 +1,7 @@
 """What trials have shown at each rung, as arrays that only grow: what a rung rule compares.
 
-Losses are those of :func:`autodistill.search.objectives.losses.axis_losses`: smaller is better, counts and times in logarithms.
+Losses are those of :func:`autodistill.search.objectives.losses.axis_losses`: smaller is better, counts and times in
+logarithms.
 """
 
 from __future__ import annotations

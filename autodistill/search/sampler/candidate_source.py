@@ -44,14 +44,14 @@ class CandidateSource:
     """Feasible candidates of a space.
 
     Args:
-        catalogue: which students may be proposed, and what they cost.
+        known_costs: which students may be proposed, and what they cost.
         encoder: parameters to features.
         rng: of the draws; the reference sample has its own.
     """
 
-    def __init__(self, catalogue: KnownCosts, encoder: Encoder, rng: np.random.Generator) -> None:
-        self._catalogue, self._encoder = catalogue, encoder
-        self._space = catalogue.space
+    def __init__(self, known_costs: KnownCosts, encoder: Encoder, rng: np.random.Generator) -> None:
+        self._known_costs, self._encoder = known_costs, encoder
+        self._space = known_costs.space
         self._free = proposals.free_numbers(self._space).keys()  # these are polished, all at once
         self._reference: CandidateBatch | None = None
         self._allowance, self._looked = math.inf, -math.inf  # students and seconds; without limits outside a proposal
@@ -64,14 +64,14 @@ class CandidateSource:
     def leave_out_forbidden(self) -> None:
         """The catalogue forbids more than before; what else is in the sample stays, and with it the scales."""
         if self._reference is not None:
-            allowed = [self._catalogue.costs(values) is not None for values in self._reference.values]
+            allowed = [self._known_costs.costs(values) is not None for values in self._reference.values]
             self._reference = self._reference.take([i for i, kept in enumerate(allowed) if kept])
 
     def reference(self) -> CandidateBatch:
         """Random feasible candidates; the same ones after a resume, so that scales do not move."""
         if self._reference is None:
             rng = np.random.default_rng(0)
-            drawn = (self._catalogue.draw(rng) for _ in range(REFERENCE_SAMPLE))
+            drawn = (self._known_costs.draw(rng) for _ in range(REFERENCE_SAMPLE))
             self._reference = self.feasible(proposals.unique(drawn, set()))
         return self._reference
 
@@ -85,19 +85,19 @@ class CandidateSource:
 
     def _costs(self, values: Values) -> Mapping[str, float] | None:
         """Known costs, for as many new students as are allowed."""
-        if self._catalogue.was_asked(values):
-            return self._catalogue.costs(values)
+        if self._known_costs.was_asked(values):
+            return self._known_costs.costs(values)
         if self._allowance <= 0 or self._looked > LONGEST:
             return None
         self._allowance -= 1
         began = time.perf_counter()
-        found = self._catalogue.costs(values)
+        found = self._known_costs.costs(values)
         self._looked += time.perf_counter() - began
         return found
 
     def _around(self, candidates: list[Values], known: set[proposals.Key], most: int) -> CandidateBatch:
         """Those of ``candidates`` that are new and may be proposed; beyond a surveyed pool, some of the students."""
-        if not self._catalogue.goes_beyond:
+        if not self._known_costs.goes_beyond:
             return self.feasible(proposals.unique(candidates, known))
         self._allowance, self._looked = most, 0.0
         order = self.rng.permutation(len(candidates)).tolist()  # else the first parent's neighbours would take it all
@@ -107,7 +107,7 @@ class CandidateSource:
 
     def draws(self, count: int) -> CandidateBatch:
         """Fresh random candidates."""
-        return self.feasible(proposals.unique((self._catalogue.draw(self.rng) for _ in range(count)), set()))
+        return self.feasible(proposals.unique((self._known_costs.draw(self.rng) for _ in range(count)), set()))
 
     def anything(self, seen: AbstractSet[proposals.Key]) -> Values | None:
         """A random candidate that is left, one whose costs are at hand before others; ``None`` where none is found.
@@ -118,8 +118,8 @@ class CandidateSource:
         for candidates in self._rounds(seen):
             left: list[Values] = [v for v in candidates if proposals.key(v) not in seen]
             order: list[int] = self.rng.permutation(len(left)).tolist()
-            for i in sorted(order, key=lambda i: not self._catalogue.was_asked(left[i])):
-                if self._catalogue.costs(left[i]) is not None:
+            for i in sorted(order, key=lambda i: not self._known_costs.was_asked(left[i])):
+                if self._known_costs.costs(left[i]) is not None:
                     return left[i]
                 if time.perf_counter() > until:
                     return None
@@ -133,7 +133,7 @@ class CandidateSource:
             return
         taken = sorted(seen, key=repr)  # a set of strings has another order in every process
         for _ in range(PATIENCE):
-            drawn = [self._catalogue.draw(self.rng) for _ in range(DRAWS)]
+            drawn = [self._known_costs.draw(self.rng) for _ in range(DRAWS)]
             parents = self.rng.permutation(len(taken))[:PARENTS].tolist()
             yield [*drawn, *(c for i in parents for c in proposals.neighbours(self._space, dict(taken[i]), self.rng))]
 
@@ -156,8 +156,8 @@ class CandidateSource:
             parents = [parents[int(i)] for i in self.rng.choice(len(parents), size=PARENTS, replace=False)]
         moved = [c for parent in parents for c in proposals.neighbours(self._space, parent, self.rng)]
         mixed = proposals.crossovers(self._space, parents, MIXTURES, self.rng)
-        drawn = [self._catalogue.draw(self.rng) for _ in range(DRAWS)]
-        far = [self._space.sample(self.rng) for _ in range(FAR if self._catalogue.goes_beyond else 0)]
+        drawn = [self._known_costs.draw(self.rng) for _ in range(DRAWS)]
+        far = [self._space.sample(self.rng) for _ in range(FAR if self._known_costs.goes_beyond else 0)]
         pool = pool.join(self._around([*moved, *mixed, *drawn, *far], known, BEYOND))
         gains = gain(pool)
         climbed: set[proposals.Key] = set()

@@ -93,14 +93,14 @@ class FrontSampler(BaseSampler):
         self.space = space if isinstance(space, Space) else Space.parse(space)
         self.last_explanation = ""
         self._objectives = tuple(objectives) if objectives is not None else None
-        self._catalogue = KnownCosts(self.space, costs, constraints)
+        self._known_costs = KnownCosts(self.space, costs, constraints)
         self._aims = tuple(aims)
         self._encoder = Encoder.of(self.space)
         self._favour = Favour(self.space, self._encoder)
         self._rng = np.random.default_rng(seed)
-        self._supply = CandidateSource(self._catalogue, self._encoder, self._rng)
+        self._source = CandidateSource(self._known_costs, self._encoder, self._rng)
         self._chosen: dict[int, dict[str, Any]] = {}
-        self._archive: ObservationStore | None = None
+        self._observations: ObservationStore | None = None
         self._trials: Callable[[], Sequence[StoredTrial]] | None = None
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
@@ -116,26 +116,26 @@ class FrontSampler(BaseSampler):
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
         """Begin with surveyed students, pairs of student settings and their known costs.
 
-        Others are proposed where ``costs`` knows them, too: an :class:`~autodistill.core.records.Estimate` among their costs
-        enters the gain with its uncertainty.
+        Others are proposed where ``costs`` knows them, too: an :class:`~autodistill.core.records.Estimate` among their
+        costs enters the gain with its uncertainty.
         """
-        self._catalogue.set_pool(pool)
-        self._supply.forget()
-        self._shortlist = self._beliefs = self._archive = None
+        self._known_costs.set_pool(pool)
+        self._source.forget()
+        self._shortlist = self._beliefs = self._observations = None
 
     def forbid(self, student: Mapping[str, Any]) -> None:
         """Never propose a student again, e.g. one that kills the worker that trains it."""
-        self._catalogue.forbid(student)
-        self._supply.leave_out_forbidden()
+        self._known_costs.forbid(student)
+        self._source.leave_out_forbidden()
         self._shortlist = self._next = None
 
     def read_from(self, trials: Callable[[], Sequence[StoredTrial]]) -> None:
         """Take the study's trials from this function, which has them in memory, in the place of its storage."""
-        self._trials, self._archive = trials, None
+        self._trials, self._observations = trials, None
 
     def reseed_rng(self) -> None:
         """Optuna's hook for workers that copied the sampler."""
-        self._rng = self._supply.rng = np.random.default_rng()
+        self._rng = self._source.rng = np.random.default_rng()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters of the candidate that was chosen for this trial."""
@@ -172,19 +172,19 @@ class FrontSampler(BaseSampler):
         Raises:
             ExhaustedError: nothing is left to propose.
         """
-        archive = self._read(study)
-        if self._next is not None and self._next[0] == len(archive):
+        observations = self._read(study)
+        if self._next is not None and self._next[0] == len(observations):
             _, values, explain = self._next
             self.last_explanation = explain()
             return values
-        if self._starting(archive):
-            return self._first_design(archive)
-        judge = self._believe(archive, paused)
-        pool, gain = self._promising(judge, archive)
+        if self._starting(observations):
+            return self._first_design(observations)
+        scorer = self._believe(observations, paused)
+        pool, gain = self._promising(scorer, observations)
         if not pool.values:
-            return self._anything(archive.keys())
-        best = int(np.argmax(gain / judge.work(pool)))
-        self.last_explanation = judge.explain(pool, best, len(gain))
+            return self._anything(observations.keys())
+        best = int(np.argmax(gain / scorer.work(pool)))
+        self.last_explanation = scorer.explain(pool, best, len(gain))
         return pool.values[best]
 
     def exhausted(self, study: optuna.Study) -> bool:
@@ -216,44 +216,50 @@ class FrontSampler(BaseSampler):
 
     def _decide(self, study: optuna.Study, paused: Collection[int], remaining: float, *, fresh: bool) -> Action | None:
         """See :meth:`next_action`; without ``fresh``, a remembered shortlist stands for the new candidates."""
-        archive = self._read(study)
+        observations = self._read(study)
         self._next, self.last_standings = None, {}
         if not self._rungs:
             return Action(None, math.inf, "every trial is a full training")
-        if self._starting(archive):
-            if len(archive) < self.startup or not paused:
+        if self._starting(observations):
+            if len(observations) < self.startup or not paused:
                 return Action(None, math.inf, "first design")
             return Action(min(paused), math.inf, "an objective has hardly been measured yet")
         if not self._learned():
             return Action(min(paused, default=None), math.inf, "every objective is known before training")
-        judge = self._believe(archive, paused)
-        waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
-        best = self._best_paused(judge, archive, waiting, remaining) if waiting else None
-        new = self._challenger(judge, archive, best, remaining, fresh=fresh)
+        scorer = self._believe(observations, paused)
+        waiting = [observations.open.get(n) or observations.closed[n] for n in paused]
+        best = self._best_paused(scorer, observations, waiting, remaining) if waiting else None
+        new = self._challenger(scorer, observations, best, remaining, fresh=fresh)
         if best is None or (new is not None and new.index >= best.index):  # where nothing promises, a new one
             return new
         self._next = None
         return best
 
     def _challenger(
-        self, judge: CandidateScorer, archive: ObservationStore, best: Action | None, remaining: float, *, fresh: bool
+        self,
+        scorer: CandidateScorer,
+        observations: ObservationStore,
+        best: Action | None,
+        remaining: float,
+        *,
+        fresh: bool,
     ) -> Action | None:
         """The best new candidate; a paused trial that leads meets remembered ones first, which is quicker."""
-        recent = self._shortlist is not None and len(archive) - self._shortlist[0] <= SHORTLIST_AGE
+        recent = self._shortlist is not None and len(observations) - self._shortlist[0] <= SHORTLIST_AGE
         if recent and (best is not None or not fresh):
-            new = self._best_new(judge, archive, self._remembered(judge, archive), remaining)
+            new = self._best_new(scorer, observations, self._remembered(scorer, observations), remaining)
             if not fresh or (best is not None and new is not None and best.index > new.index):
                 return new
-        return self._best_new(judge, archive, self._promising(judge, archive), remaining)
+        return self._best_new(scorer, observations, self._promising(scorer, observations), remaining)
 
     def _best_paused(
-        self, judge: CandidateScorer, archive: ObservationStore, waiting: Sequence[Outcome], remaining: float
+        self, scorer: CandidateScorer, observations: ObservationStore, waiting: Sequence[Outcome], remaining: float
     ) -> Action | None:
-        pool = self._pool_of(archive, waiting)
-        gain = judge.gain(pool)
+        pool = self._pool_of(observations, waiting)
+        gain = scorer.gain(pool)
         likely = np.argsort(-gain, kind="stable")[:COMPARED].tolist()
         waiting, pool = [waiting[i] for i in likely], pool.take(likely)
-        index, reach = judge.index(pool, [o.rung for o in waiting])
+        index, reach = scorer.index(pool, [o.rung for o in waiting])
         self.last_standings = promotion.standings(waiting, gain[likely], reach, index)
         index = np.where(reach <= remaining, index, -1.0)
         i = int(np.argmax(index))
@@ -263,22 +269,26 @@ class FrontSampler(BaseSampler):
         return Action(waiting[i].number, float(index[i]), why)
 
     def _best_new(
-        self, judge: CandidateScorer, archive: ObservationStore, found: tuple[CandidateBatch, Floats], remaining: float
+        self,
+        scorer: CandidateScorer,
+        observations: ObservationStore,
+        found: tuple[CandidateBatch, Floats],
+        remaining: float,
     ) -> Action | None:
         pool, gain = found
-        work = judge.work(pool)
+        work = scorer.work(pool)
         fitting = np.flatnonzero(work * self._rungs[-1] <= remaining)
         if not len(fitting):
             return None
         likely = fitting[np.argsort(-gain[fitting] / work[fitting], kind="stable")[:FEW]]
         pool, work = pool.take(likely.tolist()), work[likely]
-        index, reach = judge.index(pool, [0] * len(pool.values))
+        index, reach = scorer.index(pool, [0] * len(pool.values))
         index = np.where(reach <= remaining, index, -1.0)
         # The prior chooses among new candidates; what one promises beside a paused trial is what the model believes.
-        i = int(np.argmax(index * self._favour.of(pool.values, len(archive))))
+        i = int(np.argmax(index * self._favour.of(pool.values, len(observations))))
         if index[i] < 0:
             return None
-        self._next = len(archive), pool.values[i], lambda: judge.explain(pool, i, len(fitting))
+        self._next = len(observations), pool.values[i], lambda: scorer.explain(pool, i, len(fitting))
         why = f"a new candidate promises {index[i]:.3g} of the front per epoch"
         return Action(None, float(index[i]), why, float(work[i]))
 
@@ -312,49 +322,51 @@ class FrontSampler(BaseSampler):
             paused: numbers of the trials.
             bound: a value of the first objective, which is learned.
         """
-        archive = self._read(study)
-        if 0 not in self._learned() or not self._rungs or self._starting(archive):
+        observations = self._read(study)
+        if 0 not in self._learned() or not self._rungs or self._starting(observations):
             return []
-        judge = self._believe(archive, paused)
-        waiting = [archive.open.get(n) or archive.closed[n] for n in paused]
-        values, chances = judge.expected(self._pool_of(archive, waiting), bound)
+        scorer = self._believe(observations, paused)
+        waiting = [observations.open.get(n) or observations.closed[n] for n in paused]
+        values, chances = scorer.expected(self._pool_of(observations, waiting), bound)
         rows = zip(paused, values.tolist(), chances.tolist(), strict=True)
         return [Promise(number, middle, abs(high - low) / 2, chance) for number, (low, middle, high), chance in rows]
 
-    def _starting(self, archive: ObservationStore) -> bool:
+    def _starting(self, observations: ObservationStore) -> bool:
         """Whether there is too little to learn from."""
-        return len(archive) < self.startup or archive.witnesses(self._learned()) < min(3, self.startup)
+        return len(observations) < self.startup or observations.witnesses(self._learned()) < min(3, self.startup)
 
     def _learned(self) -> list[int]:
         """The objectives that are not known before training."""
-        known = self._catalogue.names()
+        known = self._known_costs.names()
         return [j for j, objective in enumerate(self._objectives or ()) if objective.name not in known]
 
     def _read(self, study: optuna.Study) -> ObservationStore:
-        if self._archive is None:
-            self._supply.reference()  # the catalogue names the known costs once it has been asked
+        if self._observations is None:
+            self._source.reference()  # the catalogue names the known costs once it has been asked
             if self._objectives is None:
-                self._objectives = infer_objectives(study, self._catalogue.names())
+                self._objectives = infer_objectives(study, self._known_costs.names())
             names = tuple(o.name for o in self._objectives)
-            hints = hint_names(self._catalogue.names(), self._objectives)
-            self._archive = ObservationStore(
-                self.space, self._encoder, names, self._catalogue.costs, self._rungs, hints
+            hints = hint_names(self._known_costs.names(), self._objectives)
+            self._observations = ObservationStore(
+                self.space, self._encoder, names, self._known_costs.costs, self._rungs, hints
             )
-        for told in self._archive.update(study.get_trials(deepcopy=False) if self._trials is None else self._trials()):
-            self._catalogue.learn(told.values, told.costs)
-        return self._archive
+        for told in self._observations.update(
+            study.get_trials(deepcopy=False) if self._trials is None else self._trials()
+        ):
+            self._known_costs.learn(told.values, told.costs)
+        return self._observations
 
-    def _pool_of(self, archive: ObservationStore, outcomes: Sequence[Outcome]) -> CandidateBatch:
+    def _pool_of(self, observations: ObservationStore, outcomes: Sequence[Outcome]) -> CandidateBatch:
         """Trials as a pool, all of them."""
         return CandidateBatch.of(
-            [dict(o.values) for o in outcomes], [archive.known(o) for o in outcomes], self._encoder
+            [dict(o.values) for o in outcomes], [observations.known(o) for o in outcomes], self._encoder
         )
 
-    def _first_design(self, archive: ObservationStore) -> dict[str, Any]:
-        pool = self._supply.reference().join(self._supply.draws(FIRST_DRAWS)).unseen(archive.keys())
+    def _first_design(self, observations: ObservationStore) -> dict[str, Any]:
+        pool = self._source.reference().join(self._source.draws(FIRST_DRAWS)).unseen(observations.keys())
         if not pool.values:
-            return self._anything(archive.keys())
-        earlier = self._pool_of(archive, [*archive.closed.values(), *archive.running()])
+            return self._anything(observations.keys())
+        earlier = self._pool_of(observations, [*observations.closed.values(), *observations.running()])
         # A design spreads over what nothing is known of; of what has a prior, each candidate keeps its own draw.
         seen, before = (replace(one, params=np.where(self._favour.drawn, 0.0, one.params)) for one in (pool, earlier))
         row, self.last_explanation = first_design.choose_design(
@@ -368,38 +380,38 @@ class FrontSampler(BaseSampler):
 
     def _priced(self) -> list[Objective]:
         """The known costs that are objectives."""
-        known = self._catalogue.names()
+        known = self._known_costs.names()
         return [o for o in self._objectives or () if o.name in known]
 
     def _anything(self, seen: AbstractSet[proposals.Key]) -> dict[str, Any]:
         """Any candidate that is left, when draws find none."""
-        left = self._supply.anything(seen)
+        left = self._source.anything(seen)
         if left is None:
             raise ExhaustedError(
                 f"all {len(seen)} candidates that may be proposed, or are found in {SEARCHED:.0f} s, were proposed."
             )
         return left
 
-    def _promising(self, judge: CandidateScorer, archive: ObservationStore) -> tuple[CandidateBatch, Floats]:
+    def _promising(self, scorer: CandidateScorer, observations: ObservationStore) -> tuple[CandidateBatch, Floats]:
         """New candidates and their expected gains."""
-        front = [archive.closed[n].values for n in front_owners(judge.model.observed) if n in archive.closed]
-        found = self._supply.promising(front, archive.keys(), self._gain(judge, archive))
-        pool, gain = self._polished(judge, archive, *found, FULL)
-        self._shortlist = len(archive), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
+        front = [observations.closed[n].values for n in front_owners(scorer.model.observed) if n in observations.closed]
+        found = self._source.promising(front, observations.keys(), self._gain(scorer, observations))
+        pool, gain = self._polished(scorer, observations, *found, FULL)
+        self._shortlist = len(observations), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
         return pool, gain
 
-    def _remembered(self, judge: CandidateScorer, archive: ObservationStore) -> tuple[CandidateBatch, Floats]:
+    def _remembered(self, scorer: CandidateScorer, observations: ObservationStore) -> tuple[CandidateBatch, Floats]:
         """The best of an earlier look at new candidates, judged and polished anew."""
         assert self._shortlist is not None
-        pool = self._shortlist[1].unseen(archive.keys())
-        pool, gain = self._polished(judge, archive, pool, self._gain(judge, archive)(pool), BRIEF)
+        pool = self._shortlist[1].unseen(observations.keys())
+        pool, gain = self._polished(scorer, observations, pool, self._gain(scorer, observations)(pool), BRIEF)
         self._shortlist = self._shortlist[0], pool
         return pool, gain
 
     def _polished(
         self,
-        judge: CandidateScorer,
-        archive: ObservationStore,
+        scorer: CandidateScorer,
+        observations: ObservationStore,
         pool: CandidateBatch,
         gain: Floats,
         effort: LocalSearchEffort,
@@ -407,38 +419,40 @@ class FrontSampler(BaseSampler):
         """The same candidates, and better recipes for the most promising of their students."""
         if not pool.values:
             return pool, gain
-        top = np.argsort(-gain / judge.work(pool), kind="stable")[: effort.candidates].tolist()
+        top = np.argsort(-gain / scorer.work(pool), kind="stable")[: effort.candidates].tolist()
         best = pool.take(top)
-        of = self._gain_of(judge, archive, best)
+        of = self._gain_of(scorer, observations, best)
         moved = search_locally(best, gain[top], self.space, self._encoder, of, self._rng, effort)
-        near = self._supply.feasible(proposals.unique(moved, {*archive.keys(), *pool.keys}))
-        return pool.join(near), np.concatenate([gain, self._gain(judge, archive)(near)])
+        near = self._source.feasible(proposals.unique(moved, {*observations.keys(), *pool.keys}))
+        return pool.join(near), np.concatenate([gain, self._gain(scorer, observations)(near)])
 
-    def _gain(self, judge: CandidateScorer, archive: ObservationStore) -> Callable[[CandidateBatch], Floats]:
+    def _gain(self, scorer: CandidateScorer, observations: ObservationStore) -> Callable[[CandidateBatch], Floats]:
         """Expected gain of new candidates, times how likely the space says their values are."""
         if not self._favour.known:
-            return judge.gain
-        return lambda pool: judge.gain(pool) * self._favour.of(pool.values, len(archive))
+            return scorer.gain
+        return lambda pool: scorer.gain(pool) * self._favour.of(pool.values, len(observations))
 
     def _gain_of(
-        self, judge: CandidateScorer, archive: ObservationStore, pool: CandidateBatch
+        self, scorer: CandidateScorer, observations: ObservationStore, pool: CandidateBatch
     ) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
         """The same for other numbers of the candidates in ``pool``."""
-        gain = judge.gain_of(pool)
+        gain = scorer.gain_of(pool)
         if not self._favour.known:
             return gain
-        return lambda params, rows: gain(params, rows) * self._favour.moved(pool.values, params, rows, len(archive))
+        return lambda params, rows: (
+            gain(params, rows) * self._favour.moved(pool.values, params, rows, len(observations))
+        )
 
-    def _believe(self, archive: ObservationStore, paused: Collection[int]) -> CandidateScorer:
+    def _believe(self, observations: ObservationStore, paused: Collection[int]) -> CandidateScorer:
         """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
         assert self._objectives is not None
-        seen, names = archive.observations(), self._catalogue.names()
-        running = [o for o in archive.running() if o.number not in paused]
-        state = (len(seen.owners), len(archive.closed), *(o.number for o in running))
+        seen, names = observations.observations(), self._known_costs.names()
+        running = [o for o in observations.running() if o.number not in paused]
+        state = (len(seen.owners), len(observations.closed), *(o.number for o in running))
         if self._beliefs is not None and self._beliefs[0] == state:
             return self._beliefs[1]
-        bounds = worst_wanted((*self._catalogue.constraints, *self._aims), self._objectives)
-        sample = self._supply.reference()
+        bounds = worst_wanted((*self._known_costs.constraints, *self._aims), self._objectives)
+        sample = self._source.reference()
         view = ModelInput(
             self._objectives,
             names,
@@ -454,13 +468,13 @@ class FrontSampler(BaseSampler):
         if optimize:
             self._fitted_at = len(data.losses)
         model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
-        running = [o for o in running if archive.known(o).keys() >= {p.name for p in self._priced()}]
-        judge = CandidateScorer(view, model, self._rungs, self._epoch_cost, self._catalogue.constraints)
+        running = [o for o in running if observations.known(o).keys() >= {p.name for p in self._priced()}]
+        scorer = CandidateScorer(view, model, self._rungs, self._epoch_cost, self._known_costs.constraints)
         if running:
-            pool = self._pool_of(archive, running)
-            mean, _ = judge.final(pool)
+            pool = self._pool_of(observations, running)
+            mean, _ = scorer.final(pool)
             believed = data.believing(view.features(pool.params, view.inputs(pool.costs)), model.expected(mean))
             model = Model(believed, view, thetas=self._thetas, optimize=False, rng=self._rng)
-            judge = replace(judge, model=model)
-        self._beliefs = state, judge
-        return judge
+            scorer = replace(scorer, model=model)
+        self._beliefs = state, scorer
+        return scorer

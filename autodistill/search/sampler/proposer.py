@@ -102,7 +102,7 @@ class Proposer:
         self._rates: dict[frozenset[tuple[str, Any]], float] = {}
         self._rates_of = 0
         self._views: dict[frozenset[tuple[str, str]], str] = {}
-        self.pace: EpochTime | None = None  # given while the budget is in time: work is then counted in seconds
+        self.epoch_time: EpochTime | None = None  # given while the budget is in time: work is then counted in seconds
 
     def bind(self, constraints: Sequence[Constraint], aims: Sequence[Constraint]) -> None:
         """Take the bounds as they are now; what breaks one of ``aims`` is no gain, though it is allowed."""
@@ -203,9 +203,9 @@ class Proposer:
         stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
         explanation = self._reason(sections) if given else getattr(self._study.sampler, "last_explanation", "")
         self._log.set(number, "candidate", {**stored, "why": explanation} if explanation else stored)
-        return self._judge(candidate, twin)
+        return self._scorer(candidate, twin)
 
-    def _judge(self, candidate: Candidate, twin: int | None) -> Proposal:
+    def _scorer(self, candidate: Candidate, twin: int | None) -> Proposal:
         if twin is not None:
             return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
         try:
@@ -221,7 +221,7 @@ class Proposer:
         def refusal(values: Mapping[str, Any]) -> str:
             sections = self._space.nest(values)
             one = Candidate(-1, sections["student"], sections["distillation"], sections["train"], 0)
-            refused = self._judge(one, self._log.twin(one.key())).refusal
+            refused = self._scorer(one, self._log.twin(one.key())).refusal
             return refused[0] if refused else ""
 
         seed = derive_seed(self._seed, len(self._log), "within")
@@ -243,7 +243,7 @@ class Proposer:
             student = dict(self._pool[index][0])
             sections = {**self._space.nest(self._space.sample(rng)), "student": student}
             one = Candidate(-1, student, sections["distillation"], sections["train"], 0)
-            if fits(self._lookup(student) or {}, one) and self._judge(one, self._log.twin(one.key())).refusal is None:
+            if fits(self._lookup(student) or {}, one) and self._scorer(one, self._log.twin(one.key())).refusal is None:
                 self._drawn = sections
                 self.enqueue(self._space.flatten(sections))
                 return True
@@ -325,10 +325,10 @@ class Proposer:
 
         Before anything has run it says how students compare, in no unit: the first design is to be of affordable ones.
         """
-        if self.pace is None:
+        if self.epoch_time is None:
             return 1.0
-        if self._rates_of != self.pace.refresh():
-            self._rates, self._rates_of = {}, self.pace.version
+        if self._rates_of != self.epoch_time.refresh():
+            self._rates, self._rates_of = {}, self.epoch_time.version
         settings = frozenset(item for item in values.items() if item[0].startswith("student."))
         if settings not in self._rates:
             student = self._space.nest(values)["student"]
@@ -336,7 +336,7 @@ class Proposer:
                 costs = self._lookup(student) or {}
             except InfeasibleError:
                 costs = {}
-            self._rates[settings] = self.pace.predict(costs, str(student.get("family", ""))) or relative(costs)
+            self._rates[settings] = self.epoch_time.predict(costs, str(student.get("family", ""))) or relative(costs)
         return self._rates[settings] + self._teacher_cost(values)
 
     def _teacher_cost(self, values: Mapping[str, Any]) -> float:
@@ -344,14 +344,14 @@ class Proposer:
 
         What later trials find for nothing is paid by the first: late in a search, new views are not worth their price.
         """
-        if self.pace is None or not self.pace.ready:
+        if self.epoch_time is None or not self.epoch_time.ready:
             return 0.0
         names = frozenset((name, str(value)) for name, value in values.items() if says_views(name))
         if names not in self._views:
             sections = self._space.nest(values)
             self._views[names] = views_key(sections["distillation"], sections["train"])
         top = self._rungs.levels[-1]
-        return self.pace.cold.ahead(self._views[names], 0.0, top) / top
+        return self.epoch_time.cold.ahead(self._views[names], 0.0, top) / top
 
     def _priced(self, student: Params) -> Mapping[str, float]:
         return self._lookup(student) or {}  # what a sampler is told nothing of it may propose; ``None`` would forbid it

@@ -19,7 +19,7 @@ class Inputs:
 
     space: Space
     optuna: optuna.Study
-    _ledger: Spending
+    _spending: Spending
     _proposer: Proposer
     _kept_back: float
     _late: int
@@ -38,7 +38,7 @@ class Inputs:
             UsageError: a constraint needs an accuracy that is no fraction.
         """
         values, earlier = dict(values), dict(self.optuna.user_attrs.get("teacher", {}))
-        if "accuracy" in earlier and self._ledger.spent.epochs > 0:
+        if "accuracy" in earlier and self._spending.spent.epochs > 0:
             values["accuracy"] = earlier["accuracy"]
         needed = [str(one) for one in self.constraints if one.below is not None]
         if needed and "accuracy" in values and not 0 <= values["accuracy"] <= 1:
@@ -80,12 +80,12 @@ class Inputs:
 
     def use_devices(self, each: float) -> None:
         """Count the device time of workers that take ``each`` devices: 2 for two GPUs, 0.25 where four share one."""
-        self._ledger.use(each)
+        self._spending.use(each)
 
     def charge(self, seconds: float) -> None:
         """Count time that went into the study before it was opened."""
         if seconds:
-            self._ledger.charge_time(seconds)
+            self._spending.charge_time(seconds)
 
     def keep_back(self, seconds: float) -> None:
         """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""

@@ -15,7 +15,7 @@ from autodistill.core.records import Constraint, Objective, State, TrialRecord
 from autodistill.core.wording import counted
 from autodistill.search.objectives.within_teacher import PROMISES, Nearest, Promise, Reach, nearest, reach_of
 from autodistill.search.results.front import Front, HypervolumeBox, last_values, propose_box
-from autodistill.search.results.range_edges import RangeBound, bounds_line, bounds_on_front
+from autodistill.search.results.range_bounds import RangeBound, bounds_line, bounds_on_front
 from autodistill.search.results.waste import Waste, waste_of
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.sampler.proposer import Proposer
@@ -39,10 +39,10 @@ class Readings:
     budget: Budget
     under_way: Callable[[], float]
     _log: TrialLog
-    _ledger: Spending
+    _spending: Spending
     _proposer: Proposer
     _kept_back: float
-    _agenda: Scheduler
+    _scheduler: Scheduler
     _within: bool
 
     def __repr__(self) -> str:
@@ -90,12 +90,12 @@ class Readings:
     @property
     def spent(self) -> Spent:
         """Spent so far, over all resumes."""
-        return self._ledger.spent
+        return self._spending.spent
 
     @property
     def devices(self) -> float:
         """That a trial takes, or took in the last run: device time is its seconds of work times these."""
-        return self._ledger.devices
+        return self._spending.devices
 
     @property
     def seconds_left(self) -> float:
@@ -105,31 +105,31 @@ class Readings:
     @property
     def over(self) -> str:
         """Which limit of work is reached, in words, with the work that goes on; empty while none is."""
-        return self.budget.ended(self._ledger.spent_with(self.under_way()), kept_back=self._kept_back)
+        return self.budget.ended(self._spending.spent_with(self.under_way()), kept_back=self._kept_back)
 
     @property
     def time_is_up(self) -> bool:
         """Whether wall-clock or device time is spent: running trainings stop for it, wherever they are."""
         limits = replace(self.budget, epochs=None)
-        return bool(limits.ended(self._ledger.spent_with(self.under_way()), kept_back=self._kept_back))
+        return bool(limits.ended(self._spending.spent_with(self.under_way()), kept_back=self._kept_back))
 
     def prospect(self, rates: Mapping[int, float]) -> Prospect:
         """What could be trained in place of the running trials, whose seconds per epoch are ``rates``."""
         running = {t.number: (t.rungs.get(0, {}), rates[t.number]) for t in self.trials() if t.number in rates}
-        return self._agenda.prospect(self._proposer.known_costs(), running)
+        return self._scheduler.prospect(self._proposer.known_costs(), running)
 
     def waste(self) -> Waste:
         """How much of the training was for nothing; see ``waste.py``."""
         return waste_of(self._log, [t.number for t in self.front().trials])
 
-    def edges(self) -> list[RangeBound]:
-        """Bounds of the space on which at least half of the front lies; see ``edges.py``."""
+    def range_bounds(self) -> list[RangeBound]:
+        """Bounds of the space on which at least half of the front lies; see ``results/range_bounds.py``."""
         return bounds_on_front(self.front(), self.space)
 
     def bounds_line(self) -> str:
         """The same in a sentence for people; empty where there is none."""
         named = getattr(self.config, "space", None)
-        return bounds_line(self.edges(), named if isinstance(named, str) and named.isidentifier() else "")
+        return bounds_line(self.range_bounds(), named if isinstance(named, str) and named.isidentifier() else "")
 
     def scale(self) -> HypervolumeBox | None:
         """The box of the hypervolume: recorded at the first moment every objective has been seen, then only widened."""
@@ -143,7 +143,7 @@ class Readings:
         if scale is None:
             return None
         scale = scale.holding(self.objectives, [t.values for t in self.trials() if t.state is State.COMPLETE])
-        if scale != recorded and self._ledger.running:
+        if scale != recorded and self._spending.running:
             self.optuna.set_user_attr("scale", {"ideal": list(scale.ideal), "reference": list(scale.reference)})
         return scale
 

@@ -33,30 +33,30 @@ def restore_state(
         objectives: its axes.
         running: trials that somebody works on.
     """
-    agenda, board, ends = Scheduler(rungs, EpochTime()), LossesByRung(objectives, rungs.top), Ends()
+    scheduler, losses_by_rung, ends = Scheduler(rungs, EpochTime()), LossesByRung(objectives, rungs.top), Ends()
     for record in log.read():
         known = record.rungs.get(0, {})
         for rung in filter(None, record.rungs):
-            board.add(record.number, rung, {**known, **record.rungs[rung]})
-        learn_pace(agenda.pace, record)
+            losses_by_rung.add(record.number, rung, {**known, **record.rungs[rung]})
+        learn_pace(scheduler.epoch_time, record)
         if record.state in (State.RUNNING, State.PARTIAL) and record.number not in running:
             end = _end_of(record, log.attributes(record.number), rungs, objectives)
             if end is not None:
                 ends[record.number] = end
             elif record.reason == "PAUSED" and record.state is State.PARTIAL:
-                agenda.pause(record.number, log.rung(record.number), known)
+                scheduler.pause(record.number, log.rung(record.number), known)
             else:
-                agenda.interrupted.append(record)
-    return agenda, board, ends
+                scheduler.interrupted.append(record)
+    return scheduler, losses_by_rung, ends
 
 
-def learn_pace(pace: EpochTime, record: TrialRecord) -> None:
+def learn_pace(epoch_time: EpochTime, record: TrialRecord) -> None:
     """What a trial's reports say of the time that training takes, and the teacher."""
     known, asked = record.rungs.get(0, {}), teacher_seconds(record.rungs)
     family = str(record.student.get("family", ""))
-    pace.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record), family)
+    epoch_time.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record), family)
     if asked is not None:
-        pace.cold.learn(record.number, views_key(record.distillation, record.train), record.epochs, asked)
+        epoch_time.cold.learn(record.number, views_key(record.distillation, record.train), record.epochs, asked)
 
 
 def costs_of(reported: Mapping[str, float]) -> dict[str, float]:
@@ -82,11 +82,11 @@ def rule_of(
     study: optuna.Study,
     rungs: Rungs,
     objectives: Sequence[Objective],
-    board: LossesByRung,
+    losses_by_rung: LossesByRung,
     constraints: Sequence[Constraint],
 ) -> PeerRule | ModelRule | None:
     """The rung rule that suits the proposer's sampler; ``None`` where every trial trains to the top."""
     if not rungs.stopping or rungs.top == 1:
         return None
-    plain = PeerRule(rungs, objectives, board, constraints)
+    plain = PeerRule(rungs, objectives, losses_by_rung, constraints)
     return ModelRule(proposer.front_sampler, study, plain) if proposer.is_front else plain

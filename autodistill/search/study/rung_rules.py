@@ -1,7 +1,7 @@
 """Rung rules: does a trial that has just reported go on, and which paused trial deserves the next work?
 
 * :class:`ModelRule` asks the front sampler, which compares paused trials with the best new candidate by a Gittins
-  index (:mod:`autodistill.search.rungs.promotion`). It never gives a trial up: what waits may become the best choice later.
+  index (:mod:`autodistill.search.rungs.promotion`). It never gives a trial up: what waits may become the best choice.
 * :class:`PeerRule` needs only the other trials at the same rung, and serves every other sampler. A trial waits until
   enough have reported there to compare with; then it goes on, or is stopped for good.
 
@@ -69,7 +69,7 @@ class PeerRule:
     Args:
         rungs: fidelities and ``eta``.
         objectives: of the study.
-        board: what was reported.
+        losses_by_rung: what was reported.
         constraints: trials that are expected to keep to those on trained objectives, at the top rung, come before the
             others of their rung.
     """
@@ -78,18 +78,18 @@ class PeerRule:
         self,
         rungs: Rungs,
         objectives: Sequence[Objective],
-        board: LossesByRung,
+        losses_by_rung: LossesByRung,
         constraints: Sequence[Constraint] = (),
     ) -> None:
-        self._rungs, self._board = rungs, board
+        self._rungs, self._losses_by_rung = rungs, losses_by_rung
         self._wanted = _wanted(objectives, constraints)
         self.trains = any(o.stage == "trained" for o in objectives)
         self._carries = objectives[0].stage == "trained" and all(o.stage == "known" for o in objectives[1:])
 
-    def judge(self, number: int, rung: int) -> RungDecision:
+    def scorer(self, number: int, rung: int) -> RungDecision:
         """Go on, wait, or stop for good."""
-        numbers, losses = self._board.at(rung, COMPARED)
-        own = self._board.row(rung, number)
+        numbers, losses = self._losses_by_rung.at(rung, COMPARED)
+        own = self._losses_by_rung.row(rung, number)
         if own is None or len(set(numbers) | {number}) < self._rungs.eta:
             return RungDecision(False, f"waits: fewer than {self._rungs.eta} trials have reached rung {rung}")
         others = np.flatnonzero(np.array(numbers) != number)
@@ -97,20 +97,20 @@ class PeerRule:
         if not self._carries:
             found = self._rungs.decide(rung, losses[0].tolist(), losses[1:].tolist())
             return RungDecision(found.go_on, found.why, final=not found.go_on)
-        peers = _scaled(losses, self._board.final(numbers), self._wanted[0])
+        peers = _scaled(losses, self._losses_by_rung.final(numbers), self._wanted[0])
         verdict = promotion.decide(peers, 0, eta=self._rungs.eta)
         return RungDecision(verdict.go_on, verdict.why, final=not verdict.go_on)
 
     def verdict(self, number: int, rung: int) -> RungDecision | None:
         """See :class:`Rule`."""
-        found = self.judge(number, rung)
+        found = self.scorer(number, rung)
         return found if found.go_on or found.final else None
 
     def next(self, paused: Mapping[int, int], left: float) -> Action | None:
         """See :class:`Rule`: the highest rung first."""
         del left
         for number in self._ordered(paused):
-            verdict = self.judge(number, paused[number])
+            verdict = self.scorer(number, paused[number])
             if verdict.go_on:
                 return Action(number, math.inf, verdict.why)
         return Action(None, 0.0, f"waits until {self._rungs.eta} trials have reached this rung")
@@ -120,12 +120,12 @@ class PeerRule:
         ordered = self._ordered(paused)
         if not few:
             return ordered
-        verdicts = {n: self.judge(n, paused[n]) for n in ordered}
+        verdicts = {n: self.scorer(n, paused[n]) for n in ordered}
         return [n for n in ordered if not verdicts[n].final]
 
     def lost(self, paused: Mapping[int, int]) -> dict[int, str]:
         """See :class:`Rule`."""
-        verdicts = {n: self.judge(n, rung) for n, rung in paused.items()}
+        verdicts = {n: self.scorer(n, rung) for n, rung in paused.items()}
         return {n: verdict.why for n, verdict in verdicts.items() if verdict.final}
 
     def standing(self, number: int) -> PausedTrial | None:
@@ -138,7 +138,7 @@ class PeerRule:
         out: list[int] = []
         for rung in sorted(set(paused.values()), reverse=True):
             here = [n for n, at in paused.items() if at == rung]
-            rows = [self._board.row(rung, n) for n in here]
+            rows = [self._losses_by_rung.row(rung, n) for n in here]
             known = [n for n, row in zip(here, rows, strict=True) if row is not None]
             losses = np.array([row for row in rows if row is not None])
             order = promotion.front_order(losses) if known else []
@@ -153,9 +153,9 @@ class PeerRule:
             return [False] * len(numbers)
         if not self._carries:
             return [bool((row > self._wanted).any()) for row in losses]
-        others, seen = self._board.at(rung, COMPARED)
+        others, seen = self._losses_by_rung.at(rung, COMPARED)
         rows = np.concatenate([losses, seen])
-        peers = _scaled(rows, self._board.final([*numbers, *others]), self._wanted[0])
+        peers = _scaled(rows, self._losses_by_rung.final([*numbers, *others]), self._wanted[0])
         expected, _ = promotion.carried_forward(peers)
         carried: list[bool] = (expected[: len(numbers), 0] > peers.wanted).tolist()
         return carried

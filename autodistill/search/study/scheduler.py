@@ -136,11 +136,11 @@ class Scheduler:
 
     Args:
         rungs: fidelities.
-        pace: predicted seconds per epoch; a new one by default.
+        epoch_time: predicted seconds per epoch; a new one by default.
     """
 
-    def __init__(self, rungs: Rungs, pace: EpochTime | None = None) -> None:
-        self._rungs, self.pace = rungs, pace or EpochTime()
+    def __init__(self, rungs: Rungs, epoch_time: EpochTime | None = None) -> None:
+        self._rungs, self.epoch_time = rungs, epoch_time or EpochTime()
         self.rule: Rule | None = None
         self.paused: dict[int, int] = {}
         self.interrupted: list[TrialRecord] = []
@@ -225,17 +225,17 @@ class Scheduler:
             candidate: says which views the teacher would be asked about.
         """
         family = "" if candidate is None else str(candidate.student.get("family", ""))
-        rate, top = self.pace.predict(costs, family), self._rungs.levels[-1]
+        rate, top = self.epoch_time.predict(costs, family), self._rungs.levels[-1]
         needed = 0.0 if rate is None else rate * top
         if candidate is not None and needed:
-            needed += self.pace.cold.ahead(views_key(candidate.distillation, candidate.train), 0.0, top)
+            needed += self.epoch_time.cold.ahead(views_key(candidate.distillation, candidate.train), 0.0, top)
         if needed <= terms.seconds:
             return ""
         return f"needs about {format_seconds(needed)} to the top rung, {format_seconds(terms.seconds)} are left"
 
     def quickest(self, students: Sequence[Mapping[str, float]]) -> float:
         """Seconds of a full training of the quickest of these students, given their known costs; infinite: no clue."""
-        rate = self.pace.least(students, {})
+        rate = self.epoch_time.least(students, {})
         return math.inf if rate is None else rate * self._rungs.levels[-1]
 
     def prospect(self, students: Sequence[Mapping[str, float]], running: Mapping[int, Known]) -> Prospect:
@@ -246,7 +246,7 @@ class Scheduler:
             running: trials under way.
         """
         to_top = [self._to_top(n, rung)[0] for n, rung in self.paused.items()]
-        least = self.pace.least(students, running)
+        least = self.epoch_time.least(students, running)
         return Prospect(self._rungs.levels[-1], least, min(filter(None, to_top), default=None))
 
     # -- private ---------------------------------------------------------------------------------------------------
@@ -312,8 +312,8 @@ class Scheduler:
 
     def _first_rung(self, action: Action | None) -> float:
         """Seconds of the first rung of a new candidate; 0 where nothing is known."""
-        known = action is not None and action.epoch > 0 and self.pace.ready
-        rate = action.epoch if action is not None and known else self.pace.typical
+        known = action is not None and action.epoch > 0 and self.epoch_time.ready
+        rate = action.epoch if action is not None and known else self.epoch_time.typical
         return self._rungs.levels[0] * (rate or 0.0)
 
     def _last_call(
@@ -343,8 +343,8 @@ class Scheduler:
 
     def _work(self, number: int, rung: int, level: float, costs: Mapping[str, float]) -> tuple[float, float]:
         done = self._rungs.levels[rung - 1] if rung else 0
-        seconds = (level - done) * (self.pace.of(number, costs) or 0.0)
-        return seconds + self.pace.cold.ahead_of(number, done, level), float(level - done)
+        seconds = (level - done) * (self.epoch_time.of(number, costs) or 0.0)
+        return seconds + self.epoch_time.cold.ahead_of(number, done, level), float(level - done)
 
     @staticmethod
     def _fits(work: tuple[float, float], terms: RemainingBudget) -> bool:
@@ -353,7 +353,7 @@ class Scheduler:
     def _left(self, terms: RemainingBudget) -> float:
         """What is left in the unit of the sampler's work: seconds when time is limited, else epochs."""
         if math.isfinite(terms.seconds):
-            return terms.seconds if self.pace.ready else math.inf
+            return terms.seconds if self.epoch_time.ready else math.inf
         return terms.epochs
 
     def _at(self, rung: int) -> str:

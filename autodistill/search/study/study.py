@@ -113,12 +113,12 @@ class Study(Inputs, Readings):
         self._verdicts: dict[int, tuple[State, str, str]] = {}
         self._open: dict[int, Candidate] = {}
         self._paused_at: dict[int, int] = {}  # rung at which a trial that was taken up had been paused
-        self._agenda, self._board = Scheduler(self.rungs), LossesByRung(self.objectives, self.rungs.top)
+        self._scheduler, self._losses_by_rung = Scheduler(self.rungs), LossesByRung(self.objectives, self.rungs.top)
         self._dry, self._streak = "", Streak()
         self._kept_back, self._late = 0.0, 0
         self._crashes = Crashes(self._log)
-        self._ledger = Spending(self.optuna)
-        self._filing = TrialEnds(self._log, self._ledger, self.objectives, self.constraints, top=self.rungs.top)
+        self._spending = Spending(self.optuna)
+        self._filing = TrialEnds(self._log, self._spending, self.objectives, self.constraints, top=self.rungs.top)
         self._bind()
 
     # -- opening -------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class Study(Inputs, Readings):
         if budget is not None:
             self.budget = Budget.parse(budget)
         self._log.reload()  # now that it is the only driver: another may have gone on with the study meanwhile
-        self._ledger.start()
+        self._spending.start()
         self.ended = self._dry = ""
         self._late = 0
         self._proposer.renew()
@@ -162,7 +162,7 @@ class Study(Inputs, Readings):
             yield self
         finally:
             self.ended = self.ended or self.over
-            self._ledger.stop()
+            self._spending.stop()
 
     def ask(self) -> Candidate | None:
         """The next candidate, or ``None`` when the budget or the space is exhausted (``ended`` says which).
@@ -209,7 +209,7 @@ class Study(Inputs, Readings):
             return Decision.CONTINUE
         stored = self._log.attributes(number)
         report = plain_report(report, self.rungs.levels, reported(stored, "seconds") + seconds)
-        self._ledger.account(report, stored)
+        self._spending.account(report, stored)
         complaint = complaint_of(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
         if complaint:
             return self._settle(number, State.FAIL, *complaint)
@@ -232,7 +232,7 @@ class Study(Inputs, Readings):
         number = candidate.number
         settled = self._verdicts.pop(number, None)
         if seconds and (isinstance(error, InterruptedTrialError) or (error is None and settled is None)):
-            self._log.set(number, BOOKED, self._ledger.advance(self._log.attributes(number), seconds))
+            self._log.set(number, BOOKED, self._spending.advance(self._log.attributes(number), seconds))
         if isinstance(error, EndedEarlyError):
             settled = settled or (State.FAIL, error.reason, ended_early(self._log.rung(number), self.rungs.levels))
         elif isinstance(error, WorkerLostError) and error.by_student:
@@ -242,15 +242,15 @@ class Study(Inputs, Readings):
         state, reason, message = settled or self._let_go(number)
         self._open.pop(number, None)
         if state is State.FAIL or reason == REASON:
-            self._ledger.charge(self._log.attributes(number), seconds, epochs)
+            self._spending.charge(self._log.attributes(number), seconds, epochs)
         elif isinstance(error, WorkerLostError):  # work that is done once more
-            self._ledger.charge(self._log.attributes(number), seconds, 0.0)
+            self._spending.charge(self._log.attributes(number), seconds, 0.0)
         nothing = reason in FREE or (state is State.FAIL and self._log.rung(number) == 0)
         self._end(number, state, reason, message)
         if isinstance(error, WorkerLostError) and state is State.PARTIAL:
-            self._agenda.interrupted.append(self._log.record(number))
+            self._scheduler.interrupted.append(self._log.record(number))
         self._streak.evaluated(reason, message, nothing=nothing)
-        for excess, why in self._agenda.excess().items():
+        for excess, why in self._scheduler.excess().items():
             self._give_up(excess, why)
         return state
 
@@ -258,7 +258,7 @@ class Study(Inputs, Readings):
         """Keep what the sampler expects of paused trials where no finished one is within :meth:`reach`, for readers."""
         reach = self.reach()
         lacking = reach is not None and self.nearest() is not None
-        made = self._proposer.promises(list(self._agenda.paused), reach.bound) if reach and lacking else []
+        made = self._proposer.promises(list(self._scheduler.paused), reach.bound) if reach and lacking else []
         if made or PROMISES in self.optuna.user_attrs:
             self.optuna.set_user_attr(PROMISES, [asdict(one) for one in made])
 
@@ -270,7 +270,7 @@ class Study(Inputs, Readings):
         aims = aims_of(self.reach())
         self._proposer.bind(self.constraints, aims)
         self._filing.constraints = self.constraints
-        if self._agenda.rule is not None:
+        if self._scheduler.rule is not None:
             self._set_rule()
 
     def _check_bounds(self) -> None:
@@ -283,7 +283,9 @@ class Study(Inputs, Readings):
 
     def _set_rule(self) -> None:
         wanted = (*self.constraints, *aims_of(self.reach()))
-        self._agenda.rule = rule_of(self._proposer, self.optuna, self.rungs, self.objectives, self._board, wanted)
+        self._scheduler.rule = rule_of(
+            self._proposer, self.optuna, self.rungs, self.objectives, self._losses_by_rung, wanted
+        )
 
     def _terms(self, judged: int | None = None) -> RemainingBudget:
         """What may be spent now, and whether anything new may be started; ``judged`` is no commitment yet."""
@@ -300,21 +302,21 @@ class Study(Inputs, Readings):
             starting=fresh,
             busy=len(self._open),
             dry=dry,
-            committed=self._agenda.committed(known),
-            devices=self._ledger.devices,
-            quickest=None if self._board.finished else self._agenda.quickest(self._proposer.known_costs()),
+            committed=self._scheduler.committed(known),
+            devices=self._spending.devices,
+            quickest=None if self._losses_by_rung.finished else self._scheduler.quickest(self._proposer.known_costs()),
         )
 
     def _choose(self, terms: RemainingBudget) -> NextStep:
-        if self._agenda.rule is not None:
-            for number, why in self._agenda.rule.lost(self._agenda.paused).items():
+        if self._scheduler.rule is not None:
+            for number, why in self._scheduler.rule.lost(self._scheduler.paused).items():
                 if not terms.closed or terms.few:
                     self._give_up(number, why)
-        return self._agenda.choose(terms, queued=self._proposer.queued)
+        return self._scheduler.choose(terms, queued=self._proposer.queued)
 
     def _give_up(self, number: int, why: str) -> None:
         """A paused trial will never go on."""
-        self._agenda.take(number)
+        self._scheduler.take(number)
         rung = self._log.rung(number)
         words = f"stopped at rung {rung} for good: {why}"
         self._log.decide(number, rung, words)
@@ -322,7 +324,7 @@ class Study(Inputs, Readings):
 
     def _propose(self, terms: RemainingBudget) -> Candidate | str:
         """One new trial, or the reason code of its refusal (it is stored as such)."""
-        self._agenda.changed()
+        self._scheduler.changed()
         try:
             proposal = self._proposer.propose()
         except samplers.ExhaustedError as error:
@@ -331,7 +333,7 @@ class Study(Inputs, Readings):
                 self._end(number, State.PRUNED, "DUPLICATE", self._dry)
             return "DUPLICATE"
         number, refusal = proposal.candidate.number, proposal.refusal
-        late = self._agenda.too_slow(proposal.costs, terms, proposal.candidate) if refusal is None else ""
+        late = self._scheduler.too_slow(proposal.costs, terms, proposal.candidate) if refusal is None else ""
         if late:
             refusal = ("TIME", late)
         if refusal is None:
@@ -342,19 +344,19 @@ class Study(Inputs, Readings):
 
     def _drawn_in_time(self, terms: RemainingBudget) -> bool:
         """Whether a candidate was queued that would be done in time: some student is known to be quick enough."""
-        return self._proposer.draw_known(lambda costs, one: not self._agenda.too_slow(costs, terms, one))
+        return self._proposer.draw_known(lambda costs, one: not self._scheduler.too_slow(costs, terms, one))
 
     def _take_up(self, record: TrialRecord, why: str) -> Candidate:
         """Go on with a paused or interrupted trial, under its own number."""
         number, rung = record.number, self._log.rung(record.number)
-        self._agenda.changed()
-        if number in self._agenda.paused:
+        self._scheduler.changed()
+        if number in self._scheduler.paused:
             self._paused_at[number] = rung
-            self._agenda.take(number)
+            self._scheduler.take(number)
             self._log.decide(number, rung, f"goes on later: {why}")
         else:
             self._paused_at.pop(number, None)
-            self._agenda.interrupted = [r for r in self._agenda.interrupted if r.number != number]
+            self._scheduler.interrupted = [r for r in self._scheduler.interrupted if r.number != number]
         if record.state is State.RUNNING:  # its driver died
             self._log.set(number, "attempts", int(self._log.attributes(number).get("attempts", 1)) + 1)
         self._log.set(number, "state", State.RUNNING.value)
@@ -375,23 +377,23 @@ class Study(Inputs, Readings):
         if not isinstance(found, GivenUp):
             return found
         self._proposer.forbid(found.student, found.why)
-        waiting = {record.number: record for record in self._agenda.interrupted}
-        waiting.update({number: self._log.record(number) for number in self._agenda.paused})
+        waiting = {record.number: record for record in self._scheduler.interrupted}
+        waiting.update({number: self._log.record(number) for number in self._scheduler.paused})
         for number, record in waiting.items():
             if stable_key(record.student) == found.key:
-                self._agenda.paused.pop(number, None)
-                self._agenda.interrupted = [one for one in self._agenda.interrupted if one.number != number]
+                self._scheduler.paused.pop(number, None)
+                self._scheduler.interrupted = [one for one in self._scheduler.interrupted if one.number != number]
                 self._end(number, State.PRUNED, REASON, found.why)
         return (State.FAIL, error.reason, found.why) if error.reason == "HUNG" else (State.PRUNED, REASON, found.why)
 
     def _reconcile(self) -> None:
         """Take stock of what is stored, and give up trials that keep crashing."""
-        self._agenda, self._board, ends = restore_state(self._log, self.rungs, self.objectives, self._open)
+        self._scheduler, self._losses_by_rung, ends = restore_state(self._log, self.rungs, self.objectives, self._open)
         for number, end in ends.items():
             self._end(number, *end)
         self._set_rule()
         in_time = self.budget.seconds is not None or self.budget.device_seconds is not None
-        self._proposer.pace = self._agenda.pace if in_time else None
+        self._proposer.epoch_time = self._scheduler.epoch_time if in_time else None
 
     def _report_costs(self, candidate: Candidate, values: Mapping[str, float]) -> Decision:
         self._proposer.learn(candidate.student, values)
@@ -405,10 +407,10 @@ class Study(Inputs, Readings):
         known = self._log.attributes(number).get("rung:0", {})
         for one in self._crashes.trained(self._log.record(number).student):
             self.on_crash(one)
-        self._board.add(number, report.rung, {**known, **report.values})
-        unbeaten = self._board.unbeaten(number, report.rung)
-        learn_pace(self._agenda.pace, self._log.record(number))
-        self._agenda.changed()
+        self._losses_by_rung.add(number, report.rung, {**known, **report.values})
+        unbeaten = self._losses_by_rung.unbeaten(number, report.rung)
+        learn_pace(self._scheduler.epoch_time, self._log.record(number))
+        self._scheduler.changed()
         self._late = min(self._late, MAX_LATE - 1)  # what is known of the time has changed: one more look
         if report.rung >= self.rungs.top:
             self._log.decide(number, report.rung, self.rungs.reached, unbeaten)
@@ -416,9 +418,9 @@ class Study(Inputs, Readings):
         spent = self.over
         if spent:
             return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
-        if self._agenda.rule is None:
+        if self._scheduler.rule is None:
             return Decision.CONTINUE
-        verdict = self._agenda.after(number, report.rung, known, self._terms(judged=number))
+        verdict = self._scheduler.after(number, report.rung, known, self._terms(judged=number))
         self._log.decide(number, report.rung, verdict.why, unbeaten)
         if verdict.go_on:
             return Decision.CONTINUE
@@ -433,7 +435,7 @@ class Study(Inputs, Readings):
         self._filing.end(number, state, reason, message)
         self._streak.ended(state, reason, message)
         if reason == "PAUSED":
-            self._agenda.pause(number, self._log.rung(number), self._log.attributes(number).get("rung:0", {}))
+            self._scheduler.pause(number, self._log.rung(number), self._log.attributes(number).get("rung:0", {}))
         else:
-            self._agenda.changed()
+            self._scheduler.changed()
         self.after(number, state)

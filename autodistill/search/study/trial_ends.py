@@ -21,7 +21,7 @@ class TrialEnds:
 
     Args:
         log: the study's trials.
-        ledger: its books.
+        spending: its books.
         objectives: values that Optuna is told, in order.
         constraints: violations that Optuna's samplers and the dashboard look for.
         top: number of the top rung.
@@ -30,13 +30,13 @@ class TrialEnds:
     def __init__(
         self,
         log: TrialLog,
-        ledger: Spending,
+        spending: Spending,
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
         *,
         top: int,
     ) -> None:
-        self._log, self._ledger, self._top = log, ledger, top
+        self._log, self._spending, self._top = log, spending, top
         self._objectives, self.constraints = objectives, tuple(constraints)
 
     def end(self, number: int, state: State, reason: str, message: str) -> None:
@@ -45,7 +45,7 @@ class TrialEnds:
         self._log.set(number, "state", state.value)
         self._log.change(number, "reason", reason)
         self._log.change(number, "message", message[:2000])
-        self._log.set(number, "spent", self._ledger.spent.to_json())
+        self._log.set(number, "spent", self._spending.spent.to_json())
         if state is State.COMPLETE:
             attributes = self._log.attributes(number)
             top = {**attributes.get("rung:0", {}), **attributes[f"rung:{self._top}"]}
@@ -53,7 +53,7 @@ class TrialEnds:
             self._log.end(number, TrialState.COMPLETE, [top[o.name] for o in self._objectives])
         elif state is not State.PARTIAL:
             self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
-        self._ledger.save()
+        self._spending.save()
 
     def costs(self, number: int, costs: Mapping[str, float]) -> None:
         """File what was known of a trial that is refused, as far as it is certain."""
@@ -83,4 +83,4 @@ class TrialEnds:
             return
         if state is State.PARTIAL:  # an ended trial takes no attributes, and is not counted again
             self._log.set(number, "counted", True)
-        self._ledger.count_trial()
+        self._spending.count_trial()

@@ -17,7 +17,7 @@ from autodistill.training.costs.clocks import clock_of
 from autodistill.training.costs.latency_targets import latency_of_file
 from autodistill.training.deployed.onnx_files import open_session
 from autodistill.training.deployed.runtimes import Run, threads
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 
 
 def file_latencies(files: Sequence[Path], target: LatencyTarget) -> list[float] | None:
@@ -39,7 +39,7 @@ def file_latencies(files: Sequence[Path], target: LatencyTarget) -> list[float] 
     if target.command is not None:
         return [latency_of_file(target, path) for path in files]
     runs = [file_run(path, target) for path in files]
-    with lease.exclusive("cpu"):
+    with measurement_lock.exclusive("cpu"):
         return [one.p50_ms for one in timed(runs, target)]
 
 

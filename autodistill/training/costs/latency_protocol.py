@@ -1,8 +1,8 @@
 """The latency protocol, one for survey, trials and every later measurement.
 
-Each run is timed by the clock of its target (:mod:`~autodistill.training.costs.clocks`). Warm-up until the time of a run is
-stable; then rounds that visit all models in turn, each just after a look at how fast
-the machine is (:mod:`~autodistill.training.costs.machine_speed`), by which its times are divided. Other programs, other guests of
+Each run is timed by the clock of its target (:mod:`~autodistill.training.costs.clocks`). Warm-up until the time of a
+run is stable; then rounds that visit all models in turn, each just after a look at how fast the machine is
+(:mod:`~autodistill.training.costs.machine_speed`), by which its times are divided. Other programs, other guests of
 a virtual machine and the clock of the processor only ever make a round slower, and all models of that round with it: so
 the p50 is the median of the medians of the quieter half of the rounds, and how quiet a round was is judged over all
 models in it. A model whose p50 is not certain within 1.5 % is measured for more rounds, and marked as noisy where it is

@@ -55,9 +55,9 @@ class RemoteFolder:
                 f"the storage at {urlsplit(url).hostname} is given with a password, which would be written down with "
                 "the study; leave it out and put it where the storage's own tools look, e.g. AWS_SECRET_ACCESS_KEY."
             )
-        mirror = cls(url)
-        mirror._place  # noqa: B018 - looks whether the URL can be understood
-        return mirror
+        remote_folder = cls(url)
+        remote_folder._place  # noqa: B018 - looks whether the URL can be understood
+        return remote_folder
 
     def below(self, name: str) -> RemoteFolder:
         """The part of the place below ``name``."""

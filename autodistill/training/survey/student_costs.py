@@ -17,7 +17,7 @@ from autodistill.training.costs.counts import cost_metrics, known_costs
 from autodistill.training.costs.file_latency import file_run, timed
 from autodistill.training.costs.latency_targets import is_elsewhere, latency_elsewhere, latency_of_file
 from autodistill.training.data.datasets import ImageData
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 
 
 class StudentCosts:
@@ -36,7 +36,7 @@ class StudentCosts:
         data: ImageData,
         memory: CostMemory | None = None,
         *,
-        waiting: lease.Waiting = lease.UNWATCHED,
+        waiting: measurement_lock.Waiting = measurement_lock.UNWATCHED,
     ) -> None:
         self._waiting = waiting
         self._target = task.latency
@@ -99,7 +99,7 @@ class StudentCosts:
 
     @contextlib.contextmanager
     def _quiet(self, device: str) -> Iterator[bool]:
-        with lease.exclusive(device, waiting=self._waiting) as alone:
+        with measurement_lock.exclusive(device, waiting=self._waiting) as alone:
             if not alone and self._waiting.should_stop():
                 raise InterruptedTrialError("the trial was stopped before the latency of its student was measured.")
             yield alone

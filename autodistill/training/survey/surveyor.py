@@ -16,7 +16,7 @@ from autodistill.training.costs.latency_protocol import measure_runs
 from autodistill.training.costs.latency_targets import is_elsewhere, latency_elsewhere
 from autodistill.training.costs.machine_speed import slowness
 from autodistill.training.deployed.runtimes import Run, prepare_run, threads
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 from autodistill.training.students import build as students
 from autodistill.training.survey.survey_order import in_turn, spread
 from autodistill.training.survey.time_limit import COUNT_SHARE, FIRST_GROUP, Hours, Progress
@@ -106,7 +106,7 @@ class Surveyor:
         self,
         group: Sequence[Params],
         *,
-        waits: Callable[[str, float], None] = lease.UNWATCHED.told,
+        waits: Callable[[str, float], None] = measurement_lock.UNWATCHED.told,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[SurveyRow | None]:
         """One row per student, in their order; what was found out is put into the memory.
@@ -127,7 +127,7 @@ class Surveyor:
             if run is not None:
                 runs.append((len(found), run))
             found.append(SurveyRow(student, costs))
-        self._time(found, runs, lease.Waiting(should_stop, waits))
+        self._time(found, runs, measurement_lock.Waiting(should_stop, waits))
         return [None if row is None else self._remembered(row) for row in found]
 
     def _count(self, student: Params) -> tuple[dict[str, float], Run | None]:
@@ -160,13 +160,15 @@ class Surveyor:
         side, channels = self._shape["image_size"], self._shape["channels"]
         return students.build_student(student, image_size=side, channels=channels, num_classes=self._classes)
 
-    def _time(self, rows: list[SurveyRow | None], runs: list[tuple[int, Run]], waiting: lease.Waiting) -> None:
+    def _time(
+        self, rows: list[SurveyRow | None], runs: list[tuple[int, Run]], waiting: measurement_lock.Waiting
+    ) -> None:
         """Fill in latency, and mark the rows whose figure did not settle; none is left where it was asked to stop."""
         if not runs:
             return
         clock = clock_of(self._target)
         speed = slowness(self._target.device, clock)
-        with lease.exclusive(self._target.device, waiting=waiting) as alone, threads(self._target.threads):
+        with measurement_lock.exclusive(self._target.device, waiting=waiting) as alone, threads(self._target.threads):
             if not alone and waiting.should_stop():
                 for index, _ in runs:
                     rows[index] = None

@@ -32,8 +32,7 @@ from autodistill.training.distillation.loss_mix import TEACHER, LossMix
 from autodistill.training.distillation.teacher_outputs import CachedTeacher, OnlineTeacher, StoredTeacher
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
-from autodistill.training.runtime import durable_files as checkpoint
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import durable_files, measurement_lock
 from autodistill.training.runtime.distributed import Team
 from autodistill.training.runtime.work_clock import WorkClock
 from autodistill.training.students import build as students
@@ -77,7 +76,7 @@ class WorkerState:
         self._teachers: dict[str, Teacher] = {}
         self.clock = WorkClock()
         self.devices = context.devices or (context.device,)
-        self.waiting = lease.Waiting(context.should_stop, self._waited)
+        self.waiting = measurement_lock.Waiting(context.should_stop, self._waited)
         if self.device.type == "cuda" and context.memory_share < 1:
             torch.cuda.set_per_process_memory_fraction(context.memory_share, self.device)
 
@@ -95,7 +94,7 @@ class WorkerState:
         try:
             yield from Trial(self, candidate).reports()
         finally:
-            lease.release()
+            measurement_lock.release()
 
     def _waited(self, what: str, seconds: float) -> None:
         """The trial at work waits for another process: no time of its own."""
@@ -103,7 +102,7 @@ class WorkerState:
         self.context.waits(what, seconds)
 
     @cached_property
-    def crew(self) -> HelperProcesses | None:
+    def helpers(self) -> HelperProcesses | None:
         """Helpers on the slot's other devices."""
         return HelperProcesses(self.task, self.context, _help) if len(self.context.devices) > 1 else None
 
@@ -163,17 +162,17 @@ class Trial:
     """One candidate at work.
 
     Args:
-        bench: the worker's workplace.
+        worker: the worker's workplace.
         candidate: what is evaluated.
     """
 
-    def __init__(self, bench: WorkerState, candidate: Candidate) -> None:
-        self.bench, self.candidate, self.task = bench, candidate, bench.task
+    def __init__(self, worker: WorkerState, candidate: Candidate) -> None:
+        self.worker, self.candidate, self.task = worker, candidate, worker.task
         self.recipe = Recipe.parse(self.task.training, candidate.train)
         smoothing = {"label_smoothing": self.recipe.label_smoothing}
         self.mix = LossMix.parse({**smoothing, **candidate.distillation})
         self.folder = trial_folder(self.task.directory, candidate.number)
-        self.clock = bench.clock = WorkClock()
+        self.clock = worker.clock = WorkClock()
         self._asked = 0.0  # seconds of the teacher that no guide of this process has counted
         self._guiding: CachedTeacher | None = None
         self._keep: Callable[[Path], None] = nowhere
@@ -184,13 +183,13 @@ class Trial:
 
     def reports(self) -> Iterator[Report]:
         """All reports above the candidate's start rung; see ``WorkerState.evaluate``."""
-        with self.bench.place.trial(self.folder) as self._keep:
+        with self.worker.place.trial(self.folder) as self._keep:
             yield from self._reports()
 
     def _reports(self) -> Iterator[Report]:
         self.clock.start()
         model = self._build()
-        known = self.bench.costs.of(self.candidate.student, model)
+        known = self.worker.costs.of(self.candidate.student, model)
         if self.candidate.start_rung == 0:
             yield from self._give(Report(0, known.costs, seconds=self.clock.seconds(), noisy=known.noisy))
         done = finished(self.folder, self.key)
@@ -198,8 +197,8 @@ class Trial:
             self.stored = {int(rung): report for rung, report in done["reports"].items()}
             yield from self._repeated()
             return
-        crew = self.bench.crew
-        with contextlib.nullcontext() if crew is None else crew.training(self.candidate) as self.team:
+        helpers = self.worker.helpers
+        with contextlib.nullcontext() if helpers is None else helpers.training(self.candidate) as self.team:
             trainer = self.resumed(model, self.team)
             yield from self._repeated()
             yield from self._train(trainer, known)
@@ -218,8 +217,8 @@ class Trial:
         for rung, epochs in enumerate(self.task.rungs, 1):
             if rung in self.stored:
                 continue
-            if self.bench.crew is not None:
-                self.bench.crew.run(epochs)
+            if self.worker.helpers is not None:
+                self.worker.helpers.run(epochs)
             trainer.run(epochs, tick=lambda: self._tick(trainer))
             report = self._measure(trainer, rung, epochs, known)
             if rung <= self.candidate.start_rung:  # reported once, but its checkpoint is lost
@@ -229,18 +228,18 @@ class Trial:
     @property
     def teacher(self) -> Teacher:
         """The one that this trial distils from."""
-        return self.bench.teacher_of(self.candidate.distillation)
+        return self.worker.teacher_of(self.candidate.distillation)
 
     @cached_property
     def key(self) -> str:
         """Equal for trainings that go through the same states."""
-        bench, task = self.bench, self.task
+        worker, task = self.worker, self.task
         facts = [task.data.train_size, task.data.val_fraction, task.data.seed, list(task.rungs), dict(task.training)]
-        prints = [bench.data.fingerprint, self.teacher.fingerprint]
+        prints = [worker.data.fingerprint, self.teacher.fingerprint]
         return stable_key([self.candidate.key(), self.candidate.seed, facts, prints])
 
     def _build(self) -> nn.Module:
-        data = self.bench.data
+        data = self.worker.data
         model = students.build_student(
             self.candidate.student,
             image_size=data.image_size,
@@ -256,21 +255,21 @@ class Trial:
 
     def trainer(self, model: nn.Module, team: Team | None = None) -> Trainer:
         """What trains ``model`` by this trial's recipe and loss mix."""
-        bench = self.bench
+        worker = self.worker
         guide, view_count = self._guide()
         width = self.teacher.embedding_width() if self.mix.uses_embedding else None
         criterion = Distillation(self.mix, guide, student=model, teacher_width=width, seed=self.candidate.seed)
         return Trainer(
             model,
-            bench.feed,
-            criterion.to(bench.device),
+            worker.feed,
+            criterion.to(worker.device),
             self.recipe,
             epochs=self.task.rungs[-1],
             seed=self.candidate.seed,
             view_seed=self.task.data.seed,
             view_count=view_count,
             policy=self._policy(),
-            device=bench.device,
+            device=worker.device,
             team=team,
         )
 
@@ -292,7 +291,7 @@ class Trial:
         if recipe.teacher_mode == "online":
             return OnlineTeacher(teacher, embedding=embedding), 0
         width = teacher.embedding_width() if embedding else 0
-        cache = self.bench.teacher_cache(
+        cache = self.worker.teacher_cache(
             teacher, policy, views=self._views(policy), embedding=width, megabytes=recipe.cache_mb
         )
         self._guiding = guide = CachedTeacher(teacher, cache, policy, self.task.data.seed, embedding=embedding)
@@ -302,7 +301,7 @@ class Trial:
         return (self.recipe.views or min(self.task.rungs[-1], MAX_VIEWS)) if policy.random else 1
 
     def _resume(self, trainer: Trainer) -> None:
-        found = checkpoint.load(self.folder, key=self.key)
+        found = durable_files.load(self.folder, key=self.key)
         if found is None:
             return
         trainer.restore(found.tensors, found.facts["trainer"])
@@ -319,15 +318,15 @@ class Trial:
     def _give(self, report: Report) -> Iterator[Report]:
         """The report, with the clock stopped for as long as its reader takes."""
         self.clock.stop()
-        lease.release()  # whoever waits for an answer does not train
+        measurement_lock.release()  # whoever waits for an answer does not train
         yield report
         self.clock.start()
 
     def _tick(self, trainer: Trainer) -> None:
         """Between batches: make room for measurements, stop when asked to, save and tell now and then."""
-        lease.yield_to_measurement(self.bench.devices, waiting=self.bench.waiting)
+        measurement_lock.yield_to_measurement(self.worker.devices, waiting=self.worker.waiting)
         now = time.monotonic()
-        stop = self.bench.context.should_stop()
+        stop = self.worker.context.should_stop()
         if stop if self.team is None else self.team.agree(stop):
             self._save(trainer)
             raise InterruptedTrialError(
@@ -335,18 +334,18 @@ class Trial:
             )
         if now - self._said >= _PROGRESS_SECONDS:
             self._said = now
-            self.bench.context.progress(trainer.epoch, trainer.epochs, self._shown)
+            self.worker.context.progress(trainer.epoch, trainer.epochs, self._shown)
         if now - self._saved >= _CHECKPOINT_SECONDS:
             self._save(trainer)
 
     def _measure(self, trainer: Trainer, rung: int, epochs: int, known: SurveyRow) -> Report:
         """Accuracy of the averaged weights on validation; stored before it is reported."""
-        self.bench.context.pause()
+        self.worker.context.pause()
         model = trainer.evaluation_model()
-        val = self.bench.data.val
+        val = self.worker.data.val
         logits = trainer.predict(model, torch.from_numpy(val.images))
         began = time.monotonic()
-        trained = scores(logits, torch.from_numpy(val.labels), self.bench.teacher_on_validation(self.teacher))
+        trained = scores(logits, torch.from_numpy(val.labels), self.worker.teacher_on_validation(self.teacher))
         self._asked += time.monotonic() - began
         self._shown = trained
         top = epochs >= self.task.rungs[-1]
@@ -365,7 +364,7 @@ class Trial:
             self._save(trainer)
         else:
             self._keep(save_student(self.folder, model.state_dict(), self._facts()))
-            checkpoint.clear(self.folder)
+            durable_files.clear(self.folder)
         return report
 
     def _variants(self, model: nn.Module, known: Mapping[str, float]) -> dict[str, dict[str, Any]]:
@@ -374,8 +373,8 @@ class Trial:
             return {}
         from autodistill.training.trials.variants import VariantWork
 
-        work = VariantWork(self.bench.data, self.task.variants, self.bench.costs)
-        teacher = self.bench.teacher_on_validation(self.teacher)
+        work = VariantWork(self.worker.data, self.task.variants, self.worker.costs)
+        teacher = self.worker.teacher_on_validation(self.teacher)
         return work.of(self.candidate.student, model, self.folder / VARIANTS, known, teacher)
 
     def _teacher_seconds(self) -> float | None:
@@ -387,11 +386,11 @@ class Trial:
         tensors, facts = trainer.state()
         stored = {"trainer": facts, "reports": self.stored, "seconds": self.clock.seconds()}
         stored["teacher_seconds"] = self._teacher_seconds()
-        state = checkpoint.Checkpoint(trainer.step, self.key, tensors, stored)
-        self._keep(checkpoint.save(self.folder, state))
+        state = durable_files.Checkpoint(trainer.step, self.key, tensors, stored)
+        self._keep(durable_files.save(self.folder, state))
 
     def _facts(self) -> dict[str, Any]:
-        data = self.bench.data
+        data = self.worker.data
         return {
             "architecture": dict(self.candidate.student),
             "distillation": dict(self.candidate.distillation),
@@ -413,10 +412,10 @@ def _help(pipe: Connection, task: Task, context: WorkerContext, file: str, rank:
     die_with_parent()
     try:
         team = Team.join(file, rank, size, context.device)
-        bench = WorkerState(task, context)
+        worker = WorkerState(task, context)
         message = pipe.recv()
         while True:
-            message = _follow(pipe, bench, team, message[1])
+            message = _follow(pipe, worker, team, message[1])
     except (EOFError, OSError):
         return
     except BaseException as error:
@@ -424,9 +423,9 @@ def _help(pipe: Connection, task: Task, context: WorkerContext, file: str, rank:
             pipe.send((type(error).__name__, str(error)))
 
 
-def _follow(pipe: Connection, bench: WorkerState, team: Team, candidate: Candidate) -> tuple[Any, ...]:
+def _follow(pipe: Connection, worker: WorkerState, team: Team, candidate: Candidate) -> tuple[Any, ...]:
     """Train one candidate along; returns the message that begins the next."""
-    trainer = Trial(bench, candidate).follow(team)
+    trainer = Trial(worker, candidate).follow(team)
     while True:
         message: tuple[Any, ...] = pipe.recv()
         if message[0] == "run":

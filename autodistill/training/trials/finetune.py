@@ -10,7 +10,7 @@ from torch import nn
 
 from autodistill.core.records import Candidate, Task, WorkerContext
 from autodistill.training.deployed.pruning import Masks, apply_masks
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 from autodistill.training.trials.evaluate import MAX_VIEWS, Trial, WorkerState
 
 
@@ -27,11 +27,11 @@ class FineTuner:
     def __init__(self, task: Task, candidate: Candidate, *, epochs: int, threads: int = 1) -> None:
         views = task.training.get("views") or min(task.rungs[-1], MAX_VIEWS)  # the trial's own, so its cache serves
         training = {**task.training, "views": views}
-        self.bench = WorkerState(replace(task, rungs=(epochs,), training=training), WorkerContext(threads=threads))
+        self.worker = WorkerState(replace(task, rungs=(epochs,), training=training), WorkerContext(threads=threads))
         self.epochs = epochs
         # The trial's own learning rate, from warm-up to zero: with less, pruned channels did not heal as well
         # (digits, 30 % of the channels: 0.958 after six epochs, 0.903 at three tenths of the rate).
-        self._trial = Trial(self.bench, candidate)
+        self._trial = Trial(self.worker, candidate)
 
     def train(
         self, model: nn.Module, masks: Masks | None = None, *, tick: Callable[[], None] = lambda: None
@@ -49,14 +49,14 @@ class FineTuner:
         trainer = self._trial.trainer(model.train())
 
         def before_step() -> None:
-            lease.yield_to_measurement(self.bench.devices, waiting=self.bench.waiting)
+            measurement_lock.yield_to_measurement(self.worker.devices, waiting=self.worker.waiting)
             tick()
             apply_masks(trainer.model, masks or {})
 
         try:
             trainer.run(self.epochs, tick=before_step)
         finally:
-            lease.release()
+            measurement_lock.release()
         out = trainer.evaluation_model().cpu().to(memory_format=torch.contiguous_format)
         apply_masks(out, masks or {})
         found: nn.Module = out.eval()

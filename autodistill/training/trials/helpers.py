@@ -21,7 +21,7 @@ from autodistill.core.records import Candidate, Task, WorkerContext
 from autodistill.training.runtime.distributed import Team
 
 Body = Callable[[Connection, Task, WorkerContext, str, int, int], None]
-"""What a helper does: told the pipe to rank 0, the task, its context, the rendezvous file, its rank and their number."""
+"""What a helper does: given the pipe to rank 0, task, context, rendezvous file, rank and size."""
 
 _LAST_WORDS = 3.0  # seconds that a helper has to say why it failed
 

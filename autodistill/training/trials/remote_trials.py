@@ -1,9 +1,9 @@
 """Trials of workers that do not see the study's folder: what they leave is kept in a storage too, and found there.
 
 A worker with ``WorkerContext.storage`` works in a temporary folder of its own; every folder that a trial would leave
-(checkpoints, student, files of variants) is an object in the storage, which is a ``RemoteFolder``. So is what the task names
-by a path of the driver's: the teacher, a table of latencies. Images are not; a data source reads them where the worker
-is.
+(checkpoints, student, files of variants) is an object in the storage, which is a ``RemoteFolder``. So is what the task
+names by a path of the driver's: the teacher, a table of latencies. Images are not; a data source reads them where the
+worker is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from autodistill.core.errors import ResourceError, StoreError
 from autodistill.core.records import LatencyTarget, Task, TeacherSpec, stable_key
-from autodistill.training.runtime import durable_files as checkpoint
+from autodistill.training.runtime import durable_files
 from autodistill.training.runtime.remote_storage import RemoteFolder
 from autodistill.training.trials.trial_files import STUDENT, VARIANTS, student_key
 
@@ -37,11 +37,11 @@ class RemoteCopy:
 
     Attributes:
         folder: the trial's, on this machine.
-        mirror: the storage's part for this trial.
+        remote_folder: the storage's part for this trial.
     """
 
     folder: Path
-    mirror: RemoteFolder
+    remote_folder: RemoteFolder
 
     def fetch(self, names: Sequence[str] | None = None, *, replace: bool = False) -> None:
         """Bring what is newer there: the finished student, and of every training the newest checkpoint that is whole.
@@ -53,10 +53,10 @@ class RemoteCopy:
         Raises:
             ResourceError: the storage does not answer.
         """
-        names = self.mirror.names() if names is None else names
+        names = self.remote_folder.names() if names is None else names
         self._fetch_student(names, replace)
-        here = checkpoint.ranked(checkpoint.names(self.folder))
-        for key, there in checkpoint.ranked(names).items():
+        here = durable_files.ranked(durable_files.names(self.folder))
+        for key, there in durable_files.ranked(names).items():
             self._fetch_checkpoint(there, here.get(key, []))
 
     def keep(self, path: Path) -> None:
@@ -72,9 +72,9 @@ class RemoteCopy:
             self._keep_student(path)
             return
         try:
-            self.mirror.put(path.name, path)
-            for old in checkpoint.outdated(path.name, self.mirror.names()):
-                self.mirror.remove(old)
+            self.remote_folder.put(path.name, path)
+            for old in durable_files.outdated(path.name, self.remote_folder.names()):
+                self.remote_folder.remove(old)
         except ResourceError as error:
             warnings.warn(f"{error} The training goes on.", stacklevel=2)
 
@@ -84,26 +84,26 @@ class RemoteCopy:
         Args:
             names: what is there.
         """
-        for newest, *_ in checkpoint.ranked(checkpoint.names(self.folder)).values():
+        for newest, *_ in durable_files.ranked(durable_files.names(self.folder)).values():
             self.keep(self.folder / newest)
         here = student_key(self.folder)
         if here is not None:
             self._remove_students(names, but=here)
 
     def _keep_student(self, path: Path) -> None:
-        key, names = student_key(self.folder), self.mirror.names()
+        key, names = student_key(self.folder), self.remote_folder.names()
         if (self.folder / VARIANTS).is_dir():
-            self.mirror.put(VARIANTS, self.folder / VARIANTS)
+            self.remote_folder.put(VARIANTS, self.folder / VARIANTS)
         self._remove_students(names, but=key)
-        self.mirror.put(f"{_STUDENT}{key}", path)  # last: where it is, everything is
-        for old in checkpoint.ranked(names).values():
+        self.remote_folder.put(f"{_STUDENT}{key}", path)  # last: where it is, everything is
+        for old in durable_files.ranked(names).values():
             for name in old:
-                self.mirror.remove(name)
+                self.remote_folder.remove(name)
 
     def _remove_students(self, names: Sequence[str], *, but: str | None) -> None:
         for name in names:
             if name.startswith(_STUDENT) and name != f"{_STUDENT}{but}":
-                self.mirror.remove(name)
+                self.remote_folder.remove(name)
 
     def _fetch_student(self, names: Sequence[str], replace: bool) -> None:
         there = next((name for name in names if name.startswith(_STUDENT)), None)
@@ -112,9 +112,9 @@ class RemoteCopy:
             return
         try:
             if VARIANTS in names:
-                self.mirror.get(VARIANTS, self.folder / VARIANTS)
-            self.mirror.get(there, self.folder / STUDENT)
-            for name in checkpoint.ranked(checkpoint.names(self.folder)).get(there.removeprefix(_STUDENT), ()):
+                self.remote_folder.get(VARIANTS, self.folder / VARIANTS)
+            self.remote_folder.get(there, self.folder / STUDENT)
+            for name in durable_files.ranked(durable_files.names(self.folder)).get(there.removeprefix(_STUDENT), ()):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
         except StoreError as error:
             warnings.warn(f"{error} Without it the student has to be trained again.", stacklevel=2)
@@ -125,15 +125,15 @@ class RemoteCopy:
             if any(one >= name for one in here):
                 return
             try:
-                self.mirror.get(name, self.folder / name)
+                self.remote_folder.get(name, self.folder / name)
                 return
             except StoreError as error:
                 warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
 
 
-def copy_of(mirror: RemoteFolder, folder: Path, directory: str | Path) -> RemoteCopy:
+def copy_of(remote_folder: RemoteFolder, folder: Path, directory: str | Path) -> RemoteCopy:
     """The copy of a trial's ``folder`` below the study's ``directory``."""
-    return RemoteCopy(folder, mirror.below(folder.relative_to(directory).as_posix()))
+    return RemoteCopy(folder, remote_folder.below(folder.relative_to(directory).as_posix()))
 
 
 def nowhere(path: Path) -> None:
@@ -146,11 +146,11 @@ class RemoteWorkplace:
 
     Attributes:
         task: as this worker has to read it.
-        mirror: where their files are kept too; ``None`` where the study's own folder is at hand.
+        remote_folder: where their files are kept too; ``None`` where the study's own folder is at hand.
     """
 
     task: Task
-    mirror: RemoteFolder | None = None
+    remote_folder: RemoteFolder | None = None
 
     @contextlib.contextmanager
     def trial(self, folder: Path) -> Iterator[Callable[[Path], None]]:
@@ -159,10 +159,10 @@ class RemoteWorkplace:
         Yields:
             To be called with every folder that was written in the trial's: a checkpoint, or the student.
         """
-        if self.mirror is None:
+        if self.remote_folder is None:
             yield nowhere
             return
-        copy = copy_of(self.mirror, folder, self.task.directory)
+        copy = copy_of(self.remote_folder, folder, self.task.directory)
         copy.fetch()
         try:
             yield copy.keep
@@ -180,22 +180,22 @@ def workplace(task: Task, storage: str | None, owner: object) -> RemoteWorkplace
         return RemoteWorkplace(task)
     home = Path(tempfile.mkdtemp(prefix="ad-work-"))
     weakref.finalize(owner, shutil.rmtree, home, ignore_errors=True)
-    mirror = RemoteFolder(storage)
-    known = set(mirror.names(_INPUTS))
+    remote_folder = RemoteFolder(storage)
+    known = set(remote_folder.names(_INPUTS))
 
     def here(path: str) -> str:
         place = home / _input(path) / Path(path).name
         kinds = {_input(path, kind): folder for kind, folder in ((_A_FILE, place.parent), (_A_FOLDER, place))}
         for name in known & set(kinds):
             if not place.exists():
-                mirror.get(name, kinds[name])
+                remote_folder.get(name, kinds[name])
             return str(place)
         return path
 
-    return RemoteWorkplace(replace(_with_paths(task, here), directory=str(home)), mirror)
+    return RemoteWorkplace(replace(_with_paths(task, here), directory=str(home)), remote_folder)
 
 
-def send_inputs(task: Task, mirror: RemoteFolder) -> None:
+def send_inputs(task: Task, remote_folder: RemoteFolder) -> None:
     """Keep in the storage what ``task`` names by a path of this machine.
 
     Raises:
@@ -205,7 +205,7 @@ def send_inputs(task: Task, mirror: RemoteFolder) -> None:
     def send(path: str) -> str:
         place = Path(path).expanduser()
         if place.name and place.exists():
-            mirror.put(_input(path, _A_FILE if place.is_file() else _A_FOLDER), place)
+            remote_folder.put(_input(path, _A_FILE if place.is_file() else _A_FOLDER), place)
         return path
 
     _with_paths(task, send)

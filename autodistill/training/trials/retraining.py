@@ -24,7 +24,7 @@ from torch import nn
 from autodistill.core.errors import StoreError, UsageError
 from autodistill.core.records import Candidate, Evaluate, Params, Report, Task, WorkerContext, stable_key
 from autodistill.training.data import datasets
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 from autodistill.training.runtime.durable_files import read_folder, tensors_from
 from autodistill.training.students import build as students
 from autodistill.training.trials.evaluate import Trial, WorkerState
@@ -88,7 +88,7 @@ class RetrainingState(WorkerState):
         try:
             yield from Run(self, candidate).reports()
         finally:
-            lease.release()
+            measurement_lock.release()
 
     @cached_property
     def data(self) -> datasets.ImageData:
@@ -101,13 +101,13 @@ class Run(Trial):
     """One training, in a folder of its own.
 
     Args:
-        bench: the worker's workplace.
+        worker: the worker's workplace.
         candidate: what is trained; its seed is the run's.
     """
 
-    def __init__(self, bench: RetrainingState, candidate: Candidate) -> None:
-        super().__init__(bench, candidate)
-        self.plan = bench.plan
+    def __init__(self, worker: RetrainingState, candidate: Candidate) -> None:
+        super().__init__(worker, candidate)
+        self.plan = worker.plan
         self.folder = self.plan.folder(
             self.plan.key(candidate.student, candidate.distillation, candidate.train, seed=candidate.seed)
         )

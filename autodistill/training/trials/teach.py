@@ -25,7 +25,7 @@ from autodistill.training.distillation.criterion import Distillation
 from autodistill.training.distillation.loss_mix import LossMix
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
-from autodistill.training.runtime import durable_files as checkpoint
+from autodistill.training.runtime import durable_files
 from autodistill.training.students import build as students
 from autodistill.training.students.pretrained import require_pretrained
 from autodistill.training.teachers.folder import TEACHER_JSON, TEACHER_WEIGHTS
@@ -124,7 +124,7 @@ def teach(
     announce(plan.words(data))
     trainer = plan.trainer(data, device)
     work = folder.parent / f"{folder.name}.training"
-    if (begun := checkpoint.load(work, key=plan.key)) is not None:
+    if (begun := durable_files.load(work, key=plan.key)) is not None:
         trainer.restore(begun.tensors, begun.facts)
     _train(trainer, work, plan.key, progress=progress, should_stop=should_stop)
     network = trainer.evaluation_model()
@@ -218,10 +218,10 @@ def _write(folder: Path, plan: _Plan, network: nn.Module, data: ImageData, metri
     """Weights, and what is needed to build and to judge the network."""
     facts = {**plan.facts(data), "metrics": metrics}
     files = {
-        TEACHER_WEIGHTS: checkpoint.tensor_bytes(network.state_dict()),
+        TEACHER_WEIGHTS: durable_files.tensor_bytes(network.state_dict()),
         TEACHER_JSON: json.dumps(facts, indent=1).encode(),
     }
-    checkpoint.write_folder(folder, files)
+    durable_files.write_folder(folder, files)
 
 
 def _train(
@@ -237,7 +237,7 @@ def _train(
 
     def save() -> None:
         tensors, facts = trainer.state()
-        checkpoint.save(work, checkpoint.Checkpoint(trainer.step, key, tensors, facts))
+        durable_files.save(work, durable_files.Checkpoint(trainer.step, key, tensors, facts))
 
     def tick() -> None:
         nonlocal said, saved

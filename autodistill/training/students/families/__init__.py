@@ -6,5 +6,6 @@ from autodistill.training.students.families import convnets, hybrids, mobile, re
 from autodistill.training.students.families.schema import Family, FamilyParameter, Shape, families, family
 
 __all__ = [
-    "Family", "FamilyParameter", "Shape", "convnets", "families", "family", "hybrids", "mobile", "reparam", "transformers",
+    "Family", "FamilyParameter", "Shape", "convnets", "families", "family", "hybrids", "mobile", "reparam",
+    "transformers",
 ]  # fmt: skip
