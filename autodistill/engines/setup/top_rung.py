@@ -36,9 +36,10 @@ STEPS = 1500
 """Optimizer steps that a full training should have. On 3,068 photographs of 96 px, nine epochs with batches of 64 are
 423 steps and gave a small residual network 0.633 of validation accuracy (one seed); 32 gave 0.692, 16 gave 0.710."""
 
-FIRST_STEPS = 300 """Optimizer steps before the lowest rung, where rungs are chosen with the epochs. After the 191 steps
-of one epoch, 26 of 33 students of 96 px photographs lay between 0.24 and 0.42, whatever they came to later (seed 0): a
-third of the time went into a comparison that said nothing."""
+FIRST_STEPS = 300
+"""Optimizer steps before the lowest rung, where rungs are chosen with the epochs. After the 191 steps of one epoch, 26
+of 33 students of 96 px photographs lay between 0.24 and 0.42, whatever they came to later (seed 0): a third of the time
+went into a comparison that said nothing."""
 
 LEAST_STEP = 0.01
 """Seconds below which a step of a smaller batch is mostly overhead, so that the batch stays as it is."""
