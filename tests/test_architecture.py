@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "autodistill"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 600  # lines, exclusive

@@ -13,10 +13,10 @@ from typing import Any
 
 import optuna
 import pytest
+from places import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("isolated")]
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--train-size", "300", "--epochs", "3", "--survey", "6", "--set", "student.family=resnet,vit")
 
 

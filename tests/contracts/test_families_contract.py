@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from autodistill.training.students.build_student import families
 
 from autodistill.core.errors import InfeasibleError
 from autodistill.training.costs.counts import deploy, known_costs
 from autodistill.training.students import build as students
+from autodistill.training.students.build import families
 
 CLASSES = 5
 

@@ -11,16 +11,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-from autodistill.training.students.build_student import families
+from places import TESTS
 from torch import nn
 
 from autodistill.training.students import build as students
+from autodistill.training.students.build import families
 
-CHILD = Path(__file__).resolve().parent.parent / "training_step_child.py"
+CHILD = TESTS / "training_step_child.py"
 SIDES = (32, 64, 96, 224)
 TOLERANCE = 1e-4
 

@@ -20,7 +20,7 @@ SPREAD = 1.3
 
 GOES_ON = 2 / 3
 """Share of the trials of a rung that the front sampler trains on, from about a dozen simulated searches (see
-``tests/test_budget_simulated.py``). Other samplers train on one in eta."""
+``tests/search/study/test_budget_simulated.py``). Other samplers train on one in eta."""
 
 
 @dataclass(frozen=True)

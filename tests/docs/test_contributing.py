@@ -1,0 +1,77 @@
+"""The recipes of CONTRIBUTING.md are run as they stand there, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+RECIPES = re.findall(
+    r"```python file=(\S+) name=(\w+):(\w+)\n(.*?)```",
+    (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+    re.DOTALL,
+)
+
+# What is asked of an entry once it is registered, by the kind of registry.
+USES = {
+    "losses": """
+import torch
+from autodistill.training.distillation.distillation_losses import losses
+z = torch.tensor([[1.0, 2.0, 0.5]])
+entry = losses.get(NAME)
+assert entry(z, z, torch.tensor([1]), temperature=2.0).abs() < 1e-6
+assert entry(z, z.flip(1), torch.tensor([1]), temperature=2.0) > 0
+""",
+    "families": """
+import torch
+from autodistill.training.students.build import build
+net = build({"family": NAME, "width": 8, "depth": 2}, image_size=16, channels=3, num_classes=5)
+assert net(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
+""",
+    "objectives": """
+from autodistill.search.objectives.objectives import resolve
+assert resolve([NAME])[0].direction == "minimize"
+""",
+    "engines": """
+import autodistill as ad
+study = ad.Study.create(space={"student": {"a": [1, 2, 3]}}, objectives=["accuracy"], sampler="random")
+def evaluate(candidate):
+    yield ad.Report(0, {})
+    yield ad.Report(1, {"accuracy": candidate.student["a"] / 4}, 1, 0.0)
+assert ad.search(study, evaluate=evaluate, engine=NAME).trials[0].values == {"accuracy": 0.75}
+""",
+    "data_sources": """
+from autodistill.core.records import DataSpec
+from autodistill.training.data.datasets import load
+data = load(DataSpec(NAME, image_size=8))
+assert (data.image_size, data.channels, data.classes) == (8, 1, ("horizontal", "vertical"))
+""",
+}
+
+
+def test_there_is_a_recipe_for_each_extension_point() -> None:
+    assert [kind for _, kind, _, _ in RECIPES] == list(USES)
+
+
+@pytest.mark.parametrize(("file", "kind", "name", "code"), RECIPES, ids=[recipe[1] for recipe in RECIPES])
+def test_the_recipe_registers_an_entry_that_works(file: str, kind: str, name: str, code: str, tmp_path: Path) -> None:
+    module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(code)
+    script = tmp_path / "script.py"
+    target = f"vars(importlib.import_module({module!r}))" if (ROOT / file).exists() else "{'__name__': 'recipe'}"
+    script.write_text(
+        "import __future__, importlib, pathlib\n"
+        "flags = __future__.annotations.compiler_flag\n"
+        f"code = compile(pathlib.Path({str(recipe)!r}).read_text(), 'recipe', 'exec', flags=flags)\n"
+        f"exec(code, {target})\n"
+        f"NAME = {name!r}\n" + USES[kind]
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
