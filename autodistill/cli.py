@@ -18,13 +18,12 @@ from typer.core import TyperGroup
 
 from autodistill import __version__
 from autodistill.commands import (
+    browser,
     cache,
     compress,
-    dashboard,
     doctor,
     export,
     front,
-    report,
     search,
     spaces,
     survey,
@@ -147,9 +146,9 @@ for _function, _name, _summary, _example in (
     (study.trials, "trials", "List the trials.", study.TRIALS),
     (study.show, "show", "Show one trial.", study.SHOW),
     (study.importance, "importance", "Rank the parameters by importance.", study.IMPORTANCE),
-    (dashboard.dashboard, "dashboard", "Open a study in the browser.", dashboard.DASHBOARD),
+    (browser.dashboard, "dashboard", "Open a study in the browser.", browser.DASHBOARD),
     (verify.verify, "verify", "Train the winners again; judge them on the test split.", verify.EXAMPLES),
-    (report.report, "report", "Write one HTML file that opens offline.", report.REPORT),
+    (browser.report, "report", "Write one HTML file that opens offline.", browser.REPORT),
     (export.export, "export", "Write a student as checked files for other programs.", export.EXAMPLES),
     (compress.compress, "compress", "Quantize and prune a student; see what joins the front.", compress.EXAMPLES),
     (survey.survey, "survey", "Show what students cost before training.", survey.SURVEY),

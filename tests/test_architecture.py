@@ -27,23 +27,33 @@ HEAVY = (
     "moocore",
     "plotly",
 )
-ROOMS = ("search", "training", "engines", "delivery", "commands")
-# What a room may never import, at any level; "*" stands for every module of the package that is in no room.
+ROOMS = ("core", "config", "search", "training", "engines", "delivery", "commands")
+# What a room may never import, at any level, lazily or for types.
 FORBIDDEN = {
-    "search": ("training", "engines", "commands", "torch", "timm", "torchvision", "ray"),
-    "training": ("search", "engines", "delivery", "commands", "optuna", "ray"),
+    "core": ("config", "search", "training", "engines", "delivery", "commands", "pydantic"),
+    "config": ("training", "engines", "delivery", "commands", "torch", "timm", "ray"),
+    "search": ("training", "engines", "delivery", "commands", "config", "torch", "timm", "torchvision", "ray"),
+    "training": ("search", "engines", "delivery", "commands", "config", "optuna", "ray"),
     "engines": ("delivery", "commands"),
     "delivery": ("commands",),
     "commands": (),
 }
+# Import arrows that run upwards, each inside a method that only hands over: an object offers what people do with it.
+UPWARD = {
+    ("search/study/study.py", "autodistill.api"): "Study.open and Study.create, kept for programs that use them",
+    ("search/results/front.py", "autodistill.delivery.figures.front_png"): "Front.plot draws",
+    ("search/results/front_member.py", "autodistill.delivery.export.loading"): "FrontMember.load reads a network",
+    ("search/results/front_member.py", "autodistill.delivery.export.write"): "FrontMember.export writes files",
+    ("search/results/front_member.py", "autodistill.delivery.export.exported"): "the type that export returns",
+}
+LARGEST_FOLDER = 14  # modules side by side
 # What may be imported while a module itself is loaded; everywhere else these wait inside functions.
 EAGER = {
     "search": ("optuna", "scipy", "sklearn"),
     "training": ("torch", "timm", "torchvision"),
 }
 # Modules that are themselves imported only when their library is wanted.
-GUARDED = {"engines/ray_tune.py": ("ray",), "engines/ray_worker.py": ("ray",)}
-LIGHT = ("records", "errors", "registry", "words", "strict_yaml", "__init__", "__main__")
+GUARDED = {"engines/ray/tune.py": ("ray",), "engines/ray/worker.py": ("ray",)}
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,10 @@ def imports_of(path: Path) -> Iterator[Import]:
     def walk(node: ast.AST, eager: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for part in child.body:
+                    yield from walk(ast.Module([part], []), False)
                 for part in child.orelse:
-                    yield from walk(part, eager)
+                    yield from walk(ast.Module([part], []), eager)
                 continue
             if isinstance(child, ast.Import):
                 for alias in child.names:
@@ -81,6 +93,8 @@ def imports_of(path: Path) -> Iterator[Import]:
 
 
 ALL = [one for path in MODULES for one in imports_of(path)]
+NAMES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+Graph = dict[str, set[str]]
 
 
 def room_of(path: Path) -> str:
@@ -94,14 +108,107 @@ def in_package(target: str, name: str) -> bool:
     return target == full or target.startswith(f"{full}.")
 
 
+def module_of(target: str) -> str | None:
+    """The module of the package that an import names, whether the module itself or something in it."""
+    while target and target not in NAMES:
+        target = target.rpartition(".")[0]
+    return target or None
+
+
+def upward(one: Import) -> bool:
+    return (one.where.relative_to(PACKAGE).as_posix(), module_of(one.target)) in UPWARD
+
+
+def graph() -> Graph:
+    """Which module imports which, eagerly, lazily or for types; without the upward arrows that are listed."""
+    found: Graph = {name: set() for name in NAMES}
+    names = {path: name for name, path in NAMES.items()}
+    for one in ALL:
+        target = module_of(one.target)
+        # the package itself holds the version and public names, which it loads on demand
+        if target not in (None, "autodistill", names[one.where]) and not upward(one):
+            found[names[one.where]].add(target)
+    del found["autodistill"]
+    return found
+
+
+def circles(arrows: Graph) -> list[set[str]]:
+    """Groups of nodes that reach each other (Tarjan's strongly connected components of two or more)."""
+    reach = {node: _reached(arrows, node) for node in arrows}
+    groups = {frozenset(other for other in reach[node] if node in reach[other]) for node in arrows}
+    return [set(group) for group in groups if len(group) > 1]
+
+
+def _reached(arrows: Graph, start: str) -> set[str]:
+    seen, waiting = {start}, [start]
+    while waiting:
+        new = arrows.get(waiting.pop(), set()) - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
 @pytest.mark.parametrize("room", sorted(FORBIDDEN))
 def test_no_room_imports_what_it_must_not_know(room: str) -> None:
     wrong = [
         str(one)
         for one in ALL
-        if room_of(one.where) == room and any(in_package(one.target, name) for name in FORBIDDEN[room])
+        if room_of(one.where) == room
+        and any(in_package(one.target, name) for name in FORBIDDEN[room])
+        and not upward(one)
     ]
     assert wrong == []
+
+
+def test_every_listed_upward_import_is_there_and_waits_in_a_function() -> None:
+    found = {(one.where.relative_to(PACKAGE).as_posix(), module_of(one.target)): one.eager for one in ALL}
+    assert {arrow: found.get(arrow) for arrow in UPWARD} == dict.fromkeys(UPWARD, False)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(graph()) == []
+
+
+def test_no_folders_import_each_other_in_a_circle() -> None:
+    arrows: Graph = {}
+    for name, targets in graph().items():
+        here = folder_of(name)
+        arrows.setdefault(here, set()).update(folder_of(target) for target in targets)
+    assert circles({folder: targets - {folder} for folder, targets in arrows.items()}) == []
+
+
+def folder_of(name: str) -> str:
+    """The folder of a module; modules beside the rooms stand each for itself."""
+    folder = NAMES[name].relative_to(PACKAGE).parent.as_posix()
+    return folder if folder != "." else name
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+
+
+def test_no_folder_is_crowded() -> None:
+    counts: dict[str, int] = {}
+    for path in MODULES:
+        if path.name != "__init__.py":
+            folder = path.parent.relative_to(ROOT).as_posix()
+            counts[folder] = counts.get(folder, 0) + 1
+    assert {folder: count for folder, count in counts.items() if count > LARGEST_FOLDER} == {}
+
+
+def test_no_public_class_name_stands_for_two_things() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_the_tests_are_laid_out_like_the_rooms() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    rooms = {path.parent.relative_to(PACKAGE).as_posix() for path in MODULES}
+    assert folders - rooms - {".", "contracts", "docs", "benchmarks"} == set()
 
 
 def test_heavy_libraries_wait_inside_functions() -> None:
@@ -112,19 +219,6 @@ def test_heavy_libraries_wait_inside_functions() -> None:
         str(one)
         for one in ALL
         if one.eager and any(in_package(one.target, name) for name in HEAVY if name not in allowed(one.where))
-    ]
-    assert wrong == []
-
-
-def test_values_errors_and_registry_know_no_room_and_no_library() -> None:
-    standard = {"yaml"}
-    light = [PACKAGE / f"{name}.py" for name in LIGHT if not name.startswith("__")]
-    wrong = [
-        str(one)
-        for one in ALL
-        if one.where in light
-        and one.target.split(".")[0] not in standard
-        and (any(in_package(one.target, room) for room in ROOMS) or in_package(one.target, "pydantic"))
     ]
     assert wrong == []
 

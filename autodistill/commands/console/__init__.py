@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""Reading arguments and showing results in a terminal: tables, column widths, JSON, errors in words.
+
+It computes nothing about a study; the commands ask the other rooms and hand values to it.
+"""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autodistill.core.errors import UsageError
+from autodistill.search.results.verified import verified_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,3 +55,26 @@ def load_trial(directory: str | Path, number: int) -> nn.Module:
     from autodistill.training.trials.trial_files import load_student
 
     return load_student(directory, number)
+
+
+def load_verified(directory: str | Path, trial: int) -> nn.Module:
+    """The verified student of a trial (its first seed, which no result chose), in eval mode, on the CPU.
+
+    Raises:
+        UsageError: the trial was not verified.
+        StoreError: its weights are missing or damaged.
+    """
+    from autodistill.training.trials.retraining import load_run
+
+    return load_run(verified_folder(directory, trial))[0]
+
+
+def verified_facts(directory: str | Path, trial: int) -> dict[str, Any]:
+    """What is known of the student of :func:`load_verified`: the keys of ``training.trial_files.student_facts``.
+
+    Raises:
+        UsageError, StoreError: as there.
+    """
+    from autodistill.training.trials.retraining import load_run
+
+    return load_run(verified_folder(directory, trial))[1]

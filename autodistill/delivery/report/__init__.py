@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""The HTML report of a study: one file that opens without a network.
+
+``answers`` computes what is said, ``tables`` and ``growth`` the rows and curves, ``write`` fills the template.
+"""

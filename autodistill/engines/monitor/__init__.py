@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""What a person sees while a search runs: progress lines, and a warning when a budget is too short."""

@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""From a study file to a study that can run: names checked, lengths chosen by the budget, teacher and survey ready.
+
+Also ``--dry-run``: what a search would take.
+"""

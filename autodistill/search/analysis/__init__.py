@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""Reads finished studies: comparison of several, importance of parameters, the best result over time."""

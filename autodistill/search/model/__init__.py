@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""The model of the front sampler: a Gaussian process of losses, its inputs, expected hypervolume improvement.
+
+It predicts and scores; ``search.sampler`` proposes.
+"""

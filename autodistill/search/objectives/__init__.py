@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""Objectives and constraints: their names and directions, the constraint language, losses, Pareto arithmetic."""

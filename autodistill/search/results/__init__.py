@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""What a study found, as values: front, members, pick and knee, verified figures, gain of distillation, waste.
+
+Nothing here trains or draws. ``Front`` and ``FrontMember`` have short methods that hand over to ``delivery``.
+"""

@@ -19,7 +19,6 @@ from autodistill.core.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
 VERIFY_FILE = "verify.json"
 FORMAT = 1
@@ -313,29 +312,6 @@ def read_verified(directory: str | Path) -> Verified | None:
     if not isinstance(data, dict):
         raise StoreError(f"{path} holds no verification. Run 'autodistill verify' again.")
     return Verified.from_json(data)
-
-
-def load_verified(directory: str | Path, trial: int) -> nn.Module:
-    """The verified student of a trial (its first seed, which no result chose), in eval mode, on the CPU.
-
-    Raises:
-        UsageError: the trial was not verified.
-        StoreError: its weights are missing or damaged.
-    """
-    from autodistill.training.trials.retraining import load_run
-
-    return load_run(verified_folder(directory, trial))[0]
-
-
-def verified_facts(directory: str | Path, trial: int) -> dict[str, Any]:
-    """What is known of the student of :func:`load_verified`: the keys of ``training.trial_files.student_facts``.
-
-    Raises:
-        UsageError, StoreError: as there.
-    """
-    from autodistill.training.trials.retraining import load_run
-
-    return load_run(verified_folder(directory, trial))[1]
 
 
 def verified_folder(directory: str | Path, trial: int) -> Path:

@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""Rungs (epochs at which trials are compared): levels, promotion, losses by rung, predicted time of an epoch."""

@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""Proposes candidates: the front sampler with its initial design, candidate source and local search; other samplers.
+
+The model behind it is in ``search.model``.
+"""

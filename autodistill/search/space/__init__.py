@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""The search space: parameters, its YAML grammar, encoding to numbers, moves in it, priors, the built-in spaces."""

@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""How a study is kept: its folder, the Optuna database and its lock, the trial log, versions, the survey file.
+
+One writer; every file is written as a whole.
+"""

@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""The passive study: it decides what is trained next, keeps the books and never starts work by itself.
+
+The scheduler orders paused and new trials, rung rules compare them, ``spending`` counts the budget.
+"""

@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""Images and labels in memory: sources, splits, fingerprints."""

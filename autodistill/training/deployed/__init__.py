@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""The form in which a student ships: BatchNorm folded, ONNX, int8, pruned, saved as timm saves."""

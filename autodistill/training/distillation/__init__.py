@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""Losses between student and teacher, their mix, and where the teacher's outputs come from.
+
+The losses are those of their papers; ``loss_mix`` reads what a candidate asks for.
+"""

@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""Training one network: recipe, optimizer, the loop, averaged weights, statistics of BatchNorm.
+
+It knows nothing of trials, rungs or search.
+"""

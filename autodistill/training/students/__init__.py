@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""Student networks: built from their settings, from families, with pretrained weights and their licences."""

@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""Costs of many students before any is trained: the survey, predicted costs of the others, checks of a space."""

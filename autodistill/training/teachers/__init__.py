@@ -1,1 +1,4 @@
-"""TODO: what this room is, and what it is not."""
+"""Teachers of every kind: timm, files, folders, ONNX, functions, stored logits. Loaded, checked, asked.
+
+Their answers are kept in ``teachers.cache``.
+"""

@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""One candidate from its start to a rung: evaluation with checkpoints, several devices, retraining, teaching."""

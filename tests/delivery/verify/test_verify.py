@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 import autodistill as ad
 from autodistill.cli import app
 from autodistill.core.errors import StoreError, UsageError
+from autodistill.delivery.export.loading import load_verified, verified_facts
 from autodistill.delivery.export.write import export
 from autodistill.delivery.verify.prepare import plan_verification
-from autodistill.search.results.verified import Verified, load_verified, read_verified, verified_facts
+from autodistill.search.results.verified import Verified, read_verified
 from autodistill.training.data import datasets
 
 pytestmark = pytest.mark.slow  # three processes that import torch, one after the other

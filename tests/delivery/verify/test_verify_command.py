@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_verified import STUDENT, TEACHER, TWIN, VERIFIED
+from verified_values import STUDENT, TEACHER, TWIN, VERIFIED
 
 import autodistill as ad
 from autodistill.commands.verify import findings, numbers, print_verified

@@ -4,62 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from verified_values import STUDENT, TEACHER, TWIN, VERIFIED
 
 from autodistill.core.errors import StoreError, UsageError
-from autodistill.search.results.verified import (
-    Difference,
-    Figure,
-    Verified,
-    VerifiedRow,
-    load_verified,
-    read_verified,
-    verified_folder,
-)
-
-STUDENT = VerifiedRow(
-    "student",
-    "resnet width=8",
-    trial=3,
-    student={"family": "resnet", "width": 8},
-    distillation={"loss": "kd"},
-    train={"lr": 0.01},
-    seeds=(5, 6, 7),
-    planned=3,
-    accuracy=Figure(0.9, 0.01, 0.88, 0.92),
-    validation=Figure(0.91, 0.01),
-    loss=Figure(0.3, 0.02),
-    agreement=Figure(0.93, 0.01),
-    ece=Figure(0.02, 0.001),
-    costs={"params": 1000.0, "latency_ms": 0.5},
-    file_bytes=4321,
-    file_latency_ms=0.2,
-    searched=0.94,
-    flattered=0.03,
-    gain=Difference(0.02, 0.01, 0.03, 3),
-    before=True,
-    verdict="stays",
-    rivals=(4, 5),
-    weights="verify/runs/abc",
-)
-TWIN = VerifiedRow("twin", "resnet width=8", trial=3, planned=3, accuracy=Figure(0.88), costs={"params": 1000.0})
-TEACHER = VerifiedRow("teacher", "teacher", accuracy=Figure(0.99, None, 0.98, 1.0))
-VERIFIED = Verified(
-    "digits",
-    (("accuracy", "maximize"), ("params", "minimize")),
-    (STUDENT, TWIN, TEACHER),
-    seeds=3,
-    epochs=4,
-    test_images=360,
-    validation_images=216,
-    finished=3,
-    planned=6,
-    front_before=1,
-    versions={"torch": "2"},
-)
+from autodistill.delivery.export.loading import load_verified
+from autodistill.delivery.verify.write import write_verified
+from autodistill.search.results.verified import Difference, Verified, VerifiedRow, read_verified, verified_folder
 
 
 def test_what_is_saved_is_read_back_as_it_was(tmp_path: Path) -> None:
-    paths = VERIFIED.save(tmp_path)
+    paths = write_verified(VERIFIED, tmp_path)
     assert read_verified(tmp_path) == VERIFIED
     assert {path.name for path in paths.values()} == {"verify.json", "verify.csv", "verify.png"}
     assert paths["png"].read_bytes().startswith(b"\x89PNG")
@@ -71,7 +25,7 @@ def test_a_study_that_was_not_verified_has_none(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_was_edited_is_refused(tmp_path: Path) -> None:
-    VERIFIED.save(tmp_path)
+    write_verified(VERIFIED, tmp_path)
     path = tmp_path / "verify.json"
     data = json.loads(path.read_text())
     data["rows"][0]["accuracy"]["mean"] = 0.999
@@ -115,7 +69,7 @@ def test_a_difference_is_certain_with_two_seeds_and_an_interval_beside_zero() ->
 def test_weights_are_asked_for_only_where_they_were_kept(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not verified yet; run 'autodistill verify"):
         load_verified(tmp_path, 3)
-    VERIFIED.save(tmp_path)
+    write_verified(VERIFIED, tmp_path)
     assert verified_folder(tmp_path, 3) == tmp_path / "verify" / "runs" / "abc"
     with pytest.raises(StoreError, match="is missing"):
         load_verified(tmp_path, 3)

@@ -93,7 +93,7 @@ def test_what_a_trial_waits_for_the_teacher_and_takes_before_it_trains_is_no_par
         assert isinstance(candidate, Candidate)
         study.report(candidate, Report(0, {"params": 10.0, "latency_ms": 1.0}, seconds=20.0))
         study.report(candidate, Report(1, {"accuracy": 0.5}, 1.0, 60.0, teacher_seconds=35.0))
-        assert study._scheduler.pace.of(candidate.number, {}) == pytest.approx(5.0)
+        assert study._scheduler.epoch_time.of(candidate.number, {}) == pytest.approx(5.0)
         assert study.spent.device_seconds == 60.0
         again = make_study(Rungs((1, 3, 9)), sampler="random")
         record = study.trials()[candidate.number]

@@ -47,7 +47,7 @@ def scheduler(rule: Says, *, seconds_per_epoch: float = 0.0, waiting: dict[int, 
     out = Scheduler(Rungs((1, 3, 9)), EpochTime())
     out.rule = rule
     for number in range(3 if seconds_per_epoch else 0):
-        out.pace.learn(100 + number, COSTS, 1.0, seconds_per_epoch)
+        out.epoch_time.learn(100 + number, COSTS, 1.0, seconds_per_epoch)
     for number, rung in (waiting or {}).items():
         out.pause(number, rung, COSTS)
     return out

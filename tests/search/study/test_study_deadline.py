@@ -83,10 +83,10 @@ def test_what_cannot_be_done_in_time_is_told_by_an_estimated_cost_too() -> None:
     study.set_known_costs([], guessed)
     with study.running("5trials"):
         for number, width in enumerate((8, 32, 128)):  # one second per epoch and millisecond
-            study._scheduler.pace.learn(number, {"latency_ms": float(width)}, 1.0, float(width))
+            study._scheduler.epoch_time.learn(number, {"latency_ms": float(width)}, 1.0, float(width))
         proposal = study._proposer.propose()
         width = proposal.candidate.student["width"]
-        seconds = study._scheduler.pace.predict(proposal.costs)
+        seconds = study._scheduler.epoch_time.predict(proposal.costs)
         assert seconds == pytest.approx(width, rel=0.5)
         assert study._scheduler.too_slow(proposal.costs, RemainingBudget(seconds=5 * seconds)) != ""
         assert study._scheduler.too_slow(proposal.costs, RemainingBudget(seconds=50 * seconds)) == ""

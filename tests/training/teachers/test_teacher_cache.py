@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from places import TESTS
 from torch import Tensor
 
 from autodistill.core.errors import ResourceError, StoreError, TeacherError, UsageError
@@ -265,7 +264,7 @@ opened(root).targets(torch.arange(20), 0, hang)
 
 
 def _child(root: Path, script: str, seed: int, out: Path) -> subprocess.Popen[bytes]:
-    code = CHILD.format(tests=str(TESTS), root=str(root)) + script
+    code = CHILD.format(tests=str(Path(__file__).parent), root=str(root)) + script
     return subprocess.Popen([sys.executable, "-c", code, str(seed), str(out)])
 
 

@@ -1,1 +1,1 @@
-"""TODO: what this room is, and what it is not."""
+"""Answers of a teacher to views of the images, kept in files that several processes share."""
