@@ -57,7 +57,7 @@ def papers(
 
     out = {"preprocess.json": _json(preprocessing(facts))}
     if any(name.endswith(".onnx") for name in files):
-        template = resources("autodistill.delivery").joinpath("templates", "predict.py.txt")
+        template = resources("autodistill.delivery.export").joinpath("templates", "predict.py.txt")
         out["predict.py"] = _default_model(template.read_text(encoding="utf-8"), found).encode()
     origin = provenance(found, root=root, config=config, trial=trial, data=data)
     verified = read_verified(root) if found.variant == "fp32" else None  # of students as they were trained

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna.storages import BaseStorage
 
 from autodistill.config.study_file import CHOSEN, StudyConfig, differences
 from autodistill.core.budget import Budget
@@ -26,6 +25,8 @@ from autodistill.search.storage import study_folder as store
 from autodistill.search.study.warm_start import warm_start
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
     from autodistill.search.study.study import Study
 
 STUDY_FILE = store.STUDY_FILE

@@ -14,7 +14,7 @@ from autodistill.core import strict_yaml
 from autodistill.core.errors import ConfigError, UnknownNameError, UsageError
 from autodistill.search.space.include import INCLUDE, included, merge
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parents[2]
 _FOLDERS = (_PACKAGE / "_search_spaces", _PACKAGE.parent / "search_spaces")  # wheel, checkout
 _ENDINGS = (".yaml", ".yml")
 

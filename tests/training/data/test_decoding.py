@@ -124,7 +124,7 @@ def test_a_turned_image_is_upright(tmp_path: Path, suffix: str) -> None:
 
 
 def test_predict_reads_files_as_the_training_did(tmp_path: Path) -> None:
-    predict = files("autodistill.delivery").joinpath("templates", "predict.py.txt").read_text()
+    predict = files("autodistill.delivery.export").joinpath("templates", "predict.py.txt").read_text()
     (tmp_path / "predict.py").write_text(predict)
     colours = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     Image.fromarray(colours).save(tmp_path / "photo.jpg", quality=90)

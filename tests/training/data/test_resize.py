@@ -125,7 +125,7 @@ def test_a_letterbox_shows_the_whole_image_between_grey_borders(tmp_path: Path) 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_predict_reads_odd_shapes_as_the_training_did(tmp_path: Path, resize: str, channels: int) -> None:
-    template = files("autodistill.delivery").joinpath("templates", "predict.py.txt").read_text()
+    template = files("autodistill.delivery.export").joinpath("templates", "predict.py.txt").read_text()
     (tmp_path / "predict.py").write_text(template)
     facts = {"image_size": 24, "channels": channels, "mean": [0.0], "std": [1.0], "classes": ["a"], "resize": resize}
     (tmp_path / "preprocess.json").write_text(json.dumps(preprocessing(facts)))
@@ -137,7 +137,7 @@ def test_predict_reads_odd_shapes_as_the_training_did(tmp_path: Path, resize: st
 
 
 def test_predict_crops_where_an_earlier_export_does_not_say_how(tmp_path: Path) -> None:
-    template = files("autodistill.delivery").joinpath("templates", "predict.py.txt").read_text()
+    template = files("autodistill.delivery.export").joinpath("templates", "predict.py.txt").read_text()
     (tmp_path / "predict.py").write_text(template)
     facts = {"image_size": 8, "channels": 3, "mean": [0.0], "std": [1.0], "classes": ["a"]}
     spec = preprocessing(facts)

@@ -1,6 +1,6 @@
 """Images that are not square: cropped, squashed or padded; and how much cropping takes away.
 
-``delivery/templates/predict.py.txt`` does the same without autodistill: what changes here has to change there.
+``delivery/export/templates/predict.py.txt`` does the same without autodistill: what changes here has to change there.
 """
 
 from __future__ import annotations
