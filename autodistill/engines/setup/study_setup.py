@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from autodistill.config.study_file import CHOSEN, StudyConfig, differences
 from autodistill.core.budget import Budget
 from autodistill.core.errors import ConfigError, UsageError

@@ -25,7 +25,7 @@ Ends = dict[int, tuple[State, str, str]]
 def restore_state(
     log: TrialLog, rungs: Rungs, objectives: Sequence[Objective], running: Collection[int]
 ) -> tuple[Scheduler, LossesByRung, Ends]:
-    """Agenda and board of the stored trials, and the trials that are given up.
+    """Scheduler and losses by rung of the stored trials, and the trials that are given up.
 
     Args:
         log: the study's trials.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import report_studies
+from places import ROOT
 from report_studies import HOSTILE, QUOTES
 from typer.testing import CliRunner
 
@@ -527,8 +528,8 @@ def test_the_answer_within_the_first_bound_needs_no_script(tmp_path: Path) -> No
 
 
 def test_every_reason_that_a_search_gives_has_a_meaning() -> None:
-    source = Path(report_tables.__file__).parent.parent
-    text = "\n".join(path.read_text() for path in [*(source / "search").glob("*.py"), source / "errors.py"])
+    source = ROOT / "autodistill"
+    text = "\n".join(path.read_text() for path in [*(source / "search").rglob("*.py"), source / "core" / "errors.py"])
     given = set(
         re.findall(r'"(PAUSED|TIME|BUDGET|INTERRUPTED|RUNG_RULE|DUPLICATE|NAN|NON_FINITE|ATTEMPTS|ENDED_EARLY)"', text)
     )

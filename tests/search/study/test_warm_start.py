@@ -152,5 +152,5 @@ def test_a_student_that_a_trial_has_measured_is_known_as_well_as_before(other: P
             "latency_ms": 2.0,
             "macs": 7.0 * candidate.student["width"],
         }
-        again = study._proposer.front_sampler()._catalogue
+        again = study._proposer.front_sampler()._known_costs
         assert again.costs({"student.width": candidate.student["width"], "train.lr": 0.5}) is not None

@@ -434,9 +434,9 @@ def test_a_factory_gives_images(tmp_path, monkeypatch):
 def test_files_that_a_factory_maps_are_told_apart_by_what_is_in_them(tmp_path, monkeypatch):
     code = (
         "import numpy as np\n"
-        "from autodistill.training.data.sources.base import Pool\n"
+        "from autodistill.training.data.sources.base import LabelledImages\n"
         "def make(part, file):\n    images = np.load(file, mmap_mode='r')\n"
-        "    return Pool(images, np.arange(len(images)) % 2, ('a', 'b'))\n"
+        "    return LabelledImages(images, np.arange(len(images)) % 2, ('a', 'b'))\n"
     )
     (tmp_path / "mapped_images.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

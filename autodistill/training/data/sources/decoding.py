@@ -1,7 +1,7 @@
 """One image file as 8-bit pixels: upright, on white where it is transparent, scaled to a square.
 
-Files are opened by their content (a file called ``.png`` that holds PostScript would otherwise start Ghostscript)
-and refused above a pixel limit before they are decoded. ``delivery/export/templates/predict.py.txt`` does the same without
+Files are opened by their content (a file called ``.png`` that holds PostScript would otherwise start Ghostscript) and
+refused above a pixel limit before they are decoded. ``delivery/export/templates/predict.py.txt`` does the same without
 autodistill: what changes here has to change there, and ``DECODER`` with it.
 """
 
