@@ -55,9 +55,7 @@ class Pace:
         """Seconds per epoch of the trial in the middle of those that ran; ``None`` before the first."""
         return float(np.median(list(self._own.values()))) if self._own else None
 
-    def learn(
-        self, number: int, costs: Mapping[str, float], epochs: float, seconds: float, family: str = ""
-    ) -> None:
+    def learn(self, number: int, costs: Mapping[str, float], epochs: float, seconds: float, family: str = "") -> None:
         """A trial with these known costs has trained ``epochs`` in ``seconds``, which are training alone."""
         if epochs > 0 and seconds > 0:
             self._own[number] = seconds / epochs
