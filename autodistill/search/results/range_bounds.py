@@ -20,6 +20,9 @@ NEAR = 0.01
 LEAST = 2
 """Members of the front on the same bound below which it may well be chance."""
 
+LIMITS = {"distillation.alpha": (0.0, 1.0)}
+"""The least and the most that a parameter can be: a bound there is nothing that a wider space would mend."""
+
 Side = Literal["lower", "upper"]
 
 
@@ -69,7 +72,7 @@ def bounds_on_front(front: Front, space: Space) -> list[RangeBound]:
         RangeBound(name, side, _bound(ranges[name], side), found[name, side], len(students))
         for name in ranges
         for side in ("lower", "upper")
-        if found[name, side] >= max(LEAST, len(students) / 2)
+        if found[name, side] >= max(LEAST, len(students) / 2) and _bound(ranges[name], side) not in LIMITS.get(name, ())
     ]
 
 

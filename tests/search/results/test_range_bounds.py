@@ -19,6 +19,7 @@ SPACE = Space.parse(
         "distillation": {
             "loss": ["none", "kd"],
             "temperature": {"low": 1.0, "high": 8.0, "log": True, "when": {"loss": ["kd"]}},
+            "alpha": {"low": 0.1, "high": 1.0, "when": {"loss": ["kd"]}},
         },
         "train": {"lr": {"low": 2e-3, "high": 2e-2, "log": True}, "decay": {"low": 0.1, "high": 0.1}},
     }
@@ -67,7 +68,7 @@ def test_less_is_chance(members: tuple[TrialRecord, ...]) -> None:
 
 
 def test_numbers_of_the_student_and_conditional_ones_count_and_choices_do_not() -> None:
-    kd = {"loss": "kd", "temperature": 1.0}
+    kd = {"loss": "kd", "temperature": 1.0, "alpha": 0.5}
     edges = found(member(0, 0.01, 4, **kd), member(1, 0.005, 4, **kd), member(2, 0.004, 64))
     assert [(e.parameter, e.side, e.members) for e in edges] == [
         ("student.width", "lower", 2),
@@ -78,3 +79,10 @@ def test_numbers_of_the_student_and_conditional_ones_count_and_choices_do_not() 
 
 def test_a_trial_that_the_space_does_not_know_is_left_out() -> None:
     assert found(member(0, 0.02), member(1, 5.0)) == []
+
+
+def test_a_bound_that_no_space_can_widen_is_not_named() -> None:
+    kd = {"loss": "kd", "temperature": 2.0}
+    assert found(*(member(number, 0.01, **kd, alpha=1.0) for number in range(3))) == []
+    lower = found(*(member(number, 0.01, **kd, alpha=0.1) for number in range(3)))
+    assert [(one.parameter, one.side) for one in lower] == [("distillation.alpha", "lower")]
