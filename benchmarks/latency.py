@@ -33,14 +33,14 @@ from autodistill.training.survey.survey import survey
 SHAPE = {"image_size": 28, "channels": 1}
 TRAINER = """
 import torch
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 from autodistill.training.students import build as students
 torch.set_num_threads(1)
-model = students.build({"family": "resnet", "width": 16}, image_size=28, channels=1, num_classes=10)
+model = students.build_student({"family": "resnet", "width": 16}, image_size=28, channels=1, num_classes=10)
 images = torch.randn(64, 1, 28, 28)
 print("training", flush=True)
 while True:
-    lease.breathe()
+    measurement_lock.yield_to_measurement()
     model(images).square().mean().backward()
 """
 

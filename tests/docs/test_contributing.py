@@ -29,8 +29,8 @@ assert entry(z, z.flip(1), torch.tensor([1]), temperature=2.0) > 0
 """,
     "families": """
 import torch
-from autodistill.training.students.build import build
-net = build({"family": NAME, "width": 8, "depth": 2}, image_size=16, channels=3, num_classes=5)
+from autodistill.training.students.build import build_student
+net = build_student({"family": NAME, "width": 8, "depth": 2}, image_size=16, channels=3, num_classes=5)
 assert net(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
 """,
     "objectives": """
@@ -47,8 +47,8 @@ assert ad.search(study, evaluate=evaluate, engine=NAME).trials[0].values == {"ac
 """,
     "data_sources": """
 from autodistill.core.records import DataSpec
-from autodistill.training.data.datasets import load
-data = load(DataSpec(NAME, image_size=8))
+from autodistill.training.data.datasets import load_images
+data = load_images(DataSpec(NAME, image_size=8))
 assert (data.image_size, data.channels, data.classes) == (8, 1, ("horizontal", "vertical"))
 """,
 }

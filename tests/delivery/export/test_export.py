@@ -24,6 +24,7 @@ from autodistill.delivery.export.checks import Validation, check_file
 from autodistill.delivery.export.formats import formats, parse_formats
 from autodistill.delivery.export.hub_push import plan_upload
 from autodistill.delivery.export.write import export, normalized, refuse_foreign
+from autodistill.delivery.verify.write import write_verified
 from autodistill.search.results.verified import Figure, Verified, VerifiedRow
 from autodistill.training.data import datasets
 
@@ -288,7 +289,9 @@ def verified_as(study, verdicts):
         )
         for number, verdict in verdicts.items()
     )  # fmt: skip
-    return Verified(study.name, (("accuracy", "maximize"), ("params", "minimize")), rows, 3).save(study.directory)
+    return write_verified(
+        Verified(study.name, (("accuracy", "maximize"), ("params", "minimize")), rows, 3), study.directory
+    )
 
 
 @pytest.mark.parametrize("verdict", ["falls", None])
@@ -363,8 +366,8 @@ def test_a_card_says_not_verified_of_a_student_that_verify_did_not_finish(study,
         planned=3, before=True,
     )  # fmt: skip
     done = VerifiedRow("student", "s", trial=99, seeds=(1,), accuracy=Figure(0.9), verdict="stays")
-    files = Verified(study.name, (("accuracy", "maximize"),), (done, row), 3, finished=1, planned=6).save(
-        study.directory
+    files = write_verified(
+        Verified(study.name, (("accuracy", "maximize"),), (done, row), 3, finished=1, planned=6), study.directory
     )
     try:
         card = export(study.directory, trial, tmp_path / "x", formats="safetensors", latency=False).folder / "README.md"

@@ -20,6 +20,7 @@ from autodistill.core.errors import StoreError, UnknownNameError, UsageError
 from autodistill.delivery.export.loading import load_trial
 from autodistill.delivery.export.variant import folder_name, formats_for
 from autodistill.delivery.export.write import export
+from autodistill.delivery.verify.write import write_verified
 from autodistill.search.results.front_member import FrontMember
 from autodistill.search.results.verified import Figure, Verified, VerifiedRow
 from autodistill.training.trials.trial_files import variant_file
@@ -142,7 +143,9 @@ def test_verified_figures_and_weights_are_of_fp32_and_not_said_of_int8(study, pi
     row = VerifiedRow(
         "student", "w", trial=picked.number, seeds=(5,), planned=1, accuracy=accuracy, weights="verify/runs/kept"
     )
-    files = Verified(study.name, (("accuracy", "maximize"),), (row,), 1, finished=1, planned=1).save(study.directory)
+    files = write_verified(
+        Verified(study.name, (("accuracy", "maximize"),), (row,), 1, finished=1, planned=1), study.directory
+    )
     try:
         done = picked.export(tmp_path / "out", latency=False)
         card = (done.folder / "README.md").read_text()

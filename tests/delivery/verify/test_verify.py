@@ -258,8 +258,8 @@ def test_more_seeds_only_train_what_is_missing(story: Story, verified: Verified)
 def test_training_on_validation_too_is_another_run_with_more_images(story: Story) -> None:
     plan = plan_verification(story.folder, seeds=1, refit="train+val")
     assert len(plan.waiting) == len(plan.distinct)
-    assert len(plan.bench.data.train) == 320
-    assert len(plan.bench.data.val) == 64
+    assert len(plan.worker.data.train) == 320
+    assert len(plan.worker.data.val) == 64
 
 
 def test_a_changed_test_split_is_refused(story: Story) -> None:

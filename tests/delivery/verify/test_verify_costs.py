@@ -117,7 +117,7 @@ def test_students_of_one_architecture_share_one_measurement(tmp_path: Path, monk
     small, large = {"width": 2}, {"width": 6}
     members = [PlannedRow("student", "s", one, PLAIN, {}, trial=n) for n, one in enumerate([small, large, small])]
     plan = SimpleNamespace(
-        bench=SimpleNamespace(data=SimpleNamespace(image_size=4, channels=1, classes=()), teacher=None),
+        worker=SimpleNamespace(data=SimpleNamespace(image_size=4, channels=1, classes=()), teacher=None),
         retraining=SimpleNamespace(task=task(tmp_path, LatencyTarget())),
         study=SimpleNamespace(objectives=()),
         members=[*members, PlannedRow("twin", "s", small, PLAIN, {}, trial=0)],

@@ -168,7 +168,7 @@ def test_the_plan_and_the_table_count_students_and_not_their_forms(
     assert {t.variant for t in front.trials} == {"int8"}
     plan = plan_verification(study, seeds=1, twins=False)
     assert [(m.trial is not None, m.before) for m in plan.members] == [(True, True)] * 2
-    assert plan.noise == noise_of(0.9, len(plan.bench.data.val))
+    assert plan.noise == noise_of(0.9, len(plan.worker.data.val))
     assert judge(plan, {}, None).front_before == 2
 
 

@@ -105,7 +105,7 @@ def test_counts_that_are_made_during_a_search_are_remembered_by_the_next(tmp_pat
         return UnsurveyedCosts(["params"], shape, 10, target=LatencyTarget(), memory=memory)(student)
 
     first = count()
-    monkeypatch.setattr(students, "build", None)  # nothing is built again
+    monkeypatch.setattr(students, "build_student", None)  # nothing is built again
     assert count() == first
 
 

@@ -20,6 +20,7 @@ from places import ROOT
 
 from autodistill.core.records import LatencyTarget, SurveyRow
 from autodistill.search.storage.survey_file import earlier_survey, write_survey
+from autodistill.training.costs import family_code as family_code_module
 from autodistill.training.costs.cost_memory import CostMemory
 from autodistill.training.costs.family_code import family_code
 from autodistill.training.runtime import source_code as builder_code
@@ -162,7 +163,7 @@ def test_the_sources_of_built_in_families_count(monkeypatch: pytest.MonkeyPatch)
     memory, student = CostMemory(None), {"family": "resnet", "width": 4}
     key = memory.key(student, SHAPE, 3)
     assert CostMemory(None).key(student, SHAPE, 3) == key
-    monkeypatch.setattr(builder_code, "_built_in", lambda: "edited")
+    monkeypatch.setattr(family_code_module, "_built_in", lambda: "edited")
     assert CostMemory(None).key(student, SHAPE, 3) != key
 
 
@@ -192,7 +193,7 @@ def test_a_survey_kept_with_a_study_is_of_the_code_that_it_was_made_with(tmp_pat
 
 
 def test_the_code_of_a_family_is_the_same_before_and_after_torch_is_loaded() -> None:
-    code = "from autodistill.training.runtime.source_code import family_code\nprint(family_code('resnet'))"
+    code = "from autodistill.training.costs.family_code import family_code\nprint(family_code('resnet'))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == family_code("resnet")

@@ -43,7 +43,9 @@ def model() -> nn.Module:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Latency]:
     """What the next measurements find; the last one stays."""
     found = [SETTLED]
-    monkeypatch.setattr(latency, "measure", lambda *args, **options: found.pop(0) if len(found) > 1 else found[0])
+    monkeypatch.setattr(
+        latency, "measure_latency", lambda *args, **options: found.pop(0) if len(found) > 1 else found[0]
+    )
     return found
 
 
@@ -76,12 +78,12 @@ def test_a_worker_that_waits_for_a_quiet_machine_takes_what_another_measured_mea
 
     @contextlib.contextmanager
     def after_the_other(*device: str, **how: Any) -> Iterator[bool]:
-        monkeypatch.setattr(measurement_lock, "quiet", quiet)
+        monkeypatch.setattr(measurement_lock, "exclusive", quiet)
         first.of(STUDENT, model)
         with quiet(*device, **how) as alone:
             yield alone
 
-    monkeypatch.setattr(measurement_lock, "quiet", after_the_other)
+    monkeypatch.setattr(measurement_lock, "exclusive", after_the_other)
     assert second.of(STUDENT, model).costs[LATENCY] == 1.0
 
 
@@ -104,10 +106,10 @@ def test_a_latency_beside_a_training_that_did_not_step_aside_is_noisy(
     def crowded(*device: str, **how: Any) -> Iterator[bool]:
         yield False
 
-    monkeypatch.setattr(measurement_lock, "quiet", crowded)
+    monkeypatch.setattr(measurement_lock, "exclusive", crowded)
     assert costs(tmp_path).of(STUDENT, model).noisy
     monkeypatch.undo()
-    monkeypatch.setattr(latency, "measure", lambda *args, **options: SETTLED)
+    monkeypatch.setattr(latency, "measure_latency", lambda *args, **options: SETTLED)
     assert not costs(tmp_path).of(STUDENT, model).noisy
 
 

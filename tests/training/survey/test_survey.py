@@ -173,7 +173,7 @@ def test_the_second_survey_builds_and_measures_nothing(
     tmp_path: Path, stopwatch: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(POOL, ("params", LATENCY), memory=CostMemory(tmp_path))
-    monkeypatch.setattr(students, "build", lambda *args, **options: pytest.fail("built again"))
+    monkeypatch.setattr(students, "build_student", lambda *args, **options: pytest.fail("built again"))
     assert run(POOL, ("params", LATENCY), memory=CostMemory(tmp_path)) == first
     assert stopwatch == [3]
 

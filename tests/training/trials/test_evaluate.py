@@ -461,7 +461,7 @@ def test_a_wait_for_a_measurement_is_no_time_of_the_trial_and_its_engine_is_told
         waiting.told("waiting for a latency measurement of process 4711", 1000.0)
 
     whole = run(replace(task, directory=f"{task.directory}/alone"), candidate())
-    monkeypatch.setattr(measurement_lock, "breathe", breathe)
+    monkeypatch.setattr(measurement_lock, "yield_to_measurement", breathe)
     told = WorkerContext(waits=lambda what, seconds: waits.append((what, seconds)))
     reports = run(task, candidate(), told)
     steps = len(waits)

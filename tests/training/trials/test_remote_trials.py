@@ -42,7 +42,7 @@ def test_every_training_keeps_its_own_two_newest_checkpoints_however_far_another
     copy = copy_in(tmp_path / "trial", tmp_path / "storage")
     trained(copy, "old", (700, 800, 900))
     trained(copy, "new", (100, 200, 300))
-    assert checkpoint.ranked(copy.mirror.names()) == {
+    assert checkpoint.ranked(copy.remote_folder.names()) == {
         "old": ["step-000000900-old", "step-000000800-old"],
         "new": ["step-000000300-new", "step-000000200-new"],
     }
@@ -84,21 +84,21 @@ def test_what_a_training_saves_after_it_went_back_is_what_is_kept(tmp_path: Path
     copy = copy_in(tmp_path / "trial", tmp_path / "storage")
     trained(copy, "key", (800, 900))
     copy.keep(save(copy.folder, "key", 100))
-    assert copy.mirror.names() == ["step-000000100-key", "step-000000900-key"]
+    assert copy.remote_folder.names() == ["step-000000100-key", "step-000000900-key"]
 
 
 def test_a_finished_student_takes_the_place_of_every_checkpoint_and_of_an_earlier_student(tmp_path: Path) -> None:
     copy = copy_in(tmp_path / "trial", tmp_path / "storage")
     trained(copy, "old", (100,))
     finished(copy, "old")
-    assert copy.mirror.names() == ["student-old"]
+    assert copy.remote_folder.names() == ["student-old"]
     trained(copy, "new", (50, 100))  # an earlier student does not keep a new training from being kept
-    assert copy.mirror.names() == ["step-000000050-new", "step-000000100-new", "student-old"]
+    assert copy.remote_folder.names() == ["step-000000050-new", "step-000000100-new", "student-old"]
     there = copy_in(tmp_path / "there", tmp_path / "storage")
     there.fetch()
     assert (student_key(there.folder), step_of(there.folder, "new")) == ("old", 100)
     finished(copy, "new")
-    assert copy.mirror.names() == ["student-new"]
+    assert copy.remote_folder.names() == ["student-new"]
 
 
 def test_a_student_of_another_training_is_replaced_only_by_one_that_is_known_to_be_later(tmp_path: Path) -> None:
@@ -117,11 +117,11 @@ def test_before_workers_begin_the_storage_is_made_to_agree_with_the_study_s_fold
     for key, steps in (("one", (1, 2)), ("two", (3,))):
         for step in steps:
             save(here.folder, key, step)
-    here.send(here.mirror.names())
-    assert here.mirror.names() == ["step-000000002-one", "step-000000003-two", "student-old"]
+    here.send(here.remote_folder.names())
+    assert here.remote_folder.names() == ["step-000000002-one", "step-000000003-two", "student-old"]
     save_student(here.folder, {}, {"key": "new"})
-    here.send(here.mirror.names())  # the student there is not the one that stands here any more
-    assert here.mirror.names() == ["step-000000002-one", "step-000000003-two"]
+    here.send(here.remote_folder.names())  # the student there is not the one that stands here any more
+    assert here.remote_folder.names() == ["step-000000002-one", "step-000000003-two"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         here.fetch(replace=True)

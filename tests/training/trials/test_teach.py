@@ -120,9 +120,11 @@ def test_photographs_get_crops_and_flips_and_the_plan_is_announced_once(tmp_path
 
 def test_a_pretrained_network_is_tuned_at_a_smaller_rate(tmp_path, monkeypatch):
     monkeypatch.setattr(teaching, "require_pretrained", lambda *args, **keywords: None)
-    build = teaching.students.build
+    build = teaching.students.build_student
     monkeypatch.setattr(
-        teaching.students, "build", lambda student, pretrained, **shape: build(student, pretrained=False, **shape)
+        teaching.students,
+        "build_student",
+        lambda student, pretrained, **shape: build(student, pretrained=False, **shape),
     )
     said = []
     teach(colour(48), "test_resnet", directory=tmp_path / "t", epochs=1, pretrained=True, announce=said.append)
