@@ -262,7 +262,7 @@ class TestServer:
             "rungs": {"eta": 3, "levels": list(LEVELS)},
             "storage": url.connectable().replace("postgresql+psycopg", "postgresql"),
         }
-        study = opening.open_study(keys, {"directory": tmp_path / "s"})
+        study = opening.study_from(keys, {"directory": tmp_path / "s"})
         ad.search(study, evaluate=evaluate, budget="3trials")
         for path in (tmp_path / "s").rglob("*"):
             assert not path.is_file() or b"5ecret" not in path.read_bytes(), path
@@ -274,7 +274,7 @@ class TestServer:
 
         assert facts(read_study(tmp_path / "s")) == facts(study)
         # The database outlives the folder: elsewhere the same settings go on with it, others are refused by name.
-        assert facts(opening.open_study(keys, {"directory": tmp_path / "t"})) == facts(study)
+        assert facts(opening.study_from(keys, {"directory": tmp_path / "t"})) == facts(study)
         with pytest.raises(
             UsageError, match=r"another study called 'mine':\n  - seed: the study has 0, this run asks for 1"
         ):
