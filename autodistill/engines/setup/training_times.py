@@ -258,7 +258,7 @@ def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: 
     """Of measuring what is not remembered; no more than the survey's share of the time."""
     if not has_survey(config.survey, resolve(config.objectives)):
         return 0.0
-    seconds = Budget.parse(config.budget).seconds
+    seconds = config.limits.seconds
     pool = draw_pool(space, pool_size(config.survey, seconds), seed=config.seed)
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
     target = config.latency if "latency_ms" in config.objectives else None
