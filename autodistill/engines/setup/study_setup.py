@@ -105,6 +105,7 @@ def build_study(config: StudyConfig, directory: Path | None, *, say: Callable[[s
     with as_resource_error("the study could not be opened"):
         study = _stored(length.config, directory, parts)
     study.charge(length.seconds)
+    study.expect_epoch_times(length.prices.timed if length.prices is not None else ())
     study.notes += [length.said] if length.said else []
     return study
 
