@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from autodistill.config.problems import Problem, Sources, explain, to_lines
 from autodistill.config.values import (
     check_budget,
+    check_measures,
     check_name,
     check_objectives,
     check_rungs,
@@ -64,6 +65,8 @@ class StudyConfig(BaseModel):
         space: built-in name, YAML file, or the space itself.
         set: restrictions of the space, parameter name to a choice, a list of choices or ``{low, high}``.
         objectives: axes of the front.
+        measures: measures of your own, name to ``module:function`` of ``(logits, labels)``; with ``NAME:maximize`` or
+            ``NAME:minimize`` among the objectives they are axes of the front.
         constraints: e.g. ``params <= 1e6``, ``accuracy >= teacher - 0.05``.
         within: ``auto``: students far below the teacher are no gain where no constraint bounds the accuracy; ``off``:
             they are. Points, say 5, are another way to write the constraint ``accuracy >= teacher - 0.05``.
@@ -95,6 +98,7 @@ class StudyConfig(BaseModel):
     space: Annotated[Any, AfterValidator(check_space)]
     set: dict[str, Any] = {}
     objectives: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_objectives)] = OBJECTIVES
+    measures: Annotated[dict[str, str], AfterValidator(check_measures)] = {}
     constraints: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
     within: Annotated[Any, AfterValidator(check_within)] = "auto"
     sampler: Literal["front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc"] = "front"

@@ -76,6 +76,16 @@ def listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+def check_measures(value: dict[str, str]) -> dict[str, str]:
+    """Refuse measures whose name or ``module:function`` has another form."""
+    for name, where in value.items():
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise ValueError(f"the name {name!r} is no identifier; use letters, digits and '_', e.g. f2")
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", where):
+            raise ValueError(f"{name} is {where!r}; it must be module:function, e.g. my_measures:f2")
+    return value
+
+
 def check_rungs(value: Any) -> Any:
     """``auto``, ``off``, or a mapping of ``eta`` with ``lowest`` or ``levels``."""
     if value in ("auto", "off"):

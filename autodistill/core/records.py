@@ -311,6 +311,7 @@ class Task:
         training: settings shared by all trials (batch_size, ema, amp, augment defaults …).
         cache: folder of decoded images and teacher caches, shared by studies; ``None``: below ``directory``.
         variants: forms in which a finished student is measured; ``fp32`` is the student itself.
+        measures: measures of the study's own, name to ``module:function``.
     """
 
     data: DataSpec
@@ -322,6 +323,7 @@ class Task:
     training: Mapping[str, Any] = field(default_factory=dict)
     cache: str | None = None
     variants: tuple[str, ...] = ("fp32",)
+    measures: Mapping[str, str] = field(default_factory=dict)
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:

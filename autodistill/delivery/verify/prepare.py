@@ -196,4 +196,5 @@ def _task(study: Study) -> Task:
         latency=config.latency,
         training=config.training,
         cache=str(cache_folder().absolute()),
+        measures=config.measures,
     )

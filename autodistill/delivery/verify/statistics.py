@@ -86,21 +86,3 @@ def student_quantile(degrees: float, level: float = LEVEL) -> float:
     from scipy.stats import t
 
     return float(t.ppf(0.5 + level / 2, degrees))
-
-
-def calibration_error(logits: npt.ArrayLike, labels: npt.ArrayLike, *, bins: int = BINS) -> float:
-    """Expected calibration error: mean gap between confidence and accuracy over ``bins`` bins of equal mass.
-
-    Args:
-        logits: ``(n, classes)``.
-        labels: ``(n,)``.
-        bins: groups of equal size, by confidence.
-    """
-    rows = np.asarray(logits, dtype=np.float64)
-    chances = np.exp(rows - rows.max(axis=1, keepdims=True))
-    chances /= chances.sum(axis=1, keepdims=True)
-    sure = chances.max(axis=1)
-    right = chances.argmax(axis=1) == np.asarray(labels)
-    # equal confidences share a bin: otherwise the order of the images would count
-    groups = np.searchsorted(np.sort(sure), sure, side="left") * bins // len(rows)
-    return float(np.abs(np.bincount(groups, weights=right - sure, minlength=bins)).sum()) / len(rows)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from autodistill.search.space.space import Space
 
 _DRAWS_PER_BRANCH = 20
+ALWAYS = ("accuracy", "loss", "agreement")
+"""Measures that every report has."""
 
 
 def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
@@ -63,7 +65,40 @@ def check_study(config: StudyConfig, space: Space, *, resumed: bool = False) -> 
         for teacher in members(config.teacher).values():
             _collect(problems, partial(_check_teacher, teacher, config.data))
         problems += space_problems(space, config.training, config.data.image_size)
+        problems += metric_problems(config)
     _refuse(problems)
+
+
+def metric_problems(config: StudyConfig) -> list[str]:
+    """Return what is wrong with objectives, constraints and measures: those that nothing computes, and bad functions.
+
+    Args:
+        config: of a study with images, which has no evaluation of its own.
+    """
+    from autodistill.search.objectives.objectives import parse_constraint, resolve
+    from autodistill.training.costs.cost_memory import LATENCY
+    from autodistill.training.costs.counts import cost_metrics
+    from autodistill.training.loop.measures import load_measure, measures
+
+    problems: list[str] = []
+    for where in config.measures.values():
+        _collect(problems, partial(load_measure, where))
+    built_in = [name for name in config.measures if name in measures or name in ALWAYS]
+    problems += [f"measures: {name!r} is the name of a built-in measure; choose another" for name in built_in]
+    trained = {*ALWAYS, *measures.names(), *config.measures}
+    computed = {*trained, *cost_metrics.names(), LATENCY}
+    wanted = {one.name: one.stage for one in resolve(config.objectives, measured=config.measures)}
+    for text in config.constraints:
+        wanted.setdefault(parse_constraint(text, [*computed, *wanted]).metric, "known")
+    for name, stage in wanted.items():
+        if name not in computed or (stage == "trained" and name not in trained):
+            close = nearest(name, sorted(trained if stage == "trained" else computed), 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            problems.append(
+                f"objective {name!r} is computed by nothing; {hint}A measure of logits and labels is declared in the "
+                f"study file as measures: {{{name}: module:function}}, a known cost by a plugin (autodistill.costs)"
+            )
+    return problems
 
 
 def _without_effect(space: Space, training: Mapping[str, Any]) -> list[str]:

@@ -100,6 +100,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         training=config.training,
         cache=str(cache),
         variants=config.variants,
+        measures=config.measures,
     )
     study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
     return Isolated(evaluator, task)

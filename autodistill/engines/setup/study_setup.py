@@ -14,6 +14,7 @@ from autodistill.core.errors import ConfigError, UsageError
 from autodistill.core.resource_errors import as_resource_error
 from autodistill.core.strict_yaml import dump
 from autodistill.core.teacher_choice import with_parameter
+from autodistill.search.objectives.objectives import objectives as registered
 from autodistill.search.objectives.objectives import parse_constraint, resolve
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.space.builtin import compose
@@ -135,13 +136,15 @@ def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any
 def study_parts(config: StudyConfig) -> dict[str, Any]:
     """Space, objectives, constraints, rungs and sampler of a configuration; raises before anything is written."""
     space = config_space(config)
-    objectives = resolve(config.objectives)
+    objectives = resolve(config.objectives, measured=config.measures)
     names = [o.name for o in objectives]
+    if config.data is not None:
+        names += [*registered.names(), *config.measures]
     constraints = []
     problems = []
     for text in config.constraints:
         try:
-            constraints.append(parse_constraint(text, None if config.data is not None else names))
+            constraints.append(parse_constraint(text, names))
         except UsageError as error:
             problems.append(str(error))
     if problems:

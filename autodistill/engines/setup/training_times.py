@@ -239,7 +239,10 @@ def _job(config: StudyConfig, space: Space, data: ImageData, slot: Slot, cache: 
     students = _drawn(space)
     if _teaching_epochs(config, data):
         students.insert(0, default_architecture(data.image_size))
-    surveyed = has_survey(config.survey, resolve(config.objectives)) and "latency_ms" in config.objectives
+    surveyed = (
+        has_survey(config.survey, resolve(config.objectives, measured=config.measures))
+        and "latency_ms" in config.objectives
+    )
     elsewhere = config.latency.table is not None or config.latency.command is not None
     latency: LatencyTarget | None = config.latency if surveyed and not elsewhere else None
     assert config.data is not None
@@ -271,7 +274,7 @@ def _teaching_epochs(config: StudyConfig, data: ImageData) -> float:
 
 def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: CostMemory, cost: float) -> float:
     """Of measuring what is not remembered; no more than the survey's share of the time."""
-    if not has_survey(config.survey, resolve(config.objectives)):
+    if not has_survey(config.survey, resolve(config.objectives, measured=config.measures)):
         return 0.0
     seconds = config.limits.seconds
     pool = draw_pool(space, pool_size(config.survey, seconds), seed=config.seed)

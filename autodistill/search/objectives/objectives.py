@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from autodistill.core.errors import ConfigError, UnknownNameError, UsageError
@@ -23,6 +23,13 @@ def _file(objective: Objective) -> Objective:
 _file(Objective("accuracy", "maximize", "fraction", "trained", description="validation accuracy"))
 _file(Objective("loss", "minimize", "nats", "trained", description="validation cross-entropy"))
 _file(Objective("agreement", "maximize", "fraction", "trained", description="share of the teacher's top-1 labels"))
+_file(Objective("balanced_accuracy", "maximize", "fraction", "trained", description="mean recall of the classes"))
+_file(Objective("worst_recall", "maximize", "fraction", "trained", description="recall of the worst class"))
+_file(Objective("macro_f1", "maximize", "fraction", "trained", description="mean F1 score of the classes"))
+_file(Objective("top5_accuracy", "maximize", "fraction", "trained", description="label among the top five"))
+_file(Objective("auroc", "maximize", "fraction", "trained", description="area under the ROC curve, mean of classes"))
+_file(Objective("average_precision", "maximize", "fraction", "trained", description="mean over the classes"))
+_file(Objective("ece", "minimize", "fraction", "trained", description="expected calibration error"))
 _file(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
 _file(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))
 _file(Objective("activations", "minimize", "count", "known", log=True, description="elements written by layers"))
@@ -35,8 +42,12 @@ _CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+|.*tea
 _TEACHER = re.compile(r"teacher(?:\s*([-+])\s*(\S+))?")
 
 
-def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
+def resolve(names: Sequence[str | Objective], *, measured: Collection[str] = ()) -> tuple[Objective, ...]:
     """Objectives by name, in order; ``"energy:minimize"`` (or ``"energy:minimize:trained"``) declares a new one.
+
+    Args:
+        names: of the objectives.
+        measured: names of measures of the study's own: a new objective of such a name is trained.
 
     Raises:
         ConfigError: none given, one given twice, an unknown name, or one that the study needs itself.
@@ -45,7 +56,7 @@ def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
     out: list[Objective] = []
     for name in names:
         try:
-            out.append(name if isinstance(name, Objective) else _resolve_one(name))
+            out.append(name if isinstance(name, Objective) else _resolve_one(name, measured))
         except UsageError as error:
             problems.append(str(error))
     problems += [f"objective {o.name!r} {_taken(o.name)}" for o in out if o.name in WORK]
@@ -84,11 +95,13 @@ def worst_wanted(constraints: Sequence[Constraint], objectives: Sequence[Objecti
     return wanted
 
 
-def _resolve_one(text: str) -> Objective:
+def _resolve_one(text: str, measured: Collection[str]) -> Objective:
     name, *rest = text.split(":")
+    if not rest and name in measured:
+        raise UsageError(f"objective {name!r} needs a direction: write {name}:maximize or {name}:minimize")
     if not rest:
         return objectives.get(name)
-    direction, stage = rest[0], rest[1] if len(rest) > 1 else "known"
+    direction, stage = rest[0], rest[1] if len(rest) > 1 else "trained" if name in measured else "known"
     if direction not in ("minimize", "maximize"):
         raise UnknownNameError("direction", direction, ("minimize", "maximize"), f"Found in objective {text!r}.")
     if stage not in ("known", "trained"):

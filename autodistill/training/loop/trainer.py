@@ -26,7 +26,7 @@ from autodistill.training.augmentation import mixup as pairing
 from autodistill.training.augmentation import policy as views
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data.datasets import ImageData
-from autodistill.training.loop import norm_statistics
+from autodistill.training.loop import measures, norm_statistics
 from autodistill.training.loop.averaging import Average
 from autodistill.training.loop.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
 from autodistill.training.loop.recipe import Recipe
@@ -374,13 +374,19 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def scores(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
-    """Accuracy, cross-entropy and, with teacher logits, the share of equal decisions.
+def scores(
+    logits: Tensor, labels: Tensor, teacher: Tensor | None = None, own: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """Accuracy, cross-entropy, every measure and, with teacher logits, the share of equal decisions.
 
     Args:
         logits: ``(n, classes)``; all three on the CPU.
         labels: ``(n,)``.
         teacher: ``(n, classes)``.
+        own: measures of the study's own, name to ``module:function``.
+
+    Raises:
+        UsageError: one of those gave no finite number.
     """
     decided = logits.argmax(1)
     found = {
@@ -389,7 +395,7 @@ def scores(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> dic
     }
     if teacher is not None:
         found["agreement"] = (decided == teacher.argmax(1)).double().mean().item()
-    return found
+    return {**measures.compute(logits.double().numpy(), labels.numpy(), own), **found}
 
 
 def _seed_torch(seed: int, device: torch.device) -> None:

@@ -50,6 +50,8 @@ from autodistill.training.trials.trial_files import discard as discard
 from autodistill.training.trials.trial_files import load_student as load_student
 
 MAX_VIEWS = 50
+SHOWN = ("accuracy", "loss", "agreement")
+"""Measures in progress lines, beside objectives and constrained ones."""
 _CHECKPOINT_SECONDS = 60.0
 _PROGRESS_SECONDS = 1.0
 
@@ -345,9 +347,11 @@ class Trial:
         val = self.worker.data.val
         logits = trainer.predict(model, torch.from_numpy(val.images))
         began = time.monotonic()
-        trained = scores(logits, torch.from_numpy(val.labels), self.worker.teacher_on_validation(self.teacher))
+        trained = scores(
+            logits, torch.from_numpy(val.labels), self.worker.teacher_on_validation(self.teacher), self.task.measures
+        )
         self._asked += time.monotonic() - began
-        self._shown = trained
+        self._shown = {name: value for name, value in trained.items() if name in {*SHOWN, *self.task.metrics}}
         top = epochs >= self.task.rungs[-1]
         variants = self._variants(model, known.costs) if top else {}
         values = {**trained, **known.costs}
@@ -373,7 +377,7 @@ class Trial:
             return {}
         from autodistill.training.trials.variants import VariantWork
 
-        work = VariantWork(self.worker.data, self.task.variants, self.worker.costs)
+        work = VariantWork(self.worker.data, self.task.variants, self.worker.costs, self.task.measures)
         teacher = self.worker.teacher_on_validation(self.teacher)
         return work.of(self.candidate.student, model, self.folder / VARIANTS, known, teacher)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,13 @@ class VariantWork:
     Attributes:
         names: wanted variants; ``fp32`` is the student itself and needs no work.
         costs: measures latency, once per architecture.
+        own: measures of the study's own, name to ``module:function``.
     """
 
     data: ImageData
     names: tuple[str, ...]
     costs: StudentCosts
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def of(
         self,
@@ -92,7 +94,7 @@ class VariantWork:
     def _trained(self, path: Path, teacher: Tensor | None) -> dict[str, float]:
         val = self.data.val
         logits = torch.from_numpy(run_onnx(path, normalized(self.data, val.images)))
-        return scores(logits, torch.from_numpy(val.labels), teacher)
+        return scores(logits, torch.from_numpy(val.labels), teacher, self.own)
 
     def _costs(self, student: Params, name: str, path: Path, known: Mapping[str, float]) -> dict[str, float]:
         costs = {**known, **{name: float(path.stat().st_size) for name in _SIZES if name in known}}
