@@ -26,6 +26,10 @@ EXAMPLES = """
 """
 
 
+CLASSES_NAMED = 3
+"""Classes with the largest loss against the teacher that are named."""
+
+
 def verify(
     study: StudyArgument = None,
     directory: DirOption = None,
@@ -223,6 +227,24 @@ def _missing(row: VerifiedRow) -> str:
     return "" if row.complete else f"{len(row.seeds)} of {row.planned} runs"
 
 
+def class_words(verified: Verified) -> list[str]:
+    """Return sentences about the classes that students on the verified front recognise worst."""
+    out = []
+    never = [
+        f"trial {row.trial}: {', '.join(names)}"
+        for row in verified.front
+        if (names := [name for name, recall in zip(verified.classes, row.recalls, strict=False) if recall == 0.0])
+    ]
+    if never:
+        out.append(f"warning: classes that are never recognised on the test images: {'; '.join(never)}.")
+    best = verified.front[0] if verified.front else None
+    losing = verified.losing_classes(best)[:CLASSES_NAMED] if best is not None else []
+    if best is not None and losing:
+        named = ", ".join(f"{one.name} {one.student:.2f} ({one.teacher:.2f})" for one in losing)
+        out.append(f"Trial {best.trial} falls furthest below its teacher in the recall of: {named}.")
+    return out
+
+
 def findings(verified: Verified) -> list[str]:
     """What the table says, in sentences."""
     out = [
@@ -260,6 +282,7 @@ def findings(verified: Verified) -> list[str]:
         out.append("Trained on the validation images too, so nothing is left to say by how much the search flattered.")
     if gains := [row.gain for row in ready if row.gain is not None]:
         out.append(_gained(gains))
+    out += class_words(verified)
     if verified.seeds == 1:
         out.append("With one seed nothing can be said of how seeds differ; three are the least.")
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autodistill.core.wording import counted, distillation_words, student_words
@@ -115,9 +115,36 @@ def _verified(verified: Verified, found: Exported) -> str:
     if row.searched is not None:
         by = f"; fresh seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
         lines += ["", f"The search had reported {row.searched:.4f} on its validation images{by}."]
+    lines += _classes(verified, row)
     if row.ece is not None:
         lines += ["", f"Expected calibration error: {row.ece.mean:.4f} (0 is perfect)."]
     return "\n".join([*lines, "", verified_note(found.source, row)])
+
+
+def _classes(verified: Verified, row: VerifiedRow) -> list[str]:
+    """Recall of each class on the test images, the largest loss against the teacher first."""
+    if not row.recalls:
+        return []
+    teacher = verified.teacher_row()
+    others: Sequence[float | None] = (teacher.recalls if teacher is not None else ()) or [None] * len(row.recalls)
+    known = [
+        (name, own, its)
+        for name, own, its in zip(verified.classes, row.recalls, others, strict=True)
+        if own is not None
+    ]
+    known.sort(key=lambda one: one[1] - (one[2] if one[2] is not None else 1.0))
+    lines = ["", "| class | recall | recall of the teacher |", "| --- | --- | --- |"]
+    lines += [
+        f"| {_cell(name)} | {own:.3f} | {'-' if its is None else f'{its:.3f}'} |"
+        for name, own, its in known[:_SHOWN_CLASSES]
+    ]
+    more = len(known) - _SHOWN_CLASSES
+    return [*lines, *(["", f"{more} more classes are in `verify.json`."] if more > 0 else [])]
+
+
+def _cell(text: str) -> str:
+    """Return ``text`` as one cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _row_line(name: str, row: VerifiedRow) -> str:

@@ -118,6 +118,24 @@ def verified_table(verified: Verified) -> Table:
     return Table(columns, tuple(rows), columns[2:-1], note)
 
 
+def recall_table(verified: Verified) -> Table | None:
+    """Recall of each class on the test images, of the verified front and the teacher; ``None`` where not known."""
+    shown = [row for row in verified.front if row.recalls]
+    teacher = verified.teacher_row()
+    known = teacher.recalls if teacher is not None else ()
+    if not shown:
+        return None
+    rows = []
+    for index, name in enumerate(verified.classes):
+        recalls = [row.recalls[index] for row in shown]
+        if recalls[0] is None:
+            continue
+        cells = [f"{one:.3f}" for one in recalls if one is not None]
+        rows.append((name, *(["-" if known[index] is None else f"{known[index]:.3f}"] if known else []), *cells))
+    columns = ("class", *(["teacher"] if known else []), *(f"trial {row.trial}" for row in shown))
+    return Table(columns, tuple(rows), columns[1:], "Share of the images of each class that is recognised.")
+
+
 def verification_words(verified: Verified) -> str:
     """Who is on the verified front, who fell, and how far the search had flattered."""
     fallen = [str(row.trial) for row in verified.fallen]

@@ -152,6 +152,7 @@ def _summary(
         ),
         "first": name,
         "verification": None if verified is None else tables.verified_table(verified),
+        "recalls": None if verified is None else tables.recall_table(verified),
         "verification_words": "" if verified is None else tables.verification_words(verified),
         "gains": tables.gain_table(front, trials, verified),
         "no_gains": "Not known: no student was trained both with and without distillation. 'verify' trains the "

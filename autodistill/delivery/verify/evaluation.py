@@ -16,15 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autodistill.delivery.verify.statistics import calibration_error
 from autodistill.training.trials.run_result import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from autodistill.training.data.datasets import ImageData, Split
     from autodistill.training.teachers.teacher import Teacher
+
+
+FIELDS = ("accuracy", "loss", "ece", "agreement")
+"""Measures that are fields of a result; the others are in a mapping."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +63,31 @@ class TestSplit:
         said = None if teacher.by_id else answers(teacher, split)
         return TestSplit(split, content_hash(split.images, split.labels), said)
 
-    def scores(self, logits: Tensor) -> dict[str, float]:
-        """Accuracy, loss, calibration error and, where the teacher is known, agreement."""
+    def scores(self, logits: Tensor, own: Mapping[str, str] | None = None) -> dict[str, float]:
+        """Accuracy, loss, every measure and, where the teacher is known, agreement."""
         import torch
 
         from autodistill.training.loop.trainer import scores
 
-        found = scores(logits, torch.from_numpy(self.split.labels), self.teacher)
-        return {**found, "ece": calibration_error(logits.numpy(), self.split.labels)}
+        return scores(logits, torch.from_numpy(self.split.labels), self.teacher, own)
+
+    def confusion(self, logits: Tensor) -> tuple[tuple[int, ...], ...]:
+        """Images of each class (row) by the class that was decided (column)."""
+        from autodistill.training.loop.measures import confusion
+
+        return tuple(map(tuple, confusion(logits.double().numpy(), self.split.labels).tolist()))
 
 
-def examine(folder: Path, test: TestSplit, data: ImageData, *, refit: str, keep: bool, device: str = "cpu") -> Result:
+def examine(
+    folder: Path,
+    test: TestSplit,
+    data: ImageData,
+    *,
+    refit: str,
+    keep: bool,
+    device: str = "cpu",
+    own: Mapping[str, str] | None = None,
+) -> Result:
     """Evaluate a finished run on the test split and keep the result.
 
     Args:
@@ -78,6 +97,7 @@ def examine(folder: Path, test: TestSplit, data: ImageData, *, refit: str, keep:
         refit: ``train`` or ``train+val``.
         keep: whether its weights stay; they are removed otherwise.
         device: where it runs.
+        own: measures of the study's own, name to ``module:function``.
 
     Raises:
         StoreError: the run has no finished student.
@@ -87,7 +107,7 @@ def examine(folder: Path, test: TestSplit, data: ImageData, *, refit: str, keep:
 
     model, facts = load_run(folder)
     logits = predict(model, test.split.images, data, device=device)
-    found = test.scores(logits)
+    found = test.scores(logits, own)
     last = facts["reports"][max(facts["reports"], key=int)]
     manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())
     right = (logits.argmax(1).numpy() == test.split.labels).astype(np.uint8)
@@ -103,6 +123,8 @@ def examine(folder: Path, test: TestSplit, data: ImageData, *, refit: str, keep:
         right=base64.b64encode(np.packbits(right).tobytes()).decode(),
         seconds=facts["seconds"],
         weights=manifest["files"]["student.safetensors"]["sha256"],
+        measures={name: value for name, value in found.items() if name not in FIELDS},
+        confusion=test.confusion(logits),
     )
     write_folder(folder / "result", {"result.json": json.dumps(asdict(result), indent=1).encode()})
     if not keep:

@@ -11,7 +11,7 @@ import numpy as np
 
 from autodistill.core.errors import AutodistillError, StoreError
 from autodistill.core.records import stable_key
-from autodistill.delivery.verify.evaluation import TestSplit, examine
+from autodistill.delivery.verify.evaluation import FIELDS, TestSplit, examine
 from autodistill.delivery.verify.file_costs import (
     FileCosts,
     file_costs,
@@ -21,7 +21,7 @@ from autodistill.delivery.verify.file_costs import (
 )
 from autodistill.delivery.verify.plan import objective_names
 from autodistill.delivery.verify.prepare import Plan, Planned
-from autodistill.delivery.verify.statistics import accuracy_figure
+from autodistill.delivery.verify.statistics import accuracy_figure, mean_recalls
 from autodistill.delivery.verify.table import Finished, rows_of, table
 from autodistill.engines.monitor.watch import Watch
 from autodistill.search.results.picking import settled
@@ -78,6 +78,7 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
         versions=versions(),
         data=worker.data.fingerprint,
         teacher=worker.teacher.fingerprint,
+        classes=tuple(worker.data.classes),
     )
 
 
@@ -113,7 +114,13 @@ def _examined(plan: Plan, watch: Watch) -> tuple[dict[Path, Result], TestSplit |
 def _examine(plan: Plan, run: Planned, test: TestSplit) -> Result:
     worker = plan.worker
     return examine(
-        run.folder, test, worker.data, refit=plan.retraining.refit, keep=run.keep, device=worker.context.device
+        run.folder,
+        test,
+        worker.data,
+        refit=plan.retraining.refit,
+        keep=run.keep,
+        device=worker.context.device,
+        own=worker.task.measures,
     )
 
 
@@ -177,13 +184,15 @@ def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> Verifi
     row = VerifiedRow("teacher", name, searched=searched, costs=known)
     if test.teacher is None:
         return replace(row, error="it consists of stored logits, none of them of test images")
-    scores = test.scores(test.teacher)
+    scores, confusion = test.scores(test.teacher, plan.worker.task.measures), test.confusion(test.teacher)
     right = test.teacher.argmax(1).numpy() == test.split.labels
     row = replace(
         row,
         accuracy=accuracy_figure(np.asarray([right])),
         loss=Figure(scores["loss"]),
         ece=Figure(scores["ece"]),
+        measures={name: Figure(value) for name, value in scores.items() if name not in FIELDS},
+        recalls=mean_recalls([confusion]),
         validation=None if searched is None else Figure(searched),
     )
     return _with_costs(row, found)

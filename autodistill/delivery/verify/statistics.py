@@ -42,6 +42,20 @@ def over_seeds(values: Sequence[float]) -> Figure:
     return Figure(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None)
 
 
+def mean_recalls(confusions: Sequence[Sequence[Sequence[int]]]) -> tuple[float | None, ...]:
+    """Return the recall of each class, mean over seeds; ``None`` for a class without test images.
+
+    Args:
+        confusions: of each seed, counts ``(classes, classes)``: true class by decided class; empty where not known.
+    """
+    known = [np.asarray(one, dtype=np.float64) for one in confusions if len(one)]
+    if not known:
+        return ()
+    images = known[0].sum(axis=1)
+    right = np.mean([np.diag(one) for one in known], axis=0)
+    return tuple(float(r / n) if n else None for r, n in zip(right, images, strict=True))
+
+
 def accuracy_figure(correct: Bools) -> Figure:
     """Accuracy with its 95 % interval over seeds and test images.
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from autodistill.core.records import Objective
 from autodistill.delivery.verify.plan import PlannedRow
-from autodistill.delivery.verify.statistics import Bools, accuracy_figure, difference, over_seeds
+from autodistill.delivery.verify.statistics import Bools, accuracy_figure, difference, mean_recalls, over_seeds
 from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import nondominated_mask
-from autodistill.search.results.verified import Difference, FrontVerdict, VerifiedRow
+from autodistill.search.results.verified import Difference, Figure, FrontVerdict, VerifiedRow
 from autodistill.training.trials.run_result import Result
 
 
@@ -147,8 +147,16 @@ def _row(one: Finished) -> VerifiedRow:
         loss=over_seeds([result.loss for result in results]),
         agreement=over_seeds(known) if known else None,
         ece=over_seeds([result.ece for result in results]),
+        measures=_measures(results),
+        recalls=mean_recalls([result.confusion for result in results]),
         flattered=None if validation is None or row.searched is None else row.searched - validation.mean,
     )
+
+
+def _measures(results: Sequence[Result]) -> dict[str, Figure]:
+    """Every measure that all results have, over the seeds."""
+    names = [name for name in results[0].measures if all(name in one.measures for one in results)]
+    return {name: over_seeds([one.measures[name] for one in results]) for name in names}
 
 
 def _with_gain(row: VerifiedRow, one: Finished, twins: Mapping[int | None, Finished]) -> VerifiedRow:

@@ -71,6 +71,26 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class ClassRecall:
+    """Share of a class that is recognised, on the test split.
+
+    Attributes:
+        name: of the class.
+        student: mean over the seeds.
+        teacher: of the teacher.
+    """
+
+    name: str
+    student: float
+    teacher: float
+
+    @property
+    def lost(self) -> float:
+        """By how much the student falls below the teacher."""
+        return self.teacher - self.student
+
+
+@dataclass(frozen=True)
 class VerifiedRow:
     """One line of the table: a student, its undistilled twin, a baseline or the teacher.
 
@@ -86,6 +106,9 @@ class VerifiedRow:
         loss: cross-entropy on the test split.
         agreement: share of test images on which it decides as the teacher; ``None`` where the teacher is not known.
         ece: expected calibration error on the test split, 15 bins of equal mass.
+        measures: every other measure on the test split, by name (``balanced_accuracy``, ``macro_f1`` …).
+        recalls: recall of each class of :attr:`Verified.classes` on the test split, mean over the seeds; ``None`` for a
+            class without test images. Empty in files of earlier versions.
         costs: known costs by name as in the search (``params``, ``bytes`` …).
         file_bytes: size of the exported ONNX file; ``None`` where it could not be exported.
         file_latency_ms: p50 latency of that file, milliseconds per batch of the study's target.
@@ -113,6 +136,8 @@ class VerifiedRow:
     loss: Figure | None = None
     agreement: Figure | None = None
     ece: Figure | None = None
+    measures: Mapping[str, Figure] = field(default_factory=dict)
+    recalls: tuple[float | None, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
     file_bytes: int | None = None
     file_latency_ms: float | None = None
@@ -133,7 +158,8 @@ class VerifiedRow:
     @property
     def means(self) -> dict[str, float]:
         """Verified means of what is trained, by the name of the objective."""
-        figures = {"accuracy": self.accuracy, "loss": self.loss, "agreement": self.agreement}
+        figures = {"accuracy": self.accuracy, "loss": self.loss, "agreement": self.agreement, "ece": self.ece}
+        figures |= dict(self.measures)
         return {name: figure.mean for name, figure in figures.items() if figure is not None}
 
     def shipped(self, name: str) -> float | None:
@@ -163,6 +189,7 @@ class Verified:
         noise: validation accuracy that near neighbours of the front may lack.
         versions: of what computed the figures.
         data, teacher: fingerprints.
+        classes: names of the classes, in the order of :attr:`VerifiedRow.recalls`.
     """
 
     study: str
@@ -184,6 +211,7 @@ class Verified:
     versions: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
     teacher: str = ""
+    classes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """One line: the name, how many students were verified, and how much is finished."""
@@ -242,6 +270,18 @@ class Verified:
         """A cost of a row as it was judged: that of its exported file, or the search's; ``None`` if not known."""
         return row.shipped(name) if name in self.of_files else row.costs.get(name)
 
+    def losing_classes(self, row: VerifiedRow) -> list[ClassRecall]:
+        """Return the classes that a student recognises less often than its teacher, the largest loss first.
+
+        Empty where the teacher's recalls are not known.
+        """
+        teacher = self.teacher_row()
+        if teacher is None or not teacher.recalls or not row.recalls:
+            return []
+        pairs = zip(self.classes, row.recalls, teacher.recalls, strict=True)
+        found = [ClassRecall(name, own, its) for name, own, its in pairs if own is not None and its is not None]
+        return sorted((one for one in found if one.lost > 0), key=lambda one: -one.lost)
+
     def student(self, trial: int) -> VerifiedRow:
         """The row of a trial.
 
@@ -276,6 +316,7 @@ class Verified:
             raise StoreError(f"{VERIFY_FILE} was changed or cut after it was written; run 'autodistill verify' again.")
         body["rows"] = tuple(_row(row) for row in body["rows"])
         body["objectives"] = tuple((name, direction) for name, direction in body["objectives"])
+        body["classes"] = tuple(body.get("classes", ()))
         body["of_files"] = tuple(body.get("of_files", ()))  # files of earlier versions were judged by the search
         return Verified(**body)
 
@@ -343,8 +384,9 @@ def _row(data: Mapping[str, Any]) -> VerifiedRow:
     for name in _FIGURES[:-1]:
         values[name] = None if values[name] is None else Figure(**values[name])
     values["gain"] = None if values["gain"] is None else Difference(**values["gain"])
-    for name in ("seeds", "rivals"):
-        values[name] = tuple(values[name])
+    values["measures"] = {name: Figure(**figure) for name, figure in values.get("measures", {}).items()}
+    for name in ("seeds", "rivals", "recalls"):
+        values[name] = tuple(values.get(name, ()))
     return VerifiedRow(**values)
 
 
@@ -352,6 +394,9 @@ def _flat(row: VerifiedRow) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in asdict(row).items():
         if value is None and key in _FIGURES:
+            continue
+        if key == "measures":
+            out.update({f"{name}.{part}": item for name, one in value.items() for part, item in one.items()})
             continue
         if isinstance(value, Mapping):
             out.update({f"{key}.{name}": item for name, item in value.items()})

@@ -27,6 +27,7 @@ class Distillation:
         student: whose embedding is projected, where the mix has an embedding term.
         teacher_width: width of the teacher's embedding.
         seed: seed of the projector's weights.
+        class_weights: of the task loss, ``(classes,)``.
     """
 
     def __init__(
@@ -37,12 +38,13 @@ class Distillation:
         student: nn.Module | None = None,
         teacher_width: int | None = None,
         seed: int = 0,
+        class_weights: Tensor | None = None,
     ) -> None:
         self.mix, self._guide = mix, guide
         projection: nn.Module = nn.Identity()
         if mix.uses_embedding and student is not None and teacher_width is not None:
             projection = projector(mix.embedding, embedding_width(student), teacher_width, seed=seed)
-        self.terms = LossTerms(mix, projection)
+        self.terms = LossTerms(mix, projection, class_weights)
 
     @property
     def wants_embedding(self) -> bool:

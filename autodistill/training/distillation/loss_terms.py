@@ -41,10 +41,11 @@ class LossTerms:
         mix: what is minimised.
         projector: what the student's embedding passes through before the embedding term; its parameters
             belong into the optimizer.
+        class_weights: of the task loss, (classes,); ``None``: all 1.
     """
 
-    def __init__(self, mix: LossMix, projector: nn.Module | None = None) -> None:
-        self.mix = mix
+    def __init__(self, mix: LossMix, projector: nn.Module | None = None, class_weights: Tensor | None = None) -> None:
+        self.mix, self.class_weights = mix, class_weights
         self.projector = projector if projector is not None else nn.Identity()
         self._distillation = TermScale(mix.calibration_batches)
         self._embedding = TermScale(mix.calibration_batches)
@@ -87,7 +88,9 @@ class LossTerms:
         zero = student_logits.new_zeros((), dtype=torch.float32)
         if target is None and self.mix.uses_target:
             raise UsageError("this loss mix needs labels; only alpha 1 with a label-free loss does without.")
-        task = zero if target is None else task_loss(student_logits, target, self.mix.label_smoothing)
+        task = (
+            zero if target is None else task_loss(student_logits, target, self.mix.label_smoothing, self.class_weights)
+        )
         parts = [] if self.mix.task_share == 0 else [_times(self.mix.task_share, task)]
         distillation = embedding = zero
         if self.mix.uses_distillation:
@@ -128,7 +131,7 @@ class LossTerms:
         measuring = self.mix.calibrate and not self._distillation.frozen and student.requires_grad
         if measuring and target is not None:
             logits = _leaf(student)
-            task = task_loss(logits, target, self.mix.label_smoothing)
+            task = task_loss(logits, target, self.mix.label_smoothing, self.class_weights)
             self._distillation.measure(_norm(task, logits), _norm(self._distill(logits, teacher, target), logits))
         return self._distillation.value
 
@@ -179,12 +182,25 @@ class TermScale:
         self._count, self._task, self._term = int(state[0]), float(state[1]), float(state[2])
 
 
-def task_loss(student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with class indices (batch,) or mixed labels (batch, classes), in fp32 at least."""
+def task_loss(
+    student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy with class indices (batch,) or mixed labels (batch, classes), in fp32 at least.
+
+    Args:
+        student_logits: (batch, classes).
+        target: labels.
+        label_smoothing: share of the label spread over all classes.
+        weights: of the classes, (classes,); the mean stays one over images, not over their weights.
+    """
     with full_precision(student_logits):
         logits = student_logits.to(torch.promote_types(student_logits.dtype, torch.float32))
         labels = target.to(logits.dtype) if target.is_floating_point() else target
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        if weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        weights = weights.to(logits)
+        total = F.cross_entropy(logits, labels, weight=weights, label_smoothing=label_smoothing, reduction="sum")
+        return total / len(logits)
 
 
 def _times(weight: float, term: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ _ALIASES = {
 _CHOICES: dict[str, tuple[str, ...]] = {
     "init": ("random", "pretrained", "teacher"),
     "teacher_mode": ("cached", "online"),
+    "class_weights": ("none", "balanced", "effective"),
+    "sampler": ("shuffle", "balanced"),
 }
 
 _UNUSABLE = {
@@ -67,6 +69,10 @@ class Recipe:
         cutmix: the same for pasted rectangles; one of the two at most.
         ema: decay of the averaged weights that are evaluated and kept; 0 is off.
         label_smoothing: share of the label spread over all classes.
+        class_weights: of the task loss: ``none``, ``balanced`` (one over the images of a class) or ``effective``,
+            between the two.
+        sampler: ``shuffle``: every image once an epoch; ``balanced``: images are drawn so that classes are equally
+            frequent, as many as there are.
         clip: largest gradient norm; 0 is off.
         warmup: share of all steps over which the learning rate rises from zero.
         init: where the weights start.
@@ -89,6 +95,8 @@ class Recipe:
     cutmix: float = 0.0
     ema: float = 0.998
     label_smoothing: float = 0.0
+    class_weights: str = "none"
+    sampler: str = "shuffle"
     clip: float = 5.0
     warmup: float = 0.05
     init: str = "random"

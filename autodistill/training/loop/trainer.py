@@ -303,7 +303,11 @@ class Trainer:
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(_mixed_seed(self.seed, -1 - epoch))
-        return torch.randperm(len(self.feed.labels), generator=generator)
+        labels = self.feed.labels.cpu()
+        if self.recipe.sampler == "balanced":
+            share = 1.0 / torch.bincount(labels).double().clamp_min(1.0)
+            return torch.multinomial(share[labels], len(labels), replacement=True, generator=generator)
+        return torch.randperm(len(labels), generator=generator)
 
     def _train_step(self, batch: Batch) -> None:
         rate = learning_rate(self.recipe, self.step, self.epochs * self.steps_per_epoch)

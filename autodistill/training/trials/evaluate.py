@@ -26,6 +26,7 @@ from autodistill.core.records import Candidate, Evaluate, Params, Report, Survey
 from autodistill.core.teacher_choice import member
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data import datasets
+from autodistill.training.distillation.class_weights import class_weights
 from autodistill.training.distillation.criterion import Distillation, Guide
 from autodistill.training.distillation.initialise import initialise
 from autodistill.training.distillation.loss_mix import TEACHER, LossMix
@@ -260,7 +261,15 @@ class Trial:
         worker = self.worker
         guide, view_count = self._guide()
         width = self.teacher.embedding_width() if self.mix.uses_embedding else None
-        criterion = Distillation(self.mix, guide, student=model, teacher_width=width, seed=self.candidate.seed)
+        weights = class_weights(self.recipe.class_weights, worker.feed.labels, len(worker.data.classes))
+        criterion = Distillation(
+            self.mix,
+            guide,
+            student=model,
+            teacher_width=width,
+            seed=self.candidate.seed,
+            class_weights=weights,
+        )
         return Trainer(
             model,
             worker.feed,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ class Result:
         right: packed bits, one per test image.
         seconds: of training.
         weights: SHA-256 of the student's file.
+        measures: every other measure on the test split, by name; empty in results of earlier versions.
+        confusion: images of each class (row) by the class that was decided (column); likewise.
     """
 
     key: str
@@ -41,6 +44,8 @@ class Result:
     right: str
     seconds: float
     weights: str
+    measures: Mapping[str, float] = field(default_factory=dict)
+    confusion: Sequence[Sequence[int]] = ()
 
     def correct(self) -> Bools:
         """Right answers ``(images,)``."""

@@ -21,6 +21,7 @@ from torch import nn
 from autodistill.core.errors import InterruptedTrialError, UsageError
 from autodistill.core.records import TeacherSpec, stable_key
 from autodistill.training.data.datasets import ImageData
+from autodistill.training.distillation.class_weights import class_weights
 from autodistill.training.distillation.criterion import Distillation
 from autodistill.training.distillation.loss_mix import LossMix
 from autodistill.training.loop.recipe import Recipe
@@ -181,9 +182,11 @@ class _Plan:
             "num_classes": len(data.classes),
         }
         network = students.build_student(self.student, **shape, pretrained=self.pretrained, seed=self.seed)
-        criterion = Distillation(LossMix(label_smoothing=self.recipe.label_smoothing))
+        feed = Feed.of(data)
+        weights = class_weights(self.recipe.class_weights, feed.labels, len(data.classes))
+        criterion = Distillation(LossMix(label_smoothing=self.recipe.label_smoothing), class_weights=weights)
         return Trainer(
-            network, Feed.of(data), criterion, self.recipe, epochs=self.epochs, seed=self.seed, view_seed=self.seed,
+            network, feed, criterion, self.recipe, epochs=self.epochs, seed=self.seed, view_seed=self.seed,
             device=device,
         )  # fmt: skip
 

@@ -10,12 +10,12 @@ from scipy.stats import chi2, norm
 
 from autodistill.delivery.verify.statistics import (
     accuracy_figure,
-    calibration_error,
     difference,
     half_width,
     over_seeds,
     student_quantile,
 )
+from autodistill.training.loop.measures import calibration_error
 
 
 def test_quantiles_are_those_of_the_printed_table_of_student() -> None:

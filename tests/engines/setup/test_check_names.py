@@ -219,3 +219,35 @@ def test_a_study_can_be_opened_to_be_read_where_its_images_are_not(tmp_path: Pat
     ad.Study.create(data=keys, space={"student": {"family": "resnet"}}, directory=tmp_path / "study")
     (tmp_path / "photos").rmdir()
     assert ad.Study.open(tmp_path / "study").config.data.source == "image_folder"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"objectives": ["accuracy", "f2:maximize:trained"]}, "objective 'f2' is computed by nothing"),
+        ({"objectives": ["accuracy", "energy:minimize"]}, "objective 'energy' is computed by nothing"),
+        ({"objectives": ["balanced_acuracy:maximize:trained"]}, "did you mean 'balanced_accuracy'"),
+        ({"measures": {"f2": "no_such_module:f2"}}, "measure 'no_such_module:f2' cannot be loaded"),
+        ({"measures": {"ece": "math:sqrt"}}, "'ece' is the name of a built-in measure"),
+        ({"measures": {"f2": "math"}}, "must be module:function"),
+        ({"objectives": ["f2"], "measures": {"f2": "math:sqrt"}}, "f2"),
+    ],
+)
+def test_a_metric_that_nothing_computes_is_refused_when_the_study_is_made(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ad.create_study(data="digits", space="digits", **keys)
+
+
+def test_measures_are_objectives_and_constraints_by_name() -> None:
+    study = ad.create_study(
+        data="digits",
+        space="digits",
+        objectives=["balanced_accuracy", "f2:maximize", "params"],
+        measures={"f2": "math:fsum"},
+        constraints=["f2 >= 0.5", "worst_recall >= 0.2"],
+    )
+    assert [(one.name, one.stage) for one in study.objectives] == [
+        ("balanced_accuracy", "trained"),
+        ("f2", "trained"),
+        ("params", "known"),
+    ]

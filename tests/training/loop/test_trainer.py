@@ -195,3 +195,15 @@ def test_seeding_every_step_leaves_nothing_queued_for_devices_that_are_not_used(
     torch.default_generator.manual_seed(5)
     assert torch.equal(drawn, torch.rand(3))
     assert len(queued) == before
+
+
+def test_the_balanced_sampler_draws_every_class_equally_often_and_the_same_rows_again(data):
+    trainer = make(data, sampler="balanced")
+    labels = torch.tensor([0] * 100 + [1] * 15 + [2] * 5 + [3] * 8)
+    trainer.feed = Feed(
+        torch.zeros(128, 3, 8, 8, dtype=torch.uint8), labels, torch.arange(128), (0.0,) * 3, (1.0,) * 3, 4
+    )
+    drawn = torch.cat([labels[trainer._order(epoch)] for epoch in range(50)])
+    assert (torch.bincount(drawn) / len(drawn)).tolist() == pytest.approx([0.25] * 4, abs=0.03)
+    assert torch.equal(trainer._order(3), trainer._order(3))
+    assert not torch.equal(trainer._order(3), trainer._order(4))

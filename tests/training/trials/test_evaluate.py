@@ -14,6 +14,7 @@ from autodistill.core.errors import InfeasibleError, InterruptedTrialError, Stor
 from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, WorkerContext
 from autodistill.training.data import datasets
 from autodistill.training.distillation.initialise import initialise
+from autodistill.training.loop.measures import measures
 from autodistill.training.runtime import durable_files as checkpoint
 from autodistill.training.runtime import measurement_lock
 from autodistill.training.runtime.remote_storage import RemoteFolder
@@ -109,7 +110,7 @@ def test_known_costs_come_first_and_then_every_rung(task):
     reports = run(task, candidate())
     assert [(report.rung, report.epochs) for report in reports] == [(0, 0), (1, 1), (2, 2), (3, 4)]
     assert set(reports[0].values) == {"params"}
-    assert set(reports[3].values) == {"accuracy", "loss", "agreement", "params"}
+    assert set(reports[3].values) == {"accuracy", "loss", "agreement", "params", *measures.names()}
     assert reports[3].values["accuracy"] > 0.6
     seconds = [report.seconds for report in reports]
     assert seconds == sorted(seconds)
@@ -482,3 +483,19 @@ def test_a_trial_that_waits_for_its_turn_to_measure_ends_when_it_is_asked_to_sto
         with pytest.raises(InterruptedTrialError, match="before the latency of its student was measured"):
             run(timed, candidate(), context)
     assert "waiting for a latency measurement of process" in stop[0]
+
+
+def test_every_rung_reports_all_measures_and_those_of_the_study_s_own(task, tmp_path, monkeypatch):
+    (tmp_path / "own_measures.py").write_text(
+        "def right(logits, labels):\n    return (logits.argmax(1) == labels).mean()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    shown = []
+    context = WorkerContext(progress=lambda epoch, epochs, metrics: shown.append(set(metrics)))
+    monkeypatch.setattr("autodistill.training.trials.evaluate._PROGRESS_SECONDS", 0.0)
+    own = replace(task, measures={"right": "own_measures:right"}, metrics=("balanced_accuracy", "params"))
+    reports = run(own, candidate(class_weights="balanced", sampler="balanced"), context)
+    for report in reports[1:]:
+        assert report.values["right"] == report.values["accuracy"]
+        assert set(measures.names()) < report.values.keys()
+    assert shown[-1] == {"accuracy", "loss", "agreement", "balanced_accuracy"}  # progress lines stay short
