@@ -90,7 +90,7 @@ class PeerRule:
         self.trains = any(o.stage == "trained" for o in objectives)
         self._carries = objectives[0].stage == "trained" and all(o.stage == "known" for o in objectives[1:])
 
-    def scorer(self, number: int, rung: int) -> RungDecision:
+    def compare(self, number: int, rung: int) -> RungDecision:
         """Decide whether a trial continues, waits or is stopped for good."""
         numbers, losses = self._losses_by_rung.at(rung, COMPARED)
         own = self._losses_by_rung.row(rung, number)
@@ -107,16 +107,16 @@ class PeerRule:
 
     def verdict(self, number: int, rung: int) -> RungDecision | None:
         """Decide on a trial that has just reported; ``None`` if it must wait. See :class:`Rule`."""
-        found = self.scorer(number, rung)
+        found = self.compare(number, rung)
         return found if found.go_on or found.final else None
 
     def next(self, paused: Mapping[int, int], left: float) -> Action | None:
         """Choose the first paused trial that continues, highest rung first; see :class:`Rule`."""
         del left
         for number in self._ordered(paused):
-            verdict = self.scorer(number, paused[number])
-            if verdict.go_on:
-                return Action(number, math.inf, verdict.why)
+            decision = self.compare(number, paused[number])
+            if decision.go_on:
+                return Action(number, math.inf, decision.why)
         return Action(None, 0.0, f"waits until {self._rungs.eta} trials have reached this rung")
 
     def finalists(self, paused: Mapping[int, int], *, few: bool) -> list[int]:
@@ -124,12 +124,12 @@ class PeerRule:
         ordered = self._ordered(paused)
         if not few:
             return ordered
-        verdicts = {n: self.scorer(n, paused[n]) for n in ordered}
+        verdicts = {n: self.compare(n, paused[n]) for n in ordered}
         return [n for n in ordered if not verdicts[n].final]
 
     def lost(self, paused: Mapping[int, int]) -> dict[int, str]:
         """Return the trials that are stopped for good; see :class:`Rule`."""
-        verdicts = {n: self.scorer(n, rung) for n, rung in paused.items()}
+        verdicts = {n: self.compare(n, rung) for n, rung in paused.items()}
         return {n: verdict.why for n, verdict in verdicts.items() if verdict.final}
 
     def standing(self, number: int) -> PausedTrial | None:
