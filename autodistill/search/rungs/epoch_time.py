@@ -1,10 +1,10 @@
-"""Predicted training time: seconds of one epoch as a function of what is known of a student before it is trained.
+"""Predicted seconds per epoch, from what is known of a student before training.
 
-A ridge regression of the logarithm of seconds per epoch on the logarithms of the known costs (parameters, MACs,
-latency, whatever the study knows), on the trials of this study and this machine, and then the effect of its family: a
-student that is folded for deployment trains several times longer than its latency tells. A trial that has run is
-predicted by its own pace. Nothing is predicted from fewer than :data:`ENOUGH` trials. What a trial takes before its
-first epoch, and what it waits for the teacher (``teacher_time.py``), is no part of its pace.
+The model is a ridge regression of the logarithm of seconds per epoch on the logarithms of the known costs (parameters,
+MACs, latency, and others of the study), fitted to the trials of this study on this machine, plus an effect of the
+student's family: a student that is folded for deployment trains several times longer than its latency suggests. A trial
+that has run is predicted by its own seconds per epoch. Nothing is predicted from fewer than :data:`ENOUGH` trials. Time
+before the first epoch and time of teacher outputs (``teacher_time.py``) are not included.
 """
 
 from __future__ import annotations
@@ -15,29 +15,44 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.search.rungs.teacher_time import ColdViews
+from autodistill.search.rungs.teacher_time import UncachedViews
 
 Floats = npt.NDArray[np.float64]
 Known = tuple[Mapping[str, float], float]
 """Known costs of a trial and its seconds per epoch."""
 
 ENOUGH = 3
+"""Trials needed for a prediction."""
+
 NEWEST = 400
-SHRINK = 0.3  # ridge penalty on standardized logarithms: few trials give a flat answer
-BEYOND = math.log(3.0)  # predictions stay within three times what was seen
-OWN_KIND = 1.0
-"""Trials of a family that its mean deviation is divided by in addition, so that one trial tells half of it."""
-PROPORTIONAL = ("latency_ms", "macs", "params")  # to the time of training, the best first
+"""Most trials that the regression uses, the newest ones."""
+
+SHRINK = 0.3
+"""Ridge penalty on standardised logarithms; with few trials the slopes are shrunk to zero."""
+
+BEYOND = math.log(3.0)
+"""Predictions stay within a factor of three of the observed range."""
+
+FAMILY_SHRINKAGE = 1.0
+"""Pseudo-count that shrinks the effect of a family: with one trial, half of its deviation is used."""
+
+PROPORTIONAL = ("latency_ms", "macs", "params")
+"""Costs to which training time is roughly proportional, best first."""
 
 
 class EpochTime:
-    """Seconds per epoch of trials and candidates."""
+    """Seconds per epoch of trials and candidates.
+
+    Attributes:
+        uncached: seconds of teacher outputs that no trial has computed yet.
+        version: number of the present fit.
+    """
 
     def __init__(self) -> None:
-        self.cold = ColdViews()
+        self.uncached = UncachedViews()
         self._own: dict[int, float] = {}
         self._costs: dict[int, Mapping[str, float]] = {}
-        self._kinds: dict[int, str] = {}
+        self._families: dict[int, str] = {}
         self._effects: dict[str, float] = {}
         self._fitted_at = 0
         self.version = 0
@@ -47,27 +62,27 @@ class EpochTime:
 
     @property
     def ready(self) -> bool:
-        """Whether anything is predicted."""
+        """Whether there are enough trials for predictions."""
         return len(self._own) >= ENOUGH
 
     @property
     def typical(self) -> float | None:
-        """Seconds per epoch of the trial in the middle of those that ran; ``None`` before the first."""
+        """Median seconds per epoch of the trials that ran; ``None`` before the first."""
         return float(np.median(list(self._own.values()))) if self._own else None
 
     def learn(self, number: int, costs: Mapping[str, float], epochs: float, seconds: float, family: str = "") -> None:
-        """A trial with these known costs has trained ``epochs`` in ``seconds``, which are training alone."""
+        """Record that a trial with these known costs has trained ``epochs`` in ``seconds`` of training alone."""
         if epochs > 0 and seconds > 0:
             self._own[number] = seconds / epochs
             self._costs[number] = {name: value for name, value in costs.items() if value > 0}
-            self._kinds[number] = family
+            self._families[number] = family
 
     def of(self, number: int, costs: Mapping[str, float]) -> float | None:
-        """Seconds per epoch of a trial: its own where it has run, else predicted."""
+        """Return seconds per epoch of a trial: measured if it has run, else predicted."""
         return self._own.get(number) or self.predict(costs)
 
     def predict(self, costs: Mapping[str, float], family: str = "") -> float | None:
-        """Seconds per epoch of a student of ``family`` with these known costs; ``None`` while too little is known."""
+        """Return seconds per epoch of a student of ``family`` with these costs; ``None`` with too few trials."""
         if not self.ready:
             return None
         self.refresh()
@@ -80,14 +95,14 @@ class EpochTime:
         return math.exp(min(max(expected, low - BEYOND), high + BEYOND))
 
     def least(self, students: Sequence[Mapping[str, float]], running: Mapping[int, Known]) -> float | None:
-        """Seconds per epoch of the quickest of ``students``, rather too few than too many; ``None`` without a clue.
+        """Return seconds per epoch of the quickest of ``students``, an optimistic value; ``None`` if unknown.
 
-        The smaller of what the model says and of what each trial that ran says in proportion to its costs: the model
-        shrinks to the middle, and first trials are often the dearest.
+        It is the smaller of the model's prediction and of each trial's time scaled in proportion to costs. The model
+        alone shrinks to the mean, and first trials are often the most expensive.
 
         Args:
-            students: their known costs.
-            running: trials under way that have not reported yet.
+            students: known costs of each student.
+            running: known costs and seconds per epoch of running trials that have not reported yet.
         """
         seen = [*((self._costs[n], rate) for n, rate in self._own.items()), *running.values()]
         found = [rate * ratio for k in students for c, rate in seen if (ratio := _ratio(k, c)) is not None]
@@ -96,7 +111,7 @@ class EpochTime:
         return min(found, default=None)
 
     def refresh(self) -> int:
-        """Fit again when enough is new; returns the number of the fit, for those who remember predictions."""
+        """Fit again if there is enough new data; return the number of the fit, for callers that cache predictions."""
         if self.ready and len(self._own) >= 1.1 * self._fitted_at:
             self._fit()
         return self.version
@@ -117,18 +132,18 @@ class EpochTime:
         slope = np.linalg.solve(unit.T @ unit + penalty, unit.T @ (rates - rates.mean())) / spread
         self._weights = np.concatenate([[rates.mean() - float(slope @ center)], slope])
         left = rates - rates.mean() - (x - center) @ slope
-        kinds = np.array([self._kinds[n] for n in numbers])
-        known = {name: left[kinds == name] for name in {*kinds.tolist()} - {""}}
-        self._effects = {name: float(own.sum() / (len(own) + OWN_KIND)) for name, own in known.items()}
+        families = np.array([self._families[n] for n in numbers])
+        known = {name: left[families == name] for name in {*families.tolist()} - {""}}
+        self._effects = {name: float(own.sum() / (len(own) + FAMILY_SHRINKAGE)) for name, own in known.items()}
 
 
 def relative(costs: Mapping[str, float]) -> float:
-    """What training takes in proportion to, by the best cost that is known; 1 where none is."""
+    """Return a number that training time is roughly proportional to, by the best known cost; 1 if none is known."""
     return next((costs[name] for name in PROPORTIONAL if costs.get(name, 0.0) > 0), 1.0)
 
 
 def _ratio(student: Mapping[str, float], other: Mapping[str, float]) -> float | None:
-    """How much dearer ``student`` is than ``other``, by the best cost that is known of both."""
+    """Return the ratio of ``student`` to ``other`` in the best cost known of both; ``None`` if there is none."""
     for name in PROPORTIONAL:
         if student.get(name, 0.0) > 0 and other.get(name, 0.0) > 0:
             return student[name] / other[name]

@@ -340,7 +340,7 @@ class FrontSampler(BaseSampler):
 
     def _starting(self, observations: ObservationStore) -> bool:
         """Return whether there is too little data for a model."""
-        return len(observations) < self.startup or observations.witnesses(self._learned()) < min(3, self.startup)
+        return len(observations) < self.startup or observations.least_measured(self._learned()) < min(3, self.startup)
 
     def _learned(self) -> list[int]:
         """Return the indices of the objectives that are not known before training."""
@@ -485,7 +485,7 @@ class FrontSampler(BaseSampler):
         if running:
             pool = self._pool_of(observations, running)
             mean, _ = scorer.final(pool)
-            believed = data.believing(
+            believed = data.with_predicted(
                 model_input.features(pool.params, model_input.inputs(pool.costs)), model.expected(mean)
             )
             model = Model(believed, model_input, thetas=self._thetas, optimize=False, rng=self._rng)

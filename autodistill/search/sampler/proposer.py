@@ -27,7 +27,7 @@ from autodistill.core.records import (
 from autodistill.search.objectives.within_teacher import Promise
 from autodistill.search.rungs.epoch_time import EpochTime, relative
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.teacher_time import says_views, views_key
+from autodistill.search.rungs.teacher_time import changes_views, views_key
 from autodistill.search.sampler import by_name, control_arm
 from autodistill.search.sampler.front_sampler import FrontSampler
 from autodistill.search.space import random_draws
@@ -353,12 +353,12 @@ class Proposer:
         """
         if self.epoch_time is None or not self.epoch_time.ready:
             return 0.0
-        names = frozenset((name, str(value)) for name, value in values.items() if says_views(name))
+        names = frozenset((name, str(value)) for name, value in values.items() if changes_views(name))
         if names not in self._views:
             sections = self._space.nest(values)
             self._views[names] = views_key(sections["distillation"], sections["train"])
         top = self._rungs.levels[-1]
-        return self.epoch_time.cold.ahead(self._views[names], 0.0, top) / top
+        return self.epoch_time.uncached.ahead(self._views[names], 0.0, top) / top
 
     def _costs_or_empty(self, student: Params) -> Mapping[str, float]:
         return self._lookup(student) or {}  # empty: costs unknown, may be proposed; ``None`` would exclude the student

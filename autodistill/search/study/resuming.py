@@ -59,7 +59,7 @@ def learn_epoch_time(epoch_time: EpochTime, record: TrialRecord) -> None:
     family = str(record.student.get("family", ""))
     epoch_time.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record), family)
     if teacher is not None:
-        epoch_time.cold.learn(record.number, views_key(record.distillation, record.train), record.epochs, teacher)
+        epoch_time.uncached.learn(record.number, views_key(record.distillation, record.train), record.epochs, teacher)
 
 
 def costs_of(reported: Mapping[str, float]) -> dict[str, float]:

@@ -238,7 +238,7 @@ class Scheduler:
         rate, top = self.epoch_time.predict(costs, family), self._rungs.levels[-1]
         needed = 0.0 if rate is None else rate * top
         if candidate is not None and needed:
-            needed += self.epoch_time.cold.ahead(views_key(candidate.distillation, candidate.train), 0.0, top)
+            needed += self.epoch_time.uncached.ahead(views_key(candidate.distillation, candidate.train), 0.0, top)
         if needed <= remaining.seconds:
             return ""
         return f"needs about {format_seconds(needed)} to the top rung, {format_seconds(remaining.seconds)} are left"
@@ -359,7 +359,7 @@ class Scheduler:
     def _work(self, number: int, rung: int, level: float, costs: Mapping[str, float]) -> tuple[float, float]:
         done = self._rungs.levels[rung - 1] if rung else 0
         seconds = (level - done) * (self.epoch_time.of(number, costs) or 0.0)
-        return seconds + self.epoch_time.cold.ahead_of(number, done, level), float(level - done)
+        return seconds + self.epoch_time.uncached.ahead_of(number, done, level), float(level - done)
 
     @staticmethod
     def _fits(work: tuple[float, float], remaining: RemainingBudget) -> bool:

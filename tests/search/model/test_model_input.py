@@ -66,7 +66,7 @@ def test_the_reference_is_a_quantile_of_the_first_trials_at_their_highest_rung()
     rows, last = [], []
     for trial in range(30):
         curve = np.sort(rng.random(3))
-        reached = 3 if trial % 4 == 0 else 1  # some go to the top, which makes them no better witnesses of the rest
+        reached = 3 if trial % 4 == 0 else 1  # some go to the top, which makes them no better evidence about the rest
         rows += [(trial, 8, 0.5, curve[i], RUNGS[i]) for i in range(reached)]
         last.append(curve[reached - 1])
     rng.shuffle(rows)
@@ -129,7 +129,7 @@ def test_the_prior_mean_says_that_what_costs_less_is_worse():
     candidates = pool([4, 16, 64], lr=0.9)
     known = here.known(candidates.costs)
     features = here.features(candidates.params, here.inputs(candidates.costs))
-    mean, _ = made.believe(features, known, np.zeros_like(known))
+    mean, _ = made.predict(features, known, np.zeros_like(known))
     assert mean[:, 0] == pytest.approx(trend(known[:, 1]), abs=1e-6)
 
 

@@ -193,7 +193,7 @@ def test_the_estimate_enters_the_gain_with_its_uncertainty() -> None:
         [values(4, 1), values(33, 2)], [measured(POOL[0]), estimated({"width": 33, "depth": 2})], ENCODER
     )
     view = view_of()
-    unsure = view.unsure(pool.costs)
+    unsure = view.cost_deviations(pool.costs)
     length = math.log(view.axes[2].reference / view.axes[2].best)
     assert unsure == pytest.approx(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.05 / length]]))
     linear = Objective("latency_ms", "minimize", "ms", "known")

@@ -7,7 +7,7 @@ from simulated import World, make_study, search
 
 from autodistill.core.records import Candidate, Report, State
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.teacher_time import ColdViews, views_key
+from autodistill.search.rungs.teacher_time import UncachedViews, views_key
 
 THIRTY = Rungs.geometric(30)
 NINE = Rungs.geometric(9)
@@ -70,10 +70,10 @@ def test_a_teacher_that_is_asked_for_the_first_time_does_not_end_a_search_early(
 
 
 def test_a_view_is_paid_for_once_and_only_as_deep_as_others_have_been() -> None:
-    cold, crop = ColdViews(), views_key({}, {"augment": "crop", "lr": 0.1})
+    cold, crop = UncachedViews(), views_key({}, {"augment": "crop", "lr": 0.1})
     assert views_key({}, {"augment": "crop", "lr": 0.2}) == crop
     assert len({crop, views_key({}, {"augment": "none"}), views_key({"teacher": "b"}, {"augment": "crop"})}) == 3
-    assert cold.ahead(crop, 0.0, 30.0) == 0.0  # nobody knows what it takes
+    assert cold.ahead(crop, 0.0, 30.0) == 0.0  # unknown cost
     cold.learn(0, crop, 3.0, 12.0)
     assert cold.ahead(crop, 0.0, 3.0) == 0.0
     assert cold.ahead(crop, 0.0, 30.0) == pytest.approx(27 * 4.0)
