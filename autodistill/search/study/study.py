@@ -291,7 +291,7 @@ class Study(Inputs, Readings):
         open_ = [str(one) for one in self.constraints if math.isnan(one.bound)]
         if open_:
             raise UsageError(
-                f"the constraint '{open_[0]}' needs the accuracy of a teacher, which this study does not know; write "
+                f"the constraint '{open_[0]}' needs the accuracy of a teacher, which is unknown in this study; write "
                 "a number, e.g. 'accuracy >= 0.9', or give it: study.set_teacher_values({'accuracy': 0.93})."
             )
 

@@ -294,7 +294,7 @@ def test_studies_say_how_and_where_their_latency_was_measured(folders: list[Path
     group = Group.of("g", studies)
     plain = "on cpu, batch 1, fp32, 1 thread"
     assert group.latency[:2] == (f"torch {plain}", f"onnxruntime {plain}")
-    assert group.latency[2].startswith(f"torch {plain}, told by ")
+    assert group.latency[2].startswith(f"torch {plain}, reported by ")
     assert group.latency[2].endswith("t.csv")
     assert group.machines == (*["EPYC, 2 cores and EPYC, 4 cores"] * 2, "")
     said = run.invoke(app, ["front", str(tmp_path / "torch"), str(tmp_path / "onnx")])
