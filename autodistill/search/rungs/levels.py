@@ -17,11 +17,18 @@ from autodistill.search.objectives.pareto import epsilon_net_order, nondominated
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a trial continues, and the reason in words."""
+class RungDecision:
+    """Decision on a report.
+
+    Attributes:
+        go_on: train to the next rung now.
+        why: one sentence for ``show N``.
+        final: a trial that does not continue never will; otherwise it is paused.
+    """
 
     go_on: bool
     why: str
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Rungs:
         """Message for a trial that has reached the top rung."""
         return f"reached the top rung ({self.levels[-1]} epochs)"
 
-    def decide(self, rung: int, own: Sequence[float], others: Sequence[Sequence[float]]) -> Verdict:
+    def decide(self, rung: int, own: Sequence[float], others: Sequence[Sequence[float]]) -> RungDecision:
         """Decide whether the trial that just reported ``own`` at ``rung`` continues.
 
         Args:
@@ -83,16 +90,16 @@ class Rungs:
             others: losses at the same rung of all other trials that reached it, ``(trials, objectives)``.
         """
         if rung >= self.top:
-            return Verdict(False, self.reached)
+            return RungDecision(False, self.reached)
         if not self.stopping or len(others) + 1 < self.eta:
-            return Verdict(True, f"goes on from rung {rung}: fewer than {self.eta} trials to compare with")
+            return RungDecision(True, f"goes on from rung {rung}: fewer than {self.eta} trials to compare with")
         losses = np.array([own, *others], dtype=float)
         ranks = nondominated_ranks(losses)
         order = _priority(losses, ranks)
         place = int(np.flatnonzero(order == 0)[0]) + 1
         kept = max(1, len(losses) // self.eta)
         word = "goes on from" if place <= kept else "stopped at"
-        return Verdict(
+        return RungDecision(
             place <= kept,
             f"{word} rung {rung} ({self.levels[rung - 1]} epochs): place {place} of {len(losses)} "
             f"(non-dominated rank {int(ranks[0]) + 1}), the first {kept} go on",

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from autodistill.search.objectives import pareto
+from autodistill.search.rungs.levels import RungDecision
 from autodistill.search.storage.history import Outcome
 
 Floats = npt.NDArray[np.float64]
@@ -36,21 +37,6 @@ MIN_FINISHED = 6
 
 NEAREST = 5
 """Finished trials, nearest in known costs, from which the gain to the top rung is estimated."""
-
-
-@dataclass(frozen=True)
-class RungDecision:
-    """Decision on a report.
-
-    Attributes:
-        go_on: train to the next rung now.
-        why: one sentence for ``show N``.
-        final: a trial that does not continue never will; otherwise it is paused.
-    """
-
-    go_on: bool
-    why: str
-    final: bool = False
 
 
 @dataclass(frozen=True)

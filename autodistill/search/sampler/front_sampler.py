@@ -30,7 +30,8 @@ from autodistill.search.model.scoring import CandidateScorer, EpochCost
 from autodistill.search.objectives.objectives import worst_wanted
 from autodistill.search.objectives.within_teacher import Promise
 from autodistill.search.rungs import promotion
-from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
+from autodistill.search.rungs.levels import RungDecision
+from autodistill.search.rungs.promotion import Action, PausedTrial
 from autodistill.search.sampler import initial_design
 from autodistill.search.sampler.candidate_source import SEARCHED, CandidateSource
 from autodistill.search.sampler.known_costs import CostFunction, Costs, KnownCosts
@@ -387,7 +388,7 @@ class FrontSampler(BaseSampler):
         """Return the cost of one epoch per candidate; ``None`` if no cost function was given."""
         return None if self._epoch_cost is None else np.array([self._epoch_cost(values) for values in pool.values])
 
-    def _priced(self) -> list[Objective]:
+    def _known_objectives(self) -> list[Objective]:
         """Return the objectives that are known costs."""
         known = self._known_costs.names()
         return [o for o in self._objectives or () if o.name in known]

@@ -35,7 +35,7 @@ def kept(values: Mapping[str, float]) -> dict[str, float]:
     return {f"reported_{name}" if name in WORK else name: value for name, value in values.items()}
 
 
-def complaint_of(
+def report_error(
     report: Report, known: Mapping[str, float], levels: Sequence[int], objectives: Sequence[Objective]
 ) -> tuple[str, str] | None:
     """Return reason code and message if a report is invalid, else ``None``.
@@ -75,7 +75,7 @@ def is_possible(name: str, value: float, objectives: Sequence[Objective]) -> boo
     return not fraction or -1e-9 <= value <= 1 + 1e-9
 
 
-def verdict_of(error: BaseException, budget: str) -> tuple[State, str, str]:
+def end_by_error(error: BaseException, budget: str) -> tuple[State, str, str]:
     """Return state, reason code and message of a trial that an error ended."""
     if isinstance(error, InterruptedTrialError):
         if budget:

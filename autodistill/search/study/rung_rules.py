@@ -23,9 +23,9 @@ from autodistill.core.records import Constraint, Objective
 from autodistill.search.objectives.losses import axis_losses
 from autodistill.search.objectives.objectives import worst_wanted
 from autodistill.search.rungs import promotion
-from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.levels import RungDecision, Rungs
 from autodistill.search.rungs.losses_by_rung import LossesByRung
-from autodistill.search.rungs.promotion import Action, PausedTrial, Peers, RungDecision
+from autodistill.search.rungs.promotion import Action, PausedTrial, Peers
 from autodistill.search.sampler.front_sampler import FrontSampler
 
 Floats = npt.NDArray[np.float64]

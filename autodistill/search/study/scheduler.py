@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from autodistill.core.budget import Budget, Spent, format_seconds
 from autodistill.core.records import Candidate, TrialRecord
 from autodistill.search.rungs.epoch_time import EpochTime, Known
-from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
+from autodistill.search.rungs.levels import RungDecision, Rungs
+from autodistill.search.rungs.promotion import Action, PausedTrial
 from autodistill.search.rungs.teacher_time import views_key
 from autodistill.search.study.rung_rules import Rule
 
@@ -72,7 +72,7 @@ class RemainingBudget:
         *,
         starting: int,
         busy: int,
-        dry: str,
+        exhausted: str,
         committed: tuple[float, float] = (0.0, 0.0),
         devices: float = 1.0,
         quickest: float | None = None,
@@ -85,7 +85,7 @@ class RemainingBudget:
             kept_back: seconds reserved for other work.
             starting: running trials that the budget has not counted yet.
             busy: number of running trials.
-            dry: why the space offers no new candidate; empty if it does.
+            exhausted: why the space offers no new candidate; empty if it does.
             committed: seconds of work and epochs that running trials will still take.
             devices: devices per trial.
             quickest: see the attribute.
@@ -97,7 +97,9 @@ class RemainingBudget:
         epochs = math.inf if budget.epochs is None else max(0.0, budget.epochs - spent.epochs - committed[1])
         full = budget.full(spent.trials + starting)
         gone = budget.share(spent, kept_back=kept_back)
-        return RemainingBudget(seconds, epochs, full or dry, few=bool(full), busy=busy, quickest=quickest, gone=gone)
+        return RemainingBudget(
+            seconds, epochs, full or exhausted, few=bool(full), busy=busy, quickest=quickest, gone=gone
+        )
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Streak:
         self._reason, self._description = reason, f"{reason}: {message}"
 
     @property
-    def barren(self) -> str:
+    def fruitless(self) -> str:
         """Why nothing new is evaluated any more, as some budgets would never run out; empty if it is."""
         if self._free < (MAX_BROKEN if self._reason == "INFEASIBLE" else MAX_REJECTED):
             return ""

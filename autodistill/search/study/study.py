@@ -40,7 +40,7 @@ from autodistill.search.space.space import Space
 from autodistill.search.storage.study_folder import load_or_create
 from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.crashes import REASON, Crashes, GivenUp
-from autodistill.search.study.end_states import UNFINISHED, complaint_of, ended_early, plain_report, verdict_of
+from autodistill.search.study.end_states import UNFINISHED, end_by_error, ended_early, plain_report, report_error
 from autodistill.search.study.inputs import Inputs
 from autodistill.search.study.readings import Readings
 from autodistill.search.study.resuming import MAX_ATTEMPTS as MAX_ATTEMPTS
@@ -121,11 +121,11 @@ class Study(Inputs, Readings):
             rungs=self.rungs,
             seed=seed,
         )
-        self._verdicts: dict[int, tuple[State, str, str]] = {}
+        self._pending_ends: dict[int, tuple[State, str, str]] = {}
         self._open: dict[int, Candidate] = {}
         self._paused_at: dict[int, int] = {}  # resumed trial -> rung at which it was paused
         self._scheduler, self._losses_by_rung = Scheduler(self.rungs), LossesByRung(self.objectives, self.rungs.top)
-        self._dry, self._streak = "", Streak()
+        self._exhausted, self._streak = "", Streak()
         self._kept_back, self._late = 0.0, 0
         self._crashes = Crashes(self._log)
         self._spending = Spending(self.optuna)
@@ -161,7 +161,7 @@ class Study(Inputs, Readings):
             self.budget = Budget.parse(budget)
         self._log.reload()  # another driver may have continued the study since it was opened
         self._spending.start()
-        self.ended = self._dry = ""
+        self.ended = self._exhausted = ""
         self._late = 0
         self._proposer.renew()
         self._proposer.forbidden.clear()
@@ -186,7 +186,7 @@ class Study(Inputs, Readings):
         self._streak.check()
         refusals = Refusals()
         while True:
-            self._dry = self._dry or refusals.why
+            self._exhausted = self._exhausted or refusals.why
             self.ended = self.over
             remaining = self._remaining()
             step = NextStep(None, self.ended, nothing=True) if self.ended else self._choose(remaining)
@@ -203,7 +203,7 @@ class Study(Inputs, Readings):
                 self._open[proposed.number] = proposed
                 return proposed
             if refusals.add(proposed) and not self._proposer.is_front:
-                self._dry = self._proposer.draw_within()
+                self._exhausted = self._proposer.draw_within()
 
     def report(self, candidate: Candidate, report: Report, *, seconds: float = 0.0) -> Decision:
         """Record the report of a rung and decide whether the trial continues.
@@ -221,9 +221,9 @@ class Study(Inputs, Readings):
         stored = self._log.attributes(number)
         report = plain_report(report, self.rungs.levels, reported(stored, "seconds") + seconds)
         self._spending.account(report, stored)
-        complaint = complaint_of(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
-        if complaint:
-            return self._settle(number, State.FAIL, *complaint)
+        invalid = report_error(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
+        if invalid:
+            return self._settle(number, State.FAIL, *invalid)
         self._trial_ends.rung(number, report)
         if report.rung == 0:
             return self._report_costs(candidate, report.values)
@@ -244,7 +244,7 @@ class Study(Inputs, Readings):
             State in which the trial ended.
         """
         number = candidate.number
-        settled = self._verdicts.pop(number, None)
+        settled = self._pending_ends.pop(number, None)
         if seconds and (isinstance(error, InterruptedTrialError) or (error is None and settled is None)):
             self._log.set(number, BOOKED, self._spending.advance(self._log.attributes(number), seconds))
         if isinstance(error, EndedEarlyError):
@@ -252,7 +252,7 @@ class Study(Inputs, Readings):
         elif isinstance(error, WorkerLostError) and error.by_student:
             settled = settled or self._lost(candidate, error)
         elif error is not None and (settled is None or settled[0] is not State.COMPLETE):
-            settled = verdict_of(error, self.over)
+            settled = end_by_error(error, self.over)
         state, reason, message = settled or self._let_go(number)
         self._open.pop(number, None)
         if state is State.FAIL or reason == REASON:
@@ -301,13 +301,13 @@ class Study(Inputs, Readings):
             self._proposer, self.optuna, self.rungs, self.objectives, self._losses_by_rung, wanted
         )
 
-    def _remaining(self, judged: int | None = None) -> RemainingBudget:
-        """Return the remaining budget, not counting work of the trial ``judged``, whose report is being decided on."""
+    def _remaining(self, reporting: int | None = None) -> RemainingBudget:
+        """Return the remaining budget, without work of the trial ``reporting``, whose report is being decided on."""
         fresh = sum(not self._log.attributes(n).get("counted") for n in self._open)
-        dry = self._dry or self._streak.barren or (TOO_LITTLE if self._late >= MAX_LATE else "")
-        if not dry and self._proposer.exhausted:
-            dry = f"space exhausted: all {self._log.distinct()} candidates are tried"
-        running = [n for n in self._open if n != judged and n not in self._verdicts]
+        exhausted = self._exhausted or self._streak.fruitless or (TOO_LITTLE if self._late >= MAX_LATE else "")
+        if not exhausted and self._proposer.exhausted:
+            exhausted = f"space exhausted: all {self._log.distinct()} candidates are tried"
+        running = [n for n in self._open if n != reporting and n not in self._pending_ends]
         known = ((n, self._log.rung(n), self._log.attributes(n).get("rung:0", {})) for n in running)
         return RemainingBudget.of(
             self.budget,
@@ -315,7 +315,7 @@ class Study(Inputs, Readings):
             self._kept_back,
             starting=fresh,
             busy=len(self._open),
-            dry=dry,
+            exhausted=exhausted,
             committed=self._scheduler.committed(known),
             devices=self._spending.devices,
             quickest=None if self._losses_by_rung.finished else self._scheduler.quickest(self._proposer.known_costs()),
@@ -342,9 +342,9 @@ class Study(Inputs, Readings):
         try:
             proposal = self._proposer.propose()
         except ExhaustedError as error:
-            self._dry = f"space exhausted: {error}"
+            self._exhausted = f"space exhausted: {error}"
             for number in self._log.without_candidate():  # Optuna creates a trial before it calls the sampler
-                self._end(number, State.PRUNED, "DUPLICATE", self._dry)
+                self._end(number, State.PRUNED, "DUPLICATE", self._exhausted)
             return "DUPLICATE"
         number, refusal = proposal.candidate.number, proposal.refusal
         late = self._scheduler.too_slow(proposal.costs, remaining, proposal.candidate) if refusal is None else ""
@@ -434,7 +434,7 @@ class Study(Inputs, Readings):
             return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
         if self._scheduler.rule is None:
             return Decision.CONTINUE
-        verdict = self._scheduler.after(number, report.rung, known, self._remaining(judged=number))
+        verdict = self._scheduler.after(number, report.rung, known, self._remaining(reporting=number))
         self._log.decide(number, report.rung, verdict.why, unbeaten)
         if verdict.go_on:
             return Decision.CONTINUE
@@ -442,7 +442,7 @@ class Study(Inputs, Readings):
         return self._settle(number, state, reason, verdict.why)
 
     def _settle(self, number: int, state: State, reason: str, message: str) -> Decision:
-        self._verdicts[number] = (state, reason, message)
+        self._pending_ends[number] = (state, reason, message)
         return Decision.STOP
 
     def _end(self, number: int, state: State, reason: str, message: str) -> None:

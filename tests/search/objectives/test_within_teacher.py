@@ -32,9 +32,9 @@ from autodistill.search.objectives.within_teacher import (
     nearest_lines,
     reach_of,
 )
-from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.levels import RungDecision, Rungs
 from autodistill.search.rungs.losses_by_rung import LossesByRung
-from autodistill.search.rungs.promotion import Peers, RungDecision, decide
+from autodistill.search.rungs.promotion import Peers, decide
 from autodistill.search.study.rung_rules import PeerRule
 from autodistill.search.study.study import Study
 

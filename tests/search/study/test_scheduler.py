@@ -7,8 +7,8 @@ import pytest
 from autodistill.core.budget import Budget, Spent
 from autodistill.core.records import State, TrialRecord
 from autodistill.search.rungs.epoch_time import EpochTime
-from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
+from autodistill.search.rungs.levels import RungDecision, Rungs
+from autodistill.search.rungs.promotion import Action, PausedTrial
 from autodistill.search.study.scheduler import MAX_PAUSED, SLACK, TOO_LITTLE, RemainingBudget, Scheduler
 
 COSTS = {"params": 100.0}
@@ -167,9 +167,9 @@ def test_a_candidate_too_slow_for_the_time_left_is_named_with_both_times():
 
 def test_terms_of_a_budget():
     spent = Spent(seconds=40.0, trials=3, epochs=50.0, device_seconds=70.0)
-    terms = RemainingBudget.of(Budget(seconds=100.0, trials=5), spent, 25.0, starting=1, busy=2, dry="")
+    terms = RemainingBudget.of(Budget(seconds=100.0, trials=5), spent, 25.0, starting=1, busy=2, exhausted="")
     assert (terms.seconds, terms.epochs, terms.closed, terms.busy) == (35.0, math.inf, "", 2)
-    terms = RemainingBudget.of(Budget(trials=5, epochs=60.0), spent, 0.0, starting=2, busy=2, dry="")
+    terms = RemainingBudget.of(Budget(trials=5, epochs=60.0), spent, 0.0, starting=2, busy=2, exhausted="")
     assert (terms.seconds, terms.epochs, terms.closed, terms.few) == (
         math.inf,
         10.0,
@@ -177,9 +177,11 @@ def test_terms_of_a_budget():
         True,
     )
     device_time = Budget(device_seconds=100.0)
-    two = RemainingBudget.of(device_time, spent, 0.0, starting=0, busy=1, dry="", committed=(5.0, 1.0), devices=2.0)
+    two = RemainingBudget.of(
+        device_time, spent, 0.0, starting=0, busy=1, exhausted="", committed=(5.0, 1.0), devices=2.0
+    )
     assert two.seconds == 10.0  # a second of work takes two of device time
-    terms = RemainingBudget.of(device_time, spent, 0.0, starting=0, busy=0, dry="space exhausted")
+    terms = RemainingBudget.of(device_time, spent, 0.0, starting=0, busy=0, exhausted="space exhausted")
     assert (terms.seconds, terms.closed, terms.few) == (30.0, "space exhausted", False)
 
 
@@ -195,10 +197,12 @@ def test_what_running_trials_will_take_is_not_left_for_others():
     assert desk.committed(running) == (pytest.approx(34.0), 17.0)  # 9 and 8 to the top: nothing stops them before
     spent = Spent(epochs=10.0, device_seconds=20.0)
     budget = Budget(epochs=30.0, device_seconds=60.0, seconds=50.0)
-    terms = RemainingBudget.of(budget, spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0))
+    terms = RemainingBudget.of(budget, spent, 0.0, starting=0, busy=3, exhausted="", committed=(34.0, 17.0))
     assert (terms.seconds, terms.epochs) == (6.0, 3.0)
     assert (
-        RemainingBudget.of(Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0)).seconds
+        RemainingBudget.of(
+            Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, exhausted="", committed=(34.0, 17.0)
+        ).seconds
         == 50.0
     )
 
