@@ -138,12 +138,12 @@ class Comparison:
         """
         found = []
         if sides := self._sides(lambda group: group.data):
-            found.append(f"these studies have different images, so their accuracies do not compare ({sides})")
+            found.append(f"these studies have different images, so their accuracies cannot be compared ({sides})")
         if any(o.name == "latency_ms" for o in self.objectives):
             if sides := self._sides(lambda group: group.latency):
-                found.append(f"latency was measured in different ways, so it does not compare ({sides})")
+                found.append(f"latency was measured in different ways, so it cannot be compared ({sides})")
             if sides := self._sides(lambda group: group.machines):
-                found.append(f"latency was measured on different machines, so it does not compare ({sides})")
+                found.append(f"latency was measured on different machines, so it cannot be compared ({sides})")
         return "; ".join(found)
 
     def _sides(self, of: Callable[[Group], Sequence[str]]) -> str:

@@ -90,7 +90,7 @@ def _value(node: ast.expr, columns: Mapping[str, Any], source: str) -> Any:
         if left is None or right is None:
             return None
         if isinstance(left, str) or isinstance(right, str):
-            raise UsageError(f"{ast.unparse(node)!r} in {source!r} reckons with text. {_HELP}")
+            raise UsageError(f"{ast.unparse(node)!r} in {source!r} calculates with text. {_HELP}")
         return _SUMS[type(node.op)](left, right)
     elif isinstance(node, (ast.Name, ast.Attribute)):
         name = ast.unparse(node)
@@ -98,8 +98,8 @@ def _value(node: ast.expr, columns: Mapping[str, Any], source: str) -> Any:
             return columns[name]
         if name.split(".", 1)[0] == TEACHER:
             raise UsageError(
-                f"{name!r} in {source!r} is not known: it is the teacher's value of the column beside it, e.g. "
-                "'accuracy >= teacher - 0.05', in a study that has a teacher."
+                f"{name!r} in {source!r} is unknown: it means the teacher's value of the column it is compared with, "
+                "e.g. 'accuracy >= teacher - 0.05', and needs a study with a teacher."
             )
         if name.split(".", 1)[0] in ("student", "distillation", "train"):
             return None

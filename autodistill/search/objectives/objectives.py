@@ -101,7 +101,7 @@ def _resolve_one(text: str) -> Objective:
 
 
 def _taken(name: str) -> str:
-    return f"has the name under which every trial keeps its own {name} of work; rename it, e.g. to 'training_{name}'"
+    return f"has a reserved name: every trial stores its {name} of work under it; rename it, e.g. to 'training_{name}'"
 
 
 def asked_cost(objectives: Sequence[Objective]) -> Objective | None:

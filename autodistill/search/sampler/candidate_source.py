@@ -84,15 +84,15 @@ class CandidateSource:
 
     def feasible(self, candidates: Mapping[moves.Key, Values]) -> CandidateBatch:
         """Return the candidates that may be proposed."""
-        priced = [(name, values, self._costs(values)) for name, values in candidates.items()]
-        kept = [(name, values, costs) for name, values, costs in priced if costs is not None]
+        costed = [(name, values, self._costs(values)) for name, values in candidates.items()]
+        kept = [(name, values, costs) for name, values, costs in costed if costs is not None]
         return CandidateBatch.of(
             [v for _, v, _ in kept], [c for *_, c in kept], self._encoder, [name for name, *_ in kept]
         )
 
     def _costs(self, values: Values) -> Mapping[str, float] | None:
         """Return the known costs of a candidate; ``None`` for a new student once the allowance is used up."""
-        if self._known_costs.was_asked(values):
+        if self._known_costs.has_cached(values):
             return self._known_costs.costs(values)
         if self._allowance <= 0 or self._counting_seconds > LONGEST:
             return None
@@ -116,7 +116,7 @@ class CandidateSource:
         """Return fresh random candidates."""
         return self.feasible(moves.unique((self._known_costs.draw(self.rng) for _ in range(count)), set()))
 
-    def anything(self, seen: AbstractSet[moves.Key]) -> Values | None:
+    def any_remaining(self, seen: AbstractSet[moves.Key]) -> Values | None:
         """Return a random remaining candidate, preferring cached costs; ``None`` if none is found.
 
         Counting takes long, so other students are counted one by one, for :data:`SEARCHED` seconds at most.
@@ -125,7 +125,7 @@ class CandidateSource:
         for candidates in self._rounds(seen):
             left: list[Values] = [v for v in candidates if moves.key(v) not in seen]
             order: list[int] = self.rng.permutation(len(left)).tolist()
-            for i in sorted(order, key=lambda i: not self._known_costs.was_asked(left[i])):
+            for i in sorted(order, key=lambda i: not self._known_costs.has_cached(left[i])):
                 if self._known_costs.costs(left[i]) is not None:
                     return left[i]
                 if time.perf_counter() > until:

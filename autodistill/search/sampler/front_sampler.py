@@ -395,10 +395,10 @@ class FrontSampler(BaseSampler):
 
     def _any_remaining(self, seen: AbstractSet[moves.Key]) -> dict[str, Any]:
         """Return any candidate that is left, when draws find none."""
-        left = self._source.anything(seen)
+        left = self._source.any_remaining(seen)
         if left is None:
             raise ExhaustedError(
-                f"all {len(seen)} candidates that may be proposed, or are found in {SEARCHED:.0f} s, were proposed."
+                f"all {len(seen)} feasible candidates, as far as {SEARCHED:.0f} s of search find them, were proposed."
             )
         return left
 

@@ -97,7 +97,7 @@ class KnownCosts:
             self._by_settings[settings] = self._known[name]
         return self._by_settings[settings]
 
-    def was_asked(self, values: Mapping[str, Any]) -> bool:
+    def has_cached(self, values: Mapping[str, Any]) -> bool:
         """Return whether the costs of a candidate's student are cached."""
         return self._settings_of(values) in self._by_settings
 

@@ -212,7 +212,7 @@ class Proposer:
 
     def _checked(self, candidate: Candidate, twin: int | None) -> Proposal:
         if twin is not None:
-            return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
+            return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result counts for both"))
         try:
             costs = self._lookup(candidate.student) or {}
         except InfeasibleError as error:

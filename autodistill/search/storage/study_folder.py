@@ -205,7 +205,7 @@ def _advice(path: Path) -> str:
     copy = path.with_name(BACKUP)
     if not copy.is_file():
         return "Restore a copy, or start another study."
-    return f"Put the copy of the last start in its place (remove {path.name}-wal and {path.name}-shm): mv {copy} {path}"
+    return f"Restore the backup of the last start (remove {path.name}-wal and {path.name}-shm first): mv {copy} {path}"
 
 
 def backup(directory: Path) -> None:

@@ -82,7 +82,7 @@ class Crashes:
         how, times, most = str(error), counts[error.reason], MOST[error.reason]
         if times < most:
             what = "stood still" if error.reason == "HUNG" else "its worker was lost"
-            return State.PARTIAL, "INTERRUPTED", f"{what} ({how}); it is tried again from its last checkpoint"
+            return State.PARTIAL, "INTERRUPTED", f"{what} ({how}); the trial is retried from its last checkpoint"
         what = "stood still" if error.reason == "HUNG" else "lost its worker"
         why = (
             f"{student_words(candidate.student)} {what} {_TIMES.get(times, f'{times} times')} ({how}): it cannot be "

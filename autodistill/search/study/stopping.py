@@ -77,7 +77,7 @@ class Streak:
         """Why nothing new is evaluated any more, as some budgets would never run out; empty if it is."""
         if self._free < (MAX_BROKEN if self._reason == "INFEASIBLE" else MAX_REJECTED):
             return ""
-        return f"the last {self._free} trials showed nothing ({self._description})"
+        return f"the last {self._free} trials gave no result ({self._description})"
 
     def check(self) -> None:
         """Raise if the last trials all failed in the same way.

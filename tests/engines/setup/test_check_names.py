@@ -48,7 +48,7 @@ ELSEWHERE = [
     ),
     (
         {"space": "cpu", "set": {"student.resnet.width": 7}},
-        "a file with 'include: SPACE' and 'student: {resnet: {width: [...]}}', given as --space FILE",
+        "a file with 'include: SPACE' and 'student: {resnet: {width: [...]}}', and give it as --space FILE",
     ),
     (
         {"space": "mobile", "set": {"train.ema": 0.9}},

@@ -267,10 +267,11 @@ def test_latencies_that_were_measured_differently_are_named_where_latency_is_an_
     same = dict.fromkeys("ab", "torch, 1 thread")
     assert warned(timed, same, places | {"b": ""}) == ""  # an old study did not say where
     assert warned(timed, ways, places | {"b": ""}) == (
-        "latency was measured in different ways, so it does not compare (a: torch, 1 thread; b: onnxruntime, 4 threads)"
+        "latency was measured in different ways, so it cannot be compared "
+        "(a: torch, 1 thread; b: onnxruntime, 4 threads)"
     )
     assert warned(timed, same, places) == (
-        "latency was measured on different machines, so it does not compare (a: EPYC, 2 cores; b: M1, 8 cores)"
+        "latency was measured on different machines, so it cannot be compared (a: EPYC, 2 cores; b: M1, 8 cores)"
     )
     assert warned(front("f", (0.8, 100, 5.0)), ways, places) == ""
 

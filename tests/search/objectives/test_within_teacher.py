@@ -202,7 +202,7 @@ def test_the_teacher_s_value_of_any_column_may_be_picked_by() -> None:
     for text, columns in (("accuracy >= teacher - 0.05", row), ("teacher >= 0.5", known), ("teacher == 'x'", known)):
         with pytest.raises(UsageError, match=r"'accuracy >= teacher - 0.05'"):
             matches(text, columns)
-    with pytest.raises(UsageError, match="reckons with text"):
+    with pytest.raises(UsageError, match="calculates with text"):
         matches("params <= student.family * 2", known)
 
 

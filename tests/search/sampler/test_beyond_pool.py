@@ -109,13 +109,13 @@ def test_whatever_is_left_is_found_with_few_looks_and_those_known_first() -> Non
     supply = CandidateSource(made, ENCODER, np.random.default_rng(0))
     seen: set = set()
     for _ in POOL:
-        one = supply.anything(seen)
-        assert made.was_asked(one)
+        one = supply.any_remaining(seen)
+        assert made.has_cached(one)
         seen.add(key(one))
-    found = [key(one) for one in made.space.enumerate() if made.was_asked(one)]
+    found = [key(one) for one in made.space.enumerate() if made.has_cached(one)]
     assert asked == []
     assert seen == set(found)
-    assert supply.anything(seen) is not None
+    assert supply.any_remaining(seen) is not None
     assert len(asked) == 1
 
 
@@ -126,7 +126,7 @@ def test_a_look_for_what_is_left_ends(monkeypatch) -> None:
     made = surveyed(lambda student: asked.append(1))  # nothing else may be proposed
     supply = CandidateSource(made, ENCODER, np.random.default_rng(0))
     seen = {key(values(one["width"], one["depth"])) for one in POOL}
-    assert supply.anything(seen) is None
+    assert supply.any_remaining(seen) is None
     assert 0 < len(asked) <= SEARCHED + 1
 
 
