@@ -333,7 +333,7 @@ def _in_the_search(standings: Sequence[PickCandidate], expression: str, teacher:
     before = [str(one.member.number) for one in front_only if matches(expression, {**teacher, **one.member.columns()})]
     if not before:
         return ""
-    return f" By the figures of the search, trial {', '.join(before)} would; by verified figures it does not."
+    return f" By the figures of the search, trial {', '.join(before)} would; by verified figures, none does."
 
 
 def _same(row: VerifiedRow, trial: TrialRecord) -> bool:
