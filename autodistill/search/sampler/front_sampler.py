@@ -398,7 +398,7 @@ class FrontSampler(BaseSampler):
         left = self._source.any_remaining(seen)
         if left is None:
             raise ExhaustedError(
-                f"all {len(seen)} feasible candidates, as far as {SEARCHED:.0f} s of search find them, were proposed."
+                f"all {len(seen)} candidates that are feasible, or found so in {SEARCHED:.0f} s, were proposed."
             )
         return left
 

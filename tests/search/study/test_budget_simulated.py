@@ -63,7 +63,7 @@ def test_twenty_minutes_of_two_workers_finish_a_dozen_and_waste_little(
 def test_a_teacher_that_is_asked_for_the_first_time_does_not_end_a_search_early(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Half of the time was left unspent when a trial's pace was taken with what it had waited for the teacher."""
+    """Half of the time was left unspent when a trial's epoch time included its wait for the teacher."""
     world = World(3.0, cold=30.0, survey=100.0, start=10.0)
     found = search(monkeypatch, world, budget=1080.0, workers=1, rungs=THIRTY, sampler="random")
     assert found.unspent < 0.2
