@@ -24,9 +24,9 @@ SURVEYOR = """
 from autodistill.engines.setup.survey_pool import draw_pool
 from autodistill.core.records import LatencyTarget
 from autodistill.search.space.space import Space
-from autodistill.search.space.builtin import load
+from autodistill.search.space.builtin import load_space
 from autodistill.training.survey.survey import survey
-space, seed = Space.parse(load("tiny"), "tiny"), 0
+space, seed = Space.parse(load_space("tiny"), "tiny"), 0
 while True:
     survey(draw_pool(space, 40, seed=seed), image_size=28, channels=1, num_classes=10, metrics=["params", "latency_ms"],
            target=LatencyTarget())

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.search.model import front_model as model
-from autodistill.search.model import model_input as view
+from autodistill.search.model import model_input
 from autodistill.search.model.gaussian_process import GroupedMatern
 from autodistill.search.model.model_input import ModelInput
 from autodistill.search.sampler import front_sampler as sampler
-from autodistill.search.sampler import initial_design as first_design
+from autodistill.search.sampler import initial_design
 
 Floats = npt.NDArray[np.float64]
 Patches = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -44,10 +44,10 @@ WITHOUT_BOUND = "without-bound"
 
 PATCHES: dict[str, Patches] = {
     "without-cost-inputs": lambda: mock.patch.object(ModelInput, "_inputs", _blind(ModelInput._inputs)),
-    "without-spread-design": lambda: mock.patch.object(first_design, "spread", _newest),
+    "without-spread-design": lambda: mock.patch.object(initial_design, "most_different", _newest),
     "without-main-effects": lambda: mock.patch.object(GroupedMatern, "main", _no_effects),
     "without-prior-mean": lambda: mock.patch.object(model, "CAPACITY", 0.0),
-    "without-low-reference": lambda: mock.patch.object(view, "REFERENCE_QUANTILE", 1.0),
+    "without-low-reference": lambda: mock.patch.object(model_input, "REFERENCE_QUANTILE", 1.0),
     "without-logarithm": lambda: mock.patch.object(model, "SHIFT", 1e3),
     WITHOUT_BOUND: lambda: mock.patch.object(sampler, "worst_wanted", return_value={}),
 }
