@@ -67,7 +67,7 @@ class Recorded:
             runs = [json.loads(line) for line in file]
         self._processes = [_fitted(theta, *self._rows(runs, k)) for k, theta in enumerate(facts["theta"])]
         self._noise = [float(np.sqrt(p.kernel_.k2.noise_level) * p._y_train_std) for p in self._processes]
-        self._epoch_seconds = _epoch_seconds(
+        self._time_coefficients = _time_coefficients(
             runs, [self.known(self._parsed.nest(run["values"])["student"]) for run in runs]
         )
         self._mean_rate = float(np.mean([self._rate(costs) for costs in self._known.values()]))
@@ -106,7 +106,7 @@ class Recorded:
         return self._rate(self._known[_name(sections["student"])]) / self._mean_rate
 
     def _rate(self, costs: Mapping[str, float]) -> float:
-        return float(np.exp(self._epoch_seconds @ [1.0, np.log(costs["latency_ms"]), np.log(costs["macs"])]))
+        return float(np.exp(self._time_coefficients @ [1.0, np.log(costs["latency_ms"]), np.log(costs["macs"])]))
 
     def _logits(self, values: Sequence[Values], rung: int) -> np.ndarray:
         found: np.ndarray = self._processes[rung].predict(self._features(values))
@@ -165,7 +165,7 @@ def _fitted(theta: Sequence[float] | None, features: np.ndarray, logits: np.ndar
         return process.fit(features, logits)
 
 
-def _epoch_seconds(runs: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, float]]) -> np.ndarray:
+def _time_coefficients(runs: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, float]]) -> np.ndarray:
     """Regress the logarithm of a training's seconds on the logarithms of latency and MACs; return the coefficients."""
     inputs = np.array([[1.0, np.log(one["latency_ms"]), np.log(one["macs"])] for one in costs])
     found: np.ndarray = np.linalg.lstsq(inputs, np.log([run["seconds"] for run in runs]), rcond=None)[0]
