@@ -153,9 +153,9 @@ class Experiment:
         model = students.build_student(
             student, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes), seed=seed
         )
-        guide = CachedTeacher(self.teacher, self.cache, self.recipe.policy(), VIEW_SEED, embedding=True)
+        teacher_outputs = CachedTeacher(self.teacher, self.cache, self.recipe.policy(), VIEW_SEED, embedding=True)
         criterion = Distillation(
-            LossMix.parse(mix), guide, student=model, teacher_width=self.teacher.embedding_width(), seed=seed
+            LossMix.parse(mix), teacher_outputs, student=model, teacher_width=self.teacher.embedding_width(), seed=seed
         )
         trainer = Trainer(
             model, self.feed, criterion, self.recipe, epochs=epochs, seed=seed, view_seed=VIEW_SEED, view_count=epochs
@@ -204,8 +204,8 @@ def run(setting: Setting, root: str | None, folder: Path, stored: Stored) -> dic
             if key not in stored.runs:
                 found = experiment.train(student, mix, seed)
                 stored.add(key, {"data": setting.source, "student": name, "kind": kind, "seed": seed, **mix, **found})
-                said = f"{kind} seed {seed}: {found['validation']:.4f}, {found['seconds']:.1f} CPU s"
-                print(f"{setting.source} {name} {done}/{len(todo)} {said}", flush=True)
+                result = f"{kind} seed {seed}: {found['validation']:.4f}, {found['seconds']:.1f} CPU s"
+                print(f"{setting.source} {name} {done}/{len(todo)} {result}", flush=True)
             rows.append((kind, mix, stored.runs[key]))
         tables[name] = table(rows)
     return {"teacher_test": experiment.teacher_accuracy(), "setting": asdict(setting), "students": tables}
@@ -251,9 +251,9 @@ def show(found: dict[str, Any]) -> None:
             words = " ".join(f"{key}={value}" for key, value in pick["mix"].items() if key != "loss") or "-"
             print(f"{kind:16} {pick['test']:7.4f} {pick['std']:7.4f} {100 * pick['gain']:+7.2f}p  {mark:16}  {words}")
         best = student["kinds"][student["best"]]
-        verdict = "beats" if student["best_beats_none"] else "does NOT beat"
+        outcome = "beats" if student["best_beats_none"] else "does NOT beat"
         print(
-            f"best on validation: {student['best']}; on test it {verdict} none by more than the spread of the seeds "
+            f"best on validation: {student['best']}; on test it {outcome} none by more than the spread of the seeds "
             f"({100 * best['gain']:+.2f} points, spread {100 * best['spread']:.2f})"
         )
 

@@ -119,14 +119,14 @@ def measure(count: int, repeats: int) -> dict[str, float]:
             work.append(1000 * (time.process_time() - used))
         else:
             first = 1000 * (time.perf_counter() - start)
-    verdict = []
+    decisions = []
     for _ in range(repeats // 2):
         trial = study.ask()
         reached = accuracy(space.suggest(trial), RUNGS[0])
         used = time.process_time()
         trial.set_user_attr("rung:1", json.dumps({"accuracy": reached, "epochs": RUNGS[0]}))
         study.sampler.verdict(study, trial.number)
-        verdict.append(1000 * (time.process_time() - used))
+        decisions.append(1000 * (time.process_time() - used))
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     return {
         "stored": count,
@@ -134,7 +134,7 @@ def measure(count: int, repeats: int) -> dict[str, float]:
         "mean_ms": round(float(np.mean(spans)), 1),
         "cpu_ms": round(float(np.mean(work)), 1),  # excludes other work of the machine
         "median_ms": round(float(np.median(spans)), 1),
-        "verdict_cpu_ms": round(float(np.mean(verdict)), 1),  # of one decision of the sampler's rung rule
+        "verdict_cpu_ms": round(float(np.mean(decisions)), 1),  # of one decision of the sampler's rung rule
         "limit_ms": LIMITS.get(count, math.nan),
     }
 
@@ -181,8 +181,8 @@ def distinct(pending: int) -> bool:
     space = Space.parse(SPACE)
     study = stored(space, 100, seed=1)
     study.sampler = FrontSampler(space, OBJECTIVES, costs=costs, rungs=RUNGS, seed=2)
-    asked = [json.dumps(space.suggest(study.ask()), sort_keys=True) for _ in range(pending)]
-    return len(set(asked)) == pending
+    proposals = [json.dumps(space.suggest(study.ask()), sort_keys=True) for _ in range(pending)]
+    return len(set(proposals)) == pending
 
 
 def main() -> None:
@@ -193,7 +193,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sizes, repeats = ((100, 1_000), 10) if args.quick else ((100, 1_000, 10_000), 30)
     rows = [measure(count, repeats) | of_study(count, repeats) for count in sizes]
-    titles = ("mean ms", "cpu ms", "median", "verdict", "first", "study", "limit")
+    titles = ("mean ms", "cpu ms", "median", "decision", "first", "study", "limit")
     print(f"{'stored':>8s}" + "".join(f"{title:>10s}" for title in titles))
     for row in rows:
         names = ("mean_ms", "cpu_ms", "median_ms", "verdict_cpu_ms", "first_ms", "study_mean_ms", "limit_ms")

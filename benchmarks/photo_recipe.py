@@ -259,8 +259,9 @@ def parsed() -> argparse.Namespace:
         parser.error(f"--arms: unknown {', '.join(unknown)}; allowed: {', '.join(known)}")
     if arguments.data_root is None:
         parser.error("--data-root: give the folder of the photographs, or --quick")
-    if arguments.teacher is None and (asks := [arm for arm in arguments.arms if PLAIN.get(arm, True)]):
-        parser.error(f"--teacher: {', '.join(asks)} need one (trials report their agreement with it); give its folder")
+    if arguments.teacher is None and (needing := [arm for arm in arguments.arms if PLAIN.get(arm, True)]):
+        names = ", ".join(needing)
+        parser.error(f"--teacher: {names} need one (trials report their agreement with it); give its folder")
     return arguments
 
 

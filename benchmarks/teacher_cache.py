@@ -202,7 +202,7 @@ def main() -> None:
                 **compare(experiment, full, half, done),
             }
     print(f"teacher                        {figures['teacher_accuracy']:.4f} validation accuracy")
-    print(f"teacher asked, {size.trials} trials        {figures['forwards']} images")
+    print(f"teacher forwards, {size.trials} trials     {figures['forwards']} images")
     print(f"images x views                 {figures['images_x_views']}")
     print(f"bytes per view                 {figures['bytes_per_view']}")
     print(f"trial online / warm            {figures['online_seconds']:.1f} s / {figures['warm_seconds']:.1f} s")

@@ -261,8 +261,8 @@ def show(name: str, figures: dict[str, Any]) -> None:
         print(f"  {way:16} {statistics.median(values):9,.0f} images/s  ({min(values):,.0f} to {max(values):,.0f})")
     for ratio, bar in (("ours / bare", 0.95), ("ours / timm", 1.3)):
         values = figures["ratios"][ratio]
-        verdict = "reached" if figures[ratio] >= bar else "MISSED"
-        print(f"  {ratio:16} {figures[ratio]:9.2f}  ({min(values):.2f} to {max(values):.2f}); asked {bar}: {verdict}")
+        outcome = "reached" if figures[ratio] >= bar else "MISSED"
+        print(f"  {ratio:16} {figures[ratio]:9.2f}  ({min(values):.2f} to {max(values):.2f}); target {bar}: {outcome}")
     if figures["gpu_idle_share"] is not None:
         print(f"  GPU idle         {figures['gpu_idle_share']:9.1%}")
 

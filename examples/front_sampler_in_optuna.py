@@ -33,7 +33,7 @@ def costs(student: Mapping[str, Any]) -> dict[str, float]:
 
 
 def train(width: int, depth: int, lr: float) -> float:
-    """Return an accuracy, in place of a real training."""
+    """Return an accuracy, instead of a real training."""
     tuning = math.exp(-((math.log10(lr) + 2) ** 2))
     return (1 - 0.4 * (costs({"width": width, "depth": depth})["params"] / 500) ** -0.3) * (0.7 + 0.3 * tuning)
 
