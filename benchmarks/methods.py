@@ -24,8 +24,9 @@ from recorded import Recorded
 from tables import Problem
 from variants import PATCHES, under
 
+from autodistill.search.model.scoring import EpochCost
 from autodistill.search.rungs import promotion
-from autodistill.search.sampler.front_sampler import EpochCost, ExhaustedError, FrontSampler
+from autodistill.search.sampler.front_sampler import ExhaustedError, FrontSampler
 from autodistill.search.space.space import Space
 
 
