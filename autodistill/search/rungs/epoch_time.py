@@ -1,10 +1,11 @@
 """Predicted seconds per epoch, from what is known of a student before training.
 
 The model is a ridge regression of the logarithm of seconds per epoch on the logarithms of the known costs (parameters,
-MACs, latency, and others of the study), fitted to the trials of this study on this machine, plus an effect of the
-student's family: a student that is folded for deployment trains several times longer than its latency suggests. A trial
-that has run is predicted by its own seconds per epoch. Nothing is predicted from fewer than :data:`ENOUGH` trials. Time
-before the first epoch and time of teacher outputs (``teacher_time.py``) are not included.
+MACs, latency, and others of the study), fitted to the trials of this study on this machine and to students that were
+timed beforehand, plus an effect of the student's family: a student that is folded for deployment trains several times
+longer than its latency suggests. A trial that has run is predicted by its own seconds per epoch. Nothing is predicted
+from fewer than :data:`ENOUGH` trials and timed students. Time before the first epoch and time of teacher outputs
+(``teacher_time.py``) are not included.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Known = tuple[Mapping[str, float], float]
 """Known costs of a trial and its seconds per epoch."""
 
 ENOUGH = 3
-"""Trials needed for a prediction."""
+"""Trials and timed students needed for a prediction."""
 
 NEWEST = 400
 """Most trials that the regression uses, the newest ones."""
@@ -50,7 +51,7 @@ class EpochTime:
 
     def __init__(self) -> None:
         self.uncached = UncachedViews()
-        self._own: dict[int, float] = {}
+        self._measured: dict[int, float] = {}
         self._costs: dict[int, Mapping[str, float]] = {}
         self._families: dict[int, str] = {}
         self._effects: dict[str, float] = {}
@@ -63,23 +64,34 @@ class EpochTime:
     @property
     def ready(self) -> bool:
         """Whether there are enough trials for predictions."""
-        return len(self._own) >= ENOUGH
+        return len(self._measured) >= ENOUGH
 
     @property
     def typical(self) -> float | None:
         """Median seconds per epoch of the trials that ran; ``None`` before the first."""
-        return float(np.median(list(self._own.values()))) if self._own else None
+        return float(np.median(list(self._measured.values()))) if self._measured else None
 
     def learn(self, number: int, costs: Mapping[str, float], epochs: float, seconds: float, family: str = "") -> None:
         """Record that a trial with these known costs has trained ``epochs`` in ``seconds`` of training alone."""
         if epochs > 0 and seconds > 0:
-            self._own[number] = seconds / epochs
+            self._measured[number] = seconds / epochs
             self._costs[number] = {name: value for name, value in costs.items() if value > 0}
             self._families[number] = family
 
+    def expect(self, timed: Sequence[tuple[Mapping[str, float], float, str]]) -> None:
+        """Add students that were timed for a few steps before any trial ran.
+
+        They count like trials, with one more coefficient for all of them: their batch may differ from that of trials.
+
+        Args:
+            timed: known costs, seconds per epoch and family of each.
+        """
+        for place, (costs, seconds, family) in enumerate(timed, 1):
+            self.learn(-place, costs, 1.0, seconds, family)
+
     def of(self, number: int, costs: Mapping[str, float]) -> float | None:
         """Return seconds per epoch of a trial: measured if it has run, else predicted."""
-        return self._own.get(number) or self.predict(costs)
+        return self._measured.get(number) or self.predict(costs)
 
     def predict(self, costs: Mapping[str, float], family: str = "") -> float | None:
         """Return seconds per epoch of a student of ``family`` with these costs; ``None`` with too few trials."""
@@ -104,7 +116,7 @@ class EpochTime:
             students: known costs of each student.
             running: known costs and seconds per epoch of running trials that have not reported yet.
         """
-        seen = [*((self._costs[n], rate) for n, rate in self._own.items()), *running.values()]
+        seen = [*((self._costs[n], rate) for n, rate in self._measured.items()), *running.values()]
         found = [rate * ratio for k in students for c, rate in seen if (ratio := _ratio(k, c)) is not None]
         if self.ready and found:
             found += [rate for k in students if (rate := self.predict(k)) is not None]
@@ -112,25 +124,28 @@ class EpochTime:
 
     def refresh(self) -> int:
         """Fit again if there is enough new data; return the number of the fit, for callers that cache predictions."""
-        if self.ready and len(self._own) >= 1.1 * self._fitted_at:
+        if self.ready and len(self._measured) >= 1.1 * self._fitted_at:
             self._fit()
         return self.version
 
     def _fit(self) -> None:
-        numbers = list(self._own)[-NEWEST:]
-        self._fitted_at = len(self._own)
+        numbers = list(self._measured)[-NEWEST:]
+        self._fitted_at = len(self._measured)
         self.version += 1
-        rates = np.log([self._own[n] for n in numbers])
+        rates = np.log([self._measured[n] for n in numbers])
         self._range = float(rates.min()), float(rates.max())
         names = [set(self._costs[n]) for n in numbers]
         self._names = tuple(sorted(set.intersection(*names)))
         x = np.log([[self._costs[n][name] for name in self._names] for n in numbers]).reshape(len(numbers), -1)
+        timed = np.array([float(n < 0) for n in numbers])
+        x = np.column_stack([x, timed])
         center, spread = x.mean(axis=0), x.std(axis=0)
         spread = np.where(spread > 1e-9, spread, np.inf)
         unit = (x - center) / spread
         penalty = SHRINK * np.eye(unit.shape[1])
         slope = np.linalg.solve(unit.T @ unit + penalty, unit.T @ (rates - rates.mean())) / spread
-        self._weights = np.concatenate([[rates.mean() - float(slope @ center)], slope])
+        weights = slope[:-1]  # without the coefficient of timed students: predictions are for trials
+        self._weights = np.concatenate([[rates.mean() - float(slope @ center)], weights])
         left = rates - rates.mean() - (x - center) @ slope
         families = np.array([self._families[n] for n in numbers])
         known = {name: left[families == name] for name in {*families.tolist()} - {""}}

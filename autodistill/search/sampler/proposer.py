@@ -74,6 +74,7 @@ class Proposer:
 
     Attributes:
         forbidden: key of each student that is never proposed, to the student and the reason.
+        timed: students that were timed before the search, with their seconds per epoch.
         epoch_time: predictor of seconds per epoch if the budget limits time; ``None`` if work is counted in epochs.
     """
 
@@ -107,6 +108,7 @@ class Proposer:
         self._rates: dict[frozenset[tuple[str, Any]], float] = {}
         self._rates_of = 0
         self._views: dict[frozenset[tuple[str, str]], str] = {}
+        self.timed: Sequence[tuple[Params, float]] = ()
         self.epoch_time: EpochTime | None = None
 
     def bind(self, constraints: Sequence[Constraint], aims: Sequence[Constraint]) -> None:
@@ -179,6 +181,18 @@ class Proposer:
         """Enqueue a candidate (parameter name to value), to be proposed before any of the sampler."""
         self._study.enqueue_trial(dict(values))
         self._queued += 1
+
+    def timed_costs(self) -> list[tuple[Mapping[str, float], float, str]]:
+        """Return known costs, seconds per epoch and family of the timed students whose costs are known."""
+        out = []
+        for student, seconds in self.timed:
+            try:
+                costs = self._lookup(student)
+            except InfeasibleError:
+                continue
+            if costs:
+                out.append((costs, seconds, str(student.get("family", ""))))
+        return out
 
     def learn(self, student: Params, costs: Mapping[str, float]) -> None:
         """Store costs that a trial reported."""

@@ -52,6 +52,19 @@ class Inputs:
     def set_known_costs(self, rows: Sequence[tuple[Params, Mapping[str, float]]], costs: Costs | None = None) -> None:
         """Set the surveyed students with their costs, and a function that predicts the costs of other students."""
         self._proposer.set_known_costs(rows, costs)
+        self._expect_epoch_times()
+
+    def expect_epoch_times(self, timed: Sequence[tuple[Params, float]]) -> None:
+        """Set the seconds per epoch of students that were timed for a few steps before any trial has run.
+
+        Args:
+            timed: student settings and seconds per epoch; used once the known costs of the students are set.
+        """
+        self._proposer.timed = tuple(timed)
+
+    def _expect_epoch_times(self) -> None:
+        if self._proposer.epoch_time is not None:
+            self._proposer.epoch_time.expect(self._proposer.timed_costs())
 
     def forbid(self, student: Params, why: str) -> None:
         """Exclude a student from this run, with every recipe.
