@@ -12,9 +12,9 @@ import types
 from typing import Any
 
 
-class _CallableRoom(types.ModuleType):
+class _CallableModule(types.ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return importlib.import_module("autodistill.api").search(*args, **kwargs)
 
 
-sys.modules[__name__].__class__ = _CallableRoom
+sys.modules[__name__].__class__ = _CallableModule

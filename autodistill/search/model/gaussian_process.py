@@ -120,7 +120,7 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         return covariance
 
     def is_stationary(self) -> bool:
-        """Return true; this approximates, as the main effects depend on the position."""
+        """Return true, an approximation: the main effects depend on the position, not only on differences."""
         return True
 
 

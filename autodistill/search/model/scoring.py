@@ -95,7 +95,7 @@ class CandidateScorer:
         return index, reach
 
     def expected(self, pool: CandidateBatch, bound: float) -> tuple[Floats, Floats]:
-        """Predict the first objective at the top rung; it must be one that is learned.
+        """Predict the first objective, which must be a learned one, at the top rung.
 
         Args:
             pool: candidates.

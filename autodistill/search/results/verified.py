@@ -214,7 +214,7 @@ class Verified:
 
     @property
     def whole(self) -> bool:
-        """Whether the whole front of the search was verified; otherwise verdicts hold among a part of it only."""
+        """Whether the whole front of the search was verified; otherwise verdicts compare only a part of it."""
         return self.seen >= self.front_before
 
     @property

@@ -21,7 +21,7 @@ Costs = Mapping[str, float]
 CostFunction = Callable[[Mapping[str, Any]], "Costs | None"]
 
 UNLIKELY = 0.02
-"""Smallest probability of satisfying a bound at which a student may be proposed; measured costs satisfy it or not."""
+"""Smallest probability of satisfying a bound at which a student may be proposed; it is 0 or 1 for measured costs."""
 
 
 class KnownCosts:

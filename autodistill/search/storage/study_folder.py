@@ -128,7 +128,7 @@ def _is_bare(trial: FrozenTrial) -> bool:
 
 
 def load_or_create(storage: BaseStorage, name: str, objectives: Sequence[Objective]) -> optuna.Study:
-    """Load the study called ``name``, or create it; an existing study is not written to unless its metrics differ."""
+    """Load the study called ``name``, or create it; an existing study is changed only if its metric names differ."""
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
