@@ -260,7 +260,7 @@ def test_two_folders_of_one_split_and_a_class_called_like_one_are_refused(tmp_pa
     with pytest.raises(DataError, match="has the folders 'Validation' and 'val', which mean the same split; keep one"):
         list_images(tmp_path / "both", "train")
     root = write_folder(tmp_path / "vehicles", classes=("Car", "Train"))
-    with pytest.raises(DataError, match="'Train' is taken as a split; call it otherwise if it is a class"):
+    with pytest.raises(DataError, match="'Train' is taken as a split; rename it if it is a class"):
         list_images(root, "train")
 
 
@@ -361,7 +361,7 @@ def test_files_are_images_by_every_suffix_that_is_read_and_others_are_counted(tm
     (root / "readme.md").touch()
     spec = DataSpec("image_folder", root=str(root), image_size=8)
     with pytest.warns(
-        UserWarning, match=r"left out by their suffix: 6 \.gif, 1 \.txt\. Read are \.bmp, .*\.tiff"
+        UserWarning, match=r"left out by their suffix: 6 \.gif, 1 \.txt\. Allowed suffixes: \.bmp, .*\.tiff"
     ) as said:
         datasets.check_files(spec, tmp_path / "cache")
     assert len(said) == 1
@@ -372,7 +372,9 @@ def test_a_class_of_other_files_says_what_they_are_and_what_is_read(tmp_path):
     root = write_folder(tmp_path / "images")
     (root / "emu").mkdir()
     (root / "emu" / "0.gif").touch()
-    with pytest.raises(DataError, match=r"images: emu \(left out: 1 \.gif\)\. Expected .* Read are \.bmp, .*\.webp\."):
+    with pytest.raises(
+        DataError, match=r"images: emu \(left out: 1 \.gif\)\. Expected .* Allowed suffixes: \.bmp, .*\.webp\."
+    ):
         list_images(root, "train")
 
 
