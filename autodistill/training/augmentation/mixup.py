@@ -3,7 +3,7 @@
 Pairs are formed within a batch. The images are sorted by a random number that depends on (seed, id, view), and each is
 mixed with the next. So no image of a batch of two or more is paired with itself, and the same set of images gives the
 same pairs in any order. The teacher's logits of both views can come from the cache; the mixed target then approximates
-the teacher's output for the mixed image. With ``teacher: online`` the teacher runs on the mixed image itself.
+the teacher's output for the mixed image. With ``teacher_mode: online`` the teacher runs on the mixed image itself.
 """
 
 from __future__ import annotations

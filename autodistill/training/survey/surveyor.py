@@ -106,7 +106,7 @@ class Surveyor:
         self,
         group: Sequence[Params],
         *,
-        waits: Callable[[str, float], None] = measurement_lock.UNWATCHED.told,
+        waits: Callable[[str, float], None] = measurement_lock.UNWATCHED.on_wait,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[SurveyRow | None]:
         """One row per student, in their order; what was found out is put into the memory.

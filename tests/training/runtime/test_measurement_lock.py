@@ -55,7 +55,7 @@ told = []
 def tell(what, seconds):
     told.append(seconds)
     print(what, flush=True)
-lease.SAID_SECONDS = 0.05
+lease.NOTICE_SECONDS = 0.05
 begin = time.monotonic()
 lease.yield_to_measurement(waiting=lease.Waiting(lambda: os.path.exists(sys.argv[1]), tell))
 seconds = time.monotonic() - begin
@@ -243,7 +243,7 @@ def test_a_training_goes_on_beside_a_measurement_that_does_not_end_and_says_so(
     measurer = start(HOLDER)
     assert measurer.stdout.readline() == "quiet\n"
     waits: list[str] = []
-    waiting = measurement_lock.Waiting(told=lambda what, seconds: waits.append(what))
+    waiting = measurement_lock.Waiting(on_wait=lambda what, seconds: waits.append(what))
     measurement_lock.yield_to_measurement(patience=0.1, waiting=waiting)
     assert f"process {measurer.pid} has measured for more than" in caplog.text
     waits.clear()

@@ -129,7 +129,7 @@ def test_a_survey_waits_for_other_measurers_no_longer_than_it_is_wanted(
         fcntl.flock(another, fcntl.LOCK_EX)
         another.write("4711 0")
         another.flush()
-        monkeypatch.setattr(measurement_lock, "SAID_SECONDS", 0.01)
+        monkeypatch.setattr(measurement_lock, "NOTICE_SECONDS", 0.01)
 
         def told(what: str, seconds: float) -> None:
             waits.append(what)
