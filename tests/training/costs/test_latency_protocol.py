@@ -253,7 +253,7 @@ def test_targets_that_do_not_exist_are_refused(target, error, message: str, mode
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_here_is_refused(model: nn.Module) -> None:
-    with pytest.raises(ResourceError, match="shows no CUDA device"):
+    with pytest.raises(ResourceError, match="this machine has no CUDA device"):
         prepare_run(model, LatencyTarget(device="cuda"), **SHAPE)
 
 

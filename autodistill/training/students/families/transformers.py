@@ -1,4 +1,4 @@
-"""Transformer families: patches in, attention throughout."""
+"""Transformer families: attention in every block, on patches of the image."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def vit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 
 def patch_size(asked: int | str, shape: Shape) -> int:
-    """The patch side in pixels; ``auto`` gives the fewest patches per side that are 7 or more (4 below 14 px).
+    """Return the patch side in pixels; ``auto`` gives the fewest patches per side that are 7 or more (4 below 14 px).
 
     Raises:
-        InfeasibleError: the patch does not divide the image, or leaves fewer than 2 x 2 patches.
+        InfeasibleError: The patch does not divide the image, or leaves fewer than 2 x 2 patches.
     """
     side = shape.image_size
     divisors = [size for size in range(1, side // 2 + 1) if side % size == 0]
