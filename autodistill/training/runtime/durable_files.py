@@ -67,7 +67,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     path = folder / f"{_PREFIX}{checkpoint.step:09d}-{checkpoint.key}"
     write_folder(path, files, facts={"step": checkpoint.step, "key": checkpoint.key})
     surplus = outdated(path.name, names(folder), keep=keep)
-    for old in (*(folder / name for name in surplus), *_cut_off(folder)):
+    for old in (*(folder / name for name in surplus), *_unfinished(folder)):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -111,7 +111,7 @@ def load(folder: Path, *, key: str) -> Checkpoint | None:
 
 def clear(folder: Path) -> None:
     """Remove all checkpoints below ``folder``, and temporary folders of killed writers."""
-    for path in (*_found(folder), *_cut_off(folder)):
+    for path in (*_found(folder), *_unfinished(folder)):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -196,7 +196,7 @@ def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
 
 
-def _cut_off(folder: Path) -> list[Path]:
+def _unfinished(folder: Path) -> list[Path]:
     """Return unfinished folders of killed writers; only one process at a time writes below ``folder``."""
     return [path for path in folder.glob(".*-*") if path.is_dir()]
 

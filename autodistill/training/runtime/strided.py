@@ -28,7 +28,7 @@ def protect(network: nn.Module) -> nn.Module:
     network are protected too.
     """
     for layer in network.modules():
-        if _concerned(layer) and "forward" not in vars(layer):
+        if _is_strided_pointwise(layer) and "forward" not in vars(layer):
             layer.forward = functools.partial(_forward, layer)  # keeps the class, which other code checks
     return network
 
@@ -42,7 +42,7 @@ def release(network: nn.Module) -> nn.Module:
     return network
 
 
-def _concerned(layer: nn.Module) -> bool:
+def _is_strided_pointwise(layer: nn.Module) -> bool:
     """Return whether the layer has the attributes of a strided 1 x 1 convolution, as timm's ``CondConv2d`` also has."""
     kernel, stride = getattr(layer, "kernel_size", None), getattr(layer, "stride", None)
     return hasattr(layer, "weight") and kernel == (1, 1) and stride is not None and _pair(stride) != (1, 1)

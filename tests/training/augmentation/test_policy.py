@@ -1,4 +1,4 @@
-"""Views: replay, the same geometry at every size, statistics of what is drawn, and the policies' parser."""
+"""Views: reproducibility, the same geometry at every size, statistics of random strengths, and parsing of policies."""
 
 from __future__ import annotations
 

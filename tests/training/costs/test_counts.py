@@ -1,4 +1,4 @@
-"""Counted costs: against timm's parameters, torch's own FLOP counter, published figures and files on disk."""
+"""Counted costs, compared with timm's parameters, torch's FLOP counter, published figures and files on disk."""
 
 from __future__ import annotations
 

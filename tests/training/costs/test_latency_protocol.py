@@ -1,4 +1,4 @@
-"""The latency protocol, on runs whose duration is known and a clock that only they move; runtimes on a tiny network."""
+"""The latency protocol, on runs of known duration with a simulated clock; runtimes on a tiny network."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_rounds_in_which_all_models_were_slow_do_not_count_and_one_models_own_sp
     assert quieter([first, second]) == [[0, 1, 2, 3]] * 2
     assert summarize(second, [0, 1, 2, 3]).p50_ms == 5000
     restless = [np.array([float(v)]) for v in (3, 1, 3, 1, 1, 1, 1)]
-    assert quieter([first, second, restless])[2] == [0, 1, 2, 3]  # two of three models say that these were quiet
+    assert quieter([first, second, restless])[2] == [0, 1, 2, 3]  # these are quiet in two of three models
     assert quieter([[np.array([float(v)]) for v in (3, 1, 2, 9, 4)]]) == [[0, 1, 2]]
     assert quieter([]) == []
 

@@ -280,8 +280,8 @@ def test_broken_files_of_all_parts_are_named_at_once_before_a_study_begins(tmp_p
     tested[0].write_text("no image")
     searched[0].unlink()
     searched[0].symlink_to(tmp_path / "nowhere.png")
-    said = r"2 of 20 images cannot be read; repair or remove them:"
-    with pytest.raises(DataError, match=said) as refused:
+    message = r"2 of 20 images cannot be read; repair or remove them:"
+    with pytest.raises(DataError, match=message) as refused:
         datasets.check_files(spec, tmp_path / "cache")
     assert all(str(path) in str(refused.value) for path in (tested[0], searched[0]))
 
@@ -334,8 +334,8 @@ def test_a_class_too_small_for_its_splits_is_named_with_the_reason(tmp_path):
     root = write_folder(tmp_path / "images")
     write_folder(root, classes=("cow",), count=2)
     spec = DataSpec("image_folder", root=str(root), image_size=8)
-    said = r"'cow' \(2\); at least 3 are needed, one each for training, validation and the test split \(a fifth"
-    with pytest.raises(DataError, match=said):
+    message = r"'cow' \(2\); at least 3 are needed, one each for training, validation and the test split \(a fifth"
+    with pytest.raises(DataError, match=message):
         datasets.load_images(spec, tmp_path / "cache")
 
 
@@ -362,9 +362,9 @@ def test_files_are_images_by_every_suffix_that_is_read_and_others_are_counted(tm
     spec = DataSpec("image_folder", root=str(root), image_size=8)
     with pytest.warns(
         UserWarning, match=r"left out by their suffix: 6 \.gif, 1 \.txt\. Allowed suffixes: \.bmp, .*\.tiff"
-    ) as said:
+    ) as caught:
         datasets.check_files(spec, tmp_path / "cache")
-    assert len(said) == 1
+    assert len(caught) == 1
     assert np.bincount(list_images(root, "train").labels).tolist() == [24, 5]
 
 

@@ -217,8 +217,8 @@ def test_what_cropping_cuts_off_is_said_with_the_alternatives(tmp_path: Path) ->
     spec = _photos(tmp_path / "photos", (12, 16))
     data = datasets.load_images(spec, tmp_path / "cache")
     # 12 x 12 of 12 x 16 are left; three of the 16 images are for testing, and their headers are not read
-    said = r"cuts off 25% of their pixels in the mean; 13 of 13 images lose .* --resize squash .* --resize letterbox"
-    with pytest.warns(UserWarning, match=said):
+    message = r"cuts off 25% of their pixels in the mean; 13 of 13 images lose .* --resize squash .* --resize letterbox"
+    with pytest.warns(UserWarning, match=message):
         datasets.warn_of_cut(spec, data)
 
 

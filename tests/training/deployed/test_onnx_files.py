@@ -1,4 +1,4 @@
-"""ONNX files: the deployed student, number for number, whatever the batch."""
+"""ONNX files: the same outputs as the deployed student, at every batch size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teachers on several devices: the same numbers, on devices that each hold a share of the weights."""
+"""Teachers spread over several devices: the same outputs, with a part of the weights on each device."""
 
 from __future__ import annotations
 

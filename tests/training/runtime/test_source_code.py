@@ -1,4 +1,4 @@
-"""Remembered costs belong to the code that built the network, not to a family's name."""
+"""Stored costs depend on the code that builds a network, not on the name of the family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs of the students of trials: what did not settle is marked, and measured again another time."""
+"""Costs of the students of trials: a noisy latency is marked, and measured again another time."""
 
 from __future__ import annotations
 

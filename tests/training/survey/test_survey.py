@@ -1,4 +1,4 @@
-"""The survey: rows in the order of the pool, reasons for what cannot be built, and costs used again."""
+"""The survey: rows in the order of the pool, reasons why students cannot be built, and reuse of stored costs."""
 
 from __future__ import annotations
 
@@ -131,11 +131,11 @@ def test_a_survey_waits_for_other_measurers_no_longer_than_it_is_wanted(
         another.flush()
         monkeypatch.setattr(measurement_lock, "NOTICE_SECONDS", 0.01)
 
-        def told(what: str, seconds: float) -> None:
+        def on_wait(what: str, seconds: float) -> None:
             waits.append(what)
             stop[0] = len(waits) > 2
 
-        rows = run(POOL, ("params", LATENCY), waits=told, should_stop=lambda: stop[0])
+        rows = run(POOL, ("params", LATENCY), waits=on_wait, should_stop=lambda: stop[0])
     assert waits[0] == "waiting for a latency measurement of process 4711"
     assert (rows, stopwatch) == ([], [])
 
@@ -193,11 +193,13 @@ def test_a_noisy_latency_is_marked_and_forgotten_but_its_counts_are_not(
     assert again.get(key, ["params"], None) == {"params": rows[0].costs["params"]}
 
 
-def test_its_progress_is_told_and_it_stops_when_asked() -> None:
-    told: list[tuple[int, int]] = []
+def test_its_progress_is_reported_and_it_stops_on_request() -> None:
+    reported: list[tuple[int, int]] = []
     pool = [{"family": "resnet", "width": width} for width in range(2, 2 + 2 * GROUP)]
-    rows = run(pool, progress=lambda done, total: told.append((done, total)), should_stop=lambda: len(told) == 1)
-    assert told == [(FIRST_GROUP, 2 * GROUP)]
+    rows = run(
+        pool, progress=lambda done, total: reported.append((done, total)), should_stop=lambda: len(reported) == 1
+    )
+    assert reported == [(FIRST_GROUP, 2 * GROUP)]
     assert len(rows) == FIRST_GROUP
 
 
