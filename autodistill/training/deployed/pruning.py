@@ -124,4 +124,4 @@ def _kept(model: nn.Module, classes: int) -> list[nn.Module]:
 
 def _check(ratio: float) -> None:
     if not 0 < ratio < 1:
-        raise UsageError(f"a pruning ratio is {ratio:g}; allowed: more than 0 and less than 1.")
+        raise UsageError(f"a pruning ratio is {ratio:g}; allowed: between 0 and 1, both excluded.")

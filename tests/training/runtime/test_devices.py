@@ -66,7 +66,7 @@ def test_parts_are_consecutive_and_of_about_equal_bytes() -> None:
 
 
 def test_more_devices_than_blocks_are_refused() -> None:
-    with pytest.raises(TeacherError, match=r"has 2 blocks .* names 3\. Name fewer"):
+    with pytest.raises(TeacherError, match=r"has 2 blocks .* names 3 devices\. Name fewer"):
         spread_over(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), [CPU, CPU, CPU])
 
 

@@ -43,7 +43,7 @@ from autodistill.training.data.sources.square import Shapes, shapes_of
 DEFAULT_SIZE = 64
 _LISTED = 10  # broken files that a message lists
 _ADVICE = "repair or remove them"
-_ADVICE_BEGUN = "replace each by a readable file; removing one changes the split, and a study goes on only with its own"
+_ADVICE_BEGUN = "replace each by a readable file; removing one changes the split, and a study needs its original split"
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _LISTED_SUFFIXES = 5
 _SAMPLED = 256  # images checked for brightness

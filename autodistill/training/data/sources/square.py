@@ -22,7 +22,7 @@ PADDING = 114
 """Grey level (of 255) of letterbox borders: the mean of ImageNet's three channels, also used by YOLO detectors."""
 
 MUCH = 0.1
-"""Mean share of the pixels that cropping may remove without a warning."""
+"""Share of the pixels that cropping may remove, on average over the images, without a warning."""
 
 _SAMPLED = 5000  # files whose header is read; takes a fraction of a second
 
@@ -91,10 +91,10 @@ class Shapes:
         lost = 1 - self.sizes.min(1) / self.sizes.max(1)
         if not len(lost) or lost.mean() <= MUCH:
             return ""
-        sampled = "" if len(lost) == self.total else " that were looked at"
+        sampled = "" if len(lost) == self.total else " checked"
         return (
-            f"images are not square: cropping them (data.resize: crop) cuts off {lost.mean():.0%} of their pixels in "
-            f"the mean; {int((lost > MUCH).sum()):,} of {len(lost):,} images{sampled} lose more than a tenth. Nothing "
+            f"images are not square: cropping them (data.resize: crop) cuts off {lost.mean():.0%} of their pixels on "
+            f"average; {int((lost > MUCH).sum()):,} of {len(lost):,} images{sampled} lose more than a tenth. Nothing "
             "is cut off by --resize squash (proportions change) and --resize letterbox (grey borders)."
         )
 
