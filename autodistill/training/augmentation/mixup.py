@@ -116,9 +116,9 @@ def mix(policy: Policy, views: Tensor, ids: Tensor, view: int | Tensor, seed: in
 
 
 def _boxes(draws: Draws, share: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return square boxes (batch, 4) on whole pixels, with about the partner's share of the area, and the exact shares.
+    """Return square boxes (batch, 4) of about the partner's share of the area, and the images' exact shares (batch,).
 
-    The exact shares (batch,) are the weights of the images themselves, after rounding.
+    The boxes cover whole pixels, so the shares change by rounding.
     """
     side = ((1 - share).sqrt() * size).round()
     top = (draws.uniform(_ROW) * (size - side + 1)).floor()

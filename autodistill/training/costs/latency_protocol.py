@@ -162,6 +162,7 @@ def _warm_up(run: Run, clock: Callable[[], float]) -> int:
 
 
 def _round(run: Run, count: int, clock: Callable[[], float]) -> np.ndarray:
+    """Time ``count`` runs; return the seconds of each, ``(count,)``."""
     collecting = gc.isenabled()
     gc.disable()  # a garbage collection during a run would add to the model's time
     try:

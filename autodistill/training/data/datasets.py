@@ -236,6 +236,7 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
 
 
 def _pool(spec: DataSpec, part: Part, folder: Path) -> LabelledImages:
+    """Read one part of a source, check it, and make its images square in the wanted size."""
     check_resize(spec.resize)
     known = not is_reference(spec.source)
     pool = data_sources.get(spec.source)(spec, part, folder) if known else from_factory(spec, part)
@@ -253,6 +254,11 @@ def _pool(spec: DataSpec, part: Part, folder: Path) -> LabelledImages:
 
 
 def _check(pool: LabelledImages, source: str) -> None:
+    """Check shapes, the number of classes, and the range of labels.
+
+    Raises:
+        DataError: The source returned something unusable.
+    """
     images, labels = pool.images, pool.labels
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise DataError(

@@ -113,6 +113,7 @@ Attempt = Callable[[Path], None]
 
 
 def _static(source: Path, calibration: Images, ranges: str, reduce_range: bool) -> list[Attempt]:
+    """Return the attempts for static quantization, one for each layout of ONNX Runtime (QOperator and QDQ)."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     calibrate = {

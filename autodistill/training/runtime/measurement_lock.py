@@ -43,9 +43,10 @@ _POLL_SECONDS = 0.005
 _TRAINER_POLL_SECONDS = 0.02  # longer, because a waiting trainer must not disturb the measurement
 _log = logging.getLogger(__name__)
 _state: dict[str, int] = {}
-"""Open files by process and path, and, as ``shared<place>``, the places whose shared lock this process holds."""
+"""Handles of open lock files by process and path. A key ``shared<suffix>`` marks that this process holds the trainers'
+lock of the device with that suffix (see ``_device_suffix``)."""
 _passed: dict[str, bytes] = {}
-"""By place, the measurement that this trainer no longer waits for."""
+"""Suffix of a device to the measurement that this trainer no longer waits for."""
 
 
 def _never() -> bool:
@@ -86,14 +87,14 @@ def yield_to_measurement(
         patience: seconds to wait for one measurement. If it takes longer, the training continues beside it, with a
             warning, since the measurer may hang.
     """
-    places = [_place(one) for one in devices]
-    if all(map(_may_continue, places)):
+    suffixes = [_device_suffix(one) for one in devices]
+    if all(map(_may_continue, suffixes)):
         return
     release()
     clock = _Clock(waiting)
     try:
-        for place in places:
-            _join(place, clock, patience)
+        for suffix in suffixes:
+            _join(suffix, clock, patience)
     finally:
         clock.end()
 
@@ -124,24 +125,24 @@ def exclusive(
         the wait; a measurement is then noisy.
     """
     release()
-    place = _place(device)
-    intent, work = _open("intent", place), _open("work", place)
+    suffix = _device_suffix(device)
+    intent, work = _open("intent", suffix), _open("work", suffix)
     since = None
     try:
         clock, deadline = _Clock(waiting), time.monotonic() + patience
         try:
-            alone = _turn(place, clock, deadline)
+            alone = _wait_for_turn(suffix, clock, deadline)
             if alone:
                 since = time.monotonic()
                 os.ftruncate(intent, 0)
                 os.pwrite(intent, f"{os.getpid()} {since}".encode(), 0)
-                alone = _take(work, clock, deadline)
+                alone = _wait_for_trainers(work, clock, deadline)
         finally:
             clock.end()
         yield alone
     finally:
-        if since is not None and not _free("waiting", place):
-            _grant(place, time.monotonic() - since)
+        if since is not None and not _free("waiting", suffix):
+            _grant(suffix, time.monotonic() - since)
         fcntl.flock(work, fcntl.LOCK_UN)
         fcntl.flock(intent, fcntl.LOCK_UN)
 
@@ -170,11 +171,11 @@ class _Clock:
         self._reported = False
 
 
-def _may_continue(place: str) -> bool:
+def _may_continue(suffix: str) -> bool:
     """Return whether this process holds the trainers' lock and no measurer waits."""
-    if not _state.get(f"shared{place}"):
+    if not _state.get(f"shared{suffix}"):
         return False
-    intent = _open("intent", place)
+    intent = _open("intent", suffix)
     try:
         fcntl.flock(intent, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -183,60 +184,60 @@ def _may_continue(place: str) -> bool:
     return True
 
 
-def _join(place: str, clock: _Clock, patience: float) -> None:
+def _join(suffix: str, clock: _Clock, patience: float) -> None:
     """Wait for the trainers' lock until it is free, the measurement takes too long, or ``should_stop`` is true."""
-    if _shared(place):
+    if _shared(suffix):
         return
-    waiting = _open("waiting", place)
+    waiting = _open("waiting", suffix)
     fcntl.flock(waiting, fcntl.LOCK_SH)
-    since, holder = time.monotonic(), _holder(place)
+    since, holder = time.monotonic(), _holder(suffix)
     try:
-        while not (_shared(place) or clock.should_stop() or _passed.get(place) == holder):
+        while not (_shared(suffix) or clock.should_stop() or _passed.get(suffix) == holder):
             clock.tick(f"waiting for a latency measurement of process {_pid(holder)}", _TRAINER_POLL_SECONDS)
-            if (now := _holder(place)) != holder:  # the next measurement
+            if (now := _holder(suffix)) != holder:  # the next measurement
                 since, holder = time.monotonic(), now
             elif time.monotonic() - since > patience:
                 _log.warning(
                     "process %s has measured for more than %.0f s; training goes on beside it", _pid(holder), patience
                 )
-                _passed[place] = holder
+                _passed[suffix] = holder
     finally:
         fcntl.flock(waiting, fcntl.LOCK_UN)
 
 
-def _shared(place: str) -> bool:
+def _shared(suffix: str) -> bool:
     """Try to take the trainers' lock; fail if a process measures or waits to measure."""
-    intent = _open("intent", place)
+    intent = _open("intent", suffix)
     try:
         fcntl.flock(intent, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     try:
-        fcntl.flock(_open("work", place), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(_open("work", suffix), fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     finally:
         fcntl.flock(intent, fcntl.LOCK_UN)
-    _state[f"shared{place}"] = 1
-    _passed.pop(place, None)
+    _state[f"shared{suffix}"] = 1
+    _passed.pop(suffix, None)
     return True
 
 
-def _turn(place: str, clock: _Clock, deadline: float) -> bool:
+def _wait_for_turn(suffix: str, clock: _Clock, deadline: float) -> bool:
     """Take the measurers' lock, after other measurers and the trainers' time slice; return false if time runs out."""
-    intent = _open("intent", place)
+    intent = _open("intent", suffix)
     while not clock.should_stop():
-        if not _slice(place) and _try(intent):
-            if not _slice(place):  # check again: a slice may have been granted in between
+        if not _slice(suffix) and _try(intent):
+            if not _slice(suffix):  # check again: a slice may have been granted in between
                 return True
             fcntl.flock(intent, fcntl.LOCK_UN)
         if time.monotonic() > deadline:
             return False
-        clock.tick(_reason(place), _POLL_SECONDS)
+        clock.tick(_turn_reason(suffix), _POLL_SECONDS)
     return False
 
 
-def _take(work: int, clock: _Clock, deadline: float) -> bool:
+def _wait_for_trainers(work: int, clock: _Clock, deadline: float) -> bool:
     """Wait until all trainers have paused and take their lock exclusively; return false if time runs out."""
     while not _try(work):
         if time.monotonic() > deadline or clock.should_stop():
@@ -245,41 +246,41 @@ def _take(work: int, clock: _Clock, deadline: float) -> bool:
     return True
 
 
-def _reason(place: str) -> str:
-    if _slice(place):
+def _turn_reason(suffix: str) -> str:
+    if _slice(suffix):
         return "letting trainings of other processes continue between two latency measurements"
-    return f"waiting for a latency measurement of process {_pid(_holder(place))}"
+    return f"waiting for a latency measurement of process {_pid(_holder(suffix))}"
 
 
-def _grant(place: str, seconds: float) -> None:
+def _grant(suffix: str, seconds: float) -> None:
     """Grant trainers a time slice as long as they waited, in the machine's monotonic clock, which processes share."""
-    handle = _open("slice", place)
+    handle = _open("slice", suffix)
     os.ftruncate(handle, 0)
     os.pwrite(handle, repr(time.monotonic() + min(seconds, SLICE_SECONDS)).encode(), 0)
 
 
-def _slice(place: str) -> bool:
+def _slice(suffix: str) -> bool:
     """Return whether trainers still have a time slice and are at work or about to be."""
     try:
-        left = float(os.pread(_open("slice", place), 64, 0)) - time.monotonic()
+        left = float(os.pread(_open("slice", suffix), 64, 0)) - time.monotonic()
     except ValueError:  # no slice yet, or one that is being written
         return False
     # The upper bound rejects a slice from before a restart of the machine, which resets the clock.
-    return 0 < left <= SLICE_SECONDS and not (_free("waiting", place) and _free("work", place))
+    return 0 < left <= SLICE_SECONDS and not (_free("waiting", suffix) and _free("work", suffix))
 
 
-def _holder(place: str) -> bytes:
+def _holder(suffix: str) -> bytes:
     """Return what the last measurer wrote: process id and time of its start."""
-    return os.pread(_open("intent", place), 64, 0)
+    return os.pread(_open("intent", suffix), 64, 0)
 
 
 def _pid(holder: bytes) -> str:
     return holder.split(b" ")[0].decode("ascii", "replace") or "?"
 
 
-def _free(name: str, place: str) -> bool:
+def _free(name: str, suffix: str) -> bool:
     """Return whether no process holds a lock at this moment; the calling process must not hold it itself."""
-    handle = _open(name, place)
+    handle = _open(name, suffix)
     if _try(handle):
         fcntl.flock(handle, fcntl.LOCK_UN)
         return True
@@ -296,7 +297,7 @@ def _try(handle: int) -> bool:
 
 
 @functools.cache
-def _place(device: str) -> str:
+def _device_suffix(device: str) -> str:
     """Return the suffix of the lock files of a device: empty for the CPU, the UUID for a GPU."""
     if not device.startswith("cuda"):
         return ""
@@ -306,9 +307,9 @@ def _place(device: str) -> str:
     return f"-{torch.cuda.get_device_properties(torch.device(device)).uuid}"
 
 
-def _open(name: str, place: str = "") -> int:
+def _open(name: str, suffix: str = "") -> int:
     """Return this process's own handle of a lock file; a forked child must not share its parent's locks."""
-    path = folder() / f"{name}{place}"
+    path = folder() / f"{name}{suffix}"
     key = f"{os.getpid()}:{path}"
     if key not in _state:
         _state[key] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -167,6 +167,7 @@ def _family(name: Any) -> Family:
 
 
 def _validate_timm(student: Mapping[str, Any]) -> dict[str, Any]:
+    """Do the work of ``validate`` for the family ``timm``."""
     import timm
 
     for key in student:

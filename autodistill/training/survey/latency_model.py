@@ -118,10 +118,12 @@ class LatencyModel:
 
 
 def _numbers(features: Sequence[Mapping[str, float]]) -> Floats:
+    """Return the logarithms of the counted costs, ``(students, features)``."""
     return np.log([[max(float(one[name]), 1.0) for name in FEATURES] for one in features])
 
 
 def _fit(inputs: Floats, targets: Floats, families: int):  # type: ignore[no-untyped-def]  # scikit-learn has no types
+    """Fit scikit-learn's Gaussian process: a scaled RBF kernel with one length scale per input, plus noise."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel

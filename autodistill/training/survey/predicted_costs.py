@@ -76,6 +76,7 @@ class UnsurveyedCosts:
         return costs
 
     def _counted(self, student: Params) -> dict[str, float]:
+        """Return the counted metrics and ``FEATURES`` of a student, stored or counted now."""
         names = tuple(dict.fromkeys([*self._metrics, *FEATURES]))
         key = self._memory.key(student, self._shape, self._classes)
         known = self._memory.get(key, names, None)
@@ -91,6 +92,11 @@ class UnsurveyedCosts:
         return known
 
     def _check(self, predicted: Prediction) -> None:
+        """Refuse a prediction that clearly violates a constraint.
+
+        Raises:
+            InfeasibleError: A latency better by two standard deviations would still violate the constraint.
+        """
         for bound in self._bounds:
             benefit = _DEVIATIONS if bound.operator == "<=" else -_DEVIATIONS
             if bound.violation({LATENCY: predicted.at_least(benefit)}) > 0:

@@ -102,6 +102,11 @@ class StudentCosts:
 
     @contextlib.contextmanager
     def _quiet(self, device: str) -> Iterator[bool]:
+        """Reserve a device for a measurement; see ``measurement_lock.exclusive``.
+
+        Raises:
+            InterruptedTrialError: The trial was stopped during the wait.
+        """
         with measurement_lock.exclusive(device, waiting=self._waiting) as alone:
             if not alone and self._waiting.should_stop():
                 raise InterruptedTrialError("the trial was stopped before the latency of its student was measured.")
@@ -127,6 +132,7 @@ class StudentCosts:
         return milliseconds
 
     def _measured(self, key: str, student: Params, model: nn.Module) -> SurveyRow:
+        """Count and measure the costs of a student, and store them."""
         costs = known_costs(model, **self._shape, metrics=self._counted)
         if self._timed and is_elsewhere(self._target):
             costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)

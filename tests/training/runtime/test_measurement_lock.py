@@ -304,7 +304,9 @@ def test_a_slice_of_a_clock_before_a_restart_of_the_machine_holds_nothing_up(sta
 def test_a_measurement_stops_trainings_on_its_own_device_alone(
     start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurement_lock, "_place", lambda device: f"-{device}" if device.startswith("cuda") else "")
+    monkeypatch.setattr(
+        measurement_lock, "_device_suffix", lambda device: f"-{device}" if device.startswith("cuda") else ""
+    )
     measurement_lock.yield_to_measurement(["cuda:0"])
     start(TRAINER, folder / "log")
     wait_for(lambda: len(batches(folder / "log")) > 5)
@@ -323,6 +325,10 @@ def test_a_gpu_is_known_by_its_identity_and_not_by_its_number(monkeypatch: pytes
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid=shown[device.index])
     )
-    measurement_lock._place.cache_clear()
-    assert [measurement_lock._place(device) for device in ("cpu", "cuda:0", "cuda:1")] == ["", "-GPU-b", "-GPU-a"]
-    measurement_lock._place.cache_clear()
+    measurement_lock._device_suffix.cache_clear()
+    assert [measurement_lock._device_suffix(device) for device in ("cpu", "cuda:0", "cuda:1")] == [
+        "",
+        "-GPU-b",
+        "-GPU-a",
+    ]
+    measurement_lock._device_suffix.cache_clear()

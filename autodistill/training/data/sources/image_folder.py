@@ -321,6 +321,11 @@ def _classes(train: Path, root: Path) -> tuple[str, ...]:
 
 
 def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], NDArray[np.int64]]:
+    """Return the image files below the class folders of ``folder``, sorted by class and path, and their labels.
+
+    Raises:
+        DataError: The folder contains classes that are not in ``classes``.
+    """
     found = {path.name: path for path in _visible(folder) if path.is_dir()}
     unknown = sorted(name for name in found if name not in classes and not _is_split(name))
     if unknown:
