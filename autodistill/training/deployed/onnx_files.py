@@ -2,7 +2,7 @@
 
 The exported network is the deployed form that latency is measured on (``form.py``): branches fused, BatchNorm folded.
 The input ``images`` is ``(batch, channels, side, side)`` floats, normalized as in training; the output ``logits`` is
-``(batch, classes)``. Running and describing a file does not need torch.
+``(batch, classes)``.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ SHAPE = {"image_size": 8, "channels": 1}
 
 
 class Clock:
-    """Seconds that pass only while a run runs."""
+    """A clock that only advances during runs."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -83,7 +83,7 @@ def test_a_slow_minute_of_the_machine_hits_all_models_alike() -> None:
     assert fast.p50_ms == pytest.approx(1.0)
 
 
-def test_what_a_yardstick_says_of_the_machine_is_divided_out() -> None:
+def test_times_are_divided_by_the_slowness_of_the_machine() -> None:
     clock, slow = Clock(), cycle([1.0, 1.0, 1.4, 1.2, 1.4])
     state = {"now": 1.0}
 
@@ -146,7 +146,7 @@ def test_rounds_that_disagree_are_repeated_and_then_marked() -> None:
     assert wild.noisy
     assert not calm.noisy
     once = calm.runs // ROUNDS
-    assert calm.runs == ROUNDS * once  # the calm one was not measured again
+    assert calm.runs == ROUNDS * once  # the run with a stable time was not measured again
     assert rounds_of(clock.calls).count("calm") == 1 + ROUNDS
     wild_calls = clock.calls.count("wild")
     assert wild.runs <= wild_calls

@@ -307,7 +307,7 @@ def test_a_test_file_that_breaks_later_is_to_be_replaced_and_not_removed(tmp_pat
     root = write_folder(tmp_path / "images")
     list_images(root, "test").files[0].write_text("no image")
     spec = DataSpec("image_folder", root=str(root), image_size=8)
-    datasets.load_images(spec, tmp_path / "cache")  # the search does not look at it
+    datasets.load_images(spec, tmp_path / "cache")  # the search does not open test files
     with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):
         datasets.load_test(spec, tmp_path / "cache")
     with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):

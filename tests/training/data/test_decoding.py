@@ -156,7 +156,7 @@ def test_pixels_that_another_decoder_left_in_the_cache_are_not_used(
     )
     for _ in range(2):
         datasets.load_images(spec, tmp_path / "cache")
-    assert len(opened) == 10  # a sixth of them is for testing
+    assert len(opened) == 10  # a sixth of these are test images
     monkeypatch.setattr(image_folder, "DECODER", image_folder.DECODER + 1)
     datasets.load_images(spec, tmp_path / "cache")
     assert len(opened) == 20

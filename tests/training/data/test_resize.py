@@ -61,7 +61,7 @@ ODD: dict[str, Any] = {
 
 
 def _by_torchvision(path: Path, side: int, resize: str) -> np.ndarray:
-    """The same in other words: torchvision's transforms of a Pillow image, upright and on white by hand."""
+    """An independent implementation: torchvision's transforms of a Pillow image, made upright and put on white here."""
     picture = Image.open(path)
     picture.draft("RGB", (side, side))
     picture = {6: lambda p: p.rotate(-90, expand=True)}.get(picture.getexif().get(0x0112), lambda p: p)(picture)

@@ -47,7 +47,7 @@ def test_two_shares_on_one_device_give_the_bits_of_the_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_resnet"])
 def test_activations_follow_the_weights_from_device_to_device(name: str) -> None:
-    network = spread_over(made(name).eval(), [CPU, META])  # meta tensors refuse to be mixed with those of a device
+    network = spread_over(made(name).eval(), [CPU, META])  # an operation on meta and real tensors raises an error
     with torch.no_grad():
         answer = network(torch.rand(2, 3, 32, 32))
     assert answer.device == META

@@ -247,7 +247,7 @@ def test_a_training_goes_on_beside_a_measurement_that_does_not_end_and_says_so(
     measurement_lock.yield_to_measurement(patience=0.1, waiting=waiting)
     assert f"process {measurer.pid} has measured for more than" in caplog.text
     waits.clear()
-    measurement_lock.yield_to_measurement(waiting=waiting)  # not held up a second time by the same measurement
+    measurement_lock.yield_to_measurement(waiting=waiting)  # it does not wait again for the same measurement
     assert len(caplog.records) == 1
     measurer.kill()
     measurer.wait()

@@ -33,7 +33,7 @@ def drawn(count: int, seed: int = 0) -> tuple[list[str], list[dict[str, float]]]
 
 
 def truth(family: str, one: dict[str, float]) -> float:
-    """Milliseconds: a start per operation, and arithmetic at a rate of the family's own."""
+    """Milliseconds: an overhead per operation, plus arithmetic at a rate that depends on the family."""
     return 0.005 * one["operations"] + one["macs"] / (2e7 if family == "a" else 1e7)
 
 
