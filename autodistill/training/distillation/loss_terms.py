@@ -88,9 +88,7 @@ class LossTerms:
         zero = student_logits.new_zeros((), dtype=torch.float32)
         if target is None and self.mix.uses_target:
             raise UsageError("this loss mix needs labels; only alpha 1 with a label-free loss does without.")
-        task = (
-            zero if target is None else task_loss(student_logits, target, self.mix.label_smoothing, self.class_weights)
-        )
+        task = zero if target is None else self._task(student_logits, target)
         parts = [] if self.mix.task_share == 0 else [_times(self.mix.task_share, task)]
         distillation = embedding = zero
         if self.mix.uses_distillation:
@@ -120,6 +118,9 @@ class LossTerms:
         self._distillation.load(state["distillation"])
         self._embedding.load(state["embedding"])
 
+    def _task(self, logits: Tensor, target: Tensor) -> Tensor:
+        return task_loss(logits, target, self.mix.label_smoothing, self.class_weights)
+
     def _distill(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> Tensor:
         return losses.get(self.mix.loss)(student, teacher, target, **self.mix.keywords)
 
@@ -131,7 +132,7 @@ class LossTerms:
         measuring = self.mix.calibrate and not self._distillation.frozen and student.requires_grad
         if measuring and target is not None:
             logits = _leaf(student)
-            task = task_loss(logits, target, self.mix.label_smoothing, self.class_weights)
+            task = self._task(logits, target)
             self._distillation.measure(_norm(task, logits), _norm(self._distill(logits, teacher, target), logits))
         return self._distillation.value
 
