@@ -27,9 +27,7 @@ _register(Objective("balanced_accuracy", "maximize", "fraction", "trained", desc
 _register(Objective("worst_recall", "maximize", "fraction", "trained", description="recall of the worst class"))
 _register(Objective("macro_f1", "maximize", "fraction", "trained", description="mean F1 score of the classes"))
 _register(Objective("top5_accuracy", "maximize", "fraction", "trained", description="label among the top five"))
-_register(
-    Objective("auroc", "maximize", "fraction", "trained", description="area under the ROC curve, mean of classes")
-)
+_register(Objective("auroc", "maximize", "fraction", "trained", description="area under the ROC curve"))
 _register(Objective("average_precision", "maximize", "fraction", "trained", description="mean over the classes"))
 _register(Objective("ece", "minimize", "fraction", "trained", description="expected calibration error"))
 _register(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
