@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import posixpath
 import re
 import types
 import typing
@@ -372,7 +373,12 @@ def contributing() -> str:
     """Take over CONTRIBUTING.md without its heading, with links as they are from a page in ``development/``."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n")[2].strip()
     text = re.sub(r"```python file=(\S+) name=\S+", r'```python title="\1"', text)
-    return re.sub(r"\]\((?!\w+://|#)(?:docs/)?", lambda m: "](../" if "docs/" in m.group(0) else "](../../", text)
+
+    def from_here(match: re.Match[str]) -> str:
+        target = posixpath.relpath(match.group(1), "docs/development")
+        return f"]({target}"
+
+    return re.sub(r"\]\((?!\w+://|#)([^)#\s]+)", from_here, text)
 
 
 GENERATORS: dict[str, Callable[[], str]] = {
