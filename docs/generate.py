@@ -1,7 +1,7 @@
 """Reference pages made from the code, so that they cannot go stale.
 
-A page holds a line ``<!-- generated: NAME -->``; :func:`fill` replaces it by the Markdown of the function of that name in
-:data:`GENERATORS`. The mkdocs hook (``docs/hooks.py``) calls it for every page, and ``tests/docs/`` checks the results.
+A page holds a line ``<!-- generated: NAME -->``; :func:`fill` replaces it by the Markdown of the function of that name
+in :data:`GENERATORS`. The mkdocs hook (``docs/hooks.py``) calls it for every page, and ``tests/docs/`` checks the results.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def fill(markdown: str) -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Format a Markdown table; ``|`` inside a cell is escaped."""
     lines = [columns, ["---"] * len(columns), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )
 
 
 def attributes_of(kind: type[Any]) -> dict[str, str]:
@@ -124,7 +126,10 @@ FIELD_MEANINGS = {
 def _bounds(metadata: Iterable[object]) -> str:
     words = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
     said = [
-        text.format(getattr(one, key)) for one in metadata for key, text in words.items() if getattr(one, key, None) is not None
+        text.format(getattr(one, key))
+        for one in metadata
+        for key, text in words.items()
+        if getattr(one, key, None) is not None
     ]
     return f", {' '.join(said)}" if said else ""
 
@@ -238,7 +243,8 @@ def search_spaces() -> str:
         count = "not finite" if size is None else f"{size:,}"
         rows.append((f"`{name}`", mapping.get("description", ""), f"{low} to {high}", len(chosen), count))
         settings = [
-            (f"`{parameter.name}`", f"`{_values_of(parameter.distribution)}`") for parameter in Space.parse(mapping).parameters
+            (f"`{parameter.name}`", f"`{_values_of(parameter.distribution)}`")
+            for parameter in Space.parse(mapping).parameters
         ]
         parts += [f"### {name}", table(("parameter", "values"), settings)]
     overview = table(("space", "what it holds", "image sides (px)", "families", "candidates"), rows)
@@ -330,7 +336,9 @@ def data_sources() -> str:
     import autodistill.training.data.datasets  # noqa: F401  (registers the built-in sources)
     from autodistill.training.data.sources.base import data_sources as registry
 
-    return table(("source", "what it gives"), [(f"`{name}`", first_line(registry.get(name))) for name in registry.names()])
+    return table(
+        ("source", "what it gives"), [(f"`{name}`", first_line(registry.get(name))) for name in registry.names()]
+    )
 
 
 # --- codes and words ------------------------------------------------------------------------------------------------
@@ -357,7 +365,10 @@ def exit_codes() -> str:
     for code in sorted(found):
         first = found[code][0]
         rows.append((str(code), ", ".join(f"`{one.__name__}`" for one in found[code]), first_line(first)))
-    rows += [("130", "`KeyboardInterrupt`", "Ctrl-C; everything is saved"), ("143", "`SystemExit`", "SIGTERM; everything is saved")]
+    rows += [
+        ("130", "`KeyboardInterrupt`", "Ctrl-C; everything is saved"),
+        ("143", "`SystemExit`", "SIGTERM; everything is saved"),
+    ]
     return table(("exit code", "errors", "meaning"), [("0", "", "success"), *rows])
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-import generate
+import generate  # noqa: E402  (mkdocs loads this file by its path)
 
 _ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):<code>~?([^<]*)</code>")
 _LINK = re.compile(r"\[([^\]]+)\]\((\.\./[^)#\s]+)(?:#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Replace the markers of a page, and turn links to files outside ``docs/`` into text: the site has no such pages."""
+    """Replace the markers of a page, and turn links to files outside ``docs/``, which the site lacks, into text."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def as_text(match: re.Match[str]) -> str:

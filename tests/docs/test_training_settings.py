@@ -1,4 +1,4 @@
-"""docs/training_settings.md says of every setting and policy what the code says: its tables are rendered from both."""
+"""docs/reference/training_settings.md agrees with the code on every setting and policy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from places import ROOT
 from autodistill.training.augmentation.policy import Policy, policies
 from autodistill.training.loop.recipe import Recipe, allowed
 
-PAGE = ROOT / "docs" / "training_settings.md"
+PAGE = ROOT / "docs" / "reference" / "training_settings.md"
 
 
 def attributes(kind: type[Any]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The search space: which parameters a candidate has, and when each one is active.
 
-A space is parsed from plain nested mappings (YAML or a Python dict; grammar in docs/architecture.md). It knows nothing
-of students or losses: names are only names here. Optuna parameter names are the dotted paths, stable over versions.
+A space is parsed from plain nested mappings (YAML or a Python dict; grammar: docs/reference/search_spaces.md). It knows
+nothing of students or losses: names are only names here. Optuna parameter names are the dotted paths, stable over
+versions.
 """
 
 from __future__ import annotations
