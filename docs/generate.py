@@ -1,7 +1,7 @@
 """Reference pages made from the code, so that they cannot go stale.
 
 A page holds a line ``<!-- generated: NAME -->``; :func:`fill` replaces it by the Markdown of the function of that name
-in :data:`GENERATORS`. The mkdocs hook (``docs/hooks.py``) calls it for every page, and ``tests/docs/`` checks the results.
+in :data:`GENERATORS`. The mkdocs hook (``docs/hooks.py``) calls it for every page; ``tests/docs/`` checks the results.
 """
 
 from __future__ import annotations
