@@ -24,12 +24,13 @@ from autodistill.core import strict_yaml
 from autodistill.search.space.space import SECTIONS
 
 PACKAGE = ROOT / "autodistill"
+PROGRAM = get_command(app)
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def command_of(words: list[str]) -> tuple[Any, list[str]]:
     """The command that words name, and the words behind its name."""
-    found: Any = get_command(app)
+    found: Any = PROGRAM
     rest = list(words)
     while hasattr(found, "commands") and rest:
         assert rest[0] in found.commands, f"there is no command {' '.join(words)}"
