@@ -14,6 +14,7 @@ from places import ROOT
 PACKAGE = ROOT / "autodistill"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 600  # lines, exclusive
+LONGEST_FUNCTION = 60
 HEAVY = (
     "torch",
     "torchvision",
@@ -243,6 +244,19 @@ def test_no_module_is_long() -> None:
     assert {path: count for path, count in counts.items() if count >= LONGEST} == {}
 
 
+def test_no_function_is_long() -> None:
+    """Of a function, its statements count: a command's options and a docstring may be as long as they need to be."""
+    long = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = node.end_lineno - body[0].lineno + 1 if body and node.end_lineno else 0
+                if lines > LONGEST_FUNCTION:
+                    long[f"{path.relative_to(ROOT)}:{node.name}"] = lines
+    assert long == {}
+
+
 def test_every_module_says_what_it_is() -> None:
     assert [str(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
 
@@ -294,7 +308,14 @@ def test_the_forbidden_calls_are_recognised() -> None:
     assert not _forbidden_call(good)
 
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "studies").rglob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "studies").rglob("*.md"),
+        *(ROOT / "benchmarks").rglob("*.md"),
+    ]
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
