@@ -117,7 +117,7 @@ FIELD_MEANINGS = {
     ("LatencyTarget", "runtime"): "`torch`, `torch-compile` or `onnxruntime`",
     ("LatencyTarget", "device"): "`cpu`, `cuda` or `cuda:N`",
     ("LatencyTarget", "batch"): "images per forward pass",
-    ("LatencyTarget", "precision"): "number format of the network: `fp32`, `fp16` or `bf16`; `onnxruntime` measures `fp32`",
+    ("LatencyTarget", "precision"): "number format: `fp32`, `fp16` or `bf16`; `onnxruntime` measures `fp32`",
     ("LatencyTarget", "threads"): "CPU threads of one forward pass",
 }
 """Meanings of fields whose class describes them together in its first line."""
