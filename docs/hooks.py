@@ -25,7 +25,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         path = posixpath.normpath(posixpath.join("docs", folder, target))
         if path.startswith("docs/"):
             return match.group(0)
-        return f"`{path}`" if words.strip("`") == path else f"{words}, `{path}`"
+        return f"`{path}`" if path.startswith(words.strip("`")) else f"{words}, `{path}`"
 
     return _LINK.sub(as_text, generate.fill(markdown))
 
