@@ -320,6 +320,42 @@ def loss_mix() -> str:
     return table(("key", "default", "meaning"), rows)
 
 
+def training_settings() -> str:
+    """Generate the table of the settings of a training."""
+    from autodistill.training.loop.recipe import Recipe, allowed
+
+    meanings = attributes_of(Recipe)
+    rows = [
+        (f"`{one.name}`", allowed(one.name), yaml_words(one.default), meanings[one.name])
+        for one in dataclasses.fields(Recipe)
+    ]
+    return table(("setting", "allowed", "default", "meaning"), rows)
+
+
+def augmentation_policies() -> str:
+    """Generate the table of the policies: the fields that differ from doing nothing, and how large a crop is."""
+    from autodistill.training.augmentation.policy import Policy, policies
+
+    rows = []
+    for name in policies.names():
+        policy = policies.get(name)
+        changed = [one for one in dataclasses.fields(Policy) if getattr(policy, one.name) != one.default]
+        parts = [f"{one.name} {yaml_words(getattr(policy, one.name))}" for one in changed]
+        if policy.crop == "pad":
+            parts.insert(1, f"padding {policy.padding:g}")
+        if policy.crop == "resized":
+            parts.insert(1, f"min_area {policy.min_area:g}")
+        rows.append((f"`{name}`", ", ".join(dict.fromkeys(parts)) or "plain images"))
+    return table(("policy", "what it is made of"), rows)
+
+
+def policy_fields() -> str:
+    """Generate the list of the fields of a policy; mixing pairs of images is a setting of its own."""
+    from autodistill.training.augmentation.policy import Policy
+
+    return "\n".join(f"- `{name}`: {words}" for name, words in attributes_of(Policy).items() if name[:3] != "mix")
+
+
 def objectives() -> str:
     """Generate the table of the registered objectives."""
     from autodistill.search.objectives.objectives import objectives as registry
@@ -401,6 +437,9 @@ GENERATORS: dict[str, Callable[[], str]] = {
         families,
         losses,
         loss_mix,
+        training_settings,
+        augmentation_policies,
+        policy_fields,
         objectives,
         data_sources,
         reason_codes,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from places import ROOT
 
@@ -61,3 +63,13 @@ def commands(text: str) -> list[list[str]]:
             if command:
                 out.append(command)
     return out
+
+
+def load_generator() -> ModuleType:
+    """``docs/generate.py``, which is in no package."""
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import typing
-from types import ModuleType
 
 import pytest
-from page_text import DOCS, PAGES
+from page_text import DOCS, PAGES, load_generator
 
 from autodistill.config.study_file import StudyConfig
 
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generate = _load()
+generate = load_generator()
 
 
 def first_column(name: str) -> set[str]:
