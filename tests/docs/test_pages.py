@@ -21,7 +21,8 @@ import autodistill as ad
 from autodistill.cli import app
 from autodistill.config.study_file import StudyConfig
 from autodistill.core import strict_yaml
-from autodistill.search.space.space import SECTIONS
+from autodistill.search.space.builtin import compose
+from autodistill.search.space.space import SECTIONS, Space
 
 PACKAGE = ROOT / "autodistill"
 PROGRAM = get_command(app)
@@ -81,8 +82,12 @@ def test_python_of_a_page_compiles_and_its_imports_of_autodistill_exist(page: Pa
 @EVERY_PAGE
 def test_yaml_of_a_page_is_a_study_file_or_a_search_space(page: Path) -> None:
     for block in blocks(page, "yaml"):
-        keys = set(strict_yaml.load(block.text, name_of(page))[0])
-        assert keys <= set(StudyConfig.model_fields) or keys <= {*SECTIONS, "include"}, keys
+        mapping = strict_yaml.load(block.text, name_of(page))[0]
+        if set(mapping) <= {*SECTIONS, "include"}:
+            alone = {"student": {"width": [1, 2]}}  # of a page that shows the other sections
+            assert Space.parse({**alone, **compose(mapping)}).parameters
+        else:
+            assert StudyConfig.load(mapping).name
 
 
 @EVERY_PAGE
