@@ -46,11 +46,14 @@ def fill(markdown: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Format a Markdown table; ``|`` inside a cell is escaped."""
+    """Format a Markdown table; ``|`` inside a cell is escaped, except in code, where Python-Markdown reads it as it is."""
     lines = [columns, ["---"] * len(columns), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    parts = re.split(r"(`[^`]*`)", text.replace("\n", " "))
+    return "".join(part if part.startswith("`") else part.replace("|", "\\|") for part in parts)
 
 
 def attributes_of(kind: type[Any]) -> dict[str, str]:
