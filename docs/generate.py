@@ -46,7 +46,7 @@ def fill(markdown: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Format a Markdown table; ``|`` inside a cell is escaped, except in code, where Python-Markdown reads it as it is."""
+    """Format a Markdown table; ``|`` inside a cell is escaped except in code, which Python-Markdown leaves alone."""
     lines = [columns, ["---"] * len(columns), *([str(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
