@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md, checked on the source: rooms, lazy imports, sizes, forbidden calls, links."""
+"""The rules of docs/development/architecture.md, checked on the source: rooms, imports, sizes, calls, links."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The search space: parameters of a candidate, and the conditions under which they are active.
 
-A space is parsed from nested mappings (YAML or a Python dict; grammar in docs/architecture.md). It is independent of
+A space is parsed from nested mappings (YAML or a dict; grammar: docs/reference/search_spaces.md). It is independent of
 students and losses: their names are only names here. Optuna parameter names are the dotted paths, stable over versions.
 """
 

@@ -22,7 +22,7 @@ Ask = Callable[[Teacher, Split], Tensor]
 
 _FEED = (
     "it was fed {}. Say what it was trained on: --set teacher.options.image_size=N, "
-    "--set 'teacher.options.mean=[R, G, B]', --set 'teacher.options.std=[R, G, B]' (docs/teachers.md)."
+    "--set 'teacher.options.mean=[R, G, B]', --set 'teacher.options.std=[R, G, B]' (docs/how_to/own_teacher.md)."
 )
 _NORMALIZATIONS: tuple[dict[str, Any], ...] = (
     {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},  # ImageNet's, of most of timm

@@ -73,7 +73,7 @@ def _entry(session: Any, path: Path) -> _Entry:
     if inputs[0].type not in _KINDS:
         raise TeacherError(
             f"{takes}floats: {', '.join(_KINDS)}. Export it with such an input, or name a function that converts the "
-            "images (docs/teachers.md)."
+            "images (docs/how_to/own_teacher.md)."
         )
     last = shape[3] in _CHANNELS and shape[1] not in _CHANNELS
     channels, height, width = (shape[3], *shape[1:3]) if last else shape[1:]

@@ -153,7 +153,7 @@ def why_refused(path: Path) -> str:
     """What is said of a file that could run code, and how its weights are saved without that."""
     return (
         f"{path.suffix} files can run code when they are opened; it was not opened. Save the weights alone where the "
-        f"network is at hand: {SAVE} (docs/teachers.md)."
+        f"network is at hand: {SAVE} (docs/how_to/own_teacher.md)."
     )
 
 
@@ -332,7 +332,7 @@ def _torch_file(path: Path, head: bytes) -> Any:
         raise TeacherError(
             f"weights {path} hold Python objects beside tensors{named}. Opening them can run code, so they were not "
             f"opened. Save the weights alone where the network is at hand: {SAVE}. If the file is all there is: "
-            "docs/teachers.md, 'Files with more than tensors'."
+            "docs/how_to/own_teacher.md, 'Files with more than tensors'."
         ) from error
 
 

@@ -327,8 +327,8 @@ def test_a_search_finds_weights_that_do_not_fit_before_it_decodes_an_image(
 
 
 def test_the_recipe_of_the_documentation_converts_a_file_with_harmless_objects(tmp_path: Path, state: Any) -> None:
-    """The lines of docs/teachers.md, as they stand there."""
-    text = (ROOT / "docs" / "teachers.md").read_text()
+    """The lines of docs/how_to/own_teacher.md, as they stand there."""
+    text = (ROOT / "docs" / "how_to" / "own_teacher.md").read_text()
     code = text.split("# convert.py\n", 1)[1].split("```", 1)[0]
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "own.pth")
     before = Path.cwd()
