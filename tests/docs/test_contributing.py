@@ -37,6 +37,12 @@ assert net(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
 from autodistill.search.objectives.objectives import resolve
 assert resolve([NAME])[0].direction == "minimize"
 """,
+    "measures": """
+import numpy as np
+from autodistill.training.loop.measures import compute
+logits, labels = np.array([[0.0, 0.0], [0.0, 0.0]]), np.array([0, 1])
+assert abs(compute(logits, labels)[NAME] - 0.5) < 1e-12
+""",
     "engines": """
 import autodistill as ad
 study = ad.Study.create(space={"student": {"a": [1, 2, 3]}}, objectives=["accuracy"], sampler="random")
