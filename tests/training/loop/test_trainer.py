@@ -11,6 +11,7 @@ from autodistill.training.data import datasets
 from autodistill.training.distillation.criterion import Distillation
 from autodistill.training.distillation.loss_mix import LossMix
 from autodistill.training.loop import trainer as trainer_module
+from autodistill.training.loop.measures import measures
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.students import build as students
@@ -184,7 +185,9 @@ def test_scores_are_those_of_the_definition():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
     found = scores(logits, torch.tensor([0, 0, 0]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     expected = np.mean([np.log1p(np.exp(-2.0)), np.log1p(np.exp(1.0)), np.log1p(np.exp(-3.0))])
+    own = {name: found.pop(name) for name in measures.names()}
     assert found == pytest.approx({"accuracy": 2 / 3, "agreement": 1 / 3, "loss": expected})
+    assert own["balanced_accuracy"] == pytest.approx(2 / 3)
 
 
 def test_seeding_every_step_leaves_nothing_queued_for_devices_that_are_not_used() -> None:
