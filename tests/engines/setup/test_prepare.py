@@ -156,10 +156,14 @@ def make():
         (
             {},
             {"init": "teacher"},
-            r"fed 8 px, 1 channel, mean \[0\], std \[1\]; students are fed 8 px, 1 channel, mean",
+            r"input is 8 px, 1 channel, mean \[0\], std \[1\]; the input of students is 8 px, 1 channel, mean",
         ),
         ({"mean": 0.31, "std": 0.37}, {"init": "teacher"}, ""),  # about those of the images
-        ({"mean": 0.31, "std": 0.37, "image_size": 32}, {"init": "teacher"}, "fed 32 px, 1 channel.*fed 8 px"),
+        (
+            {"mean": 0.31, "std": 0.37, "image_size": 32},
+            {"init": "teacher"},
+            "input is 32 px, 1 ch.*students is 8 px",
+        ),
         ({}, {}, ""),
     ],
 )
