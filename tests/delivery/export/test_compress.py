@@ -244,7 +244,7 @@ def test_the_weights_that_export_ships_are_those_that_are_compressed(study, tmp_
         folder / "checkpoints" / f"trial-{trial.number:05d}", folder / "checkpoints" / f"trial-{other.number:05d}"
     )
     after = compress(folder, trial, front=[trial, other], methods=["fp16"], latency=False, progress=told.append)
-    assert told[:2] == ["weights: of verify's first seed, 5, which no result chose", "making fp32"]
+    assert told[:2] == ["weights: of verify's first seed, 5, not selected by any result", "making fp32"]
     labels = datasets.load_images(study.config.data, folder / "cache").val.labels
     chance = float((labels == 0).mean())  # of a network that answers 0 to everything
     assert [one.accuracy for one in after.variants] == [chance, chance]

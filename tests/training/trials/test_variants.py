@@ -305,7 +305,7 @@ def test_a_student_that_cannot_be_quantized_keeps_the_reason(digits, tmp_path: P
 def test_a_table_of_latencies_tells_nothing_of_int8(digits, tmp_path: Path) -> None:
     work = work_of(digits, tmp_path, LatencyTarget(table="board.csv"))
     found = work.of(TINY, network(), tmp_path, {"latency_ms": 1.0})
-    assert "a table of latencies tells nothing" in found["int8"]["reason"]
+    assert "a latency table has no value for this form" in found["int8"]["reason"]
 
 
 @pytest.mark.slow
