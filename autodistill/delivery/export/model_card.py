@@ -108,7 +108,7 @@ def _verified(verified: Verified, found: Exported) -> str:
     lines += [_row_line("its teacher", teacher)] if teacher is not None else []
     if row.gain is not None:
         gain = row.gain
-        doubt = "which may be chance" if gain.telling else "which may be chance: one seed cannot tell"
+        doubt = "which may be chance" if gain.telling else "which may be chance: one seed is not enough"
         sure = "more than chance" if gain.certain else doubt
         interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
         lines += ["", f"Distillation changed its accuracy by {gain.mean:+.4f} ({interval}), {sure}."]

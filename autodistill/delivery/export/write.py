@@ -171,7 +171,8 @@ def refuse_foreign(out: Path) -> None:
         raise UsageError(f"{out} is not empty and was not made by '{MADE_BY}'; give another folder.")
     if foreign := sorted(inside - known):
         raise UsageError(
-            f"{out} holds files that are not from an export: {', '.join(foreign[:5])}; move them or give another folder."
+            f"{out} holds files that are not from an export: {', '.join(foreign[:5])}; move them, or give another "
+            "folder."
         )
 
 

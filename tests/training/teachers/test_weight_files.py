@@ -180,7 +180,10 @@ def test_the_weights_of_another_size_are_compared_under_their_prefix(tmp_path: P
 def test_a_part_that_is_missing_is_named_under_the_prefix(tmp_path: Path, state: Any) -> None:
     headless = {f"model.{name}": value for name, value in state.items() if not name.startswith("fc.")}
     save_file(headless, tmp_path / "x.safetensors")
-    said = r"2 of \d+ tensors .* missing in the file \(fc\.weight, fc\.bias\), none is left over after removing the prefix 'model\.'"
+    said = (
+        r"2 of \d+ tensors .* missing in the file \(fc\.weight, fc\.bias\), none is left over "
+        r"after removing the prefix 'model\.'"
+    )
     with pytest.raises(TeacherError, match=said):
         teachers.check_teacher(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")), _four)
 
