@@ -557,7 +557,7 @@ def test_of_one_seed_nothing_is_said_that_its_interval_does_not_say(verified_stu
         if "fell off" not in answer.sure:
             assert answer.sure.endswith("is as good is unknown: one seed is not enough.")
         if "kd" in answer.distillation:
-            assert "this may be chance. One seed is not enough; the interval is of the choice of test" in answer.gain
+            assert "this may be chance. One seed is not enough; the interval covers the choice of test" in answer.gain
     several = answers_of(front, verified_study.trials(), found).candidates
     assert any("No cheaper verified student is within noise of it." in answer.sure for answer in several)
 
