@@ -90,7 +90,7 @@ def search(
     leave_while_starting()
     study = study if isinstance(study, Study) else open_study(study)
     config = study.config
-    limits = Budget.parse(budget if budget is not None else getattr(config, "budget", None))
+    limits = Budget.parse(budget) if budget is not None else config.limits if config is not None else Budget()
     chosen = engine or getattr(config, "engine", None) or "local"
     check_keywords(chosen, options, search)
     drive = engines.get(chosen)

@@ -14,6 +14,7 @@ from places import ROOT
 PACKAGE = ROOT / "autodistill"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 600  # lines, exclusive
+LONGEST_FUNCTION = 60
 HEAVY = (
     "torch",
     "torchvision",
@@ -241,6 +242,19 @@ def test_commands_load_no_room_that_loads_a_heavy_library() -> None:
 def test_no_module_is_long() -> None:
     counts = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {path: count for path, count in counts.items() if count >= LONGEST} == {}
+
+
+def test_no_function_is_long() -> None:
+    """Of a function, its statements count: a command's options and a docstring may be as long as they need to be."""
+    long = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = node.end_lineno - body[0].lineno + 1 if body and node.end_lineno else 0
+                if lines > LONGEST_FUNCTION:
+                    long[f"{path.relative_to(ROOT)}:{node.name}"] = lines
+    assert long == {}
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -35,6 +35,7 @@ from autodistill.config.values import (
     split_commas,
 )
 from autodistill.core import strict_yaml
+from autodistill.core.budget import Budget
 from autodistill.core.database_url import StorageUrl
 from autodistill.core.errors import AutodistillError, ConfigError, UsageError
 from autodistill.core.records import DataSpec, LatencyTarget, TeacherSpec
@@ -113,6 +114,11 @@ class StudyConfig(BaseModel):
     storage: Annotated[StorageUrl, BeforeValidator(check_storage)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     warm_start: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
+
+    @property
+    def limits(self) -> Budget:
+        """The budget, parsed; without limits where the study names none."""
+        return Budget.parse(self.budget)
 
     @classmethod
     def load(

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from autodistill.delivery.figures.axes import choose_axes
 from autodistill.delivery.figures.comparison_png import label_of
 from autodistill.delivery.figures.front_figure import axis_layout, axis_of
-from autodistill.delivery.figures.front_png import forms_of, pick_axes
+from autodistill.delivery.figures.front_png import forms_of
 from autodistill.delivery.figures.style import GREY, PALETTE, style, symbol_of, time_unit
 from autodistill.delivery.figures.trial_facts import hover_text, text
 
@@ -42,7 +43,7 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
         figure.add_traces(list(_grown(group, line, unit, drawn)), rows=1, cols=2)
     figure.add_traces(list(_forms(comparison)), rows=1, cols=1)
     figure.update_layout(style(_title(comparison)))
-    across, up, _ = pick_axes(comparison.objectives)
+    across, up, _ = choose_axes(comparison.objectives)
     for objective, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
         seen = [t.values[objective.name] for g in comparison.groups for f in g.fronts for t in f.trials]
         update(axis_layout(axis_of(objective), seen), **_LEFT)
@@ -77,7 +78,7 @@ def _attained(comparison: Comparison, group: Group, drawn: dict[str, Any]) -> It
 
     from autodistill.search.analysis.compare import attainment
 
-    across, up, _ = pick_axes(comparison.objectives)
+    across, up, _ = choose_axes(comparison.objectives)
     lines = attainment(group.fronts, across, up)
     if len(group.fronts) > 1:
         yield from _band(lines["across"], lines["worst"], lines["best"], drawn)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodistill.delivery.figures.front_png import axis_words, forms_of, log_axis, marker_of, pick_axes, widen
+from autodistill.delivery.figures.axes import axis_label, choose_axes
+from autodistill.delivery.figures.front_png import forms_of, log_axis, marker_of, widen
 
 if TYPE_CHECKING:
     from autodistill.search.analysis.compare import Comparison, ComparisonRow, Group
@@ -43,7 +44,7 @@ def label_of(group: Group) -> str:
 def _draw_attainment(axes: Any, comparison: Comparison, group: Group, style: dict[str, str]) -> None:
     from autodistill.search.analysis.compare import attainment
 
-    across, up, _ = pick_axes(comparison.objectives)
+    across, up, _ = choose_axes(comparison.objectives)
     lines = attainment(group.fronts, across, up)
     mark = "o" if len(lines["across"]) == 1 else None  # a single point makes no line
     style = {"label": label_of(group), **style}
@@ -80,12 +81,12 @@ def _draw_growth(axes: Any, group: Group, row: ComparisonRow, style: dict[str, s
 
 
 def _finish(left: Any, right: Any, comparison: Comparison) -> None:
-    across, up, _ = pick_axes(comparison.objectives)
+    across, up, _ = choose_axes(comparison.objectives)
     widths = [t.values[across.name] for g in comparison.groups for f in g.fronts for t in f.trials]
     log_axis(left, across, widths)
     widen(left, widths)
-    left.set_xlabel(axis_words(across))
-    left.set_ylabel(axis_words(up))
+    left.set_xlabel(axis_label(across.name, log=across.log))
+    left.set_ylabel(axis_label(up.name))
     several = any(len(group.fronts) > 1 for group in comparison.groups)
     left.set_title(f"attainment of the fronts{' (median, worst to best run)' * several}", loc="left", fontsize=10)
     left.legend(handles=[*left.get_legend_handles_labels()[0], *_forms(comparison)], fontsize=8, frameon=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.core.records import Objective, TrialRecord
 from autodistill.core.wording import students_counted
+from autodistill.delivery.figures.axes import choose_axes
 from autodistill.delivery.figures.style import BLUE, GOLD, GREEN, GREY, ORANGE, label, log_ticks, style, symbol_of
 from autodistill.delivery.figures.trial_facts import figure_of, hover_text, text
 from autodistill.search.results.gain import gain_over_undistilled
@@ -78,7 +79,8 @@ def front_figure(
     import plotly.graph_objects as go
 
     axes = axes_of(front)
-    across, up, size = pick_axes(front.objectives)
+    chosen = choose_axes(front.objectives)
+    across, up, size = chosen.across.name, chosen.up.name, chosen.size.name if chosen.size else None
     names = [a.name for a in axes]
     figure = go.Figure()
     figure.update_layout(
@@ -110,16 +112,6 @@ def front_figure(
     _add_teacher(figure, front, axes, x, y)
     _scale_axes(figure, front, axes[x], axes[y], means)
     return figure
-
-
-def pick_axes(objectives: Sequence[Objective]) -> tuple[str, str, str | None]:
-    """Choose the objectives for x axis, y axis and area; return their names."""
-    named = [o.name for o in objectives]
-    up = next((o.name for o in objectives if o.direction == "maximize"), named[0])
-    rest = [name for name in named if name != up]
-    across = "latency_ms" if "latency_ms" in rest else (rest[0] if rest else up)
-    size = next((name for name in ("params", "bytes", *rest) if name in rest and name != across), None)
-    return across, up, size
 
 
 def diameter(value: float, top: float) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.core.records import Objective, TrialRecord
 from autodistill.core.wording import students_counted
+from autodistill.delivery.figures.axes import axis_label, choose_axes
 
 if TYPE_CHECKING:
     from autodistill.search.results.front import Front
@@ -19,7 +20,6 @@ _LABELS = 12
 _LARGEST, _SMALLEST = 520.0, 16.0  # areas in square points
 MARKERS = {"fp32": "o", "int8": "s"}
 """Markers of the forms of a student; other forms have the last one."""
-_AXES = {"accuracy": "validation accuracy", "latency_ms": "latency p50 (ms, log scale)", "params": "parameters"}
 
 
 def front_png(front: Front, path: str | Path, *, empty: str = "") -> None:
@@ -39,7 +39,7 @@ def front_png(front: Front, path: str | Path, *, empty: str = "") -> None:
     figure = Figure(figsize=(8.4, 5.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    across, up, size = pick_axes(front.objectives)
+    across, up, size = choose_axes(front.objectives)
     if front.trials:
         area = _areas([*front.trials, *front.others], size)
         _draw(axes, front, across, up, area)
@@ -60,16 +60,6 @@ def nothing_drawn(axes: Any, words: str) -> None:
     """Write a text instead of a plot, and hide the axes, which would show meaningless numbers without data."""
     axes.text(0.5, 0.5, fill(words), ha="center", va="center", transform=axes.transAxes, color=_INK)
     axes.set_axis_off()
-
-
-def pick_axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective, Objective | None]:
-    """Choose the objectives for x axis, y axis and area."""
-    named = {o.name: o for o in objectives}
-    up = next((o for o in objectives if o.direction == "maximize"), objectives[0])
-    rest = [o for o in objectives if o is not up]
-    across = named.get("latency_ms") or (rest[0] if rest else up)
-    size = named.get("params") or named.get("bytes") or next((o for o in rest if o is not across), None)
-    return across, up, None if size in (across, up) else size
 
 
 def forms_of(trials: Sequence[TrialRecord]) -> list[str]:
@@ -255,7 +245,7 @@ def _legend(
             frameon=False,
             labelspacing=1.1,
             borderpad=0.9,
-            title=axis_words(size),
+            title=axis_label(size.name),
             title_fontsize=8,
         )
         axes.add_artist(sizes)
@@ -274,11 +264,6 @@ def _short(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{letter}"
     return f"{value:.3g}"
-
-
-def axis_words(objective: Objective) -> str:
-    """Return the label of an axis."""
-    return _AXES.get(objective.name, objective.name)
 
 
 def log_axis(axes: Any, across: Objective, shown: Sequence[float]) -> None:
@@ -301,8 +286,8 @@ def word_ticks(axis: Any, shown: Sequence[float]) -> None:
 
 def _decorate(axes: Any, front: Front, across: Objective, up: Objective) -> None:
     log_axis(axes, across, [t.values[across.name] for t in (*front.trials, *front.others)])
-    axes.set_xlabel(axis_words(across))
-    axes.set_ylabel(axis_words(up))
+    axes.set_xlabel(axis_label(across.name, log=across.log))
+    axes.set_ylabel(axis_label(up.name))
     axes.grid(True, which="major", color="#e6e8eb", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.margins(x=0.12, y=0.08)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from autodistill.delivery.figures.axes import axis_label
 from autodistill.delivery.figures.trial_facts import text
 
 BLUE, ORANGE, GREEN, GREY, PURPLE, SKY, GOLD = (
@@ -20,7 +21,6 @@ _STEPS: tuple[tuple[float, tuple[float, ...]], ...] = (
     (1, (1, 2, 5)),  # a single value, around which the axis is wide
 )
 """Multiples of powers of ten for ticks, by the smallest ratio of the ends of an axis."""
-_LABELS = {"accuracy": "validation accuracy", "latency_ms": "latency p50 (ms)", "params": "parameters"}
 
 
 SYMBOLS = {"fp32": "circle", "int8": "square"}
@@ -34,7 +34,7 @@ def symbol_of(form: str) -> str:
 
 def label(name: str) -> str:
     """Return the label of an axis."""
-    return _LABELS.get(name, text(name))
+    return text(axis_label(name))
 
 
 def style(title: str) -> dict[str, Any]:

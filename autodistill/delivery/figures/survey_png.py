@@ -7,10 +7,9 @@ from pathlib import Path
 
 from autodistill.core.errors import UsageError
 from autodistill.core.records import SurveyRow
+from autodistill.delivery.figures.axes import axis_label
 from autodistill.delivery.figures.front_png import word_ticks
 
-_LABELS = {"latency_ms": "latency p50 (ms)", "params": "parameters", "macs": "multiply-adds", "bytes": "file (bytes)",
-           "onnx_bytes": "ONNX file (bytes)"}  # fmt: skip
 _UP = ("latency_ms", "macs", "bytes", "onnx_bytes", "peak_memory_mb", "activations")
 
 
@@ -38,7 +37,7 @@ def survey_png(rows: Sequence[SurveyRow], path: str | Path) -> None:
             [x for x, _ in points], [y for _, y in points], s=26, alpha=0.85, linewidths=0,
             color=colors[index % len(colors)], marker="os^D"[index // len(colors) % 4], label=name,
         )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel=_LABELS.get(across, across), ylabel=_LABELS.get(up, up))
+    axes.set(xscale="log", yscale="log", xlabel=axis_label(across), ylabel=axis_label(up))
     for axis, metric in ((axes.xaxis, across), (axes.yaxis, up)):
         word_ticks(axis, [row.costs[metric] for row in known if row.costs.get(metric, 0) > 0] or [1.0])
     axes.grid(alpha=0.25, linewidth=0.5)

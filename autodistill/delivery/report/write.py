@@ -22,7 +22,8 @@ from autodistill.core.wording import (
     students_counted,
     why_empty,
 )
-from autodistill.delivery.figures.front_figure import ACCURACY, pick_axes
+from autodistill.delivery.figures.axes import choose_axes
+from autodistill.delivery.figures.front_figure import ACCURACY
 from autodistill.delivery.figures.trial_facts import figure_of
 from autodistill.delivery.report import tables
 from autodistill.delivery.report.answers import ALWAYS_MS, Answer, Answers, answers_of
@@ -291,7 +292,7 @@ def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified 
         words += f" The front dominates {front.hypervolume_share:.1%} of the reference box."
     if front.teacher:
         words += " The star is the teacher."
-    drawn = verified is not None and pick_axes(front.objectives)[1] == ACCURACY
+    drawn = verified is not None and choose_axes(front.objectives).up.name == ACCURACY
     return {
         "front": tables.front_table(front, trials, knee),
         "front_words": words + (" Diamonds are verified means on the test split." if drawn else ""),

@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from autodistill.core.wording import counted
+from autodistill.delivery.figures.axes import axis_label
 from autodistill.delivery.figures.front_png import nothing_drawn, widen
 from autodistill.search.results.verified import Verified, VerifiedRow
 
 _FRONT, _GREY, _TEACHER, _INK, _TWIN = "#1f6f8b", "#8b9098", "#d1495b", "#2b2d33", "#c08a1e"
 _NEAR_X, _NEAR_Y = 0.01, 0.03  # distance in log(x), and as share of the height, below which marks share a label
-_LABELS = {
-    "file_latency_ms": "latency p50 of the exported file (ms, log scale)",
-    "latency_ms": "latency p50 as the search measured it (ms, log scale)",
-    "params": "parameters (log scale)",
-}
 
 
 def verify_png(verified: Verified, path: str | Path) -> None:
@@ -48,7 +44,7 @@ def verify_png(verified: Verified, path: str | Path) -> None:
         widen(axes, [x for row in drawn if (x := _at(row, across)) is not None])
         _ticks(axes)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
-    axes.set_xlabel(_LABELS.get(across, across))
+    axes.set_xlabel(axis_label(across, log=True))
     axes.set_ylabel(f"test accuracy, {_seeds(verified)}, 95 % interval")
     count = counted(len(verified.front), "student")
     axes.set_title(f"{verified.study}: {count} on the verified front", loc="left")

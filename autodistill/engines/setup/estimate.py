@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autodistill.config.study_file import StudyConfig
-from autodistill.core.budget import Budget, format_seconds
+from autodistill.core.budget import format_seconds
 from autodistill.engines.setup.training_times import Prices, price
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.space.space import Space
@@ -122,7 +122,7 @@ def estimate(
 
 def forecast(config: StudyConfig, rungs: Rungs, prices: Prices) -> Forecast:
     """The figures of a search, given what things take."""
-    budget, top = Budget.parse(config.budget), float(rungs.levels[-1])
+    budget, top = config.limits, float(rungs.levels[-1])
     share = GOES_ON if config.sampler == "front" else 1 / rungs.eta
     mean = expected_epochs(rungs, share)
     reports = sum(share**index for index in range(len(rungs.levels))) if rungs.stopping else 1.0

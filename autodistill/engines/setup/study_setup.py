@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.config.study_file import CHOSEN, StudyConfig, differences
-from autodistill.core.budget import Budget
 from autodistill.core.errors import ConfigError, UsageError
 from autodistill.core.resource_errors import as_resource_error
 from autodistill.core.strict_yaml import dump
@@ -106,6 +105,7 @@ def build_study(config: StudyConfig, directory: Path | None, *, say: Callable[[s
     with as_resource_error("the study could not be opened"):
         study = _stored(length.config, directory, parts)
     study.charge(length.seconds)
+    study.expect_epoch_times(length.prices.timed if length.prices is not None else ())
     study.notes += [length.said] if length.said else []
     return study
 
@@ -123,7 +123,7 @@ def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any
     study.config = config
     if config.storage is not None and _CONFIGURATION not in study.optuna.user_attrs:
         study.optuna.set_user_attr(_CONFIGURATION, config.resolved())
-    study.budget = Budget.parse(config.budget)
+    study.budget = config.limits
     for folder in map(Path, config.warm_start):
         if note := warm_start(study, open_other(directory, folder), folder):
             study.notes.append(note)

@@ -35,7 +35,7 @@ START = 60.0
 ENOUGH = 3
 """Students without which the time is not up: one says little of a space."""
 
-EACH = 0.8
+EACH = 0.6
 """Seconds of steps of one student, the first step not counted."""
 
 _STEPS = 3

@@ -85,7 +85,7 @@ def settle(config: StudyConfig, space: Space, *, say: Callable[[str], None] | No
     if config.data is None:
         return Length(config)
     ceiling = default_epochs(config)
-    budget = Budget.parse(config.budget)
+    budget = config.limits
     if config.storage is not None:  # a database may know the study already, with other epochs than a new timing gives
         return Length(_with(config, config.epochs or ceiling))
     if config.epochs is None and (budget.epochs is not None and budget.seconds is None):

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from autodistill.training.costs.cost_memory import CostMemory
     from autodistill.training.data.datasets import ImageData
 
-STUDENTS = 6
-"""Students that are timed: their mean says what a training of the space takes, to some 30 %."""
+STUDENTS = 8
+"""Students that are timed, of as many families as possible: their mean says what a training of the space takes, to some
+30 %, and each tells its family's time beside its known costs."""
+
+DRAWS = 60
+"""Draws from the space that the timed students are chosen from."""
 
 MAX_VIEWS = 50
 """Views of an image that are kept, see ``training/evaluate.py``."""
@@ -49,6 +53,7 @@ class Prices:
         survey: what comes before the trials; so are ``teaching``, ``preflight`` and ``boot`` of the workers.
         workers: number of them.
         devices: that a trial takes.
+        timed: the timed students, each with its seconds per epoch.
     """
 
     train_images: int
@@ -68,6 +73,7 @@ class Prices:
     boot: float
     workers: int
     devices: float
+    timed: tuple[tuple[Params, float], ...] = ()
 
     def quickest(self) -> Prices:
         """The same with the quickest third of the timed students alone."""
@@ -200,14 +206,23 @@ def _prices(
         boot=timing.boot if len(slots) > 1 else 0.0,
         workers=len(slots),
         devices=devices_each(slots),
+        timed=tuple(
+            (job.students[place], row[STEP] * each)
+            for place, row in sorted(timing.rows.items())
+            if place >= first and STEP in row
+        ),
     )
 
 
 def _drawn(space: Space) -> list[Params]:
-    """The students that are timed, always the same of a space."""
+    """Choose the students that are timed, always the same of a space: one of each family first."""
     rng = np.random.default_rng(0)
-    drawn: list[Params] = [space.nest(space.sample(rng))["student"] for _ in range(STUDENTS)]
-    return list({stable_key(one): one for one in drawn}.values())
+    drawn: list[Params] = [space.nest(space.sample(rng))["student"] for _ in range(DRAWS)]
+    different = list({stable_key(one): one for one in drawn}.values())
+    of_family = {str(one.get("family", "")): one for one in reversed(different)}.values()
+    firsts = {stable_key(one) for one in of_family}
+    different.sort(key=lambda one: stable_key(one) not in firsts)  # stable: in the order of the draws otherwise
+    return different[:STUDENTS]
 
 
 def _slots(config: StudyConfig) -> tuple[Slot, ...]:
@@ -258,7 +273,7 @@ def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: 
     """Of measuring what is not remembered; no more than the survey's share of the time."""
     if not has_survey(config.survey, resolve(config.objectives)):
         return 0.0
-    seconds = Budget.parse(config.budget).seconds
+    seconds = config.limits.seconds
     pool = draw_pool(space, pool_size(config.survey, seconds), seed=config.seed)
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
     target = config.latency if "latency_ms" in config.objectives else None

@@ -62,6 +62,17 @@ class EpochTime:
             self._costs[number] = {name: value for name, value in costs.items() if value > 0}
             self._kinds[number] = family
 
+    def expect(self, timed: Sequence[tuple[Mapping[str, float], float, str]]) -> None:
+        """Add students that were timed for a few steps before any trial ran.
+
+        They count like trials, with one more coefficient for all of them: their batch may differ from that of trials.
+
+        Args:
+            timed: known costs, seconds per epoch and family of each.
+        """
+        for place, (costs, seconds, family) in enumerate(timed, 1):
+            self.learn(-place, costs, 1.0, seconds, family)
+
     def of(self, number: int, costs: Mapping[str, float]) -> float | None:
         """Seconds per epoch of a trial: its own where it has run, else predicted."""
         return self._own.get(number) or self.predict(costs)
@@ -110,12 +121,14 @@ class EpochTime:
         names = [set(self._costs[n]) for n in numbers]
         self._names = tuple(sorted(set.intersection(*names)))
         x = np.log([[self._costs[n][name] for name in self._names] for n in numbers]).reshape(len(numbers), -1)
+        timed = np.array([float(n < 0) for n in numbers])
+        x = np.column_stack([x, timed])
         center, spread = x.mean(axis=0), x.std(axis=0)
         spread = np.where(spread > 1e-9, spread, np.inf)
         unit = (x - center) / spread
         penalty = SHRINK * np.eye(unit.shape[1])
         slope = np.linalg.solve(unit.T @ unit + penalty, unit.T @ (rates - rates.mean())) / spread
-        self._weights = np.concatenate([[rates.mean() - float(slope @ center)], slope])
+        self._weights = np.concatenate([[rates.mean() - float(slope @ center)], slope[:-1]])  # of trials: not timed
         left = rates - rates.mean() - (x - center) @ slope
         kinds = np.array([self._kinds[n] for n in numbers])
         known = {name: left[kinds == name] for name in {*kinds.tolist()} - {""}}

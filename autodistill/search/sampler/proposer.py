@@ -102,6 +102,7 @@ class Proposer:
         self._rates: dict[frozenset[tuple[str, Any]], float] = {}
         self._rates_of = 0
         self._views: dict[frozenset[tuple[str, str]], str] = {}
+        self.timed: Sequence[tuple[Params, float]] = ()  # seconds per epoch of students that were timed beforehand
         self.epoch_time: EpochTime | None = None  # given while the budget is in time: work is then counted in seconds
 
     def bind(self, constraints: Sequence[Constraint], aims: Sequence[Constraint]) -> None:
@@ -174,6 +175,18 @@ class Proposer:
         """Let this candidate (parameter name to value) be proposed before the sampler is asked."""
         self._study.enqueue_trial(dict(values))
         self._queued += 1
+
+    def timed_costs(self) -> list[tuple[Mapping[str, float], float, str]]:
+        """Return known costs, seconds per epoch and family of the timed students whose costs are known."""
+        out = []
+        for student, seconds in self.timed:
+            try:
+                costs = self._lookup(student)
+            except InfeasibleError:
+                continue
+            if costs:
+                out.append((costs, seconds, str(student.get("family", ""))))
+        return out
 
     def learn(self, student: Params, costs: Mapping[str, float]) -> None:
         """Remember costs that a trial reported."""

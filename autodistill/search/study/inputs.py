@@ -52,6 +52,19 @@ class Inputs:
     def set_known_costs(self, rows: Sequence[tuple[Params, Mapping[str, float]]], costs: Costs | None = None) -> None:
         """Hand in what is known before training: surveyed students with their costs, and a function for others."""
         self._proposer.set_known_costs(rows, costs)
+        self._expect_epoch_times()
+
+    def expect_epoch_times(self, timed: Sequence[tuple[Params, float]]) -> None:
+        """Hand in seconds per epoch of students that were timed for a few steps, before any trial has run.
+
+        Args:
+            timed: student settings and seconds; they are used as soon as the students' known costs are.
+        """
+        self._proposer.timed = tuple(timed)
+
+    def _expect_epoch_times(self) -> None:
+        if self._proposer.epoch_time is not None:
+            self._proposer.epoch_time.expect(self._proposer.timed_costs())
 
     def forbid(self, student: Params, why: str) -> None:
         """Never propose a student in this run, whatever its recipe.

@@ -394,6 +394,7 @@ class Study(Inputs, Readings):
         self._set_rule()
         in_time = self.budget.seconds is not None or self.budget.device_seconds is not None
         self._proposer.epoch_time = self._scheduler.epoch_time if in_time else None
+        self._expect_epoch_times()
 
     def _report_costs(self, candidate: Candidate, values: Mapping[str, float]) -> Decision:
         self._proposer.learn(candidate.student, values)

@@ -175,3 +175,16 @@ def test_few_images_and_epochs_take_small_batches(
     assert found.config.training.get("batch_size", 0) == batch
     assert ("Batches of" in found.said) == bool(batch)
     assert told(monkeypatch, prices, budget="6m", training={"batch_size": 48}).config.training["batch_size"] == 48
+
+
+def test_what_was_timed_is_handed_to_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = tuple(({"family": "resnet", "width": width}, 1.0 * width) for width in (4, 8, 16))
+    monkeypatch.setattr(
+        "autodistill.engines.setup.training_times.price", lambda *args, **settings: replace(PRICES, timed=timed)
+    )
+    study = build_study(config(budget="10m"), None)
+    rows = [(student, {"params": 100.0 * seconds, "latency_ms": seconds}) for student, seconds in timed]
+    with study.running():
+        study.set_known_costs(rows)
+        epoch_time = study._scheduler.epoch_time
+        assert epoch_time.predict({"params": 800.0, "latency_ms": 8.0}, "resnet") == pytest.approx(8.0, rel=0.1)

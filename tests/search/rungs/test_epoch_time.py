@@ -67,3 +67,21 @@ def test_a_family_that_trains_slowly_for_its_costs_is_predicted_so():
     assert plain == pytest.approx(4.0 * 5.0 ** (0.5 - 0.4), rel=0.05)
     assert unseen == epoch_time.predict({"latency_ms": 1.0})
     assert plain < unseen < slow
+
+
+def test_students_that_were_timed_beforehand_tell_of_families_and_not_of_the_time_of_trials():
+    timed = [
+        ({"latency_ms": 1.0 + n}, (1.0 + n) * (4.0 if n % 2 else 1.0), "slow" if n % 2 else "quick") for n in range(6)
+    ]
+    pace = EpochTime()
+    pace.expect(timed)
+    assert pace.ready
+    slow, quick = (pace.predict({"latency_ms": 3.0}, family) for family in ("slow", "quick"))
+    assert slow is not None
+    assert quick is not None
+    assert slow > 1.5 * quick
+    for number in range(6):  # with the batch of the trials an epoch takes three times as long as it was timed
+        pace.learn(number, {"latency_ms": 1.0 + number}, 1.0, 3.0 * (1.0 + number), "quick")
+    now = pace.predict({"latency_ms": 3.0}, "quick")
+    assert now == pytest.approx(9.0, rel=0.35)
+    assert pace.predict({"latency_ms": 3.0}, "slow") > 1.2 * now  # type: ignore[operator]
