@@ -113,7 +113,7 @@ def _verified(verified: Verified, found: Exported) -> str:
         interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
         lines += ["", f"Distillation changed its accuracy by {gain.mean:+.4f} ({interval}), {sure}."]
     if row.searched is not None:
-        by = f"; fresh seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
+        by = f"; new seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
         lines += ["", f"The search had reported {row.searched:.4f} on its validation images{by}."]
     if row.ece is not None:
         lines += ["", f"Expected calibration error: {row.ece.mean:.4f} (0 is perfect)."]

@@ -25,19 +25,19 @@ _OWN_FORMAT = {"int8": "onnx-int8"}
 _SIZES = ("onnx_bytes", "bytes")
 
 
-def formats_for(trial: TrialRecord, asked: str | Sequence[str] | None) -> tuple[str, ...]:
+def formats_for(trial: TrialRecord, requested: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the formats in which a trial is exported, after checking that they fit its variant.
 
     Args:
         trial: record of the trial as trained (fp32), or of one of its variants.
-        asked: names of formats. ``None`` means ``safetensors`` and ``onnx``, or for a variant its own format; for a
+        requested: names of formats. ``None`` means ``safetensors`` and ``onnx``, or for a variant its own format; for a
             variant, ``all`` means its own format too.
 
     Raises:
         UnknownNameError: a format does not exist.
         UsageError: a format does not fit this variant.
     """
-    names = None if asked is None else parse_formats(asked)
+    names = None if requested is None else parse_formats(requested)
     if trial.variant == "fp32":
         return DEFAULT_FORMATS if names is None else names
     own = _OWN_FORMAT.get(trial.variant)

@@ -204,7 +204,7 @@ def _write_all(
 ) -> list[Checked]:
     """Write and check all formats and the formats that they are made from; return only the requested ones."""
     done: dict[str, Checked] = {}
-    for name in dict.fromkeys(part for asked in names for part in (known_formats.get(asked).needs, asked) if part):
+    for name in dict.fromkeys(part for wanted in names for part in (known_formats.get(wanted).needs, wanted) if part):
         form = known_formats.get(name)
         progress(f"writing and checking {form.file}")
         before = done.get(form.needs)

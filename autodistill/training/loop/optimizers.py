@@ -14,13 +14,13 @@ from autodistill.training.loop.recipe import Recipe
 _PREFIX = "optimizer."
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, *, beside: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe, *, extra: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
     """Build the optimizer of the recipe, without weight decay on biases and normalization layers.
 
     Args:
         model: network to train.
         recipe: optimizer name and its settings.
-        beside: further parameters to train with the same settings.
+        extra: further parameters to train with the same settings.
     """
     from timm.optim import create_optimizer_v2
 
@@ -28,8 +28,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, beside: Sequence[nn.Par
     built: torch.optim.Optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
     )
-    if beside:
-        built.add_param_group({"params": list(beside)})
+    if extra:
+        built.add_param_group({"params": list(extra)})
     return built
 
 

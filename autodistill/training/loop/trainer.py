@@ -183,7 +183,7 @@ class Trainer:
         self.steps_per_epoch = len(feed.labels) // self.batch_size
         self._parameters = list(self.model.parameters())  # listed once: 3 % of a small student's step
         self.average = Average(self.model, recipe.ema)
-        self._optimizer = build_optimizer(self.model, recipe, beside=criterion.parameters())
+        self._optimizer = build_optimizer(self.model, recipe, extra=criterion.parameters())
         self._embedding = EmbeddingTap(self.model) if criterion.wants_embedding else None
         compiled = recipe.compile and team is None and not criterion.wants_embedding  # a hook takes the embedding
         self._call: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
@@ -282,8 +282,8 @@ class Trainer:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
         moments, numbers = optimizer_state(self._optimizer)
-        beside, criterion = self.criterion.state()
-        tensors |= moments | {f"criterion.{name}": value for name, value in beside.items()}
+        extra, criterion = self.criterion.state()
+        tensors |= moments | {f"criterion.{name}": value for name, value in extra.items()}
         facts = {"step": self.step, "accumulate": self.accumulate, "optimizer": numbers}
         return tensors, {**facts, "criterion": criterion}
 

@@ -66,7 +66,7 @@ def check_file(path: Path, what: str = "weights") -> None:
     if path.is_dir():
         raise TeacherError(f"{label}: that is a folder; {_within(path)}")
     if not path.exists():
-        close = nearest(path.name, _beside(path.parent), 1)
+        close = nearest(path.name, _file_names(path.parent), 1)
         meant = f"; did you mean {str(path.parent / close[0])!r}?" if close else "."
         raise TeacherError(f"{label}: that file does not exist{meant}")
     try:
@@ -161,7 +161,7 @@ def why_refused(path: Path) -> str:
 def fit(
     weights: Mapping[str, Tensor],
     wanted: Mapping[str, Tensor],
-    said: str,
+    label: str,
     *,
     classes: int | None = None,
     shapes: bool = True,
@@ -175,7 +175,7 @@ def fit(
     Args:
         weights: name to tensor, as in the file.
         wanted: name to tensor, as in the network; only the shapes are used, so they may be on the ``meta`` device.
-        said: label of the file and the network, for messages.
+        label: label of the file and the network, for messages.
         classes: number of classes of the images, if known.
         shapes: whether to compare the shapes too.
 
@@ -188,11 +188,11 @@ def fit(
         found = set(named)
         if _needed(wanted) <= found <= set(wanted):
             if shapes:
-                _check_shapes(named, wanted, said, classes)
+                _check_shapes(named, wanted, label, classes)
             return named
         common = len(found & set(wanted))
         best = max(best, (common, named, prefix), key=lambda one: one[0])
-    raise TeacherError(_other_names(best[1], wanted, best[2], said))
+    raise TeacherError(_other_names(best[1], wanted, best[2], label))
 
 
 def ending(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
@@ -232,7 +232,7 @@ def _needed(wanted: Mapping[str, Tensor]) -> set[str]:
     return {name for name in wanted if not name.endswith(_COUNTER)}
 
 
-def _check_shapes(named: Mapping[str, Tensor], wanted: Mapping[str, Tensor], said: str, classes: int | None) -> None:
+def _check_shapes(named: Mapping[str, Tensor], wanted: Mapping[str, Tensor], label: str, classes: int | None) -> None:
     pairs = {name: (tuple(named[name].shape), tuple(value.shape)) for name, value in wanted.items() if name in named}
     differ = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if not differ:
@@ -241,19 +241,19 @@ def _check_shapes(named: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sai
     heads = all(have[1:] == want[1:] and want[:1] == (classes,) for have, want in differ.values())
     if classes is not None and heads and len(rows) == 1 and (count := next(iter(rows))):
         raise TeacherError(
-            f"{said}: the weights are for {count[0]} classes ({_some(differ)}), the images have {classes}. Where the "
+            f"{label}: the weights are for {count[0]} classes ({_some(differ)}), the images have {classes}. Where the "
             f"images' classes are among those {count[0]}, build it with all of them and select yours: "
             f"--set teacher.options.num_classes={count[0]} --set 'teacher.options.class_map=[…]'. Or fine-tune a "
             "teacher on these images: autodistill teach --model NAME --pretrained."
         )
     shown = [f"{name} {list(have)} in the file, {list(want)} in the network" for name, (have, want) in differ.items()]
     raise TeacherError(
-        f"{said}: the names are equal, but {len(differ)} of {len(wanted)} shapes differ ({_some(shown, '; ')}). It is "
+        f"{label}: the names are equal, but {len(differ)} of {len(wanted)} shapes differ ({_some(shown, '; ')}). It is "
         f"another size or variant of the architecture: give its name or options, {OWN}."
     )
 
 
-def _other_names(named: Mapping[str, Tensor], wanted: Mapping[str, Tensor], prefix: str, said: str) -> str:
+def _other_names(named: Mapping[str, Tensor], wanted: Mapping[str, Tensor], prefix: str, label: str) -> str:
     missing = [name for name in wanted if name not in named and not name.endswith(_COUNTER)]
     left = [name for name in named if name not in wanted]
     off = f" after removing the prefix {prefix!r}" if prefix else ""
@@ -261,7 +261,7 @@ def _other_names(named: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pref
         kept = f"k.removeprefix({prefix!r}): v for k, v in weights.items() if k.startswith({prefix!r})"
         alone = f", {{{kept}}}" if prefix else ""
         return (
-            f"{said}: the file has all that the network needs{off}, but {len(left)} of its {len(named)} tensors are "
+            f"{label}: the file has all that the network needs{off}, but {len(left)} of its {len(named)} tensors are "
             f"left over ({_some(left)}); they may belong to a part that this network lacks. Save only the tensors of "
             f"this network{alone}, {OWN}."
         )
@@ -272,7 +272,7 @@ def _other_names(named: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pref
         else f"{len(missing)} of {len(_needed(wanted))} tensors of the network are missing in the file "
         f"({_some(missing)}), none is left over"
     )
-    return f"{said}: {counts}{off}. Give the architecture that they were saved from, {OWN}."
+    return f"{label}: {counts}{off}. Give the architecture that they were saved from, {OWN}."
 
 
 def _some(names: Iterable[str], between: str = ", ") -> str:
@@ -357,7 +357,7 @@ def _torch_archive(path: Path) -> bool:
         return False
 
 
-def _beside(folder: Path) -> list[str]:
+def _file_names(folder: Path) -> list[str]:
     try:
         return [entry.name for entry in itertools.islice(os.scandir(folder), _NEIGHBOURS) if entry.is_file()]
     except OSError:
@@ -365,7 +365,7 @@ def _beside(folder: Path) -> list[str]:
 
 
 def _within(folder: Path) -> str:
-    names = _beside(folder)
+    names = _file_names(folder)
     if "teacher.json" in names:
         return f"it is a complete teacher of autodistill: give --teacher {folder} without weights."
     files = sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)

@@ -76,7 +76,7 @@ class RemoteCopy:
             for old in durable_files.outdated(path.name, self.remote_folder.names()):
                 self.remote_folder.remove(old)
         except ResourceError as error:
-            warnings.warn(f"{error} The training goes on.", stacklevel=2)
+            warnings.warn(f"{error} The training continues.", stacklevel=2)
 
     def send(self, names: Sequence[str]) -> None:
         """Upload the newest checkpoint of each training, and delete stored students that differ from the local one.
