@@ -195,7 +195,7 @@ def _contents(verified: bool) -> list[tuple[str, str]]:
     parts += [("settings", "Settings"), ("stopped", "Stopped"), ("students", "Students"), ("cost", "Cost")]
     return [
         part
-        for part in [*parts, ("words", "Words"), ("environment", "Environment")]
+        for part in [*parts, ("words", "Glossary"), ("environment", "Environment")]
         if verified or part[0] != "verified"
     ]
 

@@ -18,7 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 SHARE = 0.02
 """Images used per image trained on so far; a pass without gradients takes a third to a half of a training step."""
 LEAST, MOST = 64, 1024
-"""Limits of the number of images: fewer give too few values per channel on small maps; more change accuracy < 1e-3."""
+"""Smallest and largest number of images.
+
+Fewer give too few values per channel where maps are small; more change accuracies by less than 1e-3.
+"""
 
 
 def images_for(trained: int, available: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data.datasets import ImageData, Split
 from autodistill.training.teachers.cache.cache import CacheKey, TeacherCache
-from autodistill.training.teachers.cache.open_caches import CacheShelf
+from autodistill.training.teachers.cache.open_caches import OpenCaches
 from autodistill.training.teachers.checks import answers
 from autodistill.training.teachers.teacher import Teacher
 
@@ -78,7 +78,7 @@ def plain_answers(
 
 
 def asker(
-    data: ImageData, caches: CacheShelf, seed: int, progress: Callable[[Teacher, int, int], None]
+    data: ImageData, caches: OpenCaches, seed: int, progress: Callable[[Teacher, int, int], None]
 ) -> Callable[[Teacher, Split], Tensor]:
     """Return a function that computes a teacher's logits of plain images of ``data``, using the cache.
 

@@ -39,7 +39,7 @@ from autodistill.training.students import build as students
 from autodistill.training.survey.student_costs import StudentCosts
 from autodistill.training.teachers import load as teachers
 from autodistill.training.teachers.cache.cache import TeacherCache
-from autodistill.training.teachers.cache.open_caches import CacheShelf
+from autodistill.training.teachers.cache.open_caches import OpenCaches
 from autodistill.training.teachers.checks import answers
 from autodistill.training.teachers.plain_answers import cache_key, plain_answers
 from autodistill.training.teachers.teacher import Teacher
@@ -72,7 +72,7 @@ class WorkerState:
         self.task, self.context = self.place.task, context
         self.device = torch.device(context.device)
         self.cache_folder = Path(task.cache or Path(self.task.directory) / "cache")
-        self._caches = CacheShelf(self.cache_folder / "teacher")
+        self._caches = OpenCaches(self.cache_folder / "teacher")
         self._teachers: dict[str, Teacher] = {}
         self.clock = WorkClock()
         self.devices = context.devices or (context.device,)

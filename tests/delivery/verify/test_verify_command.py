@@ -120,7 +120,7 @@ def test_nothing_is_said_of_flattery_after_training_on_validation_too() -> None:
 
 def test_a_study_without_folder_or_without_images_cannot_be_verified() -> None:
     keys: dict[str, Any] = {"space": {"student": {"width": [1, 2]}}, "objectives": ["accuracy"], "epochs": 1}
-    with pytest.raises(UsageError, match="lives in memory"):
+    with pytest.raises(UsageError, match="is in memory"):
         ad.verify(ad.Study.create(**keys))
 
 

@@ -78,7 +78,7 @@ def test_too_few_images_are_refused_before_a_teacher_is_taught(tmp_path: Path) -
         objectives=["accuracy", "params"],
         directory=tmp_path / "study",
     )
-    said = r"with 10 validation images not even .* \(50.0%\); at least 17 are needed. .* 109 in all .*val_fraction=0.5"
+    said = r"with 10 validation images, even .* \(50.0%\); at least 17 are needed. .* 109 in total .*val_fraction=0.5"
     with pytest.raises(TeacherError, match=said):
         ad.search(study, budget="2trials", progress=False)
     assert not (tmp_path / "study" / "teacher").exists()

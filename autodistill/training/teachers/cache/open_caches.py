@@ -19,7 +19,7 @@ KEPT = 8
 """Number of caches kept open: a trial uses at most two; later trials may reuse the others."""
 
 
-class CacheShelf(Mapping[str, TeacherCache]):
+class OpenCaches(Mapping[str, TeacherCache]):
     """Open caches by key, views and embedding width; the most recently used is last.
 
     A cache that is dropped here closes itself (``TeacherCache``) as soon as no training reads it any more.
