@@ -1,10 +1,10 @@
-"""Does a search beside a process that measures latencies all the time keep its deadline, and say why it waits?
+"""Benchmark of a search beside a process that measures latencies all the time.
 
     python benchmarks/beside_a_survey.py --json out.json [--quick]
 
-The second process surveys new students of the space ``tiny`` until it is ended. The search (digits, a taught teacher)
-must end within 30 s of its deadline, its progress must name the process that it waited for, and its trainings must get
-a part of the time.
+The second process surveys new students of the space ``tiny`` until the search ends. The search uses digits and trains
+its own teacher. It must end within 30 s of its deadline, and its progress must name the process that it waited for. The
+script also prints the number of completed trials.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SURVEYOR = """
 from autodistill.engines.setup.survey_pool import draw_pool
 from autodistill.core.records import LatencyTarget
 from autodistill.search.space.space import Space
-from autodistill.search.space.builtin import load
+from autodistill.search.space.builtin import load_space
 from autodistill.training.survey.survey import survey
-space, seed = Space.parse(load("tiny"), "tiny"), 0
+space, seed = Space.parse(load_space("tiny"), "tiny"), 0
 while True:
     survey(draw_pool(space, 40, seed=seed), image_size=28, channels=1, num_classes=10, metrics=["params", "latency_ms"],
            target=LatencyTarget())
@@ -36,7 +36,7 @@ while True:
 
 
 def run(seconds: int, workers: int, folder: Path) -> dict[str, object]:
-    """Search for so long beside a process that surveys; both with a cache and a lease of their own."""
+    """Search for ``seconds`` beside a surveying process; both use a separate cache and measurement lock."""
     env = {**os.environ, "AUTODISTILL_CACHE": str(folder / "cache"), "AUTODISTILL_LEASE": str(folder / "lease")}
     search = [sys.executable, "-m", "autodistill", "search", "--data", "digits", "--dir", str(folder / "study")]
     search += ["--budget", f"{seconds}s", "--workers", str(workers)]
@@ -48,25 +48,25 @@ def run(seconds: int, workers: int, folder: Path) -> dict[str, object]:
     finally:
         beside.kill()
         beside.wait()
-    said = done.stdout + done.stderr
-    waited = re.findall(r"\(((?:\d+h )?(?:\d+m )?\d+s) of work waited", said)
+    output = done.stdout + done.stderr
+    waited = re.findall(r"\(((?:\d+h )?(?:\d+m )?\d+s) of work waited", output)
     return {
         "budget_seconds": seconds,
         "workers": workers,
         "exit_code": done.returncode,
         "seconds": took,
-        "named_the_process": f"waiting for a latency measurement of process {beside.pid}" in said,
+        "named_the_process": f"waiting for a latency measurement of process {beside.pid}" in output,
         "waited": waited[-1] if waited else "",
-        "complete": max((int(n) for n in re.findall(r"(\d+) COMPLETE", said)), default=0),
+        "complete": max((int(n) for n in re.findall(r"(\d+) COMPLETE", output)), default=0),
         "in_time": took <= seconds + LATE_SECONDS,
-        "last_lines": said.splitlines()[-8:],
+        "last_lines": output.splitlines()[-8:],
     }
 
 
 def main() -> None:
-    """Print the figures; exit code 1 where one is missed."""
+    """Print the figures; exit with 1 if the search was late or did not name the other process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one minute in place of five")
+    parser.add_argument("--quick", action="store_true", help="one minute instead of five")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

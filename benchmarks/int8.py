@@ -1,11 +1,12 @@
-"""What int8 costs in accuracy and saves in bytes: students of three families, trained, exported, quantized, measured.
+"""Benchmark of int8: what it costs in accuracy, and what it saves in bytes.
 
     python benchmarks/int8.py --root DIR --json FILE [--quick]
 
-DIR holds Fashion-MNIST's IDX files. Every figure is of a file: bytes on disk, accuracy of ONNX Runtime on the test
-images, latency of one image on one thread in interleaved rounds. Targets: int8 takes at most 0.40 of the bytes for the
-students that the target is for, those of 100,000 parameters and more. Smaller ones are printed too: below that the
-description of the layers, which no quantization shrinks, weighs as much as the weights.
+DIR holds Fashion-MNIST's IDX files. Students of several families are trained, exported, quantized and measured. Every
+figure is measured on a file: bytes on disk, accuracy of ONNX Runtime on the test images, and latency of one image on
+one thread in interleaved rounds. Target: the int8 file has at most 0.40 of the bytes for students of 100,000 parameters
+and more. Smaller students are printed too. Their layer descriptions, which quantization does not shrink, are as large
+as their weights.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ POOL: list[Params] = [
 
 
 def trained(student: Params, data: datasets.ImageData, epochs: int) -> torch.nn.Module:
-    """A student after a plain training: AdamW, a cosine, no teacher; enough to have something to lose."""
+    """Train a student without a teacher (AdamW, one-cycle schedule), so that quantization has accuracy to lose."""
     model = students.build_student(
         student, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes)
     )
@@ -62,7 +63,7 @@ def trained(student: Params, data: datasets.ImageData, epochs: int) -> torch.nn.
 
 
 def measured(student: Params, data: datasets.ImageData, test: Any, epochs: int, folder: Path) -> dict[str, Any]:
-    """Bytes, accuracy and latency of both files of one student."""
+    """Measure bytes, accuracy and latency of both files of one student."""
     model = trained(student, data, epochs)
     shape = {"image_size": data.image_size, "channels": data.channels}
     export_onnx(model, folder / "fp32.onnx", **shape)
@@ -82,7 +83,7 @@ def measured(student: Params, data: datasets.ImageData, test: Any, epochs: int, 
 
 
 def show(rows: list[dict[str, Any]]) -> bool:
-    """The table; whether every student of ``LARGE`` parameters and more is small enough."""
+    """Print the table; return whether every student of ``LARGE`` parameters and more meets the target."""
     columns = ("student", "params", "fp32 kB", "int8 kB", "ratio", "fp32 acc", "int8 acc", "loss", "fp32 ms", "int8 ms")
     print(f"{columns[0]:<24}" + "".join(f"{name:>10}" for name in columns[1:]))
     for row in rows:

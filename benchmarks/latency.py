@@ -1,10 +1,14 @@
-"""How far latencies can be believed: the same students surveyed twice, by two runtimes, and while others train.
+"""Benchmark of how repeatable measured latencies are.
 
     python benchmarks/latency.py --json FILE [--quick]
 
-Targets: the two p50 of a student agree within 3 % for nine of ten, and their ranks correlate by 0.99 or more; a p50
-that is asked for while two processes train waits for the lease and stays within 5 % of the quiet one (nine of ten).
-The rank correlation of torch and onnxruntime is printed, without a target. Run it alone on the machine. Nothing is read
+The same students are surveyed twice, once more while two processes train, and once with ONNX Runtime. Targets:
+
+- The two p50 of a student differ by at most 3 % for nine of ten students, and their rank correlation is at least 0.99.
+- A p50 that is measured while two processes train waits for the measurement lock. It differs by at most 5 % from the
+  quiet one for nine of ten students.
+
+The rank correlation of torch and onnxruntime is printed without a target. Run it alone on the machine. Nothing is read
 from or written to the memory of costs.
 """
 
@@ -46,7 +50,7 @@ while True:
 
 
 def run(pool: list[Params], target: LatencyTarget, label: str) -> dict[str, Any]:
-    """One survey in a process of its own, as the command makes it: in one that has surveyed before, runs are faster."""
+    """Run one survey in a new process, like the command. In a process that has surveyed before, runs are faster."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
         found = fresh.submit(surveyed, pool, target, label).result()
     print(f"  {label:<26}{found['seconds']:6.1f} s, {found['noisy']} of {len(pool)} noisy", flush=True)
@@ -54,7 +58,7 @@ def run(pool: list[Params], target: LatencyTarget, label: str) -> dict[str, Any]
 
 
 def surveyed(pool: list[Params], target: LatencyTarget, label: str) -> dict[str, Any]:
-    """Latencies in milliseconds in the order of ``pool``, seconds, and how many did not settle."""
+    """Return latencies in ms in the order of ``pool``, the seconds taken, and the number that did not settle."""
     begin = time.perf_counter()
     rows = survey(pool, **SHAPE, num_classes=10, metrics=["params", LATENCY], target=target, memory=CostMemory(None))
     return {
@@ -66,7 +70,7 @@ def surveyed(pool: list[Params], target: LatencyTarget, label: str) -> dict[str,
 
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """How far two surveys agree."""
+    """Return figures of how far two surveys agree."""
     first, second = np.array(one["p50_ms"]), np.array(other["p50_ms"])
     apart = np.abs(second / first - 1)
     return {
@@ -79,7 +83,7 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
 
 
 def while_two_train(pool: list[Params]) -> dict[str, Any]:
-    """A survey that has to wait for the lease again and again."""
+    """Run a survey that has to wait for the measurement lock repeatedly."""
     trainers = [subprocess.Popen([sys.executable, "-c", TRAINER], stdout=subprocess.PIPE) for _ in range(2)]
     try:
         for trainer in trainers:
@@ -93,7 +97,7 @@ def while_two_train(pool: list[Params]) -> dict[str, Any]:
 
 
 def table(again: dict[str, float], busy: dict[str, float], runtimes: dict[str, float]) -> bool:
-    """Print figures beside their targets; whether all are met."""
+    """Print figures beside their targets; return whether all targets are met."""
     rows = [
         ("p50 of two surveys within 3 %", again["within_3"], 0.9),
         ("rank correlation of two surveys", again["rank_correlation"], 0.99),

@@ -1,16 +1,18 @@
-"""Does distilling help? Every loss kind against the same student without a teacher, at equal epochs.
+"""Benchmark of distillation: every loss against the same student without a teacher, at equal epochs.
 
     python benchmarks/loss_mix.py --json loss_mix.json [--quick] [--root FASHION_MNIST_FOLDER]
 
-On digits and on Fashion-MNIST, 200 and 2,000 training images, a small student each. The teacher was
-taught on all training images of the data set; the students see the subset (so does ``none``), which is what
-distillation is for. Settings of every loss, ``none`` included, are written down below and were not tuned; one of them
-per loss is picked by validation accuracy, and the table shows the *test* accuracy of the pick over three seeds:
-mean, standard deviation, gain over ``none``, and whether that gain exceeds the larger of the two deviations. The loss
-called best is the one with the highest validation accuracy, so its test figure is not flattered by having been chosen.
+The data are digits and Fashion-MNIST, 200 and 1,000 training images, with a small student each. The teacher is trained
+on all training images of the data set. The students, ``none`` included, are trained on the subset, because that is the
+situation that distillation is for.
 
-Every training is stored in the JSON file as soon as it ends, so that the same command again goes on. Nothing here
-depends on the speed of the machine.
+The settings of every loss, ``none`` included, are listed below and were not tuned. Per loss, the setting with the best
+validation accuracy is chosen. The table shows its *test* accuracy over three seeds: mean, standard deviation, gain over
+``none``, and whether the gain exceeds the larger of the two deviations. The best loss is the one with the highest
+validation accuracy, so its test accuracy has no selection bias.
+
+Every training is stored in the JSON file as soon as it ends, so the same command continues after an interruption. The
+speed of the machine does not affect the figures.
 """
 
 from __future__ import annotations
@@ -68,10 +70,10 @@ class Setting:
 
     Attributes:
         source: data source.
-        train_size: images that students (and ``none``) train on.
-        epochs: of every student.
+        train_size: number of images that students (and ``none``) train on.
+        epochs: epochs of every student.
         batch_size: images per step.
-        teacher_epochs: on all training images; ``None``: by their number.
+        teacher_epochs: epochs of the teacher on all training images; ``None`` chooses them by the number of images.
         students: short name to architecture.
     """
 
@@ -101,7 +103,7 @@ QUICK = (Setting("digits", 200, 8, 32, 8, {"resnetv2-8x2": FULL[0].students["res
 
 
 class Stored:
-    """Trainings done so far, in a JSON file."""
+    """Finished trainings, kept in a JSON file."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -109,19 +111,19 @@ class Stored:
         self.runs: dict[str, dict[str, Any]] = stored.get("runs", {})
 
     def add(self, key: str, run: dict[str, Any]) -> None:
-        """Keep one training."""
+        """Store one training."""
         self.runs[key] = run
         self.write({})
 
     def write(self, more: Mapping[str, Any]) -> None:
-        """All trainings, and ``more``, in one step."""
+        """Write all trainings, and ``more``, atomically."""
         if self._path is not None:
             fresh = self._path.with_suffix(".new")
             fresh.write_text(json.dumps({**more, "runs": self.runs}, indent=1) + "\n")
             fresh.replace(self._path)
 
 
-class Bench:
+class Experiment:
     """Images, teacher and teacher cache of one setting."""
 
     def __init__(self, setting: Setting, root: str | None, folder: Path) -> None:
@@ -151,9 +153,9 @@ class Bench:
         model = students.build_student(
             student, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes), seed=seed
         )
-        guide = CachedTeacher(self.teacher, self.cache, self.recipe.policy(), VIEW_SEED, embedding=True)
+        teacher_outputs = CachedTeacher(self.teacher, self.cache, self.recipe.policy(), VIEW_SEED, embedding=True)
         criterion = Distillation(
-            LossMix.parse(mix), guide, student=model, teacher_width=self.teacher.embedding_width(), seed=seed
+            LossMix.parse(mix), teacher_outputs, student=model, teacher_width=self.teacher.embedding_width(), seed=seed
         )
         trainer = Trainer(
             model, self.feed, criterion, self.recipe, epochs=epochs, seed=seed, view_seed=VIEW_SEED, view_count=epochs
@@ -184,15 +186,15 @@ def _teaching(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None
 
 
 def mixes() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name of the kind, and what ``LossMix.parse`` takes."""
+    """Yield the name of each loss and the keywords for ``LossMix.parse``."""
     for name, settings in MIXES.items():
         for keywords in settings:
             yield name, {"loss": name.split("+")[0], **keywords}
 
 
 def run(setting: Setting, root: str | None, folder: Path, stored: Stored) -> dict[str, Any]:
-    """All trainings of one data set that are not stored yet, and their table."""
-    bench = Bench(setting, root, folder)
+    """Run the trainings of one data set that are not stored yet, and return its table."""
+    experiment = Experiment(setting, root, folder)
     tables = {}
     for name, student in setting.students.items():
         todo = [(kind, mix, seed) for kind, mix in mixes() for seed in SEEDS]
@@ -200,17 +202,17 @@ def run(setting: Setting, root: str | None, folder: Path, stored: Stored) -> dic
         for done, (kind, mix, seed) in enumerate(todo, 1):
             key = stable_key([asdict(setting) | {"students": None}, dict(student), mix, seed])
             if key not in stored.runs:
-                found = bench.train(student, mix, seed)
+                found = experiment.train(student, mix, seed)
                 stored.add(key, {"data": setting.source, "student": name, "kind": kind, "seed": seed, **mix, **found})
-                said = f"{kind} seed {seed}: {found['validation']:.4f}, {found['seconds']:.1f} CPU s"
-                print(f"{setting.source} {name} {done}/{len(todo)} {said}", flush=True)
+                result = f"{kind} seed {seed}: {found['validation']:.4f}, {found['seconds']:.1f} CPU s"
+                print(f"{setting.source} {name} {done}/{len(todo)} {result}", flush=True)
             rows.append((kind, mix, stored.runs[key]))
         tables[name] = table(rows)
-    return {"teacher_test": bench.teacher_accuracy(), "setting": asdict(setting), "students": tables}
+    return {"teacher_test": experiment.teacher_accuracy(), "setting": asdict(setting), "students": tables}
 
 
 def table(rows: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    """For every kind the setting that is best on validation, and what it reaches on test."""
+    """Return for every loss the setting that is best on validation, and its test accuracy."""
     picks: dict[str, dict[str, Any]] = {}
     for kind in MIXES:
         groups: dict[str, list[dict[str, Any]]] = {}
@@ -249,19 +251,19 @@ def show(found: dict[str, Any]) -> None:
             words = " ".join(f"{key}={value}" for key, value in pick["mix"].items() if key != "loss") or "-"
             print(f"{kind:16} {pick['test']:7.4f} {pick['std']:7.4f} {100 * pick['gain']:+7.2f}p  {mark:16}  {words}")
         best = student["kinds"][student["best"]]
-        verdict = "beats" if student["best_beats_none"] else "does NOT beat"
+        outcome = "beats" if student["best_beats_none"] else "does NOT beat"
         print(
-            f"best on validation: {student['best']}; on test it {verdict} none by more than the spread of the seeds "
+            f"best on validation: {student['best']}; on test it {outcome} none by more than the spread of the seeds "
             f"({100 * best['gain']:+.2f} points, spread {100 * best['spread']:.2f})"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file for the figures, and of what is done so far")
+    parser.add_argument("--json", type=Path, help="file for the figures and the finished trainings")
     parser.add_argument("--quick", action="store_true", help="digits only, one student, 8 epochs")
     parser.add_argument("--root", help="folder of the Fashion-MNIST files")
-    parser.add_argument("--work", type=Path, help="folder kept for teachers and caches; a temporary one if omitted")
+    parser.add_argument("--work", type=Path, help="folder for teachers and caches; default: a temporary folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     stored = Stored(arguments.json)

@@ -1,10 +1,11 @@
-"""The compared methods: each one spends a budget on a problem and leaves its trace in a ledger.
+"""Compared methods of the search benchmark: each spends a budget on a problem and records a trace.
 
-One worker, one candidate at a time, the same space and the same accounting for all: an epoch costs the same whoever
-asks for it, going on from a rung pays only for the epochs that are added, and only full trainings are on the front.
-Baselines: Optuna's samplers with the settings that their documentation recommends for several objectives; random
-search with synchronous successive halving; Syne Tune's MOASHA as shipped, and with ranks where its bracket expects
-them.
+All methods have one worker, one candidate at a time, the same space and the same accounting. An epoch costs the same
+for every method. Continuing from a rung costs only the added epochs. Only full trainings are on the front.
+
+Baselines are Optuna's samplers with the settings that their documentation recommends for several objectives, random
+search with synchronous successive halving, and Syne Tune's MOASHA: as shipped, and with ranks where its bracket expects
+ranks.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from recorded import Recorded
 from tables import Problem
 from variants import PATCHES, under
 
+from autodistill.search.model.scoring import EpochCost
 from autodistill.search.rungs import promotion
-from autodistill.search.sampler.front_sampler import EpochCost, ExhaustedError, FrontSampler
+from autodistill.search.sampler.front_sampler import ExhaustedError, FrontSampler
 from autodistill.search.space.space import Space
 
 
 class BudgetSpentError(Exception):
-    """The method has used what it was given."""
+    """The budget of the method is spent."""
 
 
 @dataclass
-class Ledger:
-    """What a method has spent and found."""
+class Trace:
+    """Budget spent and students found by one method."""
 
     problem: Problem
     budget: float
@@ -46,7 +48,11 @@ class Ledger:
     seconds: float = 0.0
 
     def train(self, sections: dict[str, Any], rung: int, start: int = 0) -> float:
-        """Accuracy at ``rung`` (1-based) of a candidate whose checkpoint is at rung ``start``."""
+        """Train a candidate from rung ``start`` to ``rung`` (1-based) and return its accuracy.
+
+        Raises:
+            BudgetSpentError: the rest of the budget is too small.
+        """
         rungs = (0, *self.problem.rungs)
         cost = (rungs[rung] - rungs[start]) * self.problem.rate(sections)
         if self.spent + cost > self.budget:
@@ -63,15 +69,15 @@ class Ledger:
         return accuracy
 
     def regret_at(self, spend: float) -> float:
-        """Regret of the front found with at most ``spend`` epochs."""
+        """Return the regret of the front found with at most ``spend`` epochs."""
         return next((regret for spent, _, regret in reversed(self.curve) if spent <= spend), 1.0)
 
 
-def optuna_method(make: Callable[[int, int], optuna.samplers.BaseSampler]) -> Callable[[Ledger, int], None]:
-    """Full trainings proposed by one of Optuna's samplers."""
+def optuna_method(make: Callable[[int, int], optuna.samplers.BaseSampler]) -> Callable[[Trace, int], None]:
+    """Return a method that runs full trainings proposed by one of Optuna's samplers."""
 
-    def run(ledger: Ledger, seed: int) -> None:
-        problem = ledger.problem
+    def run(trace: Trace, seed: int) -> None:
+        problem = trace.problem
         space = Space.parse(problem.space)
         directions = [o.direction for o in problem.objectives]
         study = optuna.create_study(directions=directions, sampler=make(seed, len(directions)))
@@ -81,51 +87,54 @@ def optuna_method(make: Callable[[int, int], optuna.samplers.BaseSampler]) -> Ca
             trial = study.ask()
             sections = space.suggest(trial)
             costs = problem.costs(sections["student"])
-            if costs is None:  # incomplete table: not counted as a trial; after 100 misses a listed row is drawn
+            if costs is None:  # no row: not counted as a trial; after 100 of these a listed row is drawn
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 missed += 1
                 if missed % 100 == 0:
                     study.enqueue_trial(random_values(problem, space, rng))
                 continue
-            accuracy = ledger.train(sections, len(problem.rungs))
+            accuracy = trace.train(sections, len(problem.rungs))
             study.tell(trial, [accuracy, *costs.values()])
 
     return run
 
 
 def random_values(problem: Problem, space: Space, rng: np.random.Generator) -> dict[str, Any]:
-    """One random assignment that the problem has a row for."""
+    """Draw a random candidate that the problem has a row for."""
     while True:
         values = space.sample(rng)
         if problem.costs(space.nest(values)["student"]) is not None:
             return values
 
 
-def random_search(ledger: Ledger, seed: int) -> None:
-    """Full trainings of uniform draws."""
-    rng, space = np.random.default_rng(seed), Space.parse(ledger.problem.space)
+def random_search(trace: Trace, seed: int) -> None:
+    """Run full trainings of uniform draws."""
+    rng, space = np.random.default_rng(seed), Space.parse(trace.problem.space)
     while True:
-        ledger.train(space.nest(random_values(ledger.problem, space, rng)), len(ledger.problem.rungs))
+        trace.train(space.nest(random_values(trace.problem, space, rng)), len(trace.problem.rungs))
 
 
-def random_halving(ledger: Ledger, seed: int) -> None:
-    """Synchronous successive halving (eta 3) of uniform draws, survivors by non-dominated rank and epsilon-net."""
-    rng, problem = np.random.default_rng(seed), ledger.problem
+def random_halving(trace: Trace, seed: int) -> None:
+    """Run synchronous successive halving (eta 3) of uniform draws.
+
+    Survivors are selected by non-dominated rank and epsilon-net.
+    """
+    rng, problem = np.random.default_rng(seed), trace.problem
     space, levels = Space.parse(problem.space), len(problem.rungs)
     while True:
         drawn = [random_values(problem, space, rng) for _ in range(3 ** (levels - 1))]
         alive = [space.nest(values) for values in drawn]
         for rung in range(1, levels + 1):
-            accuracy = [ledger.train(sections, rung, rung - 1) for sections in alive]
+            accuracy = [trace.train(sections, rung, rung - 1) for sections in alive]
             costs = [list(problem.costs(sections["student"]).values()) for sections in alive]  # type: ignore[union-attr]
             keep = max(1, len(alive) // 3)
             order = promotion.front_order(problem.scale.losses(accuracy, costs))
             alive = [alive[i] for i in order[:keep]]
 
 
-def random_rungs(ledger: Ledger, seed: int) -> None:
-    """Uniform draws with our model-free rung rule, the one that every other sampler gets."""
-    rng, problem = np.random.default_rng(seed), ledger.problem
+def random_rungs(trace: Trace, seed: int) -> None:
+    """Run uniform draws with our model-free rung rule, which all samplers but the front sampler use."""
+    rng, problem = np.random.default_rng(seed), trace.problem
     space, levels = Space.parse(problem.space), len(problem.rungs)
     seen = np.full((levels, 0, 1 + len(problem.costs_names)), np.nan)
     while True:
@@ -134,7 +143,7 @@ def random_rungs(ledger: Ledger, seed: int) -> None:
         assert costs is not None
         seen = np.concatenate([seen, np.full((levels, 1, seen.shape[2]), np.nan)], axis=1)
         for rung in range(levels):
-            accuracy = ledger.train(sections, rung + 1, rung)
+            accuracy = trace.train(sections, rung + 1, rung)
             seen[rung, -1] = problem.scale.losses(accuracy, list(costs.values()))[0]
             here = np.isfinite(seen[rung]).all(axis=1)
             peers = promotion.Peers(seen[rung, here], seen[-1, here])
@@ -142,21 +151,20 @@ def random_rungs(ledger: Ledger, seed: int) -> None:
                 break
 
 
-def moasha(fixed: bool) -> Callable[[Ledger, int], None]:
-    """Syne Tune's MOASHA, driven directly: its own random draws, told at every rung.
+def moasha(fixed: bool) -> Callable[[Trace, int], None]:
+    """Return Syne Tune's MOASHA with uniform draws and a report at every rung.
 
     Args:
-        fixed: hand its bracket ranks. As shipped, the priority returns the *sort order*, which the bracket reads as
-        if
-            it were ranks, so that the decision on a trial looks at the wrong one.
+        fixed: give ranks to its bracket. As shipped, the priority returns the *sort order*, which the bracket reads as
+            ranks. The decision on a trial then uses the rank of another trial.
     """
 
-    def run(ledger: Ledger, seed: int) -> None:
-        problem = ledger.problem
+    def run(trace: Trace, seed: int) -> None:
+        problem = trace.problem
         rng, space = np.random.default_rng(seed), Space.parse(problem.space)
         scheduler = _moasha_scheduler(problem, fixed, seed)
         while True:
-            _moasha_trial(ledger, scheduler, space.nest(random_values(problem, space, rng)))
+            _moasha_trial(trace, scheduler, space.nest(random_values(problem, space, rng)))
 
     return run
 
@@ -184,19 +192,19 @@ def _moasha_scheduler(problem: Problem, fixed: bool, seed: int) -> Any:
     )
 
 
-def _moasha_trial(ledger: Ledger, scheduler: Any, sections: dict[str, Any]) -> None:
+def _moasha_trial(trace: Trace, scheduler: Any, sections: dict[str, Any]) -> None:
     from datetime import datetime
 
     from syne_tune.backend.trial_status import Trial
     from syne_tune.optimizer.scheduler import SchedulerDecision
 
-    problem = ledger.problem
-    trial = Trial(trial_id=ledger.trials, config={}, creation_time=datetime.now())
+    problem = trace.problem
+    trial = Trial(trial_id=trace.trials, config={}, creation_time=datetime.now())
     scheduler.on_trial_add(trial)
     costs = problem.costs(sections["student"])
     assert costs is not None
     for rung, epochs in enumerate(problem.rungs, start=1):
-        accuracy = ledger.train(sections, rung, rung - 1)
+        accuracy = trace.train(sections, rung, rung - 1)
         loss = problem.scale.losses(accuracy, list(costs.values()))[0]
         result = {"epoch": epochs, **dict(zip(["loss", *costs], loss.tolist(), strict=True))}
         if rung == len(problem.rungs):
@@ -218,23 +226,23 @@ def _nsga2(seed: int, _: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.NSGAIISampler(population_size=20, seed=seed)
 
 
-def autodistill(ledger: Ledger, seed: int) -> None:
-    """Full trainings proposed by our sampler."""
-    _full_trainings(ledger, seed, ledger.problem.known)
+def autodistill(trace: Trace, seed: int) -> None:
+    """Run full trainings proposed by the front sampler."""
+    _full_trainings(trace, seed, trace.problem.known)
 
 
-def autodistill_objectives_only(ledger: Ledger, seed: int) -> None:
-    """The same when it is told only those costs that are objectives."""
-    _full_trainings(ledger, seed, ledger.problem.costs)
+def autodistill_objectives_only(trace: Trace, seed: int) -> None:
+    """Run full trainings; the front sampler receives only those known costs that are objectives."""
+    _full_trainings(trace, seed, trace.problem.costs)
 
 
-def autodistill_modelled(ledger: Ledger, seed: int) -> None:
-    """The same when the costs are learned like the accuracy; for complete tables."""
-    _full_trainings(ledger, seed, None)
+def autodistill_modelled(trace: Trace, seed: int) -> None:
+    """Run full trainings; the front sampler learns the costs like the accuracy. For complete tables only."""
+    _full_trainings(trace, seed, None)
 
 
-def _full_trainings(ledger: Ledger, seed: int, known: Any) -> None:
-    problem = ledger.problem
+def _full_trainings(trace: Trace, seed: int, known: Any) -> None:
+    problem = trace.problem
     space = Space.parse(problem.space)
     sampler = FrontSampler(space, problem.objectives, costs=known, constraints=problem.constraints, seed=seed)
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
@@ -243,22 +251,22 @@ def _full_trainings(ledger: Ledger, seed: int, known: Any) -> None:
         sections = space.suggest(trial)
         costs = problem.costs(sections["student"])
         assert costs is not None
-        study.tell(trial, [ledger.train(sections, len(problem.rungs)), *costs.values()])
+        study.tell(trial, [trace.train(sections, len(problem.rungs)), *costs.values()])
 
 
-def autodistill_rungs(ledger: Ledger, seed: int) -> None:
-    """Our sampler with its rung rule: after every rung, the trial or new candidate that promises most per work."""
-    space = Space.parse(ledger.problem.space)
-    _rung_by_rung(ledger, seed, lambda values: ledger.problem.rate(space.nest(values)))
+def autodistill_rungs(trace: Trace, seed: int) -> None:
+    """Run the front sampler with its rung rule: next is the trial or new candidate with the largest gain per work."""
+    space = Space.parse(trace.problem.space)
+    _rung_by_rung(trace, seed, lambda values: trace.problem.rate(space.nest(values)))
 
 
-def autodistill_per_epoch(ledger: Ledger, seed: int) -> None:
-    """The same, blind to what an epoch of each candidate costs."""
-    _rung_by_rung(ledger, seed, None)
+def autodistill_per_epoch(trace: Trace, seed: int) -> None:
+    """Run the front sampler with its rung rule, without the cost of an epoch of each candidate."""
+    _rung_by_rung(trace, seed, None)
 
 
-def _rung_by_rung(ledger: Ledger, seed: int, epoch_cost: EpochCost | None) -> None:
-    problem = ledger.problem
+def _rung_by_rung(trace: Trace, seed: int, epoch_cost: EpochCost | None) -> None:
+    problem = trace.problem
     space = Space.parse(problem.space)
     sampler = FrontSampler(
         space,
@@ -272,7 +280,7 @@ def _rung_by_rung(ledger: Ledger, seed: int, epoch_cost: EpochCost | None) -> No
     study = optuna.create_study(directions=[o.direction for o in problem.objectives], sampler=sampler)
     paused: dict[int, tuple[optuna.Trial, dict[str, Any], int]] = {}
     while True:
-        action = sampler.next_action(study, paused=paused.keys(), remaining=ledger.budget - ledger.spent)
+        action = sampler.next_action(study, paused=paused.keys(), remaining=trace.budget - trace.spent)
         if action is None:
             raise BudgetSpentError
         if action.trial is None:
@@ -280,7 +288,7 @@ def _rung_by_rung(ledger: Ledger, seed: int, epoch_cost: EpochCost | None) -> No
             sections, rung = space.suggest(trial), 0
         else:
             trial, sections, rung = paused.pop(action.trial)
-        accuracy = ledger.train(sections, rung + 1, rung)
+        accuracy = trace.train(sections, rung + 1, rung)
         costs = problem.costs(sections["student"])
         assert costs is not None
         report = {"accuracy": accuracy, **costs, "epochs": problem.rungs[rung]}
@@ -291,9 +299,9 @@ def _rung_by_rung(ledger: Ledger, seed: int, epoch_cost: EpochCost | None) -> No
             paused[trial.number] = (trial, sections, rung + 1)
 
 
-def autodistill_halving(ledger: Ledger, seed: int) -> None:
-    """Our sampler with the model-free rung rule in place of its own: a stopped trial stays stopped."""
-    problem, names = ledger.problem, ledger.problem.costs_names
+def autodistill_halving(trace: Trace, seed: int) -> None:
+    """Run the front sampler with the model-free rung rule instead of its own; stopped trials never continue."""
+    problem, names = trace.problem, trace.problem.costs_names
     space, levels = Space.parse(problem.space), len(problem.rungs)
     sampler = FrontSampler(
         space, problem.objectives, costs=problem.known, constraints=problem.constraints, seed=seed, rungs=problem.rungs
@@ -307,7 +315,7 @@ def autodistill_halving(ledger: Ledger, seed: int) -> None:
         assert costs is not None
         seen = np.concatenate([seen, np.full((levels, 1, seen.shape[2]), np.nan)], axis=1)
         for rung in range(levels):
-            accuracy = ledger.train(sections, rung + 1, rung)
+            accuracy = trace.train(sections, rung + 1, rung)
             report = {"accuracy": accuracy, **costs, "epochs": problem.rungs[rung]}
             trial.set_user_attr(f"rung:{rung + 1}", json.dumps(report))
             seen[rung, -1] = problem.scale.losses(accuracy, list(costs.values()))[0]
@@ -319,7 +327,7 @@ def autodistill_halving(ledger: Ledger, seed: int) -> None:
                 break
 
 
-METHODS: dict[str, Callable[[Ledger, int], None]] = {
+METHODS: dict[str, Callable[[Trace, int], None]] = {
     "autodistill": autodistill_rungs,
     "autodistill-norungs": autodistill,
     "optuna-gp": optuna_method(_gp),
@@ -338,13 +346,13 @@ METHODS: dict[str, Callable[[Ledger, int], None]] = {
 }
 
 
-def run(name: str, problem: Problem, seed: int, budget: float) -> Ledger:
-    """Let one method spend ``budget`` epochs."""
+def run(name: str, problem: Problem, seed: int, budget: float) -> Trace:
+    """Let one method spend ``budget`` epochs and return its trace."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    ledger = Ledger(problem, budget)
+    trace = Trace(problem, budget)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with contextlib.suppress(BudgetSpentError, ExhaustedError):
-            METHODS[name](ledger, seed)
-    ledger.seconds = time.perf_counter() - ledger.started
-    return ledger
+            METHODS[name](trace, seed)
+    trace.seconds = time.perf_counter() - trace.started
+    return trace

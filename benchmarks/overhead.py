@@ -1,8 +1,9 @@
-"""What the search itself costs per trial: ask, suggest, report two rungs, close; and whether parallel proposals differ.
+"""Benchmark of the search's own time per trial, and a check that parallel proposals differ.
 
-The stored trials are synthetic and the space has 15 conditional parameters. Times are means over several trials, so
-that the occasional fit of the process's hyperparameters is shared out as it is in a real search. ``study`` is the same
-for a whole study in an SQLite file: ask, every report with the decision on it, and close::
+The stored trials are synthetic, and the space has 15 conditional parameters. A trial consists of ask, suggest, reports
+of two rungs, and close. Times are means over several trials, so that they include the occasional fit of the process's
+hyperparameters as in a real search. ``study`` is the time of a whole study in an SQLite file: ask, every report with
+the decision on it, and close::
 
     python benchmarks/overhead.py --json FILE [--quick]
 """
@@ -58,14 +59,14 @@ LIMITS = {100: 50.0, 10_000: 150.0}
 
 
 def costs(student: dict[str, Any]) -> dict[str, float]:
-    """Made-up parameter count and latency."""
+    """Return a synthetic parameter count and latency."""
     width, depth = float(student["width"]), float(student.get("depth", 4))
     scale = {"resnet": 300.0, "mobilenet": 2e5, "vit": 12.0}[student["family"]]
     return {"params": scale * width**2 * depth, "latency_ms": 0.1 * depth * math.sqrt(scale * width)}
 
 
 def accuracy(sections: dict[str, Any], epochs: float) -> float:
-    """Made-up, growing with size and epochs, best at one learning rate."""
+    """Return a synthetic accuracy. It grows with size and epochs, and has an optimum in the learning rate."""
     size = math.log10(costs(sections["student"])["params"])
     tuned = (math.log10(sections["train"]["lr"]) + 2.5) ** 2
     bonus = 0.03 * (sections["distillation"]["loss"] != "none")
@@ -73,7 +74,7 @@ def accuracy(sections: dict[str, Any], epochs: float) -> float:
 
 
 def stored(space: Space, count: int, seed: int) -> optuna.Study:
-    """A study that holds ``count`` trials, a third of them complete."""
+    """Make a study with ``count`` trials, a third of them complete."""
     study = optuna.create_study(directions=[o.direction for o in OBJECTIVES])
     rng, distributions = np.random.default_rng(seed), {p.name: p.distribution for p in space.parameters}
     trials = []
@@ -99,7 +100,7 @@ def stored(space: Space, count: int, seed: int) -> optuna.Study:
 
 
 def measure(count: int, repeats: int) -> dict[str, float]:
-    """Milliseconds per trial at ``count`` stored trials."""
+    """Measure milliseconds per trial at ``count`` stored trials."""
     space = Space.parse(SPACE)
     study = stored(space, count, seed=0)
     study.sampler = FrontSampler(space, OBJECTIVES, costs=costs, rungs=RUNGS, seed=1)
@@ -118,28 +119,28 @@ def measure(count: int, repeats: int) -> dict[str, float]:
             work.append(1000 * (time.process_time() - used))
         else:
             first = 1000 * (time.perf_counter() - start)
-    verdict = []
+    decisions = []
     for _ in range(repeats // 2):
         trial = study.ask()
         reached = accuracy(space.suggest(trial), RUNGS[0])
         used = time.process_time()
         trial.set_user_attr("rung:1", json.dumps({"accuracy": reached, "epochs": RUNGS[0]}))
         study.sampler.verdict(study, trial.number)
-        verdict.append(1000 * (time.process_time() - used))
+        decisions.append(1000 * (time.process_time() - used))
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     return {
         "stored": count,
         "first_ms": round(first, 1),  # reads the stored trials and fits from scratch
         "mean_ms": round(float(np.mean(spans)), 1),
-        "cpu_ms": round(float(np.mean(work)), 1),  # says what is ours where the machine is busy with other work
+        "cpu_ms": round(float(np.mean(work)), 1),  # excludes other work of the machine
         "median_ms": round(float(np.median(spans)), 1),
-        "verdict_cpu_ms": round(float(np.mean(verdict)), 1),  # of one report, where the sampler's rung rule decides
+        "verdict_cpu_ms": round(float(np.mean(decisions)), 1),  # of one decision of the sampler's rung rule
         "limit_ms": LIMITS.get(count, math.nan),
     }
 
 
 def of_study(count: int, repeats: int) -> dict[str, float]:
-    """Milliseconds of a whole study per candidate that it hands out, at ``count`` stored trials."""
+    """Measure milliseconds of a whole study per candidate, at ``count`` stored trials."""
     with tempfile.TemporaryDirectory() as folder:
         filled = _study(Path(folder), "random")
         with filled.running(f"{count}trials"):
@@ -160,7 +161,7 @@ def _study(folder: Path, sampler: str) -> Study:
 
 
 def _one(study: Study) -> float:
-    """Seconds that one candidate takes of the study; 0 when there is none."""
+    """Return the seconds that the study spends on one candidate; 0 if there is none."""
     start = time.perf_counter()
     candidate = study.ask()
     if candidate is None:
@@ -176,23 +177,23 @@ def _one(study: Study) -> float:
 
 
 def distinct(pending: int) -> bool:
-    """Whether candidates asked for in parallel differ."""
+    """Return whether ``pending`` parallel proposals differ."""
     space = Space.parse(SPACE)
     study = stored(space, 100, seed=1)
     study.sampler = FrontSampler(space, OBJECTIVES, costs=costs, rungs=RUNGS, seed=2)
-    asked = [json.dumps(space.suggest(study.ask()), sort_keys=True) for _ in range(pending)]
-    return len(set(asked)) == pending
+    proposals = [json.dumps(space.suggest(study.ask()), sort_keys=True) for _ in range(pending)]
+    return len(set(proposals)) == pending
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="fewer trials, up to 1,000 stored")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, and up to 1,000 stored trials")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sizes, repeats = ((100, 1_000), 10) if args.quick else ((100, 1_000, 10_000), 30)
     rows = [measure(count, repeats) | of_study(count, repeats) for count in sizes]
-    titles = ("mean ms", "cpu ms", "median", "verdict", "first", "study", "limit")
+    titles = ("mean ms", "cpu ms", "median", "decision", "first", "study", "limit")
     print(f"{'stored':>8s}" + "".join(f"{title:>10s}" for title in titles))
     for row in rows:
         names = ("mean_ms", "cpu_ms", "median_ms", "verdict_cpu_ms", "first_ms", "study_mean_ms", "limit_ms")

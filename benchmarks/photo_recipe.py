@@ -1,18 +1,19 @@
-"""What a recipe gives one student on photographs: autodistill's trainer beside a plain script of the same student.
+"""Benchmark of recipes for one student on photographs, beside a plain script of the same student.
 
     python benchmarks/photo_recipe.py --data-root PHOTOS --teacher teachers/photos --json out.json
     python benchmarks/photo_recipe.py --data-root PHOTOS --teacher teachers/photos --arms given,plain,plain_kd \
         --student '{"family": "repvit", "width": 16, "depth": 1}' --train '{"lr": 0.02, "augment": "flip_crop"}' \
         --distillation '{"loss": "kd", "temperature": 1.5, "alpha": 0.6}' --split test --json out.json
 
-The arms ``plain`` and ``plain_kd`` use torch and torchvision alone: an ``ImageFolder``, random resized crops, flips,
-colour jitter, label smoothing, AdamW with a cosine, for ``plain_kd`` distillation at temperature 3 from the teacher's
-answers to the same batch. All other arms are a trial as the search runs it, with the settings in ``ARMS``; ``given`` is
-``--train`` and ``--distillation`` of the command line, such as those of a student that a search has found. Every arm
-trains the same network for the same epochs on one thread.
+The arms ``plain`` and ``plain_kd`` use only torch and torchvision: an ``ImageFolder``, random resized crops, flips,
+colour jitter, label smoothing, and AdamW with a cosine schedule. ``plain_kd`` adds distillation at temperature 3 from
+the teacher's outputs for the same batch. Every other arm is a trial as the search runs it, with the settings in
+``ARMS``. The arm ``given`` uses ``--train`` and ``--distillation``, for example those of a student that a search has
+found. Every arm trains the same network for the same number of epochs on one thread.
 
-The folder of images has ``train``, ``validation`` and ``test`` folders of classes. Recipes are compared on validation;
-``--split test`` is for what has been chosen. ``--quick`` draws its own images and takes a small teacher.
+The folder of images has ``train``, ``validation`` and ``test`` folders of classes. Recipes are compared on validation
+images; use ``--split test`` only for a recipe that has been chosen. ``--quick`` draws its own images and trains a small
+teacher.
 """
 
 from __future__ import annotations
@@ -58,16 +59,16 @@ ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "kd_cutmix": {"train": {**CROP, "cutmix": 1.0}, "distillation": KD},
 }
 PLAIN = {"plain": False, "plain_kd": True}
-"""Arms that autodistill does not train; true where they are distilled."""
+"""Arms of the plain script, and whether they are distilled."""
 
 STUDENT = {"family": "fasternet", "width": 16, "depth": 1}
 SPLITS = {"validation": ("validation", "val", "valid"), "test": ("test", "testing")}
 
-Guide = Callable[[Tensor], Tensor]
+TeacherFunction = Callable[[Tensor], Tensor]
 
 
 def trial(arguments: argparse.Namespace, data: DataSpec, settings: Mapping[str, Any], seed: int) -> float:
-    """Accuracy of one trial as a search runs it, without rungs."""
+    """Return the accuracy of one trial as a search runs it, without rungs."""
     from autodistill.training.data import datasets
     from autodistill.training.loop.trainer import scores
     from autodistill.training.trials.evaluate import Trial, WorkerState
@@ -81,18 +82,18 @@ def trial(arguments: argparse.Namespace, data: DataSpec, settings: Mapping[str, 
         train = {"batch_size": arguments.batch_size, "lr": arguments.lr, **settings.get("train", {})}
         mix = settings.get("distillation", {"loss": "none"})
         candidate = Candidate(0, arguments.student, mix, train, seed)
-        bench = WorkerState(task, WorkerContext(threads=arguments.threads))
-        found = [report.values for report in bench.evaluate(candidate)][-1]["accuracy"]
+        state = WorkerState(task, WorkerContext(threads=arguments.threads))
+        found = [report.values for report in state.evaluate(candidate)][-1]["accuracy"]
         if arguments.split == "validation":
             return float(found)
         test, student = datasets.load_test(data, cache), load_student(folder, 0)
-        trainer = Trial(bench, candidate).trainer(student)
+        trainer = Trial(state, candidate).trainer(student)
         logits = trainer.predict(student.eval(), torch.from_numpy(test.images))
         return scores(logits, torch.from_numpy(test.labels))["accuracy"]
 
 
-def plain(arguments: argparse.Namespace, guide: Guide | None, seed: int) -> float:
-    """Accuracy of the plain script; ``guide`` gives the teacher's logits of images in [0, 1]."""
+def plain(arguments: argparse.Namespace, teacher: TeacherFunction | None, seed: int) -> float:
+    """Return the accuracy of the plain script; ``teacher`` returns logits of images in [0, 1]."""
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -118,8 +119,8 @@ def plain(arguments: argparse.Namespace, guide: Guide | None, seed: int) -> floa
         for images, labels in loader:
             logits = model(normalize(images).contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
-            if guide is not None:
-                loss = 0.5 * loss + 0.5 * soft_loss(logits, guide(images), 3.0)
+            if teacher is not None:
+                loss = 0.5 * loss + 0.5 * soft_loss(logits, teacher(images), 3.0)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -134,7 +135,7 @@ def plain(arguments: argparse.Namespace, guide: Guide | None, seed: int) -> floa
 
 
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Hinton's distillation loss of logits ``(batch, classes)``."""
+    """Return Hinton's distillation loss of logits ``(batch, classes)``."""
     soft, log = F.softmax(teacher / temperature, 1), F.log_softmax(student / temperature, 1)
     return F.kl_div(log, soft, reduction="batchmean") * temperature**2
 
@@ -146,17 +147,17 @@ def _rate(step: int, steps: int, warm: int) -> float:
 
 
 def network(student: Mapping[str, Any], size: int, classes: int, seed: int) -> nn.Module:
-    """The student's architecture, newly initialised."""
+    """Build the student's architecture, newly initialised."""
     from autodistill.training.students import build as students
 
     return students.build_student(dict(student), image_size=size, channels=3, num_classes=classes, seed=seed)
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder of a split.
+    """Return the folder of a split.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: there is no such folder.
     """
     found = next((root / name for name in SPLITS[split] if (root / name).is_dir()), None)
     if found is None:
@@ -165,7 +166,7 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def draw_photos(root: Path) -> None:
-    """Small class folders of drawn shapes, for ``--quick``."""
+    """Write small class folders of drawn shapes, for ``--quick``."""
     from PIL import Image
 
     from autodistill.training.data import datasets
@@ -173,13 +174,13 @@ def draw_photos(root: Path) -> None:
     data = datasets.load_images(DataSpec("synthetic", image_size=32, options={"classes": 3, "count": 240}))
     for name, part in (("train", data.train), ("validation", data.val), ("test", data.val)):
         for row, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
-            place = root / name / data.classes[label]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.transpose(1, 2, 0)).save(place / f"{row}.png")
+            folder = root / name / data.classes[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{row}.png")
 
 
 def summary(results: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
-    """Mean and standard deviation over seeds of every arm."""
+    """Return mean and standard deviation over seeds of every arm."""
     return {
         arm: {
             "accuracy": list(found),
@@ -191,7 +192,7 @@ def summary(results: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train every arm with every seed; what is done already is read from the result file."""
+    """Train every arm with every seed; finished trainings are read from the result file."""
     from autodistill.training.data import datasets
     from autodistill.training.teachers import load as teachers
 
@@ -204,7 +205,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     kept = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     same = all(kept.get(name) == value for name, value in facts.items()) and kept.get("given") in (None, given)
     results: dict[str, list[float]] = {a: r["accuracy"] for a, r in kept.get("arms", {}).items()} if same else {}
-    teacher: Guide | None = None
+    teacher: TeacherFunction | None = None
     for seed in range(arguments.seeds):
         for arm in arguments.arms:
             if len(results.get(arm, [])) > seed:
@@ -227,24 +228,24 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parsed() -> argparse.Namespace:
-    """The arguments, with a drawn data set and a taught teacher for ``--quick``."""
+    """Parse the arguments; make a data set and a teacher for ``--quick``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, help="folder with train, validation and test")
-    parser.add_argument("--teacher", type=Path, help="folder of 'autodistill teach'; only plain does without")
+    parser.add_argument("--teacher", type=Path, help="folder of 'autodistill teach'; needed by all arms but plain")
     parser.add_argument("--student", type=json.loads, default=STUDENT, help="a student as JSON")
     parser.add_argument("--train", type=json.loads, default={}, help="training settings of the arm 'given', as JSON")
-    parser.add_argument("--distillation", type=json.loads, default={}, help="its loss mix, as JSON")
-    parser.add_argument("--arms", default=",".join([*ARMS, *PLAIN]), help="which, with commas between them")
+    parser.add_argument("--distillation", type=json.loads, default={}, help="loss mix of the arm 'given', as JSON")
+    parser.add_argument("--arms", default=",".join([*ARMS, *PLAIN]), help="arms, comma-separated")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=4e-3, help="of all arms that give none themselves")
+    parser.add_argument("--lr", type=float, default=4e-3, help="learning rate of the arms that set none")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--split", choices=tuple(SPLITS), default="validation")
     parser.add_argument("--work", type=Path, default=Path("runs/photo_recipe"))
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true", help="drawn images, one seed, two epochs: is it in order?")
+    parser.add_argument("--quick", action="store_true", help="drawn images, one seed, two epochs: checks the script")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.quick:
@@ -258,8 +259,9 @@ def parsed() -> argparse.Namespace:
         parser.error(f"--arms: unknown {', '.join(unknown)}; allowed: {', '.join(known)}")
     if arguments.data_root is None:
         parser.error("--data-root: give the folder of the photographs, or --quick")
-    if arguments.teacher is None and (asks := [arm for arm in arguments.arms if PLAIN.get(arm, True)]):
-        parser.error(f"--teacher: {', '.join(asks)} need one (trials report their agreement with it); give its folder")
+    if arguments.teacher is None and (needing := [arm for arm in arguments.arms if PLAIN.get(arm, True)]):
+        names = ", ".join(needing)
+        parser.error(f"--teacher: {names} need one (trials report their agreement with it); give its folder")
     return arguments
 
 

@@ -1,11 +1,12 @@
-"""The main job as its user does it: photographs, an own teacher, a budget of time. Is there a front, and is time kept?
+"""Benchmark of the main job: photographs, the user's own teacher and a time budget.
 
     python benchmarks/photos.py --data-root DIR --teacher DIR --image-size 96 --budget 20m --seeds 3 --json out.json
 
-Each run is ``autodistill search`` in a process of its own, one after the other. ``--busy 2`` lets two processes compute
-all the time beside it. Printed for each seed: when the first trial began and how long the survey took (by the clock),
-trials by state, workers that died, students on the front, the best accuracy, bounds of the space on which half of the
-front lies, and how far beyond its budget the command ended. Finished runs are kept in ``--work`` and not repeated.
+Each run is ``autodistill search`` in a process of its own; the runs do not overlap. ``--busy 2`` lets two processes
+compute all the time beside it. The script prints for each seed the time of the first trial, the length of the survey in
+wall time, trials by state, workers that died, students on the front, the best accuracy, bounds of the space on which
+half of the front lies, and by how much the command exceeded its budget. Finished runs are kept in ``--work`` and not
+repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ BURN = "x = 1.0\nwhile True:\n    x = x * 1.0000001 % 3.0\n"
 
 
 def run(arguments: argparse.Namespace, seed: int) -> Path:
-    """One search with the times of its progress lines; a finished one is not repeated."""
+    """Run one search and record the times of its progress lines; a finished run is not repeated."""
     folder = arguments.work / f"seed-{seed}"
     record = arguments.work / f"seed-{seed}.json"
     if record.exists():
@@ -63,13 +64,13 @@ def run(arguments: argparse.Namespace, seed: int) -> Path:
 
 
 def survey_seconds(lines: Sequence[tuple[float, str]]) -> float:
-    """From the first to the last progress line of the survey; each stage's first line comes when it begins."""
-    told = [at for at, line in lines if line.startswith("survey")]
-    return told[-1] - told[0] if told else 0.0
+    """Return the seconds from the first to the last progress line of the survey."""
+    times = [at for at, line in lines if line.startswith("survey")]
+    return times[-1] - times[0] if times else 0.0
 
 
 def row(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """The figures of one run."""
+    """Return the figures of one run."""
     from autodistill.commands.console.reading import read_study
     from autodistill.core.budget import Budget
 
@@ -98,7 +99,7 @@ def row(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         "front": len(numbers),
         "best": max((one["accuracy"] for one in members), default=0.0),
         "waste": study.waste().share,
-        "bounds": [edge.words() for edge in study.range_bounds()],
+        "bounds": [bound.words() for bound in study.range_bounds()],
         "members": sorted(members, key=lambda one: -one["accuracy"]),
         "epochs": study.rungs.levels[-1],
         "teacher": study.teacher_values().get("accuracy"),
@@ -106,7 +107,7 @@ def row(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """The table, and what lies on bounds."""
+    """Print the table, and the bounds on which fronts lie."""
     titles = ("seed", "first trial s", "survey", "COMPLETE", "lost", "trials", "front", "best", "wasted", "beyond s")
     print("  ".join(f"{title:>13}" for title in titles))
     for one in rows:
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=0, help="processes that compute all the time beside the search")
     parser.add_argument("--work", type=Path, default=Path("runs/photos"))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="one seed, two minutes: is it in order?")
+    parser.add_argument("--quick", action="store_true", help="one seed, two minutes: checks the script")
     parser.add_argument("more", nargs="*", help="after --: further flags of autodistill search")
     arguments = parser.parse_args()
     if arguments.quick:

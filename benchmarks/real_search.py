@@ -1,11 +1,11 @@
-"""The whole command on real images at equal wall time: the default search against plain ways to search.
+"""Benchmark of the whole command on real images at equal wall time: the default search, random search and TPE.
 
     python benchmarks/real_search.py --data fashion_mnist --data-root DIR --teacher runs/teacher --json out.json
 
-Each run is ``autodistill search`` in a process of its own, one worker, one thread; ``--jobs`` runs go on at the same
-time, always of different methods, so that a slow minute of the machine hits all alike. Printed: hypervolume in one
-common box (mean and standard deviation over seeds) after a quarter, half and all of the time, best accuracy, trials.
-Finished runs are kept in ``--work`` and not repeated. The survey of costs is made once before and shared by all.
+Each run is ``autodistill search`` in a process of its own, with one worker and one thread. ``--jobs`` runs go on at the
+same time. They belong to different methods, so that a slow minute of the machine affects all methods alike. The script
+prints the hypervolume in one common box (mean and standard deviation over seeds) after a quarter, half and all of the
+time, the best accuracy, and the number of trials. Finished runs are kept in ``--work`` and not repeated.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def run_one(arguments: argparse.Namespace, method: str, seed: int) -> None:
 
 
 def summary(work: Path, seeds: Sequence[int], seconds: float) -> dict[str, Any]:
-    """The comparison of all runs, and how far each was after parts of the time."""
+    """Compare all runs, with the hypervolume of each after parts of the time."""
     from autodistill.commands.console.reading import read_study
     from autodistill.search.analysis.compare import Group, compare
     from autodistill.search.analysis.trajectory import share_at
@@ -73,7 +73,7 @@ def summary(work: Path, seeds: Sequence[int], seconds: float) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """The table."""
+    """Print the table."""
     parts = ("0.25", "0.5", "1")
     titles = "".join(f"{'HV at ' + part:>18}" for part in parts)
     print(f"{'method':20}{titles}{'best accuracy':>16}{'complete':>10}{'trials':>8}")
@@ -84,7 +84,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
+    """Format mean ± standard deviation."""
     mean = sum(values) / len(values)
     deviation = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
     return f"{mean:.4f} ± {deviation:.4f}"
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--train-size", type=int)
-    parser.add_argument("--teacher", type=Path, help="folder of 'autodistill teach'; taught in each run without it")
+    parser.add_argument("--teacher", type=Path, help="folder of 'autodistill teach'; default: each run trains its own")
     parser.add_argument("--space", default="tiny")
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--budget", default="6m")
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("runs/real_search"))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="digits, one seed, half a minute each: is it in order?")
+    parser.add_argument("--quick", action="store_true", help="one seed, 40 s per run: checks the script")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds, arguments.budget = 1, "40s"

@@ -1,10 +1,10 @@
-"""A problem of students and recipes together, from trainings that were really run.
+"""Problem of students and recipes together, from trainings that were really run.
 
-Tables have students without recipes, LCBench has recipes of one kind of network; a search has both, with rungs, two
+Tables have students without recipes. LCBench has recipes of one kind of network. This problem has both, with rungs, two
 known costs and a pool of small students. ``benchmarks/data/digits.jsonl.gz`` holds trainings of the space ``digits`` on
-the real images (accuracy after 1, 3 and 9 epochs). A Gaussian process on the logit of the accuracy says what lies
-between them, and a training shows its prediction with the noise that the process found. Regret counts what a student is
-worth without noise::
+the real images (accuracy after 1, 3 and 9 epochs). A Gaussian process on the logit of the accuracy interpolates between
+them. A replayed training shows its prediction plus the noise that the process estimated. Regret counts the accuracy
+without noise::
 
     python benchmarks/recorded.py record --teacher DIR --minutes 12 --seed 0 --out runs.jsonl  # more trainings
     python benchmarks/recorded.py pack runs.jsonl [more.jsonl]                                 # the data, fitted anew
@@ -27,23 +27,23 @@ from typing import Any
 import numpy as np
 
 from autodistill.core.records import Constraint, Objective
-from autodistill.search.space import moves as proposals
+from autodistill.search.space import moves
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.space import Space
 
 DATA = Path(__file__).parent / "data"
 COSTS = ("params", "latency_ms")
 HINTS = ("macs",)
-LEAST, MOST = 0.05, 0.998  # accuracies are kept between them before their logit is taken
+LEAST, MOST = 0.05, 0.998  # accuracies are clipped to this range before their logit is computed
 
 Values = Mapping[str, Any]
 
 
 class Recorded:
-    """Students and recipes of one space; see :class:`tables.Table` for what a problem has.
+    """Students and recipes of one space, with the interface of :class:`tables.Table`.
 
     Args:
-        name: of the files in ``benchmarks/data``.
+        name: name of the files in ``benchmarks/data``.
     """
 
     rungs = (1, 3, 9)
@@ -67,7 +67,9 @@ class Recorded:
             runs = [json.loads(line) for line in file]
         self._processes = [_fitted(theta, *self._rows(runs, k)) for k, theta in enumerate(facts["theta"])]
         self._noise = [float(np.sqrt(p.kernel_.k2.noise_level) * p._y_train_std) for p in self._processes]
-        self._pace = _pace(runs, [self.known(self._parsed.nest(run["values"])["student"]) for run in runs])
+        self._time_coefficients = _time_coefficients(
+            runs, [self.known(self._parsed.nest(run["values"])["student"]) for run in runs]
+        )
         self._mean_rate = float(np.mean([self._rate(costs) for costs in self._known.values()]))
 
     def _rows(self, runs: Sequence[Mapping[str, Any]], rung: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,15 +82,15 @@ class Recorded:
         return np.hstack([self._encoder.encode(values), logs])
 
     def known(self, student: Values) -> dict[str, float]:
-        """All known costs, the objectives first."""
+        """Return all known costs, objectives first."""
         return dict(self._known[_name(student)])
 
     def costs(self, student: Values) -> dict[str, float]:
-        """Those that are objectives."""
+        """Return the known costs that are objectives."""
         return {name: self._known[_name(student)][name] for name in COSTS}
 
     def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
-        """What a training shows after ``epochs``: the same again for the same candidate."""
+        """Return the noisy accuracy after ``epochs``; equal candidates give equal values."""
         rung, values = self.rungs.index(epochs), self._parsed.flatten(sections)
         seed = int(hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:15], 16)
         noise = np.random.default_rng(seed).normal(size=len(self.rungs))[rung] * self._noise[rung]
@@ -96,15 +98,15 @@ class Recorded:
         return float(np.round(shown * self._validation) / self._validation)
 
     def worth(self, sections: Mapping[str, Values]) -> float:
-        """Accuracy at the top rung without noise."""
+        """Return the accuracy at the top rung without noise."""
         return float(_unit(self._logits([self._parsed.flatten(sections)], -1))[0])
 
     def rate(self, sections: Mapping[str, Values]) -> float:
-        """Work of one epoch; 1 for the mean student."""
+        """Return the work of one epoch; 1 for the mean student."""
         return self._rate(self._known[_name(sections["student"])]) / self._mean_rate
 
     def _rate(self, costs: Mapping[str, float]) -> float:
-        return float(np.exp(self._pace @ [1.0, np.log(costs["latency_ms"]), np.log(costs["macs"])]))
+        return float(np.exp(self._time_coefficients @ [1.0, np.log(costs["latency_ms"]), np.log(costs["macs"])]))
 
     def _logits(self, values: Sequence[Values], rung: int) -> np.ndarray:
         found: np.ndarray = self._processes[rung].predict(self._features(values))
@@ -112,7 +114,10 @@ class Recorded:
 
     @functools.cached_property
     def scale(self) -> Any:
-        """Axes, and the volume of the best recipe of every student: of 200 draws, and moves around the best of them."""
+        """Axes of the problem, and the hypervolume of the best recipe of every student.
+
+        The best recipe is found among 200 draws and four rounds of moves around the best of them.
+        """
         from tables import Axis, Scale
 
         costs = np.array([[one[name] for name in COSTS] for one in self._known.values()])
@@ -122,11 +127,11 @@ class Recorded:
         best = []
         for name in self._known:
             student = students.flatten({"student": json.loads(name)})
-            drawn = [proposals.complete(self._parsed, student, rng) for _ in range(200)]
+            drawn = [moves.complete(self._parsed, student, rng) for _ in range(200)]
             for _ in range(4):
                 logits = self._logits(drawn, -1)
                 top = [drawn[i] for i in np.argsort(-logits)[:5]]
-                moved = [m for one in top for m in proposals.neighbours(self._parsed, one, rng, student)]
+                moved = [m for one in top for m in moves.neighbours(self._parsed, one, rng, student)]
                 drawn = [*top, *moved]
             best.append(float(self._logits(drawn, -1).max()))
         scale.best = scale.volume(scale.losses(_unit(np.array(best)), costs))
@@ -143,7 +148,7 @@ def _unit(logits: np.ndarray) -> np.ndarray:
 
 
 def _fitted(theta: Sequence[float] | None, features: np.ndarray, logits: np.ndarray) -> Any:
-    """The process of one rung; hyperparameters are looked for where none are given."""
+    """Fit the process of one rung, with hyperparameters ``theta`` if they are given."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -155,20 +160,23 @@ def _fitted(theta: Sequence[float] | None, features: np.ndarray, logits: np.ndar
     optimizer = "fmin_l_bfgs_b" if theta is None else None
     kernel = kernel if theta is None else kernel.clone_with_theta(np.array(theta))
     process = GaussianProcessRegressor(kernel, normalize_y=True, optimizer=optimizer, random_state=0)
-    with warnings.catch_warnings():  # a length at its bound is a parameter that says nothing
+    with warnings.catch_warnings():  # a length scale at its bound belongs to a parameter without effect
         warnings.simplefilter("ignore", ConvergenceWarning)
         return process.fit(features, logits)
 
 
-def _pace(runs: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """Coefficients of the logarithm of the seconds of a training on those of latency and multiply-adds."""
+def _time_coefficients(runs: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Regress the logarithm of a training's seconds on the logarithms of latency and MACs; return the coefficients."""
     inputs = np.array([[1.0, np.log(one["latency_ms"]), np.log(one["macs"])] for one in costs])
     found: np.ndarray = np.linalg.lstsq(inputs, np.log([run["seconds"] for run in runs]), rcond=None)[0]
     return found
 
 
 def record(teacher: Path, minutes: float, seed: int, out: Path) -> None:
-    """Train random candidates; most of them residual networks, which are most of the cheap students."""
+    """Train random candidates and append their runs to ``out``.
+
+    Most of them are residual networks, because most of the cheap students are.
+    """
     import autodistill as ad
     from autodistill.core.records import Candidate, WorkerContext
     from autodistill.engines.monitor.watch import Watch
@@ -197,7 +205,7 @@ def record(teacher: Path, minutes: float, seed: int, out: Path) -> None:
 
 
 def pack(paths: Sequence[Path], name: str = "digits") -> None:
-    """The files of a problem from recorded trainings; prints how well each rung is predicted."""
+    """Write the files of a problem from recorded trainings, and print how well each rung is predicted."""
     from sklearn.model_selection import cross_val_predict
 
     from autodistill.core.records import LatencyTarget
@@ -241,12 +249,14 @@ def _unfitted(process: Any) -> Any:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
-    one = parts.add_parser("record", help="train random candidates")
+    one = parts.add_parser("record", help="train random candidates and append their runs to --out")
     one.add_argument("--teacher", type=Path, required=True)
     one.add_argument("--minutes", type=float, default=12.0)
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--out", type=Path, required=True)
-    parts.add_parser("pack", help="fit and write the files").add_argument("runs", type=Path, nargs="+")
+    parts.add_parser("pack", help="fit the processes and write the files of the problem").add_argument(
+        "runs", type=Path, nargs="+"
+    )
     args = parser.parse_args()
     if args.part == "record":
         record(args.teacher, args.minutes, args.seed, args.out)

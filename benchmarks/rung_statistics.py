@@ -1,13 +1,16 @@
-"""What a rung reports with BatchNorm statistics taken anew, and with those that ran along with the training.
+"""Benchmark of BatchNorm statistics at rungs: running statistics, and statistics computed anew.
 
     python benchmarks/rung_statistics.py --json rung_statistics.json [--quick] [--photos CLOTHING96_FOLDER]
 
-Students of four families (inverted residuals, residual, ConvNeXt, ViT), two sizes of each, are trained on 300 digits,
-and with ``--photos`` on a folder of photographs at 64 px, without a teacher and with the default recipe. Each is
-evaluated at every rung twice, on the same weights: as ``Trainer.evaluation_model`` gives it, and with the average of
-the running statistics. Printed: mean and range of the validation accuracy by family, Spearman's correlation between
-the accuracy at each rung and the last one over all students of a seed, and the share of the training's CPU time, one
-thread, that the statistics took. Every training is stored in the JSON file as it ends; the same command goes on.
+Students of four families (inverted residuals, residual, ConvNeXt, ViT), two sizes of each, are trained on 300 digits.
+With ``--photos`` they are also trained on a folder of photographs at 64 px. There is no teacher, and the recipe is the
+default. At every rung the same weights are evaluated twice: with new statistics, as ``Trainer.evaluation_model``
+returns them, and with the average of the running statistics.
+
+The script prints mean and range of the validation accuracy by family, Spearman's correlation between the accuracies at
+each rung and at the last one over all students of a seed, and the share of the training's CPU time (one thread) that
+the new statistics took. Every training is stored in the JSON file as it ends, so the same command continues after an
+interruption.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ STUDENTS = [(family, width) for family in FAMILIES for width in WIDTHS[family]]
 
 @dataclass(frozen=True)
 class Setting:
-    """Images and how long students train on them."""
+    """Images, and the rungs of the training on them."""
 
     name: str
     data: DataSpec
@@ -50,7 +53,7 @@ class Setting:
 
 
 def settings(photos: Path | None, images: int, quick: bool) -> Iterator[Setting]:
-    """What is trained on."""
+    """Yield the settings to train with."""
     yield Setting("digits, 300 images", DataSpec("digits", train_size=300), (1, 3) if quick else (1, 3, 10, 30))
     if photos is not None:
         spec = DataSpec("image_folder", root=str(photos), image_size=64, train_size=300 if quick else images)
@@ -58,14 +61,14 @@ def settings(photos: Path | None, images: int, quick: bool) -> Iterator[Setting]
 
 
 def with_running_statistics(trainer: Trainer) -> nn.Module:
-    """The evaluated weights with the average of the statistics that ran along."""
+    """Return the evaluated weights with the average of the running statistics."""
     model: nn.Module = copy.deepcopy(trainer.model)
     trainer.average.copy_to(model)
     return model.eval()
 
 
 def trained(setting: Setting, data: ImageData, family: str, width: int, seed: int) -> dict[str, Any]:
-    """Accuracy at every rung, both ways, and CPU seconds of training and of statistics."""
+    """Return accuracy at every rung with both statistics, and CPU seconds of training and of statistics."""
     student = {"family": family, "width": width}
     shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
     trainer = Trainer(
@@ -81,7 +84,7 @@ def trained(setting: Setting, data: ImageData, family: str, width: int, seed: in
         old = with_running_statistics(trainer)
         copying = time.process_time() - start - training
         new = trainer.evaluation_model()
-        renewing = time.process_time() - start - training - 2 * copying  # a copy is made either way
+        renewing = time.process_time() - start - training - 2 * copying  # both evaluations copy the model
         found = {
             name: scores(trainer.predict(model, images), labels)["accuracy"]
             for name, model in (("running", old), ("anew", new))
@@ -91,14 +94,14 @@ def trained(setting: Setting, data: ImageData, family: str, width: int, seed: in
 
 
 def rank_correlation(first: list[float], second: list[float]) -> float:
-    """Spearman's."""
+    """Return Spearman's rank correlation."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)
 
 
 def summary(found: list[dict[str, Any]], setting: Setting) -> dict[str, Any]:
-    """Accuracies by family and rung, rank correlations by rung, shares of time."""
+    """Return accuracies by family and rung, rank correlations by rung, and shares of time."""
     here = [one for one in found if one["setting"] == setting.name]
     out: dict[str, Any] = {"families": {}, "rank_correlation": {}, "share_of_time": {}}
     for family in FAMILIES:
@@ -150,8 +153,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--quick", action="store_true", help="one seed, few epochs and images")
     parser.add_argument("--photos", type=Path, help="folder of class folders, such as clothing96")
-    parser.add_argument("--images", type=int, default=1500, help="photographs that are trained on")
-    parser.add_argument("--sets", nargs="*", default=["digits", "photographs"], help="which of the two sets")
+    parser.add_argument("--images", type=int, default=1500, help="number of photographs to train on")
+    parser.add_argument(
+        "--sets", nargs="*", default=["digits", "photographs"], help="sets of images: digits, photographs"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,10 +1,11 @@
-"""How the search scales with workers: real training on one and two, and 64 that only sleep, with both engines.
+"""Benchmark of how a search scales with workers.
 
-``training``  trials per hour of two workers against one, one thread each, on the digits; memory of each worker.
-``local``, ``ray``  64 workers whose trials sleep: the share of their time in which they work, and what a trial costs.
+- ``training``: trials per hour of two workers against one, one thread each, on digits; memory of each worker.
+- ``local``, ``ray``: 64 workers whose trials sleep; the share of their time in which they work, and the overhead per
+  trial.
 
-Utilisation is taken from the moment when every worker has begun its first trial to the moment when the last trial is
-handed out; the whole run, with the start of the workers, is printed beside it::
+Utilisation is measured from the moment when every worker has begun its first trial to the moment when the last trial is
+handed out. Utilisation of the whole run, with the start of the workers, is printed beside it::
 
     python benchmarks/scaling.py --json FILE [--quick] [--parts training,local,ray]
 """
@@ -34,7 +35,7 @@ _KEYS = ("began", "ended", "worker")
 
 
 def sleep(candidate: ad.Candidate) -> Iterator[ad.Report]:
-    """A trial that takes ``train.seconds``, up to 10 % more or less."""
+    """Sleep for ``train.seconds``, up to 10 % more or less, and report."""
     known = {"params": float(candidate.student["width"])}
     yield ad.Report(0, known)
     began = time.time()
@@ -75,7 +76,7 @@ def simulated(engine: str, workers: int, trials: int, seconds: float) -> dict[st
 
 
 def occupancy(spans: Sequence[tuple[float, ...]], workers: int, started: float) -> dict[str, float]:
-    """Utilisation of workers from the (began, ended, worker) of trials."""
+    """Return the utilisation of workers, from the (began, ended, worker) of trials."""
     first: dict[float, float] = {}
     for began, _, worker in sorted(spans):
         first.setdefault(worker, began)
@@ -95,7 +96,7 @@ def occupancy(spans: Sequence[tuple[float, ...]], workers: int, started: float) 
 
 
 def training(trials: int, epochs: int) -> dict[str, Any]:
-    """Trials per hour of two workers against one, on one thread each, after data, teacher and cache are there."""
+    """Measure trials per hour of two workers and of one, one thread each; data, teacher and cache exist before."""
     out: dict[str, Any] = {"trials": trials, "epochs": epochs}
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
@@ -128,15 +129,15 @@ def _training_rate(folder: Path, workers: int, trials: int, epochs: int) -> tupl
         directory=folder,
     )
     ends: list[float] = []
-    filed = study.close
+    original_close = study.close
 
     def close(*args: Any, **options: Any) -> Any:
         ends.append(time.monotonic())
-        return filed(*args, **options)
+        return original_close(*args, **options)
 
-    one_thread_each = mock.patch.object(run, "make_slots", return_value=slots)  # however few workers there are
+    one_thread_each = mock.patch.object(run, "make_slots", return_value=slots)  # one thread also for a single worker
     with one_thread_each:
-        ad.search(study, budget="1trials", workers=workers, progress=False)  # data, teacher and its cache
+        ad.search(study, budget="1trials", workers=workers, progress=False)  # prepares data, teacher and its cache
         study.close = close
         with _Memory() as memory:
             ad.search(study, budget=f"{1 + trials + 2 * workers}trials", workers=workers, progress=False)
@@ -145,7 +146,7 @@ def _training_rate(folder: Path, workers: int, trials: int, epochs: int) -> tupl
 
 
 class _Memory:
-    """Samples the memory of the child processes that have torch loaded."""
+    """Sampler of the memory of child processes that have loaded torch."""
 
     def __init__(self) -> None:
         self._seen: dict[int, dict[str, float]] = {}
@@ -161,7 +162,7 @@ class _Memory:
         self._thread.join()
 
     def peak(self) -> list[dict[str, float]]:
-        """One row per worker, at its largest: private (``uss``), with its part of shared pages (``pss``), ``rss``."""
+        """Return each worker's peak in MiB: private (``uss``), with its part of shared pages (``pss``), ``rss``."""
         return sorted(self._seen.values(), key=lambda row: -row["pss"])[:2]
 
     def _watch(self) -> None:
@@ -198,11 +199,9 @@ def show(part: str, row: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--quick", action="store_true", help="8 workers, short trials: checks the script, not the goals"
-    )
+    parser.add_argument("--quick", action="store_true", help="8 workers, short trials: checks only the script")
     parser.add_argument("--parts", default="training,local,ray")
-    parser.add_argument("--sleep", type=float, help="seconds of a simulated trial")
+    parser.add_argument("--sleep", type=float, help="seconds of a sleeping trial")
     options = parser.parse_args()
     rows: dict[str, Any] = {}
     for part in options.parts.split(","):

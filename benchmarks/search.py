@@ -1,19 +1,20 @@
-"""How fast a search finds the front, without training anything.
+"""Benchmark of how fast a search finds the Pareto front, without training anything.
 
 Full-fidelity tables (one row, one trained network)::
 
     python benchmarks/search.py --tables DIR --table NAME --costs params --seeds 10 --trials 200 --json FILE
 
-and learning curves, with spend counted in epochs::
+Learning curves of the LCBench surrogate, with work counted in epochs::
 
     python benchmarks/search.py --tables DIR --lcbench 3945,7593 --seeds 10 --budget 2080 --json FILE
 
-Students and recipes together, from recorded trainings, with spend in epochs of the mean student::
+Students and recipes together, from recorded trainings, with work counted in epochs of the mean student::
 
     python benchmarks/search.py --recorded digits --seeds 20 --budget 90 --json FILE
 
-Prints hypervolume regret (mean ± standard error over seeds) by trials or epochs, mean ranks, and for LCBench the
-factor by which fewer epochs reach what random search has after 100 full trainings. The JSON holds ``{"results":
+The script prints hypervolume regret (mean ± standard error over seeds) by trials or epochs, and mean ranks. For LCBench
+it also prints how many times fewer epochs a method needs to reach the regret of random search after 100 full trainings.
+The JSON holds ``{"results":
 [{"table", "costs", "method", "seed", "regret": {"25": …}, "seconds", "curve": [[epochs, trials, regret], …]}]}``.
 """
 
@@ -45,12 +46,13 @@ TRAINING_MARKS = (5, 10, 20, 40, 100, 200)
 _MARKS = {"recorded": (2.5, 5, 10, 20, 40)}
 RANDOM_TRAININGS = 100
 _MARK = {k: str(RANDOM_TRAININGS * p.rungs[-1]) for k, p in (("lcbench", LCBench), ("recorded", Recorded))}
-"""Its spend where work is not counted in trainings."""
+"""Work of 100 full trainings, by kind of problem, where work is counted in epochs."""
 
 
 def main() -> None:
     args = _arguments()
-    problems = _problems(args)  # seed by seed, so that an interrupted run has compared all methods on the first seeds
+    problems = _problems(args)
+    # Run seed by seed: an interrupted run has then compared all methods on the first seeds.
     jobs = [(args, name, method, seed) for seed in args.seeds for name in problems for method in args.methods]
     finished = _finished(args)
     results = []
@@ -80,25 +82,33 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--recorded", default="", help="names in benchmarks/data, comma-separated")
     parser.add_argument("--table", default="", help="table names, comma-separated")
-    parser.add_argument("--costs", default="", help="cost columns that are objectives; default: each on its own")
-    parser.add_argument("--lcbench", default="", help="OpenML task numbers, comma-separated")
     parser.add_argument(
-        "--unit", choices=("epochs", "seconds"), default="epochs", help="what LCBench's work is counted in"
+        "--costs", default="", help="cost columns that are objectives, comma-separated; default: one problem per column"
     )
+    parser.add_argument("--lcbench", default="", help="OpenML task numbers, comma-separated")
+    parser.add_argument("--unit", choices=("epochs", "seconds"), default="epochs", help="unit of LCBench's work")
     parser.add_argument("--methods", default=DEFAULT, help="comma-separated")
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds")
-    parser.add_argument("--first-seed", type=int, default=0, help="those from here on, to check on unseen ones")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="first seed; use another range to check on unseen seeds"
+    )
     parser.add_argument("--trials", type=int, default=200, help="full trainings of each run")
     parser.add_argument("--budget", type=float, help="epochs of each run; default: --trials full trainings")
     parser.add_argument(
-        "--floor", type=float, help="quantile of a table's accuracy below which no network counts; our sampler is told"
+        "--floor",
+        type=float,
+        help="quantile of a table's accuracy below which no network counts; a constraint for the front sampler",
     )
-    parser.add_argument("--ablation", action="store_true", help="the front sampler with each part switched off")
+    parser.add_argument("--ablation", action="store_true", help="run the front sampler with each part switched off")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 40 trainings, without optuna-gp")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--cache", type=Path, help="file of finished runs, JSON lines; the same call goes on")
-    parser.add_argument("--rerun", default="", help="methods whose finished runs in --cache are out of date")
+    parser.add_argument(
+        "--cache", type=Path, help="file of finished runs, JSON lines; the same command continues from it"
+    )
+    parser.add_argument(
+        "--rerun", default="", help="methods whose finished runs in --cache are outdated, comma-separated"
+    )
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     if args.ablation:
@@ -134,7 +144,7 @@ def _available(method: str) -> bool:
 
 
 def _problems(args: argparse.Namespace) -> list[tuple[str, ...]]:
-    """``("table", name, costs[, floor])``, ``("lcbench", task[, unit])`` and ``("recorded", name)``."""
+    """Return ``("table", name, costs[, floor])``, ``("lcbench", task[, unit])`` and ``("recorded", name)`` tuples."""
     out: list[tuple[str, ...]] = []
     floor = () if args.floor is None else (str(args.floor),)
     for name in filter(None, args.table.split(",")):
@@ -152,7 +162,7 @@ Job = tuple[argparse.Namespace, tuple[str, ...], str, int]
 
 
 def _key(job: Job) -> tuple[Any, ...]:
-    """Names a run, with the budget that it has to have had."""
+    """Return the identity of a run, including its budget."""
     args, name, method, seed = job
     costs = name[2] if name[0] == "table" else ",".join(COSTS) if name[0] == "recorded" else "params"
     table = ", floor ".join(name[1::2]) if name[0] == "table" else "_".join(name)
@@ -160,7 +170,7 @@ def _key(job: Job) -> tuple[Any, ...]:
 
 
 def _finished(args: argparse.Namespace) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Runs that earlier calls have finished with exactly this budget; of equal ones the newest."""
+    """Read runs that earlier commands finished with the same budget; the newest of equal ones."""
     if args.cache is None or not args.cache.exists():
         return {}
     runs = [json.loads(line) for line in args.cache.read_text().splitlines()]
@@ -176,25 +186,25 @@ def _budget(args: argparse.Namespace, rungs: tuple[int, ...]) -> float:
 
 
 def run_one(job: Job) -> dict[str, Any]:
-    """One method, one seed; the table is loaded once per process."""
+    """Run one method with one seed. The problem is loaded once per process."""
     args, name, method, seed = job
     if name not in _loaded:
         _loaded[name] = _load(args.tables, name)
     problem = _loaded[name]
     full = problem.rungs[-1]
     budget = _budget(args, problem.rungs)
-    ledger = methods.run(method, problem, seed, budget)
+    trace = methods.run(method, problem, seed, budget)
     marks = TRIAL_MARKS if full == 1 else [round(m * full) for m in _MARKS.get(name[0], TRAINING_MARKS)]
     return {
         "table": problem.name,
         "costs": ",".join(problem.costs_names),
         "method": method,
         "seed": seed,
-        "regret": {str(mark): ledger.regret_at(mark) for mark in marks if mark <= budget},
+        "regret": {str(mark): trace.regret_at(mark) for mark in marks if mark <= budget},
         "budget": budget,
-        "seconds": round(ledger.seconds, 3),
-        "trials": ledger.trials,
-        "curve": _steps(ledger.curve),
+        "seconds": round(trace.seconds, 3),
+        "trials": trace.trials,
+        "curve": _steps(trace.curve),
         "complete_grid": problem.complete,
     }
 
@@ -208,7 +218,7 @@ def _load(tables: Path, name: tuple[str, ...]) -> Problem:
 
 
 def _steps(curve: list[tuple[float, int, float]]) -> list[list[float]]:
-    """The points of a curve at which it falls."""
+    """Return the points of a curve at which the regret falls."""
     steps: list[list[float]] = []
     for spent, trials, regret in curve:
         if not steps or round(regret, 6) < steps[-1][2]:
@@ -217,7 +227,7 @@ def _steps(curve: list[tuple[float, int, float]]) -> list[list[float]]:
 
 
 def report(results: list[dict[str, Any]]) -> str:
-    """Tables of regret, then what holds over all problems."""
+    """Format a table of regret per problem, then the summaries over all problems."""
     lines = []
     problems = list(dict.fromkeys((r["table"], r["costs"]) for r in results))
     chosen = list(dict.fromkeys(r["method"] for r in results))
@@ -245,7 +255,7 @@ def report(results: list[dict[str, Any]]) -> str:
 
 
 def _ratios(means: dict[str, dict[str, list[float]]], chosen: list[str]) -> list[str]:
-    """Our methods over the best baseline: of the geometric means, and on the worst single problem."""
+    """Format the regret of our methods divided by that of the best baseline: geometric mean and worst problem."""
     baselines = [m for m in chosen if not m.startswith(("autodistill", "without-"))]
     ours = [m for m in chosen if m not in baselines]
     if not baselines or not ours:
@@ -277,7 +287,7 @@ def _ranks(means: dict[str, list[float]], chosen: list[str]) -> dict[str, float]
 
 
 def _speedups(results: list[dict[str, Any]], problems: list[Any], chosen: list[str]) -> list[str]:
-    """Spend at which each method reaches what random search has after 100 full trainings."""
+    """Format how much less work each method needs to reach the regret of random search after 100 full trainings."""
     factors: dict[str, list[float]] = defaultdict(list)
     for problem in problems:
         here = [r for r in results if (r["table"], r["costs"]) == problem]
@@ -301,7 +311,7 @@ def _speedups(results: list[dict[str, Any]], problems: list[Any], chosen: list[s
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Mean regret against spend, one panel a problem."""
+    """Draw mean regret against work, one panel per problem."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,10 +1,11 @@
-"""Problems that the search benchmark measures: published tables, and the LCBench surrogate with its learning curves.
+"""Problems of the search benchmark: published tables, and the LCBench surrogate with its learning curves.
 
-A table is ``NAME.json`` beside ``NAME.csv.gz``: ``parameters`` (column to choices), ``accuracy`` (percent,
-maximised), ``costs`` (columns known before training, with the axis of the hypervolume) and ``complete_grid``.
-Nothing here knows any particular table. Accuracy is scaled between its 10 % quantile and its maximum, costs are
-(log-)scaled between their extremes, the hypervolume is taken against accuracy 0 and costs 1, and regret is 1 - HV /
-HV of the true front.
+A table consists of ``NAME.csv.gz`` and ``NAME.json``. The JSON has the keys ``parameters`` (column to choices),
+``accuracy`` (column in percent, maximised), ``costs`` (columns known before training, with ``"log"`` for a logarithmic
+axis) and ``complete_grid``. No table is special-cased.
+
+Accuracy is scaled between its 10 % quantile and its maximum. Costs are scaled between their extremes. The reference
+point of the hypervolume has scaled accuracy 0 and scaled costs 1. Regret is 1 - HV / HV of the true front.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Axis:
     log: bool = False
 
     def scale(self, values: Any) -> Any:
-        """0 at ``low``, 1 at ``high``."""
+        """Scale values: 0 at ``low``, 1 at ``high``."""
         low, high = (np.log(self.low), np.log(self.high)) if self.log else (self.low, self.high)
         values = np.log(values) if self.log else np.asarray(values, dtype=float)
         return (values - low) / (high - low)
@@ -45,25 +46,25 @@ class Axis:
 
 @dataclass
 class Scale:
-    """Losses and regret of one problem."""
+    """Axes of one problem, and the hypervolume of its true front (``best``)."""
 
     accuracy: Axis
     costs: tuple[Axis, ...]
     best: float = 1.0
 
     def losses(self, accuracy: Any, costs: Any) -> np.ndarray:
-        """Scaled losses ``(points, 1 + costs)``: 1 - accuracy, then the costs; all 1 at the reference point."""
+        """Return scaled losses ``(points, 1 + costs)``: 1 - accuracy, then costs. The reference point is all ones."""
         costs = np.atleast_2d(np.asarray(costs, dtype=float))
         columns = [1 - self.accuracy.scale(np.atleast_1d(accuracy))]
         columns += [axis.scale(costs[:, i]) for i, axis in enumerate(self.costs)]
         return np.stack(columns, axis=1)
 
     def volume(self, losses: np.ndarray) -> float:
-        """Hypervolume of scaled losses."""
+        """Return the hypervolume of scaled losses."""
         return pareto.hypervolume(losses, np.ones(1 + len(self.costs))) if len(losses) else 0.0
 
     def regret(self, losses: np.ndarray) -> float:
-        """Share of the true front's hypervolume that is missing."""
+        """Return the missing share of the true front's hypervolume."""
         return 1.0 - self.volume(losses) / self.best
 
 
@@ -72,9 +73,10 @@ class Table:
 
     Args:
         directory: folder with ``NAME.json`` and ``NAME.csv.gz``.
-        name: which table.
+        name: name of the table.
         costs: cost columns that are objectives beside accuracy.
-        floor: quantile of the accuracy below which no network is wanted; 0.1 by default, and the sampler is not told.
+        floor: quantile of the accuracy below which no network counts. The sampler receives it as a constraint. If None,
+            the quantile is 0.1 and there is no constraint.
     """
 
     rungs: tuple[int, ...] = (1,)
@@ -113,35 +115,35 @@ class Table:
         return [by_text[str(value)] for value in column]
 
     def costs(self, student: Values) -> dict[str, float] | None:
-        """Known costs by name; ``None`` where the table has no row."""
+        """Return the objectives among the known costs; ``None`` if the table has no row."""
         row = self._rows.get(tuple(student[name] for name in self.parameters))
         return None if row is None else dict(zip(self.costs_names, map(float, row[1]), strict=True))
 
     def known(self, student: Values) -> dict[str, float] | None:
-        """All that the table knows before training, the objectives first."""
+        """Return all costs known before training, objectives first; ``None`` if the table has no row."""
         costs = self.costs(student)
         return None if costs is None else costs | self._hints[tuple(student[name] for name in self.parameters)]
 
     def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
-        """Accuracy in percent, whatever ``epochs`` is: a table knows the full training only."""
+        """Return the accuracy in percent after full training; ``epochs`` is ignored, because a table has no curves."""
         del epochs
         return float(self._rows[tuple(sections["student"][name] for name in self.parameters)][0])
 
     def rate(self, sections: Mapping[str, Values]) -> float:
-        """Work of one epoch: all trainings of a table cost the same."""
+        """Return the work of one epoch: 1, because all trainings of a table cost the same."""
         del sections
         return 1.0
 
 
 class LCBench:
-    """One task of the LCBench surrogate: architecture and hyperparameters, accuracy after every epoch.
+    """One task of the LCBench surrogate: architecture and hyperparameters, with the accuracy after every epoch.
 
-    Work is counted in epochs, or in seconds as the surrogate predicts them, scaled so that the mean full training costs
-    as much as its epochs.
+    Work is counted in epochs, or in predicted seconds. Seconds are scaled so that the work of the mean full training
+    equals its number of epochs.
 
-    The known cost is the parameter count of a funnel MLP whose widths fall linearly from ``max_units`` to 10 outputs;
-    every task is counted as if it had 64 inputs (the surrogate does not name them). The true front is that of 20,000
-    random configurations, improved by 15 generations of mutation.
+    The known cost is the parameter count of a funnel MLP whose widths fall linearly from ``max_units`` to 10 outputs.
+    The count assumes 64 inputs for every task, because the surrogate does not state them. The true front is that of
+    20,000 random configurations, improved by 15 generations of mutation.
     """
 
     rungs = (3, 9, 27, 52)
@@ -189,14 +191,14 @@ class LCBench:
         return onnxruntime.InferenceSession(str(self._model), options)
 
     def _predicted(self, rows: np.ndarray, epochs: int) -> np.ndarray:
-        """The surrogate's outputs for configurations ``(n, 7)`` in the order of ``columns``; seconds come first."""
+        """Return the surrogate's outputs for configurations ``(n, 7)``, ordered as ``columns``; seconds come first."""
         x = np.column_stack([np.full(len(rows), epochs), rows]).astype(np.float32)
         codes = np.full((len(rows), 1), self._code, dtype=np.int32)
         out: np.ndarray = self._session.run(None, {"x_cont": x, "x_cat": codes})[0]
         return out.astype(float)
 
     def _accuracies(self, rows: np.ndarray, epochs: int) -> np.ndarray:
-        """Validation accuracy in percent."""
+        """Return validation accuracies in percent."""
         return np.clip(self._predicted(rows, epochs)[:, 1], 0.0, 100.0)
 
     def _params(self, rows: np.ndarray) -> np.ndarray:
@@ -234,22 +236,22 @@ class LCBench:
         return scale
 
     def costs(self, student: Values) -> dict[str, float]:
-        """The parameter count."""
+        """Return the parameter count."""
         return {"params": float(funnel_parameters(student["num_layers"], student["max_units"]))}
 
     known = costs
 
     def accuracy(self, sections: Mapping[str, Values], epochs: int) -> float:
-        """Validation accuracy in percent after ``epochs``."""
+        """Return the validation accuracy in percent after ``epochs``."""
         return float(self._accuracies(self._row(sections), epochs)[0])
 
     def rate(self, sections: Mapping[str, Values]) -> float:
-        """Work of one epoch."""
+        """Return the work of one epoch."""
         if self.unit == "epochs":
             return 1.0
         row = self._row(sections)
         key = tuple(row[0])
-        if key not in self._rates:  # a sampler asks about the same hundreds of candidates at every step
+        if key not in self._rates:  # samplers request the same candidates at every step
             self._rates[key] = float(max(self._predicted(row, self.rungs[-1])[0, 0], 1e-3) / self._mean_seconds)
         return self._rates[key]
 
@@ -260,7 +262,7 @@ class LCBench:
 
 @functools.cache
 def funnel_parameters(layers: int, width: int, inputs: int = 64, outputs: int = 10) -> int:
-    """Weights and biases of an MLP whose hidden widths fall linearly from ``width`` towards ``outputs``."""
+    """Count weights and biases of an MLP whose hidden widths fall linearly from ``width`` towards ``outputs``."""
     hidden = [round(width - i * (width - outputs) / layers) for i in range(layers)]
     sizes = [inputs, *hidden, outputs]
     return sum((a + 1) * b for a, b in itertools.pairwise(sizes))

@@ -1,13 +1,17 @@
-"""What the teacher cache saves, and what it costs in accuracy: Fashion-MNIST, a ResNet-18 teacher, tiny students.
+"""Benchmark of the teacher cache: time saved and accuracy lost on Fashion-MNIST, with a ResNet-18 teacher.
 
     python benchmarks/teacher_cache.py --json cache.json [--quick]
 
-Four figures, all from one run: images that the teacher was asked about in a study of ten trials (to be images x views,
-once); seconds of a warm trial against one that asks the teacher online (at most half); validation accuracy of cached
-against online distillation over three seeds, with as many views as epochs, where both see the same pixels, and with
-half as many, where the cache repeats views (at most 0.3 points apart); bytes per view. Timed trials alternate, so that
-a busy machine slows both kinds alike. With --work the teacher, the cache and every trial so far are kept there, and the
-same command goes on; without it everything begins anew.
+One run gives four figures:
+
+- images that the teacher processes in a study of ten trials; target: images x views, once;
+- seconds of a trial with a filled cache against one with an online teacher; target: at most half;
+- validation accuracy of cached against online distillation over three seeds; target: at most 0.3 points apart. With as
+  many views as epochs both use the same pixels. With half as many the cache repeats views;
+- bytes per view.
+
+Timed trials alternate, so that a busy machine slows both kinds alike. ``--work`` keeps the teacher, the cache and every
+finished trial, so that the same command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ STUDENT = {"family": "resnet", "width": 8, "depth": 1, "reduction": 16}
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained."""
+    """Amount of training."""
 
     images: int
     epochs: int
@@ -56,12 +60,12 @@ class Size:
 
 
 FULL, QUICK = Size(2048, 8, 6, 10, 3), Size(256, 2, 1, 10, 3)
-SETTINGS = {"batch_size": 32, "ema": 0.98}  # averaged weights: the last steps are not what accuracies differ by
+SETTINGS = {"batch_size": 32, "ema": 0.98}  # averaged weights reduce the noise of the last steps
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
-    """Data, teacher and how much is trained."""
+class Experiment:
+    """Data, teacher and amount of training."""
 
     data: datasets.ImageData
     feed: Feed
@@ -69,12 +73,12 @@ class Bench:
     size: Size
 
     def trial(self, mix: str, seed: int, cache: TeacherCache | None = None) -> tuple[float, float]:
-        """Validation accuracy and seconds of one student; without a cache the teacher is asked online."""
+        """Return validation accuracy and seconds of one student; without a cache the teacher runs online."""
         recipe = Recipe.parse(SETTINGS)
         policy = recipe.policy()
         online = OnlineTeacher(self.teacher)
-        guide = online if cache is None else CachedTeacher(self.teacher, cache, policy, VIEW_SEED)
-        criterion = Distillation(LossMix.parse({"loss": mix, "alpha": 0.7}), guide)
+        teacher_outputs = online if cache is None else CachedTeacher(self.teacher, cache, policy, VIEW_SEED)
+        criterion = Distillation(LossMix.parse({"loss": mix, "alpha": 0.7}), teacher_outputs)
         trainer = Trainer(
             build(STUDENT, self.data, seed), self.feed, criterion, recipe, epochs=self.size.epochs, seed=seed,
             view_seed=VIEW_SEED, view_count=0 if cache is None else cache.views,
@@ -97,14 +101,14 @@ def accuracy(trainer: Trainer, data: datasets.ImageData) -> float:
 
 
 class Done:
-    """Trials done so far, in a file; what is there is not trained again."""
+    """Finished trials, kept in a file and not trained again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.rows: dict[str, list[float]] = json.loads(path.read_text()) if path.is_file() else {}
 
     def get(self, name: str, run: Callable[[], tuple[float, float]]) -> tuple[float, float]:
-        """Accuracy and seconds of the trial called ``name``."""
+        """Return accuracy and seconds of the trial ``name``; run it if it is not finished."""
         if name not in self.rows:
             self.rows[name] = list(run())
             self._path.write_text(json.dumps(self.rows))
@@ -113,54 +117,56 @@ class Done:
         return reached, seconds
 
 
-def prepare(size: Size, root: str | None, folder: Path) -> tuple[Bench, float]:
-    """Data, and a teacher trained on them; returns its accuracy too."""
+def prepare(size: Size, root: str | None, folder: Path) -> tuple[Experiment, float]:
+    """Load data and train a teacher on them; return both and the teacher's accuracy."""
     data = datasets.load_images(DataSpec("fashion_mnist", root=root, train_size=size.images), folder)
 
-    def told(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+    def print_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
         if epoch == epochs:
             print(f"teacher: {epochs:g} epochs, accuracy {metrics['accuracy']:.4f}", flush=True)
 
     spec = teach(
-        data, TEACHER, directory=folder / "teacher", epochs=size.teacher_epochs, progress=told,
+        data, TEACHER, directory=folder / "teacher", epochs=size.teacher_epochs, progress=print_progress,
         recipe=SETTINGS,
     )  # fmt: skip
     facts = json.loads((folder / "teacher" / "teacher.json").read_bytes())
-    return Bench(data, Feed.of(data), teachers.load_teacher(spec, data), size), facts["metrics"]["accuracy"]
+    return Experiment(data, Feed.of(data), teachers.load_teacher(spec, data), size), facts["metrics"]["accuracy"]
 
 
-def opened(bench: Bench, folder: Path, view_count: int) -> TeacherCache:
+def opened(experiment: Experiment, folder: Path, view_count: int) -> TeacherCache:
     """The cache of so many views, each in a folder of its own."""
     policy = Recipe().policy()
-    key = CacheKey(bench.data.fingerprint, bench.teacher.fingerprint, policy.view_key(), VIEW_SEED, "as the student")
+    key = CacheKey(
+        experiment.data.fingerprint, experiment.teacher.fingerprint, policy.view_key(), VIEW_SEED, "as the student"
+    )
     return TeacherCache.open(
-        folder / f"cache-{view_count}", key, images=bench.data.pool_size, classes=len(bench.data.classes),
+        folder / f"cache-{view_count}", key, images=experiment.data.pool_size, classes=len(experiment.data.classes),
         views=view_count,
     )  # fmt: skip
 
 
-def study(bench: Bench, cache: TeacherCache, done: Done) -> dict[str, Any]:
-    """Ten trials on one cache: what the teacher is asked, and the seconds of each."""
+def study(experiment: Experiment, cache: TeacherCache, done: Done) -> dict[str, Any]:
+    """Run ten trials on one cache; return the teacher's forward passes and the seconds of trials."""
     seconds = []
-    for k in range(bench.size.trials):
+    for k in range(experiment.size.trials):
         mix = MIXES[k % len(MIXES)]
-        seconds.append(done.get(f"study {k} {mix}", lambda mix=mix, k=k: bench.trial(mix, seed=k, cache=cache))[1])
+        seconds.append(done.get(f"study {k} {mix}", lambda mix=mix, k=k: experiment.trial(mix, seed=k, cache=cache))[1])
     return {
-        "trials": bench.size.trials,
+        "trials": experiment.size.trials,
         "forwards": cache.total_forwards(),
-        "images_x_views": len(bench.feed.labels) * cache.views,
+        "images_x_views": len(experiment.feed.labels) * cache.views,
         "bytes_per_view": cache.bytes_per_view(),
         "first_trial_seconds": seconds[0],
         "later_trial_seconds": statistics.median(seconds[1:]),
     }
 
 
-def compare(bench: Bench, full: TeacherCache, half: TeacherCache, done: Done) -> dict[str, Any]:
-    """Online against cached, alternating: accuracy of each seed, and seconds."""
+def compare(experiment: Experiment, full: TeacherCache, half: TeacherCache, done: Done) -> dict[str, Any]:
+    """Compare online and cached trials, alternating; return the accuracy of each seed, and seconds."""
     rows: dict[str, list[tuple[float, float]]] = {"online": [], "cached": [], "cached, half the views": []}
-    for seed in range(100, 100 + bench.size.seeds):
+    for seed in range(100, 100 + experiment.size.seeds):
         for name, cache in zip(rows, (None, full, half), strict=True):
-            found = done.get(f"{name} seed {seed}", lambda seed=seed, cache=cache: bench.trial("kd", seed, cache))
+            found = done.get(f"{name} seed {seed}", lambda seed=seed, cache=cache: experiment.trial("kd", seed, cache))
             rows[name].append(found)
     mean = {name: statistics.mean(a for a, _ in found) for name, found in rows.items()}
     online, warm = (statistics.median(s for _, s in rows[name]) for name in ("online", "cached"))
@@ -177,9 +183,9 @@ def compare(bench: Bench, full: TeacherCache, half: TeacherCache, done: Done) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--quick", action="store_true", help="an eighth of the images: whether it runs, no figures")
+    parser.add_argument("--quick", action="store_true", help="an eighth of the images: checks only the script")
     parser.add_argument("--root", help="folder of the Fashion-MNIST files")
-    parser.add_argument("--work", type=Path, help="folder that is kept, so that the same command goes on")
+    parser.add_argument("--work", type=Path, help="folder for finished work, so that the same command continues")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     size = QUICK if arguments.quick else FULL
@@ -187,12 +193,16 @@ def main() -> None:
         folder = (arguments.work or Path(name)) / ("quick" if arguments.quick else "full")
         folder.mkdir(parents=True, exist_ok=True)
         done = Done(folder / "done.json")
-        bench, reached = prepare(size, arguments.root, folder)
-        with opened(bench, folder, size.epochs) as full, opened(bench, folder, size.epochs // 2) as half:
-            done.get("the smaller cache is filled", lambda: bench.trial("kd", 99, half))
-            figures = {"teacher_accuracy": reached, **study(bench, full, done), **compare(bench, full, half, done)}
+        experiment, reached = prepare(size, arguments.root, folder)
+        with opened(experiment, folder, size.epochs) as full, opened(experiment, folder, size.epochs // 2) as half:
+            done.get("the smaller cache is filled", lambda: experiment.trial("kd", 99, half))
+            figures = {
+                "teacher_accuracy": reached,
+                **study(experiment, full, done),
+                **compare(experiment, full, half, done),
+            }
     print(f"teacher                        {figures['teacher_accuracy']:.4f} validation accuracy")
-    print(f"teacher asked, {size.trials} trials        {figures['forwards']} images")
+    print(f"teacher forwards, {size.trials} trials     {figures['forwards']} images")
     print(f"images x views                 {figures['images_x_views']}")
     print(f"bytes per view                 {figures['bytes_per_view']}")
     print(f"trial online / warm            {figures['online_seconds']:.1f} s / {figures['warm_seconds']:.1f} s")

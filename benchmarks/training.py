@@ -1,18 +1,18 @@
-"""Speed of the training loop with a warm teacher cache, against a bare loop and against timm's distillation task.
+"""Benchmark of the training loop with a filled teacher cache, against a bare loop and timm's distillation task.
 
     python benchmarks/training.py --json training.json [--quick] [--root FASHION_MNIST_FOLDER]
 
-Three ways to distil the same student by ``kd`` from the same teacher on the same images, batch size and optimizer:
+Three loops distil the same student by ``kd`` from the same teacher, with the same images, batch size and optimizer:
 
 ours     ``Trainer`` with the teacher cache filled, as in every trial of a study but the first.
-bare     a loop written down in this file: the same views, loss, optimizer, clipping and averaging of weights, and the
-         teacher's logits in a table in memory. What no trainer can be faster than; ours is to reach 0.95 of it.
+bare     The loop in this file: the same views, loss, optimizer, clipping and averaging of weights, with the teacher's
+         logits in a table in memory. It is an upper bound of the speed. Target: ours reaches 0.95 of it.
 timm     ``timm.task.LogitDistillationTask`` with the teacher in the loop, fed by a torch ``DataLoader`` with
-         torchvision's random crop, without and with one loader process; the faster of the two counts. Ours is to be
+         torchvision's random crop, without and with one loader process. The faster of the two counts. Target: ours is
          1.3 times as fast.
 
-The ways take turns, epoch by epoch, so that a busy machine slows all of them; ratios are of the same round, and their
-median and range are printed. On a GPU the share of time in which it has nothing to do is printed for ours.
+The loops alternate epoch by epoch, so that a busy machine slows all of them. Ratios are computed within a round, and
+their median and range are printed. On a GPU the idle share of its time is printed for ours.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Epoch = Callable[[], None]
 
 
 class Setup:
-    """Images, the teacher and its warm cache; the teacher's weights are random, which costs the same time."""
+    """Images, the teacher and its filled cache. The teacher's weights are random, which takes the same time."""
 
     def __init__(self, root: str | None, images: int, epochs: int, folder: Path, device: torch.device) -> None:
         self.device, self.epochs = device, epochs
@@ -75,11 +75,11 @@ class Setup:
         self.cache = TeacherCache.open(
             folder / "cache", key, images=self.data.pool_size, classes=len(self.data.classes), views=epochs
         )
-        self.guide = CachedTeacher(self.teacher, self.cache, self.policy, SEED)
+        self.teacher_outputs = CachedTeacher(self.teacher, self.cache, self.policy, SEED)
         self.table = torch.stack([self._fill(view) for view in range(epochs)])
 
     def build(self, network: dict[str, Any]) -> nn.Module:
-        """A network for these images, channels last."""
+        """Build a network for these images, channels last."""
         data = self.data
         model = students.build_student(
             network, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes), seed=SEED
@@ -87,7 +87,7 @@ class Setup:
         return model.to(self.device, memory_format=torch.channels_last)
 
     def _fill(self, view: int) -> Tensor:
-        """The teacher's logits of one view of all training images, in their order; the cache is warm afterwards."""
+        """Fill the cache for one view, and return the teacher's logits of all training images in their order."""
         rows = {int(name): row for row, name in enumerate(self.feed.ids.tolist())}
 
         def compute(ids: Tensor) -> Tensor:
@@ -100,8 +100,8 @@ class Setup:
 
 
 def ours(setup: Setup, student: dict[str, Any]) -> Epoch:
-    """One epoch of the real trainer per call."""
-    criterion = Distillation(MIX, setup.guide)
+    """Return a function that trains one epoch with the real trainer."""
+    criterion = Distillation(MIX, setup.teacher_outputs)
     trainer = Trainer(
         setup.build(student), setup.feed, criterion, RECIPE, epochs=setup.epochs, seed=SEED, view_seed=SEED,
         view_count=setup.epochs, device=setup.device,
@@ -114,7 +114,7 @@ def ours(setup: Setup, student: dict[str, Any]) -> Epoch:
 
 
 def bare(setup: Setup, student: dict[str, Any]) -> Epoch:
-    """The same operations without anything around them."""
+    """Return a function that trains one epoch with the bare operations."""
     model, feed, batch = setup.build(student).train(), setup.feed, RECIPE.batch_size
     optimizer = build_optimizer(model, RECIPE)
     live = [value.detach() for value in model.state_dict().values() if value.is_floating_point()]
@@ -148,7 +148,7 @@ def bare(setup: Setup, student: dict[str, Any]) -> Epoch:
 
 
 def timm(setup: Setup, student: dict[str, Any], workers: int) -> Epoch:
-    """Task and optimizer of timm, a DataLoader, and the teacher asked about every batch."""
+    """Return a function that trains one epoch with timm's task, a DataLoader and an online teacher."""
     from timm.task import DistillationTeacher, LogitDistillationTask
     from timm.utils import ModelEmaV3
 
@@ -205,7 +205,7 @@ class Crops(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def seconds(epoch: Epoch, device: torch.device) -> float:
-    """Wall-clock seconds of one epoch."""
+    """Return the wall-clock seconds of one epoch."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -216,7 +216,7 @@ def seconds(epoch: Epoch, device: torch.device) -> float:
 
 
 def rounds(setup: Setup, student: dict[str, Any]) -> Iterator[dict[str, float]]:
-    """Images per second of every way, one epoch each; the first round warms up and is not given."""
+    """Yield images per second of every loop, one epoch each; the first round warms up and is dropped."""
     ways = {
         "ours": ours(setup, student),
         "bare": bare(setup, student),
@@ -233,7 +233,7 @@ def rounds(setup: Setup, student: dict[str, Any]) -> Iterator[dict[str, float]]:
 
 
 def idle_share(setup: Setup, student: dict[str, Any]) -> float | None:
-    """Share of an epoch of ours in which the GPU computes nothing; ``None`` without one."""
+    """Return the share of an epoch of ours in which the GPU is idle; ``None`` without a GPU."""
     if setup.device.type != "cuda":
         return None
     epoch = ours(setup, student)
@@ -245,7 +245,7 @@ def idle_share(setup: Setup, student: dict[str, Any]) -> float | None:
 
 
 def summary(found: list[dict[str, float]]) -> dict[str, Any]:
-    """Medians and ranges, of speeds and of the ratios within each round."""
+    """Return speeds and the ratios within each round, with the medians of the ratios."""
     ratios = {
         "ours / bare": [one["ours"] / one["bare"] for one in found],
         "ours / timm": [one["ours"] / max(one["timm, no worker"], one["timm, 1 worker"]) for one in found],
@@ -261,8 +261,8 @@ def show(name: str, figures: dict[str, Any]) -> None:
         print(f"  {way:16} {statistics.median(values):9,.0f} images/s  ({min(values):,.0f} to {max(values):,.0f})")
     for ratio, bar in (("ours / bare", 0.95), ("ours / timm", 1.3)):
         values = figures["ratios"][ratio]
-        verdict = "reached" if figures[ratio] >= bar else "MISSED"
-        print(f"  {ratio:16} {figures[ratio]:9.2f}  ({min(values):.2f} to {max(values):.2f}); asked {bar}: {verdict}")
+        outcome = "reached" if figures[ratio] >= bar else "MISSED"
+        print(f"  {ratio:16} {figures[ratio]:9.2f}  ({min(values):.2f} to {max(values):.2f}); target {bar}: {outcome}")
     if figures["gpu_idle_share"] is not None:
         print(f"  GPU idle         {figures['gpu_idle_share']:9.1%}")
 

@@ -1,8 +1,8 @@
-"""The main job from Python: images, a teacher and a budget to a front of students.
+"""Example of the main job from Python: from images, a teacher and a budget to a front of students.
 
 Run it:  python examples/digits_python_api.py
-It takes about a minute on two cores and writes into a temporary folder. A real search has a budget of minutes to days;
-here everything is small, so that the lesson is short.
+It takes about a minute on two cores and writes into a temporary folder. A real search has a budget of minutes to days.
+This example is small so that it ends soon.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def main() -> None:
             survey=6,
             directory=folder,
         )
-        # How far it is stands on stderr: a live panel on a terminal, lines elsewhere. progress=False is quiet, and
-        # progress=function hands every snapshot to a function of your own.
+        # Progress goes to stderr: a live panel on a terminal, lines elsewhere. progress=False prints nothing.
+        # progress=function calls your function with every snapshot.
         front = ad.search(study, budget="4trials", workers=1, progress=True)
 
         print(front.to_pandas()[["number", "accuracy", "params", "latency_ms", "distillation.loss"]])
         print("files:", ", ".join(sorted(path.name for path in folder.glob("front.*"))))
 
-        # A study is a folder: open it again, from anywhere, and go on with more budget.
+        # A study is a folder. Open it again from any program, and continue with a larger budget.
         again = ad.Study.open(folder)
         print("trials so far:", len(again.trials()))
         front = ad.search(again, budget="6trials", workers=1, progress=False)

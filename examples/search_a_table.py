@@ -1,14 +1,14 @@
-"""Search anything, here a table: your own evaluation in the place of timm training.
+"""Example of a search over your own evaluation, here a formula, instead of timm training.
 
 Run it:  python examples/search_a_table.py
 It takes a few seconds, trains nothing and writes nothing.
 
-Three things are yours:
+You provide three things:
 
-- a *space*, as a plain dict (the same grammar as in YAML);
-- *costs*: what is known of a student before any work, by objective name;
-- *evaluate*: a generator that yields one report per rung, the known costs first. The search stops it when
-  it is not worth going on.
+- *space*: a plain dict, with the same grammar as in YAML;
+- *costs*: a function that returns the known costs of a student, by objective name;
+- *evaluate*: a generator that yields one report per rung, the known costs first. The search stops the generator if
+  further training does not pay.
 """
 
 from __future__ import annotations

@@ -393,7 +393,7 @@ def test_wrong_input_is_reported_at_once_and_writes_nothing(tmp_path: Path, monk
             "--ray-storage and --trust-network are for --engine ray; the engine is 'l",
         ),
         (["--engine", "ray", "--ray-storage", "nosuch://x"], "nosuch://x cannot be used as a storage"),
-        (["--engine", "ray", "--ray-storage", "s3://me:secret@bucket"], "bucket is given with a password"),
+        (["--engine", "ray", "--ray-storage", "s3://me:secret@bucket"], "the storage at bucket contains a password"),
     ],
 )
 def test_names_that_only_registries_know_are_refused_before_anything_is_written(

@@ -127,7 +127,7 @@ def test_a_search_in_which_no_student_can_be_built_ends_with_the_reason(engine: 
     assert (len(front), study.spent.trials) == (0, 0)
     assert MAX_REJECTED <= len(trials) < MAX_REJECTED + 10
     assert {(t.state, t.reason) for t in trials} == {(State.PRUNED, "INFEASIBLE_BUILD")}
-    assert study.ended.endswith("trials showed nothing (INFEASIBLE_BUILD: no such student)")
+    assert study.ended.endswith("trials gave no result (INFEASIBLE_BUILD: no such student)")
 
 
 @pytest.mark.parametrize(("engine", "workers"), WORKERS)
@@ -177,7 +177,7 @@ def test_a_search_in_which_every_student_fails_ends_with_the_reason(engine: str,
     study = make_study()
     ad.search(study, evaluate=diverges_at_once, budget=budget, workers=workers, engine=engine)
     assert MAX_REJECTED <= len(study.trials()) < MAX_REJECTED + 10
-    assert "trials showed nothing (NAN: the loss is not finite" in study.ended
+    assert "trials gave no result (NAN: the loss is not finite" in study.ended
 
 
 def test_a_student_whose_worker_dies_twice_is_given_up_and_the_worker_replaced() -> None:

@@ -1,1 +1,1 @@
-"""Reads finished studies: comparison of several, importance of parameters, the best result over time."""
+"""Analysis of finished studies: comparison of several, importance of parameters, the best result over time."""

@@ -1,6 +1,6 @@
-"""Fronts side by side: hypervolume in one common box, who holds the joint front, attainment over seeds.
+"""Comparison of fronts: hypervolume in a common box, shares of the joint front, attainment over seeds.
 
-A group is one way of searching: one study, or several that differ by their seed only.
+A group is one way of searching: one study, or several that differ only in their seed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Group:
-    """Studies that are runs of the same thing.
+    """Studies that are runs of the same search.
 
     Attributes:
-        name: what tables and legends call it.
-        fronts: one per run.
-        seconds: searched, one per run; empty where that is not known.
-        complete: COMPLETE trials, one per run; counted on the fronts if omitted, which trials outside a bound are not.
-        data: fingerprint of the images of each run, empty text where it was not recorded; may be left out.
-        latency: how latency is measured, one text per run in the same way.
-        machines: where it is measured, in the same way; also empty where a command or a table tells it.
+        name: name in tables and legends.
+        fronts: one front per run.
+        seconds: seconds of search per run; empty if unknown.
+        complete: number of COMPLETE trials per run; if empty, they are counted on the fronts, which lack trials outside
+            the constraints.
+        data: fingerprint of the images of each run, empty text if it was not recorded; may be empty.
+        latency: how latency was measured in each run, in words; may be empty.
+        machines: machines on which latency was measured in each run; empty text if a command or a table reports it.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Group:
 
     @staticmethod
     def of(name: str, studies: Sequence[Study]) -> Group:
-        """The fronts of ``studies`` with what is to be known of them."""
+        """Build a group from studies: their fronts, spending, images, latency targets and machines."""
         prints = tuple(str(one.optuna.user_attrs.get("sources", {}).get("data", "")) for one in studies)
         complete = tuple(sum(t.state is State.COMPLETE for t in one.trials()) for one in studies)
         seconds = tuple(one.spent.seconds for one in studies)
@@ -60,12 +61,12 @@ def _target(study: Study) -> str:
     target: LatencyTarget | None = getattr(study.config, "latency", None)
     if target is None:
         return ""
-    told = target.command or target.table
-    return f"{latency_words(target)}{', told by ' + told if told else ''}"
+    source = target.command or target.table
+    return f"{latency_words(target)}{', reported by ' + source if source else ''}"
 
 
 def _machines(study: Study) -> str:
-    """Processors (and GPUs where latency is theirs) that a study ran on; memory, system and workers may change."""
+    """Return the processors (and GPUs if latency is measured there) of a study; other properties may differ."""
     target: LatencyTarget | None = getattr(study.config, "latency", None)
     if target is None or target.command or target.table:
         return ""
@@ -81,14 +82,14 @@ class ComparisonRow:
     """One group in the comparison.
 
     Attributes:
-        name: of the group.
+        name: name of the group.
         runs: number of studies.
         complete: COMPLETE trials, mean over the runs.
         best: best value of the first objective, mean over the runs that have one.
         hypervolume: share of the common box, one per run.
-        joint: students on the joint front of all groups that come from this one; one in two forms is one.
-        curves: hypervolume share against spend, one per run, in the common box.
-        seconds: searched in all, one per run; 0 where that is not known.
+        joint: number of students of this group on the joint front of all groups; two forms of a student count once.
+        curves: hypervolume share against spending in the common box, one per run.
+        seconds: seconds of search, one per run; 0 if unknown.
     """
 
     name: str
@@ -115,13 +116,13 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups of fronts in one box.
+    """Groups of fronts compared in one box.
 
     Attributes:
-        objectives: axes that all of them share.
+        objectives: axes of all fronts.
         scale: the common box.
-        groups: what was compared.
-        rows: one per group, in the same order.
+        groups: the compared groups.
+        rows: one row per group, in the same order.
     """
 
     objectives: tuple[Objective, ...]
@@ -131,22 +132,22 @@ class Comparison:
 
     @property
     def warning(self) -> str:
-        """What the groups, or runs of one, differ in so that their values do not compare; empty where in nothing.
+        """Warning about differences that make values incomparable, between or within groups; empty if there are none.
 
-        Images, and where latency is an objective how and on which machine it was measured.
+        It covers images and, if latency is an objective, how and on which machine latency was measured.
         """
         found = []
         if sides := self._sides(lambda group: group.data):
-            found.append(f"these studies have different images, so their accuracies do not compare ({sides})")
+            found.append(f"these studies have different images, so their accuracies cannot be compared ({sides})")
         if any(o.name == "latency_ms" for o in self.objectives):
             if sides := self._sides(lambda group: group.latency):
-                found.append(f"latency was measured in different ways, so it does not compare ({sides})")
+                found.append(f"latency was measured in different ways, so it cannot be compared ({sides})")
             if sides := self._sides(lambda group: group.machines):
-                found.append(f"latency was measured on different machines, so it does not compare ({sides})")
+                found.append(f"latency was measured on different machines, so it cannot be compared ({sides})")
         return "; ".join(found)
 
     def _sides(self, of: Callable[[Group], Sequence[str]]) -> str:
-        """Which groups have which of several values, those that are not known left out; empty for one value."""
+        """Return the groups by value if there are several values, ignoring unknown ones; empty for one value."""
         seen: dict[str, list[str]] = {}
         for group in self.groups:
             for one in dict.fromkeys(value for value in of(group) if value):
@@ -154,7 +155,7 @@ class Comparison:
         return "; ".join(f"{', '.join(names)}: {one}" for one, names in seen.items()) if len(seen) > 1 else ""
 
     def to_json(self) -> dict[str, Any]:
-        """The stable form of ``front A B --json``."""
+        """Return the stable form of ``front A B --json``."""
         return {
             "warning": self.warning,
             "objectives": [o.name for o in self.objectives],
@@ -177,10 +178,10 @@ class Comparison:
 
 
 def compare(groups: Sequence[Group]) -> Comparison:
-    """Put fronts side by side.
+    """Compare groups of fronts in a common box.
 
     Raises:
-        UsageError: they have different objectives, or all fronts are empty.
+        UsageError: the objectives differ, or all fronts are empty.
     """
     fronts = [front for group in groups for front in group.fronts]
     objectives = _common_objectives(fronts)
@@ -214,7 +215,7 @@ def compare(groups: Sequence[Group]) -> Comparison:
 
 
 def common_scale(fronts: Sequence[Front]) -> HypervolumeBox:
-    """One box that holds the boxes of all fronts; made from their trials where none is recorded.
+    """Return a box that contains the boxes of all fronts; if none is recorded, it is made from their trials.
 
     Raises:
         UsageError: all fronts are empty.
@@ -239,40 +240,41 @@ def common_scale(fronts: Sequence[Front]) -> HypervolumeBox:
 
 
 def attainment(fronts: Sequence[Front], across: Objective, up: Objective) -> dict[str, list[float]]:
-    """Which values of ``up`` the runs attain for at most so much of ``across``.
+    """Return the values of ``up`` that the runs attain, against the allowed amount of ``across``.
 
-    The empirical attainment surface (Fonseca and Fleming, PPSN 1996) of two objectives, read along ``across``:
-    at each width, the worst, the median and the best over the runs of what each run reaches there.
+    This is the empirical attainment surface (Fonseca and Fleming, PPSN 1996) of two objectives, read along ``across``:
+    at each amount, the worst, the median and the best over the runs of what each run reaches there.
 
     Returns:
-        Lists of equal length under ``across``, ``worst``, ``median``, ``best``; NaN where that many runs reach nothing.
+        Lists of equal length under ``across``, ``worst``, ``median``, ``best``; NaN if too few runs reach anything.
     """
     widths = sorted({t.values[across.name] for f in fronts for t in f.trials}, key=across.loss)
-    table = np.full((len(fronts), len(widths)), np.inf)  # losses of ``up``; inf: nothing that cheap
+    table = np.full((len(fronts), len(widths)), np.inf)  # losses of ``up``; inf: no student that cheap
     for row, front in enumerate(fronts):
         for trial in front.trials:
             cheap_enough = [across.loss(w) >= across.loss(trial.values[across.name]) for w in widths]
             table[row, cheap_enough] = np.minimum(table[row, cheap_enough], up.loss(trial.values[up.name]))
     ordered = np.sort(table, axis=0)
-    # of n runs the median surface is what at least half of them attain: the ceil(n/2)-th best
+    # the median surface is attained by at least half of n runs: the ceil(n/2)-th best
     picks = {"best": 0, "median": (len(fronts) + 1) // 2 - 1, "worst": len(fronts) - 1}
     out = {name: [up.loss(v) if np.isfinite(v) else math.nan for v in ordered[k]] for name, k in picks.items()}
     return {"across": widths, **out}
 
 
 def growth(group: Group, row: ComparisonRow) -> dict[str, list[float]]:
-    """Hypervolume share against time over the runs of ``group`` that kept a clock, from nothing at 0 s.
+    """Return the hypervolume share against time over the runs of ``group`` with recorded times, from 0 at 0 s.
 
-    A run without a step counts, at 0, where its front is empty; with a front it kept no clock, and is left out.
+    A run without steps counts as 0 if its front is empty. If it has a front, its times were not recorded, and it is
+    left out.
 
     Returns:
-        Lists of equal length under ``seconds``, ``lowest``, ``mean``, ``highest``; empty where no run kept a clock.
+        Lists of equal length under ``seconds``, ``lowest``, ``mean``, ``highest``; empty if no run has times.
     """
     runs = zip(group.fronts, row.curves, row.seconds, strict=True)
     known = [(curve, spent) for front, curve, spent in runs if curve or (spent > 0 and not front.trials)]
     if not known:
         return {"seconds": [], "lowest": [], "mean": [], "highest": []}
-    # to the end of the longest run: a search that found its last student early went on
+    # up to the end of the longest run: a search continues after it has found its last student
     ends = [0.0, *(spent for _, spent in known)]
     times = np.unique(np.concatenate([ends, *([step.seconds for step in curve] for curve, _ in known)]))
     shares = np.array([_shares(curve, times) for curve, _ in known])
@@ -281,7 +283,7 @@ def growth(group: Group, row: ComparisonRow) -> dict[str, list[float]]:
 
 
 def _shares(curve: Sequence[TrajectoryStep], times: np.ndarray) -> np.ndarray:
-    """The share that one run had reached at each of ``times``."""
+    """Return the share that one run had reached at each of ``times``."""
     known = np.array([step.seconds for step in curve])
     values = np.array([0.0, *(step.hypervolume_share for step in curve)])
     picked: np.ndarray = values[np.searchsorted(known, times, side="right")]

@@ -1,12 +1,13 @@
-"""How much of each objective's variance each parameter explains, over the COMPLETE trials of a study.
+"""Importance of parameters: the share of each objective's variance that each explains, over COMPLETE trials.
 
-By functional ANOVA of a random forest (Hutter 2014), Optuna's evaluator. It wants every trial to have every parameter,
-and most parameters of a space exist only under a condition (the width of a resnet, the temperature of a loss). Where
-one is not active its value cannot matter, so it gets a random one: that is a sample of the same function on the whole
-product of the ranges, and tells nothing about which trials had the parameter. The trees are grown on several fillings.
+It is computed by functional ANOVA of a random forest (Hutter 2014), with Optuna's evaluator. The evaluator needs every
+parameter in every trial, but most parameters of a space exist only under a condition (the width of a resnet, the
+temperature of a loss). The value of an inactive parameter has no effect, so it is drawn at random. The result is a
+sample of the same function on the whole product of the ranges, and it does not reveal which trials had the parameter.
+Shares are averaged over several such fillings.
 
-For costs that are known before training, parameters that are no student's are left out: they cannot move a cost, and
-seem to only because a search pairs them.
+For costs known before training, parameters of distillation and training are left out. They cannot change a cost, and
+only seem to because a search correlates them with students.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from autodistill.search.study.study import Study
 
 LEAST = 4
-"""COMPLETE trials below which shares say nothing; also those that must have a parameter."""
+"""COMPLETE trials with a parameter that are needed to compute its share."""
 
 FILLINGS, TREES = 4, 16
-"""Random fillings that shares are averaged over, and trees that are grown on each."""
+"""Number of random fillings that shares are averaged over, and of trees fitted to each."""
 
 
 def importance_shares(study: Study) -> dict[str, dict[str, float]]:
-    """Objective to parameter to its share of the variance; empty where the objective does not vary."""
+    """Return for each objective the share of its variance per parameter; empty if the objective does not vary."""
     complete, known = _complete(study), _varied(study)
     filled = [_filled(complete, known, seed) for seed in range(FILLINGS if complete else 0)]
     out: dict[str, dict[str, float]] = {}
@@ -49,7 +50,7 @@ def importance_shares(study: Study) -> dict[str, dict[str, float]]:
 
 
 def left_out(study: Study) -> list[str]:
-    """Parameters of the space that have no share: too few COMPLETE trials had them, or all with one value."""
+    """Return the parameters of the space without a share: too few COMPLETE trials had them, or all had one value."""
     known = _varied(study)
     return [p.name for p in study.space.parameters if p.name not in known and not p.distribution.single()]
 
@@ -59,7 +60,7 @@ def _complete(study: Study) -> list[FrozenTrial]:
 
 
 def _varied(study: Study) -> dict[str, BaseDistribution]:
-    """Parameters that enough COMPLETE trials had, with more than one value."""
+    """Return the parameters that enough COMPLETE trials had, with more than one value."""
     complete, out = _complete(study), {}
     for parameter in study.space.parameters:
         values = [t.params[parameter.name] for t in complete if parameter.name in t.params]
@@ -69,13 +70,13 @@ def _varied(study: Study) -> dict[str, BaseDistribution]:
 
 
 def _filled(trials: Sequence[FrozenTrial], known: Mapping[str, BaseDistribution], seed: int) -> optuna.Study:
-    """The trials in a study of their own, with a random value for every parameter that one does not have."""
+    """Return a new study of the trials, with a random value for every parameter that a trial does not have."""
     rng = np.random.default_rng(seed)
     study = optuna.create_study(directions=["minimize"] * len(trials[0].values))
     for trial in trials:
         drawn = {name: from_unit(d, rng.random()) for name, d in known.items()}
         params: dict[str, Any] = {name: trial.params.get(name, value) for name, value in drawn.items()}
-        with contextlib.suppress(ValueError):  # a value outside the space, told to the study by somebody else
+        with contextlib.suppress(ValueError):  # a value outside the space, stored by another program
             study.add_trial(optuna.trial.create_trial(params=params, distributions=dict(known), values=trial.values))
     return study
 

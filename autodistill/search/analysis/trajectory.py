@@ -1,4 +1,4 @@
-"""How a front grew: its hypervolume after each COMPLETE trial (all its forms), against what had been spent by then."""
+"""Growth of a front: its hypervolume after each COMPLETE trial (with all its forms), against the spending so far."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from autodistill.search.results.front import Front, HypervolumeBox
 
 @dataclass(frozen=True)
 class TrajectoryStep:
-    """The state of a search when one more trial was COMPLETE.
+    """State of a search after a further COMPLETE trial.
 
     Attributes:
-        seconds: of the study's own clock, over all its resumes.
-        epochs: trained so far by all trials.
-        trials: begun so far as a budget counts them, which is when they are first paused, or end.
-        hypervolume_share: share of the box that the front dominated from then on.
-        number: the trial.
-        finished: trials of the front, dominated ones included, that were COMPLETE by then, this one included.
+        seconds: seconds on the study's own clock, over all its resumes.
+        epochs: epochs trained so far by all trials.
+        trials: trials counted so far by the budget, which counts them when they are first paused or end.
+        hypervolume_share: share of the box that the front dominates.
+        number: number of the trial.
+        finished: COMPLETE trials so far, including this one and dominated ones.
     """
 
     seconds: float
@@ -34,11 +34,11 @@ class TrajectoryStep:
 
 
 def trajectory(front: Front, scale: HypervolumeBox | None = None) -> list[TrajectoryStep]:
-    """Steps in the order in which the trials ended; those that kept no record of the clock are left out.
+    """Return one step per trial, in the order of their ends; trials without recorded spending are left out.
 
     Args:
         front: the front with its dominated trials.
-        scale: the box, ``None`` for the front's own; give one box to compare studies.
+        scale: the box; ``None`` for the front's own. To compare studies, use the same box for all.
     """
     scale = scale or front.scale
     ended = sorted((t for t in (*front.trials, *front.others) if t.spent), key=_when)
@@ -50,14 +50,14 @@ def trajectory(front: Front, scale: HypervolumeBox | None = None) -> list[Trajec
     share = 0.0
     steps: list[TrajectoryStep] = []
     for trial, row in zip(ended, rows, strict=True):
-        if not (kept <= row).all(axis=1).any():  # only a point that nothing dominates changes the volume
+        if not (kept <= row).all(axis=1).any():  # only a non-dominated point changes the volume
             kept = np.vstack([kept[~(row <= kept).all(axis=1)], row])
             share = hypervolume(kept, reference)
         spent = trial.spent
         if steps and steps[-1].number == trial.number:
-            steps.pop()  # another form of it, which came at the same moment
-        books = spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0)
-        steps.append(TrajectoryStep(*books, share, trial.number, len(steps) + 1))
+            steps.pop()  # another form of the same trial, which ended at the same time
+        spending = spent["seconds"], spent.get("epochs", 0.0), spent.get("trials", 0)
+        steps.append(TrajectoryStep(*spending, share, trial.number, len(steps) + 1))
     return steps
 
 
@@ -66,5 +66,5 @@ def _when(trial: TrialRecord) -> tuple[float, float, int]:
 
 
 def share_at(steps: Sequence[TrajectoryStep], seconds: float) -> float:
-    """Hypervolume share that had been reached after ``seconds``; 0 before the first step."""
+    """Return the hypervolume share reached after ``seconds``; 0 before the first step."""
     return max((step.hypervolume_share for step in steps if step.seconds <= seconds), default=0.0)

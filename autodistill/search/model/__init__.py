@@ -1,4 +1,4 @@
-"""The model of the front sampler: a Gaussian process of losses, its inputs, expected hypervolume improvement.
+"""The model of the front sampler: a Gaussian process of losses, its inputs and expected hypervolume improvement.
 
-It predicts and scores; ``search.sampler`` proposes.
+It predicts and scores candidates; ``search.sampler`` proposes them.
 """

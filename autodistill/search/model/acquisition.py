@@ -1,14 +1,14 @@
-"""What a candidate may add to the front, in closed form.
+"""Expected hypervolume improvement of candidates, in closed form.
 
 The part of objective space that the front does not dominate is cut into disjoint boxes
-(:func:`autodistill.search.objectives.pareto.nondominated_boxes`). A candidate at ``z`` adds, in every box, the product
-over the objectives of how far the box reaches beyond ``z``. Known costs make their factor a number; an objective that
-is only predicted makes it an expectation with a closed form. So one formula serves one or several uncertain objectives
-(taken as independent) and any number of known ones.
+(:func:`autodistill.search.objectives.pareto.nondominated_boxes`). In every box, a candidate at ``z`` adds the product
+over the objectives of how far the box reaches beyond ``z``. For a known cost this factor is a number; for a predicted
+objective it is an expectation with a closed form. One formula thus covers one or several uncertain objectives (assumed
+independent) and any number of known ones.
 
-A predicted loss is Gaussian, or a shifted log-normal: ``exp(N(mean, deviation^2)) - shift``, whose expected
-improvement is the price of a put option (Black & Scholes 1973, without interest). An objective may be known of some
-candidates and predicted for others.
+A predicted loss is Gaussian, or a shifted log-normal: ``exp(N(mean, deviation^2)) - shift``, whose expected improvement
+is the price of a put option (Black & Scholes 1973, without interest). An objective may be known for some candidates and
+predicted for others.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from scipy.special import ndtr
 Floats = npt.NDArray[np.float64]
 
 Shifts = Mapping[int, float]
+"""Shift by index of the objective, for objectives whose predicted losses are log-normal."""
 NONE_SHIFTED: Shifts = MappingProxyType({})
 
 
 def expected_gain(
     mean: Floats, deviation: Floats, lower: Floats, upper: Floats, *, shifts: Shifts = NONE_SHIFTED
 ) -> Floats:
-    """Expected hypervolume improvement of each candidate.
+    """Return the expected hypervolume improvement of each candidate.
 
     Args:
-        mean: ``(candidates, objectives)`` losses; known ones hold the value itself. Where a loss is predicted and its
-            objective has a shift, the mean of ``log(loss + shift)``.
-        deviation: the same shape; 0 where the value is known.
+        mean: ``(candidates, objectives)`` losses; the value itself if known. For a predicted loss of an objective with
+            a shift, the mean of ``log(loss + shift)``.
+        deviation: standard deviations of the same shape; 0 if the value is known.
         lower: ``(boxes, objectives)`` lower corners of the non-dominated region; may be ``-inf``.
-        upper: their upper corners.
-        shifts: by objective, where predicted losses are log-normal less this; Gaussian elsewhere.
+        upper: upper corners of the same shape.
+        shifts: shift of each objective whose predicted losses are shifted log-normal; the others are Gaussian.
 
     Returns:
         ``(candidates,)``, not negative.
@@ -56,16 +57,19 @@ def gain_along(
     points: Floats,
     shifts: Shifts = NONE_SHIFTED,
 ) -> Floats:
-    """The same when one objective is surely at ``points``, ``(candidates, points)``; the others stay as believed.
+    """Return the expected gain if one objective takes given values and the others stay as predicted.
 
     Args:
         mean: see :func:`expected_gain`.
         deviation: see :func:`expected_gain`.
         lower: see :func:`expected_gain`.
         upper: see :func:`expected_gain`.
-        objective: which one.
-        points: ``(candidates, points)`` losses.
+        objective: index of the objective.
+        points: ``(candidates, points)`` losses of that objective.
         shifts: see :func:`expected_gain`.
+
+    Returns:
+        ``(candidates, points)``, not negative.
     """
     weights = _overlaps(mean, deviation, lower, upper, shifts, skip=objective)
     low, high = lower[None, None, :, objective], upper[None, None, :, objective]
@@ -77,12 +81,12 @@ def gain_along(
 def _overlaps(
     mean: Floats, deviation: Floats, lower: Floats, upper: Floats, shifts: Shifts, skip: int | None = None
 ) -> Floats:
-    """Expected volume of every box beyond every candidate ``(candidates, boxes)``, without one objective."""
+    """Return the expected volume of every box beyond every candidate ``(candidates, boxes)``, without one objective."""
     gain = np.ones((len(mean), len(lower)))
     for j in range(mean.shape[1]):
         if j == skip:
             continue
-        predicted = deviation[:, j] > 0  # where not: also a loss that is not a number, which its gain will tell
+        predicted = deviation[:, j] > 0  # false also for a NaN loss, which makes the gain NaN
         m, s = mean[:, j, None], deviation[:, j, None]
         if not predicted.any():
             gain *= _known(m, lower[:, j], upper[:, j])
@@ -95,14 +99,14 @@ def _overlaps(
 
 
 def _known(loss: Floats, low: Floats, high: Floats) -> Floats:
-    """Length of every box beyond each loss ``(candidates, 1)``."""
+    """Return the length of every box beyond each known loss ``(candidates, 1)``."""
     length: Floats = np.maximum(high - np.maximum(low, loss), 0.0)
     return length
 
 
 def _predicted(mean: Floats, deviation: Floats, low: Floats, high: Floats, shift: float | None) -> Floats:
-    """The same in expectation."""
-    bounds, at = np.unique([low, high], return_inverse=True)  # boxes share most of their walls
+    """Return the expected length of every box beyond each predicted loss."""
+    bounds, at = np.unique([low, high], return_inverse=True)  # boxes share most of their bounds
     value = _expected(bounds[None, :], mean, deviation, shift)
     below, above = at.reshape(2, -1)
     length: Floats = value[:, above] - value[:, below]
@@ -110,12 +114,12 @@ def _predicted(mean: Floats, deviation: Floats, low: Floats, high: Floats, shift
 
 
 def _expected(bound: Floats, mean: Floats, deviation: Floats, shift: float | None) -> Floats:
-    """Expected length from a predicted loss up to ``bound``, where it is positive."""
+    """Return the expected length from a predicted loss up to ``bound``, where it is positive."""
     return _below(bound, mean, deviation) if shift is None else _put(bound + shift, mean, deviation)
 
 
 def _below(bound: Floats, mean: Floats, deviation: Floats) -> Floats:
-    """Expected length of ``bound - Y`` where it is positive, for ``Y ~ N(mean, deviation^2)``."""
+    """Return the expectation of ``max(bound - Y, 0)`` for ``Y ~ N(mean, deviation^2)``."""
     safe = np.maximum(deviation, 1e-12)
     z = np.clip((np.where(np.isneginf(bound), -1e100, bound) - mean) / safe, -40.0, 1e12)
     density = np.exp(-0.5 * np.minimum(z * z, 1400.0)) / np.sqrt(2.0 * np.pi)
@@ -124,7 +128,7 @@ def _below(bound: Floats, mean: Floats, deviation: Floats) -> Floats:
 
 
 def _put(bound: Floats, mean: Floats, deviation: Floats) -> Floats:
-    """The same for ``log Y ~ N(mean, deviation^2)``."""
+    """Return the expectation of ``max(bound - Y, 0)`` for ``log Y ~ N(mean, deviation^2)``."""
     safe, positive = np.maximum(deviation, 1e-9), np.maximum(bound, 1e-300)
     z = np.clip((np.log(positive) - mean) / safe, -40.0, 1e9)
     length = positive * ndtr(z) - np.exp(mean + 0.5 * safe**2) * ndtr(z - safe)

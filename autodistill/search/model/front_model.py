@@ -1,10 +1,10 @@
-"""The front and what is believed about candidates: surrogates, scaled losses, expected gains.
+"""The front and the predictions for candidates: surrogates, scaled losses, expected gains.
 
-Losses are scaled so that the reference point is 1 in every objective. Known objectives span the costs of a sample
-of the space (logarithmic where the objective says so). A trained objective spans from a low quantile of the first
-trials, kept for the whole study, to the best value. It is learned warped: ``log(loss + 1)``, because students near the
-best differ by less than bad ones do, and far less is to be gained beyond the best than may be lost; and compressed
-beyond the reference, because how bad a bad candidate is tells little about the front.
+Losses are scaled so that the reference point is 1 in every objective. Known objectives span the costs of a sample of
+the space (on a logarithmic scale if the objective has one). A trained objective spans from a quantile of the first
+trials, fixed for the whole study, to the best value. It is learned as ``log(loss + 1)``, because students near the best
+differ by less than bad ones do, and far less can be gained beyond the best than lost. Beyond the reference it is also
+compressed, because how bad a bad candidate is says little about the front.
 """
 
 from __future__ import annotations
@@ -28,48 +28,48 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 MOST_OBSERVATIONS = 300
-"""The process sees at most this many observations; its cost grows with their cube."""
+"""Most observations that the process is fitted to; its cost grows with their cube."""
 
 SHIFT = 1.0
-"""A trained loss is learned as ``log(loss + SHIFT)``: nothing is expected to be better than the best by more than what
-lies between it and the reference."""
+"""A trained loss is learned as ``log(loss + SHIFT)``: no candidate is expected to improve on the best by more than the
+distance from the best to the reference."""
 
 COMPRESSION = 0.3
-"""How fast losses beyond the reference are compressed: its ``k`` in ``1 + k log(1 + (loss - 1) / k)``.
+"""Compression of losses beyond the reference: ``k`` in ``1 + k log(1 + (loss - 1) / k)``.
 
-Much less, and students at chance level look as if they lay just beyond the reference, so that cheap ones are tried over
-and over; without compression they are all that the model explains.
+With a much smaller value, students at chance level appear to lie just beyond the reference, so that cheap ones are
+tried over and over. Without compression, such students dominate the fit.
 """
 
 CAPACITY = 1.0
-"""Slope of the prior mean over the known costs, in warped losses: with 1, the cheapest student is expected at the
-reference and the costliest at the best."""
+"""Slope of the prior mean over the known costs, in warped losses. With 1, the prior mean of the cheapest student is the
+reference and that of the costliest is the best."""
 
 
 @dataclass(frozen=True)
 class ObjectiveAxis:
-    """How one objective is scaled: 0 at ``best``, 1 at ``reference``; both are raw values."""
+    """Scaled axis of one objective: 0 at ``best``, 1 at ``reference``; both are raw values."""
 
     objective: Objective
     best: float
     reference: float
 
     def scale(self, values: npt.ArrayLike) -> Floats:
-        """Scaled losses; NaN stays NaN."""
+        """Return scaled losses; NaN stays NaN."""
         low, high = sorted((self.best, self.reference))
         unit = log_scaled(values, low, high, self.objective.log and low > 0)
         return unit if self.best <= self.reference else 1.0 - unit
 
     def spread(self, estimate: Estimate) -> float:
-        """Deviation of the scaled loss of a predicted value."""
+        """Return the standard deviation of the scaled loss of a predicted cost."""
         if self.objective.log and min(self.best, self.reference) > 0:
             length = math.log(self.reference / self.best)
-        else:  # of a log-normal value with a small deviation
+        else:  # first-order approximation for a log-normal value with a small deviation
             length = (self.reference - self.best) / max(abs(estimate), 1e-300)
         return estimate.deviation / max(abs(length), 1e-9)
 
     def raw(self, scaled: float) -> float:
-        """The value at a scaled loss."""
+        """Return the raw value at a scaled loss."""
         if self.objective.log and min(self.best, self.reference) > 0:
             return float(self.best * (self.reference / self.best) ** scaled)
         return self.best + scaled * (self.reference - self.best)
@@ -77,13 +77,13 @@ class ObjectiveAxis:
 
 @dataclass(frozen=True)
 class Data:
-    """Observations of the candidates.
+    """Observations as inputs and targets of the model.
 
     Attributes:
         features: ``(n, columns)``: parameters, scaled known costs, fidelity.
-        losses: ``(n, objectives)`` scaled; NaN where an objective was not measured.
-        full: ``(n,)`` true at the top rung: these may be on the front.
-        owners: ``(n,)`` trial numbers.
+        losses: ``(n, objectives)`` scaled losses; NaN if an objective was not measured.
+        full: ``(n,)`` true at the top rung; only these can be on the front.
+        owners: ``(n,)`` trial numbers; -1 for predicted rows.
     """
 
     features: Floats
@@ -91,8 +91,8 @@ class Data:
     full: npt.NDArray[np.bool_]
     owners: npt.NDArray[np.int64]
 
-    def believing(self, features: Floats, losses: Floats) -> Data:
-        """With candidates as if they had finished; their owner is -1."""
+    def with_predicted(self, features: Floats, losses: Floats) -> Data:
+        """Return the data with further candidates as if they had finished with ``losses``; their owner is -1."""
         return Data(
             np.concatenate([self.features, features]),
             np.concatenate([self.losses, losses]),
@@ -102,7 +102,7 @@ class Data:
 
 
 class InputLayout(Protocol):
-    """What a model must know of the study's axes."""
+    """Interface of the study's axes, as the model uses it."""
 
     @property
     def unknown(self) -> tuple[int, ...]:
@@ -110,11 +110,11 @@ class InputLayout(Protocol):
 
     @property
     def quality(self) -> tuple[int, ...]:
-        """Those of them that capacity serves."""
+        """Indices of the predicted objectives that improve with capacity."""
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """Group of every feature column."""
+        """Group number of every feature column."""
 
     @property
     def shared(self) -> tuple[tuple[int, ...], ...]:
@@ -126,14 +126,14 @@ class InputLayout(Protocol):
 
 
 class Model:
-    """Beliefs about scaled losses, given data, around a prior mean that grows with what a student may cost.
+    """Predictions of scaled losses, with a prior mean that improves with the known costs of a student.
 
     Args:
-        data: what was observed.
-        layout: which objectives are predicted, and what the feature columns are.
+        data: observations.
+        layout: which objectives are predicted, and the groups of the feature columns.
         thetas: hyperparameters of earlier fits by objective; updated in place.
-        optimize: fit the hyperparameters again.
-        rng: for the choice of a subset.
+        optimize: whether to fit the hyperparameters again.
+        rng: random numbers for the choice of a subset.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Model:
 
     def _fit(self, objective: int, optimize: bool, rng: np.random.Generator) -> Surrogate:
         from autodistill.search.model import (
-            gaussian_process as surrogate,  # scikit-learn takes half a second, and who only reads fits nothing
+            gaussian_process as surrogate,  # scikit-learn takes half a second to import; readers of a study fit nothing
         )
 
         data = self.observed
@@ -166,43 +166,43 @@ class Model:
         self._thetas[objective] = fitted.theta
         return fitted
 
-    def believe(self, features: Floats, known: Floats, unsure: Floats) -> tuple[Floats, Floats]:
-        """Mean and deviation ``(candidates, objectives)`` of scaled losses; of warped ones where they are learned.
+    def predict(self, features: Floats, known: Floats, cost_deviations: Floats) -> tuple[Floats, Floats]:
+        """Predict mean and deviation ``(candidates, objectives)`` of scaled losses, warped if they are learned.
 
         Args:
-            features: of the candidates, at the fidelity of interest.
+            features: ``(candidates, columns)`` at the fidelity of interest.
             known: scaled losses, NaN in the columns that are learned.
-            unsure: deviation of the known ones, 0 where they are measured.
+            cost_deviations: standard deviations of the known losses, 0 if measured.
         """
-        mean, deviation = known.copy(), unsure.copy()
+        mean, deviation = known.copy(), cost_deviations.copy()
         for j, fitted in self.surrogates.items():
             mean[:, j], deviation[:, j] = fitted.predict(features)
             mean[:, j] += self._capacity(j, known)
         return mean, deviation
 
     def _capacity(self, objective: int, losses: Floats) -> Floats:
-        """Prior mean of warped losses ``(candidates,)``: what costs less is expected to be worse."""
-        priced = [j for j in range(losses.shape[1]) if j not in self._layout.unknown]
-        if not priced or objective not in self._layout.quality:
+        """Return the prior mean of warped losses ``(candidates,)``: cheaper students are expected to be worse."""
+        known_objectives = [j for j in range(losses.shape[1]) if j not in self._layout.unknown]
+        if not known_objectives or objective not in self._layout.quality:
             return np.zeros(len(losses))
         best, reference = warp(np.array([0.0, 1.0]))
-        mean: Floats = CAPACITY * (best + (reference - best) * (1.0 - losses[:, priced].mean(axis=1)))
+        mean: Floats = CAPACITY * (best + (reference - best) * (1.0 - losses[:, known_objectives].mean(axis=1)))
         return mean
 
     def expected(self, mean: Floats) -> Floats:
-        """Scaled losses, medians where they are learned, from the means of :meth:`believe`."""
+        """Return scaled losses from the means of :meth:`predict`; medians if they are learned."""
         losses = mean.copy()
         predicted = list(self.surrogates)
         losses[..., predicted] = unwarp(mean[..., predicted])
         return losses
 
     def gain(self, mean: Floats, deviation: Floats) -> Floats:
-        """Expected hypervolume improvement ``(candidates,)`` of what :meth:`believe` says."""
-        # a candidate without one of its known costs cannot be judged: it comes last
+        """Return the expected hypervolume improvement ``(candidates,)`` for the results of :meth:`predict`."""
+        # NaN: a candidate with an unknown cost cannot be scored and comes last
         return np.nan_to_num(acquisition.expected_gain(mean, deviation, *self._boxes, shifts=self._shifts), nan=0.0)
 
     def gain_along(self, mean: Floats, deviation: Floats, objective: int, grid: Floats) -> Floats:
-        """Front gain if one objective comes out at its mean plus ``grid`` deviations, ``(candidates, grid)``."""
+        """Return the gain if one objective is at its mean plus ``grid`` deviations, ``(candidates, grid)``."""
         points = np.exp(mean[:, objective, None] + deviation[:, objective, None] * grid) - SHIFT
         gain = acquisition.gain_along(
             mean, deviation, *self._boxes, objective=objective, points=points, shifts=self._shifts
@@ -210,11 +210,11 @@ class Model:
         return np.nan_to_num(gain, nan=0.0)
 
     def resolved(self, stages: Sequence[Floats], objective: int) -> Floats:
-        """Share of the final loss's variance that observing each stage resolves, ``(candidates, stages)``.
+        """Return the share of the final loss's variance that observing each stage resolves, ``(candidates, stages)``.
 
         Args:
             stages: features of the candidates at their remaining rungs; the last is the top.
-            objective: which one is observed.
+            objective: index of the observed objective.
         """
         fitted, top = self.surrogates[objective], stages[-1]
         final = np.maximum(fitted.covariance(top, top), 1e-18)
@@ -225,21 +225,21 @@ class Model:
 
 
 def warp(losses: Floats) -> Floats:
-    """Scaled losses as they are learned: the logarithm up to the reference point, and once more beyond it."""
+    """Transform scaled losses for learning: logarithm of ``loss + SHIFT``, compressed beyond the reference point."""
     beyond = np.maximum(losses - 1.0, 0.0)
     squashed = np.where(losses > 1.0, 1.0 + COMPRESSION * np.log1p(beyond / COMPRESSION), losses)
     return np.log(np.maximum(squashed, 1e-3 - SHIFT) + SHIFT)
 
 
 def unwarp(warped: Floats) -> Floats:
-    """The inverse of :func:`warp`."""
+    """Invert :func:`warp`."""
     squashed = np.exp(warped) - SHIFT
     beyond = 1.0 + COMPRESSION * np.expm1(np.minimum(np.maximum(squashed - 1.0, 0.0) / COMPRESSION, 50.0))
     return np.where(squashed > 1.0, beyond, squashed)
 
 
 def _subset(data: Data, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Half the best ranks, a quarter the newest, the rest at random."""
+    """Choose :data:`MOST_OBSERVATIONS` rows: half by best rank, a quarter the newest, the rest at random."""
     size = MOST_OBSERVATIONS
     chosen: dict[int, None] = {}
     for part in (rows[data.full[rows]], rows[~data.full[rows]]):

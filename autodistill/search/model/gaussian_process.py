@@ -1,10 +1,10 @@
-"""The Gaussian process that learns what is not known before training.
+"""The Gaussian process that predicts objectives not known before training.
 
-scikit-learn's regressor with one kernel of our own: a Matern-5/2 with one length scale per parameter (its one-hot
-columns share it), and main effects beside it: what each choice is worth whatever the others are, and what it is worth
-in every parameter that has the same list of choices. They are a prior mean, linear in parameters and known costs, whose
-slopes are integrated out. Hyperparameters are maximum a posteriori under log-normal priors, so that ten points are
-enough to start with.
+It is scikit-learn's regressor with a kernel defined here: a Matérn-5/2 with one length scale per parameter (shared by
+its one-hot columns), plus main effects. These are the effect of each choice independent of the others, and the effect
+of each choice pooled over all parameters with the same list of choices. They form a prior mean that is linear in
+parameters and known costs, with its slopes integrated out. Hyperparameters are maximum a posteriori under log-normal
+priors, so that ten points are enough to start with.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 Floats = npt.NDArray[np.float64]
 
 WIDTH, NOISE_WIDTH = 0.5, 2.0
-"""Widths of the log-normal priors of hyperparameters, and of the noise, which may be anything.
+"""Widths of the log-normal priors of hyperparameters, and of the noise, whose prior is nearly flat.
 
-With 1.0, lengths follow the first few dozen points: standardized errors of held-out candidates then deviate by 1.5.
+With 1.0, length scales overfit the first few dozen points: standardised errors of held-out candidates then deviate by
+1.5.
 """
 
 _FIVE = np.sqrt(5.0)
@@ -35,10 +36,10 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
     Args:
         groups: group number of every column; columns of one group share a length scale.
         lengths: length scale of each group.
-        center: ``(columns,)``, where all main effects are zero.
-        effects: ``(columns, effects)``, how each column moves each effect.
-        amplitude: variance of the Matern part.
-        linear: variance of the main effects: what each choice is worth whatever the others are.
+        center: ``(columns,)`` point at which all main effects are zero.
+        effects: ``(columns, effects)`` contribution of each column to each effect.
+        amplitude: variance of the Matérn part.
+        linear: variance of the main effects.
         noise: variance of the observations; part of the training covariance, not of predictions.
     """
 
@@ -62,7 +63,7 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
 
     @property
     def lengths(self) -> Floats:
-        """Length scale of each group; scikit-learn sets a single one as a number."""
+        """Length scale of each group, as an array; scikit-learn sets a single one as a number."""
         return self._lengths
 
     @lengths.setter
@@ -71,26 +72,26 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
 
     @property
     def hyperparameter_lengths(self) -> Hyperparameter:
-        """Sizes and bounds, as scikit-learn wants them."""
+        """Size and bounds of the length scales, in scikit-learn's format."""
         return Hyperparameter("lengths", "numeric", (5e-2, 50.0), len(self.lengths))
 
     @property
     def hyperparameter_amplitude(self) -> Hyperparameter:
-        """See ``hyperparameter_lengths``."""
+        """Bounds of the amplitude; see ``hyperparameter_lengths``."""
         return Hyperparameter("amplitude", "numeric", (1e-2, 20.0))
 
     @property
     def hyperparameter_linear(self) -> Hyperparameter:
-        """See ``hyperparameter_lengths``."""
+        """Bounds of the main effects' variance; see ``hyperparameter_lengths``."""
         return Hyperparameter("linear", "numeric", (1e-3, 20.0))
 
     @property
     def hyperparameter_noise(self) -> Hyperparameter:
-        """See ``hyperparameter_lengths``."""
+        """Bounds of the noise; see ``hyperparameter_lengths``."""
         return Hyperparameter("noise", "numeric", (1e-5, 0.5))
 
     def __call__(self, X: Floats, Y: Floats | None = None, eval_gradient: bool = False) -> Floats:  # noqa: N803
-        """Covariance ``(n, m)``. Gradients are taken by :func:`_map_theta`, without a tensor of them."""
+        """Return the covariance ``(n, m)``; :func:`_map_theta` computes gradients without a tensor of them."""
         assert not eval_gradient
         other = X if Y is None else Y
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
@@ -101,17 +102,17 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         return total
 
     def diag(self, X: Floats) -> Floats:  # noqa: N803
-        """Prior variance of the function itself, ``(n,)``."""
+        """Return the prior variance of the noise-free function, ``(n,)``."""
         variance: Floats = self.amplitude + self.linear * (self.main(X) ** 2).sum(axis=1)
         return variance
 
     def main(self, features: Floats) -> Floats:
-        """Main effects ``(n, effects)``."""
+        """Return the main effects, ``(n, effects)``."""
         main: Floats = (features - self.center) @ self.effects
         return main
 
     def paired(self, first: Floats, second: Floats) -> Floats:
-        """Prior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``, without noise."""
+        """Return the prior covariance of row ``i`` of both inputs, ``(n,)``, without noise."""
         scale = 1.0 / self.lengths[np.asarray(self.groups)]
         matern = _matern((((first - second) * scale) ** 2).sum(axis=1))
         linear = (self.main(first) * self.main(second)).sum(axis=1)
@@ -119,21 +120,21 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         return covariance
 
     def is_stationary(self) -> bool:
-        """True: only differences count."""
+        """Return true, an approximation: the main effects depend on the position, not only on differences."""
         return True
 
 
 class _Process(GaussianProcessRegressor):  # type: ignore[misc]
-    """The regressor for arrays that are known to be sound.
+    """Regressor without scikit-learn's checks, for arrays that are known to be valid.
 
-    scikit-learn's ``fit`` copies the kernel, validates the arrays and computes a likelihood that nobody reads; together
-    they take several times as long as the fit.
+    scikit-learn's ``fit`` copies the kernel, validates the arrays and computes an unused likelihood; together these
+    take several times as long as the fit itself.
     """
 
     def fit(self, X: Floats, y: Floats) -> _Process:  # noqa: N803
-        """As scikit-learn's, for a kernel that is not to be optimised."""
+        """Fit like scikit-learn's regressor, without optimising the kernel."""
         self.kernel_, self.X_train_, self.y_train_ = self.kernel, X, y
-        self._y_train_mean, self._y_train_std = np.zeros(()), np.ones(())  # what its own ``predict`` undoes
+        self._y_train_mean, self._y_train_std = np.zeros(()), np.ones(())  # no rescaling in its own ``predict``
         covariance = self.kernel_(X)
         covariance[np.diag_indices_from(covariance)] += self.alpha
         self.L_ = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
@@ -143,12 +144,12 @@ class _Process(GaussianProcessRegressor):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A fitted process; targets are standardized inside.
+    """A fitted process for targets of any scale; targets are standardised internally.
 
     Attributes:
-        process: the scikit-learn regressor, fitted to standardized targets.
-        mean: added to its predictions.
-        scale: multiplies them.
+        process: the scikit-learn regressor, fitted to standardised targets.
+        mean: offset added to its predictions.
+        scale: factor on its predictions.
     """
 
     process: GaussianProcessRegressor
@@ -157,14 +158,14 @@ class Surrogate:
 
     @property
     def theta(self) -> Floats:
-        """Logarithms of the hyperparameters, to start the next fit from."""
+        """Logarithms of the hyperparameters, the start of the next fit."""
         theta: Floats = self.process.kernel_.theta
         return theta
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the noise-free function, each ``(n,)``.
+        """Predict mean and standard deviation of the noise-free function, each ``(n,)``.
 
-        As scikit-learn's ``predict``, less its validation of inputs, which takes as long as the rest.
+        This is scikit-learn's ``predict`` without its validation of inputs, which takes as long as the rest.
         """
         kernel = self.process.kernel_
         cross = kernel(features, self.process.X_train_)
@@ -179,12 +180,12 @@ class Surrogate:
         return float(self.process.kernel_.noise) * self.scale**2
 
     def _whitened(self, covariances: Floats) -> Floats:
-        """``L^-1`` times covariances of the data with candidates ``(n, candidates)``; ``L L^T`` is that of the data."""
-        solved: Floats = lapack.dtrtrs(self.process.L_, covariances, lower=1)[0]  # scipy's wrapper takes longer
+        """Return ``L^-1 K`` for the covariances ``K`` ``(n, candidates)`` of data with candidates."""
+        solved: Floats = lapack.dtrtrs(self.process.L_, covariances, lower=1)[0]  # scipy's wrapper is slower
         return solved
 
     def covariance(self, first: Floats, second: Floats) -> Floats:
-        """Posterior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``."""
+        """Return the posterior covariance of row ``i`` of ``first`` with row ``i`` of ``second``, ``(n,)``."""
         kernel, data = self.process.kernel_, self.process.X_train_
         left = self._whitened(kernel(data, first))
         right = left if second is first else self._whitened(kernel(data, second))
@@ -205,13 +206,13 @@ def fit(
     """Fit a process to ``(n, columns)`` features and ``(n,)`` targets.
 
     Args:
-        features: see :class:`autodistill.search.space.encoding.Encoder`.
+        features: encoded candidates, see :class:`autodistill.search.space.encoding.Encoder`.
         targets: losses.
         groups: group number of every column.
-        shared: columns of the same choice in different parameters: their effects are alike a priori.
-        lengths: median of the prior of each group's length scale; by default that of as many dimensions as groups.
+        shared: columns of the same choice in different parameters, whose effects are similar a priori.
+        lengths: prior median of each group's length scale; by default for as many dimensions as groups.
         theta: hyperparameters to start from, or to keep.
-        optimize: look for better hyperparameters.
+        optimize: whether to optimise the hyperparameters.
     """
     mean, scale = float(targets.mean()), float(targets.std()) or 1.0
     count = max(groups) + 1
@@ -229,7 +230,7 @@ def fit(
 
 
 def _effects(centered: Floats, shared: tuple[tuple[int, ...], ...]) -> Floats:
-    """One effect per column, and one per choice that several parameters share; each kind of variance 1 in all."""
+    """Return one effect per column and one per choice shared by parameters; each kind has total variance 1 / kinds."""
     pooled = np.zeros((centered.shape[1], len(shared)))
     for effect, columns in enumerate(shared):
         pooled[list(columns), effect] = 1.0
@@ -240,19 +241,19 @@ def _effects(centered: Floats, shared: tuple[tuple[int, ...], ...]) -> Floats:
 
 
 def typical_length(dimensions: float) -> float:
-    """A length scale at which two random points are about one length apart, whatever the number of dimensions.
+    """Return a length scale at which two random points are about one length apart in any number of dimensions.
 
-    It grows with their root, as in Hvarfner et al. 2024, "Vanilla Bayesian optimization performs great in high
-    dimensions".
+    It grows with the square root of the dimensions, as in Hvarfner et al. 2024, "Vanilla Bayesian optimization performs
+    great in high dimensions".
     """
     return float(np.sqrt(dimensions) * 0.7)
 
 
 def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: Floats) -> Floats:
-    """Logarithms of the hyperparameters that maximise the posterior: log-normal priors around ``prior``.
+    """Maximise the posterior over the logarithms of the hyperparameters, with log-normal priors around ``prior``.
 
-    Everything symmetric is kept as its strict lower triangle, ``(n (n - 1) / 2,)``, and the gradient contracts the
-    distances of all groups with one matrix: several times quicker than scikit-learn's tensor of kernel gradients.
+    Symmetric matrices are stored as their strict lower triangle, ``(n (n - 1) / 2,)``, and the gradient contracts the
+    distances of all groups with one matrix. This is several times faster than scikit-learn's tensor of gradients.
     """
     count, size = len(kernel.lengths), len(features)
     groups = np.asarray(kernel.groups)
@@ -283,7 +284,7 @@ def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: 
         weights = lapack.dpotrs(factor, targets, lower=0)[0]
         value = 0.5 * targets @ weights + np.log(np.diag(factor)).sum()
         inverse = lapack.dpotri(factor, lower=0, overwrite_c=1)[0].T
-        # each entry below the diagonal stands for two, which cancels the half in front of the trace
+        # each entry below the diagonal counts twice, which cancels the factor 1/2 of the trace
         bend = inverse.ravel()[below] - weights[i] * weights[j]
         bend_diagonal = np.diag(inverse) - weights**2
         z = (theta - prior) / width
@@ -296,14 +297,14 @@ def _map_theta(features: Floats, targets: Floats, kernel: GroupedMatern, prior: 
         gradient[-1] = 0.5 * noise * bend_diagonal.sum()
         return float(value + 0.5 * z @ z), gradient + z / width
 
-    options = {"maxiter": 40, "ftol": 1e-4}  # what a closer look would change is far below what the priors leave open
+    options = {"maxiter": 40, "ftol": 1e-4}  # further iterations would change far less than the priors' uncertainty
     found = minimize(negative, kernel.theta, jac=True, method="L-BFGS-B", bounds=kernel.bounds, options=options)
     theta: Floats = found.x
     return theta
 
 
 def _matern(squared: Floats) -> Floats:
-    """Matern-5/2 correlation at squared distances."""
+    """Return the Matérn-5/2 correlation at squared distances."""
     distance = np.sqrt(squared)
     distance *= _FIVE
     correlation: Floats = squared * (5.0 / 3.0)
@@ -314,7 +315,7 @@ def _matern(squared: Floats) -> Floats:
 
 
 def _squared(a: Floats, b: Floats) -> Floats:
-    """Squared Euclidean distances ``(n, m)``."""
+    """Return squared Euclidean distances, ``(n, m)``."""
     distance: Floats = a @ (-2.0 * b.T)
     distance += (a**2).sum(axis=1)[:, None]
     distance += (b**2).sum(axis=1)[None, :]

@@ -1,4 +1,4 @@
-"""A study's outcomes on scaled axes: the numbers that the model is given, and the words that explain its choice."""
+"""The model's inputs: a study's results on scaled axes, the features of candidates, and explanations in words."""
 
 from __future__ import annotations
 
@@ -23,24 +23,31 @@ from autodistill.search.space.moves import Key, key
 Floats = npt.NDArray[np.float64]
 
 REFERENCE_QUANTILE = 0.8
-"""The reference of a trained objective: this quantile of the losses of the first trials, those of the first design.
+"""The reference of a trained objective is this quantile of the losses of the first trials, the initial design.
 
-Lower, good candidates of small cost lie beyond the reference; higher, much of the volume is what students at chance
-level would add, and they are tried over and over. With chosen trials among them it feeds itself: the cheap and bad ones
-that a high reference calls for raise it.
+With a lower quantile, good candidates of small cost lie beyond the reference. With a higher one, students at chance
+level would add much of the volume and be tried over and over. Trials the sampler selected are biased, so they are left
+out: the cheap and bad ones that a high reference calls for would raise it further.
 """
 
 FIDELITY = 0.5
-"""Length scale of the fidelity, as a share of that of the parameters: what a student does at its first rung, where many
-are still at chance level, says less of the top rung than another student of the same kind does there."""
+"""Length scale of the fidelity, as a share of that of the parameters. At its first rung many a student is still at
+chance level: its loss there says less about the top rung than the final loss of another student of the same kind."""
 
 BEYOND = 0.5
-"""What is expected beyond a bound at least, as a share of what lies between reference and best without it."""
+"""Least distance from a bound to the best of its axis, as a share of the distance from reference to best without it."""
 
 
 @dataclass(frozen=True)
 class CandidateBatch:
-    """Candidates side by side with their known costs and their parameters as features."""
+    """Candidates with their known costs, encoded parameters and keys.
+
+    Attributes:
+        values: parameter values of each candidate.
+        costs: known costs of each candidate.
+        params: ``(candidates, columns)`` encoded parameters.
+        keys: key of each candidate, equal for equal candidates.
+    """
 
     values: list[dict[str, Any]]
     costs: list[Mapping[str, float]]
@@ -54,38 +61,45 @@ class CandidateBatch:
         encoder: Encoder,
         keys: list[Key] | None = None,
     ) -> CandidateBatch:
-        """Candidates with their costs, and their keys where they are at hand."""
+        """Build a batch from candidates and costs; keys are computed if they are not given."""
         return CandidateBatch(values, costs, encoder.encode(values), [key(v) for v in values] if keys is None else keys)
 
     def take(self, rows: Sequence[int]) -> CandidateBatch:
-        """Some of them."""
+        """Return the candidates in these rows."""
         i = list(rows)
         return CandidateBatch(
             [self.values[k] for k in i], [self.costs[k] for k in i], self.params[i], [self.keys[k] for k in i]
         )
 
     def unseen(self, seen: Container[Key]) -> CandidateBatch:
-        """Those whose key is not among ``seen``."""
+        """Return the candidates whose key is not in ``seen``."""
         return self.take([i for i, name in enumerate(self.keys) if name not in seen])
 
     def join(self, other: CandidateBatch) -> CandidateBatch:
-        """These, then the others."""
+        """Return these candidates followed by the others."""
         params = np.concatenate([self.params, other.params])
         return CandidateBatch(self.values + other.values, self.costs + other.costs, params, self.keys + other.keys)
 
 
 class ModelInput:
-    """Scaled axes of a study.
+    """Scaled axes of a study, and the features of its candidates.
 
     Args:
         objectives: in the study's order.
-        known: names of the costs that are known before training; those that are no objectives help to predict.
-        encoder: parameters to features.
-        seen: what was measured.
-        sample: random candidates: the known costs span what they and the trials have.
-        rungs: cumulative epochs of the rungs; empty when every trial is a full training.
-        bounds: by name, the worst value of a trained objective that is wanted.
-        first: trials that the references are read from, see :data:`REFERENCE_QUANTILE`.
+        known: names of the costs that are known before training; those that are not objectives are further features.
+        encoder: encoder of the parameters.
+        seen: measurements so far.
+        sample: random candidates; their known costs and those of the trials span the axes.
+        rungs: cumulative epochs of the rungs; empty if every trial trains fully.
+        bounds: worst wanted value of trained objectives, by name.
+        first: number of trials that the references are computed from, see :data:`REFERENCE_QUANTILE`.
+
+    Attributes:
+        unknown: indices of the objectives that are predicted.
+        quality: those of them that are maximised.
+        known_objectives: indices of the objectives that are known costs.
+        hints: names of the known costs that are not objectives.
+        axes: scaled axis of each objective.
     """
 
     def __init__(
@@ -104,9 +118,9 @@ class ModelInput:
         self.rungs = tuple(rungs)
         self._sample = sample
         self.unknown = tuple(j for j, o in enumerate(objectives) if o.name not in known)
-        # what is to be small (a latency that is only measured, say) does not fall with what is paid
+        # a minimised trained objective (e.g. a latency measured after training) does not fall with known costs
         self.quality = tuple(j for j in self.unknown if objectives[j].direction == "maximize")
-        self.priced = tuple(j for j in range(len(objectives)) if j not in self.unknown)
+        self.known_objectives = tuple(j for j in range(len(objectives)) if j not in self.unknown)
         self.hints = hint_names(known, objectives)
         self._spans = [_span([costs.get(name, np.nan) for costs in sample.costs]) for name in self.hints]
         self.bounds = bound = dict(bounds or {})
@@ -119,9 +133,9 @@ class ModelInput:
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """Group of every feature column."""
+        """Group number of every feature column."""
         last = len(self._encoder.names)
-        extra = len(self.priced) + len(self.hints) + bool(self.rungs)
+        extra = len(self.known_objectives) + len(self.hints) + bool(self.rungs)
         return (*self._encoder.groups, *range(last, last + extra))
 
     @property
@@ -131,10 +145,10 @@ class ModelInput:
 
     @functools.cached_property
     def lengths(self) -> Floats:
-        """Typical length scale of every group, that of as many dimensions as a candidate has.
+        """Typical length scale of every group, for the mean number of dimensions of a candidate.
 
-        Parameters that exist only under a condition count as often as they do: of a space of many families each
-        student has the parameters of one, and would else differ from another by next to nothing.
+        Parameters that exist only under a condition count as often as they occur. In a space of many families a
+        student has the parameters of only one; with all parameters counted, two students would hardly differ.
         """
         from autodistill.search.model.gaussian_process import typical_length
 
@@ -146,36 +160,36 @@ class ModelInput:
         return lengths
 
     def known(self, costs: Sequence[Mapping[str, float]]) -> Floats:
-        """Scaled losses ``(candidates, objectives)``, NaN where they are to be predicted."""
+        """Return scaled losses ``(candidates, objectives)``, NaN for objectives that must be predicted."""
         out = np.full((len(costs), len(self.objectives)), np.nan)
-        for j in self.priced:
+        for j in self.known_objectives:
             out[:, j] = self.axes[j].scale([c.get(self.objectives[j].name, np.nan) for c in costs])
         return out
 
-    def unsure(self, costs: Sequence[Mapping[str, float]]) -> Floats:
-        """Deviations ``(candidates, objectives)`` of the scaled losses that :meth:`known` gives, 0 where measured."""
+    def cost_deviations(self, costs: Sequence[Mapping[str, float]]) -> Floats:
+        """Return the deviations ``(candidates, objectives)`` of the losses from :meth:`known`, 0 if measured."""
         out = np.zeros((len(costs), len(self.objectives)))
-        for j in self.priced:
+        for j in self.known_objectives:
             name = self.objectives[j].name
             for row in [row for row, own in enumerate(costs) if isinstance(own.get(name), Estimate)]:
                 out[row, j] = self.axes[j].spread(cast(Estimate, costs[row][name]))
         return out
 
     def inputs(self, costs: Sequence[Mapping[str, float]]) -> Floats:
-        """Known costs as features ``(candidates, columns)``: objectives first, then the others."""
+        """Return known costs as features ``(candidates, columns)``: objectives first, then the others."""
         hints = np.array([[c.get(name, np.nan) for name in self.hints] for c in costs])
         hints = hints.reshape(len(costs), len(self.hints))
         return np.nan_to_num(self._inputs(self.known(costs), hints), nan=0.5)
 
     def features(self, params: Floats, inputs: Floats, fidelity: Floats | float = 1.0) -> Floats:
-        """Parameters, known costs (see :meth:`inputs`), and the fidelity where there are rungs."""
+        """Return the features: parameters, known costs (see :meth:`inputs`), and the fidelity if there are rungs."""
         columns = [params, inputs]
         if self.rungs:
             columns.append(np.broadcast_to(np.asarray(fidelity, dtype=np.float64), (len(params),))[:, None])
         return np.concatenate(columns, axis=1)
 
     def fidelity(self, epochs: npt.ArrayLike) -> Floats:
-        """0 at the lowest rung and 1 at the top, in the logarithm of the epochs."""
+        """Return the fidelity, linear in the logarithm of the epochs: 0 at the lowest rung, 1 at the top."""
         if len(self.rungs) < 2:
             return np.ones_like(np.asarray(epochs, dtype=np.float64))
         low, top = np.log(self.rungs[0]), np.log(self.rungs[-1])
@@ -184,46 +198,46 @@ class ModelInput:
         return unit
 
     def data(self, seen: Observations) -> Data:
-        """All that was observed, on scaled axes; a failure counts as bad as the reference point."""
+        """Return all observations on scaled axes; a failure counts as a loss at the reference point."""
         losses = np.stack([axis.scale(seen.raw[:, j]) for j, axis in enumerate(self.axes)], axis=1)
         losses[np.ix_(seen.failed, np.array(self.unknown, dtype=int))] = 1.0
         fidelity = np.where(np.isnan(seen.epochs), 1.0, self.fidelity(np.nan_to_num(seen.epochs, nan=1.0)))
         features = self.features(seen.params, self._inputs(losses, seen.hints), fidelity)
-        usable = np.isfinite(features).all(axis=1)  # a trial without its known costs says nothing
+        usable = np.isfinite(features).all(axis=1)  # a trial without its known costs cannot be used
         return Data(features[usable], losses[usable], seen.full[usable], seen.owners[usable])
 
     def _inputs(self, losses: Floats, hints: Floats) -> Floats:
         scaled = [log_scaled(hints[:, i], low, high, low > 0) for i, (low, high) in enumerate(self._spans)]
-        # a hint that is missing says nothing; a missing objective makes the trial useless
-        columns = [losses[:, self.priced], *(np.nan_to_num(column, nan=0.5)[:, None] for column in scaled)]
+        # a missing hint is replaced by the middle of its range; a missing objective makes the trial unusable
+        columns = [losses[:, self.known_objectives], *(np.nan_to_num(column, nan=0.5)[:, None] for column in scaled)]
         return np.concatenate(columns, axis=1)
 
     def chance(self, mean: Floats, deviation: Floats, objective: int, bound: float) -> Floats:
-        """Probability of being no worse than the raw value ``bound``, for warped losses ``(candidates,)``."""
+        """Return the probability of being no worse than the raw value ``bound``, for warped losses."""
         wanted = warp(self.axes[objective].scale([bound]))[0]
         within: Floats = ndtr((wanted - mean) / np.maximum(deviation, 1e-12))
         return within
 
-    def keeping(self, mean: Floats, deviation: Floats) -> float:
-        """Probability that the trained objectives ``(objectives,)`` of one candidate keep to the bounds on them."""
+    def chance_within_bounds(self, mean: Floats, deviation: Floats) -> float:
+        """Return the probability that the trained objectives of one candidate are within their bounds."""
         names = {objective.name: j for j, objective in enumerate(self.objectives)}
         learned = [(names[name], bound) for name, bound in self.bounds.items() if names[name] in self.unknown]
         return math.prod(float(self.chance(mean[j : j + 1], deviation[j : j + 1], j, b)[0]) for j, b in learned)
 
     def explain(self, mean: Floats, deviation: Floats, gain: float) -> str:
-        """What is expected of a candidate, in a sentence.
+        """Describe the predictions for a candidate in a sentence.
 
         Args:
-            mean: ``(objectives,)`` scaled losses, warped where they are predicted.
-            deviation: their uncertainty, 0 where known.
-            gain: expected front gain, as a share of the whole volume.
+            mean: ``(objectives,)`` scaled losses; warped if predicted.
+            deviation: ``(objectives,)`` standard deviations, 0 if known.
+            gain: expected gain, as a share of the whole volume.
         """
         parts = []
         for j, axis in enumerate(self.axes):
             name = axis.objective.name
             if j in self.unknown:
                 raw = [axis.raw(float(unwarp(mean[j] + k * deviation[j]))) for k in (-1, 0, 1)]
-                if axis.objective.unit == "fraction":  # the model knows no bounds; readers do
+                if axis.objective.unit == "fraction":  # the model has no notion of its bounds
                     raw = [min(max(value, 0.0), 1.0) for value in raw]
                 parts.append(f"{name} {raw[1]:.4g} ± {abs(raw[2] - raw[0]) / 2:.2g} expected")
             else:
@@ -236,7 +250,7 @@ class ModelInput:
 
 
 def hint_names(known: Sequence[str], objectives: Sequence[Objective]) -> tuple[str, ...]:
-    """Known costs that are no objectives: a student's multiply-adds tell of its accuracy, whoever pays for them."""
+    """Return the known costs that are not objectives; multiply-adds, for instance, help to predict the accuracy."""
     own = {o.name for o in objectives}
     return tuple(name for name in known if name not in own)
 
@@ -247,7 +261,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def front_owners(data: Data) -> list[int]:
-    """Numbers of the complete trials on the front."""
+    """Return the numbers of the complete trials on the front."""
     rows = np.flatnonzero(data.full)
     if len(rows) == 0:
         return []
@@ -256,7 +270,7 @@ def front_owners(data: Data) -> list[int]:
 
 
 def _latest(seen: Observations, measured: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The row of the highest rung of each trial, in the order of the trials."""
+    """Return the row of the highest rung of each trial, sorted by trial number."""
     rows = np.flatnonzero(measured)
     order = rows[np.lexsort((np.where(seen.full, np.inf, seen.epochs)[rows], seen.owners[rows]))]
     last = np.append(np.diff(seen.owners[order]) != 0, True)
@@ -266,8 +280,8 @@ def _latest(seen: Observations, measured: npt.NDArray[np.bool_]) -> npt.NDArray[
 
 def _cost_axis(objective: Objective, column: Floats, seen: Observations, sample: CandidateBatch) -> ObjectiveAxis:
     measured = np.isfinite(column) & ~seen.failed
-    priced = [float(costs[objective.name]) for costs in sample.costs if objective.name in costs]
-    values = [*priced, *column[measured].tolist()]
+    known_values = [float(costs[objective.name]) for costs in sample.costs if objective.name in costs]
+    values = [*known_values, *column[measured].tolist()]
     best = min(values) if objective.direction == "minimize" else max(values)
     return ObjectiveAxis(objective, best, spared(objective, values)[1])
 
@@ -275,18 +289,18 @@ def _cost_axis(objective: Objective, column: Floats, seen: Observations, sample:
 def _trained_axis(
     objective: Objective, column: Floats, seen: Observations, bound: float | None, first: int
 ) -> ObjectiveAxis:
-    """From the reference to the best; a ``bound`` that asks for more than the reference takes its place."""
+    """Return the axis from the reference to the best; a ``bound`` stricter than the reference replaces it."""
     sign = -1.0 if objective.direction == "maximize" else 1.0
     measured = np.isfinite(column) & ~seen.failed
-    # the first trials, not the first full trainings: who came to the top rung was chosen, and is better than most
-    witnesses = sign * column[_latest(seen, measured)[:first]]
+    # the first trials, not the first full trainings: trials selected for the top rung are better than most
+    losses = sign * column[_latest(seen, measured)[:first]]
     best = float((sign * column[measured]).min())
-    reference = float(np.quantile(witnesses, REFERENCE_QUANTILE))
+    reference = float(np.quantile(losses, REFERENCE_QUANTILE))
     if best == reference:
         reference = best + (abs(best) or 1.0) * 1e-3
     if bound is not None and sign * bound < reference:
         wanted, length = sign * bound, reference - best
-        reference = max(wanted, best)  # until a trial is within the bound, whatever comes nearer to it is a gain
-        # the axis keeps a length where hardly a trial, or none, is within the bound
+        reference = max(wanted, best)  # until a trial is within the bound, every approach to it counts as a gain
+        # keep the axis from collapsing if few or no trials are within the bound
         best = min(best, wanted - BEYOND * length)
     return ObjectiveAxis(objective, sign * best, sign * reference)

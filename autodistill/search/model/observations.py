@@ -1,4 +1,4 @@
-"""A study's trials as arrays that only grow: ten thousand stored trials cost hardly more than a hundred."""
+"""A study's trials as growing arrays; reading ten thousand stored trials costs little more than reading a hundred."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autodistill.search.space import moves as proposals
+from autodistill.search.space import moves
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.moves import Key, key
 from autodistill.search.space.space import Space
@@ -21,15 +21,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class Observations:
-    """What was measured, one row for each rung of each trial.
+    """Measurements, one row per rung of each trial.
 
     Attributes:
         params: ``(n, columns)`` encoded parameters.
-        raw: ``(n, objectives)`` metric values; known costs are filled in; NaN where nothing was measured.
-        hints: ``(n, hints)`` known costs that are no objectives; NaN where they are not known.
-        epochs: ``(n,)`` epochs trained; NaN at the top.
+        raw: ``(n, objectives)`` metric values with known costs filled in; NaN if not measured.
+        hints: ``(n, hints)`` known costs that are not objectives; NaN if unknown.
+        epochs: ``(n,)`` epochs trained; NaN at the top rung.
         full: ``(n,)`` true for complete trials at the top rung.
-        failed: ``(n,)`` true where the trial failed.
+        failed: ``(n,)`` true if the trial failed.
         owners: ``(n,)`` trial numbers.
     """
 
@@ -42,22 +42,26 @@ class Observations:
     owners: npt.NDArray[np.int64]
 
     def join(self, other: Observations) -> Observations:
-        """These, then the others."""
+        """Return these observations followed by the others."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Observations(*(np.concatenate(pair) for pair in pairs))
 
 
 @dataclass
 class ObservationStore:
-    """All trials of a study.
+    """All trials of a study, read once each.
 
     Args:
-        space: what its own parameters are; of trials that others have stored, those that do not belong are left out.
-        encoder: parameters to features.
+        space: search space; parameters outside it, stored by other programs, are ignored.
+        encoder: encoder of the parameters.
         names: objective names in the study's order.
-        costs: known costs of parameter values.
-        rungs: cumulative epochs of the rungs; empty when lower rungs are not to be read.
-        hints: names of the known costs that are no objectives.
+        costs: function from parameter values to known costs.
+        rungs: cumulative epochs of the rungs; empty to ignore lower rungs.
+        hints: names of the known costs that are not objectives.
+
+    Attributes:
+        closed: ended trials with parameters, by number.
+        open: trials that have not ended, by number.
     """
 
     space: Space
@@ -76,13 +80,13 @@ class ObservationStore:
     _count: int = 0
 
     def update(self, trials: Sequence[StoredTrial]) -> list[Outcome]:
-        """Read what is new in a study.
+        """Read the new trials of a study.
 
         Args:
-            trials: all of its trials; one keeps its place from call to call, and new ones come after it.
+            trials: all trials of the study, in a stable order to which new trials are appended.
 
         Returns:
-            The trials that were closed since, and those that are under way.
+            Trials that have ended since the last call, and those that are running.
         """
         first = self._done is None
         places = [*self._unsettled, *range(self._count, len(trials))]
@@ -96,7 +100,7 @@ class ObservationStore:
             elif seen.values:
                 self.closed[trial.number] = seen
                 finished.append(seen)
-            late = first and trial.user_attrs.get("reason") == "TIME"  # refused by an earlier call, with less time
+            late = first and trial.user_attrs.get("reason") == "TIME"  # refused in an earlier run, with less time left
             if seen.values and not late:
                 self._keys[trial.number] = key(seen.values)
                 self._proposed.add(self._keys[trial.number])
@@ -108,34 +112,34 @@ class ObservationStore:
         return [*finished, *running]
 
     def _own(self, o: Outcome) -> Outcome:
-        """With the parameters of the space alone, in its order; with none where one is missing or not a choice."""
-        return replace(o, values=proposals.within(self.space, o.values) or {})
+        """Keep only parameters of the space, in its order; keep none if one is missing or not a valid choice."""
+        return replace(o, values=moves.within(self.space, o.values) or {})
 
     def __len__(self) -> int:
-        """Trials that have parameters."""
+        """Number of trials that have parameters."""
         return len(self._keys)
 
     def keys(self) -> AbstractSet[Key]:
-        """Keys of all candidates that were proposed."""
+        """Return the keys of all candidates that were proposed."""
         return self._proposed
 
     def running(self) -> list[Outcome]:
-        """Trials that are not closed and have parameters."""
+        """Return the trials that have not ended and have parameters."""
         return [o for o in self.open.values() if o.values]
 
     def observations(self) -> Observations:
-        """Everything measured so far, running trials included."""
+        """Return all measurements so far, including those of running trials."""
         assert self._seen is not None
         return self._seen
 
-    def witnesses(self, columns: Sequence[int]) -> int:
-        """How many trials, at least, have measured each of these objectives."""
+    def least_measured(self, columns: Sequence[int]) -> int:
+        """Return the smallest number of trials with a measurement, over the objectives in ``columns``."""
         seen = self.observations()
         counts = [len(np.unique(seen.owners[np.isfinite(seen.raw[:, j]) & ~seen.failed])) for j in columns]
         return min(counts, default=len(self))
 
     def known(self, o: Outcome) -> dict[str, float]:
-        """Known costs of a trial: from the cost function, or as reported."""
+        """Return the known costs of a trial, from the cost function and its reports; reports take precedence."""
         return {**(self.costs(o.values) or {}), **o.costs, **o.final}
 
     def _observe(self, outcomes: Sequence[Outcome]) -> Observations:
@@ -154,7 +158,7 @@ class ObservationStore:
         )
 
     def _rows(self, o: Outcome) -> Iterator[tuple[list[float], float, bool, bool]]:
-        """``(raw, epochs, full, failed)``."""
+        """Yield ``(raw, epochs, full, failed)`` for each measured rung of a trial."""
         known = self.known(o)
         for epochs, metrics in o.curve if self.rungs else ():
             if epochs < self.rungs[-1]:

@@ -1,4 +1,4 @@
-"""What the front sampler believes of candidates: expected gain, work, Gittins index, and a sentence about it."""
+"""Scores of candidates for the front sampler: expected gain, work, Gittins index, and an explanation in words."""
 
 from __future__ import annotations
 
@@ -23,63 +23,71 @@ EpochCost = Callable[[Mapping[str, Any]], float]
 
 @dataclass(frozen=True)
 class CandidateScorer:
-    """Beliefs at one moment of a study.
+    """Scorer of candidates, with the model fitted at one moment of a study.
 
     Attributes:
-        view: scaled axes.
+        model_input: scaled axes and features.
         model: surrogates and the front.
-        rungs: cumulative epochs of the rungs; empty when every trial is a full training.
-        epoch_cost: work of one epoch of a candidate; ``None``: 1.
-        constraints: on known costs; a gain counts as far as the candidate is likely to keep them.
+        rungs: cumulative epochs of the rungs; empty if every trial trains fully.
+        epoch_cost: work of one epoch of a candidate; ``None`` for 1.
+        constraints: on known costs; the gain is multiplied by the probability of satisfying them.
     """
 
-    view: ModelInput
+    model_input: ModelInput
     model: Model
     rungs: tuple[float, ...] = ()
     epoch_cost: EpochCost | None = None
     constraints: tuple[Constraint, ...] = ()
 
     def final(self, pool: CandidateBatch) -> tuple[Floats, Floats]:
-        """Mean and deviation ``(candidates, objectives)`` of scaled losses at the top rung."""
-        features = self.view.features(pool.params, self.view.inputs(pool.costs))
-        return self.model.believe(features, self.view.known(pool.costs), self.view.unsure(pool.costs))
+        """Return mean and deviation ``(candidates, objectives)`` of scaled losses at the top rung."""
+        features = self.model_input.features(pool.params, self.model_input.inputs(pool.costs))
+        return self.model.predict(
+            features, self.model_input.known(pool.costs), self.model_input.cost_deviations(pool.costs)
+        )
 
     def gain(self, pool: CandidateBatch) -> Floats:
-        """Expected front gain of each candidate, as a share of the box."""
+        """Return the expected gain of each candidate ``(candidates,)``, as a share of the hypervolume box."""
         if not pool.values:
             return np.zeros(0)
         gain: Floats = self.model.gain(*self.final(pool)) * self._chance(pool.costs)
         return gain
 
     def gain_of(self, pool: CandidateBatch) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
-        """The same for other parameters of students in ``pool``: of encoded parameters and the rows they belong to."""
-        inputs, known, unsure = (read(pool.costs) for read in (self.view.inputs, self.view.known, self.view.unsure))
+        """Return a function for the gain of other recipes of the students in ``pool``.
+
+        Its arguments are encoded parameters ``(n, columns)`` and their rows in ``pool`` ``(n,)``.
+        """
+        inputs, known, deviations = (
+            read(pool.costs)
+            for read in (self.model_input.inputs, self.model_input.known, self.model_input.cost_deviations)
+        )
         chance = self._chance(pool.costs)
 
         def gain(params: Floats, rows: npt.NDArray[np.int64]) -> Floats:
-            features = self.view.features(params, inputs[rows])
-            found: Floats = self.model.gain(*self.model.believe(features, known[rows], unsure[rows])) * chance[rows]
+            features = self.model_input.features(params, inputs[rows])
+            found: Floats = self.model.gain(*self.model.predict(features, known[rows], deviations[rows])) * chance[rows]
             return found
 
         return gain
 
     def work(self, pool: CandidateBatch) -> Floats:
-        """Work of one epoch of each candidate."""
+        """Return the work of one epoch of each candidate, ``(candidates,)``."""
         if self.epoch_cost is None:
             return np.ones(len(pool.values))
         return np.array([max(self.epoch_cost(values), 1e-9) for values in pool.values])
 
     def index(self, pool: CandidateBatch, rungs: Sequence[int]) -> tuple[Floats, Floats]:
-        """Gittins index of candidates that have passed ``rungs``, and the work that is left to the top."""
+        """Return the Gittins indices of candidates that have passed ``rungs``, and their remaining work to the top."""
         mean, deviation = self.final(pool)
-        inputs, work = self.view.inputs(pool.costs), self.work(pool)
+        inputs, work = self.model_input.inputs(pool.costs), self.work(pool)
         chance, index, reach = self._chance(pool.costs), np.zeros(len(work)), np.zeros(len(work))
         levels = np.array([0.0, *self.rungs])
-        target = self.view.unknown[0]
+        target = self.model_input.unknown[0]
         for rung in sorted(set(rungs)):
             rows = np.flatnonzero(np.asarray(rungs) == rung)
-            fidelities = [float(self.view.fidelity(epochs)) for epochs in self.rungs[rung:]]
-            stages = [self.view.features(pool.params[rows], inputs[rows], f) for f in fidelities]
+            fidelities = [float(self.model_input.fidelity(epochs)) for epochs in self.rungs[rung:]]
+            stages = [self.model_input.features(pool.params[rows], inputs[rows], f) for f in fidelities]
             steps = np.diff(levels[rung:])[None, :] * work[rows, None]
             gain = self.model.gain_along(mean[rows], deviation[rows], target, promotion.GRID) * chance[rows, None]
             index[rows] = promotion.index(gain, self.model.resolved(stages, target), steps)
@@ -87,36 +95,36 @@ class CandidateScorer:
         return index, reach
 
     def expected(self, pool: CandidateBatch, bound: float) -> tuple[Floats, Floats]:
-        """What the first objective comes to at the top rung, where it is learned.
+        """Predict the first objective, which must be a learned one, at the top rung.
 
         Args:
             pool: candidates.
-            bound: a value of the objective.
+            bound: wanted value of the objective.
 
         Returns:
-            The median less a deviation, the median, and the median and a deviation, ``(candidates, 3)``; and the
-            probability ``(candidates,)`` of being no worse than ``bound``.
+            Median less one deviation, median, and median plus one deviation, ``(candidates, 3)``; and the probability
+            ``(candidates,)`` of being no worse than ``bound``.
         """
         mean, deviation = (part[:, 0] for part in self.final(pool))
-        axis = self.view.axes[0]
+        axis = self.model_input.axes[0]
         low, high = (0.0, 1.0) if axis.objective.unit == "fraction" else (-math.inf, math.inf)
         losses = unwarp(mean[:, None] + deviation[:, None] * np.array([-1.0, 0.0, 1.0]))
         raw = np.vectorize(axis.raw, otypes=[float])(losses)
-        return np.clip(raw, low, high), self.view.chance(mean, deviation, 0, bound)
+        return np.clip(raw, low, high), self.model_input.chance(mean, deviation, 0, bound)
 
     def explain(self, pool: CandidateBatch, row: int, count: int) -> str:
-        """What is expected of a candidate that was the best of ``count``."""
+        """Describe the predictions for a candidate that was the best of ``count``."""
         one = pool.take([row])
         mean, deviation = self.final(one)
-        chance = float(self._chance(one.costs)[0]) * self.view.keeping(mean[0], deviation[0])
+        chance = float(self._chance(one.costs)[0]) * self.model_input.chance_within_bounds(mean[0], deviation[0])
         doubt = f", {chance:.0%} likely within the bounds" if chance < 0.995 else ""
-        return f"{self.view.explain(mean[0], deviation[0], float(self.gain(one)[0]))}{doubt}, best of {count}"
+        return f"{self.model_input.explain(mean[0], deviation[0], float(self.gain(one)[0]))}{doubt}, best of {count}"
 
     def _chance(self, costs: Sequence[Mapping[str, float]]) -> Floats:
-        """Probability ``(candidates,)`` that known costs keep the constraints; below 1 only where they are estimates.
+        """Return the probability ``(candidates,)`` that known costs satisfy the constraints; 0 or 1 if measured.
 
-        What breaks a bound when it is measured is never trained, so the chance is a factor of the gain (Gardner et al.,
-        ICML 2014); it is taken as independent of how good the candidate is.
+        A candidate that violates a bound once measured is never trained, so the probability is a factor of the gain
+        (Gardner et al., ICML 2014). It is assumed to be independent of the candidate's losses.
         """
         chance = np.ones(len(costs))
         if self.constraints:

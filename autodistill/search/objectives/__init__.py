@@ -1,1 +1,1 @@
-"""Objectives and constraints: their names and directions, the constraint language, losses, Pareto arithmetic."""
+"""Objectives and constraints: names and directions, the expression language, losses, Pareto arithmetic."""

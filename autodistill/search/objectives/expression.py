@@ -1,6 +1,6 @@
 """Small safe expressions over a trial's columns: ``latency_ms <= 5 and params <= 2e6``. Never evaluated as Python.
 
-``teacher`` stands for the teacher's value of the column that it is compared with: ``accuracy >= teacher - 0.05``.
+``teacher`` is the teacher's value of the column that it is compared with: ``accuracy >= teacher - 0.05``.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ _SUMS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 def matches(expression: str, columns: Mapping[str, Any]) -> bool:
-    """Whether ``columns`` satisfy ``expression``.
+    """Return whether ``columns`` satisfy ``expression``.
 
     Args:
         expression: comparisons, joined by ``and``, ``or``, ``not``.
         columns: values by name; those of the teacher are called ``teacher.accuracy`` and so on.
 
     Raises:
-        UsageError: anything but comparisons, names, numbers, text and boolean operators.
+        UsageError: the expression is too long or invalid, or contains anything but comparisons of columns, numbers
+            and texts, sums, and boolean operators.
     """
     if len(expression) > _MAX_LENGTH:
         raise UsageError(f"the expression has {len(expression)} characters; at most {_MAX_LENGTH} are read. {_HELP}")
@@ -60,7 +61,7 @@ def _truth(node: ast.expr, columns: Mapping[str, Any], source: str) -> bool:
         items = (node.left, *node.comparators)
         named = [ast.unparse(item) for item in items if ast.unparse(item) in columns]
         if named and (known := columns.get(f"{TEACHER}.{named[0]}")) is not None:
-            columns = {**columns, TEACHER: known}  # what ``teacher`` means beside this column
+            columns = {**columns, TEACHER: known}  # the teacher's value of this column
         values = [_value(item, columns, source) for item in items]
         pairs = zip(node.ops, values, values[1:], strict=False)
         return all(_compare(op, left, right, source) for op, left, right in pairs)
@@ -70,7 +71,7 @@ def _truth(node: ast.expr, columns: Mapping[str, Any], source: str) -> bool:
 def _compare(op: ast.cmpop, left: Any, right: Any, source: str) -> bool:
     if type(op) not in _COMPARE:
         raise UsageError(f"an operator in {source!r} is not allowed. {_HELP}")
-    if left is None or right is None:  # a setting that this trial does not have satisfies nothing
+    if left is None or right is None:  # a comparison with a setting that this trial does not have is false
         return False
     try:
         return _COMPARE[type(op)](left, right)
@@ -89,7 +90,7 @@ def _value(node: ast.expr, columns: Mapping[str, Any], source: str) -> Any:
         if left is None or right is None:
             return None
         if isinstance(left, str) or isinstance(right, str):
-            raise UsageError(f"{ast.unparse(node)!r} in {source!r} reckons with text. {_HELP}")
+            raise UsageError(f"{ast.unparse(node)!r} in {source!r} calculates with text. {_HELP}")
         return _SUMS[type(node.op)](left, right)
     elif isinstance(node, (ast.Name, ast.Attribute)):
         name = ast.unparse(node)
@@ -97,8 +98,8 @@ def _value(node: ast.expr, columns: Mapping[str, Any], source: str) -> Any:
             return columns[name]
         if name.split(".", 1)[0] == TEACHER:
             raise UsageError(
-                f"{name!r} in {source!r} is not known: it is the teacher's value of the column beside it, e.g. "
-                "'accuracy >= teacher - 0.05', in a study that has a teacher."
+                f"{name!r} in {source!r} is unknown: it means the teacher's value of the column it is compared with, "
+                "e.g. 'accuracy >= teacher - 0.05', and needs a study with a teacher."
             )
         if name.split(".", 1)[0] in ("student", "distillation", "train"):
             return None

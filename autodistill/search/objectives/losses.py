@@ -1,4 +1,4 @@
-"""Objective values as losses: smaller is better, and counts and times on a logarithmic axis where they have one."""
+"""Objective values as losses: smaller is better, and counts and times can be taken to their logarithm."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from autodistill.core.records import Objective
 
 
 def to_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """Losses (smaller is better) in the objectives' own units, ``(trials, objectives)``."""
+    """Return losses (smaller is better) in the objectives' own units, ``(trials, objectives)``."""
     rows = [[o.loss(float(v[o.name])) for o in objectives] for v in values]
     return np.array(rows, dtype=float).reshape(len(values), len(objectives))
 
 
 def axis_losses(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """As :func:`to_losses`, with objectives that live on a logarithmic axis taken to their logarithm."""
+    """Return losses like :func:`to_losses`, with the logarithm of objectives on a logarithmic axis."""
     rows = [
         [o.loss(math.log(max(float(v[o.name]), 1e-12))) if o.log else o.loss(float(v[o.name])) for o in objectives]
         for v in values

@@ -1,4 +1,4 @@
-"""Objectives and constraints by name: what may be put on an axis of the front, with direction, unit and stage."""
+"""Objectives and constraints by name: possible axes of the front, with direction, unit and stage."""
 
 from __future__ import annotations
 
@@ -16,30 +16,34 @@ objectives: Registry[Objective] = Registry("objective", "autodistill.objectives"
 DEFAULT = ("accuracy", "params", "latency_ms")
 
 
-def _file(objective: Objective) -> Objective:
+def _register(objective: Objective) -> Objective:
     return objectives.register(objective.name)(objective)
 
 
-_file(Objective("accuracy", "maximize", "fraction", "trained", description="validation accuracy"))
-_file(Objective("loss", "minimize", "nats", "trained", description="validation cross-entropy"))
-_file(Objective("agreement", "maximize", "fraction", "trained", description="share of the teacher's top-1 labels"))
-_file(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
-_file(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))
-_file(Objective("activations", "minimize", "count", "known", log=True, description="elements written by layers"))
-_file(Objective("bytes", "minimize", "bytes", "known", log=True, description="safetensors file of the deployed form"))
-_file(Objective("onnx_bytes", "minimize", "bytes", "known", log=True, description="ONNX file of the deployed form"))
-_file(Objective("peak_memory_mb", "minimize", "MB", "known", log=True, description="peak memory of one forward pass"))
-_file(Objective("latency_ms", "minimize", "ms", "known", log=True, description="p50 latency on the target"))
+_register(Objective("accuracy", "maximize", "fraction", "trained", description="validation accuracy"))
+_register(Objective("loss", "minimize", "nats", "trained", description="validation cross-entropy"))
+_register(Objective("agreement", "maximize", "fraction", "trained", description="share of the teacher's top-1 labels"))
+_register(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
+_register(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))
+_register(Objective("activations", "minimize", "count", "known", log=True, description="elements written by layers"))
+_register(
+    Objective("bytes", "minimize", "bytes", "known", log=True, description="safetensors file of the deployed form")
+)
+_register(Objective("onnx_bytes", "minimize", "bytes", "known", log=True, description="ONNX file of the deployed form"))
+_register(
+    Objective("peak_memory_mb", "minimize", "MB", "known", log=True, description="peak memory of one forward pass")
+)
+_register(Objective("latency_ms", "minimize", "ms", "known", log=True, description="p50 latency on the target"))
 
 _CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+|.*teacher.*?)\s*")
 _TEACHER = re.compile(r"teacher(?:\s*([-+])\s*(\S+))?")
 
 
 def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
-    """Objectives by name, in order; ``"energy:minimize"`` (or ``"energy:minimize:trained"``) declares a new one.
+    """Return objectives by name, in order; ``"energy:minimize"`` (or ``"energy:minimize:trained"``) declares a new one.
 
     Raises:
-        ConfigError: none given, one given twice, an unknown name, or one that the study needs itself.
+        ConfigError: there is none, or a name is unknown, given twice, or reserved for the work of a trial.
     """
     problems: list[str] = []
     out: list[Objective] = []
@@ -59,9 +63,9 @@ def resolve(names: Sequence[str | Objective]) -> tuple[Objective, ...]:
 
 
 def spared(objective: Objective, values: Sequence[float]) -> tuple[float, float]:
-    """The best and the worst of ``values`` with a tenth to spare, so that the worst may still add to a front.
+    """Return the best and the worst of ``values`` with a margin of 10 %, so that the worst still adds to a front.
 
-    A hypervolume taken against the worst value itself gives its owner nothing, however accurate it is.
+    With the worst value itself as the reference, its student would add no hypervolume, however accurate it is.
     """
     low, high = min(values), max(values)
     spare = 0.1 * ((high - low) or abs(high) or 1.0)
@@ -73,7 +77,7 @@ def spared(objective: Objective, values: Sequence[float]) -> tuple[float, float]
 
 
 def worst_wanted(constraints: Sequence[Constraint], objectives: Sequence[Objective]) -> dict[str, float]:
-    """The worst value that is wanted of each objective that a constraint bounds on its bad side, by name."""
+    """Return by name the worst wanted value of each objective that a constraint bounds on its worse side."""
     wanted: dict[str, float] = {}
     for objective in objectives:
         operator = ">=" if objective.direction == "maximize" else "<="
@@ -97,24 +101,24 @@ def _resolve_one(text: str) -> Objective:
 
 
 def _taken(name: str) -> str:
-    return f"has the name under which every trial keeps its own {name} of work; rename it, e.g. to 'training_{name}'"
+    return f"has a reserved name: every trial stores its {name} of work under it; rename it, e.g. to 'training_{name}'"
 
 
 def asked_cost(objectives: Sequence[Objective]) -> Objective | None:
-    """The cost that people bound first: latency where it is an objective, else the first that is to be small."""
+    """Return the cost that users bound first: latency if it is an objective, else the first minimised one."""
     small = [o for o in objectives[1:] if o.direction == "minimize"]
     return next((o for o in small if o.name == "latency_ms"), small[0] if small else None)
 
 
 def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constraint:
-    """Read ``"params <= 1e6"`` or ``"accuracy >= teacher - 0.05"``.
+    """Parse a constraint such as ``"params <= 1e6"`` or ``"accuracy >= teacher - 0.05"``.
 
     Args:
-        text: metric, ``<=`` or ``>=``, number; or ``accuracy >= teacher``, less a fraction.
+        text: metric, ``<=`` or ``>=``, number; or ``accuracy >= teacher`` less a fraction.
         names: metrics that may be constrained; ``None`` allows all registered objectives.
 
     Raises:
-        UsageError: not of that form, an unknown metric, or one that the study needs itself.
+        UsageError: the form is invalid, or the metric is unknown or reserved for the work of a trial.
     """
     match = _CONSTRAINT.fullmatch(str(text))
     if match is None:
@@ -137,10 +141,10 @@ def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constrain
 
 
 def _below_teacher(text: Any, metric: str, operator: str, bound: str) -> Constraint:
-    """The constraint of a bound such as ``teacher - 0.05``.
+    """Parse a constraint with a bound such as ``teacher - 0.05``.
 
     Raises:
-        UsageError: another metric or operator, another form, or percent in the place of a fraction.
+        UsageError: metric, operator or form is another one, or percent is given instead of a fraction.
     """
     head = f"constraint {text!r}"
     if metric != "accuracy":
@@ -165,7 +169,7 @@ def _below_teacher(text: Any, metric: str, operator: str, bound: str) -> Constra
 
 
 def mistaken(constraint: Constraint) -> str:
-    """Why a registered metric can never, or always, be within the bound; empty where it is in order."""
+    """Return why a bound on a fraction is always or never satisfied, as it is not between 0 and 1; empty if valid."""
     metric, bound = constraint.metric, constraint.bound
     if (
         constraint.below is not None

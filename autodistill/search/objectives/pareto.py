@@ -1,12 +1,11 @@
 """Pareto dominance, epsilon-net order, hypervolume and box decomposition of sets of loss vectors.
 
-Every function takes losses of shape ``(points, objectives)`` in which smaller is better; a maximised metric comes
-in with its sign turned (:meth:`autodistill.core.records.Objective.loss`). A row with a value that is not finite was not
-measured: it dominates nothing, ranks behind every measured row and adds no volume. Equal rows do not dominate each
-other.
+Every function takes losses of shape ``(points, objectives)``, smaller being better; maximised metrics are negated
+(:meth:`autodistill.core.records.Objective.loss`). A row with a non-finite value was not measured: it dominates nothing,
+ranks behind every measured row and adds no volume. Equal rows do not dominate each other.
 
-Sorting and volumes come from moocore (exact, compiled). The epsilon-net order is that of Salinas et al. 2021, "A
-multi-objective perspective on jointly tuning hardware and hyperparameters", on normalized objectives.
+Sorting and volumes are computed by moocore (exact, compiled). The epsilon-net order is that of Salinas et al. 2021, "A
+multi-objective perspective on jointly tuning hardware and hyperparameters", on normalised objectives.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def nondominated_mask(losses: npt.ArrayLike) -> Bools:
-    """True for the rows that no other row dominates.
+    """Return true for the rows that no other row dominates.
 
     Returns:
         ``(points,)``; all copies of an equal non-dominated row are true.
@@ -35,10 +34,10 @@ def nondominated_mask(losses: npt.ArrayLike) -> Bools:
 
 
 def nondominated_ranks(losses: npt.ArrayLike) -> Ints:
-    """Front number of every row: 0 on the Pareto front, 1 on the front of the rest, and so on.
+    """Return the front number of every row: 0 on the Pareto front, 1 on the front of the rest, and so on.
 
     Returns:
-        ``(points,)``; rows that are not finite get one number more than the worst finite row.
+        ``(points,)``; non-finite rows get one number more than the worst finite row.
     """
     rows = _as_rows(losses)
     finite = _finite(rows)
@@ -50,11 +49,11 @@ def nondominated_ranks(losses: npt.ArrayLike) -> Ints:
 
 
 def epsilon_net_order(losses: npt.ArrayLike) -> Ints:
-    """Indices in the order in which a greedy epsilon-net takes them: each next one is farthest from those taken.
+    """Return indices in the order of a greedy epsilon-net: each next row is the farthest from those already taken.
 
     The first is the best row in the first objective, so that a prefix of any length covers the whole front. Distances
-    are Euclidean after each objective is scaled to the range it has here; ties go to the lower index; rows that are
-    not finite come last.
+    are Euclidean, with each objective scaled to its range in ``losses``. Ties go to the lower index; non-finite rows
+    come last.
     """
     rows = _as_rows(losses)
     finite = np.flatnonzero(_finite(rows))
@@ -76,11 +75,11 @@ def epsilon_net_order(losses: npt.ArrayLike) -> Ints:
 
 
 def hypervolume(losses: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Volume that the rows dominate inside the box that ``reference`` closes.
+    """Return the volume that the rows dominate, bounded by ``reference``.
 
     Args:
-        losses: ``(points, objectives)``; rows that do not beat the reference in every objective add nothing.
-        reference: ``(objectives,)``, the worst corner.
+        losses: ``(points, objectives)``; rows that are not better than the reference in every objective add nothing.
+        reference: ``(objectives,)`` worst corner.
     """
     corner = np.asarray(reference, dtype=np.float64)
     rows = _inside(losses, corner)
@@ -92,10 +91,10 @@ def hypervolume(losses: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 
 def nondominated_boxes(losses: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Disjoint boxes that fill the part of ``(-inf, reference]`` that no row dominates.
+    """Return disjoint boxes that fill the part of ``(-inf, reference]`` that no row dominates.
 
-    A new point ``z`` adds the volume of every box that lies above it, cut at ``z``: the gain is a sum of products
-    over the objectives, which is what makes expected gains closed-form (:mod:`autodistill.search.model.acquisition`).
+    A new point ``z`` adds the volume of every box above it, cut at ``z``. The gain is thus a sum of products over the
+    objectives, so that expected gains have a closed form (:mod:`autodistill.search.model.acquisition`).
 
     Returns:
         Lower and upper corners, each ``(boxes, objectives)``; lower corners may be ``-inf``.
@@ -114,16 +113,16 @@ Box = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def _boxes(rows: Floats, corner: tuple[float, ...]) -> list[Box]:
-    """Sweep the last objective upwards; between two of its values the other objectives are a smaller problem.
+    """Sweep the last objective upwards; between two of its values, the other objectives are a smaller problem.
 
-    A box of the smaller problem that stays open over several slabs is emitted once, so that there are ``n + 1`` boxes
+    A box of the smaller problem that is unchanged over several slabs is emitted once, so that there are ``n + 1`` boxes
     for two objectives and about ``2 n + 1`` for three.
     """
     if rows.shape[1] == 1 or len(corner) == 1:
         best = min((float(row[0]) for row in rows), default=corner[0])
         return [((-np.inf,), (min(best, corner[0]),))]
     if rows.shape[1] == 2:
-        stairs = _front(rows)[::-1]  # upwards in the last objective, so downwards in the first
+        stairs = _front(rows)[::-1]  # ascending in the last objective, thus descending in the first
         widths = [corner[0], *stairs[:, 0].tolist()]
         heights = [-np.inf, *stairs[:, 1].tolist(), corner[1]]
         return [((-np.inf, heights[i]), (width, heights[i + 1])) for i, width in enumerate(widths)]
@@ -150,7 +149,7 @@ def _front(rows: Floats) -> Floats:
         return lowest
     if len(rows) < 2:
         return rows
-    if rows.shape[1] == 2:  # the common case, and quicker than a call into compiled code
+    if rows.shape[1] == 2:  # the common case, faster than a call into compiled code
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
         best = np.minimum.accumulate(rows[:, 1])
         kept: Floats = rows[np.concatenate([[True], rows[1:, 1] < best[:-1]])]
@@ -177,6 +176,6 @@ def _finite(rows: Floats) -> Bools:
 
 
 def _moocore() -> Any:
-    import moocore  # compiled; loaded on first use
+    import moocore  # a compiled package, loaded on first use
 
     return moocore

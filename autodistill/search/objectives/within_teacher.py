@@ -1,7 +1,7 @@
-"""How far below its teacher a student may be: a constraint of the user's, or what counts as no gain without one.
+"""How far below its teacher a student may be: by a constraint, or by default as a limit below which there is no gain.
 
-Distances are in points, hundredths of accuracy. The teacher's accuracy is the one on the validation images, where the
-students' is measured too.
+Distances are in points, i.e. hundredths of accuracy. The teacher's accuracy is measured on the validation images, like
+that of the students.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from autodistill.core.records import Constraint, Objective, State, TrialRecord
 from autodistill.core.teacher_distance import METRIC, points_words
 
 POINTS = 20.0
-"""Points below the teacher beyond which a student counts as no gain, where the user says nothing.
+"""Default distance in points below the teacher beyond which a student counts as no gain.
 
-It only says where the effort goes: such students stay on the front, in case nothing else comes.
+It only directs the search: such students remain on the front, in case there are no others.
 """
 
 CREDIBLE = 0.2
-"""A paused trial is named as one that may come within the bound from this probability on."""
+"""Least probability of coming within the bound at which a paused trial is mentioned."""
 
 PROMISES = "promises"
-"""Attribute of a study with what is expected of its paused trials, while none that finished is within the bound."""
+"""Study attribute with predictions for paused trials, while no finished trial is within the bound."""
 
 MOST_FACTOR = 9.0
-"""A training that would have to be longer than this many times is no advice."""
+"""Longest training that is suggested, as a multiple of the present one."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """The accuracy from which on a student counts, and the teacher's.
+    """The accuracy from which a student counts, and the teacher's accuracy.
 
     Attributes:
-        teacher: its accuracy on the validation images.
-        bound: the least accuracy of a student that counts.
-        soft: no constraint says so: students below the bound may be on the front, but nothing is done to find them.
+        teacher: accuracy of the teacher on the validation images.
+        bound: least accuracy of a student that counts.
+        soft: the bound is a default and no constraint: students below it may be on the front, but are not sought.
     """
 
     teacher: float
@@ -46,29 +46,29 @@ class Reach:
 
     @property
     def points(self) -> float:
-        """How many points below the teacher the bound lies."""
+        """Distance of the bound from the teacher, in points."""
         return round(100.0 * (self.teacher - self.bound), 6)
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Whether a student with these values counts; one whose accuracy is unknown does."""
+        """Return whether a student with these values counts; one with unknown accuracy does."""
         return values.get(METRIC, math.inf) >= self.bound
 
     def words(self) -> str:
-        """``within 20 points of the teacher (0.8710)``."""
+        """Return the bound in words: ``within 20 points of the teacher (0.8710)``."""
         return f"within {self.points:g} points of the teacher ({self.teacher:.4f})"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict: accuracies are fractions, ``points`` hundredths of them."""
+        """Return plain values: accuracies are fractions, ``points`` hundredths of them."""
         by = "default" if self.soft else "constraint"
         return {"teacher": self.teacher, "points": self.points, "bound": self.bound, "by": by}
 
 
 def bounded(constraints: Iterable[Constraint], teacher: Mapping[str, float]) -> tuple[Constraint, ...]:
-    """Constraints with the numbers that the teacher's values give those that ask for it.
+    """Return the constraints, with bounds relative to the teacher resolved to numbers.
 
     Args:
-        constraints: of the study.
-        teacher: its metrics; without the accuracy, bounds that need it stay open.
+        constraints: constraints of the study.
+        teacher: metrics of the teacher; without its accuracy, bounds that need it stay NaN.
     """
     known = teacher.get(METRIC, math.nan)
     return tuple(one if one.below is None else replace(one, bound=less(known, one.below)) for one in constraints)
@@ -77,12 +77,12 @@ def bounded(constraints: Iterable[Constraint], teacher: Mapping[str, float]) -> 
 def reach_of(
     objectives: Sequence[Objective], constraints: Sequence[Constraint], teacher: Mapping[str, float], *, default: bool
 ) -> Reach | None:
-    """The accuracy that counts; ``None`` where the teacher's is unknown, or nothing says which counts.
+    """Return the accuracy that counts; ``None`` if the teacher's is unknown or there is neither constraint nor default.
 
     Args:
-        objectives: of the study; accuracy must be one of them, to be maximised.
-        constraints: of the study, see :func:`bounded`; one that bounds the accuracy from below decides.
-        teacher: its metrics.
+        objectives: objectives of the study; accuracy must be one of them, to be maximised.
+        constraints: constraints of the study, see :func:`bounded`; a lower bound on the accuracy takes precedence.
+        teacher: metrics of the teacher.
         default: without such a constraint, students more than :data:`POINTS` below the teacher do not count.
     """
     known = teacher.get(METRIC, math.nan)
@@ -96,20 +96,20 @@ def reach_of(
 
 
 def aims_of(reach: Reach | None) -> tuple[Constraint, ...]:
-    """What falls short of it is no gain, though no constraint forbids it."""
+    """Return a soft bound as a constraint for the sampler: violating it counts as no gain, but is allowed."""
     return (Constraint(METRIC, ">=", reach.bound),) if reach is not None and reach.soft else ()
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What is expected of a paused trial at the top rung.
+    """Prediction for a paused trial at the top rung.
 
     Attributes:
-        trial: its number.
-        accuracy: the median of what is expected.
-        deviation: half the width of the interval that holds two thirds.
-        chance: probability that it comes within the bound.
-        epochs: that it still takes.
+        trial: number of the trial.
+        accuracy: median of the prediction.
+        deviation: half the width of the interval with a probability of two thirds.
+        chance: probability of coming within the bound.
+        epochs: epochs left to the top rung.
     """
 
     trial: int
@@ -121,16 +121,16 @@ class Promise:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The finished student that comes nearest to a bound that none reaches, and what would take one there.
+    """The finished student nearest to a bound that none reaches, and the work that might reach it.
 
     Attributes:
-        trial: its number.
-        accuracy: what it reached.
-        to_teacher: the same in points, negative below the teacher.
-        points: the smallest bound in whole points that it is within.
-        epochs: of a training in which it would reach the bound if it went on to gain as at its last rung; ``None``
-            where that is more than nine times as long, or it gained nothing.
-        promises: paused trials that may come within the bound, the likeliest first.
+        trial: number of the trial.
+        accuracy: accuracy of the student.
+        to_teacher: distance to the teacher in points, negative below the teacher.
+        points: smallest bound in whole points that the student is within.
+        epochs: epochs of a training that would reach the bound if the gain of the last rung continued; ``None`` if it
+            is more than nine times as long, or there was no gain.
+        promises: paused trials that may come within the bound, likeliest first.
     """
 
     trial: int
@@ -141,7 +141,7 @@ class Nearest:
     promises: tuple[Promise, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict."""
+        """Return plain values."""
         return {**asdict(self), "promises": [asdict(one) for one in self.promises]}
 
 
@@ -153,14 +153,14 @@ def nearest(
     levels: Sequence[int] = (),
     promises: Iterable[Promise] = (),
 ) -> Nearest | None:
-    """Which finished student comes nearest where none is within the bound; ``None`` where one is, or none finished.
+    """Return the finished student nearest to the bound; ``None`` if one is within it, or none has finished.
 
     Args:
-        trials: of the study.
+        trials: trials of the study.
         reach: the bound.
-        constraints: of the study; students that break another one do not count.
+        constraints: constraints of the study; students that violate another one do not count.
         levels: cumulative epochs of the rungs.
-        promises: what is expected of paused trials, where that is known.
+        promises: predictions for paused trials, if there are any.
     """
     others = [c for c in constraints if (c.metric, c.operator) != (METRIC, ">=")]
     done = [t for t in trials if t.state is State.COMPLETE and METRIC in t.latest]
@@ -178,7 +178,7 @@ def nearest(
 
 
 def nearest_lines(found: Nearest, reach: Reach) -> list[str]:
-    """What came nearest and what it would take, sentences for people."""
+    """Describe the nearest student and the work that might reach the bound, in sentences."""
     short = 100.0 * (reach.bound - found.accuracy)
     lines = [
         f"No finished student is {reach.words()}. Trial {found.trial} came nearest: {found.accuracy:.4f}, "
@@ -199,14 +199,14 @@ def nearest_lines(found: Nearest, reach: Reach) -> list[str]:
 
 
 def less(value: float, below: float) -> float:
-    """``value - below``, down to nine digits: a student of exactly so many points less must not break the bound."""
+    """Return ``value - below``, rounded down to nine digits: a student exactly ``below`` worse is within the bound."""
     if math.isnan(value):
         return math.nan
     return math.floor(round((value - below) * 1e9, 3)) / 1e9
 
 
 def _epochs(trial: TrialRecord, bound: float, levels: Sequence[int]) -> int | None:
-    """Epochs after which a curve that rises with the logarithm of the epochs, as at its last rung, is at ``bound``."""
+    """Return the epochs at which the accuracy reaches ``bound`` if it rises with their logarithm as it last did."""
     top = len(levels)
     if top < 2 or any(METRIC not in trial.rungs.get(rung, {}) for rung in (top - 1, top)):
         return None

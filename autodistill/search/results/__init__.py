@@ -1,4 +1,4 @@
-"""What a study found, as values: front, members, pick and knee, verified figures, gain of distillation, waste.
+"""Results of a study, as values: front, members, pick and knee, verified figures, gain of distillation, waste.
 
-Nothing here trains or draws. ``Front`` and ``FrontMember`` have short methods that hand over to ``delivery``.
+Nothing here trains or draws. ``Front`` and ``FrontMember`` have short methods that forward to ``delivery``.
 """

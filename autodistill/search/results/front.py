@@ -1,4 +1,4 @@
-"""The Pareto front of a study: which COMPLETE trials no other one beats in every objective."""
+"""The Pareto front of a study: the COMPLETE trials that no other trial dominates."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HypervolumeBox:
-    """The box in which hypervolume is measured, recorded so that figures stay comparable.
+    """Box in which the hypervolume is measured; it is stored so that results stay comparable.
 
     Attributes:
-        ideal: best value of each objective that is hoped for, in its own unit.
-        reference: worst value that still counts, in its own unit.
+        ideal: best expected value of each objective, in its own unit.
+        reference: worst value of each objective that still counts, in its own unit.
     """
 
     ideal: tuple[float, ...]
     reference: tuple[float, ...]
 
     def holding(self, objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> HypervolumeBox:
-        """The same box, wider where known costs among ``values`` lie outside: their students would count for nothing.
+        """Return the box, widened to the known costs among ``values``; students outside it would count for nothing.
 
-        The survey, from which the box is made, has not seen the cheapest and the costliest students of the space.
-        Trained objectives keep their ends: one bad training would make all others look alike.
+        The box is made from the survey, which may not contain the cheapest and costliest students of the space. Bounds
+        of trained objectives stay: one bad training would make all others look alike.
         """
         ideal, reference = list(self.ideal), list(self.reference)
         for j, objective in enumerate(objectives):
@@ -60,14 +60,14 @@ class Front:
     """Non-dominated COMPLETE trials, cheapest first in the first minimised objective.
 
     Attributes:
-        study: the study's name.
+        study: name of the study.
         objectives: axes, in the order of the values.
         trials: the members.
         others: the dominated COMPLETE trials.
-        scale: box of the hypervolume; ``None`` before anything is known.
-        teacher: metric values of the teacher, where known.
-        directory: folder of the study, where it has one; its members can be loaded and exported.
-        reach: from which accuracy on a student counts, measured against the teacher's; ``None`` where nothing says so.
+        scale: box of the hypervolume; ``None`` if too little is known.
+        teacher: metric values of the teacher, if known.
+        directory: folder of the study, if it has one; its members can then be loaded and exported.
+        reach: accuracy from which a student counts, relative to the teacher's; ``None`` if there is no such bound.
     """
 
     study: str
@@ -90,7 +90,7 @@ class Front:
         directory: Path | None = None,
         reach: Reach | None = None,
     ) -> Front:
-        """The front of ``trials`` and their variants; of equal points the first trial stands for all."""
+        """Build the front of ``trials`` and their variants; among equal points only the first trial is a member."""
         complete = expanded([t for t in trials if t.state is State.COMPLETE], objectives)
         losses = to_losses(objectives, [t.values for t in complete])
         mask = nondominated_mask(losses) if complete else np.zeros(0, dtype=bool)
@@ -107,7 +107,7 @@ class Front:
         return Front(study, tuple(objectives), tuple(members), tuple(others), *rest)
 
     def trained(self) -> Front:
-        """The front of the trials as they were trained, without their variants."""
+        """Return the front of the trials as trained, without their variants."""
         plain = [replace(t, variants={}) for t in (*self.trials, *self.others) if t.variant == "fp32"]
         plain.sort(key=lambda t: t.number)
         rest: dict[str, Any] = {"scale": self.scale, "teacher": self.teacher, "directory": self.directory}
@@ -118,7 +118,7 @@ class Front:
         return len(self.trials)
 
     def __repr__(self) -> str:
-        """One line: the name, how many students, and from where to where each objective goes."""
+        """Return one line: name, number of students, and range of each objective."""
         spans = [f", {o.name} {_span([t.values[o.name] for t in self.trials])}" for o in self.objectives if self.trials]
         return f"<Front {self.study!r}: {students_counted(self.trials)}{''.join(spans)}>"
 
@@ -146,7 +146,7 @@ class Front:
         return hypervolume(self.unit_losses([t.values for t in self.trials]), [1.0] * len(self.objectives))
 
     def unit_losses(self, values: Sequence[Mapping[str, float]]) -> np.ndarray:
-        """Losses scaled so that 0 is ideal and 1 the reference, ``(trials, objectives)``; clipped at 0."""
+        """Return losses scaled to 0 at the ideal and 1 at the reference, ``(trials, objectives)``; clipped at 0."""
         assert self.scale is not None
         rows = axis_losses(self.objectives, values)
         ideal, worst = axis_losses(self.objectives, [self._named(self.scale.ideal), self._named(self.scale.reference)])
@@ -156,45 +156,43 @@ class Front:
 
     @property
     def members(self) -> tuple[FrontMember, ...]:
-        """The members, as trials that can be loaded and exported."""
+        """Members as trials that can be loaded and exported."""
         return tuple(FrontMember.of(trial, self.directory) for trial in self.trials)
 
     def counts(self, values: Mapping[str, float]) -> bool:
-        """Whether a student with these values is of use: not further below the teacher than :attr:`reach` allows."""
+        """Return whether a student with these values is within :attr:`reach` of the teacher."""
         return self.reach is None or self.reach.holds(values)
 
     def knee(self) -> FrontMember | None:
-        """The member nearest to the ideal point, the best values of all objectives: a fair first pick.
+        """Return the member nearest to the ideal point, which has the best values of all objectives: a fair first pick.
 
-        The axes (logarithmic for costs) run from the best to the worst value on the front itself. In the box of the
-        hypervolume, where accuracies run from 0 to 1, members that differ by some points would look equally accurate,
-        and the cheapest be the knee of every front.
+        The axes (logarithmic for costs) span the front itself. In the box of the hypervolume, where accuracies span 0
+        to 1, members that differ by a few points would look equally accurate; the cheapest would always be the knee.
 
-        Where all members were verified, among those on the verified front, if any, by their verified figures; where
-        some were, among those that did not fall off, by the figures of the search. Students that are too far below the
-        teacher to be of use (:meth:`counts`) are left out while there are others.
+        If all members were verified, the knee is chosen among those on the verified front, if any, by verified figures.
+        If only some were, it is chosen among those that did not fall off, by the figures of the search. Students too
+        far below the teacher (:meth:`counts`) are left out if there are others.
         """
         from autodistill.search.results.picking import knee
 
         return knee(self)
 
     def pick(self, expression: str) -> FrontMember:
-        """The best member (first objective) that satisfies ``"latency_ms <= 5 and params <= 2e6"``.
+        """Return the best member (first objective) that satisfies e.g. ``"latency_ms <= 5 and params <= 2e6"``.
 
-        Where the study was verified, students on the verified front go before all others, those that joined it
-        included; accuracy, loss and agreement are then the verified means where there are any. While members of the
-        front are not verified, the figures of the search decide, and only those that fell off go last. ``picked`` of
-        the member says so.
+        If the whole front was verified, students on the verified front, including those that joined it, come before all
+        others, and accuracy, loss and agreement are verified means if there are any. If some members are not verified,
+        the figures of the search decide, and only members that fell off come last. ``picked`` of the member says so.
 
         Raises:
-            UsageError: the expression is not understood, or no member satisfies it.
+            UsageError: the expression is invalid, or no member satisfies it.
         """
         from autodistill.search.results.picking import pick
 
         return pick(self, expression)
 
     def to_json(self) -> dict[str, Any]:
-        """The stable form of ``front --json``."""
+        """Return the stable form for ``front --json``."""
         return {
             "study": self.study,
             "objectives": [{"name": o.name, "direction": o.direction, "unit": o.unit} for o in self.objectives],
@@ -223,26 +221,26 @@ class Front:
         }
 
     def _within(self) -> dict[str, Any] | None:
-        """The bound on the distance to the teacher, and how many members keep to it."""
+        """Return the bound on the distance to the teacher, and the number of members within it."""
         if self.reach is None:
             return None
         return {**self.reach.to_json(), "members": sum(self.counts(t.values) for t in self.trials)}
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per member: number, objectives, then ``student.*``, ``distillation.*``, ``train.*``."""
+        """Return a table, one row per member: number, objectives, ``student.*``, ``distillation.*``, ``train.*``."""
         import pandas as pd
 
         return pd.DataFrame([t.columns() for t in self.members])
 
     def plot(self, path: str | Path, *, empty: str = "") -> Path:
-        """Draw the front into ``path`` (PNG or SVG by its ending); ``empty`` says why there is no member."""
+        """Draw the front into ``path`` (PNG or SVG by suffix); ``empty`` is the note on a front without members."""
         from autodistill.delivery.figures.front_png import front_png
 
         front_png(self, path, empty=empty)
         return Path(path)
 
     def save(self, directory: str | Path, *, empty: str = "") -> dict[str, Path]:
-        """Write ``front.json``, ``front.csv`` and ``front.png``; returns their paths by ending."""
+        """Write ``front.json``, ``front.csv`` and ``front.png``; return their paths by suffix."""
         folder = Path(directory)
         write_atomically(folder / "front.json", dump_json(self.to_json()))
         write_atomically(folder / "front.csv", self.to_pandas().to_csv(index=False))
@@ -254,7 +252,7 @@ class Front:
 
 
 def last_values(trial: TrialRecord) -> dict[str, float]:
-    """Known costs and the values of the highest rung, later ones over earlier ones."""
+    """Return known costs and metrics of all rungs; values of higher rungs take precedence."""
     out: dict[str, float] = {}
     for rung in sorted(trial.rungs):
         out.update(trial.rungs[rung])
@@ -262,10 +260,10 @@ def last_values(trial: TrialRecord) -> dict[str, float]:
 
 
 def propose_box(objectives: Sequence[Objective], values: Sequence[Mapping[str, float]]) -> HypervolumeBox | None:
-    """A scale from what is known early (the survey, or the first trials): its extremes, with 10 % to spare.
+    """Return a box from values known early (the survey, or the first trials): their extremes with a margin of 10 %.
 
-    A fraction to be maximised runs from 0 to 1. ``values`` may lack metrics, and what is not
-    finite is left out; ``None`` when an objective is never seen.
+    A fraction to be maximised spans 0 to 1. ``values`` may lack metrics, and values that are not finite are ignored.
+    ``None`` if an objective has no value.
     """
     ideal, reference = [], []
     for objective in objectives:
@@ -283,6 +281,6 @@ def propose_box(objectives: Sequence[Objective], values: Sequence[Mapping[str, f
 
 
 def _span(values: Sequence[float]) -> str:
-    """``0.81 to 0.95``, whole numbers with thousands."""
+    """Return the range as ``0.81 to 0.95``; large numbers are whole, with thousands separators."""
     ends = [f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.4g}" for v in (min(values), max(values))]
     return " to ".join(dict.fromkeys(ends))

@@ -1,4 +1,4 @@
-"""A trial of a study that can be loaded and exported: what ``front.pick`` and ``front.knee`` return."""
+"""Members of a front: trials that can be loaded and exported, as ``front.pick`` and ``front.knee`` return them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrontMember(TrialRecord):
-    """A trial record that knows its study's folder.
+    """A trial record with the folder of its study.
 
     Attributes:
-        directory: the study's folder; ``None`` for a study in memory, which keeps no networks.
-        picked: what a verification had to do with its being picked, a sentence; empty where nothing is verified.
+        directory: folder of the study; ``None`` for a study in memory, which keeps no networks.
+        picked: how the verification affected its being picked, as a sentence; empty if nothing is verified.
     """
 
     directory: Path | None = None
@@ -30,14 +30,14 @@ class FrontMember(TrialRecord):
 
     @staticmethod
     def of(trial: TrialRecord, directory: Path | None) -> FrontMember:
-        """The member for a record."""
+        """Build the member for a record."""
         return FrontMember(**{one.name: getattr(trial, one.name) for one in fields(TrialRecord)}, directory=directory)
 
     def load(self) -> nn.Module:
-        """The trained network, in eval mode, on the CPU; it takes normalized images.
+        """Load the trained network, in eval mode, on the CPU; it takes normalised images.
 
         Raises:
-            UsageError: the study is in memory, or this is a variant: a file, and no torch network.
+            UsageError: the study is in memory, or this is a variant, which is a file and no torch network.
             StoreError: the trial has no finished student.
         """
         from autodistill.delivery.export.loading import load_trial
@@ -56,13 +56,13 @@ class FrontMember(TrialRecord):
         """Write files for other programs into the folder ``out``; see ``autodistill.delivery.export.write.export``.
 
         Args:
-            out: the folder to make.
-            formats: names of formats; ``safetensors`` and ``onnx`` if omitted. Of an int8 form the file that was
-                measured goes out, as ``onnx-int8``.
+            out: folder to create.
+            formats: names of formats; ``safetensors`` and ``onnx`` if omitted. For an int8 form, the measured file is
+                exported as ``onnx-int8``.
             options: ``weights``, ``max_drop``, ``latency``, ``data`` and ``progress`` of ``export``.
 
         Raises:
-            UsageError: the study is in memory, or a format does not exist or does not hold this form.
+            UsageError: the study is in memory, or a format does not exist or cannot hold this form.
             StoreError: the trial has no finished student.
         """
         from autodistill.delivery.export.write import export
@@ -70,13 +70,13 @@ class FrontMember(TrialRecord):
         return export(self._folder(), self, out, formats=formats or None, **options)
 
     def to_json(self) -> dict[str, Any]:
-        """As that of every record: the folder, and how it was picked, are not part of it."""
+        """Return plain values as for every record, without the folder and without ``picked``."""
         out = super().to_json()
         del out["directory"], out["picked"]
         return out
 
     def columns(self) -> dict[str, Any]:
-        """One row of a table: number, objectives, then ``student.*``, ``distillation.*``, ``train.*``."""
+        """Return a table row: number, objectives, then ``student.*``, ``distillation.*``, ``train.*``."""
         row: dict[str, Any] = {"number": self.number, "variant": self.variant, **self.values}
         for section in ("student", "distillation", "train"):
             row.update({f"{section}.{key}": value for key, value in getattr(self, section).items()})

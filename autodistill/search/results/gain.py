@@ -1,7 +1,7 @@
-"""What distillation gained in the search: a trial against the best trial of the same student without it.
+"""Gain of distillation in the search: a trial against the best trial of the same student without distillation.
 
-The two may differ in their recipe (learning rate, weight decay, augmentation), and it is one run against the best of
-several, so that the gain is rather too small than too large. Equal recipes are compared by ``verify``.
+The two may differ in their recipe (learning rate, weight decay, augmentation). One run is compared with the best of
+several, so the gain is underestimated rather than overestimated. ``verify`` compares equal recipes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ BASIS = "against the best undistilled run of the same student, whatever its trai
 
 @dataclass(frozen=True)
 class Pairs:
-    """Distilled trials beside the best undistilled one of their student.
+    """Counts of pairs of a distilled trial and the best undistilled trial of its student.
 
     Attributes:
         won: pairs in which the distilled trial was better.
-        equal: pairs in which both were as good, which is common where validation images are few.
-        all: pairs that there are.
+        equal: pairs with equal results, which are common with few validation images.
+        all: all pairs.
     """
 
     won: int
@@ -30,12 +30,12 @@ class Pairs:
 
     @staticmethod
     def of(gains: Iterable[float]) -> Pairs:
-        """Counted from the gain of each pair."""
+        """Count pairs, given the gain of each."""
         known = list(gains)
         return Pairs(sum(gain > 0 for gain in known), sum(gain == 0 for gain in known), len(known))
 
     def line(self) -> str:
-        """One sentence; empty where there are not several pairs."""
+        """Return a summary in one sentence; empty with fewer than two pairs."""
         if self.all < 2:
             return ""
         equal = f" and equal it in {self.equal:,}" if self.equal else ""
@@ -46,15 +46,16 @@ class Pairs:
 
 
 def distils(distillation: Params) -> bool:
-    """Whether anything of the teacher is in the loss mix: its answers, or its embedding alone."""
+    """Return whether the loss mix uses the teacher, by its outputs or its embedding."""
     return any(distillation.get(name, "none") != "none" for name in ("loss", "embedding"))
 
 
 def gain_over_undistilled(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
-    """How much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
+    """Return how much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
 
-    ``None`` where there is no such trial, this one has no final values, or is itself undistilled. Positive is better.
-    An int8 form is compared with int8 forms, since what the form costs in accuracy is no loss of distillation.
+    The gain is positive if ``trial`` is better. It is ``None`` if there is no such other trial, or if ``trial`` has no
+    final values or is itself undistilled. An int8 form is compared with int8 forms, since the accuracy that the form
+    costs is no effect of distillation.
     """
     if not distils(trial.distillation) or objective.name not in trial.values:
         return None
@@ -70,7 +71,7 @@ def gain_over_undistilled(trial: TrialRecord, trials: Sequence[TrialRecord], obj
 
 
 def _in_form(trial: TrialRecord, variant: str) -> Mapping[str, float]:
-    """Final values of a trial in one of its forms; nothing where it has no such form."""
+    """Return the final values of a trial in one of its forms; empty if it has no such form."""
     if trial.variant == variant:
         return trial.values
     values: Mapping[str, float] = trial.variants.get(variant, {}).get("values", {})
@@ -78,7 +79,7 @@ def _in_form(trial: TrialRecord, variant: str) -> Mapping[str, float]:
 
 
 def pairs(trials: Sequence[TrialRecord], objective: Objective) -> Pairs:
-    """How often COMPLETE distilled trials are better than the best undistilled trial of their student."""
+    """Count how often COMPLETE distilled trials are better than the best undistilled trial of their student."""
     complete = [t for t in trials if t.state is State.COMPLETE]
     found = (gain_over_undistilled(t, complete, objective) for t in complete)
     return Pairs.of(gain for gain in found if gain is not None)

@@ -1,12 +1,12 @@
-"""Which students of a front are picked: the best within a bound, the knee, or all; what ``verify`` found goes before.
+"""Choice of students from a front: the best within a bound, the knee, or all, with verified students first.
 
-Selection flatters, so a trial that fell off the verified front is not picked while one that stayed there will do. A
-verification stands for a trial only as it was trained (not for its int8 form), and only while number and settings are
-those of the row.
+Selection biases the figures of a search, so a trial that fell off the verified front is picked only if none that stayed
+there will do. A verification applies to a trial only as trained (not to its int8 form), and only while number and
+settings equal those of the row.
 
-While a member of the search's front is not verified, the verified front is not known: what was verified may be there
-only because nobody looked at its betters. Students are then picked from the search's front, less those that fell off,
-by the figures of the search, which all of them have; a verified mean against a figure that flatters would be unfair.
+While a member of the search's front is not verified, the verified front is unknown: a verified student may be on it
+only because a better one was not verified. Students are then picked from the search's front, less those that fell off,
+by the figures of the search, which all of them have. Comparing verified means with biased figures would be unfair.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ KEPT = ("stays", "joins")
 """Verdicts of students on the verified front."""
 
 FELL, UNVERIFIED = "fell off when verified", "not verified"
-"""Why a member of the search's front is not on the verified one."""
+"""Reasons for which a member of the search's front is not on the verified one."""
 
 
 class Pickable(Protocol):
-    """What is read of a front: this module stands below it, so that ``Front.pick`` can call it."""
+    """Interface of a front, as this module uses it; ``Front.pick`` can thus import this module."""
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -45,7 +45,7 @@ class Pickable(Protocol):
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
-        """Members."""
+        """Members of the front."""
 
     @property
     def others(self) -> tuple[TrialRecord, ...]:
@@ -53,34 +53,34 @@ class Pickable(Protocol):
 
     @property
     def members(self) -> tuple[FrontMember, ...]:
-        """Members, as trials that can be loaded and exported."""
+        """Members as trials that can be loaded and exported."""
 
     @property
     def directory(self) -> Path | None:
-        """Folder of the study."""
+        """Folder of the study; ``None`` for a study in memory."""
 
     @property
     def teacher(self) -> Mapping[str, float]:
-        """Metric values of the teacher, where known."""
+        """Metric values of the teacher, if known."""
 
     def __len__(self) -> int:
         """Number of members."""
 
     def counts(self, values: Mapping[str, float]) -> bool:
-        """Whether values are near enough to the teacher's to be a gain."""
+        """Return whether values are near enough to the teacher's to count as a gain."""
 
     def trained(self) -> Pickable:
-        """The front of the trials as they were trained, without their variants."""
+        """Return the front of the trials as trained, without their variants."""
 
 
 @dataclass(frozen=True)
 class PickCandidate:
-    """A student that may be picked, with what is known best of it.
+    """A student that may be picked, with its best known figures.
 
     Attributes:
         member: the trial.
-        row: what ``verify`` found of it; ``None`` where it was not verified.
-        values: of the objectives; accuracy, loss and agreement are the verified means where there are any.
+        row: its row of ``verify``; ``None`` if it was not verified.
+        values: values of the objectives; accuracy, loss and agreement are verified means if there are any.
         fell: whether its trial, in this form or another, was verified and is not on the verified front.
     """
 
@@ -97,14 +97,14 @@ class PickCandidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The students that may be picked, and what is known of the front that they are on.
+    """The students that may be picked, and how far their front is verified.
 
     Attributes:
         standings: members of the front, then students that joined the verified one.
-        verified: members of the search's front that were verified.
-        size: members that there are, as trained.
-        found: whether there is a verification of any trial.
-        trouble: what is wrong with the file of the verification.
+        verified: number of verified members of the search's front.
+        size: number of members, as trained.
+        found: whether any trial was verified.
+        trouble: error in reading the verification; empty if there is none.
     """
 
     standings: tuple[PickCandidate, ...]
@@ -119,23 +119,23 @@ class Choice:
         return self.verified >= self.size
 
     def first(self, some: Sequence[PickCandidate]) -> list[PickCandidate]:
-        """Those of some students that are picked before the others."""
+        """Return the students that are picked before the others."""
         return [one for one in some if (one.kept if self.whole else not one.fell)]
 
     def figures(self, one: PickCandidate) -> Mapping[str, float]:
-        """What a student is compared by."""
+        """Return the values by which a student is compared."""
         return one.values if self.whole else one.member.values
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The students that ship as the front of a study.
+    """The students that are delivered as the front of a study.
 
     Attributes:
-        members: those of the verified front where it is known, else of the search's, less what fell off.
-        left_out: members of the search's front that are not among them, by the reason why.
-        said: a sentence on what ``verify`` had to do with it; empty where it changed nothing.
-        unverified: those of ``members`` that were not verified though others were.
+        members: members of the verified front if it is known, else of the search's, without those that fell off.
+        left_out: members of the search's front that are left out, by reason.
+        said: sentence on how ``verify`` changed the front; empty if it did not.
+        unverified: those of ``members`` that were not verified although others were.
     """
 
     members: tuple[FrontMember, ...]
@@ -145,7 +145,7 @@ class Selection:
 
 
 def verified_rows(front: Pickable) -> dict[int, VerifiedRow]:
-    """What ``verify`` found of trials of this front's study, by number; of what was trained otherwise, nothing.
+    """Return the rows of ``verify`` by number of the trial, except for trials that were trained with other settings.
 
     Raises:
         StoreError: the verification is damaged.
@@ -157,17 +157,17 @@ def verified_rows(front: Pickable) -> dict[int, VerifiedRow]:
 
 
 def rows_for(front: Pickable, students: Iterable[VerifiedRow]) -> dict[int, VerifiedRow]:
-    """Rows with a verdict that stand for trials of this front's study, by number."""
+    """Return the rows with a verdict that apply to trials of this front's study, by number."""
     known = {t.number: t for t in (*front.trials, *front.others) if t.variant == "fp32"}
     rows = [row for row in students if row.verdict and row.trial in known and _same(row, known[row.trial])]
     return {row.trial: row for row in settled(front, rows) if row.trial is not None}
 
 
 def settled(front: Pickable, rows: Iterable[VerifiedRow]) -> list[VerifiedRow]:
-    """Rows of ``verify``, those of no verified front that a member which was not verified dominates.
+    """Return rows of ``verify``, with a corrected verdict for trials dominated by a member that was not verified.
 
-    Verdicts are among what was verified. A trial off the search's front can have no better there than to be equal to
-    a member that nobody has looked at again; by the figures of the search, the only ones of both, it is dominated.
+    Verdicts compare verified trials only. A trial off the search's front may be dominated, by the figures of the
+    search, by a member that was not verified. As both have only these figures in common, its verdict is ``outside``.
     """
     rows = list(rows)
     search = front.trained()
@@ -181,17 +181,17 @@ def settled(front: Pickable, rows: Iterable[VerifiedRow]) -> list[VerifiedRow]:
 
 
 def unverified(front: Pickable, verified: Collection[int | None]) -> list[TrialRecord]:
-    """Members of the search's front, as they were trained, that are not among some numbers of trials."""
+    """Return the members of the search's front, as trained, whose numbers are not in ``verified``."""
     return [t for t in front.trained().trials if t.number not in verified]
 
 
 def row_of(trial: TrialRecord, rows: Mapping[int, VerifiedRow]) -> VerifiedRow | None:
-    """The row that stands for a trial; none stands for its int8 form."""
+    """Return the row that applies to a trial; none applies to an int8 form."""
     return rows.get(trial.number) if trial.variant == "fp32" else None
 
 
 def pick(front: Pickable, expression: str) -> FrontMember:
-    """The best student (first objective) that satisfies an expression; see :meth:`Front.pick`."""
+    """Return the best student (first objective) that satisfies an expression; see :meth:`Front.pick`."""
     choice = _choice(front)
     teacher = {f"{TEACHER}.{name}": value for name, value in front.teacher.items()}
     fitting = [
@@ -204,7 +204,7 @@ def pick(front: Pickable, expression: str) -> FrontMember:
         )
     before = choice.first(fitting)
     first = front.objectives[0]
-    cost = asked_cost(front.objectives) or first  # of equally good ones, often two forms of one trial, the cheaper
+    cost = asked_cost(front.objectives) or first  # the cheaper of equal ones, which are often two forms of one trial
 
     def losses(one: PickCandidate) -> tuple[float, float]:
         figures = choice.figures(one)
@@ -214,7 +214,7 @@ def pick(front: Pickable, expression: str) -> FrontMember:
 
 
 def knee(front: Pickable) -> FrontMember | None:
-    """The member nearest to the ideal point; see :meth:`Front.knee`."""
+    """Return the member nearest to the ideal point; see :meth:`Front.knee`."""
     if not front.trials:
         return None
     choice = _choice(front)
@@ -228,10 +228,10 @@ def knee(front: Pickable) -> FrontMember | None:
 
 
 def whole(front: Pickable) -> Selection:
-    """All students of the front as ``verify`` found it: what fell off is left out.
+    """Return all students of the front according to ``verify``, without those that fell off.
 
-    Where all members were verified, so is what was not: int8 forms of trials off the front. The int8 form of a trial
-    goes with its trial: it is of the same training, which the same luck had flattered.
+    If all members were verified, unverified ones are left out as well: int8 forms of trials off the front. The int8
+    form of a trial is treated like its trial: both come from the same training, with the same bias.
     """
     rows, trouble = _rows(front)
     if trouble:
@@ -275,10 +275,10 @@ def _numbers(members: Sequence[FrontMember]) -> str:
 
 
 def _rows(front: Pickable) -> tuple[dict[int, VerifiedRow], str]:
-    """What ``verify`` found, and what is wrong with its file."""
+    """Return the rows of ``verify``, and the error if its file is damaged."""
     try:
         return verified_rows(front), ""
-    except StoreError as error:  # a pick must not fail for it, and whoever picks is told
+    except StoreError as error:  # a damaged file must not prevent a pick; the message mentions it
         return {}, str(error)
 
 
@@ -289,7 +289,7 @@ def _choice(front: Pickable) -> Choice:
 
 
 def standings(front: Pickable, rows: Mapping[int, VerifiedRow]) -> tuple[PickCandidate, ...]:
-    """The members of the front, then the students that joined the verified one."""
+    """Return the members of the front, then the students that joined the verified one."""
     plain = [t for t in front.others if t.variant == "fp32" and t.number in rows]
     joined = [t for t in plain if rows[t.number].verdict == "joins"]
     return tuple(_standing(front, t, rows) for t in (*front.trials, *joined))
@@ -305,7 +305,7 @@ def _standing(front: Pickable, trial: TrialRecord, rows: Mapping[int, VerifiedRo
 
 
 def _explained(best: PickCandidate, choice: Choice, before: int, bound: str = "") -> FrontMember:
-    """The member with a sentence on what ``verify`` had to do with it; none where nothing is verified."""
+    """Return the member with a sentence on how ``verify`` affected the pick; empty if nothing is verified."""
     number = best.member.called
     state = {"stays": "stayed on the front when verified", "joins": "joined the front when verified"}.get(
         best.row.verdict if best.row else "", FELL if best.row else "was not verified"
@@ -328,12 +328,12 @@ def _explained(best: PickCandidate, choice: Choice, before: int, bound: str = ""
 
 
 def _in_the_search(standings: Sequence[PickCandidate], expression: str, teacher: Mapping[str, float]) -> str:
-    """Whom the search's own figures would let pass, where verified ones do not."""
+    """Return a hint on the trials that satisfy the expression by the search's figures, but not by verified ones."""
     front_only = [one for one in standings if one.row is None or one.row.verdict != "joins"]
     before = [str(one.member.number) for one in front_only if matches(expression, {**teacher, **one.member.columns()})]
     if not before:
         return ""
-    return f" By the figures of the search trial {', '.join(before)} would; verify measured less."
+    return f" By the figures of the search, trial {', '.join(before)} would; by verified figures, none does."
 
 
 def _same(row: VerifiedRow, trial: TrialRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Numbers whose best values lie on a bound of their range: what is beyond it was not searched, and may be better."""
+"""Parameters whose best values lie on a bound of their range: values beyond were not searched and may be better."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from autodistill.search.space.distributions import to_unit
 from autodistill.search.space.space import Space
 
 NEAR = 0.01
-"""Of a range (of its logarithm where it is logarithmic): what counts as on the bound."""
+"""Share of a range (of its logarithm if it is logarithmic) within which a value counts as on the bound."""
 
 LEAST = 2
-"""Members of the front on the same bound below which it may well be chance."""
+"""Members of the front on the same bound that are needed to report it; fewer may be chance."""
 
 LIMITS = {"distillation.alpha": (0.0, 1.0)}
-"""The least and the most that a parameter can be: a bound there is nothing that a wider space would mend."""
+"""Natural limits of parameters: a wider space cannot go beyond them, so they are not reported."""
 
 Side = Literal["lower", "upper"]
 
@@ -31,11 +31,11 @@ class RangeBound:
     """A bound on which at least half of the front lies.
 
     Attributes:
-        parameter: its name in the space.
+        parameter: name of the parameter in the space.
         side: ``lower`` or ``upper``.
-        bound: its value.
-        members: students of the front on it.
-        front: students of the front.
+        bound: value of the bound.
+        members: number of students of the front on it.
+        front: number of students of the front.
     """
 
     parameter: str
@@ -45,16 +45,16 @@ class RangeBound:
     front: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
     def words(self) -> str:
-        """A clause."""
+        """Return a description as a clause."""
         return f"{self.parameter} on its {self.side} bound {self.bound:.4g} ({self.members} of {self.front} students)"
 
 
 def bounds_on_front(front: Front, space: Space) -> list[RangeBound]:
-    """The bounds on which at least half of the front's members lie, in the order of the space."""
+    """Return the bounds on which at least half of the front's members lie, in the order of the space."""
     students = {t.number: t for t in front.trials}.values()  # a student in two forms is one
     found: Counter[tuple[str, Side]] = Counter()
     ranges = {
@@ -65,7 +65,7 @@ def bounds_on_front(front: Front, space: Space) -> list[RangeBound]:
     for trial in students:
         try:
             values = space.flatten({"student": trial.student, "distillation": trial.distillation, "train": trial.train})
-        except ConfigError:  # told to the study by somebody else
+        except ConfigError:  # a trial that another program has stored, outside this space
             continue
         found.update((name, side) for name in values if name in ranges for side in _sides(ranges[name], values[name]))
     return [
@@ -76,18 +76,18 @@ def bounds_on_front(front: Front, space: Space) -> list[RangeBound]:
     ]
 
 
-def bounds_line(edges: Sequence[RangeBound], space: str = "") -> str:
-    """One sentence for people; empty where no bound is in the way.
+def bounds_line(bounds: Sequence[RangeBound], space: str = "") -> str:
+    """Return a sentence about the bounds; empty if there are none.
 
     Args:
-        edges: what :func:`bounds_on_front` found.
-        space: name of the built-in space, where it is one.
+        bounds: result of :func:`bounds_on_front`.
+        space: name of the space if it is built in.
     """
-    if not edges:
+    if not bounds:
         return ""
-    what = ", ".join(edge.words() for edge in edges)
+    what = ", ".join(one.words() for one in bounds)
     copy = f" (autodistill spaces cp {space})" if space else ""
-    them = "it" if len(edges) == 1 else "them"
+    them = "it" if len(bounds) == 1 else "them"
     return f"best values lie on bounds: {what}; widen {them} in a copy of the space{copy} for a new study"
 
 

@@ -1,7 +1,7 @@
-"""What ``verify`` found, as frozen values, and the file ``verify.json`` that keeps them.
+"""Results of ``verify`` as frozen values, and the file ``verify.json`` that stores them.
 
-Reading needs neither torch nor a database. The file carries a SHA-256 of its own content; one that was cut or edited
-is refused, so that a model card never quotes a figure that nobody measured.
+Reading needs neither torch nor a database. The file contains a SHA-256 of its own content. A truncated or edited file
+is refused, so that a model card never quotes a figure that was not measured.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Figure:
     """A metric over the seeds of one row.
 
     Attributes:
-        mean: over the seeds.
-        std: over the seeds (n - 1 in the denominator); ``None`` with fewer than two.
-        low, high: 95 % interval of the mean; ``None`` where none is given (only accuracy has one).
+        mean: mean over the seeds.
+        std: standard deviation over the seeds (n - 1 in the denominator); ``None`` with fewer than two.
+        low, high: 95 % interval of the mean; ``None`` if there is none (only accuracy has one).
     """
 
     mean: float
@@ -49,9 +49,9 @@ class Difference:
     """Accuracy of one row less that of another on the same test images, paired by seed.
 
     Attributes:
-        mean: positive when the first is better.
-        low, high: its 95 % interval.
-        seeds: common seeds; with one, only the choice of test images is in the interval.
+        mean: mean difference; positive if the first is better.
+        low, high: 95 % interval of the mean.
+        seeds: number of common seeds; with one, the interval covers only the choice of test images.
     """
 
     mean: float
@@ -61,43 +61,43 @@ class Difference:
 
     @property
     def telling(self) -> bool:
-        """Whether there are seeds enough to tell a difference from chance: one says nothing of how seeds differ."""
+        """Whether there are enough seeds to tell a difference from chance; one seed shows no variation of seeds."""
         return self.seeds > 1
 
     @property
     def certain(self) -> bool:
-        """Whether two seeds or more agree that there is a difference at all."""
+        """Whether at least two seeds show a difference whose interval excludes 0."""
         return self.telling and not self.low <= 0.0 <= self.high
 
 
 @dataclass(frozen=True)
 class VerifiedRow:
-    """One line of the table: a student, its undistilled twin, a baseline or the teacher.
+    """One row of the table: a student, its undistilled twin, a baseline or the teacher.
 
     Attributes:
-        kind: which of these.
-        trial: number of the trial; of a twin, that of its distilled student; ``None`` for baselines and teacher.
-        name: the student in words.
-        student, distillation, train: as trained; empty for the teacher.
+        kind: ``student``, ``twin``, ``baseline`` or ``teacher``.
+        trial: number of the trial; for a twin, that of its distilled student; ``None`` for baselines and teacher.
+        name: description of the student.
+        student, distillation, train: settings as trained; empty for the teacher.
         seeds: seeds of the finished runs, in order; empty for the teacher.
-        planned: number of runs asked for.
-        accuracy: on the test split, with its 95 % interval; ``None`` while no run is finished.
+        planned: number of runs requested.
+        accuracy: accuracy on the test split, with its 95 % interval; ``None`` until a run is finished.
         validation: accuracy on the search's own validation split; ``None`` with ``refit`` train+val.
         loss: cross-entropy on the test split.
-        agreement: share of test images on which it decides as the teacher; ``None`` where the teacher is not known.
+        agreement: share of test images with the same predicted class as the teacher; ``None`` if unknown.
         ece: expected calibration error on the test split, 15 bins of equal mass.
         costs: known costs by name as in the search (``params``, ``bytes`` …).
-        file_bytes: size of the exported ONNX file; ``None`` where it could not be exported.
+        file_bytes: size of the exported ONNX file; ``None`` if it could not be exported.
         file_latency_ms: p50 latency of that file, milliseconds per batch of the study's target.
-        searched: accuracy on validation that the search reported.
-        flattered: ``searched`` less the verified validation mean: what selection and luck had added.
-        gain: distilled less undistilled twin; of distilled students only.
-        before: on the front of the search.
-        verdict: ``stays`` or ``falls`` (was on the front), ``joins`` or ``outside`` (was not); empty for the others.
-        rivals: trials that cost no more in any objective and whose accuracy cannot be told from this one's: the
-            place is within noise while there are any.
-        weights: folder of the kept weights (of the first seed), from the study's folder; empty if none.
-        error: why there is no figure, where there is none.
+        searched: validation accuracy that the search reported.
+        flattered: ``searched`` less the verified validation mean: the bias by selection and luck.
+        gain: distilled student less undistilled twin; only for distilled students.
+        before: whether it is on the front of the search.
+        verdict: ``stays`` or ``falls`` (was on the front), ``joins`` or ``outside`` (was not); empty for other rows.
+        rivals: trials that cost no more in any objective and whose accuracy does not differ significantly; if there
+            are any, the place on the front is within noise.
+        weights: folder of the weights kept (of the first seed), relative to the study's folder; empty if none.
+        error: why there is no figure; empty if there is one.
     """
 
     kind: Kind
@@ -127,41 +127,42 @@ class VerifiedRow:
 
     @property
     def complete(self) -> bool:
-        """Whether every run that was asked for is finished."""
+        """Whether every requested run is finished."""
         return len(self.seeds) >= self.planned
 
     @property
     def means(self) -> dict[str, float]:
-        """Verified means of what is trained, by the name of the objective."""
+        """Verified means of the trained metrics, by objective name."""
         figures = {"accuracy": self.accuracy, "loss": self.loss, "agreement": self.agreement}
         return {name: figure.mean for name, figure in figures.items() if figure is not None}
 
     def shipped(self, name: str) -> float | None:
-        """A cost of the exported ONNX file, by the objective that it stands for; ``None`` where not measured."""
+        """Return a cost of the exported ONNX file by the name of its objective; ``None`` if not measured."""
         return {"latency_ms": self.file_latency_ms, "onnx_bytes": self.file_bytes}.get(name)
 
 
 @dataclass(frozen=True)
 class Verified:
-    """The verified front and all that was measured for it.
+    """The verified front, with all measurements.
 
     Attributes:
-        study: the study's name.
+        study: name of the study.
         objectives: ``(name, direction)`` of each axis, in order.
         rows: students first (most accurate first), then twins, baselines and the teacher.
-        seeds: runs asked for per row.
+        seeds: runs requested per row.
         refit: ``train`` or ``train+val``.
-        epochs: of every run.
-        test_images: images of the test split; 0 while it has not been opened.
+        epochs: epochs of every run.
+        test_images: images of the test split; 0 before it was opened.
         validation_images: images of the validation split.
         latency: target of ``file_latency_ms`` in words.
-        of_files: objectives that were judged by the exported files, not by what the search measured.
-        judged: a sentence on which latency and file size were judged, and why; empty where neither is an objective.
-        seconds: of training, summed over the runs.
-        finished: runs that are finished; ``planned`` is what was asked for.
+        of_files: objectives whose verdicts use costs of the exported files instead of those of the search.
+        judged: sentence on which latency and file size the verdicts use, and why; empty if neither is an objective.
+        seconds: seconds of training, summed over the runs.
+        finished: number of finished runs.
+        planned: number of requested runs.
         front_before: students on the front of the search, verified or not.
-        noise: validation accuracy that near neighbours of the front may lack.
-        versions: of what computed the figures.
+        noise: difference in validation accuracy within which near neighbours of the front were verified too.
+        versions: versions of the software that computed the figures.
         data, teacher: fingerprints.
     """
 
@@ -186,14 +187,14 @@ class Verified:
     teacher: str = ""
 
     def __repr__(self) -> str:
-        """One line: the name, how many students were verified, and how much is finished."""
+        """Return one line: name, number of verified students, and progress."""
         kept = f"{counted(len(self.students), 'student')}, {len(self.front)} on the verified front"
         runs = f"{self.finished} of {counted(self.planned, 'run')} finished"
         return f"<Verified {self.study!r}: {kept}, {counted(self.seeds, 'seed')}, {runs}>"
 
     @property
     def students(self) -> tuple[VerifiedRow, ...]:
-        """The rows of the study's own trials."""
+        """Rows of the study's own trials."""
         return tuple(row for row in self.rows if row.kind == "student")
 
     @property
@@ -203,27 +204,27 @@ class Verified:
 
     @property
     def fallen(self) -> tuple[VerifiedRow, ...]:
-        """Students that the search had on its front and that the verified means dominate."""
+        """Students on the front of the search that are dominated by verified means."""
         return tuple(row for row in self.students if row.verdict == "falls")
 
     @property
     def seen(self) -> int:
-        """Students on the front of the search that have a verdict."""
+        """Number of students on the front of the search that have a verdict."""
         return sum(row.before and bool(row.verdict) for row in self.students)
 
     @property
     def whole(self) -> bool:
-        """Whether that is the whole front of the search; else verdicts are among a part of it."""
+        """Whether the whole front of the search was verified; otherwise verdicts compare only a part of it."""
         return self.seen >= self.front_before
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing."""
+        """Whether every requested run is finished."""
         return self.finished >= self.planned
 
     @property
     def flattery(self) -> str:
-        """By how much the search had flattered, and over which students, a sentence; empty where that is not known."""
+        """Sentence on the bias of the search's validation accuracy, and for which students; empty if unknown."""
         known = [row for row in self.students if row.flattered is not None]
         before = [row for row in known if row.before]
         rows = before or known
@@ -239,48 +240,48 @@ class Verified:
         )
 
     def cost(self, row: VerifiedRow, name: str) -> float | None:
-        """A cost of a row as it was judged: that of its exported file, or the search's; ``None`` if not known."""
+        """Return a cost of a row as its verdict used it: of its exported file or of the search; ``None`` if unknown."""
         return row.shipped(name) if name in self.of_files else row.costs.get(name)
 
     def student(self, trial: int) -> VerifiedRow:
-        """The row of a trial.
+        """Return the row of a trial.
 
         Raises:
-            UsageError: it was not verified.
+            UsageError: the trial was not verified.
         """
         return self._find("student", trial)
 
     def twin(self, trial: int) -> VerifiedRow | None:
-        """The same student without distillation; ``None`` where it was not asked for or is undistilled itself."""
+        """Return the same student without distillation; ``None`` if not requested or the student is undistilled."""
         return next((row for row in self.rows if row.kind == "twin" and row.trial == trial), None)
 
     def teacher_row(self) -> VerifiedRow | None:
-        """The teacher on the test split."""
+        """Return the row of the teacher on the test split; ``None`` if there is none."""
         return next((row for row in self.rows if row.kind == "teacher"), None)
 
     def to_json(self) -> dict[str, Any]:
-        """The stable form of ``verify.json``, with its digest."""
+        """Return the stable form of ``verify.json``, with its digest."""
         body: dict[str, Any] = {"format": FORMAT, **asdict(self)}
         body = json.loads(json.dumps(body, default=list, allow_nan=False))
         return {**body, "digest": _digest(body)}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Verified:
-        """The value that :meth:`to_json` wrote.
+        """Build the value from the result of :meth:`to_json`.
 
         Raises:
-            StoreError: another format, or the content differs from its digest.
+            StoreError: the format is another one, or the content differs from its digest.
         """
         body = {key: value for key, value in data.items() if key != "digest"}
         if body.pop("format", None) != FORMAT or data.get("digest") != _digest({"format": FORMAT, **body}):
             raise StoreError(f"{VERIFY_FILE} was changed or cut after it was written; run 'autodistill verify' again.")
         body["rows"] = tuple(_row(row) for row in body["rows"])
         body["objectives"] = tuple((name, direction) for name, direction in body["objectives"])
-        body["of_files"] = tuple(body.get("of_files", ()))  # files of earlier versions were judged by the search
+        body["of_files"] = tuple(body.get("of_files", ()))  # earlier versions used the costs of the search
         return Verified(**body)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per line of the table, figures flattened: ``accuracy.mean``, ``accuracy.low``."""
+        """Return the table with figures flattened to columns such as ``accuracy.mean``, ``accuracy.low``."""
         import pandas as pd
 
         return pd.DataFrame([_flat(row) for row in self.rows])
@@ -294,10 +295,10 @@ class Verified:
 
 
 def read_verified(directory: str | Path) -> Verified | None:
-    """What the last ``verify`` of a study found; ``None`` where there was none.
+    """Return the results of the last ``verify`` of a study; ``None`` if there are none.
 
     Args:
-        directory: the study's folder.
+        directory: folder of the study.
 
     Raises:
         StoreError: the file is damaged.
@@ -315,10 +316,10 @@ def read_verified(directory: str | Path) -> Verified | None:
 
 
 def verified_folder(directory: str | Path, trial: int) -> Path:
-    """Where the verified weights of a trial lie.
+    """Return the folder of the verified weights of a trial.
 
     Raises:
-        UsageError: the trial was not verified, or not to its end.
+        UsageError: the trial was not verified, or none of its runs is finished.
     """
     found = read_verified(directory)
     if found is None:

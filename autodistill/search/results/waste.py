@@ -1,13 +1,13 @@
-"""How much of a search's work was for nothing.
+"""The share of a search's work that was wasted.
 
-A trial's work was worth it when the trial is on the front, or when it was *informative*:
+The work of a trial was useful if the trial is on the front, or if it was *informative*:
 
-* it is one of the first :data:`FIRST` trials that were trained, before which nothing was known; or
-* at the last rung it reached, no earlier report beat it in every objective: it moved the mark that later trials, and
-  the model's expected gain, are measured against.
+* it is one of the first :data:`FIRST` trained trials, before which nothing was known; or
+* at the last rung it reached, no earlier report dominated it: it set a mark that later trials, and the model's expected
+  gain, are measured against.
 
-Everything else is waste: failures, and trials that turned out worse than what was known at that rung. The second
-condition looks at the moment of the report, so that being overtaken later does not count against a trial.
+All other work is waste: failures, and trials that were worse than what was known at their last rung. The second
+condition refers to the time of the report, so that being overtaken later does not count against a trial.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from autodistill.core.budget import format_seconds
 from autodistill.search.storage.trial_log import TrialLog
 
 FIRST = 10
+"""First trained trials, which always count as informative."""
+
 TELLING = 20
-"""Trained trials from which on the share is worth a line: the first ten are informative whatever they show."""
+"""Trained trials from which on the share is worth reporting, since the first ten always count as informative."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,13 @@ class Waste:
     """Work of a study, and the part of it that was wasted.
 
     Attributes:
-        epochs: trained by all trials; likewise ``seconds`` of work, summed over workers.
-        wasted_epochs: by trials neither on the front nor informative; likewise ``wasted_seconds``.
-        trials: that were trained at all; likewise ``wasted_trials``.
-        untrained: trials that were not: refused before training, or failed before their first rung.
+        epochs: epochs trained by all trials.
+        seconds: seconds of work of all trials, summed over workers.
+        trials: number of trials that were trained.
+        wasted_epochs: epochs of trials neither on the front nor informative.
+        wasted_seconds: seconds of these trials.
+        wasted_trials: number of these trials.
+        untrained: number of trials that were refused before training or failed before their first rung.
     """
 
     epochs: float = 0.0
@@ -44,21 +49,21 @@ class Waste:
 
     @property
     def share(self) -> float:
-        """Of the seconds where they are known, else of the epochs."""
+        """Wasted share of the seconds if they are known, else of the epochs."""
         whole, part = (self.seconds, self.wasted_seconds) if self.seconds else (self.epochs, self.wasted_epochs)
         return part / whole if whole else 0.0
 
     @property
     def telling(self) -> bool:
-        """Whether so many trials were trained that the share says something of the search."""
+        """Whether enough trials were trained for the share to be meaningful."""
         return self.trials >= TELLING
 
     def to_json(self) -> dict[str, float]:
-        """Plain values."""
+        """Return plain values."""
         return {**vars(self), "share": self.share}
 
     def line(self) -> str:
-        """One sentence."""
+        """Return a summary in one sentence."""
         if self.seconds:
             what = f"training time ({format_seconds(self.wasted_seconds)} of {format_seconds(self.seconds)})"
         else:
@@ -75,7 +80,7 @@ def _be(count: int) -> str:
 
 
 def waste_of(log: TrialLog, front: Collection[int]) -> Waste:
-    """The waste of a study whose front has these trial numbers."""
+    """Return the waste of a study whose front has these trial numbers."""
     trials = log.read()
     trained = [t for t in trials if t.epochs > 0]
     first = {t.number for t in trained[:FIRST]}

@@ -1,8 +1,8 @@
-"""Rungs: the fidelities (epochs) at which trials are compared, and the rule that stops the hopeless ones.
+"""Rungs: the fidelities (epochs) at which trials are compared, and the rule that stops the worst ones.
 
-The rule is asynchronous successive halving (Li 2020, arXiv:1810.05934) whose priority is multi-objective
-(MO-ASHA, Schmucker 2021, arXiv:2106.12639): non-dominated rank first, epsilon-net order within a rank, so that the
-kept trials are spread over the front. Optuna's pruners refuse multi-objective studies.
+The rule is asynchronous successive halving (Li 2020, arXiv:1810.05934) with a multi-objective priority (MO-ASHA,
+Schmucker 2021, arXiv:2106.12639): non-dominated rank first, epsilon-net order within a rank, so that the trials kept
+are spread over the front. Optuna's pruners do not support multi-objective studies.
 """
 
 from __future__ import annotations
@@ -17,21 +17,31 @@ from autodistill.search.objectives.pareto import epsilon_net_order, nondominated
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a trial goes on, and why, in words."""
+class RungDecision:
+    """Decision on a report.
+
+    Attributes:
+        go_on: train to the next rung now.
+        why: one sentence for ``show N``.
+        final: a trial that does not continue never will; otherwise it is paused.
+    """
 
     go_on: bool
     why: str
+    final: bool = False
 
 
 @dataclass(frozen=True)
 class Rungs:
-    """Cumulative epochs at rungs 1, 2, …; the last is the top rung, the only one the front counts.
+    """Cumulative epochs at rungs 1, 2, …; only trials at the last, the top rung, can be on the front.
 
     Attributes:
         levels: strictly increasing epochs.
-        eta: about one trial in ``eta`` goes on from each rung.
-        stopping: whether trials are compared at all below the top rung.
+        eta: about one trial in ``eta`` continues from each rung.
+        stopping: whether trials are compared below the top rung.
+
+    Raises:
+        UsageError: the levels are not increasing numbers above 0, or ``eta`` is below 2.
     """
 
     levels: tuple[int, ...]
@@ -47,9 +57,9 @@ class Rungs:
 
     @staticmethod
     def geometric(top: int, *, eta: int = 3, lowest_share: float = 0.05) -> Rungs:
-        """Levels ``top, top/eta, top/eta², …`` down to ``lowest_share`` of the top.
+        """Return levels ``top, top/eta, top/eta², …`` down to ``lowest_share`` of the top.
 
-        Below about 5 % of the top the ranking of students says little about the end (epoch 1 of 52 on LCBench).
+        Below about 5 % of the top, the ranking of students says little about the final one (epoch 1 of 52 on LCBench).
         """
         levels = [top]
         while levels[0] // eta >= max(1, lowest_share * top) and levels[0] // eta < levels[0]:
@@ -58,7 +68,7 @@ class Rungs:
 
     @staticmethod
     def off(top: int) -> Rungs:
-        """Every trial trains to the top."""
+        """Return rungs with which every trial trains to the top."""
         return Rungs((top,), stopping=False)
 
     @property
@@ -68,28 +78,28 @@ class Rungs:
 
     @property
     def reached(self) -> str:
-        """What is said of a trial at the top rung."""
+        """Message for a trial that has reached the top rung."""
         return f"reached the top rung ({self.levels[-1]} epochs)"
 
-    def decide(self, rung: int, own: Sequence[float], others: Sequence[Sequence[float]]) -> Verdict:
-        """Whether the trial that just reported ``own`` at ``rung`` goes on.
+    def decide(self, rung: int, own: Sequence[float], others: Sequence[Sequence[float]]) -> RungDecision:
+        """Decide whether the trial that just reported ``own`` at ``rung`` continues.
 
         Args:
             rung: rung of the report, ≥ 1.
-            own: its losses (every objective turned so that smaller is better), ``(objectives,)``.
+            own: losses of the trial (smaller is better in every objective), ``(objectives,)``.
             others: losses at the same rung of all other trials that reached it, ``(trials, objectives)``.
         """
         if rung >= self.top:
-            return Verdict(False, self.reached)
+            return RungDecision(False, self.reached)
         if not self.stopping or len(others) + 1 < self.eta:
-            return Verdict(True, f"goes on from rung {rung}: fewer than {self.eta} trials to compare with")
+            return RungDecision(True, f"goes on from rung {rung}: fewer than {self.eta} trials to compare with")
         losses = np.array([own, *others], dtype=float)
         ranks = nondominated_ranks(losses)
         order = _priority(losses, ranks)
         place = int(np.flatnonzero(order == 0)[0]) + 1
         kept = max(1, len(losses) // self.eta)
         word = "goes on from" if place <= kept else "stopped at"
-        return Verdict(
+        return RungDecision(
             place <= kept,
             f"{word} rung {rung} ({self.levels[rung - 1]} epochs): place {place} of {len(losses)} "
             f"(non-dominated rank {int(ranks[0]) + 1}), the first {kept} go on",
@@ -97,7 +107,7 @@ class Rungs:
 
 
 def _priority(losses: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Indices of all trials, best first: by rank, then in epsilon-net order within a rank."""
+    """Return the indices of all trials, best first: by rank, then in epsilon-net order within a rank."""
     order: list[int] = []
     for rank in np.unique(ranks):
         members = np.flatnonzero(ranks == rank)

@@ -1,6 +1,6 @@
-"""What trials have shown at each rung, as arrays that only grow: what a rung rule compares.
+"""Reported losses of all trials by rung, as growing arrays, for the rung rules.
 
-Losses are those of :func:`autodistill.search.objectives.losses.axis_losses`: smaller is better, counts and times in
+Losses are those of :func:`autodistill.search.objectives.losses.axis_losses`: smaller is better; counts and times are
 logarithms.
 """
 
@@ -36,10 +36,10 @@ class _Rows:
 
 
 class LossesByRung:
-    """Losses by rung.
+    """Losses of all trials by rung.
 
     Args:
-        objectives: of the study, in order.
+        objectives: objectives of the study, in order.
         top: number of the top rung.
     """
 
@@ -49,12 +49,12 @@ class LossesByRung:
         self._final: dict[int, Floats] = {}
 
     def add(self, number: int, rung: int, values: Mapping[str, float]) -> None:
-        """File a report.
+        """Add a report.
 
         Args:
-            number: of the trial.
-            rung: at least 1.
-            values: its known costs and what this rung showed; a report that lacks an objective is left out.
+            number: number of the trial.
+            rung: rung of the report, at least 1.
+            values: known costs and reported metrics; a report without one of the objectives is ignored.
         """
         if any(o.name not in values for o in self._objectives):
             return
@@ -65,11 +65,11 @@ class LossesByRung:
 
     @property
     def finished(self) -> int:
-        """Trials that have reported the top rung."""
+        """Number of trials that have reported the top rung."""
         return len(self._final)
 
     def unbeaten(self, number: int, rung: int) -> bool:
-        """Whether no other report at this rung beats the trial's in every objective."""
+        """Return whether no other report at this rung dominates the trial's."""
         row = self.row(rung, number)
         if row is None:
             return False
@@ -77,18 +77,18 @@ class LossesByRung:
         return not bool(((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any())
 
     def at(self, rung: int, newest: int | None = None) -> tuple[list[int], Floats]:
-        """Numbers and losses ``(trials, objectives)`` of those that have reported at ``rung``, in that order."""
+        """Return numbers and losses ``(trials, objectives)`` at ``rung`` in order of report, or only the ``newest``."""
         rows = self._rungs.get(rung) or _Rows(len(self._objectives))
         start = 0 if newest is None else max(0, len(rows.numbers) - newest)
         return rows.numbers[start:], rows.losses[start:]
 
     def row(self, rung: int, number: int) -> Floats | None:
-        """Losses of one trial at a rung."""
+        """Return the losses of one trial at a rung; ``None`` if it has not reported there."""
         numbers, losses = self.at(rung)
         return losses[len(numbers) - 1 - numbers[::-1].index(number)] if number in numbers else None
 
     def final(self, numbers: Sequence[int]) -> Floats:
-        """Losses at the top rung ``(trials, objectives)``, NaN rows for trials that are not there."""
+        """Return losses at the top rung ``(trials, objectives)``; NaN rows for trials that have not reached it."""
         missing = np.full(len(self._objectives), np.nan)
         rows = [self._final.get(number, missing) for number in numbers]
         return np.array(rows, dtype=float).reshape(len(rows), len(self._objectives))

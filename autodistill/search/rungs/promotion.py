@@ -1,16 +1,16 @@
-"""Rungs: which trial goes on, and whether the next epoch belongs to a new candidate or to a paused trial.
+"""Comparison of trials at rungs: which trial continues, and whether a new candidate or a paused trial is trained next.
 
-Pure functions; nothing here knows Optuna. Two rules:
+These are pure functions, independent of Optuna. There are two rules:
 
-* :func:`index` is the better one and needs a model. It is the Gittins index of "train this candidate rung by rung,
-  stop when it disappoints": the highest price per unit of work at which training it still pays in expectation, when
-  every rung reveals a part of what it will add to the front and one may stop after each. A trial that shows good
-  news has an index above the one it started with, so what deserves to be finished is finished; a slow starter keeps
-  a high index as long as the model, which has seen the curves of similar students, expects it to catch up.
-  (Weitzman 1979, "Optimal search for the best alternative"; Gittins 1979.)
-* :func:`decide` needs only the other trials at the same rung: asynchronous successive halving by front number and
-  epsilon-net, on losses carried forward to the top rung by what finished trials of similar cost still gained from here;
-  a trial that cannot join the front even if it gains more than nine in ten of those did is stopped at once.
+* :func:`index` is the better one and needs a model. It is the Gittins index of "train this candidate rung by rung, stop
+  when it disappoints": the highest price per unit of work at which training still pays in expectation, if every rung
+  reveals a part of the final gain and training may stop after each. A trial with good results has a higher index than
+  when it started, so promising trials are finished. A slow starter keeps a high index as long as the model, which has
+  data on the curves of similar students, expects it to catch up. (Weitzman 1979, "Optimal search for the best
+  alternative"; Gittins 1979.)
+* :func:`decide` needs only the other trials at the same rung. It is asynchronous successive halving by front number and
+  epsilon-net, on losses carried forward to the top rung: the gain from here to the top is that of finished trials of
+  similar cost. A trial that cannot join the front even with a gain in the best tenth is stopped at once.
 """
 
 from __future__ import annotations
@@ -23,42 +23,31 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from autodistill.search.objectives import pareto
+from autodistill.search.rungs.levels import RungDecision
 from autodistill.search.storage.history import Outcome
 
 Floats = npt.NDArray[np.float64]
 
 GRID = np.linspace(-4.0, 4.0, 33)
-"""Posterior means of the final loss that a trial may show, in its current standard deviations from the current mean."""
+"""Possible posterior means of the final loss, in standard deviations from the present mean."""
 
 
 MIN_FINISHED = 6
+"""Finished trials needed to carry losses forward."""
+
 NEAREST = 5
-
-
-@dataclass(frozen=True)
-class RungDecision:
-    """Answer to a report.
-
-    Attributes:
-        go_on: train to the next rung now.
-        why: one sentence for ``show N``.
-        final: a trial that does not go on never will; otherwise it is paused.
-    """
-
-    go_on: bool
-    why: str
-    final: bool = False
+"""Finished trials, nearest in known costs, from which the gain to the top rung is estimated."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """What to do next.
+    """Choice of the next work.
 
     Attributes:
-        trial: number of the paused trial to continue; ``None``: start a new candidate.
-        index: expected front gain per unit of work.
-        why: one sentence.
-        epoch: work of one epoch of the new candidate; 0 where it is not known.
+        trial: number of the paused trial to continue; ``None`` to start a new candidate.
+        index: expected gain of the front per unit of work.
+        why: reason in one sentence.
+        epoch: work of one epoch of the new candidate; 0 if unknown.
     """
 
     trial: int | None
@@ -69,12 +58,12 @@ class Action:
 
 @dataclass(frozen=True)
 class PausedTrial:
-    """What a paused trial may still add.
+    """Expected gain and work of a paused trial.
 
     Attributes:
-        trial: its number.
-        gain: expected front gain, as a share of the box.
-        work: work that is left to the top rung.
+        trial: number of the trial.
+        gain: expected gain of the front, as a share of the hypervolume box.
+        work: work left to the top rung.
         index: see :func:`index`.
     """
 
@@ -86,13 +75,12 @@ class PausedTrial:
 
 @dataclass(frozen=True)
 class Peers:
-    """Scaled losses of all trials that have reported at one rung, the trial to judge among them.
+    """Scaled losses of all trials that have reported at one rung, including the trial to decide on.
 
     Attributes:
-        losses: ``(trials, objectives)`` at this rung; objective 0 is the trained one, the others are known.
-        final: ``(trials, objectives)`` at the top rung, NaN rows for trials that are not there.
-        wanted: the worst loss of objective 0 at the top rung that is of use; what is expected to end beyond it comes
-            after all others.
+        losses: ``(trials, objectives)`` at this rung; objective 0 is trained, the others are known.
+        final: ``(trials, objectives)`` at the top rung; NaN rows for trials that have not reached it.
+        wanted: worst wanted loss of objective 0 at the top rung; trials expected to end beyond it come last.
     """
 
     losses: Floats
@@ -101,12 +89,12 @@ class Peers:
 
 
 def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> RungDecision:
-    """Whether a trial goes on from this rung.
+    """Decide whether a trial continues from this rung.
 
     Args:
-        peers: all that have reported here.
-        trial: row of the trial to judge.
-        eta: one in ``eta`` goes on.
+        peers: losses of all trials that have reported here.
+        trial: row of the trial to decide on.
+        eta: one trial in ``eta`` continues.
     """
     count = len(peers.losses)
     if count < eta:
@@ -119,7 +107,7 @@ def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> RungDecision:
         return RungDecision(
             False, "even a late gain like the best tenth of others would leave it behind a finished trial"
         )
-    useless = expected[:, 0] - spread > peers.wanted  # even if it gains as much as the best tenth did
+    useless = expected[:, 0] - spread > peers.wanted  # even with the gain of the best tenth
     if useless[trial] and (finished[:, 0] <= peers.wanted).any():
         return RungDecision(
             False, "even a late gain like the best tenth of others would leave it short of what is wanted"
@@ -131,7 +119,7 @@ def decide(peers: Peers, trial: int, *, eta: float = 3.0) -> RungDecision:
 
 
 def front_order(losses: Floats) -> list[int]:
-    """Rows, best first: by front number, and inside a front in the order of the epsilon-net."""
+    """Return rows, best first: by front number, and within a front in epsilon-net order."""
     ranks = pareto.nondominated_ranks(losses)
     out: list[int] = []
     for rank in np.unique(ranks):
@@ -141,10 +129,10 @@ def front_order(losses: Floats) -> list[int]:
 
 
 def carried_forward(peers: Peers) -> tuple[Floats, float]:
-    """Losses expected at the top rung, and how much more than expected the best tenth of finished trials gained.
+    """Return losses expected at the top rung, and by how much the best tenth of finished trials exceeded expectation.
 
-    The gain from here to the top is the median of the ``NEAREST`` finished trials in known costs: larger students,
-    which start slowly, are compared by where students of their size end.
+    The gain from here to the top is the median of the ``NEAREST`` finished trials in known costs. Larger students start
+    slowly; they are thus compared by where students of their size end.
     """
     done = np.flatnonzero(np.isfinite(peers.final).all(axis=1))
     expected = peers.losses.copy()
@@ -160,18 +148,18 @@ def carried_forward(peers: Peers) -> tuple[Floats, float]:
 
 
 def standings(trials: Sequence[Outcome], gain: Floats, work: Floats, index: Floats) -> dict[int, PausedTrial]:
-    """Standings by trial number."""
+    """Return the expected gain and work of paused trials, by trial number."""
     rows = zip(trials, gain.tolist(), work.tolist(), index.tolist(), strict=True)
     return {trial.number: PausedTrial(trial.number, *figures) for trial, *figures in rows}
 
 
 def index(gain: Floats, resolved: Floats, work: Floats) -> Floats:
-    """Gittins index of each trial: front gain per unit of work, not negative.
+    """Return the Gittins index of each trial: gain of the front per unit of work, not negative.
 
     Args:
-        gain: ``(trials, len(GRID))`` front gain if the final loss is the mean plus ``GRID`` deviations.
-        resolved: ``(trials, rungs)`` share of the variance of the final loss that is resolved at each remaining rung,
-            not decreasing; the last is 1.
+        gain: ``(trials, len(GRID))`` gain of the front if the final loss is the mean plus ``GRID`` deviations.
+        resolved: ``(trials, rungs)`` share of the final loss's variance resolved at each remaining rung, not
+            decreasing; the last is 1.
         work: ``(trials, rungs)`` work from the previous rung to each remaining one.
     """
     steps = np.diff(np.concatenate([np.zeros((len(resolved), 1)), resolved], axis=1), axis=1)
@@ -192,7 +180,7 @@ def index(gain: Floats, resolved: Floats, work: Floats) -> Floats:
 
 
 def _transition(step: Floats) -> Floats:
-    """``(trials, from, to)``: weights that give the exact mean of a piecewise linear function after a normal step."""
+    """Return weights ``(trials, from, to)`` for the exact mean of a piecewise linear function after a normal step."""
     spacing = GRID[1] - GRID[0]
     knots = np.concatenate([[GRID[0] - spacing], GRID, [GRID[-1] + spacing]])
     deviation = np.maximum(step, 1e-6)[:, None, None]
@@ -200,7 +188,7 @@ def _transition(step: Floats) -> Floats:
     below = deviation * (z * ndtr(z) + np.exp(-0.5 * np.minimum(z * z, 1400.0)) / np.sqrt(2 * np.pi))
     weights = (below[:, :, 2:] - 2 * below[:, :, 1:-1] + below[:, :, :-2]) / spacing
     weights = np.maximum(weights, 0.0)
-    # what falls outside the grid is counted at its ends
+    # probability outside the grid is added to its ends
     weights[:, :, 0] += np.maximum(1.0 - weights.sum(axis=2), 0.0) * (GRID[None, :] < 0)
     weights[:, :, -1] += np.maximum(1.0 - weights.sum(axis=2), 0.0)
     out: Floats = weights

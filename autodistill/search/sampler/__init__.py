@@ -1,4 +1,4 @@
-"""Proposes candidates: the front sampler with its initial design, candidate source and local search; other samplers.
+"""Samplers, which propose candidates: the front sampler with its initial design, candidate source and local search.
 
-The model behind it is in ``search.model``.
+Optuna's samplers can be selected as well. The front sampler's model is in ``search.model``.
 """

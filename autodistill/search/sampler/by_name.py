@@ -1,4 +1,4 @@
-"""Samplers by name: ``front`` is ours, Optuna's stay selectable."""
+"""Samplers by name: ``front`` is this package's own; Optuna's samplers can be selected too."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
 
 
 class RandomDraws(optuna.samplers.RandomSampler):
-    """Optuna's random sampler, which draws parameters that have a prior by it.
+    """Optuna's random sampler, extended to draw parameters that have a prior from their prior.
 
     Args:
         space: the search space.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, space: Space, *, seed: int | None = None) -> None:
@@ -37,14 +37,14 @@ class RandomDraws(optuna.samplers.RandomSampler):
         self._own = np.random.default_rng(seed)
 
     def reseed_rng(self) -> None:
-        """Optuna's hook for workers that copied the sampler."""
+        """Reseed a copy of the sampler in another worker (Optuna's hook)."""
         super().reseed_rng()
         self._own = np.random.default_rng()
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """One value."""
+        """Draw one value."""
         known = self._priors.get(param_name)
         if known is None or known.prior is None or known.distribution != param_distribution:
             return super().sample_independent(study, trial, param_name, param_distribution)
@@ -63,19 +63,19 @@ def build_sampler(
     rungs: Sequence[float] = (),
     epoch_cost: EpochCost | None = None,
 ) -> BaseSampler:
-    """The sampler called ``name``.
+    """Build the sampler called ``name``.
 
-    The priors of a space are known to ``front`` and ``random``; Optuna's other samplers draw their first trials alike
-    from all values.
+    Only ``front`` and ``random`` use the priors of a space; Optuna's other samplers draw their first trials without
+    them.
 
     Args:
         name: one of :data:`SAMPLERS`.
         space: the search space.
-        seed: derived from the study's seed and the number of its stored trials, so that a resumed study does not
-            repeat its proposals.
-        objectives: in the order of the study's values.
-        costs: known costs of a student; only ``front`` uses them.
-        constraints: only ``front`` uses them here.
+        seed: derived from the study's seed and its number of stored trials, so that a resumed study does not repeat
+            its proposals.
+        objectives: objectives in the order of the study's values.
+        costs: known costs of a student; used only by ``front``.
+        constraints: constraints; used only by ``front``.
         aims: see :class:`FrontSampler`.
         rungs: cumulative epochs of the rungs; ``front`` learns from all of them.
         epoch_cost: see :class:`FrontSampler`.
@@ -104,6 +104,6 @@ def build_sampler(
     }
     if name not in makers:
         raise UnknownNameError("sampler", name, SAMPLERS)
-    with warnings.catch_warnings():  # group and QMC are called experimental since 2021
+    with warnings.catch_warnings():  # Optuna has marked `group` and QMC as experimental since 2021
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return makers[name]()

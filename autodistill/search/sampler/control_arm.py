@@ -1,8 +1,8 @@
 """The control arm: at least one trial in ten is trained without distillation, whatever the sampler prefers.
 
-Without it a search that soon finds distillation useful never measures how useful. A control is, where it can be, the
-undistilled twin of a student on the front (same student, same recipe), so that the front can say what each of its
-students gained; else the sampler chooses everything but the loss.
+Otherwise a search that soon finds distillation useful would never measure its effect. If possible, a control is the
+undistilled twin of a student on the front (same student, same recipe), so that the front can show what each student
+gained by distillation. If there is no such student, the sampler chooses everything but the loss.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ONE_IN = 10
 
 
 def has_control(space: Space) -> bool:
-    """Whether the space lets a trial choose between distillation and none."""
+    """Return whether the space lets a trial choose between distillation and none."""
     found = next((p.distribution for p in space.parameters if p.name == LOSS and not p.condition), None)
     offered = [str(choice) for choice in found.choices] if isinstance(found, CategoricalDistribution) else []
     return NONE in offered and len(offered) > 1
 
 
 def due(trials: Sequence[TrialRecord]) -> bool:
-    """Whether the next trial has to be a control."""
+    """Return whether the next trial must be a control."""
     controls = sum(1 for t in trials if t.distillation.get("loss") == NONE)
     return controls < (len(trials) + 1) // ONE_IN
 
@@ -36,12 +36,12 @@ def due(trials: Sequence[TrialRecord]) -> bool:
 def control(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], values_of: Callable[[int], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Parameter values of the next control; what is missing there is the sampler's.
+    """Return the parameter values of the next control; the sampler chooses those that are missing.
 
     Args:
-        trials: all so far.
-        objectives: the axes; the best of the front in the first one is answered first.
-        values_of: parameter values of a trial by its number.
+        trials: all trials so far.
+        objectives: axes of the front; the student best in the first objective gets its control first.
+        values_of: returns the parameter values of a trial, given its number.
     """
     front = Front.of("", objectives, trials).trials
     twins = [(t.student, t.train) for t in trials if t.distillation.get("loss") == NONE]

@@ -1,8 +1,8 @@
-"""The default sampler: who proposes the next candidate.
+"""The default sampler, which proposes candidates by expected hypervolume improvement.
 
-:class:`FrontSampler` uses what a general sampler does not: some objectives (size, latency) are known before training.
-It models only the others, with the known costs among the inputs, and takes the expected hypervolume improvement in
-closed form. It is an ordinary Optuna sampler.
+:class:`FrontSampler` uses what general samplers do not: some objectives (size, latency) are known before training. It
+models only the other objectives, with the known costs among its inputs, and computes the expected hypervolume
+improvement in closed form. It is an ordinary Optuna sampler.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from autodistill.search.model.scoring import CandidateScorer, EpochCost
 from autodistill.search.objectives.objectives import worst_wanted
 from autodistill.search.objectives.within_teacher import Promise
 from autodistill.search.rungs import promotion
-from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
-from autodistill.search.sampler import initial_design as first_design
+from autodistill.search.rungs.levels import RungDecision
+from autodistill.search.rungs.promotion import Action, PausedTrial
+from autodistill.search.sampler import initial_design
 from autodistill.search.sampler.candidate_source import SEARCHED, CandidateSource
 from autodistill.search.sampler.known_costs import CostFunction, Costs, KnownCosts
 from autodistill.search.sampler.local_search import BRIEF, FULL, LocalSearchEffort, search_locally
-from autodistill.search.sampler.prior_weight import Favour
-from autodistill.search.space import moves as proposals
+from autodistill.search.sampler.prior_weight import PriorWeight
+from autodistill.search.space import moves
 from autodistill.search.space.distributions import from_unit
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.priors import at_unit
@@ -46,12 +47,14 @@ from autodistill.search.storage.history import Outcome, StoredTrial, infer_objec
 Floats = npt.NDArray[np.float64]
 
 FIRST_DRAWS = 80
+"""Fresh draws among which each trial of the initial design is chosen, beside the reference sample."""
+
 COMPARED, FEW = 20, 8
-"""Paused trials and new candidates whose index is computed, those of the greatest gain; it is nearly always the first's
-that is greatest."""
+"""Numbers of paused trials and of new candidates, by greatest gain, whose index is computed; the greatest index nearly
+always belongs to the greatest gain."""
 
 SHORTLIST, SHORTLIST_AGE = 96, 8
-"""New candidates that a trial is compared with at first, and for how many trials they are remembered."""
+"""Number of new candidates that are remembered for comparison with paused trials, and for how many trials."""
 
 
 class ExhaustedError(AutodistillError):
@@ -59,22 +62,27 @@ class ExhaustedError(AutodistillError):
 
 
 class FrontSampler(BaseSampler):
-    """Expected hypervolume improvement with known costs.
+    """Sampler by expected hypervolume improvement with known costs.
 
     Args:
         space: search space, parsed or as a nested mapping.
         objectives: in the order of the study's values; by default read from the study's directions and metric names
             (without names: the first is trained, the others are the known costs in their order).
-        costs: student settings to known costs by name; ``None`` (or ``InfeasibleError``) for one that may not be
-            built. It is called for hundreds of students, so it should be quick or remember its answers; a surveyed
-            pool (:meth:`set_pool`) can stand in for it, or come before it.
-        constraints: on known costs: respected exactly; on trained objectives: what falls short is no gain.
-        aims: bounds on trained objectives that are no constraints of the study: what falls short is no gain either.
-        seed: of everything random; use another one when a study is resumed.
-        startup: trials of the first design (11, with rungs 8); the last of them is the cheapest student that is known.
-        rungs: cumulative epochs of the rungs, the last being the full training; empty when trials are always full.
-        epoch_cost: predicted work (say, seconds) of one epoch of a candidate, given its values; 1 by default. The first
-            design is of the half of the candidates that takes least.
+        costs: function from student settings to known costs by name; ``None`` (or ``InfeasibleError``) if the student
+            cannot be built. It is called for hundreds of students, so it should be quick or cache its results; a
+            surveyed pool (:meth:`set_pool`) can replace or precede it.
+        constraints: those on known costs are respected exactly; a candidate expected to violate one on a trained
+            objective counts as no gain.
+        aims: bounds on trained objectives that are no constraints of the study; violating one also counts as no gain.
+        seed: seed of all random draws; use another one when a study is resumed.
+        startup: trials of the initial design (11, or 8 with rungs); the last is the cheapest known student.
+        rungs: cumulative epochs of the rungs, the last being the full training; empty if every trial trains fully.
+        epoch_cost: predicted work (e.g. seconds) of one epoch of a candidate, given its values; 1 by default. The
+            initial design is chosen from the half of the candidates with the least work.
+
+    Attributes:
+        last_explanation: why the last candidate was proposed, in words.
+        last_standings: results of the last comparison by :meth:`next_action`, by number of the paused trial.
     """
 
     def __init__(
@@ -96,7 +104,7 @@ class FrontSampler(BaseSampler):
         self._known_costs = KnownCosts(self.space, costs, constraints)
         self._aims = tuple(aims)
         self._encoder = Encoder.of(self.space)
-        self._favour = Favour(self.space, self._encoder)
+        self._prior_weight = PriorWeight(self.space, self._encoder)
         self._rng = np.random.default_rng(seed)
         self._source = CandidateSource(self._known_costs, self._encoder, self._rng)
         self._chosen: dict[int, dict[str, Any]] = {}
@@ -105,40 +113,40 @@ class FrontSampler(BaseSampler):
         self._thetas: dict[int, Floats] = {}
         self._fitted_at = 0
         self._rungs = tuple(rungs) if len(rungs) > 1 else ()
-        self.startup = first_design.length(self._rungs) if startup is None else startup
+        self.startup = initial_design.length(self._rungs) if startup is None else startup
         self._epoch_cost = epoch_cost
         self._shortlist: tuple[int, CandidateBatch] | None = None
-        self._beliefs: tuple[tuple[int, ...], CandidateScorer] | None = None
+        self._fitted: tuple[tuple[int, ...], CandidateScorer] | None = None
         self._lock = threading.RLock()
         self._next: tuple[int, dict[str, Any], Callable[[], str]] | None = None
-        self.last_standings: dict[int, PausedTrial] = {}  # of the paused trials that next_action has compared
+        self.last_standings: dict[int, PausedTrial] = {}
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
-        """Begin with surveyed students, pairs of student settings and their known costs.
+        """Set the surveyed students, as pairs of student settings and known costs.
 
-        Others are proposed where ``costs`` knows them, too: an :class:`~autodistill.core.records.Estimate` among their
-        costs enters the gain with its uncertainty.
+        Other students are proposed if ``costs`` returns their costs. An :class:`~autodistill.core.records.Estimate`
+        among the costs enters the gain with its uncertainty.
         """
         self._known_costs.set_pool(pool)
         self._source.forget()
-        self._shortlist = self._beliefs = self._observations = None
+        self._shortlist = self._fitted = self._observations = None
 
     def forbid(self, student: Mapping[str, Any]) -> None:
-        """Never propose a student again, e.g. one that kills the worker that trains it."""
+        """Exclude a student, e.g. one that kills the worker that trains it."""
         self._known_costs.forbid(student)
         self._source.leave_out_forbidden()
         self._shortlist = self._next = None
 
     def read_from(self, trials: Callable[[], Sequence[StoredTrial]]) -> None:
-        """Take the study's trials from this function, which has them in memory, in the place of its storage."""
+        """Read trials from this function, which has them in memory, instead of the study's storage."""
         self._trials, self._observations = trials, None
 
     def reseed_rng(self) -> None:
-        """Optuna's hook for workers that copied the sampler."""
+        """Reseed a copy of the sampler in another worker (Optuna's hook)."""
         self._rng = self._source.rng = np.random.default_rng()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters of the candidate that was chosen for this trial."""
+        """Return the parameters of the candidate that was chosen for this trial."""
         if trial.system_attrs.get("fixed_params"):
             return {}
         with self._lock:  # Optuna's n_jobs are threads
@@ -149,25 +157,25 @@ class FrontSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The chosen candidate."""
+        """Return the values of the chosen candidate."""
         del study
         return self._chosen.pop(trial.number, {}) if search_space else {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A draw by the prior, else a uniform one: for parameters outside the space, or beside enqueued ones."""
+        """Draw one value, by its prior if it has one: for parameters outside the space or beside enqueued ones."""
         del study, trial
         known = next((p for p in self.space.parameters if p.name == param_name), None)
         prior = known.prior if known is not None and known.distribution == param_distribution else None
         return from_unit(param_distribution, at_unit(prior, float(self._rng.random())))
 
     def propose(self, study: optuna.Study, *, paused: Collection[int] = ()) -> dict[str, Any]:
-        """Parameter values of the next candidate.
+        """Return the parameter values of the next candidate.
 
         Args:
-            study: its trials are what is known.
-            paused: running trials that nobody works on now.
+            study: study whose trials the model learns from.
+            paused: trials that are open but not being trained.
 
         Raises:
             ExhaustedError: nothing is left to propose.
@@ -178,17 +186,17 @@ class FrontSampler(BaseSampler):
             self.last_explanation = explain()
             return values
         if self._starting(observations):
-            return self._first_design(observations)
-        scorer = self._believe(observations, paused)
+            return self._initial_design(observations)
+        scorer = self._fit(observations, paused)
         pool, gain = self._promising(scorer, observations)
         if not pool.values:
-            return self._anything(observations.keys())
+            return self._any_remaining(observations.keys())
         best = int(np.argmax(gain / scorer.work(pool)))
         self.last_explanation = scorer.explain(pool, best, len(gain))
         return pool.values[best]
 
     def exhausted(self, study: optuna.Study) -> bool:
-        """Whether nothing is left to propose; Optuna itself asks only when the first parameter is suggested."""
+        """Return whether nothing is left to propose; Optuna itself finds out only at the first suggested parameter."""
         try:
             values = self.propose(study)
         except ExhaustedError:
@@ -200,22 +208,22 @@ class FrontSampler(BaseSampler):
     def next_action(
         self, study: optuna.Study, *, paused: Collection[int] = (), remaining: float = math.inf
     ) -> Action | None:
-        """Whether the next work belongs to a paused trial or to a new candidate.
+        """Choose whether a paused trial or a new candidate is trained next.
 
-        The new candidate that was compared is what the next ``study.ask()`` gives.
+        If a new candidate is chosen, the next ``study.ask()`` returns it.
 
         Args:
-            study: its trials are what is known.
-            paused: trials that can go on from a checkpoint.
-            remaining: work that is left in the budget; nothing is started that cannot reach the top rung with it.
+            study: study whose trials the model learns from.
+            paused: trials that can continue from a checkpoint.
+            remaining: work left in the budget; nothing is started that cannot reach the top rung within it.
 
         Returns:
-            ``None`` when nothing fits into the budget.
+            The choice; ``None`` if nothing fits into the budget.
         """
         return self._decide(study, paused, remaining, fresh=True)
 
     def _decide(self, study: optuna.Study, paused: Collection[int], remaining: float, *, fresh: bool) -> Action | None:
-        """See :meth:`next_action`; without ``fresh``, a remembered shortlist stands for the new candidates."""
+        """Choose like :meth:`next_action`; without ``fresh``, new candidates come from a remembered shortlist."""
         observations = self._read(study)
         self._next, self.last_standings = None, {}
         if not self._rungs:
@@ -226,16 +234,16 @@ class FrontSampler(BaseSampler):
             return Action(min(paused), math.inf, "an objective has hardly been measured yet")
         if not self._learned():
             return Action(min(paused, default=None), math.inf, "every objective is known before training")
-        scorer = self._believe(observations, paused)
+        scorer = self._fit(observations, paused)
         waiting = [observations.open.get(n) or observations.closed[n] for n in paused]
         best = self._best_paused(scorer, observations, waiting, remaining) if waiting else None
-        new = self._challenger(scorer, observations, best, remaining, fresh=fresh)
-        if best is None or (new is not None and new.index >= best.index):  # where nothing promises, a new one
+        new = self._best_challenger(scorer, observations, best, remaining, fresh=fresh)
+        if best is None or (new is not None and new.index >= best.index):  # a tie goes to the new candidate
             return new
         self._next = None
         return best
 
-    def _challenger(
+    def _best_challenger(
         self,
         scorer: CandidateScorer,
         observations: ObservationStore,
@@ -244,7 +252,7 @@ class FrontSampler(BaseSampler):
         *,
         fresh: bool,
     ) -> Action | None:
-        """The best new candidate; a paused trial that leads meets remembered ones first, which is quicker."""
+        """Return the best new candidate; against a paused trial, remembered ones are tried first, which is quicker."""
         recent = self._shortlist is not None and len(observations) - self._shortlist[0] <= SHORTLIST_AGE
         if recent and (best is not None or not fresh):
             new = self._best_new(scorer, observations, self._remembered(scorer, observations), remaining)
@@ -284,8 +292,8 @@ class FrontSampler(BaseSampler):
         pool, work = pool.take(likely.tolist()), work[likely]
         index, reach = scorer.index(pool, [0] * len(pool.values))
         index = np.where(reach <= remaining, index, -1.0)
-        # The prior chooses among new candidates; what one promises beside a paused trial is what the model believes.
-        i = int(np.argmax(index * self._favour.of(pool.values, len(observations))))
+        # The prior only ranks new candidates; the index compared with paused trials is the model's alone.
+        i = int(np.argmax(index * self._prior_weight.of(pool.values, len(observations))))
         if index[i] < 0:
             return None
         self._next = len(observations), pool.values[i], lambda: scorer.explain(pool, i, len(fitting))
@@ -295,18 +303,18 @@ class FrontSampler(BaseSampler):
     def verdict(
         self, study: optuna.Study, number: int, *, paused: Collection[int] = (), remaining: float = math.inf
     ) -> RungDecision:
-        """Whether trial ``number``, which has just reported, goes on now.
+        """Decide whether trial ``number``, which has just reported, continues now.
 
         Args:
-            study: its trials are what is known; the report is among the trial's attributes.
-            number: the trial.
-            paused: other trials that can go on from a checkpoint.
+            study: study whose trials the model learns from; the report is among the trial's attributes.
+            number: number of the trial.
+            paused: other trials that can continue from a checkpoint.
             remaining: see :meth:`next_action`.
         """
         if len(self._read(study)) < self.startup:
             return RungDecision(False, "paused until the first design has been seen")
         action = self._decide(study, {*paused, number}, remaining, fresh=False)
-        self._next = None  # what is asked for next is worth a full look
+        self._next = None  # the next proposal considers fresh candidates, not only remembered ones
         if action is None:
             return RungDecision(False, "the rest of the budget does not reach the top rung")
         if action.trial == number:
@@ -315,34 +323,34 @@ class FrontSampler(BaseSampler):
         return RungDecision(False, f"{other} promises more per epoch: {action.index:.3g} of the front")
 
     def promises(self, study: optuna.Study, paused: Sequence[int], bound: float) -> list[Promise]:
-        """What is expected of paused trials at the top rung; nothing while there is too little to learn from.
+        """Return predictions for paused trials at the top rung; empty if there is too little data.
 
         Args:
-            study: its trials are what is known.
+            study: study whose trials the model learns from.
             paused: numbers of the trials.
-            bound: a value of the first objective, which is learned.
+            bound: wanted value of the first objective, which is learned.
         """
         observations = self._read(study)
         if 0 not in self._learned() or not self._rungs or self._starting(observations):
             return []
-        scorer = self._believe(observations, paused)
+        scorer = self._fit(observations, paused)
         waiting = [observations.open.get(n) or observations.closed[n] for n in paused]
         values, chances = scorer.expected(self._pool_of(observations, waiting), bound)
         rows = zip(paused, values.tolist(), chances.tolist(), strict=True)
         return [Promise(number, middle, abs(high - low) / 2, chance) for number, (low, middle, high), chance in rows]
 
     def _starting(self, observations: ObservationStore) -> bool:
-        """Whether there is too little to learn from."""
-        return len(observations) < self.startup or observations.witnesses(self._learned()) < min(3, self.startup)
+        """Return whether there is too little data for a model."""
+        return len(observations) < self.startup or observations.least_measured(self._learned()) < min(3, self.startup)
 
     def _learned(self) -> list[int]:
-        """The objectives that are not known before training."""
+        """Return the indices of the objectives that are not known before training."""
         known = self._known_costs.names()
         return [j for j, objective in enumerate(self._objectives or ()) if objective.name not in known]
 
     def _read(self, study: optuna.Study) -> ObservationStore:
         if self._observations is None:
-            self._source.reference()  # the catalogue names the known costs once it has been asked
+            self._source.reference()  # sets the names of the known costs
             if self._objectives is None:
                 self._objectives = infer_objectives(study, self._known_costs.names())
             names = tuple(o.name for o in self._objectives)
@@ -350,65 +358,67 @@ class FrontSampler(BaseSampler):
             self._observations = ObservationStore(
                 self.space, self._encoder, names, self._known_costs.costs, self._rungs, hints
             )
-        for told in self._observations.update(
+        for outcome in self._observations.update(
             study.get_trials(deepcopy=False) if self._trials is None else self._trials()
         ):
-            self._known_costs.learn(told.values, told.costs)
+            self._known_costs.learn(outcome.values, outcome.costs)
         return self._observations
 
     def _pool_of(self, observations: ObservationStore, outcomes: Sequence[Outcome]) -> CandidateBatch:
-        """Trials as a pool, all of them."""
+        """Convert trials to a batch of candidates."""
         return CandidateBatch.of(
             [dict(o.values) for o in outcomes], [observations.known(o) for o in outcomes], self._encoder
         )
 
-    def _first_design(self, observations: ObservationStore) -> dict[str, Any]:
+    def _initial_design(self, observations: ObservationStore) -> dict[str, Any]:
         pool = self._source.reference().join(self._source.draws(FIRST_DRAWS)).unseen(observations.keys())
         if not pool.values:
-            return self._anything(observations.keys())
+            return self._any_remaining(observations.keys())
         earlier = self._pool_of(observations, [*observations.closed.values(), *observations.running()])
-        # A design spreads over what nothing is known of; of what has a prior, each candidate keeps its own draw.
-        seen, before = (replace(one, params=np.where(self._favour.drawn, 0.0, one.params)) for one in (pool, earlier))
-        row, self.last_explanation = first_design.choose_design(
-            seen, before, self._priced(), self._encoder.groups, self.startup, self._rng, self._work(pool)
+        # The design spreads over parameters without a prior; those with one keep each candidate's own draw.
+        seen, before = (
+            replace(one, params=np.where(self._prior_weight.drawn, 0.0, one.params)) for one in (pool, earlier)
+        )
+        row, self.last_explanation = initial_design.choose_design(
+            seen, before, self._known_objectives(), self._encoder.groups, self.startup, self._rng, self._work(pool)
         )
         return pool.values[row]
 
     def _work(self, pool: CandidateBatch) -> Floats | None:
-        """Work of one epoch of each candidate; ``None`` where nobody says."""
+        """Return the cost of one epoch per candidate; ``None`` if no cost function was given."""
         return None if self._epoch_cost is None else np.array([self._epoch_cost(values) for values in pool.values])
 
-    def _priced(self) -> list[Objective]:
-        """The known costs that are objectives."""
+    def _known_objectives(self) -> list[Objective]:
+        """Return the objectives that are known costs."""
         known = self._known_costs.names()
         return [o for o in self._objectives or () if o.name in known]
 
-    def _anything(self, seen: AbstractSet[proposals.Key]) -> dict[str, Any]:
-        """Any candidate that is left, when draws find none."""
-        left = self._source.anything(seen)
+    def _any_remaining(self, seen: AbstractSet[moves.Key]) -> dict[str, Any]:
+        """Return any candidate that is left, when draws find none."""
+        left = self._source.any_remaining(seen)
         if left is None:
             raise ExhaustedError(
-                f"all {len(seen)} candidates that may be proposed, or are found in {SEARCHED:.0f} s, were proposed."
+                f"all {len(seen)} candidates that are feasible, or found so in {SEARCHED:.0f} s, were proposed."
             )
         return left
 
     def _promising(self, scorer: CandidateScorer, observations: ObservationStore) -> tuple[CandidateBatch, Floats]:
-        """New candidates and their expected gains."""
+        """Return new candidates and their expected gains."""
         front = [observations.closed[n].values for n in front_owners(scorer.model.observed) if n in observations.closed]
         found = self._source.promising(front, observations.keys(), self._gain(scorer, observations))
-        pool, gain = self._polished(scorer, observations, *found, FULL)
+        pool, gain = self._improved(scorer, observations, *found, FULL)
         self._shortlist = len(observations), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
         return pool, gain
 
     def _remembered(self, scorer: CandidateScorer, observations: ObservationStore) -> tuple[CandidateBatch, Floats]:
-        """The best of an earlier look at new candidates, judged and polished anew."""
+        """Return the remembered new candidates, scored and locally improved again."""
         assert self._shortlist is not None
         pool = self._shortlist[1].unseen(observations.keys())
-        pool, gain = self._polished(scorer, observations, pool, self._gain(scorer, observations)(pool), BRIEF)
+        pool, gain = self._improved(scorer, observations, pool, self._gain(scorer, observations)(pool), BRIEF)
         self._shortlist = self._shortlist[0], pool
         return pool, gain
 
-    def _polished(
+    def _improved(
         self,
         scorer: CandidateScorer,
         observations: ObservationStore,
@@ -416,44 +426,47 @@ class FrontSampler(BaseSampler):
         gain: Floats,
         effort: LocalSearchEffort,
     ) -> tuple[CandidateBatch, Floats]:
-        """The same candidates, and better recipes for the most promising of their students."""
+        """Return the candidates, plus better recipes for the most promising of their students, with all gains."""
         if not pool.values:
             return pool, gain
         top = np.argsort(-gain / scorer.work(pool), kind="stable")[: effort.candidates].tolist()
         best = pool.take(top)
         of = self._gain_of(scorer, observations, best)
         moved = search_locally(best, gain[top], self.space, self._encoder, of, self._rng, effort)
-        near = self._source.feasible(proposals.unique(moved, {*observations.keys(), *pool.keys}))
+        near = self._source.feasible(moves.unique(moved, {*observations.keys(), *pool.keys}))
         return pool.join(near), np.concatenate([gain, self._gain(scorer, observations)(near)])
 
     def _gain(self, scorer: CandidateScorer, observations: ObservationStore) -> Callable[[CandidateBatch], Floats]:
-        """Expected gain of new candidates, times how likely the space says their values are."""
-        if not self._favour.known:
+        """Return a function for the expected gain of new candidates, weighted by the priors of the space."""
+        if not self._prior_weight.known:
             return scorer.gain
-        return lambda pool: scorer.gain(pool) * self._favour.of(pool.values, len(observations))
+        return lambda pool: scorer.gain(pool) * self._prior_weight.of(pool.values, len(observations))
 
     def _gain_of(
         self, scorer: CandidateScorer, observations: ObservationStore, pool: CandidateBatch
     ) -> Callable[[Floats, npt.NDArray[np.int64]], Floats]:
-        """The same for other numbers of the candidates in ``pool``."""
+        """Return the same function for the candidates in ``pool`` with other numeric values."""
         gain = scorer.gain_of(pool)
-        if not self._favour.known:
+        if not self._prior_weight.known:
             return gain
         return lambda params, rows: (
-            gain(params, rows) * self._favour.moved(pool.values, params, rows, len(observations))
+            gain(params, rows) * self._prior_weight.moved(pool.values, params, rows, len(observations))
         )
 
-    def _believe(self, observations: ObservationStore, paused: Collection[int]) -> CandidateScorer:
-        """Axes and beliefs; candidates under way count as if they came out as believed: the next one goes elsewhere."""
+    def _fit(self, observations: ObservationStore, paused: Collection[int]) -> CandidateScorer:
+        """Fit the model and return its scorer; running candidates count as finished with their predicted losses.
+
+        The next candidate is thus drawn away from running ones.
+        """
         assert self._objectives is not None
         seen, names = observations.observations(), self._known_costs.names()
         running = [o for o in observations.running() if o.number not in paused]
         state = (len(seen.owners), len(observations.closed), *(o.number for o in running))
-        if self._beliefs is not None and self._beliefs[0] == state:
-            return self._beliefs[1]
+        if self._fitted is not None and self._fitted[0] == state:
+            return self._fitted[1]
         bounds = worst_wanted((*self._known_costs.constraints, *self._aims), self._objectives)
         sample = self._source.reference()
-        view = ModelInput(
+        model_input = ModelInput(
             self._objectives,
             names,
             self._encoder,
@@ -461,20 +474,22 @@ class FrontSampler(BaseSampler):
             sample=sample,
             rungs=self._rungs,
             bounds=bounds,
-            first=max(1, self.startup - 1),  # without the cheapest student, which ends the first design
+            first=max(1, self.startup - 1),  # without the cheapest student, the last of the initial design
         )
-        data = view.data(seen)
+        data = model_input.data(seen)
         optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
         if optimize:
             self._fitted_at = len(data.losses)
-        model = Model(data, view, thetas=self._thetas, optimize=optimize, rng=self._rng)
-        running = [o for o in running if observations.known(o).keys() >= {p.name for p in self._priced()}]
-        scorer = CandidateScorer(view, model, self._rungs, self._epoch_cost, self._known_costs.constraints)
+        model = Model(data, model_input, thetas=self._thetas, optimize=optimize, rng=self._rng)
+        running = [o for o in running if observations.known(o).keys() >= {p.name for p in self._known_objectives()}]
+        scorer = CandidateScorer(model_input, model, self._rungs, self._epoch_cost, self._known_costs.constraints)
         if running:
             pool = self._pool_of(observations, running)
             mean, _ = scorer.final(pool)
-            believed = data.believing(view.features(pool.params, view.inputs(pool.costs)), model.expected(mean))
-            model = Model(believed, view, thetas=self._thetas, optimize=False, rng=self._rng)
+            believed = data.with_predicted(
+                model_input.features(pool.params, model_input.inputs(pool.costs)), model.expected(mean)
+            )
+            model = Model(believed, model_input, thetas=self._thetas, optimize=False, rng=self._rng)
             scorer = replace(scorer, model=model)
-        self._beliefs = state, scorer
+        self._fitted = state, scorer
         return scorer

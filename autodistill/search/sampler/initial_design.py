@@ -1,4 +1,4 @@
-"""The first design: the trials before there is anything to learn from."""
+"""The initial design: the trials that are chosen before there is enough data for a model."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from autodistill.search.model.model_input import CandidateBatch
 Floats = npt.NDArray[np.float64]
 
 CHOICE = 170
-"""Candidates that each trial is chosen from: with all of them, all seeds would start alike."""
+"""Random candidates that each trial is chosen from; choosing from all would make all seeds start alike."""
 
 
 AFFORDED = 0.5
-"""Share of the candidates, those of the least work, that the design is chosen from: the others would take most of its
-work, and say no more about recipes; how good they are, capacity tells until the model asks for them."""
+"""Share of the candidates, those with the least work, that the design is chosen from. The others would take most of its
+work and reveal no more about recipes; the model's capacity prior describes them until it proposes them."""
 
 
 def length(rungs: Sequence[float]) -> int:
-    """Trials of the design; fewer with rungs, as until it ends no trial goes on, and none is trained to the end."""
+    """Return the number of trials of the design; fewer with rungs, since no trial continues before the design ends."""
     return 8 if rungs else 11
 
 
 def choose_design(
     pool: CandidateBatch,
     earlier: CandidateBatch,
-    priced: Sequence[Objective],
+    known_objectives: Sequence[Objective],
     groups: Sequence[int],
     total: int,
     rng: np.random.Generator,
     work: Floats | None = None,
 ) -> tuple[int, str]:
-    """The row of the next candidate of the design, and why.
+    """Return the row of the next candidate of the design, and the reason.
 
     Args:
         pool: new candidates with their known costs.
-        earlier: what was proposed before.
-        priced: the objectives that are known costs, to spread over.
-        groups: parameter of each feature column.
-        total: trials of the design.
-        rng: draws the candidates that are looked at.
-        work: of training each candidate of the pool; equal by default.
+        earlier: candidates that were proposed before.
+        known_objectives: objectives that are known costs, over which the design spreads.
+        groups: index of the parameter of each feature column.
+        total: number of trials of the design.
+        rng: random numbers, to draw the candidates that are considered.
+        work: work of one epoch of each candidate in ``pool``; equal by default.
     """
     index = len(earlier.values)
     place = f"first design, {index + 1} of {total}"
     if index == total - 1:
-        row = cheapest(_losses(pool.costs, priced), _losses(earlier.costs, priced))
+        row = cheapest(_losses(pool.costs, known_objectives), _losses(earlier.costs, known_objectives))
         if row is not None:
             return row, f"{place}: the cheapest student that is known"
     rows = rng.permutation(len(pool.values))
@@ -57,31 +57,33 @@ def choose_design(
         rows = rows[work[rows] <= np.quantile(work, AFFORDED)]
     rows = rows[:CHOICE].tolist()
     some = pool.take(rows)
-    row = most_different(some.params, groups, _losses(some.costs, priced), earlier.params, index, total - 1)
+    row = most_different(some.params, groups, _losses(some.costs, known_objectives), earlier.params, index, total - 1)
     return rows[row], f"{place}: spread over the known costs"
 
 
-def _losses(costs: Sequence[Mapping[str, float]], priced: Sequence[Objective]) -> Floats:
-    """Known costs ``(candidates, objectives)``, turned so that less is better; NaN where they are not known."""
-    rows = [[o.loss(c.get(o.name, np.nan)) for o in priced] for c in costs]
-    return np.array(rows, dtype=np.float64).reshape(len(costs), len(priced))
+def _losses(costs: Sequence[Mapping[str, float]], known_objectives: Sequence[Objective]) -> Floats:
+    """Return the known costs as losses ``(candidates, objectives)``, less being better; NaN if unknown."""
+    rows = [[o.loss(c.get(o.name, np.nan)) for o in known_objectives] for c in costs]
+    return np.array(rows, dtype=np.float64).reshape(len(costs), len(known_objectives))
 
 
 def most_different(
     features: Floats, groups: Sequence[int], costs: Floats, taken: Floats, index: int, total: int
 ) -> int:
-    """Which candidate a first design takes next.
+    """Return the row of the candidate that adds most variety to the design.
 
-    Candidate ``index`` of ``total`` comes from one slice of the known costs, visited in an order that covers the whole
-    range early. Inside the slice it is, of the quarter whose choices were taken least, the one farthest from what was
-    taken, so that every choice of every parameter is seen: of a choice that it has never seen, a model expects nothing.
+    Candidate ``index`` of ``total`` comes from one slice of the known costs; the slices are visited in an order that
+    covers the whole range early. Within the slice, it is chosen from the quarter whose choices were used least, as the
+    candidate farthest from the earlier ones. Every choice of every parameter is thus observed: a model expects no gain
+    from a choice without observations.
 
     Args:
-        features: ``(candidates, columns)``.
-        groups: parameter of each column.
-        costs: ``(candidates, known costs)``, less is better; maybe without columns; the slices cut each one in turn.
-        taken: features of earlier candidates, ``(taken, columns)``.
-        index: how many were taken before.
+        features: encoded candidates, ``(candidates, columns)``.
+        groups: index of the parameter of each column.
+        costs: known costs ``(candidates, known costs)``, less being better, maybe without columns; each is sliced in
+            turn.
+        taken: encoded earlier candidates, ``(taken, columns)``.
+        index: number of earlier candidates.
         total: length of the design.
     """
     allowed = np.arange(len(features))
@@ -98,11 +100,11 @@ def most_different(
 
 
 def cheapest(costs: Floats, taken: Floats) -> int | None:
-    """The candidate with the lowest sum of ranks in the known costs; ``None`` where one as cheap was taken.
+    """Return the candidate with the lowest sum of ranks in the known costs; ``None`` if one as cheap was taken.
 
     Args:
-        costs: ``(candidates, known costs)``, less is better.
-        taken: ``(taken, known costs)``, NaN where they are not known.
+        costs: known costs ``(candidates, known costs)``, less being better.
+        taken: costs of earlier candidates, ``(taken, known costs)``, NaN if unknown.
     """
     if costs.size == 0:
         return None
@@ -112,18 +114,18 @@ def cheapest(costs: Floats, taken: Floats) -> int | None:
 
 
 def _used(features: Floats, groups: Sequence[int], taken: Floats) -> Floats:
-    """How often the choices of each candidate were taken, squared and summed over its parameters; numbers aside."""
+    """Return how often the choices of each candidate were used: squared and summed over categorical parameters."""
     of, used = np.asarray(groups), np.zeros(len(features))
     for group in set(groups):
         columns = of == group
         if columns.sum() > 1:
             gap = np.linalg.norm(features[:, None, columns] - taken[None, :, columns], axis=2)
-            used += np.maximum(1.0 - gap, 0.0).sum(axis=1) ** 2  # different choices are at distance 1
+            used += np.maximum(1.0 - gap, 0.0).sum(axis=1) ** 2  # different choices have distance 1
     return used
 
 
 def _permutation(total: int) -> list[int]:
-    """0 … total - 1 in bit-reversed order: any prefix covers the range."""
+    """Return 0 … total - 1 in bit-reversed order, of which every prefix covers the range."""
     bits = max(1, (total - 1).bit_length())
     reversed_ = [int(format(i, f"0{bits}b")[::-1], 2) for i in range(2**bits)]
     return [i for i in reversed_ if i < total]

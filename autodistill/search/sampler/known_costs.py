@@ -1,7 +1,7 @@
-"""Known costs of students: asked once each, remembered, checked against the constraints.
+"""Known costs of students: computed once each, cached, and checked against the constraints.
 
-Either a function gives them, or a survey did (a pool of measured students), or both: then the function is for the
-students beyond the pool, and what it cannot know yet is an estimate until a trial has measured it.
+They come from a function, from a survey (a pool of measured students), or from both. In the last case the function
+covers students beyond the pool; costs that it cannot know are estimates until a trial has measured them.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ import numpy as np
 
 from autodistill.core.errors import InfeasibleError, UsageError
 from autodistill.core.records import Constraint, Estimate, certain, stable_key
-from autodistill.search.space import moves as proposals
+from autodistill.search.space import moves
 from autodistill.search.space.space import Space
 
 Costs = Mapping[str, float]
 CostFunction = Callable[[Mapping[str, Any]], "Costs | None"]
 
 UNLIKELY = 0.02
-"""A student that keeps a bound with less than this probability may not be proposed; one whose costs are measured keeps
-it or does not."""
+"""Smallest probability of satisfying a bound at which a student may be proposed; it is 0 or 1 for measured costs."""
 
 
 class KnownCosts:
-    """Which students may be proposed, and what they cost.
+    """Known costs of students, and which students may be proposed.
 
     Args:
         space: the whole search space.
-        function: student to known costs; ``None`` or :class:`InfeasibleError` for one that may not be proposed.
-        constraints: candidates whose known costs break one are never proposed.
+        function: student to known costs; ``None`` or :class:`InfeasibleError` if it may not be proposed.
+        constraints: candidates whose known costs violate one are never proposed.
     """
 
     def __init__(self, space: Space, function: CostFunction | None, constraints: Sequence[Constraint]) -> None:
@@ -40,11 +39,11 @@ class KnownCosts:
         self.constraints = tuple(constraints)
         self._settings = tuple(dict.fromkeys(p.name for p in space.parameters if p.section == "student"))
         self._known: dict[str, dict[str, float] | None] = {}
-        self._asked: dict[tuple[Any, ...], dict[str, float] | None] = {}
+        self._by_settings: dict[tuple[Any, ...], dict[str, float] | None] = {}
         self._names: dict[str, None] = {}
         self._pool: list[dict[str, Any]] = []
         self._forbidden: dict[tuple[Any, ...], str] = {}
-        self._estimated: set[str] = set()  # students with costs that are no measurements
+        self._estimated: set[str] = set()  # students with costs that are not measured
 
     @property
     def knows_costs(self) -> bool:
@@ -53,23 +52,23 @@ class KnownCosts:
 
     @property
     def goes_beyond(self) -> bool:
-        """Whether students outside a surveyed pool may be proposed too."""
+        """Whether students outside a surveyed pool may be proposed as well."""
         return self._function is not None and bool(self._pool)
 
     def set_pool(self, pool: Iterable[tuple[Mapping[str, Any], Costs]]) -> None:
-        """Draw students from these, whose costs were measured.
+        """Set the students to draw from, with their measured costs.
 
         Raises:
-            UsageError: none of them satisfies the constraints.
-            ConfigError: one is not a student of the space.
+            UsageError: no student satisfies the constraints.
+            ConfigError: a student is not in the space.
         """
         students = self.space.section("student")
-        self._pool, self._asked, self._estimated = [], dict.fromkeys(self._forbidden), set()
+        self._pool, self._by_settings, self._estimated = [], dict.fromkeys(self._forbidden), set()
         for student, costs in pool:
             if stable_key(dict(student)) in self._forbidden.values():
                 continue
             known, values = self._checked(costs), students.flatten({"student": student})
-            self._known[stable_key(dict(student))] = self._asked[self._settings_of(values)] = known
+            self._known[stable_key(dict(student))] = self._by_settings[self._settings_of(values)] = known
             if known is not None:
                 self._pool.append(values)
         if not self._pool:
@@ -77,33 +76,33 @@ class KnownCosts:
             raise UsageError(f"no surveyed student can be proposed (constraints: {bounds}); loosen a constraint.")
 
     def forbid(self, student: Mapping[str, Any]) -> None:
-        """Let a student never be proposed again, whatever it costs; one that is not of the space never is."""
+        """Exclude a student; one outside the space is never proposed anyway."""
         if self.space.holds(student):
             settings = self._settings_of(self.space.section("student").flatten({"student": student}))
             self._forbidden[settings] = name = stable_key(dict(student))
-            self._known[name] = self._asked[settings] = None
+            self._known[name] = self._by_settings[settings] = None
 
     def costs(self, values: Mapping[str, Any]) -> dict[str, float] | None:
-        """Known costs of a candidate, possibly empty; ``None`` when it may not be proposed."""
+        """Return the known costs of a candidate, possibly empty; ``None`` if it may not be proposed."""
         settings = self._settings_of(values)
         if not self.knows_costs:
             return None if settings in self._forbidden else {}
-        if settings not in self._asked:
+        if settings not in self._by_settings:
             student = self.space.nest(values)["student"]
             name = stable_key(student)
             if name not in self._known:
                 self._known[name] = found = self._ask(student)
                 if found is not None and certain(found).keys() != found.keys():
                     self._estimated.add(name)
-            self._asked[settings] = self._known[name]
-        return self._asked[settings]
+            self._by_settings[settings] = self._known[name]
+        return self._by_settings[settings]
 
-    def was_asked(self, values: Mapping[str, Any]) -> bool:
-        """Whether the costs of a candidate's student are at hand."""
-        return self._settings_of(values) in self._asked
+    def has_cached(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the costs of a candidate's student are cached."""
+        return self._settings_of(values) in self._by_settings
 
     def learn(self, values: Mapping[str, Any], measured: Costs) -> None:
-        """A trial has measured a student; where its costs were estimates, it belongs to the pool from now on."""
+        """Record costs measured by a trial; a student without estimates left joins the pool."""
         if not self._estimated:
             return
         student = self.space.nest(values)["student"]
@@ -115,22 +114,22 @@ class KnownCosts:
         if certain(found).keys() != found.keys():
             return
         self._estimated.discard(name)
-        self._known[name] = self._asked[self._settings_of(values)] = known = self._checked(found)
-        if known is not None and self._pool:  # without a survey draws are of the whole space
+        self._known[name] = self._by_settings[self._settings_of(values)] = known = self._checked(found)
+        if known is not None and self._pool:  # without a survey, draws come from the whole space
             self._pool.append(self.space.section("student").flatten({"student": student}))
 
     def names(self) -> tuple[str, ...]:
-        """Names of the known costs, in the order in which they were first given; empty until one student is known."""
+        """Return the names of the known costs, in order of first use; empty until one student is known."""
         return tuple(self._names)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A random candidate, its student from the pool where there is one."""
+        """Draw a random candidate; its student comes from the pool if there is one."""
         if not self._pool:
             return self.space.sample(rng)
-        return proposals.complete(self.space, self._pool[int(rng.integers(len(self._pool)))], rng)
+        return moves.complete(self.space, self._pool[int(rng.integers(len(self._pool)))], rng)
 
     def _settings_of(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(map(values.get, self._settings))  # those that are not active say None
+        return tuple(map(values.get, self._settings))  # inactive settings are None
 
     def _ask(self, student: Mapping[str, Any]) -> dict[str, float] | None:
         if self._function is None:
@@ -140,7 +139,7 @@ class KnownCosts:
         except InfeasibleError:
             return None
         if costs is None or (self._pool and not self._names.keys() <= costs.keys()):
-            return None  # beside surveyed students, one of whom less is known cannot be judged
+            return None  # a student with fewer known costs than the surveyed ones cannot be compared
         return self._checked(costs)
 
     def _checked(self, costs: Costs) -> dict[str, float] | None:

@@ -1,8 +1,8 @@
 """Local search for better recipes of promising students.
 
-Draws and single moves seldom hit the best of several numbers at once (learning rate, weight decay, temperature, weight
-of the loss). The numbers that cost nothing, those outside the student, are moved together here, as features: a few
-hundred moves are judged by one call of the model.
+Random draws and single moves seldom find the best combination of several numbers (learning rate, weight decay,
+temperature, weight of the loss). The numbers outside the student, which do not change its known costs, are moved
+together here in feature space: one call of the model scores a few hundred moves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.search.model.model_input import CandidateBatch
-from autodistill.search.space import moves as proposals
+from autodistill.search.space import moves
 from autodistill.search.space.distributions import from_unit
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.space import Space
@@ -23,18 +23,18 @@ from autodistill.search.space.space import Space
 Floats = npt.NDArray[np.float64]
 
 SHRINK = 0.4
-"""How the moves of a candidate shrink after a round that has found nothing better."""
+"""Factor on a candidate's step width after a round without improvement."""
 
 
 @dataclass(frozen=True)
 class LocalSearchEffort:
-    """How long to search.
+    """Size of a local search.
 
     Attributes:
-        candidates: how many are polished.
-        rounds: of moves.
-        moves: of each candidate in a round.
-        width: standard deviation of the first round's moves, in units of a parameter's range.
+        candidates: number of candidates to improve.
+        rounds: number of rounds of moves.
+        moves: moves per candidate and round.
+        width: standard deviation of the first round's moves, as a share of a parameter's range.
     """
 
     candidates: int
@@ -55,18 +55,18 @@ def search_locally(
     rng: np.random.Generator,
     effort: LocalSearchEffort,
 ) -> list[dict[str, Any]]:
-    """Each candidate with better numbers, where some are found.
+    """Return improved versions of the candidates for which local search finds better numbers.
 
     Args:
         pool: promising candidates.
-        start: their gains.
-        space: what they belong to.
-        encoder: its parameters as features.
-        gain: of encoded parameters ``(n, columns)`` and the rows of ``pool`` whose students they train, ``(n,)``.
-        rng: of the moves.
-        effort: how long to search; the candidates are the caller's to choose.
+        start: their gains, ``(candidates,)``.
+        space: search space of the candidates.
+        encoder: encoder of its parameters.
+        gain: function of encoded parameters ``(n, columns)`` and the rows of ``pool`` they derive from ``(n,)``.
+        rng: random numbers of the moves.
+        effort: size of the search; ``pool`` must already hold the chosen candidates.
     """
-    numbers = proposals.free_numbers(space)
+    numbers = moves.free_numbers(space)
     free = [g for g, name in enumerate(encoder.names) if name in numbers]
     if not free or not pool.values:
         return []
@@ -79,11 +79,11 @@ def search_locally(
     rows = np.repeat(np.arange(count), effort.moves)
     width = np.full((count, 1, 1), effort.width)
     for _ in range(effort.rounds):
-        # half of the numbers move at a time: where few of them matter, a step of all is mostly a loss
+        # half of the numbers move at a time: if few of them matter, moving all is mostly a loss
         moving = active[:, None, :] & (rng.random((count, effort.moves, len(free))) < 0.5)
         moved = np.repeat(params[:, None, :], effort.moves, axis=1)
         moved[:, :, columns] += moving * width * rng.normal(size=moving.shape)
-        moved[:, :, columns] = np.clip(moved[:, :, columns], 0.0, 1.0)  # many end on a bound, where draws never come
+        moved[:, :, columns] = np.clip(moved[:, :, columns], 0.0, 1.0)  # moves, unlike draws, can reach the bounds
         gains = gain(moved.reshape(len(rows), -1), rows).reshape(count, effort.moves)
         found = gains.argmax(axis=1)
         better = gains[np.arange(count), found] > best
@@ -97,5 +97,5 @@ def search_locally(
             for g, column, on in zip(free, columns, active[i], strict=True)
             if on
         }
-        out.append(proposals.complete(space, {**pool.values[i], **better_ones}, rng))
+        out.append(moves.complete(space, {**pool.values[i], **better_ones}, rng))
     return out

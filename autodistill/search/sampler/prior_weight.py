@@ -1,8 +1,8 @@
-"""The prior of a space in the ranking of new candidates: a factor of the gain that fades as trials come in.
+"""The weight of a space's priors in the ranking of new candidates: a factor on the gain that fades with more trials.
 
 πBO (Hvarfner et al., ICLR 2022) multiplies the acquisition function by the prior to a falling power, so that a wrong
-prior delays a search and does not spoil it. Here the factor is 1 for the likeliest values, and of a candidate's
-parameters only those with a prior count.
+prior delays a search but does not spoil it. Here the factor is 1 for the likeliest values, and only parameters with a
+prior count.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from autodistill.search.space.space import Space
 Floats = npt.NDArray[np.float64]
 
 
-class Favour:
-    """How likely candidates are by the priors of their space.
+class PriorWeight:
+    """Factors on the gain of candidates, from the priors of their space.
 
     Args:
-        space: its parameters say what is expected of them.
-        encoder: its parameters as features.
+        space: search space whose parameters may have priors.
+        encoder: encoder of its parameters.
     """
 
     def __init__(self, space: Space, encoder: Encoder) -> None:
@@ -35,7 +35,7 @@ class Favour:
         groups = [(encoder.starts[g], name) for g, name in enumerate(encoder.names)]
         self._columns = {name: start for start, name in groups if name in self._centres}
         self.drawn = np.array([encoder.names[g] in known for g in encoder.groups], dtype=bool)
-        """Columns ``(columns,)`` of the parameters with a prior."""
+        """Mask ``(columns,)`` of the feature columns of parameters with a prior."""
 
     @property
     def known(self) -> bool:
@@ -43,7 +43,7 @@ class Favour:
         return bool(self._weights or self._centres)
 
     def of(self, values: Sequence[Mapping[str, Any]], trials: int) -> Floats:
-        """The factor ``(candidates,)`` of candidates after so many trials, above 0 and at most 1."""
+        """Return the factors ``(candidates,)`` after this number of trials, above 0 and at most 1."""
         logs = self._choices(values)
         for name, (d, prior) in self._centres.items():
             for row, own in enumerate(values):
@@ -54,13 +54,13 @@ class Favour:
     def moved(
         self, values: Sequence[Mapping[str, Any]], params: Floats, rows: npt.NDArray[np.int64], trials: int
     ) -> Floats:
-        """The same of candidates whose numbers were moved.
+        """Return the factors of candidates whose numbers were moved.
 
         Args:
-            values: candidates before that.
+            values: candidates before the moves.
             params: encoded parameters ``(n, columns)`` with the moved numbers.
-            rows: ``(n,)`` which of ``values`` each was.
-            trials: how many there are.
+            rows: row in ``values`` of each, ``(n,)``.
+            trials: number of trials so far.
         """
         logs = self._choices(values)[rows]
         for name, (_, prior) in self._centres.items():

@@ -1,6 +1,6 @@
-"""Proposes candidates: asks the sampler, refuses duplicates and what known costs rule out.
+"""Creation of new trials: draws a candidate from the sampler and refuses duplicates and infeasible candidates.
 
-It stands between the study, which keeps the books, and an Optuna sampler, which knows nothing of students.
+It connects the study, which records trials and spending, with an Optuna sampler, which has no notion of students.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from autodistill.core.records import (
 from autodistill.search.objectives.within_teacher import Promise
 from autodistill.search.rungs.epoch_time import EpochTime, relative
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.teacher_time import says_views, views_key
-from autodistill.search.sampler import by_name as samplers
-from autodistill.search.sampler import control_arm as control
+from autodistill.search.rungs.teacher_time import changes_views, views_key
+from autodistill.search.sampler import by_name, control_arm
 from autodistill.search.sampler.front_sampler import FrontSampler
-from autodistill.search.space import random_draws as within
+from autodistill.search.space import random_draws
 from autodistill.search.space.space import Space
-from autodistill.search.storage import study_folder as store
+from autodistill.search.storage import study_folder
 from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.storage.versions import versions
 
@@ -42,15 +41,17 @@ GIVEN = "enqueued: not the sampler's choice"
 DRAWN = "drawn at random: the sampler had several times proposed nothing new within the bounds, or the time left"
 
 Costs = Callable[[Params], Mapping[str, float] | None]
+"""Function from student settings to known costs; ``None`` if nothing is known."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate, and why it is refused if it is.
+    """A candidate, with the reason if it is refused.
 
     Attributes:
-        refusal: reason code and message; ``None`` for a candidate that should be evaluated.
-        costs: its known costs, where known; some may be estimates.
+        candidate: the candidate; its trial is already in the storage.
+        refusal: reason code and message; ``None`` for a candidate to evaluate.
+        costs: known costs of the candidate; some may be estimates.
     """
 
     candidate: Candidate
@@ -59,17 +60,22 @@ class Proposal:
 
 
 class Proposer:
-    """The asking side of a study.
+    """Source of new trials for a study.
 
     Args:
         study: the Optuna study; its sampler is set here.
-        log: its trials.
-        space: what may be proposed.
+        log: trials of the study.
+        space: search space.
         objectives: axes of the front.
         constraints: passed to the sampler; those on known costs are checked here.
         sampler: name, or an Optuna sampler.
-        rungs: fidelities, which the front sampler learns from.
-        seed: the study's.
+        rungs: fidelities, whose reports the front sampler learns from.
+        seed: seed of the study.
+
+    Attributes:
+        forbidden: key of each student that is never proposed, to the student and the reason.
+        timed: students that were timed before the search, with their seconds per epoch.
+        epoch_time: predictor of seconds per epoch if the budget limits time; ``None`` if work is counted in epochs.
     """
 
     def __init__(
@@ -89,36 +95,36 @@ class Proposer:
         self._aims: tuple[Constraint, ...] = ()
         self._sampler = sampler
         self._size = space.size()
-        self._controlled = control.has_control(space)
-        self._known: dict[str, Mapping[str, float]] = {}  # surveyed, or given by the function
-        self._reported: dict[str, dict[str, float]] = {}  # measured by trials; they need not tell all that is known
+        self._controlled = control_arm.has_control(space)
+        self._known: dict[str, Mapping[str, float]] = {}  # from the survey or the cost function
+        self._reported: dict[str, dict[str, float]] = {}  # measured by trials, which may not report every cost
         self._pool: list[tuple[Params, Mapping[str, float]]] = []
         self._costs: Costs | None = None
-        self.forbidden: dict[str, tuple[Params, str]] = {}  # students that are never proposed, and why
+        self.forbidden: dict[str, tuple[Params, str]] = {}
         self._ready = False
         self._queued = 0
-        self._drawn: Mapping[str, Any] | None = None  # what the study has queued itself
+        self._drawn: Mapping[str, Any] | None = None  # candidate that the study itself has enqueued
         self._count_queue()
         self._rates: dict[frozenset[tuple[str, Any]], float] = {}
         self._rates_of = 0
         self._views: dict[frozenset[tuple[str, str]], str] = {}
-        self.timed: Sequence[tuple[Params, float]] = ()  # seconds per epoch of students that were timed beforehand
-        self.epoch_time: EpochTime | None = None  # given while the budget is in time: work is then counted in seconds
+        self.timed: Sequence[tuple[Params, float]] = ()
+        self.epoch_time: EpochTime | None = None
 
     def bind(self, constraints: Sequence[Constraint], aims: Sequence[Constraint]) -> None:
-        """Take the bounds as they are now; what breaks one of ``aims`` is no gain, though it is allowed."""
+        """Set the present bounds; a candidate that violates one of ``aims`` is allowed, but counts as no gain."""
         now = (tuple(constraints), tuple(aims))
         if now != (self._constraints, self._aims):
             self._constraints, self._aims = now
             self._ready = False
 
     def promises(self, paused: Sequence[int], bound: float) -> list[Promise]:
-        """What the front sampler expects of paused trials; nothing of another sampler, or while it knows too little."""
+        """Return the front sampler's predictions for paused trials; empty for other samplers or too little data."""
         return self.front_sampler().promises(self._study, paused, bound) if self.is_front and paused else []
 
     @property
     def queued(self) -> bool:
-        """Whether candidates of the user's own wait."""
+        """Whether enqueued candidates are waiting."""
         return self._queued > 0
 
     @property
@@ -127,15 +133,15 @@ class Proposer:
         return self._size is not None and self._log.distinct() >= self._size
 
     def renew(self) -> None:
-        """Build the sampler anew at the next proposal, with a seed of its own: the old one would replay its points.
+        """Rebuild the sampler at the next proposal, with a new seed: the same seed would repeat its proposals.
 
-        The queue is counted anew as well, and what was given and refused for want of time waits in it again.
+        Enqueued candidates that were refused for lack of time are enqueued again, and the queue is recounted.
         """
         self._ready = False
-        self._queue_again()
+        self._requeue_late()
         self._count_queue()
 
-    def _queue_again(self) -> None:
+    def _requeue_late(self) -> None:
         late = [t.number for t in self._log.read() if t.reason == "TIME" and t.why == GIVEN]
         if not late:
             return
@@ -148,14 +154,14 @@ class Proposer:
                 queue.append(params)
 
     def set_known_costs(self, rows: Iterable[tuple[Params, Mapping[str, float]]], costs: Costs | None) -> None:
-        """Take surveyed students with their costs, and a function for others."""
+        """Set the surveyed students with their costs, and a function for the costs of other students."""
         self._pool = list(rows)
         self._known.update({stable_key(student): values for student, values in self._pool})
         self._costs = costs
         self._ready = False
 
     def forbid(self, student: Params, why: str) -> None:
-        """Never propose a student again, with whatever recipe: it kills the worker that trains it."""
+        """Exclude a student with every recipe, because it kills the worker that trains it."""
         self.forbidden[stable_key(student)] = (student, why)
         if self._ready and isinstance(self._study.sampler, FrontSampler):
             self._study.sampler.forbid(student)
@@ -166,13 +172,13 @@ class Proposer:
         return self._sampler == "front" or isinstance(self._sampler, FrontSampler)
 
     def front_sampler(self) -> FrontSampler:
-        """The front sampler as it is now; costs that are handed in later renew it."""
+        """Return the present front sampler; costs that are set later rebuild it."""
         self._build()
         assert isinstance(self._study.sampler, FrontSampler)
         return self._study.sampler
 
     def enqueue(self, values: Mapping[str, Any]) -> None:
-        """Let this candidate (parameter name to value) be proposed before the sampler is asked."""
+        """Enqueue a candidate (parameter name to value), to be proposed before any of the sampler."""
         self._study.enqueue_trial(dict(values))
         self._queued += 1
 
@@ -189,24 +195,24 @@ class Proposer:
         return out
 
     def learn(self, student: Params, costs: Mapping[str, float]) -> None:
-        """Remember costs that a trial reported."""
+        """Store costs that a trial reported."""
         key = stable_key(student)
         self._reported[key] = {**self._reported.get(key, {}), **costs}
 
     def known_costs(self) -> list[Mapping[str, float]]:
-        """All known costs."""
+        """Return the known costs of all students that are not forbidden."""
         keys = [key for key in dict.fromkeys([*self._known, *self._reported]) if key not in self.forbidden]
         return [{**self._known.get(key, {}), **self._reported.get(key, {})} for key in keys]
 
     def propose(self) -> Proposal:
-        """One new trial in the storage.
+        """Create one new trial in the storage.
 
         Raises:
             ExhaustedError: the sampler has nothing left to propose.
         """
         self._build()
         self._queue_control()
-        number, sections, given, outside = self._ask()
+        number, sections, given, outside = self._new_trial()
         seed = derive_seed(self._seed, number, "trial")
         candidate = Candidate(number, sections["student"], sections["distillation"], sections["train"], seed)
         if outside:
@@ -214,13 +220,13 @@ class Proposer:
         key = candidate.key()
         twin = self._log.twin(key)
         stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
-        explanation = self._reason(sections) if given else getattr(self._study.sampler, "last_explanation", "")
+        explanation = self._explanation(sections) if given else getattr(self._study.sampler, "last_explanation", "")
         self._log.set(number, "candidate", {**stored, "why": explanation} if explanation else stored)
-        return self._scorer(candidate, twin)
+        return self._checked(candidate, twin)
 
-    def _scorer(self, candidate: Candidate, twin: int | None) -> Proposal:
+    def _checked(self, candidate: Candidate, twin: int | None) -> Proposal:
         if twin is not None:
-            return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result stands for both"))
+            return Proposal(candidate, ("DUPLICATE", f"same as trial {twin}; its result counts for both"))
         try:
             costs = self._lookup(candidate.student) or {}
         except InfeasibleError as error:
@@ -229,16 +235,16 @@ class Proposer:
         return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
 
     def draw_within(self) -> str:
-        """Queue a random candidate that the bounds allow and nobody has tried; why there is none, else empty."""
+        """Enqueue a random candidate that is new and feasible; return why none exists, or an empty text."""
 
         def refusal(values: Mapping[str, Any]) -> str:
             sections = self._space.nest(values)
             one = Candidate(-1, sections["student"], sections["distillation"], sections["train"], 0)
-            refused = self._scorer(one, self._log.twin(one.key())).refusal
+            refused = self._checked(one, self._log.twin(one.key())).refusal
             return refused[0] if refused else ""
 
         seed = derive_seed(self._seed, len(self._log), "within")
-        values, why = within.draw_feasible(self._space, self._constraints, refusal, seed)
+        values, why = random_draws.draw_feasible(self._space, self._constraints, refusal, seed)
         if values is None:
             return why
         self._drawn = self._space.nest(values)
@@ -246,37 +252,37 @@ class Proposer:
         return ""
 
     def draw_known(self, fits: Callable[[Mapping[str, float], Candidate], bool]) -> bool:
-        """Queue a random candidate that fits, with a student whose costs are known; false where none is found.
+        """Enqueue a random suitable candidate with a surveyed student; return whether one was found.
 
         Args:
-            fits: whether a candidate whose student has these known costs does.
+            fits: whether a candidate is suitable, given the known costs of its student.
         """
         rng = np.random.default_rng(derive_seed(self._seed, len(self._log), "known"))
         for index in rng.permutation(len(self._pool)).tolist():
             student = dict(self._pool[index][0])
             sections = {**self._space.nest(self._space.sample(rng)), "student": student}
             one = Candidate(-1, student, sections["distillation"], sections["train"], 0)
-            if fits(self._lookup(student) or {}, one) and self._scorer(one, self._log.twin(one.key())).refusal is None:
+            if fits(self._lookup(student) or {}, one) and self._checked(one, self._log.twin(one.key())).refusal is None:
                 self._drawn = sections
                 self.enqueue(self._space.flatten(sections))
                 return True
         return False
 
-    def _reason(self, sections: Mapping[str, Any]) -> str:
+    def _explanation(self, sections: Mapping[str, Any]) -> str:
         return DRAWN if sections == self._drawn else GIVEN
 
-    def _ask(self) -> tuple[int, dict[str, dict[str, Any]], bool, str]:
-        """A new trial: its number, the sections of its candidate, and whether it was given rather than proposed.
+    def _new_trial(self) -> tuple[int, dict[str, dict[str, Any]], bool, str]:
+        """Create a trial; return its number, the sections of its candidate, whether it was enqueued, and any errors.
 
-        Last, what is wrong with one that was given: a dashboard or Optuna queues anything.
+        Errors, as text, occur only in enqueued candidates: a dashboard or Optuna may enqueue any values.
         """
         sampler = self._study.sampler
-        self._count_queue()  # a dashboard may have added a candidate meanwhile
-        if isinstance(sampler, FrontSampler) and not self._queued:  # as Optuna would, with a third of the transactions
+        self._count_queue()  # a dashboard may have enqueued a candidate since
+        if isinstance(sampler, FrontSampler) and not self._queued:  # as study.ask, in a third of the transactions
             values = sampler.propose(self._study)
             return self._log.create(values, self._space.active(values)), self._space.nest(values), False, ""
         trial = self._study.ask()
-        self._log.add(trial.number, trial._trial_id)  # before anything is suggested, which may fail
+        self._log.add(trial.number, trial._trial_id)  # before values are suggested, which may fail
         given = bool(trial._fixed_params)
         self._queued = max(0, self._queued - given)
         outside = self._space.outside(trial._fixed_params)
@@ -287,19 +293,19 @@ class Proposer:
         return trial.number, sections, given, ""
 
     def _count_queue(self) -> None:
-        self._queued = store.waiting(self._study)
+        self._queued = study_folder.waiting(self._study)
 
     def _queue_control(self) -> None:
-        """Have the next trial train without distillation, where too few of them did; Optuna takes it first."""
-        if not self._controlled or len(self._log) + 1 < control.ONE_IN:
+        """Enqueue a trial without distillation if too few trials are; Optuna takes enqueued trials first."""
+        if not self._controlled or len(self._log) + 1 < control_arm.ONE_IN:
             return
         trials = self._log.read()
-        if control.due(trials):
+        if control_arm.due(trials):
             every = self._study.get_trials(deepcopy=False)
             if any(t.state is optuna.trial.TrialState.WAITING for t in every):
                 return
             stored = {t.number: t.params for t in every}
-            self.enqueue(control.control(trials, self._objectives, stored.__getitem__))
+            self.enqueue(control_arm.control(trials, self._objectives, stored.__getitem__))
 
     def _build(self) -> None:
         if self._ready:
@@ -316,14 +322,14 @@ class Proposer:
             if isinstance(self._sampler, FrontSampler):
                 self._sampler.read_from(self._log.stored)
             return
-        sampler = samplers.build_sampler(
+        sampler = by_name.build_sampler(
             self._sampler,
             self._space,
             seed=derive_seed(self._seed, len(self._log), "sampler"),
             objectives=self._objectives,
             constraints=self._constraints,
             aims=self._aims,
-            costs=self._priced if self._costs else None,
+            costs=self._costs_or_empty if self._costs else None,
             rungs=self._rungs.levels,
             epoch_cost=self._epoch_cost,
         )
@@ -334,9 +340,10 @@ class Proposer:
         self._study.sampler = sampler
 
     def _epoch_cost(self, values: Mapping[str, Any]) -> float:
-        """Work of one epoch: predicted seconds while the budget is in time, else 1. Asked for a thousand at once.
+        """Return the predicted seconds of one epoch if the budget limits time, else 1; called for 1000 values at once.
 
-        Before anything has run it says how students compare, in no unit: the first design is to be of affordable ones.
+        Before any trial has run, the value is a relative cost without a unit, so that the initial design can use cheap
+        students.
         """
         if self.epoch_time is None:
             return 1.0
@@ -353,27 +360,28 @@ class Proposer:
         return self._rates[settings] + self._teacher_cost(values)
 
     def _teacher_cost(self, values: Mapping[str, Any]) -> float:
-        """Seconds of an epoch of a full training for which the teacher has to be asked; 0 while nothing is predicted.
+        """Return the seconds per epoch of computing teacher outputs that are not cached; 0 if nothing is predicted.
 
-        What later trials find for nothing is paid by the first: late in a search, new views are not worth their price.
+        The first trial with an augmentation pays for the outputs that later trials reuse, so the sampler avoids new
+        augmentations late in a search.
         """
         if self.epoch_time is None or not self.epoch_time.ready:
             return 0.0
-        names = frozenset((name, str(value)) for name, value in values.items() if says_views(name))
+        names = frozenset((name, str(value)) for name, value in values.items() if changes_views(name))
         if names not in self._views:
             sections = self._space.nest(values)
             self._views[names] = views_key(sections["distillation"], sections["train"])
         top = self._rungs.levels[-1]
-        return self.epoch_time.cold.ahead(self._views[names], 0.0, top) / top
+        return self.epoch_time.uncached.ahead(self._views[names], 0.0, top) / top
 
-    def _priced(self, student: Params) -> Mapping[str, float]:
-        return self._lookup(student) or {}  # what a sampler is told nothing of it may propose; ``None`` would forbid it
+    def _costs_or_empty(self, student: Params) -> Mapping[str, float]:
+        return self._lookup(student) or {}  # empty: costs unknown, may be proposed; ``None`` would exclude the student
 
     def _lookup(self, student: Params) -> Mapping[str, float] | None:
-        """What is known of a student: what trials measured of it, and the rest from the survey or the function.
+        """Return the known costs of a student: those measured by trials, others from the survey or the cost function.
 
         Raises:
-            InfeasibleError: it is forbidden.
+            InfeasibleError: the student is forbidden.
         """
         key = stable_key(student)
         if key in self.forbidden:
@@ -388,6 +396,6 @@ class Proposer:
 
 
 def broken_constraints(constraints: Sequence[Constraint], values: Mapping[str, float]) -> str:
-    """The constraints that ``values`` break, in words; empty when they satisfy all."""
+    """Return the constraints that ``values`` violate, in words; empty if they satisfy all."""
     broken = [c for c in constraints if c.violation(values) > 0]
     return "; ".join(f"{c.metric} is {values[c.metric]:g}, the constraint is {c}" for c in broken)

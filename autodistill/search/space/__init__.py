@@ -1,1 +1,1 @@
-"""The search space: parameters, its YAML grammar, encoding to numbers, moves in it, priors, the built-in spaces."""
+"""The search space: parameters, YAML grammar, encoding to numbers, moves, priors, and the built-in spaces."""

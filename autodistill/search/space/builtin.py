@@ -1,7 +1,7 @@
-"""The built-in search spaces: YAML files, shipped in the wheel and found in the checkout of an editable install.
+"""The built-in search spaces: YAML files in the wheel, or in the checkout of an editable install.
 
-Only files are read and put together here (``include:``, see ``space_include.py``); what they mean is read by
-``space.py``. Works without optuna.
+This module reads and combines files (``include:``, see ``include.py``); ``space.py`` parses them. It does not need
+optuna.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _ENDINGS = (".yaml", ".yml")
 
 
 def space_names() -> tuple[str, ...]:
-    """The built-in spaces, sorted."""
+    """Return the names of the built-in spaces, sorted."""
     return tuple(sorted(path.stem for path in _folder().glob("*.yaml")))
 
 
 def path_of(name: str) -> Path:
-    """The file of a built-in space, or the file that ``name`` is the path of.
+    """Return the file of a built-in space, or the path ``name`` itself.
 
     Raises:
-        UnknownNameError: no such built-in space.
-        UsageError: no such file.
+        UnknownNameError: there is no built-in space of this name.
+        UsageError: there is no such file.
     """
     path = Path(name).expanduser()
     if path.suffix.lower() in _ENDINGS:
@@ -43,21 +43,21 @@ def path_of(name: str) -> Path:
 
 
 def load_space(name: str) -> dict[str, Any]:
-    """The mapping in a built-in space or a file, with what it includes.
+    """Read the mapping of a built-in space or a file, with the spaces that it includes.
 
     Raises:
-        UsageError: no such space or file.
-        ConfigError: it is not YAML, not a mapping, or includes itself.
+        UsageError: there is no such space or file.
+        ConfigError: the file is not YAML, is not a mapping, or includes itself.
     """
     return _load(path_of(name), ())
 
 
 def compose(mapping: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """A space that is given as a mapping, with what it includes.
+    """Return a space given as a mapping, combined with the spaces that it includes.
 
     Args:
         mapping: the space.
-        folder: what relative paths in ``include`` count from; the working folder by default.
+        folder: base of relative paths in ``include``; the working folder by default.
 
     Raises:
         UsageError, ConfigError: see :func:`load_space`.
@@ -74,7 +74,7 @@ def _load(path: Path, trail: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _compose(mapping: Mapping[str, Any], folder: Path, source: str, trail: tuple[Path, ...]) -> dict[str, Any]:
-    """What is included, from the first to the last, and over it the space itself."""
+    """Combine the included spaces, from first to last, and then the space itself."""
     names = included(mapping, source)
     below: dict[str, Any] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""The values that one parameter may have: said in words, checked, and as places in the range."""
+"""Values of a parameter: description in words, validity checks, and conversion to and from a unit scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autodistill.core.records import plain
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """The values of a parameter in words, e.g. ``8, 16, 32`` or ``0.001 to 0.03 (log)``."""
+    """Return the values of a parameter in words, e.g. ``8, 16, 32`` or ``0.001 to 0.03 (log)``."""
     if isinstance(distribution, CategoricalDistribution):
         return ", ".join(str(choice) for choice in distribution.choices)
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
@@ -21,34 +21,34 @@ def describe(distribution: BaseDistribution) -> str:
 
 
 def allowed_words(d: BaseDistribution) -> str:
-    """The same, for messages about a value that is not among them."""
+    """Return the allowed values in words, for messages about an invalid value."""
     return f"{describe(d)}{' (whole numbers)' if isinstance(d, IntDistribution) else ''}"
 
 
 def contains(d: BaseDistribution, value: Any) -> bool:
-    """Whether a parameter may have this value: one of its choices, or a number of its range and on its steps."""
+    """Return whether a value is valid: one of the choices, or a number within the range and on its steps."""
     if isinstance(d, CategoricalDistribution):
         return value in d.choices
     assert isinstance(d, (IntDistribution, FloatDistribution))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not d.low <= value <= d.high:
         return False
     steps = 0.0 if d.step is None else (value - d.low) / d.step
-    return abs(steps - round(steps)) < 1e-8  # as exact as Optuna is
+    return abs(steps - round(steps)) < 1e-8  # Optuna's tolerance
 
 
 def held(d: BaseDistribution, value: Any) -> Any:
-    """A value of somebody else's in Python's own numbers, a whole one of integers as such."""
+    """Convert a value from outside to a Python number; a whole number of an integer parameter becomes an int."""
     value = plain(value)
     return int(value) if isinstance(d, IntDistribution) and contains(d, value) else value
 
 
 def from_unit(d: BaseDistribution, unit: float) -> Any:
-    """The value of a parameter at ``unit`` in [0, 1] of its scale; at its ends the bounds themselves."""
+    """Return the value at ``unit`` in [0, 1] of the parameter's scale; exactly the bounds at 0 and 1."""
     if isinstance(d, CategoricalDistribution):
         return d.choices[min(int(unit * len(d.choices)), len(d.choices) - 1)]
     assert isinstance(d, (IntDistribution, FloatDistribution))
     if unit in (0.0, 1.0):
-        return d.high if unit else d.low  # a logarithm and back would miss them by a rounding error
+        return d.high if unit else d.low  # logarithm and exponential would have a rounding error
     half = 0.5 if isinstance(d, IntDistribution) else 0.0
     low, high = d.low - half, d.high + half
     value = math.exp(math.log(low) + unit * math.log(high / low)) if d.log else low + unit * (high - low)
@@ -59,7 +59,7 @@ def from_unit(d: BaseDistribution, unit: float) -> Any:
 
 
 def to_unit(d: BaseDistribution, value: float) -> float:
-    """Where a number lies in its range, 0 to 1."""
+    """Return the position of a number in its range, 0 to 1 (in the logarithm if the range is logarithmic)."""
     assert isinstance(d, (IntDistribution, FloatDistribution))
     if d.low == d.high:
         return 0.5

@@ -1,8 +1,8 @@
-"""Candidates as numbers: the input of the surrogate, one group of columns per parameter.
+"""Encoding of candidates as numbers, the input of the surrogate: one group of columns per parameter.
 
-Reals, integers and numeric choices keep their order on a unit scale (logarithmic where the space says so); other
-choices are one-hot; an inactive conditional parameter sits at a neutral point, so that it makes no difference
-between two candidates that both lack it. Known costs, and the fidelity, are groups like any other.
+Real numbers, integers and numeric choices keep their order on a unit scale (logarithmic if the range is). Other choices
+are one-hot. An inactive conditional parameter has a neutral value, so that it makes no difference between two
+candidates without it. Known costs and the fidelity are further groups.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from autodistill.search.space.space import Space
 Floats = npt.NDArray[np.float64]
 Values = Mapping[str, Any]
 
-_SIDE = math.sqrt(0.5)  # one-hot columns of this height are at distance 1
+_SIDE = math.sqrt(0.5)  # one-hot columns of this height have distance 1
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Columns of a space.
+    """Encoder of a space's parameters as columns.
 
     Attributes:
         names: parameter names, one group each.
-        distributions: their values.
+        distributions: values of each parameter.
         starts: first column of each group; the last entry is the number of columns.
     """
 
@@ -41,7 +41,7 @@ class Encoder:
 
     @staticmethod
     def of(space: Space) -> Encoder:
-        """The encoder of a space; a name that occurs under several conditions keeps one group."""
+        """Build the encoder of a space; a name that occurs under several conditions has one group."""
         merged: dict[str, BaseDistribution] = {p.name: p.distribution for p in space.parameters}
         widths = [_width(d) for d in merged.values()]
         starts = tuple(int(start) for start in np.concatenate([[0], np.cumsum(widths)]))
@@ -56,7 +56,7 @@ class Encoder:
 
     @functools.cached_property
     def shared(self) -> tuple[tuple[int, ...], ...]:
-        """Columns that stand for the same choice of parameters with the same list of choices (say, of every edge)."""
+        """Columns of the same choice in parameters with the same list of choices (e.g. those of every edge)."""
         alike: dict[tuple[Any, ...], list[int]] = {}
         for g, d in enumerate(self.distributions):
             if isinstance(d, CategoricalDistribution) and not _ordered(d.choices):
@@ -73,7 +73,7 @@ class Encoder:
         return tuple(_lookup(d) for d in self.distributions)
 
     def encode(self, candidates: Iterable[Values]) -> Floats:
-        """Features ``(candidates, columns)``."""
+        """Encode candidates as features ``(candidates, columns)``."""
         rows = list(candidates)
         out = np.zeros((len(rows), self.starts[-1]))
         for g, (name, d) in enumerate(zip(self.names, self.distributions, strict=True)):
@@ -91,7 +91,7 @@ class Encoder:
 
 
 def log_scaled(values: npt.ArrayLike, low: float, high: float, log: bool) -> Floats:
-    """Values of one axis with 0 at ``low`` and 1 at ``high``."""
+    """Scale values to 0 at ``low`` and 1 at ``high``, on a logarithmic scale if ``log``."""
     array = np.asarray(values, dtype=np.float64)
     if log:
         array, low, high = np.log(np.maximum(array, 1e-300)), math.log(low), math.log(high)
@@ -110,7 +110,7 @@ def _width(d: BaseDistribution) -> int:
 
 
 def _lookup(d: BaseDistribution) -> dict[Any, Floats] | None:
-    """Columns of every choice of a categorical; ``None`` for numbers."""
+    """Return the columns of every choice of a categorical parameter; ``None`` for numbers."""
     if not isinstance(d, CategoricalDistribution):
         return None
     if not _ordered(d.choices):
@@ -121,7 +121,7 @@ def _lookup(d: BaseDistribution) -> dict[Any, Floats] | None:
 
 
 def _hashable(choice: Any) -> Any:
-    # 1, 1.0 and True are one dictionary key but three choices
+    # 1, 1.0 and True are equal as dictionary keys, but are three choices
     return (type(choice).__name__, choice)
 
 

@@ -1,6 +1,6 @@
-"""The corners of a space: the smallest and the largest student of each of its families, and a few between them.
+"""Extreme students of a space: the smallest and the largest of each family, and a few random ones.
 
-Smallest and largest are meant parameter by parameter; what they cost is for others to count.
+Smallest and largest refer to each parameter; the costs of the students are not computed here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FAMILY = "student.family"
 
 
 def extreme_students(space: Space, *, samples: int = 2, seed: int = 0) -> dict[str, list[Params]]:
-    """Students by family: the two corners first, then random ones, each once.
+    """Return students by family: the two extremes first, then random ones, without duplicates.
 
     Args:
         space: the search space.
-        samples: random students per family.
-        seed: of the random ones.
+        samples: number of random students per family.
+        seed: seed of the random students.
     """
     section = space.section("student")
     families = next((p.distribution for p in section.parameters if p.name == FAMILY), None)
@@ -37,12 +37,12 @@ def extreme_students(space: Space, *, samples: int = 2, seed: int = 0) -> dict[s
 
 
 def _students(branch: Space, samples: int, rng: np.random.Generator) -> list[Params]:
-    values = [_corner(branch, 0), _corner(branch, -1), *(branch.sample(rng) for _ in range(samples))]
+    values = [_extreme(branch, 0), _extreme(branch, -1), *(branch.sample(rng) for _ in range(samples))]
     students = [branch.nest(one)["student"] for one in values]
     return list({stable_key(one): one for one in students}.values())
 
 
-def _corner(branch: Space, end: int) -> Values:
+def _extreme(branch: Space, end: int) -> Values:
     values: Values = {}
     for parameter in branch.parameters:
         if parameter.name in branch.active(values):
@@ -51,7 +51,7 @@ def _corner(branch: Space, end: int) -> Values:
 
 
 def _end(distribution: BaseDistribution, end: int) -> Any:
-    """The least or greatest value; of names the first or last, as lists of sizes go from small to large."""
+    """Return the smallest or largest value; of names the first or last, since sizes are listed from small to large."""
     if isinstance(distribution, CategoricalDistribution):
         choices = distribution.choices
         numbers = [c for c in choices if isinstance(c, (int, float)) and not isinstance(c, bool)]

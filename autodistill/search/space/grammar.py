@@ -1,12 +1,12 @@
 """The grammar of one section of a search space: from nested mappings to named, conditional entries.
 
-Grammar, per key of a section or group:
+Each key of a section or group has one of these values:
 
-- list: a choice; ``{values: [...], weights?: [...], when?: {...}}`` is the same, drawn by weights or under a condition;
-- ``{low, high, step?, log?, prior?, spread?, when?}``: a range, of integers when both ends are; ``prior`` is the value
-  expected to be best, around which draws lie (see ``priors.py``);
-- mapping whose key is a choice of a sibling: a group, active when that choice is taken;
-- scalar, or ``{value: …, when: {...}}``: a constant.
+- a list: a choice; ``{values: [...], weights?: [...], when?: {...}}`` is the same with weights or a condition;
+- ``{low, high, step?, log?, prior?, spread?, when?}``: a range, of integers if both ends are; ``prior`` is the value
+  expected to be best, around which values are drawn (see ``priors.py``);
+- a mapping whose key is a choice of a sibling: a group, active if the sibling has that value;
+- a scalar, or ``{value: …, when: {...}}``: a constant.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ Condition = tuple[tuple[str, tuple[Any, ...]], ...]
 
 @dataclass(frozen=True)
 class Entry:
-    """A parsed key: a parameter when it has a distribution, else a constant."""
+    """A parsed key: a parameter if it has a distribution, else a constant.
+
+    Attributes:
+        name: dotted path.
+        distribution: values of a parameter; ``None`` for a constant.
+        value: value of a constant.
+        condition: active if every named parameter has one of the listed values.
+        prior: prior of a parameter's values, if any.
+    """
 
     name: str
     distribution: BaseDistribution | None
@@ -41,7 +49,7 @@ class Entry:
 
 
 def read_entries(section: str, node: Any, problems: list[str]) -> list[Entry]:
-    """Entries of one section, parents before children; problems are appended, never raised."""
+    """Read the entries of one section, parents before children; problems are appended to the list, never raised."""
     if not isinstance(node, Mapping):
         problems.append(f"{section}: expected a mapping of parameters, got {type(node).__name__}")
         return []
@@ -56,7 +64,7 @@ class _Reader:
     problems: list[str]
 
     def read(self, path: str, node: Mapping[Any, Any], condition: Condition, scope: Mapping[str, str]) -> list[Entry]:
-        """Entries of one group. ``scope`` maps the keys visible to ``when`` to their dotted paths."""
+        """Read the entries of one group; ``scope`` maps the keys visible to ``when`` to their dotted paths."""
         leaves = {str(k): v for k, v in node.items() if not is_group(v)}
         groups = {str(k): v for k, v in node.items() if is_group(v)}
         scope = {**scope, **{key: f"{path}.{key}" for key in leaves}}
@@ -96,7 +104,7 @@ class _Reader:
         return self._choice(name, value, condition)
 
     def _written(self, name: str, value: Mapping[Any, Any], condition: Condition) -> Entry | None:
-        """A constant, choice or range that is written as a mapping."""
+        """Read a constant, choice or range that is written as a mapping."""
         if "value" in value:
             return Entry(name, None, value["value"], condition)
         if "values" not in value:
@@ -176,7 +184,7 @@ def _join(first: Condition, second: Condition) -> Condition:
 
 
 def _check_collisions(entries: list[Entry], problems: list[str]) -> None:
-    """Two entries that can be active together must not have the same last name: the candidate holds one."""
+    """Report entries with the same last name that can be active together: a candidate can hold only one."""
     for i, first in enumerate(entries):
         for second in entries[i + 1 :]:
             same = first.name.rsplit(".", 1)[-1] == second.name.rsplit(".", 1)[-1]
@@ -192,14 +200,14 @@ def _exclusive(first: Condition, second: Condition) -> bool:
 
 
 def _parents_first(entries: list[Entry]) -> list[Entry]:
-    """Stable topological order by condition."""
+    """Sort entries topologically by their conditions; the order is stable."""
     out: list[Entry] = []
     left = list(entries)
     names = {entry.name for entry in entries}
     while left:
         done = {entry.name for entry in out}
         ready = [e for e in left if all(n in done or n not in names for n, _ in e.condition)]
-        if not ready:  # a cycle of `when`: keep the given order, the conditions then never hold
+        if not ready:  # a cycle of `when`: keep the given order; these conditions never hold
             return out + left
         out.append(ready[0])
         left.remove(ready[0])

@@ -1,6 +1,6 @@
-"""Groups of a search space: the nested mappings that are active when a choice beside them is taken.
+"""Groups of a search space: nested mappings that are active if a sibling parameter has a certain value.
 
-Plain mappings in, plain mappings out; works without optuna.
+Input and output are plain mappings; optuna is not needed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 LEAF = {"low", "high", "step", "log", "values", "value", "when", "weights", "prior", "spread"}
-"""Keys of one parameter that is written as a mapping."""
+"""Keys of a parameter that is written as a mapping."""
 
 
 def prune_groups(node: Any) -> Any:
-    """Drop groups and ``when`` values whose choice no sibling offers any more (after a restriction)."""
+    """Drop groups and ``when`` values whose choice no sibling offers any more, after a restriction."""
     if not isinstance(node, Mapping):
         return node
     offered = {str(choice) for value in node.values() for choice in leaf_choices(value)}
@@ -44,12 +44,12 @@ def _prune_when(value: Any, siblings: Mapping[str, Any]) -> Any:
 
 
 def is_group(value: Any) -> bool:
-    """Whether a value is a mapping of parameters, and not one parameter written as a mapping."""
+    """Return whether a value is a group of parameters, and not one parameter written as a mapping."""
     return isinstance(value, Mapping) and not (set(value) & LEAF)
 
 
 def leaf_choices(value: Any) -> list[Any]:
-    """The values that one parameter lists; none for a range."""
+    """Return the values that a parameter lists; empty for a range."""
     if isinstance(value, (list, tuple)):
         return list(value)
     if isinstance(value, Mapping):

@@ -1,15 +1,16 @@
-"""How a search space is made of others: ``include: tiny``, or ``include: [tiny, mine.yaml]``.
+"""Composition of search spaces: ``include: tiny``, or ``include: [tiny, mine.yaml]``.
 
-Included spaces are laid over each other in their order, and the including space over them all:
+Included spaces are merged in their order, and the including space last:
 
 - mappings are merged key by key: sections, and the groups of parameters of one family or loss;
 - a choice, a range or a scalar replaces the old one as a whole (``width: [8, 16]`` does not add to the old widths),
-  so that what is written is what is searched;
-- ``key: null`` takes an included key out;
-- groups and conditions that no choice leads to any more go: ``family: [resnet]`` over seven families is all it takes.
+  so that exactly the listed values are searched;
+- ``key: null`` removes an included key;
+- groups and conditions whose choice no longer exists are removed: ``family: [resnet]`` is enough to keep one of seven
+  families.
 
-Each file is whole before it is included: what it leaves out does not come back. Names of built-in spaces and paths
-relative to the including file are allowed.
+Each file is complete before it is included: a key that it removes does not come back. Names of built-in spaces and
+paths relative to the including file are allowed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ INCLUDE = "include"
 
 
 def included(mapping: Mapping[str, Any], source: str) -> tuple[str, ...]:
-    """The names in a space's ``include``.
+    """Return the names in a space's ``include``.
 
     Raises:
-        ConfigError: it is neither a name nor a list of names.
+        ConfigError: the value is neither a name nor a list of names.
     """
     names = mapping.get(INCLUDE, [])
     names = [names] if isinstance(names, str) else names
@@ -37,9 +38,9 @@ def included(mapping: Mapping[str, Any], source: str) -> tuple[str, ...]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` laid over ``below``, without the groups of ``below`` that no choice leads to any more.
+    """Merge ``above`` over ``below``, without the groups of ``below`` whose choice no longer exists.
 
-    Groups that ``above`` brings itself stay, so that a misspelt one is reported when the space is read.
+    Groups of ``above`` itself are kept, so that a misspelt one is reported when the space is parsed.
     """
     laid = _lay(below, above)
     pruned = {key: prune_groups(value) if isinstance(value, Mapping) else value for key, value in laid.items()}
@@ -47,7 +48,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _brought(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` without the keys that only take something out."""
+    """Return ``above`` without the keys that only remove something."""
     return {
         key: _brought(value, below[key]) if is_group(value) and is_group(below.get(key)) else value
         for key, value in above.items()

@@ -1,6 +1,6 @@
-"""Where candidates come from before a model ranks them: random draws and moves around good ones.
+"""Moves in a search space: completion of partial assignments, neighbours, and mixtures of two candidates.
 
-Only proposes; what is feasible, new and promising is decided by :mod:`autodistill.search.sampler.front_sampler`.
+They only propose; :mod:`autodistill.search.sampler.front_sampler` decides what is feasible, new and promising.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ Floats = npt.NDArray[np.float64]
 Values = dict[str, Any]
 
 STEPS = (0.05, 0.2)
-"""Standard deviations of the moves of a number, in units of its range."""
+"""Standard deviations of the moves of a number, as shares of its range."""
 
 
 Key = tuple[tuple[str, Any], ...]
+"""Identity of an assignment."""
 
 
 def key(values: Mapping[str, Any]) -> Key:
-    """Equal for equal assignments; every assignment here is in the order of the space's parameters."""
-    return tuple(values.items())  # a set of them would need no order, and be three times as slow
+    """Return a key that is equal for equal assignments, which must be in the order of the space's parameters."""
+    return tuple(values.items())  # a frozenset would need no order, but is three times as slow
 
 
 def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
-    """``values`` without inactive parameters and with a draw for every active one that is missing."""
+    """Return ``values`` without inactive parameters, and with a random draw for every missing active one."""
 
     def choose(parameter: Parameter) -> Any:
         name, d = parameter.name, parameter.distribution
@@ -44,7 +45,7 @@ def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) 
 
 
 def within(space: Space, values: Mapping[str, Any]) -> Values | None:
-    """The parameters of the space among ``values``; ``None`` where one is missing or not among its choices."""
+    """Return the space's parameters among ``values``; ``None`` if one is missing or invalid."""
 
     def choose(parameter: Parameter) -> Any:
         value = values[parameter.name]
@@ -61,13 +62,13 @@ def within(space: Space, values: Mapping[str, Any]) -> Values | None:
 def neighbours(
     space: Space, values: Mapping[str, Any], rng: np.random.Generator, kept: Collection[str] = ()
 ) -> Iterator[Values]:
-    """Assignments that differ in one parameter: every other choice, a near and a far step of every number.
+    """Yield assignments that differ in one parameter: every other choice, a small and a large step of every number.
 
     Args:
-        space: what the assignments belong to.
-        values: one of them.
-        rng: of the steps.
-        kept: parameters that stay as they are.
+        space: the search space.
+        values: the assignment to start from.
+        rng: random numbers of the steps.
+        kept: parameters that do not change.
     """
     parents = {parent for p in space.parameters for parent, _ in p.condition}
     known = {p.name: p.distribution for p in space.parameters}
@@ -83,7 +84,7 @@ def neighbours(
 def crossovers(
     space: Space, parents: Sequence[Mapping[str, Any]], count: int, rng: np.random.Generator
 ) -> Iterator[Values]:
-    """Mixtures of two parents, each parameter from either."""
+    """Yield mixtures of two random parents; each parameter comes from either."""
     if len(parents) < 2:
         return
     for _ in range(count):
@@ -94,13 +95,13 @@ def crossovers(
 
 
 def free_numbers(space: Space) -> dict[str, BaseDistribution]:
-    """The numbers that do not change what a candidate costs: those of its training."""
+    """Return the numeric parameters of distillation and training, which do not change a candidate's known costs."""
     pairs = ((p.name, p.distribution) for p in space.parameters if p.section != "student")
     return {name: d for name, d in pairs if not isinstance(d, CategoricalDistribution)}
 
 
 def unique(candidates: Iterable[Values], seen: set[Key]) -> dict[Key, Values]:
-    """Candidates whose key is new, by their keys; ``seen`` grows."""
+    """Return the candidates whose key is new, by key; their keys are added to ``seen``."""
     out = {}
     for values in candidates:
         name = key(values)

@@ -1,8 +1,8 @@
-"""What a space says of values before anything is known: weights of choices, and where the best number is expected.
+"""Priors of a space: weights of choices, and expected best values of numbers.
 
-A prior changes how often a value is drawn. It forbids nothing: every value stays within reach of the model, in whose
-ranking the prior counts less with every trial (πBO; Hvarfner et al., ICLR 2022). Weights are those of ConfigSpace; the
-prior of a number is that of NePS, a normal distribution around the expected best value, cut off at the bounds.
+A prior changes how often a value is drawn. It excludes nothing: the model can still propose every value, and in its
+ranking the prior counts less with every trial (πBO; Hvarfner et al., ICLR 2022). Weights are as in ConfigSpace. The
+prior of a number is that of NePS: a normal distribution around the expected best value, truncated at the bounds.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from autodistill.search.space.distributions import contains, from_unit, to_unit
 Floats = npt.NDArray[np.float64]
 
 SPREAD = 0.25
-"""Standard deviation of a number's prior, as a share of its range, where the space names none: NePS's middle one."""
+"""Default standard deviation of a number's prior, as a share of its range; the middle of NePS's settings."""
 
 DECAY = 4.0
-"""Trials after which a prior counts as it stands; after ``n`` of them it counts to the power 4 / n. The paper takes a
-tenth of all trials; forty are what a short search on a small machine has, and a longer one has less need of a prior."""
+"""Trials at which a prior has its full effect; after ``n`` trials it is raised to the power 4 / n. The paper uses a
+tenth of all trials. A short search on a small machine has forty, and a longer one needs a prior less."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How often each choice is drawn.
+    """Prior of a categorical parameter: how often each choice is drawn.
 
     Attributes:
-        shares: in the order of the choices; they sum to 1.
+        shares: probabilities in the order of the choices; they sum to 1.
     """
 
     shares: tuple[float, ...]
 
     def unit(self, uniform: float) -> float:
-        """A number in [0, 1) from one: of the interval that ``from_unit`` reads as the drawn choice."""
+        """Convert a uniform number in [0, 1) to one that ``from_unit`` maps to the drawn choice."""
         total = np.cumsum(self.shares)
         index = int(np.searchsorted(total, uniform * total[-1], side="right"))
         return (min(index, len(self.shares) - 1) + 0.5) / len(self.shares)
 
     def log_share(self, d: BaseDistribution, value: Any) -> float:
-        """Logarithm of the weight of a choice over that of the likeliest; 0 for the likeliest."""
+        """Return the logarithm of a choice's weight relative to the largest weight; 0 for the likeliest choice."""
         assert isinstance(d, CategoricalDistribution)
         same = [c == value and isinstance(c, bool) == isinstance(value, bool) for c in d.choices]
         index = same.index(True)
@@ -55,10 +55,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Centre:
-    """A number that is expected to be the best.
+    """Prior of a number: a truncated normal distribution around the expected best value.
 
     Attributes:
-        at: its place in the range, 0 to 1 (of the logarithm where the range is logarithmic).
+        at: position of that value in the range, 0 to 1 (of the logarithm if the range is logarithmic).
         spread: standard deviation in the same unit.
     """
 
@@ -66,18 +66,18 @@ class Centre:
     spread: float = SPREAD
 
     def unit(self, uniform: float) -> float:
-        """The quantile of a uniform number: a normal variable between the bounds."""
+        """Convert a uniform number to a quantile of the truncated normal distribution."""
         normal = NormalDist(self.at, self.spread)
         low, high = normal.cdf(0.0), normal.cdf(1.0)
-        inner = min(max(low + uniform * (high - low), 1e-12), 1 - 1e-12)  # its ends have no quantile
+        inner = min(max(low + uniform * (high - low), 1e-12), 1 - 1e-12)  # 0 and 1 have no finite quantile
         return min(max(normal.inv_cdf(inner), 0.0), 1.0)
 
     def log_share(self, d: BaseDistribution, value: Any) -> float:
-        """Logarithm of the density over that at the centre; 0 there."""
+        """Return the logarithm of the density relative to the centre; 0 at the centre."""
         return float(self.log_at(np.asarray(to_unit(d, value))))
 
     def log_at(self, unit: Floats) -> Floats:
-        """The same of places in the range."""
+        """Return the same for positions in the range, 0 to 1."""
         return -0.5 * ((unit - self.at) / self.spread) ** 2
 
 
@@ -85,22 +85,22 @@ Prior = Weights | Centre
 
 
 def at_unit(prior: Prior | None, uniform: float) -> float:
-    """A place in the range, drawn by the prior, from a uniform number in [0, 1); without a prior the number itself."""
+    """Convert a uniform number in [0, 1) to a position in the range by the prior; unchanged without a prior."""
     return uniform if prior is None else prior.unit(uniform)
 
 
 def read_prior(d: BaseDistribution, value: Mapping[Any, Any]) -> tuple[Prior | None, str]:
-    """The prior in a parameter's mapping, if any, and what is wrong with it.
+    """Read the prior in a parameter's mapping; return it, or ``None``, and an error message, or an empty text.
 
-    Keys: ``weights`` beside ``values``; ``prior``, the value expected to be best, and ``spread`` beside ``low`` and
+    Keys are ``weights`` with ``values``; ``prior`` (the value expected to be best) and ``spread`` with ``low`` and
     ``high``.
     """
     if isinstance(d, CategoricalDistribution):
         if "prior" in value or "spread" in value:
-            return None, "prior and spread are of a range; choices take weights, one number above 0 for each"
+            return None, "prior and spread apply to a range; for choices give weights, one number above 0 for each"
         return _weights(d, value["weights"]) if "weights" in value else (None, "")
     if "weights" in value:
-        return None, "weights are of choices (values: [...]); a range takes prior: the value expected to be best"
+        return None, "weights apply to choices (values: [...]); for a range give prior, the value expected to be best"
     if "prior" not in value:
         return None, "spread needs a prior: the value expected to be best" if "spread" in value else ""
     at, spread = value["prior"], value.get("spread", SPREAD)
@@ -115,21 +115,21 @@ def read_prior(d: BaseDistribution, value: Mapping[Any, Any]) -> tuple[Prior | N
 
 
 class HasPrior(Protocol):
-    """A parameter, as far as it is needed here."""
+    """Interface of a parameter, as this module uses it."""
 
     @property
     def distribution(self) -> BaseDistribution:
-        """Its values."""
+        """Values of the parameter."""
         ...
 
     @property
     def prior(self) -> Prior | None:
-        """What is expected of them."""
+        """Prior of its values, if any."""
         ...
 
 
 def words(parameter: HasPrior) -> str:
-    """What the prior of a parameter says, for tables; empty where there is none."""
+    """Return the prior of a parameter in words, for tables; empty if there is none."""
     d, prior = parameter.distribution, parameter.prior
     if prior is None:
         return ""

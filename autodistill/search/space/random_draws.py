@@ -1,9 +1,9 @@
-"""Random candidates that are new and within the bounds, for samplers that know nothing of either.
+"""Random candidates that are new and feasible, for samplers that check neither.
 
-Optuna's samplers propose from the whole space, again and again the same where they are sure of it, and what they
-propose is a stored trial. Where one student in a hundred keeps a bound, a hundred refused trials would be stored for
-each that is trained, and many refusals in a row would say nothing of what is left. So after a few of them a candidate
-is drawn in memory.
+Optuna's samplers propose from the whole space, and propose the same candidate again and again once they prefer it; each
+proposal is a stored trial. If one student in a hundred satisfies a bound, a hundred refused trials would be stored for
+each one trained, and many refusals in a row would not show what is left. After a few refusals, a candidate is therefore
+drawn in memory.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ import numpy as np
 from autodistill.core.records import Constraint
 from autodistill.search.space.space import Space
 
-TRIES = 5  # of the sampler, for every candidate, before one is drawn
-DRAWS = 10_000
-SECONDS = 30.0  # where somebody has to count the costs of each student
-_COVER = 20  # draws for every candidate of a small space
+TRIES = 5  # refused proposals of the sampler after which a candidate is drawn
+DRAWS = 10_000  # most draws for one candidate
+SECONDS = 30.0  # most seconds for one candidate, as the costs of each student may have to be counted
+_COVER = 20  # draws per candidate of a small space
 
 REFUSED = ("DUPLICATE", "INFEASIBLE", "INFEASIBLE_BUILD", "CRASH")
-"""Reasons for which a proposal is refused that a draw may do better on."""
+"""Reason codes of refusals that a random draw may avoid."""
 
 
 def draw_feasible(
     space: Space, constraints: Sequence[Constraint], refusal: Callable[[dict[str, Any]], str], seed: int
 ) -> tuple[dict[str, Any] | None, str]:
-    """A candidate that nothing speaks against, at random among all of them, or why there is none.
+    """Draw a random candidate that is new and feasible, or explain why none exists.
 
     Args:
-        space: what may be proposed.
-        constraints: for the words.
-        refusal: reason code for which a candidate (parameter name to value) would be refused; empty for a good one.
-        seed: of the draws.
+        space: search space.
+        constraints: constraints, for the explanation.
+        refusal: returns the reason code for which a candidate (parameter name to value) is refused; empty if it is
+            accepted.
+        seed: seed of the draws.
 
     Returns:
-        Its parameters and an empty text; or ``None``, and what was found instead.
+        The candidate's parameters and an empty text; or ``None`` and the explanation.
     """
     rng, size, refused = np.random.default_rng(seed), space.size(), Counter[str]()
     most = DRAWS if size is None else min(DRAWS, _COVER * size)
@@ -50,10 +51,10 @@ def draw_feasible(
         if not reason:
             return values, ""
         refused[reason] += 1
-    return None, _nothing(refused, " and ".join(map(str, constraints)))
+    return None, _why_none(refused, " and ".join(map(str, constraints)))
 
 
-def _nothing(refused: Counter[str], bounds: str) -> str:
+def _why_none(refused: Counter[str], bounds: str) -> str:
     count, known = refused.total(), refused["DUPLICATE"]
     if known == count:
         return f"space exhausted: {count:,} random candidates were all tried before"

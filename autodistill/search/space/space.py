@@ -1,7 +1,7 @@
-"""The search space: which parameters a candidate has, and when each one is active.
+"""The search space: parameters of a candidate, and the conditions under which they are active.
 
-A space is parsed from plain nested mappings (YAML or a Python dict; grammar in docs/architecture.md). It knows nothing
-of students or losses: names are only names here. Optuna parameter names are the dotted paths, stable over versions.
+A space is parsed from nested mappings (YAML or a Python dict; grammar in docs/architecture.md). It is independent of
+students and losses: their names are only names here. Optuna parameter names are the dotted paths, stable over versions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from autodistill.search.space.priors import Prior
 
 SECTIONS = ("student", "distillation", "train")
 Values = dict[str, Any]
-"""Optuna parameter name to value, active parameters only."""
+"""Optuna parameter name to value; active parameters only."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Parameter:
     Attributes:
         name: dotted path, e.g. ``student.resnet.width``; also its Optuna name.
         distribution: its values.
-        condition: active when every named parameter holds one of the listed values; empty: always.
-        prior: what is expected of its values; ``None``: nothing, and each is drawn alike.
+        condition: active if every named parameter has one of the listed values; empty if always active.
+        prior: prior of its values; ``None`` if all are equally likely.
     """
 
     name: str
@@ -55,13 +55,19 @@ class Parameter:
 
     @property
     def key(self) -> str:
-        """Its name inside the candidate: the last part of the path."""
+        """Name inside the candidate: the last part of the path."""
         return self.name.rsplit(".", 1)[-1]
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A setting that every (active) candidate has and the search does not vary."""
+    """A fixed setting that every (active) candidate has.
+
+    Attributes:
+        name: dotted path.
+        value: value of the setting.
+        condition: as for :class:`Parameter`.
+    """
 
     name: str
     value: Any
@@ -73,9 +79,9 @@ class Space:
     """A conditional search space.
 
     Attributes:
-        parameters: parents before the parameters that depend on them.
+        parameters: searched parameters, each after those that it depends on.
         constants: fixed settings.
-        source: the mapping it was parsed from, after restriction.
+        source: mapping that the space was parsed from, after restriction.
     """
 
     parameters: tuple[Parameter, ...]
@@ -84,14 +90,14 @@ class Space:
 
     @staticmethod
     def parse(mapping: Mapping[str, Any], source: str = "space") -> Space:
-        """Read a space from nested mappings.
+        """Parse a space from nested mappings.
 
         Args:
-            mapping: sections ``student``, ``distillation``, ``train``; only ``student`` must be there.
-            source: what messages call it, e.g. the file's name.
+            mapping: sections ``student``, ``distillation``, ``train``; only ``student`` is required.
+            source: name of the space in messages, e.g. its file name.
 
         Raises:
-            ConfigError: every problem found, at once.
+            ConfigError: the mapping is invalid; the error lists every problem.
         """
         if isinstance(mapping, Space):
             return mapping
@@ -132,11 +138,11 @@ class Space:
         return self.nest(values)
 
     def sample(self, rng: np.random.Generator) -> Values:
-        """Draw one assignment of all active parameters, each by its prior, else uniform on its own (log) scale."""
+        """Draw one assignment of all active parameters, each by its prior, or else uniformly on its own (log) scale."""
         return self.fill(lambda parameter: _draw(parameter, rng))
 
     def fill(self, choose: Callable[[Parameter], Any]) -> Values:
-        """One assignment of all active parameters, parents first, each as ``choose`` says."""
+        """Return one assignment of all active parameters, parents first, with the values from ``choose``."""
         values: Values = {}
         for parameter in self.parameters:
             if not parameter.condition or self._holds(parameter.condition, values):
@@ -144,11 +150,11 @@ class Space:
         return values
 
     def active(self, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """The parameters that are active under ``values``, with their distributions, parents first."""
+        """Return the parameters that are active under ``values``, with their distributions, parents first."""
         return {p.name: p.distribution for p in self.parameters if self._holds(p.condition, values)}
 
     def nest(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Sections of a candidate from parameter values; the names of conditional groups are dropped."""
+        """Convert parameter values to the sections of a candidate; names of conditional groups are dropped."""
         out: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for parameter in self.parameters:
             if parameter.name in values and self._holds(parameter.condition, values):
@@ -160,7 +166,7 @@ class Space:
         return out
 
     def flatten(self, sections: Mapping[str, Mapping[str, Any]]) -> Values:
-        """Parameter values of a candidate: the inverse of :meth:`nest`.
+        """Convert the sections of a candidate to parameter values, the inverse of :meth:`nest`.
 
         Raises:
             ConfigError: a setting is missing or outside its range.
@@ -181,7 +187,7 @@ class Space:
         return values
 
     def holds(self, student: Mapping[str, Any]) -> bool:
-        """Whether a student is one of this space, with the settings that are fixed here."""
+        """Return whether a student is in this space, including its fixed settings."""
         section = self.section("student")
         try:
             values = section.flatten({"student": student})
@@ -190,15 +196,15 @@ class Space:
         return stable_key(section.nest(values)["student"]) == stable_key(dict(student))
 
     def outside(self, values: Mapping[str, Any]) -> list[str]:
-        """What is wrong with parameter values of somebody else's, one sentence each; unknown names are left out."""
+        """Return an error message for each invalid parameter value; unknown names are ignored."""
         given = ((p.name, p.distribution, values[p.name]) for p in self.parameters if p.name in values)
         return [f"{name}: {value!r} is not in {allowed_words(d)}" for name, d, value in given if not contains(d, value)]
 
     def check_names(self, sections: Mapping[str, Any]) -> None:
-        """Refuse a candidate of somebody's own with settings that this space does not have.
+        """Check that a user's candidate has only settings of this space.
 
         Raises:
-            ConfigError: an unknown section or setting, the nearest named.
+            ConfigError: a section or setting is unknown; the error lists the nearest names.
         """
         known: dict[str, set[str]] = {section: set() for section in SECTIONS}
         for name in (*(p.name for p in self.parameters), *(c.name for c in self.constants)):
@@ -218,12 +224,12 @@ class Space:
             raise ConfigError(sorted(problems), "candidate")
 
     def restrict(self, choices: Mapping[str, Any], source: str = "--set") -> Space:
-        """The space with some parameters narrowed: ``{"student.family": ["resnet"], "train.lr": 0.01}``.
+        """Return the space with some parameters narrowed: ``{"student.family": ["resnet"], "train.lr": 0.01}``.
 
         A list keeps these choices, a scalar fixes the value, a ``{low, high}`` mapping narrows a range.
 
         Raises:
-            ConfigError: an unknown name or a value that the space does not hold.
+            ConfigError: a name is unknown, or a value is not in the space.
         """
         problems: list[str] = []
         mapping = _deep_copy(self.source)
@@ -240,7 +246,7 @@ class Space:
         return Space.parse(_drop_dead_groups(mapping), source)
 
     def section(self, name: str) -> Space:
-        """Only the parameters of one section, e.g. the architectures."""
+        """Return the space of one section only, e.g. the architectures."""
         return Space(
             tuple(p for p in self.parameters if p.section == name),
             tuple(c for c in self.constants if c.name.split(".", 1)[0] == name),
@@ -248,7 +254,7 @@ class Space:
         )
 
     def size(self) -> int | None:
-        """Number of different assignments; ``None`` when a real-valued parameter has no step."""
+        """Return the number of different assignments; ``None`` if a real-valued parameter has no step."""
         sizes = {p.name: _size(p.distribution) for p in self.parameters}
         if any(size is None for size in sizes.values()):
             return None
@@ -259,19 +265,19 @@ class Space:
         )
 
     def enumerate(self, limit: int = 100_000) -> list[Values] | None:
-        """Every assignment, in a fixed order; ``None`` when there are more than ``limit`` or infinitely many."""
+        """Return every assignment, in a fixed order; ``None`` if there are more than ``limit``."""
         size = self.size()
         if size is None or size > limit:
             return None
         return list(self._assignments({p.name for p in self.parameters}))
 
     def to_dict(self) -> dict[str, Any]:
-        """The mapping that :meth:`parse` reads."""
+        """Return the mapping that :meth:`parse` reads."""
         copy: dict[str, Any] = _deep_copy(self.source)
         return copy
 
     def _assignments(self, names: set[str]) -> Iterator[Values]:
-        """Assignments of the named parameters, respecting their conditions."""
+        """Yield all assignments of the named parameters, respecting their conditions."""
 
         def extend(index: int, values: Values) -> Iterator[Values]:
             if index == len(self.parameters):
@@ -318,7 +324,7 @@ def _draw(parameter: Parameter, rng: np.random.Generator) -> Any:
         steps = round((d.high - d.low) / d.step)
         value = d.low + d.step * int(rng.integers(steps + 1))
         return int(value) if isinstance(d, IntDistribution) else float(min(value, d.high))
-    # a log-scaled integer is drawn from the widened interval, so that both ends get a whole cell
+    # a log-scaled integer is drawn from a wider interval, so that both bounds are as likely as other values
     half = 0.5 if isinstance(d, IntDistribution) else 0.0
     low, high = (math.log(d.low - half), math.log(d.high + half)) if d.log else (d.low, d.high)
     drawn = float(rng.uniform(low, high))
@@ -360,7 +366,7 @@ def _deep_copy(value: Any) -> Any:
 def _narrow(
     mapping: dict[str, Any], name: str, wanted: Any, distribution: BaseDistribution, problems: list[str]
 ) -> None:
-    """Write one restriction into the nested mapping; conditions (``when``) stay as they are."""
+    """Write one restriction into the nested mapping; conditions (``when``) stay unchanged."""
     parent = mapping
     *path, last = name.split(".")
     for part in path:
@@ -388,7 +394,7 @@ def _narrow(
 
 
 def _elsewhere(name: str, constants: Sequence[Constant]) -> str:
-    """Where a name belongs that the space does not search."""
+    """Return a hint for a name that the space does not search: it is fixed, or belongs to another section."""
     fixed = next((one for one in constants if one.name == name), None)
     if fixed is not None:
         return f", which fixes it to {fixed.value!r}; {_wider(name)}"
@@ -398,12 +404,12 @@ def _elsewhere(name: str, constants: Sequence[Constant]) -> str:
 
 
 def _inside(bounds: Mapping[str, Any], ends: Mapping[str, Any]) -> dict[str, Any]:
-    """The prior of a range, brought inside narrower bounds."""
+    """Return the prior of a range, clipped to narrower bounds."""
     return {"prior": min(max(bounds["prior"], ends["low"]), ends["high"])} if "prior" in bounds else {}
 
 
 def _kept_weights(old: Mapping[str, Any], distribution: BaseDistribution, choices: Sequence[Any]) -> dict[str, Any]:
-    """The weights of the choices that are kept."""
+    """Return the weights of the choices that are kept."""
     if "weights" not in old or not isinstance(distribution, CategoricalDistribution):
         return {}
     known = list(distribution.choices)
@@ -411,12 +417,12 @@ def _kept_weights(old: Mapping[str, Any], distribution: BaseDistribution, choice
 
 
 def _wider(name: str) -> str:
-    """How a space gets values that it does not have."""
+    """Return a hint on how to add values to a space."""
     section, key = name.split(".", 1)
     where = f"{section}: {{{key.replace('.', ': {')}: [...]" + "}" * (key.count(".") + 1)
-    return f"for others lay your own values over it: a file with 'include: SPACE' and '{where}', given as --space FILE"
+    return f"to add values, write a file with 'include: SPACE' and '{where}', and give it as --space FILE"
 
 
 def _drop_dead_groups(mapping: dict[str, Any]) -> dict[str, Any]:
-    """Remove groups and ``when`` values whose choice was restricted away."""
+    """Remove groups and ``when`` values whose choice was removed by a restriction."""
     return {key: prune_groups(value) if key in SECTIONS else value for key, value in mapping.items()}

@@ -1,4 +1,4 @@
-"""How a study is kept: its folder, the Optuna database and its lock, the trial log, versions, the survey file.
+"""Storage of a study: its folder, the Optuna database and its lock, the trial log, versions and the survey file.
 
-One writer; every file is written as a whole.
+There is one writer, and every file is written as a whole.
 """

@@ -1,7 +1,8 @@
 """Studies in a database server: PostgreSQL or MySQL behind Optuna's storage, for studies that outlive a machine.
 
-The driver stays the only writer: it holds an advisory lock in the database for as long as it runs. When the server goes
-away, calls wait for it and are made again; a write whose answer got lost is not made twice. SQLite is ``store.py``'s.
+The driver is the only writer: it holds an advisory lock in the database while it runs. If the server goes away, calls
+wait for it and are repeated; a write whose response was lost is not made twice. SQLite is handled in
+``study_folder.py``.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from autodistill.search.storage.database_lock import (
 )
 
 RECONNECT_SECONDS = 600.0
-_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts, the last for ever
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last value repeats
 _CONNECT_SECONDS = 10
-_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}  # a cable that was cut
+_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}  # detect a dead connection
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
 def open_database(url: StorageUrl, *, patience: float = RECONNECT_SECONDS) -> DatabaseStorage:
-    """The storage at an address; its tables are made where they are missing.
+    """Open the storage at an address; missing tables are created.
 
     Args:
-        url: the database.
-        patience: seconds that a later call waits for a server that went away.
+        url: address of the database.
+        patience: seconds that later calls wait for a server that went away.
 
     Raises:
         ResourceError: no server answers, it refuses the user, or the Python driver is missing.
@@ -63,7 +64,7 @@ def open_database(url: StorageUrl, *, patience: float = RECONNECT_SECONDS) -> Da
 
 
 def _retried(method: Callable[..., _T]) -> Callable[..., _T]:
-    """A storage method that waits for a server that went away, and is then called again."""
+    """Wrap a storage method so that it waits for a server that went away, and is then called again."""
 
     @functools.wraps(method)
     def call(self: DatabaseStorage, *args: Any, **kwargs: Any) -> _T:
@@ -73,17 +74,17 @@ def _retried(method: Callable[..., _T]) -> Callable[..., _T]:
 
 
 class DatabaseStorage(RDBStorage):
-    """Optuna's storage on a server that may be restarted in between.
+    """Optuna's storage on a server that may be restarted during a search.
 
     Args:
-        url: the database.
+        url: address of the database.
         patience: seconds to wait for a server that went away.
     """
 
     def __init__(self, url: StorageUrl, patience: float) -> None:
         self.place = str(url)
         self._patience = patience
-        self._newest = 0  # id of the newest trial that was seen; what is newer was made by a call without an answer
+        self._newest = 0  # id of the newest known trial; a newer one comes from a call whose response was lost
         self._repeating = threading.local()
         self._locks: list[DatabaseLock] = []
         self._options: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
@@ -92,11 +93,11 @@ class DatabaseStorage(RDBStorage):
         super().__init__(url.connectable(), {"pool_pre_ping": True, "connect_args": self._options})
         translate_errors(self.engine)
         sqlalchemy.event.listen(self.engine, "connect", _renewing(self._locks))
-        weakref.finalize(self, self.engine.dispose)  # nobody closes a study
+        weakref.finalize(self, self.engine.dispose)  # studies have no close method
 
     @contextlib.contextmanager
     def only_writer(self, study: str) -> Iterator[None]:
-        """Hold a study of this database as its only driver, also over restarts of the server.
+        """Lock a study of this database as its only driver, also across restarts of the server.
 
         Raises:
             StudyInUseError: another driver holds it.
@@ -143,14 +144,14 @@ class DatabaseStorage(RDBStorage):
         finally:
             self._repeating.now = repeated_before
 
-    # Optuna's cache calls the methods with an underscore; everything else calls the public ones.
+    # Optuna's cache calls the methods with an underscore; all other code calls the public ones.
 
     @_retried
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         if getattr(self._repeating, "now", False):
             state = TrialState.RUNNING if template_trial is None else template_trial.state
             found = super()._get_trials(study_id, (state,), set(), self._newest)
-            if found:  # the first attempt was stored, only its answer was lost
+            if found:  # the first attempt was stored, only its response was lost
                 self._newest = found[-1]._trial_id
                 return found[-1]
         trial = super()._create_new_trial(study_id, template_trial)
@@ -159,7 +160,7 @@ class DatabaseStorage(RDBStorage):
 
     @_retried
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """As Optuna's; when repeated, a state that is stored already counts as set."""
+        """Set a state; in a repeated call, a state that is already stored counts as set."""
         if getattr(self._repeating, "now", False) and super().get_trial(trial_id).state is state:
             return True
         return super().set_trial_state_values(trial_id, state, values)
@@ -193,9 +194,9 @@ class DatabaseStorage(RDBStorage):
 
 
 def _renewing(locks: Sequence[DatabaseLock]) -> Callable[[Any, Any], None]:
-    """SQLAlchemy's hook on new connections: the server may have been away, and our locks with it.
+    """Return SQLAlchemy's hook on new connections, which renews the locks: a restarted server has lost them.
 
-    Nothing is written before they are held again.
+    Nothing is written before the locks are held again.
     """
 
     def renew(connection: Any, record: Any) -> None:

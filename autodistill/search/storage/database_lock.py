@@ -1,4 +1,4 @@
-"""A driver's hold on a study in a database: an advisory lock that ends with the driver's connection."""
+"""A driver's lock on a study in a database: an advisory lock that ends with the driver's connection."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from autodistill.core.errors import StudyInUseError
 
 
 class ConnectionLostError(Exception):
-    """The server does not answer, or has closed the connection: the call can be made again once it answers."""
+    """The server does not answer, or has closed the connection; the call can be repeated once it answers."""
 
 
 def translate_errors(engine: sqlalchemy.Engine) -> None:
-    """Have lost connections raise :class:`ConnectionLostError`, which Optuna neither wraps nor repeats by itself."""
+    """Raise :class:`ConnectionLostError` for lost connections of ``engine``; Optuna does not wrap or retry it."""
     sqlalchemy.event.listen(engine, "handle_error", _translate)
 
 
 def _translate(context: Any) -> None:
     if context.is_pre_ping:
-        return  # the pool connects anew by itself
+        return  # the pool reconnects by itself
     no_connection = context.connection is None and isinstance(
         context.sqlalchemy_exception, sqlalchemy.exc.OperationalError
     )
@@ -35,27 +35,27 @@ def _translate(context: Any) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, which names host and user and never the password."""
+    """Return the first line of an error's text, which names host and user but never the password."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def application_name(token: str = "-") -> str:
-    """What PostgreSQL's list of connections shows for one of this process; it cuts the text at 63 bytes."""
+    """Return the name of a connection of this process in PostgreSQL's list, which truncates it to 63 bytes."""
     return f"autodistill {token} process {os.getpid()} on {socket.gethostname()[:24]}"
 
 
 class DatabaseLock:
-    """The lock of one study, held by a connection of its own.
+    """Lock of one study, held by its own connection.
 
     Args:
-        url: the database, as SQLAlchemy takes it.
+        url: address of the database, as for SQLAlchemy.
         options: keywords of the driver's ``connect``.
-        place: address of the database, for messages.
-        study: its name in the database.
+        place: address of the database for messages.
+        study: name of the study in the database.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], *, place: str, study: str) -> None:
-        self._token = uuid.uuid4().hex[:8]  # tells a connection of ours that broke and that the server still lists
+        self._token = uuid.uuid4().hex[:8]  # identifies a broken connection of this lock that the server still lists
         own = {"application_name": application_name(self._token)} if "application_name" in options else {}
         self._engine = sqlalchemy.create_engine(
             url, poolclass=sqlalchemy.NullPool, connect_args={**options, **own}, isolation_level="AUTOCOMMIT"
@@ -66,13 +66,13 @@ class DatabaseLock:
         self._connection: sqlalchemy.Connection | None = None
         digest = hashlib.sha256(f"autodistill:{study}".encode()).digest()
         self._number = int.from_bytes(digest[:8], "big", signed=True)
-        self._name = f"autodistill:{digest.hex()[:32]}"  # MySQL's locks have names, of at most 64 characters
+        self._name = f"autodistill:{digest.hex()[:32]}"  # names of MySQL's locks have at most 64 characters
 
     def acquire(self, *, again: bool = False) -> None:
         """Take the lock.
 
         Args:
-            again: it was held before, so a connection of ours that still holds it is broken.
+            again: the lock was held before; if a connection of this lock still holds it, that connection is broken.
 
         Raises:
             StudyInUseError: another driver holds it.
@@ -91,10 +91,10 @@ class DatabaseLock:
         self._connection = connection
 
     def renew(self) -> None:
-        """Make sure that the lock is held: a server that was restarted has forgotten it.
+        """Check that the lock is held, and take it again if not: a restarted server has lost it.
 
         Raises:
-            StudyInUseError: another driver took it meanwhile.
+            StudyInUseError: another driver has taken it since.
         """
         if self._connection is not None:
             try:
@@ -105,7 +105,7 @@ class DatabaseLock:
         self.acquire(again=True)
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         self._drop()
         self._engine.dispose()
 
@@ -116,7 +116,7 @@ class DatabaseLock:
                 connection.close()
 
     def _try(self, connection: sqlalchemy.Connection, again: bool) -> str | None:
-        """Take the lock on ``connection``; who holds it, when it is taken."""
+        """Try to take the lock on ``connection``; return the owner if another connection holds it."""
         if not self._postgres:
             got = connection.scalar(sqlalchemy.text("SELECT GET_LOCK(:name, 0)"), {"name": self._name})
             return None if got == 1 else "another process"
@@ -132,7 +132,7 @@ class DatabaseLock:
         return name.replace("autodistill ", "", 1).partition(" ")[2] or "another process"
 
     def _holder(self, connection: sqlalchemy.Connection) -> tuple[int | None, str]:
-        """Process number and application name of the server's connection that holds the lock."""
+        """Return process number and application name of the server connection that holds the lock."""
         number = self._number % 2**64
         found = connection.execute(
             sqlalchemy.text(

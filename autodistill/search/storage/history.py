@@ -1,7 +1,7 @@
-"""What a study's trials have shown, as the sampler and the rung rule see it.
+"""Results of a study's trials, in the form that the sampler and the rung rules read.
 
-Low-fidelity values are read from the trial's user attributes ``rung:<k>`` (JSON mapping of metric to value, with the
-epochs trained so far under ``epochs``); rung 0 holds the known costs.
+Values at rungs are read from the trial's user attributes ``rung:<k>`` (JSON mapping of metric to value, with the epochs
+trained so far as ``epochs``); rung 0 has the known costs.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ Kind = Literal["complete", "stopped", "running", "failed"]
 
 
 class StoredTrial(Protocol):
-    """What is read of a trial: Optuna's ``FrozenTrial`` is one."""
+    """Interface of a stored trial; Optuna's ``FrozenTrial`` implements it."""
 
     @property
     def number(self) -> int:
-        """Its number in the study."""
+        """Number of the trial in the study."""
 
     @property
     def state(self) -> TrialState:
-        """Where it stands."""
+        """Optuna's state of the trial."""
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """Parameter values."""
+        """Parameter values by name."""
 
     @property
     def user_attrs(self) -> Mapping[str, Any]:
-        """Reports of its rungs, among others."""
+        """User attributes, including the reports of its rungs."""
 
     @property
     def values(self) -> Sequence[float] | None:
-        """Objective values, where it is complete."""
+        """Objective values of a complete trial; ``None`` otherwise."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One trial.
+    """Results of one trial.
 
     Attributes:
         number: trial number.
         kind: ``complete`` (top rung), ``stopped`` (rung rule, constraint), ``running`` or ``failed``.
-        values: its parameters.
+        values: parameter values.
         curve: ``(epochs, metric values)`` of rungs 1, 2, … in order; a complete trial without rungs has one entry.
-        costs: what was known before training.
+        costs: costs known before training.
         final: objective values of a complete trial.
     """
 
@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def rung(self) -> int:
-        """The last rung it has reported; 0 before the first."""
+        """Last reported rung; 0 before the first."""
         return len(self.curve)
 
 
@@ -81,7 +81,7 @@ _KINDS: dict[TrialState, Kind] = {
 
 
 def outcome(trial: StoredTrial, names: Sequence[str]) -> Outcome:
-    """Read one trial of a study whose objectives are called ``names``."""
+    """Read one trial of a study with these objective ``names``."""
     rungs = _rungs(trial.user_attrs)
     final = dict(zip(names, trial.values or (), strict=False)) if trial.state is TrialState.COMPLETE else {}
     curve = tuple((values.get("epochs", float(k)), values) for k, values in sorted(rungs.items()) if k > 0)
@@ -90,10 +90,10 @@ def outcome(trial: StoredTrial, names: Sequence[str]) -> Outcome:
 
 
 def infer_objectives(study: optuna.Study, cost_names: Sequence[str]) -> tuple[Objective, ...]:
-    """Objectives of a plain Optuna study.
+    """Return the objectives of a plain Optuna study.
 
-    By metric names where the study has them; otherwise the first is trained and the rest are the known costs, in the
-    order in which the cost function gives them; costs beyond the number of directions are no objectives.
+    They are named by the study's metric names if it has them. Otherwise the first is trained and the rest are the known
+    costs, in the order of the cost function; costs beyond the number of directions are not objectives.
     """
     directions: list[Literal["maximize", "minimize"]] = [
         "maximize" if d is StudyDirection.MAXIMIZE else "minimize" for d in study.directions

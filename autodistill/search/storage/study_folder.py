@@ -1,8 +1,8 @@
-"""The only memory of a study: an Optuna storage, and the folder around it.
+"""A study's Optuna storage and the folder around it, the only persistent state of a study.
 
-Only the driver writes, under a lock on the folder; everyone else reads. SQLite runs in WAL mode with a long busy
-timeout, since Optuna's default (rollback journal, 5 s) loses writes to a single slow reader. Rung values are user
-attributes: Optuna refuses intermediate values in multi-objective studies.
+Only the driver writes, holding a lock on the folder; all other processes read. SQLite runs in WAL mode with a long busy
+timeout, since with Optuna's default (rollback journal, 5 s) a single slow reader makes writes fail. Rung values are
+user attributes, because Optuna does not support intermediate values in multi-objective studies.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ STUDY_FILE = "study.yaml"
 
 
 def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseStorage:
-    """The storage in ``directory`` (made when absent), at a database's ``url`` where one is given, or in memory.
+    """Open the storage in ``directory`` (created if absent), at the database ``url`` if given, or in memory.
 
     Raises:
-        StoreError: the file is there but is no healthy SQLite database.
+        StoreError: the file exists but is not a healthy SQLite database.
         ResourceError: the folder cannot be written, or the database cannot be reached.
     """
     if url is not None:
@@ -70,14 +70,14 @@ _PARAMETERS = sqlalchemy.text(
 
 
 class FileStorage(RDBStorage):
-    """Optuna's storage in an SQLite file; what a study writes most goes in one statement.
+    """Optuna's storage in an SQLite file, with the most frequent writes of a study as single statements.
 
-    Optuna reads the trial as an object before each attribute, which takes four times as long as the write, and looks
-    for an earlier trial with each parameter. Where a statement fails (another schema), Optuna's own way is taken.
+    Before each attribute, Optuna reads the trial as an object, which takes four times as long as the write; with each
+    parameter it looks for an earlier trial. If a statement fails (another schema), Optuna's own method is used.
     """
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """As Optuna's, in two transactions: a process that dies between them leaves a trial without a candidate."""
+        """Create a trial in two transactions; a process that dies between them leaves a trial without a candidate."""
         if template_trial is None or not _is_bare(template_trial):
             return super().create_new_trial(study_id, template_trial)
         trial = super().create_new_trial(study_id)
@@ -96,7 +96,7 @@ class FileStorage(RDBStorage):
         return trial
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """As Optuna's."""
+        """Write an attribute of a study in one statement."""
         with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), self.engine.begin() as connection:
             row = {"study": study_id, "key": key, "value": json.dumps(value)}
             if connection.execute(_STUDY_UPSERT, row).rowcount == 1:
@@ -104,17 +104,17 @@ class FileStorage(RDBStorage):
         super().set_study_user_attr(study_id, key, value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As Optuna's."""
+        """Write an attribute of a trial in one statement."""
         with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), self.engine.begin() as connection:
             row = {"trial": trial_id, "key": key, "value": json.dumps(value)}
             if connection.execute(_UPSERT, row).rowcount == 1:
                 return
-        super().set_trial_user_attr(trial_id, key, value)  # it is finished or unknown, or the schema is another
+        super().set_trial_user_attr(trial_id, key, value)  # the trial has ended or is unknown, or another schema
 
 
 def waiting(study: optuna.Study) -> int:
-    """How many trials are enqueued; anybody may have added some."""
-    storage = getattr(study._storage, "_backend", study._storage)  # Optuna puts a cache before a database
+    """Return the number of enqueued trials; other processes may have added some."""
+    storage = getattr(study._storage, "_backend", study._storage)  # Optuna wraps a database in a cache
     if isinstance(storage, FileStorage):
         with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), storage.engine.connect() as connection:
             return int(connection.execute(_WAITING, {"study": study._study_id}).scalar_one())
@@ -122,20 +122,20 @@ def waiting(study: optuna.Study) -> int:
 
 
 def _is_bare(trial: FrozenTrial) -> bool:
-    """Whether a new trial is open and has parameters and nothing else."""
+    """Return whether a new trial is open and has nothing but parameters."""
     more = (trial.values, trial.user_attrs, trial.system_attrs, trial.intermediate_values)
     return trial.state is TrialState.RUNNING and bool(trial.params) and not any(more)
 
 
 def load_or_create(storage: BaseStorage, name: str, objectives: Sequence[Objective]) -> optuna.Study:
-    """The study called ``name`` in ``storage``; nothing is written where it is there."""
+    """Load the study called ``name``, or create it; an existing study is changed only if its metric names differ."""
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         directions = [o.direction for o in objectives]
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     names = [o.name for o in objectives]
-    with warnings.catch_warnings():  # experimental since 3.2; it is what names the axes in the dashboard
+    with warnings.catch_warnings():  # metric names, experimental since Optuna 3.2, label the dashboard's axes
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if study.metric_names != names:
             study.set_metric_names(names)
@@ -143,10 +143,10 @@ def load_or_create(storage: BaseStorage, name: str, objectives: Sequence[Objecti
 
 
 def _connect(path: Path) -> RDBStorage:
-    """Optuna's storage with a busy timeout of a minute, and one sync per WAL checkpoint in place of one per commit.
+    """Connect to a database with a busy timeout of a minute and one sync per WAL checkpoint instead of one per commit.
 
-    A process that dies loses nothing; after a power cut the last trials may be missing, and are taken up again from
-    their checkpoints. The database stays whole either way.
+    A process that dies loses nothing. After a power failure the last trials may be missing and resume from their
+    checkpoints. The database stays consistent in both cases.
     """
     storage = FileStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
 
@@ -155,37 +155,37 @@ def _connect(path: Path) -> RDBStorage:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     sqlalchemy.event.listen(storage.engine, "connect", relax)
-    storage.engine.dispose()  # connections made so far do not have it
+    storage.engine.dispose()  # earlier connections do not have the setting
     return storage
 
 
 def _read_only(path: Path) -> RDBStorage:
-    """Optuna's storage of a database in a folder that cannot be written.
+    """Connect to a database in a folder that cannot be written.
 
-    Every use has a connection of its own, since another process, which may write, can begin or end a search meanwhile.
+    Every use opens its own connection, since another process with write access may start or end a search at any time.
     """
     kwargs = {"creator": lambda: _reading(path), "poolclass": sqlalchemy.NullPool}
     return RDBStorage(f"sqlite:///{path}", engine_kwargs=kwargs, skip_table_creation=True)
 
 
 def _reading(path: Path) -> sqlite3.Connection:
-    """A connection that writes no file; without a write-ahead log nobody has the database open, and it wants none."""
+    """Open a connection that writes no file; without a write-ahead log no process has the database open."""
     log = path.with_name(f"{path.name}-wal")
     how = "mode=ro" if log.exists() else "mode=ro&immutable=1"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=60, check_same_thread=False)
 
 
 def _writable(path: Path) -> bool:
-    """Whether a database can be written, and the files that SQLite puts beside it."""
+    """Return whether a database can be written, including the files that SQLite puts beside it."""
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def prepare_sqlite(path: Path, *, read: bool = False) -> None:
-    """Switch a database to WAL, unless it can only be ``read``, and check its pages.
+    """Switch a database to WAL, unless it is only ``read``, and check its pages.
 
     Raises:
-        StoreError: it is damaged.
-        ResourceError: it cannot be opened.
+        StoreError: the database is damaged.
+        ResourceError: the database cannot be opened.
     """
     try:
         with contextlib.closing(_reading(path) if read else sqlite3.connect(path, timeout=60)) as connection:
@@ -205,14 +205,14 @@ def _advice(path: Path) -> str:
     copy = path.with_name(BACKUP)
     if not copy.is_file():
         return "Restore a copy, or start another study."
-    return f"Put the copy of the last start in its place (remove {path.name}-wal and {path.name}-shm): mv {copy} {path}"
+    return f"Restore the backup of the last start (remove {path.name}-wal and {path.name}-shm first): mv {copy} {path}"
 
 
 def backup(directory: Path) -> None:
-    """Copy a folder's database, which has just been checked, as it is before another run adds to it.
+    """Copy a folder's database, which was just checked, before another run writes to it.
 
     Raises:
-        ResourceError: there is no room for the copy.
+        ResourceError: there is no space for the copy.
     """
     path = directory / DATABASE
     if not path.is_file():
@@ -233,7 +233,7 @@ def backup(directory: Path) -> None:
 
 @contextlib.contextmanager
 def only_driver(directory: Path | None, storage: BaseStorage, name: str) -> Iterator[None]:
-    """Hold a study as its only driver: its folder, and its place in a database server.
+    """Lock a study as its only driver: its folder, and its entry in a database server.
 
     Raises:
         StudyInUseError: another driver holds it.
@@ -242,7 +242,7 @@ def only_driver(directory: Path | None, storage: BaseStorage, name: str) -> Iter
         if directory is not None:
             held.enter_context(folder_lock(directory))
             backup(directory)
-        hold = getattr(storage, "only_writer", None)  # of database.py, which is not loaded for SQLite
+        hold = getattr(storage, "only_writer", None)  # defined in database.py, which is not imported for SQLite
         if hold is not None:
             held.enter_context(hold(name))
         yield
@@ -250,7 +250,7 @@ def only_driver(directory: Path | None, storage: BaseStorage, name: str) -> Iter
 
 @contextlib.contextmanager
 def folder_lock(directory: Path) -> Iterator[None]:
-    """Hold the folder as its only driver; the kernel frees the lock when the process dies, however it dies.
+    """Lock the folder as its only driver; the kernel releases the lock when the process ends in any way.
 
     Raises:
         StudyInUseError: another driver holds it.
@@ -279,13 +279,13 @@ def folder_lock(directory: Path) -> Iterator[None]:
 
 
 def set_system_attributes(storage: BaseStorage, study_id: int, values: Mapping[str, Any]) -> None:
-    """Write many of a study's system attributes: in one transaction where SQLite keeps them, else one by one.
+    """Write many system attributes of a study, in one transaction if the storage is SQLite, else one by one.
 
-    Optuna's own call makes a transaction of each, which takes a minute for the notes of a thousand trials.
+    Optuna's own method uses a transaction for each, which takes a minute for the notes of a thousand trials.
     """
     from optuna.storages._rdb.models import StudySystemAttributeModel
 
-    backend = getattr(storage, "_backend", storage)  # behind Optuna's cache, which does not keep these attributes
+    backend = getattr(storage, "_backend", storage)  # Optuna's cache does not cache these attributes
     if not isinstance(backend, RDBStorage) or backend.engine.dialect.name != "sqlite":
         for key, value in values.items():
             storage.set_study_system_attr(study_id, key, value)
@@ -306,7 +306,7 @@ def set_system_attributes(storage: BaseStorage, study_id: int, values: Mapping[s
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole: readers see the old text or the new one, never a part."""
+    """Replace a file atomically: readers see the old text or the new one, never a part."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -321,10 +321,10 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def make_folder(directory: Path) -> None:
-    """Make a study's folder, private to the user.
+    """Create a study's folder, private to the user.
 
     Raises:
-        UsageError: no permission, the path is a file, or the folder holds something that is not a study.
+        UsageError: no permission, the path is a file, or the folder contains something other than a study.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -342,12 +342,12 @@ def make_folder(directory: Path) -> None:
 
 
 def is_study(directory: Path) -> bool:
-    """Whether a folder holds a study: its database, or the study file that names a database elsewhere."""
+    """Return whether a folder contains a study: its database, or a study file that names a database elsewhere."""
     return (directory / DATABASE).is_file() or database_of(directory) is not None
 
 
 def database_of(directory: Path) -> StorageUrl | None:
-    """The database server that a folder's study keeps its trials in; ``None`` for SQLite, and where there is none."""
+    """Return the address of the database server of a folder's study; ``None`` for SQLite or if there is no study."""
     path = directory / STUDY_FILE
     if not path.is_file():
         return None
@@ -359,7 +359,7 @@ def database_of(directory: Path) -> StorageUrl | None:
 
 
 def read_folder(directory: Path) -> RDBStorage:
-    """The storage of an existing study, for reading; the folder may be one that cannot be written.
+    """Open the storage of an existing study for reading; the folder may be read-only.
 
     Raises:
         UsageError: the folder is not a study.
@@ -382,5 +382,5 @@ def read_folder(directory: Path) -> RDBStorage:
 
 
 def dump_json(value: Any) -> str:
-    """JSON as every file of a study has it: indented, stable order, NaN refused."""
+    """Return JSON in the format of every file of a study: indented, stable order; NaN raises ``ValueError``."""
     return json.dumps(value, indent=2, allow_nan=False, default=list) + "\n"

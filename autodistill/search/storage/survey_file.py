@@ -1,4 +1,4 @@
-"""The survey as it is kept with a study: one JSON file in its folder, with every student, cost and reason."""
+"""The file of a study's survey: JSON with every student, its costs, and the reason if it cannot be built."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def write_survey(
     machine: str = "",
     code: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep a survey in a study's folder, in place of an older one.
+    """Write a survey to a study's folder, replacing an older one.
 
     Args:
-        directory: of the study.
-        rows: one per student.
-        target: where latency was measured.
-        machine: what the latencies depend on beside it.
-        code: family to a key of the code that builds its students, on which all costs depend.
+        directory: folder of the study.
+        rows: one row per student.
+        target: how latency was measured.
+        machine: description of the machine that the latencies depend on.
+        code: family to a key of the code that builds its students, which all costs depend on.
     """
     facts = {"format": _FORMAT, "latency": asdict(target), "machine": machine, "code": dict(code or {})}
     write_atomically(directory / SURVEY_FILE, dump_json({**facts, "students": [asdict(row) for row in rows]}))
@@ -41,10 +41,10 @@ def write_survey(
 def earlier_survey(
     directory: Path, target: LatencyTarget, *, machine: str, code: Mapping[str, str] | None = None
 ) -> list[SurveyRow]:
-    """What a study has measured before for this target on this machine, so that no student gets a second latency.
+    """Return students that were measured before for this target on this machine, so that no latency is measured twice.
 
-    Students whose family is built by other code than then are left out. A file that cannot be read is as good as none:
-    the survey is made again.
+    Students of a family whose code has changed since are left out. An unreadable file counts as absent: the survey is
+    repeated.
     """
     with contextlib.suppress(UsageError, StoreError, OSError, ValueError, TypeError):
         rows, measured = read_survey(directory)
@@ -57,10 +57,10 @@ def earlier_survey(
 
 
 def read_survey(directory: Path) -> tuple[list[SurveyRow], LatencyTarget]:
-    """The survey of a study, and where its latencies were measured.
+    """Return the survey of a study, and the target of its latencies.
 
     Raises:
-        UsageError: the study has none.
+        UsageError: the study has no survey.
         StoreError: the file cannot be read.
     """
     path = directory / SURVEY_FILE

@@ -1,6 +1,6 @@
 """The trials of a study: written through to Optuna's storage, read from memory.
 
-Only the driver writes, so what it wrote is what is stored; a database query per reader would cost milliseconds each.
+Only the driver writes, so its memory equals the storage; a database query per reader would cost milliseconds each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STATES = {
 
 @dataclass
 class _Entry:
-    """One trial as the driver knows it."""
+    """One trial in the driver's memory."""
 
     number: int
     identifier: int
@@ -42,11 +42,11 @@ class _Entry:
 
 
 class TrialLog:
-    """Trials by number.
+    """Trials of a study by number.
 
     Args:
         study: the Optuna study.
-        storage: the storage it lives in.
+        storage: storage of the study.
         metrics: names of its objectives, in order.
     """
 
@@ -58,7 +58,7 @@ class TrialLog:
         self.reload()
 
     def reload(self) -> None:
-        """Read everything from the storage; proposals that wait to be asked for are left out."""
+        """Read all trials from the storage, except enqueued ones."""
         self._entries, self._by_key = {}, {}
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state is not TrialState.WAITING:
@@ -66,7 +66,7 @@ class TrialLog:
                 self._index(trial.number)
 
     def create(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
-        """Open a trial with these parameters, in one transaction, and give its number."""
+        """Create a trial with these parameters, in one transaction, and return its number."""
         template = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions))
         identifier = self._storage.create_new_trial(self._study_id, template_trial=template)
         number = self._number_of(identifier)
@@ -75,27 +75,27 @@ class TrialLog:
         return number
 
     def _number_of(self, identifier: int) -> int:
-        """Number of a new trial: mostly the next one, which is quicker to confirm than to ask for."""
+        """Return the number of a new trial; it is mostly the next one, which is quicker to confirm than to query."""
         expected = max(self._entries, default=-1) + 1
-        with contextlib.suppress(KeyError):  # there is no trial of this number yet
+        with contextlib.suppress(KeyError):  # no trial has this number yet
             if self._storage.get_trial_id_from_study_id_trial_number(self._study_id, expected) == identifier:
                 return expected
         return self._storage.get_trial_number_from_id(identifier)
 
     def add(self, number: int, identifier: int) -> None:
-        """A new trial was asked for; ``identifier`` is its id in the storage."""
+        """Add a trial that Optuna has created; ``identifier`` is its id in the storage."""
         self._entries[number] = _Entry(number, identifier)
 
     def set_params(self, number: int, params: Mapping[str, Any]) -> None:
-        """The parameters that Optuna has stored of a new trial."""
+        """Record the parameters that Optuna has stored for a new trial."""
         self._entries[number].params = dict(params)
 
     def stored(self) -> Sequence[StoredTrial]:
-        """The trials as a sampler reads them, without a question to the storage, in the order in which they came."""
+        """Return the trials for a sampler, in order of creation, without a query to the storage."""
         return list(self._entries.values())
 
     def without_candidate(self) -> list[int]:
-        """Numbers of open trials that no candidate was written for: the sampler gave up while it was asked."""
+        """Return the numbers of open trials without a candidate: the sampler found none after Optuna created them."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in self._entries:
                 self.add(trial.number, trial._trial_id)
@@ -112,28 +112,28 @@ class TrialLog:
             self._index(number)
 
     def change(self, number: int, key: str, text: str) -> None:
-        """Write a text where it differs from what is stored."""
+        """Write a text attribute if it differs from the stored one."""
         if text != self._entries[number].user_attrs.get(key):
             self.set(number, key, text)
 
     def decide(self, number: int, rung: int, why: str, unbeaten: bool | None = None) -> None:
-        """Keep what was decided at a rung, and whether nothing reported there before was better."""
+        """Store the decision at a rung, and whether no earlier report at that rung dominated the trial's."""
         old = self.attributes(number).get(f"decision:{rung}", {"why": [], "unbeaten": False})
         found = bool(old["unbeaten"] if unbeaten is None else unbeaten)
         self.set(number, f"decision:{rung}", {"why": [*old["why"], why], "unbeaten": found})
 
     def rung(self, number: int) -> int:
-        """The last rung that a trial has reported; 0 before the first."""
+        """Return the last rung that a trial has reported; 0 before the first."""
         return max(self.record(number).rungs, default=0)
 
     def set_constraints(self, number: int, violations: Sequence[float]) -> None:
-        """Write constraint violations where Optuna's samplers and the dashboard look for them."""
+        """Write constraint violations to the attribute that Optuna's samplers and the dashboard read."""
         self._storage.set_trial_system_attr(self._entries[number].identifier, "constraints", list(violations))
 
     def end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        """Tell Optuna that a trial ended."""
+        """Report the end of a trial to Optuna."""
         entry = self._entries[number]
-        if type(self._study.sampler).after_trial is BaseSampler.after_trial:  # nobody waits for what tell adds
+        if type(self._study.sampler).after_trial is BaseSampler.after_trial:  # `tell` would have no further effect
             self._storage.set_trial_state_values(entry.identifier, state, values and [float(v) for v in values])
         else:
             self._study.tell(number, values and list(values), state=state)
@@ -142,29 +142,29 @@ class TrialLog:
             self._by_key = {k: n for k, n in self._by_key.items() if n != number}
 
     def record(self, number: int) -> TrialRecord:
-        """One trial."""
+        """Return the record of one trial."""
         entry = self._entries[number]
         if entry.record is None:
             entry.record = _to_record(number, entry, self._metrics)
         return entry.record
 
     def attributes(self, number: int) -> Mapping[str, Any]:
-        """User attributes of a trial."""
+        """Return the user attributes of a trial."""
         return self._entries[number].user_attrs
 
     def twin(self, key: str) -> int | None:
-        """The first trial that had the candidate called ``key``; failed ones do not count."""
+        """Return the first trial whose candidate has this key, ignoring failed ones; ``None`` if there is none."""
         return self._by_key.get(key)
 
     def distinct(self) -> int:
-        """Number of different candidates so far."""
+        """Return the number of different candidates so far."""
         return len(self._by_key)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def read(self) -> list[TrialRecord]:
-        """All trials, by number."""
+        """Return the records of all trials, by number."""
         return [self.record(number) for number in self._entries]
 
     def _index(self, number: int) -> None:

@@ -1,6 +1,7 @@
-"""Variants of a trial: the forms of its student that have figures of their own, each as a trial of its own.
+"""Variants of a trial: further forms of its student with their own metrics, each listed like a trial.
 
-A trial stays one trial, in Optuna too, with the figures of ``fp32``; a variant is the attribute ``variant:<name>``.
+For Optuna, a trial remains one trial with the metrics of ``fp32``; a variant is stored as the attribute
+``variant:<name>``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ PREFIX = "variant:"
 def stored(
     facts: Mapping[str, Any], objectives: Sequence[Objective], constraints: Sequence[Constraint]
 ) -> dict[str, Any]:
-    """What is kept of a reported variant: its values, and whether they may join the front; or the reason."""
+    """Return what is stored of a variant: its values and whether they are feasible, or why it has none."""
     values = facts.get("values")
     if values is None:
         return {"reason": str(facts.get("reason", "it was not measured"))}
@@ -28,12 +29,12 @@ def stored(
 
 
 def of_attributes(attributes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The variants among a trial's attributes, by name."""
+    """Return the variants among a trial's attributes, by name."""
     return {key[len(PREFIX) :]: value for key, value in attributes.items() if key.startswith(PREFIX)}
 
 
 def expanded(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
-    """Every trial, and after it its variants that may join a front, with their own values."""
+    """Return every trial, followed by its feasible variants with their own values."""
     out: list[TrialRecord] = []
     for trial in trials:
         out.append(trial)

@@ -1,4 +1,4 @@
-"""Versions of what a result depends on, read from package metadata without importing anything."""
+"""Versions of the packages that results depend on, read from package metadata without importing them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGES = {"autodistill": "autodistill-search", "torch": "torch", "timm": "tim
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Package to version; ``source`` for a checkout that is not installed, absent packages left out."""
+    """Return versions by package; ``source`` for a checkout that is not installed, absent packages left out."""
     found = {"python": platform.python_version()}
     for name, distribution in _PACKAGES.items():
         try:

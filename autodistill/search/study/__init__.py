@@ -1,4 +1,4 @@
-"""The passive study: it decides what is trained next, keeps the books and never starts work by itself.
+"""The passive study: it decides what is trained next and records the results. It never starts work by itself.
 
-The scheduler orders paused and new trials, rung rules compare them, ``spending`` counts the budget.
+The scheduler orders paused and new trials, the rung rules compare them, and ``spending`` counts the budget used.
 """

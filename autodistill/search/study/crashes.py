@@ -1,7 +1,7 @@
-"""Students that kill their workers, or make them stand still: trials are tried again, then their students given up.
+"""Students that kill or hang their workers: their trials are retried, then the student is given up.
 
-A death is a fact about the student as soon as it happens twice to the same architecture, whatever the recipe. Counts
-are kept with the trials, so that a resume goes on with them.
+Two worker losses of the same architecture are attributed to the student, whatever the recipe. Counts are stored with
+the trials, so that they survive a resume.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from autodistill.core.wording import student_words
 from autodistill.search.storage.trial_log import TrialLog
 
 REASON = "CRASH"
-"""Reason code of what is given up or refused because its student loses its workers."""
+"""Reason code of trials that are ended or refused because their student loses its workers."""
 
 MOST = {"WORKER_LOST": 2, "HUNG": 3}
-"""Losses of a kind after which a student is given up."""
+"""Losses by reason code after which a student is given up."""
 
 _TIMES = {1: "once", 2: "twice", 3: "three times"}
 _LOSSES = "losses"
-"""Attribute of a trial: how often it lost its worker, by reason."""
+"""Trial attribute: number of lost workers, by reason code."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class GivenUp:
     Attributes:
         student: its architecture.
         how: its last loss, e.g. ``killed by signal 11 (SIGSEGV)``.
-        why: the same as a sentence that names the student.
+        why: the reason as a sentence that names the student.
     """
 
     student: Params
@@ -41,15 +41,15 @@ class GivenUp:
 
     @property
     def key(self) -> str:
-        """Equal for equal students."""
+        """Key that is equal for equal students."""
         return stable_key(self.student)
 
 
 class Crashes:
-    """What a study has lost workers to.
+    """Lost workers of a study, counted by student.
 
     Args:
-        log: its trials.
+        log: trials of the study.
     """
 
     def __init__(self, log: TrialLog) -> None:
@@ -58,9 +58,9 @@ class Crashes:
         self._doubtful: list[GivenUp] = []
 
     def reload(self) -> list[GivenUp]:
-        """Read the trials anew; returns the students that the study has given up.
+        """Read the trials again and return the students that the study has given up.
 
-        Where nothing has ever been trained the set-up was at fault as likely as the students: they may be tried again.
+        The list is empty if nothing was ever trained: the set-up is then as likely at fault, and students are retried.
         """
         self._counts, self._doubtful = {}, []
         given_up: dict[str, GivenUp] = {}
@@ -74,7 +74,7 @@ class Crashes:
         return list(given_up.values()) if trained else []
 
     def lost(self, candidate: Candidate, error: WorkerLostError) -> tuple[State, str, str] | GivenUp:
-        """A trial lost its worker: how it is left to be tried again, or its student where that is given up."""
+        """Count a lost worker; return how the trial ends to be retried, or the student if it is given up."""
         counts = self._counts.setdefault(candidate.architecture_key(), Counter())
         counts[error.reason] += 1
         own = self._log.attributes(candidate.number).get(_LOSSES, {})
@@ -82,19 +82,19 @@ class Crashes:
         how, times, most = str(error), counts[error.reason], MOST[error.reason]
         if times < most:
             what = "stood still" if error.reason == "HUNG" else "its worker was lost"
-            return State.PARTIAL, "INTERRUPTED", f"{what} ({how}); it is tried again from its last checkpoint"
+            return State.PARTIAL, "INTERRUPTED", f"{what} ({how}); the trial is retried from its last checkpoint"
         what = "stood still" if error.reason == "HUNG" else "lost its worker"
         why = (
             f"{student_words(candidate.student)} {what} {_TIMES.get(times, f'{times} times')} ({how}): it cannot be "
             "trained on this machine, and is not proposed again"
         )
         found = GivenUp(candidate.student, how, why)
-        if error.reason != "HUNG":  # a disk or a network may stand still as well
+        if error.reason != "HUNG":  # a slow disk or network can also stop progress
             self._doubtful.append(found)
         return found
 
     def trained(self, student: Params) -> list[GivenUp]:
-        """A student was trained to a rung: the machine can train, so that those given up since are to blame."""
+        """Return students given up earlier that are now certainly at fault, since ``student`` trained to a rung."""
         sure = [one for one in self._doubtful if one.key != stable_key(student)]
         self._doubtful = [one for one in self._doubtful if one.key == stable_key(student)]
         return sure

@@ -1,4 +1,4 @@
-"""What ends a trial: errors to states and reason codes, reported values checked, seeds derived."""
+"""End states of trials: reason codes of errors, and checks of reported values."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from autodistill.core.errors import DivergedError, InfeasibleError, InterruptedT
 from autodistill.core.records import WORK, Objective, Report, State, plain
 
 UNFINISHED = (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
-"""A trial that was let go of without a verdict."""
+"""End of a trial that was closed without a decision."""
 
 
 def plain_report(report: Report, levels: Sequence[int], seconds: float = 0.0) -> Report:
-    """A report in Python's own numbers; what it leaves out of epochs and seconds is filled in above rung 0.
+    """Convert a report to Python numbers; above rung 0, fill in missing epochs and seconds.
 
     Args:
-        report: as it came.
-        levels: epochs of the study's rungs, of which the report's own is meant.
-        seconds: of its trial up to now, as its engine saw it.
+        report: report of an evaluation.
+        levels: cumulative epochs of the study's rungs; the report's rung gives its epochs.
+        seconds: seconds of work on the trial so far, as measured by the engine.
     """
     rung, epochs, worked = plain(report.rung), plain(report.epochs), plain(report.seconds)
     if isinstance(rung, int) and 0 < rung <= len(levels):
         epochs, worked = epochs or float(levels[rung - 1]), worked or seconds
     values = kept({name: plain(value) for name, value in report.values.items()})
-    asked = plain(report.teacher_seconds)
-    return replace(report, rung=rung, values=values, epochs=epochs, seconds=worked, teacher_seconds=asked)
+    teacher = plain(report.teacher_seconds)
+    return replace(report, rung=rung, values=values, epochs=epochs, seconds=worked, teacher_seconds=teacher)
 
 
 def kept(values: Mapping[str, float]) -> dict[str, float]:
-    """Values under the names that they are stored by: those of the work itself are taken (see :data:`WORK`)."""
+    """Return values under their stored names; names of the work itself are reserved (see :data:`WORK`)."""
     return {f"reported_{name}" if name in WORK else name: value for name, value in values.items()}
 
 
-def complaint_of(
+def report_error(
     report: Report, known: Mapping[str, float], levels: Sequence[int], objectives: Sequence[Objective]
 ) -> tuple[str, str] | None:
-    """Reason code and message where a report cannot be taken.
+    """Return reason code and message if a report is invalid, else ``None``.
 
     Args:
-        report: as :func:`plain_report` gives it.
-        known: the known costs that its trial has reported.
-        levels: epochs of the study's rungs.
-        objectives: of the study.
+        report: result of :func:`plain_report`.
+        known: known costs that the trial has reported.
+        levels: cumulative epochs of the study's rungs.
+        objectives: objectives of the study.
     """
     rung, top = report.rung, len(levels)
     if not isinstance(rung, int) or not 0 <= rung <= top:
@@ -65,18 +65,18 @@ def complaint_of(
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a reported value is a finite number."""
+    """Return whether a reported value is a finite number."""
     return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def is_possible(name: str, value: float, objectives: Sequence[Objective]) -> bool:
-    """Whether a finite value is between 0 and 1 where its objective is a fraction."""
+    """Return whether a finite value is between 0 and 1, if its objective is a fraction."""
     fraction = any(o.name == name and o.unit == "fraction" for o in objectives)
     return not fraction or -1e-9 <= value <= 1 + 1e-9
 
 
-def verdict_of(error: BaseException, budget: str) -> tuple[State, str, str]:
-    """State, reason code and message of a trial that an error ended."""
+def end_by_error(error: BaseException, budget: str) -> tuple[State, str, str]:
+    """Return state, reason code and message of a trial that an error ended."""
     if isinstance(error, InterruptedTrialError):
         if budget:
             return State.PARTIAL, "BUDGET", f"{budget}; goes on when the study is resumed"
@@ -87,13 +87,13 @@ def verdict_of(error: BaseException, budget: str) -> tuple[State, str, str]:
         return State.FAIL, "NAN", str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return State.FAIL, "OOM", str(error) or "out of memory"
-    if hasattr(error, "reason"):  # it happened in a worker, which has named the error already
+    if hasattr(error, "reason"):  # raised in a worker, which has already classified the error
         return State.FAIL, str(error.reason), str(error)
     return State.FAIL, "ERROR", f"{type(error).__name__}: {error}"
 
 
 def ended_early(rung: int, levels: Sequence[int]) -> str:
-    """What is said of an evaluation that ended by itself after ``rung``."""
+    """Return the message for an evaluation that ended by itself after ``rung``."""
     wanted = ", ".join(f"Report({k}, …) after {epochs} epochs" for k, epochs in enumerate(levels, 1))
     return (
         f"the evaluation ended by itself after rung {rung}. It has to yield a report of every rung up to the top "

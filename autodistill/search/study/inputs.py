@@ -1,4 +1,4 @@
-"""The receiving side of a study: what its composition root hands in before and while it runs."""
+"""The receiving side of a study: values that its composition root passes in before and during a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autodistill.search.study.spending import Spending
 
 
 class Inputs:
-    """What can be handed to a study; see :class:`autodistill.search.study.study.Study`."""
+    """Mixin with the setters of a study; see :class:`autodistill.search.study.study.Study`."""
 
     space: Space
     optuna: optuna.Study
@@ -30,12 +30,12 @@ class Inputs:
         raise NotImplementedError
 
     def set_teacher_values(self, values: Mapping[str, float]) -> None:
-        """Record the teacher's own metrics: for pictures and tables, and for bounds that depend on its accuracy.
+        """Record the teacher's metrics, for figures and tables and for bounds relative to its accuracy.
 
-        Once students were trained the accuracy stays: a bound must not move when another machine rounds otherwise.
+        The accuracy is fixed once students were trained: a bound must not change if another machine rounds differently.
 
         Raises:
-            UsageError: a constraint needs an accuracy that is no fraction.
+            UsageError: a constraint needs the teacher's accuracy, and it is not between 0 and 1.
         """
         values, earlier = dict(values), dict(self.optuna.user_attrs.get("teacher", {}))
         if "accuracy" in earlier and self._spending.spent.epochs > 0:
@@ -50,15 +50,15 @@ class Inputs:
         self._bind()
 
     def set_known_costs(self, rows: Sequence[tuple[Params, Mapping[str, float]]], costs: Costs | None = None) -> None:
-        """Hand in what is known before training: surveyed students with their costs, and a function for others."""
+        """Set the surveyed students with their costs, and a function that predicts the costs of other students."""
         self._proposer.set_known_costs(rows, costs)
         self._expect_epoch_times()
 
     def expect_epoch_times(self, timed: Sequence[tuple[Params, float]]) -> None:
-        """Hand in seconds per epoch of students that were timed for a few steps, before any trial has run.
+        """Set the seconds per epoch of students that were timed for a few steps before any trial has run.
 
         Args:
-            timed: student settings and seconds; they are used as soon as the students' known costs are.
+            timed: student settings and seconds per epoch; used once the known costs of the students are set.
         """
         self._proposer.timed = tuple(timed)
 
@@ -67,39 +67,39 @@ class Inputs:
             self._proposer.epoch_time.expect(self._proposer.timed_costs())
 
     def forbid(self, student: Params, why: str) -> None:
-        """Never propose a student in this run, whatever its recipe.
+        """Exclude a student from this run, with every recipe.
 
         Args:
             student: its architecture.
-            why: for the trials that are refused.
+            why: message for the trials that are refused.
         """
         self._proposer.forbid(student, why)
 
     def is_forbidden(self, student: Params) -> bool:
-        """Whether a student is never proposed because it kills the worker that trains it."""
+        """Return whether a student is excluded because it kills the worker that trains it."""
         return stable_key(student) in self._proposer.forbidden
 
     def enqueue(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put a candidate of your own at the head of the queue.
+        """Put a candidate at the head of the queue.
 
         Args:
-            sections: ``{"student": {…}, "distillation": {…}, "train": {…}}``, every active parameter given.
+            sections: ``{"student": {…}, "distillation": {…}, "train": {…}}`` with every active parameter.
 
         Raises:
-            ConfigError: it is not in the space.
+            ConfigError: the candidate is not in the space.
         """
         self.space.check_names(sections)
         self._proposer.enqueue(self.space.flatten(sections))
 
     def use_devices(self, each: float) -> None:
-        """Count the device time of workers that take ``each`` devices: 2 for two GPUs, 0.25 where four share one."""
+        """Set the devices per worker, for device time: 2 for two GPUs, 0.25 if four workers share one GPU."""
         self._spending.use(each)
 
     def charge(self, seconds: float) -> None:
-        """Count time that went into the study before it was opened."""
+        """Add ``seconds`` that were spent on the study before it was opened."""
         if seconds:
             self._spending.charge_time(seconds)
 
     def keep_back(self, seconds: float) -> None:
-        """Keep the last ``seconds`` of the time budget for something else, e.g. to verify the front; 0 frees them."""
+        """Reserve the last ``seconds`` of the time budget, e.g. to verify the front; 0 releases them."""
         self._kept_back, self._late = max(0.0, seconds), 0

@@ -1,4 +1,4 @@
-"""The reading side of a study: trials, front, spending, waste. It writes nothing but the scale."""
+"""The reading side of a study: trials, front, spending and waste. It writes only the box of the hypervolume."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from autodistill.search.study.spending import Spending
 
 
 class Readings:
-    """What can be asked of a study; see :class:`autodistill.search.study.study.Study`."""
+    """Mixin with the read access to a study; see :class:`autodistill.search.study.study.Study`."""
 
     name: str
     directory: Path | None
@@ -51,11 +51,11 @@ class Readings:
         return f"<Study {self.name!r}: {counted(len(trials), 'trial')}, {complete:,} COMPLETE>"
 
     def trials(self) -> list[TrialRecord]:
-        """All trials, by number."""
+        """Return all trials, sorted by number."""
         return self._log.read()
 
     def front(self) -> Front:
-        """The Pareto front of the COMPLETE trials that satisfy every constraint."""
+        """Return the Pareto front of the COMPLETE trials that satisfy every constraint."""
         feasible = [t for t in self.trials() if all(c.violation(last_values(t)) <= 0 for c in self.constraints)]
         return Front.of(
             self.name,
@@ -68,11 +68,11 @@ class Readings:
         )
 
     def reach(self) -> Reach | None:
-        """From which accuracy on a student counts, by a constraint or by default; ``None`` where nothing says so."""
+        """Return the accuracy from which students count, by constraint or default; ``None`` if neither applies."""
         return reach_of(self.objectives, self.constraints, self.teacher_values(), default=self._within)
 
     def nearest(self) -> Nearest | None:
-        """What came nearest and what it would take, where no finished student is within :meth:`reach`."""
+        """Return the trials nearest to :meth:`reach` and the work still needed; ``None`` if a student meets it."""
         reach, trials = self.reach(), self.trials()
         found = nearest(trials, reach, self.constraints, levels=self.rungs.levels)
         if found is None or reach is None:
@@ -89,50 +89,53 @@ class Readings:
 
     @property
     def spent(self) -> Spent:
-        """Spent so far, over all resumes."""
+        """Budget spent so far, over all resumes."""
         return self._spending.spent
 
     @property
     def devices(self) -> float:
-        """That a trial takes, or took in the last run: device time is its seconds of work times these."""
+        """Devices per trial in this or the last run; device time is seconds of work times this number."""
         return self._spending.devices
 
     @property
     def seconds_left(self) -> float:
-        """Of the time budget, less what is kept back; infinite without one."""
+        """Seconds left in the time budget, less those kept back; infinite without a time budget."""
         return self.budget.seconds_left(self.spent, kept_back=self._kept_back)
 
     @property
     def over(self) -> str:
-        """Which limit of work is reached, in words, with the work that goes on; empty while none is."""
+        """Limit of the budget that is reached, in words, with running work included; empty if none is reached."""
         return self.budget.ended(self._spending.spent_with(self.under_way()), kept_back=self._kept_back)
 
     @property
     def time_is_up(self) -> bool:
-        """Whether wall-clock or device time is spent: running trainings stop for it, wherever they are."""
+        """Whether wall-clock or device time is spent. Running trainings are then stopped at once."""
         limits = replace(self.budget, epochs=None)
         return bool(limits.ended(self._spending.spent_with(self.under_way()), kept_back=self._kept_back))
 
     def prospect(self, rates: Mapping[int, float]) -> Prospect:
-        """What could be trained in place of the running trials, whose seconds per epoch are ``rates``."""
+        """Return what could be trained in place of running trials; ``rates`` maps their numbers to s per epoch."""
         running = {t.number: (t.rungs.get(0, {}), rates[t.number]) for t in self.trials() if t.number in rates}
         return self._scheduler.prospect(self._proposer.known_costs(), running)
 
     def waste(self) -> Waste:
-        """How much of the training was for nothing; see ``waste.py``."""
+        """Return the share of training work that did not contribute to the front; see ``results/waste.py``."""
         return waste_of(self._log, [t.number for t in self.front().trials])
 
     def range_bounds(self) -> list[RangeBound]:
-        """Bounds of the space on which at least half of the front lies; see ``results/range_bounds.py``."""
+        """Return the bounds of the space on which at least half of the front lies; see ``results/range_bounds.py``."""
         return bounds_on_front(self.front(), self.space)
 
     def bounds_line(self) -> str:
-        """The same in a sentence for people; empty where there is none."""
+        """Return :meth:`range_bounds` as a sentence; empty if there are none."""
         named = getattr(self.config, "space", None)
         return bounds_line(self.range_bounds(), named if isinstance(named, str) and named.isidentifier() else "")
 
     def scale(self) -> HypervolumeBox | None:
-        """The box of the hypervolume: recorded at the first moment every objective has been seen, then only widened."""
+        """Return the hypervolume box: fixed once four students have values for all objectives, then only widened.
+
+        ``None`` before that. The box is written to the storage only while the study runs.
+        """
         stored, recorded = self.optuna.user_attrs.get("scale"), None
         scale: HypervolumeBox | None
         if stored is not None and all(map(math.isfinite, (*stored["ideal"], *stored["reference"]))):
@@ -148,5 +151,5 @@ class Readings:
         return scale
 
     def teacher_values(self) -> dict[str, float]:
-        """Metrics of the teacher as the preflight measured them; empty before."""
+        """Return the teacher's metrics as measured by the preflight; empty before the preflight."""
         return dict(self.optuna.user_attrs.get("teacher", {}))

@@ -1,4 +1,4 @@
-"""Taking stock when a study starts or goes on: what waits, what was interrupted, and what keeps crashing."""
+"""Restoring a study's state when it starts or resumes: paused, interrupted and repeatedly crashing trials."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.rung_rules import ModelRule, PeerRule
 from autodistill.search.study.scheduler import Scheduler
 
-MAX_ATTEMPTS = 3  # times a trial may be interrupted by a crash before it is given up
+MAX_ATTEMPTS = 3  # attempts at a trial that ended with its driver, after which the trial is given up
 
 Ends = dict[int, tuple[State, str, str]]
-"""Trials that end now: state, reason code and message."""
+"""Trials that end now: number to state, reason code and message."""
 
 
 def restore_state(
     log: TrialLog, rungs: Rungs, objectives: Sequence[Objective], running: Collection[int]
 ) -> tuple[Scheduler, LossesByRung, Ends]:
-    """Scheduler and losses by rung of the stored trials, and the trials that are given up.
+    """Rebuild the scheduler and the losses by rung from the stored trials, and return the trials to end.
 
     Args:
-        log: the study's trials.
-        rungs: its fidelities.
-        objectives: its axes.
-        running: trials that somebody works on.
+        log: trials of the study.
+        rungs: fidelities of the study.
+        objectives: axes of the front.
+        running: numbers of trials that are being worked on.
+
+    Returns:
+        Scheduler, losses by rung, and trials that end now.
     """
     scheduler, losses_by_rung, ends = Scheduler(rungs, EpochTime()), LossesByRung(objectives, rungs.top), Ends()
     for record in log.read():
         known = record.rungs.get(0, {})
         for rung in filter(None, record.rungs):
             losses_by_rung.add(record.number, rung, {**known, **record.rungs[rung]})
-        learn_pace(scheduler.epoch_time, record)
+        learn_epoch_time(scheduler.epoch_time, record)
         if record.state in (State.RUNNING, State.PARTIAL) and record.number not in running:
             end = _end_of(record, log.attributes(record.number), rungs, objectives)
             if end is not None:
@@ -50,27 +53,27 @@ def restore_state(
     return scheduler, losses_by_rung, ends
 
 
-def learn_pace(epoch_time: EpochTime, record: TrialRecord) -> None:
-    """What a trial's reports say of the time that training takes, and the teacher."""
-    known, asked = record.rungs.get(0, {}), teacher_seconds(record.rungs)
+def learn_epoch_time(epoch_time: EpochTime, record: TrialRecord) -> None:
+    """Learn the seconds per epoch, and those of teacher outputs without a cache, from a trial's reports."""
+    known, teacher = record.rungs.get(0, {}), teacher_seconds(record.rungs)
     family = str(record.student.get("family", ""))
     epoch_time.learn(record.number, costs_of(known), record.epochs, record.seconds - overhead(record), family)
-    if asked is not None:
-        epoch_time.cold.learn(record.number, views_key(record.distillation, record.train), record.epochs, asked)
+    if teacher is not None:
+        epoch_time.uncached.learn(record.number, views_key(record.distillation, record.train), record.epochs, teacher)
 
 
 def costs_of(reported: Mapping[str, float]) -> dict[str, float]:
-    """The known costs among what rung 0 has stored."""
+    """Return the known costs among the values stored for rung 0."""
     return {name: value for name, value in reported.items() if name not in WORK}
 
 
 def _end_of(
     record: TrialRecord, attributes: Mapping[str, object], rungs: Rungs, objectives: Sequence[Objective]
 ) -> tuple[State, str, str] | None:
-    """How a trial ends that cannot go on: finished, or not worth another attempt."""
+    """Return the end of a trial that cannot continue (finished, or out of attempts); ``None`` if it can."""
     if rungs.top in record.rungs and all(o.name in record.latest for o in objectives):
-        return State.COMPLETE, "", rungs.reached  # its driver died between the last report and the end
-    if not record.student:  # died between ask and the first write: nothing to go on with
+        return State.COMPLETE, "", rungs.reached  # the driver died between the last report and the end
+    if not record.student:  # the driver died between ask and the first write: there is nothing to continue
         return State.FAIL, "WORKER_LOST", "the driver ended before the trial began"
     if record.state is State.RUNNING and int(str(attributes.get("attempts", 1))) >= MAX_ATTEMPTS:
         return State.FAIL, "ATTEMPTS", f"did not survive {MAX_ATTEMPTS} attempts"
@@ -85,7 +88,7 @@ def rule_of(
     losses_by_rung: LossesByRung,
     constraints: Sequence[Constraint],
 ) -> PeerRule | ModelRule | None:
-    """The rung rule that suits the proposer's sampler; ``None`` where every trial trains to the top."""
+    """Return the rung rule that suits the proposer's sampler; ``None`` if every trial trains to the top."""
     if not rungs.stopping or rungs.top == 1:
         return None
     plain = PeerRule(rungs, objectives, losses_by_rung, constraints)

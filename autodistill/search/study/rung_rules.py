@@ -1,11 +1,12 @@
-"""Rung rules: does a trial that has just reported go on, and which paused trial deserves the next work?
+"""Rung rules: whether a trial that has just reported continues, and which paused trial continues next.
 
-* :class:`ModelRule` asks the front sampler, which compares paused trials with the best new candidate by a Gittins
-  index (:mod:`autodistill.search.rungs.promotion`). It never gives a trial up: what waits may become the best choice.
-* :class:`PeerRule` needs only the other trials at the same rung, and serves every other sampler. A trial waits until
-  enough have reported there to compare with; then it goes on, or is stopped for good.
+* :class:`ModelRule` uses the front sampler, which compares paused trials with the best new candidate by a Gittins
+  index (:mod:`autodistill.search.rungs.promotion`). It stops no trial for good: a paused trial may become the best
+  choice later.
+* :class:`PeerRule` needs only the other trials at the same rung and works with every other sampler. A trial waits
+  until enough trials have reported at its rung; then it continues or is stopped for good.
 
-Both answer from what is stored, so that a resumed study decides as the first run would have.
+Both decide from stored data only, so that a resumed study decides as an uninterrupted run would have.
 """
 
 from __future__ import annotations
@@ -22,56 +23,59 @@ from autodistill.core.records import Constraint, Objective
 from autodistill.search.objectives.losses import axis_losses
 from autodistill.search.objectives.objectives import worst_wanted
 from autodistill.search.rungs import promotion
-from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.levels import RungDecision, Rungs
 from autodistill.search.rungs.losses_by_rung import LossesByRung
-from autodistill.search.rungs.promotion import Action, PausedTrial, Peers, RungDecision
+from autodistill.search.rungs.promotion import Action, PausedTrial, Peers
 from autodistill.search.sampler.front_sampler import FrontSampler
 
 Floats = npt.NDArray[np.float64]
 
 COMPARED = 400
-"""Newest reports at a rung that a trial is compared with: its place among them is as good as among all."""
+"""Newest reports at a rung that a trial is compared with; enough to estimate its rank among all."""
 
 MIN_GAIN = 1e-3
-"""Share of the front's box: a paused trial that is expected to add less may add nothing worth its work."""
+"""Smallest expected gain worth the work of a paused trial, as a share of the hypervolume box."""
 
 
 class Rule(Protocol):
-    """What the agenda asks."""
+    """Interface of the rung rules, as the scheduler uses it."""
 
     def verdict(self, number: int, rung: int) -> RungDecision | None:
-        """On a trial that has just reported; ``None``: :meth:`next` decides, with the trial among the paused ones."""
+        """Decide on a trial that has just reported; ``None`` leaves it to :meth:`next`, as one of the paused trials."""
 
     def next(self, paused: Mapping[int, int], left: float) -> Action | None:
-        """A paused trial (number to its last rung) or a new candidate; ``None`` when nothing fits into ``left``."""
+        """Choose a paused trial (number to last rung) or a new candidate; ``None`` if nothing fits into ``left``."""
 
     def finalists(self, paused: Mapping[int, int], *, few: bool) -> list[int]:
-        """Paused trials that may still add something when nothing new is started, best first, as of the last ``next``.
+        """Return paused trials that may still gain if nothing new is started, best first, as of the last :meth:`next`.
 
         Args:
-            paused: number to last rung.
-            few: only those that deserve it, as if new candidates were still to come.
+            paused: number of each paused trial to its last rung.
+            few: return only trials worth their work, as if new candidates were still to come.
         """
 
     def lost(self, paused: Mapping[int, int]) -> dict[int, str]:
-        """Paused trials that will never go on, and why."""
+        """Return the paused trials that will never continue, with reasons."""
 
     def standing(self, number: int) -> PausedTrial | None:
-        """What the last comparison found about a paused trial."""
+        """Return the result of the last comparison for a paused trial; ``None`` if there is none."""
 
 
 class PeerRule:
-    """By the other trials at the same rung.
+    """Rung rule that compares a trial with the other trials at the same rung.
 
-    Successive halving on losses carried forward (:func:`promotion.decide`) where the first objective is trained and
-    the others are known; plain multi-objective successive halving otherwise.
+    It uses successive halving on losses carried forward (:func:`promotion.decide`) if the first objective is trained
+    and the others are known before training, and plain multi-objective successive halving otherwise.
 
     Args:
         rungs: fidelities and ``eta``.
-        objectives: of the study.
-        losses_by_rung: what was reported.
-        constraints: trials that are expected to keep to those on trained objectives, at the top rung, come before the
-            others of their rung.
+        objectives: objectives of the study.
+        losses_by_rung: reported losses.
+        constraints: bounds; within a rung, trials expected to satisfy those on trained objectives at the top rung
+            come first.
+
+    Attributes:
+        trains: whether some objective is known only after training.
     """
 
     def __init__(
@@ -86,8 +90,8 @@ class PeerRule:
         self.trains = any(o.stage == "trained" for o in objectives)
         self._carries = objectives[0].stage == "trained" and all(o.stage == "known" for o in objectives[1:])
 
-    def scorer(self, number: int, rung: int) -> RungDecision:
-        """Go on, wait, or stop for good."""
+    def compare(self, number: int, rung: int) -> RungDecision:
+        """Decide whether a trial continues, waits or is stopped for good."""
         numbers, losses = self._losses_by_rung.at(rung, COMPARED)
         own = self._losses_by_rung.row(rung, number)
         if own is None or len(set(numbers) | {number}) < self._rungs.eta:
@@ -102,39 +106,39 @@ class PeerRule:
         return RungDecision(verdict.go_on, verdict.why, final=not verdict.go_on)
 
     def verdict(self, number: int, rung: int) -> RungDecision | None:
-        """See :class:`Rule`."""
-        found = self.scorer(number, rung)
+        """Decide on a trial that has just reported; ``None`` if it must wait. See :class:`Rule`."""
+        found = self.compare(number, rung)
         return found if found.go_on or found.final else None
 
     def next(self, paused: Mapping[int, int], left: float) -> Action | None:
-        """See :class:`Rule`: the highest rung first."""
+        """Choose the first paused trial that continues, highest rung first; see :class:`Rule`."""
         del left
         for number in self._ordered(paused):
-            verdict = self.scorer(number, paused[number])
-            if verdict.go_on:
-                return Action(number, math.inf, verdict.why)
+            decision = self.compare(number, paused[number])
+            if decision.go_on:
+                return Action(number, math.inf, decision.why)
         return Action(None, 0.0, f"waits until {self._rungs.eta} trials have reached this rung")
 
     def finalists(self, paused: Mapping[int, int], *, few: bool) -> list[int]:
-        """See :class:`Rule`: those that wait, since nobody else will come, and those that go on anyway."""
+        """Return the waiting trials (no further trials will report) and those that continue; see :class:`Rule`."""
         ordered = self._ordered(paused)
         if not few:
             return ordered
-        verdicts = {n: self.scorer(n, paused[n]) for n in ordered}
+        verdicts = {n: self.compare(n, paused[n]) for n in ordered}
         return [n for n in ordered if not verdicts[n].final]
 
     def lost(self, paused: Mapping[int, int]) -> dict[int, str]:
-        """See :class:`Rule`."""
-        verdicts = {n: self.scorer(n, rung) for n, rung in paused.items()}
+        """Return the trials that are stopped for good; see :class:`Rule`."""
+        verdicts = {n: self.compare(n, rung) for n, rung in paused.items()}
         return {n: verdict.why for n, verdict in verdicts.items() if verdict.final}
 
     def standing(self, number: int) -> PausedTrial | None:
-        """See :class:`Rule`: no figures without a model."""
+        """Return ``None``: without a model there is no expected gain. See :class:`Rule`."""
         del number
         return None
 
     def _ordered(self, paused: Mapping[int, int]) -> list[int]:
-        """The highest rung first; at a rung what is good enough, then by front number and epsilon-net."""
+        """Sort by rung, highest first; within a rung, trials within the bounds first, then by front and epsilon-net."""
         out: list[int] = []
         for rung in sorted(set(paused.values()), reverse=True):
             here = [n for n, at in paused.items() if at == rung]
@@ -148,7 +152,7 @@ class PeerRule:
         return out
 
     def _short(self, rung: int, numbers: list[int], losses: Floats) -> list[bool]:
-        """Which of some trials at a rung are expected to end beyond what is wanted; of no use, as far as one knows."""
+        """Return for each trial at a rung whether it is expected to end outside the wanted bounds."""
         if not numbers or not np.isfinite(self._wanted).any():
             return [False] * len(numbers)
         if not self._carries:
@@ -162,53 +166,53 @@ class PeerRule:
 
 
 class ModelRule:
-    """By the front sampler's model.
+    """Rung rule that uses the front sampler's model.
 
     Args:
-        sampler: gives the sampler that proposes now.
+        sampler: returns the current sampler.
         study: the Optuna study.
-        plain: answers while the sampler knows too little.
+        plain: rule used while the sampler has too little data.
     """
 
     def __init__(self, sampler: Callable[[], FrontSampler], study: optuna.Study, plain: PeerRule) -> None:
         self._sampler, self._study, self._plain = sampler, study, plain
 
     def verdict(self, number: int, rung: int) -> RungDecision | None:
-        """See :class:`Rule`: the comparison decides."""
+        """Return ``None``: :meth:`next` decides. See :class:`Rule`."""
         del number, rung
         return None
 
     def next(self, paused: Mapping[int, int], left: float) -> Action | None:
-        """See :class:`Rule`."""
+        """Choose by the sampler's comparison; see :class:`Rule`."""
         return self._sampler().next_action(self._study, paused=list(paused), remaining=left)
 
     def finalists(self, paused: Mapping[int, int], *, few: bool) -> list[int]:
-        """See :class:`Rule`."""
+        """Return paused trials with an expected gain of at least :data:`MIN_GAIN`, best first; see :class:`Rule`."""
         known = [s for s in self._sampler().last_standings.values() if s.trial in paused]
         if not known:
-            # where all is known before training, a rung tells against nobody
+            # if every objective is known before training, a report at a rung stops no trial
             return self._plain.finalists(paused, few=few and self._plain.trains)
         return [s.trial for s in sorted(known, key=lambda s: -s.index) if s.gain >= MIN_GAIN]
 
     def lost(self, paused: Mapping[int, int]) -> dict[int, str]:
-        """See :class:`Rule`: none."""
+        """Return nothing: a paused trial may become the best choice later. See :class:`Rule`."""
         del paused
         return {}
 
     def standing(self, number: int) -> PausedTrial | None:
-        """See :class:`Rule`."""
+        """Return the sampler's last comparison of a paused trial; see :class:`Rule`."""
         return self._sampler().last_standings.get(number)
 
 
 def _wanted(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Floats:
-    """The worst loss of each objective that is wanted, ``(objectives,)``; infinite without a bound."""
+    """Return the worst wanted loss of each objective, shape ``(objectives,)``; infinite without a bound."""
     bounds = worst_wanted(constraints, objectives)
     row = axis_losses(objectives, [{o.name: bounds.get(o.name, 1.0) for o in objectives}])[0]
     return np.where([o.name in bounds for o in objectives], row, np.inf)
 
 
 def _scaled(losses: Floats, final: Floats, wanted: float) -> Peers:
-    """Every objective from 0 to 1 over all that was seen, so that distances mean something; ``wanted`` likewise."""
+    """Scale each objective to 0–1 over all observed losses, so that distances are comparable; ``wanted`` likewise."""
     seen = np.concatenate([losses, final[np.isfinite(final).all(axis=1)]])
     low, high = seen.min(axis=0), seen.max(axis=0)
     span = np.where(high > low, high - low, 1.0)

@@ -1,16 +1,17 @@
-"""What comes next in a study: an interrupted trial, a paused one, or a new candidate; and who waits for what.
+"""The choice of the next step in a study: an interrupted trial, a paused trial or a new candidate.
 
-It joins the rung rule with the deadline. Nothing is started or continued that is not expected to reach the top rung
-with what is left of the budget, since only the top rung is on the front; and before the time left becomes too short
-for the best paused trials, one *finalist* for each worker, they go on in the place of new candidates. (Time kept for
-more of them cost more new candidates than it was worth, on LCBench.)
+It combines the rung rule with the deadline. A trial is started or continued only if it is expected to reach the top
+rung within the remaining budget, since only the top rung is on the front. Before the time left becomes too short for
+the best paused trials, one *finalist* per worker, these continue instead of new candidates. (On LCBench, reserving
+time for more finalists cost more new candidates than it was worth.)
 
-An empty front is the last resort. While no trial has come to the top, the most promising paused one goes on when half
-of the budget is gone, or when what is left is just enough for the one that is nearest to the top; and where none is
-expected to be done in time, the nearest goes on all the same, as predictions err and an idle worker is of no use.
+Avoiding an empty front has priority at the end. While no trial has reached the top rung, the most promising paused
+trial continues once half of the budget is gone, or once the remaining budget is just enough for the trial nearest to
+the top. If none is expected to finish in time, the nearest continues all the same: predictions have errors, and an
+idle worker gains nothing.
 
-What is left of a budget of epochs or device time is what nobody has spent and no running trial is committed to: each
-goes on to its next rung, or to the top where it is a finalist or no rung rule stops it.
+The remaining epochs or device time are those that are neither spent nor committed to running trials. A running trial
+commits the work to its next rung, or to the top rung if it is a finalist or no rung rule stops it.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from dataclasses import dataclass
 from autodistill.core.budget import Budget, Spent, format_seconds
 from autodistill.core.records import Candidate, TrialRecord
 from autodistill.search.rungs.epoch_time import EpochTime, Known
-from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
+from autodistill.search.rungs.levels import RungDecision, Rungs
+from autodistill.search.rungs.promotion import Action, PausedTrial
 from autodistill.search.rungs.teacher_time import views_key
 from autodistill.search.study.rung_rules import Rule
 
 MAX_PAUSED = 32
-"""Paused trials that keep their checkpoints; beyond it the least promising are stopped for good."""
+"""Paused trials that keep their checkpoints; beyond this number the least promising are stopped for good."""
 
-SLACK = 8  # so that the bound is looked at once in a while, not at every pause
+SLACK = 8  # excess over MAX_PAUSED that is tolerated, so that trials are not sorted at every pause
 SAFETY = 1.25
-"""How many times the predicted time is kept for the first trial of all to come to the top."""
+"""Factor on the predicted time of the first trial that reaches the top rung, to allow for prediction errors."""
 
 LATE = 0.5
-"""Share of the budget after which the first trial to come to the top goes before new candidates."""
+"""Share of the budget after which bringing a first trial to the top rung has priority over new candidates."""
 
 TOO_LITTLE = "too little is left of the budget for another trial to reach the top rung"
 
@@ -45,14 +46,14 @@ class RemainingBudget:
     """What may be spent now.
 
     Attributes:
-        seconds: of work on one trial left in wall-clock and device time; infinite without such a limit.
-        epochs: likewise.
-        closed: why no new candidate may be started; empty while one may.
-        few: with ``closed``: continue only trials that deserve it (the budget counts trials), not whatever may add.
-        busy: trials that run now.
-        quickest: while no trial has come to the top, seconds of a full training of the quickest student that is known,
-            infinite where nothing is; ``None`` once one has.
-        gone: share of the budget that is spent, of trials not counted.
+        seconds: seconds of work on one trial that wall-clock and device time allow; infinite without such limits.
+        epochs: epochs left; infinite without such a limit.
+        closed: why no new candidate may be started; empty if one may.
+        few: if ``closed``, continue only trials worth their work (the budget limits trials), not all that may gain.
+        busy: number of running trials.
+        quickest: while no trial has reached the top rung, seconds of a full training of the quickest known student
+            (infinite if nothing is known); ``None`` once a trial has reached it.
+        gone: share of the budget that is spent, ignoring its limit on trials.
     """
 
     seconds: float = math.inf
@@ -71,22 +72,22 @@ class RemainingBudget:
         *,
         starting: int,
         busy: int,
-        dry: str,
+        exhausted: str,
         committed: tuple[float, float] = (0.0, 0.0),
         devices: float = 1.0,
         quickest: float | None = None,
     ) -> RemainingBudget:
-        """Terms of a budget.
+        """Return what is left of a budget.
 
         Args:
             budget: limits of the study.
-            spent: so far.
-            kept_back: seconds that are for something else.
+            spent: spending so far.
+            kept_back: seconds reserved for other work.
             starting: running trials that the budget has not counted yet.
-            busy: running trials.
-            dry: why the space has nothing new; empty while it has.
+            busy: number of running trials.
+            exhausted: why the space offers no new candidate; empty if it does.
             committed: seconds of work and epochs that running trials will still take.
-            devices: that a trial takes.
+            devices: devices per trial.
             quickest: see the attribute.
         """
         seconds = budget.seconds_left(spent, kept_back=kept_back)
@@ -96,7 +97,9 @@ class RemainingBudget:
         epochs = math.inf if budget.epochs is None else max(0.0, budget.epochs - spent.epochs - committed[1])
         full = budget.full(spent.trials + starting)
         gone = budget.share(spent, kept_back=kept_back)
-        return RemainingBudget(seconds, epochs, full or dry, few=bool(full), busy=busy, quickest=quickest, gone=gone)
+        return RemainingBudget(
+            seconds, epochs, full or exhausted, few=bool(full), busy=busy, quickest=quickest, gone=gone
+        )
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,10 @@ class NextStep:
     """What to do next.
 
     Attributes:
-        trial: number to go on with; ``None`` for a new candidate.
-        why: in words.
-        nothing: neither; ``why`` says the reason.
-        final: the rest of the budget is for this trial and others like it, which go on to the top.
+        trial: number of the trial to continue; ``None`` for a new candidate.
+        why: reason, in words.
+        nothing: neither a trial nor a new candidate; ``why`` has the reason.
+        final: the rest of the budget is reserved for finalists, of which this trial is one; it continues to the top.
     """
 
     trial: int | None
@@ -118,11 +121,11 @@ class NextStep:
 
 @dataclass(frozen=True)
 class Prospect:
-    """What is known of trainings that do not run now; ``None`` where nothing is.
+    """Predicted times of trainings that could run instead of the present ones; ``None`` if unknown.
 
     Attributes:
-        epochs: of a full training.
-        epoch: seconds of one epoch of the quickest student whose costs are known.
+        epochs: epochs of a full training.
+        epoch: seconds of one epoch of the quickest student with known costs.
         paused: seconds to the top rung of the paused trial that is nearest to it.
     """
 
@@ -132,11 +135,16 @@ class Prospect:
 
 
 class Scheduler:
-    """Paused and interrupted trials, and the order in which they and new candidates are worked on.
+    """Paused and interrupted trials, and the order in which they and new candidates are run.
 
     Args:
         rungs: fidelities.
-        epoch_time: predicted seconds per epoch; a new one by default.
+        epoch_time: predicted seconds per epoch; an empty predictor by default.
+
+    Attributes:
+        rule: rung rule; ``None`` if every trial trains to the top.
+        paused: number of each paused trial to its last rung.
+        interrupted: trials to continue first.
     """
 
     def __init__(self, rungs: Rungs, epoch_time: EpochTime | None = None) -> None:
@@ -151,21 +159,21 @@ class Scheduler:
     # -- what happened ---------------------------------------------------------------------------------------------
 
     def pause(self, number: int, rung: int, costs: Mapping[str, float]) -> None:
-        """A trial waits at ``rung`` for its turn."""
+        """Add a trial that is paused at ``rung``."""
         self.paused[number] = rung
         self._finalists.discard(number)
         self._costs[number] = costs
 
     def take(self, number: int) -> None:
-        """A paused trial is worked on."""
+        """Remove a trial from the paused ones, because it continues."""
         del self.paused[number]
 
     def changed(self) -> None:
-        """Something happened that the last decision did not know of."""
+        """Discard the cached decision, because the state has changed."""
         self._decided = None
 
     def excess(self) -> dict[int, str]:
-        """Paused trials to stop for good, so that checkpoints and open trials stay few, and why."""
+        """Return the paused trials to stop for good, with reasons, so that checkpoints and open trials stay few."""
         if self.rule is None or len(self.paused) <= MAX_PAUSED + SLACK:
             return {}
         known = {n: self.rule.standing(n) for n in self.paused}
@@ -176,74 +184,78 @@ class Scheduler:
 
     # -- what to do ------------------------------------------------------------------------------------------------
 
-    def choose(self, terms: RemainingBudget, *, queued: bool) -> NextStep:
-        """The next step; ``queued``: candidates of the user's own wait to be proposed."""
+    def choose(self, remaining: RemainingBudget, *, queued: bool) -> NextStep:
+        """Return the next step; ``queued``: candidates enqueued by the user wait to be proposed."""
         for record in self.interrupted:
-            if self._fits(self._to_next(record.number, max(record.rungs, default=0), record.rungs.get(0, {})), terms):
+            if self._fits(
+                self._to_next(record.number, max(record.rungs, default=0), record.rungs.get(0, {})), remaining
+            ):
                 return NextStep(record.number, "was interrupted")
-        if queued and not terms.closed:
+        if queued and not remaining.closed:
             return NextStep(None, "given by the user")
-        step, self._decided = self._decided or self._decide(self.paused, terms), None
+        step, self._decided = self._decided or self._decide(self.paused, remaining), None
         return self._noted(step)
 
     def committed(self, running: Iterable[tuple[int, int, Mapping[str, float]]]) -> tuple[float, float]:
-        """Seconds of work (as far as predicted) and epochs that running trials will take before anything stops them.
+        """Return the seconds of work (0 if unpredicted) and epochs that running trials take until they can be stopped.
 
         Args:
-            running: number, last rung and known costs of each.
+            running: number, last rung and known costs of each running trial.
         """
         works = [self._to_next(*trial) for trial in running]
         return sum(seconds for seconds, _ in works), sum(epochs for _, epochs in works)
 
-    def after(self, number: int, rung: int, costs: Mapping[str, float], terms: RemainingBudget) -> RungDecision:
-        """Whether a trial that has just reported ``rung`` goes on."""
+    def after(self, number: int, rung: int, costs: Mapping[str, float], remaining: RemainingBudget) -> RungDecision:
+        """Decide whether a trial that has just reported ``rung`` continues."""
         assert self.rule is not None
         self._costs[number] = costs
         verdict = self.rule.verdict(number, rung)
-        fits = self._fits(self._to_top(number, rung), terms)
-        hurry = terms.quickest is not None and terms.gone >= LATE
+        fits = self._fits(self._to_top(number, rung), remaining)
+        late = remaining.quickest is not None and remaining.gone >= LATE
         if (
             verdict is not None
             and fits
-            and (verdict.go_on or not hurry)
-            and (verdict.go_on or not terms.closed or terms.few)
+            and (verdict.go_on or not late)
+            and (verdict.go_on or not remaining.closed or remaining.few)
         ):
             words = "goes on from" if verdict.go_on else "stopped at"
             return RungDecision(verdict.go_on, f"{words} {self._at(rung)}: {verdict.why}", verdict.final)
-        step = self._decide({**self.paused, number: rung}, terms)
+        step = self._decide({**self.paused, number: rung}, remaining)
         if step.trial == number:
             return RungDecision(True, f"goes on from {self._at(rung)}: {self._noted(step).why}")
         self._decided = step
-        return RungDecision(False, self._why_paused(number, rung, step, terms))
+        return RungDecision(False, self._why_paused(number, rung, step, remaining))
 
-    def too_slow(self, costs: Mapping[str, float], terms: RemainingBudget, candidate: Candidate | None = None) -> str:
-        """Why a student cannot reach the top rung in the time left; empty if it can, or nothing is known.
+    def too_slow(
+        self, costs: Mapping[str, float], remaining: RemainingBudget, candidate: Candidate | None = None
+    ) -> str:
+        """Return why a student cannot reach the top rung in the time left; empty if it can or nothing is known.
 
         Args:
-            costs: known ones of the student.
-            terms: what may be spent.
-            candidate: says which views the teacher would be asked about.
+            costs: known costs of the student.
+            remaining: what may be spent.
+            candidate: candidate whose teacher outputs may not be cached; their time is added if it is given.
         """
         family = "" if candidate is None else str(candidate.student.get("family", ""))
         rate, top = self.epoch_time.predict(costs, family), self._rungs.levels[-1]
         needed = 0.0 if rate is None else rate * top
         if candidate is not None and needed:
-            needed += self.epoch_time.cold.ahead(views_key(candidate.distillation, candidate.train), 0.0, top)
-        if needed <= terms.seconds:
+            needed += self.epoch_time.uncached.ahead(views_key(candidate.distillation, candidate.train), 0.0, top)
+        if needed <= remaining.seconds:
             return ""
-        return f"needs about {format_seconds(needed)} to the top rung, {format_seconds(terms.seconds)} are left"
+        return f"needs about {format_seconds(needed)} to the top rung, {format_seconds(remaining.seconds)} are left"
 
     def quickest(self, students: Sequence[Mapping[str, float]]) -> float:
-        """Seconds of a full training of the quickest of these students, given their known costs; infinite: no clue."""
+        """Return the seconds of a full training of the quickest student, by known costs; infinite if unknown."""
         rate = self.epoch_time.least(students, {})
         return math.inf if rate is None else rate * self._rungs.levels[-1]
 
     def prospect(self, students: Sequence[Mapping[str, float]], running: Mapping[int, Known]) -> Prospect:
-        """What could be trained in place of the trials that run.
+        """Return what could be trained instead of the running trials.
 
         Args:
-            students: known costs of all that are known.
-            running: trials under way.
+            students: known costs of all known students.
+            running: known costs and seconds per epoch of each running trial.
         """
         to_top = [self._to_top(n, rung)[0] for n, rung in self.paused.items()]
         least = self.epoch_time.least(students, running)
@@ -251,26 +263,29 @@ class Scheduler:
 
     # -- private ---------------------------------------------------------------------------------------------------
 
-    def _decide(self, waiting: Mapping[int, int], terms: RemainingBudget) -> NextStep:
-        closed = terms.closed or ("" if self._rungs.levels[-1] <= terms.epochs else TOO_LITTLE)
+    def _decide(self, waiting: Mapping[int, int], remaining: RemainingBudget) -> NextStep:
+        closed = remaining.closed or ("" if self._rungs.levels[-1] <= remaining.epochs else TOO_LITTLE)
         if self.rule is None:  # every trial trains to the top
             return NextStep(None, closed or "a new candidate", nothing=bool(closed))
-        action = self.rule.next(waiting, self._left(terms))
-        if terms.quickest is not None and (first := self._first_of_all(action, waiting, terms, closed)) is not None:
+        action = self.rule.next(waiting, self._left(remaining))
+        if (
+            remaining.quickest is not None
+            and (first := self._first_to_top(action, waiting, remaining, closed)) is not None
+        ):
             return first
-        final = self._fitting(self.rule.finalists(waiting, few=terms.few), waiting, terms)
+        final = self._fitting(self.rule.finalists(waiting, few=remaining.few), waiting, remaining)
         if closed:
             why = f"may still add to the front; {closed}"
             return NextStep(final[0], why, final=True) if final else NextStep(None, closed, True)
         if action is None:
-            if math.isinf(self._left(terms)):
+            if math.isinf(self._left(remaining)):
                 return NextStep(None, "a new candidate")
             why = "fits into what is left"
             return NextStep(final[0], why, final=True) if final else NextStep(None, TOO_LITTLE, True)
         if action.trial is not None:
-            if self._fitting([action.trial], waiting, terms):
+            if self._fitting([action.trial], waiting, remaining):
                 return NextStep(action.trial, action.why)
-        elif not self._last_call(final[: terms.busy + 1], waiting, terms, action):
+        elif not self._leaves_too_little(final[: remaining.busy + 1], waiting, remaining, action):
             return NextStep(None, action.why)
         why = "the rest of the budget is kept for the finalists"
         return NextStep(final[0], why, final=True) if final else NextStep(None, action.why)
@@ -280,63 +295,65 @@ class Scheduler:
             self._finalists.add(step.trial)
         return step
 
-    def _first_of_all(
-        self, action: Action | None, waiting: Mapping[int, int], terms: RemainingBudget, closed: str
+    def _first_to_top(
+        self, action: Action | None, waiting: Mapping[int, int], remaining: RemainingBudget, closed: str
     ) -> NextStep | None:
-        """The paused trial that goes on so that some trial comes to the top; ``None`` while there is time for others.
+        """Return the paused trial to bring to the top first; ``None`` while there is time for other candidates.
 
         Args:
-            action: what the rule would do.
-            waiting: number to last rung.
-            terms: what may be spent.
-            closed: why no new candidate may be started; empty while one may.
+            action: choice of the rung rule.
+            waiting: number of each paused trial to its last rung.
+            remaining: what may be spent.
+            closed: why no new candidate may be started; empty if one may.
         """
         assert self.rule is not None
         promising = dict.fromkeys([*self.rule.finalists(waiting, few=False), *waiting])
         works = {n: self._to_top(n, waiting[n]) for n in promising}
-        seconds = {n: work[0] for n, work in works.items() if work[1] <= terms.epochs}
+        seconds = {n: work[0] for n, work in works.items() if work[1] <= remaining.epochs}
         if not seconds:
             return None
-        safe = [n for n in seconds if SAFETY * seconds[n] <= terms.seconds]
-        new, quickest = math.inf, terms.quickest if terms.quickest is not None else math.inf
+        safe = [n for n in seconds if SAFETY * seconds[n] <= remaining.seconds]
+        new, quickest = math.inf, remaining.quickest if remaining.quickest is not None else math.inf
         if action is not None and action.trial is None and not closed:
             new = SAFETY * quickest if math.isfinite(quickest) else 0.0
-        if not safe and new <= terms.seconds:
+        if not safe and new <= remaining.seconds:
             return None  # another student may be quick enough
         needed = SAFETY * min(seconds.values())
-        scarce = terms.seconds - self._first_rung(action) < min(needed, max(new, SAFETY * quickest))
-        if not (terms.gone >= LATE or scarce or math.isinf(new)):
+        scarce = remaining.seconds - self._first_rung(action) < min(needed, max(new, SAFETY * quickest))
+        if not (remaining.gone >= LATE or scarce or math.isinf(new)):
             return None
         chosen = safe or sorted(seconds, key=seconds.__getitem__)
         return NextStep(chosen[0], "no trial has come to the top yet", final=True)
 
     def _first_rung(self, action: Action | None) -> float:
-        """Seconds of the first rung of a new candidate; 0 where nothing is known."""
+        """Return the seconds of the first rung of a new candidate; 0 if nothing is known."""
         known = action is not None and action.epoch > 0 and self.epoch_time.ready
         rate = action.epoch if action is not None and known else self.epoch_time.typical
         return self._rungs.levels[0] * (rate or 0.0)
 
-    def _last_call(
-        self, finalists: Sequence[int], waiting: Mapping[int, int], terms: RemainingBudget, action: Action | None
+    def _leaves_too_little(
+        self, finalists: Sequence[int], waiting: Mapping[int, int], remaining: RemainingBudget, action: Action | None
     ) -> bool:
-        """Whether the first rung of a new candidate would leave too little for the finalists, one for each worker."""
+        """Return whether the first rung of a new candidate would leave too little for one finalist per worker."""
         if not finalists:
             return False
         works = [self._to_top(n, waiting[n]) for n in finalists]
-        seconds = sum(s for s, _ in works) / (terms.busy + 1)
+        seconds = sum(s for s, _ in works) / (remaining.busy + 1)
         epochs = sum(e for _, e in works)
         needed = max(seconds, *(s for s, _ in works))
-        return terms.seconds - self._first_rung(action) < needed or terms.epochs - self._rungs.levels[0] < epochs
+        return (
+            remaining.seconds - self._first_rung(action) < needed or remaining.epochs - self._rungs.levels[0] < epochs
+        )
 
-    def _fitting(self, numbers: Sequence[int], waiting: Mapping[int, int], terms: RemainingBudget) -> list[int]:
-        return [n for n in numbers if self._fits(self._to_top(n, waiting[n]), terms)]
+    def _fitting(self, numbers: Sequence[int], waiting: Mapping[int, int], remaining: RemainingBudget) -> list[int]:
+        return [n for n in numbers if self._fits(self._to_top(n, waiting[n]), remaining)]
 
     def _to_top(self, number: int, rung: int) -> tuple[float, float]:
-        """Seconds (0 where unknown) and epochs of a trial from its rung to the top."""
+        """Return the seconds (0 if unknown) and epochs of a trial from its rung to the top."""
         return self._work(number, rung, self._rungs.levels[-1], self._costs.get(number, {}))
 
     def _to_next(self, number: int, rung: int, costs: Mapping[str, float]) -> tuple[float, float]:
-        """Seconds and epochs of a trial to the rung at which it may be stopped next."""
+        """Return the seconds and epochs of a trial to the next rung at which it can be stopped."""
         last = self._rungs.top - 1
         stops = last if self.rule is None or number in self._finalists else min(rung, last)
         return self._work(number, rung, self._rungs.levels[stops], costs)
@@ -344,22 +361,22 @@ class Scheduler:
     def _work(self, number: int, rung: int, level: float, costs: Mapping[str, float]) -> tuple[float, float]:
         done = self._rungs.levels[rung - 1] if rung else 0
         seconds = (level - done) * (self.epoch_time.of(number, costs) or 0.0)
-        return seconds + self.epoch_time.cold.ahead_of(number, done, level), float(level - done)
+        return seconds + self.epoch_time.uncached.ahead_of(number, done, level), float(level - done)
 
     @staticmethod
-    def _fits(work: tuple[float, float], terms: RemainingBudget) -> bool:
-        return work[0] <= terms.seconds and work[1] <= terms.epochs
+    def _fits(work: tuple[float, float], remaining: RemainingBudget) -> bool:
+        return work[0] <= remaining.seconds and work[1] <= remaining.epochs
 
-    def _left(self, terms: RemainingBudget) -> float:
-        """What is left in the unit of the sampler's work: seconds when time is limited, else epochs."""
-        if math.isfinite(terms.seconds):
-            return terms.seconds if self.epoch_time.ready else math.inf
-        return terms.epochs
+    def _left(self, remaining: RemainingBudget) -> float:
+        """Return what is left in the unit of the sampler's work: seconds if time is limited, else epochs."""
+        if math.isfinite(remaining.seconds):
+            return remaining.seconds if self.epoch_time.ready else math.inf
+        return remaining.epochs
 
     def _at(self, rung: int) -> str:
         return f"rung {rung} ({self._rungs.levels[rung - 1]} of {self._rungs.levels[-1]} epochs)"
 
-    def _why_paused(self, number: int, rung: int, step: NextStep, terms: RemainingBudget) -> str:
+    def _why_paused(self, number: int, rung: int, step: NextStep, remaining: RemainingBudget) -> str:
         assert self.rule is not None
         standing = self.rule.standing(number)
         if step.nothing or standing is None:
@@ -369,7 +386,7 @@ class Scheduler:
         if standing is None:
             return f"stopped at {self._at(rung)}: {other}"
         seconds, epochs = self._to_top(number, rung)
-        price = format_seconds(seconds) if seconds and math.isfinite(terms.seconds) else f"{epochs:g} epochs"
+        price = format_seconds(seconds) if seconds and math.isfinite(remaining.seconds) else f"{epochs:g} epochs"
         return f"stopped at {self._at(rung)}: may add {standing.gain:.2g} hypervolume for {price} more; {other}"
 
 

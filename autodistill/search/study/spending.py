@@ -1,4 +1,4 @@
-"""The books of a study: what it has spent, over all its resumes, on the monotonic clock."""
+"""Spending of a study over all its resumes, measured on the monotonic clock."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from autodistill.core.budget import Spent
 from autodistill.core.records import Report
 
 BOOKED = "booked"
-"""Attribute of a trial that was stopped between two reports: its seconds that are in the books."""
+"""Trial attribute: counted seconds of a trial that was stopped between two reports."""
 
 _KEY, _DEVICES = "spent", "devices"
 
 
 class Spending:
-    """Spending, kept as a user attribute of the study.
+    """Spending, stored as a user attribute of the study.
 
     Args:
-        study: the Optuna study it belongs to.
+        study: the Optuna study.
 
     Attributes:
-        devices: that a trial takes while it is worked on: 2 for one on two GPUs, 0.25 where four workers share a GPU.
+        devices: devices per trial: 2 for a trial on two GPUs, 0.25 if four workers share a GPU.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -37,23 +37,23 @@ class Spending:
 
     @property
     def running(self) -> bool:
-        """Whether the clock runs."""
+        """Whether the clock is running."""
         return self._started is not None
 
     @property
     def spent(self) -> Spent:
-        """Spent up to now."""
+        """Spending up to now."""
         seconds = 0.0 if self._started is None else time.monotonic() - self._started
         s = self._closed
         return Spent(s.seconds + seconds, s.trials, s.epochs, s.device_seconds)
 
     def spent_with(self, seconds: float) -> Spent:
-        """The same with work that goes on and has not been reported: ``seconds`` of it, summed over trials."""
+        """Return the spending with ``seconds`` of unreported running work, summed over trials."""
         spent = self.spent
         return replace(spent, device_seconds=spent.device_seconds + seconds * self.devices)
 
     def start(self) -> None:
-        """Start the clock, on what is stored: another driver may have written since the study was opened."""
+        """Start the clock from the stored spending: another driver may have written since the study was opened."""
         self._closed = self._stored()
         self._started = time.monotonic()
 
@@ -64,27 +64,27 @@ class Spending:
         self.save()
 
     def use(self, devices: float) -> None:
-        """From now on a trial takes so many devices; kept for those who read the books."""
+        """Set the devices per trial and store them for readers."""
         if devices != self.devices:
             self.devices = devices
             self._study.set_user_attr(_DEVICES, devices)
 
     def charge_time(self, seconds: float) -> None:
-        """Add time in which the clock did not run, and save."""
+        """Add seconds during which the clock was not running, and save."""
         s = self._closed
         self._closed = Spent(s.seconds + seconds, s.trials, s.epochs, s.device_seconds)
         self.save()
 
     def count_trial(self) -> None:
-        """One more trial ended or was paused that cost something."""
+        """Count one trial that ended or was paused after costing work."""
         s = self._closed
         self._closed = Spent(s.seconds, s.trials + 1, s.epochs, s.device_seconds)
 
     def account(self, report: Report, attributes: Mapping[str, Any]) -> None:
-        """Add what a report spent beyond the earlier rungs of its trial (``attributes``), and save where it did.
+        """Add the work of a report beyond what the trial's ``attributes`` already contain, and save if there is any.
 
-        It comes before the report is judged or stored: the work was done, whatever it showed, and a trial that goes on
-        after a crash or an interruption is charged only for what lies above its stored rungs and what is booked.
+        This runs before the report is checked or stored: the work was done, whatever the result. A trial that resumes
+        after a crash or an interruption is charged only for work beyond its stored rungs and booked seconds.
         """
         more = (
             _more(report.epochs, reported(attributes, "epochs")),
@@ -95,31 +95,31 @@ class Spending:
             self.save()
 
     def charge(self, attributes: Mapping[str, Any], seconds: float, epochs: float) -> None:
-        """Add what a trial that failed has spent since its last report; the reports are among its ``attributes``.
+        """Add the work of a failed trial since its last report.
 
         Args:
-            attributes: the trial's.
-            seconds: since its last report.
-            epochs: in all, where it has told.
+            attributes: stored attributes of the trial, including its reports.
+            seconds: seconds since the last report.
+            epochs: epochs since the beginning of the trial; 0 if unknown.
         """
         self._add(max(0.0, seconds), _more(epochs, reported(attributes, "epochs")))
 
     def advance(self, attributes: Mapping[str, Any], seconds: float) -> float:
-        """Add what an unfinished trial has done since its last report.
+        """Add the work of an unfinished trial since its last report.
 
         Args:
-            attributes: the trial's.
-            seconds: since its last report.
+            attributes: stored attributes of the trial.
+            seconds: seconds since the last report.
 
         Returns:
-            All its seconds that are in the books now, for its attribute :data:`BOOKED`: its next report, which tells
-            of them too, is not to add them again.
+            All counted seconds of the trial, to be stored as its attribute :data:`BOOKED`, so that its next report,
+            which includes them, does not count them twice.
         """
         self._add(seconds, 0.0)
         return reported(attributes, "seconds") + seconds
 
     def save(self) -> None:
-        """Write the books into the storage."""
+        """Write the spending to the storage."""
         self._study.set_user_attr(_KEY, self.spent.to_json())
 
     def _add(self, seconds: float, epochs: float) -> None:
@@ -132,7 +132,7 @@ class Spending:
 
 
 def reported(attributes: Mapping[str, Any], what: str) -> float:
-    """The most that a trial has told of, or that is in the books: ``epochs`` or ``seconds``."""
+    """Return the ``epochs`` or ``seconds`` of a trial that are reported or booked, whichever is more."""
     rungs = (value for key, value in attributes.items() if key.startswith("rung:"))
     known = max((float(rung.get(what, 0)) for rung in rungs), default=0.0)
     return max(known, float(attributes.get(BOOKED, 0.0))) if what == "seconds" else known

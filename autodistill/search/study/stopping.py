@@ -1,4 +1,4 @@
-"""When a search should not go on: failures that are the set-up's fault, and evaluations that all end for nothing."""
+"""Conditions that end a search early: failures caused by the set-up, and long runs of trials without a result."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from collections import Counter, deque
 
 from autodistill.core.errors import UserCodeError
 from autodistill.core.records import State
-from autodistill.search.space import random_draws as within
+from autodistill.search.space import random_draws
 
-MAX_REJECTED = 50  # proposals refused, or evaluations without a result, in a row before a search ends
-MAX_BROKEN = 500  # the same where the evaluations end by a bound that they break: a tight one is no fault
-MAX_EQUAL_FAILURES = 5  # equal failures in a row before the search stops: it is the set-up, not the candidates
+MAX_REJECTED = 50  # consecutive refused proposals, or evaluations without a result, that end a search
+MAX_BROKEN = 500  # the same for evaluations that violate a constraint: a tight constraint is not an error
+MAX_EQUAL_FAILURES = 5  # consecutive equal failures that end a search: the set-up is at fault, not the candidates
 OWN_NUMBERS = ("NAN", "OOM")
-"""Reasons that a student or a recipe may well have: such failures are equal only where their numbers are, too."""
+"""Failures that a student or recipe can cause: two of them are equal only if the numbers in their messages are."""
 
 _ELSEWHERE = ("DUPLICATE", "INFEASIBLE", "CRASH", "WORKER_LOST", "HUNG")
-"""Reasons that no streak counts: refusals, and lost workers, of which engines count the different students."""
+"""Reason codes not counted as failures here: refusals, and lost workers, which engines count by student."""
 
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,_]\d+)*(?:[eE][-+]?\d+)?")
 
-SET_UP = "This is the set-up, not the candidates; mend it and run the same command again."
+SET_UP = "The cause is the set-up, not the candidates; fix it and run the same command again."
 ALIKE = (
-    "This is most likely the set-up, not the candidates; mend it and run the same command again. "
-    "An evaluation of your own raises InfeasibleError for a student that cannot be trained, and the search goes on."
+    "The cause is most likely the set-up, not the candidates; fix it and run the same command again. "
+    "If a student of your own evaluation cannot be trained, raise InfeasibleError, and the search goes on."
 )
 
 
 class Refusals:
-    """Proposals that were refused in a row, since something was proposed that could be evaluated."""
+    """Consecutive refused proposals since the last one that could be evaluated."""
 
     def __init__(self) -> None:
         self._reasons: Counter[str] = Counter()
 
     def add(self, reason: str) -> bool:
-        """One more, for this reason; whether it is once more than the sampler may before one is drawn."""
+        """Count a refusal and return whether the sampler has used its tries, so that a random draw is due."""
         self._reasons[reason] += 1
-        tries = sum(self._reasons[one] for one in within.REFUSED)
-        return reason in within.REFUSED and tries % within.TRIES == 0
+        tries = sum(self._reasons[one] for one in random_draws.REFUSED)
+        return reason in random_draws.REFUSED and tries % random_draws.TRIES == 0
 
     @property
     def why(self) -> str:
-        """What they say of the space, once they are too many; empty before."""
+        """Why the space counts as exhausted; empty while the refusals are few."""
         count = self._reasons.total()
         if count < MAX_REJECTED:
             return ""
@@ -50,41 +50,41 @@ class Refusals:
 
 
 class Streak:
-    """What has ended in a row since a search began or went on.
+    """Consecutive ends of trials since the search started or resumed.
 
-    What ended before is left out: it says nothing about the set-up as it is now, and a search that was stopped by its
-    failures could never go on.
+    Earlier ends are ignored: they do not describe the present set-up, and a search stopped by its failures could
+    otherwise never resume.
     """
 
     def __init__(self) -> None:
         self._costly: deque[tuple[State, str, str]] = deque(maxlen=MAX_EQUAL_FAILURES)
-        self._free, self._reason, self._said = 0, "", ""
+        self._free, self._reason, self._description = 0, "", ""
         self._shown = False
 
     def ended(self, state: State, reason: str, message: str) -> None:
-        """A trial ended; one that is PARTIAL has not."""
+        """Record the end of a trial; a PARTIAL trial has not ended."""
         if state is not State.PARTIAL and reason not in _ELSEWHERE:
             self._costly.append((state, reason, message))
 
     def evaluated(self, reason: str, message: str, *, nothing: bool) -> None:
-        """The evaluation of a trial ended; ``nothing``: without a result, or at no cost."""
+        """Record the end of an evaluation; ``nothing``: it gave no result, or cost nothing."""
         self._free = self._free + 1 if nothing else 0
         self._shown = self._shown or not nothing
-        self._reason, self._said = reason, f"{reason}: {message}"
+        self._reason, self._description = reason, f"{reason}: {message}"
 
     @property
-    def barren(self) -> str:
-        """Why nothing new is evaluated any more, since some budgets would never end; empty while something is."""
+    def fruitless(self) -> str:
+        """Why nothing new is evaluated any more, as some budgets would never run out; empty if it is."""
         if self._free < (MAX_BROKEN if self._reason == "INFEASIBLE" else MAX_REJECTED):
             return ""
-        return f"the last {self._free} trials showed nothing ({self._said})"
+        return f"the last {self._free} trials gave no result ({self._description})"
 
     def check(self) -> None:
-        """Stop a search whose trials all fail alike.
+        """Raise if the last trials all failed in the same way.
 
         Raises:
-            UserCodeError: the last trials that cost something all failed with the same reason and the same message;
-                until some trial has shown something, whatever the numbers in it.
+            UserCodeError: the last :data:`MAX_EQUAL_FAILURES` trials that cost work failed with the same reason code
+                and message. Until some trial has given a result, numbers in the messages are ignored.
         """
         equal = len(set(self._costly)) == 1
         alike = len({(state, reason, _alike(reason, message)) for state, reason, message in self._costly}) == 1
@@ -99,5 +99,5 @@ class Streak:
 
 
 def _alike(reason: str, message: str) -> str:
-    """The message without its numbers, which differ from trial to trial where the fault is the same."""
+    """Return the message with its numbers masked: they may differ from trial to trial for the same fault."""
     return message if reason in OWN_NUMBERS else _NUMBER.sub("#", message)

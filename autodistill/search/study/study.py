@@ -1,17 +1,18 @@
-"""The passive study: it answers ``ask``, ``report`` and ``close``; engines call it, it calls nobody.
+"""The passive study: engines call ``ask``, ``report`` and ``close``; the study itself starts no work.
 
-It owns budget, sampler, rungs and the store. Every trial ends in exactly one state with a reason code:
+It owns the budget, the sampler, the rungs and the storage. Every trial ends in exactly one state with a reason code:
 
 ========================  =========================================================================================
-COMPLETE                  reached the top rung; only these are on the front
-PRUNED                    ``RUNG_RULE`` stopped by comparison · ``INFEASIBLE`` breaks a constraint ·
-                          ``INFEASIBLE_BUILD`` cannot be built · ``DUPLICATE`` proposed before · ``TIME`` would not be
-                          done in time, may be proposed again · ``OUTSIDE`` enqueued, and not in the space ·
-                          ``CRASH`` its student kills the worker that trains it, on this machine
-FAIL                      ``NAN`` · ``NON_FINITE`` · ``OOM`` · ``WORKER_LOST`` · ``HUNG`` its training stood still ·
-                          ``ATTEMPTS`` · ``ENDED_EARLY`` its evaluation ended before the top rung, unasked · ``ERROR``
-PARTIAL                   goes on from its checkpoint: ``PAUSED`` when its turn comes (see ``agenda.py``), ``BUDGET``
-                          or ``INTERRUPTED`` first of all when the study is resumed
+COMPLETE                  reached the top rung; only these trials are on the front
+PRUNED                    ``RUNG_RULE`` stopped by the rung rule · ``INFEASIBLE`` violates a constraint ·
+                          ``INFEASIBLE_BUILD`` cannot be built · ``DUPLICATE`` proposed before · ``TIME`` would not
+                          finish in time, may be proposed again · ``OUTSIDE`` enqueued, but not in the space ·
+                          ``CRASH`` the student kills the worker that trains it on this machine
+FAIL                      ``NAN`` · ``NON_FINITE`` · ``OOM`` · ``WORKER_LOST`` · ``HUNG`` training made no progress ·
+                          ``ATTEMPTS`` · ``ENDED_EARLY`` the evaluation ended before the top rung without being
+                          stopped · ``ERROR``
+PARTIAL                   can continue from its checkpoint: ``PAUSED`` when the scheduler selects it (see
+                          ``scheduler.py``), ``BUDGET`` or ``INTERRUPTED`` first of all when the study is resumed
 ========================  =========================================================================================
 """
 
@@ -33,42 +34,52 @@ from autodistill.core.records import Candidate, Constraint, Decision, Objective,
 from autodistill.search.objectives.within_teacher import PROMISES, aims_of, bounded
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.rungs.losses_by_rung import LossesByRung
-from autodistill.search.sampler import front_sampler as samplers
+from autodistill.search.sampler.front_sampler import ExhaustedError
 from autodistill.search.sampler.proposer import Proposer, broken_constraints
 from autodistill.search.space.space import Space
 from autodistill.search.storage.study_folder import load_or_create
 from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.crashes import REASON, Crashes, GivenUp
-from autodistill.search.study.end_states import UNFINISHED, complaint_of, ended_early, plain_report, verdict_of
+from autodistill.search.study.end_states import UNFINISHED, end_by_error, ended_early, plain_report, report_error
 from autodistill.search.study.inputs import Inputs
 from autodistill.search.study.readings import Readings
 from autodistill.search.study.resuming import MAX_ATTEMPTS as MAX_ATTEMPTS
-from autodistill.search.study.resuming import learn_pace, restore_state, rule_of
+from autodistill.search.study.resuming import learn_epoch_time, restore_state, rule_of
 from autodistill.search.study.scheduler import TOO_LITTLE, NextStep, RemainingBudget, Scheduler
 from autodistill.search.study.spending import BOOKED, Spending, reported
 from autodistill.search.study.stopping import Refusals, Streak
 from autodistill.search.study.trial_ends import FREE, TrialEnds
 
-MAX_LATE = 10  # proposals in a row that would not be done in time before only paused trials are looked at
+MAX_LATE = 10  # consecutive proposals that would not finish in time, after which only paused trials are considered
 
 
 class Study(Inputs, Readings):
-    """One search: its space, what it has tried, and what it may still spend.
+    """One search: its space, its trials and its remaining budget.
 
-    Use :meth:`open` or :meth:`create`; the constructor is for tests and for building on top.
+    Use :func:`autodistill.create_study` or :func:`autodistill.open_study`; the constructor is for tests and for code
+    that builds on this class.
 
     Args:
         storage: Optuna storage; the study called ``name`` in it is created or resumed.
-        name: the study's name.
-        space: what may be proposed.
+        name: name of the study.
+        space: search space.
         objectives: axes of the front, in order.
-        constraints: bounds on metrics; those on known costs reject a candidate before training.
-        within: students far below the teacher count as no gain where no constraint bounds the accuracy and the
-            teacher's is known; see ``reach.py``.
+        constraints: bounds on metrics; bounds on known costs reject a candidate before training.
+        within: count students far below the teacher's accuracy as no gain, if no constraint bounds the accuracy and
+            the teacher's accuracy is known; see ``within_teacher.py``.
         sampler: name (``front``, ``gp``, ``tpe``, …) or an Optuna sampler.
         rungs: fidelities and stopping rule.
         seed: seed of proposals and trials.
-        directory: the study's folder, ``None`` for one in memory.
+        directory: folder of the study; ``None`` for a study in memory.
+
+    Attributes:
+        config: study file that the study was opened from; ``None`` if there is none.
+        budget: limits over the whole life of the study.
+        ended: why the last run ended; empty while it runs.
+        notes: messages for the user about what opening the study did.
+        after: callback ``after(number, state)``, called when a trial ends or is paused.
+        on_crash: callback, called with a student that is given up once another student has trained on this machine.
+        under_way: returns the seconds of running work that no report has covered yet.
     """
 
     def __init__(
@@ -85,7 +96,7 @@ class Study(Inputs, Readings):
         seed: int = 0,
         directory: Path | None = None,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per trial is the engines' to print
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the engines print one line per trial
         self.name, self.space, self.directory, self.seed = name, space, directory, seed
         self.storage = storage
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
@@ -95,10 +106,10 @@ class Study(Inputs, Readings):
         self.config: Any = None
         self.budget = Budget()
         self.ended = ""
-        self.notes: list[str] = []  # what was done while it was opened, for people
+        self.notes: list[str] = []
         self.after: Callable[[int, State], None] = lambda *_: None
-        self.on_crash: Callable[[GivenUp], None] = lambda _: None  # a student is given up, and another could be trained
-        self.under_way: Callable[[], float] = lambda: 0.0  # seconds of running work that nothing has told of
+        self.on_crash: Callable[[GivenUp], None] = lambda _: None
+        self.under_way: Callable[[], float] = lambda: 0.0
         self._log = TrialLog(self.optuna, storage, [o.name for o in self.objectives])
         self._proposer = Proposer(
             self.optuna,
@@ -110,29 +121,29 @@ class Study(Inputs, Readings):
             rungs=self.rungs,
             seed=seed,
         )
-        self._verdicts: dict[int, tuple[State, str, str]] = {}
+        self._pending_ends: dict[int, tuple[State, str, str]] = {}
         self._open: dict[int, Candidate] = {}
-        self._paused_at: dict[int, int] = {}  # rung at which a trial that was taken up had been paused
+        self._paused_at: dict[int, int] = {}  # resumed trial -> rung at which it was paused
         self._scheduler, self._losses_by_rung = Scheduler(self.rungs), LossesByRung(self.objectives, self.rungs.top)
-        self._dry, self._streak = "", Streak()
+        self._exhausted, self._streak = "", Streak()
         self._kept_back, self._late = 0.0, 0
         self._crashes = Crashes(self._log)
         self._spending = Spending(self.optuna)
-        self._filing = TrialEnds(self._log, self._spending, self.objectives, self.constraints, top=self.rungs.top)
+        self._trial_ends = TrialEnds(self._log, self._spending, self.objectives, self.constraints, top=self.rungs.top)
         self._bind()
 
     # -- opening -------------------------------------------------------------------------------------------------
 
     @staticmethod
     def open(source: Any, **changes: Any) -> Study:
-        """:func:`autodistill.open_study` under the name that older programs use."""
+        """Open a study; an alias of :func:`autodistill.open_study` kept for older programs."""
         from autodistill.api import open_study
 
         return open_study(source, **changes)
 
     @staticmethod
     def create(**keys: Any) -> Study:
-        """:func:`autodistill.create_study` under the name that older programs use."""
+        """Create a study; an alias of :func:`autodistill.create_study` kept for older programs."""
         from autodistill.api import create_study
 
         return create_study(**keys)
@@ -141,16 +152,16 @@ class Study(Inputs, Readings):
 
     @contextlib.contextmanager
     def running(self, budget: Budget | str | None = None) -> Iterator[Study]:
-        """Spend time: the clock of the budget runs inside, and interrupted trials may be taken up again.
+        """Run the study's clock inside the ``with`` block and make interrupted trials available again.
 
         Args:
-            budget: limits over the whole life of the study; ``None`` keeps those it has.
+            budget: limits over the whole life of the study; ``None`` keeps the present limits.
         """
         if budget is not None:
             self.budget = Budget.parse(budget)
-        self._log.reload()  # now that it is the only driver: another may have gone on with the study meanwhile
+        self._log.reload()  # another driver may have continued the study since it was opened
         self._spending.start()
-        self.ended = self._dry = ""
+        self.ended = self._exhausted = ""
         self._late = 0
         self._proposer.renew()
         self._proposer.forbidden.clear()
@@ -165,7 +176,7 @@ class Study(Inputs, Readings):
             self._spending.stop()
 
     def ask(self) -> Candidate | None:
-        """The next candidate, or ``None`` when the budget or the space is exhausted (``ended`` says which).
+        """Return the next candidate, or ``None`` when the budget or the space is exhausted (see ``ended``).
 
         Raises:
             UserCodeError: the last trials all failed in the same way.
@@ -175,34 +186,34 @@ class Study(Inputs, Readings):
         self._streak.check()
         refusals = Refusals()
         while True:
-            self._dry = self._dry or refusals.why
+            self._exhausted = self._exhausted or refusals.why
             self.ended = self.over
-            terms = self._terms()
-            step = NextStep(None, self.ended, nothing=True) if self.ended else self._choose(terms)
+            remaining = self._remaining()
+            step = NextStep(None, self.ended, nothing=True) if self.ended else self._choose(remaining)
             if step.trial is not None:
                 return self._take_up(self._log.record(step.trial), step.why)
             if step.nothing:
                 self.ended = step.why
                 return None
-            proposed = self._propose(terms)
+            proposed = self._propose(remaining)
             self._late = self._late + 1 if proposed == "TIME" else 0
-            if self._late == MAX_LATE and self._drawn_in_time(terms):
+            if self._late == MAX_LATE and self._drawn_in_time(remaining):
                 self._late = 0
             if isinstance(proposed, Candidate):
                 self._open[proposed.number] = proposed
                 return proposed
             if refusals.add(proposed) and not self._proposer.is_front:
-                self._dry = self._proposer.draw_within()
+                self._exhausted = self._proposer.draw_within()
 
     def report(self, candidate: Candidate, report: Report, *, seconds: float = 0.0) -> Decision:
-        """Take what a rung showed and say whether the trial goes on.
+        """Record the report of a rung and decide whether the trial continues.
 
-        A rung that is reported again, by an evaluation that begins anew when its trial goes on, is not counted twice.
+        A resumed evaluation that starts anew reports its earlier rungs again; these are not counted twice.
 
         Args:
-            candidate: what :meth:`ask` gave.
-            report: of its evaluation.
-            seconds: work since its last report, which counts where the report tells of none.
+            candidate: candidate from :meth:`ask`.
+            report: report of the candidate's evaluation.
+            seconds: seconds of work since the last report; used if the report contains no seconds.
         """
         number = candidate.number
         if report.rung <= candidate.start_rung and candidate.start_rung > 0:
@@ -210,10 +221,10 @@ class Study(Inputs, Readings):
         stored = self._log.attributes(number)
         report = plain_report(report, self.rungs.levels, reported(stored, "seconds") + seconds)
         self._spending.account(report, stored)
-        complaint = complaint_of(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
-        if complaint:
-            return self._settle(number, State.FAIL, *complaint)
-        self._filing.rung(number, report)
+        invalid = report_error(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
+        if invalid:
+            return self._settle(number, State.FAIL, *invalid)
+        self._trial_ends.rung(number, report)
         if report.rung == 0:
             return self._report_costs(candidate, report.values)
         return self._report_rung(number, report)
@@ -221,16 +232,19 @@ class Study(Inputs, Readings):
     def close(
         self, candidate: Candidate, error: BaseException | None = None, *, seconds: float = 0.0, epochs: float = 0.0
     ) -> State:
-        """End a trial: by the verdict of its last report, or by the error that ended it.
+        """End a trial by the decision on its last report, or by the error that ended it.
 
         Args:
-            candidate: what :meth:`ask` gave.
-            error: what ended its evaluation.
-            seconds: work since its last report, which counts where it has failed or is to go on.
-            epochs: the same of the training, from the trial's beginning; 0 where nothing is known.
+            candidate: candidate from :meth:`ask`.
+            error: error that ended the evaluation; ``None`` if there was none.
+            seconds: seconds of work since the last report; counted if the trial failed or can continue.
+            epochs: epochs trained since the beginning of the trial; 0 if unknown.
+
+        Returns:
+            State in which the trial ended.
         """
         number = candidate.number
-        settled = self._verdicts.pop(number, None)
+        settled = self._pending_ends.pop(number, None)
         if seconds and (isinstance(error, InterruptedTrialError) or (error is None and settled is None)):
             self._log.set(number, BOOKED, self._spending.advance(self._log.attributes(number), seconds))
         if isinstance(error, EndedEarlyError):
@@ -238,12 +252,12 @@ class Study(Inputs, Readings):
         elif isinstance(error, WorkerLostError) and error.by_student:
             settled = settled or self._lost(candidate, error)
         elif error is not None and (settled is None or settled[0] is not State.COMPLETE):
-            settled = verdict_of(error, self.over)
+            settled = end_by_error(error, self.over)
         state, reason, message = settled or self._let_go(number)
         self._open.pop(number, None)
         if state is State.FAIL or reason == REASON:
             self._spending.charge(self._log.attributes(number), seconds, epochs)
-        elif isinstance(error, WorkerLostError):  # work that is done once more
+        elif isinstance(error, WorkerLostError):  # this work will be repeated
             self._spending.charge(self._log.attributes(number), seconds, 0.0)
         nothing = reason in FREE or (state is State.FAIL and self._log.rung(number) == 0)
         self._end(number, state, reason, message)
@@ -255,7 +269,7 @@ class Study(Inputs, Readings):
         return state
 
     def record_promises(self) -> None:
-        """Keep what the sampler expects of paused trials where no finished one is within :meth:`reach`, for readers."""
+        """Store the sampler's predictions for paused trials for readers, if no finished trial meets :meth:`reach`."""
         reach = self.reach()
         lacking = reach is not None and self.nearest() is not None
         made = self._proposer.promises(list(self._scheduler.paused), reach.bound) if reach and lacking else []
@@ -265,11 +279,11 @@ class Study(Inputs, Readings):
     # -- private -------------------------------------------------------------------------------------------------------
 
     def _bind(self) -> None:
-        """Give the bounds that depend on the teacher their numbers, as far as it is known, and hand them on."""
+        """Resolve the bounds that depend on the teacher, if it is known, and pass all bounds to sampler and rule."""
         self.constraints = bounded(self.constraints, self.teacher_values())
         aims = aims_of(self.reach())
         self._proposer.bind(self.constraints, aims)
-        self._filing.constraints = self.constraints
+        self._trial_ends.constraints = self.constraints
         if self._scheduler.rule is not None:
             self._set_rule()
 
@@ -277,7 +291,7 @@ class Study(Inputs, Readings):
         open_ = [str(one) for one in self.constraints if math.isnan(one.bound)]
         if open_:
             raise UsageError(
-                f"the constraint '{open_[0]}' needs the accuracy of a teacher, which this study does not know; write "
+                f"the constraint '{open_[0]}' needs the accuracy of a teacher, which is unknown in this study; write "
                 "a number, e.g. 'accuracy >= 0.9', or give it: study.set_teacher_values({'accuracy': 0.93})."
             )
 
@@ -287,13 +301,13 @@ class Study(Inputs, Readings):
             self._proposer, self.optuna, self.rungs, self.objectives, self._losses_by_rung, wanted
         )
 
-    def _terms(self, judged: int | None = None) -> RemainingBudget:
-        """What may be spent now, and whether anything new may be started; ``judged`` is no commitment yet."""
+    def _remaining(self, reporting: int | None = None) -> RemainingBudget:
+        """Return the remaining budget, without work of the trial ``reporting``, whose report is being decided on."""
         fresh = sum(not self._log.attributes(n).get("counted") for n in self._open)
-        dry = self._dry or self._streak.barren or (TOO_LITTLE if self._late >= MAX_LATE else "")
-        if not dry and self._proposer.exhausted:
-            dry = f"space exhausted: all {self._log.distinct()} candidates are tried"
-        running = [n for n in self._open if n != judged and n not in self._verdicts]
+        exhausted = self._exhausted or self._streak.fruitless or (TOO_LITTLE if self._late >= MAX_LATE else "")
+        if not exhausted and self._proposer.exhausted:
+            exhausted = f"space exhausted: all {self._log.distinct()} candidates are tried"
+        running = [n for n in self._open if n != reporting and n not in self._pending_ends]
         known = ((n, self._log.rung(n), self._log.attributes(n).get("rung:0", {})) for n in running)
         return RemainingBudget.of(
             self.budget,
@@ -301,53 +315,53 @@ class Study(Inputs, Readings):
             self._kept_back,
             starting=fresh,
             busy=len(self._open),
-            dry=dry,
+            exhausted=exhausted,
             committed=self._scheduler.committed(known),
             devices=self._spending.devices,
             quickest=None if self._losses_by_rung.finished else self._scheduler.quickest(self._proposer.known_costs()),
         )
 
-    def _choose(self, terms: RemainingBudget) -> NextStep:
+    def _choose(self, remaining: RemainingBudget) -> NextStep:
         if self._scheduler.rule is not None:
             for number, why in self._scheduler.rule.lost(self._scheduler.paused).items():
-                if not terms.closed or terms.few:
+                if not remaining.closed or remaining.few:
                     self._give_up(number, why)
-        return self._scheduler.choose(terms, queued=self._proposer.queued)
+        return self._scheduler.choose(remaining, queued=self._proposer.queued)
 
     def _give_up(self, number: int, why: str) -> None:
-        """A paused trial will never go on."""
+        """Stop a paused trial for good."""
         self._scheduler.take(number)
         rung = self._log.rung(number)
         words = f"stopped at rung {rung} for good: {why}"
         self._log.decide(number, rung, words)
         self._end(number, State.PRUNED, "RUNG_RULE", words)
 
-    def _propose(self, terms: RemainingBudget) -> Candidate | str:
-        """One new trial, or the reason code of its refusal (it is stored as such)."""
+    def _propose(self, remaining: RemainingBudget) -> Candidate | str:
+        """Propose one new trial; if it is refused, store the refusal and return its reason code."""
         self._scheduler.changed()
         try:
             proposal = self._proposer.propose()
-        except samplers.ExhaustedError as error:
-            self._dry = f"space exhausted: {error}"
-            for number in self._log.without_candidate():  # Optuna opens a trial before it asks the sampler
-                self._end(number, State.PRUNED, "DUPLICATE", self._dry)
+        except ExhaustedError as error:
+            self._exhausted = f"space exhausted: {error}"
+            for number in self._log.without_candidate():  # Optuna creates a trial before it calls the sampler
+                self._end(number, State.PRUNED, "DUPLICATE", self._exhausted)
             return "DUPLICATE"
         number, refusal = proposal.candidate.number, proposal.refusal
-        late = self._scheduler.too_slow(proposal.costs, terms, proposal.candidate) if refusal is None else ""
+        late = self._scheduler.too_slow(proposal.costs, remaining, proposal.candidate) if refusal is None else ""
         if late:
             refusal = ("TIME", late)
         if refusal is None:
             return proposal.candidate
-        self._filing.costs(number, proposal.costs)
+        self._trial_ends.costs(number, proposal.costs)
         self._end(number, State.PRUNED, *refusal)
         return refusal[0]
 
-    def _drawn_in_time(self, terms: RemainingBudget) -> bool:
-        """Whether a candidate was queued that would be done in time: some student is known to be quick enough."""
-        return self._proposer.draw_known(lambda costs, one: not self._scheduler.too_slow(costs, terms, one))
+    def _drawn_in_time(self, remaining: RemainingBudget) -> bool:
+        """Enqueue a random known candidate that would finish in time and return whether one exists."""
+        return self._proposer.draw_known(lambda costs, one: not self._scheduler.too_slow(costs, remaining, one))
 
     def _take_up(self, record: TrialRecord, why: str) -> Candidate:
-        """Go on with a paused or interrupted trial, under its own number."""
+        """Continue a paused or interrupted trial under its own number."""
         number, rung = record.number, self._log.rung(record.number)
         self._scheduler.changed()
         if number in self._scheduler.paused:
@@ -357,7 +371,7 @@ class Study(Inputs, Readings):
         else:
             self._paused_at.pop(number, None)
             self._scheduler.interrupted = [r for r in self._scheduler.interrupted if r.number != number]
-        if record.state is State.RUNNING:  # its driver died
+        if record.state is State.RUNNING:  # the driver died during the trial
             self._log.set(number, "attempts", int(self._log.attributes(number).get("attempts", 1)) + 1)
         self._log.set(number, "state", State.RUNNING.value)
         self._log.set(number, "reason", "")
@@ -366,13 +380,13 @@ class Study(Inputs, Readings):
         return candidate
 
     def _let_go(self, number: int) -> tuple[State, str, str]:
-        """The end of a trial without a verdict: one that was paused and has shown nothing since is paused as before."""
+        """Return the end of a trial without a decision: paused as before if it has reported nothing since."""
         if self._log.rung(number) == self._paused_at.get(number):
             return State.PARTIAL, "PAUSED", self._log.record(number).message
         return UNFINISHED
 
     def _lost(self, candidate: Candidate, error: WorkerLostError) -> tuple[State, str, str]:
-        """The end of a trial that lost its worker; where its student is given up, whatever waits with it ends too."""
+        """Return the end of a trial that lost its worker; if its student is given up, end its waiting trials too."""
         found = self._crashes.lost(candidate, error)
         if not isinstance(found, GivenUp):
             return found
@@ -387,7 +401,7 @@ class Study(Inputs, Readings):
         return (State.FAIL, error.reason, found.why) if error.reason == "HUNG" else (State.PRUNED, REASON, found.why)
 
     def _reconcile(self) -> None:
-        """Take stock of what is stored, and give up trials that keep crashing."""
+        """Restore the state from the stored trials and give up trials that keep crashing."""
         self._scheduler, self._losses_by_rung, ends = restore_state(self._log, self.rungs, self.objectives, self._open)
         for number, end in ends.items():
             self._end(number, *end)
@@ -398,7 +412,7 @@ class Study(Inputs, Readings):
 
     def _report_costs(self, candidate: Candidate, values: Mapping[str, float]) -> Decision:
         self._proposer.learn(candidate.student, values)
-        self._filing.mark_constraints(candidate.number, values)
+        self._trial_ends.mark_constraints(candidate.number, values)
         broken = broken_constraints(self.constraints, values)
         if broken:
             return self._settle(candidate.number, State.PRUNED, "INFEASIBLE", broken)
@@ -410,9 +424,9 @@ class Study(Inputs, Readings):
             self.on_crash(one)
         self._losses_by_rung.add(number, report.rung, {**known, **report.values})
         unbeaten = self._losses_by_rung.unbeaten(number, report.rung)
-        learn_pace(self._scheduler.epoch_time, self._log.record(number))
+        learn_epoch_time(self._scheduler.epoch_time, self._log.record(number))
         self._scheduler.changed()
-        self._late = min(self._late, MAX_LATE - 1)  # what is known of the time has changed: one more look
+        self._late = min(self._late, MAX_LATE - 1)  # the predicted epoch times have changed: allow one more proposal
         if report.rung >= self.rungs.top:
             self._log.decide(number, report.rung, self.rungs.reached, unbeaten)
             return self._settle(number, State.COMPLETE, "", self.rungs.reached)
@@ -421,7 +435,7 @@ class Study(Inputs, Readings):
             return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
         if self._scheduler.rule is None:
             return Decision.CONTINUE
-        verdict = self._scheduler.after(number, report.rung, known, self._terms(judged=number))
+        verdict = self._scheduler.after(number, report.rung, known, self._remaining(reporting=number))
         self._log.decide(number, report.rung, verdict.why, unbeaten)
         if verdict.go_on:
             return Decision.CONTINUE
@@ -429,11 +443,11 @@ class Study(Inputs, Readings):
         return self._settle(number, state, reason, verdict.why)
 
     def _settle(self, number: int, state: State, reason: str, message: str) -> Decision:
-        self._verdicts[number] = (state, reason, message)
+        self._pending_ends[number] = (state, reason, message)
         return Decision.STOP
 
     def _end(self, number: int, state: State, reason: str, message: str) -> None:
-        self._filing.end(number, state, reason, message)
+        self._trial_ends.end(number, state, reason, message)
         self._streak.ended(state, reason, message)
         if reason == "PAUSED":
             self._scheduler.pause(number, self._log.rung(number), self._log.attributes(number).get("rung:0", {}))

@@ -1,4 +1,4 @@
-"""Files the ends of trials: state, reason code and message into the log, values to Optuna, the count to the ledger."""
+"""Recording of trial ends: state, reason code and message to the log, values to Optuna, counts to the spending."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from autodistill.search.study.end_states import kept
 from autodistill.search.study.spending import Spending
 
 FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "CRASH", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED")
-"""Reason codes of ends that no budget of trials counts."""
+"""Reason codes of ends that do not count towards a budget of trials."""
 
 
 class TrialEnds:
-    """Where trials end.
+    """Recorder of trial ends.
 
     Args:
-        log: the study's trials.
-        spending: its books.
-        objectives: values that Optuna is told, in order.
-        constraints: violations that Optuna's samplers and the dashboard look for.
+        log: trials of the study.
+        spending: spending of the study.
+        objectives: objectives whose values are passed to Optuna, in order.
+        constraints: constraints whose violations are stored for Optuna's samplers and the dashboard.
         top: number of the top rung.
     """
 
@@ -40,8 +40,8 @@ class TrialEnds:
         self._objectives, self.constraints = objectives, tuple(constraints)
 
     def end(self, number: int, state: State, reason: str, message: str) -> None:
-        """File an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
-        self._count(number, state, reason)  # first, so that what was spent by then includes this trial, once
+        """Record an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
+        self._count(number, state, reason)  # first, so that the stored spending includes this trial once
         self._log.set(number, "state", state.value)
         self._log.change(number, "reason", reason)
         self._log.change(number, "message", message[:2000])
@@ -56,31 +56,31 @@ class TrialEnds:
         self._spending.save()
 
     def costs(self, number: int, costs: Mapping[str, float]) -> None:
-        """File what was known of a trial that is refused, as far as it is certain."""
+        """Store the known costs of a refused trial; predicted costs are left out."""
         if costs:
             self._log.set(number, "rung:0", kept(certain(costs)))
             self.mark_constraints(number, certain(costs))
 
     def rung(self, number: int, report: Report) -> None:
-        """File what a rung showed, and the other forms of the student."""
+        """Store the report of a rung and the other forms of the student."""
         work = {"epochs": report.epochs, "seconds": report.seconds}
         if report.teacher_seconds is not None:
             work["teacher_seconds"] = report.teacher_seconds
         self._log.set(number, f"rung:{report.rung}", {**report.values, **work})
-        if report.noisy != self._log.attributes(number).get("noisy", False):  # a trial that goes on is measured again
+        if report.noisy != self._log.attributes(number).get("noisy", False):  # a resumed trial is measured again
             self._log.set(number, "noisy", report.noisy)
         for name, facts in report.variants.items():
             self._log.set(number, variants.PREFIX + name, variants.stored(facts, self._objectives, self.constraints))
 
     def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
-        """Write the violations that are known: those of its costs, in the end all."""
+        """Store the known violations: first those of the costs, at the end all."""
         if self.constraints:
             self._log.set_constraints(number, [c.violation(values) for c in self.constraints])
 
     def _count(self, number: int, state: State, reason: str) -> None:
-        """A trial counts once: when it is first paused, or ends."""
+        """Count a trial once, when it is first paused or ends."""
         if reason in FREE or self._log.attributes(number).get("counted"):
             return
-        if state is State.PARTIAL:  # an ended trial takes no attributes, and is not counted again
+        if state is State.PARTIAL:  # an ended trial accepts no attributes, and is not counted again
             self._log.set(number, "counted", True)
         self._spending.count_trial()

@@ -1,9 +1,9 @@
-"""Warm start: a study begins with what another study found.
+"""Warm start: a study begins with the front of another study.
 
-The front of the other study, spread over its axes, is put at the head of the queue: its students and recipes are
-trained again here, under this study's data and teacher, and are the first that the model learns from. Nothing of the
-other study is on this one's front. Known costs need no taking over: what was measured on this machine for the same
-images and classes is in the memory that all studies share (``training/cost_memory.py``).
+The front of the other study, in an order spread over its axes, is put at the head of the queue: its students and
+recipes are trained again with this study's data and teacher, and the model learns from them first. No trial of the
+other study is on this study's front. Known costs need not be copied: costs measured on this machine for the same
+images and classes are in the memory that all studies share (``training/costs/cost_memory.py``).
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from autodistill.core.errors import ConfigError, UsageError
 from autodistill.core.records import TrialRecord
 from autodistill.search.objectives.losses import axis_losses
 from autodistill.search.objectives.pareto import epsilon_net_order
-from autodistill.search.space import moves as proposals
+from autodistill.search.space import moves
 
 if TYPE_CHECKING:
     from autodistill.search.space.space import Space
     from autodistill.search.study.study import Study
 
 TAKEN = 6
-"""Students of each other study that are tried first: about half of a first design."""
+"""Students of each other study that are tried first; about half of an initial design."""
 
 _KEY = "warm_start"
 
 
 def warm_start(study: Study, other: Study, folder: Path) -> str:
-    """Enqueue what another study found; once, whatever is resumed.
+    """Enqueue the front of another study, only once even if the study is resumed.
 
     Args:
-        study: the new one.
-        other: the study that gives its front.
-        folder: of the other one; what is done is remembered under this name.
+        study: the new study.
+        other: the study whose front is used.
+        folder: folder of the other study; also the key under which the warm start is recorded.
 
     Returns:
-        What was done, in words; empty when it was done before.
+        Message about what was done; empty if it was done before.
 
     Raises:
-        UsageError: nothing of it fits the space.
+        UsageError: no front student fits the space.
     """
     done: dict[str, Any] = dict(study.optuna.user_attrs.get(_KEY, {}))
     if str(folder) in done:
@@ -56,19 +56,19 @@ def warm_start(study: Study, other: Study, folder: Path) -> str:
 
 
 def fitting_students(space: Space, seed: int, other: Study, folder: Path) -> tuple[list[Mapping[str, Any]], int]:
-    """What a study could take from another one; nothing is written.
+    """Return the front students of another study that fit a space; nothing is written.
 
     Args:
-        space: of the new study.
-        seed: of the new study.
-        other: the study that gives its front.
-        folder: of the other one, for messages.
+        space: space of the new study.
+        seed: seed of the new study.
+        other: the study whose front is used.
+        folder: folder of the other study, for messages.
 
     Returns:
-        Values in ``space`` of those front students that it has, and how many the front has in all.
+        Values in ``space`` of the front students that it contains, and the size of the front.
 
     Raises:
-        UsageError: nothing of it fits the space.
+        UsageError: no front student fits the space.
     """
     members = _spread(other)
     fitting = [values for t in members if (values := _translated(space, seed, other, t)) is not None]
@@ -79,9 +79,9 @@ def fitting_students(space: Space, seed: int, other: Study, folder: Path) -> tup
 
 
 def _spread(other: Study) -> list[TrialRecord]:
-    """The front of the trials as they were trained, in an order whose every prefix is spread over it.
+    """Return the front of the trials as trained, in an order of which every prefix is spread over the front.
 
-    A variant is the same trial once more, and here it would be the same candidate.
+    Variants are left out: a variant is the same candidate as its trial.
     """
     members = list(other.front().trained().trials)
     if not members:
@@ -91,14 +91,14 @@ def _spread(other: Study) -> list[TrialRecord]:
 
 
 def _translated(space: Space, seed: int, other: Study, trial: TrialRecord) -> Mapping[str, Any] | None:
-    """The trial's parameters in the space, other ones drawn; ``None`` if its student is not in the space."""
+    """Return the trial's values in ``space``, missing ones drawn; ``None`` if its student is not in the space."""
     sections = {"student": trial.student, "distillation": trial.distillation, "train": trial.train}
     try:
         values = other.space.flatten(sections)
     except ConfigError:
         return None
     rng = np.random.default_rng([seed, trial.number])
-    out = proposals.complete(space, values, rng)
+    out = moves.complete(space, values, rng)
     student = {name for name in (*values, *out) if name.startswith("student.")}
     same = all(name in out and name in values and out[name] == values[name] for name in student)
     return out if same else None

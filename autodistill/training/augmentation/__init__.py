@@ -1,4 +1,4 @@
-"""Views of images: operations, policies, mixup and cutmix, and random numbers that depend on counters only.
+"""Augmented views of images: pixel operations, policies, mixup and cutmix, and counter-based random numbers.
 
-A view is a function of (seed, image, view number), so that teacher and student see the same one.
+A view is a function of (policy, seed, image id, view number), so teacher and student can see the same view.
 """

@@ -1,9 +1,9 @@
-"""Mixup and cutmix: pairs of finished views, mixed together with their labels and their teacher's logits.
+"""Mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899): mixes pairs of views, their labels and teacher logits.
 
-Pairs are made within a batch: the images are put in an order given by (seed, id, view) and each is mixed with
-the next one, so nobody is paired with itself and the same set of images pairs alike in any order. The
-teacher's logits of both views can come from the cache; the mixed target is then an approximation of what the
-teacher would say to the mixed image (``teacher: online`` asks it).
+Pairs are formed within a batch. The images are sorted by a random number that depends on (seed, id, view), and each is
+mixed with the next. So no image of a batch of two or more is paired with itself, and the same set of images gives the
+same pairs in any order. The teacher's logits of both views can come from the cache; the mixed target then approximates
+the teacher's output for the mixed image. With ``teacher_mode: online`` the teacher runs on the mixed image itself.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from autodistill.training.augmentation.operations import inside
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.augmentation.random_numbers import Draws
 
-_ORDER, _SHARE, _ROW, _COLUMN = range(256, 260)  # slots of pairing; views.py uses those below 256
-_KNOTS = 4096
+_ORDER, _SHARE, _ROW, _COLUMN = range(256, 260)  # slots of random numbers; policy.py uses those below 256
+_KNOTS = 4096  # intervals of the table of quantiles
 
 
 @dataclass(frozen=True)
 class MixedPairs:
-    """Who is mixed with whom, and how much of each remains.
+    """The partner of each image of a batch, and the weight of each of the two.
 
     Attributes:
         partner: (batch,) position in the batch of each image's partner.
-        share: (batch,) weight of the image itself, float32 in [0, 1]; the partner has the rest.
-        boxes: (batch, 4) top, left, bottom, right in [0, 1] of what is pasted from the partner (cutmix);
-            ``None`` where whole images are blended (mixup).
+        share: (batch,) weight of the image itself, float32 in [0, 1]; the partner has weight 1 - ``share``.
+        boxes: (batch, 4) top, left, bottom, right in [0, 1] of the area pasted from the partner (cutmix);
+            ``None`` if whole images are blended (mixup).
     """
 
     partner: Tensor
@@ -40,7 +40,7 @@ class MixedPairs:
     boxes: Tensor | None
 
     def images(self, images: Tensor) -> Tensor:
-        """Mixed images; ``images`` (batch, channels, height, width) may be the views at any size."""
+        """Return the mixed images; ``images`` (batch, channels, height, width) may be the views at any size."""
         partners = images[self.partner]
         if self.boxes is not None:
             return torch.where(inside(self.boxes, images.shape[2], images.shape[3]), partners, images)
@@ -48,41 +48,41 @@ class MixedPairs:
         return share * images + (1 - share) * partners
 
     def labels(self, target: Tensor, classes: int) -> Tensor:
-        """Mixed labels (batch, classes) of indices (batch,) or of probabilities (batch, classes)."""
+        """Return mixed labels (batch, classes) of class indices (batch,) or of probabilities (batch, classes)."""
         rows = target if target.ndim == 2 else F.one_hot(target, classes)
         return self.blend(rows.to(torch.promote_types(rows.dtype, torch.float32)))
 
     def logits(self, logits: Tensor) -> Tensor:
-        """Teacher logits (batch, classes) whose softmax is the mixture of both softmaxes.
+        """Return teacher logits (batch, classes) whose softmax is the mixture of both softmaxes.
 
-        The probabilities are mixed and not the logits, so that each image's own class keeps its share; the
-        result can be divided by any temperature. Rows keep the level (log-sum-exp) of their logits, mixed
-        linearly, and a share of 1 gives the row itself.
+        The probabilities are mixed instead of the logits, so that each image's class keeps its share. The result can be
+        divided by any temperature. The level (log-sum-exp) of the result is the linear mixture of both levels. A share
+        of 1 gives the row itself.
         """
         logits = logits.float()
         level = logits.logsumexp(1, keepdim=True)
         own, other = logits - level, (logits - level)[self.partner]
         share = self.share[:, None]
-        # log(0) = -inf is what logaddexp expects of a part without weight.
+        # A part without weight has log(0) = -inf, which logaddexp ignores.
         mixed = torch.logaddexp(own + share.log(), other + (1 - share).log())
         return mixed + self.blend(level)
 
     def blend(self, rows: Tensor) -> Tensor:
-        """Linear mixture of ``rows`` (batch, …), e.g. of teacher embeddings."""
+        """Return the linear mixture of ``rows`` (batch, …), e.g. of teacher embeddings."""
         share = self.share.to(rows.dtype).view(-1, *[1] * (rows.ndim - 1))
         return share * rows + (1 - share) * rows[self.partner]
 
 
 def pair(policy: Policy, ids: Tensor, view: int | Tensor, seed: int, *, size: int) -> MixedPairs | None:
-    """The pairing of a batch, or ``None`` where the policy mixes nothing.
+    """Pair the images of a batch; return ``None`` if the policy mixes nothing.
 
     Args:
-        policy: ``mix`` and ``mix_alpha`` count.
-        ids: (batch,) integer ids; the result lives on their device.
+        policy: only ``mix`` and ``mix_alpha`` matter.
+        ids: (batch,) integer ids; the result is on their device.
         view: view number, or (batch,) one for each image.
         seed: seed of all views of a study.
-        size: pixels per side of the student's images; a pasted box has whole pixels of these, so that its
-            area and the share of the label agree exactly.
+        size: pixels per side of the student's images. A pasted box covers whole pixels of this grid, so that its area
+            and the share of the label agree exactly.
     """
     if policy.mix == "none":
         return None
@@ -98,21 +98,28 @@ def pair(policy: Policy, ids: Tensor, view: int | Tensor, seed: int, *, size: in
 
 
 def mix(policy: Policy, views: Tensor, ids: Tensor, view: int | Tensor, seed: int) -> tuple[Tensor, MixedPairs | None]:
-    """Mixed views of a batch, and the pairing that mixes their labels, logits and other sizes alike.
+    """Mix the views of a batch in pairs.
 
     Args:
-        policy: ``mix`` and ``mix_alpha`` count.
-        views: (batch, channels, size, size) of ``views.apply``.
+        policy: only ``mix`` and ``mix_alpha`` matter.
+        views: (batch, channels, size, size), from :func:`autodistill.training.augmentation.policy.apply`.
         ids: (batch,) integer ids.
         view: view number, or (batch,) one for each image.
         seed: seed of all views of a study.
+
+    Returns:
+        The mixed views, and the pairs, which mix labels, logits and views of other sizes in the same way; the views
+        themselves and ``None`` if the policy mixes nothing.
     """
     pairing = pair(policy, ids.to(views.device), view, seed, size=views.shape[-1])
     return (views, None) if pairing is None else (pairing.images(views), pairing)
 
 
 def _boxes(draws: Draws, share: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Square boxes on whole pixels, of about the partner's share; and the share that they leave."""
+    """Return square boxes (batch, 4) of about the partner's share of the area, and the images' exact shares (batch,).
+
+    The boxes cover whole pixels, so the shares change by rounding.
+    """
     side = ((1 - share).sqrt() * size).round()
     top = (draws.uniform(_ROW) * (size - side + 1)).floor()
     left = (draws.uniform(_COLUMN) * (size - side + 1)).floor()
@@ -121,7 +128,7 @@ def _boxes(draws: Draws, share: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _beta(uniform: Tensor, alpha: float) -> Tensor:
-    """Quantiles of Beta(alpha, alpha) at ``uniform`` (batch,), from a table by linear interpolation."""
+    """Return quantiles of Beta(alpha, alpha) at ``uniform`` (batch,), interpolated linearly from a table."""
     if alpha == 1.0:
         return uniform
     table = torch.from_numpy(_beta_table(alpha)).to(uniform.device)
@@ -132,7 +139,7 @@ def _beta(uniform: Tensor, alpha: float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _beta_table(alpha: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    from scipy.special import betaincinv  # only here: scipy takes longer to load than the table to compute
+    from scipy.special import betaincinv  # imported on use: loading scipy takes longer than computing the table
 
     quantiles = betaincinv(alpha, alpha, np.linspace(0, 1, _KNOTS + 1))
     return np.asarray(quantiles, dtype=np.float32)

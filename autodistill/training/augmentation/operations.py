@@ -1,7 +1,7 @@
-"""Pixel operations on batches, one strength per image: what a view is made of.
+"""Pixel operations on batches of images, with one strength per image.
 
-All functions are pure, work on the device of their input and treat every image by itself, so that an image
-comes out the same whatever else is in the batch. Which strengths are drawn is decided in ``views.py``.
+All functions are pure and work on the device of their input. They treat each image separately, so the result for an
+image does not depend on the rest of the batch. ``policy.py`` draws the strengths.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts RGB to grey
 
 
 def shift_flip(images: Tensor, rows: Tensor, columns: Tensor, flip: Tensor, pad: tuple[int, int]) -> Tensor:
-    """Crop of the zero-padded image, optionally mirrored: an integer gather, exact in any dtype.
+    """Crop the zero-padded images and optionally mirror them.
+
+    Implemented as an integer gather, which is exact in any dtype.
 
     Args:
         images: (batch, channels, height, width).
@@ -42,9 +44,10 @@ def shift_flip(images: Tensor, rows: Tensor, columns: Tensor, flip: Tensor, pad:
 
 @dataclass(frozen=True)
 class Affine:
-    """Map from output to input coordinates in [-1, 1], one per image; each field (batch,).
+    """Affine maps from output to input coordinates in [-1, 1], one per image; each field is (batch,).
 
-    Composed by elementwise arithmetic: a batched matrix product may round differently for another batch size.
+    Output point (u, v) maps to input point (xx·u + xy·v + x, yx·u + yy·v + y). Maps are composed by elementwise
+    arithmetic, because a batched matrix product may round differently for another batch size.
     """
 
     xx: Tensor
@@ -56,12 +59,12 @@ class Affine:
 
     @staticmethod
     def identity(batch: int, device: torch.device) -> Affine:
-        """The map that changes nothing."""
+        """Return the identity map."""
         one, zero = torch.ones(batch, device=device), torch.zeros(batch, device=device)
         return Affine(one, zero, zero, zero, one, zero)
 
     def after(self, first: Affine) -> Affine:
-        """``first``, then this map: output coordinates go through ``first``."""
+        """Return the composition that maps output coordinates by ``first`` and then by this map."""
         return Affine(
             self.xx * first.xx + self.xy * first.yx,
             self.xx * first.xy + self.xy * first.yy,
@@ -72,11 +75,11 @@ class Affine:
         )
 
     def sample(self, images: Tensor) -> Tensor:
-        """Bilinear samples of float ``images`` (batch, channels, height, width); black outside."""
+        """Sample float ``images`` (batch, channels, height, width) bilinearly; pixels outside are black."""
         x, y = torch.stack([self.xx, self.xy, self.x], 1), torch.stack([self.yx, self.yy, self.y], 1)
         grid = F.affine_grid(torch.stack([x, y], 1), list(images.shape), align_corners=False)
         sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        # Padding with zeros would also darken what lies between the outer pixel centres and the edge.
+        # padding_mode="zeros" would also darken the area between the outermost pixel centres and the edge.
         return sampled * (grid.abs() <= 1).all(3)[:, None]
 
 
@@ -85,55 +88,55 @@ def _spread(value: Tensor) -> Tensor:
 
 
 def _mean(images: Tensor, dims: tuple[int, ...]) -> Tensor:
-    # In double precision: the order of summation depends on the batch, and must not reach the float32 result.
+    # In double precision, because the order of summation depends on the batch and must not change the float32 result.
     return images.double().mean(dims, keepdim=True).to(images.dtype)
 
 
 def grey(images: Tensor) -> Tensor:
-    """Luma (batch, 1, height, width) of float images: BT.601 for three channels, their mean otherwise."""
+    """Return the luma (batch, 1, height, width) of float images: BT.601 for three channels, else the channels' mean."""
     if images.shape[1] == 3:
         return images[:, 0:1] * _LUMA[0] + images[:, 1:2] * _LUMA[1] + images[:, 2:3] * _LUMA[2]
     return images.mean(1, keepdim=True)
 
 
 def _towards(images: Tensor, base: Tensor | float, factor: Tensor) -> Tensor:
-    """Away from ``base`` for a factor above 1, towards it below 1."""
+    """Scale the distance of ``images`` from ``base`` by ``factor`` (batch,), clamped to [0, 1]."""
     return (base + (images - base) * _spread(factor)).clamp(0, 1)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Scaled by ``factor`` (batch,)."""
+    """Scale the values by ``factor`` (batch,)."""
     return _towards(images, 0.0, factor)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Distance from the image's mean luma scaled by ``factor`` (batch,)."""
+    """Scale the distance from the image's mean luma by ``factor`` (batch,)."""
     return _towards(images, _mean(grey(images), (1, 2, 3)), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Distance from grey scaled by ``factor`` (batch,); a grey image stays as it is."""
+    """Scale the distance from grey by ``factor`` (batch,); a grey image is returned unchanged."""
     return images if images.shape[1] == 1 else _towards(images, grey(images), factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Distance from the 3 x 3 mean scaled by ``factor`` (batch,)."""
+    """Scale the distance from the 3 x 3 mean by ``factor`` (batch,)."""
     return _towards(images, F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False), factor)
 
 
 def solarize(images: Tensor, factor: Tensor) -> Tensor:
-    """Values above a threshold inverted; the threshold falls from 1 as ``factor`` (batch,) leaves 1."""
+    """Invert values above the threshold 1 - ``|factor - 1|``; ``factor`` is (batch,)."""
     return torch.where(images > _spread(1 - (factor - 1).abs()), 1 - images, images)
 
 
 def posterize(images: Tensor, factor: Tensor) -> Tensor:
-    """Fewer grey levels: 256 at ``factor`` (batch,) 1, down to 4 as it goes to 0 or 2."""
+    """Reduce the number of grey levels: 256 if ``factor`` (batch,) is 1, down to 4 if it is 0 or 2."""
     levels = torch.exp2((8 - 6 * (factor - 1).abs()).round())
     return ((images * _spread(levels)).floor() / _spread(levels - 1)).clamp(0, 1)
 
 
 def autocontrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Each channel stretched to the full range, whatever ``factor`` is; a constant channel stays as it is."""
+    """Stretch each channel to the full range; ``factor`` is ignored, and a constant channel stays unchanged."""
     del factor
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return torch.where(high > low, (images - low) / (high - low).clamp_min(1e-6), images).clamp(0, 1)
@@ -148,18 +151,22 @@ COLOUR_OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     posterize,
     autocontrast,
 )
-"""Colour operations of a RandAugment-like policy; each takes a factor that is 1 for no change."""
+"""Colour operations of a RandAugment-like policy (arXiv 1909.13719).
+
+Each takes images and a factor (batch,). A factor of 1 changes nothing, except for ``autocontrast``.
+"""
 
 GEOMETRIC_OPERATIONS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
 
 def geometric(kind: Tensor, amount: Tensor, aspect: float) -> Affine:
-    """Affine map of one geometric operation per image.
+    """Return the affine maps of one geometric operation per image.
 
     Args:
         kind: (batch,) index into ``GEOMETRIC_OPERATIONS``; other values give the identity.
-        amount: (batch,) strength in [-1, 1]: 30 degrees, a shear of 0.3, a shift by 0.3 of the side.
-        aspect: width over height, so that a rotation keeps angles.
+        amount: (batch,) strength in [-1, 1]. A strength of 1 means 30 degrees, a shear of 0.3, or a shift by 0.3 of the
+            side.
+        aspect: width over height of the images; needed so that a rotation preserves angles.
     """
 
     def where(index: int, value: Tensor) -> Tensor:
@@ -178,7 +185,7 @@ def geometric(kind: Tensor, amount: Tensor, aspect: float) -> Affine:
 
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:
-    """A rectangle of each image filled with its channel means.
+    """Fill a rectangle of each image with its channel means.
 
     Args:
         images: (batch, channels, height, width) floats.
@@ -188,7 +195,7 @@ def erase(images: Tensor, boxes: Tensor) -> Tensor:
 
 
 def inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Which pixel centres lie in the boxes (batch, 4): bool (batch, 1, height, width)."""
+    """Return which pixel centres lie in the boxes (batch, 4), as bool (batch, 1, height, width)."""
     y = (torch.arange(height, device=boxes.device) + 0.5) / height
     x = (torch.arange(width, device=boxes.device) + 0.5) / width
     rows = (y >= boxes[:, 0:1]) & (y < boxes[:, 2:3])
@@ -197,7 +204,7 @@ def inside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Square images of ``size`` pixels: bilinear, with antialiasing where it shrinks."""
+    """Resize images to ``size`` x ``size`` pixels bilinearly, with antialiasing when they shrink."""
     if images.shape[2:] == (size, size):
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)

@@ -1,9 +1,9 @@
-"""A view is one augmentation of one image, replayable from (policy, seed, image id, view number).
+"""Augmentation policies and views. A view is one augmentation of one image, given by (policy, seed, id, view number).
 
-Student and teacher see the same crop, flip and colours: a view is made at the resolution of the stored image
-and only then brought to the size that a model takes, so its geometry is the same at every size. Random
-numbers are counter-based (``randoms.py``): replaying a view needs no generator, and no state of torch, NumPy
-or Python is read or changed. Pairs of views (mixup, cutmix) are made in ``pairing.py``.
+Student and teacher see the same crop, flip and colours: a view is computed at the resolution of the stored image and
+then resized to the size that a model takes, so its geometry is the same at every size. Random numbers are counter-based
+(``random_numbers.py``): computing a view again needs no generator, and no state of torch, NumPy or Python is read or
+changed. ``mixup.py`` mixes pairs of views (mixup, cutmix).
 """
 
 from __future__ import annotations
@@ -22,30 +22,29 @@ from autodistill.core.registry import Registry
 from autodistill.training.augmentation import operations as augment
 from autodistill.training.augmentation.random_numbers import Draws
 
-_VERSION = 1  # raised whenever the same policy and seed make other pixels: caches of old views then rest
+_VERSION = 1  # raise it when the same policy and seed give different pixels: cached outputs of old views become unused
 CROPS = ("none", "pad", "resized")
 MIXES = ("none", "mixup", "cutmix")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How views differ from their image. Lengths are relative to the side, so a policy suits every size.
+    """The augmentations of a view and their strengths. Lengths are relative to the side, so a policy suits every size.
 
     Attributes:
-        crop: ``none``, ``pad`` (zero padding and a crop of the old size) or ``resized``
-            (random-resized-crop).
-        padding: zeros on each side for ``pad``; an eighth is the 4 pixels usual at 32.
+        crop: ``none``, ``pad`` (zero padding and a crop of the original size) or ``resized`` (random resized crop).
+        padding: zeros on each side for ``pad``, as a share of the side; an eighth is the usual 4 pixels at 32.
         min_area: smallest area of a ``resized`` crop, as a share of the image; the largest is 1.
-        ratio: largest ratio of width to height of a ``resized`` crop, in either direction.
-        flip: mirror half of the views; false by default, because mirrored digits and letters are other
-            classes.
-        brightness: factor drawn from 1 ± this; so are ``contrast`` and ``saturation``.
+        ratio: largest ratio of width to height of a ``resized`` crop, or of height to width.
+        flip: mirror half of the views left to right; false by default, because a mirrored digit or letter may belong to
+            another class.
+        brightness: the factor is drawn from 1 ± this; the same holds for ``contrast`` and ``saturation``.
         erase: probability that a rectangle is filled with the image's mean colour.
-        erase_area: largest area of that rectangle.
+        erase_area: largest area of that rectangle, as a share of the image.
         operations: number of RandAugment-like operations per view, drawn from affine maps and colour changes.
         magnitude: largest strength of these operations, 0 to 1.
-        mix: ``none``, ``mixup`` or ``cutmix``: pairs of views mixed, with their labels and teacher logits.
-        mix_alpha: both parameters of the Beta distribution of the share.
+        mix: ``none``, ``mixup`` or ``cutmix``: mix pairs of views with their labels and teacher logits.
+        mix_alpha: both parameters of the Beta distribution of an image's share.
     """
 
     crop: str = "none"
@@ -93,14 +92,15 @@ class Policy:
 
     @property
     def random(self) -> bool:
-        """Whether two views of an image can differ; one view is enough for the teacher cache otherwise."""
+        """Whether two views of an image can differ. If not, the teacher cache needs one view only."""
         jitter = self.brightness or self.contrast or self.saturation
         return bool(self.crop != "none" or self.flip or jitter or self.erase or self.operations)
 
     def view_key(self) -> str:
-        """Equal for policies that make equal views; pairing mixes finished views and does not count.
+        """Return a key that is equal for policies that make equal views.
 
-        Fields that nothing uses count as their defaults: no strength of a policy without a crop makes another padding.
+        The fields ``mix`` and ``mix_alpha`` do not matter, because mixing happens after the views are computed. Fields
+        without effect count as their defaults, e.g. ``padding`` of a policy without a ``pad`` crop.
         """
         unused = {
             "padding": self.crop != "pad",
@@ -115,11 +115,11 @@ class Policy:
 
     @staticmethod
     def parse(value: str | Mapping[str, Any] | Policy) -> Policy:
-        """A policy from its name, or from ``{"name": "flip_crop", "magnitude": 0.3, …}`` with changed fields.
+        """Return a policy, given its name or a mapping such as ``{"name": "flip_crop", "magnitude": 0.3}``.
 
         Raises:
-            UnknownNameError: no such policy or field.
-            UsageError: a value out of range.
+            UnknownNameError: The policy or a field does not exist.
+            UsageError: A value is out of range.
         """
         if isinstance(value, Policy):
             return value
@@ -134,7 +134,7 @@ class Policy:
 
 
 policies: Registry[Policy] = Registry("augmentation policy", "autodistill.policies")
-"""Named policies, mildest first; ``Policy.parse`` takes a name and changes to it."""
+"""Named policies, mildest first; ``Policy.parse`` takes a name and changed fields."""
 
 policies.register("none")(Policy())
 policies.register("crop")(Policy(crop="pad"))
@@ -146,7 +146,7 @@ policies.register("rand_augment")(Policy(crop="pad", operations=2, erase=0.25))
 policies.register("photo")(Policy(crop="resized", flip=True, brightness=0.4, contrast=0.4, saturation=0.4))
 policies.register("rand_photo")(Policy(crop="resized", flip=True, operations=2, erase=0.25))
 
-# One slot per number drawn, fixed for ever: renumbering would change every view that a cache holds.
+# Each random number has its own slot. Never renumber slots: that would change every view whose outputs are cached.
 _ROW, _COLUMN, _FLIP, _AREA, _RATIO = range(5)
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(8, 11)
 _ERASE, _ERASE_AREA, _ERASE_RATIO, _ERASE_ROW, _ERASE_COLUMN = range(16, 21)
@@ -163,12 +163,12 @@ def apply(
     *,
     size: int | None = None,
 ) -> Tensor:
-    """The views of a batch.
+    """Compute the views of a batch.
 
     Args:
-        policy: what may differ between views.
+        policy: the augmentations.
         images: (batch, channels, height, width), uint8.
-        ids: (batch,) integers that name the images in the whole data set.
+        ids: (batch,) integers that identify the images in the whole data set.
         view: view number, or (batch,) one for each image.
         seed: seed of all views of a study.
         size: pixels per side of the result; the images' own size if omitted.
@@ -177,7 +177,7 @@ def apply(
         Float32 (batch, channels, size, size) in [0, 1], on the device of ``images``.
 
     Raises:
-        UsageError: images of another kind, or not one id for each.
+        UsageError: The images have another dtype or number of dimensions, or ``ids`` has another length.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or ids.shape != images.shape[:1]:
         raise UsageError(
@@ -194,7 +194,7 @@ def apply(
 
 
 def _geometry(policy: Policy, images: Tensor, draws: Draws) -> Tensor:
-    """Crop, flip and affine operations: uint8 in, floats in [0, 1] out."""
+    """Apply crop, flip and affine operations to uint8 images; return floats in [0, 1]."""
     height, width = images.shape[2:]
     flip = draws.uniform(_FLIP) < (0.5 if policy.flip else 0.0)
     resized = policy.crop == "resized"
@@ -216,7 +216,7 @@ def _geometry(policy: Policy, images: Tensor, draws: Draws) -> Tensor:
 
 
 def _resized_crop(policy: Policy, draws: Draws, flip: Tensor) -> augment.Affine:
-    """The crop as a map from the view to the image; a mirrored crop runs from right to left."""
+    """Return the crop as a map from the view to the image; a negative width mirrors it."""
     area = draws.uniform(_AREA, policy.min_area, 1.0)
     root = (draws.uniform(_RATIO, -1, 1) * (math.log(policy.ratio) / 2)).exp()
     width, height = (area.sqrt() * root).clamp_max(1), (area.sqrt() / root).clamp_max(1)
@@ -226,14 +226,14 @@ def _resized_crop(policy: Policy, draws: Draws, flip: Tensor) -> augment.Affine:
 
 
 def _operation(policy: Policy, draws: Draws, step: int) -> tuple[Tensor, Tensor]:
-    """Kind (geometric first, then colour) and signed amount of one random operation, both (batch,)."""
+    """Return kind (geometric first, then colour) and signed amount of one random operation, both (batch,)."""
     count = len(augment.GEOMETRIC_OPERATIONS) + len(augment.COLOUR_OPERATIONS)
     kind = draws.integer(_OPERATION + 2 * step, count)
     return kind, draws.uniform(_OPERATION + 2 * step + 1, -policy.magnitude, policy.magnitude)
 
 
 def _colour(policy: Policy, views: Tensor, draws: Draws) -> Tensor:
-    """RandAugment's colour operations, then jitter."""
+    """Apply RandAugment's colour operations, then brightness, contrast and saturation."""
     for step in range(policy.operations):
         kind, amount = _operation(policy, draws, step)
         for index, operation in enumerate(augment.COLOUR_OPERATIONS, len(augment.GEOMETRIC_OPERATIONS)):
@@ -251,7 +251,7 @@ def _colour(policy: Policy, views: Tensor, draws: Draws) -> Tensor:
 
 
 def _erase_boxes(policy: Policy, draws: Draws) -> Tensor:
-    """(batch, 4) boxes; empty where nothing is erased."""
+    """Return the boxes (batch, 4) to erase; a box is empty if nothing is erased."""
     area = draws.uniform(_ERASE_AREA, min(0.02, policy.erase_area), policy.erase_area)
     root = (draws.uniform(_ERASE_RATIO, -1, 1) * (math.log(3) / 2)).exp()
     width, height = (area.sqrt() * root).clamp_max(1), (area.sqrt() / root).clamp_max(1)

@@ -1,10 +1,10 @@
-"""The clock of a measurement: the processor time of the thread that computes, where that is all there is to measure.
+"""Chooses the clock of a latency measurement: processor time of the computing thread, or wall-clock time.
 
-An inference on one thread of the CPU waits for nothing, so that its duration on a quiet machine is the processor time
-that it takes. On a busy one, the time for which other programs are on its core is not counted: two programs that
-compute all the time beside it on two cores make the wall clock's figure a third to a half too large, and no repetition
-mends that. Caches and memory that others use are still felt. GPUs, several threads and runtimes that may compute
-elsewhere are timed by the wall clock.
+An inference on one CPU thread does not wait for anything, so on a quiet machine its duration equals its processor time.
+On a busy machine, processor time does not include the time for which other programs occupy the core. Wall-clock time
+does: two programs that compute continuously on the same two cores increase it by a third to a half, and repetition does
+not correct that. Contention for caches and memory still affects both. GPUs, several threads, and runtimes that may
+compute in other threads are timed by the wall clock.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from collections.abc import Callable
 from autodistill.core.records import LatencyTarget
 
 Clock = Callable[[], float]
-"""Seconds that only go forward."""
+"""Returns seconds that never decrease."""
 
-_HERE = ("torch", "torch-compile", "onnxruntime")
-"""Runtimes that compute in the thread that calls them, where they may use one."""
+_IN_CALLING_THREAD = ("torch", "torch-compile", "onnxruntime")
+"""Runtimes that compute in the calling thread if they are limited to one thread."""
 _SPIN_SECONDS = 0.002
 _STEPS = 20
 
 
 def clock_of(target: LatencyTarget) -> Clock:
-    """The clock by which an inference on ``target`` is timed."""
-    alone = target.device == "cpu" and target.threads == 1 and target.runtime in _HERE
-    return time.thread_time if alone and _is_fine() else time.perf_counter
+    """Return the clock for timing an inference on ``target``."""
+    single = target.device == "cpu" and target.threads == 1 and target.runtime in _IN_CALLING_THREAD
+    return time.thread_time if single and _has_fine_steps() else time.perf_counter
 
 
 @functools.cache
-def _is_fine() -> bool:
-    """Whether processor time goes on in small steps; some sandboxes count it in hundredths of a second."""
+def _has_fine_steps() -> bool:
+    """Return whether processor time advances in small steps; some sandboxes count it in hundredths of a second."""
     end, seen = time.thread_time() + _SPIN_SECONDS, {time.thread_time()}
     give_up = time.perf_counter() + 100 * _SPIN_SECONDS
     while (now := time.thread_time()) < end and time.perf_counter() < give_up:

@@ -1,8 +1,9 @@
-"""Known costs remembered between studies: by architecture and its code, image shape, latency target, machine, versions.
+"""Storage of known costs between studies, by architecture and its code, image shape, latency target, machine, versions.
 
-One JSON file in the user's cache folder (``AUTODISTILL_CACHE``, else ``XDG_CACHE_HOME``, else ``~/.cache``), replaced
-as a whole and merged with what others wrote; two that write in the same instant lose at most each other's newest rows,
-which are measured again. Loads neither torch nor timm: a survey that is remembered as a whole needs neither.
+The costs are in one JSON file in the user's cache folder (``AUTODISTILL_CACHE``, else ``XDG_CACHE_HOME``, else
+``~/.cache``). A write merges the rows of other processes and replaces the whole file. Two simultaneous writes lose at
+most each other's newest rows, which are measured again. This module loads neither torch nor timm, so a survey whose
+costs are all stored needs neither.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from autodistill.training.runtime.cache_folder import cache_folder as cache_fold
 
 LATENCY = "latency_ms"
 FEATURES = ("params", "macs", "activations", "operations")
-"""Counted metrics that latency is predicted from; one pass gives them all."""
+"""Counted metrics that latency is predicted from; one pass counts them all."""
 PROTOCOL = 3
-"""Counts up when latency is measured in another way, so that what an earlier release remembered is measured again."""
+"""Version of the latency protocol. Raise it when the protocol changes, so that stored latencies are measured again."""
 _STORED = {"onnx_bytes": "onnx_bytes:2"}
-"""Names of counts that are counted in another way than before, so that what is remembered is counted again."""
+"""Metric to its name in the file, for metrics whose definition changed, so that stored values are counted again."""
 _FILE = "costs.json"
 
 
 def machine(target: LatencyTarget | None = None) -> str:
-    """A fingerprint of what a latency depends on beside its target: processor, cores, system, versions.
+    """Return a key of the machine that a latency depends on: processor, cores, operating system, versions.
 
     Args:
-        target: adds its device and the version of its runtime; by default eager PyTorch on the CPU.
+        target: latency target whose GPU and runtime version are included; by default eager PyTorch on the CPU.
     """
     facts = [
         platform.machine(),
@@ -59,17 +60,17 @@ def machine(target: LatencyTarget | None = None) -> str:
 
 @cache
 def version_of(package: str) -> str:
-    """Version of an installed package; empty where it is not there."""
+    """Return the version of an installed package, or an empty text if it is not installed."""
     with contextlib.suppress(PackageNotFoundError):
         return version(package)
     return ""
 
 
 class CostMemory:
-    """Costs by key.
+    """Stored costs by key.
 
     Args:
-        folder: where the file lives; ``None`` remembers nothing beyond this object.
+        folder: folder of the file; ``None`` keeps the costs in this object only.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -81,7 +82,10 @@ class CostMemory:
             self._rows = _read(self._path)
 
     def key(self, student: Params, shape: Mapping[str, int], num_classes: int) -> str:
-        """What the counted costs depend on: of two projects' families of one name, each finds its own figures."""
+        """Return the key of a student's counted costs.
+
+        It includes the code of the family, so two projects with families of the same name do not share costs.
+        """
         family = str(student.get("family", ""))
         if family not in self._codes:
             self._codes[family] = family_code(family)
@@ -89,7 +93,13 @@ class CostMemory:
         return stable_key([dict(student), self._codes[family], dict(shape), num_classes, versions])
 
     def get(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
-        """Costs of a student, or ``None`` when one of them is not remembered."""
+        """Return the costs of a student, or ``None`` if one of them is not stored.
+
+        Args:
+            key: key of the student (:meth:`key`).
+            counted: counted metrics to return.
+            target: latency target; ``None`` returns no latency.
+        """
         row = self._rows.get(key, {})
         stored = {name: _STORED.get(name, name) for name in counted}
         out = {name: row[place] for name, place in stored.items() if place in row}
@@ -103,7 +113,7 @@ class CostMemory:
         return out
 
     def put(self, key: str, costs: Mapping[str, float], target: LatencyTarget) -> None:
-        """Remember costs."""
+        """Add the costs of a student; call :meth:`save` to write them."""
         row = {_STORED.get(name, name): value for name, value in costs.items() if name != LATENCY}
         if LATENCY in costs:
             row[self._latency(target)] = costs[LATENCY]
@@ -113,33 +123,33 @@ class CostMemory:
             self._changed = True
 
     def refresh(self) -> None:
-        """Take in what others have written since: other workers, other studies."""
+        """Read the rows that other workers and studies have written since."""
         for key, row in _read(self._path).items() if self._path is not None else ():
             self._rows[key] = {**row, **self._rows.get(key, {})}
 
     def save(self) -> None:
-        """Write the file, when there is something new and a folder to write into."""
+        """Write the file if there are new costs and a folder."""
         if self._path is None or not self._changed:
             return
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the search
+        with contextlib.suppress(OSError):  # an unwritable cache must not stop the search
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self.refresh()
             handle, scratch = tempfile.mkstemp(dir=self._path.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(self._rows))  # json.dump takes ten times as long
+                stream.write(json.dumps(self._rows))  # ten times as fast as json.dump
             os.replace(scratch, self._path)
             self._changed = False
 
     def _latency(self, target: LatencyTarget) -> str:
         table = ""
-        if target.table is not None:  # an edited table is another source
+        if target.table is not None:  # an edited table has a different key
             with contextlib.suppress(OSError):
                 table = ":" + hashlib.sha256(Path(target.table).read_bytes()).hexdigest()[:16]
         return f"latency:{PROTOCOL}:{target.key()}:{machine(target)}{table}"
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:
-    """The rows of the file; a file that cannot be read is as good as none, and so is a row."""
+    """Read the rows of the file; unreadable files and invalid rows are ignored."""
     with contextlib.suppress(OSError, ValueError):
         rows = json.loads(path.read_bytes())
         if isinstance(rows, dict):
@@ -155,7 +165,7 @@ def _is_row(row: Any) -> bool:
 
 @cache
 def processor() -> Any:
-    """The processor's name."""
+    """Return the name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

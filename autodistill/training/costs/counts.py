@@ -1,11 +1,12 @@
-"""What a student costs before it is trained: parameters, MACs, activations, bytes, peak memory.
+"""Counted costs of a student: parameters, MACs, activations, file sizes, peak memory.
 
-All are counted on the deployed form (see ``deployed``) at batch 1, and are exact and repeatable. All but the size of
-the ONNX file are counted without computing anything. Latency is measured, not counted: see ``latency``.
+They are counted on the deployed form (``deployed/form.py``) for one image, and are exact and repeatable. All except the
+size of the ONNX file are counted on meta tensors, without computing values. Latency is measured instead, see
+``latency_protocol.py``.
 
-Peak memory is that of tensors: the weights, and the most activations that are alive at once while one image passes
-through the network as PyTorch runs it, layer by layer. Buffers that a convolution needs inside one layer, and what
-a runtime saves by running layers in place, are not in it.
+Peak memory covers tensors only: the weights, plus the largest sum of activations that are alive at once while one image
+passes through the network, layer by layer as in PyTorch. It ignores buffers inside a convolution, and memory that a
+runtime saves by running layers in place.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ __all__ = ["Counts", "cost_metrics", "deploy", "known_costs"]
 
 @dataclass(frozen=True)
 class Counts:
-    """What one pass over the deployed form showed; the registered metrics read it.
+    """Counts of one pass through the deployed form, from which the registered metrics are computed.
 
     Attributes:
-        model: the deployed form, of meta tensors.
-        flops: floating-point operations of one image; a multiply-add counts as two.
+        model: the deployed form, with meta tensors.
+        flops: floating-point operations for one image; a multiply-add counts as two.
         operations: calls of torch operations for one image.
-        activations: numbers given by convolutions, linear layers and attention products for one image.
-        live_bytes: largest sum of tensors alive at once while one image passes, weights not included.
-        export: writes the deployed form as ONNX; takes a second, so it is called by the metric that needs it alone.
+        activations: output values of convolutions, linear layers and attention products for one image.
+        live_bytes: largest sum of bytes of tensors that are alive at once for one image, without the weights.
+        export: exports the deployed form as ONNX; takes about a second, so only the metric that needs it calls it.
     """
 
     model: nn.Module
@@ -51,45 +52,50 @@ class Counts:
 
 
 CostMetric = Callable[[Counts], float]
+"""Returns the value of one metric."""
+
 cost_metrics: Registry[CostMetric] = Registry("cost metric", "autodistill.costs")
 
 
 @cost_metrics.register("params")
 def params(counts: Counts) -> float:
-    """Numbers in the deployed parameters."""
+    """Return the number of parameters of the deployed form."""
     return float(sum(one.numel() for one in counts.model.parameters()))
 
 
 @cost_metrics.register("macs")
 def macs(counts: Counts) -> float:
-    """Multiply-adds of one image, as torch's own counter sees them (BatchNorm, activations and adds are free)."""
+    """Return the multiply-adds for one image by torch's counter, which ignores BatchNorm, activations and additions."""
     return counts.flops / 2
 
 
 @cost_metrics.register("activations")
 def activations(counts: Counts) -> float:
-    """Numbers given by convolutions, linear layers and attention products for one image."""
+    """Return the number of output values of convolutions, linear layers and attention products for one image."""
     return float(counts.activations)
 
 
 @cost_metrics.register("operations")
 def operations(counts: Counts) -> float:
-    """Calls of torch operations for one image: each costs its start, however small its tensors are."""
+    """Return the number of torch operations for one image; each has a fixed overhead, however small its tensors are."""
     return float(counts.operations)
 
 
 @cost_metrics.register("onnx_bytes")
 def onnx_bytes(counts: Counts) -> float:
-    """Size of the deployed form as an ONNX file, which is written for it; the graph outweighs very small weights.
+    """Return the size in bytes of the deployed form as an ONNX file, including the graph.
 
-    It is that of the trained student's file, whatever weights the network has now.
+    The network is exported for this metric. The size equals that of the trained student, whatever the current weights.
     """
     return float(len(counts.export()))
 
 
 @cost_metrics.register("bytes")
 def file_bytes(counts: Counts) -> float:
-    """Size of the deployed form as a safetensors file without metadata; ``export`` ships the trained form, for timm."""
+    """Return the size in bytes of the deployed form as a safetensors file without metadata.
+
+    The file that ``export`` writes for timm has another size, because it holds the form used in training.
+    """
     header: dict[str, Any] = {}
     position = 0
     for name, one in sorted(counts.model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0])):
@@ -106,7 +112,7 @@ _NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", to
 
 @cost_metrics.register("peak_memory_mb")
 def peak_memory_mb(counts: Counts) -> float:
-    """Weights plus the most activations alive at once, in megabytes (10^6 bytes), for one image."""
+    """Return weights plus the most activations alive at once for one image, in megabytes (10^6 bytes)."""
     held = sum(one.numel() * one.element_size() for one in counts.model.state_dict().values())
     return float(held + counts.live_bytes) / 1e6
 
@@ -114,17 +120,20 @@ def peak_memory_mb(counts: Counts) -> float:
 def known_costs(
     model: nn.Module, *, image_size: int, channels: int, metrics: Iterable[str] = ("params", "macs")
 ) -> dict[str, float]:
-    """Costs of the deployed form of ``model``, counted without computing.
+    """Return costs of the deployed form of ``model``.
 
     Args:
-        model: a network from ``students.build``; it is not touched.
-        image_size: pixels per side of its input.
-        channels: channels of its input.
-        metrics: registered names.
+        model: a network from ``students.build``; it is not changed.
+        image_size: pixels per side of the input.
+        channels: channels of the input.
+        metrics: registered names of the metrics.
+
+    Returns:
+        Metric to value.
 
     Raises:
-        UnknownNameError: a metric that is not registered.
-        InfeasibleError: the network's forward pass fails on this shape.
+        UnknownNameError: A metric is not registered.
+        InfeasibleError: The network's forward pass fails on this shape.
     """
     wanted = {name: cost_metrics.get(name) for name in metrics}
     counts = count(model, image_size=image_size, channels=channels)
@@ -132,15 +141,15 @@ def known_costs(
 
 
 def count(model: nn.Module, *, image_size: int, channels: int) -> Counts:
-    """One pass of one meta image through the deployed form.
+    """Pass one meta image through the deployed form and return the counts.
 
     Raises:
-        InfeasibleError: the forward pass fails on this shape.
+        InfeasibleError: The forward pass fails on this shape.
     """
     try:
         meta = skeleton(model, image_size=image_size, channels=channels)
         image = torch.empty(1, channels, image_size, image_size, device="meta")
-        # Frozen parameters and grad mode left on: torch's counter fails on attention under no_grad.
+        # Gradients stay enabled, because torch's counter fails on attention under no_grad; the parameters are frozen.
         with FlopCounterMode(display=False) as flops, _Live() as live:
             meta(image)
     except Exception as error:
@@ -165,7 +174,7 @@ _PRODUCTS = ("convolution", "addmm", "mm", "bmm", "baddbmm")
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that are alive, the outputs of products, and the calls."""
+    """Dispatch mode that counts bytes of live storages, output values of products, and calls of operations."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""Students that cannot be trained on this machine, remembered between studies.
+"""Storage, between studies, of students whose training crashed on this machine.
 
-By architecture and its code, image shape, kind of device and version of torch: with another of them it is tried again.
-One JSON file in the user's cache folder, replaced as a whole. Loads neither torch nor timm, unless the
-device is a GPU.
+A crash is stored by architecture and its code, image shape, kind of device and version of torch. If one of them
+changes, the student is tried again. The crashes are in one JSON file in the user's cache folder, which is replaced as a
+whole. This module does not load timm, and loads torch only if the device is a GPU.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FILE = "crashes.json"
 
 @dataclass(frozen=True)
 class Crash:
-    """A student that killed its workers.
+    """A student whose worker processes crashed.
 
     Attributes:
-        student: its architecture.
-        how: how the last of them ended, e.g. ``killed by signal 11 (SIGSEGV)``.
+        student: the architecture.
+        how: how the last worker ended, e.g. ``killed by signal 11 (SIGSEGV)``.
     """
 
     student: Params
@@ -37,12 +37,12 @@ class Crash:
 
 
 class CrashMemory:
-    """Crashes on images of one shape, on one kind of device.
+    """Stored crashes on images of one shape, on one kind of device.
 
     Args:
-        folder: where the file lives.
-        image_size: pixels per side that the students see.
-        channels: of their input.
+        folder: folder of the file.
+        image_size: pixels per side of the students' input.
+        channels: channels of the students' input.
         device: torch device string of the workers.
     """
 
@@ -56,12 +56,12 @@ class CrashMemory:
         }
 
     def known(self) -> list[Crash]:
-        """Students that crashed under the same conditions, in the order in which they did."""
+        """Return the students that crashed under the same conditions, in the order of their crashes."""
         rows = read(self._path)
         return [Crash(row["student"], row["how"]) for key, row in rows.items() if key == self._key(row["student"])]
 
     def put(self, student: Params, how: str) -> None:
-        """Remember a student; a folder that cannot be written to costs another crash, not the search."""
+        """Store a crash; errors of writing are ignored, since they must not stop the search."""
         rows = read(self._path)
         rows[self._key(student)] = {"student": dict(student), "how": how, **self._facts}
         with contextlib.suppress(OSError):
@@ -76,7 +76,7 @@ class CrashMemory:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a file; one that cannot be read is as good as none, and so is a row."""
+    """Read the rows of a file; unreadable files and invalid rows are ignored."""
     with contextlib.suppress(OSError, ValueError):
         rows = json.loads(path.read_bytes())
         if isinstance(rows, dict):
@@ -89,7 +89,7 @@ def _is_row(row: Any) -> bool:
 
 
 def _kind(device: str) -> str:
-    """The processor, or the GPU's name."""
+    """Return the name of the processor or the GPU."""
     if not device.startswith("cuda"):
         return str(processor())
     import torch

@@ -1,6 +1,6 @@
-"""The code that builds the students of a family, as a key: what is remembered of them holds while it stays the same.
+"""Key of the code that builds the students of a family; stored costs are valid while the key stays the same.
 
-Loads neither torch nor timm: what is remembered of built-in families is found without them.
+This module loads neither torch nor timm, so that stored costs of built-in families can be found without them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from autodistill.training.runtime.source_code import GROUP, builder_values
 
 _PACKAGE = "autodistill.training.students.families"
 _TRAINING = Path(__file__).parents[1]
-_BESIDE = ("students/build.py", "costs/counts.py", "deployed/form.py")
-"""How every network is built, counted and brought to its final form."""
+_SHARED = ("students/build.py", "costs/counts.py", "deployed/form.py")
+"""Files that affect the costs of every student: building, counting, and the deployed form."""
 
 
 def family_code(family: str) -> str:
-    """Equal while the code that builds the students of ``family`` stays as it is, and the values that it reads."""
-    if _PACKAGE not in sys.modules and family not in _plugins():  # nobody can have registered a family of their own
+    """Return a key of the code that builds the students of ``family``, and of the values that this code reads."""
+    if _PACKAGE not in sys.modules and family not in _plugins():  # only built-in families can be registered
         return _built_in()
     from autodistill.training.students.families import families
 
@@ -33,8 +33,8 @@ def family_code(family: str) -> str:
 
 @functools.cache
 def _built_in() -> str:
-    """Of all families of this package together: they share most of their code, and one is rarely edited alone."""
-    files = [*sorted((_TRAINING / "students" / "families").glob("*.py")), *(_TRAINING / name for name in _BESIDE)]
+    """Return one key for all families of this package, which share most of their code."""
+    files = [*sorted((_TRAINING / "students" / "families").glob("*.py")), *(_TRAINING / name for name in _SHARED)]
     return stable_key([[file.name, file.read_text(encoding="utf-8")] for file in files])
 
 

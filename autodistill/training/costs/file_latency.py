@@ -1,6 +1,6 @@
-"""Latency of ONNX files by the one protocol: all of them in interleaved rounds, under the machine's lease.
+"""Latency of ONNX files by the latency protocol, in interleaved rounds, under the measurement lock.
 
-The file is what ships, so this is the figure to quote; the search's own latency may be of another runtime.
+The file is what is deployed, so this is the latency to quote; the search may measure latency with another runtime.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from autodistill.training.runtime import measurement_lock
 
 
 def file_latencies(files: Sequence[Path], target: LatencyTarget) -> list[float] | None:
-    """Milliseconds per batch of ONNX files, p50.
+    """Measure ONNX files with ONNX Runtime on this CPU, or with the target's command.
 
     Args:
-        files: with one input ``(batch, channels, side, side)`` each.
-        target: gives batch and threads; measured with ONNX Runtime on this CPU, or by the target's command.
+        files: ONNX files with one input ``(batch, channels, side, side)`` each.
+        target: sets batch size and number of threads, or the command.
 
     Returns:
-        In the order of the files; ``None`` for a target that is a table.
+        Median milliseconds per batch, in the order of the files; ``None`` if the target is a table.
 
     Raises:
         ResourceError: onnxruntime is not installed.
-        UserCodeError: the target's command fails.
+        UserCodeError: The target's command fails.
     """
     if target.table is not None:
         return None
@@ -44,13 +44,13 @@ def file_latencies(files: Sequence[Path], target: LatencyTarget) -> list[float] 
 
 
 def timed(runs: Sequence[Run], target: LatencyTarget) -> list[latency.Latency]:
-    """Latency of prepared files, in interleaved rounds; the caller holds the machine's lease."""
+    """Measure prepared files in interleaved rounds; the caller must hold the measurement lock."""
     with threads(target.threads):
         return latency.measure_runs(runs, clock=clock_of(replace(target, device="cpu", runtime="onnxruntime")))
 
 
 def file_run(path: Path, target: LatencyTarget) -> Run:
-    """One inference of a file on a random batch."""
+    """Prepare one inference of a file on a random batch."""
     session = open_session(path, threads=target.threads)
     given = session.get_inputs()[0]
     shape = (target.batch, *given.shape[1:])
@@ -59,7 +59,7 @@ def file_run(path: Path, target: LatencyTarget) -> Run:
 
 
 def target_words(target: LatencyTarget) -> str:
-    """Where file latency comes from, for people."""
+    """Return a description of how the latency of files is measured, for display."""
     if target.table is not None:
         return "not measured: the target is a table"
     where = (

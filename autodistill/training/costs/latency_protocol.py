@@ -1,12 +1,16 @@
-"""The latency protocol, one for survey, trials and every later measurement.
+"""The latency protocol of the survey, of trials and of every later measurement.
 
-Each run is timed by the clock of its target (:mod:`~autodistill.training.costs.clocks`). Warm-up until the time of a
-run is stable; then rounds that visit all models in turn, each just after a look at how fast the machine is
-(:mod:`~autodistill.training.costs.machine_speed`), by which its times are divided. Other programs, other guests of
-a virtual machine and the clock of the processor only ever make a round slower, and all models of that round with it: so
-the p50 is the median of the medians of the quieter half of the rounds, and how quiet a round was is judged over all
-models in it. A model whose p50 is not certain within 1.5 % is measured for more rounds, and marked as noisy where it is
-not within 3 % at the end. Latency is of the deployed form on a random batch; the file on disk is not read.
+1. Runs are timed by the clock of the target (:mod:`~autodistill.training.costs.clocks`).
+2. Each model is warmed up until the time of a run is stable.
+3. Rounds visit all models in turn. Just before a model is timed, the speed of the machine is measured
+   (:mod:`~autodistill.training.costs.machine_speed`), and the model's times are divided by the slowness.
+4. The p50 is the median of the medians of the quieter half of the rounds. Other programs, other guests of a virtual
+   machine and a lower processor frequency only make a round slower, and they affect all models of that round.
+   Therefore, the quietness of a round is computed over all models in it.
+5. A model whose p50 has an uncertainty above 1.5 % is measured for more rounds. If the uncertainty is above 3 % at the
+   end, the model is marked as noisy.
+
+Latency is that of the deployed form on a random batch; files on disk are not read.
 """
 
 from __future__ import annotations
@@ -30,13 +34,14 @@ ROUND_SECONDS = 0.02
 MIN_RUNS, MAX_RUNS = 3, 200  # of one model in one round
 WARM_SECONDS = 0.5
 WARM_RUNS = 5
-STABLE = 0.05  # two windows of the warm-up agree within this share
-CERTAIN = 0.015  # half width of the p50's interval, as a share of it, above which a measurement is repeated
-NOISY = 0.03  # and above which it is marked at the end
+STABLE = 0.05  # the warm-up ends when two consecutive windows differ by at most this share
+CERTAIN = 0.015  # uncertainty (see ``Latency``) above which a measurement is repeated
+NOISY = 0.03  # uncertainty above which a latency is marked as noisy at the end
 REPEATS = 4
 LIMIT_SECONDS = 10.0
-"""Nothing is repeated once a model has taken so long by the wall clock, nor a group so many times as long: a machine
-that is busy for so long will be busy for longer."""
+"""Wall-clock seconds per model after which nothing is repeated; a group of n models has n times as long.
+
+A machine that was busy for so long is likely to stay busy."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,11 @@ class Latency:
 
     Attributes:
         p50_ms: median of the medians of the quieter rounds, milliseconds per batch.
-        p90_ms, p99_ms: quantiles over all runs.
-        spread: interquartile range of the quieter rounds' medians over their median.
-        noisy: the p50 is not certain within 3 % after every repetition.
-        runs: inferences that were timed.
-        uncertainty: half width of the p50's interval (of about 95 %), as a share of it.
+        p90_ms, p99_ms: quantiles over all runs, milliseconds per batch.
+        spread: interquartile range of the quieter rounds' medians, divided by their median.
+        noisy: whether the uncertainty is above 3 % after all repetitions.
+        runs: number of timed inferences.
+        uncertainty: half width of the p50's confidence interval (about 95 %), divided by the p50.
     """
 
     p50_ms: float
@@ -62,7 +67,7 @@ class Latency:
 
 
 def measure_latency(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Latency:
-    """Latency of one model; see :func:`measure_runs`."""
+    """Measure the latency of one model; see :func:`measure_runs`."""
     clock = clock_of(target)
     with threads(target.threads):
         run = prepare_run(model, target, image_size=image_size, channels=channels)
@@ -76,13 +81,14 @@ def measure_runs(
     speed: Callable[[], float] | None = None,
     limit: float = LIMIT_SECONDS,
 ) -> list[Latency]:
-    """Latency of several prepared models, measured in interleaved rounds.
+    """Measure the latency of several prepared models in interleaved rounds.
 
     Args:
-        runs: one inference each (:func:`autodistill.training.deployed.runtimes.prepare_run`).
-        clock: seconds.
-        speed: how slow the machine is now, as a multiple of its reference; by default the CPU's, on a real clock.
-        limit: seconds of the wall clock for each model after which nothing is repeated.
+        runs: one inference per model (:func:`autodistill.training.deployed.runtimes.prepare_run`).
+        clock: returns seconds.
+        speed: returns the current slowness of the machine, as a multiple of its reference; by default that of the CPU
+            if ``clock`` is a real clock, else 1.
+        limit: wall-clock seconds per model after which nothing is repeated.
     """
     if not runs:
         return []
@@ -105,12 +111,16 @@ def measure_runs(
 
 
 def quieter(times: Sequence[Sequence[np.ndarray]]) -> list[list[int]]:
-    """For each model, the half of its rounds in which the machine was quietest, judged over all models of a round.
+    """Return for each model the half of its rounds in which the machine was quietest, over all models of a round.
 
     Args:
-        times: per model, the seconds of every run, one array per round; models that settled have fewer rounds.
+        times: per model, the seconds of every run, one array per round; models that were certain early have fewer
+            rounds.
+
+    Returns:
+        Per model, the sorted indices of the quieter rounds.
     """
-    slowness = []  # per model and round, how much slower than the model's best round
+    slowness = []  # per model and round, the round's median as a multiple of the model's best round
     for rounds in times:
         medians = np.array([np.median(one) for one in rounds])
         slowness.append(medians / max(float(medians.min()), 1e-12))
@@ -121,11 +131,11 @@ def quieter(times: Sequence[Sequence[np.ndarray]]) -> list[list[int]]:
 
 
 def summarize(rounds: Sequence[np.ndarray], quiet: Sequence[int] | None = None) -> Latency:
-    """Latency from the seconds of every run, one array per round.
+    """Compute a latency from the times of all runs.
 
     Args:
-        rounds: all rounds.
-        quiet: those that the p50 is taken from; all by default.
+        rounds: seconds of every run, one array per round.
+        quiet: indices of the rounds that the p50 is computed from; all by default.
     """
     medians = np.array([np.median(rounds[i]) for i in (range(len(rounds)) if quiet is None else quiet)]) * 1e3
     middle = float(np.median(medians))
@@ -138,7 +148,7 @@ def summarize(rounds: Sequence[np.ndarray], quiet: Sequence[int] | None = None) 
 
 
 def _warm_up(run: Run, clock: Callable[[], float]) -> int:
-    """Run until two windows agree; returns how many runs fill a round."""
+    """Run until two consecutive windows agree or the time is up; return the number of runs that fill a round."""
     last = math.inf
     started = clock()
     while True:
@@ -152,8 +162,9 @@ def _warm_up(run: Run, clock: Callable[[], float]) -> int:
 
 
 def _round(run: Run, count: int, clock: Callable[[], float]) -> np.ndarray:
+    """Time ``count`` runs; return the seconds of each, ``(count,)``."""
     collecting = gc.isenabled()
-    gc.disable()  # a collection inside a run would be billed to the model
+    gc.disable()  # a garbage collection during a run would add to the model's time
     try:
         seconds = np.empty(count)
         for i in range(count):

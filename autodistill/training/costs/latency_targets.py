@@ -1,6 +1,6 @@
-"""Latency on targets that are not this machine: a table of measurements, or a command that measures an ONNX file.
+"""Latency on targets other than this machine: a table of measurements, or a command that measures an ONNX file.
 
-Neither takes the machine's lease: what they time does not run here.
+Neither takes the measurement lock, because the models do not run on this machine.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from autodistill.training.deployed.runtimes import to_onnx
 from autodistill.training.students import build as students
 
 COLUMN = "latency_ms"
-_SAID = 300  # characters of a command's own words that a message repeats
+_OUTPUT_LENGTH = 300  # characters of a command's output that a message repeats
 
 
 def is_elsewhere(target: LatencyTarget) -> bool:
-    """Whether latency comes from a table or a command.
+    """Return whether latency comes from a table or a command.
 
     Raises:
-        UsageError: both are given, or the command has no place for the file.
+        UsageError: Both are given, or the command has no placeholder ``{onnx}``.
     """
     if target.command is not None and target.table is not None:
         raise UsageError("latency.command and latency.table are both given; keep one.")
@@ -47,12 +47,19 @@ def is_elsewhere(target: LatencyTarget) -> bool:
 def latency_elsewhere(
     student: Params, model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int
 ) -> float:
-    """Milliseconds per batch of a student on a target that is not this machine.
+    """Return the milliseconds per batch of a student on a target other than this machine.
+
+    Args:
+        student: family and parameters.
+        model: the network built from them.
+        target: latency target with a table or a command.
+        image_size: pixels per side of the input.
+        channels: channels of the input.
 
     Raises:
-        InfeasibleError: the table does not hold the student, or the network cannot be written as ONNX.
-        UsageError: the table cannot be read.
-        UserCodeError: the command fails, hangs or prints something else.
+        InfeasibleError: The table does not contain the student, or the network cannot be exported to ONNX.
+        UsageError: The table cannot be read.
+        UserCodeError: The command fails, takes too long or does not print a latency.
     """
     if target.table is not None:
         return in_table(student, Path(target.table))
@@ -64,10 +71,11 @@ def latency_elsewhere(
 
 
 def latency_of_file(target: LatencyTarget, path: Path) -> float:
-    """Milliseconds per batch of an ONNX file by the target's command.
+    """Return the milliseconds per batch of an ONNX file, measured by the target's command.
 
     Raises:
-        UserCodeError: the command fails, hangs or prints something else.
+        UsageError: The command cannot be split into words.
+        UserCodeError: The command fails, takes too long or does not print a latency.
     """
     named = f"latency.command {target.command!r}"
     try:
@@ -75,37 +83,37 @@ def latency_of_file(target: LatencyTarget, path: Path) -> float:
     except ValueError as error:
         raise UsageError(f"{named} cannot be split into words: {error}; close its quotes.") from None
     try:
-        child = subprocess.Popen(  # the user's own command, split without a shell; its children are of its group
+        child = subprocess.Popen(  # without a shell, and in a new process group, so that its children can be ended too
             parts, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
             errors="replace", start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         raise UserCodeError(f"{named} cannot be started: {error.strerror}: {parts[0]!r}.") from error
     try:
-        said, complaint = child.communicate(timeout=target.timeout_s)
-    except BaseException as stop:  # Ctrl-C does not reach a group of its own, so it is ended here too
+        output, errors = child.communicate(timeout=target.timeout_s)
+    except BaseException as stop:  # also KeyboardInterrupt: Ctrl-C does not reach another process group
         _end_group(child)
         if not isinstance(stop, subprocess.TimeoutExpired):
             raise
         raise UserCodeError(
-            f"{named} ran longer than latency.timeout_s = {target.timeout_s:g}; mend it or raise that."
+            f"{named} ran longer than latency.timeout_s = {target.timeout_s:g} seconds; fix it or raise the limit."
         ) from None
     if child.returncode != 0:
-        raise UserCodeError(f"{named} ended with exit code {child.returncode}: {_end(complaint or said)}")
-    return _milliseconds(said, named)
+        raise UserCodeError(f"{named} ended with exit code {child.returncode}: {_end(errors or output)}")
+    return _milliseconds(output, named)
 
 
 def _end_group(child: subprocess.Popen[str]) -> None:
-    """Kill what is left of a command: itself, and whatever it started and left behind."""
+    """Kill a command and all processes of its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.kill()
     with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
-        child.communicate(timeout=5)  # closes its pipes; a process that left the group may still hold them
+        child.communicate(timeout=5)  # closes the pipes; a process that left the group may keep them open
 
 
 def _milliseconds(text: str, named: str) -> float:
-    """The number in the last line of what a command printed: ``{"latency_ms": 1.5}`` or ``1.5``."""
+    """Return the number in the last line of a command's output: ``{"latency_ms": 1.5}`` or ``1.5``."""
     lines = text.strip().splitlines()
     try:
         value = json.loads(lines[-1]) if lines else None
@@ -114,23 +122,23 @@ def _milliseconds(text: str, named: str) -> float:
     if isinstance(value, Mapping):
         value = value.get(COLUMN)
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-        said = _end(text) or "nothing"
+        output = _end(text) or "nothing"
         raise UserCodeError(
-            f'{named} must print JSON such as {{"latency_ms": 1.5}} in its last line; it printed: {said}'
+            f'{named} must print JSON such as {{"latency_ms": 1.5}} in its last line; it printed: {output}'
         )
     return float(value)
 
 
 def _end(text: str) -> str:
-    return text.strip()[-_SAID:]
+    return text.strip()[-_OUTPUT_LENGTH:]
 
 
 def in_table(student: Params, path: Path) -> float:
-    """Latency of the first row whose settings are all those of the student; empty cells hold for every value.
+    """Return the latency in the first row of a table that matches a student; empty cells match every value.
 
     Raises:
-        InfeasibleError: there is none.
-        UsageError: the table cannot be read.
+        InfeasibleError: No row matches.
+        UsageError: The table cannot be read, or the latency is not a number above 0.
     """
     filled = {key: str(value).lower() for key, value in students.validate(student).items()}
     for number, (settings, latency) in enumerate(_rows(path), 1):
@@ -146,7 +154,7 @@ def in_table(student: Params, path: Path) -> float:
 
 
 def _rows(path: Path) -> list[tuple[dict[str, str], Any]]:
-    """Settings and latency of every row; cells as lower-case text, so that both kinds of file compare alike."""
+    """Return settings and latency of every row, with cells as lower-case text, in CSV and JSON files alike."""
     rows: list[dict[str, Any]]
     try:
         text = path.read_text(encoding="utf-8")

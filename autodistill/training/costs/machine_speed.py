@@ -1,9 +1,9 @@
-"""How fast the machine is at this moment: a fixed piece of work, timed beside what is measured.
+"""Current speed of the machine, measured by timing a fixed small network.
 
-A shared machine gives a process a few per cent more or less from one ten seconds to the next, and all models alike: two
-surveys of the same students, a minute apart, differed by up to 8 % for whole groups. Timing the same small network just
-before each model, and dividing by it, takes that away. Latencies are then those of the machine at its *reference
-speed*, the one at which it was first seen, which is kept with the remembered costs.
+The speed of a shared machine varies by a few per cent within ten seconds, for all models alike: two surveys of the same
+students, a minute apart, differed by up to 8 % for whole groups. Timing the same small network just before each model,
+and dividing by its time, removes this variation. Latencies then refer to the *reference speed* of the machine. It is
+the speed at the first measurement on this machine, and is stored with the known costs.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ CALIBRATION_SECONDS = 0.5
 
 
 def steady() -> float:
-    """A machine whose speed never changes."""
+    """Return 1: the slowness of a machine whose speed is taken as constant."""
     return 1.0
 
 
 def slowness(device: str = "cpu", clock: Clock = time.perf_counter) -> Callable[[], float]:
-    """A function that measures how slow the machine is now, as a multiple of its reference: 1.02 is 2 % slower.
+    """Return a function that measures the current slowness of the machine: 1.02 is 2 % slower than the reference.
 
-    It uses as many threads as torch has when it is called. A GPU has clocks of its own, so there it is :func:`steady`.
+    The function uses as many threads as torch has when it is called. For a GPU, whose speed does not depend on the CPU,
+    it is :func:`steady`.
 
     Args:
-        device: of what is measured.
-        clock: by which it is timed.
+        device: torch device string of the measurement.
+        clock: clock of the measurement.
     """
     if device != "cpu":
         return steady
@@ -53,7 +54,7 @@ def _slowness_of_thread() -> float:
 
 @functools.cache
 def _reference(threads: int) -> float:
-    """Seconds of the work at the reference speed; measured and remembered where nobody has done so on this machine."""
+    """Return the wall-clock seconds of the work at the reference speed; measure and store them at the first call."""
     memory, key = CostMemory(cache_folder()), f"speed:{machine()}:{threads}"
     known = memory.get(key, ["seconds"], None)
     if known is None:
@@ -65,7 +66,7 @@ def _reference(threads: int) -> float:
 
 @functools.cache
 def _reference_of_thread() -> float:
-    """The same in processor time of one thread."""
+    """Return the same as ``_reference``, in processor time of one thread."""
     memory, key = CostMemory(cache_folder()), f"thread-speed:{machine()}"
     known = memory.get(key, ["seconds"], None)
     if known is None:
@@ -76,7 +77,7 @@ def _reference_of_thread() -> float:
 
 
 def _timed(seconds: float, clock: Clock = time.perf_counter) -> list[float]:
-    """Durations of the work, repeated for as long as asked, five times at least."""
+    """Return the durations of the work, repeated for ``seconds`` but at least five times."""
     work = _work()
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -89,7 +90,7 @@ def _timed(seconds: float, clock: Clock = time.perf_counter) -> list[float]:
 
 @functools.cache
 def _work() -> Callable[[], None]:
-    """One inference of a small network: some convolutions, and as much of Python and torch's dispatch around them."""
+    """Return one inference of a small network, a mix of convolutions and overhead of Python and torch's dispatch."""
     with torch.random.fork_rng(devices=[]):
         layers: list[nn.Module] = []
         for channels in (1, *[16] * 5):

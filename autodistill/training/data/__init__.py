@@ -1,1 +1,1 @@
-"""Images and labels in memory: sources, splits, fingerprints."""
+"""Images and labels of a study: sources, splits, caches of decoded images, fingerprints."""

@@ -1,9 +1,8 @@
-"""Images of a study: training and validation for the search, the test split only for ``load_test``.
+"""Images of a study: training and validation images for the search; only ``load_test`` reads the test split.
 
-A source (``training/sources/``) gives a pool of labelled images; everything that is the same for all of
-them happens here: checks, scaling to the size the student sees, the stratified split by seed, the
-stratified subset, statistics. Augmentation is elsewhere (``views.py``); so is normalization, which belongs
-to each model.
+A source (``data/sources/``) returns a pool of labelled images. This module does what all sources need: checks, scaling
+to the student's input size, the stratified split by seed, the stratified subset, and channel statistics.
+Augmentation is in ``augmentation/policy.py``. Each model normalizes its own input.
 """
 
 from __future__ import annotations
@@ -55,14 +54,13 @@ for _module in pkgutil.iter_modules(sources.__path__):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some of a pool's images.
+    """A subset of a pool's images.
 
     Attributes:
-        images: ``uint8 (n, channels, side, side)``, memory-mapped and shared by all workers for
-            ``image_folder``.
+        images: ``uint8 (n, channels, side, side)``. For ``image_folder``, a memory map that all workers share.
         labels: ``int64 (n,)``.
-        ids: ``int64 (n,)``: position in the pool; the name of an image for caches, whatever the split or
-            subset.
+        ids: ``int64 (n,)``, positions in the pool. Caches identify an image by its id, which does not depend on the
+            split or subset.
     """
 
     images: NDArray[np.uint8]
@@ -75,19 +73,19 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """What a search sees: never the test split.
+    """Training and validation images of a search, without the test split.
 
     Attributes:
         train: images to train on.
-        val: images that accuracy is measured on.
-        classes: names, in the order of the labels.
+        val: images to measure accuracy on.
+        classes: class names, in the order of the labels.
         image_size: pixels per side.
         channels: 1 or 3.
-        mean: per channel of the training images, in [0, 1].
-        std: the same, at least 0.001.
-        fingerprint: 16 hex digits of the pool's pixels, labels and class names; the split does not count.
-        pool_size: images in the pool; ``ids`` are below it.
-        before: height and width of the source's arrays where these were not square.
+        mean: mean of the training images per channel, in [0, 1].
+        std: standard deviation of the training images per channel, at least 0.001.
+        fingerprint: hash (16 hex digits) of the pool's pixels, labels and class names. It does not depend on the split.
+        pool_size: number of images in the pool. All ``ids`` are below it.
+        before: height and width of the source's arrays if they were not square; otherwise ``None``.
     """
 
     train: Split
@@ -103,13 +101,13 @@ class ImageData:
 
 
 def check_source(spec: DataSpec) -> None:
-    """Refuse a source that nobody registered, and a folder that is not there; nothing is read and no torch loaded.
+    """Check that the source is registered and that its folder exists, without reading images or loading torch.
 
-    A ``module:factory`` is not imported, since that runs it.
+    A ``module:factory`` source is not imported, because importing runs the user's code.
 
     Raises:
-        UnknownNameError: no such source; the nearest come first.
-        DataError: the folder does not exist.
+        UnknownNameError: The source is not registered. The message lists the nearest names first.
+        DataError: The folder does not exist.
     """
     if not is_reference(spec.source) and spec.source not in data_sources:
         folder = "/" in spec.source or Path(spec.source).is_dir()
@@ -120,41 +118,42 @@ def check_source(spec: DataSpec) -> None:
 
 
 def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None, *, begun: bool = False) -> None:
-    """Make sure before a study begins that every file can be read, those of the test part included.
+    """Check before a study begins that every image file can be decoded, including those of the test part.
 
-    A file that turns out broken when ``verify`` opens the test part can no longer be removed: the split would move.
-    Nothing of the test part is handed on; decoded images wait in the cache for ``load_images`` and ``load_test``.
+    The check must come first: once trials exist, removing a broken test file would change the split. No test image is
+    returned. Decoded images stay in the cache, where ``load_images`` and ``load_test`` find them.
 
     Args:
         spec: which images.
         cache_dir: as for :func:`load_images`.
-        begun: there are trials already, so that removing a file is no remedy.
+        begun: whether the study has trials already. If so, the message does not propose to remove files.
 
     Raises:
-        DataError: files that cannot be decoded, all at once, or classes that only the test part has.
+        DataError: Some files cannot be decoded (the message lists them together), or some classes exist only in the
+            test part.
     """
     if not is_reference(spec.source) and spec.source in file_checks:
         file_checks.get(spec.source)(spec, Path(cache_dir) if cache_dir is not None else cache_folder(), begun)
 
 
 def class_names(spec: DataSpec) -> tuple[str, ...] | None:
-    """Names of the classes where they are known before any image is read; else ``None``.
+    """Return the class names if the source knows them without reading images; otherwise ``None``.
 
     Raises:
-        DataError: the folder has no classes.
+        DataError: The folder has no classes.
     """
     known = not is_reference(spec.source) and spec.source in class_readers
     return class_readers.get(spec.source)(spec) if known else None
 
 
 def warn_of_cut(spec: DataSpec, data: ImageData) -> None:
-    """Warn where cropping to squares takes away more than a tenth of the pixels of training and validation images.
+    """Warn if cropping to squares removes on average more than a tenth of the pixels of the pool's images.
 
-    Files are opened for their headers, at most 5,000 of them.
+    Reads the headers of at most 5,000 files of training and validation images.
 
     Args:
-        spec: of the images.
-        data: the same, loaded.
+        spec: specification of the images.
+        data: the images loaded from ``spec``.
     """
     if spec.resize != "crop":
         return
@@ -164,21 +163,21 @@ def warn_of_cut(spec: DataSpec, data: ImageData) -> None:
         shapes = shape_readers.get(spec.source)(spec)
     else:
         return
-    if said := shapes.cut():
-        warnings.warn(said, stacklevel=2)
+    if message := shapes.cut_warning():
+        warnings.warn(message, stacklevel=2)
 
 
 def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:
-    """Training and validation images; files of the test split are not opened.
+    """Load the training and validation images without opening files of the test split.
 
     Args:
         spec: which images, and how they are split.
-        cache_dir: where decoded images are kept for all workers; by default the user's cache folder.
+        cache_dir: folder for decoded images, shared by all workers; by default the user's cache folder.
 
     Raises:
-        UnknownNameError: no such source, or no such option.
-        UsageError: a split or size that is impossible.
-        DataError: missing, damaged or unusable images.
+        UnknownNameError: The source or one of its options does not exist.
+        UsageError: The split or the image size is impossible.
+        DataError: Images are missing, damaged or unusable.
     """
     folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     pool = _pool(spec, "train", folder)
@@ -188,7 +187,7 @@ def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None)
         validation = hold_out(pool.labels, spec.val_fraction, seed=spec.seed, stream="validation", classes=names)
     _check_validation(pool, validation)
     train_ids = _subset(spec, np.flatnonzero(~validation), pool.labels)
-    if not pool.fingerprint:  # before anything is taken: copies of a memory map are kept by it
+    if not pool.fingerprint:  # needed by _take: cached copies of a memory map are named by the fingerprint
         pool = replace(pool, fingerprint=stable_key([content_hash(pool.images, pool.labels), pool.classes]))
     train, val = _take(pool, train_ids, folder), _take(pool, np.flatnonzero(validation), folder)
     mean, std = channel_statistics(train.images)
@@ -207,14 +206,23 @@ def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None)
 
 
 def load_test(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Split:
-    """The test images, for ``verify`` alone; ``ids`` count within the test part."""
+    """Load the test images; only ``verify`` may call this. ``ids`` are positions in the test part."""
     folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     pool = _pool(spec, "test", folder)
     return _take(pool, np.arange(len(pool.labels)), folder)
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of ``(n, c, h, w)``, in [0, 1], exact and in pieces."""
+    """Return mean and standard deviation per channel, in [0, 1].
+
+    Computed exactly from histograms of blocks, because a memory map need not fit into memory.
+
+    Args:
+        images: ``uint8 (n, channels, height, width)``.
+
+    Returns:
+        Means and standard deviations, one per channel; standard deviations are at least 0.001.
+    """
     levels = np.arange(256) / 255
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for start in range(0, len(images), 4096):
@@ -228,6 +236,7 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
 
 
 def _pool(spec: DataSpec, part: Part, folder: Path) -> LabelledImages:
+    """Read one part of a source, check it, and make its images square in the wanted size."""
     check_resize(spec.resize)
     known = not is_reference(spec.source)
     pool = data_sources.get(spec.source)(spec, part, folder) if known else from_factory(spec, part)
@@ -245,6 +254,11 @@ def _pool(spec: DataSpec, part: Part, folder: Path) -> LabelledImages:
 
 
 def _check(pool: LabelledImages, source: str) -> None:
+    """Check shapes, the number of classes, and the range of labels.
+
+    Raises:
+        DataError: The source returned something unusable.
+    """
     images, labels = pool.images, pool.labels
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise DataError(
@@ -263,19 +277,19 @@ def _check(pool: LabelledImages, source: str) -> None:
 
 
 def _check_validation(pool: LabelledImages, validation: NDArray[np.bool_]) -> None:
-    """Refuse validation images on which every network that always says the same is perfect."""
+    """Refuse validation images of fewer than two classes: a constant prediction would be perfect on them."""
     seen = np.unique(pool.labels[validation])
     if len(seen) < 2:
         name = f"of class {pool.classes[seen[0]]!r}" if len(seen) else "missing"
         raise DataError(
             f"all validation images ({int(validation.sum())}) are {name}; at least 2 of {len(pool.classes)} classes "
-            "are needed, or accuracy says nothing. Add images of the others (in a folder: val/CLASS), or give no "
+            "are needed to measure accuracy. Add images of the other classes (in a folder: val/CLASS), or give no "
             "validation images at all (remove val/): then a part of the training images is split off."
         )
 
 
 def _scaled(pool: LabelledImages, size: int) -> LabelledImages:
-    """Square images in another size, ``fingerprint`` to be computed anew."""
+    """Scale square images to ``size`` pixels per side; the result has no fingerprint yet."""
     import torch
     from torch.nn.functional import interpolate
 
@@ -293,13 +307,13 @@ def _subset(spec: DataSpec, train: NDArray[np.intp], labels: NDArray[np.int64]) 
     if spec.train_size > len(train):
         raise UsageError(
             f"train_size is {spec.train_size}; allowed: up to {len(train)}, "
-            f"what {spec.source!r} has left beside its validation images."
+            f"the images of {spec.source!r} that are not used for validation."
         )
     return train[choose_rows(labels[train], spec.train_size, seed=spec.seed, stream="subset")]
 
 
 def _take(pool: LabelledImages, ids: NDArray[np.intp], folder: Path) -> Split:
-    """The images ``ids``; of a memory-mapped pool as a memory map again, so that workers share the pages."""
+    """Select the images ``ids``; a memory-mapped pool gives a memory map, so that workers share its pages."""
     images = pool.images
     if isinstance(images, np.memmap) and len(ids) < len(images):
         key = stable_key([pool.fingerprint, content_hash(ids)])

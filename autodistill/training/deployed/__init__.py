@@ -1,1 +1,1 @@
-"""The form in which a student ships: BatchNorm folded, ONNX, int8, pruned, saved as timm saves."""
+"""The deployed forms of a student: fused, ONNX, int8 and fp16, pruned, as a timm folder; and runtimes that run them."""

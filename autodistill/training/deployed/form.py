@@ -1,8 +1,8 @@
 """The deployed form of a network: branches fused, BatchNorm folded, in eval mode, parameters frozen.
 
-Sizes, MACs and latencies are those of this form: trained as it is, MobileOne-S0 has four times its deployed
-parameters. Folding looks at what a forward pass does with each tensor, not at the order of modules, so a
-BatchNorm is folded only where nothing else reads what the convolution gives.
+Sizes, MACs and latencies are those of this form; in training, MobileOne-S0 has four times its deployed parameters.
+Folding follows the tensors of a forward pass instead of the order of modules. A BatchNorm is folded only if nothing
+else reads the output of the convolution.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 
 def deploy(model: nn.Module, *, image_size: int, channels: int) -> nn.Module:
-    """A frozen copy of ``model`` in its deployed form; the model itself is not touched.
+    """Return a frozen copy of ``model`` in its deployed form; the model itself is not changed.
 
     Args:
-        model: a trained (or fresh) student; ``(n, channels, image_size, image_size)`` to logits.
-        image_size: pixels per side of its input.
-        channels: channels of its input.
+        model: a trained or untrained student, which maps ``(n, channels, image_size, image_size)`` to logits.
+        image_size: pixels per side of the input.
+        channels: channels of the input.
 
     Returns:
         A network with the same outputs up to rounding.
@@ -34,26 +34,26 @@ def deploy(model: nn.Module, *, image_size: int, channels: int) -> nn.Module:
 
 
 def as_if_trained(model: nn.Module) -> nn.Module:
-    """Give every parameter and statistic of an untrained network numbers of its own, in place; returns the network.
+    """Make all parameters and statistics of an untrained network distinct, in place; return the network.
 
-    The ONNX exporter writes equal tensors once, and an untrained network has many (biases of zero, scales of one), so
-    that its file is smaller than the one that ships. Tensors that layers share stay shared.
+    The ONNX exporter writes equal tensors only once. An untrained network has many of them (biases of zero, scales of
+    one), so its file would be smaller than that of the trained network. Tensors shared by layers stay shared.
     """
-    own = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     statistics = [one for name, one in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
     with torch.no_grad():
         for one in (*model.parameters(), *statistics):
-            one.add_(1e-3 * torch.rand(one.shape, generator=own).to(one))
+            one.add_(1e-3 * torch.rand(one.shape, generator=generator).to(one))
     return model
 
 
 def skeleton(model: nn.Module, *, image_size: int, channels: int) -> nn.Module:
-    """As ``deploy``, but of meta tensors: shapes without numbers, for counting without computing.
+    """Return the deployed form of ``model`` with meta tensors (shapes without values), for counting costs.
 
-    What can be folded is found with numbers: one image takes a student a few milliseconds, and a pass of meta tensors,
-    which torch computes in Python, half a second.
+    The foldable layers are found with real values: a student processes one image in a few milliseconds, whereas a pass
+    of meta tensors, which torch computes in Python, takes half a second.
     """
-    if any(one.is_meta for one in model.parameters()):  # no numbers to look with
+    if any(one.is_meta for one in model.parameters()):  # the model has no values
         with torch.device("meta"):
             return deploy(model, image_size=image_size, channels=channels)
     deployed = deploy(model, image_size=image_size, channels=channels)
@@ -93,7 +93,7 @@ _FOLDED = (nn.Conv2d, Conv2dSame, nn.Linear)
 
 
 class _Reads(TorchFunctionMode):
-    """Counts how many torch functions read each noted tensor."""
+    """Function mode that counts how many torch functions read each tensor whose id is in ``counts``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _Reads(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if _has_tensor(out):  # reading a shape is not reading the numbers
+        if _has_tensor(out):  # a function that returns no tensor only reads a shape or another attribute
             for one in _tensors((args, kwargs or {})):
                 if id(one) in self.counts:
                     self.counts[id(one)] += 1
@@ -125,7 +125,7 @@ def _has_tensor(value: Any) -> bool:
 
 
 def _pairs(model: nn.Module, image_size: int, channels: int) -> list[tuple[str, str]]:
-    """Names of (layer, BatchNorm) where the norm alone reads what the layer gives, each called once."""
+    """Return the names of (layer, BatchNorm) where only the norm reads the layer's output and both are called once."""
     made: dict[int, tuple[str, torch.Tensor]] = {}
     calls: dict[str, int] = {}
     found: list[tuple[str, str, int]] = []
@@ -135,7 +135,7 @@ def _pairs(model: nn.Module, image_size: int, channels: int) -> list[tuple[str, 
     def after_layer(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
             calls[name] = calls.get(name, 0) + 1
-            made[id(output)] = (name, output)  # held, so that its id is not given to another tensor
+            made[id(output)] = (name, output)  # keeps the tensor alive, so that its id is not reused
             reads.counts[id(output)] = 0
 
         return hook

@@ -1,8 +1,8 @@
-"""ONNX files of students: written in the deployed form, run by ONNX Runtime, described without torch.
+"""Writes the deployed form of students as ONNX files, and runs such files with ONNX Runtime.
 
-What is exported is what latency is measured on (``deployed.py``): branches fused, BatchNorm folded. The input is
-called ``images``: floats, normalized as the student was trained, ``(batch, channels, side, side)``; the output is
-``logits``, ``(batch, classes)``.
+The exported network is the deployed form that latency is measured on (``form.py``): branches fused, BatchNorm folded.
+The input ``images`` is ``(batch, channels, side, side)`` floats, normalized as in training; the output ``logits`` is
+``(batch, classes)``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 from autodistill.core.errors import ResourceError, UsageError
 
 OPSET = 18
-"""The ONNX operator set that is written unless another is asked for: known to ONNX Runtime since 1.14."""
+"""Default ONNX operator set; ONNX Runtime supports it since version 1.14."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class OnnxFile:
     """An ONNX file on disk.
 
     Attributes:
-        bytes: its size.
+        path: location of the file.
+        bytes: size of the file.
         opset: operator set of the default domain.
     """
 
@@ -46,19 +47,19 @@ def export_onnx(
     opset: int = OPSET,
     dynamic_batch: bool = True,
 ) -> OnnxFile:
-    """Write the deployed form of ``model`` as an ONNX file; the model itself is not touched.
+    """Write the deployed form of ``model`` as an ONNX file; the model itself is not changed.
 
     Args:
-        model: a student; ``(n, channels, image_size, image_size)`` to logits ``(n, classes)``.
-        path: where to; an existing file is replaced once the new one is whole.
-        image_size: pixels per side of its input.
-        channels: channels of its input.
+        model: a student, which maps ``(n, channels, image_size, image_size)`` to logits ``(n, classes)``.
+        path: the new file; an existing file is replaced once the new one is complete.
+        image_size: pixels per side of the input.
+        channels: channels of the input.
         opset: ONNX operator set.
-        dynamic_batch: any number of images at once; otherwise exactly one.
+        dynamic_batch: whether the file takes any number of images at once; otherwise exactly one.
 
     Raises:
-        InfeasibleError: the exporter cannot express the model.
-        ResourceError: the file cannot be written.
+        InfeasibleError: The exporter cannot express the model.
+        ResourceError: The file cannot be written.
     """
     import torch
 
@@ -71,10 +72,11 @@ def export_onnx(
 
 
 def write_onnx(data: bytes, path: str | Path) -> OnnxFile:
-    """Put ``data`` at ``path``, whole or not at all.
+    """Write ``data`` to ``path`` atomically, and describe the file.
 
     Raises:
-        ResourceError: the file cannot be written.
+        ResourceError: The file cannot be written.
+        UsageError: ``data`` is not an ONNX file.
     """
     target = Path(path)
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
@@ -90,27 +92,31 @@ def write_onnx(data: bytes, path: str | Path) -> OnnxFile:
 
 
 def describe_onnx(path: str | Path) -> OnnxFile:
-    """Size and operator set of a file.
+    """Return size and operator set of an ONNX file.
 
     Raises:
-        UsageError: it is not an ONNX file.
+        UsageError: The file is not an ONNX file.
     """
     import onnx
 
     target = Path(path)
     try:
         model = onnx.load(str(target), load_external_data=False)
-    except Exception as error:  # protobuf's own errors, by version
+    except Exception as error:  # the types of protobuf's errors depend on its version
         raise UsageError(f"{target} is not an ONNX file: {str(error)[:200]}") from error
     opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
     return OnnxFile(target, target.stat().st_size, int(opset))
 
 
 def open_session(source: str | Path | bytes, *, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU.
+    """Open an ONNX Runtime session on the CPU.
+
+    Args:
+        source: an ONNX file, or its content.
+        threads: number of CPU threads.
 
     Raises:
-        UsageError: ONNX Runtime cannot load it.
+        UsageError: ONNX Runtime cannot load the model.
         ResourceError: ONNX Runtime is not installed.
     """
     try:
@@ -132,16 +138,16 @@ def open_session(source: str | Path | bytes, *, threads: int = 1) -> Any:
 def run_onnx(
     path: str | Path, images: NDArray[np.float32], *, batch_size: int = 64, threads: int = 1
 ) -> NDArray[np.float32]:
-    """Logits ``(n, classes)`` of a file for ``images``.
+    """Run an ONNX file and return the logits ``(n, classes)``.
 
     Args:
         path: the file.
-        images: ``float32 (n, channels, side, side)``, as its input expects: normalized.
-        batch_size: images at once; a file of a fixed batch is given as many as it takes, one by one.
-        threads: of the CPU.
+        images: ``float32 (n, channels, side, side)``, normalized as the file's input expects.
+        batch_size: images per run; ignored if the file has a fixed batch size.
+        threads: number of CPU threads.
 
     Raises:
-        UsageError: it is not an ONNX file, or does not take these images.
+        UsageError: The file is not an ONNX file, or does not take these images.
     """
     session = open_session(path, threads=threads)
     wanted = session.get_inputs()[0]
@@ -157,5 +163,5 @@ def run_onnx(
         except Exception as error:
             raise UsageError(f"{path} does not run on images {block.shape}: {str(error)[:200]}") from error
     if not out:
-        raise UsageError(f"{path} was given no image.")
+        raise UsageError(f"{path} was given no images; at least one is needed.")
     return np.concatenate(out)

@@ -1,8 +1,8 @@
-"""Takes weights out of a trained network: single ones, or whole channels with everything that hangs on them.
+"""Prunes a trained network: single weights (unstructured), or whole channels with everything that depends on them.
 
-Single weights by ``torch.nn.utils.prune`` (the smallest of all filters and matrices become zero): the network keeps its
-shape, so its file shrinks only when it is compressed, and few runtimes are faster for it. Whole channels by
-``torch_pruning`` (DepGraph, arXiv 2301.12900): the network itself becomes smaller, on every runtime.
+Single weights are pruned with ``torch.nn.utils.prune``: the smallest weights of all filters and matrices become zero.
+The network keeps its shape, so its file only shrinks when it is compressed, and few runtimes become faster. Whole
+channels are pruned with ``torch_pruning`` (DepGraph, arXiv 2301.12900): the network becomes smaller on every runtime.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ from torch import Tensor, nn
 from autodistill.core.errors import InfeasibleError, ResourceError, UsageError
 
 Masks = dict[str, Tensor]
-"""Name of a parameter to what of it is kept, 0 or 1."""
+"""Parameter name to a tensor of the parameter's shape: 1 for weights that are kept, 0 for pruned ones."""
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 
 def prune_weights(model: nn.Module, ratio: float) -> tuple[nn.Module, Masks]:
-    """A copy of ``model`` with the share ``ratio`` of its filter and matrix weights, the smallest of all, set to zero.
+    """Return a copy of ``model`` with the smallest weights of its filters and matrices set to zero.
+
+    Args:
+        model: the network.
+        ratio: share of these weights to prune, chosen over all layers together by absolute value.
 
     Returns:
-        The copy, and what of its parameters is kept.
+        The copy, and the masks of the weights that are kept.
 
     Raises:
-        UsageError: the ratio is not between 0 and 1.
+        UsageError: The ratio is not between 0 and 1.
     """
     from torch.nn.utils import prune
 
@@ -47,22 +51,28 @@ def prune_weights(model: nn.Module, ratio: float) -> tuple[nn.Module, Masks]:
 
 @torch.no_grad()
 def apply_masks(model: nn.Module, masks: Masks) -> None:
-    """Set what ``masks`` do not keep to zero again, after a step that moved it."""
+    """Set the pruned weights to zero again, after an optimizer step changed them."""
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
         parameters[name].mul_(mask)
 
 
 def prune_channels(model: nn.Module, ratio: float, *, image_size: int, channels: int) -> nn.Module:
-    """A copy of ``model`` with about the share ``ratio`` of the channels of every layer removed.
+    """Return a copy of ``model`` with about the share ``ratio`` of the channels of every layer removed.
 
-    The classifier keeps its outputs. Of networks with attention only the hidden units between two matrices are taken:
-    heads and embedding hang together in ways that the network's own code fixes. Families with branches that merge for
-    deployment (mobileone and its like) are merged first, and stay so.
+    The classifier keeps its outputs. In networks with attention, only hidden units of the MLP blocks are removed,
+    because the network's code fixes how heads and embedding depend on each other. Networks with branches that are fused
+    for deployment (such as mobileone) are fused first, and the copy stays fused.
+
+    Args:
+        model: the network.
+        ratio: share of the channels to remove.
+        image_size: pixels per side of the input.
+        channels: channels of the input.
 
     Raises:
-        UsageError: the ratio is not between 0 and 1.
-        InfeasibleError: the network's layers depend on each other in a way that cannot be cut.
+        UsageError: The ratio is not between 0 and 1.
+        InfeasibleError: No channels can be removed, or the network fails or gives wrong logits without them.
         ResourceError: torch_pruning is not installed.
     """
     _check(ratio)
@@ -70,7 +80,7 @@ def prune_channels(model: nn.Module, ratio: float, *, image_size: int, channels:
         import torch_pruning
     except ImportError:
         raise ResourceError("structured pruning needs the package torch-pruning: pip install torch-pruning.") from None
-    # branches that merge for deployment count their channels by themselves, and would merge to the old number
+    # Unfused branches store their own numbers of channels, so a later fusion would restore the old number.
     out: nn.Module = reparameterize_model(copy.deepcopy(model).eval(), inplace=True)
     images = torch.rand(2, channels, image_size, image_size, generator=torch.Generator().manual_seed(0))
     before = sum(one.numel() for one in out.parameters())
@@ -88,7 +98,7 @@ def prune_channels(model: nn.Module, ratio: float, *, image_size: int, channels:
             )
             pruner.step()
             given = out(images)
-    except Exception as error:  # graph tracing meets any code; timm has a thousand networks
+    except Exception as error:  # tracing runs the code of any timm network and may raise anything
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InfeasibleError(f"its channels cannot be removed: {line}") from error
     if given.shape != (2, classes) or not bool(torch.isfinite(given).all()):
@@ -99,7 +109,7 @@ def prune_channels(model: nn.Module, ratio: float, *, image_size: int, channels:
 
 
 def _kept(model: nn.Module, classes: int) -> list[nn.Module]:
-    """Layers whose outputs stay: the classifier, and beside attention everything but the hidden units."""
+    """Return the layers whose outputs are kept: the classifier, or with attention all but the MLPs' first layers."""
     attention = any(isinstance(getattr(module, "qkv", None), nn.Module) for module in model.modules())
     named: list[tuple[str, nn.Module]] = [
         (name, layer) for name, layer in model.named_modules() if isinstance(layer, _LAYERS)
@@ -114,4 +124,4 @@ def _kept(model: nn.Module, classes: int) -> list[nn.Module]:
 
 def _check(ratio: float) -> None:
     if not 0 < ratio < 1:
-        raise UsageError(f"a pruning ratio is {ratio:g}; it is a share between 0 and 1.")
+        raise UsageError(f"a pruning ratio is {ratio:g}; allowed: between 0 and 1, both excluded.")

@@ -1,10 +1,10 @@
-"""Smaller forms of an ONNX file: eight-bit integers and half precision, by ONNX Runtime's own tools.
+"""Converts ONNX files to eight-bit integers (int8) and half precision (fp16) with ONNX Runtime's tools.
 
-Weights are quantized symmetrically per output channel, activations per tensor; input and output stay fp32. Of the
-forms that ONNX Runtime can write, those that run on the CPU are kept for the choice, and the smallest of them wins:
-for a student of some thousand weights the description of its layers weighs as much as the weights.
+Weights are quantized symmetrically per output channel, activations per tensor; input and output stay fp32. ONNX Runtime
+can write several int8 forms. Those that run on the CPU are compared, and the smallest is kept: in a student with some
+thousand weights, the description of the layers is as large as the weights.
 
-Nothing here measures accuracy; whoever exports does (``delivery/``).
+This module does not measure accuracy; the export does (``delivery/``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Images = NDArray[np.float32]
 METHODS = ("static", "dynamic")
 RANGES = ("minmax", "entropy", "percentile")
 _BATCH = 32
-_PROBE = 2  # images that a new file must survive
+_PROBE = 2  # images on which a new file must run
 
 
 def quantize_int8(
@@ -41,24 +41,25 @@ def quantize_int8(
     ranges: str = "minmax",
     reduce_range: bool = True,
 ) -> Path:
-    """Write ``source`` with eight-bit weights, and with eight-bit activations whose ranges are known or found.
+    """Write ``source`` with eight-bit weights and activations.
 
     Args:
         source: an fp32 ONNX file.
-        out: where to; an existing file is replaced.
-        calibration: ``float32 (n, channels, side, side)`` as the file's input expects, normalized; its activations
-            set the ranges of ``static``; of ``dynamic`` only a few are used, to see that the file runs.
-        method: ``static`` fixes the ranges of activations now, ``dynamic`` finds them anew for every batch.
-        ranges: how ``static`` gets a range from the calibration: ``minmax``, ``entropy`` or ``percentile``.
-        reduce_range: seven bits for weights. With eight, x86 processors without VNNI overflow the 16-bit sums of ONNX
-            Runtime's kernels, and a file that is right on one machine is wrong on another.
+        out: the new file; an existing file is replaced.
+        calibration: images ``float32 (n, channels, side, side)``, normalized as the file's input expects. ``static``
+            takes the ranges of activations from them; ``dynamic`` only uses a few to check that the file runs.
+        method: ``static`` fixes the ranges of activations now; ``dynamic`` computes them for every batch.
+        ranges: how ``static`` computes a range from the calibration: ``minmax``, ``entropy`` or ``percentile``.
+        reduce_range: use seven bits for weights. With eight bits, the 16-bit sums of ONNX Runtime's kernels overflow on
+            x86 processors without VNNI, so that a file can be correct on one machine and wrong on another.
 
     Returns:
-        ``out``.
+        The path ``out``.
 
     Raises:
-        UsageError: no such method, no calibration image, or ``source`` is not an ONNX file.
-        InfeasibleError: none of the forms that ONNX Runtime offers can be written and run.
+        UsageError: The method or kind of ranges does not exist, there are no calibration images, or ``source`` is not
+            an ONNX file.
+        InfeasibleError: ONNX Runtime cannot write or run any of its int8 forms.
     """
     if method not in METHODS:
         raise UnknownNameError("method of quantization", method, METHODS)
@@ -66,7 +67,7 @@ def quantize_int8(
         raise UnknownNameError("kind of calibration", ranges, RANGES)
     if len(calibration) == 0:
         raise UsageError("quantization needs images to calibrate with, got none.")
-    run_onnx(source, calibration[:_PROBE])  # a wrong file or wrong images are said here, in words
+    run_onnx(source, calibration[:_PROBE])  # reports a wrong file or wrong images with a clear message
     with tempfile.TemporaryDirectory(prefix="autodistill-int8-") as folder, _quiet():
         ready = _prepared(Path(source), Path(folder) / "ready.onnx")
         if method == "static":
@@ -82,11 +83,14 @@ def to_fp16(source: str | Path, out: str | Path) -> Path:
 
     Args:
         source: an fp32 ONNX file.
-        out: where to; an existing file is replaced.
+        out: the new file; an existing file is replaced.
+
+    Returns:
+        The path ``out``.
 
     Raises:
         UsageError: ``source`` is not an ONNX file.
-        InfeasibleError: it cannot be converted, or the result does not load.
+        InfeasibleError: The file cannot be converted, or the result does not load.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -105,9 +109,11 @@ def to_fp16(source: str | Path, out: str | Path) -> Path:
 
 
 Attempt = Callable[[Path], None]
+"""Writes one int8 form to a path."""
 
 
 def _static(source: Path, calibration: Images, ranges: str, reduce_range: bool) -> list[Attempt]:
+    """Return the attempts for static quantization, one for each layout of ONNX Runtime (QOperator and QDQ)."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     calibrate = {
@@ -130,7 +136,11 @@ def _static(source: Path, calibration: Images, ranges: str, reduce_range: bool) 
 
 
 def _dynamic(source: Path, reduce_range: bool) -> list[Attempt]:
-    """Integer convolutions of ONNX Runtime's CPU take unsigned weights; where they take none, only matrices shrink."""
+    """Return the attempts for dynamic quantization.
+
+    ONNX Runtime's integer convolutions on the CPU need unsigned weights. The last attempt quantizes matrices only, for
+    networks whose convolutions cannot be quantized.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     def attempt(kind: Any, layers: list[str] | None, per_channel: bool) -> Attempt:
@@ -150,7 +160,11 @@ def _dynamic(source: Path, reduce_range: bool) -> list[Attempt]:
 
 
 def _smallest(attempts: list[Attempt], folder: Path, probe: Images, named: str) -> bytes:
-    """The smallest file that one of ``attempts`` writes and that gives finite numbers."""
+    """Return the smallest file that one of ``attempts`` writes and whose outputs are finite.
+
+    Raises:
+        InfeasibleError: No attempt gives such a file.
+    """
     found: list[bytes] = []
     reason = ""
     for index, write in enumerate(attempts):
@@ -162,7 +176,7 @@ def _smallest(attempts: list[Attempt], folder: Path, probe: Images, named: str) 
             if not np.isfinite(run_onnx(path, probe)).all():
                 raise ArithmeticError("its outputs are not finite")
             found.append(data)
-        except Exception as error:  # onnx and ONNX Runtime raise many kinds, by operator and version
+        except Exception as error:  # onnx and ONNX Runtime raise many types, depending on operator and version
             reason = reason or _first_line(error)
     if not found:
         raise InfeasibleError(f"{named} cannot be quantized: {reason}")
@@ -170,10 +184,10 @@ def _smallest(attempts: list[Attempt], folder: Path, probe: Images, named: str) 
 
 
 def _of_fixed_width(path: Path) -> bytes:
-    """The file with every constant as raw bytes, so that its size is that of the architecture, whatever its weights.
+    """Return the file with all constants as raw bytes, so that its size depends on the architecture only.
 
-    The quantizer writes zero points as numbers of variable width, one byte below 128 and two from there on: files of
-    equal students differed by some bytes, and on a front the least accurate of them stayed for a byte.
+    The quantizer writes zero points as numbers of variable width: one byte below 128, two bytes from 128 on. Files of
+    equal architectures would differ by a few bytes, and less accurate students would stay on the front for one byte.
     """
     import onnx
     from onnx import numpy_helper
@@ -187,7 +201,7 @@ def _of_fixed_width(path: Path) -> bytes:
 
 
 def _prepared(source: Path, out: Path) -> Path:
-    """``source`` with shapes inferred and constants folded, as the quantizer wants it; itself where that fails."""
+    """Infer shapes and fold constants for the quantizer; return ``source`` itself if that fails."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     try:
@@ -198,7 +212,7 @@ def _prepared(source: Path, out: Path) -> Path:
 
 
 class _Reader:
-    """Calibration images in batches of one size (histograms take no other), as ONNX Runtime asks for them."""
+    """Calibration data reader for ONNX Runtime: batches of equal size, which the histogram calibrators require."""
 
     def __init__(self, path: Path, images: Images) -> None:
         from autodistill.training.deployed.onnx_files import open_session
@@ -208,7 +222,7 @@ class _Reader:
         self._next = 0
 
     def get_next(self) -> dict[str, Images] | None:
-        """The next batch, or ``None`` at the end."""
+        """Return the next batch as input name to images, or ``None`` at the end."""
         block = self._images[self._next : self._next + _BATCH]
         self._next += _BATCH
         return {self._name: np.ascontiguousarray(block, dtype=np.float32)} if len(block) else None
@@ -216,10 +230,10 @@ class _Reader:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tools' hints from the user, and the handlers they install from the program's logging."""
+    """Suppress output and warnings of the tools inside this context, and remove log handlers that they install."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.manager.disable
-    root.addHandler(logging.NullHandler())  # with one there, logging.info() installs none of its own
+    root.addHandler(logging.NullHandler())  # logging.info() only installs a handler if there is none
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Runtimes: how a deployed student is run where its latency is measured. A name is one function of this file."""
+"""Runtimes that latency is measured with. Each is one registered function of this module."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from autodistill.core.registry import Registry
 from autodistill.training.deployed.form import deploy
 
 Run = Callable[[], Any]
-"""One inference, waited for."""
+"""Runs one inference and waits until it is finished."""
 
 Runtime = Callable[[nn.Module, torch.Tensor, LatencyTarget], Run]
+"""``runtime(deployed model, images, target)``: prepare the inference of these images."""
 runtimes: Registry[Runtime] = Registry("runtime", "autodistill.runtimes")
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -29,7 +30,7 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @runtimes.register("torch")
 def eager(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
-    """PyTorch as it is, in inference mode; channels last on CUDA, where convolutions want it."""
+    """Prepare eager PyTorch in inference mode; channels last on CUDA, where convolutions are faster with it."""
     device = _device(target)
     dtype = _dtype(target)
     memory = torch.channels_last if device.type == "cuda" else torch.contiguous_format
@@ -47,13 +48,13 @@ def eager(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
 
 @runtimes.register("torch-compile")
 def compiled(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
-    """PyTorch with ``torch.compile``; the compilation is part of the warm-up."""
+    """Prepare PyTorch with ``torch.compile``; the compilation happens during the warm-up."""
     return eager(torch.compile(model, dynamic=False), images, target)  # type: ignore[arg-type]
 
 
 @runtimes.register("onnxruntime")
 def onnx(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
-    """ONNX Runtime on the CPU (or CUDA where its package has it), on the exported file."""
+    """Prepare ONNX Runtime on the exported file, on the CPU, or on CUDA if the installed package supports it."""
     try:
         import onnxruntime
     except ImportError:
@@ -73,22 +74,22 @@ def onnx(model: nn.Module, images: torch.Tensor, target: LatencyTarget) -> Run:
 
 
 def to_onnx(model: nn.Module, images: torch.Tensor, *, opset: int | None = None, dynamic_batch: bool = True) -> bytes:
-    """The ONNX file of a deployed model.
+    """Export a deployed model as the content of an ONNX file.
 
     Args:
-        model: in its deployed form.
-        images: an example of its input.
-        opset: ONNX operator set; torch's own choice if omitted.
-        dynamic_batch: any number of images at once; otherwise as many as in the example.
+        model: a network in its deployed form.
+        images: an example input.
+        opset: ONNX operator set; torch's default if omitted.
+        dynamic_batch: whether the file takes any number of images at once; otherwise as many as in the example.
 
     Raises:
-        InfeasibleError: the exporter cannot express it.
+        InfeasibleError: The exporter cannot express the model.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "model.onnx"
         try:
             with warnings.catch_warnings():
-                # The exporter that torch calls legacy: ten times as fast as the new one, and it needs no onnxscript.
+                # torch's legacy exporter is ten times as fast as the new one and does not need onnxscript.
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
                     model.cpu().float(),
@@ -107,12 +108,18 @@ def to_onnx(model: nn.Module, images: torch.Tensor, *, opset: int | None = None,
 
 
 def prepare_run(model: nn.Module, target: LatencyTarget, *, image_size: int, channels: int) -> Run:
-    """One inference of the deployed form of ``model`` on ``target``; the model itself is not touched.
+    """Prepare one inference of the deployed form of ``model`` on ``target``; the model itself is not changed.
+
+    Args:
+        model: a student.
+        target: runtime, device, precision and batch size.
+        image_size: pixels per side of the input.
+        channels: channels of the input.
 
     Raises:
-        UnknownNameError: no such runtime.
-        UsageError: a precision or device that does not exist.
-        ResourceError: the runtime or device is not on this machine.
+        UnknownNameError: The runtime does not exist.
+        UsageError: The precision or device does not exist.
+        ResourceError: The runtime or device is not available on this machine.
     """
     make = runtimes.get(target.runtime)
     _dtype(target)
@@ -124,7 +131,7 @@ def prepare_run(model: nn.Module, target: LatencyTarget, *, image_size: int, cha
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Run torch on ``count`` threads, and put the number back."""
+    """Run torch on ``count`` threads inside this context, and restore the number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -145,5 +152,5 @@ def _device(target: LatencyTarget) -> torch.device:
     except RuntimeError:
         raise UsageError(f"latency.device {target.device!r} does not exist; write cpu, cuda or cuda:1.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ResourceError("latency.device is cuda, and this machine shows no CUDA device; measure on the cpu.")
+        raise ResourceError("latency.device is cuda, and this machine has no CUDA device; measure on the cpu.")
     return device

@@ -1,11 +1,12 @@
-"""Students as folders that ``timm.create_model('local-dir:OUT', pretrained=True)`` reads: weights and ``config.json``.
+"""Writes students as folders that timm reads: weights and ``config.json``.
 
-A student whose network timm can make from a name and keywords gets a configuration of timm's own. One whose family
-changes the network afterwards (fewer strides for small images, a narrower stem) cannot be told in keywords: timm would
-load its weights without complaint and compute something else. Its configuration names the architecture
-``autodistill_student``, which timm knows once this module is imported, and refuses by name before that.
+``timm.create_model('local-dir:OUT', pretrained=True)`` reads such a folder. If timm can build the network from a name
+and keywords, the folder contains an ordinary timm configuration. If the family changed the network after timm built it
+(fewer strides for small images, a narrower stem), keywords cannot describe it: timm would load the weights without an
+error and compute something else. The configuration then names the architecture ``autodistill_student``. timm has this
+architecture once this module is imported; before, it refuses the name.
 
-Which of the two it is, is not decided by rule but found out: the folder is read back and compared bit by bit.
+Which configuration is needed is found by a test: the folder is read back, and the outputs are compared bit by bit.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ from torch import nn
 from autodistill.core.errors import StoreError
 from autodistill.training.runtime.durable_files import tensor_bytes
 from autodistill.training.students import build as students
-from autodistill.training.students.families.timm_models import asked_of_timm
+from autodistill.training.students.families.timm_models import timm_call
 
 __all__ = ["ARCHITECTURE", "CONFIG", "WEIGHTS", "needs_autodistill", "read_timm", "timm_files"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 ARCHITECTURE = "autodistill_student"
-_PROBE = 4  # images that a folder is compared on
+_PROBE = 4  # images on which the network read back is compared
 _CROP_MODES = {
     "crop": "center",
     "squash": "squash",
     "letterbox": "border",
-}  # timm pads with the mean, not with grey 114
+}  # not exactly the same for letterbox: timm pads with the mean, autodistill with grey 114
 
 
 @register_model  # type: ignore[untyped-decorator]
 def autodistill_student(
-    pretrained: bool = False, pretrained_cfg: Any = None, *, student: Mapping[str, Any], img_size: int, **asked: Any
+    pretrained: bool = False, pretrained_cfg: Any = None, *, student: Mapping[str, Any], img_size: int, **keywords: Any
 ) -> nn.Module:
-    """A student of one of our families, as timm's ``create_model`` asks for it.
+    """Build a student of an autodistill family; called by timm's ``create_model``.
 
     Args:
-        pretrained: load the weights beside the configuration.
-        pretrained_cfg: timm's; says where they are.
+        pretrained: load the weights from the folder of the configuration.
+        pretrained_cfg: timm's configuration, with the location of the weights.
         student: family and parameters.
-        img_size: pixels per side of its input.
-        asked: ``num_classes`` and ``in_chans``; whatever else timm hands over does not change the network.
+        img_size: pixels per side of the input.
+        keywords: ``num_classes`` and ``in_chans``; other keywords from timm are ignored.
     """
-    classes, channels = int(asked["num_classes"]), int(asked["in_chans"])
+    classes, channels = int(keywords["num_classes"]), int(keywords["in_chans"])
     model = students.build_student(student, image_size=img_size, channels=channels, num_classes=classes)
     if pretrained:
         facts = pretrained_cfg if isinstance(pretrained_cfg, Mapping) else pretrained_cfg.to_dict()
@@ -61,22 +62,22 @@ def autodistill_student(
 
 
 def timm_files(model: nn.Module, facts: Mapping[str, Any]) -> tuple[dict[str, bytes], bool]:
-    """The two files of a student.
+    """Return the two files of a student, weights and configuration.
 
     Args:
-        model: in eval mode.
-        facts: of the student (``trial_files.student_facts``): architecture, shape, classes, mean and std.
+        model: the student, in eval mode.
+        facts: facts of the student (``trial_files.student_facts``): architecture, shape, classes, mean and std.
 
     Returns:
-        Name to content, and whether timm alone can read them.
+        Contents by file name, and whether timm can read them without autodistill.
 
     Raises:
-        StoreError: they do not give the network back, bit by bit.
+        StoreError: The network that is read back from the files does not give the same outputs, bit by bit.
     """
     weights = tensor_bytes(model.state_dict())
-    asked = asked_of_timm(model)
-    if asked is not None:
-        files = {WEIGHTS: weights, CONFIG: _json(_config(model, facts, asked[0], asked[1]))}
+    call = timm_call(model)
+    if call is not None:
+        files = {WEIGHTS: weights, CONFIG: _json(_config(model, facts, call[0], call[1]))}
         if _same(model, files, facts):
             return files, True
     own = {"student": dict(facts["architecture"]), "img_size": facts["image_size"]}
@@ -87,19 +88,19 @@ def timm_files(model: nn.Module, facts: Mapping[str, Any]) -> tuple[dict[str, by
 
 
 def read_timm(folder: str | Path) -> nn.Module:
-    """The network in a folder, in eval mode, on the CPU, by ``timm.create_model('local-dir:…')``."""
+    """Read the network in a folder by ``timm.create_model('local-dir:…')``, in eval mode, on the CPU."""
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return model.eval()
 
 
 def needs_autodistill(folder: str | Path) -> bool:
-    """Whether timm can read a folder only after ``import autodistill.training.deployed.timm_files``."""
+    """Return whether timm can only read a folder after ``import autodistill.training.deployed.timm_files``."""
     config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     return bool(config.get("architecture") == ARCHITECTURE)
 
 
 def _config(model: nn.Module, facts: Mapping[str, Any], name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """``config.json`` as timm's hub writes it."""
+    """Return the content of ``config.json`` in the format of timm's hub."""
     known = getattr(model, "pretrained_cfg", None) or {}
     side, channels, classes = facts["image_size"], facts["channels"], len(facts["classes"])
     layers = {key: known[key] for key in ("first_conv", "classifier", "fixed_input_size") if known.get(key)}
@@ -124,7 +125,7 @@ def _config(model: nn.Module, facts: Mapping[str, Any], name: str, keywords: Map
 
 @torch.no_grad()
 def _same(model: nn.Module, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> bool:
-    """Whether the folder gives equal bits on random images."""
+    """Return whether the network read back from the files gives the same bits as ``model`` on random images."""
     shape = (_PROBE, facts["channels"], facts["image_size"], facts["image_size"])
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="autodistill-timm-") as folder:
@@ -132,7 +133,7 @@ def _same(model: nn.Module, files: Mapping[str, bytes], facts: Mapping[str, Any]
             (Path(folder) / name).write_bytes(data)
         try:
             found = read_timm(folder)(images)
-        except Exception:  # keywords that timm does not take from a file, shapes that changed since
+        except Exception:  # keywords that timm does not accept from a file, or shapes that changed after building
             return False
     return torch.equal(found, model(images))
 

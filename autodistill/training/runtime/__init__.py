@@ -1,4 +1,4 @@
-"""The machine under a training: devices, processes of one training, the measurement lock, durable files.
+"""Machine-level services of a training: devices, distributed training, measurement lock, durable files, remote storage.
 
-Also the forward pass that avoids a fault of oneDNN (``strided``), and keys of source code.
+Also a workaround for a fault of oneDNN (``strided``), and keys of the source code that builds a network.
 """

@@ -1,7 +1,7 @@
-"""Where everything lives that studies of one user share: known costs, decoded images, teacher caches.
+"""The cache folder that all studies of a user share: known costs, decoded images, teacher caches.
 
-``AUTODISTILL_CACHE`` names the folder; else it is ``autodistill`` below ``XDG_CACHE_HOME`` or ``~/.cache``. No study
-folder points into it, so a study can be moved, and the cache can be removed whenever nothing runs.
+``AUTODISTILL_CACHE`` sets the folder; by default it is ``autodistill`` below ``XDG_CACHE_HOME`` or ``~/.cache``. No
+study folder refers to it, so a study can be moved, and the cache can be removed when nothing runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DEFAULT_MEGABYTES = 32_768
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of autodistill; it need not exist."""
+    """Return the user's cache folder of autodistill, which may not exist yet."""
     named = os.environ.get("AUTODISTILL_CACHE")
     if named:
         return Path(named).expanduser()
@@ -23,15 +23,17 @@ def cache_folder() -> Path:
 
 
 def teacher_caches() -> Path:
-    """The folder of the teacher caches that studies share."""
+    """Return the folder of the teacher caches that studies share."""
     return cache_folder() / "teacher"
 
 
 def teacher_cache_bytes() -> int:
-    """What all shared teacher caches together may take on disk: ``AUTODISTILL_CACHE_MB``, else 32 GiB.
+    """Return the disk limit of all shared teacher caches together, in bytes.
+
+    ``AUTODISTILL_CACHE_MB`` sets it in MiB; the default is 32 GiB.
 
     Raises:
-        UsageError: the variable is no number above 0.
+        UsageError: The variable is not a whole number above 0.
     """
     named = os.environ.get("AUTODISTILL_CACHE_MB")
     try:

@@ -1,9 +1,9 @@
-"""Devices by name, and a teacher spread over several of them.
+"""Parses device names, and spreads a teacher over several devices.
 
-A network that does not fit on one device is cut into consecutive parts of about equal bytes, one for each device; hooks
-carry what a part takes to the device where it lives. It is cut between blocks only: inside one, residual paths and
-state may join what two devices hold. Direct parameters of the network (position embeddings, class tokens) stay on the
-first device, where they are used. The parts work one after the other: this buys memory, not speed.
+A network that does not fit on one device is split into consecutive parts of about equal bytes, one for each device.
+Hooks move the inputs of a part to its device. The network is split between blocks only, because residual paths and
+state inside a block could combine tensors of two devices. Parameters of the network itself (position embeddings, class
+tokens) stay on the first device, where they are used. The parts run one after the other: this saves memory, not time.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from autodistill.core.errors import TeacherError, UnknownNameError, UsageError
 
 
 def parse_devices(names: str | Sequence[str]) -> tuple[torch.device, ...]:
-    """The devices called ``names``, one or several.
+    """Return the torch devices called ``names``, one or several.
 
     Raises:
-        UsageError: none, no device of that kind, or a GPU that this machine does not have.
+        UsageError: The list is empty, a name is not a device, or this machine does not have the device.
     """
     several = [names] if isinstance(names, str) else list(names)
     if not several:
@@ -31,36 +31,36 @@ def parse_devices(names: str | Sequence[str]) -> tuple[torch.device, ...]:
 
 
 def spread_over(network: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
-    """``network`` itself, its blocks on ``devices`` in their order.
+    """Move the blocks of ``network`` to ``devices``, in order and in place; return ``network``.
 
     Args:
-        network: moved in place; it must not have been spread before.
-        devices: the same one may come twice.
+        network: a network that has not been spread before.
+        devices: target devices; a device may be listed twice.
 
     Raises:
-        TeacherError: it has fewer blocks than there are devices.
+        TeacherError: The network has fewer blocks than there are devices.
     """
     units = list(_units(network))
     if len(units) < len(devices):
         raise TeacherError(
             f"the teacher has {len(units)} blocks that can be put on different devices, and teacher.device names "
-            f"{len(devices)}. Name fewer."
+            f"{len(devices)} devices. Name fewer."
         )
     for tensor in itertools.chain(network.parameters(recurse=False), network.buffers(recurse=False)):
         tensor.data = tensor.data.to(devices[0])
     for unit, place in zip(units, _places(units, len(devices)), strict=True):
         unit.to(devices[place])
-        unit.register_forward_pre_hook(_Carry(devices[place]), with_kwargs=True)
+        unit.register_forward_pre_hook(_MoveInputs(devices[place]), with_kwargs=True)
     return network
 
 
 def is_spread(network: nn.Module) -> bool:
-    """Whether ``network`` was spread, so that it cannot be moved."""
-    return any(isinstance(hook, _Carry) for part in network.modules() for hook in part._forward_pre_hooks.values())
+    """Return whether ``network`` was spread over devices, so that it must not be moved as a whole."""
+    return any(isinstance(hook, _MoveInputs) for part in network.modules() for hook in part._forward_pre_hooks.values())
 
 
-class _Carry:
-    """Brings the arguments of a module to its device."""
+class _MoveInputs:
+    """Forward pre-hook that moves the arguments of a module to its device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -70,7 +70,7 @@ class _Carry:
 
 
 def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules that stay whole, in their order: children, and the elements of plain sequences of blocks."""
+    """Yield the modules that must not be split, in order: children, and the elements of plain containers of blocks."""
     for child in module.children():
         plain = isinstance(child, nn.Sequential | nn.ModuleList) and type(child) in (nn.Sequential, nn.ModuleList)
         if plain and len(list(child.children())) > 1:
@@ -80,14 +80,14 @@ def _units(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _places(units: Sequence[nn.Module], count: int) -> list[int]:
-    """Device number of each unit: consecutive, every device used, of about equal bytes."""
+    """Return the device index of each unit: consecutive, every device used, about equal bytes per device."""
     sizes = [1 + sum(t.nbytes for t in itertools.chain(unit.parameters(), unit.buffers())) for unit in units]
     total, done = sum(sizes), 0
     places: list[int] = []
     for index, size in enumerate(sizes):
         wanted = int((done + size / 2) / total * count)
         last = places[-1] if places else 0
-        must = count - (len(sizes) - index)  # so that as many units are left as devices
+        must = count - (len(sizes) - index)  # smallest index for which the units left still reach the last device
         places.append(max(min(wanted, last + 1 if places else 0), last, must))
         done += size
     return places

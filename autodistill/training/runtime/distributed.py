@@ -1,10 +1,11 @@
-"""One training on several devices: DistributedDataParallel whose results are those of one device, up to rounding.
+"""One training on several devices: DistributedDataParallel with the results of one device, up to rounding.
 
-Every process prepares the same batch (views replay from seeds, the teacher's answers come from the shared cache), runs
-its own rows through the model, and computes the loss of the *whole* batch, with the other rows' logits as constants.
-The sum of these gradients over the processes is the whole batch's gradient, also for losses that compare rows.
-BatchNorm uses the statistics of the whole batch, on GPUs and on CPUs (gloo has no ``SyncBatchNorm``). Only dropout and
-stochastic depth differ: every process draws masks of its own.
+Every process prepares the same batch: views are computed from seeds, and teacher outputs come from the shared cache. A
+process runs its own rows through the model and computes the loss of the *whole* batch, with the logits of the other
+rows as constants. The sum of these gradients over the processes is the gradient of the whole batch, also for losses
+that compare rows. BatchNorm uses the statistics of the whole batch, on GPUs and on CPUs (``SyncBatchNorm`` does not
+work with gloo). Only dropout and stochastic depth differ from a run on one device, because every process draws its own
+masks.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _TIMEOUT = datetime.timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of one training, as one of them sees it.
+    """The group of processes of one training, seen from one of them.
 
     Attributes:
-        rank: this process; 0 measures, saves and reports.
+        rank: index of this process; process 0 measures, saves and reports.
         size: number of processes.
-        device: of this process.
+        device: device of this process.
     """
 
     rank: int
@@ -46,13 +47,13 @@ class Team:
 
     @classmethod
     def join(cls, file: str, rank: int, size: int, device: torch.device | str) -> Team:
-        """Meet the others over a file that does not exist yet; nothing listens beyond this machine.
+        """Join the process group through a shared file; gloo listens on the loopback interface only.
 
         Args:
-            file: a path that all processes see.
-            rank: of this process.
+            file: a path that all processes can access; the file must not exist yet.
+            rank: index of this process.
             size: number of processes.
-            device: of this process.
+            device: device of this process.
         """
         device = torch.device(device)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -63,12 +64,12 @@ class Team:
         return cls(rank, size, device)
 
     def leave(self) -> None:
-        """The inverse of ``join``."""
+        """Leave the process group; the inverse of ``join``."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
     def wrap(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The model with averaged gradients; statistics of normalization are not sent around, they are equal."""
+        """Wrap the model to average gradients over processes; buffers are equal anyway and not synchronized."""
         ids = [self.device] if self.device.type == "cuda" else None
         named = inspect.signature(DistributedDataParallel.__init__).parameters
         off = (
@@ -79,17 +80,22 @@ class Team:
         return wrapped
 
     def rows(self, count: int) -> slice:
-        """This process's rows of a batch of ``count``.
+        """Return this process's rows of a batch of ``count`` images.
 
         Raises:
-            UsageError: fewer images than processes.
+            UsageError: There are fewer images than processes.
         """
         if count < self.size:
             raise UsageError(f"a batch of {count} images cannot be split over {self.size} devices; use fewer devices.")
         return slice(*(count * edge // self.size for edge in (self.rank, self.rank + 1)))
 
     def whole(self, part: Tensor, count: int) -> Tensor:
-        """Rows ``(count, …)`` of all processes; the gradient flows into this process's rows only."""
+        """Gather the rows ``(count, …)`` of all processes; gradients flow into this process's rows only.
+
+        Args:
+            part: this process's rows.
+            count: number of rows of all processes.
+        """
         most = -(-count // self.size)
         padded = part.detach().new_zeros((most, *part.shape[1:]))
         padded[: len(part)] = part.detach()
@@ -100,19 +106,24 @@ class Team:
         return torch.cat([part if rank == self.rank else piece for rank, piece in enumerate(rows)])
 
     def length(self, part: float) -> float:
-        """Length of a vector of which every process has a part, and this one a part of length ``part``."""
+        """Return the Euclidean length of a vector whose parts are distributed over the processes.
+
+        Args:
+            part: length of this process's part.
+        """
         squares = torch.tensor([part**2], dtype=torch.float64, device=self.device)
         dist.all_reduce(squares)
         return float(squares.sqrt())
 
     def backward(self, loss: Tensor, beside: Iterable[nn.Parameter]) -> None:
-        """Gradients of the whole batch's ``loss``.
+        """Compute the gradients of the whole batch's ``loss``.
 
         Args:
             loss: scalar, the same in every process.
-            beside: parameters outside the model, whose gradient every process has in full.
+            beside: parameters outside the model; every process computes their full gradient.
         """
-        with warnings.catch_warnings():  # layouts of a bucket and of 1 x 1 convolutions, a matter of speed
+        # DistributedDataParallel averages over processes, and the sum is needed: hence the factor ``size``.
+        with warnings.catch_warnings():  # strides of a bucket and of 1 x 1 convolutions differ; this only affects speed
             warnings.filterwarnings("ignore", message="Grad strides do not match")
             (loss * self.size).backward()  # type: ignore[no-untyped-call]
         for parameter in beside:
@@ -120,25 +131,25 @@ class Team:
                 parameter.grad /= self.size
 
     def agree(self, stop: bool) -> bool:
-        """What rank 0 says, in every process."""
-        word = torch.tensor([int(stop)], device=self.device)
-        dist.broadcast(word, 0)
-        return bool(word)
+        """Return the value of ``stop`` in process 0, in every process."""
+        value = torch.tensor([int(stop)], device=self.device)
+        dist.broadcast(value, 0)
+        return bool(value)
 
     @contextlib.contextmanager
     def statistics(self) -> Iterator[None]:
-        """BatchNorm layers inside, of whatever class, take the statistics of the whole batch."""
+        """Make all BatchNorm layers use the statistics of the whole batch inside this context, whatever their class."""
         with _WholeBatchNorm():
             yield
 
 
 @dataclass(frozen=True, eq=False)
 class BatchShare:
-    """What one process computed of a batch whose loss every process sees whole.
+    """The share of one process in a batch of a distributed training.
 
     Attributes:
         team: the processes.
-        embedding: (rows, width), from which this process's rows of the logits were computed.
+        embedding: (rows, width), the embeddings of this process's rows, from which its logits were computed.
     """
 
     team: Team
@@ -146,7 +157,7 @@ class BatchShare:
 
 
 class _WholeBatchNorm(TorchFunctionMode):
-    """Replaces ``F.batch_norm``, which every BatchNorm layer ends in, timm's fused ones too."""
+    """Function mode that replaces ``F.batch_norm``, which every BatchNorm layer calls, including timm's fused ones."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.batch_norm:
@@ -164,7 +175,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """``F.batch_norm`` over the rows of all processes."""
+    """Compute ``F.batch_norm`` over the rows of all processes."""
     if not training:
         return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     dims = [dim for dim in range(input.ndim) if dim != 1]
@@ -188,7 +199,10 @@ def _batch_norm(
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the processes; so is its gradient, since every process's rows depend on the sum."""
+    """Differentiable sum over the processes.
+
+    The gradient is summed too, because the rows of every process depend on the sum.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

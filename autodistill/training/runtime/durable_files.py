@@ -1,13 +1,12 @@
-"""Files that survive a crash: folders that are complete or absent, with a hash of everything inside.
+"""Folders that survive a crash: each is complete or absent, and holds a hash of every file.
 
-A folder is written under a temporary name, flushed to the disk, and renamed; ``MANIFEST.json`` holds size and
-SHA-256 of each file and is verified before anything is parsed. Neither torch nor safetensors notices a
-flipped bit by itself. Tensors are safetensors, everything else is JSON: nothing here can run code when it
-is read.
+A folder is written under a temporary name, flushed to the disk, and renamed. ``MANIFEST.json`` holds the size and
+SHA-256 of each file and is verified before anything is parsed, because neither torch nor safetensors detects a flipped
+bit. Tensors are stored as safetensors and everything else as JSON, so reading a folder cannot run code.
 
-A *checkpoint* is such a folder for one step of training, called ``step-STEP-KEY``: what is of another key is another
-training, and is ranked by itself. The newest that verifies is loaded; a damaged one is skipped with a warning that
-names it, and the one before is used.
+A *checkpoint* is such a folder for one step of a training, called ``step-STEP-KEY``. Each key belongs to one training,
+and checkpoints are ranked per key. Loading returns the newest checkpoint that verifies: a damaged one is skipped with a
+warning that names it, and the previous one is used.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ class Checkpoint:
     """State of a training at one step.
 
     Attributes:
-        step: optimizer steps done.
-        key: what was being trained; another key is another training. Part of a folder's name.
-        tensors: on the CPU.
-        facts: JSON values.
+        step: number of optimizer steps done.
+        key: identifies the training; part of the folder's name.
+        tensors: name to tensor, on the CPU.
+        facts: name to JSON value.
     """
 
     step: int
@@ -52,13 +51,14 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
-    """Write ``checkpoint`` below ``folder``; of its key this one and the newest others stay, ``keep`` in all.
+    """Write ``checkpoint`` below ``folder`` and remove old ones of the same key, so that ``keep`` are left.
 
-    What stands at a higher step is either of another training, or could not be read and the training went back: it
-    must not push out what has just been written. Those of other keys are left alone, for whoever goes back to them.
+    The new checkpoint is always kept, even if others of its key have a higher step: those could not be read, and the
+    training continued from an earlier one. Checkpoints of other keys are not removed, because a study may return to
+    them.
 
     Raises:
-        ResourceError: disk full or not writable; earlier checkpoints are untouched.
+        ResourceError: The disk is full or not writable; earlier checkpoints are unchanged.
     """
     files = {
         "tensors.safetensors": tensor_bytes(checkpoint.tensors),
@@ -67,18 +67,18 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     path = folder / f"{_PREFIX}{checkpoint.step:09d}-{checkpoint.key}"
     write_folder(path, files, facts={"step": checkpoint.step, "key": checkpoint.key})
     surplus = outdated(path.name, names(folder), keep=keep)
-    for old in (*(folder / name for name in surplus), *_cut_off(folder)):
+    for old in (*(folder / name for name in surplus), *_unfinished(folder)):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
 
 def names(folder: Path) -> list[str]:
-    """Names of the checkpoints below ``folder``."""
+    """Return the names of the checkpoints below ``folder``."""
     return [path.name for path in _found(folder)]
 
 
 def ranked(names: Iterable[str]) -> dict[str, list[str]]:
-    """Key to the names of its checkpoints, newest first; names of anything else are left out."""
+    """Group the names of checkpoints by key, newest first; other names are left out."""
     out: dict[str, list[str]] = {}
     for name in sorted((one for one in names if one.startswith(_PREFIX)), reverse=True):
         out.setdefault(_key_of(name), []).append(name)
@@ -86,16 +86,16 @@ def ranked(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def outdated(name: str, names: Iterable[str], *, keep: int = 2) -> list[str]:
-    """Which of ``names`` go now that ``name`` is written: of its key, all but this one and the newest others."""
+    """Return the names to remove after ``name`` was written: those of its key except itself and the newest others."""
     others = [old for old in ranked(names).get(_key_of(name), ()) if old != name]
     return others[max(0, keep - 1) :]
 
 
 def load(folder: Path, *, key: str) -> Checkpoint | None:
-    """The newest checkpoint of ``key`` that verifies; ``None`` where there is none.
+    """Load the newest checkpoint of ``key`` that verifies; return ``None`` if there is none.
 
     Warns:
-        UserWarning: for each damaged one that is passed over.
+        UserWarning: For each damaged checkpoint that is skipped.
     """
     for path in _found(folder):
         try:
@@ -110,21 +110,21 @@ def load(folder: Path, *, key: str) -> Checkpoint | None:
 
 
 def clear(folder: Path) -> None:
-    """Remove all checkpoints below ``folder``, and what writers that were killed have left there."""
-    for path in (*_found(folder), *_cut_off(folder)):
+    """Remove all checkpoints below ``folder``, and temporary folders of killed writers."""
+    for path in (*_found(folder), *_unfinished(folder)):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes], *, facts: Mapping[str, Any] | None = None) -> None:
-    """Make the folder ``path`` hold exactly ``files`` and their manifest, or leave it as it was.
+    """Write a folder that holds exactly ``files`` and their manifest; on failure it stays as it was.
 
     Args:
         path: the folder; an existing one is replaced.
         files: name to content.
-        facts: JSON values kept in the manifest.
+        facts: JSON values to store in the manifest.
 
     Raises:
-        ResourceError: disk full or not writable.
+        ResourceError: The disk is full or not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,10 +147,10 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, facts: Mapping[str, 
 
 
 def read_folder(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Content of the files of ``path``, each verified, and the facts of its manifest.
+    """Read and verify the files of ``path``; return their contents by name, and the facts of the manifest.
 
     Raises:
-        StoreError: a file is missing or differs from what was written.
+        StoreError: A file is missing or differs from what was written.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
@@ -168,7 +168,7 @@ def read_folder(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """The tensors as one safetensors file; views and devices are resolved."""
+    """Return the tensors as one safetensors file, after copying them to contiguous memory on the CPU."""
     from safetensors.torch import save as to_bytes
 
     data: bytes = to_bytes({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
@@ -176,10 +176,10 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def tensors_from(data: bytes) -> dict[str, Tensor]:
-    """The inverse of ``tensor_bytes``.
+    """Return the tensors of a safetensors file; the inverse of ``tensor_bytes``.
 
     Raises:
-        ValueError: not a safetensors file.
+        ValueError: ``data`` is not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
@@ -192,17 +192,17 @@ def tensors_from(data: bytes) -> dict[str, Tensor]:
 
 
 def _found(folder: Path) -> list[Path]:
-    """Checkpoints below ``folder``, newest first."""
+    """Return the checkpoints below ``folder``, newest first."""
     return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
 
 
-def _cut_off(folder: Path) -> list[Path]:
-    """Folders that a killed process was writing: one process writes below ``folder`` at a time, so nobody is."""
+def _unfinished(folder: Path) -> list[Path]:
+    """Return unfinished folders of killed writers; only one process at a time writes below ``folder``."""
     return [path for path in folder.glob(".*-*") if path.is_dir()]
 
 
 def _key_of(name: str) -> str:
-    """What the checkpoint of a name is of."""
+    """Return the key in the name of a checkpoint."""
     return name.removeprefix(_PREFIX).partition("-")[2]
 
 
@@ -214,7 +214,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def replace_folder(scratch: Path, path: Path) -> None:
-    """Rename ``scratch`` to ``path``; what was there is moved away first, as no folder replaces a full one."""
+    """Rename ``scratch`` to ``path``; an existing folder is moved away first, since rename only replaces empty ones."""
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
         os.rename(path, old / path.name)
@@ -225,7 +225,7 @@ def replace_folder(scratch: Path, path: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders; its rename is durable by itself
+    if os.name == "nt":  # folders cannot be opened on Windows, where a rename is durable by itself
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

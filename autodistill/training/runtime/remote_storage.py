@@ -1,8 +1,8 @@
-"""A second place for folders and files, at any URL that pyarrow knows: for workers that do not see the study's folder.
+"""Storage of folders and files at a URL that pyarrow supports, for workers that cannot access the study's folder.
 
-One folder is one object: the SHA-256 of what follows in hexadecimal, then a zip archive. Object stores cannot rename a
-folder; one object is written under a temporary name and moved, so it is whole or absent. Its hash is verified before
-anything is unpacked. Nothing here knows what the folders mean; ``copies.py`` does.
+Each folder is stored as one object: the hexadecimal SHA-256 of the rest, then a zip archive. Object stores cannot
+rename folders, but a single object can be written under a temporary name and moved, so it is complete or absent. Its
+hash is verified before it is unpacked. ``trials/remote_trials.py`` decides what is stored.
 """
 
 from __future__ import annotations
@@ -37,61 +37,61 @@ class RemoteFolder:
     """Objects below one URL.
 
     Attributes:
-        url: where; names of objects are relative to it, with slashes.
+        url: URL of the folder; names of objects are relative to it, with slashes.
     """
 
     url: str
 
     @classmethod
     def at(cls, url: str) -> RemoteFolder:
-        """The place at ``url``, or at a folder of this machine.
+        """Return the remote folder at ``url``, which may also be a path on this machine.
 
         Raises:
-            UsageError: not a URL that pyarrow knows, or one with a password in it.
+            UsageError: pyarrow does not support the URL, or the URL contains a password.
         """
         url = url.rstrip("/") if "://" in url else Path(url).expanduser().absolute().as_uri()
         if urlsplit(url).password is not None:
             raise UsageError(
-                f"the storage at {urlsplit(url).hostname} is given with a password, which would be written down with "
-                "the study; leave it out and put it where the storage's own tools look, e.g. AWS_SECRET_ACCESS_KEY."
+                f"the URL of the storage at {urlsplit(url).hostname} contains a password, which would be saved with "
+                "the study; leave it out and set it where the storage's own tools look, e.g. AWS_SECRET_ACCESS_KEY."
             )
         remote_folder = cls(url)
-        remote_folder._place  # noqa: B018 - looks whether the URL can be understood
+        remote_folder._place  # noqa: B018 - checks that pyarrow supports the URL
         return remote_folder
 
     def below(self, name: str) -> RemoteFolder:
-        """The part of the place below ``name``."""
+        """Return the remote folder ``name`` below this one."""
         before, mark, query = self.url.partition("?")
         return RemoteFolder(f"{before}/{name}{mark}{query}")
 
     def names(self, below: str = "") -> list[str]:
-        """Names of all objects, or of those below one name.
+        """Return the names of all objects, or of those below one name.
 
         Raises:
-            ResourceError: the place does not answer.
+            ResourceError: The storage does not answer.
         """
         from pyarrow.fs import FileSelector, FileType
 
         start = f"{self._root}/{below}".rstrip("/")
-        with _telling(f"cannot list {self.url}"):
+        with _errors(f"cannot list {self.url}"):
             found = self._files.get_file_info(FileSelector(start, recursive=True, allow_not_found=True))
         root = PurePosixPath(self._root.lstrip("/"))
         paths = [PurePosixPath(one.path.lstrip("/")) for one in found if one.type == FileType.File]
         return sorted(path.relative_to(root).as_posix() for path in paths if path.suffix != _PART)
 
     def put(self, name: str, path: Path) -> None:
-        """Keep a folder, or a file in a folder of its own, under ``name``; what was there is replaced as a whole.
+        """Store a folder or a single file under ``name``, replacing an existing object.
 
-        Nothing is sent where the same is there already.
+        A file is stored as a folder that contains only this file. Nothing is sent if the stored hash is the same.
 
         Raises:
-            ResourceError: it cannot be written; what was there is untouched.
+            ResourceError: The object cannot be written; an existing one is unchanged.
         """
         content = _pack(path)
         head = hashlib.sha256(content).hexdigest().encode()
         target = f"{self._root}/{name}"
         scratch = f"{target}.{secrets.token_hex(6)}{_PART}"
-        with _telling(f"cannot write {name} to {self.url}; nothing that was there is lost"):
+        with _errors(f"cannot write {name} to {self.url}; nothing that was there is lost"):
             if self._head(target) == head:
                 return
             self._files.create_dir(target.rpartition("/")[0], recursive=True)
@@ -106,13 +106,13 @@ class RemoteFolder:
                 raise
 
     def get(self, name: str, folder: Path) -> None:
-        """Make ``folder`` hold what is kept under ``name``, or leave it as it was.
+        """Replace ``folder`` by the content of the object ``name``; on failure ``folder`` stays as it was.
 
         Raises:
-            StoreError: it is damaged.
-            ResourceError: it is not there, or cannot be read or unpacked.
+            StoreError: The object is damaged.
+            ResourceError: The object does not exist, or cannot be read or unpacked.
         """
-        with _telling(f"cannot bring {name} from {self.url}"):
+        with _errors(f"cannot fetch {name} from {self.url}"):
             with self._files.open_input_stream(f"{self._root}/{name}") as stream:
                 data: bytes = stream.read()
             head, content = data[:_HASH], data[_HASH:]
@@ -122,21 +122,21 @@ class RemoteFolder:
             scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                    archive.extractall(scratch)  # names that lead outside are made to stay inside
+                    archive.extractall(scratch)  # zipfile sanitizes names that point outside the folder
                 replace_folder(scratch, folder)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def remove(self, name: str) -> None:
-        """Remove an object, or all objects below ``name``; nothing happens where there is none.
+        """Remove the object ``name``, or all objects below it; do nothing if there are none.
 
         Raises:
-            ResourceError: the place does not answer.
+            ResourceError: The storage does not answer.
         """
         from pyarrow.fs import FileType
 
         target = f"{self._root}/{name}".rstrip("/")
-        with _telling(f"cannot remove {name} from {self.url}"), contextlib.suppress(FileNotFoundError):
+        with _errors(f"cannot remove {name} from {self.url}"), contextlib.suppress(FileNotFoundError):
             kind = self._files.get_file_info(target).type
             if kind == FileType.File:
                 self._files.delete_file(target)
@@ -170,19 +170,19 @@ class RemoteFolder:
 
 
 def _pack(path: Path) -> bytes:
-    """A folder's files, or one file, as a zip archive that is the same for the same content."""
+    """Pack a folder's files, or one file, into a zip archive; equal content gives equal bytes."""
     files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
     top = path.parent if path.is_file() else path
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:  # stored as they are: weights do not get smaller
+    with zipfile.ZipFile(out, "w") as archive:  # uncompressed, because weights do not shrink
         for one in files:
             archive.writestr(zipfile.ZipInfo(one.relative_to(top).as_posix()), one.read_bytes())
     return out.getvalue()
 
 
 @contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
-    """The errors of file systems as one of ours."""
+def _errors(what: str) -> Iterator[None]:
+    """Convert errors of the file system to ``ResourceError``, with ``what`` as the start of the message."""
     try:
         yield
     except (OSError, zipfile.BadZipFile) as error:

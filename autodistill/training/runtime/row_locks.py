@@ -1,8 +1,8 @@
-"""Locks on the rows of a file, shared by processes and released by the kernel when their owner dies.
+"""Locks on rows of a file, visible to all processes and released by the kernel when their owner dies.
 
-A lock is a byte range of an otherwise empty file, so a million rows need no million files. On Linux the
-locks belong to the open file (``F_OFD_SETLK``), which also keeps two caches of one process apart. Elsewhere
-they belong to the process (POSIX), and threads are kept apart by the caller's mutex only.
+A lock is a byte range of an otherwise empty file, so a million rows do not need a million files. On Linux the locks
+belong to the open file (``F_OFD_SETLK``), so they also work between two caches of one process. Elsewhere they belong to
+the process (POSIX), and only the caller's mutex separates threads.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class RowLocks:
         self._file, self._process = self._open(), os.getpid()
 
     def try_acquire(self, rows: Iterable[int]) -> list[int]:
-        """Those of ``rows`` that nobody held; they are now this object's."""
+        """Lock those of ``rows`` that are free, without waiting; return the locked rows."""
         return [row for row in rows if self._lock(row, wait=False)]
 
     def acquire(self, row: int) -> None:
-        """Wait for ``row``. Hold nothing while waiting: two waiting owners would wait for each other."""
+        """Lock ``row``, waiting until it is free; the caller must hold no other row, to avoid a deadlock."""
         self._lock(row, wait=True)
 
     def release_all(self) -> None:
-        """Give back every row."""
+        """Release all rows."""
         self._call(fcntl.F_UNLCK, 0, 0, wait=False)
 
     def close(self) -> None:
-        """Give back every row and close the file."""
+        """Release all rows and close the file."""
         os.close(self._file)
 
     def _open(self) -> int:
@@ -48,12 +48,12 @@ class RowLocks:
     def _lock(self, row: int, wait: bool) -> bool:
         try:
             self._call(fcntl.F_WRLCK, row, 1, wait)
-        except (BlockingIOError, PermissionError):  # POSIX allows either
+        except (BlockingIOError, PermissionError):  # POSIX allows both errors
             return False
         return True
 
     def _call(self, kind: int, start: int, length: int, wait: bool) -> None:
-        if os.getpid() != self._process:  # a forked child shares its parent's open file, and so its locks
+        if os.getpid() != self._process:  # a forked child would share its parent's open file and locks
             self._file, self._process = self._open(), os.getpid()
         if sys.platform == "linux":
             command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK

@@ -1,6 +1,7 @@
-"""The code that makes a network, as text: what it builds may change without a name, a setting or a weight changing.
+"""Text and keys of the source code that builds a network.
 
-Loads neither torch nor timm: what is remembered of built-in families is found without them.
+A change of the code may change the network although no name, setting or weight changes. This module loads neither torch
+nor timm, so that remembered costs of built-in families can be found without them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 def code_of(function: Callable[..., Any]) -> str:
-    """The text of the module that ``function`` stands in, then of its neighbours that it imports, directly or not.
+    """Return the text of the function's module, followed by that of the neighbour modules it imports.
 
-    Neighbours are the modules of its own package, and those in its folder or below that nobody installed. Empty where
-    there is no file: in a notebook, or at the prompt.
+    Neighbours are the modules of the same package, and modules in the same folder or below that are not installed
+    packages; imports are followed transitively. The result is empty if the module has no file (notebook, prompt).
     """
     module = _module_of(function)
     text = "" if module is None else _text(module)
@@ -37,12 +38,12 @@ def code_of(function: Callable[..., Any]) -> str:
 
 
 def code_key(function: Callable[..., Any]) -> str:
-    """Equal for equal code; where there is no text to compare, equal within this process only."""
+    """Return a key that is equal for equal code; without source text, it is equal within this process only."""
     return stable_key(code_of(function) or _this_process())
 
 
 def builder_values(build: Callable[..., Any]) -> list[str]:
-    """The values that a builder and the code it reaches read, in words; see ``source_values``."""
+    """Return the values that a builder and the code it calls read, as text; see ``source_values``."""
     module = _module_of(build)
     own = set() if module is None else {one.__name__ for one in (module, *_reached(module))}
     return values_of(build, own.__contains__)
@@ -55,7 +56,7 @@ def _module_of(function: Callable[..., Any]) -> ModuleType | None:
 
 
 def _reached(start: ModuleType) -> list[ModuleType]:
-    """The neighbours of a module that it imports, and those that they import."""
+    """Return the neighbour modules that a module imports, directly or indirectly."""
     found = {start.__name__: start}
     waiting = [start]
     while waiting:
@@ -68,7 +69,7 @@ def _reached(start: ModuleType) -> list[ModuleType]:
 
 
 def _imported(module: ModuleType) -> Iterator[ModuleType]:
-    """The modules that a module names, or of which it names a function, a class or an instance."""
+    """Yield the modules that a module refers to, directly or through a function, class or instance of them."""
     for value in list(vars(module).values()):
         name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
         other = sys.modules.get(name) if isinstance(name, str) else None
@@ -77,6 +78,7 @@ def _imported(module: ModuleType) -> Iterator[ModuleType]:
 
 
 def _are_neighbours(one: ModuleType, other: ModuleType) -> bool:
+    """Return whether ``other`` belongs to the package of ``one``, or lies in its folder without being installed."""
     root, others_root = (module.__name__.partition(".")[0] for module in (one, other))
     if others_root == root or others_root == "autodistill":
         return others_root == root
@@ -90,7 +92,7 @@ def _are_neighbours(one: ModuleType, other: ModuleType) -> bool:
 def _text(module: ModuleType) -> str:
     try:
         return inspect.getsource(module)
-    except (OSError, TypeError):  # built without a source file
+    except (OSError, TypeError):  # there is no source file
         return ""
 
 

@@ -1,4 +1,4 @@
-"""How long a trial has worked, over processes and pauses."""
+"""Clock of the working time of a trial, over several processes and pauses."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import time
 
 
 class WorkClock:
-    """Seconds of work, without the time for which the reader of the reports holds them, or another process measures."""
+    """Clock that counts seconds of work.
+
+    It does not count the time that the receiver of a report takes, or waits for the measurement of another process.
+    """
 
     def __init__(self) -> None:
         self._spent = 0.0
         self._since = time.monotonic()
 
     def start(self) -> None:
-        """Work goes on."""
+        """Start counting, after a pause."""
         self._since = time.monotonic()
 
     def stop(self) -> None:
-        """Work pauses."""
+        """Stop counting, for a pause."""
         self._spent = self.seconds()
 
     def add(self, seconds: float) -> None:
-        """Count work of an earlier process."""
+        """Add the seconds of work of an earlier process."""
         self._spent += seconds
 
     def leave_out(self, seconds: float) -> None:
-        """The work waited for so long while the clock ran."""
+        """Subtract seconds for which the work waited while the clock ran."""
         self._spent -= seconds
 
     def seconds(self) -> float:
-        """Work so far."""
+        """Return the seconds of work so far; call it while the clock runs."""
         return self._spent + time.monotonic() - self._since

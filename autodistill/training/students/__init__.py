@@ -1,1 +1,1 @@
-"""Student networks: built from their settings, from families, with pretrained weights and their licences."""
+"""Student networks: families and how to build them, pretrained weights and their licences, embeddings."""

@@ -1,6 +1,6 @@
 """Builds student networks from plain mappings such as ``{"family": "resnet", "width": 16, "depth": 2}``.
 
-The families themselves are in ``families/``. A student that cannot be built is infeasible: it costs no training.
+The families are in ``families/``. A student that cannot be built is infeasible and is not trained.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from autodistill.training.students.families import Family, Shape, families
 __all__ = ["build_student", "check_student", "describe", "families", "validate"]
 
 TIMM = "timm"
-"""The family of every other timm network, by its name: ``{"family": "timm", "model": "tiny_vit_5m_224"}``."""
+"""Family of all other timm networks, given by name: ``{"family": "timm", "model": "tiny_vit_5m_224"}``."""
 
 
 def validate(student: Mapping[str, Any], *, image_size: int | None = None) -> dict[str, Any]:
-    """``student`` with every parameter of its family filled in; nothing is built.
+    """Check a student and return it with all parameters of its family, without building it.
 
     Args:
-        student: family and parameters.
-        image_size: pixels per side, to check that the family takes them; ``None`` leaves that open.
+        student: family and parameters; missing parameters get their defaults.
+        image_size: pixels per side, to check whether the family takes this size; ``None`` skips the check.
 
     Raises:
-        UnknownNameError: no such family, parameter or timm network; the message lists the nearest.
-        UsageError: a value of the wrong type or out of bounds, or a size that the family does not take.
+        UnknownNameError: The family, a parameter or the timm network does not exist. The message lists the nearest.
+        UsageError: A value has the wrong type or is out of bounds, or the family does not take this image size.
     """
     if "family" not in student:
         raise UsageError(f"student {dict(student)} names no family; give one of {', '.join(families.names())}.")
@@ -64,23 +64,24 @@ def build_student(
     licence: str | Sequence[str] = licences.ANY,
     seed: int = 0,
 ) -> nn.Module:
-    """The network of ``student``, in training mode, on the CPU.
+    """Build the network of ``student``, in training mode, on the CPU.
 
     Args:
         student: family and parameters.
-        image_size: pixels per side of its input.
-        channels: channels of its input.
+        image_size: pixels per side of the input.
+        channels: channels of the input.
         num_classes: number of logits.
-        pretrained: start from timm's weights (families of named variants, and ``timm``).
-        licence: licences that those weights may have.
-        seed: seed of its initial weights; the global generator is left as it was.
+        pretrained: start from timm's weights (only families of named variants, and ``timm``).
+        licence: accepted licences of those weights.
+        seed: seed of the initial weights; the state of the global generator is restored.
 
     Returns:
-        A module that maps ``(n, channels, image_size, image_size)`` floats to logits ``(n, num_classes)``.
+        A module that maps floats ``(n, channels, image_size, image_size)`` to logits ``(n, num_classes)``.
 
     Raises:
-        UsageError: see ``validate``; or weights asked of a family that has none.
-        InfeasibleError: the network cannot be built for these images, or its weights are not there or not accepted.
+        UsageError: The student is invalid (see ``validate``), or its family has no pretrained weights.
+        InfeasibleError: The network cannot be built for these images, or its weights do not exist or have a licence
+            that is not accepted.
     """
     filled = validate(student)
     shape = Shape(image_size, channels, num_classes, pretrained)
@@ -101,25 +102,25 @@ def build_student(
         except (AutodistillError, MemoryError):
             raise
         except Exception as error:
-            raise InfeasibleError(_said(filled, shape, "cannot be built", error)) from error
+            raise InfeasibleError(_build_error(filled, shape, error)) from error
     return model.train()
 
 
 def check_student(student: Mapping[str, Any], *, image_size: int, channels: int, num_classes: int) -> None:
-    """Build ``student`` and train it one step on two images of the real shape, without keeping it.
+    """Check that ``student`` can be built and trained, by one training step on two random images.
 
     Raises:
-        InfeasibleError: it cannot be built, or its forward or backward pass fails.
+        InfeasibleError: The student cannot be built, or its forward or backward pass fails.
     """
     model = build_student(student, image_size=image_size, channels=channels, num_classes=num_classes)
     step(model, image_size=image_size, channels=channels, num_classes=num_classes, name=describe(student))
 
 
 def step(model: nn.Module, *, image_size: int, channels: int, num_classes: int, name: str = "student") -> None:
-    """One forward and backward pass of ``model`` on two images; its gradients are cleared afterwards.
+    """Run one forward and backward pass of ``model`` on two random images; gradients are cleared afterwards.
 
     Raises:
-        InfeasibleError: it fails, gives logits of another shape, or numbers that are not finite.
+        InfeasibleError: A pass fails, the logits have another shape, or the loss is not finite.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, channels, image_size, image_size, generator=generator)
@@ -137,7 +138,10 @@ def step(model: nn.Module, *, image_size: int, channels: int, num_classes: int, 
 
 
 def describe(student: Mapping[str, Any]) -> str:
-    """A short name for people, e.g. ``resnet w16 d2``; parameters at their default are left out."""
+    """Return a short name for display, e.g. ``resnet w16 d2``; width and depth are always included.
+
+    Other parameters are left out if they have their default.
+    """
     name = str(student.get("family", "?"))
     if name == TIMM:
         return str(student.get("model", TIMM))
@@ -163,6 +167,7 @@ def _family(name: Any) -> Family:
 
 
 def _validate_timm(student: Mapping[str, Any]) -> dict[str, Any]:
+    """Do the work of ``validate`` for the family ``timm``."""
     import timm
 
     for key in student:
@@ -176,18 +181,18 @@ def _validate_timm(student: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build_timm(student: Mapping[str, Any], shape: Shape) -> nn.Module:
-    """A timm network by name, told the image size where it wants to know."""
+    """Build a timm network by name; the image size is passed to networks that take it."""
     from autodistill.training.students.families.timm_models import create
 
     try:
         return create(student["model"], shape, img_size=shape.image_size)
-    except TypeError:  # most convolutional networks take any size and know no such keyword
+    except TypeError:  # most convolutional networks take any size and have no such keyword
         return create(student["model"], shape)
 
 
-def _said(student: Mapping[str, Any], shape: Shape, what: str, error: Exception) -> str:
+def _build_error(student: Mapping[str, Any], shape: Shape, error: Exception) -> str:
     where = f"for {shape.channels} x {shape.image_size} x {shape.image_size} px"
-    return f"{describe(student)} {what} {where}: {_first_line(error)}"
+    return f"{describe(student)} cannot be built {where}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:

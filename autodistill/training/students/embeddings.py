@@ -1,4 +1,4 @@
-"""The embedding of a network: what enters its classifier, one vector per image."""
+"""Embeddings of a network: the inputs of its classifier, one vector per image."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from autodistill.core.errors import UsageError
 
 
 class EmbeddingTap:
-    """Takes the classifier's input along whenever ``model`` runs.
+    """Hook that keeps the classifier's input of the last forward pass of ``model``.
 
     Args:
         model: a timm network, or one whose last linear layer is its classifier.
 
     Raises:
-        UsageError: no classifier is found.
+        UsageError: The network has no classifier.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -24,20 +24,24 @@ class EmbeddingTap:
         self._hook = classifier_of(model).register_forward_pre_hook(self._note)
 
     def take(self) -> Tensor:
-        """Embedding ``(batch, width)`` of the last forward pass."""
+        """Return the embeddings ``(batch, width)`` of the last forward pass, and forget them.
+
+        Raises:
+            UsageError: The classifier has not been called since the last ``take``.
+        """
         if self._seen is None:
             raise UsageError("the network's classifier was not called; its embedding cannot be used.")
         seen, self._seen = self._seen, None
         return seen
 
     def remove(self) -> None:
-        """Leave the network as it was."""
+        """Remove the hook from the network."""
         self._hook.remove()
 
     def _note(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Keep the embedding as vectors, and let the classifier go on from just these.
+        """Keep the embeddings as vectors, and pass a view of them to the classifier.
 
-        So the logits depend on them also where the classifier is a convolution of maps of one pixel.
+        The logits then depend on these vectors, also if the classifier is a convolution on maps of one pixel.
         """
         given: Tensor = inputs[0]
         if given.ndim < 2 or given.numel() != given.shape[0] * given.shape[1]:
@@ -47,10 +51,10 @@ class EmbeddingTap:
 
 
 def classifier_of(model: nn.Module) -> nn.Module:
-    """The layer that turns the embedding into logits.
+    """Return the layer that computes the logits from the embedding.
 
     Raises:
-        UsageError: there is none.
+        UsageError: The network has no classifier and no linear layer.
     """
     found = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
     if isinstance(found, nn.Module) and not isinstance(found, nn.Identity):
@@ -62,10 +66,10 @@ def classifier_of(model: nn.Module) -> nn.Module:
 
 
 def embedding_width(model: nn.Module) -> int:
-    """Width of the embedding.
+    """Return the width of the embedding.
 
     Raises:
-        UsageError: the classifier is of a kind whose input width is unknown.
+        UsageError: The input width of the classifier is unknown.
     """
     classifier = classifier_of(model)
     for name in ("in_features", "in_channels"):

@@ -1,8 +1,8 @@
-"""Licences of timm's pretrained weights, as timm's own table states them.
+"""Licences of timm's pretrained weights, as stated in timm's table.
 
-A student that starts from weights inherits their terms, so a study can say which it accepts:
-``training: {init: pretrained, licence: [apache-2.0, mit]}``. Weights whose licence timm does not know are refused
-unless ``unknown`` is accepted too. This reads a table; it is no legal advice.
+A student that starts from pretrained weights inherits their terms. A study can therefore set the accepted licences:
+``training: {init: pretrained, licence: [apache-2.0, mit]}``. Weights without a licence in timm's table are refused
+unless ``unknown`` is accepted. This module only reads a table; it does not give legal advice.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ UNKNOWN = "unknown"
 
 
 def weights_licence(name: str) -> str:
-    """The licence of a timm network's weights in lower case, ``unknown`` where timm states none.
+    """Return the licence of a timm network's weights in lower case, or ``unknown`` if timm states none.
 
     Args:
-        name: with a tag (``resnet18.a1_in1k``), or without: then the weights that timm loads by default.
+        name: name of the network, with a tag (``resnet18.a1_in1k``) or without one, which means the weights that timm
+            loads by default.
     """
     import timm
 
@@ -30,17 +31,17 @@ def weights_licence(name: str) -> str:
 
 @cache
 def known() -> tuple[str, ...]:
-    """Every licence in timm's table, and ``unknown``."""
+    """Return all licences in timm's table, and ``unknown``."""
     import timm
 
     return tuple(sorted({UNKNOWN, *map(weights_licence, timm.list_pretrained())}))
 
 
 def parse(accepted: str | Sequence[str]) -> tuple[str, ...]:
-    """Accepted licences from a list, or from one text with commas; ``any`` accepts all.
+    """Parse accepted licences, given as a list or as one text with commas; ``any`` accepts all.
 
     Raises:
-        UnknownNameError: one that no weights of timm have; the nearest come first.
+        UnknownNameError: No weights of timm have this licence. The message lists the nearest names first.
     """
     names = accepted.split(",") if isinstance(accepted, str) else accepted
     names = tuple(str(name).strip().lower() for name in names)
@@ -51,10 +52,11 @@ def parse(accepted: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def check_licence(name: str, accepted: Iterable[str]) -> None:
-    """Refuse weights that there are none of, or whose licence is not accepted.
+    """Check that timm has pretrained weights of a network and that their licence is accepted.
 
     Raises:
-        InfeasibleError: with what is accepted, and the tags of the same network that would be.
+        InfeasibleError: There are no weights, or their licence is not accepted. The message lists the accepted licences
+            and the tags of the same network that have one of them.
     """
     import timm
 

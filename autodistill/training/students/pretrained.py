@@ -1,4 +1,4 @@
-"""Pretrained weights come from a hub; without a network the user should know within seconds."""
+"""Check that pretrained weights are available, so that the user learns within seconds that the hub is unreachable."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SECONDS = 4.0
 
 
 def require_pretrained(name: str, *, to_train_on: bool = False) -> None:
-    """Make sure that timm can load ``name`` with weights: from the local cache, a local folder, or the hub.
+    """Check that timm can load the weights of ``name`` from the local cache, a local folder, or the hub.
 
     Args:
-        name: of a timm network.
-        to_train_on: they are where training starts, and not a teacher as it is; for messages.
+        name: name of a timm network.
+        to_train_on: whether training starts from the weights; if not, they are used as a teacher. Only for messages.
 
     Raises:
-        TeacherError: timm knows no weights for it, or they are not here and the hub cannot be reached.
+        TeacherError: timm has no weights for the network, or they are not on this machine and the hub is unreachable.
     """
     import timm
 
@@ -62,7 +62,7 @@ def _reachable() -> bool:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return False
     found: list[bool] = []
-    # In a thread of its own: the look-up of a name takes its time whatever timeout the request has.
+    # In a separate thread, because the request's timeout does not limit the DNS lookup.
     thread = threading.Thread(target=lambda: found.append(_answers()), daemon=True)
     thread.start()
     thread.join(_SECONDS)
@@ -75,7 +75,7 @@ def _answers() -> bool:
         request = urllib.request.Request(endpoint, method="HEAD")
         urllib.request.urlopen(request, timeout=_SECONDS).close()
     except urllib.error.HTTPError:
-        return True  # it answered, if only to refuse
+        return True  # an error response also shows that the hub is reachable
     except (OSError, ValueError):
         return False
     return True

@@ -1,1 +1,1 @@
-"""Costs of many students before any is trained: the survey, predicted costs of the others, checks of a space."""
+"""Known costs of students before training: the survey, predicted costs of other students, checks of a search space."""

@@ -1,8 +1,8 @@
-"""Latency of students that were not measured, from those that were, with an error bar.
+"""Predicts the latency of students from those of measured students, with a standard deviation.
 
-A Gaussian process (scikit-learn's) over the logarithms of what one counting pass gives: MACs, parameters, activations
-and operations, and the family as a category. It predicts log latency, so that its error is a share. Far from all
-measured students it knows nothing and says so: the error bar grows to the spread of the survey.
+The model is scikit-learn's Gaussian process. Its inputs are the logarithms of counted costs (MACs, parameters,
+activations and operations) and the family as a category. It predicts the logarithm of latency, so its errors are
+relative. Far from all measured students the standard deviation grows to the spread of the survey.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from autodistill.training.costs.cost_memory import FEATURES
 
 LEAST = 12
-"""Measured students below which nothing is predicted."""
+"""Least number of measured students that a model is fitted to."""
 
 _NUMBERS = len(FEATURES)
 Floats = NDArray[np.float64]
@@ -25,18 +25,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """A latency that was not measured.
+    """A predicted latency, with a log-normal distribution.
 
     Attributes:
-        ms: median.
-        deviation: standard deviation of its logarithm; 0.1 means about 10 %.
+        ms: median, milliseconds.
+        deviation: standard deviation of the logarithm; 0.1 means about 10 %.
     """
 
     ms: float
     deviation: float
 
     def at_least(self, deviations: float = 2.0) -> float:
-        """Milliseconds that the latency is above, unless the model is wrong by more than so many deviations."""
+        """Return the lower bound, in milliseconds, at so many standard deviations below the median."""
         return float(self.ms * np.exp(-deviations * self.deviation))
 
     def __str__(self) -> str:
@@ -45,13 +45,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Trust:
-    """How well measured students are predicted by the others, each left out once.
+    """Accuracy of a latency model by leave-one-out cross-validation over the measured students.
 
     Attributes:
-        students: how many.
+        students: number of measured students.
         median_error: median of ``|predicted / measured - 1|``.
-        p90_error: the 90 % quantile of it.
-        covered: share of students whose latency lies within two standard deviations; 0.95 where the bars are right.
+        p90_error: 90 % quantile of the same.
+        covered: share of students whose latency is within two standard deviations; 0.95 if the model is calibrated.
     """
 
     students: int
@@ -67,15 +67,15 @@ class Trust:
 
 
 class LatencyModel:
-    """Fitted once to a survey.
+    """Model of latency, fitted to the students of a survey.
 
     Args:
-        families: of the measured students.
-        features: their counted costs, with all of ``FEATURES``.
-        latencies_ms: their latencies.
+        families: families of the measured students.
+        features: counted costs of the measured students, with all of ``FEATURES``.
+        latencies_ms: latencies of the measured students, milliseconds.
 
     Raises:
-        ValueError: fewer than ``LEAST`` students.
+        ValueError: There are fewer than ``LEAST`` students.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class LatencyModel:
         self._process = _fit(self._inputs, self._targets, len(self._families))
 
     def predict(self, family: str, features: Mapping[str, float]) -> Prediction:
-        """Latency of a student; one of a family that was not measured has a wide error bar."""
+        """Predict the latency of a student; the deviation is large for a family without measured students."""
         mean, deviation = self._process.predict(self._encode([family], [features]), return_std=True)
         return Prediction(float(np.exp(mean[0])), float(deviation[0]))
 
     def leave_one_out(self) -> Trust:
-        """Every measured student predicted from the others, in closed form, with the hyperparameters of all."""
+        """Predict every measured student from the others, in closed form, with the hyperparameters fitted to all."""
         kernel = self._process.kernel_(self._inputs) + self._process.alpha * np.eye(len(self._inputs))
         centre, scale = self._process._y_train_mean, self._process._y_train_std
         inverse = np.linalg.inv(kernel)
@@ -108,7 +108,7 @@ class LatencyModel:
         return Trust(len(shares), median, p90, float(np.mean(np.abs(errors) <= 2 * deviations)))
 
     def _encode(self, families: Sequence[str], features: Sequence[Mapping[str, float]]) -> Floats:
-        """``(students, features + families)``: standardized logarithms, then the family as one-hot."""
+        """Return inputs ``(students, features + families)``: standardized logarithms, then the family as one-hot."""
         numbers = (_numbers(features) - self._mean) / self._spread
         hot = np.zeros((len(families), len(self._families)))
         for row, name in enumerate(families):
@@ -118,10 +118,12 @@ class LatencyModel:
 
 
 def _numbers(features: Sequence[Mapping[str, float]]) -> Floats:
+    """Return the logarithms of the counted costs, ``(students, features)``."""
     return np.log([[max(float(one[name]), 1.0) for name in FEATURES] for one in features])
 
 
 def _fit(inputs: Floats, targets: Floats, families: int):  # type: ignore[no-untyped-def]  # scikit-learn has no types
+    """Fit scikit-learn's Gaussian process: a scaled RBF kernel with one length scale per input, plus noise."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -129,7 +131,7 @@ def _fit(inputs: Floats, targets: Floats, families: int):  # type: ignore[no-unt
     scales = [2.0] * _NUMBERS + [2.0] * families
     kernel = ConstantKernel(4.0, (1e-2, 1e3)) * RBF(scales, (0.1, 1e3)) + WhiteKernel(1e-3, (1e-6, 1.0))
     process = GaussianProcessRegressor(kernel, normalize_y=True, alpha=1e-8, random_state=0)
-    with warnings.catch_warnings():  # a hyperparameter at its bound is an input that says nothing
+    with warnings.catch_warnings():  # warns of hyperparameters at their bounds, which only means an irrelevant input
         warnings.simplefilter("ignore", ConvergenceWarning)
         process.fit(inputs, targets)
     return process

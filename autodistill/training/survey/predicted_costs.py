@@ -1,8 +1,8 @@
-"""Known costs of students outside the survey: counted when they are looked at, their latency predicted.
+"""Costs of students outside the survey: counted when they are considered, with a predicted latency.
 
-The latency itself is measured when the trial begins, under the lease; until then it is an estimate with its
-uncertainty. A student is refused on it only when that is clearly over a bound: when even two standard deviations less
-would break it.
+The latency is measured when the trial begins, under the measurement lock; until then it is an estimate with its
+uncertainty. A student is refused because of a predicted latency only if it clearly violates a constraint: if a latency
+two standard deviations better would still violate it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _DEVIATIONS = 2.0
 
 
 class UnsurveyedCosts:
-    """Student to counted costs; callable, as a study takes it.
+    """Cost function of a study: returns the costs of a student without training it.
 
     Args:
-        metrics: counted metrics of the study.
+        metrics: known metrics of the study: counted ones, and ``latency_ms`` if needed.
         shape: ``image_size`` and ``channels`` of the students' input.
-        num_classes: logits they give.
-        target: where latency is measured.
-        memory: costs that are known already; new ones are added.
-        model: predicts latency; ``None`` where it is not asked for, or too few students were measured.
-        constraints: those on ``latency_ms`` are checked on the prediction.
+        num_classes: number of the students' logits.
+        target: latency target.
+        memory: stored costs; new ones are added.
+        model: predicts latency; ``None`` if latency is not needed, or too few students were measured.
+        constraints: constraints of the study; those on ``latency_ms`` are checked against the prediction.
     """
 
     def __init__(
@@ -49,10 +49,14 @@ class UnsurveyedCosts:
         self._bounds = [one for one in constraints if one.metric == LATENCY]
 
     def __call__(self, student: Params) -> dict[str, float]:
-        """Counted costs of a student, and its latency: as remembered or in the target's table, else an ``Estimate``.
+        """Return the counted costs of a student and its latency.
+
+        The latency is the stored one or that of the target's table; otherwise it is predicted, as an ``Estimate``, or
+        missing if there is no model.
 
         Raises:
-            InfeasibleError: it cannot be built, is not in the table, or its predicted latency is clearly over a bound.
+            InfeasibleError: The student cannot be built, is not in the table, or its predicted latency clearly violates
+                a constraint.
         """
         counted = self._counted(student)
         costs = {name: counted[name] for name in self._metrics}
@@ -72,6 +76,7 @@ class UnsurveyedCosts:
         return costs
 
     def _counted(self, student: Params) -> dict[str, float]:
+        """Return the counted metrics and ``FEATURES`` of a student, stored or counted now."""
         names = tuple(dict.fromkeys([*self._metrics, *FEATURES]))
         key = self._memory.key(student, self._shape, self._classes)
         known = self._memory.get(key, names, None)
@@ -83,10 +88,15 @@ class UnsurveyedCosts:
             model = students.build_student(student, image_size=side, channels=channels, num_classes=self._classes)
             known = known_costs(model, image_size=side, channels=channels, metrics=names)
             self._memory.put(key, known, self._target)
-            self._memory.save()  # at once: a count takes longer, and whoever goes on with the study needs it again
+            self._memory.save()  # saving is faster than counting again when the study is resumed
         return known
 
     def _check(self, predicted: Prediction) -> None:
+        """Refuse a prediction that clearly violates a constraint.
+
+        Raises:
+            InfeasibleError: A latency better by two standard deviations would still violate the constraint.
+        """
         for bound in self._bounds:
             benefit = _DEVIATIONS if bound.operator == "<=" else -_DEVIATIONS
             if bound.violation({LATENCY: predicted.at_least(benefit)}) > 0:
@@ -99,7 +109,10 @@ class UnsurveyedCosts:
 def fitted(
     rows: Sequence[SurveyRow], shape: Mapping[str, int], num_classes: int, memory: CostMemory
 ) -> LatencyModel | None:
-    """The latency model of a survey; ``None`` where too few settled latencies (or what predicts them) are known."""
+    """Fit the latency model of a survey; return ``None`` if fewer than ``LEAST`` students can be used.
+
+    A student can be used if its latency is not noisy and all of ``FEATURES`` are stored.
+    """
     families, features, latencies = [], [], []
     for row in rows:
         counted = memory.get(memory.key(row.student, shape, num_classes), FEATURES, None)

@@ -1,4 +1,4 @@
-"""What the students of a search space cost, family by family: built, run and counted before a study is made of them."""
+"""Checks the students of a search space before a study: builds them and counts their costs, by family."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ METRICS = ("params", "macs")
 
 @dataclass(frozen=True)
 class FamilyRange:
-    """Costs over the students of one family at one image size.
+    """Ranges of the costs of one family at one image size.
 
     Attributes:
-        built: students that can be trained.
-        problems: ``student: why not`` of the others.
-        costs: metric to (least, greatest); empty when none can be built.
+        family: name of the family.
+        image_size: pixels per side of the students' input.
+        built: number of students that can be built.
+        problems: ``student: reason`` of each student that cannot.
+        costs: metric to (least, greatest); empty if no student can be built.
     """
 
     family: str
@@ -34,10 +36,17 @@ class FamilyRange:
 def family_range(
     family: str, pool: Sequence[Params], *, image_size: int, channels: int, num_classes: int
 ) -> FamilyRange:
-    """Build every student of ``pool``, train the first two (the corners) one step, and count them all.
+    """Build and count every student of ``pool``, and train the first two for one step.
+
+    Args:
+        family: name of the family.
+        pool: students of the family; the first two should be the extreme students.
+        image_size: pixels per side of the input.
+        channels: channels of the input.
+        num_classes: number of logits.
 
     Raises:
-        UsageError: a student that no family understands.
+        UsageError: A student has an invalid family or parameter.
     """
     shape = {"image_size": image_size, "channels": channels}
     found: list[dict[str, float]] = []

@@ -1,4 +1,4 @@
-"""Known costs of the students of trials: remembered from the survey, or measured when a trial begins."""
+"""Known costs of a trial's student: stored by the survey, or measured when the trial begins."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from autodistill.training.runtime import measurement_lock
 
 
 class StudentCosts:
-    """Costs that the task asks for: counted ones, and latency where it is an objective or constrained.
+    """Known costs that a task needs: counted ones, and latency if it is an objective or constrained.
 
     Args:
-        task: its metrics and latency target.
-        data: image size, channels and classes.
-        memory: what is known already; by default the user's own.
-        waiting: what a trial does while others measure or step aside.
+        task: sets the metrics and the latency target.
+        data: sets image size, channels and number of classes.
+        memory: stored costs; by default those of the user's cache folder.
+        waiting: callbacks while a trial waits for the measurement lock.
     """
 
     def __init__(
@@ -47,36 +47,39 @@ class StudentCosts:
         self._timed = LATENCY in task.metrics
 
     def of(self, student: Params, model: nn.Module) -> SurveyRow:
-        """Metric to value; marked as noisy, and not remembered, where a latency did not settle.
+        """Return the costs of a student, stored or measured now.
+
+        A latency that is noisy is marked as such and not stored.
 
         Args:
-            student: what identifies the architecture.
-            model: the network built from it; it is not changed.
+            student: family and parameters, which identify the architecture.
+            model: the network built from them; it is not changed.
 
         Raises:
-            InfeasibleError: it fails on these images.
-            InterruptedTrialError: asked to stop while it waited for its turn to measure.
+            InfeasibleError: The network fails on these images.
+            InterruptedTrialError: The trial was stopped while it waited for the measurement lock.
         """
         key = self._memory.key(student, self._shape, self._classes)
         known = self._all_known(key)
         return SurveyRow(student, known) if known is not None else self._measured(key, student, model)
 
     def of_form(self, student: Params, form: str, file: Path) -> float | None:
-        """Latency of another form of a student, milliseconds: measured once per architecture, as weights do not matter.
+        """Return the latency of another form of a student, e.g. int8, stored or measured now.
 
-        Timed for every trial, forms of one architecture would differ by noise, and each stay on the front for it.
+        It is measured once per architecture, because it does not depend on the weights. If it were measured in every
+        trial, equal architectures would differ by noise, and all of them could stay on the front.
 
         Args:
-            student: what identifies the architecture.
-            form: its name, which is its precision.
-            file: the form as an ONNX file.
+            student: family and parameters, which identify the architecture.
+            form: name of the form, which is its precision.
+            file: ONNX file of the form.
 
         Returns:
-            ``None`` for a target that is a table, which knows nothing of forms.
+            Milliseconds per batch; ``None`` if the target is a table, which has no latencies of forms.
 
         Raises:
-            UserCodeError: the target's command fails.
-            InterruptedTrialError: asked to stop while it waited for its turn to measure.
+            UserCodeError: The target's command fails.
+            InterruptedTrialError: The trial was stopped while it waited for the measurement lock.
         """
         if self._target.table is not None:
             return None
@@ -99,6 +102,11 @@ class StudentCosts:
 
     @contextlib.contextmanager
     def _quiet(self, device: str) -> Iterator[bool]:
+        """Reserve a device for a measurement; see ``measurement_lock.exclusive``.
+
+        Raises:
+            InterruptedTrialError: The trial was stopped during the wait.
+        """
         with measurement_lock.exclusive(device, waiting=self._waiting) as alone:
             if not alone and self._waiting.should_stop():
                 raise InterruptedTrialError("the trial was stopped before the latency of its student was measured.")
@@ -108,7 +116,10 @@ class StudentCosts:
         return self._known(key, self._counted, self._target if self._timed else None)
 
     def _known(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
-        """What is remembered, by this worker or by another one since; two would differ by noise."""
+        """Return stored costs, including those that other workers stored since, or ``None``.
+
+        Two measurements of one architecture would differ by noise, so an existing one is always used.
+        """
         known = self._memory.get(key, counted, target)
         if known is None:
             self._memory.refresh()
@@ -121,11 +132,12 @@ class StudentCosts:
         return milliseconds
 
     def _measured(self, key: str, student: Params, model: nn.Module) -> SurveyRow:
+        """Count and measure the costs of a student, and store them."""
         costs = known_costs(model, **self._shape, metrics=self._counted)
         if self._timed and is_elsewhere(self._target):
             costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)
         elif self._timed:
-            # other workers pause between two batches for as long as this takes
+            # Other workers pause between two batches until the measurement is finished.
             with self._quiet(self._target.device) as alone:
                 known = self._all_known(key)  # another worker may have measured it while this one waited
                 if known is not None:

@@ -1,4 +1,4 @@
-"""The order in which students are surveyed: wherever it is broken off, those before are spread over all of them."""
+"""Order of a survey, such that the first students, however many, are spread over the whole pool."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from autodistill.training.costs.cost_memory import FEATURES
 
 FAMILY_DISTANCE = 1.0
-"""How far apart two families are, in standard deviations of a logarithmic cost."""
+"""Distance between students of different families, in standard deviations of a logarithmic cost."""
 
 
 def in_turn(families: Sequence[str]) -> list[int]:
-    """Positions so that one of each family comes first, then a second of each, and so on."""
+    """Return positions such that the first student of each family comes first, then the second of each, and so on."""
     seen: dict[str, int] = {}
     rounds = []
     for index, name in enumerate(families):
@@ -25,15 +25,16 @@ def in_turn(families: Sequence[str]) -> list[int]:
 def spread(
     families: Sequence[str], features: Sequence[Mapping[str, float]], *, before: Sequence[int] = ()
 ) -> list[int]:
-    """Positions of students so that any number of the first ones are far apart.
+    """Return positions of students such that any number of the first ones are far apart.
 
-    The cheapest and the dearest (by MACs) come first, then one of the middle of every family that is left, then always
-    the one that is farthest from all before it (Gonzalez, 1985): in standardized logarithms of the counted costs.
+    The students with the fewest and the most MACs come first, then the median student of every other family, then
+    always the student that is farthest from all before it (Gonzalez, 1985). Distances are Euclidean in the standardized
+    logarithms of the counted costs, plus ``FAMILY_DISTANCE`` between families.
 
     Args:
-        families: one per student.
-        features: their counted costs, with all of ``FEATURES``.
-        before: positions that come before all others, and are not in the result.
+        families: family of each student.
+        features: counted costs of each student, with all of ``FEATURES``.
+        before: positions that count as taken before all others; they are not in the result.
     """
     count = len(families)
     if not count:

@@ -1,4 +1,4 @@
-"""The work of a survey: counts students and puts them in order, and measures a few of them in one interleaved group."""
+"""Counts, orders and measures the students of a survey."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from autodistill.training.survey.survey_order import in_turn, spread
 from autodistill.training.survey.time_limit import COUNT_SHARE, FIRST_GROUP, Hours, Progress
 
 LIMIT_SECONDS = 2.0
-"""The same as in ``latency``: a student that did not settle is measured again when its trial begins."""
+"""Limit of ``measure_runs``, shorter than its default: noisy latencies are measured again when a trial begins."""
 
 
 class Surveyor:
-    """Finds out what students cost.
+    """Counts and measures students.
 
     Args:
-        shape: ``image_size`` and ``channels`` of their input.
-        num_classes: logits they give.
-        counted: metrics that are counted.
-        target: where latency is measured.
-        timed: whether latency is asked for.
-        memory: takes what was found out, and with latencies also what predicts them.
+        shape: ``image_size`` and ``channels`` of the students' input.
+        num_classes: number of the students' logits.
+        counted: metrics to count.
+        target: latency target.
+        timed: whether latency is needed.
+        memory: storage of the costs; with latencies it also gets the counted costs that predict them.
 
     Raises:
-        UnknownNameError: a metric that does not exist.
-        UsageError: a latency target that cannot be.
+        UnknownNameError: A metric does not exist.
+        UsageError: The latency target is invalid.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class Surveyor:
         counting: Progress,
         should_stop: Callable[[], bool],
     ) -> list[int]:
-        """Positions of the students that are to be measured, in the order in which that is to be done.
+        """Return the positions of the students to measure, in order.
 
-        Where latency is measured here, they are counted for it, as many as part of the time allows; the others come
-        last.
+        If latency is measured on this machine, the order depends on counted costs, so students are counted first, as
+        many as a part of the time allows. The others come last.
 
         Args:
             pool: all students.
-            rows: those that are known already, by position; students that cannot be built are added.
-            hours: when the survey ends.
-            counting: called with (done, total).
-            should_stop: asked between students.
+            rows: known rows by position; rows of students that cannot be built are added.
+            hours: time limit of the survey.
+            counting: called as ``counting(done, total)``.
+            should_stop: called between students; true ends the counting.
         """
         turns = in_turn([str(student.get("family", "")) for student in pool])
         missing = [index for index in turns if index not in rows]
@@ -106,15 +106,19 @@ class Surveyor:
         self,
         group: Sequence[Params],
         *,
-        waits: Callable[[str, float], None] = measurement_lock.UNWATCHED.told,
+        waits: Callable[[str, float], None] = measurement_lock.UNWATCHED.on_wait,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[SurveyRow | None]:
-        """One row per student, in their order; what was found out is put into the memory.
+        """Count and measure a group of students, and put their costs into the memory.
 
         Args:
-            group: students.
-            waits: told for which other process it waits.
-            should_stop: asked meanwhile; students whose latency was not measured for it have no row.
+            group: students, whose latencies are measured in interleaved rounds.
+            waits: called while this process waits for another one.
+            should_stop: called while this process waits; true ends the wait.
+
+        Returns:
+            One row per student, in order; ``None`` for students whose latency was not measured because of
+            ``should_stop``.
         """
         found: list[SurveyRow | None] = []
         runs: list[tuple[int, Run]] = []
@@ -131,7 +135,10 @@ class Surveyor:
         return [None if row is None else self._remembered(row) for row in found]
 
     def _count(self, student: Params) -> tuple[dict[str, float], Run | None]:
-        """Counted costs (latency too, where it comes from elsewhere), and what is to be timed."""
+        """Return the counted costs of a student, and its run if latency is measured on this machine.
+
+        Latencies from a table or command are included in the costs.
+        """
         known = self._remembered_counts(student)
         if known is not None and not self._timed:
             return known, None
@@ -145,10 +152,10 @@ class Surveyor:
         return costs, prepare_run(model, self._target, **self._shape)
 
     def _counts(self, student: Params) -> dict[str, float]:
-        """Counted costs alone, remembered: the study asks for them again, whether it is measured or predicted."""
+        """Return and store the counted costs; the study needs them again, whether latency is measured or predicted."""
         known = self._remembered_counts(student)
         if known is None:
-            with threads(1):  # of so little work, more would only wait for each other
+            with threads(1):  # more threads would not speed up so little work
                 known = known_costs(self._built(student), **self._shape, metrics=self._counted)
             self._memory.put(self._memory.key(student, self._shape, self._classes), known, self._target)
         return known
@@ -163,7 +170,7 @@ class Surveyor:
     def _time(
         self, rows: list[SurveyRow | None], runs: list[tuple[int, Run]], waiting: measurement_lock.Waiting
     ) -> None:
-        """Fill in latency, and mark the rows whose figure did not settle; none is left where it was asked to stop."""
+        """Add latencies to ``rows`` and mark noisy ones; replace the rows by ``None`` if ``should_stop`` is true."""
         if not runs:
             return
         clock = clock_of(self._target)
@@ -181,7 +188,7 @@ class Surveyor:
                 rows[index] = SurveyRow(row.student, costs, noisy=found.noisy or not alone)
 
     def _remembered(self, row: SurveyRow) -> SurveyRow:
-        """The row with what was asked for alone; a latency that did not settle is measured again another time."""
+        """Store the costs of a row, except noisy latencies, and return the row with the requested metrics only."""
         if row.error:
             return row
         self._memory.put(self._memory.key(row.student, self._shape, self._classes), row.settled, self._target)
@@ -189,10 +196,10 @@ class Surveyor:
 
 
 def _failed(student: Params, error: Exception) -> SurveyRow:
-    """The row of a student that cannot be built; a network that builds and cannot run is as infeasible.
+    """Return the row of a student that cannot be built or run.
 
     Raises:
-        AutodistillError: it is the user's error, and no fact about the student.
+        AutodistillError: The error is not a property of the student, e.g. a failing latency command.
     """
     if isinstance(error, InfeasibleError):
         return SurveyRow(student, error=str(error))

@@ -1,4 +1,4 @@
-"""How long a survey may take, and how much of that is for counting."""
+"""Time limit of a survey, and the share of it for counting."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 FIRST_GROUP = 4
+"""Students in the first group of a survey, before the time per student is known."""
 
 COUNT_SHARE = 0.4
-"""Part of a limited time in which students are counted before any is measured."""
+"""Share of a limited time in which students are counted before any is measured."""
 
 Progress = Callable[[int, int], None]
+"""Called as ``progress(done, total)``."""
 
 
 @dataclass(frozen=True)
 class Hours:
-    """When a survey ends, as moments of ``time.monotonic``.
+    """Time limit of a survey, in seconds of ``time.monotonic``.
 
     Attributes:
-        end: nothing more is measured after it.
-        least: so many students are measured all the same,
-        last: where it is not later than this.
+        end: time after which no student is measured, if at least ``least`` have been.
+        least: number of students to measure even after ``end``.
+        last: time after which nothing more is measured, however few students have been.
     """
 
     end: float = math.inf
@@ -30,7 +32,7 @@ class Hours:
     last: float = math.inf
 
     def left(self, measured: int) -> float:
-        """Seconds that are left when so many students are measured."""
+        """Return the seconds left if so many students have been measured."""
         return (self.last if measured < self.least else self.end) - time.monotonic()
 
 

@@ -44,11 +44,11 @@ OVERRIDDEN = [
 ELSEWHERE = [
     (
         {"space": "mobile", "set": {"train.augment": "colour"}},
-        "for others lay your own values over it: a file with 'include: SPACE' and 'train: {augment: [...]}'",
+        "to add values, write a file with 'include: SPACE' and 'train: {augment: [...]}'",
     ),
     (
         {"space": "cpu", "set": {"student.resnet.width": 7}},
-        "a file with 'include: SPACE' and 'student: {resnet: {width: [...]}}', given as --space FILE",
+        "a file with 'include: SPACE' and 'student: {resnet: {width: [...]}}', and give it as --space FILE",
     ),
     (
         {"space": "mobile", "set": {"train.ema": 0.9}},
@@ -56,7 +56,7 @@ ELSEWHERE = [
     ),
     (
         {"space": {"student": {"family": "resnet"}, "train": {"lr": 0.1}}, "set": {"train.lr": 0.02}},
-        "train.lr: not a parameter of this space, which fixes it to 0.1; for others lay your own values over it",
+        "train.lr: not a parameter of this space, which fixes it to 0.1; to add values, write",
     ),
 ]
 """Values and settings that a space does not search."""

@@ -267,10 +267,11 @@ def test_latencies_that_were_measured_differently_are_named_where_latency_is_an_
     same = dict.fromkeys("ab", "torch, 1 thread")
     assert warned(timed, same, places | {"b": ""}) == ""  # an old study did not say where
     assert warned(timed, ways, places | {"b": ""}) == (
-        "latency was measured in different ways, so it does not compare (a: torch, 1 thread; b: onnxruntime, 4 threads)"
+        "latency was measured in different ways, so it cannot be compared "
+        "(a: torch, 1 thread; b: onnxruntime, 4 threads)"
     )
     assert warned(timed, same, places) == (
-        "latency was measured on different machines, so it does not compare (a: EPYC, 2 cores; b: M1, 8 cores)"
+        "latency was measured on different machines, so it cannot be compared (a: EPYC, 2 cores; b: M1, 8 cores)"
     )
     assert warned(front("f", (0.8, 100, 5.0)), ways, places) == ""
 
@@ -294,7 +295,7 @@ def test_studies_say_how_and_where_their_latency_was_measured(folders: list[Path
     group = Group.of("g", studies)
     plain = "on cpu, batch 1, fp32, 1 thread"
     assert group.latency[:2] == (f"torch {plain}", f"onnxruntime {plain}")
-    assert group.latency[2].startswith(f"torch {plain}, told by ")
+    assert group.latency[2].startswith(f"torch {plain}, reported by ")
     assert group.latency[2].endswith("t.csv")
     assert group.machines == (*["EPYC, 2 cores and EPYC, 4 cores"] * 2, "")
     said = run.invoke(app, ["front", str(tmp_path / "torch"), str(tmp_path / "onnx")])

@@ -36,13 +36,13 @@ def observed(rows):
     )  # fmt: skip
 
 
-def view(seen, **keys):
+def model_input(seen, **keys):
     return ModelInput(OBJECTIVES, ("params",), ENCODER, seen, sample=pool([4, 8, 16, 32, 64]), **keys)
 
 
 def gain_of(candidates, accuracy, deviation, seen, **keys):
     """Expected gain of candidates that are believed to reach ``accuracy``."""
-    here = view(seen, **keys)
+    here = model_input(seen, **keys)
     made = Model(here.data(seen), here, thetas={}, optimize=False, rng=np.random.default_rng(0))
     mean = here.known(candidates.costs)
     mean[:, 0] = model.warp(here.axes[0].scale(accuracy))
@@ -56,7 +56,7 @@ FULL = [(i, w, 0.2 + 0.1 * i, a, 9.0) for i, (w, a) in enumerate([(4, 0.5), (8, 
 
 def test_the_costliest_student_may_add_to_the_front():
     seen = observed(FULL)
-    here = view(seen)
+    here = model_input(seen)
     assert here.known([{"params": 6400.0}])[0, 1] == pytest.approx(np.log(16) / np.log(16 * 1.1))
     assert gain_of(pool([64]), [0.8], 1e-9, seen)[0] > 0
 
@@ -66,19 +66,19 @@ def test_the_reference_is_a_quantile_of_the_first_trials_at_their_highest_rung()
     rows, last = [], []
     for trial in range(30):
         curve = np.sort(rng.random(3))
-        reached = 3 if trial % 4 == 0 else 1  # some go to the top, which makes them no better witnesses of the rest
+        reached = 3 if trial % 4 == 0 else 1  # some go to the top, which makes them no better evidence about the rest
         rows += [(trial, 8, 0.5, curve[i], RUNGS[i]) for i in range(reached)]
         last.append(curve[reached - 1])
     rng.shuffle(rows)
     for first in (7, 10):
-        axis = view(observed(rows), rungs=RUNGS, first=first).axes[0]
+        axis = model_input(observed(rows), rungs=RUNGS, first=first).axes[0]
         assert axis.reference == pytest.approx(1 - np.quantile(1 - np.array(last[:first]), REFERENCE_QUANTILE))
         assert axis.best == pytest.approx(max(row[3] for row in rows))
 
 
 def test_a_cheap_student_adds_what_it_dominates_up_to_the_reference_and_nothing_beyond():
     seen = observed(FULL[1:4])  # nothing as cheap yet
-    here = view(seen)
+    here = model_input(seen)
     cheap, next_one = here.known([{"params": 400.0}, {"params": 1600.0}])[:, 1]  # that of 800 lies beyond itself
     losses = [0.9, 1.1]
     found = gain_of(pool([4, 4]), [here.axes[0].raw(loss) for loss in losses], 1e-9, seen)
@@ -121,7 +121,7 @@ def test_length_scales_are_those_of_as_many_dimensions_as_a_student_has():
 
 def test_the_prior_mean_says_that_what_costs_less_is_worse():
     seen = observed(FULL)
-    here = view(seen)
+    here = model_input(seen)
     trend = lambda cost: np.log(1 + model.SHIFT) * (1 - cost)  # noqa: E731 - from the reference down to the best
     data = here.data(seen)
     data.losses[:, 0] = model.unwarp(trend(data.losses[:, 1]))  # as the prior mean has it: nothing is left to learn
@@ -129,7 +129,7 @@ def test_the_prior_mean_says_that_what_costs_less_is_worse():
     candidates = pool([4, 16, 64], lr=0.9)
     known = here.known(candidates.costs)
     features = here.features(candidates.params, here.inputs(candidates.costs))
-    mean, _ = made.believe(features, known, np.zeros_like(known))
+    mean, _ = made.predict(features, known, np.zeros_like(known))
     assert mean[:, 0] == pytest.approx(trend(known[:, 1]), abs=1e-6)
 
 
@@ -162,20 +162,20 @@ def test_what_falls_short_of_a_bound_is_no_gain():
 
 def test_a_bound_below_the_reference_changes_nothing():
     seen = observed(FULL)
-    assert view(seen, bounds={"accuracy": 0.3}).axes == view(seen).axes
+    assert model_input(seen, bounds={"accuracy": 0.3}).axes == model_input(seen).axes
 
 
 @pytest.mark.parametrize("bound", [0.7199, 0.72, 0.9])
 def test_an_axis_keeps_a_length_where_hardly_a_trial_is_within_the_bound(bound):
     seen = observed(FULL)
-    free, axis = view(seen).axes[0], view(seen, bounds={"accuracy": bound}).axes[0]
+    free, axis = model_input(seen).axes[0], model_input(seen, bounds={"accuracy": bound}).axes[0]
     assert axis.reference == min(bound, 0.72)  # without a trial within it, whatever comes nearer is a gain
     assert axis.best == pytest.approx(bound + BEYOND * (0.72 - free.reference))
     assert gain_of(pool([64]), [bound + 0.01], 1e-9, seen, bounds={"accuracy": bound})[0] > 0
 
 
 def test_an_explanation_expects_no_accuracy_above_one_and_writes_counts_in_full():
-    here = view(observed([(*row[:3], min(1.0, row[3] + 0.09), *row[4:]) for row in FULL]))
+    here = model_input(observed([(*row[:3], min(1.0, row[3] + 0.09), *row[4:]) for row in FULL]))
     best = model.warp(np.array([-5.0]))  # far beyond what can be
     said = here.explain(np.array([best[0], here.known([{"params": 20554.0}])[0, 1]]), np.array([0.2, 0.0]), 0.081)
     accuracy = float(said.split()[1])

@@ -32,9 +32,9 @@ from autodistill.search.objectives.within_teacher import (
     nearest_lines,
     reach_of,
 )
-from autodistill.search.rungs.levels import Rungs
+from autodistill.search.rungs.levels import RungDecision, Rungs
 from autodistill.search.rungs.losses_by_rung import LossesByRung
-from autodistill.search.rungs.promotion import Peers, RungDecision, decide
+from autodistill.search.rungs.promotion import Peers, decide
 from autodistill.search.study.rung_rules import PeerRule
 from autodistill.search.study.study import Study
 
@@ -202,7 +202,7 @@ def test_the_teacher_s_value_of_any_column_may_be_picked_by() -> None:
     for text, columns in (("accuracy >= teacher - 0.05", row), ("teacher >= 0.5", known), ("teacher == 'x'", known)):
         with pytest.raises(UsageError, match=r"'accuracy >= teacher - 0.05'"):
             matches(text, columns)
-    with pytest.raises(UsageError, match="reckons with text"):
+    with pytest.raises(UsageError, match="calculates with text"):
         matches("params <= student.family * 2", known)
 
 
@@ -346,18 +346,18 @@ def test_while_nothing_is_within_the_bound_the_best_go_on() -> None:
 
 def test_finalists_are_ordered_by_where_they_will_end() -> None:
     """Large students start slowly: the one at 0.3 will be at 0.9, the small one at 0.5 stays at 0.55."""
-    board = LossesByRung(AXES, 2)
+    losses_by_rung = LossesByRung(AXES, 2)
     for number in range(6):
         small = number % 2 == 0
         params = 1e3 if small else 1e6
-        board.add(number, 1, {"accuracy": 0.5 if small else 0.3, "params": params})
-        board.add(number, 2, {"accuracy": 0.55 if small else 0.9, "params": params})
-    board.add(6, 1, {"accuracy": 0.5, "params": 1.1e3})
-    board.add(7, 1, {"accuracy": 0.3, "params": 1.1e6})
+        losses_by_rung.add(number, 1, {"accuracy": 0.5 if small else 0.3, "params": params})
+        losses_by_rung.add(number, 2, {"accuracy": 0.55 if small else 0.9, "params": params})
+    losses_by_rung.add(6, 1, {"accuracy": 0.5, "params": 1.1e3})
+    losses_by_rung.add(7, 1, {"accuracy": 0.3, "params": 1.1e6})
     bound = (Constraint("accuracy", ">=", 0.45),)
-    rule = PeerRule(Rungs((1, 9)), AXES, board, bound)
+    rule = PeerRule(Rungs((1, 9)), AXES, losses_by_rung, bound)
     assert set(rule.finalists({6: 1, 7: 1}, few=False)) == {6, 7}
-    rule = PeerRule(Rungs((1, 9)), AXES, board, (Constraint("accuracy", ">=", 0.6),))
+    rule = PeerRule(Rungs((1, 9)), AXES, losses_by_rung, (Constraint("accuracy", ">=", 0.6),))
     assert rule.finalists({6: 1, 7: 1}, few=False) == [7, 6]
 
 

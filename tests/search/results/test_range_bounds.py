@@ -44,9 +44,9 @@ def found(*members: TrialRecord) -> list[RangeBound]:
 
 
 def test_half_of_the_front_on_a_bound_is_said() -> None:
-    edges = found(member(0, 0.02), member(1, 0.019999999953948307), member(2, 0.008), member(3, 0.01))
-    assert edges == [RangeBound("train.lr", "upper", 0.02, 2, 4)]
-    assert bounds_line(edges, "digits") == (
+    bounds = found(member(0, 0.02), member(1, 0.019999999953948307), member(2, 0.008), member(3, 0.01))
+    assert bounds == [RangeBound("train.lr", "upper", 0.02, 2, 4)]
+    assert bounds_line(bounds, "digits") == (
         "best values lie on bounds: train.lr on its upper bound 0.02 (2 of 4 students); widen it in a copy of the "
         "space (autodistill spaces cp digits) for a new study"
     )
@@ -69,12 +69,12 @@ def test_less_is_chance(members: tuple[TrialRecord, ...]) -> None:
 
 def test_numbers_of_the_student_and_conditional_ones_count_and_choices_do_not() -> None:
     kd = {"loss": "kd", "temperature": 1.0, "alpha": 0.5}
-    edges = found(member(0, 0.01, 4, **kd), member(1, 0.005, 4, **kd), member(2, 0.004, 64))
-    assert [(e.parameter, e.side, e.members) for e in edges] == [
+    bounds = found(member(0, 0.01, 4, **kd), member(1, 0.005, 4, **kd), member(2, 0.004, 64))
+    assert [(e.parameter, e.side, e.members) for e in bounds] == [
         ("student.width", "lower", 2),
         ("distillation.temperature", "lower", 2),
     ]
-    assert ", distillation.temperature on its lower bound 1 (2 of 3 students); widen them" in bounds_line(edges)
+    assert ", distillation.temperature on its lower bound 1 (2 of 3 students); widen them" in bounds_line(bounds)
 
 
 def test_a_trial_that_the_space_does_not_know_is_left_out() -> None:

@@ -106,16 +106,16 @@ def test_without_a_survey_draws_are_of_the_whole_space_whatever_was_measured() -
 def test_whatever_is_left_is_found_with_few_looks_and_those_known_first() -> None:
     asked: list[int] = []
     made = surveyed(lambda student: asked.append(1) or estimated(student))
-    supply = CandidateSource(made, ENCODER, np.random.default_rng(0))
+    candidate_source = CandidateSource(made, ENCODER, np.random.default_rng(0))
     seen: set = set()
     for _ in POOL:
-        one = supply.anything(seen)
-        assert made.was_asked(one)
+        one = candidate_source.any_remaining(seen)
+        assert made.has_cached(one)
         seen.add(key(one))
-    found = [key(one) for one in made.space.enumerate() if made.was_asked(one)]
+    found = [key(one) for one in made.space.enumerate() if made.has_cached(one)]
     assert asked == []
     assert seen == set(found)
-    assert supply.anything(seen) is not None
+    assert candidate_source.any_remaining(seen) is not None
     assert len(asked) == 1
 
 
@@ -124,9 +124,9 @@ def test_a_look_for_what_is_left_ends(monkeypatch) -> None:
     monkeypatch.setattr(supply_module.time, "perf_counter", lambda: float(next(clock)))
     asked: list[int] = []
     made = surveyed(lambda student: asked.append(1))  # nothing else may be proposed
-    supply = CandidateSource(made, ENCODER, np.random.default_rng(0))
+    candidate_source = CandidateSource(made, ENCODER, np.random.default_rng(0))
     seen = {key(values(one["width"], one["depth"])) for one in POOL}
-    assert supply.anything(seen) is None
+    assert candidate_source.any_remaining(seen) is None
     assert 0 < len(asked) <= SEARCHED + 1
 
 
@@ -169,11 +169,11 @@ def test_one_that_cannot_be_built_is_not_proposed() -> None:
 def test_a_proposal_looks_at_few_new_students_and_in_the_end_at_all() -> None:
     asked: list[int] = []
     made = surveyed(lambda student: asked.append(1) or estimated(student))
-    supply = CandidateSource(made, Encoder.of(SPACE), np.random.default_rng(0))
+    candidate_source = CandidateSource(made, Encoder.of(SPACE), np.random.default_rng(0))
     gain = lambda pool: np.array([c["params"] for c in pool.costs])  # noqa: E731
     most = BEYOND + CLIMBS * BEYOND_CLIMB
     for looks in range(1, 40):
-        supply.promising([values(20, 2), values(4, 1)], set(), gain)
+        candidate_source.promising([values(20, 2), values(4, 1)], set(), gain)
         assert len(asked) <= looks * most
     assert len(asked) > 0.9 * (40 * 3 - len(POOL))
 
@@ -183,8 +183,8 @@ def test_students_that_take_long_to_count_are_looked_at_one_at_a_time(monkeypatc
     clock = iter(range(10_000))  # every look takes a second
     monkeypatch.setattr(supply_module.time, "perf_counter", lambda: float(next(clock)))
     made = surveyed(lambda student: asked.append(1) or estimated(student))
-    supply = CandidateSource(made, ENCODER, np.random.default_rng(0))
-    supply.promising([values(20, 2), values(4, 1)], set(), lambda pool: np.ones(len(pool.values)))
+    candidate_source = CandidateSource(made, ENCODER, np.random.default_rng(0))
+    candidate_source.promising([values(20, 2), values(4, 1)], set(), lambda pool: np.ones(len(pool.values)))
     assert 1 <= len(asked) <= 1 + CLIMBS
 
 
@@ -192,9 +192,9 @@ def test_the_estimate_enters_the_gain_with_its_uncertainty() -> None:
     pool = CandidateBatch.of(
         [values(4, 1), values(33, 2)], [measured(POOL[0]), estimated({"width": 33, "depth": 2})], ENCODER
     )
-    view = view_of()
-    unsure = view.unsure(pool.costs)
-    length = math.log(view.axes[2].reference / view.axes[2].best)
+    model_input = view_of()
+    unsure = model_input.cost_deviations(pool.costs)
+    length = math.log(model_input.axes[2].reference / model_input.axes[2].best)
     assert unsure == pytest.approx(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.05 / length]]))
     linear = Objective("latency_ms", "minimize", "ms", "known")
     axis = view_of((*OBJECTIVES[:2], linear)).axes[2]
@@ -239,19 +239,19 @@ ENCODER = Encoder.of(SPACE)
 
 
 def judge_of():
-    view = view_of()
-    data = view.data(observations())
-    model = Model(data, view, thetas={}, optimize=True, rng=np.random.default_rng(0))
-    return CandidateScorer(view, model, rungs=(1.0, 3.0))
+    model_input = view_of()
+    data = model_input.data(observations())
+    model = Model(data, model_input, thetas={}, optimize=True, rng=np.random.default_rng(0))
+    return CandidateScorer(model_input, model, rungs=(1.0, 3.0))
 
 
 def observations(objectives=OBJECTIVES):
-    archive = ObservationStore(SPACE, ENCODER, tuple(o.name for o in objectives), surveyed().costs, ())
+    store = ObservationStore(SPACE, ENCODER, tuple(o.name for o in objectives), surveyed().costs, ())
     done = [
         Outcome(i, "complete", values(s["width"], s["depth"]), final={"accuracy": 0.1 * i, **measured(s)})
         for i, s in enumerate(POOL)
     ]
-    return archive._observe(done)
+    return store._observe(done)
 
 
 def view_of(objectives=OBJECTIVES):

@@ -15,7 +15,7 @@ from autodistill.core.errors import ConfigError
 from autodistill.core.records import Objective
 from autodistill.search.sampler import by_name as samplers
 from autodistill.search.sampler.front_sampler import FrontSampler
-from autodistill.search.sampler.prior_weight import Favour
+from autodistill.search.sampler.prior_weight import PriorWeight
 from autodistill.search.space import moves as proposals
 from autodistill.search.space.distributions import from_unit, to_unit
 from autodistill.search.space.encoding import Encoder
@@ -177,23 +177,23 @@ def test_the_factor_of_a_candidate_is_its_likelihood_to_a_falling_power() -> Non
             "lr": {"low": 0.0, "high": 1.0, "prior": 0.5, "spread": 0.25},
         }
     )
-    favour = Favour(space, Encoder.of(space))
+    prior_weight = PriorWeight(space, Encoder.of(space))
     best, rare = {"train.augment": "a", "train.lr": 0.5}, {"train.augment": "b", "train.lr": 0.5}
     far = {"train.augment": "a", "train.lr": 1.0}
-    assert favour.of([best, rare, far], 8) == pytest.approx([1.0, 0.25**0.5, math.exp(-0.5 * 4) ** 0.5])
-    assert favour.of([best, rare, far], 400) == pytest.approx([1.0, 0.25**0.01, math.exp(-0.5 * 4) ** 0.01])
-    assert favour.of([{}], 8) == pytest.approx([1.0])  # what is not active does not count
+    assert prior_weight.of([best, rare, far], 8) == pytest.approx([1.0, 0.25**0.5, math.exp(-0.5 * 4) ** 0.5])
+    assert prior_weight.of([best, rare, far], 400) == pytest.approx([1.0, 0.25**0.01, math.exp(-0.5 * 4) ** 0.01])
+    assert prior_weight.of([{}], 8) == pytest.approx([1.0])  # what is not active does not count
 
 
 def test_the_factor_of_moved_numbers_is_that_of_the_candidate_they_make() -> None:
     space = Space.parse(SPACE)
     encoder = Encoder.of(space)
-    favour, rng = Favour(space, encoder), np.random.default_rng(0)
+    prior_weight, rng = PriorWeight(space, encoder), np.random.default_rng(0)
     values = [space.sample(rng) for _ in range(20)]
     moved = [{**one, "train.lr": from_unit(space.parameters[3].distribution, rng.random())} for one in values]
     assert space.parameters[3].name == "train.lr"
     rows = np.arange(20)
-    assert favour.moved(values, encoder.encode(moved), rows, 5) == pytest.approx(favour.of(moved, 5))
+    assert prior_weight.moved(values, encoder.encode(moved), rows, 5) == pytest.approx(prior_weight.of(moved, 5))
 
 
 def test_a_prior_that_is_wrong_is_overcome() -> None:
@@ -215,8 +215,8 @@ def test_a_prior_that_is_wrong_is_overcome() -> None:
         ({"values": [1, 2], "weights": 3}, "one number for each of the 2 values, got 3"),
         ({"values": [1, 2], "weights": [1, 0]}, "above 0, got 0; leave out a value that is never to be drawn"),
         ({"values": [1, 2], "weights": [1, True]}, "above 0, got True"),
-        ({"values": [1, 2], "prior": 1}, "prior and spread are of a range; choices take weights"),
-        ({"low": 0.0, "high": 1.0, "weights": [1]}, "weights are of choices"),
+        ({"values": [1, 2], "prior": 1}, "prior and spread apply to a range; for choices give weights"),
+        ({"low": 0.0, "high": 1.0, "weights": [1]}, "weights apply to choices"),
         ({"low": 0.0, "high": 1.0, "prior": 2.0}, "prior is 2.0; it must be a number from 0 to 1"),
         ({"low": 0.0, "high": 1.0, "prior": "best"}, "prior is 'best'; it must be a number"),
         ({"low": 1, "high": 5, "prior": 2.5}, "one of the range's whole numbers"),

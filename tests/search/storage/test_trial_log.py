@@ -34,12 +34,12 @@ def test_a_sampler_sees_in_memory_what_the_storage_holds(sampler: str, tmp_path:
     study.enqueue({"student": {"width": 8}, "train": {"lr": 0.5}})
     drive(study, "25trials")
     names = tuple(o.name for o in study.objectives)
-    archives = []
+    both = []
     for trials in (study._log.stored(), study.optuna.get_trials(deepcopy=False)):
-        archive = ObservationStore(study.space, Encoder.of(study.space), names, lambda values: {}, LEVELS)
-        archive.update(trials)
-        archives.append(archive)
-    memory, stored = archives
+        observations = ObservationStore(study.space, Encoder.of(study.space), names, lambda values: {}, LEVELS)
+        observations.update(trials)
+        both.append(observations)
+    memory, stored = both
     assert memory.closed == stored.closed
     assert memory.open == stored.open
     assert memory.keys() == stored.keys()

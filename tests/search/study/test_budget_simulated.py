@@ -7,7 +7,7 @@ from simulated import World, make_study, search
 
 from autodistill.core.records import Candidate, Report, State
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.teacher_time import ColdViews, views_key
+from autodistill.search.rungs.teacher_time import UncachedViews, views_key
 
 THIRTY = Rungs.geometric(30)
 NINE = Rungs.geometric(9)
@@ -63,17 +63,17 @@ def test_twenty_minutes_of_two_workers_finish_a_dozen_and_waste_little(
 def test_a_teacher_that_is_asked_for_the_first_time_does_not_end_a_search_early(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Half of the time was left unspent when a trial's pace was taken with what it had waited for the teacher."""
+    """Half of the time was left unspent when a trial's epoch time included its wait for the teacher."""
     world = World(3.0, cold=30.0, survey=100.0, start=10.0)
     found = search(monkeypatch, world, budget=1080.0, workers=1, rungs=THIRTY, sampler="random")
     assert found.unspent < 0.2
 
 
 def test_a_view_is_paid_for_once_and_only_as_deep_as_others_have_been() -> None:
-    cold, crop = ColdViews(), views_key({}, {"augment": "crop", "lr": 0.1})
+    cold, crop = UncachedViews(), views_key({}, {"augment": "crop", "lr": 0.1})
     assert views_key({}, {"augment": "crop", "lr": 0.2}) == crop
     assert len({crop, views_key({}, {"augment": "none"}), views_key({"teacher": "b"}, {"augment": "crop"})}) == 3
-    assert cold.ahead(crop, 0.0, 30.0) == 0.0  # nobody knows what it takes
+    assert cold.ahead(crop, 0.0, 30.0) == 0.0  # unknown cost
     cold.learn(0, crop, 3.0, 12.0)
     assert cold.ahead(crop, 0.0, 3.0) == 0.0
     assert cold.ahead(crop, 0.0, 30.0) == pytest.approx(27 * 4.0)

@@ -14,35 +14,35 @@ TWO = resolve(["accuracy", "params"])
 
 def filled(reports: dict[int, dict[int, float]], params: float = 100.0, objectives=TWO) -> LossesByRung:
     """Trial to rung to accuracy; all of one size."""
-    board = LossesByRung(objectives, 3)
+    losses_by_rung = LossesByRung(objectives, 3)
     for number, rungs in reports.items():
         for rung, accuracy in rungs.items():
-            board.add(number, rung, {"accuracy": accuracy, "params": params, "loss": 1 - accuracy})
-    return board
+            losses_by_rung.add(number, rung, {"accuracy": accuracy, "params": params, "loss": 1 - accuracy})
+    return losses_by_rung
 
 
-def rule(board: LossesByRung, objectives=TWO) -> PeerRule:
-    return PeerRule(Rungs((1, 3, 9)), objectives, board)
+def rule(losses_by_rung: LossesByRung, objectives=TWO) -> PeerRule:
+    return PeerRule(Rungs((1, 3, 9)), objectives, losses_by_rung)
 
 
 def test_a_report_that_nothing_beats_is_told_from_one_that_is_beaten():
-    board = LossesByRung(TWO, 3)
+    losses_by_rung = LossesByRung(TWO, 3)
     reports = [(0.5, 100.0), (0.4, 50.0), (0.3, 60.0)]
     for number, (accuracy, params) in enumerate(reports):
-        board.add(number, 1, {"accuracy": accuracy, "params": params})
-    board.add(3, 1, {"accuracy": 0.9})  # without its size it is not compared
-    assert [board.unbeaten(n, 1) for n in range(4)] == [True, True, False, False]
-    assert board.at(1)[0] == [0, 1, 2]
-    assert np.isnan(board.final([0, 1])).all()
+        losses_by_rung.add(number, 1, {"accuracy": accuracy, "params": params})
+    losses_by_rung.add(3, 1, {"accuracy": 0.9})  # without its size it is not compared
+    assert [losses_by_rung.unbeaten(n, 1) for n in range(4)] == [True, True, False, False]
+    assert losses_by_rung.at(1)[0] == [0, 1, 2]
+    assert np.isnan(losses_by_rung.final([0, 1])).all()
 
 
 def test_the_board_gives_the_newest_and_grows():
-    board = filled({n: {1: 0.1 + 0.001 * n} for n in range(100)})
-    numbers, losses = board.at(1, newest=10)
+    losses_by_rung = filled({n: {1: 0.1 + 0.001 * n} for n in range(100)})
+    numbers, losses = losses_by_rung.at(1, newest=10)
     assert numbers == list(range(90, 100))
     assert losses[:, 0] == pytest.approx([-0.1 - 0.001 * n for n in range(90, 100)])
-    assert board.row(1, 42) == pytest.approx([-0.142, np.log(100.0)])
-    assert board.row(2, 42) is None
+    assert losses_by_rung.row(1, 42) == pytest.approx([-0.142, np.log(100.0)])
+    assert losses_by_rung.row(2, 42) is None
 
 
 def test_too_few_to_compare_waits():
@@ -54,13 +54,13 @@ def test_too_few_to_compare_waits():
 
 
 def test_what_is_good_enough_goes_before_what_is_small():
-    board = LossesByRung(TWO, 3)
+    losses_by_rung = LossesByRung(TWO, 3)
     for number, (accuracy, params) in enumerate([(0.62, 1e5), (0.39, 1e3), (0.51, 1e4)]):
-        board.add(number, 1, {"accuracy": accuracy, "params": params})
+        losses_by_rung.add(number, 1, {"accuracy": accuracy, "params": params})
     paused = {0: 1, 1: 1, 2: 1}
 
     def order(*bounds: Constraint) -> list[int]:
-        return PeerRule(Rungs((1, 3, 9)), TWO, board, bounds).finalists(paused, few=False)
+        return PeerRule(Rungs((1, 3, 9)), TWO, losses_by_rung, bounds).finalists(paused, few=False)
 
     free = order()
     assert order(Constraint("accuracy", ">=", 0.9)) == free
@@ -93,7 +93,7 @@ def test_several_trained_objectives_are_compared_as_they_are():
 
 
 def test_only_the_newest_are_compared():
-    board = filled({n: {1: 0.9 - 1e-4 * n} for n in range(3000)})
-    verdict = rule(board).verdict(2999, 1)
+    losses_by_rung = filled({n: {1: 0.9 - 1e-4 * n} for n in range(3000)})
+    verdict = rule(losses_by_rung).verdict(2999, 1)
     assert verdict.final
     assert "of 400" in verdict.why

@@ -7,8 +7,8 @@ import pytest
 from autodistill.core.budget import Budget, Spent
 from autodistill.core.records import State, TrialRecord
 from autodistill.search.rungs.epoch_time import EpochTime
-from autodistill.search.rungs.levels import Rungs
-from autodistill.search.rungs.promotion import Action, PausedTrial, RungDecision
+from autodistill.search.rungs.levels import RungDecision, Rungs
+from autodistill.search.rungs.promotion import Action, PausedTrial
 from autodistill.search.study.scheduler import MAX_PAUSED, SLACK, TOO_LITTLE, RemainingBudget, Scheduler
 
 COSTS = {"params": 100.0}
@@ -167,20 +167,22 @@ def test_a_candidate_too_slow_for_the_time_left_is_named_with_both_times():
 
 def test_terms_of_a_budget():
     spent = Spent(seconds=40.0, trials=3, epochs=50.0, device_seconds=70.0)
-    terms = RemainingBudget.of(Budget(seconds=100.0, trials=5), spent, 25.0, starting=1, busy=2, dry="")
-    assert (terms.seconds, terms.epochs, terms.closed, terms.busy) == (35.0, math.inf, "", 2)
-    terms = RemainingBudget.of(Budget(trials=5, epochs=60.0), spent, 0.0, starting=2, busy=2, dry="")
-    assert (terms.seconds, terms.epochs, terms.closed, terms.few) == (
+    remaining = RemainingBudget.of(Budget(seconds=100.0, trials=5), spent, 25.0, starting=1, busy=2, exhausted="")
+    assert (remaining.seconds, remaining.epochs, remaining.closed, remaining.busy) == (35.0, math.inf, "", 2)
+    remaining = RemainingBudget.of(Budget(trials=5, epochs=60.0), spent, 0.0, starting=2, busy=2, exhausted="")
+    assert (remaining.seconds, remaining.epochs, remaining.closed, remaining.few) == (
         math.inf,
         10.0,
         "budget of 5 trials is spent",
         True,
     )
     device_time = Budget(device_seconds=100.0)
-    two = RemainingBudget.of(device_time, spent, 0.0, starting=0, busy=1, dry="", committed=(5.0, 1.0), devices=2.0)
+    two = RemainingBudget.of(
+        device_time, spent, 0.0, starting=0, busy=1, exhausted="", committed=(5.0, 1.0), devices=2.0
+    )
     assert two.seconds == 10.0  # a second of work takes two of device time
-    terms = RemainingBudget.of(device_time, spent, 0.0, starting=0, busy=0, dry="space exhausted")
-    assert (terms.seconds, terms.closed, terms.few) == (30.0, "space exhausted", False)
+    remaining = RemainingBudget.of(device_time, spent, 0.0, starting=0, busy=0, exhausted="space exhausted")
+    assert (remaining.seconds, remaining.closed, remaining.few) == (30.0, "space exhausted", False)
 
 
 def test_what_running_trials_will_take_is_not_left_for_others():
@@ -195,10 +197,12 @@ def test_what_running_trials_will_take_is_not_left_for_others():
     assert desk.committed(running) == (pytest.approx(34.0), 17.0)  # 9 and 8 to the top: nothing stops them before
     spent = Spent(epochs=10.0, device_seconds=20.0)
     budget = Budget(epochs=30.0, device_seconds=60.0, seconds=50.0)
-    terms = RemainingBudget.of(budget, spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0))
-    assert (terms.seconds, terms.epochs) == (6.0, 3.0)
+    remaining = RemainingBudget.of(budget, spent, 0.0, starting=0, busy=3, exhausted="", committed=(34.0, 17.0))
+    assert (remaining.seconds, remaining.epochs) == (6.0, 3.0)
     assert (
-        RemainingBudget.of(Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, dry="", committed=(34.0, 17.0)).seconds
+        RemainingBudget.of(
+            Budget(seconds=50.0), spent, 0.0, starting=0, busy=3, exhausted="", committed=(34.0, 17.0)
+        ).seconds
         == 50.0
     )
 
@@ -229,15 +233,15 @@ def test_a_new_candidate_is_reckoned_by_its_own_pace_not_by_that_of_the_finalist
 
 
 def test_half_way_through_the_most_promising_paused_trial_goes_on_where_nothing_is_complete():
-    desk = scheduler(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 1})
-    terms = {"seconds": 50.0, "quickest": 4.0}
-    assert desk.choose(RemainingBudget(**terms, gone=0.4), queued=False).trial is None
-    step = desk.choose(RemainingBudget(**terms, gone=0.5), queued=False)
+    planned = scheduler(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 1})
+    remaining = {"seconds": 50.0, "quickest": 4.0}
+    assert planned.choose(RemainingBudget(**remaining, gone=0.4), queued=False).trial is None
+    step = planned.choose(RemainingBudget(**remaining, gone=0.5), queued=False)
     assert (step.trial, step.final, step.why) == (5, True, "no trial has come to the top yet")
-    assert desk.choose(RemainingBudget(seconds=50.0, gone=0.5), queued=False).trial is None  # one is complete
+    assert planned.choose(RemainingBudget(seconds=50.0, gone=0.5), queued=False).trial is None  # one is complete
     stops = scheduler(Says(NEW, verdict=RungDecision(False, "place 3 of 3", final=True)), seconds_per_epoch=1.0)
-    assert stops.after(7, 1, COSTS, RemainingBudget(**terms, gone=0.6)).go_on
-    assert not stops.after(7, 1, COSTS, RemainingBudget(**terms, gone=0.4)).go_on
+    assert stops.after(7, 1, COSTS, RemainingBudget(**remaining, gone=0.6)).go_on
+    assert not stops.after(7, 1, COSTS, RemainingBudget(**remaining, gone=0.4)).go_on
 
 
 def test_sooner_where_what_is_left_is_just_enough_for_the_trial_that_is_nearest():

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: who is paired, and the algebra of mixed labels and logits."""
+"""Mixup and cutmix: which images are paired, and the algebra of mixed labels and logits."""
 
 from __future__ import annotations
 

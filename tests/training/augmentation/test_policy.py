@@ -1,4 +1,4 @@
-"""Views: replay, the same geometry at every size, statistics of what is drawn, and the policies' parser."""
+"""Views: reproducibility, the same geometry at every size, statistics of random strengths, and parsing of policies."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_flips_are_off_unless_asked_for() -> None:
 
 
 def test_resized_crops_lie_inside_the_image_and_have_the_asked_area() -> None:
-    """The coordinates themselves, drawn as an image, tell where each crop came from."""
+    """An image of the coordinates shows where each crop came from."""
     side = torch.arange(64, dtype=torch.uint8) * 4
     plane = torch.stack([side[:, None].expand(64, 64), side[None, :].expand(64, 64)])
     views = apply(Policy(crop="resized", min_area=0.25), plane.expand(500, 2, 64, 64), torch.arange(500), 0, 0)

@@ -1,4 +1,4 @@
-"""Costs remembered between studies."""
+"""Costs stored between studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counted costs: against timm's parameters, torch's own FLOP counter, published figures and files on disk."""
+"""Counted costs, compared with timm's parameters, torch's FLOP counter, published figures and files on disk."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_macs_equal_torchs_counter_and_params_lie_within_what_folding_can_save(n
     costs = known_costs(model, image_size=side, channels=3)
     assert costs["macs"] == torch_macs(model, side)
     raw = sum(one.numel() for one in model.parameters())
-    # A folded BatchNorm takes its scale away, and leaves its shift as the convolution's bias.
+    # Folding removes the BatchNorm's scale, and turns its shift into the convolution's bias.
     assert raw - normalized_channels(model) * 2 <= costs["params"] <= raw
 
 

@@ -1,4 +1,4 @@
-"""The latency protocol, on runs whose duration is known and a clock that only they move; runtimes on a tiny network."""
+"""The latency protocol, on runs of known duration with a simulated clock; runtimes on a tiny network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPE = {"image_size": 8, "channels": 1}
 
 
 class Clock:
-    """Seconds that pass only while a run runs."""
+    """A clock that only advances during runs."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -83,7 +83,7 @@ def test_a_slow_minute_of_the_machine_hits_all_models_alike() -> None:
     assert fast.p50_ms == pytest.approx(1.0)
 
 
-def test_what_a_yardstick_says_of_the_machine_is_divided_out() -> None:
+def test_times_are_divided_by_the_slowness_of_the_machine() -> None:
     clock, slow = Clock(), cycle([1.0, 1.0, 1.4, 1.2, 1.4])
     state = {"now": 1.0}
 
@@ -115,7 +115,7 @@ def test_rounds_in_which_all_models_were_slow_do_not_count_and_one_models_own_sp
     assert quieter([first, second]) == [[0, 1, 2, 3]] * 2
     assert summarize(second, [0, 1, 2, 3]).p50_ms == 5000
     restless = [np.array([float(v)]) for v in (3, 1, 3, 1, 1, 1, 1)]
-    assert quieter([first, second, restless])[2] == [0, 1, 2, 3]  # two of three models say that these were quiet
+    assert quieter([first, second, restless])[2] == [0, 1, 2, 3]  # these are quiet in two of three models
     assert quieter([[np.array([float(v)]) for v in (3, 1, 2, 9, 4)]]) == [[0, 1, 2]]
     assert quieter([]) == []
 
@@ -146,7 +146,7 @@ def test_rounds_that_disagree_are_repeated_and_then_marked() -> None:
     assert wild.noisy
     assert not calm.noisy
     once = calm.runs // ROUNDS
-    assert calm.runs == ROUNDS * once  # the calm one was not measured again
+    assert calm.runs == ROUNDS * once  # the run with a stable time was not measured again
     assert rounds_of(clock.calls).count("calm") == 1 + ROUNDS
     wild_calls = clock.calls.count("wild")
     assert wild.runs <= wild_calls
@@ -253,7 +253,7 @@ def test_targets_that_do_not_exist_are_refused(target, error, message: str, mode
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_here_is_refused(model: nn.Module) -> None:
-    with pytest.raises(ResourceError, match="shows no CUDA device"):
+    with pytest.raises(ResourceError, match="this machine has no CUDA device"):
         prepare_run(model, LatencyTarget(device="cuda"), **SHAPE)
 
 

@@ -1,4 +1,4 @@
-"""Latencies of other machines: tables, and commands that get an ONNX file."""
+"""Latencies of other machines: tables, and commands that measure an ONNX file."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def test_two_folders_of_one_split_and_a_class_called_like_one_are_refused(tmp_pa
     with pytest.raises(DataError, match="has the folders 'Validation' and 'val', which mean the same split; keep one"):
         list_images(tmp_path / "both", "train")
     root = write_folder(tmp_path / "vehicles", classes=("Car", "Train"))
-    with pytest.raises(DataError, match="'Train' is taken as a split; call it otherwise if it is a class"):
+    with pytest.raises(DataError, match="'Train' is taken as a split; rename it if it is a class"):
         list_images(root, "train")
 
 
@@ -280,8 +280,8 @@ def test_broken_files_of_all_parts_are_named_at_once_before_a_study_begins(tmp_p
     tested[0].write_text("no image")
     searched[0].unlink()
     searched[0].symlink_to(tmp_path / "nowhere.png")
-    said = r"2 of 20 images cannot be read; repair or remove them:"
-    with pytest.raises(DataError, match=said) as refused:
+    message = r"2 of 20 images cannot be read; repair or remove them:"
+    with pytest.raises(DataError, match=message) as refused:
         datasets.check_files(spec, tmp_path / "cache")
     assert all(str(path) in str(refused.value) for path in (tested[0], searched[0]))
 
@@ -307,7 +307,7 @@ def test_a_test_file_that_breaks_later_is_to_be_replaced_and_not_removed(tmp_pat
     root = write_folder(tmp_path / "images")
     list_images(root, "test").files[0].write_text("no image")
     spec = DataSpec("image_folder", root=str(root), image_size=8)
-    datasets.load_images(spec, tmp_path / "cache")  # the search does not look at it
+    datasets.load_images(spec, tmp_path / "cache")  # the search does not open test files
     with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):
         datasets.load_test(spec, tmp_path / "cache")
     with pytest.raises(DataError, match="replace each by a readable file; removing one changes the split"):
@@ -334,8 +334,8 @@ def test_a_class_too_small_for_its_splits_is_named_with_the_reason(tmp_path):
     root = write_folder(tmp_path / "images")
     write_folder(root, classes=("cow",), count=2)
     spec = DataSpec("image_folder", root=str(root), image_size=8)
-    said = r"'cow' \(2\); at least 3 are needed, one each for training, validation and the test split \(a fifth"
-    with pytest.raises(DataError, match=said):
+    message = r"'cow' \(2\); at least 3 are needed, one each for training, validation and the test split \(a fifth"
+    with pytest.raises(DataError, match=message):
         datasets.load_images(spec, tmp_path / "cache")
 
 
@@ -361,10 +361,10 @@ def test_files_are_images_by_every_suffix_that_is_read_and_others_are_counted(tm
     (root / "readme.md").touch()
     spec = DataSpec("image_folder", root=str(root), image_size=8)
     with pytest.warns(
-        UserWarning, match=r"left out by their suffix: 6 \.gif, 1 \.txt\. Read are \.bmp, .*\.tiff"
-    ) as said:
+        UserWarning, match=r"left out by their suffix: 6 \.gif, 1 \.txt\. Allowed suffixes: \.bmp, .*\.tiff"
+    ) as caught:
         datasets.check_files(spec, tmp_path / "cache")
-    assert len(said) == 1
+    assert len(caught) == 1
     assert np.bincount(list_images(root, "train").labels).tolist() == [24, 5]
 
 
@@ -372,7 +372,9 @@ def test_a_class_of_other_files_says_what_they_are_and_what_is_read(tmp_path):
     root = write_folder(tmp_path / "images")
     (root / "emu").mkdir()
     (root / "emu" / "0.gif").touch()
-    with pytest.raises(DataError, match=r"images: emu \(left out: 1 \.gif\)\. Expected .* Read are \.bmp, .*\.webp\."):
+    with pytest.raises(
+        DataError, match=r"images: emu \(left out: 1 \.gif\)\. Expected .* Allowed suffixes: \.bmp, .*\.webp\."
+    ):
         list_images(root, "train")
 
 

@@ -1,4 +1,4 @@
-"""One image file as pixels: depth, transparency, orientation; and the same in the ``predict.py`` of an export."""
+"""Decoding of image files: depth, transparency, orientation; and the same in the ``predict.py`` of an export."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_half_transparent_black_is_grey_and_opaque_colours_stay(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (np.full((4, 4), 70_000, np.int32), "values from 70000 to 70000; allowed: 0 to 65535"),
         (np.full((4, 4), -1, np.int32), "values from -1 to -1; allowed: 0 to 65535"),
@@ -107,9 +107,9 @@ def test_half_transparent_black_is_grey_and_opaque_colours_stay(tmp_path: Path) 
         (np.full((4, 4), np.nan, np.float32), "values from nan to nan; allowed: 0 to 1"),
     ],
 )
-def test_values_of_an_unknown_range_are_not_guessed_at(tmp_path: Path, values: np.ndarray, said: str) -> None:
+def test_values_of_an_unknown_range_are_not_guessed_at(tmp_path: Path, values: np.ndarray, message: str) -> None:
     Image.fromarray(values).save(tmp_path / "x.tif")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         decode(tmp_path / "x.tif", 4, mode="L")
 
 
@@ -156,7 +156,7 @@ def test_pixels_that_another_decoder_left_in_the_cache_are_not_used(
     )
     for _ in range(2):
         datasets.load_images(spec, tmp_path / "cache")
-    assert len(opened) == 10  # a sixth of them is for testing
+    assert len(opened) == 10  # a sixth of these are test images
     monkeypatch.setattr(image_folder, "DECODER", image_folder.DECODER + 1)
     datasets.load_images(spec, tmp_path / "cache")
     assert len(opened) == 20

@@ -61,7 +61,7 @@ ODD: dict[str, Any] = {
 
 
 def _by_torchvision(path: Path, side: int, resize: str) -> np.ndarray:
-    """The same in other words: torchvision's transforms of a Pillow image, upright and on white by hand."""
+    """An independent implementation: torchvision's transforms of a Pillow image, made upright and put on white here."""
     picture = Image.open(path)
     picture.draft("RGB", (side, side))
     picture = {6: lambda p: p.rotate(-90, expand=True)}.get(picture.getexif().get(0x0112), lambda p: p)(picture)
@@ -217,8 +217,8 @@ def test_what_cropping_cuts_off_is_said_with_the_alternatives(tmp_path: Path) ->
     spec = _photos(tmp_path / "photos", (12, 16))
     data = datasets.load_images(spec, tmp_path / "cache")
     # 12 x 12 of 12 x 16 are left; three of the 16 images are for testing, and their headers are not read
-    said = r"cuts off 25% of their pixels in the mean; 13 of 13 images lose .* --resize squash .* --resize letterbox"
-    with pytest.warns(UserWarning, match=said):
+    message = r"cuts off 25% of their pixels on average; 13 of 13 images lose .* --resize squash .* --resize letterbox"
+    with pytest.warns(UserWarning, match=message):
         datasets.warn_of_cut(spec, data)
 
 
@@ -255,7 +255,7 @@ def test_arrays_that_are_not_square_become_so_in_the_same_way(
     assert datasets.load_images(DataSpec("tall_arrays:tall", resize=resize)).image_size == 9  # the shorter side
     assert datasets.load_test(spec).images.shape == (40, 3, 12, 12)
     if resize == "crop":
-        with pytest.warns(UserWarning, match="cuts off 50% of their pixels in the mean; 40 of 40 images"):
+        with pytest.warns(UserWarning, match="cuts off 50% of their pixels on average; 40 of 40 images"):
             datasets.warn_of_cut(spec, data)
     else:
         datasets.warn_of_cut(spec, data)

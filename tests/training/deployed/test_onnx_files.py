@@ -1,4 +1,4 @@
-"""ONNX files: the deployed student, number for number, whatever the batch."""
+"""ONNX files: the same outputs as the deployed student, at every batch size."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_images_of_another_size_are_refused_in_words(student, images, tmp_path):
     file = export_onnx(student, tmp_path / "m.onnx", image_size=28, channels=1)
     with pytest.raises(UsageError, match=r"does not run on images \(5, 1, 20, 28\)"):
         run_onnx(file.path, images[:5, :, :20])
-    with pytest.raises(UsageError, match="was given no image"):
+    with pytest.raises(UsageError, match="was given no images; at least one is needed"):
         run_onnx(file.path, images[:0])
 
 

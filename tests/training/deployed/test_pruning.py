@@ -1,4 +1,4 @@
-"""Pruning: the asked share goes, the rest stays what it was, and what cannot be cut says so."""
+"""Pruning: the given share is removed, the rest is unchanged, and networks that cannot be pruned are refused."""
 
 from __future__ import annotations
 

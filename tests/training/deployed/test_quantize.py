@@ -1,4 +1,4 @@
-"""Quantized files: smaller, still running on the CPU, and close to what they were made of."""
+"""Quantized files: smaller, runnable on the CPU, and close to the original."""
 
 from __future__ import annotations
 

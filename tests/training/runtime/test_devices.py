@@ -1,4 +1,4 @@
-"""Teachers on several devices: the same numbers, on devices that each hold a share of the weights."""
+"""Teachers spread over several devices: the same outputs, with a part of the weights on each device."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_two_shares_on_one_device_give_the_bits_of_the_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_resnet"])
 def test_activations_follow_the_weights_from_device_to_device(name: str) -> None:
-    network = spread_over(made(name).eval(), [CPU, META])  # meta tensors refuse to be mixed with those of a device
+    network = spread_over(made(name).eval(), [CPU, META])  # an operation on meta and real tensors raises an error
     with torch.no_grad():
         answer = network(torch.rand(2, 3, 32, 32))
     assert answer.device == META
@@ -66,7 +66,7 @@ def test_parts_are_consecutive_and_of_about_equal_bytes() -> None:
 
 
 def test_more_devices_than_blocks_are_refused() -> None:
-    with pytest.raises(TeacherError, match=r"has 2 blocks .* names 3\. Name fewer"):
+    with pytest.raises(TeacherError, match=r"has 2 blocks .* names 3 devices\. Name fewer"):
         spread_over(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), [CPU, CPU, CPU])
 
 

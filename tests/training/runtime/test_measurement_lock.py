@@ -1,4 +1,4 @@
-"""The lease between processes that train and processes that measure. Every other side is a real process."""
+"""The lock between processes that train and processes that measure; the other process is always a real one."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ from places import ROOT
 from autodistill.core.errors import ResourceError
 from autodistill.training.runtime import measurement_lock
 
-# A trainer appends the time of every batch to a file: what it did while somebody measured can be read from it.
+# A trainer that appends the time of every batch to a file, which shows whether it trained during a measurement.
 TRAINER = """
 import sys, time
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 with open(sys.argv[1], "a", buffering=1) as log:
     while True:
-        lease.yield_to_measurement()
+        measurement_lock.yield_to_measurement()
         log.write(f"{time.monotonic()}\\n")
         time.sleep(0.005)
 """
 HOLDER = """
 import sys, time
-from autodistill.training.runtime import measurement_lock as lease
-with lease.exclusive():
+from autodistill.training.runtime import measurement_lock
+with measurement_lock.exclusive():
     print("quiet", flush=True)
     time.sleep(600)
 """
-# A measurer that measures all the time: it notes its number when each measurement begins.
+# A measurer that measures continuously and writes its number at the start of each measurement.
 SURVEYOR = """
 import os, sys, time
-from autodistill.training.runtime import measurement_lock as lease
+from autodistill.training.runtime import measurement_lock
 with open(sys.argv[1], "a", buffering=1) as log:
     while True:
-        with lease.exclusive() as alone:
+        with measurement_lock.exclusive() as alone:
             log.write(f"{sys.argv[2]} {time.monotonic()} {alone}\\n")
             time.sleep(0.2)
 """
-# A trainer that is asked to stop once a file exists; it says what it was told while it waited, and that it ended.
+# A trainer that stops waiting once a file exists. It prints the reports of its wait, and its end.
 POLITE = """
 import os, sys, time
-from autodistill.training.runtime import measurement_lock as lease
-told = []
-def tell(what, seconds):
-    told.append(seconds)
+from autodistill.training.runtime import measurement_lock
+waited = []
+def on_wait(what, seconds):
+    waited.append(seconds)
     print(what, flush=True)
-lease.SAID_SECONDS = 0.05
+measurement_lock.NOTICE_SECONDS = 0.05
 begin = time.monotonic()
-lease.yield_to_measurement(waiting=lease.Waiting(lambda: os.path.exists(sys.argv[1]), tell))
+measurement_lock.yield_to_measurement(waiting=measurement_lock.Waiting(lambda: os.path.exists(sys.argv[1]), on_wait))
 seconds = time.monotonic() - begin
-print("ended", sum(told) / seconds, sep="\\n", flush=True)
-with lease.exclusive(patience=60) as alone:
+print("ended", sum(waited) / seconds, sep="\\n", flush=True)
+with measurement_lock.exclusive(patience=60) as alone:
     print(alone, flush=True)
 """
 STUCK = """
 import time
-from autodistill.training.runtime import measurement_lock as lease
-lease.yield_to_measurement()
+from autodistill.training.runtime import measurement_lock
+measurement_lock.yield_to_measurement()
 print("training", flush=True)
 time.sleep(600)
 """
@@ -74,8 +74,8 @@ time.sleep(600)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A lease of this test's own, in this process and in those it starts."""
-    monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
+    """Lock files of this test's own, for this process and those it starts."""
+    monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "locks"))
     monkeypatch.setattr(measurement_lock, "_state", {})
     yield tmp_path
     measurement_lock.release()
@@ -121,7 +121,7 @@ def test_trainers_pause_while_somebody_measures_and_then_go_on(start, folder: Pa
         end = time.monotonic()
     assert alone
     for log in logs:
-        # a trainer notes its batch after it asked; one that asked just before may note it just after
+        # a trainer logs a batch after it checked the lock: a check just before `begin` may be logged just after it
         assert not [moment for moment in batches(log) if begin + 0.1 < moment < end]
     wait_for(lambda: all(any(moment > end for moment in batches(log)) for log in logs))
 
@@ -230,11 +230,11 @@ def test_a_trainer_that_waits_names_the_process_and_ends_its_wait_when_it_is_ask
     assert [trainer.stdout.readline() for _ in range(3)] == [words] * 3
     (folder / "stop").touch()
     lines = list(iter(trainer.stdout.readline, "ended\n"))
-    assert lines.pop() == "\n"  # nothing is waited for any more
+    assert lines.pop() == "\n"  # the wait is over
     assert set(lines) <= {words}
-    assert float(trainer.stdout.readline()) == pytest.approx(1.0, abs=0.1)  # it was told of all of its wait
+    assert float(trainer.stdout.readline()) == pytest.approx(1.0, abs=0.1)  # the whole wait was reported
     measurer.kill()
-    assert trainer.stdout.readline() == "True\n"  # it has not taken the lease: whoever measures next is alone
+    assert trainer.stdout.readline() == "True\n"  # it did not take the lock: the next measurer is alone
 
 
 def test_a_training_goes_on_beside_a_measurement_that_does_not_end_and_says_so(
@@ -243,11 +243,11 @@ def test_a_training_goes_on_beside_a_measurement_that_does_not_end_and_says_so(
     measurer = start(HOLDER)
     assert measurer.stdout.readline() == "quiet\n"
     waits: list[str] = []
-    waiting = measurement_lock.Waiting(told=lambda what, seconds: waits.append(what))
+    waiting = measurement_lock.Waiting(on_wait=lambda what, seconds: waits.append(what))
     measurement_lock.yield_to_measurement(patience=0.1, waiting=waiting)
     assert f"process {measurer.pid} has measured for more than" in caplog.text
     waits.clear()
-    measurement_lock.yield_to_measurement(waiting=waiting)  # not held up a second time by the same measurement
+    measurement_lock.yield_to_measurement(waiting=waiting)  # it does not wait again for the same measurement
     assert len(caplog.records) == 1
     measurer.kill()
     measurer.wait()
@@ -304,7 +304,9 @@ def test_a_slice_of_a_clock_before_a_restart_of_the_machine_holds_nothing_up(sta
 def test_a_measurement_stops_trainings_on_its_own_device_alone(
     start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurement_lock, "_place", lambda device: f"-{device}" if device.startswith("cuda") else "")
+    monkeypatch.setattr(
+        measurement_lock, "_device_suffix", lambda device: f"-{device}" if device.startswith("cuda") else ""
+    )
     measurement_lock.yield_to_measurement(["cuda:0"])
     start(TRAINER, folder / "log")
     wait_for(lambda: len(batches(folder / "log")) > 5)
@@ -323,6 +325,10 @@ def test_a_gpu_is_known_by_its_identity_and_not_by_its_number(monkeypatch: pytes
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid=shown[device.index])
     )
-    measurement_lock._place.cache_clear()
-    assert [measurement_lock._place(device) for device in ("cpu", "cuda:0", "cuda:1")] == ["", "-GPU-b", "-GPU-a"]
-    measurement_lock._place.cache_clear()
+    measurement_lock._device_suffix.cache_clear()
+    assert [measurement_lock._device_suffix(device) for device in ("cpu", "cuda:0", "cuda:1")] == [
+        "",
+        "-GPU-b",
+        "-GPU-a",
+    ]
+    measurement_lock._device_suffix.cache_clear()

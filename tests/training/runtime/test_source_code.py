@@ -1,4 +1,4 @@
-"""Remembered costs belong to the code that built the network, not to a family's name."""
+"""Stored costs depend on the code that builds a network, not on the name of the family."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ print(json.dumps(rows[0].costs))
 
 
 def surveyed(folder: Path, module: str = "nets", **variables: str) -> float:
-    """Parameters of the one student, as a process of its own finds them out or remembers them."""
+    """Parameters of the single student, counted or read from the stored costs in a new process."""
     path = os.pathsep.join([str(folder), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     done = subprocess.run(

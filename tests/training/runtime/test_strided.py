@@ -1,4 +1,4 @@
-"""Strided 1 x 1 convolutions by way of a slice: the same function, and nothing that looks at the network sees it."""
+"""Strided 1 x 1 convolutions as a slice and a convolution: the same function, in a way that other code does not see."""
 
 import copy
 import pickle

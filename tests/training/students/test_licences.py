@@ -1,4 +1,4 @@
-"""Licences of pretrained weights, against timm's own table."""
+"""Licences of pretrained weights, compared with timm's table."""
 
 from __future__ import annotations
 

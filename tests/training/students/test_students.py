@@ -1,4 +1,4 @@
-"""Students: what is accepted, what is built, what is infeasible, and what people read."""
+"""Students: validation, building, infeasible students, and their names for display."""
 
 from __future__ import annotations
 

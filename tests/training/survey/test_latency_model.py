@@ -1,4 +1,4 @@
-"""Predicted latency: a closed form is found again, its error bars hold, and it refuses only what is clearly over."""
+"""Predicted latency: it recovers a closed form, is calibrated, and only refuses students clearly above a bound."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def drawn(count: int, seed: int = 0) -> tuple[list[str], list[dict[str, float]]]
 
 
 def truth(family: str, one: dict[str, float]) -> float:
-    """Milliseconds: a start per operation, and arithmetic at a rate of the family's own."""
+    """Milliseconds: an overhead per operation, plus arithmetic at a rate that depends on the family."""
     return 0.005 * one["operations"] + one["macs"] / (2e7 if family == "a" else 1e7)
 
 
@@ -107,14 +107,14 @@ def test_too_few_students_predict_nothing(tmp_path: Path) -> None:
 
 
 class Fixed:
-    """A model that always says the same."""
+    """A latency model with a constant prediction."""
 
     def __init__(self, ms: float, deviation: float) -> None:
-        self.said = Prediction(ms, deviation)
+        self.prediction = Prediction(ms, deviation)
 
     def predict(self, family: str, features: Any) -> Prediction:
         assert set(FEATURES) <= set(features)
-        return self.said
+        return self.prediction
 
 
 @pytest.mark.parametrize(("ms", "refused"), [(4.9, False), (5.5, False), (6.0, False), (6.2, True), (60.0, True)])

@@ -1,4 +1,4 @@
-"""Costs of the students of trials: what did not settle is marked, and measured again another time."""
+"""Costs of the students of trials: a noisy latency is marked, and measured again another time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from autodistill.training.costs.latency_protocol import Latency
 from autodistill.training.data import datasets
 from autodistill.training.runtime import measurement_lock
 from autodistill.training.students import build as students
-from autodistill.training.survey import surveyor as survey_groups
+from autodistill.training.survey import surveyor
 from autodistill.training.survey.student_costs import StudentCosts
 
 DATA = DataSpec("digits", train_size=64)
@@ -41,7 +41,7 @@ def model() -> nn.Module:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Latency]:
-    """What the next measurements find; the last one stays."""
+    """Results of the next measurements; the last one is repeated."""
     found = [SETTLED]
     monkeypatch.setattr(
         latency, "measure_latency", lambda *args, **options: found.pop(0) if len(found) > 1 else found[0]
@@ -122,7 +122,7 @@ def test_noisy_rows_of_an_earlier_survey_are_not_remembered_when_the_study_goes_
     def timed(runs: list[Any], **how: Any) -> list[Latency]:
         return [found[0] for _ in runs]
 
-    monkeypatch.setattr(survey_groups, "measure_runs", timed)
+    monkeypatch.setattr(surveyor, "measure_runs", timed)
     monkeypatch.setattr(prepare, "_teacher", lambda *args, **how: TeacherSpec("x"))
     space = {"student": {"family": "resnet", "width": [4, 6]}}
     folder = tmp_path / "study"

@@ -1,4 +1,4 @@
-"""The survey: rows in the order of the pool, reasons for what cannot be built, and costs used again."""
+"""The survey: rows in the order of the pool, reasons why students cannot be built, and reuse of stored costs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from autodistill.training.costs.latency_protocol import Latency
 from autodistill.training.runtime import measurement_lock
 from autodistill.training.students import build as students
 from autodistill.training.students.families.schema import Family, families
-from autodistill.training.survey import survey
-from autodistill.training.survey import surveyor as survey_groups
+from autodistill.training.survey import survey, surveyor
 from autodistill.training.survey.survey import GROUP
 from autodistill.training.survey.time_limit import FIRST_GROUP, Hours
 
@@ -40,7 +39,7 @@ def run(pool: list[dict[str, Any]], metrics: tuple[str, ...] = ("params", "macs"
 
 @pytest.fixture
 def stopwatch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Latency without a clock: 1, 2, 3 ms … by place in all groups; notes the size of every group."""
+    """Fake latencies of 1, 2, 3 ms … in the order of measurement; keeps the size of every group."""
     groups: list[int] = []
 
     def timed(runs: list[Any], **options: Any) -> list[Latency]:
@@ -48,7 +47,7 @@ def stopwatch(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         places = range(sum(groups) - len(runs) + 1, sum(groups) + 1)
         return [Latency(float(i), float(i), float(i), 0.01, False, 10) for i in places]
 
-    monkeypatch.setattr(survey_groups, "measure_runs", timed)
+    monkeypatch.setattr(surveyor, "measure_runs", timed)
     return groups
 
 
@@ -102,7 +101,7 @@ def test_latency_is_measured_in_groups_and_belongs_to_its_student(stopwatch: lis
     found = [row.costs.get(LATENCY) for row in rows]
     assert found[0] is None
     assert sorted(found[1:]) == list(range(1, len(pool) + 1))  # the fake clock counts them in the order of measurement
-    assert (found[1], found[-1]) == (1.0, 2.0)  # the cheapest and the dearest come first
+    assert (found[1], found[-1]) == (1.0, 2.0)  # the cheapest and the most expensive come first
 
 
 def test_as_many_as_the_model_needs_are_measured_although_the_time_is_up(stopwatch: list[int]) -> None:
@@ -129,13 +128,13 @@ def test_a_survey_waits_for_other_measurers_no_longer_than_it_is_wanted(
         fcntl.flock(another, fcntl.LOCK_EX)
         another.write("4711 0")
         another.flush()
-        monkeypatch.setattr(measurement_lock, "SAID_SECONDS", 0.01)
+        monkeypatch.setattr(measurement_lock, "NOTICE_SECONDS", 0.01)
 
-        def told(what: str, seconds: float) -> None:
+        def on_wait(what: str, seconds: float) -> None:
             waits.append(what)
             stop[0] = len(waits) > 2
 
-        rows = run(POOL, ("params", LATENCY), waits=told, should_stop=lambda: stop[0])
+        rows = run(POOL, ("params", LATENCY), waits=on_wait, should_stop=lambda: stop[0])
     assert waits[0] == "waiting for a latency measurement of process 4711"
     assert (rows, stopwatch) == ([], [])
 
@@ -151,7 +150,7 @@ def test_real_latencies_are_positive_and_nothing_trains_meanwhile(monkeypatch: p
                 held.append(True)
         return latency.measure_runs(runs, **options)
 
-    monkeypatch.setattr(survey_groups, "measure_runs", watched)
+    monkeypatch.setattr(surveyor, "measure_runs", watched)
     rows = run(POOL[:2], ("params", LATENCY))
     assert held == [True]
     assert all(row.costs[LATENCY] > 0 for row in rows)
@@ -164,7 +163,7 @@ def test_threads_are_those_of_the_target(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append(torch.get_num_threads())
         return [Latency(1.0, 1.0, 1.0, 0.0, False, 1) for _ in runs]
 
-    monkeypatch.setattr(survey_groups, "measure_runs", timed)
+    monkeypatch.setattr(surveyor, "measure_runs", timed)
     run(POOL[:1], (LATENCY,), target=LatencyTarget(threads=3))
     assert seen == [3]
 
@@ -182,7 +181,7 @@ def test_a_noisy_latency_is_marked_and_forgotten_but_its_counts_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        survey_groups, "measure_runs", lambda runs, **options: [Latency(1.0, 1.0, 1.0, 0.5, True, 9) for _ in runs]
+        surveyor, "measure_runs", lambda runs, **options: [Latency(1.0, 1.0, 1.0, 0.5, True, 9) for _ in runs]
     )
     rows = run(POOL[:1], ("params", LATENCY), memory=CostMemory(tmp_path))
     assert rows[0].noisy
@@ -193,11 +192,13 @@ def test_a_noisy_latency_is_marked_and_forgotten_but_its_counts_are_not(
     assert again.get(key, ["params"], None) == {"params": rows[0].costs["params"]}
 
 
-def test_its_progress_is_told_and_it_stops_when_asked() -> None:
-    told: list[tuple[int, int]] = []
+def test_its_progress_is_reported_and_it_stops_on_request() -> None:
+    reported: list[tuple[int, int]] = []
     pool = [{"family": "resnet", "width": width} for width in range(2, 2 + 2 * GROUP)]
-    rows = run(pool, progress=lambda done, total: told.append((done, total)), should_stop=lambda: len(told) == 1)
-    assert told == [(FIRST_GROUP, 2 * GROUP)]
+    rows = run(
+        pool, progress=lambda done, total: reported.append((done, total)), should_stop=lambda: len(reported) == 1
+    )
+    assert reported == [(FIRST_GROUP, 2 * GROUP)]
     assert len(rows) == FIRST_GROUP
 
 

@@ -1,4 +1,4 @@
-"""The order of a survey: any number of the first students are spread over all of them."""
+"""The order of a survey: the first students, however many, are spread over all of them."""
 
 from __future__ import annotations
 

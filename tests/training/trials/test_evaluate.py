@@ -458,7 +458,7 @@ def test_a_wait_for_a_measurement_is_no_time_of_the_trial_and_its_engine_is_told
 
     def breathe(devices, *, waiting):
         assert devices == ("cpu",)
-        waiting.told("waiting for a latency measurement of process 4711", 1000.0)
+        waiting.on_wait("waiting for a latency measurement of process 4711", 1000.0)
 
     whole = run(replace(task, directory=f"{task.directory}/alone"), candidate())
     monkeypatch.setattr(measurement_lock, "yield_to_measurement", breathe)
@@ -477,7 +477,7 @@ def test_a_trial_that_waits_for_its_turn_to_measure_ends_when_it_is_asked_to_sto
     with (measurement_lock.folder() / "intent").open("w") as another:  # another process that measures
         fcntl.flock(another, fcntl.LOCK_EX)
         context = WorkerContext(should_stop=lambda: bool(stop), waits=lambda what, seconds: stop.append(what))
-        monkeypatch.setattr(measurement_lock, "SAID_SECONDS", 0.01)
+        monkeypatch.setattr(measurement_lock, "NOTICE_SECONDS", 0.01)
         timed = replace(task, metrics=("accuracy", "latency_ms"))
         with pytest.raises(InterruptedTrialError, match="before the latency of its student was measured"):
             run(timed, candidate(), context)

@@ -1,1 +1,1 @@
-"""Data sources, one file each. A file here registers itself; nothing else needs to know it."""
+"""Data sources, one module each, which registers itself; the other modules here are shared by the sources."""

@@ -1,7 +1,7 @@
-"""A ``uint8`` array on disk, filled once, memory-mapped by every worker.
+"""Cache of ``uint8`` arrays on disk: each is written once and memory-mapped by every worker.
 
-The folder appears under its final name only when it is complete, so a killed writer leaves nothing that
-could be read; two writers at once do the work twice and one result stays.
+A folder gets its final name only when it is complete, so a killed writer leaves nothing readable. If two processes
+write the same array at once, both do the work and one result is kept.
 """
 
 from __future__ import annotations
@@ -25,10 +25,18 @@ _RESERVE = 64 * 2**20
 def cached_array(
     folder: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]], None]
 ) -> tuple[NDArray[np.uint8], str]:
-    """The array of ``shape`` below ``folder``, made by ``fill`` on first use, and the hash of its content.
+    """Return the cached array and the hash of its content; create it on first use.
+
+    Args:
+        folder: folder of this array in the cache.
+        shape: shape of the array.
+        fill: writes the content into an empty array of that shape.
+
+    Returns:
+        The array, memory-mapped with copy on write, and 16 hex digits (:func:`content_hash`).
 
     Raises:
-        ResourceError: the disk is too small, or the folder cannot be written.
+        ResourceError: The disk has too little space, or the folder cannot be written.
     """
     ready = _open(folder, shape)
     if ready is not None:
@@ -53,11 +61,11 @@ def cached_array(
 
 
 def content_hash(*arrays: NDArray[np.generic]) -> str:
-    """16 hex digits of the shapes, types and bytes of the arrays."""
+    """Return a hash (16 hex digits) of the shapes, types and bytes of the arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype.str}".encode())
-        for row in range(0, len(array), 4096):  # in pieces: a memory map need not fit into memory
+        for row in range(0, len(array), 4096):  # in blocks, because a memory map need not fit into memory
             digest.update(np.ascontiguousarray(array[row : row + 4096]).data)
     return digest.hexdigest()[:16]
 
@@ -82,8 +90,7 @@ def _publish(scratch: Path, folder: Path) -> None:
 def _open(folder: Path, shape: tuple[int, ...] | None) -> tuple[NDArray[np.uint8], str] | None:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        # copy on write: pages are shared, and torch accepts the array without a warning about read-only
-        # memory
+        # Copy on write: workers share the pages, and torch does not warn about read-only memory.
         array = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
         fits = shape is None or array.shape == shape
         return (array, str(meta["sha256"])) if fits and list(array.shape) == meta["shape"] else None

@@ -1,4 +1,4 @@
-"""What every data source returns, and the registry they are filed in."""
+"""The interface of data sources: what they return, their registries, and helpers for their options."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from autodistill.training.data.sources.square import Shapes
 
 Part = Literal["train", "test"]
 T = TypeVar("T")
-_MOST_NEIGHBOURS = 1000  # looked at for a name that was meant; more would take seconds
+_MOST_NEIGHBOURS = 1000  # entries searched for a folder with a similar name; more would take seconds
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Labelled images as a source gives them, before validation images are split off.
+    """Labelled images of a source, before validation images are split off.
 
     Attributes:
-        images: ``uint8 (n, channels, height, width)``, possibly memory-mapped; what is not square is made so.
+        images: ``uint8 (n, channels, height, width)``, possibly memory-mapped. Images that are not square are made
+            square later.
         labels: ``int64 (n,)``, indices into ``classes``.
-        classes: names, in the order of the labels.
-        validation: mask ``(n,)`` of the source's own validation images; ``None`` where it has no such split.
-        fingerprint: hash of the content where the source knows it already; empty to have it computed.
-        before: height and width of the source's images where these were not square.
+        classes: class names, in the order of the labels.
+        validation: mask ``(n,)`` of the source's own validation images; ``None`` if it has no validation split.
+        fingerprint: hash of the content if the source has computed it; empty to have it computed.
+        before: height and width of the source's images if they were not square; otherwise ``None``.
     """
 
     images: NDArray[np.uint8]
@@ -43,37 +44,44 @@ class LabelledImages:
 
 
 DataSource = Callable[[DataSpec, Part, Path], LabelledImages]
-"""``source(spec, part, cache_dir)``: must not open files of the test split when ``part`` is ``train``."""
+"""``source(spec, part, cache_dir)``. It must not open files of the test split when ``part`` is ``train``."""
 
 data_sources: Registry[DataSource] = Registry("data source", "autodistill.data_sources")
 
 FileCheck = Callable[[DataSpec, Path, bool], None]
-"""``check(spec, cache_dir, begun)``: whether every file of every part can be read; hands nothing of the test part on.
+"""``check(spec, cache_dir, begun)``: raise ``DataError`` if a file of any part cannot be read; return no test images.
 
-A study that has ``begun`` cannot do without a file: the message should not propose it.
+If the study has ``begun``, the message must not propose to remove files: that would change the split.
 """
 
 file_checks: Registry[FileCheck] = Registry("check of files", "autodistill.file_checks")
-"""By the name of the source; a source without one is believed."""
+"""File checks by the name of the source. A source without one is not checked."""
 
 ShapeReader = Callable[[DataSpec], Shapes]
-"""``read(spec)``: sizes of the images of training and validation as their files have them; decodes none."""
+"""``read(spec)``: return the original sizes of the training and validation images without decoding them."""
 
 shape_readers: Registry[ShapeReader] = Registry("reader of shapes", "autodistill.shape_readers")
-"""By the name of the source; those whose arrays have one shape need none."""
+"""Shape readers by the name of the source. A source whose images all have one shape needs none."""
 
 ClassReader = Callable[[DataSpec], tuple[str, ...]]
-"""``read(spec)``: names of the classes, in the order of the labels; decodes no image."""
+"""``read(spec)``: return the class names, in the order of the labels, without decoding images."""
 
 class_readers: Registry[ClassReader] = Registry("reader of classes", "autodistill.class_readers")
-"""By the name of the source; of one without, the classes are known when its images are read."""
+"""Class readers by the name of the source. Without one, the class names are known once the images are read."""
 
 
 def option(spec: DataSpec, name: str, default: T, *, low: float | None = None, high: float | None = None) -> T:
-    """An option of the source, converted to the type of its default and checked against its range.
+    """Return an option of the source, converted to the type of its default.
+
+    Args:
+        spec: specification with the options.
+        name: name of the option.
+        default: value if the option is not given; sets the type.
+        low: smallest allowed value, inclusive.
+        high: largest allowed value, inclusive.
 
     Raises:
-        UsageError: it has another type, or lies outside ``low … high``.
+        UsageError: The value has another type, or lies outside ``low … high``.
     """
     value: Any = spec.options.get(name, default)
     allowed = f"{'' if low is None else f'from {low:g} '}{'' if high is None else f'to {high:g}'}".strip()
@@ -92,10 +100,10 @@ def option(spec: DataSpec, name: str, default: T, *, low: float | None = None, h
 
 
 def check_options(spec: DataSpec, allowed: Iterable[str] = ()) -> None:
-    """Refuse options that the source does not know.
+    """Refuse options that the source does not have.
 
     Raises:
-        UnknownNameError: an option is unknown; the nearest come first.
+        UnknownNameError: An option does not exist. The message lists the nearest names first.
     """
     known = tuple(allowed)
     for name in spec.options:
@@ -104,24 +112,32 @@ def check_options(spec: DataSpec, allowed: Iterable[str] = ()) -> None:
 
 
 def need_root(spec: DataSpec, what: str) -> Path:
-    """The folder of the files.
+    """Return the folder of the source's files.
+
+    Args:
+        spec: specification with the folder.
+        what: content expected in the folder, for messages.
 
     Raises:
-        UsageError: no folder was given.
-        DataError: it does not exist.
+        UsageError: No folder was given.
+        DataError: The folder does not exist.
     """
     if spec.root is None:
         raise UsageError(
-            f"data source {spec.source!r} needs a folder: {what}. Say where it is: --data-root DIR, or data.root."
+            f"data source {spec.source!r} needs a folder: {what}. Give it by --data-root DIR or data.root."
         )
     return folder_at(spec.root, what)
 
 
 def folder_at(root: str, what: str) -> Path:
-    """The folder ``root``, in which ``what`` is expected.
+    """Return ``root`` as a path, after checking that it is a folder.
+
+    Args:
+        root: the folder; ``~`` is expanded.
+        what: content expected in the folder, for messages.
 
     Raises:
-        DataError: it does not exist; the message names the folder beside it that is called most like it.
+        DataError: The folder does not exist. The message proposes the sibling folder with the most similar name.
     """
     folder = Path(root).expanduser()
     if folder.is_dir():

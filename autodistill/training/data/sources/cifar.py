@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): colour images of 32 x 32 pixels, from the *binary* version.
 
-The widespread "python version" consists of pickles, which run code when they are opened; it is refused. A
-record of the binary version is one label byte (CIFAR-100: coarse, then fine) and 3,072 pixel bytes in plane
-order.
+The widespread "python version" is refused: it consists of pickles, which can run code when they are opened. A record of
+the binary version is one label byte (CIFAR-100: two, coarse then fine) and 3,072 pixel bytes, one colour plane after
+the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 @data_sources.register("cifar10")
 def cifar10(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
-    """The images of one part, ``(50000 or 10000, 3, 32, 32)``."""
+    """Read the images of one part, ``(50000 or 10000, 3, 32, 32)``."""
     del cache_dir
     names = [f"data_batch_{number}.bin" for number in range(1, 6)] if part == "train" else ["test_batch.bin"]
     return _read(spec, names, folder="cifar-10-batches-bin", label_bytes=1, meta="batches.meta.txt")
@@ -29,7 +29,7 @@ def cifar10(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
 
 @data_sources.register("cifar100")
 def cifar100(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
-    """The images of one part with fine labels, ``(50000 or 10000, 3, 32, 32)``."""
+    """Read the images of one part with fine labels, ``(50000 or 10000, 3, 32, 32)``."""
     del cache_dir
     return _read(spec, [f"{part}.bin"], folder="cifar-100-binary", label_bytes=2, meta="fine_label_names.txt")
 
@@ -52,7 +52,7 @@ def _records(path: Path, label_bytes: int) -> np.ndarray[tuple[int, int], np.dty
         raise DataError(f"{path} does not exist.{found} Get the binary version from {_PAGE}.")
     size, record = path.stat().st_size, label_bytes + _PIXELS
     if size == 0 or size % record:
-        raise DataError(f"{path} has {size} bytes, no multiple of {record}; it is damaged. Fetch it again.")
+        raise DataError(f"{path} has {size} bytes, not a multiple of {record}; it is damaged. Fetch it again.")
     return np.fromfile(path, dtype=np.uint8).reshape(-1, record)
 
 

@@ -1,8 +1,9 @@
-"""One image file as 8-bit pixels: upright, on white where it is transparent, scaled to a square.
+"""Decodes one image file to 8-bit pixels: upright, transparent parts on white, scaled to a square.
 
-Files are opened by their content (a file called ``.png`` that holds PostScript would otherwise start Ghostscript) and
-refused above a pixel limit before they are decoded. ``delivery/export/templates/predict.py.txt`` does the same without
-autodistill: what changes here has to change there, and ``DECODER`` with it.
+Only the formats listed in ``FORMATS`` are opened, whatever the file's suffix: Pillow would start Ghostscript for
+PostScript content in a file called ``.png``. Files above a pixel limit are refused before they are decoded.
+``delivery/export/templates/predict.py.txt`` does the same without autodistill: a change here must be made there too,
+and ``DECODER`` must be raised.
 """
 
 from __future__ import annotations
@@ -21,21 +22,32 @@ SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"},
 )
 DECODER = 2
-"""Part of the name of decoded images on disk: another number where the same file gives other pixels."""
+"""Version of the decoder, part of the cache key of decoded images. Raise it when a file gives different pixels."""
 
 MAX_PIXELS = 64_000_000
-_REASON = 120  # letters of what a decoder says
-_BITS_PER_SAMPLE = 258  # tag of TIFF
+_REASON_LENGTH = 120  # characters of a decoder's error message that are repeated
+_BITS_PER_SAMPLE = 258  # TIFF tag
 
 
 def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS, resize: str = "crop") -> NDArray[np.uint8]:
-    """One image, upright, made square as ``resize`` says (``square.py``): ``(channels, size, size)``.
+    """Decode one image file to a square array.
 
-    Grey of more than 8 bits is scaled by the largest value of its format: 65535, of 12-bit TIFF 4095, of floats 1.
+    Grey values of more than 8 bits are divided by the largest value of their format: 65535, for 12-bit TIFF 4095, for
+    floats 1.
+
+    Args:
+        path: the image file.
+        size: pixels per side of the result.
+        mode: Pillow mode of the result, ``L`` (grey) or ``RGB``.
+        limit: largest allowed number of pixels in the file.
+        resize: how the image becomes square, see :func:`~autodistill.training.data.sources.square.to_square`.
+
+    Returns:
+        ``uint8 (channels, size, size)``.
 
     Raises:
-        DataError: it has more than ``limit`` pixels, or values beyond those of its format.
-        OSError: it is damaged, or none of the allowed formats.
+        DataError: The image has more than ``limit`` pixels, or values outside the range of its format.
+        OSError: The file is damaged, or its format is not allowed.
     """
     from PIL import Image, ImageOps
 
@@ -43,8 +55,8 @@ def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS, resize:
         width, height = picture.size
         if width * height > limit:
             raise DataError(f"{width} x {height} pixels; allowed: {limit:,} in all (option max_pixels)")
-        picture.draft(mode, (size, size))  # lets the JPEG decoder skip detail that is thrown away anyway
-        picture.load()  # turns TIFF upright by itself
+        picture.draft(mode, (size, size))  # lets the JPEG decoder skip detail that scaling would discard
+        picture.load()  # for TIFF, this also applies the orientation
         most = _largest(picture)
         flat = _on_white(_eight_bits(ImageOps.exif_transpose(picture), most)).convert(mode)
         scaled = to_square(flat, size, resize)
@@ -53,27 +65,27 @@ def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS, resize:
 
 
 def reason(error: Exception) -> str:
-    """Why an image cannot be read, in a few words."""
+    """Return in a few words why an image cannot be read."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow can read"  # its own words are a file object
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return said if isinstance(error, (DataError, OSError)) else f"{type(error).__name__}: {said}"[:_REASON]
+        return "not an image that Pillow can read"  # Pillow's own message only prints a file object
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if isinstance(error, (DataError, OSError)) else f"{type(error).__name__}: {line}"[:_REASON_LENGTH]
 
 
 def _largest(picture: Any) -> int:
-    """The value of white: 255, or that of grey with more bits."""
+    """Return the value of white in the picture's format: 255, or more for grey of more than 8 bits."""
     if picture.mode == "F":
         return 1
     if not picture.mode.startswith("I"):
         return 255
     bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
-    return 4095 if bits == 12 else 65535  # also of 32 bits, in which 16 are kept: PGM
+    return 4095 if bits == 12 else 65535  # also for mode I (32 bits), in which Pillow keeps 16-bit PGM
 
 
 def _eight_bits(image: Any, most: int) -> Any:
-    """Grey of more bits than 8 with the values 0 to ``most``, in 8; anything else as it is."""
+    """Convert grey values from 0 to ``most`` to 8 bits; return an 8-bit image (``most`` 255) unchanged."""
     from PIL import Image
 
     if most == 255:

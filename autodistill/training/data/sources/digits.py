@@ -1,7 +1,7 @@
-"""scikit-learn's handwritten digits: 1,797 images of 8 x 8 grey pixels in 10 classes, embedded, no download.
+"""scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 pixels in 10 classes, included in the package.
 
-The set is a copy of the test part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and
-Kaynak, 1998); pixel values count 0 to 16 dots. It has no split of its own: a fifth is held out as test set.
+The set is a copy of the test part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and Kaynak,
+1998). A pixel value is a count of dots, 0 to 16. The set has no split of its own: a fifth is held out as test set.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from autodistill.training.data.sources.splits import TEST_FRACTION, TEST_SEED, h
 
 @data_sources.register("digits")
 def digits(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
-    """The images of one part, ``(n, 1, 8, 8)``."""
-    del cache_dir  # embedded in scikit-learn
+    """Return the images of one part, ``(n, 1, 8, 8)``."""
+    del cache_dir  # scikit-learn contains the images
     check_options(spec)
     from sklearn.datasets import load_digits
 

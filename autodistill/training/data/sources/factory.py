@@ -1,8 +1,8 @@
-"""``module:factory``: images from the user's own function.
+"""The source ``module:factory``: images from a function of the user.
 
-It is called as ``factory(part, **options)`` with ``part`` either ``"train"`` or ``"test"``, and returns a
-``LabelledImages`` or ``(images, labels)`` or ``(images, labels, classes)``: ``uint8 (n, channels, height, width)`` and
-integers ``(n,)``. Images that are not square become so as ``data.resize`` says.
+The function is called as ``factory(part, **options)`` with ``part`` either ``"train"`` or ``"test"``. It returns
+``LabelledImages``, ``(images, labels)`` or ``(images, labels, classes)``, with images ``uint8 (n, channels, height,
+width)`` and integer labels ``(n,)``. Images that are not square are made square as set by ``data.resize``.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from autodistill.training.data.sources.base import LabelledImages, Part
 
 
 def is_reference(source: str) -> bool:
-    """Whether it looks like ``package.module:function``."""
+    """Return whether ``source`` has the form ``package.module:function``."""
     module, colon, name = source.partition(":")
     return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def resolve(source: str) -> Callable[..., Any]:
-    """Import ``package.module:function``. This runs the module's code.
+    """Import ``package.module:function``; this runs the module's code.
 
     Raises:
-        UsageError: there is no such module or function.
+        UsageError: The module or the function does not exist, or is not callable.
     """
     module, _, name = source.partition(":")
     try:
@@ -47,7 +47,8 @@ def from_factory(spec: DataSpec, part: Part) -> LabelledImages:
     """Call the user's function and check what it returns.
 
     Raises:
-        DataError: it failed, or returned something else than images and labels.
+        UsageError: The function cannot be imported.
+        DataError: The function failed, or returned something other than images and labels.
     """
     factory = resolve(spec.source)
     try:

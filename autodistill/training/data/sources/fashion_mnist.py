@@ -1,7 +1,7 @@
 """Fashion-MNIST (Xiao 2017, arXiv:1708.07747): 70,000 grey images of 28 x 28 pixels in 10 classes.
 
-Read from the four IDX files, gzipped or not. Without a folder the one of Debian's package
-``dataset-fashion-mnist`` is used when it is installed. Nothing is ever downloaded.
+The images are read from the four IDX files, gzipped or not. If no folder is given, the folder of Debian's package
+``dataset-fashion-mnist`` is used if it is installed. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _HOW = (
 
 @data_sources.register("fashion_mnist")
 def fashion_mnist(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
-    """The images of one part, ``(60000 or 10000, 1, 28, 28)``; the other part's files are not opened."""
-    del cache_dir  # decompressing takes a quarter of a second
+    """Read the images of one part, ``(60000 or 10000, 1, 28, 28)``, without opening the other part's files."""
+    del cache_dir  # not worth caching: decompressing takes a quarter of a second
     check_options(spec)
     if spec.root is None and SYSTEM_FOLDER.is_dir():
         root = SYSTEM_FOLDER
@@ -49,10 +49,10 @@ def fashion_mnist(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: magic ``00 00 08 d``, ``d`` big-endian lengths, then the values.
+    """Read an IDX file of unsigned bytes: magic ``00 00 08 d``, ``d`` big-endian lengths, then the values.
 
     Raises:
-        DataError: it is damaged, or holds another type.
+        DataError: The file is damaged, or holds another type.
     """
     try:
         raw = path.read_bytes()

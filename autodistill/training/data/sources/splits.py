@@ -1,7 +1,7 @@
-"""Stratified choices by seed: which images are held out, and which are kept in a subset.
+"""Stratified random choices of images: which are held out, and which are kept in a subset.
 
-The only source of randomness is the seed that is passed in, so that every worker, resume and retraining
-sees the same split without one being stored.
+The given seed is the only source of randomness. Every worker, resumed study and retraining therefore computes the same
+split, and no split is stored.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from autodistill.core.errors import DataError, UsageError
 
 TEST_SEED = 20_240_229
-"""Seed of test sets that we hold out ourselves: fixed, so that no validation split ever contains a test
-image."""
+"""Seed of test sets held out here. It is fixed, so that no validation split ever contains a test image."""
 
 TEST_FRACTION = 0.2
-"""Share of the images held out as test set where a source comes without one."""
+"""Share of the images held out as test set if a source has none."""
 
 
 def choose_rows(labels: NDArray[np.int64], count: int, *, seed: int, stream: str) -> NDArray[np.bool_]:
@@ -26,15 +25,15 @@ def choose_rows(labels: NDArray[np.int64], count: int, *, seed: int, stream: str
 
     Args:
         labels: class of each image, ``(n,)``.
-        count: how many to mark.
+        count: number of images to mark.
         seed: seed of the choice.
-        stream: name of the decision; different names give independent choices under one seed.
+        stream: name of the choice; different names give independent choices for one seed.
 
     Returns:
         Boolean mask ``(n,)`` with ``count`` true entries.
 
     Raises:
-        UsageError: fewer images are asked for than there are classes, or more than there are images.
+        UsageError: ``count`` is less than the number of classes or more than the number of images.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     if not len(classes) <= count <= len(labels):
@@ -62,9 +61,12 @@ def hold_out(
         stream: name of the split.
         classes: names of the labels, for messages.
 
+    Returns:
+        Boolean mask ``(n,)``, true for held-out images.
+
     Raises:
-        UsageError: the fraction is not inside (0, 1).
-        DataError: a class has a single image, or the fraction leaves a class empty on one side.
+        UsageError: The fraction is not inside (0, 1).
+        DataError: A class has a single image, or the fraction leaves a class without unmarked images.
     """
     if not 0.0 < fraction < 1.0:
         raise UsageError(f"the held-out fraction is {fraction}; allowed: more than 0 and less than 1.")
@@ -73,8 +75,8 @@ def hold_out(
         label = int(found[sizes.argmin()])
         name = repr(classes[label]) if classes else str(label)
         raise DataError(
-            f"class {name} has {sizes.min()} image; at least 2 are needed, so that "
-            f"training and the {stream} split both see it. Add images, or remove the class."
+            f"class {name} has {sizes.min()} image; at least 2 are needed, one for training and "
+            f"one for the {stream} split. Add images, or remove the class."
         )
     count = max(round(fraction * len(labels)), len(found))
     mask = choose_rows(labels, min(count, len(labels) - len(found)), seed=seed, stream=stream)
@@ -84,7 +86,7 @@ def hold_out(
 
 
 def _shares(sizes: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    """Integers near ``count * sizes / sum(sizes)`` that sum to ``count``, each from 1 to its size."""
+    """Return integers near ``count * sizes / sum(sizes)`` that sum to ``count``, each from 1 to its size."""
     quota = count * sizes / sizes.sum()
     take: NDArray[np.intp] = np.clip(np.floor(quota).astype(np.intp), 1, sizes)
     while take.sum() < count:

@@ -1,6 +1,6 @@
-"""Images that are not square: cropped, squashed or padded; and how much cropping takes away.
+"""Makes images square by cropping, squashing or padding, and measures how much cropping would remove.
 
-``delivery/export/templates/predict.py.txt`` does the same without autodistill: what changes here has to change there.
+``delivery/export/templates/predict.py.txt`` does the same without autodistill: a change here must be made there too.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from autodistill.core.errors import UnknownNameError
 from autodistill.core.records import Resize
 
 PADDING = 114
-"""Grey level (of 255) of a letterbox's borders: the mean of ImageNet's three channels, as YOLO detectors pad."""
+"""Grey level (of 255) of letterbox borders: the mean of ImageNet's three channels, also used by YOLO detectors."""
 
 MUCH = 0.1
-"""Share of the pixels that may be cut off, in the mean, before the search says so."""
+"""Share of the pixels that cropping may remove, on average over the images, without a warning."""
 
-_LOOKED_AT = 5000  # files whose size is read; a fraction of a second
+_SAMPLED = 5000  # files whose header is read; takes a fraction of a second
 
 
 def check_resize(resize: str) -> None:
-    """Refuse a way to make images square that does not exist.
+    """Check the name of a way to make images square.
 
     Raises:
-        UnknownNameError: the nearest come first.
+        UnknownNameError: The name does not exist. The message lists the nearest names first.
     """
     if resize not in get_args(Resize):
         raise UnknownNameError("data.resize", resize, get_args(Resize))
 
 
 def to_square(image: Any, side: int, resize: str) -> Any:
-    """A Pillow image, grey or RGB, as one of ``side x side`` pixels, scaled bicubically with antialiasing.
+    """Scale a Pillow image to ``side x side`` pixels, bicubically with antialiasing.
 
     Args:
-        image: of any shape.
+        image: grey or RGB, of any shape.
         side: pixels per side.
         resize: ``crop`` scales the shorter side and cuts off both ends of the longer one; ``squash`` scales both
             sides and so changes the proportions; ``letterbox`` scales the longer side and fills the rest with
@@ -62,7 +62,7 @@ def to_square(image: Any, side: int, resize: str) -> Any:
 
 
 def square_arrays(images: NDArray[np.uint8], side: int, resize: str) -> NDArray[np.uint8]:
-    """``uint8 (n, channels, height, width)`` as ``(n, channels, side, side)``, each image as by :func:`to_square`."""
+    """Apply :func:`to_square` to each image of ``uint8 (n, channels, h, w)``; return ``(n, channels, side, side)``."""
     from PIL import Image
 
     out = np.empty((*images.shape[:2], side, side), dtype=np.uint8)
@@ -79,29 +79,29 @@ class Shapes:
     """Widths and heights of some images.
 
     Attributes:
-        sizes: ``(n, 2)``, pixels.
-        total: number of images that there are.
+        sizes: ``(n, 2)``, width and height in pixels, of all images or of a sample.
+        total: number of all images.
     """
 
     sizes: NDArray[np.int64]
     total: int
 
-    def cut(self) -> str:
-        """What is said where cropping takes away more than ``MUCH`` of the pixels in the mean; else nothing."""
+    def cut_warning(self) -> str:
+        """Return a warning if cropping removes more than ``MUCH`` of the pixels on average; otherwise an empty text."""
         lost = 1 - self.sizes.min(1) / self.sizes.max(1)
         if not len(lost) or lost.mean() <= MUCH:
             return ""
-        looked = "" if len(lost) == self.total else " that were looked at"
+        sampled = "" if len(lost) == self.total else " checked"
         return (
-            f"images are not square: cropping them (data.resize: crop) cuts off {lost.mean():.0%} of their pixels in "
-            f"the mean; {int((lost > MUCH).sum()):,} of {len(lost):,} images{looked} lose more than a tenth. Nothing "
+            f"images are not square: cropping them (data.resize: crop) cuts off {lost.mean():.0%} of their pixels on "
+            f"average; {int((lost > MUCH).sum()):,} of {len(lost):,} images{sampled} lose more than a tenth. Nothing "
             "is cut off by --resize squash (proportions change) and --resize letterbox (grey borders)."
         )
 
 
 def shapes_of(files: Sequence[Path], formats: tuple[str, ...]) -> Shapes:
-    """Sizes by the headers of at most 5,000 of the files, from all over; those that cannot be read are left out."""
-    step = max(1, -(-len(files) // _LOOKED_AT))
+    """Read image sizes from the headers of at most 5,000 files, evenly spaced; unreadable files are left out."""
+    step = max(1, -(-len(files) // _SAMPLED))
 
     def one(path: Path) -> tuple[int, int] | None:
         from PIL import Image
@@ -109,7 +109,7 @@ def shapes_of(files: Sequence[Path], formats: tuple[str, ...]) -> Shapes:
         try:
             with path.open("rb") as file, Image.open(file, formats=formats) as picture:
                 return picture.size
-        except Exception:  # Pillow's decoders raise anything; decoding says which file it is
+        except Exception:  # Pillow's decoders raise many types; decoding reports the file
             return None
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -1,8 +1,8 @@
 """Procedural shapes: any size, any number of classes, any number of images, no files.
 
-Eight silhouettes times as many hues as the class count needs; position, size, rotation, background and
-noise vary. With up to eight classes colour says nothing and only the outline counts. The images are always
-the same ones; the seed of the data only splits them.
+A class is one of eight outlines in one of as many hues as the number of classes needs. Position, size, rotation,
+background and noise vary. With up to eight classes the hue is random and only the outline identifies the class. The
+images are always the same; the seed of the data only affects the split.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Array = NDArray[np.float64]
 
 @data_sources.register("synthetic")
 def synthetic(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
-    """The images of one part, ``(count, 3, size, size)``; a quarter as many for the test part.
+    """Draw the images of one part, ``(count, 3, size, size)``; the test part has a quarter as many.
 
-    Options: ``classes`` (10), ``size`` (32, or the image size), ``count`` (2000), ``noise`` (0.1: standard
-    deviation of the pixel noise where black to white is 1).
+    Options: ``classes`` (10), ``size`` (32, or the image size), ``count`` (2000), ``noise`` (0.1; standard deviation of
+    the pixel noise, where black is 0 and white is 1).
     """
     del cache_dir
     check_options(spec, ("classes", "size", "count", "noise"))
@@ -44,7 +44,7 @@ def synthetic(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
 
 
 def class_names(classes: int) -> tuple[str, ...]:
-    """``disc`` … while outlines suffice, ``disc-0``, ``disc-1`` … where hues tell classes apart."""
+    """Return the class names: outlines (``disc`` …) for up to eight classes, else with a hue (``disc-0`` …)."""
     if classes <= len(SHAPES):
         return SHAPES[:classes]
     return tuple(f"{SHAPES[label % len(SHAPES)]}-{label // len(SHAPES)}" for label in range(classes))
@@ -53,7 +53,7 @@ def class_names(classes: int) -> tuple[str, ...]:
 def _draw(
     labels: NDArray[np.int64], size: int, *, classes: int, noise: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Images ``(b, 3, size, size)`` of the labels ``(b,)``."""
+    """Draw images ``uint8 (b, 3, size, size)`` of the labels ``(b,)``."""
     count = len(labels)
     axis = (np.arange(size) + 0.5) / size * 2 - 1
     scale = rng.uniform(0.45, 0.8, (count, 1, 1))
@@ -62,7 +62,7 @@ def _draw(
     x, y = axis[None, None, :] - shift[0], axis[None, :, None] - shift[1]
     u, v = (x * np.cos(angle) + y * np.sin(angle)) / scale, (y * np.cos(angle) - x * np.sin(angle)) / scale
     depth = np.stack([_inside(SHAPES[label % len(SHAPES)], u[i], v[i]) for i, label in enumerate(labels)])
-    cover = np.clip(depth * scale * size / 2 + 0.5, 0.0, 1.0)[:, None]  # one pixel of soft edge
+    cover = np.clip(depth * scale * size / 2 + 0.5, 0.0, 1.0)[:, None]  # antialiased over one pixel
     hues = -(-classes // len(SHAPES))
     hue = rng.random(count) if hues == 1 else (labels // len(SHAPES) + rng.uniform(-0.2, 0.2, count)) / hues
     ink = _rgb(hue, rng.uniform(0.7, 1.0, count))
@@ -73,7 +73,7 @@ def _draw(
 
 
 def _inside(shape: str, u: Array, v: Array) -> Array:
-    """Approximate distance to the outline, positive inside, of a shape that fits the unit disc."""
+    """Return the approximate signed distance to the outline, positive inside, of a shape that fits the unit disc."""
     radius: Array = np.hypot(u, v)
     across: Array = np.minimum(0.22 - abs(v), 0.9 - abs(u))
     along: Array = np.minimum(0.22 - abs(u), 0.9 - abs(v))
@@ -91,7 +91,7 @@ def _inside(shape: str, u: Array, v: Array) -> Array:
 
 
 def _rgb(hue: Array, value: Array) -> Array:
-    """Saturated colours ``(b, 3)`` of hues in turns and values in [0, 1]."""
+    """Return saturated colours ``(b, 3)``, given hues in turns and values in [0, 1]."""
     phase = hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])
     saturated: Array = value[:, None] * np.clip(abs(phase % 6 - 3) - 1, 0.1, 1.0)
     return saturated

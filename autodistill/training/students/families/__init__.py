@@ -1,4 +1,4 @@
-"""Student families: importing this package registers the built-in ones."""
+"""Student families. Importing this package registers the built-in families."""
 
 from __future__ import annotations
 

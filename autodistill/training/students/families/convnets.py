@@ -1,4 +1,4 @@
-"""Convolutional families for any image size: residual and patch-stem networks whose width and depth vary freely."""
+"""Convolutional families with free width and depth: residual networks and networks with a patch stem."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _UP_TO_FOUR = FamilyParameter("stages", 4, "depth", 2, 4)
 def resnet(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     """ResNet of basic blocks, two to four stages that double in width (arXiv 1512.03385)."""
     w, d, stages = params["width"], params["depth"], params["stages"]
-    left_out = 4 - stages  # timm always runs four: those without blocks pass on what they get
+    left_out = 4 - stages  # timm always runs four stages; a stage without blocks is the identity
     channels = doubling(w, stages) + (w * 2 ** (stages - 1),) * left_out
     model = create("resnet18", shape, channels=channels, layers=(d,) * stages + (0,) * left_out)
     _narrow_stem(model, w, shape)
     return fitted(model, params, shape)
 
 
-_CIFAR_STEM = 64  # pixels per side below which the stem's kernel is 3 and not 7, as in the paper's networks for CIFAR
+_CIFAR_STEM = 64  # pixels per side below which the stem's kernel is 3 instead of 7, as in the paper's CIFAR networks
 
 
 def _narrow_stem(model: nn.Module, width: int, shape: Shape) -> None:
-    """Give the stem ``width`` channels; timm makes it 64 wide whatever the stages are, which outweighs small ones."""
+    """Replace the stem by one of ``width`` channels; timm's always has 64, which dominates the cost of small stages."""
     kernel = 3 if shape.image_size < _CIFAR_STEM else 7
     first = model.get_submodule("layer1.0")
     model.conv1 = nn.Conv2d(shape.channels, width, kernel, stride=2, padding=kernel // 2, bias=False)

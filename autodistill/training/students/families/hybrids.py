@@ -1,4 +1,4 @@
-"""Hybrid families: convolutions on large maps, attention of linear cost on small ones."""
+"""Hybrid families: convolutions on large feature maps, attention of linear cost on small ones."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ _LEVIT_STRIDE = 16  # of its stem
 def levit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     """LeViT: a convolutional stem, then attention at three shrinking resolutions (arXiv 2104.01136).
 
-    For small images the network is made for a larger one and strides are taken from its stem, so that attention
-    starts on a map of 7 pixels a side or more.
+    For small images the network is built for a larger image size and strides are removed from its stem, so that
+    attention starts on a map of at least 7 pixels per side.
     """
     w, d = params["width"], params["depth"]
     stride = _LEVIT_STRIDE

@@ -1,4 +1,4 @@
-"""Mobile families: inverted residuals of free width and depth, and timm's named variants of published networks."""
+"""Mobile families: inverted residuals with free width and depth, and timm's named variants of published networks."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def mbconv(params: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 
 def _as_is(channels: float, **_unused: Any) -> int:
-    """Channels as written: timm would round them to multiples of 8, which hides small widths."""
+    """Return the channels unrounded: timm would round to multiples of 8, so that small widths would become equal."""
     return int(channels)
 
 
 def _named(name: str, summary: str, *variants: str) -> None:
-    """Register a family whose sizes timm names and whose width and depth it does not let one set."""
+    """Register a family of variants with fixed sizes, whose width and depth cannot be set in timm."""
 
     def build(params: Mapping[str, Any], shape: Shape) -> nn.Module:
         return fitted(create(params["variant"], shape), params, shape)

@@ -1,8 +1,8 @@
-"""Fits a convolutional network to small images by taking strides away, the stem's first.
+"""Adapts a convolutional network to small images by removing strides, starting with the stem.
 
 Of 174 timm networks, 141 shrink a 32 px image to a single pixel. ``reduce_to`` finds the strided layers by one traced
-forward pass, groups those that work on the same map (a convolution and its shortcut), and sets the earliest groups to
-stride 1 until the wanted reduction is reached. Weights keep their shapes.
+forward pass and groups those that read maps of the same size (a convolution and its shortcut). It then sets the
+earliest groups to stride 1 until the wanted reduction is reached. Weights keep their shapes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from torch import nn
 from autodistill.core.errors import InfeasibleError
 
 MIN_MAP = 3
-"""Pixels per side that ``auto`` leaves in the final map."""
+"""Least number of pixels per side of the final map for the reduction ``auto``."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """Strided layers that read maps of the same side: they must change together."""
+    """Strided layers that read maps of the same size and must change together.
+
+    Attributes:
+        side: pixels per side of the maps that they read.
+        factor: largest stride among the layers.
+        layers: names of the layers.
+    """
 
     side: int
     factor: int
@@ -29,7 +35,7 @@ class _Step:
 
 
 def auto_reduction(image_size: int, native: int) -> int:
-    """The largest power of two, at most ``native``, that leaves a final map of ``MIN_MAP`` pixels or more."""
+    """Return ``native``, halved until the final map has at least ``MIN_MAP`` pixels per side."""
     reduction = native
     while reduction > 1 and image_size / reduction < MIN_MAP:
         reduction //= 2
@@ -45,18 +51,18 @@ def reduce_to(
     probe: int = 128,
     skip: str = "",
 ) -> nn.Module:
-    """Lower the total stride of ``model``, in place.
+    """Lower the total stride of ``model`` in place, and return the model.
 
     Args:
-        model: a network of convolutions whose layers are called once.
-        reduction: wanted image side over final map side, or ``"auto"``.
-        image_size: side of the images it will see.
+        model: a convolutional network whose layers are each called once.
+        reduction: wanted ratio of image side to final map side, or ``"auto"``.
+        image_size: pixels per side of the images.
         channels: input channels.
-        probe: side of the traced image; large enough for the unchanged network.
-        skip: layers with this text in their name are left alone (strides that do not shrink the map).
+        probe: pixels per side of the traced image, large enough for the unchanged network.
+        skip: layers whose name contains this text are not changed (their strides do not shrink the map).
 
     Raises:
-        InfeasibleError: the network reduces less than was asked for, or the image would vanish.
+        InfeasibleError: The network reduces less than wanted, or the final map would be empty.
     """
     steps = _steps(model, channels, probe, skip)
     native = math.prod(step.factor for step in steps)
@@ -78,7 +84,7 @@ def reduce_to(
 
 @torch.no_grad()
 def _steps(model: nn.Module, channels: int, probe: int, skip: str) -> list[_Step]:
-    """The steps by which the map shrinks, in the order they run."""
+    """Return the steps at which the map shrinks, in the order in which they run."""
     seen: dict[int, dict[str, int]] = {}
     hooks = []
 
@@ -111,12 +117,12 @@ def _first(value: int | tuple[int, ...]) -> int:
 
 
 def _set_stride(model: nn.Module, name: str, old: int, new: int) -> None:
-    """Give a strided layer a smaller stride and the padding that makes its output ``old / new`` times larger."""
+    """Set a smaller stride, and the padding that makes the layer's output ``old / new`` times larger."""
     layer = model.get_submodule(name)
     if isinstance(layer, nn.Conv2d):
         kernel = layer.kernel_size[0]
         layer.stride = (new, new)
-        if kernel % 2 == 0 and new == 1:  # an even kernel keeps the map's side only when it is dilated
+        if kernel % 2 == 0 and new == 1:  # an even kernel only keeps the size of the map if it is dilated
             layer.dilation, layer.padding = (2, 2), (kernel - 1, kernel - 1)
         elif kernel % 2 == 0:
             layer.padding = ((kernel - new) // 2,) * 2
@@ -124,7 +130,7 @@ def _set_stride(model: nn.Module, name: str, old: int, new: int) -> None:
         layer.kernel_size, layer.stride, layer.padding = 1, 1, 0
     elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
         layer.stride = new
-    # Layers that fuse their branches later read the stride from themselves, not from the branch.
+    # A block that fuses its branches later uses its own attribute ``stride``, not that of its layers.
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
         parent = model.get_submodule(".".join(parts[:end]))

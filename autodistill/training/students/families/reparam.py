@@ -1,4 +1,4 @@
-"""Families that train with parallel branches and are deployed without them; costs are those of the fused form."""
+"""Families that train with parallel branches, which are fused for deployment; costs are those of the fused form."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a student family is: a name, typed parameters, the image sizes it takes and a builder.
+"""Definition of a student family: a name, typed parameters, the image sizes it takes, and a builder.
 
-A family lives in one file of this folder: one decorated function. It knows nothing of distillation or of search.
+A family is one decorated function in a module of this folder. It does not depend on distillation or on the search.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from autodistill.training.runtime.source_code import GROUP, code_key
 Value = int | float | str | bool
 
 RESOLUTIONS = (8, 28, 32, 64, 96, 128, 160, 224)
-"""Image sides that families are tested at; any side between a family's smallest and largest is allowed."""
+"""Image sides, in pixels, at which families are tested; any side from a family's smallest to its largest is allowed."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a student must take and give.
+    """Input and output shape of a student.
 
     Attributes:
-        image_size: pixels per side.
+        image_size: pixels per side of the input.
         channels: 1 for grey, 3 for colour.
         num_classes: logits per image.
-        pretrained: start from timm's weights, where the family has any.
+        pretrained: start from timm's weights if the family has any.
     """
 
     image_size: int
@@ -43,11 +43,11 @@ class FamilyParameter:
     """One searchable number or choice of a family.
 
     Attributes:
-        name: its key in ``student:``.
-        default: used where a student does not give it.
-        changes: what it does to the network: ``width``, ``depth``, ``stem``, ``patch``, ``block``, ``variant``.
-        low, high: inclusive bounds of a whole number; both ``None`` where ``choices`` are given.
-        choices: the allowed values, where it is not a whole number between bounds.
+        name: key in ``student:``.
+        default: value of a student that does not set it.
+        changes: the part of the network that it changes.
+        low, high: inclusive bounds of a whole number; both ``None`` if ``choices`` are given.
+        choices: allowed values, from the smallest network to the largest; empty for a whole number between bounds.
     """
 
     name: str
@@ -59,14 +59,19 @@ class FamilyParameter:
 
     @property
     def kind(self) -> Literal["int", "choice"]:
-        """``int`` between bounds, or ``choice``."""
+        """``int`` (a whole number between bounds) or ``choice``."""
         return "choice" if self.choices else "int"
 
     def check(self, value: Any, where: str) -> Value:
-        """``value`` itself.
+        """Return ``value`` if it is allowed.
+
+        Args:
+            value: the value to check.
+            where: prefix of the parameter's name in messages.
 
         Raises:
-            UsageError: it is of the wrong type, out of bounds or not a choice; the message says what is allowed.
+            UsageError: The value has the wrong type, is out of bounds or not a choice. The message lists what is
+                allowed.
         """
         if self.choices:
             for choice in self.choices:
@@ -87,7 +92,7 @@ class FamilyParameter:
         return value
 
     def extremes(self) -> tuple[Value, Value]:
-        """The values that make the smallest and the largest network (choices are listed in that order)."""
+        """Return the values that make the smallest and the largest network (choices are listed in that order)."""
         if self.choices:
             return self.choices[0], self.choices[-1]
         assert self.low is not None
@@ -96,7 +101,7 @@ class FamilyParameter:
 
 
 Builder = Callable[[Mapping[str, Any], Shape], nn.Module]
-"""``fn(all parameters of the family, shape) -> network`` that maps ``(n, channels, side, side)`` to logits."""
+"""``fn(all parameters of the family, shape) -> network``, which maps ``(n, channels, side, side)`` to logits."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,14 @@ class Family:
     """A kind of student network.
 
     Attributes:
+        name: registered name.
         kind: ``convolutional``, ``hybrid`` or ``transformer``.
-        summary: one line: what it is, and its paper.
-        smallest, largest: image sides it takes.
-        pretrained: whether timm has weights for (some of) its variants.
-        code: equal while the code that builds it stays as it is; filled in. Empty for the families of this package.
+        summary: one line with a description and the paper.
+        parameters: searchable parameters.
+        build: builds a network from all parameters and a shape.
+        smallest, largest: bounds of the image side, in pixels.
+        pretrained: whether timm has weights for all or some of its variants.
+        code: key of the code that builds it, set automatically; empty for the families of this package.
     """
 
     name: str
@@ -122,19 +130,19 @@ class Family:
     code: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.code and not _is_built_in(self.build):  # now, while the file is what was loaded from it
+        if not self.code and not _is_built_in(self.build):  # computed now, before the file can change on disk
             object.__setattr__(self, "code", code_key(self.build))
 
     def parameter(self, name: str) -> FamilyParameter | None:
-        """The parameter of that name, or ``None``."""
+        """Return the parameter with that name, or ``None``."""
         return next((one for one in self.parameters if one.name == name), None)
 
     def defaults(self) -> dict[str, Value]:
-        """Every parameter at its default."""
+        """Return the default of every parameter."""
         return {one.name: one.default for one in self.parameters}
 
     def resolutions(self) -> tuple[int, ...]:
-        """The image sides this family is tested at."""
+        """Return the image sides at which this family is tested."""
         return tuple(side for side in RESOLUTIONS if self.smallest <= side <= self.largest)
 
 
@@ -153,7 +161,11 @@ def family(
     largest: int = 512,
     pretrained: bool = False,
 ) -> Callable[[Builder], Builder]:
-    """Decorator that registers a builder as a family; its summary is the first line of the docstring."""
+    """Return a decorator that registers a builder as a family.
+
+    The first line of the builder's docstring is the summary of the family, which is shown to users. See ``Family`` for
+    the arguments.
+    """
 
     def decorate(build: Builder) -> Builder:
         summary = (build.__doc__ or "").strip().splitlines()[0]
@@ -165,24 +177,24 @@ def family(
 
 
 def width(default: int, low: int, high: int) -> FamilyParameter:
-    """Channels of the first stage (later stages grow from it), or the embedding of a transformer."""
+    """Return the parameter ``width``: channels of the first stage, or width of a transformer's embedding."""
     return FamilyParameter("width", default, "width", low, high)
 
 
 def widths(default: int, *choices: int) -> FamilyParameter:
-    """As ``width``, where only some numbers fit (attention heads divide it)."""
+    """Return the parameter ``width`` with listed values, for families whose attention heads must divide it."""
     return FamilyParameter("width", default, "width", choices=choices)
 
 
 def depth(default: int, low: int, high: int) -> FamilyParameter:
-    """Blocks per stage, or blocks of a transformer."""
+    """Return the parameter ``depth``: blocks per stage, or blocks of a transformer."""
     return FamilyParameter("depth", default, "depth", low, high)
 
 
 def variant(default: str, *choices: str) -> FamilyParameter:
-    """Names that timm gives to the sizes of a family whose width and depth cannot be set, from small to large."""
+    """Return the parameter ``variant``: timm's names of the sizes of a family, from small to large."""
     return FamilyParameter("variant", default, "variant", choices=choices)
 
 
 REDUCTION = FamilyParameter("reduction", "auto", "stem", choices=("auto", 32, 16, 8, 4, 2))
-"""Image side over final map side. ``auto``: the most that leaves a final map of 3 pixels or more."""
+"""Ratio of image side to final map side; ``auto`` is the largest that leaves a final map of at least 3 x 3 pixels."""

@@ -1,4 +1,4 @@
-"""The one place where families call timm."""
+"""Creation of timm networks for the families, and helpers that they share."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from autodistill.training.students.families.schema import Shape
 
 
 def create(name: str, shape: Shape, **keywords: Any) -> nn.Module:
-    """``timm.create_model`` for this shape; the network remembers how it was asked for (:func:`asked_of_timm`)."""
+    """Call ``timm.create_model`` for a shape; :func:`timm_call` returns the name and keywords of the call."""
     model: nn.Module = timm.create_model(
         name, pretrained=shape.pretrained, num_classes=shape.num_classes, in_chans=shape.channels, **keywords
     )
-    model.__dict__[_ASKED] = (name, dict(keywords))
+    model.__dict__[_CALL] = (name, dict(keywords))
     return model
 
 
-_ASKED = "_autodistill_asked_of_timm"
+_CALL = "_autodistill_timm_call"
 
 
-def asked_of_timm(model: nn.Module) -> tuple[str, dict[str, Any]] | None:
-    """Name and keywords that timm made a network from, whatever was changed since; ``None`` where timm did not."""
-    found: tuple[str, dict[str, Any]] | None = model.__dict__.get(_ASKED)
+def timm_call(model: nn.Module) -> tuple[str, dict[str, Any]] | None:
+    """Return the name and keywords with which ``create`` made a network, or ``None`` for other networks.
+
+    The network may have been changed since.
+    """
+    found: tuple[str, dict[str, Any]] | None = model.__dict__.get(_CALL)
     return found
 
 
 def fitted(model: nn.Module, params: Mapping[str, Any], shape: Shape, *, skip: str = "") -> nn.Module:
-    """``model`` with the strides that the parameter ``reduction`` asks for."""
+    """Adapt the strides of ``model`` in place to the parameter ``reduction``; return the model."""
     return reduce_to(model, params["reduction"], image_size=shape.image_size, channels=shape.channels, skip=skip)
 
 
 def doubling(width: int, stages: int = 4) -> tuple[int, ...]:
-    """``width`` in the first stage, twice that in the next, and so on."""
+    """Return the widths of stages: ``width`` in the first, twice as many in each next."""
     return tuple(width * 2**stage for stage in range(stages))

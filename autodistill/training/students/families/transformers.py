@@ -1,4 +1,4 @@
-"""Transformer families: patches in, attention throughout."""
+"""Transformer families: attention in every block, on patches of the image."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def vit(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     )  # fmt: skip
 
 
-def patch_size(asked: int | str, shape: Shape) -> int:
-    """The patch side in pixels; ``auto`` gives the fewest patches per side that are 7 or more (4 below 14 px).
+def patch_size(wanted: int | str, shape: Shape) -> int:
+    """Return the patch side in pixels; ``auto`` gives the fewest patches per side that are 7 or more (4 below 14 px).
 
     Raises:
-        InfeasibleError: the patch does not divide the image, or leaves fewer than 2 x 2 patches.
+        InfeasibleError: The patch does not divide the image, or leaves fewer than 2 x 2 patches.
     """
     side = shape.image_size
     divisors = [size for size in range(1, side // 2 + 1) if side % size == 0]
-    if asked == "auto":
+    if wanted == "auto":
         return max(size for size in divisors if side // size >= (7 if side >= 14 else 4))
-    if asked not in divisors:
-        raise InfeasibleError(f"patch {asked} does not divide {side} px into 2 x 2 or more; use auto or {divisors}.")
-    return int(asked)
+    if wanted not in divisors:
+        raise InfeasibleError(f"patch {wanted} does not divide {side} px into 2 x 2 or more; use auto or {divisors}.")
+    return int(wanted)
 
 
 @family("pvt_v2", widths(16, 8, 16, 24, 32, 48, 64), depth(1, 1, 4), REDUCTION, kind="transformer", smallest=28)
