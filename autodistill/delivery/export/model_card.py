@@ -37,13 +37,13 @@ def card(
         f"# {student}, {'' if plain else f'{found.variant}, '}distilled for {origin['data']['source']}",
         _what(origin, facts)
         + ("" if plain else f" This is its {found.variant} form: the file that the search measured."),
-        "## How good it is",
+        "## Accuracy",
         _verified(verified, found) if verified is not None else _unverified(found) if plain else _of_variant(found),
         "## Files",
         _files(found),
         "## Use",
         _use(found, names),
-        "## Where it comes from",
+        "## Origin",
         _origin(origin),
     ]
     return "\n\n".join(parts) + "\n"

@@ -133,7 +133,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     found = named_tensors(loaded)
     if not found:
         keys = f"the keys {_some(map(str, loaded))}" if isinstance(loaded, Mapping) else type(loaded).__name__
-        raise TeacherError(f"weights {path} hold no named tensors, but {keys}. Save the weights alone: {SAVE}.")
+        raise TeacherError(f"weights {path} hold no named tensors, but {keys}. Save only the weights: {SAVE}.")
     return found
 
 
@@ -314,7 +314,7 @@ def _torch_file(path: Path, head: bytes) -> Any:
     if head[:2] == b"PK" and not _torch_archive(path):
         raise TeacherError(
             f"weights {path} are an archive, but not one of torch.save: a network of TorchScript, or something else. "
-            f"Save the weights alone: {SAVE}."
+            f"Save only the weights: {SAVE}."
         )
     if head[:2] != b"PK" and head[:1] != b"\x80":
         raise TeacherError(
