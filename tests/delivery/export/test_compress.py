@@ -194,7 +194,7 @@ def test_a_variant_that_loses_too_much_joins_no_front(done, study):
     small = replace(done.variants[-1], name="channels-0.5", drop=0.4)  # near chance, and by far the smallest
     whole = replace(done.variants[0], drop=0.0)
     for limit, joins in ((0.01, False), (0.5, True)):
-        found = module._judged(work, [whole, small], (), False, lambda _: None, limit)
+        found = module._compared(work, [whole, small], (), False, lambda _: None, limit)
         assert [one.front for one in found.variants] == [True, joins]
 
 
