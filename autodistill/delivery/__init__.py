@@ -1,1 +1,1 @@
-"""SHIPS: pictures, reports and files made from a study."""
+"""Results made from a study: exported files, verification, reports, figures and the dashboard."""

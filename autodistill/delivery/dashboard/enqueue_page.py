@@ -1,4 +1,4 @@
-"""``/enqueue`` of a dashboard with ``--write``: a form to add candidates of one's own, which a search takes up next."""
+"""The page ``/enqueue`` of a dashboard with ``--write``: a form to add candidates that the next search trains first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autodistill.delivery.dashboard.guard import App, StartResponse
 if TYPE_CHECKING:
     from autodistill.search.study.study import Study
 
-_LIMIT = 64_000  # bytes of a form; a candidate has a few hundred
+_LIMIT = 64_000  # largest size of a form in bytes; a candidate has a few hundred
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Add a candidate</title>
@@ -22,10 +22,10 @@ _PAGE = """<!doctype html>
 :root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }}
 body {{ max-width: 44rem; margin: 2rem auto; padding: 0 1rem; }}
 textarea {{ width: 100%; height: 18rem; font: 14px/1.4 ui-monospace, monospace; }}
-button {{ font: inherit; padding: .4rem 1rem; }} .said {{ border-left: 4px solid; padding-left: 1rem; }}
+button {{ font: inherit; padding: .4rem 1rem; }} .message {{ border-left: 4px solid; padding-left: 1rem; }}
 </style></head><body>
 <h1>Add a candidate to {name}</h1>
-{said}
+{message}
 <p>The next search on this study trains it first. Every active parameter of the space must be given.</p>
 <form method="post" action="/enqueue">
 <label for="text">Candidate (YAML)</label><br>
@@ -37,7 +37,7 @@ button {{ font: inherit; padding: .4rem 1rem; }} .said {{ border-left: 4px solid
 
 
 def enqueue_page(app: App, study: Study) -> App:
-    """``app`` with the page ``/enqueue`` in front of it."""
+    """Add the page ``/enqueue`` to ``app``."""
 
     def with_page(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("PATH_INFO", "").rstrip("/") != "/enqueue":
@@ -63,7 +63,7 @@ def _form(environ: dict[str, Any]) -> str:
 
 
 def _example(study: Study) -> str:
-    """The knee of the front, else the latest trial: something to change."""
+    """Return the knee of the front, or the latest trial, as YAML to edit."""
     trials = study.trials()
     trial = study.front().knee() or (trials[-1] if trials else None)
     sections = ("student", "distillation", "train")
@@ -72,9 +72,9 @@ def _example(study: Study) -> str:
     return text
 
 
-def _answer(start_response: StartResponse, status: str, study: Study, text: str, said: str = "") -> list[bytes]:
-    note = f'<p class="said" role="status">{escape(said)}</p>' if said else ""
-    body = _PAGE.format(name=escape(study.name), said=note, text=escape(text)).encode()
+def _answer(start_response: StartResponse, status: str, study: Study, text: str, message: str = "") -> list[bytes]:
+    note = f'<p class="message" role="status">{escape(message)}</p>' if message else ""
+    body = _PAGE.format(name=escape(study.name), message=note, text=escape(text)).encode()
     headers = [
         ("Content-Type", "text/html; charset=utf-8"),
         ("Content-Length", str(len(body))),

@@ -1,8 +1,9 @@
-"""Who may see the dashboard, and what they may do: a WSGI wrapper around optuna-dashboard, which asks nobody.
+"""Access control of the dashboard: a WSGI wrapper around optuna-dashboard, which has none.
 
-Bound to loopback, it still meets other users of the machine and every web page that the user's browser has open. So:
-only the expected ``Host`` (DNS rebinding), a secret token (other users), reading only unless asked, and with writing an
-``Origin`` of our own (forged requests from other pages).
+On the loopback interface, other users of the machine and every web page open in the user's browser can send requests.
+The wrapper therefore checks the ``Host`` (against DNS rebinding) and a secret token (against other users). It is
+read-only by default; with writing, it checks that the ``Origin`` is the dashboard (against forged requests from other
+pages).
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 COOKIE = "autodistill-dashboard"
 _READ = ("GET", "HEAD")
-# With --write: notes and the form for candidates of one's own; never deleting, renaming or telling results. A trial's
-# attributes cannot be set: its results are among them (rung:3), and the pages of the dashboard set none.
+# With --write, notes and the form for candidates are allowed, but never deleting, renaming or setting results. A
+# trial's attributes cannot be set, because its results are among them (rung:3); the pages of the dashboard set none.
 _WRITABLE = (
     ("PUT", re.compile(r"/api/studies/\d+/note")),
     ("PUT", re.compile(r"/api/studies/\d+/\d+/note")),
     ("POST", re.compile(r"/enqueue")),
 )
 _READ_ONLY = "The dashboard is read-only. Start it with --write to comment and to add candidates."
-_NOT_WITH_WRITE = "This cannot be done here. Comments can be written, and candidates added at /enqueue; results stay."
+_NOT_WITH_WRITE = "This is not allowed. You can write comments, and add candidates at /enqueue; results cannot change."
 
 
 def new_token() -> str:
-    """A secret of 128 bits."""
+    """Return a random secret of 128 bits."""
     return secrets.token_urlsafe(16)
 
 
 def guard(app: App, *, token: str, port: int, write: bool = False) -> App:
-    """``app`` for those who know ``token`` only.
+    """Wrap ``app`` so that only requests with ``token`` reach it.
 
-    The first visit carries it in the address (``/?token=…``); it moves into a cookie that scripts cannot read and
-    other sites cannot send, and leaves the address.
+    The first visit has the token in the address (``/?token=…``). The wrapper stores it in a cookie that scripts cannot
+    read and other sites cannot send, and redirects to the address without it.
     """
     hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
     cookie = f"{COOKIE}-{port}"
@@ -48,7 +49,7 @@ def guard(app: App, *, token: str, port: int, write: bool = False) -> App:
     def guarded(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "/")
         if environ.get("HTTP_HOST", "") not in hosts:
-            return _refuse(start_response, "421 Misdirected Request", "This address is not the dashboard's own.")
+            return _refuse(start_response, "421 Misdirected Request", "This is not the address of the dashboard.")
         query = parse_qs(environ.get("QUERY_STRING", ""))
         given = query.pop("token", [""])[0]
         if given and method in _READ and _same(given, token):
@@ -82,7 +83,7 @@ def _cookie(environ: Mapping[str, Any], name: str) -> str:
 
 
 def _welcome(start_response: StartResponse, path: str, query: Mapping[str, list[str]], cookie: str) -> list[bytes]:
-    """Put the token into a cookie and send the browser to the address without it."""
+    """Set the token as a cookie and redirect the browser to the address without it."""
     local = "/" + path.lstrip("/\\")  # "//host" would leave this server
     where = local + (f"?{urlencode(query, doseq=True)}" if query else "")
     headers = [
@@ -104,9 +105,10 @@ def _refuse(start_response: StartResponse, status: str, message: str) -> list[by
 
 
 def _hardened(start_response: StartResponse) -> StartResponse:
-    """Headers that keep other sites from reading or framing a page.
+    """Add headers that prevent other sites from reading or framing a page.
 
-    Under ``no-referrer`` browsers send the form's POST with ``Origin: null``, which is refused; hence ``same-origin``.
+    The referrer policy is ``same-origin``: with ``no-referrer``, browsers send the form's POST with ``Origin: null``,
+    which the guard refuses.
     """
 
     def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:

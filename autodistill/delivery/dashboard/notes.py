@@ -1,7 +1,7 @@
-"""What the Optuna dashboard shows beyond Optuna's own facts: notes, figures and files, kept in the study's database.
+"""Notes, figures and files for the Optuna dashboard, stored in the study's database.
 
-They are study attributes in the form that optuna-dashboard 0.20 and later read, so ``optuna-dashboard`` on the bare
-database shows them too. A note that somebody has edited in the browser is theirs from then on and is left alone.
+They are study attributes in the format of optuna-dashboard 0.20 and later, so a plain ``optuna-dashboard`` on the
+database shows them too. A note that a user has edited in the browser is never overwritten.
 """
 
 from __future__ import annotations
@@ -31,46 +31,46 @@ if TYPE_CHECKING:
     from autodistill.search.study.study import Study
 
 ARTIFACTS = "artifacts"
-_CHUNK = 2045  # the dashboard splits long texts into attributes of this many characters
+_CHUNK = 2045  # characters per attribute; the dashboard splits long texts
 _OWN = "autodistill:note:"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def annotate(study: Study) -> int:
-    """Bring notes and figures up to date; returns how many notes were written. The caller holds the study's lock."""
+    """Update notes and figures; return the number of notes written. The caller must hold the study's lock."""
     trials, front = study.trials(), study.front()
     members = {t.number for t in front.trials}
     verified = _verified_rows(study)
     written = 0
-    with _Book(study) as book:
+    with _Attributes(study) as attributes:
         for trial in trials:
             if trial.rungs or trial.reason:
                 row, on_front = verified.get(trial.number), trial.number in members
                 body = trial_note(trial, trials, study.objectives, on_front=on_front, verified=row)
-                written += book.note(body, trial.number)
-        written += book.note(study_note(study), None)
+                written += attributes.note(body, trial.number)
+        written += attributes.note(study_note(study), None)
         for name, figure in _figures(study).items():
-            book.text(f"dashboard:plot_data:{name}:", figure.to_json())
+            attributes.text(f"dashboard:plot_data:{name}:", figure.to_json())
     return written
 
 
 def attach(study: Study, number: int, files: Sequence[Path]) -> None:
-    """Make exported files downloadable from a trial's page. The caller holds the study's lock.
+    """Make exported files downloadable from a trial's page. The caller must hold the study's lock.
 
-    The dashboard finds copies below ``DIR/artifacts``. They replace those that were attached before; what somebody
-    uploaded in the browser stays.
+    Copies for the dashboard are written below ``DIR/artifacts``. They replace files attached before; files that users
+    uploaded in the browser are kept.
     """
     if study.directory is None:
         return
     folder = study.directory / ARTIFACTS
     folder.mkdir(mode=0o700, exist_ok=True)
-    with _Book(study) as book:
-        prefix = f"dashboard:artifacts:{book.identifiers[number]}:"
-        earlier = {facts["filename"]: key for key, facts in book.facts(prefix).items()}
+    with _Attributes(study) as attributes:
+        prefix = f"dashboard:artifacts:{attributes.identifiers[number]}:"
+        earlier = {facts["filename"]: key for key, facts in attributes.facts(prefix).items()}
         for name in earlier.keys() - {path.name for path in files}:
             identifier = _artifact(study, number, name)
             if earlier[name] == prefix + identifier:
-                book.set(earlier[name], json.dumps(None))  # how the dashboard itself notes that a file is gone
+                attributes.set(earlier[name], json.dumps(None))  # the dashboard's own mark of a deleted file
                 (folder / identifier).unlink(missing_ok=True)
         for path in files:
             identifier = _artifact(study, number, path.name)
@@ -84,11 +84,11 @@ def attach(study: Study, number: int, files: Sequence[Path]) -> None:
                 "mimetype": kind or "application/octet-stream",
                 "encoding": encoding,
             }
-            book.set(prefix + identifier, json.dumps(facts))
+            attributes.set(prefix + identifier, json.dumps(facts))
 
 
 def _artifact(study: Study, number: int, name: str) -> str:
-    """The identifier of a file of a trial, always the same."""
+    """Return the identifier of a trial's file, which is the same in every call."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{study.name}/{number}/{name}"))
 
 
@@ -100,7 +100,7 @@ def trial_note(
     on_front: bool,
     verified: VerifiedRow | None = None,
 ) -> str:
-    """A trial in Markdown: student, loss mix, costs, rung curve, how it ended and why."""
+    """Describe a trial in Markdown: student, loss mix, costs, rung curve, final state and its reason."""
     units = {o.name: o.unit for o in objectives}
     title = f"## Trial {trial.number}: {_plain(student_words(trial.student))}"
     state = "on the front" if on_front else f"{trial.state.value} {trial.reason}".strip()
@@ -120,7 +120,7 @@ def trial_note(
 
 
 def _verified_rows(study: Study) -> dict[int | None, VerifiedRow]:
-    """Rows of ``verify`` by trial; none where its file is damaged, which whoever quotes it refuses."""
+    """Return the rows of ``verify`` by trial; empty if its file is missing or damaged."""
     try:
         found = read_verified(study.directory) if study.directory is not None else None
     except StoreError:
@@ -129,7 +129,7 @@ def _verified_rows(study: Study) -> dict[int | None, VerifiedRow]:
 
 
 def _verified_facts(row: VerifiedRow | None) -> dict[str, str]:
-    """What ``verify`` found of a trial, on the test split."""
+    """Return the verified figures of a trial on the test split, for its note."""
     if row is None or row.accuracy is None:
         return {}
     figure = row.accuracy
@@ -143,7 +143,7 @@ def _verified_facts(row: VerifiedRow | None) -> dict[str, str]:
 
 
 def study_note(study: Study) -> str:
-    """The study in Markdown: the front as a table, what was spent, why it ended."""
+    """Describe the study in Markdown: number of trials, hypervolume, and the front as a table."""
     front = study.front()
     lines = [
         f"## {_plain(study.name)}",
@@ -163,7 +163,7 @@ def study_note(study: Study) -> str:
 
 
 def _curve_lines(trial: TrialRecord, objectives: Sequence[Objective]) -> list[str]:
-    """The rungs as a table and a small picture in text, which every viewer shows."""
+    """Show the rungs as a table and as a bar chart of text characters."""
     shown = next((o for o in objectives if o.stage == "trained" and curve_of(trial, o.name)), None)
     if shown is None:
         return []
@@ -176,7 +176,7 @@ def _curve_lines(trial: TrialRecord, objectives: Sequence[Objective]) -> list[st
 
 
 def _plain(words: str) -> str:
-    """Text that Markdown shows as it is: names from files must not draw tables, links or HTML."""
+    """Escape text for Markdown, so that names from files cannot make tables, links or HTML."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!~" else " " if c in "\r\n" else c for c in words)
 
 
@@ -193,12 +193,12 @@ def _figures(study: Study) -> dict[str, go.Figure]:
         members, dominated = [t.number for t in front.trials], [t.number for t in front.others]
         out["rung_curves"] = rung_curves_figure(study.trials(), shown, on_front=members, dominated=dominated)
     for figure in out.values():
-        figure.update_layout(template="none")  # Plotly's own template would double the text, and is white at night
+        figure.update_layout(template="none")  # Plotly's template would double the size, and is white in dark mode
     return out
 
 
-class _Book:
-    """The study's system attributes, read once; what changed is written at once when the block ends."""
+class _Attributes:
+    """The study's system attributes: read once, and changes written together when the ``with`` block ends."""
 
     def __init__(self, study: Study) -> None:
         self._storage, self._study_id = study.optuna._storage, study.optuna._study_id
@@ -207,35 +207,35 @@ class _Book:
         stored = study.optuna.get_trials(deepcopy=False)
         self.identifiers: Mapping[int, int] = {t.number: t._trial_id for t in stored}
 
-    def __enter__(self) -> _Book:
+    def __enter__(self) -> _Attributes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write what was set, unless an error came between."""
+        """Write the changes, unless the block raised an error."""
         if kind is None and self._changed:
             set_system_attributes(self._storage, self._study_id, self._changed)
 
     def set(self, key: str, value: Any) -> None:
-        """An attribute; one that differs from what is stored is written at the end of the block."""
+        """Set an attribute; it is written at the end of the block if it differs from the stored value."""
         if self._known.get(key) != value:
             self._changed[key] = self._known[key] = value
 
     def facts(self, prefix: str) -> dict[str, dict[str, Any]]:
-        """Facts of the files below ``prefix`` that are still there, by their key."""
+        """Return the facts of the files below ``prefix`` that are not deleted, by key."""
         known = {key: json.loads(value) for key, value in self._known.items() if key.startswith(prefix)}
         return {key: facts for key, facts in known.items() if facts}
 
     def text(self, prefix: str, body: str) -> None:
-        """A long text in numbered parts; parts of a longer earlier one are emptied."""
+        """Set a long text in numbered parts; further parts of an earlier, longer text are set to ""."""
         parts = [body[i : i + _CHUNK] for i in range(0, len(body), _CHUNK)]
         before = sum(1 for key in self._known if key.startswith(prefix))
         for index, part in enumerate([*parts, *[""] * (before - len(parts))]):
             self.set(f"{prefix}{index}", part)
 
     def note(self, body: str, number: int | None) -> int:
-        """Write a note of a trial, or of the study (``None``); 1 if it changed.
+        """Set the note of a trial, or of the study if ``number`` is None; return 1 if it changed, else 0.
 
-        What was written is remembered by version and hash: a later version is somebody's own edit.
+        Version and hash of the written note are stored, so that a later version is recognised as a user's edit.
         """
         place = "" if number is None else f"{self.identifiers[number]}:"
         key, own = f"dashboard:{place}note_ver", f"{_OWN}{place}"

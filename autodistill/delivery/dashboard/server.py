@@ -1,4 +1,4 @@
-"""``autodistill dashboard``: the Optuna dashboard of a study, on loopback, behind a token, read-only unless asked."""
+"""Server of ``autodistill dashboard``: the Optuna dashboard of a study on loopback, by default read-only."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _BOOKKEEPING = ("candidate", "attempts", "counted", "spent", "rung:", "decision:
 
 @dataclass(frozen=True)
 class Running:
-    """A dashboard that is being served.
+    """A dashboard that is ready to serve.
 
     Attributes:
-        url: address of the study with the token; whoever has it may look.
-        server: ``serve_forever()`` serves until ``shutdown()``.
-        busy: a search is writing to the study at this moment, so notes are as it last left them.
+        url: address of the study with the token, which gives access.
+        server: the server; ``serve_forever()`` serves until ``shutdown()``.
+        busy: whether a search is writing to the study, so that the notes were not updated.
     """
 
     url: str
@@ -43,21 +43,21 @@ class Running:
 
     @property
     def enqueue_url(self) -> str:
-        """The page of candidates of one's own, for a browser that has been at ``url`` before."""
+        """Address of the form for candidates, for a browser that has opened ``url`` before."""
         return f"http://{HOST}:{self.server.server_address[1]}/enqueue"
 
 
 @contextlib.contextmanager
 def dashboard(study: Study, *, port: int = 0, write: bool = False) -> Iterator[Running]:
-    """The dashboard of ``study`` on loopback; the caller serves it.
+    """Create the dashboard of ``study`` on loopback; the caller runs the server.
 
     Args:
-        study: opened for reading.
-        port: TCP port, 0 for a free one.
-        write: let those who have the token comment and add candidates.
+        study: study, opened for reading.
+        port: TCP port; 0 selects a free one.
+        write: allow comments and new candidates.
 
     Raises:
-        ResourceError: the port is taken.
+        ResourceError: the port is in use.
     """
     busy = False
     if study.directory is not None:
@@ -67,7 +67,7 @@ def dashboard(study: Study, *, port: int = 0, write: bool = False) -> Iterator[R
         except StudyInUseError:
             busy = True
         except ResourceError:
-            pass  # it cannot be written: notes are as they were left
+            pass  # the folder is read-only, so the notes are not updated
     token = new_token()
     holder: list[App] = []
     server = _server(port, lambda environ, start: holder[0](environ, start))
@@ -79,16 +79,16 @@ def dashboard(study: Study, *, port: int = 0, write: bool = False) -> Iterator[R
 
 
 def _app(study: Study, write: bool) -> App:
-    """optuna-dashboard over the study's storage, and our own form beside it."""
+    """Build optuna-dashboard for the study's storage, with the form for candidates if ``write``."""
     from optuna.artifacts import FileSystemArtifactStore
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what its optional dependencies say about themselves
+        warnings.simplefilter("ignore")  # warnings of its optional dependencies
         from optuna_dashboard import wsgi
     store = None
     if study.directory is not None:
         folder = study.directory / ARTIFACTS
-        with contextlib.suppress(OSError):  # of a study that cannot be written
+        with contextlib.suppress(OSError):  # a read-only study
             folder.mkdir(mode=0o700, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "experimental" since Optuna 3.3
@@ -98,7 +98,7 @@ def _app(study: Study, write: bool) -> App:
 
 
 def _readable(storage: BaseStorage) -> BaseStorage:
-    """Hide our bookkeeping among the trials' attributes: notes say the same in words."""
+    """Hide internal attributes of the trials; the notes contain the same facts in words."""
     inner = storage.get_all_trials
 
     def visible(*args: Any, **kwargs: Any) -> list[FrozenTrial]:
@@ -109,7 +109,7 @@ def _readable(storage: BaseStorage) -> BaseStorage:
             out.append(trial)
         return out
 
-    vars(storage)["get_all_trials"] = visible  # of this reader's own storage object only
+    vars(storage)["get_all_trials"] = visible  # on this storage object only
     return storage
 
 
@@ -118,20 +118,20 @@ def _shown(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Quiet(WSGIRequestHandler):
-    """No line per request: the address with the token must not land in a log."""
+    """Request handler without log lines, because the address with the token must not be logged."""
 
     def log_message(self, format: str, *args: Any) -> None:
         del format, args
 
 
 class _Threading(socketserver.ThreadingMixIn, WSGIServer):
-    """One thread per request: a slow importance plot does not hold up the page."""
+    """Server with one thread per request, so that a slow importance plot does not block the page."""
 
     daemon_threads = True
     allow_reuse_address = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that closes a connection early is not an error of ours."""
+        """Ignore connections that a browser closes early."""
         del request, client_address
 
 
@@ -140,5 +140,5 @@ def _server(port: int, app: App) -> WSGIServer:
         return make_server(HOST, port, app, server_class=_Threading, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         raise ResourceError(
-            f"cannot listen on {HOST}:{port}: {error}. Choose another --port; 0 takes a free one."
+            f"cannot listen on {HOST}:{port}: {error}. Choose another --port; 0 selects a free one."
         ) from None

@@ -1,6 +1,6 @@
-"""``search --tensorboard``: one run per trial with its rungs as scalars, its settings and result as hparams.
+"""TensorBoard log of ``search --tensorboard``: one run per trial, rungs as scalars, settings and result as hparams.
 
-Written by the driver from what the study has stored, so it works with every engine and never slows a worker.
+The driver process writes it from the study's records, so it works with every engine and does not slow workers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _ENDED = (State.COMPLETE, State.PRUNED, State.FAIL)
 
 
 class TensorBoard:
-    """Keeps a folder of event files up to date with a study.
+    """Updates a folder of event files from a study.
 
     Args:
-        folder: where the runs go, one subfolder per trial.
-        trials: what the study holds already; what an earlier search has written is not written twice.
+        folder: folder of the log, with one subfolder per trial.
+        trials: existing trials of the study; rungs that an earlier search has logged are not logged again.
 
     Raises:
         ResourceError: the package ``tensorboard`` is not installed.
@@ -40,7 +40,7 @@ class TensorBoard:
                     self._ended.add(trial.number)
 
     def sync(self, trials: Sequence[TrialRecord]) -> None:
-        """Write the rungs and the ends that are new since the last call."""
+        """Log the rungs and final results that are new since the last call."""
         for trial in trials:
             if trial.number in self._ended:
                 continue
@@ -66,7 +66,7 @@ class TensorBoard:
 def _writer_class() -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the package's own use of old names
+            warnings.simplefilter("ignore")  # the package uses deprecated names
             from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ResourceError(
@@ -76,7 +76,7 @@ def _writer_class() -> Any:
 
 
 def _scalars(trial: TrialRecord, rung: int) -> dict[str, float]:
-    """What a rung showed; known costs stand below ``cost/``."""
+    """Return the values of a rung by tag; known costs have the prefix ``cost/``."""
     prefix = "cost/" if rung == 0 else ""
     skipped = ("epochs", "seconds") if rung == 0 else ("epochs",)
     known = trial.rungs.get(0, {})
@@ -93,6 +93,6 @@ def _settings(trial: TrialRecord) -> dict[str, bool | str | float | int]:
 
 
 def _result(trial: TrialRecord) -> dict[str, float]:
-    """Objectives of a COMPLETE trial, else what the highest rung showed."""
+    """Return the values of the highest rung, with the objectives of a COMPLETE trial."""
     last = {**trial.rungs.get(0, {}), **trial.rungs[max(trial.rungs)], **trial.values}
     return {f"result/{name}": float(value) for name, value in last.items()}

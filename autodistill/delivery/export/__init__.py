@@ -1,4 +1,4 @@
-"""Files that other programs can use: safetensors, ONNX, ExecuTorch and others, checked against the trained student.
+"""Export: files for other programs (safetensors, ONNX and others), checked against the trained student.
 
-Also int8 and pruned variants, the model card, and loading what was exported.
+Also int8 and pruned variants, the model card, and the loading of exported students.
 """

@@ -1,7 +1,7 @@
-"""Checks of exported files on real images: a file that does not hold what its network held does not count as exported.
+"""Checks of exported files on real images; a file that differs from its network is not exported.
 
-Compared is what the file gives, run by its own runtime, with what the network in memory gives: the largest difference
-of a logit on 256 real images, and accuracy on the validation split.
+Each file is run by its own runtime and compared with the network in memory: the largest difference of a logit on 256
+real images, and the accuracy on the validation split.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 COMPARED = 256
 MOST_VALIDATED = 10_000
 TOLERANCE = 1e-4
-"""Largest difference of a logit that an fp32 file may have; of logits beyond 1, as a share of the largest."""
+"""Largest allowed difference of a logit of an fp32 file; if the largest logit exceeds 1, relative to it."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One exported file, or why there is none.
+    """Result of the checks of one exported file.
 
     Attributes:
         format: name of the format.
-        file: its name in the folder.
-        state: ``ok``, ``refused`` (it costs too much accuracy) or ``failed`` (it cannot be written or run).
-        bytes: its size.
-        accuracy: on the validation images; ``drop`` is what the network in memory has more.
-        max_diff: largest difference of a logit from the network's, on 256 real images.
-        agreement: share of validation images on which it decides as the network.
-        latency_ms: p50 per batch of the file on this machine's CPU; ``None`` where it was not measured.
-        remark: for people: what kind of file, or why it was refused.
+        file: name of the file in the folder.
+        state: ``ok``, ``refused`` (it loses too much accuracy) or ``failed`` (it cannot be written or run).
+        bytes: size of the file.
+        accuracy: accuracy of the file on the validation images.
+        drop: accuracy of the network in memory minus that of the file.
+        max_diff: largest difference of a logit from that of the network, on 256 real images.
+        agreement: share of validation images for which file and network predict the same class.
+        latency_ms: median time per batch of the file on this machine's CPU; ``None`` if it was not measured.
+        remark: kind of the file, or the reason why it was not exported.
     """
 
     format: str
@@ -53,20 +54,20 @@ class Checked:
     remark: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As a mapping."""
+        """Return the result as a dictionary."""
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Images that files are checked on, and what the network says of them.
+    """Images on which files are checked, with the logits of the network.
 
     Attributes:
-        images: normalized, ``float32 (n, channels, side, side)``.
+        images: normalized validation images, ``float32 (n, channels, side, side)``.
         labels: ``int64 (n,)``.
-        logits: of the network in memory, ``(n, classes)``.
-        compared: 256 of the images for the difference, filled up with training images where there are fewer.
-        compared_logits: of the network, for those.
+        logits: logits of the network in memory, ``(n, classes)``.
+        compared: 256 images for the difference of logits; training images are added if there are fewer.
+        compared_logits: logits of the network for ``compared``.
     """
 
     images: Images
@@ -77,28 +78,28 @@ class Validation:
 
     @property
     def accuracy(self) -> float:
-        """Of the network in memory."""
+        """Accuracy of the network in memory."""
         return float((self.logits.argmax(1) == self.labels).mean())
 
 
 def check_file(
     name: str, path: Path, validation: Validation, *, max_drop: float, remark: str = "", threads: int
 ) -> Checked:
-    """Run a file and compare.
+    """Run a file and compare it with the network.
 
     Args:
-        name: of its format.
-        path: the file.
-        validation: real images.
+        name: name of its format.
+        path: path of the file.
+        validation: images and logits of the network.
         max_drop: accuracy that an inexact file may lose, as a fraction.
-        remark: what its writer said.
-        threads: of the CPU.
+        remark: remark of the format's writer.
+        threads: CPU threads.
     """
     form = formats.get(name)
     try:
         predict = form.predict(path, threads)
         logits, compared = in_batches(predict, validation.images), in_batches(predict, validation.compared)
-    except Exception as error:  # whatever a runtime raises: the file does not run
+    except Exception as error:  # runtimes raise many types; the file does not run
         return failed(name, error)
     accuracy = float((logits.argmax(1) == validation.labels).mean())
     difference = float(np.abs(compared - validation.compared_logits).max())
@@ -113,37 +114,38 @@ def check_file(
         agreement=float((logits.argmax(1) == validation.logits.argmax(1)).mean()),
         remark=remark,
     )
-    return _judged(found, form, float(np.abs(validation.compared_logits).max()), max_drop)
+    return _with_state(found, form, float(np.abs(validation.compared_logits).max()), max_drop)
 
 
 def failed(name: str, error: Exception) -> Checked:
-    """A file that could not be written or run."""
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return Checked(name, formats.get(name).file, "failed", remark=said)
+    """Return the result for a file that could not be written or run."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return Checked(name, formats.get(name).file, "failed", remark=reason)
 
 
-def _judged(found: Checked, form: Format, largest: float, max_drop: float) -> Checked:
+def _with_state(found: Checked, form: Format, largest: float, max_drop: float) -> Checked:
+    """Set the state of a checked file: ``failed`` or ``refused`` if its logits or accuracy differ too much."""
     assert found.drop is not None
     assert found.max_diff is not None
     allowed = TOLERANCE * max(1.0, largest)
     if not np.isfinite(found.max_diff):
         return replace(found, state="failed", max_diff=None, remark="it gives numbers that are not finite")
     if form.exact and found.max_diff > allowed:
-        said = f"its logits differ by {found.max_diff:.2g} from the network's; allowed: {allowed:.2g}"
-        return replace(found, state="failed", remark=said)
+        reason = f"its logits differ by {found.max_diff:.2g} from the network's; allowed: {allowed:.2g}"
+        return replace(found, state="failed", remark=reason)
     if not form.exact and found.drop > max_drop + 1e-12:
-        said = f"it loses {found.drop:.4f} accuracy; --max-drop allows {max_drop:g}"
-        return replace(found, state="refused", remark=said)
+        reason = f"it loses {found.drop:.4f} accuracy; --max-drop allows {max_drop:g}"
+        return replace(found, state="refused", remark=reason)
     return found
 
 
 def with_latency(checked: Sequence[Checked], folder: Path, target: LatencyTarget, image: Images) -> list[Checked]:
-    """Latency of every file that is ok, all in interleaved rounds, while trainers of this machine pause.
+    """Measure the latency of all files that are ok, in interleaved rounds, while trainings on this machine pause.
 
     Args:
-        checked: files of ``folder``.
-        folder: where they are.
-        target: gives batch and threads; each file runs in its own runtime on this CPU.
+        checked: results of the files of ``folder``.
+        folder: folder of the files.
+        target: batch size and threads; each file runs in its own runtime on this CPU.
         image: one normalized image ``(1, channels, side, side)``.
     """
     from autodistill.training.costs.latency_protocol import measure_runs
@@ -168,5 +170,5 @@ def with_latency(checked: Sequence[Checked], folder: Path, target: LatencyTarget
 
 
 def refusals(checked: Sequence[Checked]) -> str:
-    """One sentence for each file that was not exported; empty where all were."""
+    """Return one line for each file that was not exported; empty if all were."""
     return "\n".join(f"{one.format} {one.state}: {one.remark}." for one in checked if one.state != "ok")

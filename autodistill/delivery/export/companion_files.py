@@ -1,6 +1,6 @@
-"""What goes with exported files: preprocessing, provenance, ``predict.py`` and the model card.
+"""Files that accompany exported models: preprocessing, provenance, ``predict.py`` and the model card.
 
-No path of the machine that made them is written: sources are named by the last part of their path.
+They contain no path of the machine that wrote them: sources are named by the last part of their path.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RESIZE = {
 _PACKAGES = ("autodistill-search", "torch", "timm", "onnx", "onnxruntime", "optuna", "numpy")
 
 
-def papers(
+def companion_files(
     found: Exported,
     files: Mapping[str, bytes],
     *,
@@ -41,15 +41,15 @@ def papers(
     facts: Mapping[str, Any],
     data: ImageData,
 ) -> dict[str, bytes]:
-    """Name to content of everything that is not a model.
+    """Return name and content of all files that are not models.
 
     Args:
         found: the export with its checks.
-        files: the models.
+        files: name and content of the models.
         root: folder of the study.
-        config: of the study.
-        trial: which was exported.
-        facts: of its student.
+        config: configuration of the study.
+        trial: trial whose student was exported.
+        facts: facts of the student.
         data: the study's images.
     """
     from autodistill.delivery.export.model_card import card
@@ -60,10 +60,9 @@ def papers(
         template = resources("autodistill.delivery.export").joinpath("templates", "predict.py.txt")
         out["predict.py"] = _default_model(template.read_text(encoding="utf-8"), found).encode()
     origin = provenance(found, root=root, config=config, trial=trial, data=data)
-    verified = read_verified(root) if found.variant == "fp32" else None  # of students as they were trained
-    done = (
-        [one.trial for one in verified.students if one.accuracy is not None] if verified else []
-    )  # others: no run yet
+    verified = read_verified(root) if found.variant == "fp32" else None  # only fp32 students are verified
+    # students without accuracy have no finished run yet
+    done = [one.trial for one in verified.students if one.accuracy is not None] if verified else []
     known = verified if trial.number in done else None
     out["README.md"] = card(found, origin, facts, set(files) | set(out), known).encode()
     hashes = {
@@ -75,7 +74,7 @@ def papers(
 
 
 def preprocessing(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a program must do with an image before the model sees it, and what the outputs mean."""
+    """Describe how to convert an image to the model's input, and the meaning of its outputs."""
     mode = str(facts.get("resize", "crop"))
     return {
         "image_size": facts["image_size"],
@@ -98,7 +97,7 @@ def preprocessing(facts: Mapping[str, Any]) -> dict[str, Any]:
 def provenance(
     found: Exported, *, root: Path, config: StudyConfig, trial: TrialRecord, data: ImageData
 ) -> dict[str, Any]:
-    """Where the student comes from: data, teacher, study, trial, seeds, versions, and how its files were checked."""
+    """Return the origin of the student: data, teacher, study, trial, seeds, versions, and the checks of its files."""
     spec = config.data
     assert spec is not None
     return {
@@ -133,7 +132,7 @@ def provenance(
 
 
 def _teacher(root: Path, config: StudyConfig, data: ImageData) -> dict[str, Any]:
-    """Fingerprint of the teacher's weights, where it is still there."""
+    """Return the fingerprint of the teacher, or a remark if it cannot be loaded any more."""
     from dataclasses import replace
 
     from autodistill.training.teachers import load as teachers
@@ -143,7 +142,7 @@ def _teacher(root: Path, config: StudyConfig, data: ImageData) -> dict[str, Any]
         spec = replace(spec, source=str(root / "teacher"), options={})
     try:
         return {"fingerprint": teachers.load_teacher(spec, data, "cpu").fingerprint}
-    except (AutodistillError, OSError):  # moved or deleted since: the student does not need it
+    except (AutodistillError, OSError):  # moved or deleted; the student does not need it
         return {"fingerprint": None, "remark": "the teacher is not where the study found it"}
 
 
@@ -152,7 +151,7 @@ def _named(source: str) -> str:
 
 
 def _default_model(text: str, found: Exported) -> str:
-    """``predict.py`` for the best ONNX file that there is."""
+    """Set the default model of ``predict.py`` to the most precise exported ONNX file."""
     order = ("onnx", "onnx-fp16", "onnx-int8")
     have = {one.format: one.file for one in found.checked if one.state == "ok"}
     file = next(have[name] for name in order if name in have)

@@ -1,9 +1,9 @@
-"""Compresses a finished student: quantized and pruned variants as further points beside the study's front.
+"""Compression of a finished student: quantized and pruned variants, compared with the study's front.
 
-Every variant is an ONNX file below ``DIR/compress/trial-N/``, and accuracy, bytes and latency are of that file. It is
-made of the weights that ``export`` would ship (``export_weights.source_of``), and so are the students it is compared
-with. Pruned ones are trained a little more with the trial's own loss mix and the study's teacher cache.
-``compress.json`` is written after each variant; the same call again makes only what is missing.
+Every variant is an ONNX file below ``DIR/compress/trial-N/``; accuracy, bytes and latency are measured on that file. It
+is made from the weights that ``export`` would write (``weights.source_of``), and so are the students it is compared
+with. Pruned variants are fine-tuned with the trial's loss mix and the study's teacher cache. ``compress.json`` is
+written after each variant; repeating the same call makes only the missing variants.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
 
 RATIOS = (0.3, 0.5, 0.7)
 EPOCH_SHARE = 5
-"""One fifth of the trial's epochs are spent on each fine-tuning unless another number is given."""
+"""Divisor of the trial's epochs: by default, a fine-tuning takes one fifth of them."""
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """What ``compress`` made of a trial.
+    """Variants of a trial's student, and their comparison with the study's front.
 
     Attributes:
-        trial: its number.
-        variants: ``fp32`` first.
-        members: the study's own front, as ``(trial, accuracy, bytes, latency_ms)`` of its ONNX files.
-        beaten: of the members, those that a variant beats.
-        axes: of the joint front.
-        max_drop: accuracy that a variant may lose and still join.
-        source: the training that the student's weights are from.
-        wanted: what was asked for of them: ``auto``, ``search`` or ``verified``.
+        trial: number of the trial.
+        variants: the variants, ``fp32`` first.
+        members: members of the study's front, as ``(trial, accuracy, bytes, latency_ms)`` of their ONNX files.
+        beaten: numbers of the members that a variant dominates.
+        axes: objectives of the joint front.
+        max_drop: accuracy that a variant may lose and still be on the joint front.
+        source: training that the student's weights come from.
+        wanted: requested choice of weights: ``auto``, ``search`` or ``verified``.
     """
 
     trial: int
@@ -70,7 +70,7 @@ class Compressed:
     wanted: str = AUTO
 
     def to_json(self) -> dict[str, Any]:
-        """The stable form of ``compress --json``."""
+        """Return the stable format of ``compress --json``."""
         from dataclasses import asdict
 
         names = ("trial", "accuracy", "bytes", "latency_ms")
@@ -98,19 +98,20 @@ def compress(
 
     Args:
         directory: folder of the study.
-        trial: whose student.
-        front: the study's front, to see which variants join it.
-        methods: of ``int8-static``, ``int8-dynamic``, ``fp16``, ``weights``, ``channels``.
-        ratios: shares that the two prunings take away.
-        epochs: of each fine-tuning; a fifth of the study's top rung if omitted.
-        weights: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
-        max_drop: accuracy on validation that a variant may lose, as a fraction; one that loses more joins no front,
-            however small it is.
-        latency: measure the files, under the machine's lease.
-        progress: told what is being done.
+        trial: trial of the student.
+        front: the study's front, to find the variants that are on the joint front.
+        methods: some of ``int8-static``, ``int8-dynamic``, ``fp16``, ``weights``, ``channels``.
+        ratios: shares that the methods ``weights`` and ``channels`` prune.
+        epochs: epochs of each fine-tuning; if omitted, a fifth of the study's top rung.
+        weights: ``search``, ``verified``, or ``auto``: verified weights if ``verify`` stored them, else the search's.
+        max_drop: validation accuracy that a variant may lose, as a fraction; a variant that loses more is not on the
+            joint front.
+        latency: measure the files while holding the machine's measurement lock.
+        progress: function called with a description of each step.
 
     Raises:
-        UnknownNameError, UsageError: a method, ratio or choice of weights that does not exist.
+        UnknownNameError: a method does not exist.
+        UsageError: a ratio, number of epochs or choice of weights is not allowed.
         StoreError: the trial has no finished student.
     """
     names = variant_names(methods, ratios)
@@ -128,21 +129,21 @@ def compress(
         done[name] = work.make(name, key)
         rest = [one for other, one in known.items() if other not in done]
         save_compressed(work.root, trial.number, [*done.values(), *rest])
-    found = _judged(work, list(done.values()), front, latency, progress, max_drop)
+    found = _compared(work, list(done.values()), front, latency, progress, max_drop)
     rest = [one for other, one in known.items() if other not in done]
     save_compressed(work.root, trial.number, [*found.variants, *rest])
     return found
 
 
 class _Work:
-    """One trial's student, loaded once, and how each variant is made of it."""
+    """The student of one trial, loaded once, and the steps that make its variants."""
 
     def __init__(self, root: Path, trial: TrialRecord, epochs: int | None, weights: str = AUTO) -> None:
         from autodistill.engines.setup.study_setup import study_parts
         from autodistill.training.data import datasets
         from autodistill.training.runtime.cache_folder import cache_folder
 
-        self.cache = cache_folder().absolute()  # as in prepare: the teacher was asked there, images are decoded there
+        self.cache = cache_folder().absolute()  # as in prepare: it has the teacher's outputs and the decoded images
         self.root, self.trial, self.weights = root, trial, weights
         self.config: StudyConfig = study_config(root)
         self.source = source_of(root, _plain(trial), weights)
@@ -165,12 +166,12 @@ class _Work:
 
     @cached_property
     def validation(self) -> Validation:
-        """Validation images, and what the student says of them."""
+        """Validation images, and the student's logits of them."""
         return validate(self.subject, self.data)
 
     @cached_property
     def tuner(self) -> FineTuner:
-        """Trains pruned networks; the teacher is loaded only where its cache lacks something."""
+        """Fine-tuner of pruned networks; the teacher is loaded only if outputs are missing from its cache."""
         from autodistill.training.trials.finetune import FineTuner
 
         config, trial = self.config, self.trial
@@ -185,18 +186,18 @@ class _Work:
         return FineTuner(task, candidate, epochs=self.epochs)
 
     def key(self, name: str) -> str:
-        """Equal for variants that would be the same."""
+        """Return an identifier that is equal for equal variants."""
         return stable_key([self.facts["key"], name, self.epochs if split_name(name)[0] in PRUNING else 0])
 
     def intact(self, variant: Variant) -> bool:
-        """Whether its file is still there."""
+        """Return whether the file of a variant still exists with the same size."""
         path = self.root / variant.file
         return path.is_file() and path.stat().st_size == variant.bytes
 
     def make(self, name: str, key: str) -> Variant:
-        """The variant, measured but for its latency; one that cannot be made says why.
+        """Make a variant and measure it, except its latency; if it cannot be made, return the reason in it.
 
-        One that lacks something of the machine (disk, a package) has no key: the next call tries again.
+        If a resource of the machine is missing (disk space, a package), the key is empty, so the next call tries again.
         """
         started = time.monotonic()
         path = self.folder / f"{name}.onnx"
@@ -210,7 +211,7 @@ class _Work:
         return replace(found, key=key, weights=self.source.origin, seconds=time.monotonic() - started)
 
     def _write(self, name: str, path: Path) -> nn.Module:
-        """Write the file of a variant; the network that it holds the numbers of."""
+        """Write the file of a variant; return the network from which its parameters are counted."""
         from autodistill.training.deployed.onnx_files import export_onnx
         from autodistill.training.deployed.quantize import quantize_int8, to_fp16
 
@@ -266,7 +267,7 @@ class _Work:
         )
 
     def member_file(self, trial: TrialRecord) -> Path:
-        """The ONNX file of another student of the study, made once of the weights that would be exported."""
+        """Return the ONNX file of another student of the study, written once from the weights that export would use."""
         from autodistill.training.deployed.onnx_files import export_onnx
 
         wanted = AUTO if self.weights == "verified" else self.weights  # not every member was verified
@@ -279,11 +280,11 @@ class _Work:
 
 
 def _plain(trial: TrialRecord) -> TrialRecord:
-    """The trial as it was trained: variants are made of fp32, whatever form was picked."""
+    """Return the trial in fp32: compressed variants are always made from the fp32 student."""
     return replace(trial, variant="fp32")
 
 
-def _judged(
+def _compared(
     work: _Work,
     variants: list[Variant],
     front: Sequence[TrialRecord],
@@ -291,15 +292,16 @@ def _judged(
     progress: Progress,
     max_drop: float,
 ) -> Compressed:
-    """Latency of all files in one go, and who is on the joint front.
+    """Measure the latency of all files together, and find the joint front.
 
-    Zeros among the weights leave the operations as they are, so such a file is as fast as fp32: less is noise.
+    Zeros among the weights do not change the operations of a file. For the front, a file with pruned weights therefore
+    has the latency of fp32, because any measured difference is noise.
     """
     from autodistill.training.deployed.onnx_files import run_onnx
 
     others = [one for one in front if one.number != work.trial.number]
     if others:
-        progress("the study's own front as files, to compare with")
+        progress("writing files of the study's front, for comparison")
     files = {f"trial {one.number}": work.member_file(one) for one in others}
     accuracy = {
         name: float((run_onnx(path, work.validation.images).argmax(1) == work.validation.labels).mean())

@@ -1,4 +1,4 @@
-"""Variants of a student: what each is, and what was measured of it."""
+"""Compressed variants of a student: their names, measurements and storage."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ from autodistill.search.storage.study_folder import dump_json, write_atomically
 
 COMPRESS_FILE = "compress.json"
 METHODS = ("int8-static", "int8-dynamic", "fp16", "weights", "channels")
-"""``weights`` and ``channels`` are pruning, unstructured and structured; they take ratios and are fine-tuned."""
+"""``weights`` is unstructured and ``channels`` structured pruning; both take ratios and are fine-tuned."""
 PRUNING = ("weights", "channels")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One smaller form of a student, as an ONNX file; or why there is none.
+    """One compressed form of a student as an ONNX file, or the reason why it could not be made.
 
     Attributes:
-        name: ``fp32`` for the student itself, a method, or a method and its ratio: ``channels-0.5``.
+        name: ``fp32`` for the student itself, a method, or a method and its ratio, e.g. ``channels-0.5``.
         state: ``ok``, or ``failed`` with the reason in ``remark``.
-        file: its ONNX file, from the study's folder.
-        accuracy: on the validation split; ``drop`` is what the student itself has more.
-        params: of the deployed form; ``nonzero`` of them are not zero.
-        macs: multiply-accumulate operations per image; zeros are counted, as runtimes compute them.
-        bytes: of the file; ``zipped`` after compression, which is where zeros count.
-        latency_ms: p50 per batch of the file; ``None`` where it was not measured.
-        front: on the joint front of the study's own students and all variants that do not lose too much accuracy.
-        weights: where those of its student are from, ``search`` or ``verified``.
-        key: of the settings it was made with; empty where something was missing that may be there another time.
-        seconds: it took.
+        file: path of its ONNX file, relative to the study's folder.
+        accuracy: accuracy on the validation split.
+        drop: accuracy of the student itself minus that of the variant.
+        params: number of parameters of the deployed form.
+        nonzero: number of these parameters that are not zero.
+        macs: multiply-accumulate operations per image; those with zeros count, because runtimes compute them.
+        bytes: size of the file.
+        zipped: size of the file after compression, which zeros reduce.
+        latency_ms: median time per batch of the file; ``None`` if it was not measured.
+        front: whether it is on the joint front of the study's students and all variants that do not lose too much
+            accuracy.
+        weights: origin of the student's weights, ``search`` or ``verified``.
+        key: key of the settings; empty if making it failed for lack of a resource, so that it is tried again.
+        seconds: time that it took to make the variant.
+        remark: reason of a failure, or the length of the fine-tuning.
     """
 
     name: str
@@ -57,16 +62,16 @@ class Variant:
     remark: str = ""
 
     def loses(self, max_drop: float) -> bool:
-        """Whether it is less accurate than the student by more than ``max_drop``."""
+        """Return whether it is less accurate than the student by more than ``max_drop``."""
         return self.drop is not None and self.drop > max_drop + 1e-12
 
 
 def variant_names(methods: Sequence[str], ratios: Sequence[float]) -> list[str]:
-    """``fp32`` and the variants that were asked for.
+    """Return ``fp32`` and the names of the requested variants.
 
     Raises:
-        UnknownNameError: no such method.
-        UsageError: a ratio that is no share.
+        UnknownNameError: a method does not exist.
+        UsageError: a ratio is not between 0 and 1.
     """
     for ratio in ratios:
         if not 0 < ratio < 1:
@@ -80,13 +85,13 @@ def variant_names(methods: Sequence[str], ratios: Sequence[float]) -> list[str]:
 
 
 def split_name(name: str) -> tuple[str, float]:
-    """Method and ratio of a variant."""
+    """Split the name of a variant into method and ratio; the ratio is 0 for methods without one."""
     method, _, ratio = name.rpartition("-")
     return (method, float(ratio)) if method in PRUNING else (name, 0.0)
 
 
 def joint_front(points: Mapping[str, Sequence[float]]) -> set[str]:
-    """Names of the points that none beats: ``(accuracy, costs …)``, more accuracy and less of the others is better."""
+    """Return the names of the nondominated points ``(accuracy, costs …)``: high accuracy and low costs are better."""
     if not points:
         return set()
     losses = np.array([[-values[0], *values[1:]] for values in points.values()], dtype=float)
@@ -94,7 +99,7 @@ def joint_front(points: Mapping[str, Sequence[float]]) -> set[str]:
 
 
 def read_compressed(directory: str | Path, trial: int) -> list[Variant]:
-    """What an earlier ``compress`` of a trial made; empty where there was none.
+    """Read the variants that earlier calls of ``compress`` made of a trial; empty if there are none.
 
     Raises:
         StoreError: the file is damaged.
@@ -105,7 +110,7 @@ def read_compressed(directory: str | Path, trial: int) -> list[Variant]:
 
 
 def save_compressed(directory: Path, trial: int, variants: Sequence[Variant]) -> None:
-    """Keep the variants of a trial in ``compress.json``; other trials' stay."""
+    """Write the variants of a trial to ``compress.json``; those of other trials are kept."""
     found = {**_read(directory), str(trial): [asdict(one) for one in variants]}
     write_atomically(directory / COMPRESS_FILE, dump_json({"format": 1, "trials": found}))
 

@@ -1,4 +1,4 @@
-"""What an export made, as a value: the folder, its files with their checks, and the training that they are from."""
+"""Result of an export: the folder, its files with their checks, and the origin of the weights."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from autodistill.delivery.export.weights import Source
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made.
+    """Result of an export.
 
     Attributes:
-        folder: where it lies.
+        folder: the exported folder.
         trial: number of the trial.
-        student: its architecture.
-        accuracy: of the network in memory on the validation images; ``images`` of them. Of a variant, the network that
-            its file was made from.
-        checked: one entry for each format that was asked for, in that order.
-        source: the training that the weights are from.
-        variant: the form of the student that was exported.
+        student: architecture of the student.
+        accuracy: accuracy of the network in memory on the validation images; for a variant, that of the network from
+            which its file was made.
+        images: number of validation images.
+        checked: one entry for each requested format, in the requested order.
+        source: training that the weights come from.
+        variant: form of the student that was exported.
     """
 
     folder: Path
@@ -37,11 +38,11 @@ class Exported:
 
     @property
     def refused(self) -> str:
-        """Why formats are missing, one line each; empty where none is."""
+        """Reasons for missing formats, one line each; empty if none is missing."""
         return refusals(self.checked)
 
     def to_json(self) -> dict[str, Any]:
-        """The stable form of ``export --json``."""
+        """Return the stable format of ``export --json``."""
         return {
             "trial": self.trial,
             "variant": self.variant,

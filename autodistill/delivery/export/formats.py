@@ -1,7 +1,7 @@
-"""Formats of an exported student. A name is one entry of this file: how it is written, and how the file is run.
+"""Formats of exported students; each entry has a function that writes a file and one that runs it.
 
-Every file is run through what will run it elsewhere (timm, ONNX Runtime, torch's own loaders), never through the
-network in memory that it was written from.
+For its check, a file is run by the library that users will run it with (timm, ONNX Runtime, torch's loaders), never by
+the network in memory.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 Images = NDArray[np.float32]
 Predict = Callable[[Images], Images]
-"""Logits ``(n, classes)`` of normalized images ``(n, channels, side, side)``."""
+"""Function from normalized images ``(n, channels, side, side)`` to logits ``(n, classes)``."""
 
 ONNX = "model.onnx"
-_CALIBRATED = 0.99  # share of equal decisions at which the plain ranges are good enough
+_CALIBRATED = 0.99  # agreement with fp32 at which no further kinds of ranges are tried
 _BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is written.
+    """The student to export.
 
     Attributes:
-        model: the student, in eval mode, on the CPU.
-        facts: of the student, see ``training.trial_files.student_facts``.
+        model: the student, in eval mode on the CPU.
+        facts: facts of the student, see ``training.trials.trial_files.student_facts``.
         calibration: normalized training images ``float32 (n, channels, side, side)``.
     """
 
@@ -47,20 +47,20 @@ class Subject:
 
     @property
     def shape(self) -> dict[str, int]:
-        """Keywords ``image_size`` and ``channels``."""
+        """Image size and channels as keywords."""
         return {"image_size": int(self.facts["image_size"]), "channels": int(self.facts["channels"])}
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of file.
+    """One export format.
 
     Attributes:
-        file: its name in the exported folder.
-        write: writes it, and what belongs to it, into a folder; returns a remark for people, or nothing.
-        predict: opens the file for so many threads.
-        exact: computes in fp32, so its logits must be those of the network.
-        needs: format whose file it is made from.
+        file: name of the file in the exported folder.
+        write: function that writes the file, and further files it needs, into a folder; returns a remark or "".
+        predict: function that opens the file with a number of threads.
+        exact: whether it computes in fp32, so that its logits must equal those of the network.
+        needs: format from whose file it is made; empty if there is none.
     """
 
     file: str
@@ -110,30 +110,30 @@ def _run_onnx(path: Path, threads: int) -> Predict:
 
 
 def _write_int8(subject: Subject, folder: Path) -> str:
-    """Static ranges; where they cost decisions on the calibration images, those of other kinds are tried as well."""
+    """Quantize with static ranges; if predictions on the calibration images change, try the other kinds of ranges."""
     from autodistill.training.deployed.onnx_files import run_onnx
     from autodistill.training.deployed.quantize import RANGES, quantize_int8
 
     source, out = folder / ONNX, folder / formats.get("onnx-int8").file
     wanted = run_onnx(source, subject.calibration).argmax(1)
-    best, said, kept = -1.0, "", b""
+    best, remark, kept = -1.0, "", b""
     for ranges in RANGES:
         try:
             quantize_int8(source, out, calibration=subject.calibration, ranges=ranges)
         except InfeasibleError as error:
             if ranges == RANGES[0]:
                 raise
-            said = said or str(error)
+            remark = remark or str(error)
             continue
         agreed = float((run_onnx(out, subject.calibration).argmax(1) == wanted).mean())
         if agreed > best:
-            best, said, kept = agreed, f"static, {ranges} ranges", out.read_bytes()
+            best, remark, kept = agreed, f"static, {ranges} ranges", out.read_bytes()
         if best >= _CALIBRATED:
             break
     out.write_bytes(kept)
     if len(kept) >= source.stat().st_size:
-        said += f"; no smaller than {ONNX}: too few weights for what their description takes"
-    return said
+        remark += f"; no smaller than {ONNX}: it has too few weights to offset the quantization parameters"
+    return remark
 
 
 def _write_fp16(_subject: Subject, folder: Path) -> str:
@@ -168,7 +168,7 @@ def _write_torch_export(subject: Subject, folder: Path) -> str:
         batch = torch.export.Dim("batch", min=1, max=4096)
         program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
         torch.export.save(program, folder / formats.get("torch-export").file)
-    return "read it only where you trust who wrote it: torch.export.load can run code"
+    return "load it only from sources that you trust: torch.export.load can run code"
 
 
 def _run_torch_export(path: Path, threads: int) -> Predict:
@@ -179,7 +179,7 @@ def _run_torch_export(path: Path, threads: int) -> Predict:
 
 
 def _example(subject: Subject) -> tuple[nn.Module, Any]:
-    """The deployed form, and two images: one would be taken for a fixed batch."""
+    """Return the deployed form and two images, because torch would treat a batch of one as fixed."""
     import torch
 
     from autodistill.training.deployed.form import deploy
@@ -202,10 +202,10 @@ def _torch(model: nn.Module, threads: int) -> Predict:
 
 @contextlib.contextmanager
 def _quietly(what: str) -> Iterator[None]:
-    """Turn whatever torch raises into one sentence, and keep its hints for developers to itself.
+    """Convert any exception of torch to one sentence, and suppress its warnings.
 
     Raises:
-        InfeasibleError: it failed.
+        InfeasibleError: the code in the context failed.
     """
     try:
         with warnings.catch_warnings():
@@ -217,11 +217,11 @@ def _quietly(what: str) -> Iterator[None]:
 
 
 def parse_formats(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of formats, in order, without repetition; ``all`` for every one.
+    """Parse names of formats, in order and without repetition; ``all`` means every format.
 
     Raises:
-        UnknownNameError: no such format.
-        UsageError: none is given.
+        UnknownNameError: a format does not exist.
+        UsageError: no format is given.
     """
     names = [part.strip() for part in text.split(",")] if isinstance(text, str) else list(text)
     names = [name for name in names if name]
@@ -235,7 +235,7 @@ def parse_formats(text: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def in_batches(predict: Predict, images: Images) -> Images:
-    """``predict`` on any number of images."""
+    """Apply ``predict`` to any number of images in batches."""
     return np.concatenate([predict(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])
 
 

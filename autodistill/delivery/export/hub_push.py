@@ -1,6 +1,6 @@
-"""Puts an exported folder on the Hugging Face Hub, where ``timm.create_model('hf-hub:NAME/REPO')`` finds it.
+"""Upload of an exported folder to the Hugging Face Hub, for ``timm.create_model('hf-hub:NAME/REPO')``.
 
-The folder is laid out as timm's hub wants it already, so the very bytes that were checked are uploaded.
+An exported folder already has the layout that timm needs, so the checked files are uploaded unchanged.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9
 
 @dataclass(frozen=True)
 class Upload:
-    """What would be uploaded, and where to.
+    """A checked plan of an upload.
 
     Attributes:
         repository: ``name/repository``.
         folder: the exported folder.
-        files: names in it, sorted.
-        private: only its owner sees it.
-        token: of the account; never printed.
+        files: names of the files in it, sorted.
+        private: whether only the owner of the repository can see it.
+        token: access token of the account; never printed.
     """
 
     repository: str
@@ -37,17 +37,17 @@ class Upload:
 
 
 def plan_upload(folder: str | Path, repository: str, *, private: bool = False) -> Upload:
-    """Everything that can be checked before the network is touched.
+    """Check an upload without network access.
 
     Raises:
-        UsageError: the name is none, the folder is not an export that timm reads, or there is no token.
+        UsageError: the name is not valid, the folder is not an export that timm can read, or there is no token.
     """
     from huggingface_hub import get_token
 
     path = Path(folder)
     if not _REPOSITORY.fullmatch(repository):
         raise UsageError(
-            f"{repository!r} is no repository of the Hub; write NAME/REPOSITORY, e.g. 'ada/digits-student'."
+            f"{repository!r} is not a repository name of the Hub; give NAME/REPOSITORY, e.g. 'ada/digits-student'."
         )
     files = tuple(sorted(one.name for one in path.iterdir() if one.is_file())) if path.is_dir() else ()
     for needed in ("config.json", "model.safetensors", "README.md"):
@@ -55,18 +55,18 @@ def plan_upload(folder: str | Path, repository: str, *, private: bool = False) -
             raise UsageError(f"{path} has no {needed}; export it with the format safetensors before it is pushed.")
     token = get_token()
     if not token:
-        raise UsageError("no Hugging Face token is found; set HF_TOKEN, or log in with 'hf auth login', and try again.")
+        raise UsageError("no Hugging Face token was found; set HF_TOKEN, or log in with 'hf auth login'.")
     return Upload(repository, path, files, private, token)
 
 
 def push(upload: Upload) -> str:
-    """Make the repository where it is missing, and upload the folder as one commit.
+    """Create the repository if necessary, and upload the folder as one commit.
 
     Returns:
-        Address of the repository.
+        URL of the repository.
 
     Raises:
-        ResourceError: the Hub cannot be reached or refuses.
+        ResourceError: the Hub cannot be reached or refuses the upload.
     """
     from huggingface_hub import HfApi
 
@@ -77,8 +77,8 @@ def push(upload: Upload) -> str:
             repo_id=made.repo_id, folder_path=str(upload.folder), commit_message="Student exported by autodistill"
         )
     except Exception as error:  # network, permission, quota: httpx, OSError and the Hub's own
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].replace(upload.token, "***")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].replace(upload.token, "***")
         raise ResourceError(
-            f"the Hub did not take {upload.repository}: {said} The files are in {upload.folder}."
+            f"the upload of {upload.repository} to the Hub failed: {reason} The files are in {upload.folder}."
         ) from None
     return str(made)

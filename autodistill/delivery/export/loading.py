@@ -1,4 +1,4 @@
-"""Reads networks back: of an exported folder, and of a trial."""
+"""Loading of networks from an exported folder, a trial or a verification."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
 
 
 def load(folder: str | Path) -> nn.Module:
-    """The network of an exported folder, in eval mode, on the CPU.
+    """Load the network of an exported folder, in eval mode on the CPU.
 
-    Every file is compared with the SHA-256 in the folder's manifest before it is parsed; nothing in it can run code.
+    Every file is compared with its SHA-256 in the folder's manifest before it is parsed; loading never runs code from
+    the folder.
 
     Args:
-        folder: made by ``autodistill export`` with the format ``safetensors``.
+        folder: folder written by ``autodistill export`` with the format ``safetensors``.
 
     Returns:
-        A module that takes images normalized as ``preprocess.json`` says, ``(n, channels, side, side)``.
+        A module whose input is images ``(n, channels, side, side)``, normalized as described in ``preprocess.json``.
 
     Raises:
-        UsageError: there is no exported student in it, or one in another form than a torch network.
+        UsageError: the folder holds no exported student, or one that is not a torch network.
         StoreError: a file is damaged.
     """
     from autodistill.training.deployed.timm_files import CONFIG, WEIGHTS, read_timm
@@ -33,13 +34,13 @@ def load(folder: str | Path) -> nn.Module:
     path = Path(folder)
     if not (path / MANIFEST).is_file():
         raise UsageError(
-            f"{path} is not an exported student: it has no {MANIFEST}. Make one with 'autodistill export'."
+            f"{path} is not an exported student: it has no {MANIFEST}. Write one with 'autodistill export'."
         )
     files, made = read_folder(path)
     if (variant := made.get("variant", "fp32")) != "fp32":
         raise UsageError(
-            f"{path} holds the {variant} form of trial {made['trial']}, which is no torch network; run predict.py "
-            f"in it, or its ONNX file. For the network, export again with --trial {made['trial']}."
+            f"{path} holds the {variant} form of trial {made['trial']}, which is not a torch network; run its "
+            f"predict.py or its ONNX file. For a torch network, export again with --trial {made['trial']}."
         )
     if CONFIG not in files or WEIGHTS not in files:
         raise UsageError(f"{path} holds no {WEIGHTS}; export it again with the format safetensors.")
@@ -47,10 +48,10 @@ def load(folder: str | Path) -> nn.Module:
 
 
 def load_trial(directory: str | Path, number: int) -> nn.Module:
-    """The finished student of a trial, in eval mode, on the CPU.
+    """Load the finished student of a trial, in eval mode on the CPU.
 
     Raises:
-        StoreError: the trial has no finished student, or it is damaged.
+        StoreError: the trial has no finished student, or the student is damaged.
     """
     from autodistill.training.trials.trial_files import load_student
 
@@ -58,11 +59,11 @@ def load_trial(directory: str | Path, number: int) -> nn.Module:
 
 
 def load_verified(directory: str | Path, trial: int) -> nn.Module:
-    """The verified student of a trial (its first seed, which no result chose), in eval mode, on the CPU.
+    """Load the verified student of a trial in eval mode on the CPU; its seed is the first, so it is not selected.
 
     Raises:
         UsageError: the trial was not verified.
-        StoreError: its weights are missing or damaged.
+        StoreError: the weights are missing or damaged.
     """
     from autodistill.training.trials.retraining import load_run
 
@@ -70,10 +71,11 @@ def load_verified(directory: str | Path, trial: int) -> nn.Module:
 
 
 def verified_facts(directory: str | Path, trial: int) -> dict[str, Any]:
-    """What is known of the student of :func:`load_verified`: the keys of ``training.trial_files.student_facts``.
+    """Read the facts of the student of :func:`load_verified`, with the keys of ``trial_files.student_facts``.
 
     Raises:
-        UsageError, StoreError: as there.
+        UsageError: the trial was not verified.
+        StoreError: the files are missing or damaged.
     """
     from autodistill.training.trials.retraining import load_run
 

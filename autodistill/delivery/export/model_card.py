@@ -1,4 +1,4 @@
-"""The model card of an exported student: what it is, how good it is and how sure that is, how to run it."""
+"""The model card of an exported student: its description, accuracy with uncertainty, and instructions for use."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def card(
     names: Collection[str],
     verified: Verified | None,
 ) -> str:
-    """The card as Markdown, with the front matter that the Hugging Face Hub reads.
+    """Return the card as Markdown, with the front matter that the Hugging Face Hub reads.
 
     Args:
         found: the export.
-        origin: ``export_papers.provenance``.
-        facts: of the student.
-        names: files beside the card.
-        verified: the study's verification where it holds this trial; ``None`` where it does not.
+        origin: origin of the student, from ``companion_files.provenance``.
+        facts: facts of the student.
+        names: names of the other files in the folder.
+        verified: the study's verification; ``None`` if it does not include this trial.
     """
     student, plain = student_words(origin["student"]), found.variant == "fp32"
     parts = [
@@ -37,13 +37,13 @@ def card(
         f"# {student}, {'' if plain else f'{found.variant}, '}distilled for {origin['data']['source']}",
         _what(origin, facts)
         + ("" if plain else f" This is its {found.variant} form: the file that the search measured."),
-        "## How good it is",
+        "## Accuracy",
         _verified(verified, found) if verified is not None else _unverified(found) if plain else _of_variant(found),
         "## Files",
         _files(found),
         "## Use",
         _use(found, names),
-        "## Where it comes from",
+        "## Origin",
         _origin(origin),
     ]
     return "\n\n".join(parts) + "\n"
@@ -58,7 +58,7 @@ def _front_matter(names: Collection[str]) -> str:
 def _what(origin: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     classes = [str(name) for name in facts["classes"]]
     shown = ", ".join(_plain(name) for name in classes[:_SHOWN_CLASSES])
-    shown += f", … ({len(classes)} in all)" if len(classes) > _SHOWN_CLASSES else ""
+    shown += f", … ({len(classes)} in total)" if len(classes) > _SHOWN_CLASSES else ""
     colour = "grey" if facts["channels"] == 1 else "colour"
     params = origin["search_values"].get("params")
     size = f" {params:,.0f} parameters once deployed." if params else ""
@@ -74,22 +74,22 @@ def _unverified(found: Exported) -> str:
     return (
         f"**Not verified: figures are from the search's validation split.** Accuracy there: {found.accuracy:.4f} on "
         f"{found.images:,} images.\n\n"
-        "The search chose this student by that very figure, so it flatters: expect less on new images. "
-        "`autodistill verify` trains it again with several seeds and measures it once on images that nothing has "
-        "seen before; export it again afterwards, and this section holds that figure with its spread."
+        "The search selected this student by this accuracy, so it is optimistic: expect less on new images. "
+        "`autodistill verify` trains it again with several seeds and measures it once on test images that were not "
+        "used before. Export it again afterwards to get the verified accuracy with its spread here."
     )
 
 
 def _of_variant(found: Exported) -> str:
-    """What is known of a variant: what the search measured, whatever ``verify`` found of the student in fp32."""
+    """Describe the accuracy of a variant as the search measured it; ``verify`` measures the fp32 student only."""
     accuracy = next((one.accuracy for one in found.checked if one.accuracy is not None), None)
     value = "not measured" if accuracy is None else f"{accuracy:.4f}"
     return (
         "**Not verified: figures are from the search's validation split.** "
         f"Accuracy of this {found.variant} form there, on {found.images:,} images: {value}; "
         f"of the network that it was made from: {found.accuracy:.4f}.\n\n"
-        "The search chose it by such figures, so they flatter: expect less on new images. `autodistill verify` trains "
-        "and measures students in fp32; it says nothing of this file."
+        "The search selected it by such figures, so they are optimistic: expect less on new images. `autodistill "
+        "verify` trains and measures students in fp32 only, so it has no figures for this file."
     )
 
 
@@ -108,12 +108,12 @@ def _verified(verified: Verified, found: Exported) -> str:
     lines += [_row_line("its teacher", teacher)] if teacher is not None else []
     if row.gain is not None:
         gain = row.gain
-        doubt = "which may be chance" if gain.telling else "which may be chance: one seed cannot tell"
+        doubt = "which may be chance" if gain.telling else "which may be chance: one seed is not enough"
         sure = "more than chance" if gain.certain else doubt
         interval = f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
         lines += ["", f"Distillation changed its accuracy by {gain.mean:+.4f} ({interval}), {sure}."]
     if row.searched is not None:
-        by = f"; fresh seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
+        by = f"; new seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
         lines += ["", f"The search had reported {row.searched:.4f} on its validation images{by}."]
     lines += _classes(verified, row)
     if row.ece is not None:
@@ -188,19 +188,19 @@ def _use(found: Exported, names: Collection[str]) -> str:
     if "predict.py" in names:
         parts.append(
             "```\npip install onnxruntime numpy pillow\npython predict.py image.png\n```\n\n"
-            "`preprocess.json` says what the model expects, for programs in other languages."
+            "`preprocess.json` describes the model's input, for programs in other languages."
         )
     if "config.json" in names:
         plain = all("import" not in one.remark for one in found.checked if one.format == "safetensors")
-        needed = "" if plain else "import autodistill.training.deployed.timm_files  # its strides are not timm's own\n"
+        needed = "" if plain else "import autodistill.training.deployed.timm_files  # its strides differ from timm's\n"
         parts.append(
             f"```python\nimport timm\n{needed}"
             "model = timm.create_model('local-dir:THIS_FOLDER', pretrained=True).eval()\n```\n\n"
-            + ("" if plain else "Without that import timm refuses it by name. ")
-            + "`autodistill.load('THIS_FOLDER')` gives the same network. It takes images normalized as in "
-            "`preprocess.json`."
+            + ("" if plain else "Without that import, timm does not find the architecture. ")
+            + "`autodistill.load('THIS_FOLDER')` gives the same network. Its input is images normalized as described "
+            "in `preprocess.json`."
         )
-    return "\n\n".join(parts) or "`preprocess.json` says what the models expect."
+    return "\n\n".join(parts) or "`preprocess.json` describes the models' input."
 
 
 def _origin(origin: Mapping[str, Any]) -> str:
@@ -215,5 +215,5 @@ def _origin(origin: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A name from a file as text that Markdown does not interpret."""
+    """Escape a name from a file so that Markdown does not interpret it."""
     return "".join(c if c.isalnum() or c in " -_.,:+" else f"&#{ord(c)};" for c in str(text) if c.isprintable())

@@ -1,8 +1,7 @@
-"""Exports of a form that the search measured: its very file goes out, if it still does what was measured.
+"""Export of a variant that the search measured: the same file is copied, if it still has the measured accuracy.
 
-A front with int8 forms (``variants: [fp32, int8]``) has members that are files of ONNX Runtime. Their figures are those
-of the file that is kept with the trial, so no other file may carry them: neither the network that it was made from, nor
-one that is quantized anew.
+A front with int8 forms (``variants: [fp32, int8]``) has members that are files for ONNX Runtime. Their figures hold
+only for the file stored with the trial, not for the network it was made from nor for a newly quantized file.
 """
 
 from __future__ import annotations
@@ -26,46 +25,47 @@ _OWN_FORMAT = {"int8": "onnx-int8"}
 _SIZES = ("onnx_bytes", "bytes")
 
 
-def formats_for(trial: TrialRecord, asked: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The formats that a trial is exported in: those that are asked for, if they hold the form that it is a record of.
+def formats_for(trial: TrialRecord, requested: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the formats in which a trial is exported, after checking that they fit its variant.
 
     Args:
-        trial: a record of the trial as it was trained (fp32), or of one of its variants.
-        asked: names; ``None`` for ``safetensors`` and ``onnx``, and for the one of a variant, as is ``all``.
+        trial: record of the trial as trained (fp32), or of one of its variants.
+        requested: names of formats. ``None`` means ``safetensors`` and ``onnx``, or for a variant its own format; for a
+            variant, ``all`` means its own format too.
 
     Raises:
-        UnknownNameError: no such format.
-        UsageError: a format that does not hold this variant.
+        UnknownNameError: a format does not exist.
+        UsageError: a format does not fit this variant.
     """
-    names = None if asked is None else parse_formats(asked)
+    names = None if requested is None else parse_formats(requested)
     if trial.variant == "fp32":
         return DEFAULT_FORMATS if names is None else names
     own = _OWN_FORMAT.get(trial.variant)
     if own is None:
         raise UsageError(
-            f"trial {trial.number} is meant in its form {trial.variant!r}, whose file export does not know; allowed: "
+            f"trial {trial.number} was selected in its form {trial.variant!r}, which cannot be exported; allowed: "
             f"{', '.join(['fp32', *_OWN_FORMAT])}. {_fp32_instead(trial)}"
         )
     if names is None or names in ((own,), parse_formats("all")):
         return (own,)
     raise UsageError(
-        f"trial {trial.number} is meant in its {trial.variant} form, whose file is of the format {own}; got: "
-        f"{', '.join(names)}. Leave the formats away to get the file that was measured. {_fp32_instead(trial)}"
+        f"trial {trial.number} was selected in its {trial.variant} form, whose file has the format {own}; got: "
+        f"{', '.join(names)}. Leave out the formats to get the measured file. {_fp32_instead(trial)}"
     )
 
 
 def write_measured(root: Path, trial: TrialRecord, folder: Path, validation: Validation, max_drop: float) -> Checked:
-    """Copy the file that the search measured into ``folder``, and check that it gives the accuracy that was measured.
+    """Copy the file that the search measured into ``folder``, and check that it has the measured accuracy.
 
     Args:
         root: folder of the study.
-        trial: a record of a variant.
-        folder: where to.
-        validation: real images, and what the network that the file was made from says of them.
-        max_drop: accuracy that it may lose against what was measured (processors round int8 differently).
+        trial: record of a variant.
+        folder: folder to write to.
+        validation: validation images, and the logits of the network that the file was made from.
+        max_drop: accuracy that it may lose against the measured one, because processors round int8 differently.
 
     Raises:
-        StoreError: the file is missing, or is not the one that was measured.
+        StoreError: the file is missing, or is not the measured one.
     """
     from autodistill.delivery.export.checks import check_file
 
@@ -79,18 +79,18 @@ def write_measured(root: Path, trial: TrialRecord, folder: Path, validation: Val
         return found
     lost = float(wanted) - found.accuracy
     if lost > max_drop + 1e-12:
-        said = f"the search measured an accuracy of {wanted:.4f}, here it has {found.accuracy:.4f}; "
-        return replace(found, state="refused", remark=f"{said}--max-drop allows {max_drop:g} less")
+        reason = f"the search measured an accuracy of {wanted:.4f}, here it has {found.accuracy:.4f}; "
+        return replace(found, state="refused", remark=f"{reason}--max-drop allows {max_drop:g} less")
     return found
 
 
 def folder_name(trial: TrialRecord) -> str:
-    """Name of the folder of a student among others: the forms of one trial lie apart."""
+    """Return the name of a student's folder; each form of a trial has its own."""
     return f"trial-{trial.number:05d}" + ("" if trial.variant == "fp32" else f"-{trial.variant}")
 
 
 def trial_words(trial: TrialRecord) -> str:
-    """``trial 3``, or ``trial 3 (int8)``."""
+    """Return ``trial 3``, or ``trial 3 (int8)`` for a variant."""
     return f"trial {trial.number}" + ("" if trial.variant == "fp32" else f" ({trial.variant})")
 
 
@@ -99,18 +99,18 @@ def _measured_file(root: Path, trial: TrialRecord, measured: Mapping[str, Any]) 
 
     path = variant_file(root, trial.number, trial.variant)
     line = f"autodistill export {shlex.quote(str(root))} --trial {trial.number} --formats {_OWN_FORMAT[trial.variant]}"
-    anew = f"To quantize the student anew: {line} -o OUT"
+    again = f"To quantize the student again: {line} -o OUT"
     if not path.is_file():
-        raise StoreError(f"the {trial.variant} file of trial {trial.number} is missing: {path}. {anew}")
+        raise StoreError(f"the {trial.variant} file of trial {trial.number} is missing: {path}. {again}")
     data = path.read_bytes()
     sizes = {int(measured[name]) for name in _SIZES if name in measured}
     if sizes and len(data) not in sizes:
-        said = f"has {len(data):,} bytes, and the one that was measured had {min(sizes):,}"
+        found = f"has {len(data):,} bytes, but the measured file had {min(sizes):,}"
         raise StoreError(
-            f"the {trial.variant} file of trial {trial.number} is another one or damaged: {path} {said}. {anew}"
+            f"the {trial.variant} file of trial {trial.number} was replaced or is damaged: {path} {found}. {again}"
         )
     return data
 
 
 def _fp32_instead(trial: TrialRecord) -> str:
-    return f"For the student as it was trained, take it from front.trained(), or give --trial {trial.number}."
+    return f"For the fp32 student, take it from front.trained(), or give --trial {trial.number}."

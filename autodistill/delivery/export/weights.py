@@ -1,8 +1,9 @@
-"""Which weights of a student are exported: those of the search's own run, or those that ``verify`` trained and kept.
+"""Choice of the exported weights: those of the search's run, or those that ``verify`` trained and stored.
 
-The search's weights were chosen for their validation accuracy, and are lucky ones. ``verify`` keeps the weights of each
-student's first fresh seed. No result chose them, so their expected accuracy is the verified mean; a median of the seeds
-would be as fair, but needs the weights of all seeds on disk, and a validation split that ``train+val`` leaves none of.
+The search's weights were selected by their validation accuracy, so this accuracy is biased upwards. ``verify`` stores
+the weights of each student's first new seed. They were not selected by a result, so their expected accuracy is the
+verified mean. The run with the median accuracy would be as fair, but it needs the weights of all seeds on disk and a
+validation split, which ``train+val`` does not leave.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Source:
-    """The training that exported weights are from.
+    """The training that exported weights come from.
 
     Attributes:
-        origin: ``search``, or ``verified`` for a fresh seed of ``verify``.
-        seed: of that training.
-        accuracy: of these very weights on the test split; ``None`` of the search's, which never saw it.
-        trained_on: ``train``, or ``train+val`` where the validation images were trained on too.
+        origin: ``search``, or ``verified`` for a new seed of ``verify``.
+        seed: seed of that training.
+        accuracy: accuracy of exactly these weights on the test split; ``None`` for the search's, which are not tested.
+        trained_on: ``train``, or ``train+val`` if the training included the validation images.
     """
 
     origin: Origin
@@ -42,39 +43,39 @@ class Source:
 
     @property
     def words(self) -> str:
-        """For people."""
+        """Description for users."""
         if self.origin == "search":
             return f"weights: of the search's own run, seed {self.seed}"
         extra = ", trained on the validation images too" if self.trained_on != "train" else ""
-        return f"weights: of verify's first seed, {self.seed}, which no result chose{extra}"
+        return f"weights: of verify's first seed, {self.seed}, not selected by any result{extra}"
 
     def to_json(self) -> dict[str, Any]:
-        """For provenance."""
+        """Return the source as a dictionary, for the provenance."""
         out: dict[str, Any] = {"from": self.origin, "seed": self.seed, "trained_on": self.trained_on}
         return out if self.accuracy is None else {**out, "test_accuracy": self.accuracy}
 
 
 def source_of(directory: Path, trial: TrialRecord, wanted: str = AUTO) -> Source:
-    """Where the weights of ``trial`` will come from; nothing is loaded.
+    """Choose the source of the weights of ``trial`` without loading them.
 
     Args:
         directory: folder of the study.
-        trial: which student.
-        wanted: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
+        trial: trial of the student.
+        wanted: ``search``, ``verified``, or ``auto``: verified weights if ``verify`` stored them, else the search's.
 
     Raises:
-        UsageError: no such choice, or verified weights of a trial that was not verified or of a variant.
+        UsageError: the choice does not exist, or is ``verified`` for a variant or a trial that was not verified.
     """
     from autodistill.search.results.verified import read_verified, verified_folder
     from autodistill.training.trials.run_result import read_result
 
     if wanted not in WEIGHTS:
         raise UsageError(f"weights is {wanted!r}; allowed: {', '.join(WEIGHTS)}.")
-    if trial.variant != "fp32":  # its figures are those of a file that was made from the search's own run
+    if trial.variant != "fp32":  # the file of a variant was made from the search's weights
         if wanted == "verified":
             raise UsageError(
-                f"trial {trial.number} is meant in its {trial.variant} form, and verify trains and measures fp32 "
-                f"alone; allowed: auto, search. For the verified weights, give --trial {trial.number} (and --formats)."
+                f"trial {trial.number} was selected in its {trial.variant} form, but verify trains and measures fp32 "
+                f"only; allowed: auto, search. For the verified weights, give --trial {trial.number} (and --formats)."
             )
         return Source("search", trial.seed)
     found = read_verified(directory)
@@ -89,7 +90,7 @@ def source_of(directory: Path, trial: TrialRecord, wanted: str = AUTO) -> Source
 
 
 def take_weights(directory: Path, trial: TrialRecord, source: Source) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with the weights of ``source``, and its facts as in ``student_facts``.
+    """Load the network with the weights of ``source``, and its facts as in ``student_facts``.
 
     Raises:
         StoreError: the weights are missing or damaged.
@@ -104,11 +105,11 @@ def take_weights(directory: Path, trial: TrialRecord, source: Source) -> tuple[n
 
 
 def verified_note(source: Source, row: VerifiedRow) -> str:
-    """What the model card says of the weights beside verified figures."""
+    """Return the model card's note on the origin of the weights, shown with verified figures."""
     if source.origin == "search":
         return (
             f"**Weights in this folder:** those of the search's own run (seed {source.seed}), which were not measured "
-            "on the test images. The mean and the interval above say what a run of this recipe gives."
+            "on the test images. The mean and the interval above are the expected accuracy of a run of this recipe."
         )
     own = "" if source.accuracy is None else f" They classify {source.accuracy:.4f} of the test images correctly."
     extra = " The validation images were trained on too." if source.trained_on != "train" else ""

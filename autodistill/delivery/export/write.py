@@ -1,9 +1,9 @@
-"""Exports a student: files for other programs, each checked on real images before it counts, and what goes with them.
+"""Export of a student: files for other programs, each checked on real images, and their companion files.
 
-A folder is complete or absent: files are written and checked in a scratch folder, then put in place in one step, with
-``MANIFEST.json`` holding the SHA-256 of each. Beside the models lie ``preprocess.json``, ``provenance.json``, a model
-card, and ``predict.py``, which runs without autodistill. The test split is not opened here. Of a trial in its int8 form
-the file that the search measured goes out (``export_variant.py``).
+An exported folder is complete or absent: files are written and checked in a temporary folder, then moved in one step,
+with ``MANIFEST.json`` holding the SHA-256 of each. The folder also has ``preprocess.json``, ``provenance.json``, a
+model card, and ``predict.py``, which runs without autodistill. The test split is not opened here. For a trial in its
+int8 form, the file that the search measured is exported (``variant.py``).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ MADE_BY = "autodistill export"
 Progress = Callable[[str], None]
 
 
-def _silent(_text: str) -> None:
-    """Progress that nobody reads."""
+def _no_progress(_text: str) -> None:
+    """Ignore progress."""
 
 
 def export(
@@ -60,30 +60,31 @@ def export(
     max_drop: float = MAX_DROP,
     latency: bool = True,
     data: ImageData | None = None,
-    progress: Progress = _silent,
+    progress: Progress = _no_progress,
 ) -> Exported:
     """Export the student of a finished trial.
 
     Args:
         directory: folder of the study.
-        trial: which, and in which form: of one with a ``variant`` the file that was measured goes out.
-        out: folder to make; one of an earlier export is replaced.
-        formats: ``safetensors``, ``onnx``, ``onnx-int8``, ``onnx-fp16``, ``torchscript``, ``torch-export``, ``all``;
-            if omitted, ``safetensors`` and ``onnx``, and of an int8 form ``onnx-int8``, the one that holds it.
-        weights: ``search``, ``verified``, or ``auto``: verified where ``verify`` kept them, else the search's.
-        max_drop: accuracy on validation that an inexact file may lose, as a fraction; a measured variant, against what
-            was measured.
-        latency: measure the files, under the machine's lease.
-        data: the study's images, where they are loaded already.
-        progress: told what is being done.
+        trial: the trial; if it has a ``variant``, the measured file of that variant is exported.
+        out: folder to write; an earlier export in it is replaced.
+        formats: ``safetensors``, ``onnx``, ``onnx-int8``, ``onnx-fp16``, ``torchscript``, ``torch-export``, ``all``.
+            If omitted, ``safetensors`` and ``onnx``; for an int8 variant, ``onnx-int8``.
+        weights: ``search``, ``verified``, or ``auto``: verified weights if ``verify`` stored them, else the search's.
+        max_drop: validation accuracy that an inexact file may lose, as a fraction; for a variant, relative to its
+            measured accuracy.
+        latency: measure the files while holding the machine's measurement lock.
+        data: the study's images, if they are already loaded.
+        progress: function called with a description of each step.
 
     Returns:
-        The files with their checks. A file that did not pass is not in the folder, and says why.
+        The files with their checks. A file that failed its check is not in the folder; its entry has the reason.
 
     Raises:
-        UsageError: an unknown format or one that does not hold the variant, ``out`` holds something else, or verified
-            weights of an unverified trial or a variant.
-        StoreError: the trial has no finished student, or its variant no file.
+        UnknownNameError: a format does not exist.
+        UsageError: a format does not fit the variant, ``out`` holds something else, or verified weights are requested
+            for an unverified trial or a variant.
+        StoreError: the trial has no finished student, or the file of its variant is missing.
     """
     from autodistill.training.data import datasets
 
@@ -123,7 +124,7 @@ def export(
 
 
 def normalized(images: NDArray[np.uint8], facts: Mapping[str, Any]) -> Images:
-    """Images as the student takes them: ``float32 (n, channels, side, side)``."""
+    """Convert ``uint8`` images to the student's input, ``float32 (n, channels, side, side)``."""
     mean: Images = np.array(facts["mean"], dtype=np.float32).reshape(1, -1, 1, 1)
     std: Images = np.array(facts["std"], dtype=np.float32).reshape(1, -1, 1, 1)
     out: Images = (images.astype(np.float32) / np.float32(255) - mean) / std
@@ -131,7 +132,7 @@ def normalized(images: NDArray[np.uint8], facts: Mapping[str, Any]) -> Images:
 
 
 def validate(subject: Subject, data: ImageData) -> Validation:
-    """The validation images, and what the network in memory says of them."""
+    """Run the network in memory on the images for the checks; return images and logits."""
     import torch
 
     images = normalized(data.val.images[:MOST_VALIDATED], subject.facts)
@@ -148,10 +149,10 @@ def validate(subject: Subject, data: ImageData) -> Validation:
 
 
 def refuse_foreign(out: Path) -> None:
-    """Refuse a folder that holds anything but an earlier export.
+    """Refuse to overwrite a folder that holds anything but an earlier export.
 
     Raises:
-        UsageError: it is a file, was not made by us, or somebody put files into it.
+        UsageError: the path is a file, or the folder was not written by an export or has additional files.
     """
     if not out.exists():
         return
@@ -169,14 +170,17 @@ def refuse_foreign(out: Path) -> None:
     if not ours:
         raise UsageError(f"{out} is not empty and was not made by '{MADE_BY}'; give another folder.")
     if foreign := sorted(inside - known):
-        raise UsageError(f"{out} holds files that are not ours: {', '.join(foreign[:5])}; move them, or take another.")
+        raise UsageError(
+            f"{out} holds files that are not from an export: {', '.join(foreign[:5])}; move them, or give another "
+            "folder."
+        )
 
 
 def study_config(root: Path) -> StudyConfig:
-    """The configuration of the study in a folder.
+    """Load the configuration of the study in a folder.
 
     Raises:
-        UsageError: it has no images.
+        UsageError: the study has no images.
     """
     from autodistill.config.study_file import StudyConfig
     from autodistill.engines.setup.study_setup import STUDY_FILE
@@ -188,7 +192,7 @@ def study_config(root: Path) -> StudyConfig:
 
 
 def evenly_spaced(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """``count`` images, evenly from the first to the last."""
+    """Return ``count`` images, evenly spaced from the first to the last."""
     if count == 0:
         return images[:0]
     rows = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))
@@ -198,9 +202,9 @@ def evenly_spaced(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
 def _write_all(
     names: Sequence[str], subject: Subject, folder: Path, validation: Validation, max_drop: float, progress: Progress
 ) -> list[Checked]:
-    """Write and check every format, and those they are made from; only the wanted ones are returned."""
+    """Write and check all formats and the formats that they are made from; return only the requested ones."""
     done: dict[str, Checked] = {}
-    for name in dict.fromkeys(part for asked in names for part in (known_formats.get(asked).needs, asked) if part):
+    for name in dict.fromkeys(part for wanted in names for part in (known_formats.get(wanted).needs, wanted) if part):
         form = known_formats.get(name)
         progress(f"writing and checking {form.file}")
         before = done.get(form.needs)
@@ -209,7 +213,7 @@ def _write_all(
             continue
         try:
             remark = form.write(subject, folder)
-        except Exception as error:  # one format that fails must not take the others with it
+        except Exception as error:  # a failed format must not prevent the others
             done[name] = failed(name, error)
             continue
         done[name] = check_file(name, folder / form.file, validation, max_drop=max_drop, remark=remark, threads=1)
@@ -228,12 +232,12 @@ def _finish(
     facts: Mapping[str, Any],
     data: ImageData,
 ) -> None:
-    """Add what goes with the files, and put the folder in place."""
-    from autodistill.delivery.export.companion_files import papers
+    """Add the companion files, and move the folder to its place."""
+    from autodistill.delivery.export.companion_files import companion_files
     from autodistill.training.runtime.durable_files import write_folder
 
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-    files |= papers(found, files, root=root, config=config, trial=trial, facts=facts, data=data)
+    files |= companion_files(found, files, root=root, config=config, trial=trial, facts=facts, data=data)
     made = {"made_by": MADE_BY, "study": config.name, "trial": trial.number, "variant": trial.variant}
     write_folder(found.folder, files, facts=made)
     found.folder.chmod(0o755)

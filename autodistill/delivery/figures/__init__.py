@@ -1,4 +1,4 @@
-"""Pictures of a study: the front, parallel coordinates, comparisons, the survey, a diagram of a network.
+"""Figures of a study: the front, parallel coordinates, comparisons, the survey, a diagram of a network.
 
-Static PNGs by matplotlib, interactive figures by plotly. They show numbers and compute none.
+Static PNGs are drawn with matplotlib, interactive figures with plotly. This package draws results and computes none.
 """

@@ -1,4 +1,4 @@
-"""The axes of pictures of a front, and what is written along them: the same in every picture."""
+"""Choice of the axes of all figures of a front, and the labels of axes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import NamedTuple
 from autodistill.core.records import Objective
 
 ACROSS = "latency_ms"
-"""Objective that is the width of a picture, where the study has it."""
+"""Objective of the x axis, if the study has it."""
 
 SIZES = ("params", "bytes")
-"""Objectives that are the area of a mark, the first that the study has and that is not the width."""
+"""Objectives for the area of a mark, by preference."""
 
 _LABELS = {
     "accuracy": "validation accuracy",
@@ -25,12 +25,12 @@ _LABELS = {
 
 
 class PictureAxes(NamedTuple):
-    """Objectives of a picture.
+    """Objectives of a figure.
 
     Attributes:
-        across: the width; the same as ``up`` where the study has one objective.
-        up: the height.
-        size: the area of a mark; ``None`` where no objective is left for it.
+        across: objective of the x axis; the same as ``up`` if the study has one objective.
+        up: objective of the y axis.
+        size: objective of the area of a mark; ``None`` if no objective is left.
     """
 
     across: Objective
@@ -39,7 +39,7 @@ class PictureAxes(NamedTuple):
 
 
 def choose_axes(objectives: Sequence[Objective]) -> PictureAxes:
-    """Choose the height (first objective to be maximised), then the width, then the area, from the others."""
+    """Choose the y axis (the first objective to maximise), then x axis and area from the other objectives."""
     up = next((one for one in objectives if one.direction == "maximize"), objectives[0])
     rest = {one.name: one for one in objectives if one is not up}
     across = rest.get(ACROSS) or next(iter(rest.values()), up)
@@ -48,11 +48,11 @@ def choose_axes(objectives: Sequence[Objective]) -> PictureAxes:
 
 
 def axis_label(name: str, *, log: bool = False) -> str:
-    """Name of an objective along an axis; ``log``: say that the scale is logarithmic.
+    """Return the label of an axis.
 
     Args:
-        name: of the objective.
-        log: add ``log scale`` to the unit.
+        name: name of the objective.
+        log: whether to add that the scale is logarithmic.
     """
     words = _LABELS.get(name, name)
     if not log:

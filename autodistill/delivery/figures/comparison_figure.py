@@ -1,4 +1,4 @@
-"""Several searches as one Plotly figure: what each attains, and how fast its hypervolume grew."""
+"""Comparison of several searches as a Plotly figure: attainment of each, and growth of its hypervolume."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _LEFT, _RIGHT = {"row": 1, "col": 1}, {"row": 1, "col": 2}
 
 
 def comparison_figure(comparison: Comparison) -> go.Figure:
-    """The picture of ``comparison_plot``, with every student of every front to point at.
+    """Draw the plot of ``comparison_png`` interactively, with every student of every front.
 
-    Left: the median attainment line of each group, with the band from its worst to its best run, and its students.
-    Right: hypervolume share against time, mean over the runs with the band from the lowest to the highest. A click on
-    a group's name takes it out of both.
+    Left: the median attainment line of each group, with a band from its worst to its best run, and its students. Right:
+    hypervolume share over time, as the mean of the runs with a band from the lowest to the highest. A click on a
+    group's name hides it in both plots.
     """
     from plotly.subplots import make_subplots
 
@@ -51,12 +51,12 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
     figure.update_yaxes(title="hypervolume, share of the common box", rangemode="tozero", **_RIGHT)
     if not any(line["seconds"] for line in lines):
         middle = {"xref": "x2 domain", "yref": "y2 domain", "x": 0.5, "y": 0.5, "showarrow": False}
-        figure.add_annotation(text="these studies kept no clock", **middle)
+        figure.add_annotation(text="these studies have no record of times", **middle)
     return figure
 
 
 def _forms(comparison: Comparison) -> Iterator[go.Scatter]:
-    """The shape of every form but fp32, for the legend alone."""
+    """Yield empty traces that show the marker of every form except fp32 in the legend."""
     import plotly.graph_objects as go
 
     for form in forms_of([t for group in comparison.groups for front in group.fronts for t in front.trials]):
@@ -69,11 +69,11 @@ def _forms(comparison: Comparison) -> Iterator[go.Scatter]:
 def _title(comparison: Comparison) -> str:
     several = any(len(group.fronts) > 1 for group in comparison.groups)
     bands = " (median and mean; bands: worst to best run)" if several else ""
-    return f"What the fronts attain, and hypervolume over time{bands}"
+    return f"Attainment of the fronts, and hypervolume over time{bands}"
 
 
 def _attained(comparison: Comparison, group: Group, drawn: dict[str, Any]) -> Iterator[go.Scatter]:
-    """Band, line and students of one group; an empty one has its name in the legend, and nothing else."""
+    """Yield band, line and students of one group; an empty group is shown in the legend only."""
     import plotly.graph_objects as go
 
     from autodistill.search.analysis.compare import attainment
@@ -83,7 +83,7 @@ def _attained(comparison: Comparison, group: Group, drawn: dict[str, Any]) -> It
     if len(group.fronts) > 1:
         yield from _band(lines["across"], lines["worst"], lines["best"], drawn)
     names = {"name": text(label_of(group)), "meta": {"role": "median", "group": group.name}}
-    if not lines["across"]:  # no point, no name in the legend
+    if not lines["across"]:  # a trace without points is not in the legend
         lines = {"across": [math.nan], "median": [math.nan]}
     yield go.Scatter(x=lines["across"], y=lines["median"], mode="lines", hoverinfo="skip", **names, **drawn)
     members = [(front, trial) for front in group.fronts for trial in front.trials]
@@ -107,7 +107,7 @@ def _attained(comparison: Comparison, group: Group, drawn: dict[str, Any]) -> It
 
 
 def _grown(group: Group, line: dict[str, list[float]], unit: float, drawn: dict[str, Any]) -> Iterator[go.Scatter]:
-    """Band and line of one group; nothing where it kept no clock."""
+    """Yield band and line of one group; nothing if it has no record of times."""
     import plotly.graph_objects as go
 
     if not line["seconds"]:
@@ -127,7 +127,7 @@ def _grown(group: Group, line: dict[str, list[float]], unit: float, drawn: dict[
 
 
 def _band(x: Sequence[float], worst: Sequence[float], best: Sequence[float], drawn: dict[str, Any]) -> list[go.Scatter]:
-    """Two lines without ink, with colour between them, where every run has a value."""
+    """Return two invisible lines with a filled area between them, where every run has a value."""
     import plotly.graph_objects as go
 
     known = [row for row in zip(x, worst, best, strict=True) if not math.isnan(row[1])]
@@ -142,5 +142,5 @@ def _band(x: Sequence[float], worst: Sequence[float], best: Sequence[float], dra
 
 
 def _faint(color: str) -> str:
-    """``#1f83c4`` let through most of what lies below it."""
+    """Return a hexadecimal colour such as ``#1f83c4`` with an opacity of 0.15."""
     return f"rgba({', '.join(str(int(color[at : at + 2], 16)) for at in (1, 3, 5))}, 0.15)"

@@ -1,4 +1,4 @@
-"""A picture of several searches: what each attains, and how fast its hypervolume grew."""
+"""Comparison of several searches as an image: attainment of each, and growth of its hypervolume."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _DASHES = ("-", "--", "-.", ":")
 
 
 def comparison_png(comparison: Comparison, path: str | Path) -> None:
-    """Draw ``comparison`` into ``path``; the ending chooses the format (PNG, SVG, PDF).
+    """Plot ``comparison`` to the file ``path``; its suffix selects the format (PNG, SVG, PDF).
 
-    Left: the median attainment line of each group, with the band from its worst to its best run. Right: hypervolume
-    share against seconds, mean over the runs with the band from the lowest to the highest.
+    Left: the median attainment line of each group, with a band from its worst to its best run. Right: hypervolume share
+    over seconds, as the mean of the runs with a band from the lowest to the highest.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def comparison_png(comparison: Comparison, path: str | Path) -> None:
 
 
 def label_of(group: Group) -> str:
-    """The group in a legend: its name, how many runs where there are several, and whether all of them are empty."""
+    """Return a group's label in a legend: name, number of runs if several, and "(empty)" if all fronts are empty."""
     runs = f" ({len(group.fronts)} runs)" if len(group.fronts) > 1 else ""
     return f"{group.name}{runs}" + ("" if any(front.trials for front in group.fronts) else " (empty)")
 
@@ -46,7 +46,7 @@ def _draw_attainment(axes: Any, comparison: Comparison, group: Group, style: dic
 
     across, up, _ = choose_axes(comparison.objectives)
     lines = attainment(group.fronts, across, up)
-    mark = "o" if len(lines["across"]) == 1 else None  # a single width has no line
+    mark = "o" if len(lines["across"]) == 1 else None  # a single point makes no line
     style = {"label": label_of(group), **style}
     axes.step(lines["across"], lines["median"], where="post", linewidth=1.8, marker=mark, **style)
     if len(group.fronts) > 1:
@@ -60,7 +60,7 @@ def _draw_attainment(axes: Any, comparison: Comparison, group: Group, style: dic
 
 
 def _forms(comparison: Comparison) -> list[Any]:
-    """Entries of the legend for every form but fp32; none where all students are as they were trained."""
+    """Return legend entries for every form except fp32."""
     from matplotlib.lines import Line2D
 
     members = [t for group in comparison.groups for front in group.fronts for t in front.trials]
@@ -88,13 +88,15 @@ def _finish(left: Any, right: Any, comparison: Comparison) -> None:
     left.set_xlabel(axis_label(across.name, log=across.log))
     left.set_ylabel(axis_label(up.name))
     several = any(len(group.fronts) > 1 for group in comparison.groups)
-    left.set_title(f"what the fronts attain{' (median, worst to best run)' * several}", loc="left", fontsize=10)
+    left.set_title(f"attainment of the fronts{' (median, worst to best run)' * several}", loc="left", fontsize=10)
     left.legend(handles=[*left.get_legend_handles_labels()[0], *_forms(comparison)], fontsize=8, frameon=False)
     right.set_xlabel("seconds searched")
     right.set_ylabel("hypervolume, share of the common box")
     right.set_title("hypervolume over time", loc="left", fontsize=10)
     if not right.lines:
-        right.text(0.5, 0.5, "these studies kept no clock", ha="center", va="center", transform=right.transAxes)
+        right.text(
+            0.5, 0.5, "these studies have no record of times", ha="center", va="center", transform=right.transAxes
+        )
     for axes in (left, right):
         axes.grid(True, which="major", color="#e6e8eb", linewidth=0.7)
         axes.set_axisbelow(True)

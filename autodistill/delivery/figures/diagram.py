@@ -1,7 +1,7 @@
-"""A student as a row of blocks: what each stage is, the shape it gives, its share of the parameters.
+"""Diagram of a student as a row of blocks: kind of each stage, output shape, share of the parameters.
 
-Read from the network itself with one forward pass of one grey image; drawn as SVG that stands in a page. Not a graph
-of every operation: that is what the exported ONNX file and its viewers are for.
+The stages are recorded in one forward pass of one grey image and drawn as SVG for an HTML page. For a graph of every
+operation, use a viewer of the exported ONNX file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SKIPPED = ("Identity", "Dropout", "DropPath")
 
 @dataclass(frozen=True)
 class Stage:
-    """One block of the drawing.
+    """One block of the diagram.
 
     Attributes:
-        name: of the module, as in the network.
-        kind: its class.
-        shape: of what it gives, without the batch: ``(channels, height, width)``, ``(tokens, width)``, ``(classes,)``.
-        params: parameters in it.
-        repeats: like blocks in a row that this one stands for; ``params`` counts them all.
+        name: name of the module in the network.
+        kind: class of the module.
+        shape: output shape without the batch: ``(channels, height, width)``, ``(tokens, width)``, ``(classes,)``.
+        params: number of parameters.
+        repeats: number of equal consecutive blocks that this one represents; ``params`` counts all of them.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Stage:
 
 
 def student_stages(facts: Mapping[str, Any]) -> list[Stage]:
-    """Stages of a finished student.
+    """Return the stages of a finished student.
 
     Args:
-        facts: ``architecture``, ``image_size``, ``channels`` and ``classes``, as ``student_facts`` gives them.
+        facts: ``architecture``, ``image_size``, ``channels`` and ``classes``, as returned by ``student_facts``.
 
     Raises:
-        InfeasibleError: it cannot be built.
+        InfeasibleError: the student cannot be built.
     """
     from autodistill.training.students import build as students
 
@@ -58,7 +58,7 @@ def student_stages(facts: Mapping[str, Any]) -> list[Stage]:
 
 
 def stages_of(model: nn.Module, shape: tuple[int, int, int]) -> list[Stage]:
-    """Stages of a network for images of ``shape`` (channels, height, width), in the order in which they run."""
+    """Return the stages of a network for images of ``shape`` (channels, height, width), in the order they run."""
     import torch
 
     chosen = dict(_parts(model))
@@ -86,12 +86,12 @@ def stages_of(model: nn.Module, shape: tuple[int, int, int]) -> list[Stage]:
 
 
 def stages_svg(stages: list[Stage], title: str) -> str:
-    """The drawing, with colours of the page it stands in (``currentColor``) and words for readers who cannot see it."""
+    """Draw the stages as SVG, with the page's colours (``currentColor``) and a text description for screen readers."""
     total = sum(stage.params for stage in stages) or 1
     lines = -(-len(stages) // _PER_LINE)
     width = min(len(stages), _PER_LINE) * (_WIDTH + _GAP) - _GAP + 4
     height = lines * (_HEIGHT + _GAP) - _GAP + 4
-    words = escape(f"{title}: " + ", then ".join(_said(stage) for stage in stages))
+    words = escape(f"{title}: " + ", then ".join(_stage_text(stage) for stage in stages))
     parts = [
         f'<svg class="stages" role="img" viewBox="0 0 {max(width, 10)} {max(height, 10)}" '
         f'width="{max(width, 10)}" height="{max(height, 10)}" xmlns="http://www.w3.org/2000/svg">',
@@ -107,7 +107,7 @@ def stages_svg(stages: list[Stage], title: str) -> str:
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Children of the network; a row of blocks (``nn.Sequential`` of modules with insides) is opened once more."""
+    """Yield the children of the network; an ``nn.Sequential`` of composite modules is replaced by its children."""
     from torch import nn
 
     for name, child in model.named_children():
@@ -119,7 +119,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _kind(module: nn.Module) -> str:
-    """Its class; of a row of like blocks, how many of which."""
+    """Return the class of a module; for a sequence of equal blocks, their number and class."""
     inside = [type(part).__name__ for part in module.children()]
     if type(module).__name__ == "Sequential" and inside and len(set(inside)) == 1:
         return f"{len(inside)} {inside[0]}" if len(inside) > 1 else inside[0]
@@ -127,7 +127,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _grouped(stages: list[Stage]) -> list[Stage]:
-    """Like neighbours as one block, normalization with its layer; what only passes on (dropout, identity) left out."""
+    """Merge equal neighbours, and normalization with its layer; leave out dropout and identity layers."""
     out: list[Stage] = []
     for stage in stages:
         if stage.kind in _SKIPPED:
@@ -137,7 +137,7 @@ def _grouped(stages: list[Stage]) -> list[Stage]:
         if like and last is not None and last.name.rpartition(".")[0] == stage.name.rpartition(".")[0] != "":
             out[-1] = replace(last, params=last.params + stage.params, repeats=last.repeats + 1)
         elif last is not None and last.shape == stage.shape and (stage.params == 0 or "BatchNorm" in stage.kind):
-            out[-1] = replace(last, params=last.params + stage.params)  # an activation, or what belongs to a layer
+            out[-1] = replace(last, params=last.params + stage.params)  # an activation or normalization
         else:
             out.append(stage)
     if len(out) > _MOST_STAGES:
@@ -148,7 +148,7 @@ def _grouped(stages: list[Stage]) -> list[Stage]:
 
 
 def _box(stage: Stage, x: int, y: int, share: float) -> str:
-    """A box of four lines with a bar for its share of the parameters."""
+    """Draw a box with four lines of text and a bar for the share of the parameters."""
     times = f" {_TIMES}{stage.repeats}" if stage.repeats > 1 else ""
     rows = [f"{stage.name}{times}", stage.kind, _TIMES.join(map(str, stage.shape)) or "1", f"{stage.params:,} params"]
     out = [f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="7" class="stage"/>']
@@ -161,7 +161,7 @@ def _box(stage: Stage, x: int, y: int, share: float) -> str:
 
 
 def _arrow(x: int, y: int, *, last: bool) -> str:
-    """From a box to the next one on the line, or a hook to the next line."""
+    """Draw an arrow from a box to the next one in the line, or to the next line."""
     right, middle, under = x + _WIDTH, y + _HEIGHT // 2, y + _HEIGHT
     half = _GAP // 2
     if last:
@@ -171,10 +171,10 @@ def _arrow(x: int, y: int, *, last: bool) -> str:
     return f'<path class="flow" d="{way}"/>'
 
 
-def _said(stage: Stage) -> str:
+def _stage_text(stage: Stage) -> str:
     times = f", {stage.repeats} times" if stage.repeats > 1 else ""
     return (
-        f"{stage.name} ({stage.kind}{times}) giving {' by '.join(map(str, stage.shape))}, {stage.params:,} parameters"
+        f"{stage.name} ({stage.kind}{times}), output {' by '.join(map(str, stage.shape))}, {stage.params:,} parameters"
     )
 
 

@@ -1,4 +1,4 @@
-"""The front as a Plotly figure: accuracy against latency, size as area, dominated trials dim, the teacher a star."""
+"""The front as a Plotly figure: accuracy against latency, size as area, dominated trials pale, the teacher a star."""
 
 from __future__ import annotations
 
@@ -21,12 +21,20 @@ if TYPE_CHECKING:
 
 TRIAL = "trial"
 ACCURACY = "accuracy"
-_LARGEST, _SMALLEST, _RING = 34.0, 9.0, 8.0  # diameters in pixels; the ring is so much wider than its mark
+_LARGEST, _SMALLEST, _RING = 34.0, 9.0, 8.0  # diameters in pixels; the ring's is added to that of its mark
 
 
 @dataclass(frozen=True)
 class PlotAxis:
-    """A number of every COMPLETE trial that can be put on an axis; ``better`` is ``lower``, ``higher`` or empty."""
+    """A value of every COMPLETE trial that can be used as an axis.
+
+    Attributes:
+        name: name of the value.
+        label: label of the axis.
+        log: whether the axis is logarithmic.
+        better: ``lower``, ``higher``, or empty if neither is better.
+        unit: unit of the value.
+    """
 
     name: str
     label: str
@@ -36,7 +44,7 @@ class PlotAxis:
 
 
 def axes_of(front: Front) -> list[PlotAxis]:
-    """What the front may be drawn against: its objectives, then other metrics that all its trials have."""
+    """Return the possible axes: the objectives, other metrics of all trials, epochs, seconds and trial number."""
     out = [axis_of(o) for o in front.objectives]
     have = [t.latest for t in (*front.trials, *front.others)]
     shared = sorted(set.intersection(*(set(m) for m in have))) if have else []
@@ -57,17 +65,16 @@ def front_figure(
     verified: Mapping[int, tuple[float, float]] | None = None,
     empty: str = "",
 ) -> go.Figure:
-    """Accuracy against latency, size as area; dominated trials dim, the teacher a star.
+    """Plot accuracy against latency, with size as area, dominated trials pale, and the teacher as a star.
 
-    ``layout.meta`` names the axes that the columns of each trace's ``customdata`` hold, so that a page can offer them
-    for choice; the first column is the trial number.
+    ``layout.meta`` names the axes in the columns of each trace's ``customdata``, so that a page can offer them for
+    selection; the first column is the trial number.
 
     Args:
-        front: the front with its dominated trials.
-        trials: all trials, to say what each member gained over the same student without distillation.
-        verified: trial number to mean and standard deviation of accuracy on the test split; drawn where accuracy is
-            the height.
-        empty: why there is no member, where there is none.
+        front: the front, with its dominated trials.
+        trials: all trials, for the gain of each member over the same student without distillation.
+        verified: mean and standard deviation of test accuracy by trial number; drawn if accuracy is the y axis.
+        empty: reason to show if the front is empty.
     """
     import plotly.graph_objects as go
 
@@ -108,20 +115,20 @@ def front_figure(
 
 
 def diameter(value: float, top: float) -> float:
-    """Pixels of a mark whose area is proportional to ``value`` (``top`` is the largest), between two bounds."""
+    """Return the diameter in pixels of a mark with an area proportional to ``value / top``, above a smallest one."""
     return max(_SMALLEST, _LARGEST * math.sqrt(max(value, 0.0) / top)) if top > 0 else 12.0
 
 
 def axis_layout(axis: PlotAxis, seen: Sequence[float]) -> dict[str, Any]:
-    """Title, scale and ticks of ``axis`` for the values ``seen`` on it."""
+    """Return title, scale and ticks of ``axis`` for the values ``seen`` on it."""
     arrows = {"lower": " ← better", "higher": " better →"}
-    log = axis.log and bool(seen) and min(seen) > 0  # what is not positive has no place on a logarithmic axis
+    log = axis.log and bool(seen) and min(seen) > 0  # a logarithmic axis has positive values only
     ticks = log_ticks(min(seen), max(seen)) if log else {}
     return {"title": axis.label + arrows.get(axis.better, ""), "type": "log" if log else "linear", **ticks}
 
 
 def axis_of(objective: Objective) -> PlotAxis:
-    """``objective`` as an axis."""
+    """Convert an objective to an axis."""
     better = "lower" if objective.direction == "minimize" else "higher"
     return PlotAxis(objective.name, label(objective.name), objective.log, better, objective.unit)
 
@@ -146,13 +153,13 @@ def _dots(
     *,
     at: tuple[int, int, str | None],
 ) -> go.Scatter:
-    """One trace of trials; ``at`` is the column of x, the column of y and the metric of the area."""
+    """Return one trace of trials; ``at`` has the column of x, the column of y and the metric of the area."""
     import plotly.graph_objects as go
 
     x, y, size = at
-    everybody = [t.latest[size] for t in (*front.trials, *front.others)] if size else []
-    top = max(everybody, default=0.0)
-    members = sorted(members, key=lambda t: -t.latest[size]) if size else list(members)  # small ones on top
+    sizes = [t.latest[size] for t in (*front.trials, *front.others)] if size else []
+    top = max(sizes, default=0.0)
+    members = sorted(members, key=lambda t: -t.latest[size]) if size else list(members)  # small marks on top
     rows = [_row(t, axes) for t in members]
     diameters = [diameter(t.latest[size], top) if size else 12.0 for t in members]
     first = front.objectives[0]
@@ -176,11 +183,11 @@ def _dots(
 
 
 def _forms(front: Front, axes: Sequence[PlotAxis]) -> list[go.Scatter]:
-    """The shape of every form but fp32, for the legend alone."""
+    """Return empty traces that show the marker of every form except fp32 in the legend."""
     import plotly.graph_objects as go
 
     forms = sorted({t.variant for t in (*front.trials, *front.others)} - {"fp32"})
-    nowhere: list[list[None]] = [[None] * (len(axes) + 1)]
+    no_data: list[list[None]] = [[None] * (len(axes) + 1)]
     return [
         go.Scatter(
             x=[None],
@@ -188,7 +195,7 @@ def _forms(front: Front, axes: Sequence[PlotAxis]) -> list[go.Scatter]:
             mode="markers",
             name=text(f"{form} form"),
             hoverinfo="skip",
-            customdata=nowhere,
+            customdata=no_data,
             marker={"symbol": symbol_of(form), "size": [12.0], "color": GREY, "line": {"width": 1, "color": "white"}},
             meta={"role": "form"},
         )
@@ -197,7 +204,7 @@ def _forms(front: Front, axes: Sequence[PlotAxis]) -> list[go.Scatter]:
 
 
 def _knee(front: Front, axes: Sequence[PlotAxis], *, at: tuple[int, int, str | None]) -> list[go.Scatter]:
-    """A ring around the knee, which does not take the pointer from its mark."""
+    """Return a ring around the knee, without hover text, so that its mark stays selectable."""
     import plotly.graph_objects as go
 
     knee = front.knee()
@@ -227,7 +234,7 @@ def _knee(front: Front, axes: Sequence[PlotAxis], *, at: tuple[int, int, str | N
 
 
 def _stairs(front: Front, across: PlotAxis, up: PlotAxis) -> go.Scatter:
-    """The line of what is reached for at most so much of ``across``."""
+    """Return the line of the best ``up`` reached with at most each value of ``across``."""
     import plotly.graph_objects as go
 
     signs = (-1.0 if across.better == "higher" else 1.0, -1.0 if up.better == "higher" else 1.0)
@@ -250,7 +257,7 @@ def _stairs(front: Front, across: PlotAxis, up: PlotAxis) -> go.Scatter:
 
 
 def _shown_means(front: Front, verified: Mapping[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
-    """Verified means of the trials that are drawn, as they were trained."""
+    """Return the verified means of the drawn fp32 trials."""
     numbers = [t.number for t in (*front.trials, *front.others) if t.variant == "fp32"]
     return {number: verified[number] for number in numbers if number in verified}
 
@@ -281,7 +288,7 @@ def _verified(
 
 
 def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[PlotAxis], x: int, y: int) -> None:
-    """A star where both values are known, a dashed line at its height where only that one is."""
+    """Add the teacher: a star if both values are known, and a dashed line at its y value."""
     import plotly.graph_objects as go
 
     values = [front.teacher.get(axis.name) for axis in axes]
@@ -308,9 +315,9 @@ def _add_teacher(figure: go.Figure, front: Front, axes: Sequence[PlotAxis], x: i
 def _scale_axes(
     figure: go.Figure, front: Front, across: PlotAxis, up: PlotAxis, verified: Mapping[int, tuple[float, float]]
 ) -> None:
-    """Titles and logarithms; the worst dominated trials start outside the frame where they would flatten the front.
+    """Set titles, scales and the y range; the worst dominated trials are left out if they would flatten the front.
 
-    Verified means are within it with their bars.
+    Verified means with their error bars are always inside the range.
     """
     shown = (*front.trials, *front.others)
     for axis, update in ((across, figure.update_xaxes), (up, figure.update_yaxes)):
@@ -330,6 +337,6 @@ def _scale_axes(
     if out:
         figure.update_yaxes(range=[floor, best + spare])
         figure.add_annotation(
-            text=f"{out} dominated below the frame; double-click shows all",
+            text=f"{out} dominated below this range; double-click to show all",
             xref="paper", yref="paper", x=0.0, y=0.0, xanchor="left", yanchor="bottom", showarrow=False, opacity=0.7,
         )  # fmt: skip

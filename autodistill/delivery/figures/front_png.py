@@ -1,4 +1,4 @@
-"""Pictures of a front: accuracy against latency, size as area, dominated trials in grey, the teacher marked."""
+"""The front as an image: accuracy against latency, size as area, dominated trials in grey, the teacher marked."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ _FRONT, _GREY, _TEACHER, _INK = "#1f6f8b", "#b8bcc2", "#d1495b", "#2b2d33"
 _LABELS = 12
 _LARGEST, _SMALLEST = 520.0, 16.0  # areas in square points
 MARKERS = {"fp32": "o", "int8": "s"}
-"""Shapes of the forms of a student; any other has that of the last."""
+"""Markers of the forms of a student; other forms have the last one."""
 
 
 def front_png(front: Front, path: str | Path, *, empty: str = "") -> None:
-    """Draw ``front`` into ``path``; the file's ending chooses the format (PNG, SVG, PDF).
+    """Plot ``front`` to the file ``path``; its suffix selects the format (PNG, SVG, PDF).
 
-    The height is the first objective to be maximised, the width the latency (else the first one to be minimised),
-    the area of a mark the size where it is an objective. ``empty`` says why there is no member, where there is none.
+    The y axis is the first objective to maximise. The x axis is the latency, or else the first other objective. The
+    area of a mark is the size, if that is an objective.
+
+    Args:
+        front: the front, with its dominated trials.
+        path: path of the image.
+        empty: reason to show if the front is empty.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -44,7 +49,7 @@ def front_png(front: Front, path: str | Path, *, empty: str = "") -> None:
         _legend(axes, size, top, bool(front.others), _teacher_label(front.teacher, across, up), forms)
         _decorate(axes, front, across, up)
         _focus(axes, front, up)
-        _frame(axes, front, across, up)  # of what is left in the focus, whose height the room above a share follows
+        _frame(axes, front, across, up)  # after _focus, because the space above 1 depends on the y range
     else:
         nothing_drawn(axes, f"the front is empty:\n{empty or 'no trial is COMPLETE yet'}")
     axes.set_title(f"{front.study}: {students_counted(front.trials)} on the front", loc="left", fontsize=11)
@@ -52,18 +57,18 @@ def front_png(front: Front, path: str | Path, *, empty: str = "") -> None:
 
 
 def nothing_drawn(axes: Any, words: str) -> None:
-    """Words in place of a picture; axes without a point on them would show made-up numbers."""
+    """Write a text instead of a plot, and hide the axes, which would show meaningless numbers without data."""
     axes.text(0.5, 0.5, fill(words), ha="center", va="center", transform=axes.transAxes, color=_INK)
     axes.set_axis_off()
 
 
 def forms_of(trials: Sequence[TrialRecord]) -> list[str]:
-    """Names of the forms among ``trials``; ``fp32``, the trained one, first."""
+    """Return the names of the forms among ``trials``, with ``fp32`` first."""
     return sorted({t.variant for t in trials}, key=lambda name: (name != "fp32", name))
 
 
 def marker_of(form: str) -> str:
-    """The shape that tells a form apart."""
+    """Return the marker of a form."""
     return MARKERS.get(form, "s")
 
 
@@ -71,7 +76,7 @@ Areas = Mapping[tuple[int, str], float]
 
 
 def _areas(trials: Sequence[TrialRecord], size: Objective | None) -> Areas:
-    """Area of each mark, by form of a trial, proportional to its size between a smallest and a largest one."""
+    """Return the area of each mark, by form of a trial, proportional to its size, above a smallest area."""
     if size is None:
         return {t.form: 70.0 for t in trials}
     top = max(t.values[size.name] for t in trials) or 1.0
@@ -81,7 +86,7 @@ def _areas(trials: Sequence[TrialRecord], size: Objective | None) -> Areas:
 def _marks(
     axes: Any, trials: Sequence[TrialRecord], across: Objective, up: Objective, area: Areas, **style: Any
 ) -> None:
-    """One mark a trial, its shape that of the form."""
+    """Draw one mark per trial, with the marker of its form."""
     ordered = sorted(trials, key=lambda t: -area[t.form])  # small marks on top of large ones
     for form in forms_of(trials) or ["fp32"]:
         chosen = [t for t in ordered if t.variant == form]
@@ -105,7 +110,7 @@ def _draw(axes: Any, front: Front, across: Objective, up: Objective, area: Areas
         radius = 0.72 * math.sqrt(area[trial.form] / math.pi)
         word = f"{trial.called}  knee" if knee is not None and trial.form == knee.form else trial.called
         at = (trial.values[across.name], trial.values[up.name])
-        right = at[0] == leftmost  # to the left of it is the axis
+        right = at[0] == leftmost  # the y axis is to its left
         axes.annotate(
             word,
             at,
@@ -119,7 +124,7 @@ def _draw(axes: Any, front: Front, across: Objective, up: Objective, area: Areas
 
 
 def _frame(axes: Any, front: Front, across: Objective, up: Objective) -> None:
-    """A frame that has a width around a single point, and no shares above 1."""
+    """Set the axis limits: some width around a single point, and no range above 1 for fractions."""
     shown = [t.values[across.name] for t in (*front.trials, *front.others)]
     if up.name in front.teacher and across.name in front.teacher:
         shown.append(front.teacher[across.name])
@@ -130,11 +135,11 @@ def _frame(axes: Any, front: Front, across: Objective, up: Objective) -> None:
         low, high = axes.get_ylim()
         if max(heights) == min(heights):
             low, high = max(0.0, min(heights) - 0.1), 1.0
-        axes.set_ylim(low, min(high, 1.0 + 0.05 * (1.0 - low)))  # a mark at 1 stays whole
+        axes.set_ylim(low, min(high, 1.0 + 0.05 * (1.0 - low)))  # space for a whole mark at 1
 
 
 def widen(axes: Any, values: Sequence[float]) -> None:
-    """Give the width of a picture an extent where all its points lie above each other."""
+    """Widen the x range if all points have nearly the same x value."""
     if values and max(values) - min(values) <= 0.02 * abs(max(values)):
         middle = values[0]
         if axes.get_xscale() == "log":
@@ -144,7 +149,7 @@ def widen(axes: Any, values: Sequence[float]) -> None:
 
 
 def _focus(axes: Any, front: Front, up: Objective) -> None:
-    """Leave the worst dominated trials below the frame (and say so) where they would flatten the front to a line."""
+    """Leave out the worst dominated trials, with a note, if they would flatten the front to a line."""
     losses = [up.loss(t.values[up.name]) for t in front.trials]
     if up.name in front.teacher:
         losses.append(up.loss(front.teacher[up.name]))
@@ -153,15 +158,15 @@ def _focus(axes: Any, front: Front, up: Objective) -> None:
     out = [t for t in front.others if up.loss(t.values[up.name]) > limit]
     if not out:
         return
-    edge = up.loss(limit)  # the sign turned back
-    axes.set_ylim(**({"bottom": edge} if up.direction == "maximize" else {"top": edge}))
+    end = up.loss(limit)  # from loss back to value
+    axes.set_ylim(**({"bottom": end} if up.direction == "maximize" else {"top": end}))
     place = {"y": 0.015, "va": "bottom"} if up.direction == "maximize" else {"y": 0.985, "va": "top"}
-    words = f"{len(out)} dominated outside the frame"
+    words = f"{len(out)} dominated outside this range"
     axes.text(x=0.01, s=words, transform=axes.transAxes, fontsize=7.5, color=_INK, alpha=0.7, **place)
 
 
 def _staircase(trials: Sequence[TrialRecord], across: Objective, up: Objective) -> list[tuple[float, float]]:
-    """Corners of the front in these two objectives alone, from left to right."""
+    """Return the nondominated points in these two objectives, from left to right."""
     best: list[tuple[float, float]] = []
     for trial in sorted(trials, key=lambda t: (t.values[across.name], up.loss(t.values[up.name]))):
         x, y = trial.values[across.name], trial.values[up.name]
@@ -173,7 +178,7 @@ def _staircase(trials: Sequence[TrialRecord], across: Objective, up: Objective) 
 def _to_label(
     trials: Sequence[TrialRecord], across: Objective, up: Objective, knee: TrialRecord | None
 ) -> list[TrialRecord]:
-    """Members far enough from those labelled already: the knee, the corners of the line, then the others."""
+    """Choose the members to label, far enough apart: first the knee, then corners of the line, then the others."""
     points = {t.form: (math.log(max(t.values[across.name], 1e-12)), t.values[up.name]) for t in trials}
     spans = [max(p[i] for p in points.values()) - min(p[i] for p in points.values()) or 1.0 for i in (0, 1)]
     corners = set(_staircase(trials, across, up))
@@ -204,7 +209,7 @@ def _draw_teacher(axes: Any, teacher: Mapping[str, float], across: Objective, up
 
 
 def _teacher_label(teacher: Mapping[str, float], across: Objective, up: Objective) -> tuple[str, bool]:
-    """Words for the legend, and whether the teacher is a point (else only a height)."""
+    """Return the legend label of the teacher, and whether it is drawn as a point instead of a line."""
     if up.name not in teacher:
         return "", False
     return f"teacher ({_short(teacher[up.name])})", across.name in teacher
@@ -225,7 +230,7 @@ def _legend(
     marks += [dot(_INK, 8, f"{form} form", marker_of(form)) for form in forms]
     if teacher[0]:
         marks.append(dot(_TEACHER, 13, teacher[0], "*") if teacher[1] else dot(_TEACHER, 0, teacher[0], "", "--"))
-    # the last legend is the one the layout makes room for: the wider of the two
+    # the layout reserves space for the last legend, so the wider one is added last
     if size is not None and top > 0:
         samples = [_round(top * share) for share in (1.0, 0.25, 0.05)]
         circles = [
@@ -248,13 +253,13 @@ def _legend(
 
 
 def _round(value: float) -> float:
-    """The nearest number below of the form 1, 2 or 5 times a power of ten."""
+    """Round down to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
     return next(step for step in (5.0, 2.0, 1.0) if step * power <= value * 1.0001) * power
 
 
 def _short(value: float) -> str:
-    """``1250000`` as ``1.25M``, ``0.9634`` as ``0.963``."""
+    """Format a number briefly: ``1250000`` as ``1.25M``, ``0.9634`` as ``0.963``."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{letter}"
@@ -262,7 +267,7 @@ def _short(value: float) -> str:
 
 
 def log_axis(axes: Any, across: Objective, shown: Sequence[float]) -> None:
-    """Make the width logarithmic where the objective is, with ticks in words such as ``20k``."""
+    """Make the x axis logarithmic if the objective is, with ticks such as ``20k``."""
     if not across.log or not shown or min(shown) <= 0:
         return
     axes.set_xscale("log")
@@ -270,7 +275,7 @@ def log_axis(axes: Any, across: Objective, shown: Sequence[float]) -> None:
 
 
 def word_ticks(axis: Any, shown: Sequence[float]) -> None:
-    """Ticks in words such as ``20k`` along a logarithmic axis for the positive values ``shown``."""
+    """Set ticks such as ``20k`` on a logarithmic axis for the positive values ``shown``."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     wide = max(shown) / min(shown) > 12

@@ -1,7 +1,7 @@
-"""Parallel coordinates of the COMPLETE trials: every setting and objective a vertical axis, every trial a line.
+"""Parallel coordinates of the COMPLETE trials: a vertical axis per setting and objective, a line per trial.
 
-Drawn as plain lines in SVG, since Plotly's own kind needs WebGL, prints as a blur and builds code while it runs, which
-the report's content policy forbids.
+They are drawn as ordinary lines in SVG. Plotly's own parallel coordinates need WebGL, print blurred, and generate code
+at run time, which the report's content security policy forbids.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from autodistill.delivery.figures.trial_facts import figure_of, text
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# worst to best, yellow to blue: told apart by the colour-blind, seen on white and on black
+# from worst (yellow) to best (blue); distinguishable by colour-blind readers, visible on white and on black
 SHADES = ("#b9a66a", "#93a06f", "#6a9a86", "#3f8fa6", "#1f83c4")
 _MOST_LINES, _MOST_AXES = 250, 12
 Form = tuple[int, str]
-_MOST_WORDS = 8  # categories that are written beside an axis
+_MOST_WORDS = 8  # largest number of categories labelled on an axis
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Coordinate:
     """One vertical axis.
 
     Attributes:
-        name: dotted name of the setting, or the objective.
-        places: form of a trial to height in [0, 1]; trials that lack the setting are missing.
-        ticks: height and words.
+        name: dotted name of the setting, or name of the objective.
+        places: height in [0, 1] by form of a trial; trials without the setting are missing.
+        ticks: pairs of height and label.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Coordinate:
 
 
 def coordinates(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[Coordinate]:
-    """Axes for the settings that vary (those that most trials have first), then for the objectives."""
+    """Return axes for the varying settings, preferring those that most trials have, then for the objectives."""
     columns: dict[str, dict[Form, Any]] = {}
     for trial in trials:
         for section in ("student", "distillation", "train"):
@@ -62,11 +62,11 @@ def coordinates(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) 
 def parallel_figure(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], *, on_front: Sequence[Form] = ()
 ) -> go.Figure:
-    """One line per COMPLETE trial and form, bluer for a better first objective; the members of the front are thick.
+    """Draw one line per COMPLETE trial and form, bluer for a better first objective, thick for members of the front.
 
     Args:
-        trials: COMPLETE ones; beyond 250 the best in the first objective and all members are drawn.
-        objectives: in the study's order.
+        trials: COMPLETE trials; of more than 250, only the best in the first objective and all members are drawn.
+        objectives: objectives in the study's order.
         on_front: number and form of the members.
     """
     import plotly.graph_objects as go
@@ -115,7 +115,7 @@ def _lines(
     *,
     front: bool,
 ) -> go.Scatter:
-    """Lines of several trials as one trace; a setting that a trial lacks is skipped."""
+    """Return the lines of several trials as one trace; settings that a trial does not have are skipped."""
     import plotly.graph_objects as go
 
     x: list[int | None] = []
@@ -139,7 +139,7 @@ def _lines(
 
 
 def _summary(trial: TrialRecord, objectives: Sequence[Objective]) -> str:
-    """One short text per line: it is repeated at every axis, and a thousand trials must stay a small file."""
+    """Return a short hover text; it is repeated at every axis, so a long one would make the file large."""
     first = objectives[0]
     reached = f"{text(first.name)} {figure_of(trial.values[first.name], first.unit)}"
     return f"<b>trial {text(trial.called)}</b> {text(student_words(trial.student))}<br>{reached}"
@@ -158,7 +158,7 @@ def _coordinate(name: str, values: Mapping[Form, Any]) -> Coordinate:
 
 
 def _numeric(name: str, values: Mapping[Form, float], *, log: bool, unit: str = "") -> Coordinate:
-    """An axis from the lowest to the highest value, logarithmic where that suits."""
+    """Return a numeric axis from the lowest to the highest value."""
 
     def height(value: float) -> float:
         return math.log(max(value, 1e-12)) if log else value

@@ -1,8 +1,8 @@
-"""Interactive figures of a study, as Plotly objects: the front, rung curves, hypervolume, importance; and of several.
+"""Interactive Plotly figures of a study: the front, rung curves, hypervolume, importance, and comparisons.
 
-The report, the dashboard and ``front --plot FILE.html`` show the same ones. Every text that comes from a user is
-escaped, since Plotly reads a part of HTML in its labels. Colours are from Okabe and Ito's palette, which colour-blind
-people can tell apart; marks differ by shape and size too.
+The report, the dashboard and ``front --plot FILE.html`` use the same figures. All text from users is escaped, because
+Plotly interprets some HTML in labels. Colours are based on Okabe and Ito's palette, which colour-blind readers can
+distinguish; marks also differ in shape and size.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def rung_curves_figure(
     dominated: Sequence[int] | None = None,
     limit: int = _MOST_CURVES,
 ) -> go.Figure:
-    """``objective`` over the epochs of every trial, coloured by how the trial ended.
+    """Plot ``objective`` over epochs for every trial, coloured by the state in which the trial ended.
 
     Args:
-        trials: all trials; beyond ``limit`` an even sample of those off the front is drawn, and the title says so.
-        objective: a trained one.
-        on_front: numbers of the members of the front, always drawn.
-        dominated: numbers of the COMPLETE trials that keep to every bound and are not on the front; ``None`` for all
-            that are not on it.
-        limit: most curves that are drawn.
+        trials: all trials; beyond ``limit``, an even sample of those off the front is drawn and the title notes it.
+        objective: an objective measured by training.
+        on_front: numbers of the members of the front, which are always drawn.
+        dominated: numbers of the COMPLETE trials that satisfy all bounds and are not on the front; ``None`` for all
+            COMPLETE trials that are not on the front.
+        limit: largest number of curves.
     """
     import plotly.graph_objects as go
 
@@ -78,10 +78,12 @@ def rung_curves_figure(
 
 
 def hypervolume_figure(steps: Sequence[TrajectoryStep], *, against: str = "seconds") -> go.Figure:
-    """Share of the reference box that the front dominates, against ``seconds``, ``epochs``, ``trials`` or ``finished``.
+    """Plot the share of the reference box that the front dominates over time, epochs or trials.
 
-    Trials are begun long before they are ``finished``: with pauses, nearly all of a short search have been when the
-    first one is.
+    Args:
+        steps: steps of the search.
+        against: x axis, ``seconds``, ``epochs``, ``trials`` (started) or ``finished``. ``trials`` and ``finished``
+            differ much: in a short search with pauses, nearly all trials start before the first one finishes.
     """
     import plotly.graph_objects as go
 
@@ -100,7 +102,7 @@ def hypervolume_figure(steps: Sequence[TrajectoryStep], *, against: str = "secon
 
 
 def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
-    """How much of each objective's variance each parameter explains: ``shares`` is objective to parameter to share."""
+    """Plot the share of each objective's variance that each parameter explains; ``shares[objective][parameter]``."""
     import plotly.graph_objects as go
 
     names = list(dict.fromkeys(name for part in shares.values() for name in part))
@@ -133,7 +135,7 @@ def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
 
 
 def _even_sample(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """``count`` trials spread evenly over the order in which they came; all of them when there are no more."""
+    """Return ``count`` trials, evenly spaced in their order; all of them if there are no more."""
     if len(trials) <= count:
         return list(trials)
     return [trials[int(i * len(trials) / count)] for i in range(count)]
@@ -145,7 +147,7 @@ Group = tuple[str, str, str, list[TrialRecord]]
 def _curve_groups(
     rest: Sequence[TrialRecord], members: Sequence[TrialRecord], dominated: Sequence[int] | None
 ) -> list[Group]:
-    """Label, colour, dash and trials of each way a trial ended; the front last, so that it is drawn on top."""
+    """Return label, colour, dash and trials of each group; the front is last, so that it is drawn on top."""
 
     def ended(*states: State) -> list[TrialRecord]:
         return [t for t in rest if t.state in states]
@@ -170,7 +172,7 @@ def _joined(
     curves: Mapping[int, Sequence[tuple[float, float]]],
     objective: Objective,
 ) -> go.Scatter:
-    """Curves of one group as a single trace with gaps: a thousand traces would be slow to draw."""
+    """Return the curves of one group as a single trace with gaps, because many traces are slow to draw."""
     import plotly.graph_objects as go
 
     x: list[float | None] = []

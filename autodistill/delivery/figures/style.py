@@ -1,4 +1,4 @@
-"""What all Plotly figures share: colours that colour-blind people can tell apart, labels, layout, ticks."""
+"""Common style of all Plotly figures: colours that colour-blind readers can distinguish, labels, layout, ticks."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _STEPS: tuple[tuple[float, tuple[float, ...]], ...] = (
     (12, (1, 2, 5)),
     (3.5, (1, 2, 3, 5, 7)),
     (1.5, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)),
-    (1, (1, 2, 5)),  # a single value: the axis is wide around it
+    (1, (1, 2, 5)),  # a single value, around which the axis is wide
 )
-"""Multiples of powers of ten by the least ratio of the ends of an axis."""
+"""Multiples of powers of ten for ticks, by the smallest ratio of the ends of an axis."""
 
 
 SYMBOLS = {"fp32": "circle", "int8": "square"}
-"""Shapes of the forms of a student."""
+"""Markers of the forms of a student."""
 
 
 def symbol_of(form: str) -> str:
-    """The shape that tells a form apart."""
+    """Return the marker of a form."""
     return SYMBOLS.get(form, "square")
 
 
 def label(name: str) -> str:
-    """What an axis is called."""
+    """Return the label of an axis."""
     return text(axis_label(name))
 
 
 def style(title: str) -> dict[str, Any]:
-    """Layout of a figure with that title."""
+    """Return the layout of a figure with the given title."""
     return {
         "template": "plotly_white",
         "title": {"text": text(title), "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 15}},
@@ -50,9 +50,9 @@ def style(title: str) -> dict[str, Any]:
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:
-    """Ticks at round multiples of powers of ten, the more of them the less lies between ``low`` and ``high``.
+    """Return ticks at round multiples of powers of ten, more of them for a smaller range from ``low`` to ``high``.
 
-    None for what spans less than half an octave: Plotly finds finer ones.
+    The result is empty for a ratio between 1.02 and 1.5, for which Plotly's own ticks are finer.
     """
     if not 0 < low <= high or not math.isfinite(high) or 1.02 < high / low < 1.5:
         return {}
@@ -63,7 +63,7 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
 
 
 def short(value: float) -> str:
-    """``1250000`` as ``1.25M``, ``0.5`` as it is."""
+    """Format a number briefly: ``1250000`` as ``1.25M``, ``0.5`` unchanged."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{letter}"
@@ -71,7 +71,7 @@ def short(value: float) -> str:
 
 
 def time_unit(seconds: Sequence[float]) -> tuple[float, str]:
-    """Seconds of the unit that suits, and its words."""
+    """Choose a time unit; return its length in seconds and its label."""
     longest = max(seconds, default=0.0)
     if longest > 3 * 3600:
         return 3600.0, " (hours)"

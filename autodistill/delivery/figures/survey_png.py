@@ -1,4 +1,4 @@
-"""The picture of a survey: latency against parameters, coloured by family, before anything is trained."""
+"""Plot of a survey: latency against parameters of untrained students, coloured by family."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _UP = ("latency_ms", "macs", "bytes", "onnx_bytes", "peak_memory_mb", "activatio
 
 
 def survey_png(rows: Sequence[SurveyRow], path: str | Path) -> None:
-    """Draw a survey into ``path``; the file's ending chooses the format (PNG, SVG, PDF).
+    """Plot a survey to the file ``path``; its suffix selects the format (PNG, SVG, PDF).
 
     Raises:
-        UsageError: it has fewer than two costs to draw against each other.
+        UsageError: the survey has fewer than two costs.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,10 +46,10 @@ def survey_png(rows: Sequence[SurveyRow], path: str | Path) -> None:
 
 
 def _axes_of(rows: Sequence[SurveyRow]) -> tuple[str, str]:
-    """Names of the costs across and up."""
+    """Choose the costs for x axis and y axis."""
     have = list(dict.fromkeys(name for row in rows for name in row.costs))
     across = "params" if "params" in have else next(iter(have), "")
     up = next((name for name in (*_UP, *have) if name in have and name != across), None)
     if up is None:
-        raise UsageError(f"a picture of a survey needs two costs, and this one has {', '.join(have) or 'none'}.")
+        raise UsageError(f"a plot of a survey needs two costs; this survey has {', '.join(have) or 'none'}.")
     return across, up

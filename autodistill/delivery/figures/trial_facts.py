@@ -1,4 +1,4 @@
-"""One trial in numbers and words for pictures and pages: rung curve, figures, hover text."""
+"""Facts of one trial for figures and pages: rung curve, formatted numbers, hover text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from autodistill.core.wording import distillation_words, student_words
 
 
 def curve_of(trial: TrialRecord, metric: str) -> list[tuple[float, float]]:
-    """``(epochs, value)`` of each rung that showed ``metric``."""
+    """Return ``(epochs, value)`` of each rung that reported ``metric``."""
     rungs = [(rung, values) for rung, values in sorted(trial.rungs.items()) if rung > 0 and metric in values]
     return [(float(values.get("epochs", rung)) or float(rung), float(values[metric])) for rung, values in rungs]
 
 
 def figure_of(value: float, unit: str) -> str:
-    """A number for people: fractions with four digits, counts with thousands, others with three figures."""
+    """Format a number: fractions with 4 decimals, counts with thousands separators, others with 3 digits."""
     if unit == "fraction":
         return f"{value:.4f}"
     if unit in ("count", "bytes") or abs(value) >= 1000:
@@ -25,7 +25,7 @@ def figure_of(value: float, unit: str) -> str:
 
 
 def hover_text(trial: TrialRecord, objectives: Sequence[Objective], gain: float | None = None) -> str:
-    """A trial in a few lines of Plotly's HTML: student, loss mix, recipe, values."""
+    """Describe a trial in a few lines of Plotly's HTML: student, loss mix, recipe, values."""
     lines = [f"<b>trial {text(trial.called)}</b>  {text(student_words(trial.student))}"]
     lines += [text(words) for words in (distillation_words(trial.distillation), student_words(trial.train)) if words]
     shown = trial.latest
@@ -38,5 +38,5 @@ def hover_text(trial: TrialRecord, objectives: Sequence[Objective], gain: float 
 
 
 def text(words: str) -> str:
-    """``words`` for Plotly and HTML: nothing in it is markup."""
+    """Escape text for Plotly and HTML."""
     return escape(words, quote=False)

@@ -1,7 +1,7 @@
-"""The answers that a report opens with: which student is best within a bound, what distillation gave it, how sure.
+"""The first answers of a report: the best student within a bound, its gain from distillation, and the uncertainty.
 
-Verified figures are used where there are any; what only the search has seen is called so, since the best of many was
-chosen by that very figure.
+Verified figures are used if there are any. Figures from the search are labelled as such, because they are biased: the
+best of many students was selected by the same figure.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from autodistill.search.results.front import Front
     from autodistill.search.results.verified import Difference, Verified, VerifiedRow
 
-ALWAYS_MS = 5.0  # a latency that people ask for first, where it keeps some student out
+ALWAYS_MS = 5.0  # default latency bound in ms, if it excludes some student
 ACCURACY = objectives.get("accuracy")
 _MOST_BOUNDS = 8
 _PLAIN = "without distillation"
-_MIXES = {"loss", "embedding"}  # settings that say whether a student is distilled
+_MIXES = {"loss", "embedding"}  # settings that determine whether a student is distilled
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,20 @@ class Answer:
     """A student that may be the best within some bound.
 
     Attributes:
-        trial: its number.
-        name: the same for people, with the form where that is not the trained one: ``17 (int8)``.
-        student, distillation: in words.
-        value: of the first objective, verified where ``verified``.
-        rank: of the first objective, by which candidates are compared: ``value``, but while a part of the front is
-            not verified the figure of the search, which all of them have.
-        cost: of the bounded metric; ``None`` where nothing is bounded.
-        reached: what it reaches, a sentence.
-        gain: what distillation gave it, a sentence.
-        sure: how sure that is, sentences.
-        gain_short, sure_short: the same for the cell of a table.
+        trial: number of the trial.
+        name: number with the form of the student if it is not fp32, e.g. ``17 (int8)``.
+        student: architecture in words.
+        distillation: loss mix in words.
+        value: value of the first objective; verified if ``verified``.
+        cost: value of the bounded metric; ``None`` if no metric is bounded.
+        reached: sentence about the values it reaches.
+        gain: sentence about its gain from distillation.
+        sure: sentences about the uncertainty.
+        gain_short: gain for a table cell.
+        sure_short: uncertainty for a table cell.
         verified: whether the figures come from the test split.
+        rank: value of the first objective by which candidates are compared. It is ``value``, or the figure of the
+            search as long as part of the front is not verified, because all candidates have that figure.
     """
 
     trial: int
@@ -65,7 +67,7 @@ class Answer:
     rank: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict."""
+        """Return the answer as a dictionary."""
         return asdict(self)
 
 
@@ -74,12 +76,12 @@ class Answers:
     """All candidates, and the best of them within each of some bounds.
 
     Attributes:
-        objective: what is best in.
-        metric: what is bounded; ``None`` where the study has nothing to bound.
-        candidates: by trial.
-        bounds: bound and the best candidate within it, another one for each.
+        objective: objective to be best in.
+        metric: bounded metric; ``None`` if the study has no cost to bound.
+        candidates: the candidates.
+        bounds: pairs of a bound and the best candidate within it; each candidate occurs once.
         verified: whether all figures come from ``verify``.
-        missing: members of the front that were not verified, where others were.
+        missing: number of members of the front that are not verified, if others are.
     """
 
     objective: Objective
@@ -90,35 +92,35 @@ class Answers:
     missing: int = 0
 
     def within(self, bound: float) -> Answer | None:
-        """The best candidate that costs no more; of equally good ones the cheapest."""
+        """Return the best candidate with a cost of at most ``bound``; of equally good ones the cheapest."""
         costs = {a.name: math.inf if a.cost is None else a.cost for a in self.candidates}
         fitting = [a for a in self.candidates if costs[a.name] <= bound]
         return min(fitting, key=lambda a: (self.objective.loss(a.rank), costs[a.name]), default=None)
 
     def excludes(self, bound: float) -> bool:
-        """Whether some candidate, but not every one, costs more."""
+        """Return whether some candidates, but not all, cost more than ``bound``."""
         costs = [a.cost for a in self.candidates if a.cost is not None]
         return bool(costs) and min(costs) <= bound < max(costs)
 
     @property
     def best(self) -> Answer | None:
-        """The best candidate of all."""
+        """The best of all candidates."""
         return self.within(math.inf)
 
 
 def answers_of(
     front: Front, trials: Sequence[TrialRecord], verified: Verified | None, images: int | None = None
 ) -> Answers:
-    """Answers for a study.
+    """Compute the answers for a study.
 
-    Where a part of the front was verified, the candidates are those that ``search.picking`` picks from: verified or
-    not, without those that fell off, compared by the figures of the search.
+    If only part of the front is verified, the candidates are those of ``search.results.picking``: all members except
+    those that fell off the front, compared by the figures of the search.
 
     Args:
-        front: with its dominated trials.
+        front: the front, with its dominated trials.
         trials: all trials.
-        verified: what ``verify`` found.
-        images: of the validation split, where known.
+        verified: result of ``verify``, if there is one.
+        images: number of validation images, if known.
     """
     first = front.objectives[0]
     metric = asked_cost(front.objectives)
@@ -130,7 +132,7 @@ def answers_of(
     if not missing:
         return _answers(front, [_from_row(row, verified, metric, trials) for row in rows])
     candidates = []
-    verified = replace(verified, of_files=())  # what was not verified has no file: its latency is that of the search
+    verified = replace(verified, of_files=())  # unverified students have no file, so all use the search's latency
     for one in standings(front, known):
         if one.row is not None and not one.fell:
             answer = _from_row(one.row, verified, metric, trials)
@@ -148,7 +150,7 @@ def _answers(front: Front, candidates: Sequence[Answer], missing: int = 0) -> An
 
 
 def _steps(candidates: Sequence[Answer], objective: Objective) -> list[Answer]:
-    """The candidates that nothing as cheap is as good as, cheapest first: one for each answer that a bound can have."""
+    """Return the nondominated candidates in cost and objective, cheapest first; each is the answer for some bound."""
     out: list[Answer] = []
     for one in sorted(candidates, key=lambda a: (math.inf if a.cost is None else a.cost, objective.loss(a.rank))):
         if one.cost is not None and (not out or objective.loss(one.rank) < objective.loss(out[-1].rank)):
@@ -157,7 +159,7 @@ def _steps(candidates: Sequence[Answer], objective: Objective) -> list[Answer]:
 
 
 def _bounds(steps: Sequence[Answer]) -> list[tuple[float, Answer]]:
-    """A bound for each of some answers, as round as it may be below the cost of the next better one."""
+    """Choose a round bound for each answer, at least its cost and below the cost of the next better answer."""
     costs = [0.0 if a.cost is None else a.cost for a in steps]
     ends = [*costs, math.inf][1:]
     rows = [(round_bound(cost, end), a) for cost, end, a in zip(costs, ends, steps, strict=True)]
@@ -167,7 +169,7 @@ def _bounds(steps: Sequence[Answer]) -> list[tuple[float, Answer]]:
 
 
 def _from_row(row: VerifiedRow, verified: Verified, metric: Objective | None, trials: Sequence[TrialRecord]) -> Answer:
-    """A verified student; its cost is the one that was judged, that of the exported file where all have one."""
+    """Build the answer of a verified student, with the cost used for its verdict, e.g. that of the exported file."""
     assert row.accuracy is not None
     assert row.trial is not None
     accuracy = row.accuracy
@@ -206,7 +208,7 @@ def _verified_gain(row: VerifiedRow, verified: Verified, trials: Sequence[TrialR
             worst = min(harmed, key=lambda r: r.gain.mean if r.gain else 0.0)
             assert worst.gain is not None
             return (
-                "It was trained without distillation: labels alone served it better. Verified: with the distillation "
+                "It was trained without distillation: labels alone were better. Verified: with the distillation "
                 f"of trial {worst.trial} it loses {-worst.gain.mean:.4f}, more than chance."
             )
         return _undistilled(row.student, row.searched, trials, ACCURACY, verified.validation_images)
@@ -220,32 +222,34 @@ def _verified_gain(row: VerifiedRow, verified: Verified, trials: Sequence[TrialR
     if gain.certain:
         return f"{words}: " + ("more than chance." if gain.mean > 0 else "harm more than chance.")
     if not gain.telling:
-        return f"{words}: this may be chance. One seed cannot tell; the interval is of the choice of test images alone."
+        return (
+            f"{words}: this may be chance. One seed is not enough; the interval covers the choice of test images only."
+        )
     return f"{words}: the interval does not exclude zero, so this may be chance."
 
 
 def _undistilled(
     student: Params, value: float | None, trials: Sequence[TrialRecord], first: Objective, images: int | None
 ) -> str:
-    """What the search knows of distilling a student trained without; a difference within noise is called so."""
-    said = "It was trained without distillation."
+    """Compare an undistilled student with distilled runs of the same student in the search, within noise or beyond."""
+    start = "It was trained without distillation."
     rivals = [
         t
         for t in trials
         if t.state is State.COMPLETE and t.student == student and distils(t.distillation) and first.name in t.values
     ]
     if not rivals or value is None:
-        return f"{said} Whether that serves it best is not known: the search finished no distilled run of this student."
+        return f"{start} Whether this is best is unknown: the search finished no distilled run of this student."
     best = min(rivals, key=lambda t: first.loss(t.values[first.name]))
     lead = first.loss(best.values[first.name]) - first.loss(value)  # positive: labels alone did better
     against = f"than the best distilled trial of the same student ({best.number}), one run each in the search"
-    shown = f"{said} It was {abs(lead):.4f} {'better' if lead >= 0 else 'worse'} {against}"
+    shown = f"{start} It was {abs(lead):.4f} {'better' if lead >= 0 else 'worse'} {against}"
     if not images or first.unit != "fraction":
-        return f"{shown}: a hint, no proof."
+        return f"{shown}: a hint, not a proof."
     noise = math.sqrt(2) * noise_of(value, images)  # two figures, each with the noise of these images
     if abs(lead) <= noise:
         return f"{shown}: within the noise of {images:,} validation images (±{noise:.4f}), so this may be chance."
-    word = "labels alone served it better" if lead > 0 else "distillation served it better"
+    word = "labels alone were better" if lead > 0 else "distillation was better"
     return f"{shown}, beyond the noise of {images:,} validation images (±{noise:.4f}): {word}."
 
 
@@ -258,9 +262,9 @@ def _verified_sure(row: VerifiedRow, verified: Verified) -> str:
         parts.append(f"Only {len(row.seeds)} of {row.planned} runs are finished.")
     if row.flattered is not None:
         size = f"{abs(row.flattered):.4f}"
-        way = f"flattered it by {size}" if row.flattered >= 0 else f"had shown it {size} too low"
+        way = f"overestimated it by {size}" if row.flattered >= 0 else f"underestimated it by {size}"
         parts.append(
-            f"The search {way}: its validation accuracy less the mean of the fresh seeds "
+            f"The search {way}: its validation accuracy minus the mean of the new seeds "
             "on the same validation images (not on the test images)."
         )
     if row.rivals:
@@ -271,8 +275,8 @@ def _verified_sure(row: VerifiedRow, verified: Verified) -> str:
     elif row.verdict in ("stays", "joins"):
         others = [one for one in verified.students if one.verdict and one is not row]
         compared = all(len({*one.seeds} & {*row.seeds}) > 1 for one in others)
-        alone = "Whether a cheaper verified student does as well is not known: one seed cannot tell."
-        parts.append("No cheaper verified student comes within noise of it." if compared else alone)
+        alone = "Whether a cheaper verified student is as good is unknown: one seed is not enough."
+        parts.append("No cheaper verified student is within noise of it." if compared else alone)
     if row.verdict == "falls":
         parts.append("It fell off the front when verified.")
     return " ".join(parts)
@@ -290,17 +294,17 @@ def _verified_short(row: VerifiedRow) -> str:
 
 
 def gain_verdict(gain: Difference) -> str:
-    """How sure a gain, or the harm that was done, is."""
+    """Describe whether a gain or harm is more than chance."""
     name = "gain" if gain.mean >= 0 else "harm"
     if not gain.telling:
-        return f"{name} may be chance: one seed cannot tell"
+        return f"{name} may be chance: one seed is not enough"
     return f"{name} more than chance" if gain.certain else f"{name} may be chance"
 
 
 def _from_search(
     trial: TrialRecord, front: Front, trials: Sequence[TrialRecord], metric: Objective | None, images: int | None
 ) -> Answer:
-    """A member of the search's front, with the doubts that are due."""
+    """Build the answer of a member of the search's front, with its uncertainty."""
     first = front.objectives[0]
     value = trial.values[first.name]
     cost = None if metric is None else trial.values[metric.name]
@@ -331,8 +335,8 @@ def _searched_gain(
         return _undistilled(trial.student, trial.values[first.name], trials, first, images)
     gain = gain_over_undistilled(trial, trials, first)
     if gain is not None:
-        return f"In the search it is {gain:+.4f} {BASIS}: a hint, no proof."
-    said = "Not known: this search finished no run of the same student without distillation."
+        return f"In the search it is {gain:+.4f} {BASIS}: a hint, not a proof."
+    unknown = "Not known: this search finished no run of the same student without distillation."
     plain = [
         t
         for t in trials
@@ -341,32 +345,32 @@ def _searched_gain(
         and (metric is None or metric.loss(t.values[metric.name]) <= metric.loss(trial.values[metric.name]))
     ]
     if not plain:
-        return said
+        return unknown
     best = min(plain, key=lambda t: first.loss(t.values[first.name]))
     difference = first.loss(best.values[first.name]) - first.loss(trial.values[first.name])
     against = f"the best undistilled trial that costs no more ({best.number}, another architecture)"
-    return f"{said} It is {difference:+.4f} against {against}."
+    return f"{unknown} It is {difference:+.4f} against {against}."
 
 
 def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
     first = front.objectives[0]
-    everybody = (*front.trials, *front.others)
-    words = f"Not verified. One run, and the best of {complete_counted(everybody)} was chosen by this very figure, "
-    words += "so it flatters."
+    complete = (*front.trials, *front.others)
+    words = f"Not verified. One run, and the best of {complete_counted(complete)} was selected by the same figure, "
+    words += "so it is biased upwards."
     if images and first.unit == "fraction":
         value = trial.values[first.name]
         half = noise_of(value, images)
-        near = [t.number for t in everybody if abs(t.latest[first.name] - value) <= half]
+        near = [t.number for t in complete if abs(t.latest[first.name] - value) <= half]
         close = set(near) - {trial.number}
         words += (
             f" The choice of {images:,} validation images alone makes it uncertain by ±{half:.4f} (95 %); "
-            f"{_trials(len(close))} lie that close."
+            f"{_trials(len(close))} {'is' if len(close) == 1 else 'are'} within that range."
         )
     return words
 
 
 def _taught(distillation: Params) -> str:
-    """The loss mix in words; that a student learned from labels alone is said in full."""
+    """Describe the loss mix in words; "without distillation" for a student trained on labels only."""
     plain = _MIXES & distillation.keys() and not distils(distillation)
     return _PLAIN if plain else distillation_words(distillation)
 

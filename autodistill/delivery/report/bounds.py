@@ -1,4 +1,4 @@
-"""Bounds that a report asks about, as round as they may be."""
+"""Round bounds for the table of a report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def round_bound(cost: float, below: float) -> float:
-    """A number from ``cost`` up, ``below`` excluded: 1, 2 or 5 times a power of ten, else of the fewest digits."""
+    """Return a round number in [``cost``, ``below``): 1, 2 or 5 times a power of ten, else one with few digits."""
     if cost <= 0:
         return cost
     power = math.floor(math.log10(cost))

@@ -1,4 +1,4 @@
-"""The part of a report on how the front grew: a sentence, the steps at which it grew, and what its pictures show."""
+"""The part of a report about the growth of the front: a summary, the steps at which it grew, and data of its plots."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _MOST_STEPS = 40
 
 
 def growth_part(study: Study, front: Front) -> dict[str, Any]:
-    """Words and table of the growth; ``steps`` are what the pictures are made of."""
+    """Return summary and table of the growth, and ``steps`` for the plots."""
     from autodistill.search.analysis.trajectory import trajectory
 
     steps = trajectory(front)
     if not steps:
         none = why_empty(study.trials(), study.constraints)
-        why = none if not front.trials else "this study kept no record of the clock"
+        why = none if not front.trials else "this study has no record of times"
         return {"growth": None, "no_growth": f"Not drawn: {why}.", "growth_words": "", "steps": []}
     last = steps[-1]
     half = next(step for step in steps if step.hypervolume_share >= 0.5 * last.hypervolume_share)
     spent = f"{counted(round(last.epochs), 'epoch')} in {counted(round(last.trials), 'trial')}"
     words = (
         f"The front reached {last.hypervolume_share:.4f} of the reference box with {spent}, {last.finished:,} of them "
-        f"trained to the end; half of that was there when {half.finished:,} had been."
+        f"trained to the end; half of that was reached after {half.finished:,}."
     )
     outside = sum(t.state is State.COMPLETE for t in study.trials()) - last.finished
-    words += f" {outside:,} more broke a bound." if outside > 0 else ""
+    words += f" {outside:,} more violated a bound." if outside > 0 else ""
     return {"growth": _steps_table(steps), "no_growth": "", "growth_words": words, "steps": steps}
 
 

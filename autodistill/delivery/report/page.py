@@ -1,7 +1,7 @@
-"""The page of a report: one HTML file that opens offline, with everything it needs inside.
+"""The page of a report: one self-contained HTML file that opens offline.
 
-Every word from a study is escaped by the template engine; scripts run only by the hashes that the page's content
-policy names, so a class called ``<script>`` stays a class name.
+The template engine escapes all text from a study, and the page's content security policy allows only scripts with
+known hashes, so that e.g. a class named ``<script>`` is shown as text.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(facts: Mapping[str, Any], figures: Mapping[str, go.Figure], extra: Mapping[str, Any]) -> str:
-    """The whole page.
+    """Render the whole page.
 
     Args:
-        facts: what the template shows, by its names.
-        figures: Plotly figures by the id of their place.
+        facts: variables of the template.
+        figures: Plotly figures by the id of their element.
         extra: further values for the script.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -46,7 +46,10 @@ def render(facts: Mapping[str, Any], figures: Mapping[str, go.Figure], extra: Ma
 
 
 def policy(scripts: list[str]) -> str:
-    """A content policy without network in which only these scripts run; Plotly sets styles of its own."""
+    """Return a content security policy without network access that allows only these scripts, and inline styles.
+
+    Plotly needs inline styles.
+    """
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
@@ -56,14 +59,14 @@ def policy(scripts: list[str]) -> str:
 
 
 def plain(figure: go.Figure) -> dict[str, Any]:
-    """A figure as JSON values, without the template whose colours the page replaces by its own."""
+    """Return a figure as JSON values, without its template, because the page sets its own colours."""
     out: dict[str, Any] = json.loads(figure.to_json())
     out["layout"].pop("template", None)
     return out
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand inside a script element: nothing in it can end the element or open a comment."""
+    """Return JSON that is safe inside a script element: it cannot end the element or open a comment."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=list)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

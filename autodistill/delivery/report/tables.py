@@ -1,4 +1,4 @@
-"""The tables of a report: the front, gains of distillation, what was stopped and why, cost, environment."""
+"""The tables of a report: the front, gains from distillation, stopped trials, cost and environment."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     from autodistill.search.study.study import Study
 
 REASONS = {
-    "RUNG_RULE": "stopped at a rung: others promised more for the front",
-    "INFEASIBLE": "breaks a constraint; refused before training",
+    "RUNG_RULE": "stopped at a rung: other trials were more promising for the front",
+    "INFEASIBLE": "violates a constraint; refused before training",
     "INFEASIBLE_BUILD": "cannot be built for these images; refused before training",
-    "CRASH": "its student kills the worker that trains it on this machine; given up, and not proposed again",
+    "CRASH": "its student crashes the worker on this machine; given up, and not proposed again",
     "DUPLICATE": "proposed before; refused",
     "OUTSIDE": "was enqueued with settings that the space does not have; refused",
-    "TIME": "could not have been finished in the time that was left; refused, and may be proposed again",
-    "PAUSED": "waits at a rung: others promised more for the front so far; may go on when the study is resumed",
+    "TIME": "could not be finished in the time left; refused, and may be proposed again",
+    "PAUSED": "waits at a rung: other trials were more promising so far; may continue when the study is resumed",
     "NAN": "the loss was no longer a number",
-    "NON_FINITE": "reported a value that cannot be: not finite, or a fraction that is not from 0 to 1",
+    "NON_FINITE": "reported an invalid value: not finite, or a fraction outside 0 to 1",
     "OOM": "out of memory",
     "WORKER_LOST": "its worker died",
-    "HUNG": "its training stood still several times",
-    "ATTEMPTS": "did not survive several attempts",
-    "ENDED_EARLY": "its evaluation ended before the top rung, though nobody had stopped it",
+    "HUNG": "its training hung several times",
+    "ATTEMPTS": "failed in several attempts",
+    "ENDED_EARLY": "its evaluation ended before the top rung without being stopped",
     "ERROR": "an error in its own code",
-    "BUDGET": "the budget ended; goes on when the study is resumed",
-    "INTERRUPTED": "interrupted; goes on when the study is resumed",
+    "BUDGET": "the budget ended; continues when the study is resumed",
+    "INTERRUPTED": "interrupted; continues when the study is resumed",
 }
 _EXAMPLES = 3
 _MOST_ROWS = 200
-_COUNTED = 1000  # seeds and versions are collected from so many trials at most
+_COUNTED = 1000  # largest number of trials from which seeds and versions are collected
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of words; columns in ``right`` are numbers; ``note`` stands below it."""
+    """A table of text cells; columns named in ``right`` hold numbers; ``note`` is shown below the table."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -56,7 +56,7 @@ class Table:
 
 
 def front_table(front: Front, trials: Sequence[TrialRecord], knee: TrialRecord | None) -> Table:
-    """The members of the front with their settings, and their form where there are several."""
+    """Return the table of the front's members with their settings, and their form if there are several forms."""
     names = [o.name for o in front.objectives]
     forms = any(t.variant != "fp32" for t in front.trials)
     known = any(to_teacher(t.values, front.teacher) is not None for t in front.trials)
@@ -90,7 +90,7 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: TrialRecord |
 
 
 def verified_table(verified: Verified) -> Table:
-    """What ``verify`` measured, in its own order."""
+    """Return the table of verified figures, in the order of ``verify``."""
     rows = []
     for row in verified.rows:
         rows.append(
@@ -137,7 +137,7 @@ def recall_table(verified: Verified) -> Table | None:
 
 
 def verification_words(verified: Verified) -> str:
-    """Who is on the verified front, who fell, and how far the search had flattered."""
+    """Summarise the verified front, the students that fell off it, and the bias of the search's figures."""
     fallen = [str(row.trial) for row in verified.fallen]
     noisy = [str(row.trial) for row in verified.front if row.rivals]
     words = [
@@ -156,12 +156,13 @@ def verification_words(verified: Verified) -> str:
 
 def _verdict(row: VerifiedRow) -> str:
     words = {"stays": "on the front", "joins": "joins the front", "falls": "fell off", "outside": "not on the front"}
-    said = words.get(row.verdict, "")
-    return f"{said}, within noise of {_listed([str(n) for n in row.rivals], 4)}" if said and row.rivals else said
+    verdict = words.get(row.verdict, "")
+    rivals = _listed([str(n) for n in row.rivals], 4)
+    return f"{verdict}, within noise of {rivals}" if verdict and row.rivals else verdict
 
 
 def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified | None) -> Table | None:
-    """Distilled against undistilled, student by student; ``None`` where no pair was trained."""
+    """Return the comparison of distilled and undistilled students; ``None`` if no pair was trained."""
     rows = [_verified_pair(row, verified) for row in verified.students if row.gain] if verified else []
     known = {row[0] for row in rows}
     first = front.objectives[0]
@@ -191,7 +192,7 @@ def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified |
 
 
 def _pairs_note(paired: Sequence[tuple[TrialRecord, float]]) -> str:
-    """What the figures of the search compare, and how often distillation was better there."""
+    """Describe the comparison behind the gains of the search, and how often distillation was better."""
     if not paired:
         return ""
     found = Pairs.of(gain for _, gain in paired).line()
@@ -215,7 +216,7 @@ def _verified_pair(row: VerifiedRow, verified: Verified | None) -> tuple[str, ..
 
 
 def stopped_table(trials: Sequence[TrialRecord]) -> Table | None:
-    """Trials that did not reach the top, by reason, with examples; ``None`` where all did."""
+    """Return the trials that did not reach the top rung, by reason, with examples; ``None`` if all did."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {}
     for trial in trials:
         if trial.state is not State.COMPLETE:
@@ -240,7 +241,7 @@ def stopped_table(trials: Sequence[TrialRecord]) -> Table | None:
 
 
 def saved_by_stopping(trials: Sequence[TrialRecord], top: float) -> str:
-    """How much of the training the rung rule spared, a sentence; empty where it stopped nobody."""
+    """Describe how much training the rung rule saved, in one sentence; empty if it stopped no trial."""
     stopped = [t for t in trials if t.reason == "RUNG_RULE"]
     if not stopped:
         return ""
@@ -248,13 +249,13 @@ def saved_by_stopping(trials: Sequence[TrialRecord], top: float) -> str:
     spared = sum(max(0.0, top - t.epochs) for t in stopped)
     share = spared / (spared + sum(t.epochs for t in trained))
     return (
-        f"The rung rule stopped {len(stopped)} of {len(trained)} trained trials and spared {spared:,.0f} epochs, "
+        f"The rung rule stopped {len(stopped)} of {len(trained)} trained trials and saved {spared:,.0f} epochs, "
         f"{share:.0%} of what training all of them to the top would have taken."
     )
 
 
 def cost_facts(study: Study, verified: Verified | None, price: float | None) -> dict[str, Any]:
-    """Hours, epochs, trials and money of search and verification."""
+    """Return hours, epochs, trials and money spent on search and verification."""
     spent = study.spent
     hours = spent.device_seconds / 3600
     checked = verified.seconds / 3600 if verified is not None else 0.0
@@ -271,27 +272,27 @@ def cost_facts(study: Study, verified: Verified | None, price: float | None) -> 
 
 
 def cost_words(facts: Mapping[str, Any]) -> str:
-    """The cost in sentences."""
+    """Describe the cost in sentences."""
     wall, device = _long(facts["wall_hours"]), _long(facts["device_hours"])
     words = (
-        f"The search took {wall} on the clock and {device} of device time for "
+        f"The search took {wall} of wall-clock time and {device} of device time for "
         f"{counted(round(facts['epochs']), 'epoch')} in {counted(facts['trials'], 'trial')}."
     )
     if facts["verify_device_hours"]:
-        words += f" Verification took {_long(facts['verify_device_hours'])} of device time more."
+        words += f" Verification took another {_long(facts['verify_device_hours'])} of device time."
     if facts["money"] is not None:
         words += f" At {facts['price_per_hour']:g} per device-hour that is {facts['money']:,.2f}."
     return words
 
 
 def _long(hours: float) -> str:
-    """``1.5 hours``, ``1.67 minutes``, ``1 hour``."""
+    """Format hours in words: ``1.5 hours``, ``1.67 minutes``, ``1 hour``."""
     figure, unit = (f"{hours:.3g}", "hour") if hours >= 1 else (f"{60 * hours:.3g}", "minute")
     return f"{figure} {unit}{'' if figure == '1' else 's'}"
 
 
 def cost_table(facts: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Table:
-    """The cost, and where the device time went."""
+    """Return the table of device time and money by kind of work."""
     price = facts["price_per_hour"]
 
     def money(seconds: float) -> str:
@@ -318,7 +319,7 @@ def cost_table(facts: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Table
 
 
 def environment_table(study: Study, verified: Verified | None, written_with: Mapping[str, str]) -> Table:
-    """What the figures depend on: settings, versions, machines, seeds, fingerprints."""
+    """Return the table of everything the figures depend on: settings, versions, machines, seeds, fingerprints."""
     attributes = study.optuna.user_attrs
     candidates = [t.user_attrs.get("candidate", {}) for t in study.optuna.get_trials(deepcopy=False)[-_COUNTED:]]
     rows: list[tuple[str, str]] = [*_settings(study)]
@@ -371,7 +372,7 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
     yield "search space", config.space if isinstance(config.space, str) else "given with the study"
     if config.data is not None:
         yield "data", config.data.source
-        yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # no folders of its owner
+        yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # without folder names
         if any(o.name == "latency_ms" for o in study.objectives):
             yield "latency is measured on", latency_words(config.latency)
 
@@ -395,7 +396,7 @@ def _count(number: Any, name: str) -> str:
 
 
 def _listed(words: Sequence[str], most: int = 12) -> str:
-    rest = f" … ({len(words)} in all)" if len(words) > most else ""
+    rest = f" … ({len(words)} in total)" if len(words) > most else ""
     return ", ".join(words[:most]) + rest
 
 

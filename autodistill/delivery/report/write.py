@@ -1,7 +1,7 @@
-"""``report``: a study as one self-contained HTML file, for readers who have nothing else.
+"""Writing of the report: a study as one self-contained HTML file.
 
-It opens with the answers (which student within which bound, what distillation gained, how sure that is), then shows
-the pictures and the tables behind them. Parts that a study has no figures for are left out with a word.
+The report begins with the answers (the best student within each bound, the gain from distillation, the uncertainty),
+followed by figures and tables. Parts for which a study has no figures are replaced by a short explanation.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class HtmlReport:
     """A written report.
 
     Attributes:
-        path: the file.
-        bytes: its size.
-        facts: its answers and totals, the stable form of ``report --json``.
+        path: path of the file.
+        bytes: size of the file.
+        facts: answers and totals, the stable format of ``report --json``.
     """
 
     path: Path
@@ -63,10 +63,10 @@ def write_report(
     """Write the report of ``study``, finished or not, into one HTML file.
 
     Args:
-        study: opened for reading is enough.
-        path: the file; replaced as a whole.
-        price_per_hour: money per device-hour, in any currency.
-        folder: the study's, as commands in the report name it; its name alone if omitted.
+        study: the study; it may be opened for reading only.
+        path: path of the file; an existing file is replaced.
+        price_per_hour: price per device-hour, in any currency.
+        folder: path of the study in commands shown in the report; if omitted, only the folder's name.
 
     Raises:
         StoreError: the study's verification is damaged.
@@ -123,7 +123,7 @@ def _json(study: Study, front: Front, answers: Answers, trials: Sequence[TrialRe
 def _summary(
     study: Study, front: Front, answers: Answers, verified: Verified | None, folder: str | Path | None
 ) -> dict[str, Any]:
-    """The top of the page."""
+    """Return the variables of the first parts of the page: answers, verification and gains."""
     metric = answers.metric
     name = answers.objective.name
     trials = study.trials()
@@ -148,20 +148,20 @@ def _summary(
         "bounds": None if metric is None else _bounds_table(answers, metric, verified),
         "teacher_words": " ".join(filter(None, [_teacher_words(front, answers, verified), *lacking])),
         "nothing": " ".join(
-            [f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: let the search go on{loosen}.", *lacking]
+            [f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: continue the search{loosen}.", *lacking]
         ),
         "first": name,
         "verification": None if verified is None else tables.verified_table(verified),
         "recalls": None if verified is None else tables.recall_table(verified),
         "verification_words": "" if verified is None else tables.verification_words(verified),
         "gains": tables.gain_table(front, trials, verified),
-        "no_gains": "Not known: no student was trained both with and without distillation. 'verify' trains the "
+        "no_gains": "Unknown: no student was trained both with and without distillation. 'verify' trains the "
         "undistilled twin of every student on the front.",
     }
 
 
 def _lead(front: Front, trials: Sequence[TrialRecord]) -> str:
-    """What was tried, and how it ended, in the words of the states."""
+    """Summarise the number of trials, their states and the size of the front."""
     meanings = {
         State.COMPLETE: "trained to the end",
         State.PRUNED: "stopped or refused",
@@ -181,7 +181,7 @@ def _lead(front: Front, trials: Sequence[TrialRecord]) -> str:
 
 
 def _best_words(answers: Answers, within: Answer | None, words: Mapping[str, str] | None) -> str:
-    """What the first answer is best in: also within the bound that is asked first, where that keeps somebody out."""
+    """Return the label of the first answer, also naming the default bound if it excludes some student."""
     name = f"Best in {answers.objective.name}"
     if within is None or words is None or answers.best is None or within.name != answers.best.name:
         return name
@@ -196,27 +196,27 @@ def _contents(verified: bool) -> list[tuple[str, str]]:
     parts += [("settings", "Settings"), ("stopped", "Stopped"), ("students", "Students"), ("cost", "Cost")]
     return [
         part
-        for part in [*parts, ("words", "Words"), ("environment", "Environment")]
+        for part in [*parts, ("words", "Glossary"), ("environment", "Environment")]
         if verified or part[0] != "verified"
     ]
 
 
 def _status(answers: Answers, verified: Verified | None, front: Front, folder: str | Path) -> dict[str, str] | None:
-    """The warning above the answers; ``None`` where every figure is verified."""
+    """Return the warning above the answers; ``None`` if every figure is verified."""
     if not answers.candidates:
         return None
     if answers.missing:
         size = len(front.trained())
         return {
             "head": f"{size - answers.missing} of {counted(size, 'student')} on the front are verified.",
-            "words": "The figures of the others are from the search, and they flatter; so that none gains by it, the "
-            "best is chosen by the figures of the search among all that did not fall off. 'autodistill verify "
-            f"{shlex.quote(str(folder))}' verifies the others, and repeats nothing.",
+            "words": "The figures of the others are from the search and biased upwards. For a fair comparison, the "
+            "best is chosen by the figures of the search, among all that did not fall off. 'autodistill verify "
+            f"{shlex.quote(str(folder))}' verifies the others without repeating finished runs.",
         }
     if not answers.verified:
         return {
-            "head": "These figures are from the search, and they flatter.",
-            "words": f"The best of {complete_counted((*front.trials, *front.others))} is chosen by the same validation "
+            "head": "These figures are from the search and biased upwards.",
+            "words": f"The best of {complete_counted((*front.trials, *front.others))} is selected by the validation "
             "figure that is shown here, from one run each; the test split has not been opened. Differences between "
             f"neighbours on the front may be chance. 'autodistill verify {shlex.quote(str(folder))}' trains the front "
             "again with several seeds and measures it on the test split.",
@@ -224,16 +224,16 @@ def _status(answers: Answers, verified: Verified | None, front: Front, folder: s
     if verified is not None and not verified.complete:
         return {
             "head": "Verification is unfinished.",
-            "words": f"{verified.finished} of {verified.planned} runs are done; the same command goes on.",
+            "words": f"{verified.finished} of {verified.planned} runs are done; repeat the same command to continue.",
         }
     return None
 
 
 def _metric_words(metric: Objective, answers: Answers) -> dict[str, str]:
     known = [bound for bound, _ in answers.bounds]
-    telling = [bound for bound in known if answers.excludes(bound)] or known  # a bound that all keep asks nothing
-    asked = metric.name == "latency_ms" and (answers.excludes(ALWAYS_MS) or not known)
-    start = ALWAYS_MS if asked else (telling[len(telling) // 2] if telling else 1.0)
+    excluding = [bound for bound in known if answers.excludes(bound)] or known
+    default = metric.name == "latency_ms" and (answers.excludes(ALWAYS_MS) or not known)
+    start = ALWAYS_MS if default else (excluding[len(excluding) // 2] if excluding else 1.0)
     unit = {"count": "", "fraction": ""}.get(metric.unit, metric.unit)
     label = "latency p50" if metric.name == "latency_ms" else metric.name
     return {"label": label, "unit": unit, "start": f"{start:.15g}"}
@@ -251,12 +251,12 @@ def _bounds_table(answers: Answers, metric: Objective, verified: Verified | None
     columns = (metric.name, "trial", "student", name, f"its {metric.name}", "gain from distillation", "how sure")
     note = ""
     if answers.verified and verified is not None and metric.name == "latency_ms" and metric.name in verified.of_files:
-        note = f"Latency of the exported file: {verified.latency}. The front below has what the search measured."
+        note = f"Latency of the exported file: {verified.latency}. The front below shows the latency in the search."
     return Table(columns, tuple(rows), (name, f"its {metric.name}"), note)
 
 
 def _teacher_words(front: Front, answers: Answers, verified: Verified | None) -> str:
-    """The teacher beside the best student, both measured on the same images."""
+    """Compare the teacher with the best student, both measured on the same images."""
     best: Answer | None = answers.best
     first = front.objectives[0]
     row = verified.teacher_row() if verified is not None and best is not None and best.verified else None
@@ -271,7 +271,7 @@ def _teacher_words(front: Front, answers: Answers, verified: Verified | None) ->
 
 
 def _apart(best: Answer | None, first: Objective, teacher: float) -> str:
-    """How far the most accurate student is from its teacher, a sentence behind another one."""
+    """Return a sentence on the distance of the most accurate student from its teacher, with a leading space."""
     if best is None or first.name != ACCURACY:
         return ""
     points = round(100.0 * (best.value - teacher), 1)
@@ -284,10 +284,10 @@ def _front_part(front: Front, trials: Sequence[TrialRecord], verified: Verified 
     if not front.trials:
         return {"front": None, "front_words": ""}
     knee = front.knee()
-    everybody = (*front.trials, *front.others)
+    complete = (*front.trials, *front.others)
     ended = sum(t.state is State.COMPLETE for t in trials)
-    within = " within the bounds" if len({t.number for t in everybody}) < ended else ""
-    among = f"{complete_counted(everybody)}{within}"
+    within = " within the bounds" if len({t.number for t in complete}) < ended else ""
+    among = f"{complete_counted(complete)}{within}"
     words = f"{students_counted(front.trials)} that no other trial beats in every objective, among {among}."
     if front.scale is not None:
         words += f" The front dominates {front.hypervolume_share:.1%} of the reference box."
@@ -329,9 +329,9 @@ def _trials_part(study: Study, trials: Sequence[TrialRecord], cost: Mapping[str,
 
 
 def _drawings_part(study: Study, front: Front) -> dict[str, Any]:
-    """Drawings of the front's students, built again from the facts beside their weights."""
+    """Draw the front's students, rebuilt from the facts stored with their weights."""
     drawings, missing = [], 0
-    networks = list({t.number: t for t in front.trials}.values())  # all forms of a trial are one network
+    networks = list({t.number: t for t in front.trials}.values())  # all forms of a trial share a network
     for trial in networks[:_MOST_DRAWINGS]:
         svg = _drawing(study, trial)
         missing += svg is None
@@ -340,7 +340,7 @@ def _drawings_part(study: Study, front: Front) -> dict[str, Any]:
             drawings.append({"title": f"Trial {trial.number}: {what}", "svg": svg})
     notes = []
     if missing:
-        notes.append(f"{missing} cannot be drawn: their files are gone.")
+        notes.append(f"{missing} cannot be drawn, because their files are missing.")
     if len(networks) > _MOST_DRAWINGS:
         notes.append(f"The first {_MOST_DRAWINGS} of {len(networks)} are drawn.")
     none = "No student's network is kept in this study" if front.trials else "There is no front yet"
@@ -348,7 +348,7 @@ def _drawings_part(study: Study, front: Front) -> dict[str, Any]:
 
 
 def _drawing(study: Study, trial: TrialRecord) -> Any:
-    """SVG of one student; ``None`` where it was not trained here or its files are gone."""
+    """Return the SVG of one student; ``None`` if it was not trained here or its files are missing."""
     from markupsafe import Markup
 
     from autodistill.core.errors import AutodistillError
@@ -372,7 +372,7 @@ def _figures(
     verified: Verified | None,
     parts: dict[str, Any],
 ) -> dict[str, go.Figure]:
-    """Every picture by the id of its place; also takes ``steps`` and ``shares`` out of ``parts``."""
+    """Return all figures by the id of their element; also remove ``steps`` and ``shares`` from ``parts``."""
     from autodistill.delivery.figures import study_figures as figures
     from autodistill.delivery.figures.parallel_figure import parallel_figure
 

@@ -1,4 +1,4 @@
-"""Retrains members of a front with several seeds, tests them on images that no trial has seen, and judges the front.
+"""Verification: retrains members of a front with several seeds and evaluates them on unseen test images.
 
-The values and the reading of a finished verification are in ``search.results.verified``.
+The result types and the reading of a finished verification are in ``search.results.verified``.
 """

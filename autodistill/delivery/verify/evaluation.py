@@ -1,8 +1,8 @@
-"""The test split, opened once: every finished run is evaluated on it after the last training has ended.
+"""Evaluation on the test split, which is opened once, after the last training has ended.
 
-A result is a folder beside the run's student, whole and hashed or absent::
+A result is a folder next to the run's student; it is either complete and hashed, or absent::
 
-    DIR/verify/runs/KEY/result/     result.json: figures on validation and test, right answers image by image
+    DIR/verify/runs/KEY/result/     result.json: figures on validation and test, correctness of each image
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ FIELDS = ("accuracy", "loss", "ece", "agreement")
 
 @dataclass(frozen=True, eq=False)
 class TestSplit:
-    """The test images and what the teacher says of them.
+    """The test images and the teacher's logits of them.
 
     Attributes:
         split: images and labels.
-        fingerprint: of both.
-        teacher: logits ``(n, classes)``; ``None`` of a teacher that knows only stored images.
+        fingerprint: hash of images and labels.
+        teacher: teacher logits ``(n, classes)``; ``None`` for a teacher with stored logits only.
     """
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False  # keeps pytest from collecting it because of its name
 
     split: Split
     fingerprint: str
@@ -50,21 +50,21 @@ class TestSplit:
 
     @staticmethod
     def open(task: Any, cache: Path, teacher: Teacher) -> TestSplit:
-        """Read the test images: the only place of a study where that happens.
+        """Read the test images; no other code of a study does so.
 
         Raises:
-            DataError: there are none.
+            DataError: there are no test images.
         """
         from autodistill.training.data import datasets
         from autodistill.training.data.sources.array_cache import content_hash
         from autodistill.training.teachers.checks import answers
 
         split = datasets.load_test(task.data, cache)
-        said = None if teacher.by_id else answers(teacher, split)
-        return TestSplit(split, content_hash(split.images, split.labels), said)
+        logits = None if teacher.by_id else answers(teacher, split)
+        return TestSplit(split, content_hash(split.images, split.labels), logits)
 
     def scores(self, logits: Tensor, own: Mapping[str, str] | None = None) -> dict[str, float]:
-        """Accuracy, loss, every measure and, where the teacher is known, agreement."""
+        """Compute accuracy, loss, every measure and, with teacher logits, agreement."""
         import torch
 
         from autodistill.training.loop.trainer import scores
@@ -88,15 +88,15 @@ def examine(
     device: str = "cpu",
     own: Mapping[str, str] | None = None,
 ) -> Result:
-    """Evaluate a finished run on the test split and keep the result.
+    """Evaluate a finished run on the test split and store the result.
 
     Args:
-        folder: of the run.
-        test: the images.
+        folder: folder of the run.
+        test: the test images.
         data: mean and std that the student was trained with.
         refit: ``train`` or ``train+val``.
-        keep: whether its weights stay; they are removed otherwise.
-        device: where it runs.
+        keep: whether to keep the weights; otherwise they are deleted.
+        device: device to run on.
         own: measures of the study's own, name to ``module:function``.
 
     Raises:
@@ -133,7 +133,7 @@ def examine(
 
 
 def predict(model: nn.Module, images: NDArray[np.uint8], data: ImageData, *, device: str = "cpu") -> Tensor:
-    """Logits ``(n, classes)``, fp32 on the CPU, of ``uint8`` images."""
+    """Compute logits ``(n, classes)``, fp32 on the CPU, of ``uint8`` images."""
     import torch
 
     mean, std = (torch.tensor(value, device=device).view(1, -1, 1, 1) for value in (data.mean, data.std))

@@ -1,7 +1,7 @@
-"""Size and latency of the files that would ship: every student, baseline and the teacher exported once as ONNX.
+"""Size and latency of exported files: every student, every baseline and the teacher are exported once as ONNX.
 
-What cannot be exported has no figure; it stays in the table. Weights do not change either number, as long as no two
-tensors are equal (``as_if_trained``), so networks are exported as they were built.
+A network that cannot be exported has no figure, but stays in the table. The weights change neither size nor latency, as
+long as no two tensors are equal (``as_if_trained``), so untrained networks are exported.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from autodistill.training.teachers.teacher import Teacher
 
 SHIPPED = ("latency_ms", "onnx_bytes")
-"""Objectives that a file is measured for; ``bytes`` is of the deployed form as safetensors, counted exactly."""
+"""Objectives measured on the file; ``bytes`` is the exact size of the deployed form as safetensors instead."""
 
 
 @dataclass(frozen=True)
 class FileCosts:
-    """What one network costs.
+    """Costs of one network.
 
     Attributes:
         costs: counted costs by name.
-        bytes: of the ONNX file.
-        latency_ms: of that file.
+        bytes: size of the ONNX file; ``None`` if the network was not exported.
+        latency_ms: latency of that file; ``None`` if it was not measured.
     """
 
     costs: Mapping[str, float]
@@ -45,7 +45,7 @@ class FileCosts:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network and the images it takes."""
+    """A function that builds a network, and the size and channels of its input."""
 
     make: Callable[[], nn.Module]
     image_size: int
@@ -53,7 +53,7 @@ class Network:
 
 
 def student_network(student: Params, data: ImageData) -> Network:
-    """The network of a student, untrained."""
+    """Return the untrained network of a student."""
     from autodistill.training.students import build as students
 
     size, channels, classes = data.image_size, data.channels, len(data.classes)
@@ -65,7 +65,7 @@ def student_network(student: Params, data: ImageData) -> Network:
 
 
 def teacher_network(teacher: Teacher) -> Network | None:
-    """The teacher's network, where it is one."""
+    """Return the teacher's network; ``None`` if the teacher is not a torch network."""
     from torch import nn
 
     network = teacher.network
@@ -77,33 +77,37 @@ def teacher_network(teacher: Teacher) -> Network | None:
 def judged_by_files(
     students: Sequence[VerifiedRow], objectives: Sequence[Objective], target: LatencyTarget
 ) -> tuple[tuple[str, ...], str]:
-    """The objectives that the exported files are judged by, and a sentence that says so, or why not.
+    """Choose the objectives for which the figures of the exported files are compared, and explain the choice.
 
-    The file is what ships. Its figure is taken of every student with a verdict or of none, so that no two kinds of
-    latency are compared; and only where the search too has measured this CPU, as other targets are of other machines.
+    Users run the exported file, so its figures are preferred. To compare one kind of latency only, they are used for
+    all students with a verdict or for none. Latencies of files are used only if the search also measured this CPU,
+    because other targets are other machines.
 
     Args:
         students: rows with the costs of their files.
-        objectives: of the study.
-        target: of the study's latency.
+        objectives: objectives of the study.
+        target: latency target of the study.
+
+    Returns:
+        Names of the chosen objectives, and one sentence that explains the choice; empty if there is none to make.
     """
     ready = [row for row in students if row.accuracy is not None]
-    taken, said = [], []
+    chosen, reasons = [], []
     for name in [o.name for o in objectives if o.name in SHIPPED]:
         lacking = [str(row.trial) for row in ready if row.shipped(name) is None]
         if name == "latency_ms" and not _of_this_cpu(target):
-            said.append(f"{name} as the search measured it ({_where(target)}), which a file on this CPU does not tell")
+            reasons.append(f"{name} as the search measured it ({_where(target)}), because a file on this CPU differs")
         elif lacking or not ready:
-            whose = f"the file of trial {', '.join(lacking)} has no such figure" if lacking else "no run is finished"
-            said.append(f"{name} as the search measured it, for all students: {whose}")
+            why = f"the file of trial {', '.join(lacking)} has no such figure" if lacking else "no run is finished"
+            reasons.append(f"{name} as the search measured it, for all students: {why}")
         else:
-            taken.append(name)
-            said.append(f"{name} of the exported file, which is what ships")
-    return tuple(taken), f"Verdicts take {'; and '.join(said)}." if said else ""
+            chosen.append(name)
+            reasons.append(f"{name} of the exported file, which is what ships")
+    return tuple(chosen), f"Verdicts take {'; and '.join(reasons)}." if reasons else ""
 
 
 def _of_this_cpu(target: LatencyTarget) -> bool:
-    """Whether latency is of this CPU, in the precision of the file."""
+    """Return whether the target is this CPU, in the precision of the file."""
     here = target.table is None and target.command is None and target.device.startswith("cpu")
     return here and target.precision == "fp32" and target.runtime in ("torch", "onnxruntime")
 
@@ -115,12 +119,15 @@ def _where(target: LatencyTarget) -> str:
 
 
 def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence[Objective]) -> dict[str, FileCosts]:
-    """Costs of all networks; the files are measured in interleaved rounds.
+    """Measure the costs of all networks; the latencies of the files are measured in interleaved rounds.
 
     Args:
-        networks: by a name of the caller's.
-        task: gives the latency target.
-        objectives: whose counted costs are wanted beside parameters and bytes.
+        networks: networks by any name.
+        task: task with the latency target.
+        objectives: objectives whose costs are counted in addition to parameters and bytes.
+
+    Warns:
+        UserWarning: the latencies could not be measured.
     """
     from autodistill.training.costs.counts import cost_metrics, known_costs
     from autodistill.training.costs.file_latency import file_latencies
@@ -139,14 +146,14 @@ def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence
                 file = export_onnx(
                     as_if_trained(model), Path(folder) / f"{index}.onnx", image_size=size, channels=channels
                 )
-            except AutodistillError:  # it cannot be counted or exported: no figure
+            except AutodistillError:  # it cannot be counted or exported, so it has no figure
                 continue
             files[name] = file.path
             out[name] = FileCosts(out[name].costs, file.bytes)
         try:
             times = file_latencies(list(files.values()), task.latency)
-        except (ResourceError, UserCodeError) as error:  # hours of training must not be lost to a missing package
-            warnings.warn(f"the exported files are not timed: {error}", stacklevel=2)
+        except (ResourceError, UserCodeError) as error:  # a missing package must not discard hours of training
+            warnings.warn(f"the latency of the exported files was not measured: {error}", stacklevel=2)
             times = None
     for name, milliseconds in zip(files, times or (), strict=False):
         out[name] = FileCosts(out[name].costs, out[name].bytes, milliseconds)

@@ -1,4 +1,4 @@
-"""What a verification found: the test split is opened here, once, when no training runs any more."""
+"""Evaluation of a verification: opens the test split once, after all trainings, and builds the table of results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 
 
 def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot], None] | None) -> Verified:
-    """Open the test split, evaluate what is finished, and put the table together."""
+    """Open the test split, evaluate the finished runs, and build the table.
+
+    Args:
+        plan: the verification.
+        failures: errors of failed runs, by folder of the run.
+        progress: function called with a snapshot of the progress.
+
+    Raises:
+        StoreError: the test images are not those of earlier results.
+    """
     from autodistill.training.costs.file_latency import target_words
 
     watch = Watch(progress)
@@ -52,10 +61,10 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
     ]
     watch.stage("files", "exporting each student and measuring its file")
     costs = _costs(plan)
-    priced = [_with_costs(row, costs.get(stable_key(row.student))) for row in rows_of(finished)]
-    students = [row for row in priced if row.kind == "student"]
+    with_costs = [_with_costs(row, costs.get(stable_key(row.student))) for row in rows_of(finished)]
+    students = [row for row in with_costs if row.kind == "student"]
     of_files, judged = judged_by_files(students, study.objectives, plan.retraining.task.latency)
-    rows = settled(study.front(), table(priced, finished, study.objectives, of_files))
+    rows = settled(study.front(), table(with_costs, finished, study.objectives, of_files))
     if test is not None:
         rows.append(_teacher_row(plan, test, costs.get("teacher")))
     return Verified(
@@ -83,7 +92,7 @@ def judge(plan: Plan, failures: Mapping[Path, str], progress: Callable[[Snapshot
 
 
 def _examined(plan: Plan, watch: Watch) -> tuple[dict[Path, Result], TestSplit | None]:
-    """Results of all finished runs, those that were missing made now; the test images where there is any run.
+    """Return the results of all finished runs, evaluating new ones, and the test split if there is any run.
 
     Raises:
         StoreError: the test images are not those of earlier results.
@@ -91,8 +100,9 @@ def _examined(plan: Plan, watch: Watch) -> tuple[dict[Path, Result], TestSplit |
     from autodistill.training.trials.trial_files import finished
 
     worker = plan.worker
-    anew = {run.folder for run in plan.waiting if finished(run.folder, run.key)}  # its weights were gone
-    ready = {run.folder: None if run.folder in anew else read_result(run.folder, run.key) for run in plan.distinct}
+    # Runs that were trained again because their weights were missing have an outdated result.
+    again = {run.folder for run in plan.waiting if finished(run.folder, run.key)}
+    ready = {run.folder: None if run.folder in again else read_result(run.folder, run.key) for run in plan.distinct}
     trained = [run for run in plan.distinct if ready[run.folder] or finished(run.folder, run.key)]
     if not trained:
         return {}, None
@@ -104,7 +114,7 @@ def _examined(plan: Plan, watch: Watch) -> tuple[dict[Path, Result], TestSplit |
         if result.test != test.fingerprint:
             raise StoreError(
                 f"the test images changed since {run.folder} was evaluated; figures of different images cannot be "
-                f"compared. Put the images back, or remove {run.folder.parent} to begin again."
+                f"compared. Restore the images, or delete {run.folder.parent} to start again."
             )
         results[run.folder] = result
         watch.stage("test", f"{index} of {len(trained)} runs evaluated", index / len(trained))
@@ -125,7 +135,7 @@ def _examine(plan: Plan, run: Planned, test: TestSplit) -> Result:
 
 
 def _weights(plan: Plan, index: int) -> str:
-    """Folder of the kept weights of a student, from the study's folder; empty for other rows and before the end."""
+    """Return the folder of a student's stored weights, relative to the study's; empty if there are none."""
     run = plan.runs[index, plan.seeds[0]]
     if plan.members[index].kind != "student" or not (run.folder / "student").is_dir():
         return ""
@@ -133,15 +143,15 @@ def _weights(plan: Plan, index: int) -> str:
 
 
 def _of(plan: Plan, index: int) -> list[Planned]:
-    """The runs of one row."""
+    """Return the runs of one row, in the order of the seeds."""
     return [plan.runs[index, seed] for seed in plan.seeds]
 
 
 def _costs(plan: Plan) -> dict[str, FileCosts]:
-    """Costs by the key of an architecture, and of the teacher by its word.
+    """Measure costs by the key of an architecture, and those of the teacher under ``"teacher"``.
 
-    Students of one architecture share one file's figures: weights do not change them, and two measurements would put
-    one of such students ahead of the other by chance.
+    Students of the same architecture share the figures of one file. Weights do not change them, and separate
+    measurements would differ by chance.
     """
     from autodistill.training.survey.student_costs import StudentCosts
 
@@ -157,14 +167,14 @@ def _costs(plan: Plan) -> dict[str, FileCosts]:
         if member.kind == "baseline" and key in found:
             try:
                 known = measured.of(member.student, networks[key].make()).costs
-            except AutodistillError:  # e.g. not in the table of latencies
+            except AutodistillError:  # e.g. it is missing in the latency table
                 continue
             found[key] = replace(found[key], costs={**found[key].costs, **known})
     return found
 
 
 def _with_costs(row: VerifiedRow, found: FileCosts | None) -> VerifiedRow:
-    """The row with its file's size and latency, and the counts that the search did not have."""
+    """Add the size and latency of the file to a row, and counted costs that the search did not have."""
     if found is None:
         return row
     return replace(
@@ -176,14 +186,14 @@ def _with_costs(row: VerifiedRow, found: FileCosts | None) -> VerifiedRow:
 
 
 def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> VerifiedRow:
-    """The teacher on the test split; without figures where it knows only stored images."""
+    """Build the row of the teacher on the test split; it has no figures if the teacher has stored logits only."""
     study, teacher = plan.study, plan.worker.teacher
     known = study.teacher_values()
     searched = known.pop("accuracy", None)
-    name = teacher.name.replace("\\", "/").rpartition("/")[2]  # verify.json is passed on: no folders of its owner
+    name = teacher.name.replace("\\", "/").rpartition("/")[2]  # verify.json may be shared, so it names no folders
     row = VerifiedRow("teacher", name, searched=searched, costs=known)
     if test.teacher is None:
-        return replace(row, error="it consists of stored logits, none of them of test images")
+        return replace(row, error="it has stored logits only, none of test images")
     scores, confusion = test.scores(test.teacher, plan.worker.task.measures), test.confusion(test.teacher)
     right = test.teacher.argmax(1).numpy() == test.split.labels
     row = replace(

@@ -1,4 +1,4 @@
-"""What ``verify`` trains: which students, with which seeds, in which order; and about how long that takes."""
+"""Choice of the students that ``verify`` trains, their seeds and their order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autodistill.search.objectives.pareto import epsilon_net_order
 from autodistill.search.results.front import Front
 from autodistill.search.results.gain import distils
 
-MAX_NEIGHBOURS = 0.5  # neighbours, as a share of the front
+MAX_NEIGHBOURS = 0.5  # largest number of neighbours, as a share of the front
 PLAIN: Mapping[str, Any] = {"loss": "none"}
 
 Kind = Literal["student", "twin", "baseline"]
@@ -23,15 +23,19 @@ Kind = Literal["student", "twin", "baseline"]
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One row to be: a student, a twin or a baseline, before it is trained.
+    """A planned row of the table: a student, a twin or a baseline, before it is trained.
 
     Attributes:
-        kind: which of these.
-        trial: number of the trial; of a twin, that of its distilled student.
-        before: on the front of the search.
+        kind: kind of the row.
+        name: description of the network.
+        student: architecture.
+        distillation: loss mix.
+        train: training settings.
+        trial: number of the trial; for a twin, that of its distilled student; ``None`` for a baseline.
+        before: whether it is on the front of the search.
         searched: accuracy on validation in the search.
         costs: known costs in the search.
-        seconds: what one training is thought to take.
+        seconds: estimated time of one training.
     """
 
     kind: Kind
@@ -46,28 +50,28 @@ class PlannedRow:
     seconds: float = 0.0
 
     def candidate(self, number: int, seed: int) -> Candidate:
-        """One run of it, as an engine sees it."""
+        """Return the candidate of one run, for an engine."""
         return Candidate(number, self.student, self.distillation, self.train, seed)
 
 
 def seeds_of(study_seed: int, count: int) -> tuple[int, ...]:
-    """Seeds of the runs: the same for every row, so that rows can be paired, and none that the search used.
+    """Derive the seeds of the runs. They are equal for all rows, so that rows can be paired, and new to the search.
 
     Raises:
-        UsageError: fewer than one.
+        UsageError: ``count`` is below 1.
     """
     if count < 1:
-        raise UsageError(f"seeds is {count}; allowed: 1 or more. Three is the least that says how seeds differ.")
+        raise UsageError(f"seeds is {count}; allowed: 1 or more. At least 3 are needed to estimate how seeds differ.")
     return tuple(derive_seed(study_seed, index, "verify") for index in range(count))
 
 
 def noise_of(accuracy: float, images: int) -> float:
-    """Validation accuracy that two students may differ by, by the choice of images alone: 1.96 standard errors."""
+    """Return the difference of validation accuracies that the choice of images alone explains: 1.96 standard errors."""
     return 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 1 / images) / images)
 
 
 def near_misses(front: Front, noise: float) -> list[TrialRecord]:
-    """COMPLETE trials that would be on the front if their accuracy were higher by ``noise``, the nearest first."""
+    """Return COMPLETE trials that would be on the front if their accuracy were higher by ``noise``, nearest first."""
     names = [o.name for o in front.objectives]
     if "accuracy" not in names or not front.trials:
         return []
@@ -86,18 +90,22 @@ def near_misses(front: Front, noise: float) -> list[TrialRecord]:
 def choose_trials(
     front: Front, *, noise: float, top: int | None = None, empty: str = "no trial is COMPLETE yet"
 ) -> list[TrialRecord]:
-    """The front, spread over its whole length, then its near neighbours, at most ``top`` in all.
+    """Choose the front, ordered to cover its whole range early, then its near neighbours; at most ``top`` in total.
 
-    ``empty`` says why there is no front, where there is none.
+    Args:
+        front: front of the search.
+        noise: accuracy by which a neighbour may be below the front.
+        top: largest number of students.
+        empty: reason for the error message if the front is empty.
 
     Raises:
-        UsageError: the front is empty, or ``top`` is below one.
+        UsageError: the front is empty, or ``top`` is below 1.
     """
     if top is not None and top < 1:
         raise UsageError(f"top is {top}; allowed: 1 or more students.")
-    front = front.trained()  # a variant is no training of its own
+    front = front.trained()  # variants are not separate trainings
     if not front.trials:
-        raise UsageError(f"the front is empty: {empty}, so there is nothing to verify. Search on first.")
+        raise UsageError(f"the front is empty: {empty}, so there is nothing to verify. Continue the search first.")
     losses = to_losses(front.objectives, [t.values for t in front.trials])
     members = [front.trials[row] for row in epsilon_net_order(losses)]
     near = near_misses(front, noise)[: max(1, math.ceil(MAX_NEIGHBOURS * len(members)))]
@@ -105,10 +113,10 @@ def choose_trials(
 
 
 def by_number(trials: Sequence[TrialRecord], numbers: Sequence[int]) -> list[TrialRecord]:
-    """The trials that were named, in that order.
+    """Return the trials with the given numbers, in that order.
 
     Raises:
-        UsageError: one that does not exist or did not reach the top rung.
+        UsageError: a trial does not exist or did not reach the top rung.
     """
     known = {t.number: t for t in trials}
     out = []
@@ -117,8 +125,8 @@ def by_number(trials: Sequence[TrialRecord], numbers: Sequence[int]) -> list[Tri
         if trial is None or not trial.values:
             state = "does not exist" if trial is None else f"is {trial.state.value}"
             complete = [str(t.number) for t in trials if t.values]
-            said = ", ".join(complete[:20]) or "none yet"
-            raise UsageError(f"trial {number} {state}; only COMPLETE trials can be verified: {said}.")
+            allowed = ", ".join(complete[:20]) or "none yet"
+            raise UsageError(f"trial {number} {state}; only COMPLETE trials can be verified: {allowed}.")
         out.append(trial)
     return out
 
@@ -126,13 +134,13 @@ def by_number(trials: Sequence[TrialRecord], numbers: Sequence[int]) -> list[Tri
 def members_of(
     chosen: Sequence[TrialRecord], front: Front, *, twins: bool = True, baselines: Sequence[str] = ()
 ) -> list[PlannedRow]:
-    """All rows in the order of their importance: front, its twins, neighbours, baselines, the neighbours' twins.
+    """Return all rows by importance: front, twins of the front, neighbours, baselines, twins of the neighbours.
 
-    A twin is the same student with the same recipe and loss ``none``; what does not distil has none. A baseline is a
-    timm network trained without distillation, from random weights, with the recipe of the chosen student that was best
-    in the search. What was on the front is decided among the students as they were trained, as in ``choose_trials``.
+    A twin is the same student with the same recipe and loss ``none``; students that are not distilled have no twin. A
+    baseline is a timm network trained without distillation from random weights, with the recipe of the chosen student
+    that was best in the search. Membership of the front is decided among fp32 students, as in ``choose_trials``.
     """
-    on_front = {t.number for t in front.trained().trials}  # one whose int8 form beats it was on the front all the same
+    on_front = {t.number for t in front.trained().trials}  # also students that their own int8 form dominates
     first = [_student(t, before=True) for t in chosen if t.number in on_front]
     near = [_student(t, before=False) for t in chosen if t.number not in on_front]
     best = min(chosen, key=lambda t: front.objectives[0].loss(t.values[front.objectives[0].name]))
@@ -147,7 +155,7 @@ def members_of(
 
 
 def objective_names(objectives: Sequence[Objective]) -> tuple[tuple[str, str], ...]:
-    """Name and direction of each."""
+    """Return name and direction of each objective."""
     return tuple((o.name, o.direction) for o in objectives)
 
 
@@ -167,7 +175,7 @@ def _student(trial: TrialRecord, *, before: bool) -> PlannedRow:
 
 
 def _costs(trial: TrialRecord) -> dict[str, float]:
-    """Known costs as the front has them: a latency that had not settled may have been measured again later."""
+    """Return known costs with their latest values, because a noisy latency may have been measured again later."""
     names = [name for name in trial.rungs.get(0, {}) if name not in WORK]
     return {name: trial.latest[name] for name in names}
 

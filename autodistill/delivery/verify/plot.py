@@ -1,7 +1,8 @@
-"""Picture of a verification: verified accuracy with its interval, and how far each student fell from the search's.
+"""Plot of a verification: verified accuracy with its interval, and its difference from the search's accuracy.
 
-Filled marks are on the verified front, hollow ones are not; a thin line leads from what the search said (on validation)
-to what the test split says. Crosses are the undistilled twins, diamonds the baselines, the dashed line is the teacher.
+Filled marks are on the verified front, hollow ones are not. A thin line connects the accuracy in the search (on
+validation) with that on the test split. Crosses are undistilled twins, diamonds are baselines, and the dashed line is
+the teacher.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from autodistill.delivery.figures.front_png import nothing_drawn, widen
 from autodistill.search.results.verified import Verified, VerifiedRow
 
 _FRONT, _GREY, _TEACHER, _INK, _TWIN = "#1f6f8b", "#8b9098", "#d1495b", "#2b2d33", "#c08a1e"
-_NEAR_X, _NEAR_Y = 0.01, 0.03  # as logarithm, and as share of the height: closer marks share a label
+_NEAR_X, _NEAR_Y = 0.01, 0.03  # distance in log(x), and as share of the height, below which marks share a label
 
 
 def verify_png(verified: Verified, path: str | Path) -> None:
-    """Draw ``verified`` into ``path``; the file's ending chooses the format (PNG, SVG, PDF)."""
+    """Plot ``verified`` to the file ``path``; its suffix selects the format (PNG, SVG, PDF)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -59,7 +60,7 @@ def _seeds(verified: Verified) -> str:
 
 
 def _axis(verified: Verified) -> str:
-    """The cost that every student has, latency first: the one that was judged, or the file's where none was."""
+    """Choose a cost that every student has for the x axis: a latency if possible, preferably the compared one."""
     names = ["file_latency_ms", "latency_ms", "params"]
     if "latency_ms" in dict(verified.objectives) and "latency_ms" not in verified.of_files:
         names.remove("file_latency_ms")
@@ -82,7 +83,7 @@ def _draw_student(axes: Any, row: VerifiedRow, across: str) -> None:
     low, high = figure.low or figure.mean, figure.high or figure.mean
     if row.searched is not None:
         axes.plot([x, x], [row.searched, figure.mean], color=color, linewidth=0.8, linestyle=":", zorder=2)
-        axes.plot([x], [row.searched], "_", color=color, markersize=9, zorder=2, label="as the search said")
+        axes.plot([x], [row.searched], "_", color=color, markersize=9, zorder=2, label="in the search")
     axes.errorbar(
         [x],
         [figure.mean],
@@ -99,9 +100,9 @@ def _draw_student(axes: Any, row: VerifiedRow, across: str) -> None:
 
 
 def _number_students(axes: Any, shown: Sequence[VerifiedRow], across: str) -> None:
-    """Numbers of trials beside their marks; those of marks that nearly touch stand side by side, the best first."""
+    """Write trial numbers next to their marks; marks that nearly touch share one label, most accurate first."""
     low, high = axes.get_ylim()
-    groups: list[tuple[float, list[tuple[float, int | None]]]] = []  # where across; means and trials
+    groups: list[tuple[float, list[tuple[float, int | None]]]] = []  # x; means and trials
     marks = [(_at(row, across) or 0.0, row.accuracy.mean, row.trial) for row in shown if row.accuracy is not None]
     for x, mean, trial in sorted(marks, key=lambda mark: -mark[1]):
         near = (g for at, g in groups if abs(math.log(x / at)) < _NEAR_X and g[-1][0] - mean < _NEAR_Y * (high - low))
@@ -122,7 +123,7 @@ def _number_students(axes: Any, shown: Sequence[VerifiedRow], across: str) -> No
 
 
 def _draw_others(axes: Any, verified: Verified, across: str) -> None:
-    """Twins, baselines and the teacher; then the legend's words are made unique."""
+    """Draw twins, baselines and the teacher; then remove duplicate legend entries."""
     marks = {
         "twin": ("x", _TWIN, "without distillation"),
         "baseline": ("D", _INK, "baseline"),
@@ -144,7 +145,7 @@ def _draw_others(axes: Any, verified: Verified, across: str) -> None:
 
 
 def _once(artists: Sequence[Any]) -> None:
-    """Keep the first of equal labels."""
+    """Keep only the first of equal labels in the legend."""
     seen: set[str] = set()
     for artist in artists:
         label = str(artist.get_label())

@@ -1,4 +1,4 @@
-"""From a study to the runs of its verification: which exist already, which are still to be trained."""
+"""Planning of a verification: the runs of a study, finished and missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ SEEDS = 3
 
 @dataclass(frozen=True)
 class Planned:
-    """One run: which row it belongs to first, its key, and whether its weights stay."""
+    """One run of the verification.
+
+    Attributes:
+        candidate: candidate to train.
+        folder: folder of the run.
+        key: key of the training.
+        keep: whether its weights are kept after the evaluation.
+        seconds: estimated training time.
+    """
 
     candidate: Candidate
     folder: Path
@@ -38,12 +46,14 @@ class Plan:
     """A verification before anything is trained.
 
     Attributes:
-        study: what is verified.
+        study: the study to verify.
+        retraining: settings of the trainings.
+        worker: state with images and teacher.
         members: rows, the most important first.
-        seeds: of every row.
-        noise: validation accuracy that near neighbours may lack.
-        runs: all runs, by row and seed; equal runs of several rows are one.
-        waiting: those that are not finished.
+        seeds: seeds of every row.
+        noise: validation accuracy by which neighbours may be below the front.
+        runs: all runs, by row and seed; equal runs of several rows share a folder.
+        waiting: runs that are not finished, without repetition.
     """
 
     study: Study
@@ -57,15 +67,15 @@ class Plan:
 
     @property
     def distinct(self) -> list[Planned]:
-        """Every run once."""
+        """All runs without repetition."""
         return list({run.folder: run for run in self.runs.values()}.values())
 
     def seconds(self, workers: int) -> float:
-        """About how long the waiting runs take, by what the search's trials took."""
+        """Estimate the time of the waiting runs from the times of the search's trials."""
         return sum(run.seconds for run in self.waiting) / workers
 
     def words(self, workers: int) -> str:
-        """The plan in a sentence."""
+        """Describe the plan in one sentence."""
         kinds = [("student", "student"), ("twin", "undistilled twin"), ("baseline", "baseline")]
         counts = [(sum(m.kind == kind for m in self.members), name) for kind, name in kinds]
         rows = ", ".join(f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count)
@@ -92,22 +102,22 @@ def plan_verification(
     baselines: Sequence[str] = (),
     device: str = "cpu",
 ) -> Plan:
-    """What :func:`verify` would train, and what of it is finished; nothing is written.
+    """Plan the runs of :func:`verify` without writing anything.
 
     Raises:
-        UsageError: no such trial or network, an empty front, or both ``top`` and ``trials``.
+        UsageError: a trial or network does not exist, the front is empty, or both ``top`` and ``trials`` are given.
     """
     from autodistill.training.students import build as students
     from autodistill.training.trials.retraining import Retraining, RetrainingState
 
     study = opened(study)
     if top is not None and trials:
-        raise UsageError("top and trials are both given; keep one.")
+        raise UsageError("top and trials are both given; give only one of them.")
     for name in baselines:
         students.validate({"family": "timm", "model": name})
     retraining = Retraining(_task(study), refit)
     worker = RetrainingState(retraining, WorkerContext(device=device))
-    front = study.front().trained()  # verify trains students; their int8 forms are no students of their own
+    front = study.front().trained()  # verify trains fp32 students, not their int8 forms
     best = max((t.values.get("accuracy", 0.5) for t in front.trials), default=0.5)
     noise = noise_of(best, len(worker.data.val))
     empty = why_empty(study.trials(), study.constraints)
@@ -125,7 +135,7 @@ def plan_verification(
 def _runs(
     worker: RetrainingState, members: Sequence[PlannedRow], seeds: Sequence[int]
 ) -> dict[tuple[int, int], Planned]:
-    """All runs in the order in which they are trained: by kind of row, then by seed, then by row."""
+    """Return all runs in training order: by kind of row, then by seed, then by row."""
     from autodistill.training.trials.retraining import Run
 
     keeping = {
@@ -149,7 +159,7 @@ def _runs(
 
 
 def _is_done(run: Planned) -> bool:
-    """Whether nothing is left to train: its result is there, or its student still waits for the test split."""
+    """Return whether nothing is left to train: there is a result, or a student that is not evaluated yet."""
     from autodistill.training.trials.trial_files import finished
 
     student = finished(run.folder, run.key) is not None
@@ -157,24 +167,28 @@ def _is_done(run: Planned) -> bool:
 
 
 def opened(study: Study | str | Path) -> Study:
-    """The study, which must have a folder and images."""
+    """Open a study and check that it has a folder and images.
+
+    Raises:
+        UsageError: the study has no folder or no images.
+    """
     from autodistill.engines.setup.study_setup import open_to_read
     from autodistill.search.study.study import Study as StudyClass
 
     if not isinstance(study, StudyClass):
-        study = open_to_read(Path(study).resolve())  # a folder that is no study is not made into one
+        study = open_to_read(Path(study).resolve())  # never creates a study
     if study.directory is None:
-        raise UsageError("this study lives in memory; verify needs one in a folder: Study.create(directory=…).")
+        raise UsageError("this study is in memory; verify needs one in a folder: Study.create(directory=…).")
     if getattr(study.config, "data", None) is None:
         raise UsageError("this study names no data, so its students cannot be trained again.")
     return study
 
 
 def _task(study: Study) -> Task:
-    """What the study's trials were trained with, the teacher caches of the search included.
+    """Return the task of the study's trials, including the teacher caches of the search.
 
     Raises:
-        UsageError: it has no teacher yet.
+        UsageError: the study has no teacher yet.
     """
     from autodistill.training.runtime.cache_folder import cache_folder
 
@@ -185,7 +199,7 @@ def _task(study: Study) -> Task:
     if teacher.source == "auto":
         made = study.directory / "teacher"
         if not (made / "teacher.json").is_file():
-            raise UsageError(f"{study.directory} has no teacher yet; search on first.")
+            raise UsageError(f"{study.directory} has no teacher yet; continue the search first.")
         teacher = TeacherSpec(str(made), accept_weak=teacher.accept_weak)
     return Task(
         data=config.data,

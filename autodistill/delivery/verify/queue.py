@@ -1,7 +1,7 @@
-"""The queue of trainings that an engine drives as it drives a study (``engines/driven.py``).
+"""A queue of trainings with the interface of a study, so that any engine can run it (``engines/driving``).
 
-Nothing is proposed, compared or stopped; every run goes to its last epoch. Finished runs are on disk
-(``training/retraining.py``), so the queue remembers nothing between two verifications.
+No run is proposed, compared or stopped; every run trains to its last epoch. Finished runs are on disk
+(``training/trials/retraining.py``), so the queue stores nothing between two verifications.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from autodistill.core.records import Candidate, Decision, Report, State
 from autodistill.engines.monitor.watch import Snapshot, Watch
 from autodistill.engines.monitor.worker_line import WorkerLine
 
-TELLING = 0.1  # share of a run after which its own pace corrects what was thought
-MAX_ATTEMPTS = 2  # a run whose worker was lost is begun once more: it goes on from its checkpoint
+MEASURABLE_SHARE = 0.1  # share of a run after which its speed corrects the estimates
+MAX_ATTEMPTS = 2  # a run whose worker was lost is started once more, from its checkpoint
 
 
 @dataclass(frozen=True)
 class VerifyJob:
-    """One run that is still to be trained.
+    """One run to train.
 
     Attributes:
-        candidate: what is trained.
-        seconds: what it is thought to take; 0 when unknown.
+        candidate: candidate to train.
+        seconds: estimated training time; 0 if unknown.
     """
 
     candidate: Candidate
@@ -35,27 +35,28 @@ class VerifyJob:
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """What is known of a run that is being trained, from when it was first heard of: it may go on from a checkpoint.
+class _RunProgress:
+    """Progress of a run since its first report; it may have resumed from a checkpoint.
 
     Attributes:
-        points: seconds of the clock and share of its epochs that was done then.
+        points: pairs of clock seconds and share of epochs done at that time.
     """
 
     points: tuple[tuple[float, float], ...]
 
     @property
     def share(self) -> float:
-        """Share of its epochs that is done."""
+        """Share of epochs done."""
         return self.points[-1][1]
 
-    def pace(self) -> tuple[float, float]:
-        """Seconds and share of the later half of what was seen: the first epochs fill caches, and stalls are forgotten.
+    def recent(self) -> tuple[float, float]:
+        """Return seconds and share of epochs of the later half of the progress so far.
 
-        Both are 0 until it is well under way.
+        The first half is left out because the first epochs fill caches. Both values are 0 until enough of the run is
+        done.
         """
         first, last = self.points[0][1], self.points[-1][1]
-        if last - first < TELLING:
+        if last - first < MEASURABLE_SHARE:
             return 0.0, 0.0
         begin = max(point for point in self.points if point[1] <= (first + last) / 2)
         return self.points[-1][0] - begin[0], last - begin[1]
@@ -65,12 +66,16 @@ class Queue:
     """The runs of a verification, the most important first.
 
     Args:
-        name: the study's, for engines that give their work a name.
-        jobs: what is still to be trained.
-        workers: how many are trained at once, for the time that is left.
-        enough: asked before each run; true ends the queue.
-        directory: the study's folder, for engines that bring files there.
-        clock: seconds that only go forward.
+        name: name of the study, for engines that name their work.
+        jobs: runs to train.
+        workers: number of runs trained at the same time, for the estimate of the time left.
+        enough: function called before each run; if it returns true, no further run is started.
+        directory: folder of the study, for engines that copy files there.
+        clock: monotonic clock in seconds.
+
+    Attributes:
+        failures: errors of failed runs, by number.
+        done: number of finished runs.
     """
 
     def __init__(
@@ -90,17 +95,17 @@ class Queue:
         self._attempts: dict[int, int] = {}
         self._reached: set[int] = set()
         self._took: dict[int, tuple[float, float]] = {}
-        self._running: dict[int, _Stretch] = {}
+        self._running: dict[int, _RunProgress] = {}
         self._workers, self._enough, self._clock = workers, enough, clock
         self.done = 0
 
     @property
     def total(self) -> int:
-        """Runs that were to be trained."""
+        """Number of all runs."""
         return len(self._jobs)
 
     def ask(self) -> Candidate | None:
-        """The next run; ``None`` when all are handed out, or there is no time for more."""
+        """Return the next run; ``None`` if all are started, or there is no time for more."""
         if not self._waiting or self._enough():
             return None
         job = self._waiting.pop(0)
@@ -109,15 +114,15 @@ class Queue:
         return job.candidate
 
     def progress(self, number: int, share: float) -> None:
-        """A run came to ``share`` of its epochs."""
-        if number in self._reached:  # a word that was under way while the run ended
+        """Record that ``share`` of a run's epochs is done."""
+        if number in self._reached:  # a late message of a finished run
             return
         before = self._running[number].points if number in self._running else ()
-        self._running[number] = _Stretch((*before, (self._clock(), share)))
+        self._running[number] = _RunProgress((*before, (self._clock(), share)))
 
     def report(self, candidate: Candidate, report: Report, *, seconds: float = 0.0) -> Decision:
-        """A run showed its costs, or is finished."""
-        del seconds  # training tells its own
+        """Record a report of a run: its costs, or its end."""
+        del seconds  # the report has the training time
         if report.rung > 0:
             self._running.pop(candidate.number, None)
             self._reached.add(candidate.number)
@@ -127,11 +132,11 @@ class Queue:
     def close(
         self, candidate: Candidate, error: BaseException | None = None, *, seconds: float = 0.0, epochs: float = 0.0
     ) -> State:
-        """A run ended; one whose worker died is tried again."""
+        """Record the end of a run; put it back in the queue if its worker was lost."""
         del seconds, epochs  # no budget is charged with them
         number = candidate.number
         self._running.pop(number, None)
-        if (error is None or isinstance(error, EndedEarlyError)) and number in self._reached:  # nobody stops a run
+        if (error is None or isinstance(error, EndedEarlyError)) and number in self._reached:  # after its last epoch
             self.done += 1
             return State.COMPLETE
         if error is None or isinstance(error, InterruptedTrialError):
@@ -144,29 +149,29 @@ class Queue:
 
     @property
     def share(self) -> float:
-        """Share of the runs that is done, in [0, 1]; one that is being trained counts by its epochs."""
+        """Share of the runs that is done, in [0, 1]; running ones count by their epochs."""
         return (self.done + sum(run.share for run in self._running.values())) / max(self.total, 1)
 
     def seconds_left(self) -> float | None:
-        """About how long the rest takes, corrected by how long the runs took so far; ``None`` when unknown.
+        """Estimate the time left, corrected by the times of the runs so far; ``None`` if unknown.
 
-        No shorter than the longest run, which is trained by one worker however many there are.
+        It is at least the time of the longest run, because one worker trains it.
         """
         jobs = [job for number, job in self._jobs.items() if number not in (*self._reached, *self.failures)]
-        pace = self._pace()
-        if pace is None and not all(job.seconds for job in jobs):
+        factor = self._slowdown()
+        if factor is None and not all(job.seconds for job in jobs):
             return None
-        rest = [job.seconds * (1 - self._share_of(job)) * (pace or 1.0) for job in jobs]
+        rest = [job.seconds * (1 - self._share_of(job)) * (factor or 1.0) for job in jobs]
         return max(sum(rest) / self._workers, max(rest, default=0.0))
 
-    def _pace(self) -> float | None:
-        """Seconds that a second of what was thought takes, by finished runs and those well under way."""
+    def _slowdown(self) -> float | None:
+        """Return the ratio of measured to estimated time of finished runs and of those with enough progress."""
         took = list(self._took.values())
         for number, run in self._running.items():
-            seconds, share = run.pace()
+            seconds, share = run.recent()
             took.append((seconds, share * self._jobs[number].seconds))
-        real, thought = (sum(column) for column in zip(*took, strict=True)) if took else (0.0, 0.0)
-        return real / thought if thought > 0 else None
+        measured, estimated = (sum(column) for column in zip(*took, strict=True)) if took else (0.0, 0.0)
+        return measured / estimated if estimated > 0 else None
 
     def _share_of(self, job: VerifyJob) -> float:
         run = self._running.get(job.candidate.number)
@@ -174,12 +179,12 @@ class Queue:
 
 
 class QueueWatch(Watch):
-    """Tells how far a queue is, in the words of a search's progress.
+    """Reports the progress of a queue in the format of a search's progress.
 
     Args:
-        callback: called with a snapshot, at most every ``interval`` seconds and at every end of a run.
-        queue: what is told about.
-        words: run to what it is, for people.
+        callback: function called with a snapshot, at most every ``interval`` seconds and at the end of each run.
+        queue: queue to report on.
+        words: description of each run, by number.
     """
 
     def __init__(self, callback: Callable[[Snapshot], None] | None, queue: Queue, words: Mapping[int, str]) -> None:
@@ -187,12 +192,12 @@ class QueueWatch(Watch):
         self._queue, self._words = queue, words
 
     def progress(self, line: WorkerLine, worker: int = 0) -> None:
-        """A run's epoch went on, and with it the time that is left."""
+        """Record the epoch of a run, which also updates the time left."""
         self._queue.progress(line.number, line.epoch / line.epochs)
         super().progress(line, worker)
 
     def update(self, stage: str = "verify") -> None:
-        """Pass a snapshot of the queue on; there is no study behind it."""
+        """Call the callback with a snapshot of the queue."""
         self._last = time.monotonic()
         if self._callback is None:
             return
@@ -204,8 +209,8 @@ class QueueWatch(Watch):
         left = queue.seconds_left()
         if left is not None and queue.done < queue.total:
             message += f", about {format_seconds(round(left))} left"
-        message += "".join(f" · {self._said(line)}" for line in lines)
+        message += "".join(f" · {self._line_text(line)}" for line in lines)
         self._callback(Snapshot(stage, message, queue.share, workers=lines))
 
-    def _said(self, line: WorkerLine) -> str:
+    def _line_text(self, line: WorkerLine) -> str:
         return f"{self._words.get(line.number, line.what)}, epoch {line.epoch:.3g}/{line.epochs:g}"

@@ -1,14 +1,14 @@
-"""``verify``: trains the front and its near neighbours again, opens the test split for the first time, and judges.
+"""``verify``: retrains the front and its near neighbours, and evaluates them on the test split.
 
-The search proposes; selection flatters, so what it says of its winners is too good. Here every student is trained from
-scratch at the top rung with seeds that the search never used, so is the same student without distillation, and both
-are looked at on images that nothing before has opened. The steps:
+The search selects students by their validation accuracy, so this accuracy is biased upwards. ``verify`` trains every
+student, and the same student without distillation, from scratch to the top rung with new seeds. Both are evaluated on
+images that were not opened before. The steps:
 
-1. choose students (``verify_plan``), and leave out the runs that are finished already;
-2. let an engine train the rest (``verify_runs``, ``training/retraining.py``), within the budget where one is given;
-3. open the test split, evaluate every finished run and the teacher on it (``verify_test``);
-4. export each student once and measure the file (``verify_costs``);
-5. put figures, intervals and verdicts together (``verify_table``) and write ``verify.json``, ``.csv`` and ``.png``.
+1. choose students (``plan``, ``prepare``), and skip finished runs;
+2. let an engine train the rest (``queue``, ``training/trials/retraining.py``), within the budget if one is given;
+3. open the test split, and evaluate every finished run and the teacher on it (``judge``, ``evaluation``);
+4. export each student once and measure the file (``file_costs``);
+5. compute figures, intervals and verdicts (``table``), and write ``verify.json``, ``.csv`` and ``.png`` (``write``).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from autodistill.engines.monitor.watch import Snapshot
     from autodistill.search.study.study import Study
 
-_TEST_SECONDS = 5.0  # kept back from a budget: for the test split, and for each file that is exported and timed
-_FILE_SECONDS = 1.5
+_TEST_SECONDS = 5.0  # part of a budget that is reserved for the test split
+_FILE_SECONDS = 1.5  # part of a budget that is reserved for the export and latency of each file
 
 
 def verify(
@@ -51,33 +51,33 @@ def verify(
     progress: bool | Callable[[Snapshot], None] = True,
     **options: Any,
 ) -> Verified:
-    """Train the winners of a study again with several seeds and judge them on the test split.
+    """Retrain the best students of a study with several seeds and evaluate them on the test split.
 
-    What is finished is not trained again; the same call goes on where it was stopped.
+    Finished runs are not trained again; repeat the same call to resume an interrupted verification.
 
     Args:
         study: a study in a folder, or the folder.
-        seeds: runs per student; at least three for an interval that knows how seeds differ.
-        refit: ``train``, or ``train+val`` to train on the validation images too (then nothing can be said about how
-            much the search had flattered).
-        top: at most so many students.
-        trials: numbers of trials in place of the front and its neighbours.
+        seeds: runs per student; at least 3 for an interval that includes the differences between seeds.
+        refit: ``train``, or ``train+val`` to train on the validation images too. With ``train+val``, the bias of the
+            search's accuracies cannot be measured.
+        top: largest number of students.
+        trials: numbers of trials to verify instead of the front and its neighbours.
         twins: train each student without distillation as well.
-        baselines: names of timm networks to train without distillation beside them.
-        budget: time, e.g. ``"30m"``; the most important runs come first, and what is missing is said.
-        workers: slots on this machine; ``None``: the study's own.
-        engine: registered engine name; ``None``: the study's own.
-        progress: true shows on stderr how far it is, false shows nothing; a function of your own is called with a
-            :class:`Snapshot` instead, whenever something happened.
+        baselines: names of timm networks to train without distillation for comparison.
+        budget: time limit, e.g. ``"30m"``; the most important runs come first, and the result lists missing runs.
+        workers: slots on this machine; ``None`` uses the study's setting.
+        engine: name of a registered engine; ``None`` uses the study's engine.
+        progress: true shows progress on stderr, false shows nothing; a function is called with a :class:`Snapshot`
+            at every change instead.
         options: further keywords of the engine.
 
     Returns:
-        The table; ``verify.json``, ``verify.csv`` and ``verify.png`` lie in the study's folder.
+        The table, which is also written to ``verify.json``, ``verify.csv`` and ``verify.png`` in the study's folder.
 
     Raises:
-        UsageError: the images are not those of the search, or what is asked for is not there.
-        AutodistillError: others, see the tree in ``errors.py``.
-        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
+        UsageError: the images are not those of the search, or a requested trial or network does not exist.
+        AutodistillError: other errors, see the tree in ``errors.py``.
+        KeyboardInterrupt: after SIGINT, when everything is saved; after SIGTERM it is ``SystemExit(143)``.
     """
     from autodistill.engines import check_keywords
     from autodistill.engines.driving.slots import make_slots
@@ -113,7 +113,7 @@ def verify(
 def _seconds(budget: str | Budget | None) -> float | None:
     limits = Budget.parse(budget)
     if budget is not None and (limits.seconds is None or limits != Budget(seconds=limits.seconds)):
-        raise UsageError(f"budget {str(budget)!r}: verify is limited by time; write e.g. 90s, 30m or 2h.")
+        raise UsageError(f"budget is {str(budget)!r}, but verify is limited by time; give e.g. 90s, 30m or 2h.")
     return limits.seconds
 
 
@@ -126,7 +126,7 @@ def _train(
     progress: Callable[[Snapshot], None] | None,
     options: Mapping[str, Any],
 ) -> dict[Path, str]:
-    """Train what is waiting; returns why runs failed, by their folder."""
+    """Train the waiting runs; return the errors of failed runs by folder."""
     from autodistill.engines import engines
     from autodistill.engines.driving.worker import Isolated
     from autodistill.training.trials.retraining import retrainer

@@ -1,22 +1,24 @@
-"""How sure a verified figure is: intervals over seeds and test images, paired differences, calibration error.
+"""Statistics of verified figures: intervals over seeds and test images, paired differences, calibration error.
 
-Accuracy on a test split varies for two reasons: training again with another seed, and having drawn these test images
-and not others. With ``n`` seeds and ``N`` images the interval is ``mean ± h``,
+Accuracy on a test split varies for two reasons: the seed of the training, and the sample of test images. With ``n``
+seeds and ``N`` images the interval is ``mean ± h``,
 
     h² = q(n - 1)² s² / n + q(N - 1)² t² / N
 
-with ``s²`` the variance of the accuracies over seeds, ``t²`` that of the images' shares of correct answers over
-images, and ``q`` Student's quantile of so many degrees of freedom (three seeds: 4.30; thousands of images: 1.96). Each
-part has the quantile of its own, as in Banerjee (1960), whose interval holds the truth in at least 95 of 100 cases
-whatever the two true variances are. One quantile for the sum, with the degrees of freedom of Welch-Satterthwaite, does
-not: it takes the seeds for few or many by the very ``s²`` that two or three of them hardly tell (two seeds: 87 in 100).
+where ``s²`` is the variance of the accuracies over seeds, ``t²`` the variance over images of each image's share of
+correct predictions, and ``q`` Student's quantile for the degrees of freedom (three seeds: 4.30; thousands of images:
+1.96). Each part has its own quantile, as in Banerjee (1960), whose interval covers the true value in at least 95 of
+100 cases for any two true variances. A single quantile for the sum, with the degrees of freedom of
+Welch-Satterthwaite, does not: its degrees of freedom depend on ``s²``, which two or three seeds estimate badly (two
+seeds: 87 in 100).
 
-Two right and two wrong images are added to ``t²`` (Agresti and Coull 1998), so that a student without an error is
-not thought to be certain. What differs between seeds on single images is counted on both sides: the interval is
-rather too wide than too narrow. The bootstrap over three seeds, in contrast, is far too narrow.
+Two correct and two wrong images are added to ``t²`` (Agresti and Coull 1998), so that a student without errors does
+not get an interval of width zero. Differences between seeds on single images count in both parts, so the interval is
+rather too wide than too narrow. A bootstrap over three seeds, in contrast, is far too narrow.
 
-Calibration error is that of Naeini et al. (2015) with bins of equal mass (Nixon et al. 2019): with bins of equal width
-almost every answer of a good student falls into the last one. It is not negative, so small test splits raise it.
+The calibration error is that of Naeini et al. (2015) with bins of equal mass (Nixon et al. 2019). With bins of equal
+width, almost every prediction of a good student is in the last bin. The error is never negative, so its expectation is
+larger for small test splits.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def over_seeds(values: Sequence[float]) -> Figure:
-    """Mean and standard deviation, without an interval."""
+    """Return mean and standard deviation (n - 1), without an interval."""
     array = np.asarray(values, dtype=np.float64)
     return Figure(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None)
 
@@ -57,10 +59,10 @@ def mean_recalls(confusions: Sequence[Sequence[Sequence[int]]]) -> tuple[float |
 
 
 def accuracy_figure(correct: Bools) -> Figure:
-    """Accuracy with its 95 % interval over seeds and test images.
+    """Return accuracy with its 95 % interval over seeds and test images.
 
     Args:
-        correct: ``(seeds, images)``. With one seed, only the images are in the interval.
+        correct: correctness of each prediction, ``(seeds, images)``. With one seed, the interval is of images only.
     """
     answers = np.asarray(correct, dtype=np.float64)
     plain = over_seeds(answers.mean(axis=1).tolist())
@@ -70,14 +72,14 @@ def accuracy_figure(correct: Bools) -> Figure:
 
 
 def difference(first: Mapping[int, Bools], second: Mapping[int, Bools]) -> Difference | None:
-    """Accuracy of one row less that of another, on the same images, paired by seed.
+    """Return the accuracy of one row minus that of another on the same images, paired by seed.
 
     Args:
-        first: seed to right answers ``(images,)``.
-        second: the same of the other row.
+        first: correctness of each prediction ``(images,)`` of the first row, by seed.
+        second: the same for the second row.
 
     Returns:
-        ``None`` where they have no seed in common.
+        The difference with its interval; ``None`` if the rows have no seed in common.
     """
     seeds = sorted(set(first) & set(second))
     if not seeds:
@@ -89,14 +91,17 @@ def difference(first: Mapping[int, Bools], second: Mapping[int, Bools]) -> Diffe
 
 
 def half_width(seeds: Floats, images: Floats) -> float:
-    """Half the interval of a mean over both; ``seeds (n,)``, ``images (N + added,)``. One seed has no part in it."""
+    """Return half the width of the interval of a mean over ``seeds (n,)`` and ``images (N + added,)``.
+
+    With a single seed, only the images contribute.
+    """
     parts = [one for one in (seeds, images) if len(one) > 1]
     squares = [student_quantile(len(one) - 1) ** 2 * float(one.var(ddof=1)) / len(one) for one in parts]
     return math.sqrt(sum(squares))
 
 
 def student_quantile(degrees: float, level: float = LEVEL) -> float:
-    """Two-sided quantile of Student's t: 4.303 for two degrees of freedom, 1.960 for infinitely many."""
+    """Return the two-sided quantile of Student's t: 4.303 for two degrees of freedom, 1.960 for infinitely many."""
     from scipy.stats import t
 
     return float(t.ppf(0.5 + level / 2, degrees))

@@ -1,8 +1,9 @@
-"""From the results of single runs to the table: figures over seeds, the verified front, who fell and how surely.
+"""The table of a verification, built from the results of single runs: figures over seeds and the verified front.
 
-The verified front has the axes of the search. What was trained (``accuracy``, ``loss``, ``agreement``) is the mean over
-seeds on the test split. Known costs do not flatter, so they are the search's own, but for those that the exported
-files were measured for (``of_files``): the file is what ships, and its runtime may order students as torch does not.
+The verified front has the objectives of the search. Trained metrics (``accuracy``, ``loss``, ``agreement``) are means
+over seeds on the test split. Known costs are not biased by selection, so they are taken from the search. Exceptions are
+costs measured on the exported files (``of_files``): users run the file, and its runtime may rank students differently
+than torch.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from autodistill.training.trials.run_result import Result
 
 @dataclass(frozen=True)
 class Finished:
-    """A member with the runs of it that are finished.
+    """A planned row with its finished runs.
 
     Attributes:
-        member: what was trained.
-        results: seed to result, in the order of the seeds.
-        planned: runs that were asked for.
-        weights: folder of the kept weights, from the study's folder.
-        error: why runs are missing, where they failed.
+        member: the planned row.
+        results: result by seed, in the order of the seeds.
+        planned: number of planned runs.
+        weights: folder of the stored weights, relative to the study's folder.
+        error: error of a failed run; empty if none failed.
     """
 
     member: PlannedRow
@@ -41,12 +42,12 @@ class Finished:
 
     @property
     def right(self) -> dict[int, Bools]:
-        """Seed to right answers on the test split."""
+        """Correctness of each prediction on the test split, by seed."""
         return {seed: result.correct() for seed, result in self.results.items()}
 
 
 def rows_of(finished: Sequence[Finished]) -> tuple[VerifiedRow, ...]:
-    """A row for each, in the same order, without verdicts."""
+    """Build a row for each, in the same order, without verdicts."""
     twins = {one.member.trial: one for one in finished if one.member.kind == "twin"}
     return tuple(_with_gain(_row(one), one, twins) if one.member.kind == "student" else _row(one) for one in finished)
 
@@ -57,13 +58,13 @@ def table(
     objectives: Sequence[Objective],
     of_files: Sequence[str] = (),
 ) -> tuple[VerifiedRow, ...]:
-    """Rows of students (most accurate first), then of their twins, then of baselines.
+    """Return the rows of students with verdicts (most accurate first), then of their twins, then of baselines.
 
     Args:
-        rows: of :func:`rows_of`, with their costs.
-        finished: what they are of.
-        objectives: axes of the front.
-        of_files: costs that the exported files are judged by.
+        rows: rows of :func:`rows_of`, with their costs.
+        finished: finished runs of the rows.
+        objectives: objectives of the front.
+        of_files: costs that are taken from the exported files.
     """
     right = {one.member.trial: one.right for one in finished if one.member.kind == "student"}
     judged = with_verdicts([row for row in rows if row.kind == "student"], objectives, right, of_files)
@@ -78,13 +79,16 @@ def with_verdicts(
     right: Mapping[int | None, Mapping[int, Bools]],
     of_files: Sequence[str] = (),
 ) -> list[VerifiedRow]:
-    """Who is on the verified front, whose place is within noise; the most accurate first.
+    """Add verdicts and rivals to the students, and sort them by accuracy, highest first.
+
+    The verdict is about the membership of the verified front. Rivals are students with at most the same costs whose
+    accuracy does not differ significantly.
 
     Args:
         students: rows with their figures.
-        objectives: axes of the front.
-        right: trial to seed to right answers.
-        of_files: costs that the exported files are judged by; every student with a figure has them.
+        objectives: objectives of the front.
+        right: correctness of each prediction, by trial and seed.
+        of_files: costs that are taken from the exported files; every student with figures has them.
     """
     values = [_values(row, objectives, of_files) for row in students]
     ready = [row for row, known in zip(students, values, strict=True) if known is not None]
@@ -106,13 +110,13 @@ def with_verdicts(
 
 
 def _alike(one: VerifiedRow, other: VerifiedRow, right: Mapping[int | None, Mapping[int, Bools]]) -> bool:
-    """Whether their accuracies cannot be told apart; two with fewer than two seeds in common are not compared."""
+    """Return whether two accuracies do not differ significantly; false with fewer than two common seeds."""
     gap = difference(right[one.trial], right[other.trial])
     return gap is not None and gap.seeds > 1 and not gap.certain
 
 
 def _values(row: VerifiedRow, objectives: Sequence[Objective], of_files: Sequence[str]) -> dict[str, float] | None:
-    """The verified values of all axes; ``None`` while one is missing."""
+    """Return the verified values of all objectives; ``None`` if one is missing."""
     found = {**row.costs, **row.means}
     found |= {name: cost for name in of_files if (cost := row.shipped(name)) is not None}
     return found if all(o.name in found for o in objectives) else None

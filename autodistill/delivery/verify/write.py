@@ -1,4 +1,4 @@
-"""Writes what a verification found into its study's folder."""
+"""Writing of a verification's results to the study's folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autodistill.search.storage.study_folder import dump_json, write_atomically
 
 
 def write_verified(verified: Verified, directory: str | Path) -> dict[str, Path]:
-    """Write ``verify.json``, ``verify.csv`` and ``verify.png``; returns their paths by ending."""
+    """Write ``verify.json``, ``verify.csv`` and ``verify.png``; return their paths by suffix."""
     folder = Path(directory)
     write_atomically(folder / "verify.csv", verified.to_pandas().to_csv(index=False))
     verify_png(verified, folder / "verify.png")

@@ -114,7 +114,7 @@ def _teacher(
     from autodistill.training.loop.recipe import Recipe
     from autodistill.training.teachers import checks as preflight
     from autodistill.training.teachers import load as teachers
-    from autodistill.training.teachers.cache.open_caches import CacheShelf
+    from autodistill.training.teachers.cache.open_caches import OpenCaches
     from autodistill.training.teachers.folder import TEACHER_JSON
     from autodistill.training.teachers.plain_answers import asker
 
@@ -131,7 +131,7 @@ def _teacher(
     def asked(teacher: Teacher, done: int, total: int) -> None:
         watch.stage("teacher", f"{teacher.name}: asked about {done:,} of {total:,} validation images", done / total)
 
-    ask = asker(data, CacheShelf(cache / "teacher"), config.data.seed if config.data else 0, asked)
+    ask = asker(data, OpenCaches(cache / "teacher"), config.data.seed if config.data else 0, asked)
     best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
     for one in members(spec).values():
         teacher = teachers.load_teacher(one, data, device)

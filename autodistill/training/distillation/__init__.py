@@ -1,4 +1,4 @@
-"""Losses between student and teacher, their mix, and where the teacher's outputs come from.
+"""Distillation: losses between student and teacher, their mix, and the sources of the teacher's outputs.
 
-The losses are those of their papers; ``loss_mix`` reads what a candidate asks for.
+Each loss follows its paper. ``loss_mix`` parses the distillation settings of a candidate.
 """

@@ -1,4 +1,4 @@
-"""Brings the loss mix, the teacher and the training loop together: the criterion of a distilled student."""
+"""The criterion of a distilled student: connects the loss mix and the teacher's outputs to the training loop."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from autodistill.training.distillation.loss_terms import LossTerms
 from autodistill.training.loop.trainer import Batch
 from autodistill.training.students.embeddings import embedding_width
 
-Guide = Callable[[Batch], tuple[Tensor, Tensor | None]]
-"""Teacher logits ``(b, classes)`` and embedding ``(b, width)`` of the views of a batch."""
+TeacherOutputs = Callable[[Batch], tuple[Tensor, Tensor | None]]
+"""A function that returns teacher logits ``(b, classes)`` and embedding ``(b, width)`` or None for a batch's views."""
 
 
 class Distillation:
-    """Criterion of the training loop: a loss mix and where its teacher's answers come from.
+    """Criterion of the training loop: a loss mix and the source of its teacher's outputs.
 
     Args:
-        mix: what is minimised; ``LossMix()`` is plain cross-entropy.
-        guide: the teacher's answers; not asked where the mix needs no teacher.
-        student: whose embedding is projected, where the mix has an embedding term.
+        mix: settings of the loss; ``LossMix()`` is plain cross-entropy.
+        teacher_outputs: source of the teacher's outputs; not called if the mix needs no teacher.
+        student: network whose embedding is projected, if the mix has an embedding term.
         teacher_width: width of the teacher's embedding.
         seed: seed of the projector's weights.
         class_weights: of the task loss, ``(classes,)``.
@@ -33,14 +33,14 @@ class Distillation:
     def __init__(
         self,
         mix: LossMix,
-        guide: Guide | None = None,
+        teacher_outputs: TeacherOutputs | None = None,
         *,
         student: nn.Module | None = None,
         teacher_width: int | None = None,
         seed: int = 0,
         class_weights: Tensor | None = None,
     ) -> None:
-        self.mix, self._guide = mix, guide
+        self.mix, self._teacher_outputs = mix, teacher_outputs
         projection: nn.Module = nn.Identity()
         if mix.uses_embedding and student is not None and teacher_width is not None:
             projection = projector(mix.embedding, embedding_width(student), teacher_width, seed=seed)
@@ -52,31 +52,31 @@ class Distillation:
         return self.mix.uses_embedding
 
     def parameters(self) -> list[nn.Parameter]:
-        """The projector's."""
+        """Return the parameters of the projector."""
         return list(self.terms.projector.parameters())
 
     def to(self, device: Any) -> Distillation:
-        """Itself, with the projector on ``device``."""
+        """Move the projector to ``device`` and return this criterion."""
         self.terms.projector.to(device)
         return self
 
-    def guide(self, batch: Batch) -> Batch:
-        """The batch with the teacher's answers, where the mix needs them."""
-        if self._guide is None or not self.mix.uses_teacher:
+    def add_teacher_outputs(self, batch: Batch) -> Batch:
+        """Return the batch with the teacher's outputs, if the mix needs them."""
+        if self._teacher_outputs is None or not self.mix.uses_teacher:
             return batch
-        logits, embedding = self._guide(batch)
+        logits, embedding = self._teacher_outputs(batch)
         return replace(batch, teacher=logits, teacher_embedding=embedding)
 
     def loss(self, logits: Tensor, embedding: Tensor | None, batch: Batch) -> Tensor:
-        """The mix's total."""
+        """Return the total loss of the mix."""
         given = logits, batch.target, batch.teacher, embedding, batch.teacher_embedding
         return self.terms(*given, share=batch.share).total
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The projector's weights, and the measured scales."""
+        """Return the projector's weights and the measured gradient norms."""
         return dict(self.terms.projector.state_dict()), dict(self.terms.state_dict())
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """The inverse of ``state``."""
+        """Restore the values of ``state``."""
         self.terms.projector.load_state_dict(dict(tensors))
         self.terms.load_state_dict(facts)

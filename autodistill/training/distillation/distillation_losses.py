@@ -1,14 +1,14 @@
 """Distillation losses: pure functions of student logits, teacher logits and target.
 
-Each returns the distillation term alone; ``loss_mix.py`` adds the task loss and the weights. One convention
-holds for all: sum over classes, mean over the batch, times T² where a temperature divides the logits,
-computed in fp32 at least (float64 stays), log-softmax on both sides, teacher detached. Two published forms
-keep their own scale: ``logit_mse`` is a mean over classes as well, and ``dist`` compares correlations.
+Each function returns the distillation term alone; ``loss_terms.py`` adds the task loss and the weights. All follow
+one convention: sum over classes, mean over the batch, times T² where a temperature T divides the logits. They are
+computed in fp32 or float64, with log-softmax on both sides and the teacher detached. Two losses keep their published
+scale: ``logit_mse`` is also a mean over classes, and ``dist`` compares correlations.
 
-*Targets* are class indices (batch,) or mixed labels (batch, classes), rows of probabilities from mixup or
-cutmix. A loss that singles out the target class (``dkd``, ``nkd``) is then the label-weighted mean of its
-values for the two heaviest classes of the row: exact for a mixture of two images, and equal to the published
-loss where the row is one-hot.
+*Targets* are class indices (batch,), or mixed labels (batch, classes): rows of probabilities from mixup or cutmix.
+For mixed labels, a loss that singles out the target class (``dkd``, ``nkd``) is evaluated for the two most probable
+classes of the row and averaged with their label weights. This is exact for a mixture of two images, and equals the
+published loss for a one-hot row.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ losses: Registry[LossFunction] = Registry("distillation loss", "autodistill.loss
 _infos: dict[str, LossInfo] = {}
 
 _FLAT = 1e-3
-"""Spread below which a row counts as constant; it bounds the gradient of what divides by the spread."""
+"""Spread below which a row counts as constant; it bounds the gradients of losses that divide by the spread."""
 
 
 def loss_info(name: str) -> LossInfo:
-    """Keywords, ranges and published weights of a registered loss; a plugin's come from its signature.
+    """Return keywords, ranges and published weights of a registered loss; those of a plugin come from its signature.
 
     Raises:
-        UnknownNameError: nobody registered ``name``.
+        UnknownNameError: no loss is registered as ``name``.
     """
     function = losses.get(name)
     return _infos.get(name) or describe(function, name, uses_target=True)
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
-    """No autocast on the tensor's device: it would halve the precision of matrix products, and a loss gains nothing.
+    """Disable autocast on the tensor's device: it would halve the precision of matrix products without saving time.
 
-    Where none is on, nothing is entered: with a small student the bookkeeping of autocast shows.
+    If autocast is off, the context does nothing, because entering autocast costs measurable time for a small student.
     """
     device = tensor.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _distillation_loss(name: str, **facts: Any) -> Callable[[LossFunction], LossFunction]:
-    """File a formula under ``name``, with the checks and casts that all share around it."""
+    """Register a formula as ``name``, wrapped in the checks and casts that all distillation losses share."""
 
     def decorate(formula: LossFunction) -> LossFunction:
         _infos[name] = describe(formula, name, **facts)
@@ -76,7 +76,7 @@ def _distillation_loss(name: str, **facts: Any) -> Callable[[LossFunction], Loss
 
 @_distillation_loss("none", source="control arm: what the student reaches without a teacher")
 def none(student: Tensor, teacher: Tensor, target: Tensor | None, *, temperature: float = 1.0) -> Tensor:
-    """No distillation: a zero with zero gradient, whatever the logits are; ``temperature`` has no effect."""
+    """No distillation: zero with zero gradient for all logits; ``temperature`` has no effect."""
     del teacher, target, temperature
     return student.flatten()[:0].sum()
 
@@ -111,8 +111,8 @@ def dkd(
 ) -> Tensor:
     """Decoupled kd: ``alpha`` times the target part plus ``beta`` times the part among the other classes.
 
-    The published code takes the logarithm of a masked softmax, which is infinite for confident logits. Here
-    the mass of the other classes is a log-sum-exp, and the divergence among them never sees the target.
+    The published code takes the logarithm of a masked softmax, which is infinite for confident logits. Here the
+    probability of the other classes is a log-sum-exp, and their divergence is computed without the target's logit.
     """
     student, teacher = student / temperature, teacher / temperature
 
@@ -145,7 +145,7 @@ def dist(
 ) -> Tensor:
     """One minus Pearson correlation of probabilities: ``beta`` over classes, ``gamma`` over images.
 
-    A batch of one image has no correlation over images; that part is then zero.
+    For a batch of one image, the part over images is zero.
     """
     del target
     ours, theirs = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
@@ -163,7 +163,7 @@ def dist(
     distillation_weight=9.0,
 )
 def logit_std(student: Tensor, teacher: Tensor, target: Tensor | None, *, temperature: float = 2.0) -> Tensor:
-    """Kd on logits standardised per image: their shape is matched and not their scale."""
+    """Kd on logits standardised per image, so that their shape is matched but not their scale."""
     del target
     return _divergence(_standardise(student) / temperature, _standardise(teacher) / temperature).mean() * temperature**2
 
@@ -175,10 +175,10 @@ def logit_std(student: Tensor, teacher: Tensor, target: Tensor | None, *, temper
     uses_target=True,
 )
 def nkd(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float = 1.0, gamma: float = 1.5) -> Tensor:
-    """Normalised kd: the target, weighted by the teacher's trust, plus ``gamma`` times the other classes.
+    """Normalised kd: the target, weighted by its teacher probability, plus ``gamma`` times the other classes.
 
-    Both parts are cross-entropies, so the loss is not zero where student and teacher agree. The published
-    code takes the heaviest label of a mixed row; here both labels count by their weight.
+    Both parts are cross-entropies, so the loss is not zero where student and teacher agree. For a mixed row, the
+    published code uses only the label of largest weight; here both labels count by their weight.
     """
     log_student, log_teacher = student.log_softmax(1), teacher.log_softmax(1)
 
@@ -195,7 +195,7 @@ def nkd(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float 
 
 @_distillation_loss("hard", source="Touvron 2021, arXiv:2012.12877", task_weight=0.5, distillation_weight=0.5)
 def hard(student: Tensor, teacher: Tensor, target: Tensor | None, *, temperature: float = 1.0) -> Tensor:
-    """Cross-entropy with the teacher's decision as the label; ``temperature`` has no effect."""
+    """Cross-entropy with the teacher's predicted class as the label; ``temperature`` has no effect."""
     del target, temperature
     return F.cross_entropy(student, teacher.argmax(1))
 
@@ -214,26 +214,26 @@ def logit_mse(student: Tensor, teacher: Tensor, target: Tensor | None, *, temper
     task_weight=0.0,
 )
 def soft_ce(student: Tensor, teacher: Tensor, target: Tensor | None, *, temperature: float = 1.0) -> Tensor:
-    """Cross-entropy with the softened teacher as the label: kd plus the teacher's entropy."""
+    """Cross-entropy with the softened teacher probabilities as the label: kd plus the teacher's entropy."""
     del target
     teacher_probabilities = (teacher / temperature).softmax(1)
     return -(teacher_probabilities * (student / temperature).log_softmax(1)).sum(1).mean() * temperature**2
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(student)) per row; both (batch, classes)."""
+    """Return KL(softmax(teacher) ‖ softmax(student)) per row; both inputs are (batch, classes)."""
     return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True).sum(1)
 
 
 def _split(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """The label's logit (batch,), and the others (batch, classes - 1) from the next one on, wrapping."""
+    """Return the label's logit (batch,) and the others (batch, classes - 1), in cyclic order after the label."""
     classes = logits.shape[1]
     others = (label[:, None] + torch.arange(1, classes, device=label.device)) % classes
     return logits.gather(1, label[:, None]).squeeze(1), logits.gather(1, others)
 
 
 def _over_labels(for_label: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-    """``for_label`` of the class, or its label-weighted mean over the two heaviest of a mixed row."""
+    """Return ``for_label`` of the class; of a mixed row, its weighted mean over the two most probable classes."""
     if target.ndim == 1:
         return for_label(target)
     weight, label = target.topk(2, dim=1)
@@ -243,10 +243,10 @@ def _over_labels(for_label: Callable[[Tensor], Tensor], target: Tensor) -> Tenso
 
 
 def _correlation(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Pearson correlation per row, with the published eps of 1e-8 on the product of the norms.
+    """Return the Pearson correlation per row, with the published eps of 1e-8 on the product of the norms.
 
-    The norms have a floor relative to the row. Without it a student with a zero-initialised classifier, whose
-    probabilities are all equal, starts with a gradient of order 1e8.
+    The norms have a lower bound relative to the row. Without it, a student with a zero-initialised classifier, whose
+    probabilities are all equal, would start with a gradient of order 1e8.
     """
     norms = []
     for row in (ours, theirs):
@@ -258,7 +258,7 @@ def _correlation(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def _standardise(logits: Tensor) -> Tensor:
-    """Zero mean and unit (unbiased) standard deviation per row; nearly constant rows keep their flatness."""
+    """Scale rows to zero mean and unit (unbiased) standard deviation; nearly constant rows stay nearly constant."""
     centred = logits - logits.mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / (logits.shape[1] - 1)
     return centred / (variance.clamp_min(_FLAT**2).sqrt() + 1e-7)
@@ -268,7 +268,7 @@ def _check_shapes(name: str, student: Tensor, teacher: Tensor, target: Tensor | 
     if student.ndim != 2 or student.shape[1] < 2 or teacher.shape != student.shape:
         raise UsageError(
             f"loss {name!r} got student logits {tuple(student.shape)} and teacher logits "
-            f"{tuple(teacher.shape)}; both must be (batch, classes) with the same, at least 2, classes. "
+            f"{tuple(teacher.shape)}; both must be (batch, classes) with the same number of classes, at least 2. "
             "Check the teacher's class count."
         )
     if target is None and not uses_target:

@@ -1,9 +1,9 @@
-"""Embedding terms: losses of the vectors before the classifier, addable to any distillation loss.
+"""Embedding terms: losses on the vectors before the classifier, which can be added to any distillation loss.
 
-``fn(student_embedding, teacher_embedding, **keywords) -> scalar``, both (batch, width). Relations between
-images (``rkd``) compare embeddings of any two widths; the others need equal widths, and ``projector`` gives
-the linear map that is trained with the student and thrown away with the teacher. Computed in fp32 at least,
-teacher detached.
+A term is a function ``fn(student_embedding, teacher_embedding, **keywords) -> scalar`` of two (batch, width) tensors.
+``rkd`` compares relations between images, so the two widths may differ. The other terms need equal widths;
+``projector`` returns the linear map for that, which is trained with the student and discarded after training. Terms
+are computed in fp32 or float64, with the teacher detached.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ embedding_losses: Registry[LossFunction] = Registry("embedding loss", "autodisti
 _infos: dict[str, LossInfo] = {}
 _any_width: set[str] = set()
 
-_SMALL = 1e-3  # floor of norms and distances: zero vectors get a bounded gradient
-_GROUP = 64  # rkd takes angles within groups of so many images: memory batch x 64 x width, not batch² x width
+_SMALL = 1e-3  # lower bound of norms and distances, so that zero vectors get a bounded gradient
+_GROUP = 64  # images per group for the angles of rkd: memory is batch x 64 x width instead of batch² x width
 
 
 def embedding_info(name: str) -> LossInfo:
-    """Keywords and ranges of a registered embedding term.
+    """Return keywords and ranges of a registered embedding term.
 
     Raises:
-        UnknownNameError: nobody registered ``name``.
+        UnknownNameError: no term is registered as ``name``.
     """
     function = embedding_losses.get(name)
     return _infos.get(name) or describe(function, name)
 
 
 def projector(name: str, student_width: int, teacher_width: int, *, seed: int) -> nn.Module:
-    """What the student's embedding passes through before the term ``name``; it is not part of the student.
+    """Build the module that maps the student's embedding to the teacher's width; it is not part of the student.
 
     Args:
         name: registered embedding term.
         student_width: width of the student's embedding.
-        teacher_width: width of the teacher's.
+        teacher_width: width of the teacher's embedding.
         seed: seed of the initial weights; the global generator is not used.
 
     Returns:
-        A linear map without bias where the term needs equal widths and they differ, the identity otherwise.
-        Its parameters must go to the optimizer together with the student's.
+        A linear map without bias if the term needs equal widths and they differ, otherwise the identity. Its
+        parameters must go to the optimizer together with the student's.
     """
     if student_width == teacher_width or name in _any_width:
         return nn.Identity()
-    # Built on the meta device, because the constructor would draw from the global generator.
+    # The meta device keeps the constructor from drawing from the global generator.
     linear = nn.Linear(student_width, teacher_width, bias=False, device="meta").to_empty(device="cpu")
     nn.init.normal_(linear.weight, std=student_width**-0.5, generator=torch.Generator().manual_seed(seed))
     return linear
 
 
 def _embedding_loss(name: str, *, any_width: bool = False, **facts: Any) -> Callable[[LossFunction], LossFunction]:
-    """File a formula under ``name``, with the checks and casts that all share around it."""
+    """Register a formula as ``name``, wrapped in the checks and casts that all embedding terms share."""
 
     def decorate(formula: LossFunction) -> LossFunction:
         _infos[name] = describe(formula, name, **facts)
@@ -95,10 +95,10 @@ def embed_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     ranges={"distance_weight": Range(2.5, 250), "angle_weight": Range(5, 500)},
 )
 def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
-    """Relations between images: their distances, over the mean distance, and the angles of triples.
+    """Relations between images: their distances, divided by the mean distance, and the angles of triples.
 
-    Angles are taken within groups of 64 neighbours in the batch, where the published code takes all triples
-    and memory grows with the square of the batch. A batch of one has no relations and gives zero.
+    Angles are taken within groups of 64 consecutive images of the batch. The published code takes all triples, so
+    its memory grows with the square of the batch. The loss of a batch of one image is zero.
     """
     if len(student) < 2:
         return student.flatten()[:0].sum()
@@ -113,10 +113,10 @@ def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angl
     ranges={"temperature": Range(0.03, 0.5)},
 )
 def crd(student: Tensor, teacher: Tensor, *, temperature: float = 0.07) -> Tensor:
-    """Contrast: each student embedding must pick its own teacher embedding in the batch, and back.
+    """Contrastive: matches each student embedding to the teacher embedding of the same image, and vice versa.
 
-    Negatives are the other images of the batch; the paper's memory bank of 16,384 is not kept, so the batch
-    size is the number of negatives plus one. A batch of one gives zero.
+    Negatives are the other images of the batch, so their number is the batch size minus one; the paper's memory bank
+    of 16,384 is not kept. The loss of a batch of one image is zero.
     """
     similarity = _unit(student) @ _unit(teacher).T / temperature
     own = torch.arange(len(student), device=student.device)
@@ -124,14 +124,14 @@ def crd(student: Tensor, teacher: Tensor, *, temperature: float = 0.07) -> Tenso
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Rows of length one; rows shorter than 1e-3 are divided by that."""
+    """Divide each row by its norm, or by 1e-3 if its norm is smaller."""
     return vectors / vectors.square().sum(-1, keepdim=True).clamp_min(_SMALL**2).sqrt()
 
 
 def _distances(embedding: Tensor) -> Tensor:
-    """Euclidean distances (batch, batch) over their mean between distinct images; the diagonal is zero.
+    """Return Euclidean distances (batch, batch), divided by their mean without zeros; the diagonal is zero.
 
-    By differences, not by ‖a‖² + ‖b‖² - 2ab, which loses all digits of close embeddings in fp32.
+    They are computed from differences: ‖a‖² + ‖b‖² - 2ab loses all digits of close embeddings in fp32.
     """
     distances = torch.cdist(embedding, embedding, compute_mode="donot_use_mm_for_euclid_dist")
     mean = distances.sum() / (distances > 0).sum().clamp_min(1)
@@ -139,7 +139,7 @@ def _distances(embedding: Tensor) -> Tensor:
 
 
 def _angles(embedding: Tensor) -> Tensor:
-    """Cosines (groups, size, size, size) of the angle at image i between images j and k."""
+    """Return the cosines (groups, size, size, size) of the angles at image i between images j and k."""
     size = min(len(embedding), _GROUP)
     groups = embedding[: len(embedding) // size * size].view(-1, size, embedding.shape[1])
     directions = _unit(groups[:, None, :, :] - groups[:, :, None, :])
@@ -149,7 +149,7 @@ def _angles(embedding: Tensor) -> Tensor:
 def _check_shapes(name: str, student: Tensor, teacher: Tensor, any_width: bool) -> None:
     two = student.ndim == teacher.ndim == 2 and len(student) == len(teacher)
     if not two or (student.shape[1] != teacher.shape[1] and not any_width):
-        widths = "of any two widths" if any_width else "of the same width; projector() makes them so"
+        widths = "of any two widths" if any_width else "of the same width; apply projector() to the student's first"
         raise UsageError(
             f"embedding loss {name!r} got {tuple(student.shape)} from the student and {tuple(teacher.shape)} "
             f"from the teacher; both must be (batch, width), {widths}."

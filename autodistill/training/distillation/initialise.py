@@ -1,9 +1,10 @@
-"""Starts a student from its teacher's weights, as far as their shapes allow.
+"""Initialisation of a student from its teacher's weights, as far as their shapes allow.
 
-Layers are matched by name. Equal shapes are copied; where every side of the student's tensor is at most the teacher's
-(a narrower network of the same family), the leading slice is taken. Of a classifier only one for the same classes is
-copied. A student of the teacher's architecture starts at the teacher's accuracy where both are fed alike: a student
-takes the data's own size, mean and standard deviation, and copied weights do not fit where the teacher's are others.
+Layers are matched by name. Tensors of equal shape are copied. If no side of the student's tensor is longer than the
+teacher's (a narrower network of the same family), the leading slice is copied. A classifier is copied only if its
+classes are the same. A student of the teacher's architecture starts at the teacher's accuracy if both get the same
+input. Students take the image size, mean and standard deviation of the data; if those of the teacher differ, the
+copied weights fit less well.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from autodistill.training.students.embeddings import classifier_of
 from autodistill.training.teachers.teacher import Preprocessing, Teacher
 
 _ALIKE = 0.05
-"""Share of a standard deviation by which means and standard deviations may differ, as those of parts of a set do."""
+"""Largest difference of means and standard deviations, in standard deviations; subsets of a data set differ by less."""
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What was taken over.
+    """Names of a student's tensors by how they were initialised.
 
     Attributes:
-        whole: tensors copied as they are.
+        whole: tensors copied unchanged.
         sliced: tensors of which the leading slice was copied.
         left: tensors that keep their random values.
     """
@@ -42,13 +43,13 @@ class Copied:
 
 @torch.no_grad()
 def initialise(student: nn.Module, teacher: Teacher) -> Copied:
-    """Copy what fits from ``teacher`` into ``student``, in place.
+    """Copy the fitting weights of ``teacher`` into ``student``, in place.
 
     Raises:
-        UsageError: the teacher is no network, or nothing fits.
+        UsageError: the teacher is not a network, or no layer fits.
     """
     if not isinstance(teacher.network, nn.Module):
-        raise UsageError(f"init: teacher needs a network; {teacher.name} is none. Choose init: random.")
+        raise UsageError(f"init: teacher needs a network; {teacher.name} is not one. Choose init: random.")
     source = {name.removeprefix("network."): value for name, value in teacher.network.state_dict().items()}
     classifier = _name_of(classifier_of(student), student)
     whole: list[str] = []
@@ -79,13 +80,13 @@ def initialise(student: nn.Module, teacher: Teacher) -> Copied:
 
 
 def unlike_teacher(teacher: Teacher, data: ImageData) -> str:
-    """One sentence where students that start from ``teacher`` are fed otherwise than it; empty elsewhere."""
+    """Return a warning if students that start from ``teacher`` get other input than it; else an empty string."""
     theirs, ours = teacher.preprocessing, Preprocessing(data.image_size, data.channels, data.mean, data.std)
     if not isinstance(teacher.network, nn.Module) or _alike(theirs, ours):
         return ""
     return (
-        f"init: teacher copies weights of {teacher.name}, which is fed {theirs}; students are fed {ours}, so that they "
-        "start below its accuracy. A teacher that autodistill teaches on these images is fed as they are."
+        f"init: teacher copies weights of {teacher.name}, whose input is {theirs}; the input of students is {ours}, so "
+        "they start below its accuracy. A teacher trained by autodistill on these images has the input of the students."
     )
 
 
@@ -98,11 +99,11 @@ def _alike(theirs: Preprocessing, ours: Preprocessing) -> bool:
 
 
 def _name_of(layer: nn.Module, model: nn.Module) -> str:
-    """Prefix of the layer's tensors in the model's state dict."""
+    """Return the prefix of the layer's tensors in the model's state dict."""
     return next(f"{name}." for name, module in model.named_modules() if module is layer)
 
 
 def _narrower(value: Tensor, have: Tensor) -> bool:
-    """Whether a slice of ``have`` has the shape of ``value`` and the same kernel size."""
+    """Return whether a slice of ``have`` has the shape of ``value`` and the same kernel size."""
     sides = list(zip(value.shape, have.shape, strict=True))
     return all(ours <= theirs for ours, theirs in sides) and all(ours == theirs for ours, theirs in sides[2:])

@@ -1,7 +1,7 @@
-"""What a loss says about itself: its keywords, their defaults and the ranges worth searching.
+"""Description of a loss: its keywords, their defaults and the ranges worth searching.
 
-Documentation, validation of a loss mix and the built-in search spaces read the same record, so that a range
-is written once: beside the formula that it belongs to.
+The documentation, the validation of a loss mix and the built-in search spaces read the same record. Each range is
+therefore written once, next to its formula.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ LossFunction = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Range:
-    """Values of a keyword that are worth searching; others stay allowed.
+    """Range of a keyword that is worth searching; values outside stay allowed.
 
     Attributes:
-        low: smallest.
-        high: largest.
-        log: sampled on a logarithmic axis.
+        low: smallest value.
+        high: largest value.
+        log: whether values are sampled on a logarithmic scale.
     """
 
     low: float
@@ -37,17 +37,17 @@ class Range:
 
 @dataclass(frozen=True)
 class LossInfo:
-    """A loss for people and for validation.
+    """Description of a loss, for documentation and validation.
 
     Attributes:
         name: registered name.
-        summary: one line.
-        source: paper, or where the form is used.
+        summary: description in one line.
+        source: paper that defines or uses this form of the loss.
         defaults: every keyword with its default.
-        ranges: keywords worth searching; the others are settings of the formula.
-        uses_target: false for a loss that needs no labels.
-        task_weight: published weight of the task loss, used where calibration is off.
-        distillation_weight: published weight of this term, used where calibration is off.
+        ranges: ranges of the keywords that are worth searching.
+        uses_target: whether the loss needs labels.
+        task_weight: published weight of the task loss, used without calibration.
+        distillation_weight: published weight of this term, used without calibration.
     """
 
     name: str
@@ -60,10 +60,11 @@ class LossInfo:
     distillation_weight: float = 1.0
 
     def check(self, keywords: Mapping[str, Any]) -> dict[str, float]:
-        """``keywords`` as floats.
+        """Return ``keywords`` as floats.
 
         Raises:
-            UsageError: a keyword that the loss does not take, or a value that is not a usable number.
+            UnknownNameError: the loss does not take a keyword.
+            UsageError: a value is not a finite number in the allowed range.
         """
         return {name: self._number(name, value) for name, value in keywords.items()}
 
@@ -80,12 +81,15 @@ class LossInfo:
 
 
 def describe(function: LossFunction, name: str, **facts: Any) -> LossInfo:
-    """The record of ``function``: its keyword-only arguments and the first line of its docstring.
+    """Build the record of a loss from its keyword-only arguments and the first line of its docstring.
 
     Args:
-        function: a loss; plugins need nothing more than its signature.
+        function: the loss; for a plugin its signature is enough.
         name: registered name.
         **facts: further fields of ``LossInfo``.
+
+    Raises:
+        UsageError: a range was given for something that is not a keyword of the loss.
     """
     defaults = {
         parameter.name: float(parameter.default)

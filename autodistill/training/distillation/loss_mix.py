@@ -1,14 +1,14 @@
 """The loss mix: task loss, distillation loss and an optional embedding term, on one scale.
 
-Published loss weights differ by seven orders of magnitude, so a search over raw weights compares nothing.
-Here each term is first *calibrated*: over the first batches it is scaled until its gradient is as long as the
-gradient of the task loss, at the student's logits (at its embedding for the embedding term). Then ``alpha``
-is the share of the distillation term, and one range of it serves every loss::
+Published loss weights differ by seven orders of magnitude, so raw weights of different losses cannot be compared.
+Each term is therefore *calibrated* first: over the first batches it is scaled until the norm of its gradient equals
+that of the task loss. The gradients are taken at the student's logits (for the embedding term, at its embedding).
+Then ``alpha`` is the share of the distillation term, and one range of ``alpha`` serves every loss::
 
     total = (1 - alpha) task + alpha scale distillation + embedding_weight scale_e embedding
 
-``calibrate: false`` gives raw weights, the published ones by default. The task loss is cross-entropy. This
-module is the value and its parser; ``loss_terms.py`` computes.
+``calibrate: false`` uses raw weights instead, by default the published ones. The task loss is cross-entropy. This
+module holds the settings and their parser; ``loss_terms.py`` computes the losses.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ _TOP = {
 
 @dataclass(frozen=True)
 class LossMix:
-    """What is minimised, as a value.
+    """Settings of the minimised loss.
 
     Attributes:
-        loss: registered distillation loss; ``none`` is plain training, whatever ``alpha`` says.
-        alpha: share of the distillation term, 0 to 1, where calibrated.
-        keywords: the loss's own, e.g. ``temperature``.
+        loss: registered distillation loss; ``none`` is plain training, whatever ``alpha`` is.
+        alpha: share of the distillation term, 0 to 1; used with calibration.
+        keywords: keywords of the distillation loss, e.g. ``temperature``.
         embedding: registered embedding term, or ``none``.
-        embedding_weight: weight of that term.
-        embedding_keywords: its own keywords.
-        label_smoothing: of the task loss.
-        calibrate: scale each term to the task loss's gradient; raw weights otherwise.
-        calibration_batches: batches over which that is measured; the scale is frozen afterwards.
+        embedding_weight: weight of the embedding term.
+        embedding_keywords: keywords of the embedding term.
+        label_smoothing: label smoothing of the task loss.
+        calibrate: scale each term to the gradient norm of the task loss; if false, use raw weights.
+        calibration_batches: number of batches over which the scale is measured; it is frozen afterwards.
         task_weight: raw weight of the task loss, without calibration.
         distillation_weight: raw weight of the distillation term, without calibration.
     """
@@ -75,17 +75,17 @@ class LossMix:
 
     @staticmethod
     def parse(mapping: Mapping[str, Any]) -> LossMix:
-        """The mix of ``candidate.distillation``.
+        """Parse the loss mix of ``candidate.distillation``.
 
-        Keys: ``loss``, ``alpha``, ``label_smoothing``, ``calibrate``, ``calibration_batches``,
-        ``task_weight`` and ``distillation_weight`` (only with ``calibrate: false``, which takes no
-        ``alpha``), ``embedding``, ``embedding_weight``, the loss's own keywords, and the embedding term's
-        with ``embedding_`` before them; ``teacher`` says whose logits these are, which is not this module's
-        business. dkd's own ``alpha`` stays 1: the ratio of its parts is ``beta``.
+        Keys are ``loss``, ``alpha``, ``label_smoothing``, ``calibrate``, ``calibration_batches``, ``embedding``,
+        ``embedding_weight``, the keywords of the loss, and the keywords of the embedding term, prefixed with
+        ``embedding_``. ``task_weight`` and ``distillation_weight`` need ``calibrate: false``, which takes no
+        ``alpha``. ``teacher`` names the teacher and is ignored here. The keyword ``alpha`` of ``dkd`` stays 1,
+        because ``beta`` already sets the ratio of its two parts.
 
         Raises:
-            UnknownNameError: a key, loss or term that does not exist, or a keyword of another loss.
-            UsageError: a value out of range, or a key that would have no effect.
+            UnknownNameError: a key, loss or term does not exist, or a keyword belongs to another loss.
+            UsageError: a value is out of range, or a key would have no effect.
         """
         mapping = {key: value for key, value in mapping.items() if key != TEACHER}
         info = loss_info(str(mapping.get("loss", "none")))
@@ -103,22 +103,22 @@ class LossMix:
 
     @property
     def uses_distillation(self) -> bool:
-        """Whether the teacher's logits count."""
+        """Whether the distillation term is part of the total, so that the teacher's logits are needed."""
         return self.loss != "none" and self._weights()[1] > 0
 
     @property
     def uses_embedding(self) -> bool:
-        """Whether the embeddings of student and teacher count."""
+        """Whether the embedding term is part of the total, so that both embeddings are needed."""
         return self.embedding != "none" and self.embedding_weight > 0
 
     @property
     def uses_teacher(self) -> bool:
-        """Whether a teacher is needed at all."""
+        """Whether any term needs a teacher."""
         return self.uses_distillation or self.uses_embedding
 
     @property
     def uses_target(self) -> bool:
-        """Whether labels are needed: not for a label-free loss without the task loss."""
+        """Whether labels are needed; false for a label-free loss with task weight 0."""
         by_loss = self.uses_distillation and loss_info(self.loss).uses_target
         return self.task_share > 0 or by_loss
 
@@ -129,7 +129,7 @@ class LossMix:
 
     @property
     def distillation_share(self) -> float:
-        """Weight of the (scaled) distillation term in the total; 0 for ``none``."""
+        """Weight of the scaled distillation term in the total; 0 for the loss ``none``."""
         return self._weights()[1]
 
     def _weights(self) -> tuple[float, float]:
@@ -143,7 +143,7 @@ class LossMix:
 def _keywords(
     mapping: Mapping[str, Any], info: LossInfo, term: LossInfo | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The loss's and the embedding term's own keywords, the latter without their prefix."""
+    """Split off the keywords of the loss and of the embedding term; the latter without their prefix."""
     term_keys = [_PREFIX + name for name in term.defaults] if term else []
     allowed = [*_OWN_KEYS, *(name for name in info.defaults if name not in _OWN_KEYS), *term_keys]
     for key in mapping:
@@ -158,19 +158,19 @@ def _keywords(
 
 
 def _check_values(own: Mapping[str, Any]) -> None:
-    """Raise a UsageError for the first value out of range, or key without effect."""
+    """Raise a UsageError for the first value out of range or key without effect."""
     calibrate = own.get("calibrate", True)
     if not isinstance(calibrate, bool):
         raise UsageError(f"distillation.calibrate is {calibrate!r}; it must be true or false.")
     useless = [key for key in (_RAW_KEYS if calibrate else _CALIBRATED_KEYS) if key in own]
     if useless:
-        todo = "say calibrate: false to set raw weights" if calibrate else "set distillation_weight instead"
+        todo = "set calibrate: false to use raw weights" if calibrate else "set distillation_weight instead"
         raise UsageError(f"distillation.{useless[0]} has no effect with calibrate: {str(calibrate).lower()}; {todo}.")
     if "embedding_weight" in own and own.get("embedding", "none") == "none":
         raise UsageError("distillation.embedding_weight has no effect without an embedding term; name one.")
     batches = own.get("calibration_batches", 1)
     if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
-        raise UsageError(f"distillation.calibration_batches is {batches!r}; it must be an integer from 1 on.")
+        raise UsageError(f"distillation.calibration_batches is {batches!r}; it must be an integer of at least 1.")
     for key, top in _TOP.items():
         value = own.get(key, 0)
         number = not isinstance(value, bool) and isinstance(value, Real)

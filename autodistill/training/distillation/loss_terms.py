@@ -1,8 +1,8 @@
-"""The loss mix at work: task loss, distillation term and embedding term of a batch, and their scales.
+"""Task loss, distillation term and embedding term of a batch, their scales, and the weighted total.
 
-A scale is the ratio of two gradient norms, measured over the first batches and then frozen (``loss_mix.py``
-says why). The measurement differentiates the losses at the logits, and the task loss once from the logits
-back to the embedding; no gradient of a parameter is touched.
+A scale is the ratio of two gradient norms, measured over the first batches and then frozen; ``loss_mix.py`` gives
+the reason. The measurement differentiates the losses at the logits, and the task loss once from the logits back to
+the embedding. It changes no gradient of a parameter.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from autodistill.training.distillation.embedding_losses import embedding_losses
 from autodistill.training.distillation.loss_mix import LossMix
 from autodistill.training.runtime.distributed import BatchShare
 
-# A student that starts as its teacher has almost no distillation gradient; no scale may blow that up.
 _LIMIT = 1e3
+"""Largest scale: a student that starts as a copy of its teacher has almost no distillation gradient."""
 
 
 class LossValues(NamedTuple):
-    """One batch: ``total`` to differentiate; the terms detached, unscaled and unweighted, for logs."""
+    """Losses of one batch: ``total`` is differentiable; the terms are detached, unscaled and unweighted, for logs."""
 
     total: Tensor
     task: Tensor
@@ -35,13 +35,13 @@ class LossValues(NamedTuple):
 
 
 class LossTerms:
-    """The mix at work: computes the total and measures the scales over the first batches.
+    """The total loss of a mix, with scales measured over the first batches.
 
     Args:
-        mix: what is minimised.
-        projector: what the student's embedding passes through before the embedding term; its parameters
-            belong into the optimizer.
-        class_weights: of the task loss, (classes,); ``None``: all 1.
+        mix: settings of the loss.
+        projector: module applied to the student's embedding before the embedding term; the optimizer must train
+            its parameters. Identity if omitted.
+        class_weights: weights of the classes in the task loss, (classes,); all 1 if omitted.
     """
 
     def __init__(self, mix: LossMix, projector: nn.Module | None = None, class_weights: Tensor | None = None) -> None:
@@ -52,13 +52,13 @@ class LossTerms:
 
     @property
     def calibrating(self) -> bool:
-        """Whether the next batch still measures; a compiled student must run uncompiled till then."""
+        """Whether the next batch is still used for calibration; until then a compiled student must run uncompiled."""
         terms = [(self.mix.uses_distillation, self._distillation), (self.mix.uses_embedding, self._embedding)]
         return self.mix.calibrate and any(used and not scale.frozen for used, scale in terms)
 
     @property
     def scales(self) -> dict[str, float]:
-        """Present scale of each calibrated term."""
+        """Current scale of each calibrated term."""
         return {"distillation": self._distillation.value, "embedding": self._embedding.value}
 
     def __call__(
@@ -71,23 +71,23 @@ class LossTerms:
         *,
         share: BatchShare | None = None,
     ) -> LossValues:
-        """Loss of one batch.
+        """Compute the losses of one batch.
 
         Args:
             student_logits: (batch, classes).
-            target: class indices (batch,) or mixed labels (batch, classes); ``None`` where the mix needs
-                none.
-            teacher_logits: (batch, classes), needed where ``mix.uses_distillation``.
-            student_embedding: (batch, width), from which ``student_logits`` were computed.
-            teacher_embedding: (batch, width); both needed where ``mix.uses_embedding``.
-            share: where several processes computed the batch: what this one did.
+            target: class indices (batch,) or mixed labels (batch, classes); ``None`` if ``mix.uses_target`` is false.
+            teacher_logits: (batch, classes); needed if ``mix.uses_distillation``.
+            student_embedding: (batch, width), from which ``student_logits`` were computed; needed if
+                ``mix.uses_embedding``.
+            teacher_embedding: (batch, width); needed if ``mix.uses_embedding``.
+            share: part of the batch that this process computed, if several processes share it.
 
         Raises:
-            UsageError: something that the mix needs is missing.
+            UsageError: an input that the mix needs is missing.
         """
         zero = student_logits.new_zeros((), dtype=torch.float32)
         if target is None and self.mix.uses_target:
-            raise UsageError("this loss mix needs labels; only alpha 1 with a label-free loss does without.")
+            raise UsageError("this loss mix needs labels; only alpha 1 with a label-free loss works without labels.")
         task = zero if target is None else self._task(student_logits, target)
         parts = [] if self.mix.task_share == 0 else [_times(self.mix.task_share, task)]
         distillation = embedding = zero
@@ -110,11 +110,11 @@ class LossTerms:
         )
 
     def state_dict(self) -> dict[str, list[float]]:
-        """Measured gradient norms as plain numbers, for a checkpoint."""
+        """Return the measured gradient norms as plain numbers, for a checkpoint."""
         return {"distillation": self._distillation.state(), "embedding": self._embedding.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict()``: a frozen scale stays frozen."""
+        """Restore the norms of ``state_dict()``; a frozen scale stays frozen."""
         self._distillation.load(state["distillation"])
         self._embedding.load(state["embedding"])
 
@@ -147,10 +147,10 @@ class LossTerms:
 
 
 class TermScale:
-    """Ratio of two gradient norms, each a mean over the first batches, then frozen.
+    """Ratio of two gradient norms, each averaged over the first batches and then frozen.
 
     Args:
-        batches: batches that count; 0 keeps the scale at 1.
+        batches: number of batches to average over; 0 keeps the scale at 1.
     """
 
     def __init__(self, batches: int) -> None:
@@ -159,40 +159,40 @@ class TermScale:
 
     @property
     def frozen(self) -> bool:
-        """Whether all batches are measured."""
+        """Whether all batches have been measured."""
         return self._count >= self._batches
 
     @property
     def value(self) -> float:
-        """Task norm over term norm within [1/1000, 1000]; 1 before the first usable batch."""
+        """Task norm divided by term norm, clipped to [1/1000, 1000]; 1 before the first usable batch."""
         if self._count == 0:
             return 1.0
         return min(max(self._task / self._term, 1 / _LIMIT), _LIMIT)
 
     def measure(self, task: float, term: float) -> None:
-        """Count one batch; norms that are zero or not finite (zero-initialised classifier) do not count."""
+        """Add the norms of one batch; ignore it if one is zero (zero-initialised classifier) or not finite."""
         if math.isfinite(task) and math.isfinite(term) and task > 0 and term > 0:
             self._count, self._task, self._term = self._count + 1, self._task + task, self._term + term
 
     def state(self) -> list[float]:
-        """Count and both sums."""
+        """Return the number of batches and both sums."""
         return [float(self._count), self._task, self._term]
 
     def load(self, state: list[float]) -> None:
-        """Go on from ``state()``."""
+        """Restore the values of ``state()``."""
         self._count, self._task, self._term = int(state[0]), float(state[1]), float(state[2])
 
 
 def task_loss(
     student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy with class indices (batch,) or mixed labels (batch, classes), in fp32 at least.
+    """Compute cross-entropy with class indices (batch,) or mixed labels (batch, classes), in fp32 or float64.
 
     Args:
         student_logits: (batch, classes).
         target: labels.
         label_smoothing: share of the label spread over all classes.
-        weights: of the classes, (classes,); the mean stays one over images, not over their weights.
+        weights: weights of the classes, (classes,). The mean is over images, not over their weights.
     """
     with full_precision(student_logits):
         logits = student_logits.to(torch.promote_types(student_logits.dtype, torch.float32))
@@ -205,29 +205,29 @@ def task_loss(
 
 
 def _times(weight: float, term: Tensor) -> Tensor:
-    # A weight of 1 leaves the graph as it is: alpha 0 is plain cross-entropy bit for bit.
+    # Multiplying by 1 is skipped, so that alpha 0 is bit for bit plain cross-entropy.
     return term if weight == 1 else weight * term
 
 
 def _leaf(tensor: Tensor) -> Tensor:
-    """A copy outside the graph, in fp32 at least, to differentiate by."""
+    """Return a detached copy in fp32 or float64 that losses can be differentiated at."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).requires_grad_()
 
 
 def _norm(loss: Tensor, at: Tensor, keep: bool = False) -> float:
-    """Length of the gradient of ``loss`` at ``at``."""
+    """Return the norm of the gradient of ``loss`` at ``at``."""
     (gradient,) = torch.autograd.grad(loss, at, retain_graph=keep, allow_unused=True)
     if gradient is None:
         raise UsageError(
-            "the logits were not computed from the embedding that came with them, so the embedding term "
-            "cannot be calibrated. Run a compiled student uncompiled while LossTerms.calibrating is true, or "
+            "the student's logits were not computed from the given embedding, so the embedding term cannot be "
+            "calibrated. Run a compiled student uncompiled while LossTerms.calibrating is true, or "
             "set calibrate: false."
         )
     return float(torch.linalg.vector_norm(gradient.double()))
 
 
 def _task_norm(task: Tensor, embedding: Tensor, share: BatchShare | None) -> float:
-    """Length of the gradient of the task loss at the embedding; of several processes each has its rows' part."""
+    """Return the norm of the task loss's gradient at the embedding, combined over processes that share the batch."""
     if share is None:
         return _norm(task, embedding, keep=True)
     return share.team.length(_norm(task, share.embedding, keep=True))
@@ -235,5 +235,7 @@ def _task_norm(task: Tensor, embedding: Tensor, share: BatchShare | None) -> flo
 
 def _given(value: Tensor | None, name: str, loss: str) -> Tensor:
     if value is None:
-        raise UsageError(f"loss {loss!r} needs {name}; LossMix.uses_distillation, uses_embedding say when.")
+        raise UsageError(
+            f"loss {loss!r} needs {name}, got None; pass it if LossMix.uses_distillation or uses_embedding is true."
+        )
     return value

@@ -1,4 +1,4 @@
-"""Where the teacher's answers to a batch come from: the cache, the teacher itself, or a file of logits."""
+"""Sources of the teacher's outputs for a batch: the cache, the teacher network, or a file of logits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from autodistill.training.teachers.teacher import Teacher
 
 
 class OnlineTeacher:
-    """Asks the teacher about every batch, mixed images included: exact, and paid for in every trial.
+    """Outputs of a teacher that runs on every batch: exact for mixed images, but computed again in every trial.
 
     Args:
-        teacher: what answers.
+        teacher: the teacher to run.
         embedding: whether its embedding is needed too.
     """
 
@@ -26,40 +26,40 @@ class OnlineTeacher:
         self._teacher, self._embedding = teacher, embedding
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Logits, and embedding or ``None``."""
+        """Return teacher logits (b, classes), and the embedding (b, width) or None."""
         if self._embedding:
             return self._teacher.embedding(batch.views)
         return self._teacher(batch.views), None
 
 
 class StoredTeacher:
-    """Logits of plain images from a file. Students then see plain images too, for views would not match.
+    """Teacher logits read from a file. They belong to plain images, so students train on plain images too.
 
     Args:
-        teacher: one with stored logits.
+        teacher: a teacher with stored logits (``teacher.by_id``).
     """
 
     def __init__(self, teacher: Teacher) -> None:
         self._teacher = teacher
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Logits, mixed where the images are."""
+        """Return teacher logits (b, classes), mixed like the images, and None for the embedding."""
         logits = self._teacher.of_ids(batch.ids)
         return (logits if batch.mixed is None else batch.mixed.logits(logits)), None
 
 
 class CachedTeacher:
-    """Answers from the teacher cache; what is missing there is computed on the same views and stored.
+    """Teacher outputs from the teacher cache; missing ones are computed on the same views and stored.
 
     Args:
-        teacher: what answers.
-        cache: opened for the policy, the seed and, where it is needed, the embedding.
-        policy: how views are made.
+        teacher: the teacher to run for missing outputs.
+        cache: cache opened for the policy, the seed and, if needed, the embedding.
+        policy: augmentation policy of the views.
         seed: seed of the views.
         embedding: whether the teacher's embedding is needed too.
 
     Attributes:
-        seconds: spent on answers that were missing, with their writing.
+        seconds: seconds spent on computing and writing missing outputs.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class CachedTeacher:
         self._embedding, self.seconds = embedding, 0.0
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Logits, and embedding or ``None``, mixed where the images are."""
+        """Return teacher logits (b, classes), and the embedding (b, width) or None, mixed like the images."""
         began: list[float] = []
 
         def compute(ids: Tensor) -> Tensor | tuple[Tensor, Tensor]:
             if batch.raw.is_cuda:
-                torch.cuda.synchronize(batch.raw.device)  # what the student still computes is no work of the teacher
+                torch.cuda.synchronize(batch.raw.device)  # do not count pending work of the student as the teacher's
             began.append(time.monotonic())
             rows = {int(name): row for row, name in enumerate(batch.ids.tolist())}
             chosen = torch.tensor([rows[name] for name in ids.tolist()], device=batch.raw.device)

@@ -1,4 +1,4 @@
-"""Training one network: recipe, optimizer, the loop, averaged weights, statistics of BatchNorm.
+"""Training of one network: recipe, optimizer, training loop, averaged weights, BatchNorm statistics.
 
-It knows nothing of trials, rungs or search.
+It is independent of trials, rungs and search.
 """

@@ -1,7 +1,7 @@
-"""Exponential moving average of weights: what is evaluated at rungs and kept.
+"""Exponential moving average of weights. The averaged weights are evaluated at rungs and saved.
 
-The decay rises with the step, ``min(decay, (1 + step) / (10 + step))``, so that short trainings are not
-dominated by the random initial weights. Normalization statistics are averaged as well; counters are copied.
+The decay rises with the step, ``min(decay, (1 + step) / (10 + step))``, so that the random initial weights do not
+dominate short trainings. Normalization statistics are averaged as well; counters are copied.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class Average:
     """The average of a model's weights and float buffers.
 
     Args:
-        model: its tensors must stay the same objects; move it to its device before.
-        decay: largest decay; 0 follows the model.
+        model: the model, already on its device; its tensors must stay the same objects afterwards.
+        decay: largest decay; 0 turns averaging off.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -33,20 +33,20 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the model's weights after ``step`` steps."""
+        """Update the average with the model's weights after ``step`` steps."""
         if self._shadows:
             decay = min(self.decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(self._shadows, self._live, 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Give ``model``, a copy of the averaged one, the averaged weights."""
+        """Load the averaged weights into ``model``, a copy of the averaged model; do nothing if averaging is off."""
         if self.values:
             model.load_state_dict({**self.values, **self._counters})
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Go on from stored ``values``.
+        """Restore stored ``values``.
 
         Raises:
             KeyError: a tensor is missing.

@@ -1,4 +1,4 @@
-"""Optimizers from timm, their schedule, and their state as plain tensors and JSON values."""
+"""Optimizers from timm, the learning-rate schedule, and optimizer states as plain tensors and JSON values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from autodistill.training.loop.recipe import Recipe
 _PREFIX = "optimizer."
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, *, beside: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
-    """The recipe's optimizer; no weight decay on biases and normalization.
+def build_optimizer(model: nn.Module, recipe: Recipe, *, extra: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
+    """Build the optimizer of the recipe, without weight decay on biases and normalization layers.
 
     Args:
-        model: what is trained.
-        recipe: names the optimizer and its settings.
-        beside: further parameters, trained alike.
+        model: network to train.
+        recipe: optimizer name and its settings.
+        extra: further parameters to train with the same settings.
     """
     from timm.optim import create_optimizer_v2
 
@@ -28,13 +28,13 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, beside: Sequence[nn.Par
     built: torch.optim.Optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
     )
-    if beside:
-        built.add_param_group({"params": list(beside)})
+    if extra:
+        built.add_param_group({"params": list(extra)})
     return built
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Linear from near zero over the warm-up, then half a cosine down to zero at ``steps``."""
+    """Return the learning rate at a step: linear warm-up from near zero, then a half cosine to zero at ``steps``."""
     warm = round(recipe.warmup * steps)
     if step < warm:
         return recipe.lr * (step + 1) / (warm + 1)
@@ -43,10 +43,10 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors named ``optimizer.<part>.<name>``, and the values that are not tensors.
+    """Return tensors named ``optimizer.<part>.<name>``, and the values that are not tensors.
 
-    A part is a parameter (``0``, ``1`` …) or a parameter group (``group0`` …), where some of timm's optimizers
-    count their steps.
+    A part is a parameter (``0``, ``1`` …) or a parameter group (``group0`` …), because some of timm's optimizers
+    count their steps in the group.
     """
     stored = optimizer.state_dict()
     parts = {str(index): values for index, values in stored["state"].items()}
@@ -65,7 +65,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
 ) -> None:
-    """The inverse of ``optimizer_state``."""
+    """Restore a state returned by ``optimizer_state``."""
     present = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     parts: dict[str, dict[str, Any]] = {f"group{index}": dict(group) for index, group in enumerate(present)}
@@ -81,7 +81,7 @@ def restore_optimizer(
 
 
 def _like(parameters: Sequence[nn.Parameter], part: str, value: Tensor) -> Tensor:
-    """A copy with the strides of its parameter: fused kernels walk both in memory order."""
+    """Copy ``value`` with the strides of its parameter, because fused kernels read both in memory order."""
     if not part.isdigit() or value.shape != parameters[int(part)].shape:
         return value.clone()
     return torch.empty_like(parameters[int(part)], dtype=value.dtype).copy_(value)

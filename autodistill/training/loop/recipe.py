@@ -1,4 +1,4 @@
-"""How a student is trained, apart from what it is distilled from: optimizer, schedule, views, averaging."""
+"""The training recipe of a student without its loss: optimizer, schedule, augmentation, weight averaging."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ALIASES = {
     "warmup_epochs": "warmup",
     "license": "licence",
 }
-"""Names of other tools for these settings; they are not accepted, but understood."""
+"""Names of these settings in other tools; they are not accepted, but the error message suggests ours."""
 _CHOICES: dict[str, tuple[str, ...]] = {
     "init": ("random", "pretrained", "teacher"),
     "teacher_mode": ("cached", "online"),
@@ -48,10 +48,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _UNUSABLE = {
     "adahessian": "it needs second derivatives, which are not computed here",
     **dict.fromkeys(
-        ("kron", "kronc", "kronw"), "its state is no plain tensors, so that no stopped training could go on"
+        ("kron", "kronc", "kronw"), "its state is not plain tensors, so a stopped training could not be resumed"
     ),
 }
-"""Optimizers of timm that are refused, and why."""
+"""Optimizers of timm that are refused, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class Recipe:
 
     Attributes:
         lr: peak learning rate.
-        weight_decay: of matrices and filters; biases and norms have none.
-        optimizer: a name that timm knows; a few that cannot train here, or not after a stop, are refused.
+        weight_decay: weight decay of matrices and filters; biases and normalization layers have none.
+        optimizer: name of an optimizer in timm; a few that cannot train or resume here are refused.
         batch_size: images per step.
-        augment: name of the view policy.
-        augment_strength: 0.5 is the policy as it is named, 0 leaves only mirroring, 1 doubles it.
+        augment: name of the augmentation policy of the views.
+        augment_strength: 0.5 is the named policy itself, 0 leaves only mirroring, 1 doubles its strength.
         mixup: alpha of the Beta distribution that mixes pairs of images; 0 is off.
-        cutmix: the same for pasted rectangles; one of the two at most.
-        ema: decay of the averaged weights that are evaluated and kept; 0 is off.
+        cutmix: the same for pasted rectangles; at most one of the two may be on.
+        ema: decay of the averaged weights, which are evaluated and saved; 0 is off.
         label_smoothing: share of the label spread over all classes.
         class_weights: of the task loss: ``none``, ``balanced`` (one over the images of a class) or ``effective``,
             between the two.
@@ -75,13 +75,13 @@ class Recipe:
             frequent, as many as there are.
         clip: largest gradient norm; 0 is off.
         warmup: share of all steps over which the learning rate rises from zero.
-        init: where the weights start.
+        init: initial weights: ``random``, ``pretrained`` or ``teacher``.
         licence: licences that pretrained weights may have (``apache-2.0,mit`` or a list); ``any`` accepts all.
-        amp: bfloat16 on a GPU that has it.
-        compile: compile the student; pays for long trainings only. A loss mix with an embedding term runs uncompiled.
-        teacher_mode: ``cached`` logits of replayable views, or ``online`` for a fresh view each epoch.
-        views: views per image that are cached; 0 means as many as the top rung has epochs, at most 50, and fewer where
-            the teacher is slow for a budget of time.
+        amp: use bfloat16 on a GPU that supports it.
+        compile: compile the student; worthwhile for long trainings only. Ignored with an embedding term.
+        teacher_mode: ``cached`` teacher outputs of repeatable views, or ``online`` for a new view each epoch.
+        views: views per image that are cached. 0 means the number of epochs of the top rung, at most 50, and fewer if
+            the teacher is slow for a time budget.
         cache_mb: largest size of the teacher cache on disk, in MiB.
     """
 
@@ -109,11 +109,11 @@ class Recipe:
 
     @classmethod
     def parse(cls, *layers: Mapping[str, Any]) -> Recipe:
-        """A recipe from settings, later layers first.
+        """Build a recipe from layers of settings; later layers override earlier ones.
 
         Raises:
-            UnknownNameError: a key, policy or optimizer that does not exist; the nearest come first.
-            UsageError: a value of the wrong type or outside its range.
+            UnknownNameError: a key, policy or optimizer does not exist; the message names the nearest ones.
+            UsageError: a value has the wrong type or is outside its range.
         """
         known = {field.name: field.default for field in dataclasses.fields(cls)}
         merged: dict[str, Any] = {}
@@ -130,11 +130,11 @@ class Recipe:
         return recipe
 
     def policy(self) -> Policy:
-        """The view policy at its strength, with the pairing.
+        """Return the augmentation policy at its strength, with mixup or cutmix.
 
         Raises:
-            UnknownNameError: no such policy.
-            UsageError: mixup and cutmix at once.
+            UnknownNameError: the policy does not exist.
+            UsageError: mixup and cutmix are both above 0.
         """
         policy = scaled(Policy.parse(self.augment), self.augment_strength)
         if self.mixup and self.cutmix:
@@ -146,11 +146,11 @@ class Recipe:
 
 
 def check_optimizer(name: str) -> None:
-    """Refuse an optimizer that timm does not have, or that cannot train here.
+    """Raise an error for an optimizer that timm does not have or that cannot train here.
 
     Raises:
-        UnknownNameError: timm does not have it; the nearest names come first.
-        UsageError: it cannot train here, or not go on after a stop.
+        UnknownNameError: timm does not have the optimizer; the message names the nearest ones.
+        UsageError: the optimizer cannot train here, or cannot resume after a stop.
     """
     from timm.optim import list_optimizers
 
@@ -162,7 +162,7 @@ def check_optimizer(name: str) -> None:
 
 
 def scaled(policy: Policy, strength: float) -> Policy:
-    """The policy with everything but mirroring scaled by twice ``strength``; 0.5 is the policy itself."""
+    """Scale everything but mirroring of a policy by twice ``strength``; 0.5 returns the policy itself."""
     factor = 2 * strength
     smallest = max(1 - (1 - policy.min_area) * factor, 0.05)
     return dataclasses.replace(
@@ -178,7 +178,7 @@ def scaled(policy: Policy, strength: float) -> Policy:
 
 
 def allowed(name: str) -> str:
-    """The values of a training setting in words, e.g. ``a number from 0 to 0.5``."""
+    """Describe the allowed values of a training setting in words, e.g. ``a number from 0 to 0.5``."""
     default = getattr(Recipe, name)
     if isinstance(default, bool):
         return "true or false"
@@ -189,7 +189,7 @@ def allowed(name: str) -> str:
 
 
 def _convert(name: str, value: Any, default: Any) -> Any:
-    """``value`` as the type of ``default``, inside its range."""
+    """Convert ``value`` to the type of ``default``; raise a UsageError if its type or range is wrong."""
     if isinstance(default, bool) or isinstance(value, bool):
         good = isinstance(default, bool) and isinstance(value, bool)
     elif isinstance(default, str):

@@ -1,12 +1,12 @@
-"""The training loop: one for teachers, students and retraining.
+"""The training loop, shared by teachers, students and retraining.
 
-Images stay ``uint8`` in one tensor (memory-mapped on the CPU, on the GPU where they fit) and batches are
-made of row numbers; views, pairing and normalization happen on the batch. There is no loader process.
+Images stay ``uint8`` in one tensor: memory-mapped on the CPU, or on the GPU if they fit. A batch is selected by row
+numbers; views, mixup and normalization are computed on the batch. There is no loader process.
 
-Every random number is a function of the seed and the position: the order of images of (seed, epoch),
-dropout of (seed, step), views of (view seed, image, view). So a training that stops between any two steps
-and goes on from its checkpoint ends with the same bits as one that never stopped, and on one CPU thread the
-same seed gives the same bits.
+Every random number is a function of a seed and a position: the order of images of (seed, epoch), dropout of
+(seed, step), views of (view seed, image, view). A training that is stopped between any two steps and resumed from its
+checkpoint therefore ends with the same bits as an uninterrupted one. On one CPU thread the same seed gives the same
+bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodistill.core.errors import DivergedError, ResourceError, StoreError
-from autodistill.training.augmentation import mixup as pairing
+from autodistill.training.augmentation import mixup
 from autodistill.training.augmentation import policy as views
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data.datasets import ImageData
@@ -35,20 +35,21 @@ from autodistill.training.runtime.distributed import BatchShare, Team
 from autodistill.training.students.embeddings import EmbeddingTap
 
 _CHECK_EVERY = 16
-"""Steps between looks at a GPU's losses: each look waits for the device."""
+"""Steps between two checks of the losses on a GPU, because each check waits for the device."""
 _FORWARD = 512
-"""Images in one pass without gradients."""
+"""Images per forward pass without gradients."""
 
 
 @dataclass(frozen=True, eq=False)
 class Feed:
-    """Images to train on, and how batches are made of them.
+    """Training images with their labels and normalization.
 
     Attributes:
         images: ``uint8 (n, channels, side, side)``.
-        labels: ``int64 (n,)``, on the device of ``images``; so is ``ids``.
-        ids: ``int64 (n,)``, names of the images for views and caches.
-        mean: per channel, in [0, 1]; so is ``std``.
+        labels: ``int64 (n,)``, on the device of ``images``.
+        ids: ``int64 (n,)``, on the device of ``images``; they identify the images for views and caches.
+        mean: mean per channel, of pixels in [0, 1].
+        std: standard deviation per channel, of pixels in [0, 1].
         classes: number of classes.
     """
 
@@ -61,13 +62,13 @@ class Feed:
 
     @classmethod
     def of(cls, data: ImageData) -> Feed:
-        """The training images of ``data``, where they are."""
+        """Return the training images of ``data`` without copying them."""
         train = data.train
         images, labels, ids = (torch.from_numpy(array) for array in (train.images, train.labels, train.ids))
         return cls(images, labels, ids, data.mean, data.std, len(data.classes))
 
     def near(self, device: torch.device) -> Feed:
-        """On ``device`` where the images take less than a quarter of its free memory; else as it is."""
+        """Move everything to the GPU ``device`` if the images take less than a quarter of its free memory."""
         if device.type != "cuda" or self.images.nbytes * 4 > torch.cuda.mem_get_info(device)[0]:
             return self
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
@@ -75,18 +76,18 @@ class Feed:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch of views, as the losses see it.
+    """One batch of views, the input of the losses.
 
     Attributes:
-        views: floats in [0, 1], ``(b, channels, side, side)``, already mixed where the policy mixes.
+        views: floats in [0, 1], ``(b, channels, side, side)``, already mixed if the policy mixes.
         target: ``int64 (b,)``, or mixed labels ``(b, classes)``.
-        raw: the ``uint8`` images that the views were made of, unmixed.
-        ids: ``(b,)``.
-        view: number of the view that was taken of each image.
-        mixed: who was mixed with whom; ``None`` without mixup and cutmix.
-        teacher: teacher logits ``(b, classes)`` for ``views``; ``None`` where they are not needed.
-        teacher_embedding: the same for the teacher's embedding ``(b, width)``.
-        share: what this process computed of it, where several train on it together.
+        raw: ``uint8`` images from which the views were made, unmixed.
+        ids: identifiers of the images, ``(b,)``.
+        view: number of the view that was made of each image.
+        mixed: pairs of images that were mixed; ``None`` without mixup and cutmix.
+        teacher: teacher logits ``(b, classes)`` for ``views``; ``None`` if they are not needed.
+        teacher_embedding: the teacher's embedding ``(b, width)``; ``None`` if it is not needed.
+        share: the part that this process computed, if several processes share the batch.
     """
 
     views: Tensor
@@ -94,13 +95,13 @@ class Batch:
     raw: Tensor
     ids: Tensor
     view: int
-    mixed: pairing.MixedPairs | None = None
+    mixed: mixup.MixedPairs | None = None
     teacher: Tensor | None = None
     teacher_embedding: Tensor | None = None
     share: BatchShare | None = None
 
     def part(self, rows: slice) -> Batch:
-        """Some of the images, for gradient accumulation; ``mixed`` spans the whole batch and is dropped."""
+        """Return some rows of the batch, for gradient accumulation; ``mixed`` spans the whole batch and is dropped."""
         changed: dict[str, Any] = {
             field.name: value[rows] for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
         }
@@ -108,49 +109,49 @@ class Batch:
 
 
 class Criterion(Protocol):
-    """What a training minimises."""
+    """The loss that a training minimises."""
 
     @property
     def wants_embedding(self) -> bool:
-        """Whether ``loss`` needs the vectors before the student's classifier."""
+        """Whether ``loss`` needs the student's embedding, the vectors before its classifier."""
         ...
 
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained beside the student and thrown away afterwards."""
+        """Return parameters that are trained with the student and discarded afterwards."""
         ...
 
-    def guide(self, batch: Batch) -> Batch:
-        """The batch with what the loss needs from the teacher."""
+    def add_teacher_outputs(self, batch: Batch) -> Batch:
+        """Return the batch with the teacher's outputs that the loss needs."""
         ...
 
     def loss(self, logits: Tensor, embedding: Tensor | None, batch: Batch) -> Tensor:
-        """Scalar loss of the student's ``logits (b, classes)`` and ``embedding (b, width)``."""
+        """Compute the scalar loss of the student's ``logits (b, classes)`` and ``embedding (b, width)``."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What has to survive a stop: tensors, and JSON values."""
+        """Return the state to save in a checkpoint: tensors, and JSON values."""
         ...
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """The inverse of ``state``."""
+        """Restore a state returned by ``state``."""
         ...
 
 
 class Trainer:
-    """A model on its way through ``epochs`` epochs.
+    """A training of one model, which can be stopped, saved and resumed between any two steps.
 
     Args:
-        model: moved to ``device``.
-        feed: the training images.
-        criterion: the loss.
-        recipe: optimizer, schedule, views.
-        epochs: epochs of the whole schedule (of the top rung), whether or not it gets there.
-        seed: order of images, dropout.
-        view_seed: views; shared by all trials of a study.
-        view_count: views per image that are cycled through; 0 gives every epoch a view of its own.
-        policy: how views are made; the recipe's if omitted.
-        device: where the model trains.
-        team: the processes that share this training; ``None``: this one alone.
+        model: network to train; it is moved to ``device``.
+        feed: training images.
+        criterion: loss.
+        recipe: optimizer, schedule, augmentation.
+        epochs: epochs of the whole schedule, i.e. of the top rung, even if the training stops earlier.
+        seed: seed of the order of images and of dropout.
+        view_seed: seed of the views, shared by all trials of a study.
+        view_count: number of views per image, used in rotation; 0 makes a new view in every epoch.
+        policy: augmentation policy of the views; the recipe's if omitted.
+        device: device to train on.
+        team: processes that share this training; ``None`` if there is only this one.
     """
 
     def __init__(
@@ -174,17 +175,17 @@ class Trainer:
         self.view_seed, self.view_count = view_seed, view_count
         self.policy = policy or recipe.policy()
         strided.protect(model)
-        # channels_last: convolutions and BatchNorm train 1.3 to 1.7 times as fast on CPUs too
+        # with channels_last, convolutions and BatchNorm train 1.3 to 1.7 times as fast, on CPUs too
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.step = 0
         self.accumulate = 1
         self.batch_size = min(recipe.batch_size, len(feed.labels))
         self.steps_per_epoch = len(feed.labels) // self.batch_size
-        self._parameters = list(self.model.parameters())  # walking the modules at every step is 3 % of a small student
+        self._parameters = list(self.model.parameters())  # listed once: 3 % of a small student's step
         self.average = Average(self.model, recipe.ema)
-        self._optimizer = build_optimizer(self.model, recipe, beside=criterion.parameters())
+        self._optimizer = build_optimizer(self.model, recipe, extra=criterion.parameters())
         self._embedding = EmbeddingTap(self.model) if criterion.wants_embedding else None
-        compiled = recipe.compile and team is None and not criterion.wants_embedding  # the embedding is taken by a hook
+        compiled = recipe.compile and team is None and not criterion.wants_embedding  # a hook takes the embedding
         self._call: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
         if team is not None:
             self._call = team.wrap(self.model)
@@ -195,19 +196,19 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        """Epochs done, with the fraction of the current one."""
+        """Epochs done, including the fraction of the current one."""
         return self.step / self.steps_per_epoch
 
     def run(self, epochs: int, *, tick: Callable[[], None] = lambda: None) -> None:
-        """Train until ``epochs`` epochs are done in all.
+        """Train until ``epochs`` epochs are done in total.
 
         Args:
-            epochs: cumulative; nothing happens where as many are done.
-            tick: called before every step; may raise to stop there.
+            epochs: total number of epochs; nothing happens if they are already done.
+            tick: function called before every step; it may raise to stop the training there.
 
         Raises:
-            DivergedError: a loss or gradient that is not finite.
-            ResourceError: one image is too many for the device's memory.
+            DivergedError: a loss or gradient is not finite.
+            ResourceError: a single image does not fit into the device's memory.
         """
         order, ordered = torch.empty(0, dtype=torch.int64), -1
         self.model.train()
@@ -228,21 +229,21 @@ class Trainer:
         self._check(force=True)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        """Views, targets and what the teacher says of the images in ``rows (b,)``."""
+        """Return views, targets and teacher outputs of the images in ``rows (b,)``."""
         raw = self.feed.images[rows].to(self.device, non_blocking=True)
         ids, labels = self.feed.ids[rows].to(self.device), self.feed.labels[rows].to(self.device)
         view = epoch % self.view_count if self.view_count else epoch
         pixels = views.apply(self.policy, raw, ids, view, self.view_seed)
-        pixels, mixed = pairing.mix(self.policy, pixels, ids, epoch, self.view_seed)
+        pixels, mixed = mixup.mix(self.policy, pixels, ids, epoch, self.view_seed)
         target = labels if mixed is None else mixed.labels(labels, self.feed.classes)
-        return self.criterion.guide(Batch(pixels, target, raw, ids, view, mixed))
+        return self.criterion.add_teacher_outputs(Batch(pixels, target, raw, ids, view, mixed))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """What the model takes, from floats in [0, 1]."""
+        """Convert pixels in [0, 1] to the model's input: normalized, in channels_last format."""
         return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
     def evaluation_model(self) -> nn.Module:
-        """A copy with the averaged weights and BatchNorm statistics of its own, in eval mode."""
+        """Return a copy with the averaged weights and recomputed BatchNorm statistics, in eval mode."""
         model: nn.Module = copy.deepcopy(self.model)
         self.average.copy_to(model)
         strided.release(model)
@@ -253,7 +254,7 @@ class Trainer:
         return model
 
     def _unmixed(self) -> Iterator[Tensor]:
-        """Normalized views of some training images, for statistics: of those that the next epoch would begin with."""
+        """Yield normalized, unmixed views of the first training images of the next epoch, for BatchNorm statistics."""
         total = norm_statistics.images_for(self.step * self.batch_size, len(self.feed.labels))
         pieces = -(-total // _FORWARD)
         epoch = self.step // self.steps_per_epoch
@@ -267,7 +268,7 @@ class Trainer:
 
     @torch.no_grad()
     def predict(self, model: nn.Module, images: Tensor, *, batch_size: int = _FORWARD) -> Tensor:
-        """Logits ``(n, classes)``, fp32 on the CPU, of ``uint8`` images without augmentation."""
+        """Compute logits ``(n, classes)``, fp32 on the CPU, of ``uint8`` images without augmentation."""
         out = []
         for start in range(0, len(images), batch_size):
             pixels = images[start : start + batch_size].to(self.device).float().div_(255)
@@ -277,20 +278,20 @@ class Trainer:
         return torch.cat(out)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that the rest of the training depends on: tensors, and JSON values."""
+        """Return everything that the rest of the training depends on: tensors, and JSON values."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
         moments, numbers = optimizer_state(self._optimizer)
-        beside, criterion = self.criterion.state()
-        tensors |= moments | {f"criterion.{name}": value for name, value in beside.items()}
+        extra, criterion = self.criterion.state()
+        tensors |= moments | {f"criterion.{name}": value for name, value in extra.items()}
         facts = {"step": self.step, "accumulate": self.accumulate, "optimizer": numbers}
         return tensors, {**facts, "criterion": criterion}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Go on from ``state()``.
+        """Restore a state returned by ``state()``.
 
         Raises:
-            StoreError: it belongs to another model.
+            StoreError: the state belongs to another model.
         """
         try:
             self.model.load_state_dict(_below("model.", tensors))
@@ -320,7 +321,7 @@ class Trainer:
         self._optimizer.step()
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Gradients of the mean loss, in as many parts as the memory needs."""
+        """Compute gradients of the mean loss, in as many parts as fit into memory; return the loss."""
         while True:
             self._optimizer.zero_grad(set_to_none=True)
             if self._team is not None:
@@ -330,7 +331,7 @@ class Trainer:
             except torch.OutOfMemoryError as error:
                 if self.accumulate >= len(batch.ids):
                     raise ResourceError(
-                        f"{self.device} has too little memory for one image; choose a smaller student or image."
+                        f"{self.device} has too little memory for one image; choose a smaller student or image size."
                     ) from error
                 self.accumulate *= 2
             if self.device.type == "cuda":
@@ -352,7 +353,7 @@ class Trainer:
         return total
 
     def _together(self, batch: Batch, team: Team) -> Tensor:
-        """Gradients of the whole batch's loss, of which this process runs its own rows."""
+        """Compute gradients of the whole batch's loss; this process runs only its own rows. Return the loss."""
         count = len(batch.ids)
         with self._autocast(), team.statistics():
             logits = self._call(self.normalize(batch.part(team.rows(count)).views))
@@ -365,7 +366,7 @@ class Trainer:
         return loss.detach()
 
     def _check(self, *, force: bool = False) -> None:
-        """Look whether all losses so far were finite; on a GPU only now and then."""
+        """Raise a DivergedError if any loss so far was not finite; on a GPU check only every few steps."""
         waits = self.device.type != "cpu" and self.step % _CHECK_EVERY
         if (force or not waits) and not bool(self._finite):
             raise DivergedError(
@@ -381,16 +382,19 @@ class Trainer:
 def scores(
     logits: Tensor, labels: Tensor, teacher: Tensor | None = None, own: Mapping[str, str] | None = None
 ) -> dict[str, float]:
-    """Accuracy, cross-entropy, every measure and, with teacher logits, the share of equal decisions.
+    """Compute accuracy, cross-entropy, every measure and, with teacher logits, the share of equal decisions.
 
     Args:
-        logits: ``(n, classes)``; all three on the CPU.
-        labels: ``(n,)``.
-        teacher: ``(n, classes)``.
+        logits: ``(n, classes)``, on the CPU.
+        labels: ``(n,)``, on the CPU.
+        teacher: teacher logits ``(n, classes)``, on the CPU.
         own: measures of the study's own, name to ``module:function``.
 
+    Returns:
+        ``accuracy``, ``loss``, every registered measure, those of ``own`` and, with ``teacher``, ``agreement``.
+
     Raises:
-        UsageError: one of those gave no finite number.
+        UsageError: a measure of ``own`` gave no finite number.
     """
     decided = logits.argmax(1)
     found = {
@@ -403,10 +407,10 @@ def scores(
 
 
 def _seed_torch(seed: int, device: torch.device) -> None:
-    """Seed the generators that a model on ``device`` draws from.
+    """Seed the generators used by a model on ``device``.
 
-    ``torch.manual_seed`` would also note down a call for every other kind of device, with its stack: a hundred times
-    as slow, and memory that grows with every step where CUDA is never used.
+    ``torch.manual_seed`` would also record a delayed call with its stack for every other kind of device. That is a
+    hundred times as slow, and its memory grows with every step if CUDA is never used.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -417,7 +421,7 @@ def _seed_torch(seed: int, device: torch.device) -> None:
 
 
 def _mixed_seed(seed: int, position: int) -> int:
-    """A 63-bit seed for a position in a training."""
+    """Return a 63-bit seed for a position in a training."""
     value = (seed * 0x9E3779B97F4A7C15 + position * 0xD1B54A32D192ED03 + 0x8CB92BA72F3D8DD7) & (2**64 - 1)
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
@@ -425,5 +429,5 @@ def _mixed_seed(seed: int, position: int) -> int:
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name starts with ``prefix``, without it."""
+    """Return the tensors whose name starts with ``prefix``, with the prefix removed."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

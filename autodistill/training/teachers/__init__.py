@@ -1,4 +1,4 @@
-"""Teachers of every kind: timm, files, folders, ONNX, functions, stored logits. Loaded, checked, asked.
+"""Teachers of every kind: timm networks, weight files, folders, ONNX files, functions and stored logits.
 
-Their answers are kept in ``teachers.cache``.
+This package loads, checks and runs them; ``teachers.cache`` stores their outputs.
 """

@@ -1,4 +1,4 @@
-"""Checks a teacher before any trial is paid for: does it know these classes, on images as they will be shown?"""
+"""Checks of a teacher before the first trial: whether it classifies the study's images better than chance."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from autodistill.training.teachers.teacher import LOGITS, PROBABILITIES, Teacher
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Ask = Callable[[Teacher, Split], Tensor]
-"""A teacher's logits ``(n, classes)`` of some images."""
+"""A function that returns a teacher's logits ``(n, classes)`` of some images."""
 
 _FEED = (
-    "it was fed {}. Say what it was trained on: --set teacher.options.image_size=N, "
+    "its input was {}. Set the input that it was trained with: --set teacher.options.image_size=N, "
     "--set 'teacher.options.mean=[R, G, B]', --set 'teacher.options.std=[R, G, B]' (docs/how_to/own_teacher.md)."
 )
 _NORMALIZATIONS: tuple[dict[str, Any], ...] = (
-    {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},  # ImageNet's, of most of timm
+    {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},  # ImageNet; used by most networks of timm
     {"mean": [0.5], "std": [0.5]},
     {"mean": [0.0], "std": [1.0]},
 )
-"""What networks are mostly trained with."""
+"""The most common normalizations."""
 
-_LOOKED_AT = 256  # images; enough to tell a teacher from chance, and a second or two even for a large one
+_SAMPLE = 256  # images; enough to tell a teacher from chance, and one or two seconds even for a large one
 _FEW = 32  # images; enough to tell probabilities from logits
-_ROUNDED = 1e-3
-"""How far from 1 probabilities may sum to, of 16 bits or written with a few digits."""
+_ROUNDING = 1e-3
+"""Tolerance of the sum of probabilities, which may have 16 bits or be rounded to a few digits."""
 
 _SIGMAS = 4.0
-"""Standard errors above the most frequent class that an accuracy must reach, so that luck does not pass."""
+"""Standard errors by which the accuracy must exceed the share of the most frequent class."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What the check found.
+    """Result of the check of a teacher.
 
     Attributes:
-        name: what the teacher was loaded from.
-        accuracy: on the validation images, as a fraction.
+        name: source from which the teacher was loaded.
+        accuracy: accuracy on the validation images, as a fraction.
         chance: share of the most frequent class.
         classes: number of classes.
-        image_size: pixels per side that the teacher sees.
-        images: validation images that were looked at.
-        images_per_second: speed of the answers, whether the teacher was asked or they were remembered.
-        weak: accepted although it is no better than chance.
+        image_size: pixels per side of the teacher's input.
+        images: number of validation images.
+        images_per_second: speed of the outputs, computed or read from the cache.
+        weak: whether the accuracy is no better than chance (accepted with ``accept_weak``).
     """
 
     name: str
@@ -66,50 +66,50 @@ class Preflight:
 
     @property
     def values(self) -> dict[str, float]:
-        """The teacher's metrics, by the names that students' metrics have."""
+        """The teacher's metrics, under the names of the students' metrics."""
         return {"accuracy": self.accuracy}
 
     def to_json(self) -> dict[str, Any]:
-        """As stored with the study."""
+        """Return the result as a dictionary, as stored with the study."""
         return asdict(self)
 
 
 def preflight(
     teacher: Teacher, data: ImageData, *, accept_weak: bool = False, batch_size: int = 256, ask: Ask | None = None
 ) -> Preflight:
-    """Look at all validation images with ``teacher``.
+    """Check ``teacher`` on all validation images.
 
     Args:
-        teacher: what will be distilled.
+        teacher: teacher to check.
         data: the images.
-        accept_weak: go on with an accuracy at the level of chance, or with classes that seem to be in another order.
+        accept_weak: accept an accuracy at the level of chance, and classes that seem to be in another order.
         batch_size: images per forward pass.
-        ask: gives a teacher's logits of some images; by default it is asked anew.
+        ask: function that returns a teacher's logits of some images, e.g. from a cache; by default the teacher is run.
 
     Raises:
-        TeacherError: wrong class count, output that is not finite or has been through a softmax, a network that
-            fails on these images, an accuracy at the level of chance, or one that another order of the classes
-            would double.
+        TeacherError: the class count is wrong, the network fails on these images, its output is not finite or
+            consists of probabilities, its accuracy is at the level of chance, or another order of the classes would
+            double it.
     """
     start = time.monotonic()
     try:
         logits = answers(teacher, data.val, batch_size=batch_size) if ask is None else ask(teacher, data.val)
-    except TeacherError:  # what cannot be cached is looked at as it is
+    except TeacherError:  # outputs that cannot be cached are checked directly, for a better message
         logits = answers(teacher, data.val, batch_size=batch_size)
         ask = None
     seconds = time.monotonic() - start
     if logits.shape[1] != len(data.classes):
         raise TeacherError(
             f"teacher {teacher.name} gives {logits.shape[1]} logits per image; the data has {len(data.classes)} "
-            "classes. Choose or teach a teacher for these, or say which of its outputs they are: "
-            "option class_map, a list with one position per class."
+            "classes. Choose or train a teacher for these classes, or select its outputs with the option class_map, "
+            "a list with one output position per class."
         )
     if not bool(torch.isfinite(logits).all()):
         bad = int((~torch.isfinite(logits).all(1)).sum())
         if any(one.preprocessing.outputs == PROBABILITIES for one in _single(teacher)):
             raise TeacherError(
                 f"teacher {teacher.name} gives numbers that have no logarithm for {bad} of {len(logits)} validation "
-                f"images, although its option outputs is {PROBABILITIES}. Leave that out if it gives logits."
+                f"images, although its option outputs is {PROBABILITIES}. Remove the option if it gives logits."
             )
         raise TeacherError(
             f"teacher {teacher.name} gives numbers that are not finite for {bad} of {len(logits)} validation images. "
@@ -124,7 +124,7 @@ def preflight(
     weak = accuracy <= _least(chance, len(labels))
     order = [] if accept_weak else _better_order(decided, labels, len(data.classes), max(2 * accuracy, chance + 0.2))
     if order:
-        raise TeacherError(_said(teacher, accuracy, chance) + _reordered(teacher, decided, labels, order))
+        raise TeacherError(_accuracy_text(teacher, accuracy, chance) + _reordered(teacher, decided, labels, order))
     if weak and not accept_weak:
         raise TeacherError(_too_weak(teacher, accuracy, chance, data))
     speed = len(labels) / max(seconds, 1e-9)
@@ -133,37 +133,37 @@ def preflight(
 
 
 def _single(teacher: Teacher) -> list[Teacher]:
-    """The members of an ensemble, or the teacher alone."""
+    """Return the members of an ensemble, or the teacher itself in a list."""
     return [one for _, member in teacher.members for one in _single(member)] if teacher.members else [teacher]
 
 
 def _refuse_probabilities(teacher: Teacher, data: ImageData, ask: Ask) -> None:
-    """Refuse outputs that have been through a softmax, unless the user has said what they are.
+    """Raise a TeacherError if the outputs are probabilities and the option ``outputs`` is not set.
 
-    A softmax of probabilities is nearly the same for every image: students would learn next to nothing from it.
+    The softmax of probabilities is nearly the same for every image, so students would learn almost nothing from it.
     """
     if teacher.preprocessing.outputs:
         return
     some, chosen = _sample(data.val, _FEW), teacher.preprocessing.class_map
     if not chosen:
         given = ask(teacher, some)
-    else:  # some of its outputs say nothing of the sum of all
+    else:  # the sum must include all outputs, not only those in class_map
         given = answers(replace(teacher, preprocessing=replace(teacher.preprocessing, class_map=())), some)
-    shares = given.min() >= 0 and given.max() <= 1 and (given.sum(1) - 1).abs().max() <= _ROUNDED
+    shares = given.min() >= 0 and given.max() <= 1 and (given.sum(1) - 1).abs().max() <= _ROUNDING
     if not shares:
         return
     raise TeacherError(
         f"teacher {teacher.name} gives probabilities: its outputs lie between 0 and 1 and sum to 1 for every image. "
-        f"Students learn from logits: say --set teacher.options.outputs={PROBABILITIES} to have the logarithm taken, "
-        f"or leave the softmax out of the network. If these are logits all the same, say outputs={LOGITS}."
+        f"Students learn from logits: set --set teacher.options.outputs={PROBABILITIES} to use their logarithm, "
+        f"or remove the softmax from the network. If they are logits nevertheless, set outputs={LOGITS}."
     )
 
 
 def check_enough(data: ImageData) -> None:
-    """Refuse so few validation images that no teacher could pass; before one is taught.
+    """Check, before a teacher is trained, that there are enough validation images for any teacher to pass.
 
     Raises:
-        TeacherError: says how many are needed.
+        TeacherError: there are too few; the message gives the number needed.
     """
     images, most = len(data.val.labels), np.bincount(data.val.labels).max()
     chance = float(most / images)
@@ -171,23 +171,21 @@ def check_enough(data: ImageData) -> None:
         return
     needed = int(_SIGMAS**2 * chance / (1 - chance)) + 1
     everything = math.ceil(needed / images * data.pool_size)
-    half = (
-        " put half of them aside for validation (--set data.val_fraction=0.5)," if 2 * needed <= data.pool_size else ""
-    )
+    half = " use half of them for validation (--set data.val_fraction=0.5)," if 2 * needed <= data.pool_size else ""
     raise TeacherError(
-        f"with {images} validation images not even a teacher that is always right can be told from guessing the most "
-        f"frequent class ({chance:.1%}); at least {needed} are needed. Add images (about {everything} in all for "
-        f"training and validation),{half} or go on all the same: --set teacher.accept_weak=true."
+        f"with {images} validation images, even a perfect teacher cannot be distinguished from guessing the most "
+        f"frequent class ({chance:.1%}); at least {needed} are needed. Add images (about {everything} in total for "
+        f"training and validation),{half} or continue anyway: --set teacher.accept_weak=true."
     )
 
 
 def _least(chance: float, images: int) -> float:
-    """The accuracy above which luck is ruled out."""
+    """Return the accuracy that a teacher must exceed, ``_SIGMAS`` standard errors above chance."""
     return chance + _SIGMAS * math.sqrt(chance * (1 - chance) / images)
 
 
 def answers(teacher: Teacher, split: Split, *, batch_size: int = 256) -> Tensor:
-    """Teacher logits ``(n, classes)``, fp32 on the CPU, of a split's plain images.
+    """Compute teacher logits ``(n, classes)``, fp32 on the CPU, of a split's plain images.
 
     Raises:
         TeacherError: the network fails on these images.
@@ -202,13 +200,13 @@ def answers(teacher: Teacher, split: Split, *, batch_size: int = 256) -> Tensor:
         except (RuntimeError, AssertionError, IndexError, TypeError, ValueError) as error:
             shape = tuple(teacher.prepare(images[:1].float()).shape[1:])
             raise TeacherError(
-                f"teacher {teacher.name} fails on images of shape {shape}: {error}. Say what it takes: "
+                f"teacher {teacher.name} fails on images of shape {shape}: {error}. Set its input: "
                 "--set teacher.options.image_size=N, --set teacher.options.channels=N."
             ) from error
     return torch.cat(out)
 
 
-def _said(teacher: Teacher, accuracy: float, chance: float) -> str:
+def _accuracy_text(teacher: Teacher, accuracy: float, chance: float) -> str:
     return (
         f"teacher {teacher.name} is right on {accuracy:.1%} of the validation images; always guessing the most "
         f"frequent class gives {chance:.1%}. "
@@ -221,38 +219,39 @@ def _reordered(teacher: Teacher, decided: Ints, labels: Ints, order: list[int]) 
     mended = [chosen[output] for output in order] if chosen else order
     return (
         f"With its classes in another order it is right on {best:.1%}: set the teacher option class_map to {mended} "
-        f"(--set 'teacher.options.class_map={mended}'), or fix the order of the class folders. To distil from it all "
-        "the same: --set teacher.accept_weak=true."
+        f"(--set 'teacher.options.class_map={mended}'), or fix the order of the class folders. To use it "
+        "anyway: --set teacher.accept_weak=true."
     )
 
 
 def _too_weak(teacher: Teacher, accuracy: float, chance: float, data: ImageData) -> str:
-    """Why, and what could be the reason: too few images, a random head, the wrong normalization."""
-    said = _said(teacher, accuracy, chance)
-    anyway = "To distil from it all the same, set accept_weak: true below teacher (--set teacher.accept_weak=true)."
+    """Return the error message with a likely reason: too few images, random classifier, wrong size or normalization."""
+    text = _accuracy_text(teacher, accuracy, chance)
+    anyway = "To use it anyway, set accept_weak: true below teacher (--set teacher.accept_weak=true)."
     images = len(data.val.labels)
     if accuracy > chance + 0.2:
-        return f"{said}So few images ({images:,}) cannot tell it from chance: give it more. {anyway}"
-    fed, options = fed_otherwise(teacher, data)
-    if fed > max(2 * accuracy, chance + 0.2):
-        return f"{said}It was fed {teacher.preprocessing}. Fed otherwise it is right on {fed:.1%}: {_flags(options)}"
+        return f"{text}So few images ({images:,}) cannot distinguish it from chance: add validation images. {anyway}"
+    best, options = fed_otherwise(teacher, data)
+    if best > max(2 * accuracy, chance + 0.2):
+        given = teacher.preprocessing
+        return f"{text}Its input was {given}. With other input it is right on {best:.1%}: {_flags(options)}"
     return (
-        f"{said}Its classifier may be random (weights missing), or its input not what it expects: "
+        f"{text}Its classifier may be random (weights missing), or its input is not what it expects: "
         f"{_FEED.format(teacher.preprocessing)} {anyway}"
     )
 
 
 def fed_otherwise(teacher: Teacher, data: ImageData) -> tuple[float, dict[str, Any]]:
-    """The highest accuracy with a usual size and normalization in place of what the teacher is fed, and these options.
+    """Return the highest accuracy with another common size and normalization of the input, and these options.
 
     Args:
-        teacher: one that fails its preflight.
-        data: a few hundred of its validation images are looked at.
+        teacher: a teacher that failed its preflight.
+        data: the images; a few hundred validation images are used.
     """
     best, found = 0.0, dict[str, Any]()
     if teacher.network is None:
         return best, found
-    some = _sample(data.val, _LOOKED_AT)
+    some = _sample(data.val, _SAMPLE)
     usual = [one for one in _NORMALIZATIONS if len(one["mean"]) in (1, teacher.preprocessing.channels)]
     for size in dict.fromkeys([teacher.image_size, data.image_size]):
         for normalization in ({}, *usual):
@@ -260,7 +259,7 @@ def fed_otherwise(teacher: Teacher, data: ImageData) -> tuple[float, dict[str, A
             changed = replace(teacher, preprocessing=teacher.preprocessing.override(options))
             try:
                 right = float((answers(changed, some).argmax(1).numpy() == some.labels).mean())
-            except TeacherError:  # a network for one size only
+            except TeacherError:  # the network accepts one size only
                 continue
             if right > best:
                 best, found = right, options
@@ -268,7 +267,7 @@ def fed_otherwise(teacher: Teacher, data: ImageData) -> tuple[float, dict[str, A
 
 
 def _sample(split: Split, count: int) -> Split:
-    """At most ``count`` images from all over a split: they may lie class by class."""
+    """Return at most ``count`` evenly spaced images of a split, because it may be sorted by class."""
     every = slice(None, None, math.ceil(len(split) / count))
     return Split(split.images[every], split.labels[every], split.ids[every])
 
@@ -278,10 +277,10 @@ def _flags(options: dict[str, Any]) -> str:
 
 
 def _better_order(decided: Ints, labels: Ints, classes: int, least: float) -> list[int]:
-    """The output of each class under the renaming that is right most often; empty where it is no better than ``least``.
+    """Return each class's output position in the best order of outputs; empty if its accuracy is at most ``least``.
 
-    With few images of many classes some renaming always fits by luck. It therefore has to hold on images from which
-    it was not found: on half of those of each class.
+    With few images of many classes, some order always fits by chance. The order is therefore found on half of the
+    images of each class, and its accuracy is measured on the other half.
     """
     by_class = np.argsort(labels, kind="stable")
     found, kept = by_class[::2], by_class[1::2]
@@ -292,7 +291,7 @@ def _better_order(decided: Ints, labels: Ints, classes: int, least: float) -> li
 
 
 def _best_order(decided: Ints, labels: Ints, classes: int) -> tuple[float, list[int]]:
-    """Highest accuracy under any one-to-one renaming of the outputs, and the output of each class."""
+    """Return the highest accuracy of any one-to-one assignment of outputs to classes, and the output of each class."""
     from scipy.optimize import linear_sum_assignment
 
     counts = np.zeros((classes, classes), dtype=np.int64)

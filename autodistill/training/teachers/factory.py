@@ -1,4 +1,4 @@
-"""``module:factory`` as a teacher: the user's function that makes what looks at images."""
+"""Teachers given as ``module:factory``: a user's function that returns the teacher."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _CONTRACT = (
 
 
 def made_by(source: str, factory: Callable[..., Any], keywords: Mapping[str, Any]) -> Any:
-    """What ``factory`` makes of ``keywords``: a module or a function.
+    """Call ``factory`` with ``keywords`` and return the teacher that it makes: a module or a function.
 
     Raises:
-        UsageError: it cannot be called so; it may be the teacher itself.
-        TeacherError: it failed, or made something else.
+        UsageError: the factory does not take these keywords; it may be the teacher itself.
+        TeacherError: the factory failed, or returned something that cannot be called.
     """
     _check_call(source, factory, keywords)
     try:
@@ -36,7 +36,7 @@ def made_by(source: str, factory: Callable[..., Any], keywords: Mapping[str, Any
 def _check_call(source: str, factory: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
     try:
         signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # builtins have none; the call will tell
+    except (TypeError, ValueError):  # builtins have no signature; the call itself will fail
         return
     try:
         signature.bind(**keywords)

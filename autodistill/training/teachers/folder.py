@@ -1,4 +1,4 @@
-"""Finds and reads the folder that ``teach`` wrote, also within the folder of the study that taught it."""
+"""Folders written by ``teach``, on their own or inside the folder of the study that trained the teacher."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from autodistill.training.runtime.durable_files import read_folder, tensors_from
 
 TEACHER_JSON = "teacher.json"
 TEACHER_WEIGHTS = "teacher.safetensors"
-_WITHIN = "teacher"  # the folder of a study's own teacher
+_WITHIN = "teacher"  # subfolder of a study with its own teacher
 _STUDY = "study.yaml"
 
 
 def teacher_folder(path: Path) -> Path:
-    """The folder of the teacher that ``path`` means: its own, that of a study within, or that of one of its files.
+    """Return the teacher's folder for ``path``: a teacher's folder, a study's folder, or a file in a teacher's folder.
 
     Raises:
-        TeacherError: there is none; of a study, the message names the teacher that it was given.
+        TeacherError: there is no teacher; for a study, the message names the teacher that it uses.
     """
     folder = path.parent if path.name in (TEACHER_JSON, TEACHER_WEIGHTS) else path
     found = next((one for one in (folder, folder / _WITHIN) if (one / TEACHER_JSON).is_file()), None)
@@ -38,10 +38,10 @@ def teacher_folder(path: Path) -> Path:
 
 
 def read_teacher(folder: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    """Facts and weights of a taught teacher, both verified.
+    """Read and verify facts and weights of a trained teacher.
 
     Raises:
-        TeacherError: a file is missing, damaged or no teacher's.
+        TeacherError: a file is missing, damaged or not that of a teacher.
     """
     try:
         files, _ = read_folder(folder)
@@ -49,17 +49,17 @@ def read_teacher(folder: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     except StoreError as error:
         raise TeacherError(str(error)) from error
     except (KeyError, ValueError, TypeError) as error:
-        raise TeacherError(f"{folder} is no complete teacher: {error}. Teach it again.") from error
+        raise TeacherError(f"{folder} is not a complete teacher: {error}. Run `autodistill teach` again.") from error
 
 
 def _given(file: Path) -> str:
-    """What to give instead of a study whose teacher came from elsewhere, or was not taught yet."""
+    """Return advice for a study without its own teacher: it came from elsewhere, or is not trained yet."""
     try:
         teacher = strict_yaml.load(file.read_text(encoding="utf-8"), str(file))[0]["teacher"]
         source, weights = teacher["source"], teacher.get("weights")
     except (OSError, ValueError, KeyError, TypeError, AutodistillError):
-        return "Give the teacher that it was given."
+        return "Give the teacher that the study uses."
     if source == "auto":
-        return "It has not taught one yet: search on there first, or teach one with `autodistill teach`."
+        return "It has not trained one yet: continue its search first, or train one with `autodistill teach`."
     what = f"{source} with the weights {weights}" if weights else source
-    return f"Give the one that it learns from: {what}."
+    return f"Give the teacher that it uses: {what}."

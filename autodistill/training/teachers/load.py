@@ -1,7 +1,7 @@
-"""Reads every kind of teacher: taught folders, timm networks, factories, ONNX, stored logits, ensembles.
+"""Loading of every kind of teacher: folders of ``teach``, timm networks, factories, ONNX, stored logits, ensembles.
 
-Nothing that is read can run code, with one exception that the user writes down as such: ``module:factory``.
-Pickled networks (TorchScript, ``.pkl``, whole-module ``.pt``, ``.pt2``) are refused; files of weights are opened for
+Reading a teacher never runs code from a file. The one exception is ``module:factory``, where the user names the code.
+Pickled networks (TorchScript, ``.pkl``, whole-module ``.pt``, ``.pt2``) are refused; weight files are opened for
 tensors only (``weight_files.py``).
 """
 
@@ -56,23 +56,22 @@ Devices = tuple[torch.device, ...]
 
 
 def load_teacher(spec: TeacherSpec, data: ImageData, device: torch.device | str = "cpu") -> Teacher:
-    """The teacher of ``spec``, frozen; the first one of a choice.
+    """Load the teacher of ``spec``, frozen; for a choice of teachers, the first one.
 
     Args:
-        spec: what and where.
-        data: the images it will see; its classes and sizes are taken from them where a source has none of
-            its own.
-        device: where it runs; ``spec.device`` goes first, and may name several.
+        spec: source, weights, options and device of the teacher.
+        data: the images; they give the classes and sizes that the source does not define.
+        device: device to run on; ``spec.device`` takes precedence, and may name several devices.
 
     Raises:
-        UsageError: a source or option that cannot be.
-        TeacherError: files that are missing, damaged, unsafe, or of another class count.
+        UsageError: the source or an option is invalid.
+        TeacherError: a file is missing, damaged, unsafe, or has another class count.
     """
     _check_options(spec)
     where = parse_devices(spec.device) if spec.device is not None else (torch.device(device),)
     path = Path(spec.source).expanduser()
     if spec.source == "auto":
-        raise UsageError("teacher 'auto' has to be taught first; `autodistill teach` does that.")
+        raise UsageError("teacher 'auto' has to be trained first; run `autodistill teach`.")
     if spec.source == CHOICE:
         return load_teacher(member(spec, None), data, device)
     if spec.source == ENSEMBLE:
@@ -92,24 +91,25 @@ def load_teacher(spec: TeacherSpec, data: ImageData, device: torch.device | str 
 
 
 def _unknown() -> int | None:
-    """The number of classes before the images are read."""
+    """Return None: the number of classes is unknown before the images are read."""
     return None
 
 
 def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknown) -> None:
-    """Refuse a source that names nothing or cannot be a teacher, before images are read.
+    """Check, before images are read, that the source of a teacher exists and can be a teacher.
 
-    Weights are read and compared with the network that they are for. Whether a teacher is any good on the images is
-    for :func:`load_teacher` and the preflight to judge.
+    Weights are read and compared with their network. :func:`load_teacher` and the preflight check the teacher on the
+    images.
 
     Args:
-        spec: what and where.
-        classes: gives the number of the images' classes where it is known already; asked only where it is needed.
+        spec: source, weights and options of the teacher.
+        classes: function that returns the number of classes of the images, or None if it is not known yet; called
+            only if needed.
 
     Raises:
-        UsageError: no timm network and no folder is called so.
-        TeacherError: a file that does not exist, one that is never opened, weights that do not fit their network, or a
-            folder without a whole teacher.
+        UsageError: the source is neither a timm network nor an existing folder.
+        TeacherError: a file does not exist or is of a refused kind, weights do not fit their network, or a folder has
+            no complete teacher.
     """
     _check_options(spec)
     path = Path(spec.source).expanduser()
@@ -139,7 +139,7 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
 
 
 def _check_options(spec: TeacherSpec) -> None:
-    """Refuse options and weights that nothing would be done with; architectures and factories judge their own."""
+    """Refuse options and weights that would be ignored; architectures and factories check their own options."""
     path = Path(spec.source).expanduser()
     suffix = path.suffix.lower()
     if spec.source == ENSEMBLE:
@@ -159,10 +159,10 @@ def _is_folder(path: Path) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse files that are never opened or of no known kind, and weights where an architecture is wanted."""
+    """Refuse pickled files, files of unknown kind, and weights in place of an architecture."""
     suffix = path.suffix.lower()
     if not path.exists() and suffix not in (".onnx", ".npz", *SUFFIXES, *PICKLED):
-        return  # a name of timm's
+        return  # a name in timm
     check_file(path, "teacher")
     if suffix in PICKLED:
         raise TeacherError(f"{path}: {why_refused(path)}")
@@ -175,7 +175,7 @@ def _check_file(path: Path) -> None:
         )
     if not _is_timm(str(path)):
         raise TeacherError(
-            f"teacher {path} is a file of a kind that is not read. A teacher is a folder of `autodistill teach`, an "
+            f"teacher {path} is a file of an unsupported kind. A teacher is a folder of `autodistill teach`, an "
             "ONNX file, logits (.npz), a timm name with or without --teacher-weights FILE, or module:factory."
         )
 
@@ -185,7 +185,7 @@ def _pair(spec: TeacherSpec) -> str:
 
 
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
-    """What ``teach`` wrote."""
+    """Load a teacher written by ``teach``."""
     facts, weights = read_teacher(folder)
     try:
         network = students.build_student(
@@ -197,7 +197,7 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
         network.load_state_dict(weights)
         made_for = Preprocessing(facts["image_size"], facts["channels"], tuple(facts["mean"]), tuple(facts["std"]))
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise TeacherError(f"{folder} is no complete teacher: {error}. Teach it again.") from error
+        raise TeacherError(f"{folder} is not a complete teacher: {error}. Run `autodistill teach` again.") from error
     expects = expected(spec, made_for, data)
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(facts["classes"], data, str(folder)))
@@ -238,7 +238,7 @@ def _timm_network(name: str, own: Mapping[str, Any], *, pretrained: bool) -> nn.
 
 
 def _check_timm_weights(spec: TeacherSpec, weights: Mapping[str, Tensor], classes: int | None) -> None:
-    """Compare weights with their network, which is built without memory for its own where that is possible."""
+    """Compare weights with their network, which is built on the meta device, without memory, if possible."""
     import timm
 
     name, own = spec.source, keywords(spec)
@@ -249,13 +249,13 @@ def _check_timm_weights(spec: TeacherSpec, weights: Mapping[str, Tensor], classe
     try:
         with torch.device("meta"):
             network = timm.create_model(name, pretrained=False, **own)
-    except Exception:  # networks whose constructor computes with its weights
+    except Exception:  # some constructors compute with their weights, which the meta device does not have
         network = _timm_network(name, own, pretrained=False)
     fit(weights, network.state_dict(), _pair(spec), classes=count, shapes="num_classes" in own)
 
 
 def _head_rows(name: str, weights: Mapping[str, Tensor]) -> int | None:
-    """Classes that weights are for, where timm says what the classifier is called."""
+    """Return the number of classes of the weights; None if timm does not give the name of the classifier."""
     import timm
 
     head = timm.get_pretrained_cfg_value(name, "classifier") or ""
@@ -290,14 +290,14 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
             weights = read_weights(Path(spec.weights).expanduser())
             network.load_state_dict(fit(weights, network.state_dict(), _pair(spec), classes=len(data.classes)))
         return _network_teacher(spec.source, network, expects, devices, identity)
-    refuse_weights(spec, "its factory returns a function, which only a module could take them from")
+    refuse_weights(spec, "its factory returns a function, and only a module can load weights")
     if len(devices) > 1:
         raise UsageError(f"teacher {spec.source!r} is a function; only a module can be spread over several devices.")
     return Teacher(spec.source, fingerprint_of(identity.encode(), expects), expects, devices[0], network)
 
 
 def _from_logits(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
-    """``logits (n, classes)`` and, unless they are in the order of the pool, ``ids (n,)``."""
+    """Load stored ``logits (n, classes)`` and ``ids (n,)``; without ids, the logits are in the order of the pool."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             logits = np.asarray(stored["logits"], dtype=np.float32)
@@ -322,16 +322,16 @@ def _from_logits(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
 
 
 def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
-    """Options: ``members`` (mappings with the keys of a teacher) and ``shares`` (one number each).
+    """Load an ensemble from the options ``members`` (mappings with the keys of a teacher) and ``shares`` (numbers).
 
-    Several devices take the members in turn; a member may name its own.
+    The members are distributed over the devices in turn; a member may name its own device.
     """
     loaded: list[Teacher] = []
     for one in members_of(spec):
         loaded.append(load_teacher(one, data, devices[len(loaded) % len(devices)]))
     shares = [float(share) for share in spec.options.get("shares", [1.0] * len(loaded))]
     if len(shares) != len(loaded) or min(shares) <= 0:
-        raise UsageError(f"an ensemble of {len(loaded)} needs as many shares above 0; got {shares}.")
+        raise UsageError(f"an ensemble of {len(loaded)} needs {len(loaded)} shares above 0; got {shares}.")
     if any(member.by_id for member in loaded):
         raise UsageError("a file of logits cannot be a member of an ensemble; average the logits in the file.")
     pairs = tuple((share / sum(shares), member) for share, member in zip(shares, loaded, strict=True))
@@ -341,7 +341,7 @@ def _ensemble(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
 
 
 def _network_teacher(name: str, network: nn.Module, expects: Preprocessing, devices: Devices, identity: Any) -> Teacher:
-    """``identity``: what beside the weights says what the network computes."""
+    """Freeze a network as a teacher; ``identity`` and the weights together determine what the network computes."""
     print_ = fingerprint_of(network, expects, identity=identity)
     if len(devices) == 1:
         return Teacher(name, print_, expects, devices[0], freeze(network, devices[0]))
@@ -349,20 +349,20 @@ def _network_teacher(name: str, network: nn.Module, expects: Preprocessing, devi
 
 
 def _by_name(classes: list[str], data: ImageData, where: str) -> tuple[int, ...]:
-    """Positions of the data's classes in the teacher's; empty where both are equal."""
+    """Return the positions of the data's classes in the teacher's classes; empty if both lists are equal."""
     if tuple(classes) == data.classes:
         return ()
     missing = [name for name in data.classes if name not in classes]
     if missing:
         raise TeacherError(
-            f"teacher {where} knows {len(classes)} classes ({', '.join(classes[:3])} …); the data's "
-            f"{len(data.classes)} include {missing[0]!r}, which it does not know. Teach one on this data."
+            f"teacher {where} has {len(classes)} classes ({', '.join(classes[:3])} …); the data's "
+            f"{len(data.classes)} include {missing[0]!r}, which is not among them. Train a teacher on this data."
         )
     return tuple(classes.index(name) for name in data.classes)
 
 
 def _stem_channels(name: str, weights: Mapping[str, Tensor]) -> int:
-    """Input channels, from the shape of the first convolution's weights."""
+    """Return the number of input channels from the shape of the first convolution's weights; 3 if it is unknown."""
     import timm
 
     first = timm.get_pretrained_cfg_value(name, "first_conv") or ""

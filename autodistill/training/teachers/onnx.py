@@ -1,4 +1,4 @@
-"""An ONNX file as a teacher: run by ONNX Runtime on the CPU, fed in the layout and precision that it takes."""
+"""ONNX files as teachers: run by ONNX Runtime on the CPU, with input in the file's layout and precision."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SHAPE = "(batch, channels, side, side) or (batch, side, side, channels)"
 
 
 def load_onnx(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
-    """The network of a file; sizes that the file leaves open are those of ``data``.
+    """Load the network of a file; sizes that the file leaves open are those of ``data``.
 
     Raises:
-        TeacherError: it cannot be loaded, or takes no images.
+        TeacherError: the file cannot be loaded, or its input is not a batch of images.
     """
     try:
         content = path.read_bytes()
-        # From bytes: a model that keeps tensors in other files, at any path, cannot reach them.
+        # Loaded from bytes, so that a model cannot read tensors from other files at arbitrary paths.
         session = open_session(content, threads=torch.get_num_threads())
     except (OSError, UsageError) as error:
         raise TeacherError(f"ONNX teacher {path} cannot be loaded: {first_lines(error.__cause__ or error)}") from error
@@ -47,8 +47,12 @@ class _Entry:
     """The input of a network.
 
     Attributes:
-        batch: images at once; ``None``: any number, here and below.
-        last: channels are the last dimension, not the second.
+        name: name of the input.
+        kind: element type.
+        batch: images per batch; ``None`` if any number is allowed.
+        channels: number of channels; ``None`` if any number is allowed.
+        side: pixels per side; ``None`` if any number is allowed.
+        last: whether channels are the last dimension instead of the second.
     """
 
     name: str
@@ -60,10 +64,10 @@ class _Entry:
 
 
 def _entry(session: Any, path: Path) -> _Entry:
-    """What the file takes.
+    """Return the input of the network.
 
     Raises:
-        TeacherError: no square images of floats.
+        TeacherError: the input is not a batch of square images of floats.
     """
     inputs = session.get_inputs()
     takes = f"ONNX teacher {path} takes {' and '.join(f'{one.type} {one.shape}' for one in inputs)}; expected "
@@ -72,21 +76,21 @@ def _entry(session: Any, path: Path) -> _Entry:
         raise TeacherError(f"{takes}one input {_SHAPE}.")
     if inputs[0].type not in _KINDS:
         raise TeacherError(
-            f"{takes}floats: {', '.join(_KINDS)}. Export it with such an input, or name a function that converts the "
+            f"{takes}floats: {', '.join(_KINDS)}. Export it with such an input, or give a function that converts the "
             "images (docs/how_to/own_teacher.md)."
         )
     last = shape[3] in _CHANNELS and shape[1] not in _CHANNELS
     channels, height, width = (shape[3], *shape[1:3]) if last else shape[1:]
     oblong = None not in (height, width) and height != width
     if oblong or channels not in (None, *_CHANNELS):
-        raise TeacherError(f"{takes}1 or 3 channels and equal sides, {_SHAPE}. Export it so.")
+        raise TeacherError(f"{takes}1 or 3 channels and equal sides, {_SHAPE}. Export it with such an input.")
     return _Entry(inputs[0].name, _KINDS[inputs[0].type], shape[0], channels, height or width, last)
 
 
 def _function(session: Any, entry: _Entry) -> Callable[[Tensor], Tensor]:
-    """The session as a function of a batch; a fixed batch size is fed in pieces, the last one padded.
+    """Wrap the session as a function of a batch; for a fixed batch size, the batch is split and its end padded.
 
-    The function raises ``RuntimeError`` where the file does not run on the images.
+    The function raises ``RuntimeError`` if the network fails on the images.
     """
 
     def run(images: Tensor) -> Tensor:
@@ -99,7 +103,7 @@ def _function(session: Any, entry: _Entry) -> Callable[[Tensor], Tensor]:
             padded = torch.cat([piece, piece[-1:].expand(missing, -1, -1, -1)]) if missing else piece
             try:
                 answer = session.run(None, {entry.name: padded.contiguous().numpy()})[0]
-            except Exception as error:  # ONNX Runtime's own are no RuntimeErrors
+            except Exception as error:  # ONNX Runtime's exceptions are not RuntimeErrors
                 raise RuntimeError(first_lines(error)) from error
             out.append(torch.from_numpy(np.array(answer))[: len(piece)])
         return torch.cat(out)

@@ -1,4 +1,4 @@
-"""What a teacher's options mean, and the refusal of those that its kind has no use for."""
+"""Options of a teacher: their meaning, and the refusal of options that its kind would ignore."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from autodistill.training.teachers.teacher import Preprocessing
 
 
 def expected(spec: TeacherSpec, default: Preprocessing, data: ImageData) -> Preprocessing:
-    """What the network expects: ``default``, with what the options say of it.
+    """Return the preprocessing that the network expects: ``default``, overridden by the options.
 
     Raises:
-        UsageError: a value that cannot be, or a ``class_map`` of another length than the classes of ``data``.
+        UsageError: a value is invalid, or the length of ``class_map`` differs from the number of classes of ``data``.
     """
     found = default.override({key: value for key, value in spec.options.items() if key in INPUT})
     if len(found.class_map) not in (0, len(data.classes)):
@@ -25,7 +25,7 @@ def expected(spec: TeacherSpec, default: Preprocessing, data: ImageData) -> Prep
 
 
 def keywords(spec: TeacherSpec) -> dict[str, Any]:
-    """The options that go to the architecture or the factory."""
+    """Return the options that are passed to the architecture or the factory."""
     return {key: value for key, value in spec.options.items() if key not in INPUT}
 
 
@@ -33,7 +33,7 @@ def check_options(spec: TeacherSpec, kind: str, allowed: Sequence[str]) -> None:
     """Refuse options and weights that a teacher of this ``kind`` would ignore.
 
     Raises:
-        UnknownNameError: an option is unknown; the nearest come first.
+        UnknownNameError: an option is unknown; the message names the nearest ones.
         UsageError: weights are given.
     """
     refuse_weights(spec, f"{kind} needs none")
@@ -43,30 +43,30 @@ def check_options(spec: TeacherSpec, kind: str, allowed: Sequence[str]) -> None:
 
 
 def refuse_weights(spec: TeacherSpec, why: str) -> None:
-    """Refuse weights that nothing would be done with.
+    """Refuse weights that would be ignored, for the reason ``why``.
 
     Raises:
-        UsageError: some are given.
+        UsageError: weights are given.
     """
     if spec.weights is not None:
         raise UsageError(f"teacher {spec.source} has the weights {spec.weights}, but {why}: leave them out.")
 
 
 def only_cpu(spec: TeacherSpec, what: str) -> None:
-    """Refuse another device.
+    """Refuse any device other than the CPU.
 
     Raises:
-        UsageError: one is given.
+        UsageError: another device is given.
     """
     if spec.device not in (None, "cpu"):
         raise UsageError(f"teacher.device is {spec.device!r}; {what} runs on the CPU, leave the key out.")
 
 
 def members_of(spec: TeacherSpec) -> list[TeacherSpec]:
-    """The teachers of an ensemble.
+    """Return the members of an ensemble.
 
     Raises:
-        UsageError: none are given, or one has unknown keys.
+        UsageError: no members are given, or one has unknown keys.
     """
     given = spec.options.get("members")
     if not isinstance(given, list | tuple) or not given:

@@ -1,6 +1,6 @@
-"""A teacher's answers to plain images, kept in the cache that trials read: every image is asked about once.
+"""A teacher's logits of plain images, stored in the teacher cache so that each image is computed once.
 
-The preflight, the trials of every worker, a resume and other studies of the same data and teacher share them.
+The preflight, the trials of all workers, resumed searches and other studies of the same data and teacher share them.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from torch import Tensor
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data.datasets import ImageData, Split
 from autodistill.training.teachers.cache.cache import CacheKey, TeacherCache
-from autodistill.training.teachers.cache.open_caches import CacheShelf
+from autodistill.training.teachers.cache.open_caches import OpenCaches
 from autodistill.training.teachers.checks import answers
 from autodistill.training.teachers.teacher import Teacher
 
 BATCH = 256
 
 
-def _unwatched(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+def _no_progress(done: int, total: int) -> None:
+    """Ignore progress."""
 
 
 def cache_key(teacher: Teacher, data: ImageData, policy: Policy, seed: int) -> CacheKey:
-    """What a teacher's answers to views depend on.
+    """Return the key of the cache of a teacher's outputs for views.
 
     Args:
-        teacher: what answers.
+        teacher: the teacher.
         data: the images.
-        policy: how views are made.
-        seed: of the views.
+        policy: augmentation policy of the views.
+        seed: seed of the views.
     """
     return CacheKey(
         data=data.fingerprint,
@@ -47,30 +47,30 @@ def plain_answers(
     split: Split,
     cache: TeacherCache,
     *,
-    progress: Callable[[int, int], None] = _unwatched,
+    progress: Callable[[int, int], None] = _no_progress,
 ) -> Tensor:
-    """Teacher logits ``(n, classes)`` of a split's plain images, as the cache gives them; missing ones are computed.
+    """Return teacher logits ``(n, classes)`` of a split's plain images from the cache; missing ones are computed.
 
     Args:
-        teacher: what answers.
-        split: images.
-        cache: of this teacher, for ``Policy()``.
-        progress: called with (done, total) images that were asked about anew.
+        teacher: the teacher.
+        split: the images.
+        cache: cache of this teacher for ``Policy()``.
+        progress: function called with (images computed, images in total).
 
     Raises:
-        TeacherError: the network fails on these images, gives another number of logits, or some that are not finite.
+        TeacherError: the network fails on these images, or gives logits of the wrong number or that are not finite.
     """
     if teacher.by_id:
         return answers(teacher, split)
     rows = {int(name): row for row, name in enumerate(split.ids)}
-    asked = 0
+    done = 0
 
     def compute(ids: Tensor) -> Tensor:
-        nonlocal asked
+        nonlocal done
         chosen = [rows[name] for name in ids.tolist()]
         found = answers(teacher, Split(split.images[chosen], split.labels[chosen], split.ids[chosen]))
-        asked += len(chosen)
-        progress(asked, len(split))
+        done += len(chosen)
+        progress(done, len(split))
         return found
 
     pieces = torch.split(torch.from_numpy(split.ids), BATCH)
@@ -78,15 +78,15 @@ def plain_answers(
 
 
 def asker(
-    data: ImageData, caches: CacheShelf, seed: int, progress: Callable[[Teacher, int, int], None]
+    data: ImageData, caches: OpenCaches, seed: int, progress: Callable[[Teacher, int, int], None]
 ) -> Callable[[Teacher, Split], Tensor]:
-    """Asks teachers about plain images of ``data`` by way of the cache.
+    """Return a function that computes a teacher's logits of plain images of ``data``, using the cache.
 
     Args:
         data: the images.
-        caches: where answers are kept.
-        seed: of the data, which is that of the views of trials.
-        progress: called with the teacher and (done, total) images that were asked about anew.
+        caches: open caches of teacher outputs.
+        seed: seed of the data, which trials also use for their views.
+        progress: function called with (teacher, images computed, images in total).
     """
 
     def ask(teacher: Teacher, split: Split) -> Tensor:

@@ -1,8 +1,8 @@
-"""The teacher as everybody sees it: images in, logits out, frozen.
+"""The interface of a teacher: a frozen function from images to logits.
 
-It takes images in [0, 1] as the study has them and applies what the network itself expects: channels,
-resolution, mean and standard deviation. It is always in eval mode, has no gradients and never becomes part
-of a student's checkpoint. How each kind of source is read is in ``teachers.py``.
+It takes the study's images in [0, 1] and converts them to the network's input: channels, resolution, mean and
+standard deviation. It is always in eval mode, has no gradients and is never part of a student's checkpoint.
+``load.py`` reads each kind of source.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from autodistill.core.errors import TeacherError, UsageError
 from autodistill.training.students.embeddings import EmbeddingTap, embedding_width
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
-"""What a network may give."""
+"""Allowed kinds of a network's outputs."""
 
 _LEAST = math.log(torch.finfo(torch.float32).tiny)
-"""The logarithm of a probability of zero."""
+"""Value used as the logarithm of a probability of zero."""
 
 _GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
@@ -33,15 +33,15 @@ _GREY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network expects of its input.
+    """Input that a network expects, and the meaning of its outputs.
 
     Attributes:
         image_size: pixels per side.
-        channels: 1 or 3.
-        mean: per channel in [0, 1]; or one number for all.
-        std: the same.
-        class_map: position in the network's output of each class of the data; empty: they are equal.
-        outputs: what the network gives, ``logits`` or ``probabilities``; empty: logits, though nobody said so.
+        channels: number of channels, 1 or 3.
+        mean: mean per channel in [0, 1], or one number for all channels.
+        std: standard deviation per channel, or one number for all channels.
+        class_map: position of each class of the data in the network's outputs; empty if the orders are equal.
+        outputs: kind of the outputs, ``logits`` or ``probabilities``; empty if not specified, which means logits.
     """
 
     image_size: int
@@ -49,18 +49,18 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     class_map: tuple[int, ...] = ()
-    outputs: str = field(default="", repr=False)  # the fingerprints of teachers, in studies and caches, are by the repr
+    outputs: str = field(default="", repr=False)  # not in repr: fingerprints are hashes of it
 
     def __str__(self) -> str:
-        """What the network is fed, for people: ``32 px, 3 channels, mean [0.5], std [0.5]``."""
+        """Describe the network's input in words: ``32 px, 3 channels, mean [0.5], std [0.5]``."""
         mean, std = ("[" + ", ".join(f"{value:g}" for value in values) + "]" for values in (self.mean, self.std))
         return f"{self.image_size} px, {self.channels} channel{'s' * (self.channels > 1)}, mean {mean}, std {std}"
 
     def override(self, options: Mapping[str, Any]) -> Preprocessing:
-        """With what the user says of it in ``options``; other keys are not touched.
+        """Return a copy with the values in ``options``; keys of other options are ignored.
 
         Raises:
-            UsageError: a value that cannot be.
+            UsageError: a value is invalid.
         """
         changes: dict[str, Any] = {}
         try:
@@ -91,13 +91,13 @@ class Teacher:
     """A frozen teacher.
 
     Attributes:
-        name: what it was loaded from, for people.
-        fingerprint: 16 hex digits of weights and preprocessing; logits of equal fingerprints are equal.
-        preprocessing: what the network expects.
-        device: where it runs.
-        network: maps what it expects to logits; ``None`` for stored logits.
-        stored: logits of every image of the pool, ``(pool, classes)``; then only plain images are known.
-        members: the teachers of an ensemble, with their shares.
+        name: source from which it was loaded, for messages.
+        fingerprint: 16 hex digits of weights and preprocessing; teachers with equal fingerprints give equal logits.
+        preprocessing: input that the network expects.
+        device: device that it runs on.
+        network: function from the preprocessed input to logits; ``None`` for stored logits.
+        stored: logits ``(pool, classes)`` of all plain images of the pool; ``None`` for a network.
+        members: teachers of an ensemble, with their shares.
     """
 
     name: str
@@ -110,28 +110,28 @@ class Teacher:
 
     @property
     def image_size(self) -> int:
-        """Pixels per side that the network sees."""
+        """Pixels per side of the network's input."""
         return self.preprocessing.image_size
 
     @property
     def by_id(self) -> bool:
-        """Whether it knows plain images by their id only, not views."""
+        """Whether it has stored logits of plain images by id only, so that it cannot be run on views."""
         return self.stored is not None
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits ``(batch, classes)``, fp32, on the device of ``images``.
+        """Compute logits ``(batch, classes)``, fp32, on the device of ``images``.
 
         Args:
             images: floats in [0, 1], ``(batch, channels, side, side)``.
 
         Raises:
-            TeacherError: it consists of stored logits, or its output is no batch of logits.
+            TeacherError: the teacher has stored logits only, or its output is not a batch of logits.
         """
         if self.members:
             return _mean_of_probabilities([(share, member(images)) for share, member in self.members])
         if self.network is None:
-            raise TeacherError(f"teacher {self.name} is a file of logits; it cannot look at images.")
+            raise TeacherError(f"teacher {self.name} is a file of logits; it cannot be run on images.")
         logits: Any = self.network(self.prepare(images))
         if isinstance(logits, tuple | list):
             logits = logits[0]
@@ -141,10 +141,10 @@ class Teacher:
         return self._select(logits).to(images.device)
 
     def of_ids(self, ids: Tensor) -> Tensor:
-        """Stored logits ``(batch, classes)`` of plain images.
+        """Return stored logits ``(batch, classes)`` of plain images.
 
         Raises:
-            TeacherError: it has none, or not of all these images.
+            TeacherError: the teacher has no stored logits, or lacks those of some of these images.
         """
         if self.stored is None:
             raise TeacherError(f"teacher {self.name} has no stored logits.")
@@ -159,10 +159,10 @@ class Teacher:
 
     @torch.no_grad()
     def embedding(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(batch, classes)`` and embedding ``(batch, width)`` of images in [0, 1], from one pass.
+        """Compute logits ``(batch, classes)`` and embedding ``(batch, width)`` of images in [0, 1] in one pass.
 
         Raises:
-            TeacherError: the teacher is no network with a classifier.
+            TeacherError: the teacher is not a network with a classifier.
         """
         if not isinstance(self.network, nn.Module):
             raise TeacherError(f"teacher {self.name} has no embedding; choose a loss mix without that term.")
@@ -174,17 +174,17 @@ class Teacher:
             tap.remove()
 
     def embedding_width(self) -> int:
-        """Width of the embedding.
+        """Return the width of the embedding.
 
         Raises:
-            TeacherError: it has none.
+            TeacherError: the teacher has no embedding.
         """
         if not isinstance(self.network, nn.Module):
             raise TeacherError(f"teacher {self.name} has no embedding; choose a loss mix without that term.")
         return embedding_width(self.network)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the network expects, from images in [0, 1]."""
+        """Convert images in [0, 1] to the network's input."""
         wanted = self.preprocessing
         images = images.to(self.device)
         if images.shape[1] == 1 and wanted.channels == 3:
@@ -199,14 +199,14 @@ class Teacher:
         return (images - mean) / std
 
     def _select(self, logits: Tensor) -> Tensor:
-        """The classes' logits of what the network gave: some of its outputs, and of probabilities the logarithm."""
+        """Select the outputs of the data's classes, and take the logarithm of probabilities."""
         chosen = self.preprocessing.class_map
         found = (logits[:, list(chosen)] if chosen else logits).float()
         return found.log().clamp_min(_LEAST) if self.preprocessing.outputs == PROBABILITIES else found
 
 
 def freeze(network: nn.Module, device: torch.device | None) -> nn.Module:
-    """``network`` on ``device`` (``None``: where it is), in eval mode for good and without gradients."""
+    """Wrap ``network`` in permanent eval mode without gradients, on ``device`` (``None`` leaves it where it is)."""
     frozen = _Frozen(network).requires_grad_(False).eval()
     if device is None:
         return frozen
@@ -214,10 +214,10 @@ def freeze(network: nn.Module, device: torch.device | None) -> nn.Module:
 
 
 class _Frozen(nn.Module):
-    """A network that no caller can bring back into training mode.
+    """A network that cannot be set to training mode.
 
-    It sees channels-last images, which convolutions take 1.4 times as fast on a CPU. A network whose code cannot (it
-    calls ``view`` on what a convolution gives) sees contiguous ones from its first refusal on.
+    Its input is channels-last, with which convolutions run 1.4 times as fast on a CPU. Some networks fail with it,
+    because they call ``view`` on the output of a convolution; after their first failure they get contiguous input.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -248,7 +248,7 @@ class _Frozen(nn.Module):
 
 
 def fingerprint_of(source: nn.Module | bytes, preprocessing: Preprocessing, **facts: Any) -> str:
-    """16 hex digits of weights (or file content), preprocessing and further facts."""
+    """Return 16 hex digits, a hash of weights (or file content), preprocessing and further facts."""
     if preprocessing.outputs == PROBABILITIES:
         facts["outputs"] = PROBABILITIES
     digest = hashlib.sha256(json.dumps([repr(preprocessing), facts], sort_keys=True, default=str).encode())
@@ -263,7 +263,7 @@ def fingerprint_of(source: nn.Module | bytes, preprocessing: Preprocessing, **fa
 
 
 def _mean_of_probabilities(answers: list[tuple[float, Tensor]]) -> Tensor:
-    """Logits whose softmax is the weighted mean of the members' softmaxes, at the mean level of their logits."""
+    """Return logits whose softmax is the weighted mean of the members' softmaxes, shifted to their mean logsumexp."""
     level = sum((share * logits.logsumexp(1, keepdim=True) for share, logits in answers), torch.zeros(()))
     mixed = torch.stack([logits.log_softmax(1) + _log(share) for share, logits in answers]).logsumexp(0)
     return mixed + level

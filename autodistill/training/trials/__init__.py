@@ -1,1 +1,1 @@
-"""One candidate from its start to a rung: evaluation with checkpoints, several devices, retraining, teaching."""
+"""Trials: evaluation of one candidate up to a rung, with checkpoints and several devices; retraining and teaching."""

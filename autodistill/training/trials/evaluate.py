@@ -1,8 +1,8 @@
-"""Evaluates candidates: known costs, then accuracy at every rung, as a generator that whoever reads it can stop.
+"""Evaluation of candidates: a generator that reports known costs, then accuracy at every rung.
 
-``functools.partial(evaluator, task)`` is what an engine sends to its workers. A worker loads images and teacher
-once. A trial that was stopped goes on from its checkpoint; reports that were stored but may not have arrived are given
-again.
+The caller can stop the generator after any report. An engine sends ``functools.partial(evaluator, task)`` to its
+workers. A worker loads images and teacher once. A stopped trial resumes from its checkpoint and repeats stored reports
+that may not have arrived.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autodistill.core.teacher_choice import member
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data import datasets
 from autodistill.training.distillation.class_weights import class_weights
-from autodistill.training.distillation.criterion import Distillation, Guide
+from autodistill.training.distillation.criterion import Distillation, TeacherOutputs
 from autodistill.training.distillation.initialise import initialise
 from autodistill.training.distillation.loss_mix import TEACHER, LossMix
 from autodistill.training.distillation.teacher_outputs import CachedTeacher, OnlineTeacher, StoredTeacher
@@ -40,12 +40,12 @@ from autodistill.training.students import build as students
 from autodistill.training.survey.student_costs import StudentCosts
 from autodistill.training.teachers import load as teachers
 from autodistill.training.teachers.cache.cache import TeacherCache
-from autodistill.training.teachers.cache.open_caches import CacheShelf
+from autodistill.training.teachers.cache.open_caches import OpenCaches
 from autodistill.training.teachers.checks import answers
 from autodistill.training.teachers.plain_answers import cache_key, plain_answers
 from autodistill.training.teachers.teacher import Teacher
 from autodistill.training.trials.helpers import HelperProcesses
-from autodistill.training.trials.remote_trials import nowhere, workplace
+from autodistill.training.trials.remote_trials import no_copy, workplace
 from autodistill.training.trials.trial_files import VARIANTS, finished, save_student, trial_folder
 from autodistill.training.trials.trial_files import discard as discard
 from autodistill.training.trials.trial_files import load_student as load_student
@@ -58,16 +58,16 @@ _PROGRESS_SECONDS = 1.0
 
 
 def evaluator(task: Task, context: WorkerContext) -> Evaluate:
-    """What evaluates the candidates of ``task`` on one worker; nothing is loaded before the first one."""
+    """Return the function that evaluates candidates of ``task`` on one worker; its first call loads the images."""
     return WorkerState(task, context).evaluate
 
 
 class WorkerState:
-    """One worker's workplace: images, teacher, caches and costs, loaded once and shared by its trials.
+    """State of one worker: images, teachers, caches and costs, loaded once and shared by its trials.
 
     Args:
         task: what the study trains and measures.
-        context: the worker's device, threads and connections.
+        context: device, threads and connections of the worker.
     """
 
     def __init__(self, task: Task, context: WorkerContext) -> None:
@@ -75,7 +75,7 @@ class WorkerState:
         self.task, self.context = self.place.task, context
         self.device = torch.device(context.device)
         self.cache_folder = Path(task.cache or Path(self.task.directory) / "cache")
-        self._caches = CacheShelf(self.cache_folder / "teacher")
+        self._caches = OpenCaches(self.cache_folder / "teacher")
         self._teachers: dict[str, Teacher] = {}
         self.clock = WorkClock()
         self.devices = context.devices or (context.device,)
@@ -89,8 +89,8 @@ class WorkerState:
         Raises:
             InfeasibleError: the student cannot be built for these images.
             DivergedError: the loss is not finite.
-            InterruptedTrialError: asked to stop; a checkpoint is on disk.
-            UsageError: a setting that does not exist.
+            InterruptedTrialError: a stop was requested; a checkpoint is on disk.
+            UsageError: a setting does not exist.
         """
         if self.device.type == "cpu":
             torch.set_num_threads(self.context.threads)
@@ -100,14 +100,14 @@ class WorkerState:
             measurement_lock.release()
 
     def _waited(self, what: str, seconds: float) -> None:
-        """The trial at work waits for another process: no time of its own."""
+        """Exclude time spent waiting for another process from the current trial's time."""
         self.clock.leave_out(seconds)
         self.context.waits(what, seconds)
 
     @cached_property
     def helpers(self) -> HelperProcesses | None:
-        """Helpers on the slot's other devices."""
-        return HelperProcesses(self.task, self.context, _help) if len(self.context.devices) > 1 else None
+        """Helper processes on the slot's other devices; None if there is one device."""
+        return HelperProcesses(self.task, self.context, _run_helper) if len(self.context.devices) > 1 else None
 
     @cached_property
     def data(self) -> datasets.ImageData:
@@ -116,16 +116,16 @@ class WorkerState:
 
     @cached_property
     def feed(self) -> Feed:
-        """The training images, on the device where they fit."""
+        """The training images, on the device if they fit there."""
         return Feed.of(self.data).near(self.device)
 
     @property
     def teacher(self) -> Teacher:
-        """The teacher, frozen; the first of several."""
+        """The frozen teacher; if there are several, the first."""
         return self.teacher_of({})
 
     def teacher_of(self, distillation: Params) -> Teacher:
-        """The teacher that a loss mix names, frozen and loaded once; the first of the study where it names none.
+        """Return the frozen teacher that a loss mix names, or the study's first one; each is loaded once.
 
         Raises:
             UnknownNameError: the study has no such teacher.
@@ -138,11 +138,11 @@ class WorkerState:
 
     @cached_property
     def costs(self) -> StudentCosts:
-        """Known costs, remembered by architecture."""
+        """Known costs of students, stored by architecture."""
         return StudentCosts(self.task, self.data, waiting=self.waiting)
 
     def teacher_on_validation(self, teacher: Teacher) -> Tensor:
-        """Teacher logits ``(n, classes)`` of the validation images, computed once for all workers."""
+        """Return teacher logits ``(n, classes)`` of the validation images, computed once for all workers."""
         if teacher.by_id:
             return answers(teacher, self.data.val)
         return plain_answers(teacher, self.data.val, self.teacher_cache(teacher, Policy(), views=1))
@@ -150,7 +150,7 @@ class WorkerState:
     def teacher_cache(
         self, teacher: Teacher, policy: Policy, *, views: int, embedding: int = 0, megabytes: int | None = None
     ) -> TeacherCache:
-        """The cache of a teacher's answers to the views of ``policy``; the few that were used last stay open."""
+        """Open the cache of a teacher's outputs for the views of ``policy``; the most recently used ones stay open."""
         return self._caches.take(
             cache_key(teacher, self.data, policy, self.task.data.seed),
             images=self.data.pool_size,
@@ -162,11 +162,11 @@ class WorkerState:
 
 
 class Trial:
-    """One candidate at work.
+    """Evaluation of one candidate.
 
     Args:
-        worker: the worker's workplace.
-        candidate: what is evaluated.
+        worker: state of the worker.
+        candidate: candidate to evaluate.
     """
 
     def __init__(self, worker: WorkerState, candidate: Candidate) -> None:
@@ -176,17 +176,17 @@ class Trial:
         self.mix = LossMix.parse({**smoothing, **candidate.distillation})
         self.folder = trial_folder(self.task.directory, candidate.number)
         self.clock = worker.clock = WorkClock()
-        self._asked = 0.0  # seconds of the teacher that no guide of this process has counted
-        self._guiding: CachedTeacher | None = None
-        self._keep: Callable[[Path], None] = nowhere
+        self._earlier_teacher_seconds = 0.0  # of earlier processes and of validation images
+        self._cached_teacher: CachedTeacher | None = None
+        self._copy: Callable[[Path], None] = no_copy
         self.stored: dict[int, dict[str, Any]] = {}
         self.team: Team | None = None
-        self._saved = self._said = time.monotonic()
-        self._shown: Mapping[str, float] = {}
+        self._saved = self._progress_shown = time.monotonic()
+        self._last_metrics: Mapping[str, float] = {}
 
     def reports(self) -> Iterator[Report]:
-        """All reports above the candidate's start rung; see ``WorkerState.evaluate``."""
-        with self.worker.place.trial(self.folder) as self._keep:
+        """Yield all reports above the candidate's start rung; see ``WorkerState.evaluate``."""
+        with self.worker.place.trial(self.folder) as self._copy:
             yield from self._reports()
 
     def _reports(self) -> Iterator[Report]:
@@ -194,7 +194,7 @@ class Trial:
         model = self._build()
         known = self.worker.costs.of(self.candidate.student, model)
         if self.candidate.start_rung == 0:
-            yield from self._give(Report(0, known.costs, seconds=self.clock.seconds(), noisy=known.noisy))
+            yield from self._yield_report(Report(0, known.costs, seconds=self.clock.seconds(), noisy=known.noisy))
         done = finished(self.folder, self.key)
         if done is not None:
             self.stored = {int(rung): report for rung, report in done["reports"].items()}
@@ -206,12 +206,12 @@ class Trial:
             yield from self._repeated()
             yield from self._train(trainer, known)
 
-    def follow(self, team: Team) -> Trainer:
-        """The training of a helper process of ``team``, as far as its checkpoint."""
+    def helper_trainer(self, team: Team) -> Trainer:
+        """Build the trainer of a helper process of ``team``, restored from the newest checkpoint."""
         return self.resumed(self._build(), team)
 
     def resumed(self, model: nn.Module, team: Team | None) -> Trainer:
-        """The training of ``model``, as far as its checkpoint."""
+        """Build the trainer of ``model``, restored from the newest checkpoint."""
         trainer = self.trainer(model, team)
         self._resume(trainer)
         return trainer
@@ -224,18 +224,18 @@ class Trial:
                 self.worker.helpers.run(epochs)
             trainer.run(epochs, tick=lambda: self._tick(trainer))
             report = self._measure(trainer, rung, epochs, known)
-            if rung <= self.candidate.start_rung:  # reported once, but its checkpoint is lost
+            if rung <= self.candidate.start_rung:  # reported before, but its checkpoint was lost
                 continue
-            yield from self._give(report)
+            yield from self._yield_report(report)
 
     @property
     def teacher(self) -> Teacher:
-        """The one that this trial distils from."""
+        """The teacher that this trial distils from."""
         return self.worker.teacher_of(self.candidate.distillation)
 
     @cached_property
     def key(self) -> str:
-        """Equal for trainings that go through the same states."""
+        """Identifier that is equal for trainings that pass through the same states."""
         worker, task = self.worker, self.task
         facts = [task.data.train_size, task.data.val_fraction, task.data.seed, list(task.rungs), dict(task.training)]
         prints = [worker.data.fingerprint, self.teacher.fingerprint]
@@ -257,14 +257,14 @@ class Trial:
         return model
 
     def trainer(self, model: nn.Module, team: Team | None = None) -> Trainer:
-        """What trains ``model`` by this trial's recipe and loss mix."""
+        """Build a trainer of ``model`` with this trial's recipe and loss mix."""
         worker = self.worker
-        guide, view_count = self._guide()
+        outputs, view_count = self._teacher_outputs()
         width = self.teacher.embedding_width() if self.mix.uses_embedding else None
         weights = class_weights(self.recipe.class_weights, worker.feed.labels, len(worker.data.classes))
         criterion = Distillation(
             self.mix,
-            guide,
+            outputs,
             student=model,
             teacher_width=width,
             seed=self.candidate.seed,
@@ -285,17 +285,17 @@ class Trial:
         )
 
     def _policy(self) -> Policy:
-        """The recipe's; without augmentation where only the teacher's logits of plain images are known."""
+        """Return the recipe's policy; without augmentation if the teacher has logits of plain images only."""
         policy = self.recipe.policy()
         if self.mix.uses_teacher and self.teacher.by_id:
             return Policy(mix=policy.mix, mix_alpha=policy.mix_alpha)
         return policy
 
-    def _guide(self) -> tuple[Guide | None, int]:
-        """Where the teacher's answers come from, and how many views there are (0: a new one each epoch)."""
+    def _teacher_outputs(self) -> tuple[TeacherOutputs | None, int]:
+        """Return the source of the teacher's outputs and the number of views (0: a new view in each epoch)."""
         policy, recipe = self._policy(), self.recipe
         if not self.mix.uses_teacher:
-            return None, 0  # nothing has to be asked again: every epoch has a view of its own
+            return None, 0
         teacher, embedding = self.teacher, self.mix.uses_embedding
         if teacher.by_id:
             return StoredTeacher(teacher), 1
@@ -305,8 +305,8 @@ class Trial:
         cache = self.worker.teacher_cache(
             teacher, policy, views=self._views(policy), embedding=width, megabytes=recipe.cache_mb
         )
-        self._guiding = guide = CachedTeacher(teacher, cache, policy, self.task.data.seed, embedding=embedding)
-        return guide, min(cache.views, self._views(policy))
+        outputs = self._cached_teacher = CachedTeacher(teacher, cache, policy, self.task.data.seed, embedding=embedding)
+        return outputs, min(cache.views, self._views(policy))
 
     def _views(self, policy: Policy) -> int:
         return (self.recipe.views or min(self.task.rungs[-1], MAX_VIEWS)) if policy.random else 1
@@ -318,23 +318,23 @@ class Trial:
         trainer.restore(found.tensors, found.facts["trainer"])
         self.stored = {int(rung): report for rung, report in found.facts["reports"].items()}
         self.clock.add(float(found.facts["seconds"]))
-        self._asked = float(found.facts.get("teacher_seconds") or 0.0)
+        self._earlier_teacher_seconds = float(found.facts.get("teacher_seconds") or 0.0)
 
     def _repeated(self) -> Iterator[Report]:
-        """Stored reports that may not have arrived."""
+        """Yield stored reports that may not have arrived."""
         for rung, stored in sorted(self.stored.items()):
             if rung > self.candidate.start_rung:
-                yield from self._give(Report(rung, **stored))
+                yield from self._yield_report(Report(rung, **stored))
 
-    def _give(self, report: Report) -> Iterator[Report]:
-        """The report, with the clock stopped for as long as its reader takes."""
+    def _yield_report(self, report: Report) -> Iterator[Report]:
+        """Yield the report; the clock is stopped until the caller continues."""
         self.clock.stop()
-        measurement_lock.release()  # whoever waits for an answer does not train
+        measurement_lock.release()  # no training happens while the caller decides
         yield report
         self.clock.start()
 
     def _tick(self, trainer: Trainer) -> None:
-        """Between batches: make room for measurements, stop when asked to, save and tell now and then."""
+        """Between batches: yield to measurements, stop on request, show progress and save from time to time."""
         measurement_lock.yield_to_measurement(self.worker.devices, waiting=self.worker.waiting)
         now = time.monotonic()
         stop = self.worker.context.should_stop()
@@ -343,14 +343,14 @@ class Trial:
             raise InterruptedTrialError(
                 f"trial {self.candidate.number} was stopped after {trainer.epoch:.1f} of {trainer.epochs} epochs."
             )
-        if now - self._said >= _PROGRESS_SECONDS:
-            self._said = now
-            self.worker.context.progress(trainer.epoch, trainer.epochs, self._shown)
+        if now - self._progress_shown >= _PROGRESS_SECONDS:
+            self._progress_shown = now
+            self.worker.context.progress(trainer.epoch, trainer.epochs, self._last_metrics)
         if now - self._saved >= _CHECKPOINT_SECONDS:
             self._save(trainer)
 
     def _measure(self, trainer: Trainer, rung: int, epochs: int, known: SurveyRow) -> Report:
-        """Accuracy of the averaged weights on validation; stored before it is reported."""
+        """Measure the averaged weights on the validation images and store the report; return it."""
         self.worker.context.pause()
         model = trainer.evaluation_model()
         val = self.worker.data.val
@@ -359,16 +359,16 @@ class Trial:
         trained = scores(
             logits, torch.from_numpy(val.labels), self.worker.teacher_on_validation(self.teacher), self.task.measures
         )
-        self._asked += time.monotonic() - began
-        self._shown = {name: value for name, value in trained.items() if name in {*SHOWN, *self.task.metrics}}
+        self._earlier_teacher_seconds += time.monotonic() - began
+        self._last_metrics = {name: value for name, value in trained.items() if name in {*SHOWN, *self.task.metrics}}
         top = epochs >= self.task.rungs[-1]
         variants = self._variants(model, known.costs) if top else {}
         values = {**trained, **known.costs}
-        asked = self._teacher_seconds()
-        report = Report(rung, values, float(epochs), self.clock.seconds(), variants, known.noisy, asked)
+        teacher_seconds = self._teacher_seconds()
+        report = Report(rung, values, float(epochs), self.clock.seconds(), variants, known.noisy, teacher_seconds)
         self.stored[rung] = {"values": values, "epochs": report.epochs, "seconds": report.seconds}
-        if asked is not None:
-            self.stored[rung]["teacher_seconds"] = asked
+        if teacher_seconds is not None:
+            self.stored[rung]["teacher_seconds"] = teacher_seconds
         if variants:
             self.stored[rung]["variants"] = variants
         if known.noisy:
@@ -376,12 +376,12 @@ class Trial:
         if not top:
             self._save(trainer)
         else:
-            self._keep(save_student(self.folder, model.state_dict(), self._facts()))
+            self._copy(save_student(self.folder, model.state_dict(), self._facts()))
             durable_files.clear(self.folder)
         return report
 
     def _variants(self, model: nn.Module, known: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-        """Other forms of the finished student, measured from their files."""
+        """Measure the precision variants of the finished student from their files."""
         if set(self.task.variants) == {"fp32"}:
             return {}
         from autodistill.training.trials.variants import VariantWork
@@ -391,8 +391,8 @@ class Trial:
         return work.of(self.candidate.student, model, self.folder / VARIANTS, known, teacher)
 
     def _teacher_seconds(self) -> float | None:
-        """Seconds of the teacher so far, over resumes; ``None`` where no cache keeps its answers."""
-        return None if self._guiding is None else self._asked + self._guiding.seconds
+        """Return the teacher's seconds so far, including earlier processes; None if its outputs are not cached."""
+        return None if self._cached_teacher is None else self._earlier_teacher_seconds + self._cached_teacher.seconds
 
     def _save(self, trainer: Trainer) -> None:
         self._saved = time.monotonic()
@@ -400,7 +400,7 @@ class Trial:
         stored = {"trainer": facts, "reports": self.stored, "seconds": self.clock.seconds()}
         stored["teacher_seconds"] = self._teacher_seconds()
         state = durable_files.Checkpoint(trainer.step, self.key, tensors, stored)
-        self._keep(durable_files.save(self.folder, state))
+        self._copy(durable_files.save(self.folder, state))
 
     def _facts(self) -> dict[str, Any]:
         data = self.worker.data
@@ -420,15 +420,15 @@ class Trial:
         }
 
 
-def _help(pipe: Connection, task: Task, context: WorkerContext, file: str, rank: int, size: int) -> None:
-    """Body of a helper: follows rank 0's messages until the pipe ends."""
+def _run_helper(pipe: Connection, task: Task, context: WorkerContext, file: str, rank: int, size: int) -> None:
+    """Main function of a helper process: train as rank 0's messages request, until the pipe closes."""
     die_with_parent()
     try:
         team = Team.join(file, rank, size, context.device)
         worker = WorkerState(task, context)
         message = pipe.recv()
         while True:
-            message = _follow(pipe, worker, team, message[1])
+            message = _train_with_rank_0(pipe, worker, team, message[1])
     except (EOFError, OSError):
         return
     except BaseException as error:
@@ -436,19 +436,19 @@ def _help(pipe: Connection, task: Task, context: WorkerContext, file: str, rank:
             pipe.send((type(error).__name__, str(error)))
 
 
-def _follow(pipe: Connection, worker: WorkerState, team: Team, candidate: Candidate) -> tuple[Any, ...]:
-    """Train one candidate along; returns the message that begins the next."""
-    trainer = Trial(worker, candidate).follow(team)
+def _train_with_rank_0(pipe: Connection, worker: WorkerState, team: Team, candidate: Candidate) -> tuple[Any, ...]:
+    """Train one candidate together with rank 0; return the message that begins the next candidate."""
+    trainer = Trial(worker, candidate).helper_trainer(team)
     while True:
         message: tuple[Any, ...] = pipe.recv()
         if message[0] == "run":
             with contextlib.suppress(InterruptedTrialError):
-                trainer.run(message[1], tick=functools.partial(_obey, team))
+                trainer.run(message[1], tick=functools.partial(_stop_with_rank_0, team))
         elif message[0] == "begin":
             return message
 
 
-def _obey(team: Team) -> None:
-    """Before every step: stop where rank 0 stops."""
+def _stop_with_rank_0(team: Team) -> None:
+    """Raise an InterruptedTrialError before the step at which rank 0 stops."""
     if team.agree(False):
-        raise InterruptedTrialError("rank 0 was asked to stop")
+        raise InterruptedTrialError("rank 0 stopped")

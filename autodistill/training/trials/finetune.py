@@ -1,4 +1,4 @@
-"""A short distilled training of a network that was changed after its trial: same images, teacher cache and loss mix."""
+"""Fine-tuning of a network that was changed after its trial, with the trial's images, teacher cache and loss mix."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from autodistill.training.trials.evaluate import MAX_VIEWS, Trial, WorkerState
 
 
 class FineTuner:
-    """Trains changed networks of one trial.
+    """Fine-tunes changed networks of one trial.
 
     Args:
-        task: of the study.
-        candidate: the trial's.
-        epochs: of every fine-tuning; the schedule is as long.
-        threads: of the CPU.
+        task: task of the study.
+        candidate: candidate of the trial.
+        epochs: epochs of each fine-tuning, and length of its schedule.
+        threads: CPU threads.
     """
 
     def __init__(self, task: Task, candidate: Candidate, *, epochs: int, threads: int = 1) -> None:
-        views = task.training.get("views") or min(task.rungs[-1], MAX_VIEWS)  # the trial's own, so its cache serves
+        views = task.training.get("views") or min(task.rungs[-1], MAX_VIEWS)  # as in the trial, to reuse its cache
         training = {**task.training, "views": views}
         self.worker = WorkerState(replace(task, rungs=(epochs,), training=training), WorkerContext(threads=threads))
         self.epochs = epochs
-        # The trial's own learning rate, from warm-up to zero: with less, pruned channels did not heal as well
-        # (digits, 30 % of the channels: 0.958 after six epochs, 0.903 at three tenths of the rate).
+        # The learning rate is that of the trial, from warm-up to zero. With a smaller one accuracy recovered less after
+        # pruning (digits, 30 % of the channels: 0.958 after six epochs, 0.903 at three tenths of the rate).
         self._trial = Trial(self.worker, candidate)
 
     def train(
         self, model: nn.Module, masks: Masks | None = None, *, tick: Callable[[], None] = lambda: None
     ) -> nn.Module:
-        """The trained network, in eval mode on the CPU.
+        """Train ``model`` and return it in eval mode on the CPU.
 
         Args:
-            model: changed in place.
-            masks: weights that stay zero.
-            tick: called before every step; may raise to stop there.
+            model: network to train; it is changed in place.
+            masks: masks of weights that stay zero.
+            tick: function called before every step; it may raise to stop the training there.
 
         Raises:
             DivergedError: the loss is not finite.

@@ -1,8 +1,8 @@
-"""Helper processes of a worker that trains each candidate on several devices (``distributed.py``).
+"""Helper processes of a worker that trains each candidate on several devices (``runtime/distributed.py``).
 
-Rank 0 is the worker itself: it measures, saves, reports. Each helper is a process with its own device that makes the
-same training from the same seeds and checkpoint, and follows rank 0 step by step. Helpers live as long as the worker;
-after any failure they are ended, and begun anew with the next trial.
+Rank 0 is the worker itself: it measures, saves and reports. Each helper is a process with its own device. It builds
+the same training from the same seeds and checkpoint, and runs the same steps as rank 0. Helpers live as long as the
+worker. After any failure they are killed, and new ones are started for the next trial.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from autodistill.core.records import Candidate, Task, WorkerContext
 from autodistill.training.runtime.distributed import Team
 
 Body = Callable[[Connection, Task, WorkerContext, str, int, int], None]
-"""What a helper does: given the pipe to rank 0, task, context, rendezvous file, rank and size."""
+"""Main function of a helper; its arguments are pipe to rank 0, task, context, rendezvous file, rank and size."""
 
-_LAST_WORDS = 3.0  # seconds that a helper has to say why it failed
+_FAILURE_SECONDS = 3.0  # how long to wait for a helper's error message after a failure
 
 
 class HelperProcesses:
-    """The helpers of one worker.
+    """The helper processes of one worker.
 
     Args:
         task: what the study trains.
-        context: the worker's; its ``devices`` are rank 0's and the helpers'.
-        body: what a helper's process runs.
+        context: context of the worker; its ``devices`` are those of rank 0 and the helpers.
+        body: main function of a helper process.
     """
 
     def __init__(self, task: Task, context: WorkerContext, body: Body) -> None:
@@ -43,38 +43,39 @@ class HelperProcesses:
 
     @contextlib.contextmanager
     def training(self, candidate: Candidate) -> Iterator[Team]:
-        """Have the helpers take up a candidate too.
+        """Start the training of a candidate in the helpers.
 
         Yields:
-            Rank 0's place in the team.
+            The team, as rank 0.
 
         Raises:
-            MemoryError, RuntimeError: what a helper failed with.
+            MemoryError: a helper ran out of memory.
+            RuntimeError: a helper failed in another way.
         """
         team = self._team or self._start()
-        self._tell("begin", candidate)
+        self._send("begin", candidate)
         try:
             yield team
-        except (InterruptedTrialError, GeneratorExit):  # all are between two steps, and agree
-            self._tell("end")
+        except (InterruptedTrialError, GeneratorExit):  # all processes are between the same two steps
+            self._send("end")
             raise
         except BaseException as error:
-            said = self._last_words()
+            failure = self._read_failure()
             self.close()
-            if said is not None:
-                kind, text = said
+            if failure is not None:
+                kind, text = failure
                 raise (MemoryError if kind in ("OutOfMemoryError", "MemoryError") else RuntimeError)(
                     f"a helper of this training failed with {kind}: {text}"
                 ) from error
             raise
-        self._tell("end")
+        self._send("end")
 
     def run(self, epochs: int) -> None:
-        """Have the helpers train on until ``epochs`` are done; rank 0 has to do the same now."""
-        self._tell("run", epochs)
+        """Let the helpers train until ``epochs`` epochs are done; rank 0 must do the same right afterwards."""
+        self._send("run", epochs)
 
     def close(self) -> None:
-        """End the helpers."""
+        """Kill the helper processes and remove their temporary folder."""
         for process, pipe in self._helpers:
             process.kill()
             process.join()
@@ -89,7 +90,7 @@ class HelperProcesses:
             self._folder = None
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # at the end of the interpreter half of it is gone
+        with contextlib.suppress(Exception):  # at interpreter exit, needed modules may be gone
             self.close()
 
     def _start(self) -> Team:
@@ -109,15 +110,16 @@ class HelperProcesses:
         self._team = Team.join(file, 0, len(devices), devices[0])
         return self._team
 
-    def _tell(self, *message: object) -> None:
+    def _send(self, *message: object) -> None:
         for _, pipe in self._helpers:
-            with contextlib.suppress(OSError):  # a dead helper is noticed in the next step
+            with contextlib.suppress(OSError):  # the next step detects a dead helper
                 pipe.send(message)
 
-    def _last_words(self) -> tuple[str, str] | None:
+    def _read_failure(self) -> tuple[str, str] | None:
+        """Return type and message of a helper's error; None if no helper sent one."""
         for _, pipe in self._helpers:
             with contextlib.suppress(EOFError, OSError):
-                if pipe.poll(_LAST_WORDS):
+                if pipe.poll(_FAILURE_SECONDS):
                     kind, text = pipe.recv()
                     return str(kind), str(text)
         return None

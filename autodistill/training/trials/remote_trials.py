@@ -1,9 +1,9 @@
-"""Trials of workers that do not see the study's folder: what they leave is kept in a storage too, and found there.
+"""Trials of workers without access to the study's folder; their files are copied to a remote storage.
 
-A worker with ``WorkerContext.storage`` works in a temporary folder of its own; every folder that a trial would leave
-(checkpoints, student, files of variants) is an object in the storage, which is a ``RemoteFolder``. So is what the task
-names by a path of the driver's: the teacher, a table of latencies. Images are not; a data source reads them where the
-worker is.
+A worker with ``WorkerContext.storage`` works in its own temporary folder. Every folder that a trial leaves
+(checkpoints, student, files of variants) is stored as an object in the storage, a ``RemoteFolder``. So are files that
+the task names by a path on the driver's machine: the teacher, a latency table. Images are not copied; the data source
+reads them on the worker's machine.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ _INPUTS, _A_FILE, _A_FOLDER = "inputs", "file", "folder"
 
 @dataclass(frozen=True)
 class RemoteCopy:
-    """The folder of one trial and what is kept of it in a storage.
+    """The folder of one trial and its copy in a storage.
 
-    Objects are called as their folders are, with the key of what was trained at their end (``step-STEP-KEY``,
-    ``student-KEY``): a teacher or images that have changed make another training of the same trial.
+    Objects are named like their folders, with the key of the training at the end (``step-STEP-KEY``,
+    ``student-KEY``), because a changed teacher or changed images make another training of the same trial.
 
     Attributes:
-        folder: the trial's, on this machine.
-        remote_folder: the storage's part for this trial.
+        folder: folder of the trial on this machine.
+        remote_folder: part of the storage for this trial.
     """
 
     folder: Path
     remote_folder: RemoteFolder
 
     def fetch(self, names: Sequence[str] | None = None, *, replace: bool = False) -> None:
-        """Bring what is newer there: the finished student, and of every training the newest checkpoint that is whole.
+        """Download the finished student, and the newest intact checkpoint of each training if it is newer than here.
 
         Args:
-            names: what is there, where that is known already.
-            replace: bring the student also in the place of one of another training, since it is the later one.
+            names: names of the objects in the storage, if already known.
+            replace: also replace a local student of another training, because the stored one is newer.
 
         Raises:
-            ResourceError: the storage does not answer.
+            ResourceError: the storage cannot be reached.
         """
         names = self.remote_folder.names() if names is None else names
         self._fetch_student(names, replace)
@@ -60,13 +60,13 @@ class RemoteCopy:
             self._fetch_checkpoint(there, here.get(key, []))
 
     def keep(self, path: Path) -> None:
-        """Keep a folder that was just written: the finished student in the place of all checkpoints, or a checkpoint.
+        """Upload a folder that was just written: a checkpoint, or the finished student, which replaces all checkpoints.
 
         Raises:
-            ResourceError: the student cannot be kept.
+            ResourceError: the student cannot be uploaded.
 
         Warns:
-            UserWarning: a checkpoint cannot be kept; the training goes on, and would lose a little more work.
+            UserWarning: a checkpoint cannot be uploaded; the training continues, but a failure would lose more work.
         """
         if path.name == STUDENT:
             self._keep_student(path)
@@ -76,13 +76,13 @@ class RemoteCopy:
             for old in durable_files.outdated(path.name, self.remote_folder.names()):
                 self.remote_folder.remove(old)
         except ResourceError as error:
-            warnings.warn(f"{error} The training goes on.", stacklevel=2)
+            warnings.warn(f"{error} The training continues.", stacklevel=2)
 
     def send(self, names: Sequence[str]) -> None:
-        """Keep the newest checkpoint of every training; a student there that is not the one here goes.
+        """Upload the newest checkpoint of each training, and delete stored students that differ from the local one.
 
         Args:
-            names: what is there.
+            names: names of the objects in the storage.
         """
         for newest, *_ in durable_files.ranked(durable_files.names(self.folder)).values():
             self.keep(self.folder / newest)
@@ -95,7 +95,7 @@ class RemoteCopy:
         if (self.folder / VARIANTS).is_dir():
             self.remote_folder.put(VARIANTS, self.folder / VARIANTS)
         self._remove_students(names, but=key)
-        self.remote_folder.put(f"{_STUDENT}{key}", path)  # last: where it is, everything is
+        self.remote_folder.put(f"{_STUDENT}{key}", path)  # last: a stored student implies stored variants
         for old in durable_files.ranked(names).values():
             for name in old:
                 self.remote_folder.remove(name)
@@ -120,7 +120,7 @@ class RemoteCopy:
             warnings.warn(f"{error} Without it the student has to be trained again.", stacklevel=2)
 
     def _fetch_checkpoint(self, there: Sequence[str], here: Sequence[str]) -> None:
-        """The newest of one training; names are newest first, and sort by step."""
+        """Download the newest intact checkpoint of one training; names are newest first and sort by step."""
         for name in there:
             if any(one >= name for one in here):
                 return
@@ -132,21 +132,21 @@ class RemoteCopy:
 
 
 def copy_of(remote_folder: RemoteFolder, folder: Path, directory: str | Path) -> RemoteCopy:
-    """The copy of a trial's ``folder`` below the study's ``directory``."""
+    """Return the remote copy of a trial's ``folder`` below the study's ``directory``."""
     return RemoteCopy(folder, remote_folder.below(folder.relative_to(directory).as_posix()))
 
 
-def nowhere(path: Path) -> None:
-    """Keeps a folder nowhere else."""
+def no_copy(path: Path) -> None:
+    """Do not copy the folder."""
 
 
 @dataclass(frozen=True)
 class RemoteWorkplace:
-    """Where a worker's trials are at home.
+    """The place where a worker keeps the files of its trials.
 
     Attributes:
-        task: as this worker has to read it.
-        remote_folder: where their files are kept too; ``None`` where the study's own folder is at hand.
+        task: the task with paths that are valid on this worker.
+        remote_folder: storage to which files are copied; ``None`` if the worker has access to the study's folder.
     """
 
     task: Task
@@ -154,13 +154,13 @@ class RemoteWorkplace:
 
     @contextlib.contextmanager
     def trial(self, folder: Path) -> Iterator[Callable[[Path], None]]:
-        """A trial's stay: its files are brought before it, and do not pile up on this machine after it.
+        """Download a trial's files at the start, and delete them from this machine at the end.
 
         Yields:
-            To be called with every folder that was written in the trial's: a checkpoint, or the student.
+            A function to call with every folder written in the trial's folder: a checkpoint, or the student.
         """
         if self.remote_folder is None:
-            yield nowhere
+            yield no_copy
             return
         copy = copy_of(self.remote_folder, folder, self.task.directory)
         copy.fetch()
@@ -171,10 +171,16 @@ class RemoteWorkplace:
 
 
 def workplace(task: Task, storage: str | None, owner: object) -> RemoteWorkplace:
-    """The study's folder, or a temporary one that lives as long as ``owner`` where the worker has a storage.
+    """Return the study's folder, or, with a storage, a temporary folder that exists as long as ``owner``.
+
+    Args:
+        task: the task of the study.
+        storage: URL of the worker's storage; ``None`` if it has access to the study's folder.
+        owner: object at whose end the temporary folder is deleted.
 
     Raises:
-        ResourceError, StoreError: what the task needs cannot be brought from there.
+        ResourceError: the storage cannot be reached.
+        StoreError: a file that the task needs is damaged in the storage.
     """
     if storage is None:
         return RemoteWorkplace(task)
@@ -196,10 +202,10 @@ def workplace(task: Task, storage: str | None, owner: object) -> RemoteWorkplace
 
 
 def send_inputs(task: Task, remote_folder: RemoteFolder) -> None:
-    """Keep in the storage what ``task`` names by a path of this machine.
+    """Upload the files that ``task`` names by a path on this machine.
 
     Raises:
-        ResourceError: it cannot be written.
+        ResourceError: the storage cannot be written.
     """
 
     def send(path: str) -> str:
@@ -212,7 +218,7 @@ def send_inputs(task: Task, remote_folder: RemoteFolder) -> None:
 
 
 def task_of(factory: Any) -> Task | None:
-    """The task that a factory of evaluators of this package is bound to; ``None`` for a user's own."""
+    """Return the task to which an evaluator factory of this package is bound; ``None`` for a user's factory."""
     bound = getattr(factory, "args", ())
     tasks = [getattr(one, "task", one) for one in bound]
     return next((one for one in tasks if isinstance(one, Task)), None)
@@ -223,7 +229,7 @@ def _input(path: str, kind: str = "") -> str:
 
 
 def _with_paths(task: Task, change: Callable[[str], str]) -> Task:
-    """``task`` with every text that may be a path, in its teacher and its latency target, put through ``change``."""
+    """Apply ``change`` to every string in the task's teacher and latency target that may be a path."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, str):

@@ -1,11 +1,11 @@
-"""Trains students of a finished study again from scratch, one run per seed, for ``verify``.
+"""Retraining of students of a finished study from scratch, one run per seed, for ``verify``.
 
-A run is a trial with another seed, one rung (the top) and a folder of its own, named by what is trained::
+A run is a trial with another seed, one rung (the top) and its own folder, named by a key of what is trained::
 
-    DIR/verify/runs/KEY/step-…      checkpoints while it trains
-    DIR/verify/runs/KEY/student/    the finished student, as a trial leaves it (``trial_files``)
+    DIR/verify/runs/KEY/step-…      checkpoints during training
+    DIR/verify/runs/KEY/student/    the finished student, in the format of a trial's (``trial_files``)
 
-The test split is not known here: whoever compares the runs opens it when all of them are finished.
+This module does not read the test split; ``delivery.verify`` opens it when all runs are finished.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _FOLDER = Path("verify") / "runs"
 
 @dataclass(frozen=True)
 class Retraining:
-    """Trainings of one verification, as a worker needs them.
+    """Settings of the trainings of one verification.
 
     Attributes:
-        task: of the study; its folder holds the runs.
+        task: task of the study; the runs are stored in its folder.
         refit: ``train``, or ``train+val`` to train on the validation images too.
     """
 
@@ -50,30 +50,30 @@ class Retraining:
             raise UsageError(f"refit is {self.refit!r}; allowed: {' or '.join(REFITS)}.")
 
     def key(self, student: Params, distillation: Params, train: Params, *, seed: int) -> str:
-        """16 hex digits that name a run inside its study, whose settings, images and teacher do not change."""
+        """Return 16 hex digits that identify a run within its study, whose settings, images and teacher are fixed."""
         return stable_key([student, distillation, train, seed, self.task.rungs[-1], self.refit])
 
     def folder(self, key: str) -> Path:
-        """Folder of the run called ``key``."""
+        """Return the folder of the run ``key``."""
         return run_folder(self.task.directory, key)
 
 
 def run_folder(directory: str | Path, key: str) -> Path:
-    """Folder of the run called ``key`` in a study's folder."""
+    """Return the folder of the run ``key`` in a study's folder."""
     return Path(directory) / _FOLDER / key
 
 
 def retrainer(plan: Retraining, context: WorkerContext) -> Evaluate:
-    """What trains the runs of ``plan`` on one worker; nothing is loaded before the first one."""
+    """Return the function that trains runs of ``plan`` on one worker; it loads nothing before the first one."""
     return RetrainingState(plan, context).evaluate
 
 
 class RetrainingState(WorkerState):
-    """A worker's workplace with the caches of the search, and the validation images to train on where asked.
+    """State of a worker that retrains students; it shares the caches of the search.
 
     Args:
-        plan: what is trained.
-        context: the worker's device, threads and connections.
+        plan: settings of the trainings.
+        context: device, threads and connections of the worker.
     """
 
     def __init__(self, plan: Retraining, context: WorkerContext) -> None:
@@ -92,17 +92,17 @@ class RetrainingState(WorkerState):
 
     @cached_property
     def data(self) -> datasets.ImageData:
-        """The study's images; with ``train+val`` the validation images are trained on as well."""
+        """The study's images; with ``train+val`` the training images include the validation images."""
         data = datasets.load_images(self.task.data, self.cache_folder)
         return data if self.plan.refit == "train" else joined(data)
 
 
 class Run(Trial):
-    """One training, in a folder of its own.
+    """One retraining, in its own folder.
 
     Args:
-        worker: the worker's workplace.
-        candidate: what is trained; its seed is the run's.
+        worker: state of the worker.
+        candidate: candidate to train; its seed is that of the run.
     """
 
     def __init__(self, worker: RetrainingState, candidate: Candidate) -> None:
@@ -114,13 +114,13 @@ class Run(Trial):
 
     @cached_property
     def key(self) -> str:
-        """As a trial's, and different where other images are trained on."""
+        """Identifier like that of a trial, but different for ``train+val``."""
         key = super().key
         return key if self.plan.refit == "train" else stable_key([key, self.plan.refit])
 
 
 def joined(data: datasets.ImageData) -> datasets.ImageData:
-    """``data`` with the validation images among the training images; mean and std stay those of training."""
+    """Add the validation images to the training images; mean and std stay those of the training images."""
     train, val = data.train, data.val
     images = np.concatenate([train.images, val.images])
     labels, ids = np.concatenate([train.labels, val.labels]), np.concatenate([train.ids, val.ids])
@@ -128,10 +128,10 @@ def joined(data: datasets.ImageData) -> datasets.ImageData:
 
 
 def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The finished student of a run, in eval mode on the CPU, and its facts.
+    """Load the finished student of a run, in eval mode on the CPU, and its facts.
 
     Raises:
-        StoreError: there is none, or it is damaged.
+        StoreError: the student is missing or damaged.
     """
     place = folder / "student"
     if not place.is_dir():
@@ -148,7 +148,7 @@ def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def build_again(facts: Mapping[str, Any]) -> nn.Module:
-    """A fresh network of the architecture in a student's facts."""
+    """Build a new network of the architecture in a student's facts."""
     classes: Sequence[str] = facts["classes"]
     return students.build_student(
         facts["architecture"],

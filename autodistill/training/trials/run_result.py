@@ -1,4 +1,4 @@
-"""What one retraining showed on the test split, and how it is read from the folder of the run."""
+"""Result of one retraining on the test split, and its reading from the folder of the run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Result:
-    """What one run showed.
+    """Result of one run on the test split.
 
     Attributes:
-        key: of the training (``Run.key``): student, recipe, seed, images and teacher.
+        key: key of the training (``Run.key``), of student, recipe, seed, images and teacher.
         test: fingerprint of the test images.
-        images: number of them.
-        accuracy, loss, ece: on the test split; ``agreement`` with the teacher, ``None`` where it cannot say.
-        validation: accuracy on validation; ``None`` where it was trained on.
-        right: packed bits, one per test image.
-        seconds: of training.
-        weights: SHA-256 of the student's file.
+        images: number of test images.
+        accuracy: share of correctly classified test images.
+        loss: mean cross-entropy on the test images.
+        ece: expected calibration error on the test images.
+        agreement: share of test images with the teacher's predicted class; ``None`` if the teacher has no outputs.
+        validation: accuracy on validation; ``None`` if the run was trained on the validation images.
+        right: base64 of packed bits, one per test image; 1 if it is classified correctly.
+        seconds: training time in seconds.
+        weights: SHA-256 of the student's file of weights.
         measures: every other measure on the test split, by name; empty in results of earlier versions.
-        confusion: images of each class (row) by the class that was decided (column); likewise.
+        confusion: number of test images of each true class (row) and predicted class (column); likewise.
     """
 
     key: str
@@ -48,13 +51,13 @@ class Result:
     confusion: Sequence[Sequence[int]] = ()
 
     def correct(self) -> Bools:
-        """Right answers ``(images,)``."""
+        """Return which test images are classified correctly, ``(images,)``."""
         bits = np.frombuffer(base64.b64decode(self.right), dtype=np.uint8)
         return np.unpackbits(bits, count=self.images).astype(bool)
 
 
 def read_result(folder: Path, key: str | None = None) -> Result | None:
-    """The result in a run's folder; ``None`` where there is none, it is damaged, or of another training."""
+    """Read the result in a run's folder; ``None`` if it is missing, damaged, or of another training than ``key``."""
     from autodistill.training.runtime.durable_files import read_folder
 
     place = folder / "result"

@@ -1,8 +1,7 @@
-"""Makes a teacher where there is none: trains or fine-tunes a network on the study's own images.
+"""Training of a teacher: trains or fine-tunes a network on the study's images.
 
-The result is a folder with ``teacher.safetensors``, ``teacher.json`` and a manifest, which
-``teachers.load`` reads. While it trains, checkpoints lie beside it; the same call again goes on from the
-newest one.
+The result is a folder with ``teacher.safetensors``, ``teacher.json`` and a manifest, which ``teachers.load`` reads.
+During training, checkpoints are in a folder next to it; repeating the same call resumes from the newest one.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ Progress = Callable[[float, float, Mapping[str, float]], None]
 _CHECKPOINT_SECONDS = 60.0
 
 
-def _silent(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-    """Progress that nobody watches."""
+def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+    """Ignore progress."""
 
 
-def _unsaid(plan: str) -> None:
-    """A plan that nobody reads."""
+def _no_announcement(plan: str) -> None:
+    """Ignore the announcement."""
 
 
 def default_architecture(image_size: int) -> dict[str, Any]:
-    """A residual network that two CPU cores train in minutes at small sizes, and a GPU at all."""
+    """Return a residual network that, for small images, trains in minutes on two CPU cores; larger ones need a GPU."""
     if image_size <= 12:
         return {"family": "resnet", "width": 12, "depth": 1}
     if image_size <= 40:
@@ -54,9 +53,9 @@ def default_architecture(image_size: int) -> dict[str, Any]:
 
 
 def default_epochs(images: int, image_size: int = 64, *, pretrained: bool = False) -> int:
-    """Enough for about 300,000 views of at most 64 px in all, fewer of larger ones; from 4 to 20 epochs.
+    """Return 4 to 20 epochs, for about 300,000 views of up to 64 px in total, and fewer of larger images.
 
-    A network that starts from pretrained weights takes a third of that, from 3 to 6 epochs.
+    For a network that starts from pretrained weights it is a third of that, from 3 to 6 epochs.
     """
     views = 300_000 * min(1.0, (64 / image_size) ** 2)
     length = max(4, min(20, round(views / images)))
@@ -64,7 +63,10 @@ def default_epochs(images: int, image_size: int = 64, *, pretrained: bool = Fals
 
 
 def is_photo_like(channels: int, image_size: int) -> bool:
-    """Whether images are taken for photographs, whose mirror images and parts are of the same class: colour, 48 px."""
+    """Return whether images are treated as photographs, whose mirror images and crops keep their class.
+
+    That holds for images with 3 channels and at least 48 px.
+    """
     return channels == 3 and image_size >= 48
 
 
@@ -79,36 +81,36 @@ def teach(
     device: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
-    announce: Callable[[str], None] = _unsaid,
-    progress: Progress = _silent,
+    announce: Callable[[str], None] = _no_announcement,
+    progress: Progress = _no_progress,
     should_stop: Callable[[], bool] = lambda: False,
     replace: bool = False,
 ) -> TeacherSpec:
     """Train a teacher on ``data`` and write it into ``directory``.
 
     Args:
-        data: the images; accuracy is measured on validation only.
-        model: a student mapping, or the name of a timm network; a residual network by default. The spec of an
-            ``auto`` teacher gives ``model``, ``epochs``, ``pretrained`` and training settings as its options.
-        directory: the folder that will be the teacher.
-        epochs: length of the schedule; by the number and size of the images if omitted.
+        data: the images; accuracy is measured on the validation images only.
+        model: a student mapping, or the name of a timm network; by default a residual network. It may also be the
+            spec of an ``auto`` teacher, whose options give ``model``, ``epochs``, ``pretrained`` and training settings.
+        directory: folder of the teacher to write.
+        epochs: length of the schedule; if omitted, it depends on the number and size of the images.
         recipe: training settings that differ from the defaults.
-        pretrained: start from timm's weights.
-        device: where it trains.
-        threads: CPU threads; ``None`` leaves torch's number.
-        seed: of initial weights, order and views.
-        announce: called once before the training, with one line: network, length and recipe.
-        progress: called as ``progress(epochs done, epochs, metrics)``, about once a second.
-        should_stop: asked between batches; true saves and raises.
-        replace: another finished teacher in the folder may be written over; the same one is kept as it is.
+        pretrained: start from timm's pretrained weights.
+        device: device to train on.
+        threads: CPU threads; ``None`` keeps torch's setting.
+        seed: seed of initial weights, order and views.
+        announce: function called once before the training with one line: network, length and recipe.
+        progress: function called as ``progress(epochs done, epochs, metrics)``, about once a second.
+        should_stop: function called between batches; if it returns true, a checkpoint is saved and the call raises.
+        replace: overwrite another finished teacher in the folder; the same teacher is always kept.
 
     Returns:
-        What ``teachers.load`` takes.
+        The spec of the teacher, for ``teachers.load``.
 
     Raises:
-        UsageError: an unknown architecture or setting, or the folder holds another teacher.
-        TeacherError: pretrained weights that are not here, and cannot be fetched.
-        InterruptedTrialError: stopped; the same call goes on.
+        UsageError: an architecture or setting is unknown, or the folder holds another teacher.
+        TeacherError: pretrained weights are not on this machine and cannot be downloaded.
+        InterruptedTrialError: the training was stopped; the same call resumes it.
     """
     plan = _plan(data, model, epochs=epochs, recipe=recipe or {}, pretrained=pretrained, seed=seed)
     folder = Path(directory).expanduser().absolute()
@@ -116,9 +118,9 @@ def teach(
     if found.get("key") == plan.key:
         return TeacherSpec(str(folder))
     if found and not replace:
-        raise UsageError(_another(folder, found, plan.facts(data)))
+        raise UsageError(_other_teacher_message(folder, found, plan.facts(data)))
     weights = plan.student.get("variant", plan.student.get("model"))
-    if plan.pretrained and weights is not None:  # timm itself tries for a minute, and says it in twenty lines
+    if plan.pretrained and weights is not None:  # timm would retry for a minute and print twenty lines
         require_pretrained(str(weights), to_train_on=True)
     if threads:
         torch.set_num_threads(threads)
@@ -138,10 +140,10 @@ def teach(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is trained, and for how long.
+    """Network, recipe and length of the training.
 
     Attributes:
-        key: equal for calls that make the same teacher.
+        key: identifier that is equal for calls that train the same teacher.
     """
 
     student: dict[str, Any]
@@ -152,7 +154,7 @@ class _Plan:
     key: str
 
     def facts(self, data: ImageData) -> dict[str, Any]:
-        """What is kept beside the weights: what it takes to build the network, and what it was made from."""
+        """Return the facts stored with the weights: those needed to build the network, and its origin."""
         return {
             "format": 1,
             "architecture": self.student,
@@ -167,7 +169,7 @@ class _Plan:
         }
 
     def words(self, data: ImageData) -> str:
-        """One line about it."""
+        """Describe the training in one line."""
         how = "fine-tuning pretrained" if self.pretrained else "training"
         recipe = f"augment {self.recipe.augment}, lr {self.recipe.lr:g}, batch_size {self.recipe.batch_size}"
         what = f"{len(data.train):,} images of {data.image_size} px"
@@ -175,7 +177,7 @@ class _Plan:
         return f"{how} {students.describe(self.student)} for {length} of {what} ({recipe})"
 
     def trainer(self, data: ImageData, device: str) -> Trainer:
-        """The training, at its beginning."""
+        """Build the trainer, before its first step."""
         shape: dict[str, Any] = {
             "image_size": data.image_size,
             "channels": data.channels,
@@ -200,7 +202,7 @@ def _plan(
     pretrained: bool,
     seed: int,
 ) -> _Plan:
-    """Defaults filled in; the options of an ``auto`` teacher's spec go before ``epochs`` and ``pretrained``."""
+    """Fill in defaults; options in an ``auto`` teacher's spec take precedence over ``epochs`` and ``pretrained``."""
     if isinstance(model, TeacherSpec):
         options = dict(model.options)
         epochs = options.pop("epochs", epochs)
@@ -218,7 +220,7 @@ def _plan(
 
 
 def _write(folder: Path, plan: _Plan, network: nn.Module, data: ImageData, metrics: Mapping[str, float]) -> None:
-    """Weights, and what is needed to build and to judge the network."""
+    """Write the weights, the facts needed to build the network, and its metrics."""
     facts = {**plan.facts(data), "metrics": metrics}
     files = {
         TEACHER_WEIGHTS: durable_files.tensor_bytes(network.state_dict()),
@@ -235,22 +237,22 @@ def _train(
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Run to the end with checkpoints."""
-    said = saved = time.monotonic()
+    """Train to the end of the schedule, saving checkpoints."""
+    shown = saved = time.monotonic()
 
     def save() -> None:
         tensors, facts = trainer.state()
         durable_files.save(work, durable_files.Checkpoint(trainer.step, key, tensors, facts))
 
     def tick() -> None:
-        nonlocal said, saved
+        nonlocal shown, saved
         now = time.monotonic()
         if should_stop():
             save()
             done = trainer.epoch / trainer.epochs
-            raise InterruptedTrialError(f"teaching stopped after {trainer.epoch:.1f} epochs; it can go on.", done)
-        if now - said >= 1.0:
-            said = now
+            raise InterruptedTrialError(f"teaching stopped after {trainer.epoch:.1f} epochs; it can be resumed.", done)
+        if now - shown >= 1.0:
+            shown = now
             progress(trainer.epoch, trainer.epochs, {})
         if now - saved >= _CHECKPOINT_SECONDS:
             saved = now
@@ -267,21 +269,21 @@ def _architecture(model: str | Mapping[str, Any] | None, data: ImageData) -> dic
 
 
 def _defaults(data: ImageData, *, pretrained: bool) -> dict[str, Any]:
-    """Training settings where the caller names none.
+    """Return default training settings.
 
-    Labels are not smoothed, which makes a better classifier and a worse teacher (Müller et al., NeurIPS 2019).
+    Labels are not smoothed: smoothing gives a better classifier but a worse teacher (Müller et al., NeurIPS 2019).
     """
     large = len(data.train) > 20_000
     settings: dict[str, Any] = {"batch_size": 128 if large else 32, "ema": 0.999 if large else 0.99}
     if is_photo_like(data.channels, data.image_size):
         settings["augment"] = "flip_resized_crop"
     if pretrained:
-        settings["lr"] = 1e-3  # a network that has learned already forgets with more
+        settings["lr"] = 1e-3  # a larger rate would destroy the pretrained features
     return settings
 
 
 def _finished(folder: Path) -> dict[str, Any]:
-    """What is kept of the teacher in a folder; nothing where there is none."""
+    """Read the facts of the finished teacher in a folder; empty if there is none."""
     try:
         return dict(json.loads((folder / TEACHER_JSON).read_bytes()))
     except (OSError, ValueError):
@@ -291,8 +293,8 @@ def _finished(folder: Path) -> dict[str, Any]:
 _COMPARED = ("architecture", "image_size", "channels", "classes", "epochs", "data")
 
 
-def _another(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What is said of a folder that holds another teacher."""
+def _other_teacher_message(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the error message for a folder that holds another teacher."""
     plain = json.loads(json.dumps({name: wanted[name] for name in _COMPARED}))
     names = [name.replace("_", " ") for name in _COMPARED if found.get(name) != plain[name]]
     differs = ", ".join(names) if names else "training settings, training images or seed"

@@ -1,8 +1,8 @@
-"""What a trial leaves on disk: checkpoints while it runs, its student when it reached the top rung.
+"""Files of a trial on disk: checkpoints while it runs, and its student once it has reached the top rung.
 
-``DIR/checkpoints/trial-00012/`` holds ``step-…`` folders (``checkpoint.py``) or ``student/``, which has
+``DIR/checkpoints/trial-00012/`` holds ``step-…`` folders (``runtime/durable_files.py``) or ``student/``, which has
 ``student.safetensors``, ``student.json`` (architecture, shape, classes, mean and std, reports) and a manifest. The
-files of its measured variants lie in ``variants/``.
+files of its measured variants are in ``variants/``.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ _FACTS = "student.json"
 
 
 def trial_folder(directory: str | Path, number: int) -> Path:
-    """Folder of trial ``number``."""
+    """Return the folder of trial ``number``."""
     return Path(directory) / "checkpoints" / f"trial-{number:05d}"
 
 
 def variant_file(directory: str | Path, number: int, name: str) -> Path:
-    """The file of a variant of trial ``number``, as ``VariantWork`` wrote and measured it."""
+    """Return the path of a variant of trial ``number``, written and measured by ``VariantWork``."""
     return trial_folder(directory, number) / VARIANTS / f"{name}.onnx"
 
 
 def discard(task: Task, number: int) -> None:
-    """Remove what trial ``number`` left; nothing happens where it left nothing."""
+    """Delete the files of trial ``number``, if there are any."""
     shutil.rmtree(trial_folder(task.directory, number), ignore_errors=True)
 
 
 def save_student(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
-    """Write the finished student of a trial; returns its folder.
+    """Write the finished student of a trial; return its folder.
 
     Args:
-        folder: the trial's.
-        weights: its state dict.
-        facts: see ``student_facts``.
+        folder: folder of the trial.
+        weights: state dict of the student.
+        facts: facts of the student, see ``student_facts``.
     """
     files = {_WEIGHTS: tensor_bytes(weights), _FACTS: json.dumps(dict(facts), indent=1).encode()}
     write_folder(folder / STUDENT, files)
@@ -55,25 +55,25 @@ def save_student(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str
 
 
 def student_facts(directory: str | Path, number: int) -> dict[str, Any]:
-    """What is known of a finished student.
+    """Read the facts of a finished student.
 
     Returns:
         ``architecture``, ``image_size``, ``channels``, ``classes`` (names), ``mean`` and ``std`` (per channel, of
         images in [0, 1]), ``reports`` (rung to values), ``epochs``, ``seconds``, ``key``.
 
     Raises:
-        StoreError: the trial has no finished student, or it is damaged.
+        StoreError: the trial has no finished student, or the student is damaged.
     """
     return _read(directory, number)[0]
 
 
 def load_student(directory: str | Path, number: int) -> nn.Module:
-    """The finished student of a trial, in eval mode, on the CPU.
+    """Load the finished student of a trial, in eval mode on the CPU.
 
-    It takes images normalized by ``mean`` and ``std`` of ``student_facts``.
+    Its input is images normalized with ``mean`` and ``std`` of ``student_facts``.
 
     Raises:
-        StoreError: the trial has no finished student, or it is damaged.
+        StoreError: the trial has no finished student, or the student is damaged.
     """
     facts, weights = _read(directory, number)
     model = students.build_student(
@@ -90,7 +90,7 @@ def load_student(directory: str | Path, number: int) -> nn.Module:
 
 
 def finished(folder: Path, key: str) -> dict[str, Any] | None:
-    """Facts of the student in a trial's folder, if it is the one of ``key`` and intact."""
+    """Return the facts of the student in a trial's folder; ``None`` if it is missing, damaged or of another key."""
     if not (folder / STUDENT / _FACTS).is_file():
         return None
     try:
@@ -101,7 +101,7 @@ def finished(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def student_key(folder: Path) -> str | None:
-    """What the student in a trial's folder was trained as, unverified; ``None`` where none can be read."""
+    """Return the key of the student in a trial's folder without verifying its files; ``None`` if it is unreadable."""
     try:
         return str(json.loads((folder / STUDENT / _FACTS).read_bytes())["key"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,12 +1,12 @@
-"""Precision variants of a trained student: the same weights in another form, with figures of its own.
+"""Precision variants of a trained student: the same weights in another form, measured separately.
 
-``int8`` is the student's ONNX file with eight-bit weights and activations, ranges fixed on training images; its
-accuracy on the validation images, its size and its latency are those of the file, which is kept with the trial. Size
-and latency are of the architecture, and equal for all trials that have it.
-Nothing is trained again. A student that cannot be written in a form keeps the reason in the place of figures.
+``int8`` is the student's ONNX file with eight-bit weights and activations; the ranges are fixed on training images.
+Its accuracy on the validation images, its size and its latency are measured on the file, which is stored with the
+trial. Size and latency depend on the architecture only, so they are equal for all trials with that architecture.
+Nothing is retrained. If a student cannot be written in a form, the reason is stored instead of figures.
 
-Parameters, MACs and activations are of the architecture and hold for every form; so does peak memory as it is counted
-(in fp32), which is more than an eight-bit runtime needs.
+Parameters, MACs and activations depend on the architecture only and hold for every form. Peak memory is counted in
+fp32 for every form, which is more than an eight-bit runtime needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from autodistill.training.loop.trainer import scores
 from autodistill.training.survey.student_costs import StudentCosts
 
 CALIBRATION = 256
-"""Training images that set the ranges of the activations."""
+"""Number of training images from which the ranges of the activations are computed."""
 
 _SIZES = ("bytes", "onnx_bytes")
 Images = NDArray[np.float32]
@@ -40,11 +40,12 @@ Images = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class VariantWork:
-    """What the variants of a study's students are measured with.
+    """Writes and measures the variants of a study's students.
 
     Attributes:
-        names: wanted variants; ``fp32`` is the student itself and needs no work.
-        costs: measures latency, once per architecture.
+        data: images for calibration and accuracy.
+        names: variants to measure; ``fp32`` is the student itself and is skipped.
+        costs: source of latencies, measured once per architecture.
         own: measures of the study's own, name to ``module:function``.
     """
 
@@ -61,14 +62,14 @@ class VariantWork:
         known: Mapping[str, float],
         teacher: Tensor | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Variant to ``{"values": …}``, or to ``{"reason": …}`` where it could not be made.
+        """Map each variant to ``{"values": …}``, or to ``{"reason": …}`` if it could not be written or measured.
 
         Args:
-            student: what identifies the architecture.
-            model: the trained student, on any device; it is not touched.
-            folder: where the files are kept.
-            known: known costs of the student; the variant has figures of the same names.
-            teacher: the teacher's logits of the validation images, for the agreement.
+            student: architecture of the student.
+            model: the trained student, on any device; it is not changed.
+            folder: folder for the files of the variants.
+            known: known costs of the student; a variant gets figures of the same names.
+            teacher: teacher logits of the validation images, for the agreement.
         """
         found: dict[str, dict[str, Any]] = {}
         for name in self.names:
@@ -80,7 +81,7 @@ class VariantWork:
                 found[name] = {"values": {**self._trained(path, teacher), **costs}}
             except (InfeasibleError, UserCodeError) as error:
                 found[name] = {"reason": str(error)}
-            except Exception as error:  # a form that fails must not cost the trained student
+            except Exception as error:  # a failed variant must not fail the trained student
                 found[name] = {"reason": f"{type(error).__name__}: {error}"}
         return found
 
@@ -101,20 +102,22 @@ class VariantWork:
         if LATENCY in known:
             measured = self.costs.of_form(student, name, path)
             if measured is None:
-                raise InfeasibleError("a table of latencies tells nothing of this form; use a command or this machine.")
+                raise InfeasibleError(
+                    "a latency table has no value for this form; use a command or this machine as target."
+                )
             costs[LATENCY] = measured
         return costs
 
 
 def normalized(data: ImageData, images: NDArray[np.uint8]) -> Images:
-    """``float32 (n, channels, side, side)`` as a student of ``data`` takes them."""
+    """Convert ``uint8`` images to a student's input, ``float32 (n, channels, side, side)``."""
     shape = (1, data.channels, 1, 1)
     mean, std = (np.asarray(one, dtype=np.float32).reshape(shape) for one in (data.mean, data.std))
     return np.asarray((images.astype(np.float32) / 255 - mean) / std, dtype=np.float32)
 
 
 def calibration_images(data: ImageData, count: int = CALIBRATION) -> Images:
-    """Training images at equal distances, so that all classes of a sorted set are among them."""
+    """Return evenly spaced training images as a student's input, so that a set sorted by class gives all classes."""
     images = data.train.images
     rows: Sequence[int] = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
     return normalized(data, images[rows])

@@ -219,7 +219,7 @@ def test_a_name_that_leads_here_by_dns_is_refused_by_the_real_browser(served: Se
         page = rebound.new_page()
         answer = page.goto(served.url.replace("127.0.0.1", "evil.example"))
         assert answer.status == 421
-        assert "not the dashboard's own" in page.inner_text("body")
+        assert "not the address of the dashboard" in page.inner_text("body")
 
 
 def playwright_of(served: Served) -> Any:

@@ -194,7 +194,7 @@ def test_a_variant_that_loses_too_much_joins_no_front(done, study):
     small = replace(done.variants[-1], name="channels-0.5", drop=0.4)  # near chance, and by far the smallest
     whole = replace(done.variants[0], drop=0.0)
     for limit, joins in ((0.01, False), (0.5, True)):
-        found = module._judged(work, [whole, small], (), False, lambda _: None, limit)
+        found = module._compared(work, [whole, small], (), False, lambda _: None, limit)
         assert [one.front for one in found.variants] == [True, joins]
 
 
@@ -244,7 +244,7 @@ def test_the_weights_that_export_ships_are_those_that_are_compressed(study, tmp_
         folder / "checkpoints" / f"trial-{trial.number:05d}", folder / "checkpoints" / f"trial-{other.number:05d}"
     )
     after = compress(folder, trial, front=[trial, other], methods=["fp16"], latency=False, progress=told.append)
-    assert told[:2] == ["weights: of verify's first seed, 5, which no result chose", "making fp32"]
+    assert told[:2] == ["weights: of verify's first seed, 5, not selected by any result", "making fp32"]
     labels = datasets.load_images(study.config.data, folder / "cache").val.labels
     chance = float((labels == 0).mean())  # of a network that answers 0 to everything
     assert [one.accuracy for one in after.variants] == [chance, chance]

@@ -227,7 +227,7 @@ def test_an_export_replaces_its_own_folder_and_no_other(done, tmp_path):
     with pytest.raises(UsageError, match=r"was not made by 'autodistill export'"):
         refuse_foreign(tmp_path / "mine")
     (done[0].folder / "notes.txt").write_text("")
-    with pytest.raises(UsageError, match=r"not ours: notes\.txt"):
+    with pytest.raises(UsageError, match=r"not from an export: notes\.txt"):
         refuse_foreign(done[0].folder)
     (done[0].folder / "notes.txt").unlink()
     refuse_foreign(done[0].folder)
@@ -348,14 +348,14 @@ def test_an_upload_is_checked_before_the_network_is_touched(done, monkeypatch, t
     assert {"config.json", "model.safetensors", "README.md", "predict.py"} <= set(upload.files)
     assert upload.private
     assert "hf_secret" not in repr(upload)
-    with pytest.raises(UsageError, match="write NAME/REPOSITORY"):
+    with pytest.raises(UsageError, match="give NAME/REPOSITORY"):
         plan_upload(done[0].folder, "digits")
     with pytest.raises(UsageError, match=r"has no config\.json"):
         plan_upload(tmp_path, "ada/digits")
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    with pytest.raises(UsageError, match="no Hugging Face token is found"):
+    with pytest.raises(UsageError, match="no Hugging Face token was found"):
         plan_upload(done[0].folder, "ada/digits")
 
 

@@ -88,7 +88,7 @@ def test_formats_that_do_not_hold_the_form_are_refused(study, picked, tmp_path) 
     assert (
         formats_for(picked, None) == formats_for(picked, "all") == formats_for(picked, ["onnx-int8"]) == ("onnx-int8",)
     )
-    with pytest.raises(UsageError, match=r"int8 form, .* format onnx-int8; got: safetensors, onnx\. Leave the formats"):
+    with pytest.raises(UsageError, match=r"int8 form, .* format onnx-int8; got: safetensors, onnx\. Leave out the"):
         picked.export(tmp_path / "out", formats=["safetensors", "onnx"])
     with pytest.raises(UnknownNameError, match="did you mean 'onnx-int8'"):
         formats_for(picked, "onnx-int")
@@ -114,7 +114,7 @@ def test_a_file_that_is_gone_or_another_one_is_refused_and_not_replaced(study, p
     try:
         path.write_bytes(whole + b"\0")
         with pytest.raises(
-            StoreError, match=r"another one or damaged.*quantize the student anew: .*--formats onnx-int8"
+            StoreError, match=r"was replaced or is damaged.*quantize the student again: .*--formats onnx-int8"
         ):
             picked.export(tmp_path / "out")
         path.unlink()
@@ -150,8 +150,8 @@ def test_verified_figures_and_weights_are_of_fp32_and_not_said_of_int8(study, pi
         done = picked.export(tmp_path / "out", latency=False)
         card = (done.folder / "README.md").read_text()
         assert (done.source.origin, "0.1234" in card) == ("search", False)
-        assert "it says nothing of this file" in card
-        with pytest.raises(UsageError, match="verify trains and measures fp32 alone; allowed: auto, search"):
+        assert "it has no figures for this file" in card
+        with pytest.raises(UsageError, match="verify trains and measures fp32 only; allowed: auto, search"):
             picked.export(tmp_path / "out", weights="verified")
     finally:
         for path in files.values():
@@ -188,7 +188,7 @@ def test_the_forms_of_one_trial_lie_apart_and_the_dashboard_offers_the_files_of_
     ("arguments", "match"),
     [
         (["--formats", "safetensors,onnx"], "got: safetensors, onnx"),
-        (["--weights", "verified"], "fp32 alone"),
+        (["--weights", "verified"], "fp32 only"),
         (["--push-to-hub", "a/b"], "An int8 student has none; --trial 0 is fp32"),
     ],
 )

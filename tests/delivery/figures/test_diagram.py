@@ -75,7 +75,7 @@ def test_the_drawing_is_one_svg_with_a_title_and_escaped_names() -> None:
     title = root.find(f"{space}title")
     assert title is not None
     assert title.text == (
-        "Trial 3: <b>& (Conv2d) giving 4 by 8 by 8, 30 parameters, then head (Linear) giving 10, 10 parameters"
+        "Trial 3: <b>& (Conv2d), output 4 by 8 by 8, 30 parameters, then head (Linear), output 10, 10 parameters"
     )
     boxes = [one for one in root.findall(f"{space}rect") if one.attrib["class"] == "stage"]
     shares = [float(one.attrib["width"]) for one in root.findall(f"{space}rect") if one.attrib["class"] == "share"]

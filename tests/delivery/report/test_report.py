@@ -149,7 +149,7 @@ def test_headings_tables_and_pictures_can_be_read_without_eyes(page: Page) -> No
 
 def test_without_verification_the_report_says_loudly_that_figures_flatter(page: Page) -> None:
     short = page.text("short")
-    assert "These figures are from the search, and they flatter." in short
+    assert "These figures are from the search and biased upwards." in short
     assert "autodistill verify" in short
     assert "test split has not been opened" in short
     assert "Not verified. One run" in short
@@ -170,7 +170,7 @@ def test_a_verified_report_answers_with_the_test_split(verified_study: Study, tm
         f"It reaches accuracy {max(t.values['accuracy'] for t in front.trials) - 0.01:.4f} on the test split" in short
     )
     assert "95 % interval" in short
-    assert "they flatter" not in short
+    assert "biased upwards" not in short
     assert "The teacher reaches 0.9650 on the same test images." in short
     apart = 100 * (written.facts["best"]["value"] - 0.9650)
     assert f"The most accurate student is {abs(apart):.2g} points {'below' if apart < 0 else 'above'} it." in short
@@ -213,7 +213,7 @@ def test_a_report_of_a_partly_verified_front_answers_with_all_of_it_and_says_so(
     assert front.pick(f"latency_ms <= {within[second.number]}").number == second.number
     short = Page(tmp_path / "r.html").text("short")
     assert f"2 of {len(front)} students on the front are verified." in short
-    assert "(verified where it says so, else figures of the search)" in short
+    assert "(verified where marked, otherwise figures of the search)" in short
     said = CliRunner().invoke(app, ["front", str(tmp_path / "s")]).stderr
     assert f"verified: 2 of {len(front)} students on the front; see" in said
     assert f"less who fell off: autodistill verify {tmp_path / 's'}" in said
@@ -279,20 +279,22 @@ def test_one_validation_image_does_not_show_that_labels_alone_serve_better() -> 
     for said in _undistilled(0.90 - 1 / 216, 216):
         assert "It was 0.0046 better than the best distilled trial of the same student (1)" in said
         assert "within the noise of 216 validation images (±0.0566), so this may be chance" in said
-        assert "served it" not in said
+        assert "alone were better" not in said
+        assert "distillation was better" not in said
 
 
 def test_what_is_beyond_the_noise_of_the_validation_images_is_said() -> None:
     for said in _undistilled(0.80, 2000):  # 1.96 * sqrt(2 * 0.09 / 2000) = 0.0186
-        assert "beyond the noise of 2,000 validation images (±0.0186): labels alone served it better." in said
-    assert "distillation served it better" in _undistilled(0.99, 2000)[1]
+        assert "beyond the noise of 2,000 validation images (±0.0186): labels alone were better." in said
+    assert "distillation was better" in _undistilled(0.99, 2000)[1]
 
 
 def test_harm_by_distillation_that_was_verified_is_said() -> None:
     _, said = _undistilled(0.90, 216, Difference(-0.05, -0.08, -0.02, 3))
-    assert "labels alone served it better. Verified: with the distillation of trial 1 it loses 0.0500" in said
+    assert "labels alone were better. Verified: with the distillation of trial 1 it loses 0.0500" in said
     _, unsure = _undistilled(0.90, 216, Difference(-0.05, -0.12, 0.02, 3))
-    assert "served it" not in unsure
+    assert "alone were better" not in unsure
+    assert "distillation was better" not in unsure
 
 
 def test_a_bound_that_every_student_keeps_is_not_praised(tmp_path: Path) -> None:
@@ -391,7 +393,7 @@ def test_an_unfinished_study_shows_its_partial_trials(tmp_path: Path) -> None:
         made.close(candidate)
     assert {t.state for t in made.trials()} == {State.PARTIAL}
     write_report(made, tmp_path / "r.html")
-    assert "interrupted; goes on when the study is resumed" in Page(tmp_path / "r.html").text("stopped")
+    assert "interrupted; continues when the study is resumed" in Page(tmp_path / "r.html").text("stopped")
 
 
 def test_a_study_of_ones_own_evaluation_leaves_out_what_does_not_apply(page: Page) -> None:
@@ -417,15 +419,15 @@ def test_stopped_trials_are_counted_by_reason_with_examples(study: Study) -> Non
     assert sum(counts.values()) == sum(t.state is not State.COMPLETE for t in trials)
 
 
-def test_epochs_spared_are_those_between_the_stop_and_the_top() -> None:
+def test_epochs_saved_are_those_between_the_stop_and_the_top() -> None:
     def trial(number: int, epochs: float, reason: str) -> TrialRecord:
         state = State.PRUNED if reason else State.COMPLETE
         return TrialRecord(number, state, {}, {}, {}, {}, 0, epochs=epochs, reason=reason)
 
     trials = [trial(0, 20, ""), trial(1, 2, "RUNG_RULE"), trial(2, 8, "RUNG_RULE"), trial(3, 0, "INFEASIBLE")]
-    # spared 18 + 12 = 30 of 30 + 30 trained
+    # saved 18 + 12 = 30 of 30 + 30 trained
     words = report_tables.saved_by_stopping(trials, 20)
-    assert "stopped 2 of 3 trained trials and spared 30 epochs, 50%" in words
+    assert "stopped 2 of 3 trained trials and saved 30 epochs, 50%" in words
 
 
 def test_gain_in_the_search_is_against_the_best_undistilled_run() -> None:
@@ -502,7 +504,7 @@ def test_short_searches_are_told_in_minutes_and_the_flag_stays_whole(tmp_path: P
     write_report(report_studies.make(trials=1), tmp_path / "r.html")
     cost = Page(tmp_path / "r.html").text("cost")
     assert re.search(
-        r"took [\d.e-]+ minutes on the clock and [\d.]+ minutes? of device time for 18 epochs in 1 trial", cost
+        r"took [\d.e-]+ minutes of wall-clock time and [\d.]+ minutes? of device time for 18 epochs in 1 trial", cost
     )
     assert "<code>--price-per-hour</code> turns" in (tmp_path / "r.html").read_text()
 
@@ -524,7 +526,7 @@ def test_the_answer_within_the_first_bound_needs_no_script(tmp_path: Path) -> No
     assert words.strip().startswith(f"Trial {best.number}, ")
     assert "It is the best of all, as above." in words
     above = Page(tmp_path / "r.html").text("short").partition("at most ms")[0]
-    assert above.index("What distillation gained") < above.index("How sure that is")
+    assert above.index("Gain from distillation") < above.index("How certain this is")
 
 
 def test_every_reason_that_a_search_gives_has_a_meaning() -> None:
@@ -541,7 +543,7 @@ def test_harm_that_distillation_did_is_not_called_a_gain() -> None:
     assert gain_verdict(Difference(-0.02, -0.03, -0.01, 3)) == "harm more than chance"
     assert gain_verdict(Difference(-0.02, -0.05, 0.01, 3)) == "harm may be chance"
     assert gain_verdict(Difference(0.02, 0.01, 0.03, 3)) == "gain more than chance"
-    assert gain_verdict(Difference(0.02, 0.01, 0.03, 1)) == "gain may be chance: one seed cannot tell"
+    assert gain_verdict(Difference(0.02, 0.01, 0.03, 1)) == "gain may be chance: one seed is not enough"
 
 
 def test_of_one_seed_nothing_is_said_that_its_interval_does_not_say(verified_study: Study) -> None:
@@ -553,11 +555,11 @@ def test_of_one_seed_nothing_is_said_that_its_interval_does_not_say(verified_stu
         assert "does not exclude zero" not in answer.gain
         assert "No cheaper verified student" not in answer.sure
         if "fell off" not in answer.sure:
-            assert answer.sure.endswith("does as well is not known: one seed cannot tell.")
+            assert answer.sure.endswith("is as good is unknown: one seed is not enough.")
         if "kd" in answer.distillation:
-            assert "this may be chance. One seed cannot tell; the interval is of the choice of test" in answer.gain
+            assert "this may be chance. One seed is not enough; the interval covers the choice of test" in answer.gain
     several = answers_of(front, verified_study.trials(), found).candidates
-    assert any("No cheaper verified student comes within noise of it." in answer.sure for answer in several)
+    assert any("No cheaper verified student is within noise of it." in answer.sure for answer in several)
 
 
 def test_growth_is_told_in_trials_that_were_trained_to_the_end(study: Study) -> None:

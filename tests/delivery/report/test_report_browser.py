@@ -127,7 +127,7 @@ def test_a_bound_is_answered_in_words(opened: Opened, written: tuple[Path, Any])
         fitting = [t for t in written[1].trials if 0.9 * t.values["latency_ms"] <= limit]
         said = page.locator("#bound-answer").text_content()
         if not fitting:
-            assert said == "No student keeps to that bound."
+            assert said == "No student satisfies this bound."
         else:
             assert said.startswith(f"Trial {max(fitting, key=lambda t: t.values['accuracy']).number},")
 

@@ -91,7 +91,7 @@ def test_one_seed_is_said_to_tell_nothing_of_chance() -> None:
     assert "beyond noise it helped 1 and harmed 0 of 1 students" in text
     assert "('?': within noise, or of one seed, which cannot tell: 1)." in text
     found: Any = SimpleNamespace(trial=3, source=Source("search", 0))
-    assert "which may be chance: one seed cannot tell." in card_section(replace(VERIFIED, rows=(once,)), found)
+    assert "which may be chance: one seed is not enough." in card_section(replace(VERIFIED, rows=(once,)), found)
     assert "(95 % interval +0.0100 to +0.0300), more than chance." in card_section(VERIFIED, found)
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_said_of_flattery_after_training_on_validation_too() -> None:
 
 def test_a_study_without_folder_or_without_images_cannot_be_verified() -> None:
     keys: dict[str, Any] = {"space": {"student": {"width": [1, 2]}}, "objectives": ["accuracy"], "epochs": 1}
-    with pytest.raises(UsageError, match="lives in memory"):
+    with pytest.raises(UsageError, match="is in memory"):
         ad.verify(ad.Study.create(**keys))
 
 

@@ -85,7 +85,7 @@ def test_files_are_timed_by_the_command_of_the_target(tmp_path: Path) -> None:
 
 def test_a_command_that_fails_costs_the_figure_and_not_the_verification(tmp_path: Path) -> None:
     target = LatencyTarget(command="false {onnx}")
-    with pytest.warns(UserWarning, match="not timed: latency.command 'false"):
+    with pytest.warns(UserWarning, match="latency of the exported files was not measured: latency.command 'false"):
         found = file_costs({"linear": Network(linear, 4, 1)}, task(tmp_path, target), ())
     assert found["linear"].latency_ms is None
     assert found["linear"].bytes is not None

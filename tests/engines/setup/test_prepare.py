@@ -78,7 +78,7 @@ def test_too_few_images_are_refused_before_a_teacher_is_taught(tmp_path: Path) -
         objectives=["accuracy", "params"],
         directory=tmp_path / "study",
     )
-    said = r"with 10 validation images not even .* \(50.0%\); at least 17 are needed. .* 109 in all .*val_fraction=0.5"
+    said = r"with 10 validation images, even .* \(50.0%\); at least 17 are needed. .* 109 in total .*val_fraction=0.5"
     with pytest.raises(TeacherError, match=said):
         ad.search(study, budget="2trials", progress=False)
     assert not (tmp_path / "study" / "teacher").exists()
@@ -156,10 +156,14 @@ def make():
         (
             {},
             {"init": "teacher"},
-            r"fed 8 px, 1 channel, mean \[0\], std \[1\]; students are fed 8 px, 1 channel, mean",
+            r"input is 8 px, 1 channel, mean \[0\], std \[1\]; the input of students is 8 px, 1 channel, mean",
         ),
         ({"mean": 0.31, "std": 0.37}, {"init": "teacher"}, ""),  # about those of the images
-        ({"mean": 0.31, "std": 0.37, "image_size": 32}, {"init": "teacher"}, "fed 32 px, 1 channel.*fed 8 px"),
+        (
+            {"mean": 0.31, "std": 0.37, "image_size": 32},
+            {"init": "teacher"},
+            "input is 32 px, 1 ch.*students is 8 px",
+        ),
         ({}, {}, ""),
     ],
 )

@@ -240,7 +240,7 @@ def test_a_click_on_a_group_takes_it_out_of_both_halves_of_the_figure() -> None:
 def test_the_figure_says_that_no_study_kept_a_clock() -> None:
     old = TrialRecord(0, State.COMPLETE, {"accuracy": 0.5, "params": 100}, {}, {}, {}, 0)
     figure = comparison_figure(compare([Group("old", (Front.of("old", TWO, [old], scale=BOX),))]))
-    assert [note.text for note in figure.layout.annotations] == ["these studies kept no clock"]
+    assert [note.text for note in figure.layout.annotations] == ["these studies have no record of times"]
 
 
 def test_studies_on_different_images_are_named() -> None:

@@ -212,7 +212,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(mapping, message) -> None:
         ({"loss": "kd", "temperature": -4}, "temperature of loss 'kd' is -4"),
         ({"label_smoothing": True}, "label_smoothing is True"),
         ({"calibrate": "no"}, "calibrate is 'no'; it must be true or false"),
-        ({"calibration_batches": 0}, "calibration_batches is 0; it must be an integer from 1 on"),
+        ({"calibration_batches": 0}, "calibration_batches is 0; it must be an integer of at least 1"),
         ({"loss": "kd", "task_weight": 1}, "task_weight has no effect with calibrate: true"),
         ({"loss": "kd", "calibrate": False, "alpha": 0.5}, "alpha has no effect with calibrate: false"),
         ({"embedding_weight": 2}, "embedding_weight has no effect without an embedding term"),

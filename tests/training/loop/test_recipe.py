@@ -44,7 +44,7 @@ def test_unknown_names_are_refused_with_the_nearest(settings, message):
         ({"lr": math.nan}, "lr is nan"),
         ({"teacher_mode": "offline"}, "allowed: cached or online"),
         ({"mixup": 0.2, "cutmix": 1.0}, "give one of them"),
-        ({"optimizer": "kron"}, "'kron' cannot be used: its state is no plain tensors.*such as adamw"),
+        ({"optimizer": "kron"}, "'kron' cannot be used: its state is not plain tensors.*such as adamw"),
         ({"optimizer": "adahessian"}, "'adahessian' cannot be used: it needs second derivatives"),
     ],
 )

@@ -22,7 +22,7 @@ from autodistill.training.loop.recipe import scaled
 from autodistill.training.teachers.cache import open_caches as cache_shelf
 from autodistill.training.teachers.cache.cache import TeacherCache
 from autodistill.training.teachers.cache.folders import CacheKey
-from autodistill.training.teachers.cache.open_caches import KEPT, CacheShelf
+from autodistill.training.teachers.cache.open_caches import KEPT, OpenCaches
 from autodistill.training.trials.evaluate import WorkerState
 from autodistill.training.trials.teach import teach
 
@@ -35,8 +35,8 @@ def answer(ids: torch.Tensor) -> torch.Tensor:
     return ids[:, None].float() * torch.ones(3)
 
 
-def taken(shelf: CacheShelf, number: int) -> TeacherCache:
-    return shelf.take(replace(KEY, seed=number), **SIZES)
+def taken(caches: OpenCaches, number: int) -> TeacherCache:
+    return caches.take(replace(KEY, seed=number), **SIZES)
 
 
 def open_files() -> int:
@@ -76,15 +76,15 @@ def test_a_cache_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path, monke
 
 @linux
 def test_only_the_caches_that_were_used_last_stay_open(tmp_path: Path) -> None:
-    shelf = CacheShelf(tmp_path)
+    caches = OpenCaches(tmp_path)
     for number in range(KEPT):
-        taken(shelf, number)
+        taken(caches, number)
     full = open_files()
-    first = taken(shelf, 0)
+    first = taken(caches, 0)
     for number in range(KEPT, 3 * KEPT):
-        assert taken(shelf, 0) is first
-        taken(shelf, number)
-    assert len(shelf) == KEPT
+        assert taken(caches, 0) is first
+        taken(caches, number)
+    assert len(caches) == KEPT
     assert open_files() == full
     assert open_maps(tmp_path) == 2 * KEPT
 
@@ -93,12 +93,12 @@ def test_a_cache_that_a_training_still_reads_is_not_closed_under_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_shelf, "KEPT", 1)
-    shelf = CacheShelf(tmp_path)
-    read = taken(shelf, 0)
-    assert taken(shelf, 1) is not read
-    assert read not in shelf.values()
+    caches = OpenCaches(tmp_path)
+    read = taken(caches, 0)
+    assert taken(caches, 1) is not read
+    assert read not in caches.values()
     assert torch.equal(read.targets(torch.arange(20), 1, answer), answer(torch.arange(20)))
-    again = taken(shelf, 0)
+    again = taken(caches, 0)
     assert torch.equal(
         again.targets(torch.arange(20), 1, lambda ids: pytest.fail("asked again")), answer(torch.arange(20))
     )

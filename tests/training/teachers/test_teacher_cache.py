@@ -329,7 +329,7 @@ def test_what_it_takes_is_known_before_and_bounded(tmp_path, caplog) -> None:
     with caplog.at_level(logging.WARNING), opened(tmp_path, views=9, max_bytes=4 * per_view + 7) as cache:
         assert cache.views == 4
         assert "holds 4 of 9 views" in caplog.text
-        assert "raise training.cache_mb, or set training.teacher_mode to online" in caplog.text
+        assert "raise training.cache_mb or set training.teacher_mode to online" in caplog.text
     with pytest.raises(ResourceError, match=r"one view of 50 images takes 0\.0 MiB.*Raise the limit"):
         opened(tmp_path, dataclasses.replace(KEY, seed=9), max_bytes=per_view - 1)
 
@@ -393,7 +393,7 @@ def test_a_folder_that_is_something_else_is_refused(tmp_path) -> None:
     with opened(tmp_path) as cache:
         pass
     (cache.folder / "cache.json").write_text("{}")
-    with pytest.raises(StoreError, match="is no teacher cache of this version; delete this folder"):
+    with pytest.raises(StoreError, match="is not a teacher cache of this version; delete this folder"):
         opened(tmp_path)
 
 

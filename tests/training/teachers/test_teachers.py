@@ -143,7 +143,7 @@ def test_the_folder_of_a_study_is_the_teacher_that_it_taught(data, taught, tmp_p
     study = tmp_path / "runs" / "a"
     study.mkdir(parents=True)
     (study / "study.yaml").write_text("teacher: {source: auto}\n")
-    with pytest.raises(TeacherError, match=r"a holds no teacher of its own. It has not taught one yet: search on"):
+    with pytest.raises(TeacherError, match=r"a holds no teacher of its own. It has not trained one yet: continue"):
         teachers.check_teacher(TeacherSpec(str(study)))
     shutil.copytree(taught.source, study / "teacher")
     own, within = (teachers.load_teacher(TeacherSpec(source), data) for source in (taught.source, str(study)))
@@ -158,7 +158,7 @@ def test_the_folder_of_a_study_is_the_teacher_that_it_taught(data, taught, tmp_p
 
 def test_a_study_that_was_given_its_teacher_names_it(tmp_path):
     (tmp_path / "study.yaml").write_text("teacher: {source: resnet18, weights: own.safetensors}\n")
-    with pytest.raises(TeacherError, match=r"learns from: resnet18 with the weights own\.safetensors"):
+    with pytest.raises(TeacherError, match=r"that it uses: resnet18 with the weights own\.safetensors"):
         teachers.check_teacher(TeacherSpec(str(tmp_path)))
 
 
@@ -198,7 +198,7 @@ def test_taught_classes_are_matched_by_name(data, taught):
     other = teachers.load_teacher(taught, turned)
     images = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(other(images), teacher(images).flip(1))
-    with pytest.raises(TeacherError, match="include 'zebra', which it does not know"):
+    with pytest.raises(TeacherError, match="include 'zebra', which is not among them"):
         teachers.load_teacher(taught, datasets.ImageData(**{**vars(data), "classes": ("0", "1", "2", "zebra")}))
 
 
@@ -376,7 +376,7 @@ def test_stored_logits_are_found_by_id(data, tmp_path):
     np.savez(tmp_path / "logits.npz", logits=logits[order], ids=order)
     teacher = teachers.load_teacher(TeacherSpec(str(tmp_path / "logits.npz")), data)
     assert np.array_equal(teacher.of_ids(torch.tensor([3, 0])).numpy(), logits[[3, 0]])
-    with pytest.raises(TeacherError, match="cannot look at images"):
+    with pytest.raises(TeacherError, match="cannot be run on images"):
         teacher(torch.rand(1, 1, 8, 8))
     np.savez(tmp_path / "few.npz", logits=logits[:3], ids=np.arange(3))
     few = teachers.load_teacher(TeacherSpec(str(tmp_path / "few.npz")), data)
@@ -424,7 +424,7 @@ def test_weights_that_nobody_would_read_are_refused(data, tmp_path):
                 UsageError, match=r"has the weights .*w\.safetensors, but .* needs none: leave them out"
             ):
                 use(spec)
-    with pytest.raises(UsageError, match="its factory returns a function, which only a module could take them from"):
+    with pytest.raises(UsageError, match="its factory returns a function, and only a module can load weights"):
         teachers.load_teacher(TeacherSpec("own_teachers:constant", weights=str(tmp_path / "w.safetensors")), data)
 
 
@@ -455,9 +455,12 @@ def test_fingerprints_tell_weights_and_preprocessing_apart(data, tmp_path):
         ("three", r"gives 3 logits per image; the data has 4 classes(.|\n)*class_map"),
         ("nan", r"not finite for 24 of 24 validation images"),
         ("constant", r"is right on 25.0% .* gives 25.0%(.|\n)*may be random"),
-        ("constant", r"it was fed 8 px, 1 channel, mean \[0\], std \[1\]. Say .* --set teacher.options.image_size=N"),
-        ("softmax", r"gives probabilities: .* --set teacher.options.outputs=probabilities to .* leave the softmax"),
-        ("darker", r"was fed 8 px.* Fed otherwise it is right on 100.0%: --set 'teacher.options.mean=\[0.5\]' --set"),
+        ("constant", r"input was 8 px, 1 channel, mean \[0\], std \[1\]. Set .* --set teacher.options.image_size=N"),
+        ("softmax", r"gives probabilities: .* --set teacher.options.outputs=probabilities to .* remove the softmax"),
+        (
+            "darker",
+            r"input was 8 px.* With other input it is right on 100.0%: --set 'teacher.options.mean=\[0.5\]' --set",
+        ),
         ("shuffled", r"in another order it is right on 100.0%: set the teacher option class_map to \[1, 3, 0, 2\]"),
     ],
 )
@@ -579,5 +582,5 @@ def test_a_weak_teacher_of_many_classes_is_not_said_to_have_another_order():
 def test_a_teacher_that_fails_is_named(data):
     with pytest.raises(TeacherError, match="RuntimeError: no weights here"):
         teachers.load_teacher(TeacherSpec("own_teachers:fails"), data)
-    with pytest.raises(UsageError, match="has to be taught first"):
+    with pytest.raises(UsageError, match="has to be trained first"):
         teachers.load_teacher(TeacherSpec(), data)

@@ -148,7 +148,9 @@ def test_a_name_that_two_tensors_would_share_is_not_guessed(network: nn.Module, 
 
 def test_two_networks_in_one_file_name_the_prefix_of_the_one_that_fits(network: nn.Module, state: Any) -> None:
     both = {**_prefixed("student.")(state), **_prefixed("critic.")({"score.weight": torch.zeros(3, 3)})}
-    said = r"once 'student\.' is taken off.* left over \(critic\.score\.weight\).*\{k\.removeprefix\('student\.'\)"
+    said = (
+        r"after removing the prefix 'student\.'.* left over \(critic\.score\.weight\).*\{k\.removeprefix\('student\.'\)"
+    )
     with pytest.raises(TeacherError, match=said):
         fit(both, network.state_dict(), "x")
 
@@ -170,7 +172,7 @@ def test_the_weights_of_another_size_are_compared_under_their_prefix(tmp_path: P
     torch.save(_prefixed("model.")(small), tmp_path / "x.pth")
     shared = {name for name in large if name in small and not name.endswith("num_batches_tracked")}
     needed = [name for name in large if not name.endswith("num_batches_tracked")]
-    said = rf"{len(needed) - len(shared)} of {len(needed)} tensors .* once 'model\.' is taken off"
+    said = rf"{len(needed) - len(shared)} of {len(needed)} tensors .* after removing the prefix 'model\.'"
     with pytest.raises(TeacherError, match=said):
         teachers.check_teacher(TeacherSpec("resnet34", weights=str(tmp_path / "x.pth")), _four)
 
@@ -179,7 +181,8 @@ def test_a_part_that_is_missing_is_named_under_the_prefix(tmp_path: Path, state:
     headless = {f"model.{name}": value for name, value in state.items() if not name.startswith("fc.")}
     save_file(headless, tmp_path / "x.safetensors")
     said = (
-        r"2 of \d+ tensors .* missing in the file \(fc\.weight, fc\.bias\), none is left over once 'model\.' is taken"
+        r"2 of \d+ tensors .* missing in the file \(fc\.weight, fc\.bias\), none is left over "
+        r"after removing the prefix 'model\.'"
     )
     with pytest.raises(TeacherError, match=said):
         teachers.check_teacher(TeacherSpec(NAME, weights=str(tmp_path / "x.safetensors")), _four)
@@ -214,7 +217,7 @@ def test_weights_alone_ask_for_their_architecture(tmp_path: Path, state: Any, su
 
 def test_a_file_of_another_kind_says_what_a_teacher_is(tmp_path: Path) -> None:
     (tmp_path / "x.md").write_text("a note")
-    with pytest.raises(TeacherError, match=r"x\.md is a file of a kind that is not read\. A teacher is a folder"):
+    with pytest.raises(TeacherError, match=r"x\.md is a file of an unsupported kind\. A teacher is a folder"):
         teachers.check_teacher(TeacherSpec(str(tmp_path / "x.md")))
 
 
@@ -266,7 +269,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory, state: dict[str, Tensor]) -
         ("half_old.pth", r"are damaged"),
         ("objects.pth", r"hold Python objects .*\(argparse\.Namespace\).*not opened.*save_file\(model\.state_dict\(\)"),
         ("numbers.pth", r"hold no named tensors, but the keys step, loss"),
-        ("logits.npz", r"is a teacher by itself: --teacher .*logits\.npz"),
+        ("logits.npz", r"is a complete teacher: give --teacher .*logits\.npz"),
         ("script.pth", r"an archive, but not one of torch\.save: a network of TorchScript"),
     ],
 )

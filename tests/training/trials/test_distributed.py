@@ -35,7 +35,7 @@ class Compares:
     def parameters(self) -> list[nn.Parameter]:
         return list(self.projector.parameters())
 
-    def guide(self, batch: Batch) -> Batch:
+    def add_teacher_outputs(self, batch: Batch) -> Batch:
         return batch
 
     def loss(self, logits: Tensor, embedding: Tensor | None, batch: Batch) -> Tensor:

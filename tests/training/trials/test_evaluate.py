@@ -437,7 +437,7 @@ def test_a_storage_that_cannot_be_written_costs_a_checkpoint_and_not_the_trainin
     found = [next(reports)]
     (tmp_path / "storage").mkdir()
     (tmp_path / "storage" / "checkpoints").write_text("a file where a folder should be")
-    with pytest.warns(UserWarning, match="cannot write step-.*The training goes on"):
+    with pytest.warns(UserWarning, match="cannot write step-.*The training continues"):
         found += [next(reports), next(reports)]
     (tmp_path / "storage" / "checkpoints").unlink()
     assert outcome([*found, *reports]) == whole

@@ -135,8 +135,8 @@ def test_a_report_tells_the_forms_apart_and_counts_trials_once(tmp_path: Path) -
     page = write_report(study, tmp_path / "r.html").path.read_text()
     complete = sum(t.state is State.COMPLETE for t in trials)
     forms = len(front.trials) + len(front.others)
-    assert f"The best of {complete} COMPLETE trials ({forms} forms) is chosen" in page
-    assert f"the best of {complete} COMPLETE trials ({forms} forms) was chosen" in page
+    assert f"The best of {complete} COMPLETE trials ({forms} forms) is selected" in page
+    assert f"the best of {complete} COMPLETE trials ({forms} forms) was selected" in page
 
 
 def test_of_two_equally_accurate_forms_the_cheaper_one_is_the_answer() -> None:
@@ -305,7 +305,7 @@ def test_a_student_that_cannot_be_quantized_keeps_the_reason(digits, tmp_path: P
 def test_a_table_of_latencies_tells_nothing_of_int8(digits, tmp_path: Path) -> None:
     work = work_of(digits, tmp_path, LatencyTarget(table="board.csv"))
     found = work.of(TINY, network(), tmp_path, {"latency_ms": 1.0})
-    assert "a table of latencies tells nothing" in found["int8"]["reason"]
+    assert "a latency table has no value for this form" in found["int8"]["reason"]
 
 
 @pytest.mark.slow

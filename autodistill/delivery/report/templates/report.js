@@ -5,9 +5,9 @@
   const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
   const drawn = [];
 
-  // -- colours: Plotly cannot read the page's variables by itself ---------------------------------------------------
+  // -- colours: Plotly cannot read the page's CSS variables ----------------------------------------------------------
   const PAPER = { "--ink": "#000000", "--grid": "#e3e3e3", "--quiet": "#444444", "--bg": "#ffffff" };
-  let printing = false; // the page's own colours change only after the event that announces printing
+  let printing = false; // the page's colours change only after the beforeprint event
   const css = (name) => printing ? PAPER[name] : getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   function themed(layout) {
     const out = structuredClone(layout);
@@ -15,7 +15,7 @@
     Object.assign(out, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" });
     out.font = { ...out.font, color: ink };
     out.hoverlabel = { ...out.hoverlabel, bgcolor: bg, bordercolor: line, font: { color: ink } };
-    if (innerWidth < 640 && !printing) out.title = { text: "" }; // the section says the same, and the legend needs the room
+    if (innerWidth < 640 && !printing) out.title = { text: "" }; // the section has the same title, and the legend needs the space
     out.modebar = { orientation: "v", bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink };
     for (const axis of ["xaxis", "yaxis"]) {
       out[axis] = { ...out[axis], gridcolor: grid, zerolinecolor: grid, linecolor: line, automargin: true };
@@ -34,7 +34,7 @@
     });
   }
 
-  // -- the front: axes of choice ----------------------------------------------------------------------------------------
+  // -- the front, with selectable axes -----------------------------------------------------------------------------------
   const frontBox = byId("front-plot");
   const front = data.figures.front;
   const state = front ? { x: front.layout.meta.x, y: front.layout.meta.y, size: front.layout.meta.size } : null;
@@ -50,8 +50,8 @@
   }
   function frontTraces() {
     const [small, large] = front.layout.meta.diameters;
-    const everybody = front.data.filter((t) => ["front", "dominated"].includes(t.meta.role)).flatMap((t) => t.customdata || []);
-    const top = state.size ? Math.max(0, ...everybody.map((row) => row[column(state.size) + 1] || 0)) : 0;
+    const students = front.data.filter((t) => ["front", "dominated"].includes(t.meta.role)).flatMap((t) => t.customdata || []);
+    const top = state.size ? Math.max(0, ...students.map((row) => row[column(state.size) + 1] || 0)) : 0;
     const members = (front.data.find((t) => t.meta.role === "front") || {}).customdata || [];
     return front.data.flatMap((trace) => {
       const role = trace.meta.role;
@@ -121,7 +121,7 @@
     select.value = chosen;
   }
   function setUpFront() {
-    fill(byId("axis-x"), state.x); fill(byId("axis-y"), state.y); fill(byId("axis-size"), state.size, "all the same");
+    fill(byId("axis-x"), state.x); fill(byId("axis-y"), state.y); fill(byId("axis-size"), state.size, "equal");
     byId("log-x").checked = front.layout.xaxis.type === "log";
     byId("log-y").checked = front.layout.yaxis.type === "log";
     for (const [id, key, box] of [["axis-x", "x", "log-x"], ["axis-y", "y", "log-y"], ["axis-size", "size", null]]) {
@@ -147,7 +147,7 @@
     });
   }
 
-  // -- the other pictures ---------------------------------------------------------------------------------------------------
+  // -- the other figures ----------------------------------------------------------------------------------------------------
   function drawAll(first) {
     if (typeof Plotly === "undefined") return;
     if (front && frontBox) first ? setUpFront() : drawFront();
@@ -180,12 +180,12 @@
       const best = fitting.sort((a, b) => sign * (a.rank - b.rank) || a.cost - b.cost)[0];
       const put = (name, text) => Object.assign(document.createElement(name), { textContent: text });
       const place = byId("bound-answer");
-      if (!best) return place.replaceChildren(put("p", "No student keeps to that bound."));
-      const said = `Trial ${best.name}, ${best.student}${best.distillation ? ", " + best.distillation : ""}. ${best.reached}`;
-      if (best.name === data.best) return place.replaceChildren(put("p", `${said} It is the best of all, as above.`));
+      if (!best) return place.replaceChildren(put("p", "No student satisfies this bound."));
+      const text = `Trial ${best.name}, ${best.student}${best.distillation ? ", " + best.distillation : ""}. ${best.reached}`;
+      if (best.name === data.best) return place.replaceChildren(put("p", `${text} It is the best of all, as above.`));
       const doubts = document.createElement("dl");
-      doubts.append(put("dt", "What distillation gained"), put("dd", best.gain), put("dt", "How sure that is"), put("dd", best.sure));
-      place.replaceChildren(put("p", said), doubts);
+      doubts.append(put("dt", "Gain from distillation"), put("dd", best.gain), put("dt", "How certain this is"), put("dd", best.sure));
+      place.replaceChildren(put("p", text), doubts);
     };
     bound.addEventListener("input", answer);
     answer();

@@ -1,1 +1,1 @@
-"""Answers of a teacher to views of the images, kept in files that several processes share."""
+"""Teacher outputs for views of the images, stored in files that several processes share."""

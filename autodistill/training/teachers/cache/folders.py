@@ -1,7 +1,7 @@
-"""Teacher caches as folders: how one begins, how much disk it may take, how they are listed and removed.
+"""Folders of teacher caches: creation, size limits, listing and removal.
 
-Nothing here reads an answer; ``teacher_cache.py`` does. A cache's description is JSON and its data are plain arrays,
-so nothing is ever unpickled.
+``cache.py`` reads and writes the outputs in them. A cache's description is JSON and its data are plain arrays, so
+nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _log = logging.getLogger(__name__)
 
 _FORMAT = 2
 META, ROWS, FILLED, LOCKS, FORWARDS = "cache.json", "rows.bin", "filled.bin", "locks", "forwards.bin"
-_DISK_SHARE = 0.9  # of the free space that a cache may claim
+_DISK_SHARE = 0.9  # largest share of the free space that a cache may take
 
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What the answers depend on; any difference is another cache.
+    """Everything that the teacher's outputs depend on; any difference gives another cache.
 
     Attributes:
         data: fingerprint of the images.
         teacher: hash of the teacher's architecture and weights.
-        views: ``Policy.view_key()``.
+        views: key of the augmentation policy, ``Policy.view_key()``.
         seed: seed of the views.
-        preprocessing: what the teacher does to a view: size, mean, std, precision.
+        preprocessing: preprocessing of a view for the teacher: size, mean, std, precision.
     """
 
     data: str
@@ -53,14 +53,14 @@ class CacheInfo:
     """A cache on disk, for ``cache ls``.
 
     Attributes:
-        name: its folder's name.
-        key: what it was made for.
-        images: images of the data set.
-        classes: of the teacher.
-        filled: rows filled.
-        views: views that there is room for.
-        bytes: on disk.
-        used: when it was last opened, seconds since 1970.
+        name: name of its folder.
+        key: key that it was created for.
+        images: number of images of the data set.
+        classes: number of classes of the teacher.
+        filled: number of filled rows.
+        views: number of views that it has room for.
+        bytes: size on disk.
+        used: time when it was last opened, in seconds since 1970.
     """
 
     name: str
@@ -74,22 +74,22 @@ class CacheInfo:
 
 
 def describe(key: CacheKey, form: RowFormat, images: int) -> dict[str, Any]:
-    """What a cache says of itself; its hash is the name of the folder."""
+    """Return the description of a cache; its hash is the name of the folder."""
     return {"format": _FORMAT, "key": asdict(key), "images": images, **asdict(form)}
 
 
 def folder_name(meta: dict[str, Any]) -> str:
-    """Sixteen hex digits, other ones for any other description."""
+    """Return 16 hex digits, the hash of a cache's description."""
     return stable_key(meta)
 
 
 def estimate(*, images: int, classes: int, views: int, embedding: int = 0) -> int:
-    """Bytes that a full cache takes on disk, known before it begins."""
+    """Return the bytes that a full cache takes on disk."""
     return images * views * row_bytes(RowFormat(classes, embedding))
 
 
 def list_caches(root: str | os.PathLike[str]) -> tuple[CacheInfo, ...]:
-    """All caches below ``root``, the latest used first; folders that hold something else are left out."""
+    """List the caches below ``root``, most recently used first; skip folders that hold something else."""
     found = []
     for meta_path in Path(root).glob(f"*/{META}"):
         try:
@@ -112,14 +112,14 @@ def list_caches(root: str | os.PathLike[str]) -> tuple[CacheInfo, ...]:
 
 
 def remove(root: str | os.PathLike[str], name: str) -> int:
-    """Delete the cache called ``name`` (or beginning so, where only one does).
+    """Delete the cache whose name is, or uniquely begins with, ``name``.
 
     Returns:
         Bytes freed.
 
     Raises:
-        UsageError: none or several begin so.
-        ResourceError: a process has it open.
+        UsageError: no cache or several caches have such a name.
+        ResourceError: a process has the cache open.
     """
     names = [info.name for info in list_caches(root)]
     matching = [known for known in names if name and known.startswith(name)]
@@ -141,9 +141,9 @@ def remove(root: str | os.PathLike[str], name: str) -> int:
 
 
 def make_room(root: str | os.PathLike[str], limit: int) -> int:
-    """Delete the caches below ``root`` that were not used for longest until all of them take ``limit`` bytes at most.
+    """Delete the least recently used caches below ``root`` until all together take at most ``limit`` bytes.
 
-    Caches that a process has open stay, also where the rest is still too large.
+    Caches that a process has open are kept, even if the rest still takes more.
 
     Returns:
         Bytes freed.
@@ -159,8 +159,8 @@ def make_room(root: str | os.PathLike[str], limit: int) -> int:
             continue
         freed += gone
         _log.warning(
-            "removed the teacher cache %s (%.1f MiB), unused for longest: all of them took more than %.1f MiB "
-            "(AUTODISTILL_CACHE_MB)",
+            "removed the teacher cache %s (%.1f MiB), the least recently used: all caches together took more than "
+            "%.1f MiB (AUTODISTILL_CACHE_MB)",
             info.name,
             gone / 2**20,
             limit / 2**20,
@@ -169,7 +169,11 @@ def make_room(root: str | os.PathLike[str], limit: int) -> int:
 
 
 def create(folder: Path, meta: dict[str, Any]) -> None:
-    """Make the folder with its description in one step, whoever comes first."""
+    """Create the folder with its description atomically; another process may create it at the same time.
+
+    Raises:
+        StoreError: the folder holds something else.
+    """
     text = json.dumps(meta, indent=1, sort_keys=True)
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -184,11 +188,11 @@ def create(folder: Path, meta: dict[str, Any]) -> None:
             if not folder.exists():
                 raise
     if not (folder / META).is_file() or (folder / META).read_text() != text:
-        raise StoreError(f"{folder} is no teacher cache of this version; delete this folder and start again.")
+        raise StoreError(f"{folder} is not a teacher cache of this version; delete this folder and start again.")
 
 
 def views_that_fit(folder: Path, form: RowFormat, images: int, views: int, max_bytes: int | None) -> int:
-    """At most ``views``, by the limit and by the free space; what is on disk already is paid for."""
+    """Return how many views fit, at most ``views``, by limit and free space; bytes already on disk count as free."""
     if images < 1 or views < 1:
         raise UsageError(f"a teacher cache needs images and views; got {images} images and {views} views.")
     per_view = images * row_bytes(form)
@@ -200,13 +204,13 @@ def views_that_fit(folder: Path, form: RowFormat, images: int, views: int, max_b
         raise ResourceError(
             f"one view of {images} images takes {per_view / 2**20:.1f} MiB in the teacher cache, and "
             f"{limit / 2**20:.1f} MiB are allowed or free at {existing}. Raise the limit (training.cache_mb), free "
-            "space (autodistill cache ls), or ask the teacher online (training.teacher_mode: online)."
+            "space (autodistill cache ls), or run the teacher without a cache (training.teacher_mode: online)."
         )
     fit = min(views, limit // per_view)
     if fit < views:
         _log.warning(
-            "the teacher cache holds %d of %d views: the limit is %.1f MiB; raise training.cache_mb, or set "
-            "training.teacher_mode to online, for more of them",
+            "the teacher cache holds %d of %d views: the limit is %.1f MiB; for more views, raise training.cache_mb or "
+            "set training.teacher_mode to online",
             fit,
             views,
             limit / 2**20,
@@ -215,10 +219,10 @@ def views_that_fit(folder: Path, form: RowFormat, images: int, views: int, max_b
 
 
 def row_bytes(form: RowFormat) -> int:
-    """Bytes of one view of one image."""
+    """Return the bytes of one view of one image."""
     return form.dtype.itemsize + 1
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """What the folder's files really take; holes are free."""
+    """Return the disk space of the folder's files; holes of sparse files do not count."""
     return sum(path.stat().st_blocks * 512 for path in folder.iterdir() if path.is_file())

@@ -1,7 +1,7 @@
-"""The teacher caches that a worker has open: the few that were used last.
+"""The most recently used teacher caches of a worker, kept open.
 
 Each open cache takes six file descriptors and two memory maps, and a search over a range of augmentation strengths
-needs another one in every trial.
+needs a different cache in every trial. Their number is therefore limited.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from autodistill.training.teachers.cache.cache import CacheKey, TeacherCache
 from autodistill.training.teachers.cache.folders import make_room
 
 KEPT = 8
-"""A trial uses two at most; the others serve the next trials: by policy, teacher, and whether embeddings are kept."""
+"""Number of caches kept open: a trial uses at most two; later trials may reuse the others."""
 
 
-class CacheShelf(Mapping[str, TeacherCache]):
-    """Open caches by what they were opened for, the latest used last.
+class OpenCaches(Mapping[str, TeacherCache]):
+    """Open caches by key, views and embedding width; the most recently used is last.
 
-    A cache that is dropped here is closed by its own end (``TeacherCache``): at once, or when the training that still
-    reads it is over.
+    A cache that is dropped here closes itself (``TeacherCache``) as soon as no training reads it any more.
 
     Args:
         root: folder of all caches.
@@ -36,7 +35,7 @@ class CacheShelf(Mapping[str, TeacherCache]):
     def take(
         self, key: CacheKey, *, images: int, classes: int, views: int, embedding: int = 0, max_bytes: int | None = None
     ) -> TeacherCache:
-        """The cache of ``key``, opened where it is not; arguments and errors as in ``TeacherCache.open``."""
+        """Return the cache of ``key``, opening it if necessary; arguments and errors as in ``TeacherCache.open``."""
         name = stable_key([asdict(key), views, embedding])
         cache = self._open.pop(name, None)
         if cache is None:

@@ -1,9 +1,9 @@
-"""The row of a teacher cache: one teacher answer to one view, in a few bytes that check themselves.
+"""Row format of a teacher cache: the teacher's output for one view of one image, with a checksum.
 
-A row holds all logits in half precision, however many classes there are: a temperature above 1, and losses that
-compare the spread of the logits, need the unlikely ones too. Logits and not probabilities, so that any temperature
-can be applied later. They are stored relative to the largest one, where half precision is finest, which keeps the
-probabilities of likely classes exact; the level itself is a float32.
+A row holds the logits of all classes in half precision. A temperature above 1, and losses that compare the spread of
+the logits, need the unlikely classes too. Logits are stored instead of probabilities, so that any temperature can be
+applied later. They are stored relative to the largest logit, because half precision is finest near zero; this keeps
+the probabilities of likely classes accurate. The largest logit itself is a float32.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RowFormat:
-    """How answers become bytes.
+    """Binary format of a row.
 
     Attributes:
-        classes: of the teacher.
-        embedding: width of its embedding, 0 where none is kept.
+        classes: number of classes of the teacher.
+        embedding: width of the teacher's embedding; 0 if it is not stored.
     """
 
     classes: int
@@ -38,22 +38,22 @@ class RowFormat:
 
     @property
     def dtype(self) -> np.dtype[np.void]:
-        """Fields of a row, little-endian, packed; ``check`` comes first and covers the others."""
+        """Fields of a row, little-endian and packed; ``check`` is first and covers the others."""
         head, logits = [("check", "<u4"), ("level", "<f4")], ("logits", "<f2", (self.classes,))
         kept = [("embedding", "<f2", (self.embedding,))] if self.embedding else []
         return np.dtype([*head, logits, *kept])
 
     def encode(self, logits: Floats, embedding: Floats | None, numbers: Ints, seed: int) -> Rows:
-        """Rows of answers.
+        """Encode teacher outputs as rows.
 
         Args:
             logits: (n, classes).
-            embedding: (n, width), or ``None`` where none is kept.
+            embedding: (n, width), or ``None`` if it is not stored.
             numbers: (n,) positions of the rows in the cache; a row read at another position fails its check.
-            seed: of the checks, different for each cache.
+            seed: seed of the checks, different for each cache.
 
         Raises:
-            TeacherError: an answer that is not finite.
+            TeacherError: an output is not finite.
         """
         for what, values in (("logits", logits), ("embedding", embedding)):
             if values is not None and not np.isfinite(values).all():
@@ -68,16 +68,16 @@ class RowFormat:
         return rows
 
     def decode(self, rows: Rows) -> tuple[Floats, Floats | None]:
-        """Logits (n, classes) and embedding (n, width) of ``rows``."""
+        """Decode logits (n, classes) and embedding (n, width), or ``None``, from ``rows``."""
         logits = rows["logits"].astype(np.float32)
         logits += rows["level"][:, None]
         return logits, rows["embedding"].astype(np.float32) if self.embedding else None
 
     def checks(self, rows: Rows, numbers: Ints, seed: int) -> npt.NDArray[np.uint32]:
-        """The check that each row must carry: a multilinear hash of its words, its number and ``seed``.
+        """Compute the check of each row: a multilinear hash of its words, its number and ``seed``.
 
-        A changed word always changes the 64-bit sum, of which the upper half is kept: one damaged row in 2³²
-        goes unseen. It guards against damage, not against forgery.
+        A changed word always changes the 64-bit sum. Only the upper half of its scrambled value is stored, so one
+        damaged row in 2³² goes undetected. The check detects damage, not forgery.
         """
         size = self.dtype.itemsize
         padded = np.zeros((len(rows), -(-size // 4) * 4), np.uint8)
@@ -89,18 +89,18 @@ class RowFormat:
             return (_scrambled(sums + start) >> np.uint64(32)).astype(np.uint32)
 
     def intact(self, rows: Rows, numbers: Ints, seed: int) -> npt.NDArray[np.bool_]:
-        """Which rows carry the right check."""
+        """Return which rows have the right check."""
         return np.asarray(rows["check"] == self.checks(rows, numbers, seed))
 
 
 @functools.cache
 def _weights(count: int) -> npt.NDArray[np.uint64]:
-    """Odd multipliers of the words of a row."""
+    """Return odd multipliers for the words of a row."""
     return _scrambled(np.arange(1, count + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 def _scrambled(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """A bijection of 64-bit numbers that looks random."""
+    """Apply a pseudo-random bijection of 64-bit numbers."""
     values = (values ^ (values >> np.uint64(32))) * _GOLDEN
     values = (values ^ (values >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     return values ^ (values >> np.uint64(32))
