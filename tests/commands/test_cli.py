@@ -436,8 +436,12 @@ def test_an_unexpected_error_is_one_line_unless_debug_is_asked_for(
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (PermissionError(13, "Permission denied", "r.html"), 5, "error: [Errno 13] Permission denied: 'r.html'. Give"),
-        (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device. Give it room"),
+        (
+            PermissionError(13, "Permission denied", "r.html"),
+            5,
+            "error: [Errno 13] Permission denied: 'r.html'. Free disk",
+        ),
+        (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device. Free disk space"),
         (FileNotFoundError(2, "No such file", "x"), 1, "internal error: FileNotFoundError: [Errno 2] No such file"),
     ],
 )
@@ -546,7 +550,7 @@ def test_init_writes_a_file_of_the_defaults_and_never_overwrites(
     assert config == StudyConfig.load({"name": "first", "budget": "5m"})
     again = run.invoke(app, ["init"])
     assert again.exit_code == 2
-    assert "exists already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 @pytest.mark.parametrize("name", ["2024", "true", "1e3", "no"])

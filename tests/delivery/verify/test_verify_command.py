@@ -56,12 +56,12 @@ def test_an_embedding_term_is_named_beside_the_loss(capsys: pytest.CaptureFixtur
 
 def test_what_was_found_is_said_in_sentences() -> None:
     text = " ".join(findings(VERIFIED))
-    assert "1 of 1 students on the front of the search were verified; 1 of 1 are on the verified one." in text
+    assert "1 of 1 students on the front of the search were verified; 1 of 1 are on the verified front." in text
     assert "3 of 6 runs are finished" in text
     assert "flattered its front by +0.0300 on average" in text
     assert "less that on test images: +0.0400" in text
     assert "beyond noise it helped 1 and harmed 0 of 1 students" in text
-    assert "Within noise of a student that costs no more in anything: 3." in text
+    assert "Accuracy within noise of a student that is at least as cheap in every cost: 3." in text
 
 
 def test_the_latency_that_was_judged_is_named_and_drawn() -> None:
@@ -115,7 +115,7 @@ def test_command_and_report_say_one_figure_of_flattery_and_over_whom() -> None:
 def test_nothing_is_said_of_flattery_after_training_on_validation_too() -> None:
     row = replace(STUDENT, flattered=None, validation=None)
     text = " ".join(findings(replace(VERIFIED, rows=(row,), refit="train+val")))
-    assert "Trained on the validation images too" in text
+    assert "trained on the validation images too" in text
 
 
 def test_a_study_without_folder_or_without_images_cannot_be_verified() -> None:

@@ -156,7 +156,7 @@ def test_an_empty_front_names_its_reason() -> None:
     bound = Constraint("accuracy", ">=", 0.9999)
     study = make_study(constraints=(bound,))
     short = BudgetWarning("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
-    assert "teacher took all of the budget" in _why_empty(study, [], None)
+    assert "the teacher used up the budget" in _why_empty(study, [], None)
     ad.search(study, evaluate=evaluate, budget="5m,6trials")
     stopped = study.trials()[:1]
     stopped = [replace(t, state=State.PRUNED) for t in stopped]

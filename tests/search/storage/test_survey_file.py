@@ -48,8 +48,8 @@ def test_a_broken_file_is_said_to_be_broken(tmp_path: Path, text: str) -> None:
     ("png", "said"),
     [
         ("x.txt", "the ending '.txt' is none of .png, .svg, .pdf"),
-        ("x.html", "the ending '.html' is none of .png, .svg, .pdf"),
-        ("nodir/x.png", "does not exist; make it, or name another"),
+        ("x.html", "got the ending '.html'; allowed: .png, .svg, .pdf"),
+        ("nodir/x.png", "does not exist; create it, or choose another"),
     ],
 )
 def test_a_picture_that_cannot_be_drawn_is_refused(tmp_path: Path, png: str, said: str) -> None:
