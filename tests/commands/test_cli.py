@@ -439,7 +439,7 @@ def test_an_unexpected_error_is_one_line_unless_debug_is_asked_for(
         (
             PermissionError(13, "Permission denied", "r.html"),
             5,
-            "error: [Errno 13] Permission denied: 'r.html'. Free disk",
+            "error: [Errno 13] Permission denied: 'r.html'. Free",
         ),
         (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device. Free disk space"),
         (FileNotFoundError(2, "No such file", "x"), 1, "internal error: FileNotFoundError: [Errno 2] No such file"),
@@ -490,7 +490,7 @@ def test_a_missing_library_is_named_with_what_to_do(toy_search: Path, monkeypatc
     monkeypatch.setattr(engine_room, "search", broken)
     result = run.invoke(app, ["search", "study.yaml"])
     assert result.exit_code == 5
-    assert "ray is not installed. 'autodistill doctor'" in result.stderr
+    assert "ray is not installed. Run 'autodistill doctor'" in result.stderr
 
 
 def test_a_teacher_that_is_interrupted_can_go_on(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -592,7 +592,7 @@ def test_spaces_can_be_copied_shown_and_checked(tmp_path: Path, monkeypatch: pyt
     found = run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "8", "--samples", "0"])
     assert found.exit_code == 0, found.stderr
     assert "1 of 2" in found.stdout
-    assert "infeasible, and never trained: vit w64 d4 patch 16: patch 16 does not divide 8 px" in found.stderr
+    assert "infeasible, will not be trained: vit w64 d4 patch 16: patch 16 does not divide 8 px" in found.stderr
     costs = json.loads(
         run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "8", "--samples", "0", "--json"]).stdout
     )["costs"]

@@ -94,7 +94,7 @@ def test_failures_end_their_trials_and_not_the_search(engine: str, workers: int)
 @pytest.mark.parametrize(("engine", "workers"), WORKERS)
 def test_what_looks_like_a_pipe_or_a_report_fails_its_trial_and_costs_no_worker(engine: str, workers: int) -> None:
     wanted = "yield autodistill.Report(rung, {name: value})."
-    generator = f"It has to be a generator of reports: {wanted}"
+    generator = f"It must be a generator of reports: {wanted}"
     study = make_study()
     ad.search(study, evaluate=evaluate_badly, budget="25trials", workers=workers, engine=engine)
     failed = {(t.student["width"], t.reason, t.message) for t in study.trials() if t.state is State.FAIL}

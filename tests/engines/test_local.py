@@ -129,7 +129,7 @@ def test_an_evaluation_that_is_no_generator_fails_its_trial(returned: Any) -> No
     (trial,) = study.trials()
     assert (trial.state, trial.reason) == (State.FAIL, "ERROR")
     shown = repr(returned)[:100]
-    assert trial.message.startswith(f"TypeError: the evaluation returned {shown}. It has to be a generator")
+    assert trial.message.startswith(f"TypeError: the evaluation returned {shown}. It must be a generator")
 
 
 def test_an_unknown_keyword_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class StudyBridge:
             return Decision.STOP
         decision = Decision.STOP
         with self._keeping_failure():
-            decision = self._study.report(job.candidate, report, seconds=job.work.told(report))
+            decision = self._study.report(job.candidate, report, seconds=job.work.reported(report))
             job.candidate = replace(job.candidate, start_rung=max(job.candidate.start_rung, report.rung))
         job.work.begin()
         return Decision.STOP if self._stopping else decision

@@ -291,8 +291,8 @@ def test_what_the_script_itself_registers_keeps_the_only_worker_in_its_process(m
     said = drive(study, Isolated(same_for_all, here), 1, "2trials")
     assert set(seen) == {os.getpid()}
     assert said == [
-        "trains in this process, which a crash would end: the script itself registers mine; a module that it imports "
-        "may do so"
+        "trains in this process, so a crash would end the search: the script itself registers mine; register them in "
+        "a module it imports"
     ]
 
 

@@ -162,7 +162,7 @@ def test_wrong_uses_of_one_study_are_explained(folders: list[Path], arguments: l
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [(["--knee"], "--knee is for one study"), (["--plot", "a.gif"], "allowed: .png, .svg, .pdf, .html")],
+    [(["--knee"], "--knee works on one study"), (["--plot", "a.gif"], "allowed: .png, .svg, .pdf, .html")],
 )
 def test_wrong_uses_of_several_studies_are_explained(folders: list[Path], extra: list[str], message: str) -> None:
     result = run.invoke(app, ["front", *map(str, folders), *extra])
