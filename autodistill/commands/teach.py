@@ -113,7 +113,7 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     """
     say(f"teacher in {folder}: reading {data.source}")
     from autodistill.engines.monitor.progress import Progress
-    from autodistill.engines.monitor.teaching import TeachingPace
+    from autodistill.engines.monitor.teaching import TeachingProgress
     from autodistill.engines.monitor.watch import Snapshot, Watch
     from autodistill.training.data import datasets
     from autodistill.training.teachers import checks as preflight
@@ -123,11 +123,11 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     datasets.check_files(data)
     images = datasets.load_images(data)
     datasets.warn_of_cut(data, images)
-    watch, pace = Watch(), TeachingPace()
+    watch, training = Watch(), TeachingProgress()
     with Progress() as show, watch.signals():
 
         def progress(epoch: float, length: float, metrics: Mapping[str, float]) -> None:
-            show(Snapshot("teacher", pace.words(epoch, length, metrics), epoch / length))
+            show(Snapshot("teacher", training.words(epoch, length, metrics), epoch / length))
 
         try:
             spec = train(

@@ -19,7 +19,7 @@ from autodistill.core.errors import AutodistillError, ConfigError, InfeasibleErr
 from autodistill.core.records import EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
 from autodistill.core.teacher_choice import accepts_weak, members
 from autodistill.engines.driving.worker import Isolated
-from autodistill.engines.monitor.teaching import TeachingPace
+from autodistill.engines.monitor.teaching import TeachingProgress
 from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.setup.cold_views import cold_views, setting_values
 from autodistill.engines.setup.left_out import leave_out_crashed
@@ -163,13 +163,13 @@ def _say_reach(study: Study, watch: Watch) -> None:
 def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, device: str) -> TeacherSpec:
     from autodistill.training.trials.teach import teach
 
-    pace = TeachingPace()
+    training = TeachingProgress()
 
     def announce(plan: str) -> None:
         watch.stage("teacher", f"none is given: {plan}", 0.0)
 
     def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-        watch.stage("teacher", f"training a teacher: {pace.words(epoch, epochs, metrics)}", epoch / epochs)
+        watch.stage("teacher", f"training a teacher: {training.words(epoch, epochs, metrics)}", epoch / epochs)
 
     watch.stage("teacher", "training a teacher on the spot")
     taught = teach(
