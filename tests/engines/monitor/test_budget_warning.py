@@ -40,7 +40,7 @@ def test_the_nearest_training_says_what_is_needed_and_what_would_fit() -> None:
     assert short.fewer == 5  # 100 s hold 20 epochs, four trainings of 5
     assert "#1" in short.words()
     assert "9m and 1m 30s are left" in short.words()
-    assert short.advice() == "give it about --budget 35m, or about --epochs 5 in a new study"
+    assert short.advice() == "use about --budget 35m, or about --epochs 5 in a new study"
 
 
 @pytest.mark.parametrize(("left", "expected"), [(244.0, True), (246.0, False)])
@@ -125,12 +125,12 @@ def test_what_is_spent_stays_spent_and_more_epochs_than_now_are_no_help() -> Non
     assert short is not None
     # four times 30 epochs in a quarter of a second each are 30 s; 80 s would have held four trainings of 80 epochs
     assert (short.budget, short.fewer) == (120.0, 0)
-    assert short.advice() == "give it about --budget 2m"
+    assert short.advice() == "use about --budget 2m"
 
 
 def test_nothing_is_advised_that_does_not_fit() -> None:
     short = BudgetWarning("#0", 9.0, 1e6, 5.0, budget=5400.0, fewer=0)
-    assert short.advice() == "give it about --budget 1h30m"
+    assert short.advice() == "use about --budget 1h30m"
 
 
 def test_the_warning_is_printed_once_and_taken_back_when_the_front_has_a_student() -> None:
@@ -149,7 +149,7 @@ def test_the_panel_of_a_terminal_has_a_row_for_it() -> None:
     out = io.StringIO()
     short = BudgetWarning("#3", 100.0, 900.0, 60.0, budget=1800.0, fewer=10)
     Console(file=out, width=220).print(panel(Snapshot("search", shortage=short)))
-    assert "the front may stay empty; give it about --budget 30m" in out.getvalue()
+    assert "the front may stay empty; use about --budget 30m" in out.getvalue()
 
 
 def test_an_empty_front_names_its_reason() -> None:
@@ -161,7 +161,7 @@ def test_an_empty_front_names_its_reason() -> None:
     stopped = study.trials()[:1]
     stopped = [replace(t, state=State.PRUNED) for t in stopped]
     # the same budget as the command that goes on
-    assert "no trial reached the top rung; give it about --budget 30m,12trials, or" in _why_empty(study, stopped, short)
+    assert "no trial reached the top rung; use about --budget 30m,12trials, or" in _why_empty(study, stopped, short)
     assert "fewer --epochs in a new study" in _why_empty(study, stopped, None)
     assert len(study.front()) == 0
     assert f"reached the top rung, and none keeps to {bound}" in _why_empty(study, study.trials(), None)
