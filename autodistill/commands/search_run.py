@@ -46,7 +46,7 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     from autodistill.engines.setup.cold_views import cold_views
     from autodistill.engines.setup.estimate import estimate, forecast
     from autodistill.engines.setup.study_setup import check_same, config_rungs, study_parts
-    from autodistill.engines.setup.top_rung import Length, settle
+    from autodistill.engines.setup.top_rung import Length, choose_length
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
@@ -55,11 +55,11 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     _check_warm_starts(config, folder, parts["space"])
     if cold := cold_views(parts["space"], config.training):
         say(f"warning: {cold}")
-    length = Length(config) if _resumed(folder) else settle(config, parts["space"], say=_doing)
+    length = Length(config) if _resumed(folder) else choose_length(config, parts["space"], say=_doing)
     config, rungs = length.config, config_rungs(length.config)
     figures = None
-    if length.prices is not None:
-        figures = forecast(config, rungs, length.prices)
+    if length.times is not None:
+        figures = forecast(config, rungs, length.times)
     elif not length.seconds:  # nothing has been timed yet
         figures = estimate(config, parts["space"], rungs, say=_doing)
     if as_json:
@@ -69,7 +69,7 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
         return
     sys.stdout.write(strict_yaml.dump(config.resolved()))
     say()
-    for line in [*(figures.lines() if figures else []), *([length.said] if length.said else [])]:
+    for line in [*(figures.lines() if figures else []), *([length.message] if length.message else [])]:
         say(line)
     say("Nothing was written. Start the search: " + this_command(without="--dry-run"))
 

@@ -437,7 +437,7 @@ def test_what_crashed_is_left_out_of_the_next_study_until_it_is_forgotten(
     second = small_study()
     with second.running("20trials"):
         assert left_out(second) == [
-            f"1 student left out, which crashed on this machine before: width=32 ({SEGFAULT}); "
+            f"1 student left out, after crashes on this machine: width=32 ({SEGFAULT}); "
             "'autodistill cache rm crashes' forgets it"
         ]
         assert second.is_forbidden({"width": 32})
@@ -490,7 +490,7 @@ def test_a_network_that_crashes_is_left_out_of_the_next_study_until_it_is_forgot
     assert {t.student["width"] for t in second.trials()} == {4}
     left_out = [text for text in said if "left out" in text]
     assert left_out == [
-        f"1 student left out, which crashed on this machine before: dying_toy width=8 ({SEGFAULT}); "
+        f"1 student left out, after crashes on this machine: dying_toy width=8 ({SEGFAULT}); "
         "'autodistill cache rm crashes' forgets it"
     ]
     assert "1 students measured" in " ".join(said)

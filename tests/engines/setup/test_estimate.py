@@ -64,7 +64,7 @@ def test_the_views_of_a_teacher_are_counted_with_the_trials_and_its_check_before
     assert found.preflight_seconds == pytest.approx(IMAGE * found.val_images)
     assert found.teacher_seconds == 0.0
     assert found.cold_seconds >= 9 * found.view_seconds
-    assert any("a view of all images" in line for line in found.lines())
+    assert any("per view of all images" in line for line in found.lines())
     free = forecast(budget="600s", workers=1, teacher={"source": "auto"})
     assert found.full_trainings[1] < free.full_trainings[1]
 

@@ -187,8 +187,8 @@ def test_students_that_start_from_a_teacher_that_is_fed_otherwise_are_warned_of(
 @pytest.mark.parametrize(
     ("within", "said", "bound"),
     [
-        ("auto", "students more than 20 points below the teacher (0.8) count as no gain; --within off takes", 0.8),
-        (5, "students are to keep to accuracy >= teacher - 0.05 (0.95)", 0.95),
+        ("auto", "students more than 20 points below the teacher (0.8) count as no gain; --within off counts", 0.8),
+        (5, "students must satisfy accuracy >= teacher - 0.05 (0.95)", 0.95),
         ("off", "", None),
     ],
 )
