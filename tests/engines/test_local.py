@@ -163,12 +163,16 @@ def test_a_script_that_each_worker_runs_again_is_told_to_guard_itself(tmp_path: 
     ran = subprocess.run([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, timeout=120)
     assert ran.returncode == 1
     *said, last = ran.stderr.splitlines()
-    guard = "put what the script runs below \"if __name__ == '__main__':\"."
+    guard = "put the code it runs below \"if __name__ == '__main__':\"."
     assert last.startswith("autodistill.core.errors.UsageError: worker ")
     assert "ended with exit code 1 before it was ready" in last
     assert guard in last
     assert ran.stderr.count("Traceback") == 1
-    assert 1 <= sum(line.startswith("autodistill: a search was started by an import. ") for line in said) <= 2
+    assert (
+        1
+        <= sum(line.startswith("autodistill: a worker's import of the script started a search. ") for line in said)
+        <= 2
+    )
 
 
 def test_an_error_while_the_study_is_ended_does_not_hide_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,7 @@ def test_an_empty_front_names_its_reason() -> None:
     assert "no trial reached the top rung; use about --budget 30m,12trials, or" in _why_empty(study, stopped, short)
     assert "fewer --epochs in a new study" in _why_empty(study, stopped, None)
     assert len(study.front()) == 0
-    assert f"reached the top rung, and none keeps to {bound}" in _why_empty(study, study.trials(), None)
+    assert f"reached the top rung, and none satisfies {bound}" in _why_empty(study, study.trials(), None)
 
 
 def test_snapshots_carry_it_until_a_training_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -507,7 +507,7 @@ def test_a_search_that_found_nothing_within_a_bound_says_what_came_nearest(folde
     shown = output("front", str(folders["none"]))
     best = max(open_to_read(folders["none"]).trials(), key=lambda t: t.values["accuracy"])
     points = 100 * (0.95 - best.values["accuracy"])
-    assert f"none keeps to accuracy >= teacher - 0.02 (0.93): trial {best.number} came nearest, {points:.1f}" in shown
+    assert f"none satisfies accuracy >= teacher - 0.02 (0.93): trial {best.number} came nearest, {points:.1f}" in shown
     assert f"--within {math.ceil(points)} takes trial {best.number} in" in shown
     found = json.loads(output("front", str(folders["none"]), "--json"))
     assert found["trials"] == []
