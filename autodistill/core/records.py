@@ -146,7 +146,7 @@ class Report:
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]
-"""Function that yields ``Report(rung=0, known costs)``, then one report per rung; closing its iterator stops the work."""
+"""Function that yields ``Report(rung=0, known costs)``, then one report per rung; closing its iterator stops it."""
 
 
 @dataclass(frozen=True)

@@ -365,8 +365,8 @@ def test_a_changed_setting_is_refused_by_key_with_both_values(toy_search: Path) 
     run.invoke(app, ["search", str(toy_search)])
     result = run.invoke(app, ["search", str(toy_search), "--seed", "7", "--sampler", "tpe"])
     assert result.exit_code == 2
-    assert "seed: the study has 0, this run asks for 7" in result.stderr
-    assert "sampler: the study has 'random', this run asks for 'tpe'" in result.stderr
+    assert "seed: the study has 0, this run has 7" in result.stderr
+    assert "sampler: the study has 'random', this run has 'tpe'" in result.stderr
 
 
 def test_wrong_input_is_reported_at_once_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
