@@ -22,7 +22,7 @@ from autodistill.core.wording import student_words
 from autodistill.engines.driving.driven import Driven
 from autodistill.engines.driving.environment import environment
 from autodistill.engines.driving.hangs import Hangs, Pulse
-from autodistill.engines.driving.lost_workers import Casualties, ending, loss_of
+from autodistill.engines.driving.lost_workers import LostWorkers, ending, loss_of
 from autodistill.engines.driving.prefetch import PrefetchedCandidates
 from autodistill.engines.driving.slots import Slot
 from autodistill.engines.driving.unreported_work import UnreportedWork
@@ -205,7 +205,7 @@ class _Pool:
         self._any_ready = False
         self._prefetched = PrefetchedCandidates(study, len(slots))
         self._idle_lost, self._looked = 0, 0.0
-        self._casualties, self._hangs = Casualties(len(slots)), Hangs()
+        self._lost_workers, self._hangs = LostWorkers(len(slots)), Hangs()
         self._no_more = False
         self._stopped_at = math.inf
         watch.under_way = lambda: sum(w.work.seconds for w in self._workers if w.candidate is not None)
@@ -337,7 +337,7 @@ class _Pool:
             stopping = self._no_more or self._watch.should_stop()
             early = None if stopping else EndedEarlyError()  # ignored by the study if it decided STOP
             self._close(worker, unpack_error(message) if kind == "error" else early)
-            self._casualties.survived()
+            self._lost_workers.survived()
             self._idle_lost = 0
 
     def _close(self, worker: _Worker, error: BaseException | None) -> None:
@@ -396,9 +396,9 @@ class _Pool:
             candidate = worker.candidate
             words = student_words(candidate.student)
             self._watch.stage("worker", f"#{candidate.number} {words}: {loss}; another worker takes its place")
-            self._casualties.add(candidate, str(loss))
+            self._lost_workers.add(candidate, str(loss))
             self._close(worker, loss)
-            if error := self._casualties.error():
+            if error := self._lost_workers.error():
                 raise error
         elif not worker.leaving:
             self._idle_lost += 1

@@ -33,7 +33,7 @@ def loss_of(code: int | None) -> WorkerLostError:
     return WorkerLostError(f"{ending(code)}{hint}", by_student=by_student)
 
 
-class Casualties:
+class LostWorkers:
     """Students whose workers were lost since the last evaluation that ended normally.
 
     Args:

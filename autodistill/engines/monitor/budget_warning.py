@@ -36,7 +36,7 @@ class BudgetWarning:
     """Warning that no known training will reach the top rung in the time left.
 
     Attributes:
-        who: Training that would reach it first, in words.
+        training: Training that would reach it first, in words.
         epochs: Epochs of a full training.
         needed: Seconds that this training still needs.
         left: Seconds of the budget that are left.
@@ -44,7 +44,7 @@ class BudgetWarning:
         fewer: Epochs with which a few full trainings would fit; 0 if not even one epoch fits, or all epochs do.
     """
 
-    who: str
+    training: str
     epochs: float
     needed: float
     left: float
@@ -55,7 +55,7 @@ class BudgetWarning:
         """Describe the problem."""
         needed = self.needed if self.needed < 60 else rounded(self.needed)
         return (
-            f"no full training of {self.epochs:g} epochs is expected to finish: {self.who} needs about "
+            f"no full training of {self.epochs:g} epochs is expected to finish: {self.training} needs about "
             f"{format_seconds(round(needed))} and {format_seconds(round(self.left))} are left; "
             "the front may stay empty"
         )
@@ -118,14 +118,14 @@ class BudgetWatch:
             return None
         others = [1 / prospect.epoch] if prospect.epoch else []
         self._quickest = quickest = max(self._quickest, *(speed for _, speed in known), *others)
-        needed, who = _nearest(known, prospect)
+        needed, training = _nearest(known, prospect)
         if not over and needed <= (MARGIN if prospect.epoch else BLIND) * left:
             return None
-        training = max(0.0, self._last - self._since)
-        room = (left + training) * quickest / WISHED
+        observed = max(0.0, self._last - self._since)
+        room = (left + observed) * quickest / WISHED
         budget = rounded(used + max(needed, WISHED * prospect.epochs / quickest))
         fewer = int(_leading(room)) if room < prospect.epochs else 0
-        return BudgetWarning(who, prospect.epochs, needed, left, budget, fewer)
+        return BudgetWarning(training, prospect.epochs, needed, left, budget, fewer)
 
 
 def _nearest(known: Sequence[tuple[WorkerLine, float]], prospect: Prospect) -> tuple[float, str]:

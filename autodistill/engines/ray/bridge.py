@@ -16,7 +16,7 @@ from autodistill.core.errors import EndedEarlyError, WorkerLostError
 from autodistill.core.records import Candidate, Decision, Report
 from autodistill.core.wording import student_words
 from autodistill.engines.driving.driven import Driven
-from autodistill.engines.driving.lost_workers import Casualties
+from autodistill.engines.driving.lost_workers import LostWorkers
 from autodistill.engines.driving.prefetch import PrefetchedCandidates
 from autodistill.engines.driving.unreported_work import UnreportedWork
 from autodistill.engines.driving.worker import unpack_error
@@ -77,7 +77,7 @@ class StudyBridge:
         self._jobs: dict[str, RayTrial] = {}
         self._again: list[RayTrial] = []  # jobs whose node was lost; they continue from their last checkpoint
         self._prefetched = PrefetchedCandidates(study, slots)
-        self._casualties = Casualties(slots)
+        self._lost_workers = LostWorkers(slots)
         self._stopped_at: float | None = None
         self.failure: BaseException | None = None
         watch.under_way = lambda: sum(job.work.seconds for job in self._jobs.values() if job.started)
@@ -144,7 +144,7 @@ class StudyBridge:
 
     def end(self, key: str, message: Message) -> None:
         """Close a trial with its worker's last message; a report that was answered with STOP counts as done."""
-        self._casualties.survived()
+        self._lost_workers.survived()
         early = EndedEarlyError() if message[0] == "done" and not self._stopping else None
         self._close(key, unpack_error(message) if message[0] == "error" else early)
 
@@ -167,9 +167,9 @@ class StudyBridge:
             self._again.append(RayTrial(job.candidate, job.slot, lost=job.lost + 1))
             return
         if not self._stopping:
-            self._casualties.add(job.candidate, why)
+            self._lost_workers.add(job.candidate, why)
         self._close(key, None if self._stopping else WorkerLostError(why, by_student=by_student and not node))
-        self.failure = self.failure or self._casualties.error()
+        self.failure = self.failure or self._lost_workers.error()
 
     def tick(self) -> None:
         """Check whether the search should stop, and if so stop the workers once. Called often."""

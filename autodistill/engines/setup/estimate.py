@@ -20,7 +20,7 @@ from autodistill.search.space.space import Space
 SPREAD = 1.3
 """Factor by which the number of trials may differ from the likely one, since the chosen students are not known yet."""
 
-GOES_ON = 2 / 3
+CONTINUE_SHARE = 2 / 3
 """Share of the trials of a rung that continue with the front sampler, from about a dozen simulated searches (see
 ``tests/search/study/test_budget_simulated.py``). With other samplers one in ``eta`` continues."""
 
@@ -124,7 +124,7 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs, *, say: Callable[[
 def forecast(config: StudyConfig, rungs: Rungs, times: SearchTimes) -> Forecast:
     """Estimate a search from measured times."""
     budget, top = Budget.parse(config.budget), float(rungs.levels[-1])
-    share = GOES_ON if config.sampler == "front" else 1 / rungs.eta
+    share = CONTINUE_SHARE if config.sampler == "front" else 1 / rungs.eta
     mean = expected_epochs(rungs, share)
     reports = sum(share**index for index in range(len(rungs.levels))) if rungs.stopping else 1.0
     likely = times.count(budget, mean, reports)
