@@ -92,7 +92,7 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             if self._leave and self._latest:
-                self._say(self._latest, self._clock())
+                self._print(self._latest, self._clock())
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Show one snapshot: at once on a terminal; plainly what is new in itself, and progress now and then."""
