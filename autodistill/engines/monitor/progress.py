@@ -95,7 +95,7 @@ class Progress:
                 self._print(self._latest, self._clock())
 
     def __call__(self, snapshot: Snapshot) -> None:
-        """Show one snapshot: at once on a terminal; plainly what is new in itself, and progress now and then."""
+        """Show one snapshot: in the panel on a terminal, else as a line at a new stage, a result, or after an interval."""
         now = self._clock()
         self._check_shortage(snapshot)
         if self._live is not None:

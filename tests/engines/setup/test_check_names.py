@@ -31,7 +31,7 @@ OVERRIDDEN = [
     (
         {"space": "mobile", "training": {"lr": 0.02}},
         "training.lr: the space searches train.lr (0.001 to 0.03 (log)), so this would have no effect; "
-        "write --set train.lr=0.02, in a study file set: {train.lr: 0.02}",
+        "write --set train.lr=0.02, or in a study file set: {train.lr: 0.02}",
     ),
     ({"space": "mobile", "training": {"augment": "colour"}}, "write --set train.augment=VALUE"),
     (
