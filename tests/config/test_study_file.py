@@ -262,7 +262,7 @@ def test_whatever_is_given_is_a_configuration_or_a_usage_error(keys: dict[str, A
 def test_an_option_of_the_teacher_that_is_written_as_a_key_is_told_where_it_belongs():
     keys = {"data": "digits", "teacher": "resnet18", "teacher.image_size": 32}
     with pytest.raises(
-        ConfigError, match=r"--set teacher.image_size: is an option .* write teacher.options.image_size"
+        ConfigError, match=r"--set teacher.image_size: this is an option .* write teacher.options.image_size"
     ):
         StudyConfig.load(None, keys, flags={"teacher.image_size": "--set teacher.image_size"})
 
