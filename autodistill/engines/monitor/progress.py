@@ -95,7 +95,7 @@ class Progress:
                 self._print(self._latest, self._clock())
 
     def __call__(self, snapshot: Snapshot) -> None:
-        """Show one snapshot: in the panel on a terminal, else as a line at a new stage or a result, or after a while."""
+        """Show one snapshot: in the panel on a terminal, else as a line at a new stage or result, or after a while."""
         now = self._clock()
         self._check_shortage(snapshot)
         if self._live is not None:
