@@ -130,12 +130,12 @@ def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_othe
     ) as caught:
         ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
     assert "--warm-start" in str(caught.value)
-    with pytest.raises(UsageError, match="differ from those of the trials of study .*: other images or labels"):
+    with pytest.raises(UsageError, match=r"differ from those of the trials of study .*: other images or labels"):
         ad.verify(tmp_path / "study", seeds=1, progress=False)
     moved.rename(victim)
 
     _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 2.0)
-    with pytest.raises(UsageError, match="differ from those of the trials of study .*: another teacher"):
+    with pytest.raises(UsageError, match=r"differ from those of the trials of study .*: another teacher"):
         ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
     _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 4.0)
 
