@@ -1,6 +1,7 @@
-"""autodistill: from a teacher, images and a budget to a Pareto front of students.
+"""autodistill: distils an image classifier (the teacher) into a Pareto front of small networks (students).
 
-Everything public is here; it loads on first use, so that ``import autodistill`` costs nothing.
+A search trains students within a budget and keeps the best trade-offs of accuracy, size and latency. All public names
+are here. They are loaded on first use, so that ``import autodistill`` is fast.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module on first use (PEP 562)."""
-    if name == "search":  # both the room and the function: the room is a module that can be called
+    if name == "search":  # both a package and a function: the package is a module that can be called
         return importlib.import_module("autodistill.search")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'autodistill' has no attribute {name!r}")

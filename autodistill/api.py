@@ -1,4 +1,7 @@
-"""The Python face: create or open a study, and search. It joins setup, engines and the passive study."""
+"""Python interface: creates or opens a study, and runs a search.
+
+This module joins the set-up, the engines and the passive study.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +31,18 @@ from autodistill.search.study.study import Study
 
 
 def open_study(source: Any, **changes: Any) -> Study:
-    """Create or resume the study of a study file, a study folder or a mapping of its keys.
+    """Create or resume a study from a study file, a study folder or a mapping of its keys.
 
     Args:
-        source: path of ``study.yaml``, folder of a study, or a mapping.
-        changes: keys that override the file, e.g. ``directory=``, ``budget=``.
+        source: Path of a study file, folder of a study, or mapping of keys.
+        changes: Keys that override those of ``source``, e.g. ``directory=``, ``budget=``.
+
+    Returns:
+        The study, ready for :func:`search`.
 
     Raises:
-        ConfigError: problems in the configuration, all at once.
-        UsageError: the folder holds another study; the differing keys are named.
+        ConfigError: The configuration has problems; all are listed.
+        UsageError: The folder holds another study; the differing keys are listed.
     """
     from autodistill.engines.setup.study_setup import study_from
 
@@ -44,13 +50,17 @@ def open_study(source: Any, **changes: Any) -> Study:
 
 
 def create_study(**keys: Any) -> Study:
-    """Create (or resume) a study from keywords, the keys of a study file: ``data=, teacher=, space=, …``.
+    """Create or resume a study from keywords, the keys of a study file: ``data=, teacher=, space=, …``.
 
-    ``directory=None`` keeps it in memory.
+    Args:
+        keys: Keys of a study file, and ``directory=``: folder of the study; ``None`` keeps the study in memory.
+
+    Returns:
+        The study, ready for :func:`search`.
 
     Raises:
-        ConfigError: problems in the configuration, all at once; then misspelt names.
-        UsageError: the folder holds another study; the differing keys are named.
+        ConfigError: The configuration has problems, or names that are not registered; all are listed.
+        UsageError: The folder holds another study; the differing keys are listed.
     """
     return open_study(keys)
 
@@ -66,26 +76,25 @@ def search(
     progress: bool | Callable[[Snapshot], None] = True,
     **options: Any,
 ) -> Front:
-    """Search until the budget is spent; may be called again on the same study, with more budget.
+    """Search until the budget is spent. Call it again with a larger budget to continue.
 
     Args:
-        study: a study, or what :func:`open_study` takes.
-        evaluate: your own evaluation in the place of timm training: yields a :class:`Report` per rung, rung 0 first.
-        costs: known costs of a student by objective name, for ``evaluate``; ``None`` from it means unknown.
-        budget: ``"2h"``, ``"40trials"``, …, counted over the whole life of the study; ``None``: the study's own.
-        workers: slots on this machine; ``None``: the study's own, or one per GPU.
-        engine: registered engine name; ``None``: the study's own, or ``local``.
-        progress: true shows the search on stderr, as a live panel on a terminal and as a plain line now and then
-            elsewhere; false shows nothing. A function of your own is called with a :class:`Snapshot` instead, whenever
-            something happened.
-        options: further keywords of the engine.
+        study: A study, or any source that :func:`open_study` accepts.
+        evaluate: Your own evaluation instead of timm training: yields one :class:`Report` per rung, rung 0 first.
+        costs: For ``evaluate``: function from a student to its known costs by objective name, or ``None`` if unknown.
+        budget: Total budget of the study over all calls, e.g. ``"2h"`` or ``"40trials"``; ``None``: the study's own.
+        workers: Number of workers on this machine; ``None``: the study's own, or one per GPU.
+        engine: Name of a registered engine; ``None``: the study's own, or ``local``.
+        progress: ``True`` shows progress on stderr: a live panel on a terminal, else a plain line from time to time.
+            ``False`` shows nothing. A function is called with a :class:`Snapshot` whenever the search changes.
+        options: Further keywords of the engine.
 
     Returns:
-        The front so far; its files are written into the study's folder.
+        The front so far. Its files are written to the study's folder.
 
     Raises:
-        AutodistillError: see the tree in ``errors.py``.
-        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
+        AutodistillError: The search failed; ``core/errors.py`` lists all kinds.
+        KeyboardInterrupt: After SIGINT, once everything is saved. SIGTERM raises ``SystemExit(143)`` instead.
     """
     leave_while_starting()
     study = study if isinstance(study, Study) else open_study(study)
@@ -98,7 +107,7 @@ def search(
     make = _slots_of(config, workers, own=evaluate is not None, limited=chosen == "local")
     slots = make(slots_per_gpu=1 if packing == "auto" else packing)
     if evaluate is None and getattr(config, "data", None) is None:
-        raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
+        raise UsageError("this study has no data; give data= and teacher=, or evaluate= with your own evaluation.")
     with (
         shown(progress) as callback,
         as_resource_error(),
@@ -118,7 +127,7 @@ def search(
                 watch.stage("storage", missing)
             if not watch.should_stop():
                 drive(study, factory, slots, watch, **options)
-        except InterruptedTrialError:  # the teacher was being trained; it goes on when the study is resumed
+        except InterruptedTrialError:  # the teacher's training was interrupted; a resumed study continues it
             if watch.signal is None:
                 raise
         study.record_promises()
@@ -131,13 +140,13 @@ def search(
 
 
 def _slots_of(config: Any, workers: int | None, *, own: bool, limited: bool) -> Callable[..., tuple[Slot, ...]]:
-    """Makes the slots of a study, given how many share a GPU.
+    """Return a function that makes the slots of a study; its keyword ``slots_per_gpu`` is still open.
 
     Args:
-        config: of the study; ``None`` for one without a configuration.
-        workers: how many; ``None``: the study's own.
-        own: the evaluation is the user's own; its slots have no GPU, and one device each.
-        limited: all workers are on this machine.
+        config: Configuration of the study; ``None`` if it has none.
+        workers: Number of workers; ``None``: the study's own.
+        own: Whether the evaluation is the user's own; its slots have no GPU, and one device each.
+        limited: Whether all workers run on this machine.
     """
     count = workers if workers is not None else getattr(config, "workers", None)
     together = 1 if own else getattr(config, "devices_per_trial", 1)
@@ -147,6 +156,7 @@ def _slots_of(config: Any, workers: int | None, *, own: bool, limited: bool) -> 
 def _factory(
     study: Study, evaluate: Evaluate | None, costs: Costs | None, watch: Watch, device: str
 ) -> EvaluateFactory:
+    """Prepare the study, and return the factory that builds the evaluator of each worker."""
     if evaluate is None:
         from autodistill.engines.setup.prepare import prepare
 

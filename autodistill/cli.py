@@ -1,6 +1,6 @@
-"""The command line: which commands there are, and how errors and interrupts leave the program.
+"""Entry point of the command line: the list of commands, and how errors and interrupts end the program.
 
-Arguments and printing only; the commands are in ``commands/``. Nothing heavy is imported here.
+The commands themselves are in ``commands/``. No heavy library is imported here.
 """
 
 from __future__ import annotations
@@ -36,19 +36,21 @@ from autodistill.commands.console.output import say
 from autodistill.core.errors import AutodistillError, ResourceError
 
 HELP = """
-From a teacher, images and a budget to a Pareto front of students.
+Distil an image classifier (the teacher) into small networks (students) within a time budget.
+
+The result is a Pareto front: the students with the best trade-offs of accuracy, size and latency.
 
 \b
-  autodistill search --data digits --budget 5m      search with the embedded images, here and now
-  autodistill front                                 the students it found
+  autodistill search --data digits --budget 5m      search on the built-in images for five minutes
+  autodistill front                                 show the students that the search found
   autodistill init                                  write a commented study file to edit
-  autodistill doctor                                is this machine ready?
+  autodistill doctor                                check that this machine is ready
 """
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # of a file, by the system
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # the system refused to write a file
 
 
 class _Program(TyperGroup):
-    """Turns errors into messages and exit codes; ``--debug`` may stand anywhere and keeps the traceback."""
+    """Command group that turns errors into messages and exit codes; ``--debug``, at any place, keeps the traceback."""
 
     debug = False
 
@@ -65,7 +67,7 @@ class _Program(TyperGroup):
                 result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except BrokenPipeError:  # the reader of a pipe has seen enough, as in '| head -1'
+        except BrokenPipeError:  # the reader closed the pipe, as in '| head -1'
             _close_stdout()
             raise SystemExit(0) from None
         except KeyboardInterrupt:
@@ -79,13 +81,13 @@ class _Program(TyperGroup):
         except ModuleNotFoundError as error:
             if self.debug or str(error.name).startswith("autodistill"):
                 raise
-            say(f"error: {error.name} is not installed. 'autodistill doctor' says what is missing and how to get it.")
+            say(f"error: {error.name} is not installed. Run 'autodistill doctor': it lists what is missing.")
             raise SystemExit(ResourceError.exit_code) from None
         except Exception as error:
             if self.debug or type(error).__module__.split(".")[0] in ("typer", "click"):
                 raise
             if isinstance(error, OSError) and error.errno in _REFUSED:
-                say(f"error: {error}. Give it room or permission, or choose another place.")
+                say(f"error: {error}. Free disk space, grant permission, or choose another place.")
                 raise SystemExit(ResourceError.exit_code) from None
             say(
                 f"internal error: {type(error).__name__}: {error}\nRun the same command with --debug for the traceback."
@@ -101,14 +103,14 @@ def _note(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show our own warnings as plain notes; those of libraries are for developers (``--debug``)."""
+    """Print warnings of this package as notes; hide those of libraries, which are for developers (``--debug``)."""
     del lineno, file, line
     if issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent):
         say(f"note: {message}")
 
 
 def _close_stdout() -> None:
-    """Let Python's own flush at exit find nothing to complain about."""
+    """Redirect stdout to the null device, so that Python's own flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -133,40 +135,42 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere on the command line.")
+    ] = False,
 ) -> None:
-    """Hold the options of the program itself."""
+    """Declare the options of the program itself."""
     del version, debug
 
 
 for _function, _name, _summary, _example in (
-    (search.search, "search", "Search students within a budget; the same command again resumes.", search.EXAMPLES),
-    (teach.teach, "teach", "Make a teacher where there is none.", teach.TEACH),
-    (front.front, "front", "Show the Pareto front, or several side by side.", front.FRONT),
-    (study.trials, "trials", "List the trials.", study.TRIALS),
-    (study.show, "show", "Show one trial.", study.SHOW),
-    (study.importance, "importance", "Rank the parameters by importance.", study.IMPORTANCE),
+    (search.search, "search", "Search for students within a budget, or resume a search.", search.EXAMPLES),
+    (teach.teach, "teach", "Train or fine-tune a teacher on your images.", teach.TEACH),
+    (front.front, "front", "Show the Pareto front of a study, or compare studies.", front.FRONT),
+    (study.trials, "trials", "List the trials of a study.", study.TRIALS),
+    (study.show, "show", "Show one trial in full.", study.SHOW),
+    (study.importance, "importance", "Rank the searched parameters by importance.", study.IMPORTANCE),
     (browser.dashboard, "dashboard", "Open a study in the browser.", browser.DASHBOARD),
-    (verify.verify, "verify", "Train the winners again; judge them on the test split.", verify.EXAMPLES),
-    (browser.report, "report", "Write one HTML file that opens offline.", browser.REPORT),
+    (verify.verify, "verify", "Retrain the best students and test them on the test split.", verify.EXAMPLES),
+    (browser.report, "report", "Write a study as one HTML file that opens offline.", browser.REPORT),
     (export.export, "export", "Write a student as checked files for other programs.", export.EXAMPLES),
-    (compress.compress, "compress", "Quantize and prune a student; see what joins the front.", compress.EXAMPLES),
+    (compress.compress, "compress", "Quantize and prune a student.", compress.EXAMPLES),
     (survey.survey, "survey", "Show what students cost before training.", survey.SURVEY),
     (setup.init, "init", "Write a commented study file.", setup.INIT),
     (doctor.doctor, "doctor", "Check that this machine is ready.", doctor.DOCTOR),
 ):
-    _said = " ".join((_function.__doc__ or "").split("\n\n")[0].split())
-    app.command(_name, short_help=_summary, help=f"{_said}\n\n\b{_example}")(_function)
+    _purpose = " ".join((_function.__doc__ or "").split("\n\n")[0].split())
+    app.command(_name, short_help=_summary, help=f"{_purpose}\n\n\b{_example}")(_function)
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:
-    """Entry point of the ``autodistill`` command."""
-    # A waiting OpenMP thread that spins takes the core from the thread it waits for: on a machine that does anything
-    # else besides, two spinning threads trained 30 times slower than one. Read when torch is loaded.
+    """Run the ``autodistill`` command."""
+    # A waiting OpenMP thread that spins takes the core from the thread it waits for: on a machine with other work,
+    # two spinning threads trained 30 times slower than one. The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # rather a ? for a letter that the terminal has not than no output
+            stream.reconfigure(errors="replace")  # print '?' for a letter that the terminal cannot show
     app(prog_name="autodistill")

@@ -1,4 +1,4 @@
-"""The commands behind ``autodistill``, by noun: they read arguments, call the rooms and print; they decide nothing.
+"""The commands of ``autodistill``, one module each: they read arguments, call the other rooms, and print.
 
 Every heavy import is inside a function, so that ``autodistill --help`` answers at once.
 """

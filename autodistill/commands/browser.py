@@ -1,4 +1,4 @@
-"""``dashboard`` and ``report``: a study in the browser, alive or as one file."""
+"""``dashboard`` and ``report``: a study in the browser, live or as one HTML file."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ DASHBOARD = """
 def dashboard(
     study: StudyArgument = None,
     directory: DirOption = None,
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 0,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 chooses a free port.", min=0, max=65535)] = 0,
     write: Annotated[
-        bool, typer.Option("--write", help="Let those with the address comment and add candidates.")
+        bool, typer.Option("--write", help="Allow comments and new candidates from the browser. Without it: read-only.")
     ] = False,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
 ) -> None:
-    """Open a study in the Optuna dashboard: on this machine only, behind a token, read-only unless asked."""
+    """Show a study in the Optuna dashboard: on this machine only, protected by a token, read-only by default."""
     from autodistill.delivery.dashboard.server import dashboard as serve
 
     found = read_study(study, directory)
     with serve(found, port=port, write=write) as running:
         say(f"dashboard of {found.name}: {running.url}")
-        say("  Only this machine can reach it, and only with this address. Ctrl-C ends it.")
+        say("  It can be opened on this machine only, and only with this address. Press Ctrl-C to stop it.")
         if running.busy:
-            say("  A search is running: notes and figures are as it last left them; trials are live.")
+            say("  A search is running: trials are live; notes and figures are as they were last stored.")
         if write:
-            say(f"  --write: comments are kept; {running.enqueue_url} adds a candidate of your own.")
+            say(f"  --write: comments are stored; add a candidate of your own at {running.enqueue_url}.")
         if browser:
             threading.Thread(target=webbrowser.open, args=(running.url,), daemon=True).start()
         try:
             running.server.serve_forever()
         except KeyboardInterrupt:
-            say("Ended.")
+            say("Stopped.")
             if found.directory is not None:
                 say("next:\n  " + command("front", found.directory))
 
@@ -59,17 +59,19 @@ def report(
     study: StudyArgument = None,
     directory: DirOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The file; DIR/report.html without it.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write. Default: DIR/report.html.")
     ] = None,
     price_per_hour: Annotated[
         float | None,
-        typer.Option("--price-per-hour", metavar="X", help="Money per device-hour, in any currency.", min=0),
+        typer.Option(
+            "--price-per-hour", metavar="X", help="Price of one device-hour in any currency, to state costs.", min=0
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a study into one HTML file that opens offline: the answers, the front, gains, cost, environment.
+    """Write a study as one HTML file that opens offline: summary, front, gains, costs, environment.
 
-    Works while the study runs and after verify, whose figures it prefers.
+    Works while the study runs. After ``verify`` the verified figures are used.
     """
     from autodistill.delivery.report.write import write_report
 
@@ -77,26 +79,26 @@ def report(
     path = output if output is not None else folder / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(
-            f"a report is an HTML file, and {path} ends in {path.suffix or 'nothing'}; write e.g. -o report.html."
+            f"a report is an HTML file, but {path} ends in {path.suffix or 'nothing'}; write e.g. -o report.html."
         )
     if not path.absolute().parent.is_dir():
         raise UsageError(
-            f"the folder {path.absolute().parent} of the report does not exist; make it, or choose another -o."
+            f"the folder {path.absolute().parent} of the report does not exist; create it, or choose another -o."
         )
     written = write_report(read_study(folder), path, price_per_hour=price_per_hour, folder=_portable(folder))
     say(f"wrote {written.path} ({written.bytes / 2**20:.1f} MB; open it in a browser, it needs no network)")
     if as_json:
         print_json({"path": str(written.path), "bytes": written.bytes, **written.facts})
     elif not written.facts["verified"] and written.facts["best"] is not None:
-        part = "Figures of students that were not verified" if written.facts["unverified"] else "Its figures"
-        say(f"{part} are from the search, and they flatter; have the front verified.")
+        part = "Figures of unverified students" if written.facts["unverified"] else "Its figures"
+        say(f"{part} come from the search and are optimistic; verify the front.")
         say(f"next:\n  {command('verify', folder)}")
     else:
         say(f"next:\n  {command('front', folder)}")
 
 
 def _portable(folder: Path) -> Path:
-    """The folder as commands name it in a page for others: without the folders of its owner."""
+    """Return the folder as commands in the report name it, without the private path of this machine."""
     if not folder.is_absolute():
         return folder
     inside = folder.is_relative_to(Path.cwd())

@@ -1,7 +1,7 @@
-"""``cache ls|rm``: what is kept on disk only to be faster, and how to have the space back.
+"""``cache ls|rm``: lists and removes caches and checkpoints to free disk space.
 
-Studies share decoded images and teacher caches in the user's cache folder; checkpoints are a study's own. Beside them
-lies the list of students that cannot be trained on this machine.
+All studies of a user share the decoded images and the caches of teacher outputs in the user's cache folder. Checkpoints
+belong to one study. The cache folder also has the list of students that crashed on this machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autodistill.commands.console.output import command, number, print_json, pri
 from autodistill.commands.console.reading import JsonOption, study_folders
 from autodistill.core.errors import ResourceError, UsageError
 
-app = typer.Typer(no_args_is_help=True, help="List and remove what can be made again: decoded images, teacher logits.")
+app = typer.Typer(no_args_is_help=True, help="List and remove caches: decoded images, teacher outputs.")
 
 _FOLDERS = ("cache", "checkpoints")
 _CRASHES = "crashes"
@@ -25,11 +25,12 @@ _CRASHES = "crashes"
 @app.command("ls")
 def ls(
     study: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="A study; without it, all below runs/, and what they share.")
+        Path | None,
+        typer.Argument(metavar="DIR", help="Folder of a study. Default: all studies in runs/, and the shared caches."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List shared images and teacher caches, caches and checkpoints of studies, and the disk they take."""
+    """List shared caches, and caches and checkpoints of studies, with their size in MB."""
     studies = [study] if study is not None else study_folders()
     for folder in studies:
         _need_study(folder)
@@ -56,19 +57,27 @@ def ls(
 def rm(
     target: Annotated[
         str | None,
-        typer.Argument(metavar="DIR|NAME", help="A study, or the name of a shared cache (its beginning will do)."),
+        typer.Argument(
+            metavar="DIR|NAME", help="Folder of a study, or the name of a shared cache (its first letters suffice)."
+        ),
     ] = None,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Also checkpoints: interrupted trials begin anew, weights are gone.")
+        bool,
+        typer.Option(
+            "--checkpoints",
+            help="Also remove the study's checkpoints: trained weights are lost, interrupted trials start over.",
+        ),
     ] = False,
-    shared: Annotated[bool, typer.Option("--shared", help="All shared images and teacher caches.")] = False,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Remove all shared caches of images and teacher outputs.")
+    ] = False,
 ) -> None:
-    """Remove a study's cache, or a shared one; it is filled again when it is needed. Refused while it is in use.
+    """Remove the cache of a study or a shared cache. It is rebuilt when needed; a cache in use is not removed.
 
-    'cache rm crashes' forgets which students killed their workers on this machine: new studies try them again.
+    'cache rm crashes' clears the list of students that crashed on this machine; new studies try them again.
     """
     if (target is None) != shared or (checkpoints and shared):
-        raise UsageError("cache rm takes a study's folder, the name of a shared cache, or --shared.")
+        raise UsageError("cache rm needs exactly one of a study's folder, the name of a shared cache, and --shared.")
     if target is None:
         _remove_shared([row["folder"] for row in _shared()], all_of_them=True)
     elif target == _CRASHES and _crashes():
@@ -84,7 +93,7 @@ def rm(
 
 
 def _shared() -> list[dict[str, Any]]:
-    """Shared decoded images and teacher caches, named ``images/KEY`` and ``teacher/KEY``."""
+    """List the shared caches: decoded images as ``images/KEY``, teacher outputs as ``teacher/KEY``."""
     from autodistill.training.runtime.cache_folder import cache_folder, teacher_caches
     from autodistill.training.teachers.cache.folders import list_caches
 
@@ -102,7 +111,7 @@ def _shared() -> list[dict[str, Any]]:
 
 
 def _crashes() -> list[dict[str, Any]]:
-    """The students that killed their workers, as one row where there are any."""
+    """Return one row about the students that crashed on this machine; empty if there are none."""
     from autodistill.core.wording import counted, student_words
     from autodistill.training.costs.crash_memory import FILE, read
     from autodistill.training.runtime.cache_folder import cache_folder
@@ -111,7 +120,7 @@ def _crashes() -> list[dict[str, Any]]:
     found = [f"{student_words(row['student'])} ({row['how']})" for row in read(path).values()]
     if not found:
         return []
-    what = f"{counted(len(found), 'student')} that killed their workers: {', '.join(found)}"
+    what = f"{counted(len(found), 'student')} that crashed their worker: {', '.join(found)}"
     return [{"study": None, "folder": _CRASHES, "bytes": path.stat().st_size, "what": what, "students": found}]
 
 
@@ -120,11 +129,11 @@ def _forget_crashes() -> None:
     from autodistill.training.runtime.cache_folder import cache_folder
 
     (cache_folder() / FILE).unlink(missing_ok=True)
-    say("forgot the students that killed their workers; new studies try them again")
+    say("cleared the list of students that crashed their worker; new studies try them again")
 
 
 def _remove_shared(names: list[str], *, all_of_them: bool = False) -> None:
-    """Remove by ``images/KEY`` or ``teacher/KEY``; of all of them, those in use are named and left."""
+    """Remove shared caches by name; with ``all_of_them``, print and skip those in use instead of raising an error."""
     from autodistill.training.runtime.cache_folder import cache_folder, teacher_caches
     from autodistill.training.teachers.cache.folders import remove
 
@@ -139,7 +148,7 @@ def _remove_shared(names: list[str], *, all_of_them: bool = False) -> None:
         except ResourceError as error:
             if not all_of_them:
                 raise
-            say(f"left {name}: {error}")
+            say(f"kept {name}: {error}")
         else:
             say(f"removed {name} ({number(size / 2**20)} MB)")
 
@@ -161,7 +170,7 @@ def _need_study(folder: Path, more: str = "") -> None:
 
     if not is_study(folder):
         raise UsageError(
-            f"{folder} is not a study: it has no study.db. Give the folder that 'autodistill search' made{more}."
+            f"{folder} is not a study: it has no study.db. Give a folder made by 'autodistill search'{more}."
         )
 
 

@@ -1,4 +1,4 @@
-"""``autodistill compress``: quantized and pruned variants of one student, beside the study's own front."""
+"""``autodistill compress``: quantizes and prunes one student, and compares the variants with the study's front."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from autodistill.delivery.export.compress_variants import Variant
 
 _EXPORTED = {"int8-static": "onnx-int8", "fp16": "onnx-fp16"}
-"""Variants that ``export`` makes too, and the format that they are."""
+"""Variants that ``export`` can write too, mapped to its name of the format."""
 EXAMPLES = """
   autodistill compress runs/digits --knee
   autodistill compress runs/digits --trial 12 --methods int8-static,channels --ratios 0.3,0.5
@@ -28,32 +28,55 @@ EXAMPLES = """
 def compress(
     study: StudyArgument = None,
     directory: DirOption = None,
-    trial: Annotated[int | None, typer.Option(metavar="N", min=0, help="The student of this trial.")] = None,
+    trial: Annotated[int | None, typer.Option(metavar="N", min=0, help="Compress the student of this trial.")] = None,
     pick: Annotated[
-        str | None, typer.Option(metavar="EXPR", help="The best of the front with e.g. 'latency_ms <= 5'.")
+        str | None,
+        typer.Option(
+            metavar="EXPR", help="Compress the best student of the front that satisfies e.g. 'latency_ms <= 5'."
+        ),
     ] = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The front's fairest compromise.")] = False,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="Compress the best compromise: the student nearest to the ideal point.")
+    ] = False,
     methods: Annotated[
         str,
-        typer.Option(metavar="A,B", help="int8-static, int8-dynamic, fp16, weights (pruned), channels (pruned)."),
+        typer.Option(
+            metavar="A,B",
+            help="int8-static, int8-dynamic, fp16 (quantization); weights, channels (pruning).",
+        ),
     ] = "int8-static,int8-dynamic,fp16,weights,channels",
-    ratios: Annotated[str, typer.Option(metavar="X,Y", help="Shares that pruning takes away.")] = "0.3,0.5,0.7",
+    ratios: Annotated[
+        str, typer.Option(metavar="X,Y", help="Shares of weights or channels that pruning removes, between 0 and 1.")
+    ] = "0.3,0.5,0.7",
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of each fine-tuning; a fifth of the trial's by default.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Epochs of each fine-tuning. Default: a fifth of the trial's epochs."),
     ] = None,
     weights: Annotated[
-        str, typer.Option(metavar="ORIGIN", help="search, verified, or auto: those that 'export' would ship.")
+        str,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Weights of the search (search), of 'verify' (verified), or auto: verified if there are any.",
+        ),
     ] = "auto",
     max_drop: Annotated[
-        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Variants that lose more accuracy join no front.")
+        float,
+        typer.Option(
+            metavar="X",
+            min=0.0,
+            max=1.0,
+            help="Keep variants off the front that lose more validation accuracy than this; 0.01 is 1 point.",
+        ),
     ] = 0.01,
-    latency: Annotated[bool, typer.Option(help="Measure the files; trainers of this machine pause meanwhile.")] = True,
+    latency: Annotated[
+        bool, typer.Option(help="Measure the latency of the files; trainings on this machine pause meanwhile.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Compress a student: int8, fp16, pruned weights and channels, fine-tuned with its own loss mix and teacher.
+    """Compress a student by quantization (int8, fp16) and pruning, fine-tuned with its own loss mix and teacher.
 
-    What is made already is kept: the same command goes on where it was stopped. 'front' marks variants that no other
-    one and no student of the study beats in accuracy, bytes and latency of the file, and that keep their accuracy.
+    Finished variants are kept: run the same command again to continue. 'front' marks variants that lose no more than
+    --max-drop and that no other variant and no student of the study dominates in accuracy, file size and latency.
     """
     from autodistill.delivery.export.compress import compress as run_compress
 
@@ -82,7 +105,7 @@ def compress(
 
 
 def _say_next(done: Compressed, folder: Path) -> None:
-    """Where the variants are that joined, and the command that exports those of them that export can make."""
+    """Print the files of the variants that joined the front, and the ``export`` command for those it can write."""
     joined = _joined(done)
     for one in joined:
         if one.name not in _EXPORTED:
@@ -103,7 +126,7 @@ def _joined(done: Compressed) -> list[Variant]:
 
 
 def print_compressed(done: Compressed) -> None:
-    """One line per variant, then the study's own students as files."""
+    """Print one line per variant, then one per student of the study's front, as exported files."""
     rows = []
     for one in done.variants:
         fine = one.state == "ok"
@@ -117,21 +140,21 @@ def print_compressed(done: Compressed) -> None:
                 number(one.bytes, "bytes") if fine else "-",
                 number(one.zipped, "bytes") if fine else "-",
                 number(one.latency_ms),
-                "front" if one.front else f"loses over {done.max_drop:g}" if one.loses(done.max_drop) else "",
+                "front" if one.front else f"loses more than {done.max_drop:g}" if one.loses(done.max_drop) else "",
                 one.remark if fine else f"FAILED: {one.remark}",
             ]
         )
     for trial, accuracy, size, time in done.members:
         cells = [f"trial {trial}", number(accuracy, "fraction"), "", "", "", number(size, "bytes"), "", number(time)]
-        rows.append([*cells, "" if trial in done.beaten else "front", "of the study, as it is"])
+        rows.append([*cells, "" if trial in done.beaten else "front", "student of the study"])
     columns = ["variant", "accuracy", "drop", "nonzero", "MACs", "bytes", "zipped", "latency ms", "", " "]
     print_table(columns, rows, right=tuple(columns[1:8]))
     joined = ", ".join(one.name for one in _joined(done)) or "no variant"
-    say(f"joint front of {', '.join(done.axes)}, on validation: {joined} joined (of those within --max-drop)")
+    say(f"joint front of {', '.join(done.axes)} (validation): {joined} joined, of those within --max-drop")
 
 
 def _shares(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise UsageError(f"--ratios is {text!r}; give shares between 0 and 1, e.g. 0.3,0.5,0.7.") from None
+        raise UsageError(f"--ratios got {text!r}; give shares between 0 and 1, e.g. 0.3,0.5,0.7.") from None

@@ -1,4 +1,4 @@
-"""``doctor``: is this machine fit for a search? Every finding that is not fine names its fix."""
+"""``doctor``: checks whether this machine is ready for a search, and suggests a fix for every problem."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _NEEDED = ("torch", "torchvision", "timm", "optuna", "pandas", "pydantic", "safe
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        what: its name.
-        state: ``ok``; ``note`` is worth knowing; ``bad`` stops a search.
-        found: what was found.
-        fix: what to do, where it is not fine.
+        what: Name of the check.
+        state: ``ok``, ``note`` (worth knowing) or ``bad`` (prevents a search).
+        found: What the check found.
+        fix: What to do about it; empty if nothing.
     """
 
     what: str
@@ -45,10 +45,12 @@ class Finding:
 
 
 def doctor(
-    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where studies are to be written.")] = Path(),
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Folder in which studies are to be written.")
+    ] = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Check versions, devices, disk, permissions and the built-in data. Exit code 5 when something must be mended."""
+    """Check versions, devices, disk, permissions and the built-in data. Exit code 5 if a problem must be fixed."""
     findings: list[Finding] = []
     for probe in (_python, _packages, _cores, _devices, _ray, _data):
         findings += _guarded(probe)
@@ -64,7 +66,7 @@ def doctor(
 
 
 def _guarded(probe: Callable[[], list[Finding]]) -> list[Finding]:
-    """A probe that breaks is itself a finding: a damaged installation shows here first."""
+    """Run a check; report a check that fails as a finding, since a damaged installation shows here first."""
     try:
         return probe()
     except Exception as error:
@@ -94,13 +96,14 @@ def _packages() -> list[Finding]:
 
 
 def _clash() -> list[Finding]:
-    """The other project of that name installs the same module; the one installed last wins."""
+    """Find the unrelated package ``autodistill``, which installs the same module: the one installed last wins."""
     try:
         other = version("autodistill")
     except PackageNotFoundError:
         return []
     fix = "pip uninstall autodistill, then pip install --force-reinstall --no-deps autodistill-search"
-    return [Finding("name clash", "bad", f"the other package 'autodistill' {other} shares our module", fix)]
+    found = f"the unrelated package 'autodistill' {other} installs the same module"
+    return [Finding("name clash", "bad", found, fix)]
 
 
 def _cores() -> list[Finding]:
@@ -109,9 +112,9 @@ def _cores() -> list[Finding]:
     from autodistill.engines.driving.slots import cpu_count
 
     memory = psutil.virtual_memory()
-    said = f"{cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GB memory free"
+    found = f"{cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GB memory free"
     tight = memory.available < 2**30
-    return [Finding("machine", "note" if tight else "ok", said, "close other programs" if tight else "")]
+    return [Finding("machine", "note" if tight else "ok", found, "close other programs" if tight else "")]
 
 
 def _devices() -> list[Finding]:
@@ -121,8 +124,8 @@ def _devices() -> list[Finding]:
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return [Finding("devices", "ok", ", ".join(names))]
     if shutil.which("nvidia-smi") and torch.version.cuda is None:
-        fix = "install a CUDA build of torch to use it"
-        return [Finding("devices", "note", "a GPU driver is there, but torch is a CPU build", fix)]
+        fix = "install a CUDA build of torch to use the GPU"
+        return [Finding("devices", "note", "a GPU driver is installed, but torch is a CPU build", fix)]
     return [Finding("devices", "ok", "CPU only")]
 
 
@@ -153,9 +156,9 @@ def _disk(directory: Path) -> list[Finding]:
             "disk",
             "ok" if enough else "bad",
             f"{free:.1f} GB free in {folder}",
-            "" if enough else f"free at least {MIN_FREE_GB:g} GB, or choose another --dir",
+            "" if enough else f"free at least {MIN_FREE_GB:g} GB of disk space, or choose another --dir",
         )
     ]
     writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-    fix = "" if writable else "choose another --dir, or change its permissions"
+    fix = "" if writable else "choose another --dir, or change the permissions of the folder"
     return [*out, Finding("write permission", "ok" if writable else "bad", str(folder), fix)]

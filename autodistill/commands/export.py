@@ -1,4 +1,4 @@
-"""``autodistill export``: students of the front as files for other programs, each checked on real images."""
+"""``autodistill export``: writes students as files for other programs and checks each file on real images."""
 
 from __future__ import annotations
 
@@ -32,55 +32,79 @@ EXAMPLES = """
 def export(
     study: StudyArgument = None,
     directory: DirOption = None,
-    trial: Annotated[int | None, typer.Option(metavar="N", min=0, help="The student of this trial, in fp32.")] = None,
-    pick: Annotated[
-        str | None, typer.Option(metavar="EXPR", help="The best of the front with e.g. 'latency_ms <= 5'.")
+    trial: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Export the student of this trial, in fp32.")
     ] = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The front's fairest compromise.")] = False,
+    pick: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPR", help="Export the best student of the front that satisfies e.g. 'latency_ms <= 5'."
+        ),
+    ] = None,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="Export the best compromise: the student nearest to the ideal point.")
+    ] = False,
     front: Annotated[
         bool,
         typer.Option(
-            "--front", help="Every student of the front, without those that fell off when verified, in OUT/trial-N."
+            "--front",
+            help="Export every student of the front to OUT/trial-N, except those that fell off when verified.",
         ),
     ] = False,
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="Folder to make.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="Folder to write to.")] = None,
     formats: Annotated[
         str | None,
         typer.Option(
             metavar="A,B",
-            help="safetensors, onnx, onnx-int8, onnx-fp16, torchscript, torch-export; or all. By default "
-            "safetensors,onnx; of an int8 student of the front the file that was measured, onnx-int8.",
+            help="safetensors, onnx, onnx-int8, onnx-fp16, torchscript, torch-export; or all. Default: "
+            "safetensors,onnx; for an int8 student of the front onnx-int8, the file that was measured.",
         ),
     ] = None,
     weights: Annotated[
         str,
-        typer.Option(metavar="ORIGIN", help="search, verified (kept by 'verify'), or auto: verified where kept."),
+        typer.Option(
+            metavar="ORIGIN",
+            help="Weights of the search (search), of 'verify' (verified), or auto: verified if there are any.",
+        ),
     ] = "auto",
     max_drop: Annotated[
-        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Refuse int8 and fp16 files that lose more accuracy.")
+        float,
+        typer.Option(
+            metavar="X",
+            min=0.0,
+            max=1.0,
+            help="Refuse int8 and fp16 files that lose more validation accuracy than this; 0.01 is 1 point.",
+        ),
     ] = 0.01,
-    latency: Annotated[bool, typer.Option(help="Measure the files; trainers of this machine pause meanwhile.")] = True,
+    latency: Annotated[
+        bool, typer.Option(help="Measure the latency of the files; trainings on this machine pause meanwhile.")
+    ] = True,
     push_to_hub: Annotated[
-        str | None, typer.Option(metavar="NAME/REPO", help="Upload the folder to the Hugging Face Hub.")
+        str | None,
+        typer.Option(metavar="NAME/REPO", help="Upload the folder to this repository of the Hugging Face Hub."),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the uploaded repository private.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export students: files for timm, ONNX Runtime and torch, each checked on validation images before it counts.
+    """Export students as files for timm, ONNX Runtime and torch; each file is checked on validation images.
 
-    Beside them: preprocessing, class names, provenance, a model card, and predict.py, which needs no autodistill.
+    The folder also gets the preprocessing, class names, provenance, a model card, and predict.py, which runs without
+    autodistill.
     """
     from autodistill.delivery.export.variant import formats_for
 
     if out is None:
-        raise UsageError("say where to with -o OUT, e.g. -o student.")
+        raise UsageError("no folder to write to is given; add -o OUT, e.g. -o student.")
     if push_to_hub is not None and front:
-        raise UsageError("--push-to-hub takes one student; export it with --trial, --pick or --knee.")
+        raise UsageError(
+            "--push-to-hub uploads one student, but --front exports several; use --trial, --pick or --knee."
+        )
     found = read_study(study, directory)
     chosen = chosen_trials(found, trial, pick, knee, front=front)
     names = [formats_for(record, formats) for record in chosen]
     if push_to_hub is not None and "safetensors" not in names[0]:
-        other = "" if chosen[0].variant == "fp32" else f" An int8 student has none; --trial {chosen[0].number} is fp32."
+        number = chosen[0].number
+        other = "" if chosen[0].variant == "fp32" else f" int8 students cannot be saved in it; use --trial {number}."
         raise UsageError(f"--push-to-hub needs the format safetensors.{other}")
     options = {"weights": weights, "max_drop": max_drop, "latency": latency}
     done = _export_all(found, chosen, out, names, options, apart=front)
@@ -96,23 +120,24 @@ def export(
 
 
 def chosen_trials(study: Study, trial: int | None, pick: str | None, knee: bool, *, front: bool) -> list[TrialRecord]:
-    """The trials that were asked for.
+    """Return the trials that the options select.
 
     Raises:
-        UsageError: nothing or more than one thing was asked for, or there is no such trial.
+        UsageError: No option or several are given, or the trial does not exist.
     """
     if sum([trial is not None, pick is not None, knee, front]) != 1:
-        raise UsageError("say which students: one of --trial N, --pick EXPR, --knee and --front.")
+        raise UsageError("choose the students with exactly one of --trial N, --pick EXPR, --knee and --front.")
     result = study.front()
     if trial is not None:
         record = next((one for one in study.trials() if one.number == trial), None)
         if record is None or not record.values:
             ready = ", ".join(str(one.number) for one in result.trials) or "none yet"
-            state = f"is {record.state.value}, it has no finished student" if record is not None else "does not exist"
+            state = f"is {record.state.value} and has no finished student" if record is not None else "does not exist"
             raise UsageError(f"trial {trial} {state}; students of the front: {ready}.")
         return [record]
     if not result.trials:
-        raise UsageError(f"the front is empty: {why_empty(study.trials(), study.constraints)}; search on.")
+        reason = why_empty(study.trials(), study.constraints)
+        raise UsageError(f"the front is empty: {reason}; run the search again with a larger budget.")
     if front:
         return _whole(result, study)
     chosen = result.pick(pick) if pick is not None else result.knee() or result.members[0]
@@ -122,7 +147,7 @@ def chosen_trials(study: Study, trial: int | None, pick: str | None, knee: bool,
 
 
 def _whole(front: Front, study: Study) -> list[TrialRecord]:
-    """All students of the (verified) front; stderr says who is left out, and what can be done about it."""
+    """Return all students of the (verified) front; print on stderr which are left out, and how to include them."""
     from autodistill.search.results.picking import UNVERIFIED, whole
 
     chosen = whole(front)
@@ -130,10 +155,10 @@ def _whole(front: Front, study: Study) -> list[TrialRecord]:
         say(chosen.said)
     left = [trial for members in chosen.left_out.values() for trial in members]
     if left:
-        form = ", its int8 form: --pick 'number == N'" if any(t.variant == "int8" for t in left) else ""
-        say(f"  one of them anyway: --trial N{form}")  # --trial is always fp32
+        form = "; in its int8 form: --pick 'number == N'" if any(t.variant == "int8" for t in left) else ""
+        say(f"  to export one of them anyway: --trial N{form}")  # --trial is always fp32
     if (chosen.unverified or UNVERIFIED in chosen.left_out) and study.directory is not None:
-        say("  verify those too: " + command("verify", study.directory))
+        say("  to verify them too: " + command("verify", study.directory))
     return list(chosen.members)
 
 
@@ -153,9 +178,9 @@ def _export_all(
 
     assert study.directory is not None
     if study.config is None or study.config.data is None:
-        raise UsageError(f"study {study.name} has no images; only students of images can be exported.")
+        raise UsageError(f"study {study.name} has no images; only students of image studies can be exported.")
     targets = [out / folder_name(one) if apart else out for one in chosen]
-    for record, target in zip(chosen, targets, strict=True):  # before any work
+    for record, target in zip(chosen, targets, strict=True):  # report errors before any work
         exporting.refuse_foreign(target)
         source_of(study.directory, record, options["weights"])
     data = datasets.load_images(study.config.data)
@@ -174,7 +199,7 @@ def _export_all(
 
 
 def _attach(study: Study, done: Sequence[Exported]) -> None:
-    """Let the dashboard offer the files on the page of their trial."""
+    """Add the files to the page of their trial in the dashboard."""
     from autodistill.core.errors import ResourceError, StudyInUseError
     from autodistill.delivery.dashboard.notes import attach
     from autodistill.search.storage.study_folder import folder_lock
@@ -185,13 +210,13 @@ def _attach(study: Study, done: Sequence[Exported]) -> None:
             for number in dict.fromkeys(one.trial for one in done):
                 attach(study, number, offered([one for one in done if one.trial == number]))
     except StudyInUseError:
-        say("a search is running on this study, so the dashboard does not offer these files; export again afterwards")
+        say("a search is running on this study, so the dashboard does not list these files; export again afterwards")
     except ResourceError:
-        say("the study cannot be written, so the dashboard does not offer these files")
+        say("the study cannot be written, so the dashboard does not list these files")
 
 
 def offered(forms: Sequence[Exported]) -> list[Path]:
-    """Files of one trial: those of fp32, and of its other forms what fp32 has not, as they share names."""
+    """List the files of one trial: all of its fp32 form, then those of other forms under names that are not taken."""
     files: dict[str, Path] = {}
     for one in sorted(forms, key=lambda form: form.variant != "fp32"):
         for path in sorted(one.folder.iterdir()):
@@ -201,7 +226,7 @@ def offered(forms: Sequence[Exported]) -> list[Path]:
 
 
 def print_exported(done: Sequence[Exported]) -> None:
-    """One line per file."""
+    """Print one line per file."""
     rows = []
     for one in done:
         for file in one.checked:
@@ -222,7 +247,7 @@ def print_exported(done: Sequence[Exported]) -> None:
     columns = ["trial", "format", "file", "bytes", "accuracy", "drop", "max diff", "latency ms", ""]
     print_table(columns, rows, right=("trial", "bytes", "accuracy", "drop", "max diff", "latency ms"))
     say(
-        f"accuracy on {done[0].images:,} validation images; drop and max diff against the PyTorch network; "
+        f"accuracy on {done[0].images:,} validation images; drop and max diff relative to the PyTorch network; "
         "latency on this machine's CPU"
     )
 
@@ -244,4 +269,4 @@ def _next(done: Sequence[Exported], address: str) -> None:
     if (first / "predict.py").is_file():
         say(f"next:\n  python {shlex.quote(str(first / 'predict.py'))} IMAGE.png")
     elif (first / "config.json").is_file():
-        say(f"next:\n  autodistill.load({str(first)!r}) in Python gives the network")
+        say(f"next:\n  autodistill.load({str(first)!r}) in Python returns the network")

@@ -1,4 +1,4 @@
-"""``front``: the Pareto front of a study as table, file or picture; or the fronts of several studies side by side."""
+"""``front``: the Pareto front of a study as table, file or figure, or a comparison of several studies."""
 
 from __future__ import annotations
 
@@ -42,40 +42,45 @@ def front(
         list[str] | None,
         typer.Argument(
             metavar="[DIR]...",
-            help="Folder of a study; the newest below runs/ without it. Several are compared; "
-            "NAME=DIR,DIR groups runs that differ by their seed.",
+            help="Folder of a study. Default: the newest study in runs/. Several studies are compared; NAME=DIR,DIR "
+            "groups runs that differ only in their seed.",
         ),
     ] = None,
     directory: DirOption = None,
     pick: Annotated[
         str | None,
-        typer.Option(metavar="EXPR", help="Only the best student with e.g. 'latency_ms <= 5 and params <= 2e6'."),
+        typer.Option(
+            metavar="EXPR",
+            help="Show only the best student that satisfies e.g. 'latency_ms <= 5 and params <= 2e6'.",
+        ),
     ] = None,
     knee: Annotated[
-        bool, typer.Option("--knee", help="Only the student nearest to the ideal point: a fair first pick.")
+        bool,
+        typer.Option("--knee", help="Show only the best compromise: the student nearest to the ideal point."),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the front: .png, .svg, .pdf, or .html to explore.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the front to a .png, .svg, .pdf or (interactive) .html file."),
     ] = None,
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the front as CSV; - writes to standard output.")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write front.json, front.csv and front.png there.")
+        Path | None, typer.Option(metavar="DIR", help="Write front.json, front.csv and front.png to this folder.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the Pareto front: the students that no other one beats in every objective."""
+    """Show the Pareto front: the students that no other beats in one objective without losing in another."""
     given = list(studies or [])
     if len(given) > 1 or (given and "=" in given[0] and not Path(given[0]).exists()):
         alone = {"--pick": pick, "--knee": knee, "--csv": csv, "--save": save, "--dir": directory}
         wrong = [flag for flag, value in alone.items() if value]
         if wrong:
-            raise UsageError(f"{', '.join(wrong)} is for one study; {len(given)} are given. Name one of them.")
+            raise UsageError(f"{', '.join(wrong)} works on one study, but {len(given)} are given; give one.")
         _compare(given, plot, as_json)
         return
     if pick is not None and knee:
-        raise UsageError("--pick and --knee both choose one student; keep one of them.")
+        raise UsageError("--pick and --knee both choose one student; use one of them.")
     _check_files(plot, csv, {"--json": as_json, "--pick": pick is not None, "--knee": knee})
     folder = folder_of(Path(given[0]) if given else None, directory)
     found = read_study(folder)
@@ -96,8 +101,8 @@ def front(
     elif result.trials:
         rows, trouble = found_by_verify(result)
         print_front(result, found.trials(), rows)
-        if edge := found.bounds_line():
-            say(edge)
+        if bounds := found.bounds_line():
+            say(bounds)
         say(f"hypervolume {result.hypervolume_share:.4f} of the reference box")
         _say_verified(folder, result, rows, trouble)
         say_nearest(found)
@@ -107,7 +112,7 @@ def front(
 
 
 def _with_verdicts(front: Front) -> dict[str, Any]:
-    """The front as JSON, each member with its verified place; ``null`` where it has none."""
+    """Return the front as JSON, each member with its result of ``verify`` (``null`` if it has none)."""
     from autodistill.search.results.picking import KEPT, row_of
 
     rows, trouble = found_by_verify(front)
@@ -128,7 +133,7 @@ def _verdict(row: VerifiedRow | None) -> dict[str, Any] | None:
 
 
 def _say_verified(folder: Path, front: Front, rows: Mapping[int, VerifiedRow], trouble: str) -> None:
-    """That there is a verification, whose figures are the ones to believe, who joined its front, and what it lacks."""
+    """Print the state of the verification: its front, the students that joined it, and those still unverified."""
     from autodistill.search.results.picking import KEPT, unverified
     from autodistill.search.results.verified import read_verified
 
@@ -142,20 +147,20 @@ def _say_verified(folder: Path, front: Front, rows: Mapping[int, VerifiedRow], t
     joined = [str(number) for number, row in rows.items() if row.verdict == "joins"]
     more = f" (trial {', '.join(joined)} joined it)" if joined else ""
     kept = sum(row.verdict in KEPT for row in rows.values())
-    said = f"{counted(kept, 'student')} on the verified front{more}{done}"
+    state = f"{counted(kept, 'student')} on the verified front{more}{done}"
     missing, size = len(unverified(front, rows)), len(front.trained())
     if missing:
-        said = f"{size - missing} of {counted(size, 'student')} on the front{more}{done}"
-    say(f"verified: {said}; see {folder / 'verify.csv'}, or: {command('report', folder)}")
+        state = f"{size - missing} of {counted(size, 'student')} on the front{more}{done}"
+    say(f"verified: {state}; see {folder / 'verify.csv'}, or: {command('report', folder)}")
     if missing:
         say(
-            "  until the others are too, --pick and --knee go by the figures of the search, less who fell off: "
-            + command("verify", folder)
+            "  until all are verified, --pick and --knee use the figures of the search and skip students that fell "
+            f"off: {command('verify', folder)}"
         )
 
 
 def _chosen(study: Study, front: Front, pick: str | None) -> FrontMember:
-    """The best member with ``pick``, else the knee; stderr says what a verification had to do with it."""
+    """Return the best member that satisfies ``pick``, else the knee; print on stderr how ``verify`` affected it."""
     if not front.trials:
         raise UsageError(f"the front of {front.study} is empty: {_why_empty(study)}.")
     chosen = front.pick(pick) if pick is not None else front.knee() or front.members[0]
@@ -182,7 +187,7 @@ def _one(study: Study, front: Front, trial: TrialRecord, as_json: bool) -> None:
 
 
 def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save: Path | None) -> None:
-    """The files that were asked for."""
+    """Write the files that the options name."""
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
         for path in front.save(save, empty=_why_empty(study)).values():
@@ -205,7 +210,7 @@ def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save
 
 
 def _write_page(figure: go.Figure, path: Path) -> None:
-    figure.write_html(path, include_plotlyjs=True)  # opens offline
+    figure.write_html(path, include_plotlyjs=True)  # include the library, so that the page opens offline
 
 
 def _check_files(plot: Path | None, csv: Path | None, shown: Mapping[str, bool]) -> None:
@@ -216,7 +221,7 @@ def _check_files(plot: Path | None, csv: Path | None, shown: Mapping[str, bool])
         check_file(csv)
     if csv is not None and str(csv) == "-" and (others := [flag for flag, given in shown.items() if given]):
         raise UsageError(
-            f"--csv - and {', '.join(others)} both write to standard output; give --csv a file, or keep one of them."
+            f"--csv - and {', '.join(others)} both write to standard output; give --csv a file, or use one of them."
         )
 
 
@@ -229,7 +234,7 @@ def _compare(given: Sequence[str], plot: Path | None, as_json: bool) -> None:
     names = [group.name for group in groups]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"two groups are called {', '.join(twice)}; name them apart: NAME=DIR,DIR.")
+        raise UsageError(f"two groups are called {', '.join(twice)}; give each its own name: NAME=DIR,DIR.")
     result = compare(groups)
     if result.warning:
         say(f"warning: {result.warning}.")
@@ -256,7 +261,7 @@ def _draw_comparison(comparison: Comparison, plot: Path) -> None:
 
 
 def _group(text: str) -> Group:
-    """``DIR``, or ``NAME=DIR,DIR``."""
+    """Parse ``DIR`` or ``NAME=DIR,DIR`` and read its studies."""
     from autodistill.search.analysis.compare import Group
 
     name, equals, folders = text.partition("=")
@@ -265,7 +270,7 @@ def _group(text: str) -> Group:
         return Group.of(folder.name, [read_study(folder_of(folder, None))])
     parts = [part.strip() for part in folders.split(",") if part.strip()]
     if not parts:
-        raise UsageError(f"{text!r} names no folder; write NAME=DIR or NAME=DIR,DIR.")
+        raise UsageError(f"{text!r} lists no folder; write NAME=DIR or NAME=DIR,DIR.")
     return Group.of(name, [read_study(Path(part)) for part in parts])
 
 
@@ -290,4 +295,4 @@ def _print_comparison(comparison: Comparison) -> None:
             comparison.objectives, comparison.scale.reference, comparison.scale.ideal, strict=True
         )
     )
-    say(f"hypervolume is the share of one common box: {box}; ± is the standard deviation over the runs")
+    say(f"hypervolume: share of the common box {box}; ±: standard deviation over the runs")

@@ -1,4 +1,4 @@
-"""``autodistill search``: from flags and a study file to a running search, and what it says at the end."""
+"""``autodistill search``: turns flags and a study file into a configuration, and starts the search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autodistill.config.problems import unknown_key
 from autodistill.core.errors import ConfigError, UsageError
 
 DEFAULT_BUDGET = "5m"
-VERIFY_SHARE = 0.3  # of a time budget, with --verify
+VERIFY_SHARE = 0.3  # share of a time budget that --verify reserves
 _SPACE_SECTIONS = ("student", "distillation", "train")
 _FLAGS = {
     "data.root": "--data-root",
@@ -31,109 +31,167 @@ EXAMPLES = """
   autodistill search --data digits --budget 5m --workers 2 --dir runs/digits
   autodistill search --data image_folder --data-root photos --image-size 64 --budget 2h
   autodistill search study.yaml --constraint 'params <= 1e6' --set student.family=resnet,convnext
-  autodistill search runs/digits --budget 30m      go on with a study
+  autodistill search runs/digits --budget 30m      continue a study
 """
 
 
 def search(
     study: Annotated[
-        Path | None, typer.Argument(metavar="STUDY", help="A study file, or the folder of a study to go on with.")
+        Path | None, typer.Argument(metavar="STUDY", help="A study file, or the folder of a study to continue.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Where the images come from: digits, fashion_mnist, image_folder …")
+        str | None, typer.Option(help="Source of the images: digits, fashion_mnist, image_folder … Default: digits.")
     ] = None,
-    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the images' files.")] = None,
-    image_size: Annotated[int | None, typer.Option(metavar="PX", help="Pixels per side that the student sees.")] = None,
+    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder with the image files.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="PX", help="Side of the student's square input, in pixels. Default: the source's own."),
+    ] = None,
     train_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Images kept for training; all by default.")
+        int | None, typer.Option(metavar="N", help="Number of training images to use. Default: all.")
     ] = None,
     resize: Annotated[
         str | None,
-        typer.Option(metavar="HOW", help="crop, squash or letterbox: how images become square; crop by default."),
+        typer.Option(metavar="HOW", help="How to make images square: crop, squash or letterbox. Default: crop."),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="auto, a folder of 'autodistill teach', a timm name, an ONNX file …")
+        str | None,
+        typer.Option(
+            help="auto (train one first), a folder made by 'autodistill teach', a timm model name, an ONNX file … "
+            "Default: auto."
+        ),
     ] = None,
     teacher_weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights, where --teacher is only an architecture.")
+        str | None, typer.Option(metavar="FILE", help="File with the weights, if --teacher only names an architecture.")
     ] = None,
     space: Annotated[
-        str | None, typer.Option(help="A built-in search space ('autodistill spaces ls') or a YAML file.")
+        str | None,
+        typer.Option(
+            help="A built-in search space ('autodistill spaces ls') or a YAML file. Default: chosen by image size."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Narrow the space (student.family=resnet,convnext) or set a key (training.batch_size=128).",
+            help="Narrow the space (student.family=resnet,convnext) or set a key of the study "
+            "(training.batch_size=128). May be repeated.",
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="30m, 2h, 40trials, 600epochs, 3gpu-hours; joined by commas.")
+        str | None,
+        typer.Option(
+            help="When to stop: 30m, 2h, 40trials, 600epochs, 3gpu-hours. Join several limits by commas; the first one "
+            f"reached ends the search. Counted over all resumes. Default: {DEFAULT_BUDGET}."
+        ),
     ] = None,
-    objectives: Annotated[str | None, typer.Option(metavar="A,B,C", help="Axes of the front.")] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Metrics to trade off. Default: accuracy,params,latency_ms."),
+    ] = None,
     constraint: Annotated[
-        list[str] | None, typer.Option(metavar="'X <= N'", help="A bound, e.g. 'params <= 1e6'; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="'X <= N'", help="Bound on a metric, e.g. 'params <= 1e6'. May be repeated."),
     ] = None,
     within: Annotated[
         str | None,
         typer.Option(
             metavar="POINTS",
-            help="Only students at most so many points of accuracy below the teacher, e.g. 5; off also seeks those "
-            "more than 20 below.",
+            help="Accept only students at most this many percentage points of accuracy below the teacher, e.g. 5. "
+            "Default: auto (students more than 20 points below count as no gain); off: they count.",
         ),
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="front, gp, tpe, nsga2, nsga3, random or qmc.")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs of the top rung.")] = None,
-    rungs: Annotated[str | None, typer.Option(help="auto, off, or {eta: 3, lowest: 0.05}.")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Algorithm that proposes candidates: front, gp, tpe, nsga2, nsga3, random or qmc. Default: front."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Epochs of a full training (the top rung). Default: chosen by budget and data."),
+    ] = None,
+    rungs: Annotated[
+        str | None,
+        typer.Option(
+            help="Epoch levels at which only the better trials continue: auto, off, or e.g. {eta: 3, lowest: 0.05}. "
+            "Default: auto."
+        ),
+    ] = None,
     no_rungs: Annotated[
-        bool, typer.Option("--no-rungs", help="Train every candidate to the end; the same as --rungs off.")
+        bool, typer.Option("--no-rungs", help="Train every candidate to the end. Same as --rungs off.")
     ] = False,
     warm_start: Annotated[
         list[Path] | None,
-        typer.Option("--warm-start", metavar="DIR", help="Try another study's front first; may be repeated."),
+        typer.Option(
+            "--warm-start", metavar="DIR", help="Folder of another study, whose front is tried first. May be repeated."
+        ),
     ] = None,
-    survey: Annotated[str | None, typer.Option(help="auto, off, or how many students to measure first.")] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Candidates trained at once.")] = None,
+    survey: Annotated[
+        str | None,
+        typer.Option(
+            help="Number of students whose size and latency are measured before any training; auto or off. "
+            "Default: auto."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of candidates trained in parallel. Default: one per GPU, or one."),
+    ] = None,
     slots_per_gpu: Annotated[
-        str | None, typer.Option(metavar="N", help="Workers that share one GPU; auto measures how many fit.")
+        str | None,
+        typer.Option(metavar="N", help="Number of workers that share one GPU; auto measures how many fit. Default: 1."),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local (this machine) or ray (Ray Tune, also on a cluster). Default: local.")
+    ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A database server for the trials: postgresql://user@host/db, mysql://…"),
+        typer.Option(
+            metavar="URL",
+            help="Database server that stores the trials: postgresql://user@host/db, mysql://… Default: SQLite in the "
+            "study's folder.",
+        ),
     ] = None,
     ray_address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="A running Ray cluster, or auto on one of its nodes.")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address of a running Ray cluster, or auto on one of its nodes. Default: start a private Ray here.",
+        ),
     ] = None,
     ray_storage: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where Ray's workers keep checkpoints, so that they need not see the study's folder: s3://…",
+            help="Storage for checkpoints (s3://…) if Ray's workers cannot read the study's folder.",
         ),
     ] = None,
     trust_network: Annotated[
         bool,
-        typer.Option("--trust-network", help="Use a Ray cluster without tokens: anyone on its network can run code."),
+        typer.Option(
+            "--trust-network", help="Use a Ray cluster without authentication: anyone on its network can run code."
+        ),
     ] = False,
     directory: Annotated[
-        Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the study; runs/NAME by default.")
+        Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the study. Default: runs/NAME.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study. Default: the data source.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Random seed of the search. Default: 0.")] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write scalars and hparams per trial into DIR/tensorboard.")
+        bool, typer.Option("--tensorboard", help="Write TensorBoard scalars and hparams per trial to DIR/tensorboard.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the configuration and an estimate; write nothing.")
+        bool, typer.Option("--dry-run", help="Print the configuration and an estimate of the search; write nothing.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Verify the front at the end; three tenths of a time budget are kept back.")
+        bool,
+        typer.Option("--verify", help="Run 'verify' at the end; it gets 30 % of a time budget."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
 ) -> None:
-    """Search students and how to distil them, until the budget is spent. The same command again resumes."""
+    """Search for students and the best way to distil them until the budget is spent. Run again to resume."""
     from autodistill.config.study_file import StudyConfig
 
     overrides = {
@@ -171,31 +229,31 @@ def search(
         show_plan(config, folder, as_json)
     else:
         if verify and config.data is None:
-            raise UsageError("--verify needs images; this study has an evaluation of its own.")
+            raise UsageError("--verify needs images, but this study uses its own evaluation; leave out --verify.")
         options = _engine_options(config.engine, ray_address, ray_storage, trust_network)
         run(config, folder, as_json, tensorboard, options, verify_share=VERIFY_SHARE if verify else 0.0)
 
 
 def _rungs(rungs: str | None, no_rungs: bool) -> Any:
-    """The key of both flags about rungs.
+    """Return the study's key ``rungs`` from ``--rungs`` and ``--no-rungs``.
 
     Raises:
-        UsageError: they contradict each other.
+        UsageError: The flags contradict each other.
     """
     if not no_rungs:
         return None if rungs is None else value_of(rungs)
     if rungs not in (None, "off"):
-        raise UsageError(f"--no-rungs and --rungs {rungs} contradict each other; keep one.")
+        raise UsageError(f"--no-rungs and --rungs {rungs} contradict each other; use one of them.")
     return "off"
 
 
 def _engine_options(
     engine: str, ray_address: str | None, ray_storage: str | None, trust_network: bool
 ) -> dict[str, Any]:
-    """Keywords of the engine from its flags.
+    """Return the keywords of the engine from its flags.
 
     Raises:
-        UsageError: a flag of Ray's for another engine, or a storage that cannot be used.
+        UsageError: A Ray flag is used with another engine, or the storage cannot be used.
     """
     given = {"address": ray_address, "storage": ray_storage, "trust_network": trust_network or None}
     options = {key: value for key, value in given.items() if value is not None}
@@ -206,15 +264,15 @@ def _engine_options(
     if ray_storage is not None:
         from autodistill.engines.driving.remote_study import url_of
 
-        options["storage"] = url_of(ray_storage)  # a wrong one is said before anything is written
+        options["storage"] = url_of(ray_storage)  # report a wrong URL before anything is written
     return options
 
 
 def settings(texts: Sequence[str]) -> dict[str, Any]:
-    """The overrides of ``--set KEY=VALUE``: a key of the space narrows it, any other one is a key of the study.
+    """Parse ``--set KEY=VALUE``: a key of the space narrows the space, any other key sets a key of the study.
 
     Raises:
-        ConfigError: all texts that are not understood.
+        ConfigError: Some texts cannot be parsed; all of them are listed.
     """
     from autodistill.config.study_file import StudyConfig
 
@@ -238,10 +296,10 @@ def settings(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """A flag's value as YAML reads it; commas outside brackets make a list.
+    """Parse the value of a flag as YAML; commas outside brackets make a list.
 
     Raises:
-        ConfigError: it is not YAML.
+        ConfigError: The value is not valid YAML.
     """
     from autodistill.core import strict_yaml
 
@@ -251,7 +309,7 @@ def value_of(text: str) -> Any:
 
 
 def flags_of(overrides: Mapping[str, Any]) -> dict[str, str]:
-    """Key to the flag it came from, for messages about it."""
+    """Map each key that is set to the flag that set it, for error messages."""
     restrictions = {f"set.{name}": f"--set {name}" for name in overrides.get("set") or ()}
     return restrictions | {
         key: _FLAGS.get(key, f"--{key}" if "." not in key else f"--set {key}")
@@ -261,11 +319,11 @@ def flags_of(overrides: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _source_of(study: Path | None, directory: Path | None) -> tuple[Path | None, Path | None]:
-    """The study file to read, and the folder, where the arguments name one."""
+    """Return the study file to read and the study's folder; either is ``None`` if no argument names it."""
     if study is None or not study.is_dir():
         return study, directory
     if directory is not None and directory.resolve() != study.resolve():
-        raise UsageError(f"two study folders are given, {study} and --dir {directory}; keep one.")
+        raise UsageError(f"two study folders are given, {study} and --dir {directory}; give one.")
     from autodistill.search.storage.study_folder import is_study
 
     if not is_study(study):

@@ -1,4 +1,4 @@
-"""A search from the command line once its configuration stands: runs it, and says what came of it and what is next."""
+"""Running a search from the command line: dry run, search, and the summary that is printed at the end."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 UNKNOWN = 300.0
-"""Seconds of budget that are suggested where too little was seen to say what a search takes."""
+"""Budget in seconds that is suggested when too little was measured to estimate what the search needs."""
 
 
 def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
-    """Print the configuration and an estimate; nothing is written."""
+    """Print the configuration and an estimate of the search; write nothing."""
     from autodistill.core import strict_yaml
     from autodistill.engines.setup.check_names import check_first, check_study
 
@@ -46,7 +46,7 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     from autodistill.engines.setup.cold_views import cold_views
     from autodistill.engines.setup.estimate import estimate, forecast
     from autodistill.engines.setup.study_setup import check_same, config_rungs, study_parts
-    from autodistill.engines.setup.top_rung import Length, settle
+    from autodistill.engines.setup.top_rung import Length, choose_length
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
@@ -55,12 +55,12 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     _check_warm_starts(config, folder, parts["space"])
     if cold := cold_views(parts["space"], config.training):
         say(f"warning: {cold}")
-    length = Length(config) if _resumed(folder) else settle(config, parts["space"], say=_doing)
+    length = Length(config) if _resumed(folder) else choose_length(config, parts["space"], say=_doing)
     config, rungs = length.config, config_rungs(length.config)
     figures = None
-    if length.prices is not None:
-        figures = forecast(config, rungs, length.prices)
-    elif not length.seconds:  # nothing was timed yet
+    if length.times is not None:
+        figures = forecast(config, rungs, length.times)
+    elif not length.seconds:  # nothing has been timed yet
         figures = estimate(config, parts["space"], rungs, say=_doing)
     if as_json:
         print_json(
@@ -69,20 +69,21 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
         return
     sys.stdout.write(strict_yaml.dump(config.resolved()))
     say()
-    for line in [*(figures.lines() if figures else []), *([length.said] if length.said else [])]:
+    for line in [*(figures.lines() if figures else []), *([length.message] if length.message else [])]:
         say(line)
-    say("Nothing was written. Start it: " + this_command(without="--dry-run"))
+    say("Nothing was written. Start the search: " + this_command(without="--dry-run"))
 
 
 def _doing(words: str) -> None:
+    """Print what the set-up is doing now."""
     say(f"  {words} …")
 
 
 def _check_warm_starts(config: StudyConfig, folder: Path, space: Space) -> None:
-    """Refuse other studies that the search could not begin with; those of a study that goes on are done with.
+    """Check the studies of ``warm_start``, except those that a resumed study has already used.
 
     Raises:
-        UsageError: one is no study, or has nothing for this space.
+        UsageError: One of them is not a study, or has no student that fits this space.
     """
     from autodistill.engines.setup.study_setup import STUDY_FILE, open_other
     from autodistill.search.study.warm_start import fitting_students
@@ -103,7 +104,16 @@ def run(
     *,
     verify_share: float = 0.0,
 ) -> None:
-    """Search, and verify with what was kept back when ``verify_share`` of a time budget is for that."""
+    """Run the search, print its results, and verify the front if ``verify_share`` is above 0.
+
+    Args:
+        config: Configuration of the study.
+        folder: Folder of the study.
+        as_json: Print the front as JSON instead of a table.
+        tensorboard: Also write TensorBoard files.
+        options: Keywords of the engine.
+        verify_share: Share of a time budget that is reserved for verification, in [0, 1].
+    """
     from autodistill.engines.setup.check_names import check_first
 
     check_first(config, resumed=_resumed(folder))
@@ -127,10 +137,10 @@ def run(
             front = run_search(study, progress=watcher, **options)
     except (UsageError, UserCodeError):
         if not existed and folder.exists() and (study is None or not study.trials()):
-            shutil.rmtree(folder, ignore_errors=True)  # wrong input leaves nothing behind
+            shutil.rmtree(folder, ignore_errors=True)  # wrong input must not leave a folder behind
             with contextlib.suppress(OSError):
                 if not parent_existed:
-                    folder.parent.rmdir()  # only if it is empty now
+                    folder.parent.rmdir()  # succeeds only if the folder is empty
         raise
     except (KeyboardInterrupt, SystemExit, InterruptedTrialError) as stop:
         raise typer.Exit(_interrupted(study, stop)) from None
@@ -138,13 +148,13 @@ def run(
     verified = _verify(folder, kept, options, as_json=True) if verifying and as_json else {}
     _finish(study, front, folder, as_json, verified, progress.shortage)
     if verifying and not as_json:
-        _verify(folder, kept, options, as_json=False)  # says itself what is next
+        _verify(folder, kept, options, as_json=False)  # prints the next commands itself
     else:
         _say_next(study, front, folder, verified=bool(verifying), short=progress.shortage)
 
 
 def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: bool) -> dict[str, Any]:
-    """Verify the front with the time that was kept back; its part of the JSON of ``search``."""
+    """Verify the front within the reserved ``kept`` seconds; return its part of the JSON of ``search``."""
     from autodistill.commands.verify import run as run_verify
     from autodistill.core.budget import Budget
 
@@ -154,7 +164,7 @@ def _verify(folder: Path, kept: float, options: Mapping[str, Any], *, as_json: b
 
 
 def _with_tensorboard(study: Study, folder: Path, progress: Progress) -> Callable[[Snapshot], None]:
-    """What watches the search, and writes for TensorBoard at the same moments."""
+    """Return a progress callback that also writes TensorBoard files."""
     from autodistill.delivery.dashboard.tensorboard import FOLDER, TensorBoard
 
     board = TensorBoard(folder / FOLDER, study.trials())
@@ -169,7 +179,7 @@ def _with_tensorboard(study: Study, folder: Path, progress: Progress) -> Callabl
 
 
 def _interrupted(study: Study | None, stop: BaseException) -> int:
-    """Say how to go on; returns the exit code."""
+    """Print how to resume an interrupted search, and return the exit code."""
     if study is None:
         return 130
     ended = study.budget.exhausted(study.spent)
@@ -177,9 +187,9 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
         say(f"error: {ended} before the first trial: {str(stop).rstrip('.')}.")
         from autodistill.engines.monitor.budget_warning import rounded
 
-        needed = 2 * study.spent.seconds / stop.done if stop.done else UNKNOWN  # as much again for the search
+        needed = 2 * study.spent.seconds / stop.done if stop.done else UNKNOWN  # set-up, and as long for the search
         more = _more(study.budget, study.spent, rounded(needed))
-        say(f"Give more: {this_command(without='--budget', value=True)} --budget {more}")
+        say(f"Use a larger budget: {this_command(without='--budget', value=True)} --budget {more}")
         return UsageError.exit_code
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in study.trials()).items())
     spent = format_seconds(round(study.spent.seconds))
@@ -188,16 +198,17 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
 
 
 def _resumed(folder: Path) -> bool:
+    """Return whether the folder already holds a study."""
     return any((folder / name).exists() for name in ("study.db", "study.yaml"))
 
 
 def _announce(config: StudyConfig, folder: Path) -> None:
-    """Say what will run and where, before anything slow begins."""
+    """Print what will run and where, before anything slow begins."""
     data = config.data
     space = config.space if isinstance(config.space, str) else "given in the study file"
     resumed = ", resumed" if _resumed(folder) else ""
     workers = (
-        "workers by the devices" if config.workers is None else f"{config.workers} worker{'s' * (config.workers > 1)}"
+        "one worker per device" if config.workers is None else f"{config.workers} worker{'s' * (config.workers > 1)}"
     )
     say(f"study {config.name} in {folder}{resumed}")
     say(
@@ -212,13 +223,13 @@ def _length(config: StudyConfig) -> str:
     from autodistill.engines.setup.study_setup import config_rungs
 
     by_budget = config.data is not None and config.epochs is None
-    return "epochs by the budget" if by_budget else f"{config_rungs(config).levels[-1]} epochs"
+    return "epochs chosen by the budget" if by_budget else f"{config_rungs(config).levels[-1]} epochs"
 
 
 def _finish(
     study: Study, front: Front, folder: Path, as_json: bool, more: Mapping[str, Any], short: BudgetWarning | None
 ) -> None:
-    """The front on stdout; why the search ended, files and next commands on stderr."""
+    """Print the front on stdout, and on stderr why the search ended and which files it wrote."""
     _note_for_dashboard(study, folder)
     trials = study.trials()
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in trials).items()) or "no trial"
@@ -227,18 +238,18 @@ def _finish(
     paused = sum(t.reason == "PAUSED" for t in trials)
     if paused:
         waiting = "1 trial is" if paused == 1 else f"{paused} trials are"
-        say(f"{waiting} paused; more budget goes on with the best of them.")
+        say(f"{waiting} paused; a larger budget continues the best of them.")
     waste = study.waste()
     if waste.telling:
         say(f"{waste.line()}.")
     if as_json:
-        range_bounds = [edge.to_json() for edge in study.range_bounds()]
+        range_bounds = [bound.to_json() for bound in study.range_bounds()]
         shown = {**front.to_json(), "epochs": study.rungs.levels[-1], **nearest_json(study)}
         print_json({**shown, "waste": waste.to_json(), "range_bounds": range_bounds, **more})
     elif front.trials:
         print_front(front, trials, found_by_verify(front)[0])
-    if edge := study.bounds_line():
-        say(f"{edge}.")
+    if bounds := study.bounds_line():
+        say(f"{bounds}.")
     if not front.trials:
         say(_why_empty(study, trials, short))
     if not as_json:
@@ -251,13 +262,17 @@ def _finish(
 
 def _why_empty(study: Study, trials: list[TrialRecord], short: BudgetWarning | None) -> str:
     if any(t.state is State.COMPLETE for t in trials):
-        return f"The front is empty: {why_empty(trials, study.constraints)}; loosen it, or search on."
+        reason = why_empty(trials, study.constraints)
+        return f"The front is empty: {reason}; loosen a constraint, or run again with a larger budget."
     if not trials:
-        return "The front is empty: reading, survey and teacher took all of the budget; give more, the teacher is kept."
+        return (
+            "The front is empty: reading the images, the survey and the teacher used up the budget. Run again with a "
+            "larger budget; the teacher is kept."
+        )
     advice = (
         short.advice(_larger(study, short))
         if short is not None
-        else "give more budget, or fewer --epochs in a new study"
+        else "use a larger budget, or fewer --epochs in a new study"
     )
     return f"The front is empty: no trial reached the top rung; {advice}."
 
@@ -269,18 +284,18 @@ def _say_next(study: Study, front: Front, folder: Path, *, verified: bool, short
         form = "" if best.variant == "fp32" else f", in its {best.variant} form"
         say("  " + command("show", best.number, folder) + f"   (the knee of the front{form})")
         if not verified and getattr(study.config, "data", None) is not None:
-            say("  " + command("verify", folder) + "   (the winners again with fresh seeds, on the test split)")
-        say("  " + command("report", folder) + "   (one HTML file)")
-    say("  " + command("dashboard", folder) + "   (in the browser)")
-    say("  " + command("search", folder, "--budget", _larger(study, short)) + "   (goes on)")
+            say("  " + command("verify", folder) + "   (retrain the front with new seeds, evaluate on the test split)")
+        say("  " + command("report", folder) + "   (write one HTML file)")
+    say("  " + command("dashboard", folder) + "   (open the study in the browser)")
+    say("  " + command("search", folder, "--budget", _larger(study, short)) + "   (continue with a larger budget)")
 
 
 def _note_for_dashboard(study: Study, folder: Path) -> None:
-    """Leave notes and figures in the database, so that a bare ``optuna-dashboard`` shows them too."""
+    """Store notes and figures in the database, so that a plain ``optuna-dashboard`` shows them too."""
     from autodistill.delivery.dashboard.notes import annotate
     from autodistill.search.storage.study_folder import folder_lock
 
-    with contextlib.suppress(StudyInUseError), folder_lock(folder):  # whoever holds it now will write them
+    with contextlib.suppress(StudyInUseError), folder_lock(folder):  # the process that holds the lock writes them
         annotate(study)
 
 
@@ -289,13 +304,13 @@ def _trials_in(study: Study) -> str:
 
 
 def _larger(study: Study, short: BudgetWarning | None) -> str:
-    """The budget that a study which has spent its own goes on with."""
+    """Return a budget with which a study that has spent its own can continue."""
     needed = short.budget if short is not None else 0.0 if study.trials() else UNKNOWN
     return _more(study.budget, study.spent, needed)
 
 
 def _more(budget: Budget, spent: Spent, seconds: float = 0.0) -> str:
-    """Twice the budget, or as often as leaves a fifth of it unspent; at least so many seconds where it is in time."""
+    """Double the budget until at least a fifth is unspent; a time budget becomes at least ``seconds``."""
     larger = {name: _doubled(limit, getattr(spent, name)) for name, limit in vars(budget).items() if limit is not None}
     if "seconds" in larger:
         larger["seconds"] = max(larger["seconds"], seconds)

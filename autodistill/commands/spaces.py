@@ -1,4 +1,4 @@
-"""``spaces ls|show|cp|check``: the built-in search spaces, and the check of your own with what its students cost."""
+"""``spaces ls|show|cp|check``: lists, copies and checks search spaces."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Narrow the space: student.family=resnet,convnext; may be repeated."
+        "--set", metavar="KEY=VALUE", help="Narrow the space, e.g. student.family=resnet,convnext. May be repeated."
     ),
 ]
 METRICS = ("params", "macs")
-_USUAL_SIDE = 32  # of a space that does not say for which images it is
+_USUAL_SIDE = 32  # image size in pixels if the space states none
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check search spaces.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in space, or a YAML file.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a built-in space, or a YAML file.")]
 
 
 @app.command("ls")
@@ -50,7 +50,7 @@ def ls(as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show(name: Name, as_json: JsonOption = False) -> None:
-    """Print a space: its file, or as JSON what was read from it."""
+    """Print the YAML file of a space, or its parsed content as JSON."""
     from autodistill.search.space.builtin import load_space, path_of
 
     if as_json:
@@ -62,9 +62,11 @@ def show(name: Name, as_json: JsonOption = False) -> None:
 @app.command("cp")
 def cp(
     name: Name,
-    to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Where to; NAME.yaml here by default.")] = None,
+    to: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="File to write. Default: NAME.yaml in the current folder.")
+    ] = None,
 ) -> None:
-    """Copy a space to edit it; an existing file is never overwritten."""
+    """Copy a space so that you can edit it. An existing file is never overwritten."""
     from autodistill.search.space.builtin import path_of
 
     source = path_of(name)
@@ -75,12 +77,12 @@ def cp(
 
 
 def _use(text: str, target: Path) -> str:
-    """The command in the comments at the head of a space, with ``target`` as its space and a folder of its own."""
+    """Return the command in the head comment of a space, with ``target`` as the space and a new study folder."""
     head = [line[1:].strip() for line in itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())]
     starts = [index for index, line in enumerate(head) if line.startswith("Command ")]
     if not starts:
         return command("search", "--data", "image_folder", "--data-root", "photos", "--space", target)
-    words = shlex.split(" ".join(head[starts[0] :]))[2:]  # without 'Command autodistill'
+    words = shlex.split(" ".join(head[starts[0] :]))[2:]  # drop 'Command autodistill'
     for flag, value in (("--space", str(target)), ("--dir", str(_free(RUNS / target.stem)))):
         if flag in words:
             words[words.index(flag) + 1] = value
@@ -90,7 +92,7 @@ def _use(text: str, target: Path) -> str:
 
 
 def _free(folder: Path) -> Path:
-    """``folder``, with a number where a study is there already."""
+    """Return ``folder``, or the folder with a number appended if it exists."""
     names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([folder], names) if not path.exists())
 
@@ -100,17 +102,25 @@ def check(
     name: Name,
     image_size: Annotated[
         list[int] | None,
-        typer.Option("--image-size", metavar="PIXELS", help="Pixels per side; by default the ends of the space's own."),
+        typer.Option(
+            "--image-size",
+            metavar="PIXELS",
+            help="Side of the square input, in pixels. Default: the smallest and largest that the space states.",
+        ),
     ] = None,
-    channels: Annotated[int, typer.Option("--channels", min=1, help="1 for grey, 3 for colour.")] = 3,
-    classes: Annotated[int, typer.Option("--classes", min=2, help="Classes to tell apart.")] = 10,
-    samples: Annotated[int, typer.Option("--samples", min=0, help="Random students per family.")] = 2,
+    channels: Annotated[
+        int, typer.Option("--channels", min=1, help="Channels of the images: 1 for grey, 3 for colour.")
+    ] = 3,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="Number of classes.")] = 10,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, help="Number of random students to build per family.")
+    ] = 2,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a space: its grammar, every name in it, and its smallest and largest students, which are built and counted.
+    """Check a space: its grammar, all names, and its smallest and largest students, which are built and counted.
 
-    Exit code 2 with all problems.
+    All problems are reported together, with exit code 2.
     """
     from autodistill.engines.setup.check_names import space_problems
     from autodistill.search.space.builtin import load_space
@@ -129,7 +139,7 @@ def check(
     size = space.size()
     if as_json:
         rows = [
-            {"name": p.name, "values": describe(p.distribution), **({"prior": said} if (said := words(p)) else {})}
+            {"name": p.name, "values": describe(p.distribution), **({"prior": prior} if (prior := words(p)) else {})}
             for p in space.parameters
         ]
         costs = [asdict(one) for one in ranges]
@@ -138,23 +148,23 @@ def check(
         lines = [[p.name, describe(p.distribution), words(p)] for p in space.parameters]
         print_table(["parameter", "values", "expected"], lines)
         _show_ranges(ranges)
-    dead = [f"{one.family} at {one.image_size} px: {one.problems[0]}" for one in ranges if not one.built]
-    if dead:
-        raise ConfigError(dead, f"search space {name}")
+    failed = [f"{one.family} at {one.image_size} px: {one.problems[0]}" for one in ranges if not one.built]
+    if failed:
+        raise ConfigError(failed, f"search space {name}")
     if not as_json:
-        say(f"{name} is fine: {'infinitely many' if size is None else f'{size:,}'} candidates.")
+        say(f"{name} is valid: {'infinitely many' if size is None else f'{size:,}'} candidates.")
 
 
 def narrowed(space: Space, texts: list[str] | None) -> Space:
-    """The space with the restrictions of ``--set``.
+    """Return the space with the restrictions of ``--set``.
 
     Raises:
-        ConfigError: all that are not understood, or are not in the space, with the nearest.
+        ConfigError: Some restrictions cannot be parsed or are not in the space; all are listed, with the nearest names.
     """
     from autodistill.commands.search import settings
 
     given = settings(texts or [])
-    others = [f"--set {key}: is no part of a search space; names begin with student., distillation. or train."
+    others = [f"--set {key}: not part of a search space; names begin with student., distillation. or train."
               for key in given if key != "set"]  # fmt: skip
     if others:
         raise ConfigError(others, "the flags")
@@ -182,19 +192,19 @@ def _show_ranges(ranges: list[FamilyRange]) -> None:
         rows.append([one.family, f"{one.image_size} px", built, *(costs if one.built else ["none", "none"])])
     print_table(["family", "images", "built", *METRICS], rows)
     for problem in (problem for one in ranges for problem in one.problems):
-        say(f"infeasible, and never trained: {problem}")
+        say(f"infeasible, will not be trained: {problem}")
 
 
 def write_new(target: Path, text: str) -> None:
-    """Write a file that must not exist yet.
+    """Write a new file.
 
     Raises:
-        UsageError: it exists, or its folder cannot be written.
+        UsageError: The file exists, or its folder cannot be written.
     """
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UsageError(f"{target} exists already; give another name, or remove it first.") from None
+        raise UsageError(f"{target} already exists; choose another name, or remove it first.") from None
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}. Choose another place.") from error

@@ -1,4 +1,4 @@
-"""``survey``: what students cost before any of them is trained, of a study or of a space."""
+"""``survey``: shows what the students of a study or of a search space cost, before any training."""
 
 from __future__ import annotations
 
@@ -27,20 +27,32 @@ _UNITS = {"params": "count", "macs": "count", "activations": "count", "bytes": "
 
 def survey(
     study: StudyArgument = None,
-    space: Annotated[str | None, typer.Option(metavar="NAME", help="Survey a space, without a study.")] = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Survey this search space instead of a study.")
+    ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(metavar="PIXELS", min=1, help="With --space: pixels per side; its smallest by default."),
+        typer.Option(
+            metavar="PIXELS",
+            min=1,
+            help="With --space: side of the square input, in pixels. Default: the smallest that the space states.",
+        ),
     ] = None,
-    channels: Annotated[int, typer.Option(min=1, help="With --space: 1 for grey, 3 for colour.")] = 3,
-    classes: Annotated[int, typer.Option(min=2, help="With --space: classes to tell apart.")] = 10,
-    pool: Annotated[int, typer.Option(min=1, help="With --space: how many students.")] = 50,
+    channels: Annotated[
+        int, typer.Option(min=1, help="With --space: channels of the images, 1 for grey, 3 for colour.")
+    ] = 3,
+    classes: Annotated[int, typer.Option(min=2, help="With --space: number of classes.")] = 10,
+    pool: Annotated[int, typer.Option(min=1, help="With --space: number of students to measure.")] = 50,
     set_: SetOption = None,
-    counted: Annotated[bool, typer.Option("--counted", help="With --space: do not measure latency.")] = False,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw latency against parameters.")] = None,
+    counted: Annotated[
+        bool, typer.Option("--counted", help="With --space: only count parameters and MACs; do not measure latency.")
+    ] = False,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw latency against parameters to a .png, .svg or .pdf file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what students cost before any of them is trained."""
+    """Show what students cost (parameters, MACs, latency) before any of them is trained."""
     from autodistill.search.storage.survey_file import read_survey
 
     if png is not None:
@@ -49,7 +61,7 @@ def survey(
     if space is None:
         rows, target = read_survey(folder_of(study, None))
     elif study is not None:
-        raise UsageError("a study and --space are given; keep one.")
+        raise UsageError("a study and --space are given; give one of them.")
     else:
         rows, target, trust = _survey_space(space, set_, image_size, channels, classes, pool, timed=not counted)
     if as_json:
@@ -57,7 +69,7 @@ def survey(
     else:
         _show(rows, target)
         if trust:
-            say(f"latency of other students, predicted from these, each left out once: {trust}")
+            say(f"latency predicted for other students, leave-one-out error on these: {trust}")
     if png is not None:
         from autodistill.delivery.figures.survey_png import survey_png
 
@@ -68,7 +80,7 @@ def survey(
 def _survey_space(
     name: str, texts: list[str] | None, image_size: int | None, channels: int, classes: int, pool: int, *, timed: bool
 ) -> tuple[list[SurveyRow], LatencyTarget, str]:
-    """Rows, target, and how well latency is predicted (empty where it is not)."""
+    """Survey a search space; return its rows, the latency target, and how well latency is predicted (or ``""``)."""
     from autodistill.core.records import LatencyTarget
     from autodistill.engines.setup.survey_pool import draw_pool
     from autodistill.search.space.builtin import load_space
@@ -111,7 +123,7 @@ def _show(rows: Sequence[SurveyRow], target: LatencyTarget) -> None:
     print_table(["student", *metrics, ""], cells, right=metrics)
     for row in rows:
         if row.error:
-            say(f"infeasible, and never trained: {row.error}")
+            say(f"infeasible, will not be trained: {row.error}")
     if "latency_ms" in metrics:
         say(
             f"latency: {target.runtime} on {target.device}, batch {target.batch}, {target.precision}, "

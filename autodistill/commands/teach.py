@@ -1,4 +1,4 @@
-"""``autodistill teach``: make a teacher where there is none."""
+"""``autodistill teach``: trains or fine-tunes a teacher."""
 
 from __future__ import annotations
 
@@ -21,38 +21,52 @@ TEACH = """
 
 
 def teach(
-    data: Annotated[str | None, typer.Option(help="Where the images come from; digits by default.")] = None,
-    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the images' files.")] = None,
-    image_size: Annotated[int | None, typer.Option(metavar="PX", help="Pixels per side.")] = None,
-    train_size: Annotated[int | None, typer.Option(metavar="N", help="Images kept for training.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Source of the images: digits, fashion_mnist, image_folder … Default: digits.")
+    ] = None,
+    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder with the image files.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="PX", help="Side of the square input, in pixels. Default: the source's own."),
+    ] = None,
+    train_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of training images to use. Default: all.")
+    ] = None,
     resize: Annotated[
         str | None,
-        typer.Option(metavar="HOW", help="crop, squash or letterbox: how images become square; crop by default."),
+        typer.Option(metavar="HOW", help="How to make images square: crop, squash or letterbox. Default: crop."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A timm network; a residual network by the image size.")
+        str | None,
+        typer.Option(metavar="NAME", help="A timm model. Default: a residual network that fits the image size."),
     ] = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Start from timm's weights (downloads them).")
+        bool, typer.Option("--pretrained", help="Start from timm's pretrained weights (downloads them).")
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Length; by number and size of images.", min=1)
+        int | None,
+        typer.Option(metavar="N", help="Length of the training. Default: by number and size of the images.", min=1),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A training setting, e.g. lr=0.004.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A training setting, e.g. lr=0.004. May be repeated."),
     ] = None,
     directory: Annotated[
         Path | None,
-        typer.Option("--dir", "--out", metavar="DIR", help="The teacher's folder; teachers/DATA by default."),
+        typer.Option("--dir", "--out", metavar="DIR", help="Folder of the teacher. Default: teachers/DATA."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; a GPU where there is one.")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of weights, order and views.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Where to train: cpu, cuda, cuda:1 … Default: a GPU if there is one.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Random seed of weights, image order and augmentation.")
+    ] = 0,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Write over another finished teacher in the folder.")
+        bool, typer.Option("--replace", help="Overwrite a finished teacher with other settings in the folder.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print folder and accuracy of the teacher as JSON.")] = False,
 ) -> None:
-    """Train (or fine-tune) a teacher on your images. The same command again goes on, or keeps a finished one."""
+    """Train or fine-tune a teacher on your images. Run again to resume; a finished teacher is kept."""
     from autodistill.config.study_file import StudyConfig
 
     keys = {
@@ -64,7 +78,7 @@ def teach(
     }
     config = StudyConfig.load(None, keys, flags=flags_of(keys))
     if config.data is None:
-        raise UsageError("a teacher needs images; give --data.")
+        raise UsageError("a teacher is trained on images, but no data source is given; add --data.")
     from autodistill.training.data import datasets
 
     datasets.check_source(config.data)  # before torch, which takes seconds to load
@@ -85,18 +99,21 @@ def teach(
 
 
 def _teach(data: DataSpec, model: str | None, folder: Path, device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the images, train with progress, and look at the finished teacher.
+    """Read the images, train the teacher with progress, and check the finished teacher.
 
     Args:
-        data: the images.
-        model: a timm network, or ``None``.
-        folder: what will be the teacher.
-        device: where it trains.
-        settings: further keywords of ``training.teach.teach``.
+        data: The images.
+        model: Name of a timm model; ``None`` for the default.
+        folder: Folder of the teacher.
+        device: Torch device of the training.
+        settings: Further keywords of ``training.trials.teach.teach``.
+
+    Returns:
+        Folder, validation accuracy, number of classes, and whether the teacher is weak.
     """
     say(f"teacher in {folder}: reading {data.source}")
     from autodistill.engines.monitor.progress import Progress
-    from autodistill.engines.monitor.teaching import TeachingPace
+    from autodistill.engines.monitor.teaching import TeachingProgress
     from autodistill.engines.monitor.watch import Snapshot, Watch
     from autodistill.training.data import datasets
     from autodistill.training.teachers import checks as preflight
@@ -106,11 +123,11 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     datasets.check_files(data)
     images = datasets.load_images(data)
     datasets.warn_of_cut(data, images)
-    watch, pace = Watch(), TeachingPace()
+    watch, training = Watch(), TeachingProgress()
     with Progress() as show, watch.signals():
 
         def progress(epoch: float, length: float, metrics: Mapping[str, float]) -> None:
-            show(Snapshot("teacher", pace.words(epoch, length, metrics), epoch / length))
+            show(Snapshot("teacher", training.words(epoch, length, metrics), epoch / length))
 
         try:
             spec = train(
@@ -118,17 +135,17 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
                 should_stop=watch.should_stop, **settings,
             )  # fmt: skip
         except InterruptedTrialError as stopped:
-            say(f"Stopped: {stopped} Go on: {this_command()}")
+            say(f"Stopped: {stopped} Continue: {this_command()}")
             raise typer.Exit(128 + (watch.signal or 2)) from None
     found = preflight.preflight(teachers.load_teacher(spec, images, device), images, accept_weak=True)
     return {"teacher": str(folder), "accuracy": found.accuracy, "classes": len(images.classes), "weak": found.weak}
 
 
 def _recipe(texts: list[str]) -> dict[str, Any]:
-    """Training settings of ``--set KEY=VALUE``, with or without ``training.`` before the key.
+    """Parse training settings of ``--set KEY=VALUE``, with or without ``training.`` before the key.
 
     Raises:
-        ConfigError: all texts that are not of that form.
+        ConfigError: Some texts have no ``=``; all of them are listed.
     """
     problems = [f"--set {text!r}: write KEY=VALUE, e.g. lr=0.004" for text in texts if "=" not in text]
     if problems:

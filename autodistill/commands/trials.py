@@ -1,4 +1,4 @@
-"""``trials``, ``show`` and ``importance``: reading a study, also while it runs."""
+"""``trials``, ``show`` and ``importance``: commands that read a study, also while it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOW = """
 IMPORTANCE = """
   autodistill importance runs/digits
 """
-_NAMED = 12  # parameters that a note lists
+_NAMED = 12  # most parameters that a note lists
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "PARTIAL", "RUNNING")
 
 
@@ -32,11 +32,14 @@ def trials(
     directory: DirOption = None,
     state: Annotated[
         list[str] | None,
-        typer.Option(metavar="STATE", help="Only COMPLETE, PRUNED, FAIL, PARTIAL or RUNNING; may be repeated."),
+        typer.Option(
+            metavar="STATE",
+            help="List only trials in this state: COMPLETE, PRUNED, FAIL, PARTIAL or RUNNING. May be repeated.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the trials: state, why, student, loss mix, objectives, what they took."""
+    """List the trials with state, reason, student, distillation, objectives, epochs and seconds."""
     wanted = tuple(one.upper() for one in state or ())
     for one in wanted:
         if one not in _STATES:
@@ -55,20 +58,20 @@ def trials(
 
 
 def show(
-    first: Annotated[str, typer.Argument(metavar="N", help="Trial number; the folder may also come first.")],
+    first: Annotated[str, typer.Argument(metavar="N", help="Number of the trial; DIR may also come first.")],
     second: Annotated[
-        str | None, typer.Argument(metavar="DIR", help="Folder of the study; without it, the newest below runs/.")
+        str | None, typer.Argument(metavar="DIR", help="Folder of the study. Default: the newest study in runs/.")
     ] = None,
     directory: DirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one trial: how it ended and why, its settings, what each rung showed."""
+    """Show one trial: how it ended and why, its settings, and its metrics at each rung."""
     number, study = _number_and_folder(first, second)
     found = read_study(study, directory)
     records = found.trials()
     trial = next((t for t in records if t.number == number), None)
     if trial is None:
-        last = f"they run from 0 to {records[-1].number}" if records else "there is none yet"
+        last = f"its trials are 0 to {records[-1].number}" if records else "it has no trial yet"
         raise UsageError(f"there is no trial {number} in study {found.name}; {last}. 'autodistill trials' lists them.")
     gain, teacher = gain_over_undistilled(trial, records, found.objectives[0]), found.teacher_values()
     if as_json:
@@ -78,24 +81,24 @@ def show(
 
 
 def _number_and_folder(first: str, second: str | None) -> tuple[int, Path | None]:
-    """``12 runs/digits`` in either order.
+    """Parse ``12 runs/digits`` in either order.
 
     Raises:
-        UsageError: neither is a number.
+        UsageError: Neither part is a number.
     """
     if not first.isdecimal() and second is not None and second.isdecimal():
         first, second = second, first
     if not first.isdecimal():
         folder = second or first
-        raise UsageError(f"show takes the number of a trial, got {first!r}: e.g. 'autodistill show 3 {folder}'.")
+        raise UsageError(f"show needs the number of a trial, got {first!r}; write e.g. 'autodistill show 3 {folder}'.")
     return int(first), None if second is None else Path(second)
 
 
 def importance(study: StudyArgument = None, directory: DirOption = None, as_json: JsonOption = False) -> None:
-    """Rank the parameters by how much of each objective's variance they explain (fANOVA over COMPLETE trials).
+    """Rank the searched parameters by the share of each objective's variance they explain (fANOVA, COMPLETE trials).
 
-    A parameter that only some candidates have counts where it is active. Those that fewer than four COMPLETE trials
-    have, or all with one value, are left out, and named.
+    A conditional parameter is rated on the trials that have it. A parameter is left out, and listed, if fewer than
+    four COMPLETE trials have it or if all of them have the same value.
     """
     from autodistill.search.analysis.importance import importance_shares, left_out
 
@@ -103,7 +106,8 @@ def importance(study: StudyArgument = None, directory: DirOption = None, as_json
     complete = [t for t in found.trials() if t.state.value == "COMPLETE"]
     if len(complete) < 4:
         raise UsageError(
-            f"importance needs at least 4 COMPLETE trials, study {found.name} has {len(complete)}; search on."
+            f"importance needs at least 4 COMPLETE trials, but study {found.name} has {len(complete)}; "
+            "run the search again with a larger budget."
         )
     shares, missing = importance_shares(found), left_out(found)
     if as_json:
@@ -116,4 +120,4 @@ def importance(study: StudyArgument = None, directory: DirOption = None, as_json
     if missing:
         more = f" and {len(missing) - _NAMED} more, see --json" if len(missing) > _NAMED else ""
         named = ", ".join(missing[:_NAMED])
-        say(f"left out, too few COMPLETE trials have them or all have one value: {named}{more}")
+        say(f"left out (in fewer than 4 COMPLETE trials, or with one value in all): {named}{more}")

@@ -1,4 +1,4 @@
-"""``autodistill verify``: the winners of a search trained again and judged on the test split."""
+"""``autodistill verify``: retrains the front of a search with new seeds and evaluates it on the test split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLES = """
   autodistill verify runs/digits
   autodistill verify runs/digits --seeds 5 --workers 2 --budget 30m
   autodistill verify runs/digits --trials 3,7 --baseline resnet18,mobilenetv3_small_100
-  autodistill verify runs/digits --dry-run        say what would be trained, and how long it takes
+  autodistill verify runs/digits --dry-run        list what would be trained, and how long it would take
 """
 
 
@@ -33,26 +33,42 @@ CLASSES_NAMED = 3
 def verify(
     study: StudyArgument = None,
     directory: DirOption = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Trainings of each student, each with its own seed.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="Number of trainings of each student, each with its own random seed.")
+    ] = 3,
     refit: Annotated[str, typer.Option(help="Images to train on: train, or train+val.")] = "train",
-    top: Annotated[int | None, typer.Option(metavar="K", help="At most K students of the front and near it.")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Verify at most K students on or near the front. Default: all of them."),
+    ] = None,
     trials: Annotated[
-        str | None, typer.Option(metavar="3,7", help="These trials, in place of the front and its neighbours.")
+        str | None, typer.Option(metavar="3,7", help="Verify these trials instead of the front and its neighbours.")
     ] = None,
-    twins: Annotated[bool, typer.Option(help="Train each student without distillation too.")] = True,
+    twins: Annotated[
+        bool, typer.Option(help="Also train each student without distillation, to measure what distillation gains.")
+    ] = True,
     baseline: Annotated[
-        str | None, typer.Option(metavar="A,B", help="timm networks to train without distillation beside them.")
+        str | None,
+        typer.Option(metavar="A,B", help="timm networks to train for comparison, without distillation."),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Time, e.g. 30m; the most important runs come first.")] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Students trained at once.")] = None,
-    engine: Annotated[str | None, typer.Option(help="local or ray.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained; train nothing.")] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time limit, e.g. 30m; the most important runs come first. Default: no limit."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of students trained in parallel. Default: as in the study."),
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="local or ray. Default: as in the study.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be trained, with its time; train nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the front and its near neighbours again with fresh seeds, and judge them on the test split.
+    """Retrain the students on and near the front with new seeds, and evaluate them on the test split.
 
-    Nothing before this command has opened the test split. What is finished is never trained again: the same command
-    goes on where it was stopped.
+    No other command opens the test split before. Finished runs are never repeated: run the same command again to
+    continue after an interruption.
     """
     folder = folder_of(study, directory)
     options: dict[str, Any] = {
@@ -70,14 +86,14 @@ def verify(
 
 
 def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = "", **options: Any) -> Verified:
-    """Verify the study in a folder with progress on stderr, print the table and what to do next.
+    """Verify the study in a folder, show progress on stderr, print the results and the next commands.
 
     Args:
-        folder: of the study.
-        as_json: print JSON in place of the table.
-        show: print either of them at all.
-        again: the command that goes on; this process's own if omitted.
-        options: of ``delivery.verify.verify``.
+        folder: Folder of the study.
+        as_json: Print JSON instead of the table.
+        show: Print the results (table or JSON) at all.
+        again: Command that continues the verification; empty for the command line of this process.
+        options: Keywords of ``delivery.verify.run.verify``.
     """
     from autodistill.commands.console.this_command import this_command
     from autodistill.delivery.verify.run import verify as run_verify
@@ -88,7 +104,7 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = 
         with Progress() as progress:
             verified = run_verify(folder, progress=progress, **options)
     except (KeyboardInterrupt, SystemExit) as stop:
-        say(f"Stopped; what is finished stays. Go on: {again}")
+        say(f"Stopped; finished runs are kept. Continue: {again}")
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130) from None
     if show and as_json:
         print_json(verified.to_json())
@@ -99,7 +115,7 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = 
     say("files: " + "  ".join(str(folder / f"verify.{ending}") for ending in ("png", "csv", "json")))
     best = verified.front[0] if verified.front else None
     if not verified.complete:
-        say(f"next: {again}   (goes on)")
+        say(f"next: {again}   (continue)")
     elif best is not None:
         say("next: " + command("report", folder))
         say("      " + command("export", folder, "--trial", best.trial, "-o", "student"))
@@ -107,10 +123,10 @@ def run(folder: Path, *, as_json: bool = False, show: bool = True, again: str = 
 
 
 def numbers(text: str | None) -> tuple[int, ...]:
-    """``3,7`` as numbers.
+    """Parse trial numbers such as ``3,7``.
 
     Raises:
-        UsageError: something else is among them.
+        UsageError: A part is not a number.
     """
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
     wrong = [part for part in parts if not part.isdecimal()]
@@ -146,7 +162,7 @@ def _dry_run(folder: Path, options: dict[str, Any], workers: int | None, as_json
 
 
 def print_verified(verified: Verified) -> None:
-    """The students, one a line, each beside its undistilled twin; then baselines and teacher."""
+    """Print one line per student, with its undistilled twin; then the baselines and the teacher."""
     columns = ["trial", "student", "loss", "test accuracy", "95 %", "undistilled", "gain", "params"]
     columns += ["onnx bytes", "onnx ms", "agrees", "ECE", "flattered", "verdict"]
     rows = [_student_cells(row, verified) for row in verified.students]
@@ -173,17 +189,17 @@ def _student_cells(row: VerifiedRow, verified: Verified) -> list[str]:
 
 
 def _loss(distillation: Params) -> str:
-    """The loss, and the embedding term where there is one: ``kd``, ``none+embed_cosine``."""
+    """Return the loss and the embedding term, if any: ``kd``, ``none+embed_cosine``."""
     terms = [str(distillation[name]) for name in ("loss", "embedding") if name in distillation]
     return "+".join([*terms[:1], *(term for term in terms[1:] if term != "none")]) or "-"
 
 
 def _other_cells(row: VerifiedRow) -> list[str]:
-    said = row.error.splitlines()[0][:60] if row.error else ""
+    error = row.error.splitlines()[0][:60] if row.error else ""
     name = f"baseline {row.name}" if row.kind == "baseline" else "teacher"
     loss = "none" if row.kind == "baseline" else "-"
     cells = ["-", name, loss, _spread(row.accuracy), _interval(row.accuracy), "-", "-", *_cost_cells(row), "-"]
-    return [*cells, said or _missing(row)]
+    return [*cells, error or _missing(row)]
 
 
 def _cost_cells(row: VerifiedRow) -> list[str]:
@@ -217,10 +233,10 @@ def _gain(gain: Difference | None) -> str:
 def _verdict(row: VerifiedRow) -> str:
     if row.error:
         return row.error.splitlines()[0][:60]
-    said = VERDICTS.get(row.verdict, "")
+    verdict = VERDICTS.get(row.verdict, "")
     if row.rivals and row.verdict:
-        said += f", within noise of {', '.join(map(str, row.rivals[:4]))}{' …' if len(row.rivals) > 4 else ''}"
-    return "; ".join(part for part in (said, _missing(row)) if part)
+        verdict += f", within noise of {', '.join(map(str, row.rivals[:4]))}{' …' if len(row.rivals) > 4 else ''}"
+    return "; ".join(part for part in (verdict, _missing(row)) if part)
 
 
 def _missing(row: VerifiedRow) -> str:
@@ -246,16 +262,16 @@ def class_words(verified: Verified) -> list[str]:
 
 
 def findings(verified: Verified) -> list[str]:
-    """What the table says, in sentences."""
+    """Summarise the table in sentences."""
     out = [
         f"{counted(verified.seeds, 'seed')}, trained on {verified.refit}, {counted(verified.epochs, 'epoch')}; "
-        f"{verified.test_images:,} test images; interval over seeds and test images (Banerjee); "
-        f"file: {verified.latency}; ECE with 15 bins of equal mass."
+        f"{verified.test_images:,} test images; 95 % interval over seeds and test images (Banerjee); "
+        f"latency of the file: {verified.latency}; ECE with 15 bins of equal mass."
     ]
     if verified.judged:
         out.append(verified.judged)
     if not verified.complete:
-        out.append(f"{verified.finished} of {verified.planned} runs are finished; the rest is missing from the table.")
+        out.append(f"{verified.finished} of {verified.planned} runs are finished; the table lacks the others.")
     ready = [row for row in verified.students if row.verdict]
     if not ready:
         return out
@@ -264,9 +280,9 @@ def findings(verified: Verified) -> list[str]:
     out.append(
         f"{verified.seen} of {verified.front_before} students on the front of the search were verified; "
         + (
-            f"{len(verified.front)} of {len(ready)} are on the verified one"
+            f"{len(verified.front)} of {len(ready)} are on the verified front"
             if verified.whole
-            else "verdicts are among these only"
+            else "they are compared with each other only"
         )
         + (f"; fell off: {fallen}" if fallen else "")
         + (f"; joined: {joined}" if joined else "")
@@ -275,30 +291,32 @@ def findings(verified: Verified) -> list[str]:
     unsure = [row for row in verified.front if row.rivals]
     if unsure:
         named = ", ".join(str(row.trial) for row in unsure)
-        out.append(f"Within noise of a student that costs no more in anything: {named}.")
+        out.append(f"Accuracy within noise of a student that is at least as cheap in every cost: {named}.")
     if verified.flattery:
         out.append(verified.flattery)
     elif verified.refit != "train":
-        out.append("Trained on the validation images too, so nothing is left to say by how much the search flattered.")
+        out.append(
+            "The students were trained on the validation images too, so the optimism of the search cannot be estimated."
+        )
     if gains := [row.gain for row in ready if row.gain is not None]:
         out.append(_gained(gains))
     out += class_words(verified)
     if verified.seeds == 1:
-        out.append("With one seed nothing can be said of how seeds differ; three are the least.")
+        out.append("One seed does not show how much seeds differ; use at least three.")
     return out
 
 
 def _gained(gains: Sequence[Difference]) -> str:
-    """What distillation gained, and of how many students that is more than chance."""
-    telling = [one for one in gains if one.telling]
-    said = f"Distillation gained {_mean([one.mean for one in gains]):+.4f} on average"
-    if not telling:
-        return f"{said} over {counted(len(gains), 'student')}; one seed cannot tell that from chance ('?')."
-    sure = [sum(one.certain and one.mean * sign > 0 for one in telling) for sign in (1, -1)]
-    rest = len(gains) - len(telling)
-    alone = f", or of one seed, which cannot tell: {rest}" if rest else ""
+    """State the mean gain of distillation, and for how many students it is statistically significant."""
+    several_seeds = [one for one in gains if one.telling]
+    mean = f"Distillation gained {_mean([one.mean for one in gains]):+.4f} accuracy on average"
+    if not several_seeds:
+        return f"{mean} over {counted(len(gains), 'student')}; with one seed this may be chance ('?')."
+    helped, harmed = (sum(one.certain and one.mean * sign > 0 for one in several_seeds) for sign in (1, -1))
+    rest = len(gains) - len(several_seeds)
+    alone = f", or only one seed: {rest}" if rest else ""
     return (
-        f"{said}: beyond noise it helped {sure[0]} and harmed {sure[1]} of {len(telling)} students "
+        f"{mean}: beyond noise it helped {helped} and harmed {harmed} of {len(several_seeds)} students "
         f"('?': within noise{alone})."
     )
 

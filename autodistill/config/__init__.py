@@ -1,4 +1,4 @@
-"""The study file: its keys, their types and defaults, and every problem of a file in one error.
+"""The study file: its keys, their types and defaults; all problems of a file are reported in one error.
 
-It knows names and values only. Whether a data source or a teacher exists is checked by ``engines.setup.check_names``.
+Only keys and values are checked here. ``engines.setup.check_names`` checks whether a data source or a teacher exists.
 """

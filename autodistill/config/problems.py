@@ -1,4 +1,4 @@
-"""Problems of a configuration in sentences: where, which key, what was got, what is allowed."""
+"""Problems of a configuration as sentences: file and line, key, value given, allowed values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXPECTED = {
     "tuple_type": "a list, or text with commas",
 }
 _OPTIONS = (*INPUT, "model", "epochs", "pretrained")
-"""Options of a teacher that look like keys of its section; the last ones are those of one that is taught."""
+"""Options of a teacher that look like keys of its section; the last three are options of ``auto``."""
 
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
@@ -39,7 +39,12 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: the line it stands in (0: not in a file), and the sentence."""
+    """One problem of a configuration.
+
+    Attributes:
+        line: Line of the file, from 1; 0 if it is not in a file.
+        text: The problem as a sentence.
+    """
 
     line: int
     text: str
@@ -47,14 +52,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the keys of a configuration were written.
+    """Origin of the keys of a configuration.
 
     Attributes:
-        name: the file, or words for keywords and flags.
-        lines: dotted key to its line in the file.
-        folder: what relative paths count from.
-        is_file: whether ``name`` is a file, with lines.
-        flags: dotted key to the flag that set it.
+        name: The file, or a description of keywords and flags.
+        lines: Dotted key to its line in the file.
+        folder: Folder that relative paths refer to.
+        is_file: Whether ``name`` is a file, with lines.
+        flags: Dotted key to the flag that set it.
     """
 
     name: str
@@ -64,29 +69,29 @@ class Sources:
     flags: Mapping[str, str] = field(default_factory=dict)
 
     def with_flags(self, flags: Mapping[str, str]) -> Sources:
-        """The same, knowing which flags set which keys."""
+        """Return the same origin with the flags that set keys."""
         return replace(self, flags=dict(flags))
 
-    def problem(self, path: Path_, said: str) -> Problem:
-        """``study.yaml:3: data.root: …`` or ``--data-root: …`` as a sentence."""
+    def problem(self, path: Path_, text: str) -> Problem:
+        """Return a problem of the key at ``path``: ``study.yaml:3: data.root: …`` or ``--data-root: …``."""
         keys = [".".join(str(part) for part in path[:length]) for length in range(len(path), 0, -1)]
         for key in keys:
             if key in self.flags:
-                return Problem(0, f"{self.flags[key]}: {said}")
+                return Problem(0, f"{self.flags[key]}: {text}")
         line = next((self.lines[key] for key in keys if key in self.lines), 0)
         place = f"{self.name}:{line}: " if line else f"{self.name}: " if self.is_file else ""
-        return Problem(line, f"{place}{keys[0]}: {said}")
+        return Problem(line, f"{place}{keys[0]}: {text}")
 
 
 def explain(
     error: ValidationError, allowed_keys: Callable[[Path_], tuple[str, ...]], sources: Sources
 ) -> list[Problem]:
-    """One sentence per problem that pydantic found.
+    """Convert the problems found by pydantic to sentences.
 
     Args:
-        error: what pydantic found.
-        allowed_keys: the keys that the section at a path may have.
-        sources: where the keys were written.
+        error: Error of pydantic.
+        allowed_keys: Returns the keys that are allowed in the section at a path.
+        sources: Origin of the keys.
     """
     found = error.errors(include_url=False, include_context=True)
     misspelt = {tuple(one["loc"])[:-1]: str(one["loc"][-1]) for one in found if one["type"] == "extra_forbidden"}
@@ -94,18 +99,18 @@ def explain(
     for one in found:
         path: Path_ = tuple(one["loc"])
         if one["type"] == "missing" and nearest(misspelt.get(path[:-1], ""), [str(path[-1])]):
-            continue  # the misspelt key is the one that is missing; one sentence about it is enough
-        said = _sentence(one["type"], path, one.get("input"), one.get("ctx", {}), one["msg"], allowed_keys)
-        problems += [sources.problem(path, text) for text in said]
+            continue  # the missing key was misspelt, which is already reported
+        texts = _sentences(one["type"], path, one.get("input"), one.get("ctx", {}), one["msg"], allowed_keys)
+        problems += [sources.problem(path, text) for text in texts]
     return problems
 
 
 def to_lines(problems: Sequence[Problem]) -> list[str]:
-    """The sentences in the order of the file."""
+    """Return the sentences in the order of the file."""
     return [one.text for one in sorted(problems, key=lambda one: one.line)]
 
 
-def _sentence(
+def _sentences(
     kind: str,
     path: Path_,
     got: Any,
@@ -114,11 +119,11 @@ def _sentence(
     allowed_keys: Callable[[Path_], tuple[str, ...]],
 ) -> list[str]:
     if kind == "extra_forbidden" and path[0] == "teacher" and path[-1] in _OPTIONS:
-        return [f"is an option of the teacher; write teacher.options.{path[-1]}"]
+        return [f"this is an option of the teacher; write teacher.options.{path[-1]}"]
     if kind == "extra_forbidden":
         return [unknown_key(str(path[-1]), allowed_keys(path[:-1]))]
     if kind == "missing":
-        return ["missing; give it a value"]
+        return ["missing; set a value"]
     if kind == "value_error":
         return str(context.get("error", message)).split("\n")
     if kind == "literal_error":
@@ -127,14 +132,14 @@ def _sentence(
         name, words = _BOUNDS[kind]
         return [f"got {got!r}; it must be {words} {context.get(name)}"]
     if kind == "string_too_short":
-        return ["is empty; give it a value"]
+        return ["empty; set a value"]
     if kind in _EXPECTED:
         return [f"expected {_EXPECTED[kind]}, got {got!r}"]
     return [f"got {got!r}; {message[:1].lower()}{message[1:]}"]
 
 
 def unknown_key(key: str, allowed: tuple[str, ...]) -> str:
-    """``unknown key; did you mean 'source'? Allowed: …``, nearest first."""
+    """Return ``unknown key; did you mean 'source'? allowed: …`` with the nearest names first."""
     close = nearest(key, allowed)
     rest = [name for name in allowed if name not in close]
     meant = f" did you mean {close[0]!r}?" if close else ""

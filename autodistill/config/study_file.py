@@ -1,8 +1,8 @@
-"""The study file: what may be asked of a search, checked as a whole before anything is written.
+"""Configuration of a study, checked as a whole before anything is written.
 
-A configuration comes from a YAML file, from flags, from keywords, or from several of them (later ones win).
-Every problem in it is reported at once, with file and line. Names that only the training room knows (losses,
-families) are checked by ``config_names.py``, since looking them up loads torch.
+A configuration comes from a YAML file, flags, keywords, or several of them (later ones override earlier ones). All its
+problems are reported together, with file and line. Names of losses, families and the like are checked by
+``engines/setup/check_names.py``, since looking them up loads torch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from autodistill.core.records import DataSpec, LatencyTarget, TeacherSpec
 from autodistill.core.teacher_choice import PARAMETER, from_list
 
 MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots_per_gpu", "warm_start", "within")
-"""Keys that a resumed study may have otherwise than at first: they do not change what a trial means."""
+"""Keys that may change when a study is resumed, since they do not affect the results of a trial."""
 
 OBJECTIVES = ("accuracy", "params", "latency_ms")
 
@@ -56,36 +56,36 @@ _FILE_ENDINGS = (".safetensors", ".onnx", ".npz", ".pt", ".pth", ".th", ".bin", 
 
 
 class StudyConfig(BaseModel):
-    """Every key of a study file, checked; what is left out has the default of this class.
+    """All keys of a study file, checked; keys that are left out have the defaults of this class.
 
     Attributes:
-        name: of the study; also its default folder below ``runs/``.
-        data: the images; ``None`` for studies that bring their own evaluation.
-        teacher: what to distil from; a list has the search choose one for each trial.
-        space: built-in name, YAML file, or the space itself.
-        set: restrictions of the space, parameter name to a choice, a list of choices or ``{low, high}``.
-        objectives: axes of the front.
-        measures: measures of your own, name to ``module:function`` of ``(logits, labels)``; with ``NAME:maximize`` or
-            ``NAME:minimize`` among the objectives they are axes of the front.
-        constraints: e.g. ``params <= 1e6``, ``accuracy >= teacher - 0.05``.
-        within: ``auto``: students far below the teacher are no gain where no constraint bounds the accuracy; ``off``:
-            they are. Points, say 5, are another way to write the constraint ``accuracy >= teacher - 0.05``.
-        sampler: who proposes candidates.
-        rungs: ``auto``, ``off``, or ``{eta, lowest}`` (``lowest``: share of ``epochs``) or ``{eta, levels}``.
-        epochs: of the top rung: by ``levels``, else ``None`` until the study is made, when it is chosen by budget and
-            data (``top_rung.py``), or where the evaluation decides.
-        training: settings shared by all trials (``batch_size``, ``ema`` …).
-        latency: where ``latency_ms`` is measured.
-        variants: forms of a finished student that are measured beside ``fp32``: ``int8``.
-        survey: ``auto``, ``off``, or how many students to measure before training.
-        budget: over the whole life of the study; ``None`` is no limit.
-        engine: who runs the workers.
-        workers: slots on this machine; ``None``: one per GPU, or one.
-        devices_per_trial: GPUs (or groups of CPU threads) that train one candidate together.
-        slots_per_gpu: workers that share one GPU; ``auto`` measures a few students first.
-        storage: database server that keeps the trials, without its password; ``None``: SQLite in the study's folder.
-        seed: of everything random.
-        warm_start: folders of other studies; their front is tried first.
+        name: Name of the study, and of its default folder in ``runs/``.
+        data: The images; ``None`` for studies with their own evaluation.
+        teacher: Teacher to distil from; with a list the search chooses one per trial.
+        space: Search space: built-in name, YAML file, or mapping.
+        set: Restrictions of the space: parameter name to a choice, a list of choices or ``{low, high}``.
+        objectives: Objectives of the front.
+        measures: Measures of your own: name to ``module:function`` of ``(logits, labels)``. With ``NAME:maximize`` or
+            ``NAME:minimize`` in ``objectives`` they are objectives of the front.
+        constraints: Constraints, e.g. ``params <= 1e6``, ``accuracy >= teacher - 0.05``.
+        within: ``auto``: students far below the teacher count as no gain, unless a constraint bounds the accuracy;
+            ``off``: they count. A number of points, e.g. 5, stands for the constraint ``accuracy >= teacher - 0.05``.
+        sampler: Algorithm that proposes candidates.
+        rungs: ``auto``, ``off``, ``{eta, lowest}`` (``lowest``: share of ``epochs``) or ``{eta, levels}``.
+        epochs: Epochs of the top rung; the last of ``levels`` if given. ``None``: chosen by budget and data when the
+            study is created (``engines/setup/top_rung.py``), or determined by the user's evaluation.
+        training: Settings shared by all trials (``batch_size``, ``ema`` …).
+        latency: How ``latency_ms`` is measured.
+        variants: Forms in which a finished student is measured: ``fp32``, and ``int8``.
+        survey: ``auto``, ``off``, or the number of students to measure before training.
+        budget: Total budget of the study over all resumes; ``None``: no limit.
+        engine: Name of the engine that runs the workers.
+        workers: Number of workers on this machine; ``None``: one per GPU, or one.
+        devices_per_trial: Number of GPUs (or groups of CPU threads) that train one candidate together.
+        slots_per_gpu: Number of workers that share one GPU; ``auto`` measures a few students first.
+        storage: Database server that stores the trials, without its password; ``None``: SQLite in the study's folder.
+        seed: Random seed of the search.
+        warm_start: Folders of other studies, whose fronts are tried first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -132,17 +132,17 @@ class StudyConfig(BaseModel):
         *,
         flags: Mapping[str, str] | None = None,
     ) -> StudyConfig:
-        """Read a configuration and check all of it.
+        """Read a configuration, and check all of it.
 
         Args:
-            source: a study file, a mapping of its keys, or ``None`` for the defaults.
-            overrides: keys that win over ``source``; dotted ones reach into a section (``data.root``),
-                mappings are merged into it, and ``None`` leaves the key as it is.
-            flags: dotted key to the flag that set it, for messages.
+            source: A study file, a mapping of its keys, or ``None`` for the defaults.
+            overrides: Keys that override ``source``. Dotted keys set one key of a section (``data.root``), mappings are
+                merged into the section, and ``None`` leaves the key unchanged.
+            flags: Dotted key to the flag that set it, for messages.
 
         Raises:
-            ConfigError: all problems at once.
-            UsageError: the file cannot be read.
+            ConfigError: There are problems; all are listed.
+            UsageError: The file cannot be read.
         """
         keys, sources = _read(source)
         sources = sources.with_flags(flags or {})
@@ -165,7 +165,7 @@ class StudyConfig(BaseModel):
         return config
 
     def resolved(self) -> dict[str, Any]:
-        """Plain values of every key, for ``study.yaml``; :meth:`load` reads them back."""
+        """Return plain values of all keys for ``study.yaml``; :meth:`load` reads them back."""
         out: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -181,17 +181,20 @@ class StudyConfig(BaseModel):
 
 
 def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
-    """One line per key that differs and that a resumed study may not change, with both values."""
+    """Return one line, with both values, per key that differs and that must not change when a study is resumed."""
     before, after = (_flat(_meaning(config)) for config in (old, new))
     absent = object()
     order = list(StudyConfig.model_fields)
     changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key, absent) != after.get(key, absent)]
     changed.sort(key=lambda key: order.index(key.split(".", 1)[0]))
-    return [f"{key}: the study has {_said(before, key)}, this run asks for {_said(after, key)}" for key in changed]
+    return [f"{key}: the study has {_value(before, key)}, this run has {_value(after, key)}" for key in changed]
 
 
 def _meaning(config: StudyConfig) -> dict[str, Any]:
-    """The keys that say what a trial means; studies of old may have some beside ``levels`` that say nothing."""
+    """Return the keys that affect the results of a trial.
+
+    Older studies may have ``epochs`` or ``lowest`` beside ``levels``, which have no effect and are ignored.
+    """
     out = {key: value for key, value in config.resolved().items() if key not in MAY_CHANGE}
     if levels := levels_of(config.rungs):
         out["epochs"], out["rungs"] = levels[-1], {k: v for k, v in config.rungs.items() if k != "lowest"}
@@ -199,7 +202,7 @@ def _meaning(config: StudyConfig) -> dict[str, Any]:
 
 
 def default_space(data: Mapping[str, Any]) -> str:
-    """The built-in space made for images of a data section's size, or nearest to it; the most special of several."""
+    """Return the built-in space for the image size of a data section, or the nearest; of several the narrowest."""
     from autodistill.search.space import builtin as spaces
 
     size = data.get("image_size")
@@ -213,11 +216,11 @@ def default_space(data: Mapping[str, Any]) -> str:
 
 
 CHOSEN = ("views", "batch_size")
-"""Training settings that a search chooses with the epochs, where the user names neither (``top_rung.py``)."""
+"""Training settings that are chosen together with the epochs, if the user sets none (``engines/setup/top_rung.py``)."""
 
 
 def default_epochs(config: StudyConfig) -> int:
-    """Epochs of the top rung where the budget is long enough and nobody says another number."""
+    """Return the epochs of the top rung if the user sets none and the budget is large enough."""
     return _OTHER_EPOCHS if config.data is None else _EPOCHS.get(config.data.source, _OTHER_EPOCHS)
 
 
@@ -228,7 +231,7 @@ def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[Any, Sources]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        hint = "'autodistill init' writes one, and flags alone do as well"
+        hint = "create one with 'autodistill init', or use flags only"
         raise UsageError(f"there is no study file {str(path)!r}; {hint}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the study file {str(path)!r}: {error}.") from error
@@ -237,7 +240,7 @@ def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[Any, Sources]:
 
 
 def _merge(keys: dict[str, Any], key: str, value: Any) -> None:
-    """Write one override into ``keys``: a dotted key reaches into its section, a mapping is merged into it."""
+    """Apply one override to ``keys``: a dotted key sets one key of a section, a mapping is merged into it."""
     name, _, rest = key.partition(".")
     old = keys.get(name)
     if is_dataclass(old) and not isinstance(old, type):
@@ -255,7 +258,7 @@ def _merge(keys: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what depends on other keys: data, name, space and epochs."""
+    """Add defaults that depend on other keys: data, name, space, epochs, latency and constraints."""
     out = {key: value for key, value in keys.items() if value is not None}
     if "data" not in out:
         out["data"] = None if isinstance(out.get("space"), Mapping) else "digits"
@@ -270,7 +273,7 @@ def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
     if levels:
         out.setdefault("epochs", levels[-1])
     if "int8" in str(out.get("variants", "")) and isinstance(latency := out.get("latency", {}), Mapping):
-        out["latency"] = {"runtime": "onnxruntime", **latency}  # both forms by the one runtime that runs both
+        out["latency"] = {"runtime": "onnxruntime", **latency}  # the only runtime for both forms
     bounds = listed(out.get("constraints", ()))
     if is_points(out.get("within")) and isinstance(bounds, tuple):
         bound = f"accuracy >= teacher - {out.pop('within') / 100:g}"
@@ -279,7 +282,7 @@ def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Paths in a study file count from that file, so that the study can be resumed from anywhere."""
+    """Make relative paths absolute, relative to the study file, so that the study can be resumed from any folder."""
     out = dict(keys)
     for key in ("teacher", "space"):
         if isinstance(out.get(key), str):
@@ -302,7 +305,7 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _absolute_members(teacher: Any, folder: Path) -> Any:
-    """The teachers of a choice or an ensemble with absolute paths."""
+    """Make the paths of the teachers in a choice or an ensemble absolute."""
     options = teacher.get("options") if isinstance(teacher, Mapping) else None
     if not isinstance(options, Mapping) or not isinstance(members := options.get("members"), list):
         return teacher
@@ -316,7 +319,7 @@ def _absolute_members(teacher: Any, folder: Path) -> Any:
 
 
 def _absolute(value: Any, folder: Path, always: bool = False, *, folders: bool = True) -> Any:
-    """``value`` as an absolute path where it is one: by its ending, or because a file or a teacher is there."""
+    """Make ``value`` absolute if it is a path: by its ending, or because a file or a teacher's folder exists there."""
     if not isinstance(value, str) or not value:
         return value
     path = folder / Path(value).expanduser()
@@ -326,7 +329,7 @@ def _absolute(value: Any, folder: Path, always: bool = False, *, folders: bool =
 
 
 def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
-    """What is wrong with the constraints: a study of images may bound any registered metric beside its own."""
+    """Return the problems of the constraints; a study of images may also bound registered metrics."""
     from autodistill.search.objectives.objectives import mistaken, objectives, parse_constraint
 
     given = listed(keys.get("constraints", ()))
@@ -339,24 +342,24 @@ def _constraint_problems(keys: Mapping[str, Any], sources: Sources) -> list[Prob
     latency = keys.get("latency", {})
     runtime = latency.get("runtime") if isinstance(latency, Mapping) else None
     if "int8" in str(keys.get("variants", "")) and runtime not in (None, "onnxruntime"):
-        said = f"got {runtime!r}; variants has int8, which onnxruntime runs: fp32 must be measured by it too"
-        problems.append(sources.problem(("latency", "runtime"), said))
+        text = f"got {runtime!r}; variants has int8, which needs onnxruntime, so fp32 must be measured with it too"
+        problems.append(sources.problem(("latency", "runtime"), text))
     for index, text in enumerate(given):
         try:
             constraint = parse_constraint(text, tuple(dict.fromkeys(names)))
-            said = "" if keys.get("data") is None else mistaken(constraint)
+            problem = "" if keys.get("data") is None else mistaken(constraint)
         except UsageError as error:
-            said = str(error)
+            problem = str(error)
         else:
             if constraint.below is not None and keys.get("within") == "off":
-                said = f"'{text}' bounds the accuracy by the teacher's, and within is off; keep one of them"
-        if said:
-            problems.append(sources.problem(("constraints", index), said))
+                problem = f"'{text}' bounds the accuracy by the teacher's, but within is off; use one of them"
+        if problem:
+            problems.append(sources.problem(("constraints", index), problem))
     return problems
 
 
 def _set_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
-    """What is wrong with the restrictions of the space, each where it was written; nothing where the space is wrong."""
+    """Return the problems of the restrictions of the space, with their lines; empty if the space itself is wrong."""
     given = keys.get("set")
     if not isinstance(given, Mapping) or not given:
         return []
@@ -367,7 +370,7 @@ def _set_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
     try:
         space = Space.parse(compose(named) if isinstance(named, Mapping) else load_space(str(named)))
     except AutodistillError:
-        return []  # said where the space is read
+        return []  # reported where the space is read
     problems = []
     for name, wanted in given.items():
         if name == f"distillation.{PARAMETER}":  # added to the space by a list of teachers
@@ -375,12 +378,12 @@ def _set_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
         try:
             space.restrict({name: wanted})
         except ConfigError as error:
-            problems += [sources.problem(("set", name), said.removeprefix(f"{name}: ")) for said in error.problems]
+            problems += [sources.problem(("set", name), text.removeprefix(f"{name}: ")) for text in error.problems]
     return problems
 
 
 def _allowed_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
-    """The keys that the section at ``path`` may have."""
+    """Return the keys that are allowed in the section at ``path``."""
     kinds: dict[str, type[Any]] = {"data": DataSpec, "teacher": TeacherSpec, "latency": LatencyTarget}
     if not path:
         return tuple(StudyConfig.model_fields)
@@ -397,5 +400,5 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _said(values: Mapping[str, Any], key: str) -> str:
+def _value(values: Mapping[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else "none"

@@ -1,4 +1,4 @@
-"""How single keys of a study file are read: what they accept, and what they say to anything else."""
+"""Parsing and checks of single keys of a study file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def section(kind: type[Any]) -> GetPydanticSchema:
-    """Reads a mapping, a bare text (its first field) or an instance into a frozen value of ``records.py``."""
+    """Return the schema of a section: it accepts a mapping, a text (for the first field) or an instance of ``kind``.
+
+    Args:
+        kind: A frozen dataclass of ``core/records.py``.
+    """
     hints = get_type_hints(kind)
     keys: dict[str, Any] = {
         one.name: (Annotated[hints[one.name], _LIMITS.get(one.name, Field())], _default(one)) for one in fields(kind)
@@ -58,21 +62,21 @@ def _default(one: Field_[Any]) -> Any:
 
 
 def check_name(value: str) -> str:
-    """A name that is also a fine name of a folder."""
+    """Check that a name can also be the name of a folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         raise ValueError(f"got {value!r}; use letters, digits, '.', '_' and '-', the first a letter or digit")
     return value
 
 
 def split_commas(value: Any) -> Any:
-    """One text with commas, or a list, as a tuple."""
+    """Convert a text with commas, or a list, to a tuple; return anything else unchanged."""
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     return tuple(value) if isinstance(value, list) else value
 
 
 def listed(value: Any) -> Any:
-    """One text, or a list, as a tuple."""
+    """Convert a single text, or a list, to a tuple; return anything else unchanged."""
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
@@ -87,7 +91,7 @@ def check_measures(value: dict[str, str]) -> dict[str, str]:
 
 
 def check_rungs(value: Any) -> Any:
-    """``auto``, ``off``, or a mapping of ``eta`` with ``lowest`` or ``levels``."""
+    """Check ``rungs``: ``auto``, ``off``, or a mapping of ``eta`` with ``lowest`` or ``levels``."""
     if value in ("auto", "off"):
         return value
     if not isinstance(value, Mapping):
@@ -97,7 +101,7 @@ def check_rungs(value: Any) -> Any:
         raise ValueError(f"unknown key {unknown[0]!r}; allowed: eta, lowest, levels")
     eta, lowest, levels = value.get("eta", 3), value.get("lowest", 0.05), value.get("levels")
     if not _is_int(eta) or eta < 2:
-        raise ValueError(f"eta is {eta!r}; it must be a whole number of at least 2 (one trial in eta goes on)")
+        raise ValueError(f"eta is {eta!r}; it must be a whole number of at least 2 (one trial in eta continues)")
     if isinstance(lowest, bool) or not isinstance(lowest, (int, float)) or not 0 < lowest <= 1:
         raise ValueError(f"lowest is {lowest!r}; it must be a share of the top rung, above 0 and up to 1")
     if levels is not None and (not isinstance(levels, list) or not levels or not all(map(_is_int, levels))):
@@ -106,41 +110,41 @@ def check_rungs(value: Any) -> Any:
 
 
 def levels_of(rungs: Any) -> list[int] | None:
-    """The epochs of the rungs where a study names them itself; the last are those of a full training."""
+    """Return the epochs of the rungs if the study lists them; the last are those of a full training."""
     levels = rungs.get("levels") if isinstance(rungs, Mapping) else None
     return levels if isinstance(levels, list) and levels and all(_is_int(one) and one > 0 for one in levels) else None
 
 
 def overruled(rungs: Any, epochs: int | None) -> list[str]:
-    """What is wrong with settings that ``levels`` leaves no room for: another length, another lowest rung."""
+    """Return the problems of settings that contradict ``levels``: another length, or another lowest rung."""
     levels = levels_of(rungs)
     if levels is None:
         return []
-    said = []
+    problems = []
     if epochs != levels[-1]:
-        said.append(
+        problems.append(
             f"epochs: got {epochs}, but rungs.levels ends at {levels[-1]}, the epochs of a full training; "
             "leave epochs out, or make them equal"
         )
     if "lowest" in rungs:
-        said.append(f"rungs: got lowest={rungs['lowest']} beside levels={levels}, which name every rung; drop lowest")
-    return said
+        problems.append(f"rungs: got lowest={rungs['lowest']}, but levels={levels} lists every rung; remove lowest")
+    return problems
 
 
 def check_survey(value: Any) -> Any:
-    """``auto``, ``off`` or a number of students."""
+    """Check ``survey``: ``auto``, ``off`` or a number of students."""
     if value in ("auto", "off") or (_is_int(value) and value >= 2):
         return value
     raise ValueError(f"got {value!r}; allowed: auto, off, or the number of students to survey (at least 2)")
 
 
 def is_points(value: Any) -> bool:
-    """Whether ``value`` says how many percentage points below its teacher a student may be."""
+    """Return whether ``value`` is a number of percentage points that a student may be below its teacher."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and (value == 0 or 0.1 <= value < 100)
 
 
 def check_within(value: Any) -> Any:
-    """``auto`` or ``off``; points have become a constraint before."""
+    """Check ``within``: ``auto`` or ``off``; a number of points has already been converted to a constraint."""
     if value in ("auto", "off"):
         return value
     small = isinstance(value, float) and 0 < value < 0.1
@@ -152,9 +156,9 @@ def check_within(value: Any) -> Any:
 
 
 def check_variants(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Forms of a student, each once, ``fp32`` among them: it is what is trained."""
+    """Check ``variants``: each form once, including ``fp32``, the form that is trained."""
     if "fp32" not in value or len(set(value)) != len(value):
-        raise ValueError(f"got {', '.join(value) or 'nothing'}; give each once, with fp32: [fp32, int8]")
+        raise ValueError(f"got {', '.join(value) or 'nothing'}; list each form once, including fp32: [fp32, int8]")
     return value
 
 
@@ -163,7 +167,7 @@ def _is_int(value: Any) -> bool:
 
 
 def check_teacher(value: TeacherSpec) -> TeacherSpec:
-    """One teacher, or a choice of several that can all be read."""
+    """Check a teacher, or all teachers of a choice."""
     try:
         members(value)
     except UsageError as error:
@@ -172,14 +176,14 @@ def check_teacher(value: TeacherSpec) -> TeacherSpec:
 
 
 def check_space(value: Any) -> Any:
-    """A name, a file or a mapping; what is in it is read by ``search/space.py``."""
+    """Check that ``space`` is a name, a file or a mapping; ``search/space/space.py`` checks its content."""
     if isinstance(value, (str, Mapping)) and value:
         return value
     raise ValueError(f"got {value!r}; give a built-in name, a YAML file, or a mapping with a student section")
 
 
 def check_budget(value: str | None) -> str | None:
-    """Text that ``search/budget.py`` can read."""
+    """Check that ``core/budget.py`` can parse the budget."""
     from autodistill.core.budget import Budget
 
     try:
@@ -190,7 +194,7 @@ def check_budget(value: str | None) -> str | None:
 
 
 def check_objectives(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that ``search/objectives.py`` knows or can declare."""
+    """Check that the objectives are registered or declared (``search/objectives/objectives.py``)."""
     from autodistill.search.objectives.objectives import resolve
 
     try:
@@ -201,5 +205,5 @@ def check_objectives(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_storage(value: Any) -> Any:
-    """A database's address; what is not text is pydantic's to refuse."""
+    """Parse the URL of a database; return anything but text unchanged, so that pydantic rejects it."""
     return StorageUrl.parse(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Values, errors and small tools that every room may use: records, registry, budget, strict YAML, wording, processes.
+"""Shared values, errors and small tools: records, registry, budget, strict YAML, wording, processes.
 
-Nothing here imports another room, torch, Optuna or any other heavy library.
+Modules here import no other package of autodistill, and no torch, Optuna or other heavy library.
 """

@@ -1,8 +1,8 @@
-"""Budgets: what a search may spend, and what it has spent over all its resumes.
+"""Budgets: the limits of a search, and what it has spent over all resumes.
 
-Grammar: ``90s 30m 2h 1h30m``, ``40trials``, ``600epochs``, ``3gpu-hours``; several joined by commas, the first
-reached ends the search. A gpu-hour is an hour of one device, see :class:`Spent`. Time is measured on the monotonic
-clock, so a changed system clock cannot stretch it.
+Grammar: ``90s 30m 2h 1h30m``, ``40trials``, ``600epochs``, ``3gpu-hours``. Several limits are joined by commas; the
+first one reached ends the search. A gpu-hour is one hour of one device, see :class:`Spent`. Time is measured with the
+monotonic clock, so that changes of the system clock have no effect.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Spent:
     """What a study has spent so far.
 
     Attributes:
-        seconds: wall-clock seconds of the driver, set-up included.
-        trials: trials that ended or were paused, each counted once, the first time (infeasible and duplicate proposals
-            cost nothing and do not count).
-        epochs: epochs trained.
-        device_seconds: seconds that trials took of devices, summed over workers: those of a trial on two GPUs twice,
-            those of four workers that share a GPU a quarter each. Without GPUs a worker, or each of its groups of
-            threads, is a device.
+        seconds: Wall-clock seconds of the driver, set-up included.
+        trials: Trials that ended or were paused; each is counted once, the first time. Infeasible and duplicate
+            proposals cost nothing and do not count.
+        epochs: Epochs trained.
+        device_seconds: Seconds of devices used by trials, summed over workers. A second of a trial on two GPUs counts
+            twice; a second of each of four workers that share a GPU counts a quarter. Without GPUs, a worker (or each
+            of its groups of threads) counts as a device.
     """
 
     seconds: float = 0.0
@@ -40,18 +40,25 @@ class Spent:
     device_seconds: float = 0.0
 
     def to_json(self) -> dict[str, float]:
-        """Plain dict; :meth:`from_json` reads it."""
+        """Return a plain dict for :meth:`from_json`."""
         return asdict(self)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Spent:
-        """The value that :meth:`to_json` wrote."""
+        """Return the value from the dict of :meth:`to_json`."""
         return Spent(float(data["seconds"]), int(data["trials"]), float(data["epochs"]), float(data["device_seconds"]))
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of a search; ``None`` is no limit of that kind."""
+    """Limits of a search; ``None`` means no limit of that kind.
+
+    Attributes:
+        seconds: Wall-clock seconds.
+        trials: Number of trials.
+        epochs: Number of epochs.
+        device_seconds: Seconds of devices, see :class:`Spent`.
+    """
 
     seconds: float | None = None
     trials: int | None = None
@@ -60,10 +67,10 @@ class Budget:
 
     @staticmethod
     def parse(text: str | Budget | None) -> Budget:
-        """Read the grammar above; ``None`` and the empty text are no limit.
+        """Parse a budget in the grammar of this module; ``None`` and the empty text mean no limit.
 
         Raises:
-            UsageError: a part that is not understood, is zero, or names a kind twice.
+            UsageError: A part cannot be parsed, is zero, or repeats a kind of limit.
         """
         if isinstance(text, Budget):
             return text
@@ -73,33 +80,33 @@ class Budget:
                 continue
             kind, amount = _parse_part(part, str(text))
             if amount <= 0:
-                raise UsageError(f"budget {text!r}: {part!r} is nothing; {_EXAMPLE}.")
+                raise UsageError(f"budget {text!r}: {part!r} is zero; {_EXAMPLE}.")
             if kind in limits:
-                raise UsageError(f"budget {text!r} limits {kind.replace('_', ' ')} twice; keep one.")
+                raise UsageError(f"budget {text!r} limits {kind.replace('_', ' ')} twice; give one limit.")
             limits[kind] = amount
         if limits.get("trials", 1) % 1:
-            raise UsageError(f"budget {text!r}: trials are counted in whole numbers.")
+            raise UsageError(f"budget {text!r}: trials must be a whole number.")
         trials = limits.pop("trials", None)
         return Budget(trials=None if trials is None else int(trials), **limits)
 
     def exhausted(self, spent: Spent, *, kept_back: float = 0.0) -> str:
-        """Which limit is reached, in words; empty while none is.
+        """Return which limit is reached, in words; empty if none is.
 
         Args:
-            spent: so far.
-            kept_back: seconds of the time budget that are for something else.
+            spent: What is spent so far.
+            kept_back: Seconds of the time budget that are reserved for something else.
         """
         return self.ended(spent, kept_back=kept_back) or self.full(spent.trials)
 
     def full(self, trials: int) -> str:
-        """Whether ``trials`` are all that may be started, in words: those that wait may still go on."""
+        """Return, in words, that the limit of ``trials`` is reached, else empty; paused trials may still continue."""
         limited = self.trials is not None and trials >= self.trials
         return f"budget of {self.trials} trials is spent" if limited else ""
 
     def ended(self, spent: Spent, *, kept_back: float = 0.0) -> str:
-        """Which limit of work is reached, in words: nothing goes on any more."""
+        """Return which limit of time, epochs or device time is reached, in words; nothing may continue after it."""
         if self.seconds is not None and spent.seconds >= self.seconds - kept_back:
-            kept = f", {format_seconds(kept_back)} of it kept back" if kept_back else ""
+            kept = f", {format_seconds(kept_back)} of it reserved" if kept_back else ""
             return f"time budget of {format_seconds(self.seconds)} is spent{kept}"
         if self.epochs is not None and spent.epochs >= self.epochs:
             return f"budget of {self.epochs:g} epochs is spent"
@@ -108,11 +115,11 @@ class Budget:
         return ""
 
     def seconds_left(self, spent: Spent, *, kept_back: float = 0.0) -> float:
-        """Of the time budget; infinite without one."""
+        """Return the seconds of the time budget that are left; infinite without one."""
         return math.inf if self.seconds is None else max(0.0, self.seconds - kept_back - spent.seconds)
 
     def share(self, spent: Spent, *, kept_back: float = 0.0) -> float:
-        """Of the work that may be done, how much is spent: 0 without a limit of time, epochs or device time."""
+        """Return the largest spent share of the limits of time, epochs and device time; 0 without such limits."""
         whole = math.inf if self.seconds is None else max(self.seconds - kept_back, 1e-9)
         limits = ((spent.seconds, whole), (spent.epochs, self.epochs), (spent.device_seconds, self.device_seconds))
         return max(done / limit for done, limit in limits if limit)
@@ -145,7 +152,7 @@ def _parse_part(part: str, text: str) -> tuple[str, float]:
 
 
 def format_seconds(seconds: float) -> str:
-    """``5400`` as ``1h 30m``, ``42`` as ``42s``; days and seconds only where they matter."""
+    """Format a duration: ``5400`` as ``1h 30m``, ``42`` as ``42s``; parts that are zero are left out."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.3g}s" if seconds < 10 and seconds != whole else f"{whole}s"

@@ -1,4 +1,4 @@
-"""The address of a database that holds studies, with its password kept apart: what is shown and stored has none."""
+"""URL of a database that holds studies. Its password is kept apart, so that it is never shown or stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 DRIVERS = {"postgresql": "psycopg", "postgres": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
-"""Databases that studies can be kept in, with the Python driver that is used where the address names none."""
+"""Supported databases, each with the Python driver that is used if the URL names none."""
 
 PASSWORD_VARIABLE = "AUTODISTILL_STORAGE_PASSWORD"
 _EXAMPLE = "postgresql://user@host/database"
@@ -15,11 +15,11 @@ _EXAMPLE = "postgresql://user@host/database"
 
 @dataclass(frozen=True)
 class StorageUrl:
-    """``dialect[+driver]://user@host:port/database``; equal for equal places, whatever the password.
+    """URL ``dialect[+driver]://user@host:port/database``; comparisons ignore the password.
 
     Attributes:
-        public: the address without its password.
-        password: as it was given in the address; ``None`` where it has to come from elsewhere.
+        public: The URL without its password.
+        password: Password given in the URL; ``None`` if it has to come from elsewhere.
     """
 
     public: str
@@ -27,32 +27,32 @@ class StorageUrl:
 
     @classmethod
     def parse(cls, text: str) -> StorageUrl:
-        """Take the password out of an address.
+        """Parse a URL, and separate its password.
 
         Raises:
-            ValueError: it is no address of a database that can be used; the message shows no part of a password.
+            ValueError: It is not the URL of a supported database. The message shows no part of a password.
         """
         scheme, slashes, _ = text.partition("://")
         name = scheme.partition("+")[0]
         if not slashes or name not in DRIVERS:
             got = repr(name) if slashes else "no scheme"
             raise ValueError(
-                f"expected the address of a database such as {_EXAMPLE} or mysql://user@host/database, got {got}; "
-                "without it a study keeps its trials in its folder (SQLite)"
+                f"expected the URL of a database such as {_EXAMPLE} or mysql://user@host/database, got {got}; "
+                "without a URL a study stores its trials in its folder (SQLite)"
             )
         try:
             parts = urlsplit(text)
             named = parts.path.strip("/") != ""
             secret_keys = [key for key, _ in parse_qsl(parts.query) if "password" in key.lower()]
         except ValueError:
-            raise ValueError(f"the address cannot be read; write it as {_EXAMPLE}, special characters as %XX") from None
+            raise ValueError(f"the URL cannot be parsed; write it as {_EXAMPLE}, special characters as %XX") from None
         if not named or "@" in parts.path or "@" in parts.fragment:
             raise ValueError(
-                f"the address names no database; write it as {_EXAMPLE}, and '/', '@', '#', '?' in a password as %XX"
+                f"the URL has no database; write it as {_EXAMPLE}, and '/', '@', '#', '?' in a password as %XX"
             )
         if secret_keys:
             raise ValueError(
-                f"a password belongs before the host, not into {secret_keys[0]}=; or set {PASSWORD_VARIABLE}"
+                f"the password is given as {secret_keys[0]}=; write it before the host, or set {PASSWORD_VARIABLE}"
             )
         place = parts.netloc.rpartition("@")[2]
         user = parts.netloc.rpartition("@")[0].partition(":")[0]
@@ -61,10 +61,10 @@ class StorageUrl:
         return cls(public, None if parts.password is None else unquote(parts.password))
 
     def connectable(self) -> str:
-        """The address for SQLAlchemy, with driver and password; not for any eye.
+        """Return the URL for SQLAlchemy, with driver and password. It must not be shown or stored.
 
-        The password is the address's own, else that in the environment; PostgreSQL also looks into ``PGPASSWORD``
-        and ``~/.pgpass`` by itself.
+        The password is that of the URL, else that of the environment variable :data:`PASSWORD_VARIABLE`. PostgreSQL
+        itself also uses ``PGPASSWORD`` and ``~/.pgpass``.
         """
         scheme, _, rest = self.public.partition("://")
         name, _, driver = scheme.partition("+")
@@ -80,7 +80,7 @@ class StorageUrl:
 
 
 def without_password(text: str) -> str:
-    """A word of a command line, for showing: an address in it loses its password."""
+    """Remove the password from a URL in one argument of a command line, so that it can be shown."""
     before, equals, after = text.partition("=")
     start, url = (before + equals, after) if equals and "://" in after else ("", text)
     try:

@@ -1,19 +1,19 @@
-"""Exceptions of autodistill, each with the exit code that the command line returns for it.
+"""Exceptions of autodistill, each with the exit code of the command line.
 
 ::
 
     AutodistillError            1
     ├── UsageError              2   wrong argument, configuration or space
     │   ├── ConfigError         2   one or more problems in a study file, all reported together
-    │   ├── UnknownNameError    2   a name that no registry holds
+    │   ├── UnknownNameError    2   a name that is not registered
     │   ├── DataError           2   images or labels that cannot be used
     │   └── TeacherError        2   a teacher that cannot be used
-    ├── StudyInUseError         3   another driver holds the study
-    ├── UserCodeError           4   code of the user fails while the search runs
+    ├── StudyInUseError         3   another process is running the study
+    ├── UserCodeError           4   the user's code failed while the search ran
     ├── ResourceError           5   disk, memory, permissions, devices
     └── StoreError              6   study.db or a checkpoint is damaged
 
-A message says what happened, what was got, what is allowed (nearest first) and what to do.
+A message states what happened, the value given, the allowed values (nearest first), and what to do.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class AutodistillError(Exception):
 
 
 class UsageError(AutodistillError):
-    """The request itself is wrong; nothing was written."""
+    """A wrong argument, configuration or search space; nothing was written."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """Problems in a study file or search space, all of them at once.
+    """Problems in a study file or search space, reported together.
 
     Args:
-        problems: one sentence each, with ``file:line: key`` where known.
-        source: the file or flag they were found in.
+        problems: One sentence each, with ``file:line: key`` if known.
+        source: File or flag that has the problems.
     """
 
     def __init__(self, problems: Sequence[str], source: str = "configuration") -> None:
@@ -50,7 +50,7 @@ class ConfigError(UsageError):
 
 
 class UnknownNameError(UsageError):
-    """A name that is not registered; the message lists the nearest first."""
+    """A name that is not registered; the message lists the nearest names first."""
 
     def __init__(self, kind: str, got: object, allowed: Iterable[str], hint: str = "", meant: str = "") -> None:
         self.kind = kind
@@ -60,7 +60,7 @@ class UnknownNameError(UsageError):
 
 
 class StudyInUseError(AutodistillError):
-    """Another driver holds the study's lock."""
+    """Another process holds the lock of the study."""
 
     exit_code = 3
 
@@ -70,33 +70,33 @@ class DataError(UsageError):
 
 
 class TeacherError(UsageError):
-    """A teacher that cannot be loaded or cannot be trusted; found before the first trial."""
+    """A teacher that cannot be loaded or fails its checks; found before the first trial."""
 
 
 class UserCodeError(AutodistillError):
-    """Code that the user handed over fails while the search runs."""
+    """The user's code failed while the search ran."""
 
     exit_code = 4
 
 
 class ResourceError(AutodistillError):
-    """Disk, memory, permission or device is missing."""
+    """Missing disk space, memory, permission or device."""
 
     exit_code = 5
 
 
 class StoreError(AutodistillError):
-    """Stored state is damaged or not a study."""
+    """Stored data that is damaged or not a study."""
 
     exit_code = 6
 
 
 class InfeasibleError(AutodistillError):
-    """A candidate that cannot be built or breaks a constraint: it ends as PRUNED, at no training cost.
+    """A candidate that cannot be built or violates a constraint; it ends as PRUNED without any training.
 
     Args:
-        reason: short code stored with the trial, e.g. ``INFEASIBLE_BUILD``.
-        message: what was wrong, for people.
+        message: Cause in words.
+        reason: Short code stored with the trial, e.g. ``INFEASIBLE_BUILD``.
     """
 
     def __init__(self, message: str, reason: str = "INFEASIBLE_BUILD") -> None:
@@ -105,11 +105,11 @@ class InfeasibleError(AutodistillError):
 
 
 class DivergedError(AutodistillError):
-    """Training produced a loss that is not finite; the trial fails with reason ``NAN``."""
+    """A training whose loss is not finite; the trial fails with reason ``NAN``."""
 
 
 class EndedEarlyError(AutodistillError):
-    """An evaluation ended by itself, before its trial was decided on and without being asked to stop."""
+    """An evaluation that ended by itself before its top rung, without a decision or a request to stop."""
 
     reason = "ENDED_EARLY"
 
@@ -118,12 +118,12 @@ class EndedEarlyError(AutodistillError):
 
 
 class WorkerLostError(AutodistillError):
-    """The process that worked on a trial died, or was ended because its training stood still.
+    """The worker process of a trial died, or was killed because its training hung.
 
     Args:
-        message: how it ended, e.g. ``killed by signal 11 (SIGSEGV)``.
-        reason: ``WORKER_LOST``, or ``HUNG``.
-        by_student: whether the student may be the cause; false where something else ended the process, such as a system
+        message: How it ended, e.g. ``killed by signal 11 (SIGSEGV)``.
+        reason: ``WORKER_LOST`` or ``HUNG``.
+        by_student: Whether the student may be the cause; false if the process was ended from outside, e.g. by a system
             that was out of memory.
     """
 
@@ -133,11 +133,11 @@ class WorkerLostError(AutodistillError):
 
 
 class InterruptedTrialError(AutodistillError):
-    """A trial was asked to stop in the middle; its checkpoint is on disk and it can go on later.
+    """A training that was stopped on request; its checkpoint is stored, and it can continue later.
 
     Args:
-        message: what was stopped.
-        done: share of it that was done, where that is known.
+        message: What was stopped.
+        done: Share of it that was done, in [0, 1]; ``None`` if unknown.
     """
 
     def __init__(self, message: str, done: float | None = None) -> None:
@@ -146,7 +146,7 @@ class InterruptedTrialError(AutodistillError):
 
 
 def nearest(name: object, allowed: Iterable[str], count: int = 3) -> tuple[str, ...]:
-    """The ``count`` members of ``allowed`` that look most like ``name``, best first; numbers by their distance."""
+    """Return the ``count`` members of ``allowed`` most similar to ``name``, best first; numbers by their distance."""
     names = list(allowed)
     wanted, numbers = _number(name), {one: _number(one) for one in names}
     if wanted is not None and None not in numbers.values():
@@ -162,19 +162,27 @@ def _number(name: object) -> float | None:
 
 
 def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "", meant: str = "") -> str:
-    """One message for every unknown name: what, got, nearest (or what is surely ``meant``), allowed, what to do."""
+    """Return the error message for an unknown name.
+
+    Args:
+        kind: Kind of the name, e.g. ``distillation loss``.
+        got: The unknown name.
+        allowed: Names that are allowed.
+        hint: Sentence with what to do.
+        meant: Name to suggest, if it is certain; else the nearest names are suggested.
+    """
     close = (meant,) if meant else nearest(got, allowed)
-    said = f"unknown {kind} {str(got)!r}"
+    message = f"unknown {kind} {str(got)!r}"
     if close:
-        said += f"; did you mean {' or '.join(repr(name) for name in close)}?"
+        message += f"; did you mean {' or '.join(repr(name) for name in close)}?"
     else:
-        said += "."
+        message += "."
     shown = sorted(allowed)
     listed = ", ".join(shown[:20]) + (f", … ({len(shown)} in all)" if len(shown) > 20 else "")
-    said += f" Allowed: {listed}." if shown else " None is registered."
-    return f"{said} {hint}".rstrip()
+    message += f" Allowed: {listed}." if shown else " None is registered."
+    return f"{message} {hint}".rstrip()
 
 
 def first_lines(error: BaseException) -> str:
-    """What a library said, in one line of at most 400 letters: its first four."""
+    """Return the first four lines of an error message of a library as one line of at most 400 characters."""
     return "; ".join(line.strip() for line in str(error).splitlines()[:4] if line.strip())[:400]

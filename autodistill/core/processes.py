@@ -1,4 +1,4 @@
-"""What child processes of this package have in common."""
+"""Tools for the child processes of this package."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import threading
 import types
 from collections.abc import Iterator
 
-GUARD = "A worker imports the script it belongs to: put what the script runs below \"if __name__ == '__main__':\"."
+GUARD = "Workers import the script that starts them: put the code it runs below \"if __name__ == '__main__':\"."
 
 
 def leave_while_starting() -> None:
-    """End a process that only imports the script of its parent, before the script does everything once more.
+    """End a child process that is importing its parent's script, so that the script does not run again.
 
     Raises:
-        SystemExit: with one line for stderr; an error would print its way through the import machinery, once a worker.
+        SystemExit: With one line for stderr. An exception would print a long traceback for each worker.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # set by multiprocessing while it imports
-        raise SystemExit(f"autodistill: a search was started by an import. {GUARD}")
+        raise SystemExit(f"autodistill: a worker's import of the script started a search. {GUARD}")
 
 
 def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, however it dies (PR_SET_PDEATHSIG)."""
+    """Make Linux kill this process when its parent dies for any reason (PR_SET_PDEATHSIG)."""
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:  # it died between our start and the call
+    if os.getppid() != parent:  # the parent died before the call took effect
         os._exit(1)
 
 
@@ -39,7 +39,7 @@ _LAST_SECONDS = 10.0
 
 
 def end_soon(seconds: float = _LAST_SECONDS) -> None:
-    """End this process after a while, whatever its end waits for: libraries of a broken device may wait for ever."""
+    """End this process after ``seconds`` at the latest, since libraries of a broken device may block its exit."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
@@ -47,9 +47,9 @@ def end_soon(seconds: float = _LAST_SECONDS) -> None:
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """Processes that are spawned meanwhile do not import the script that runs, as they would otherwise.
+    """Start processes inside the ``with`` block without importing the running script.
 
-    A script that does not guard what it runs would do it once more, with all that it writes and removes.
+    A script without a ``__main__`` guard would otherwise run again in each process, with all its side effects.
     """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = bare = types.ModuleType("__main__")

@@ -1,6 +1,6 @@
-"""Frozen values that cross rooms: what search, training, engines and delivery say to each other.
+"""Frozen values that search, training, engines and delivery exchange.
 
-Everything here is plain data: picklable, JSON-able, free of torch, timm, optuna and ray.
+All of them are plain data that can be pickled and written as JSON, without torch, timm, Optuna or Ray.
 """
 
 from __future__ import annotations
@@ -15,29 +15,34 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Params = Mapping[str, Any]
-"""Settings of one part of a candidate: name to JSON scalar, or list of them."""
+"""Settings of one part of a candidate: name to JSON scalar or list of scalars."""
 
 
 Resize = Literal["crop", "squash", "letterbox"]
-"""How an image that is not square becomes square."""
+"""Method that makes an image square, see :class:`DataSpec`."""
 
 
 def stable_key(value: Any) -> str:
-    """16 hex digits that are equal for equal JSON values, whatever the order of their keys."""
+    """Return 16 hex digits that are equal for equal JSON values, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Estimate(float):
-    """A cost that is predicted: the median, as a float, with the standard deviation of its logarithm.
+    """A predicted cost: its median, as a float, with the standard deviation of its logarithm.
 
-    Whoever needs a number has the likeliest one; :func:`certain` leaves out what is not measured.
+    It can be used like a measured number; :func:`certain` removes predicted costs.
     """
 
     __slots__ = ("deviation",)
 
     def __new__(cls, value: float, deviation: float) -> Estimate:
-        """``value`` is the median, ``deviation`` that of its logarithm: 0.1 means about 10 %."""
+        """Create an estimate.
+
+        Args:
+            value: Median.
+            deviation: Standard deviation of the logarithm: 0.1 means about 10 %.
+        """
         made = super().__new__(cls, value)
         made.deviation = float(deviation)
         return made
@@ -49,19 +54,19 @@ class Estimate(float):
 
 
 def certain(costs: Mapping[str, float]) -> dict[str, float]:
-    """Those of ``costs`` that are counted or measured."""
+    """Return the costs that are counted or measured, not predicted."""
     return {name: value for name, value in costs.items() if not isinstance(value, Estimate)}
 
 
 class Decision(enum.Enum):
-    """What the study answers to a report."""
+    """Answer of the study to a report."""
 
     CONTINUE = "continue"
     STOP = "stop"
 
 
 class State(str, enum.Enum):
-    """State of a trial. PARTIAL: paused, or the budget ended, or the run was interrupted; it can go on."""
+    """State of a trial. PARTIAL: paused, interrupted, or stopped by the budget; it can continue later."""
 
     RUNNING = "RUNNING"
     COMPLETE = "COMPLETE"
@@ -72,15 +77,15 @@ class State(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One student and how it is to be distilled.
+    """A student, and how it is to be distilled.
 
     Attributes:
-        number: trial number in the study, from 0.
-        student: architecture, e.g. ``{"family": "resnet", "width": 16, "depth": 2}``.
-        distillation: loss mix, e.g. ``{"loss": "kd", "temperature": 4.0, "alpha": 0.7}``.
-        train: recipe, e.g. ``{"lr": 3e-3, "weight_decay": 1e-4}``.
-        seed: seed of everything random in this trial.
-        start_rung: rungs below or at this one are already reported; > 0 when a trial goes on from its checkpoint.
+        number: Trial number in the study, from 0.
+        student: Architecture, e.g. ``{"family": "resnet", "width": 16, "depth": 2}``.
+        distillation: Loss mix, e.g. ``{"loss": "kd", "temperature": 4.0, "alpha": 0.7}``.
+        train: Recipe, e.g. ``{"lr": 3e-3, "weight_decay": 1e-4}``.
+        seed: Random seed of the trial.
+        start_rung: Highest rung that is already reported; above 0 if the trial continues from its checkpoint.
     """
 
     number: int
@@ -91,11 +96,11 @@ class Candidate:
     start_rung: int = 0
 
     def architecture_key(self) -> str:
-        """Equal for candidates that share their student."""
+        """Return a key that is equal for candidates with the same student."""
         return stable_key(self.student)
 
     def key(self) -> str:
-        """Equal for candidates that share student, distillation and recipe (the seed does not count)."""
+        """Return a key that is equal for candidates with the same student, distillation and recipe, for any seed."""
         return stable_key([self.student, self.distillation, self.train])
 
 
@@ -103,26 +108,27 @@ WORK = (
     "epochs",
     "seconds",
     "teacher_seconds",
-)  # kept of the work itself beside the values of a rung: no metric can have these names
+)
+"""Names under which the work of a rung is stored beside its metrics; no metric can have these names."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one rung showed.
+    """Metrics of a trial at one rung.
 
     Attributes:
         rung: 0 for the known costs, then 1, 2, … up to the top rung.
-        values: metric name to finite number (accuracy is a fraction from 0 to 1, latency_ms in ms, params a count);
-            a metric called ``seconds`` or ``epochs`` is kept as ``reported_seconds`` or ``reported_epochs``.
-        epochs: epochs trained so far in this trial (cumulative).
-        seconds: seconds of work so far in this trial (cumulative, over resumes); at rung 0 those before its training.
-        teacher_seconds: those of ``seconds`` in which the teacher was asked about views that no cache had; ``None`` for
-            a training that asks no cached teacher.
-        variants: at the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.
-        noisy: the latency among the values did not settle.
+        values: Metric name to finite number (accuracy is a fraction from 0 to 1, latency_ms in ms, params a count).
+            A metric called ``seconds`` or ``epochs`` is stored as ``reported_seconds`` or ``reported_epochs``.
+        epochs: Epochs trained so far in this trial (cumulative).
+        seconds: Seconds of work so far in this trial (cumulative, over resumes); at rung 0 those before the training.
+        variants: At the top rung, other forms of the student (``int8``) to ``{"values": …}`` or ``{"reason": …}``.
+        noisy: Whether the latency among the values was too noisy to settle.
+        teacher_seconds: Part of ``seconds`` that the teacher took for views that were not cached; ``None`` for a
+            training without a cached teacher.
 
     Raises:
-        TypeError: the values or the variants are no mapping.
+        TypeError: The values or the variants are not a mapping.
     """
 
     rung: int
@@ -136,11 +142,11 @@ class Report:
     def __post_init__(self) -> None:
         for name in ("values", "variants"):
             if not isinstance(got := getattr(self, name), Mapping):
-                raise TypeError(f"a report got {got!r} as its {name}; yield autodistill.Report(rung, {{name: value}}).")
+                raise TypeError(f"{name} of a report is {got!r}; yield autodistill.Report(rung, {{name: value}}).")
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]
-"""Yields ``Report(rung=0, known costs)`` first, then one per rung; stopping the iteration stops the work."""
+"""Function that yields ``Report(rung=0, known costs)``, then one report per rung; closing its iterator stops it."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +154,12 @@ class Objective:
     """One axis of the front.
 
     Attributes:
-        name: metric name, e.g. ``accuracy``.
+        name: Metric name, e.g. ``accuracy``.
         direction: ``maximize`` or ``minimize``.
-        unit: ``fraction``, ``count``, ``ms``, ``bytes``.
+        unit: ``fraction``, ``count``, ``ms`` or ``bytes``.
         stage: ``known`` before training, or ``trained``.
-        log: drawn and normalised on a logarithmic axis.
+        log: Whether it is drawn and normalised on a logarithmic axis.
+        description: One line about the metric.
     """
 
     name: str
@@ -163,7 +170,7 @@ class Objective:
     description: str = ""
 
     def loss(self, value: float) -> float:
-        """The value with its sign turned so that smaller is better."""
+        """Return the value with its sign chosen so that smaller is better."""
         return -value if self.direction == "maximize" else value
 
 
@@ -172,10 +179,11 @@ class Constraint:
     """``metric operator bound``, e.g. ``latency_ms <= 5``.
 
     Attributes:
-        metric: what is bounded.
+        metric: Metric that is bounded.
         operator: ``<=`` or ``>=``.
-        bound: in the metric's own unit; NaN while it waits for the teacher's value.
-        below: the bound is the teacher's value less this (``accuracy >= teacher - 0.05``); ``None`` for a number.
+        bound: Bound in the unit of the metric; NaN while the teacher's value is unknown.
+        below: For a bound relative to the teacher (``accuracy >= teacher - 0.05``), the amount below the teacher's
+            value; ``None`` for a fixed bound.
     """
 
     metric: str
@@ -184,14 +192,14 @@ class Constraint:
     below: float | None = None
 
     def violation(self, values: Mapping[str, float]) -> float:
-        """How far ``values`` break it: ≤ 0 when satisfied (Optuna's convention); 0 when metric or bound is unknown."""
+        """Return by how much ``values`` violate it (Optuna's convention: ≤ 0 if satisfied); 0 if unknown."""
         if self.metric not in values or math.isnan(self.bound):
             return 0.0
         difference = values[self.metric] - self.bound
         return difference if self.operator == "<=" else -difference
 
     def chance(self, values: Mapping[str, float]) -> float:
-        """Probability that ``values`` keep it: 0 or 1 unless its metric is an :class:`Estimate` (log-normal)."""
+        """Return the probability that ``values`` satisfy it: 0 or 1 unless the metric is a (log-normal) estimate."""
         value = values.get(self.metric)
         if not isinstance(value, Estimate) or value.deviation <= 0 or value <= 0 or self.bound <= 0:
             return float(self.violation(values) <= 0)
@@ -208,17 +216,17 @@ class Constraint:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which images, and how they are split.
+    """Images of a study, and how they are split.
 
     Attributes:
-        source: registered name (``digits``, ``fashion_mnist``, ``image_folder`` …) or ``module:factory``.
-        root: folder of the files, where the source needs one.
-        image_size: pixels per side that the student sees; ``None`` keeps the source's own size.
-        train_size: images kept for training; ``None`` keeps all.
-        val_fraction: share of the training images held out for validation where the source has no such split.
-        seed: seed of splits and subsets.
-        options: further keywords of the source.
-        resize: how images that are not square become square: ``crop`` (shorter side scaled, ends of the longer one cut
+        source: Registered name (``digits``, ``fashion_mnist``, ``image_folder`` …) or ``module:factory``.
+        root: Folder of the files, if the source needs one.
+        image_size: Side of the student's square input in pixels; ``None``: the source's own size.
+        train_size: Number of training images to use; ``None``: all.
+        val_fraction: Share of the training images held out for validation if the source has no validation split.
+        seed: Random seed of splits and subsets.
+        options: Further keywords of the source.
+        resize: How images that are not square become square: ``crop`` (shorter side scaled, ends of the longer one cut
             off), ``squash`` (both sides scaled, proportions change), ``letterbox`` (longer side scaled, grey borders).
     """
 
@@ -234,15 +242,15 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """What to distil from.
+    """Teacher of a study.
 
     Attributes:
-        source: a timm name, a file (``.safetensors``, ``.onnx``, logits ``.npz``), or ``module:factory``;
-            ``auto`` trains one on the spot.
-        weights: file with the weights, where ``source`` is only an architecture.
-        options: keywords of the architecture, and of ``auto`` (``epochs``).
-        accept_weak: go on although the preflight finds it weak.
-        device: where it runs; a list spreads its layers over several devices; ``None`` is the student's device.
+        source: A timm model name, a file (``.safetensors``, ``.onnx``, logits ``.npz``), a folder of
+            ``autodistill teach``, or ``module:factory``; ``auto`` trains a teacher first.
+        weights: File with the weights, if ``source`` is only an architecture.
+        options: Keywords of the architecture, and of ``auto`` (``epochs``).
+        accept_weak: Whether to continue if the checks find the teacher weak.
+        device: Torch device; a list spreads its layers over several devices; ``None``: the student's device.
     """
 
     source: str = "auto"
@@ -254,12 +262,17 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class LatencyTarget:
-    """Where latency is measured: runtime x device x batch x precision x threads; or who else says it.
+    """How latency is measured: runtime x device x batch x precision x threads, or by a command or a table.
 
     Attributes:
-        command: measures an ONNX file on another machine, e.g. ``ssh board bench {onnx}``; prints JSON.
-        table: CSV or JSON file with latencies of students that were measured elsewhere.
-        timeout_s: seconds that the command may take.
+        runtime: Name of the runtime, e.g. ``torch`` or ``onnxruntime``.
+        device: Device of the runtime.
+        batch: Images per batch.
+        precision: Numeric precision, e.g. ``fp32``.
+        threads: CPU threads.
+        command: Command that measures an ONNX file on another machine and prints JSON, e.g. ``ssh board bench {onnx}``.
+        table: CSV or JSON file with latencies measured elsewhere.
+        timeout_s: Time limit of the command in seconds.
     """
 
     runtime: str = "torch"
@@ -272,18 +285,19 @@ class LatencyTarget:
     timeout_s: float = 120.0
 
     def key(self) -> str:
-        """Equal for equal targets."""
+        """Return a key that is equal for equal targets; the time limit is ignored."""
         return stable_key({k: v for k, v in asdict(self).items() if v is not None and k != "timeout_s"})
 
 
 @dataclass(frozen=True)
 class SurveyRow:
-    """What was found out about one student before any training.
+    """Costs of one student, found before any training.
 
     Attributes:
-        costs: metric to value; empty when it cannot be built.
-        error: why it cannot be built; empty when it can.
-        noisy: its latency did not settle.
+        student: Architecture of the student.
+        costs: Metric to value; empty if the student cannot be built.
+        error: Why it cannot be built; empty if it can.
+        noisy: Whether its latency was too noisy to settle.
     """
 
     student: Params
@@ -293,7 +307,7 @@ class SurveyRow:
 
     @property
     def settled(self) -> dict[str, float]:
-        """What may be remembered: a latency that did not settle is measured again another time."""
+        """Return the costs that may be stored; a noisy latency is left out, so that it is measured again later."""
         return {name: value for name, value in self.costs.items() if not (self.noisy and name == "latency_ms")}
 
 
@@ -302,16 +316,16 @@ class Task:
     """Everything a worker needs to evaluate candidates of one study.
 
     Attributes:
-        data: the images.
-        teacher: the teacher, resolved (never ``auto``).
-        directory: the study's folder (absolute); checkpoints live below it.
-        rungs: cumulative epochs at rungs 1, 2, …; the last is the top rung.
-        metrics: names of all objectives and constrained metrics.
-        latency: target of ``latency_ms``.
-        training: settings shared by all trials (batch_size, ema, amp, augment defaults …).
-        cache: folder of decoded images and teacher caches, shared by studies; ``None``: below ``directory``.
-        variants: forms in which a finished student is measured; ``fp32`` is the student itself.
-        measures: measures of the study's own, name to ``module:function``.
+        data: The images.
+        teacher: The teacher (never ``auto``).
+        directory: Absolute path of the study's folder, which contains the checkpoints.
+        rungs: Cumulative epochs at rungs 1, 2, …; the last is the top rung.
+        metrics: Names of all objectives and constrained metrics.
+        latency: How ``latency_ms`` is measured.
+        training: Settings shared by all trials (batch_size, ema, amp, augment defaults …).
+        cache: Folder of decoded images and teacher caches, shared by studies; ``None``: below ``directory``.
+        variants: Forms in which a finished student is measured; ``fp32`` is the student as trained.
+        measures: Measures of the study's own: name to ``module:function``.
     """
 
     data: DataSpec
@@ -327,38 +341,39 @@ class Task:
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
 
 
 def _no_wait(what: str, seconds: float) -> None:
-    """A wait that nobody watches."""
+    """Ignore a wait."""
 
 
 def _never() -> bool:
+    """Return false: there is no request to stop."""
     return False
 
 
-def _nothing() -> None:
-    """What is said where nobody listens."""
+def _no_pause() -> None:
+    """Ignore a pause."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What an engine gives to each worker.
+    """Devices and callbacks that an engine gives to each worker.
 
     Attributes:
-        index: worker number, from 0.
-        device: torch device string of its slot.
+        index: Number of the worker, from 0.
+        device: Torch device string of its slot.
         threads: CPU threads it may use.
-        progress: called as ``progress(epochs done, epochs of the top rung, metrics)``, at most once a second.
-        should_stop: asked between batches; true means: save and raise ``InterruptedTrialError``.
-        waits: called as ``waits(for what, seconds)`` about once a second while the trial waits for another process,
-            with the seconds since the last call, which are no work; at the end once more, with an empty text.
-        devices: all devices of the slot, ``device`` first, where a candidate is trained on several; else empty.
-        memory_share: part of the device's memory that the worker may use; below 1 where workers share a GPU.
-        storage: URL where the files of trials are kept, for a worker that does not see the study's folder.
-        pause: called where a training does something else than train (it evaluates, it waits): no progress is expected
-            of it until the next call of ``progress``.
+        progress: Called as ``progress(epochs done, epochs of the top rung, metrics)``, at most once a second.
+        should_stop: Called between batches; if it returns true, save and raise ``InterruptedTrialError``.
+        waits: Called as ``waits(what for, seconds)`` about once a second while the trial waits for another process,
+            with the seconds since the last call, which do not count as work; and once at the end, with an empty text.
+        devices: All devices of the slot, ``device`` first, if a candidate is trained on several; else empty.
+        memory_share: Share of the device's memory that the worker may use; below 1 if workers share a GPU.
+        storage: URL for the files of trials, for a worker that cannot read the study's folder.
+        pause: Called when a training does something other than training (it evaluates or waits), so that no progress
+            is expected until the next call of ``progress``.
     """
 
     index: int = 0
@@ -370,30 +385,38 @@ class WorkerContext:
     devices: tuple[str, ...] = ()
     memory_share: float = 1.0
     storage: str | None = None
-    pause: Callable[[], None] = _nothing
+    pause: Callable[[], None] = _no_pause
 
 
 EvaluateFactory = Callable[[WorkerContext], Evaluate]
-"""Built once per worker, so that data and teacher are loaded once; must be picklable for spawned workers."""
+"""Function that builds the evaluator of one worker. It is called once per worker, so that data and teacher are loaded
+once, and must be picklable for spawned workers."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A stored trial, as every reader sees it.
+    """A stored trial.
 
     Attributes:
-        values: objectives of a COMPLETE trial; empty otherwise.
-        rungs: rung to the values reported there.
-        reason: code of why a trial is not COMPLETE (``RUNG_RULE``, ``INFEASIBLE``, ``NAN`` …); empty otherwise.
-        message: the same for people.
-        seconds: seconds of work, over resumes.
-        spent: what the whole study had spent when this trial ended: ``seconds``, ``trials``, ``epochs``,
-            ``device_seconds``; empty for one that has not ended.
-        why: why it was proposed, where the sampler says so.
-        decisions: rung to what was decided there and why, in order: a paused trial is decided on more than once.
-        variant: the form of the student that ``values`` are of.
-        variants: other forms, as they are stored: ``values`` and ``feasible``, or the ``reason`` why there is none.
-        noisy: its latency did not settle when it was measured.
+        number: Trial number, from 0.
+        state: State of the trial.
+        values: Objectives of a COMPLETE trial; empty otherwise.
+        student: Architecture of the student.
+        distillation: Loss mix.
+        train: Recipe.
+        seed: Random seed of the trial.
+        epochs: Epochs trained, over resumes.
+        seconds: Seconds of work, over resumes.
+        rungs: Rung to the values reported there.
+        reason: Code why the trial is not COMPLETE (``RUNG_RULE``, ``INFEASIBLE``, ``NAN`` …); empty otherwise.
+        message: The reason in words.
+        spent: What the whole study had spent when this trial ended: ``seconds``, ``trials``, ``epochs``,
+            ``device_seconds``; empty if it has not ended.
+        why: Why it was proposed, if the sampler states it.
+        decisions: Rung to the decisions there, in words and in order; a paused trial has more than one.
+        variant: Form of the student that ``values`` belong to.
+        variants: Other forms, as stored: ``values`` and ``feasible``, or the ``reason`` why there is none.
+        noisy: Whether its latency was too noisy to settle.
     """
 
     number: int
@@ -417,24 +440,24 @@ class TrialRecord:
 
     @property
     def form(self) -> tuple[int, str]:
-        """What tells it from every other point of a front: a trial may be there in several forms."""
+        """Return number and variant, which identify a point of a front: a trial may be on it in several forms."""
         return self.number, self.variant
 
     @property
     def called(self) -> str:
-        """Its number for people, with the form where that is not the trained one: ``17 (int8)``."""
+        """Return the number as text, with the variant if it is not ``fp32``: ``17 (int8)``."""
         return f"{self.number}{'' if self.variant == 'fp32' else f' ({self.variant})'}"
 
     @property
     def latest(self) -> dict[str, float]:
-        """Known costs, then what the highest rung showed, then the final values."""
+        """Return the latest value of each metric: known costs, then those of each rung, then the final values."""
         out: dict[str, float] = {}
         for rung in sorted(self.rungs):
             out.update({k: v for k, v in self.rungs[rung].items() if k not in WORK})
         return {**out, **self.values}
 
     def to_json(self) -> dict[str, Any]:
-        """The stable JSON form of ``trials --json``."""
+        """Return the trial as written by ``trials --json``."""
         out = asdict(self)
         out["state"] = self.state.value
         out["rungs"] = {str(rung): dict(values) for rung, values in self.rungs.items()}
@@ -443,13 +466,13 @@ class TrialRecord:
 
 
 def plain(value: Any) -> Any:
-    """A number of another library, such as NumPy's, as Python's own; anything else as it is."""
+    """Convert a number of another library, such as NumPy, to a Python number; return anything else unchanged."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return value
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def derive_seed(seed: int, number: int, purpose: str) -> int:
-    """A 31-bit seed from the study's seed and a count, independent for each purpose."""
+    """Derive a 31-bit seed from the study's seed and a number, independent for each purpose."""
     digest = hashlib.sha256(f"{seed}/{number}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1

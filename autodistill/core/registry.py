@@ -1,7 +1,7 @@
-"""One class for everything that has a name in YAML: losses, families, objectives, data sources, engines.
+"""Registry of names that can be used in YAML: losses, families, objectives, data sources, engines.
 
-A name is one decorated function. Third parties register through entry points of the group
-``autodistill.<kind>`` (e.g. ``autodistill.losses``); a broken plugin is reported when its name is asked for.
+A name is registered by decorating a function. Plugins register through entry points of the group ``autodistill.<kind>``
+(e.g. ``autodistill.losses``); a broken plugin is reported when its name is used.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class Foreign(NamedTuple):
-    """A name that code outside this package has registered.
+    """A name registered by code outside this package.
 
     Attributes:
-        module: that registered it.
-        group: of its registry.
-        name: what it is called there.
+        module: Module that registered it.
+        group: Entry-point group of its registry.
+        name: The name.
     """
 
     module: str
@@ -38,40 +38,44 @@ _foreign: dict[Foreign, None] = {}
 
 
 def foreign() -> tuple[Foreign, ...]:
-    """All names that code outside this package has registered in this process, the first ones first."""
+    """Return all names that code outside this package has registered in this process, in order."""
     return tuple(_foreign)
 
 
 def register_again(names: Sequence[Foreign]) -> str:
-    """Import what has registered ``names`` in another process; returns what is then still missing, else nothing."""
+    """Import the modules that registered ``names`` in another process.
+
+    Returns:
+        What is still missing afterwards, in words; empty if nothing is.
+    """
     for one in names:
         if one.module not in sys.modules:
             try:
                 importlib.import_module(one.module)
-            except Exception as error:  # whatever the user's module raises
+            except Exception as error:  # the user's module may raise anything
                 return f"{one.module} cannot be imported: {type(error).__name__}: {error}"
     missing = [one for one in names if one.group not in _registries or one.name not in _registries[one.group]]
     return "".join(f"{one.name!r} is not registered by importing {one.module}" for one in missing[:1])
 
 
 def _registrar() -> str:
-    """The module outside this package that registers now; empty where a module of this package does."""
+    """Return the module outside this package that is registering a name now; empty if it is one of this package."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         root = module.partition(".")[0]
         if root != _PACKAGE:
-            return "" if root == "importlib" else module  # a module of this package, while it is imported
+            return "" if root == "importlib" else module  # importlib: a module of this package is being imported
         frame = frame.f_back
     return ""
 
 
 class Registry(Generic[T]):
-    """Names of one kind, in the order of registration.
+    """Names of one kind, each with its function or value.
 
     Args:
-        kind: the singular noun used in messages, e.g. ``"distillation loss"``.
-        group: entry-point group of plugins, e.g. ``"autodistill.losses"``.
+        kind: Singular noun used in messages, e.g. ``"distillation loss"``.
+        group: Entry-point group of plugins, e.g. ``"autodistill.losses"``.
     """
 
     def __init__(self, kind: str, group: str) -> None:
@@ -81,15 +85,15 @@ class Registry(Generic[T]):
         _registries[group] = self
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that files its function (or value) under ``name``.
+        """Return a decorator that registers its function (or value) under ``name``.
 
         Raises:
-            UsageError: the name is taken.
+            UsageError: The name is already registered.
         """
 
         def decorate(entry: T) -> T:
             if name in self._entries:
-                raise UsageError(f"{self.kind} {name!r} is registered already; choose another name.")
+                raise UsageError(f"{self.kind} {name!r} is already registered; choose another name.")
             self._entries[name] = entry
             if module := _registrar():
                 _foreign[Foreign(module, self.group, name)] = None
@@ -98,10 +102,10 @@ class Registry(Generic[T]):
         return decorate
 
     def get(self, name: str) -> T:
-        """The entry called ``name``.
+        """Return the entry registered under ``name``.
 
         Raises:
-            UnknownNameError: nobody registered it; the message lists the nearest names.
+            UnknownNameError: The name is not registered; the message lists the nearest names.
         """
         if name in self._entries:
             return self._entries[name]
@@ -112,14 +116,14 @@ class Registry(Generic[T]):
         raise UnknownNameError(self.kind, name, self.names())
 
     def names(self) -> tuple[str, ...]:
-        """All names, sorted, plugins included."""
+        """Return all names, sorted, plugins included."""
         return tuple(sorted({*self._entries, *(point.name for point in self._plugins())}))
 
     def _plugins(self) -> tuple[EntryPoint, ...]:
         return tuple(entry_points(group=self.group))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self.names()  # asking for plugins costs 10 ms
+        return name in self._entries or name in self.names()  # own entries first: listing plugins takes 10 ms
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

@@ -1,4 +1,4 @@
-"""What the driver itself runs out of is said as that: a full disk is no internal error and no trial's fault."""
+"""Conversion of errors about missing resources (disk, memory, permissions) in the driver to ``ResourceError``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SCARCE = frozenset(getattr(errno, name) for name in _CODES if hasattr(errno, na
 
 @contextlib.contextmanager
 def as_resource_error(what: str = "the search had to end") -> Iterator[None]:
-    """Raise what disk, memory or permissions refused as a ``ResourceError``; every other error passes as it is.
+    """Raise errors about disk, memory or permissions as a ``ResourceError``; pass on every other error.
 
     Args:
-        what: could not be done then, in words.
+        what: Beginning of the message, e.g. ``the search had to end``.
 
     Raises:
-        ResourceError: its cause is the error of the operating system, of SQLite, or of Optuna's storage above it.
+        ResourceError: Its cause is an error of the operating system, of SQLite, or of Optuna's storage.
     """
     try:
         yield
@@ -30,15 +30,15 @@ def as_resource_error(what: str = "the search had to end") -> Iterator[None]:
         scarce = _scarce(error)
         if scarce is None:
             raise
-        said = str(scarce).partition("\n")[0] or type(scarce).__name__
+        reason = str(scarce).partition("\n")[0] or type(scarce).__name__
         raise ResourceError(
-            f"{what}: {said.rstrip('.')}. What was reported until then is stored; "
-            "mend this, and run the same command again."
+            f"{what}: {reason.rstrip('.')}. Everything reported before is stored; "
+            "fix the problem, and run the same command again."
         ) from error
 
 
 def _scarce(error: BaseException | None) -> BaseException | None:
-    """What refused in the chain of causes; ``None`` where nothing did."""
+    """Find an error about missing resources in the chain of causes; ``None`` if there is none."""
     while error is not None and not isinstance(error, ResourceError):
         if isinstance(error, MemoryError) or _refused(error):
             return error
@@ -47,8 +47,8 @@ def _scarce(error: BaseException | None) -> BaseException | None:
 
 
 def _refused(error: BaseException) -> bool:
-    """Some libraries raise an OSError of their own that has the system's words but not its number."""
-    if isinstance(error, sqlite3.OperationalError):  # a table that is missing, say, is one too
+    """Return whether the system refused an operation; some libraries raise OSError with its text but no number."""
+    if isinstance(error, sqlite3.OperationalError):  # also raised for other reasons, e.g. a missing table
         return any(words in str(error) for words in ("disk", "readonly", "unable to open"))
     if not isinstance(error, OSError):
         return False

@@ -1,9 +1,9 @@
-"""YAML without its surprises: what study files and search spaces are read with.
+"""Strict YAML for study files and search spaces.
 
-YAML 1.2's plain types only (null, true/false, decimal numbers with ``1e-3`` among them, text), so
-``no``, ``010``, ``1:30`` and ``2024-01-01`` stay text. Duplicate keys, tags, merge keys, numbers
-that are not finite, aliases that expand without bound and documents that nest without bound are
-problems, reported with their line, all at once. It knows nothing of what the keys mean.
+Only the plain types of YAML 1.2 are read (null, true/false, decimal numbers including ``1e-3``, text), so ``no``,
+``010``, ``1:30`` and ``2024-01-01`` stay text. Duplicate keys, tags, merge keys, numbers that are not finite, aliases
+that expand without bound and documents that nest without bound are problems. All problems are reported together, with
+their lines. The meaning of the keys is not checked here.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ def load(text: str, source: str) -> tuple[Any, dict[str, int]]:
     """Read one YAML document.
 
     Args:
-        text: the document; an empty one reads as an empty mapping.
-        source: the file it came from, for messages.
+        text: The document; an empty one is read as an empty mapping.
+        source: File it came from, for messages.
 
     Returns:
-        The data (mappings have text keys only: ``8:`` and ``"8":`` are the same key), and the line (from 1)
-        of every dotted key path: ``student.resnet.width`` of a key, ``student.family.0`` of a list's member.
+        The data (mappings have text keys only: ``8:`` and ``"8":`` are the same key), and the line (from 1) of every
+        dotted path: ``student.resnet.width`` for a key, ``student.family.0`` for an item of a list.
 
     Raises:
-        ConfigError: it is not YAML, or not the YAML that is accepted here; all problems with ``source:line``.
+        ConfigError: It is not YAML, or not within the accepted subset; all problems are listed with ``source:line``.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ConfigError([f"{source}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are read."], source)
+        raise ConfigError([f"{source}: got {len(text):,} characters; at most {MAX_CHARACTERS:,} are allowed."], source)
     walk = _Walk(source)
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -72,12 +72,12 @@ def load(text: str, source: str) -> tuple[Any, dict[str, int]]:
 
 
 def dump(data: Mapping[str, Any]) -> str:
-    """``data`` as YAML that ``load`` reads back to an equal value, keys in their order."""
+    """Return ``data`` as YAML that ``load`` reads back to an equal value; keys keep their order."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that ``_Loader`` would read as something else, and text that only YAML 1.1 tools would."""
+    """Dumper that quotes text which ``_Loader`` or a YAML 1.1 parser would read as another type."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own attribute)
         first: [
@@ -88,12 +88,12 @@ class _Dumper(yaml.SafeDumper):
     }
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (PyYAML's signature)
-        """Write shared parts out in full: an alias is of no use to a reader."""
+        """Return true, so that shared parts are written in full instead of as aliases, which are hard to read."""
         return True
 
 
 class _Walk:
-    """Turns parsed nodes into plain data, and notes lines and problems on the way."""
+    """Converter of parsed nodes to plain data; it collects lines and problems."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -102,13 +102,13 @@ class _Walk:
         self._nodes = 0
 
     def value(self, node: yaml.Node, path: tuple[str, ...], depth: int) -> Any:
-        """The data below ``node``; an alias is expanded where it stands, so expansions count."""
+        """Return the data below ``node``; aliases are expanded and count as values."""
         self._nodes += 1
         if path:
             self.lines.setdefault(".".join(path), node.start_mark.line + 1)
         if self._nodes > MAX_NODES:
             if self._nodes == MAX_NODES + 1:
-                self._problem(node, f"more than {MAX_NODES:,} values, aliases expanded; write less.")
+                self._problem(node, f"more than {MAX_NODES:,} values after expanding aliases; shorten the file.")
             return None
         if depth > MAX_DEPTH:
             self._problem(
@@ -131,7 +131,7 @@ class _Walk:
             key = str(key_node.value)
             line = key_node.start_mark.line + 1
             if key == "<<" and key_node.style is None:
-                self._problem(key_node, "merge keys (<<) are not read; use include: or write the keys out.")
+                self._problem(key_node, "merge keys (<<) are not supported; use include: or write the keys out.")
             elif key in first:
                 self._problem(key_node, f"{'.'.join((*path, key))}: given twice, first in line {first[key]}; keep one.")
             else:
@@ -156,9 +156,10 @@ class _Walk:
         except ValueError:
             pass
         if tag in {_INT, _FLOAT, _BOOL}:
-            self._problem(node, f"{text!r} is not a finite number or truth value that is read here.")
+            self._problem(node, f"{text!r} is not a supported number or boolean; write a finite number, true or false.")
         else:
-            self._problem(node, f"the tag {tag.replace('tag:yaml.org,2002:', '!!')!r} is not read; write plain values.")
+            name = tag.replace("tag:yaml.org,2002:", "!!")
+            self._problem(node, f"the tag {name!r} is not supported; write plain values.")
         return None
 
     def _problem(self, node: yaml.Node, message: str) -> None:
@@ -166,10 +167,10 @@ class _Walk:
 
 
 def _parser_message(error: yaml.YAMLError, source: str) -> str:
-    """PyYAML's complaint on one line, with the place."""
+    """Return PyYAML's error message on one line, with file and line."""
     mark = getattr(error, "problem_mark", None)
     where = f"{source}:{mark.line + 1}" if mark is not None else source
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
-    said = f"{problem} ({context})" if context else problem
-    return f"{where}: not valid YAML: {said}."
+    details = f"{problem} ({context})" if context else problem
+    return f"{where}: not valid YAML: {details}."

@@ -1,8 +1,8 @@
-"""Several teachers of which the search chooses one for each trial: ``teacher: [runs/a, runs/b]`` in a study file.
+"""Choice among several teachers by the search, one per trial: ``teacher: [runs/a, runs/b]`` in a study file.
 
 The list becomes one ``TeacherSpec`` with the source ``choice``, and the space gets a parameter ``distillation.teacher``
-with the teachers' names, asked for wherever the loss is not ``none``. Light: the search, the training and the
-configuration all read it. An *ensemble* is another thing: one teacher that is the mean of several.
+with the names of the teachers, active if the loss is not ``none``. An *ensemble* differs: it is one teacher, the mean
+of several.
 """
 
 from __future__ import annotations
@@ -17,35 +17,36 @@ from autodistill.core.records import TeacherSpec
 CHOICE = "choice"
 PARAMETER = "teacher"
 ANSWER = ("class_map", "outputs")
-"""Options that say which of a teacher's outputs the classes are, and what these are."""
+"""Options about a teacher's outputs: which of them are the classes, and whether they are e.g. logits."""
 
 INPUT = ("image_size", "channels", "mean", "std", *ANSWER)
-"""Options that every teacher takes: what it is fed, and how its outputs are read."""
+"""Options of every teacher, about its input and its outputs."""
 
 
 def from_list(value: Any) -> Any:
-    """A list of teachers as the mapping of one choice; anything else as it is."""
+    """Convert a list of teachers to the mapping of one choice; return anything else unchanged."""
     return {"source": CHOICE, "options": {"members": list(value)}} if isinstance(value, (list, tuple)) else value
 
 
 def members(spec: TeacherSpec) -> dict[str, TeacherSpec]:
-    """The teachers to choose from by name: the last part of their weights or source, made unique by a number.
+    """Return the teachers of a choice by name: the last part of their weights or source, made unique by a number.
 
-    A spec that is no choice is its own only member, called by an empty name.
+    A spec that is not a choice is returned as its only member, with an empty name.
 
     Raises:
-        UsageError: fewer than two, one that is itself a choice or has to be taught, or unknown keys.
-        UnknownNameError: an option that none of them would see.
+        UsageError: There are fewer than two teachers, one is itself a choice or must be trained first, or has unknown
+            keys.
+        UnknownNameError: The choice has an option, which no teacher would get.
     """
     if spec.source != CHOICE:
         return {"": spec}
     for name in spec.options:
         if name != "members":
-            hint = "Write the options of one of several teachers with that one: {source: NAME, options: {…}}."
+            hint = "Write options with the teacher they belong to: {source: NAME, options: {…}}."
             raise UnknownNameError("option of several teachers", name, ("members",), hint)
     given = spec.options.get("members", ())
     if not isinstance(given, (list, tuple)) or len(given) < 2:
-        raise UsageError(f"teacher is a list of {len(given)}; a choice needs at least two, else give the one itself.")
+        raise UsageError(f"teacher is a list of {len(given)}; a choice needs at least two, give one without a list.")
     out: dict[str, TeacherSpec] = {}
     for member in given:
         one = _spec(member)
@@ -58,15 +59,15 @@ def members(spec: TeacherSpec) -> dict[str, TeacherSpec]:
 
 
 def accepts_weak(spec: TeacherSpec) -> bool:
-    """Whether every teacher of ``spec`` may be no better than chance."""
+    """Return whether every teacher of ``spec`` is accepted even if it is no better than chance."""
     return spec.accept_weak or all(one.accept_weak for one in members(spec).values())
 
 
 def member(spec: TeacherSpec, name: str | None) -> TeacherSpec:
-    """The teacher called ``name``; the first one where a trial names none.
+    """Return the teacher called ``name``; the first one if ``name`` is ``None``.
 
     Raises:
-        UnknownNameError: there is no such teacher in the study.
+        UnknownNameError: The study has no such teacher.
     """
     found = members(spec)
     if name is None:
@@ -77,7 +78,7 @@ def member(spec: TeacherSpec, name: str | None) -> TeacherSpec:
 
 
 def with_parameter(space: Mapping[str, Any], spec: TeacherSpec) -> dict[str, Any]:
-    """``space`` with ``distillation.teacher``, where ``spec`` is a choice and the space does not have it already."""
+    """Add the parameter ``distillation.teacher`` to ``space`` if ``spec`` is a choice and the space lacks it."""
     section = dict(space.get("distillation") or {})
     if spec.source != CHOICE or PARAMETER in section:
         return dict(space)
@@ -100,6 +101,6 @@ def _spec(value: Any) -> TeacherSpec:
             raise UsageError(f"teacher {value!r} of the list: {error}.") from error
     if one.source in (CHOICE, "auto"):
         raise UsageError(
-            f"teacher {one.source!r} cannot be one of several; `autodistill teach` makes one that can be listed."
+            f"teacher {one.source!r} cannot be one of several; train a teacher with `autodistill teach` and list it."
         )
     return one

@@ -1,4 +1,4 @@
-"""The terminal that people look at: stderr, and text that cannot steer it."""
+"""Terminal output on stderr, with text that cannot contain control sequences."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from rich.console import Console
 
 
 def err() -> Console:
-    """The console of progress and messages (stderr); honours NO_COLOR."""
+    """Return the console for progress and messages (stderr); it honours NO_COLOR."""
     return Console(stderr=True, highlight=False)
 
 
 def clean(text: str) -> str:
-    """``text`` without control characters: names from files must not steer the terminal."""
+    """Replace control characters in ``text``, since names from files must not control the terminal."""
     return "".join(c if c == "\n" or c.isprintable() else "�" for c in text)

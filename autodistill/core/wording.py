@@ -1,4 +1,4 @@
-"""Candidates in words, for tables, progress lines and pictures."""
+"""Texts about candidates and trials, for tables, progress lines and figures."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ from autodistill.core.records import Constraint, LatencyTarget, Params, State, T
 
 
 def student_words(student: Params) -> str:
-    """``{"family": "resnet", "width": 16}`` as ``resnet width=16``."""
+    """Format a student: ``{"family": "resnet", "width": 16}`` as ``resnet width=16``."""
     rest = [f"{key}={_short(value)}" for key, value in student.items() if key not in ("family", "model")]
     head = str(student.get("model") or student.get("family") or "")
     return " ".join([head, *rest] if head else rest)
 
 
 def distillation_words(distillation: Params) -> str:
-    """``{"loss": "kd", "temperature": 4.0, "alpha": 0.7}`` as ``kd temperature=4 alpha=0.7``."""
+    """Format a loss mix: ``{"loss": "kd", "temperature": 4.0, "alpha": 0.7}`` as ``kd temperature=4 alpha=0.7``."""
     rest = [f"{key}={_short(value)}" for key, value in distillation.items() if key != "loss" and value is not None]
     return " ".join([str(distillation.get("loss", "")), *rest]).strip()
 
 
 def setting_words(value: Any) -> str:
-    """A value of a parameter: ``0.019999999953948307`` as ``0.02``."""
+    """Format a parameter value: ``0.019999999953948307`` as ``0.02``."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 student``, ``2 students``; ``0 trials``."""
+    """Format a count with its noun: ``1 student``, ``2 students``, ``0 trials``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def latency_words(target: LatencyTarget) -> str:
-    """``torch on cpu, batch 1, fp32, 1 thread``."""
+    """Format a latency target: ``torch on cpu, batch 1, fp32, 1 thread``."""
     threads = counted(target.threads, "thread")
     return f"{target.runtime} on {target.device}, batch {target.batch}, {target.precision}, {threads}"
 
 
 def students_counted(members: Sequence[TrialRecord]) -> str:
-    """``5 students``; ``5 students in 7 forms`` where some are there as trained and as int8."""
+    """Count the students: ``5 students``, or ``5 students in 7 forms`` if some are listed in fp32 and int8."""
     students = len({one.number for one in members})
     forms = f" in {len(members):,} forms" if len(members) > students else ""
     return f"{counted(students, 'student')}{forms}"
 
 
 def complete_counted(trials: Sequence[TrialRecord]) -> str:
-    """``6 COMPLETE trials``; ``6 COMPLETE trials (10 forms)`` where some of them are there in several forms."""
+    """Count the trials: ``6 COMPLETE trials``, or ``6 COMPLETE trials (10 forms)`` if some have several forms."""
     numbers = len({one.number for one in trials})
     forms = f" ({len(trials):,} forms)" if len(trials) > numbers else ""
     return f"{counted(numbers, 'COMPLETE trial')}{forms}"
 
 
 def why_empty(trials: Iterable[TrialRecord], constraints: Sequence[Constraint]) -> str:
-    """Why nothing is on the front of ``trials``, a clause without a full stop."""
+    """Return the reason why the front of ``trials`` is empty, as a clause without a full stop."""
     trials = list(trials)
     complete = sum(trial.state is State.COMPLETE for trial in trials)
     if not complete:
         return "no trial is COMPLETE yet"
     bounds = ", ".join(map(str, constraints))
-    said = f"{counted(complete, 'trial')} reached the top rung, and none keeps to {bounds}"
-    return f"{said}{_nearest_to_teacher(trials, constraints)}"
+    reason = f"{counted(complete, 'trial')} reached the top rung, and none satisfies {bounds}"
+    return f"{reason}{_nearest_to_teacher(trials, constraints)}"
 
 
 def _nearest_to_teacher(trials: Iterable[TrialRecord], constraints: Sequence[Constraint]) -> str:
-    """``: trial 12 came nearest, 8.2 points below the teacher``, of those that keep to all other bounds."""
+    """Return ``: trial 12 came nearest, 8.2 points below the teacher``, of trials within all other constraints."""
     bounds = [one for one in constraints if one.below is not None and not math.isnan(one.bound)]
     others = [one for one in constraints if one.below is None]
     done = [t for t in trials if t.state is State.COMPLETE and all(one.violation(t.latest) <= 0 for one in others)]

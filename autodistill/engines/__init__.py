@@ -1,8 +1,8 @@
-"""CONNECTS search and training: engines drive a passive study with workers.
+"""Engines: they connect search and training by running the candidates of a passive study on workers.
 
-An engine is ``fn(study, factory, slots, watch)``: it asks the study (or what answers as one, ``driven.py``) for
-candidates until it answers ``None``, has them evaluated by workers built with ``factory``, and hands every report and
-every end back. It decides nothing.
+An engine is a function ``fn(study, factory, slots, watch)``. It gets candidates from the study (any object with the
+protocol of ``driving/driven.py``) until ``study.ask()`` returns ``None``, evaluates them on workers built with
+``factory``, and passes every report and every end of a trial to the study. It makes no decisions of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ engines: Registry[Engine] = Registry("engine", "autodistill.engines")
 
 @engines.register("local")
 def local(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
-    """This machine: one slot runs in this process (debuggable), several run as spawned processes."""
+    """Run on this machine: one worker in this process (for debuggers), several as spawned processes."""
     from autodistill.engines.local import run
 
     run(study, factory, slots, watch)
@@ -47,7 +47,7 @@ def ray(
     storage: str | None = None,
     callbacks: Sequence[Any] = (),
 ) -> None:
-    """Ray Tune, on this machine or on a cluster; the keywords are explained in ``ray.py``."""
+    """Run with Ray Tune, on this machine or a cluster; ``engines/ray/engine.py`` explains the keywords."""
     from autodistill.engines.ray.engine import run
 
     run(
@@ -65,15 +65,15 @@ def ray(
 
 
 def check_keywords(name: str, options: Iterable[str], caller: Callable[..., Any]) -> None:
-    """Refuse keywords that an engine does not take; an engine with ``**options`` says itself what it takes.
+    """Check that an engine accepts the given keywords; an engine with ``**options`` has to check them itself.
 
     Args:
-        name: of the engine.
-        options: the keywords that it is to be given.
-        caller: the function that passes them on, whose own keywords may have been meant.
+        name: Name of the engine.
+        options: Names of the keywords for the engine.
+        caller: Function that passes them on; its own keywords are listed in the error message too.
 
     Raises:
-        UnknownNameError: the first that is unknown, with the nearest.
+        UnknownNameError: A keyword is unknown; the message lists the nearest names.
     """
     parameters = list(inspect.signature(engines.get(name)).parameters.values())[4:]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):

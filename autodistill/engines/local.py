@@ -1,4 +1,4 @@
-"""Engine ``local``: spawned processes that share nothing but pipes; a user's own evaluation, alone, in this process."""
+"""Engine ``local``: workers on this machine, as spawned processes or, for a single user evaluation, in this process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autodistill.core.wording import student_words
 from autodistill.engines.driving.driven import Driven
 from autodistill.engines.driving.environment import environment
 from autodistill.engines.driving.hangs import Hangs, Pulse
-from autodistill.engines.driving.lost_workers import Casualties, ending, loss_of
+from autodistill.engines.driving.lost_workers import LostWorkers, ending, loss_of
 from autodistill.engines.driving.prefetch import PrefetchedCandidates
 from autodistill.engines.driving.slots import Slot
 from autodistill.engines.driving.unreported_work import UnreportedWork
@@ -31,17 +31,24 @@ from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.monitor.worker_line import WorkerLine
 
 IN_PROCESS = "AUTODISTILL_IN_PROCESS"
-"""Environment variable: with ``1``, a single worker trains in the process of the search, for breakpoints."""
+"""Environment variable: ``1`` lets a single worker train in the process of the search, for breakpoints."""
 
 _POLL_SECONDS = 0.25
-_GRACE_SECONDS = 30.0  # workers asked to stop may finish their batch and write a checkpoint, all at the same time
+_GRACE_SECONDS = 30.0  # time for stopped workers to finish their batch and write a checkpoint, all at once
 _HURRY_SECONDS = 3.0  # the same after a second Ctrl-C
-_IDLE_SECONDS = 5.0  # for workers that have nothing to do
-_MAX_IDLE_LOST = 3  # workers lost in a row without a trial, per slot, before the search gives up
+_IDLE_SECONDS = 5.0  # time for idle workers to end
+_MAX_IDLE_LOST = 3  # workers lost in a row without a trial, per slot, until the search ends with an error
 
 
 def run(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
-    """Drive the study until it has no more candidates or is asked to stop."""
+    """Run the candidates of the study until there are none left or the search should stop.
+
+    Args:
+        study: The study, or a queue with the same methods.
+        factory: Builds the evaluator of each worker.
+        slots: One slot per worker.
+        watch: Receives progress, and reports when to stop.
+    """
     if len(slots) > 1:
         _Pool(study, factory, slots, watch).run()
         return
@@ -51,31 +58,31 @@ def run(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: W
             _Pool(study, factory, slots, watch, script=False).run()
             return
         except _NotIsolatedError as error:
-            watch.stage("worker", f"trains in this process, which a crash would end: {error}")
+            watch.stage("worker", f"trains in this process, so a crash would end the search: {error}")
     _run_here(study, factory, slots[0], watch)
 
 
 class _NotIsolatedError(AutodistillError):
-    """The only worker cannot be a process of its own; no trial has begun."""
+    """The single worker cannot run in its own process; no trial has begun."""
 
 
 def _check_isolation(slot: Slot) -> None:
-    """See that a worker can do without the driver's script.
+    """Check that a worker can run without importing the driver's script.
 
     Raises:
-        _NotIsolatedError: it cannot.
+        _NotIsolatedError: It cannot.
     """
     if multiprocessing.current_process().daemon:
-        raise _NotIsolatedError("it is a daemon of multiprocessing, which may have no children")
+        raise _NotIsolatedError("it is a daemon process of multiprocessing, which cannot start processes")
     here = [one.name for one in foreign() if one.module == "__main__"]
     if here:
-        raise _NotIsolatedError(f"the script itself registers {', '.join(here)}; a module that it imports may do so")
+        raise _NotIsolatedError(f"the script itself registers {', '.join(here)}; register them in a module it imports")
     if foreign() and slot.devices:
-        raise _NotIsolatedError("names of your own are registered, and a trial is trained on several devices")
+        raise _NotIsolatedError("your code registers names, and trials are trained on several devices")
 
 
 def _run_here(study: Driven, factory: EvaluateFactory, slot: Slot, watch: Watch) -> None:
-    """One worker in this process: breakpoints and tracebacks work as in any script."""
+    """Run one worker in this process, so that breakpoints and tracebacks work as in any script."""
     here = _Here(study, watch)
     evaluate = factory(slot.context(progress=here.progress, should_stop=watch.should_stop, waits=here.waits))
     while not watch.should_stop():
@@ -86,7 +93,7 @@ def _run_here(study: Driven, factory: EvaluateFactory, slot: Slot, watch: Watch)
 
 
 class _Here:
-    """The worker in this process, where errors of an evaluation and of the study itself meet and must be told apart."""
+    """The worker in this process; it separates errors of the evaluation from errors of the study itself."""
 
     def __init__(self, study: Driven, watch: Watch) -> None:
         self._study, self._watch = study, watch
@@ -96,7 +103,7 @@ class _Here:
         watch.under_way = lambda: self._work.seconds if self._candidate is not None else 0.0
 
     def progress(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-        """Called by whatever trains: what fails here would else look like an error of the training."""
+        """Pass on progress; keep an error raised here, which would otherwise look like an error of the training."""
         if self._candidate is None:
             return
         self._work.epoch = epoch
@@ -107,19 +114,19 @@ class _Here:
             raise
 
     def waits(self, what: str, seconds: float) -> None:
-        """Called while the trial waits for another process, which is no work."""
+        """Record that the trial waits for another process; the time does not count as work."""
         if self._candidate is not None:
             self._work.leave_out(seconds)
             self._watch.waits(_waiting(self._candidate, self._work, what), seconds)
 
     def run(self, evaluate: Evaluate, candidate: Candidate) -> None:
-        """One trial; only what its evaluation raises fails it, everything else ends the search."""
+        """Run one trial. Errors of its evaluation fail the trial; all other errors end the search."""
         self._candidate, self._work = candidate, UnreportedWork()
         errors: list[BaseException] = []
         try:
             with contextlib.closing(_reports(evaluate, candidate, errors)) as reports:
                 for report in reports:
-                    decision = self._study.report(candidate, report, seconds=self._work.told(report))
+                    decision = self._study.report(candidate, report, seconds=self._work.reported(report))
                     self._work.begin()
                     if decision is Decision.STOP or self._watch.should_stop():
                         break
@@ -130,7 +137,7 @@ class _Here:
                 raise self._failure
         except BaseException:  # the study's own error, or a second Ctrl-C
             self._candidate = None
-            with contextlib.suppress(Exception):  # the first error is told; a trial that stays open is taken up again
+            with contextlib.suppress(Exception):  # raise the first error; an open trial is resumed later
                 self._study.close(candidate)
             raise
         work, self._candidate = self._work, None
@@ -139,15 +146,28 @@ class _Here:
 
 
 def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[BaseException]) -> Generator[Report, None, None]:
-    """What the evaluation yields; what it raises goes into ``errors``."""
+    """Yield the reports of an evaluation; append the error it raises, if any, to ``errors``."""
     try:
         yield from reports_of(evaluate, candidate)
-    except (Exception, SystemExit) as error:  # what calls sys.exit would otherwise end every resume as well
+    except (Exception, SystemExit) as error:  # an evaluation that calls sys.exit would also end every resumed search
         errors.append(error)
 
 
 @dataclass
 class _Worker:
+    """A worker process and its current trial.
+
+    Attributes:
+        slot: Devices and threads of the worker.
+        process: The process.
+        pipe: The driver's end of the pipe.
+        candidate: Candidate it evaluates; ``None`` if it has none.
+        work: Work since the last report.
+        pulse: Progress messages of the trial.
+        ready: Whether the worker has started.
+        leaving: Whether the worker will end by itself, since its device is broken.
+    """
+
     slot: Slot
     process: SpawnProcess
     pipe: Connection
@@ -159,19 +179,19 @@ class _Worker:
 
     @property
     def free(self) -> bool:
-        """It waits for a candidate."""
+        """Return whether the worker waits for a candidate."""
         return self.ready and self.candidate is None and not self.leaving
 
 
 class _Pool:
-    """Spawned workers and the loop that serves them.
+    """Spawned workers, and the loop that handles their messages.
 
     Args:
-        study: what is driven.
-        factory: of the evaluators.
-        slots: one worker each.
-        watch: progress and the wish to stop.
-        script: the workers import the script that runs, where the user's evaluation may be.
+        study: The study, or a queue with the same methods.
+        factory: Builds the evaluator of each worker.
+        slots: One slot per worker.
+        watch: Receives progress, and reports when to stop.
+        script: Whether the workers import the running script, which may define the user's evaluation.
     """
 
     def __init__(
@@ -185,13 +205,13 @@ class _Pool:
         self._any_ready = False
         self._prefetched = PrefetchedCandidates(study, len(slots))
         self._idle_lost, self._looked = 0, 0.0
-        self._casualties, self._hangs = Casualties(len(slots)), Hangs()
+        self._lost_workers, self._hangs = LostWorkers(len(slots)), Hangs()
         self._no_more = False
         self._stopped_at = math.inf
         watch.under_way = lambda: sum(w.work.seconds for w in self._workers if w.candidate is not None)
 
     def run(self) -> None:
-        """Serve the workers until no candidate is left and none is running."""
+        """Handle messages of the workers until no candidate is left and no trial is running."""
         try:
             for slot in self._slots:
                 self._workers.append(self._start(slot))
@@ -199,15 +219,21 @@ class _Pool:
                 pass
         except BaseException as error:
             self._end_workers(_HURRY_SECONDS if isinstance(error, KeyboardInterrupt) else _GRACE_SECONDS)
-            with contextlib.suppress(Exception):  # the first error is told; a trial that stays open is taken up again
-                self._file_open()
+            with contextlib.suppress(Exception):  # raise the first error; an open trial is resumed later
+                self._close_open_trials()
             raise
         self._end_workers(0.0 if self._overdue else _IDLE_SECONDS)
-        self._file_open()
+        self._close_open_trials()
 
     def _start(self, slot: Slot) -> _Worker:
+        """Start a worker process.
+
+        Raises:
+            UsageError: The evaluate function cannot be pickled.
+            _NotIsolatedError: The factory of an isolated worker cannot be pickled.
+        """
         ours, theirs = self._context.Pipe()
-        alone = not slot.devices  # a worker with helpers must be allowed to start them
+        alone = not slot.devices  # daemons cannot start processes, but a worker on several devices has helper processes
         process = self._context.Process(
             target=work,
             args=(theirs, self._factory, slot.context(), self._stop, () if self._script else foreign()),
@@ -218,9 +244,9 @@ class _Pool:
         with environment(_thread_limit(slot.threads)), script:
             try:
                 process.start()
-            except Exception as error:  # whatever spawning could not send: PicklingError, AttributeError, TypeError
+            except Exception as error:  # what pickling raises: PicklingError, AttributeError, TypeError
                 if not self._script:
-                    raise _NotIsolatedError(f"what it trains cannot be sent: {error}") from error
+                    raise _NotIsolatedError(f"what it trains cannot be pickled: {error}") from error
                 raise UsageError(
                     f"the evaluate function cannot be sent to worker processes: {error}. "
                     "Define it at the top level of a module, or use workers=1."
@@ -229,7 +255,7 @@ class _Pool:
         return _Worker(slot, process, ours)
 
     def _step(self) -> bool:
-        """Serve what is ready; false when everything is done."""
+        """Handle the messages that have arrived; return false when everything is done."""
         if self._watch.should_stop() and not self._no_more:
             self._stop.set()
             self._no_more, self._stopped_at = True, time.monotonic()
@@ -257,18 +283,20 @@ class _Pool:
 
     @property
     def _overdue(self) -> bool:
-        """Asked to stop, and the grace is over."""
+        """Return whether the grace period after a stop request is over."""
         return time.monotonic() - self._stopped_at > _GRACE_SECONDS
 
     def _hand_out(self, worker: _Worker) -> None:
+        """Send the next candidate, if there is one, to a worker."""
         candidate = self._prefetched.take()
         if candidate is None:
             return
         worker.candidate, worker.work, worker.pulse = candidate, UnreportedWork(), Pulse()
-        with contextlib.suppress(BrokenPipeError, OSError):  # its death is seen through the sentinel
+        with contextlib.suppress(BrokenPipeError, OSError):  # a dead worker is noticed through its sentinel
             worker.pipe.send(("run", candidate))
 
     def _serve(self, worker: _Worker) -> None:
+        """Handle one message of a worker, or its end."""
         try:
             if not worker.pipe.poll():
                 if worker.process.is_alive():
@@ -279,7 +307,7 @@ class _Pool:
             message = ("gone",)
         kind = message[0]
         if kind == "gone":
-            self._bury(worker)
+            self._process_ended(worker)
         elif kind == "ready":
             worker.ready = self._any_ready = True
         elif kind == "unfit":
@@ -298,74 +326,79 @@ class _Pool:
             worker.pulse.excuse()
             self._watch.waits(_waiting(worker.candidate, worker.work, message[1]), message[2], worker.slot.index)
         elif kind == "report" and worker.candidate is not None:
-            decision = self._study.report(worker.candidate, message[1], seconds=worker.work.told(message[1]))
-            if self._watch.should_stop():  # between two rungs, for an evaluation that does not ask by itself
+            decision = self._study.report(worker.candidate, message[1], seconds=worker.work.reported(message[1]))
+            if self._watch.should_stop():  # also stops an evaluation that never calls should_stop
                 decision = Decision.STOP
             worker.work.begin()
             worker.pulse.begin()
             with contextlib.suppress(BrokenPipeError, OSError):
                 worker.pipe.send(("decision", decision))
         elif kind in ("done", "error"):
-            asked = self._no_more or self._watch.should_stop()
-            early = None if asked else EndedEarlyError()  # counts only where the study has not said stop
+            stopping = self._no_more or self._watch.should_stop()
+            early = None if stopping else EndedEarlyError()  # ignored by the study if it decided STOP
             self._close(worker, unpack_error(message) if kind == "error" else early)
-            self._casualties.survived()
+            self._lost_workers.survived()
             self._idle_lost = 0
 
     def _close(self, worker: _Worker, error: BaseException | None) -> None:
+        """Close the trial of a worker, after giving the worker a prefetched candidate."""
         if worker.candidate is not None:
             candidate, worker.candidate = worker.candidate, None
             seconds, epochs = worker.work.seconds, worker.work.epoch
             lives = worker in self._workers and worker.free and worker.process.is_alive()
             if len(self._prefetched) and lives and not self._no_more:
-                self._hand_out(worker)  # it works on while the driver keeps the books
+                self._hand_out(worker)  # first, so that it works while the driver stores the result
             self._study.close(candidate, error, seconds=seconds, epochs=epochs)
             self._prefetched.ended(candidate)
             self._watch.ended(worker.slot.index)
 
     def _end_hung(self) -> None:
-        """End workers whose trainings stand still; their trials go on in others."""
+        """Kill workers whose training hangs; their trials may be retried by other workers."""
         now = time.monotonic()
         if self._no_more or now - self._looked < _POLL_SECONDS:
             return
         self._looked = now
         for worker in [w for w in self._workers if w.candidate is not None]:
             why = self._hangs.verdict(worker.pulse)
-            if why and not worker.pipe.poll():  # else what it has said waits to be read
+            if why and not worker.pipe.poll():  # otherwise read its message first
                 worker.process.kill()
                 self._lose(worker, WorkerLostError(why, "HUNG"))
 
-    def _bury(self, worker: _Worker) -> None:
-        """A worker's process ended; where it was at work, the study decides whether its trial is tried again."""
+    def _process_ended(self, worker: _Worker) -> None:
+        """Handle the end of a worker's process; the study decides whether its trial is retried.
+
+        Raises:
+            UsageError: The first workers ended with an error while they started.
+        """
         worker.process.join(timeout=5)
         code = worker.process.exitcode
         if not self._any_ready and code is not None and code > 0:
             self._workers.remove(worker)
             worker.pipe.close()
             raise UsageError(
-                f"worker {worker.slot.index} {ending(code)} before it was ready; it has printed why."
+                f"worker {worker.slot.index} {ending(code)} before it was ready; the output above says why."
                 + (f" {GUARD} With workers=1 there are no worker processes." if self._script else "")
             )
         self._lose(worker, loss_of(code))
 
     def _lose(self, worker: _Worker, loss: WorkerLostError) -> None:
-        """File the loss of a worker, and start another in its slot: the search goes on.
+        """Record the loss of a worker, and start another one in its slot.
 
         Raises:
-            UsageError: so many different students lost theirs in a row that it is hardly their fault.
+            UsageError: Too many workers were lost in a row; the cause is most likely the set-up.
         """
         worker.process.join(timeout=5)
         self._workers.remove(worker)
         worker.pipe.close()
         if worker.candidate is not None and self._watch.should_stop() and not loss.by_student:
-            self._close(worker, None)  # what asked the search to stop has reached its workers, too
+            self._close(worker, None)  # the signal that stops the search has reached its workers too
         elif worker.candidate is not None:
             candidate = worker.candidate
             words = student_words(candidate.student)
             self._watch.stage("worker", f"#{candidate.number} {words}: {loss}; another worker takes its place")
-            self._casualties.add(candidate, str(loss))
+            self._lost_workers.add(candidate, str(loss))
             self._close(worker, loss)
-            if error := self._casualties.error():
+            if error := self._lost_workers.error():
                 raise error
         elif not worker.leaving:
             self._idle_lost += 1
@@ -375,7 +408,7 @@ class _Pool:
             self._workers.append(self._start(worker.slot))
 
     def _end_workers(self, grace: float) -> None:
-        """Ask all workers to quit; kill those still there after ``grace`` seconds, or when that is interrupted."""
+        """Tell all workers to quit; kill those that still run after ``grace`` seconds, or on an interrupt."""
         self._no_more = True
         self._stop.set()
         for worker in self._workers:
@@ -384,17 +417,17 @@ class _Pool:
         until = time.monotonic() + grace
         try:
             for worker in self._workers:
-                if worker.ready:  # one that is still starting has nothing to save
+                if worker.ready:  # a worker that is still starting has nothing to save
                     worker.process.join(max(0.0, until - time.monotonic()))
         finally:
             for worker in self._workers:
-                worker.process.kill()  # nothing happens to one that has ended
+                worker.process.kill()  # no effect on a process that has ended
             for worker in self._workers:
                 worker.process.join()
                 worker.pipe.close()
 
-    def _file_open(self) -> None:
-        """File what the workers have left open as interrupted; it goes on when the study is resumed."""
+    def _close_open_trials(self) -> None:
+        """Close all open trials as interrupted; a resumed study continues them."""
         for worker in self._workers:
             self._close(worker, None)
         self._workers = []
@@ -402,7 +435,7 @@ class _Pool:
 
 
 def _thread_limit(threads: int) -> dict[str, str]:
-    """What spawned workers read about their threads, before they import anything heavy."""
+    """Return the environment variables that limit the threads of a worker; they are read on import."""
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 

@@ -365,8 +365,8 @@ def test_a_changed_setting_is_refused_by_key_with_both_values(toy_search: Path) 
     run.invoke(app, ["search", str(toy_search)])
     result = run.invoke(app, ["search", str(toy_search), "--seed", "7", "--sampler", "tpe"])
     assert result.exit_code == 2
-    assert "seed: the study has 0, this run asks for 7" in result.stderr
-    assert "sampler: the study has 'random', this run asks for 'tpe'" in result.stderr
+    assert "seed: the study has 0, this run has 7" in result.stderr
+    assert "sampler: the study has 'random', this run has 'tpe'" in result.stderr
 
 
 def test_wrong_input_is_reported_at_once_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,8 +436,12 @@ def test_an_unexpected_error_is_one_line_unless_debug_is_asked_for(
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (PermissionError(13, "Permission denied", "r.html"), 5, "error: [Errno 13] Permission denied: 'r.html'. Give"),
-        (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device. Give it room"),
+        (
+            PermissionError(13, "Permission denied", "r.html"),
+            5,
+            "error: [Errno 13] Permission denied: 'r.html'. Free",
+        ),
+        (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device. Free disk space"),
         (FileNotFoundError(2, "No such file", "x"), 1, "internal error: FileNotFoundError: [Errno 2] No such file"),
     ],
 )
@@ -486,7 +490,7 @@ def test_a_missing_library_is_named_with_what_to_do(toy_search: Path, monkeypatc
     monkeypatch.setattr(engine_room, "search", broken)
     result = run.invoke(app, ["search", "study.yaml"])
     assert result.exit_code == 5
-    assert "ray is not installed. 'autodistill doctor'" in result.stderr
+    assert "ray is not installed. Run 'autodistill doctor'" in result.stderr
 
 
 def test_a_teacher_that_is_interrupted_can_go_on(toy_search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,7 +550,7 @@ def test_init_writes_a_file_of_the_defaults_and_never_overwrites(
     assert config == StudyConfig.load({"name": "first", "budget": "5m"})
     again = run.invoke(app, ["init"])
     assert again.exit_code == 2
-    assert "exists already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 @pytest.mark.parametrize("name", ["2024", "true", "1e3", "no"])
@@ -588,7 +592,7 @@ def test_spaces_can_be_copied_shown_and_checked(tmp_path: Path, monkeypatch: pyt
     found = run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "8", "--samples", "0"])
     assert found.exit_code == 0, found.stderr
     assert "1 of 2" in found.stdout
-    assert "infeasible, and never trained: vit w64 d4 patch 16: patch 16 does not divide 8 px" in found.stderr
+    assert "infeasible, will not be trained: vit w64 d4 patch 16: patch 16 does not divide 8 px" in found.stderr
     costs = json.loads(
         run.invoke(app, ["spaces", "check", "mine.yaml", "--image-size", "8", "--samples", "0", "--json"]).stdout
     )["costs"]

@@ -55,10 +55,10 @@ def test_no_figure_and_no_word_is_broken(
     assert max(map(len, lines)) <= width
     assert words(trials()) - set(said.out.split()) == set()
     assert len(lines) <= 1 + len(trials()) * (4 if width < 80 else 3)
-    hidden = said.err.removeprefix("not shown, too little width: ").partition(";")[0].split(", ")
+    hidden = said.err.removeprefix("not shown for lack of width: ").partition(";")[0].split(", ")
     assert ("distillation" in hidden) == (width <= 80)
     assert ("seconds" in hidden) == (width <= 100)
-    assert "a wider terminal or --json has them" in said.err or width == 140
+    assert "use a wider terminal or --json" in said.err or width == 140
 
 
 def test_what_is_no_terminal_gets_every_column(
@@ -78,7 +78,7 @@ def test_a_narrow_front_keeps_its_objectives(terminal: pytest.MonkeyPatch, capsy
     print_front(Front.of("s", OBJECTIVES, trials()), trials())
     said = capsys.readouterr()
     assert said.out.split("\n")[0].split() == ["trial", "student", "accuracy", "params", "latency_ms"]
-    assert "not shown, too little width: distillation;" in said.err
+    assert "not shown for lack of width: distillation;" in said.err
 
 
 def test_costs_go_last_and_the_rest_is_never_cut() -> None:

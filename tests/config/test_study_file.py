@@ -188,14 +188,14 @@ def test_differences_name_each_key_with_both_values_and_leave_out_what_may_chang
     assert differences(old, new) == []
     other = StudyConfig.load({"data": {"source": "digits", "train_size": 100}, "seed": 5, "training": {"ema": 0.9}})
     assert differences(old, other) == [
-        "data.train_size: the study has none, this run asks for 100",
-        "training.ema: the study has none, this run asks for 0.9",
-        "seed: the study has 0, this run asks for 5",
+        "data.train_size: the study has none, this run has 100",
+        "training.ema: the study has none, this run has 0.9",
+        "seed: the study has 0, this run has 5",
     ]
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no study file .* 'autodistill init' writes one"):
+    with pytest.raises(UsageError, match=r"there is no study file .* create one with 'autodistill init'"):
         StudyConfig.load(tmp_path / "none.yaml")
 
 
@@ -262,7 +262,7 @@ def test_whatever_is_given_is_a_configuration_or_a_usage_error(keys: dict[str, A
 def test_an_option_of_the_teacher_that_is_written_as_a_key_is_told_where_it_belongs():
     keys = {"data": "digits", "teacher": "resnet18", "teacher.image_size": 32}
     with pytest.raises(
-        ConfigError, match=r"--set teacher.image_size: is an option .* write teacher.options.image_size"
+        ConfigError, match=r"--set teacher.image_size: this is an option .* write teacher.options.image_size"
     ):
         StudyConfig.load(None, keys, flags={"teacher.image_size": "--set teacher.image_size"})
 

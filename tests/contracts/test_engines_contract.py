@@ -94,7 +94,7 @@ def test_failures_end_their_trials_and_not_the_search(engine: str, workers: int)
 @pytest.mark.parametrize(("engine", "workers"), WORKERS)
 def test_what_looks_like_a_pipe_or_a_report_fails_its_trial_and_costs_no_worker(engine: str, workers: int) -> None:
     wanted = "yield autodistill.Report(rung, {name: value})."
-    generator = f"It has to be a generator of reports: {wanted}"
+    generator = f"It must be a generator of reports: {wanted}"
     study = make_study()
     ad.search(study, evaluate=evaluate_badly, budget="25trials", workers=workers, engine=engine)
     failed = {(t.student["width"], t.reason, t.message) for t in study.trials() if t.state is State.FAIL}
@@ -102,7 +102,7 @@ def test_what_looks_like_a_pipe_or_a_report_fails_its_trial_and_costs_no_worker(
         (8, "ERROR", "EOFError: Ran out of input"),
         (16, "ERROR", "BrokenPipeError: my subprocess ended"),
         (32, "ERROR", f"TypeError: the evaluation yielded {{'rung': 1, 'accuracy': 0.5}}. {generator}"),
-        (64, "ERROR", f"TypeError: a report got 0.5 as its values; {wanted}"),
+        (64, "ERROR", f"TypeError: values of a report is 0.5; {wanted}"),
     }
     assert all(t.state in (State.COMPLETE, State.PRUNED, State.FAIL) for t in study.trials())
 

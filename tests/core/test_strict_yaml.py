@@ -53,7 +53,7 @@ def test_all_problems_are_reported_with_their_lines():
     with pytest.raises(ConfigError) as caught:
         load("a: 1\nb: .inf\na: 2\nc: {d: 1, d: 2}\n", "s.yaml")
     assert caught.value.problems == (
-        "s.yaml:2: '.inf' is not a finite number or truth value that is read here.",
+        "s.yaml:2: '.inf' is not a supported number or boolean; write a finite number, true or false.",
         "s.yaml:3: a: given twice, first in line 1; keep one.",
         "s.yaml:4: c.d: given twice, first in line 4; keep one.",
     )
@@ -63,8 +63,8 @@ def test_all_problems_are_reported_with_their_lines():
     ("text", "match"),
     [
         ("a: !!python/object/apply:os.system [ls]", "tag"),
-        ("a: !thing 3", "tag '!thing' is not read"),
-        ("a: !!int five", "'five' is not a finite number"),
+        ("a: !thing 3", "tag '!thing' is not supported"),
+        ("a: !!int five", "'five' is not a supported number"),
         ("a: !!bool maybe", "'maybe' is not"),
         ("base: &b {x: 1}\na:\n  <<: *b\n", "s.yaml:3: merge keys"),
         ("? [1, 2]\n: x", "a key must be a name"),

@@ -55,7 +55,9 @@ def test_a_study_beside_the_file_is_a_teacher_and_never_a_space(tmp_path: Path) 
 
 def test_an_option_that_none_of_several_would_see_is_refused() -> None:
     spec = TeacherSpec("choice", options={"members": ["a", "b"], "image_size": 64})
-    with pytest.raises(UnknownNameError, match=r"option of several teachers 'image_size'.* with that one: \{source"):
+    with pytest.raises(
+        UnknownNameError, match=r"option of several teachers 'image_size'.* the teacher they belong to: \{source"
+    ):
         members(spec)
 
 

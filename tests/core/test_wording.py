@@ -16,7 +16,7 @@ from autodistill.core.wording import complete_counted, counted, students_counted
 from autodistill.delivery.report.write import write_report
 from autodistill.engines.setup.study_setup import open_to_read
 
-REASON = "6 trials reached the top rung, and none keeps to accuracy >= 0.9999"
+REASON = "6 trials reached the top rung, and none satisfies accuracy >= 0.9999"
 run = CliRunner()
 
 
@@ -42,7 +42,7 @@ def test_a_clause_says_why_a_front_is_empty() -> None:
     bound = (Constraint("accuracy", ">=", 0.9),)
     complete = TrialRecord(0, State.COMPLETE, {"accuracy": 0.5}, {}, {}, {}, 0)
     assert why_empty([], bound) == "no trial is COMPLETE yet"
-    assert why_empty([complete], bound) == "1 trial reached the top rung, and none keeps to accuracy >= 0.9"
+    assert why_empty([complete], bound) == "1 trial reached the top rung, and none satisfies accuracy >= 0.9"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_pictures_say_it_too(bounded: Path, tmp_path: Path) -> None:
     assert "6 trials reached the top rung" in _words(bounded / "front.png", bounded)  # as the search left it
     for name in ("front.svg", "front.html"):
         run.invoke(app, ["front", str(bounded), "--plot", str(tmp_path / name)])
-    assert "none keeps to accuracy &gt;= 0.9999" in (tmp_path / "front.html").read_text()
+    assert "none satisfies accuracy &gt;= 0.9999" in (tmp_path / "front.html").read_text()
 
 
 def _words(path: Path, folder: Path) -> str:

@@ -129,7 +129,7 @@ def test_an_evaluation_that_is_no_generator_fails_its_trial(returned: Any) -> No
     (trial,) = study.trials()
     assert (trial.state, trial.reason) == (State.FAIL, "ERROR")
     shown = repr(returned)[:100]
-    assert trial.message.startswith(f"TypeError: the evaluation returned {shown}. It has to be a generator")
+    assert trial.message.startswith(f"TypeError: the evaluation returned {shown}. It must be a generator")
 
 
 def test_an_unknown_keyword_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:
@@ -163,12 +163,16 @@ def test_a_script_that_each_worker_runs_again_is_told_to_guard_itself(tmp_path: 
     ran = subprocess.run([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, timeout=120)
     assert ran.returncode == 1
     *said, last = ran.stderr.splitlines()
-    guard = "put what the script runs below \"if __name__ == '__main__':\"."
+    guard = "put the code it runs below \"if __name__ == '__main__':\"."
     assert last.startswith("autodistill.core.errors.UsageError: worker ")
     assert "ended with exit code 1 before it was ready" in last
     assert guard in last
     assert ran.stderr.count("Traceback") == 1
-    assert 1 <= sum(line.startswith("autodistill: a search was started by an import. ") for line in said) <= 2
+    assert (
+        1
+        <= sum(line.startswith("autodistill: a worker's import of the script started a search. ") for line in said)
+        <= 2
+    )
 
 
 def test_an_error_while_the_study_is_ended_does_not_hide_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:

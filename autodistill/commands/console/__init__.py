@@ -1,4 +1,4 @@
-"""Reading arguments and showing results in a terminal: tables, column widths, JSON, errors in words.
+"""Reading of arguments and printing of results: tables, column widths, JSON, messages.
 
-It computes nothing about a study; the commands ask the other rooms and hand values to it.
+It computes nothing about a study: the commands get values from the other rooms and pass them to it.
 """

@@ -1,7 +1,7 @@
-"""Which columns of a table fit into so many characters, and how wide each of them is.
+"""Layout of a table in a given width: which columns are shown, and how wide each is.
 
-Figures and single words are never broken: columns of text wrap between words, and where that is not enough the least
-important columns are left out.
+Numbers and single words are never broken. Text columns wrap between words; if that is not enough, the least important
+columns are left out.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ GAP = 2
 """Characters between two columns."""
 
 EASY = 17
-"""Characters of a column of text in which most rows take two lines; columns that can be spared make room for it."""
+"""Width in characters at which most cells of a text column take at most two lines.
+
+Columns that may be spared are left out to reach it."""
 
 
 @dataclass(frozen=True)
 class ColumnLayout:
-    """How a table is printed.
+    """Layout of a table.
 
     Attributes:
-        widths: of each column that is shown, by its index.
-        hidden: indices of the columns that are not shown.
+        widths: Column index to width in characters, for the columns that are shown.
+        hidden: Indices of the columns that are not shown.
     """
 
     widths: dict[int, int]
@@ -32,7 +34,7 @@ class ColumnLayout:
 
     @property
     def total(self) -> int:
-        """Width of the table."""
+        """Width of the table in characters."""
         return sum(self.widths.values()) + GAP * (len(self.widths) - 1)
 
 
@@ -45,15 +47,18 @@ def fit_columns(
     spare: Sequence[int],
     last: Sequence[int],
 ) -> ColumnLayout:
-    """The layout of a table in ``width`` characters; wider where nothing more may be left out.
+    """Lay out a table in ``width`` characters.
 
     Args:
-        columns: their names.
-        rows: cells.
-        width: of the terminal.
-        wrap: columns that may take several lines a row, broken between words.
-        spare: columns that may be left out, the first one first, so that text is easy to read.
-        last: likewise, but only where nothing would fit otherwise.
+        columns: Names of the columns.
+        rows: Cells, one list per row.
+        width: Width of the terminal in characters.
+        wrap: Indices of columns that may take several lines per row, broken between words.
+        spare: Indices of columns that may be left out, in this order, to keep text easy to read.
+        last: Indices of columns that may be left out, in this order, only if the table does not fit otherwise.
+
+    Returns:
+        The layout. It is wider than ``width`` if no further column may be left out.
     """
     cells = [[name, *(row[i] for row in rows)] for i, name in enumerate(columns)]
     full = [max(map(_lines, column)) for column in cells]
@@ -71,7 +76,7 @@ def fit_columns(
 
 
 def _widen(widths: dict[int, int], wanted: Sequence[int], room: int) -> None:
-    """Share ``room`` characters among the columns, by what each of them lacks of ``wanted``."""
+    """Distribute ``room`` characters among the columns, in proportion to what each lacks of its ``wanted`` width."""
     lacks = {i: wanted[i] - width for i, width in widths.items()}
     whole = sum(lacks.values())
     for i, lack in lacks.items():

@@ -1,4 +1,4 @@
-"""How commands speak: data on stdout, everything else on stderr, tables for people and JSON for programs."""
+"""Output of the commands: data on stdout, messages on stderr; tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from autodistill.core.terminal import clean, err
 if TYPE_CHECKING:
     from autodistill.core.records import Objective
 
-_PIPE_WIDTH = 200  # a table that is not for a terminal keeps its columns whole
+_PIPE_WIDTH = 200  # width in characters of tables that do not go to a terminal
 
 
 def out() -> Console:
-    """The console of tables (stdout)."""
+    """Return the console for tables (stdout)."""
     return Console(highlight=False, width=None if for_terminal() else _PIPE_WIDTH)
 
 
 def for_terminal() -> bool:
-    """Whether stdout is read by people on a terminal, with its width."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def say(message: str = "") -> None:
-    """One line (or several) for people, on stderr, never wrapped: commands in it can be pasted."""
+    """Print a message on stderr without wrapping it, so that commands in it can be copied."""
     err().print(Text(clean(message)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Stable JSON on stdout: indented, keys in their order, numbers that are not finite as null."""
+    """Print JSON on stdout: indented, keys in their order, numbers that are not finite as ``null``."""
     sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False, default=list) + "\n")
 
 
@@ -53,15 +53,18 @@ def print_table(
     spare: Sequence[str] = (),
     last: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
-    """A plain table on stdout; on a terminal that is too narrow for it, some columns are left out, named and returned.
+    """Print a plain table on stdout; on a narrow terminal, leave out some columns and list them on stderr.
 
     Args:
-        columns: their names.
-        rows: cells.
-        right: columns of numbers.
-        wrap: columns that may take several lines; by default all that are no numbers.
-        spare: columns that may be left out, the first one first.
-        last: columns to leave out only where nothing would fit otherwise; by default numbers, from the last on.
+        columns: Names of the columns.
+        rows: Cells, one list per row.
+        right: Columns of numbers, aligned to the right.
+        wrap: Columns that may take several lines per row. Default: all that are not in ``right``.
+        spare: Columns that may be left out first, in this order.
+        last: Columns that may be left out only if the table does not fit otherwise. Default: numbers, the last first.
+
+    Returns:
+        Names of the columns that were left out.
     """
     cells = [[clean(cell) for cell in row] for row in rows]
     shown_head = any(columns)
@@ -69,7 +72,7 @@ def print_table(
     numbers = [name for name in right if name not in columns[:2]][::-1]
     orders = [[columns.index(name) for name in order] for order in (spare, numbers if last is None else last)]
     console = out()
-    narrow = for_terminal()  # what is no terminal gets everything
+    narrow = for_terminal()  # files and pipes get all columns
     layout = fit_columns(
         columns,
         cells,
@@ -84,16 +87,16 @@ def print_table(
         table.add_column(name, justify="right" if name in right else "left", overflow="fold", width=width)
     for row in cells:
         table.add_row(*(Text(row[index]) for index in layout.widths))
-    console.width = max(console.width, layout.total)  # rather lines that the terminal breaks than broken figures
+    console.width = max(console.width, layout.total)  # let the terminal break lines rather than numbers
     console.print(table)
     hidden = tuple(columns[index] for index in layout.hidden)
     if hidden:
-        say(f"not shown, too little width: {', '.join(hidden)}; a wider terminal or --json has them")
+        say(f"not shown for lack of width: {', '.join(hidden)}; use a wider terminal or --json")
     return hidden
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """A number for people: fractions with four digits, counts with thousands, times with three figures."""
+    """Format a number: fractions with four decimals, counts with separators, others with three significant digits."""
     if value is None:
         return "-"
     if unit == "fraction":
@@ -104,36 +107,36 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def parse_values(values: Mapping[str, float], objectives: Sequence[Objective]) -> list[str]:
-    """The objectives of a trial as cells."""
+    """Format the objectives of a trial as table cells."""
     return [number(values.get(o.name), o.unit) for o in objectives]
 
 
 def command(*parts: object) -> str:
-    """A command line that can be pasted into a shell."""
+    """Return an ``autodistill`` command line, quoted for a shell."""
     return shlex.join(["autodistill", *(str(part) for part in parts)])
 
 
 def check_drawing(path: Path, endings: Sequence[str]) -> None:
-    """Refuse a picture that cannot be drawn, before any work.
+    """Check, before any work, that a figure can be written to ``path``.
 
     Raises:
-        UsageError: its ending is none of ``endings``, or its folder does not exist.
+        UsageError: Its ending is not one of ``endings``, or its folder does not exist.
     """
     if path.suffix not in endings:
-        raise UsageError(f"cannot draw into {path.name}: the ending {path.suffix!r} is none of {', '.join(endings)}.")
+        raise UsageError(f"cannot draw {path.name}: got the ending {path.suffix!r}; allowed: {', '.join(endings)}.")
     check_file(path)
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that cannot be written because of where it would be.
+    """Check that a file can be written at ``path``.
 
     Raises:
-        UsageError: its folder does not exist, or it is a folder itself.
+        UsageError: Its folder does not exist, or ``path`` is a folder.
     """
     if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} of {path.name} does not exist; make it, or name another.")
+        raise UsageError(f"the folder {path.parent} of {path.name} does not exist; create it, or choose another.")
     if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file in it.")
+        raise UsageError(f"{path} is a folder; give the name of a file.")
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Opening a study to read it: never creates, locks or changes one."""
+"""Arguments that name a study, and reading of a study without creating, locking or changing it."""
 
 from __future__ import annotations
 
@@ -16,51 +16,53 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 StudyArgument = Annotated[
-    Path | None, typer.Argument(metavar="DIR", help="Folder of the study; without it, the newest below runs/.")
+    Path | None, typer.Argument(metavar="DIR", help="Folder of the study. Default: the newest study in runs/.")
 ]
-DirOption = Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="The same as DIR.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DirOption = Annotated[
+    Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the study, as the argument DIR.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def folder_of(argument: Path | None, option: Path | None) -> Path:
-    """The study folder that a command was given, or the newest one below ``runs/``.
+    """Return the study folder that the argument or the option names, else the newest one in ``runs/``.
 
     Raises:
-        UsageError: two different folders, or none anywhere.
+        UsageError: Both name different folders, or there is no study in ``runs/``.
     """
     if argument is not None and option is not None and argument != option:
-        raise UsageError(f"two study folders are given, {argument} and {option}; keep one.")
+        raise UsageError(f"two study folders are given, {argument} and {option}; give one.")
     given = argument if argument is not None else option
     if given is not None:
         return given
     found = sorted(study_folders(), key=lambda folder: _last_change(folder))
     if not found:
         raise UsageError(
-            f"no study is given and there is none below {RUNS}/; say which folder, "
-            "or make one with 'autodistill search --data digits --budget 5m'."
+            f"no study is given and there is none in {RUNS}/; give the folder of a study, "
+            "or create one with 'autodistill search --data digits --budget 5m'."
         )
     say(f"study {found[-1]}")
     return found[-1]
 
 
 def study_folders() -> list[Path]:
-    """The studies below ``runs/``."""
+    """List the studies in ``runs/``."""
     from autodistill.search.storage.study_folder import is_study
 
     return sorted(folder for folder in RUNS.glob("*") if folder.is_dir() and is_study(folder))
 
 
 def _last_change(folder: Path) -> float:
-    """When a study last moved on, as far as its folder shows: trials in a database server leave only its files."""
+    """Return the time of the last change to a study's files; trials in a database server do not count."""
     files = [folder / name for name in ("study.db", "study.yaml", "front.json")]
     return max(path.stat().st_mtime for path in files if path.exists())
 
 
 def read_study(argument: Path | None, option: Path | None = None) -> Study:
-    """The study in a folder, for reading.
+    """Open the study in a folder for reading.
 
     Raises:
-        UsageError: the folder is not a study.
+        UsageError: The folder is not a study.
     """
     from autodistill.engines.setup.study_setup import open_to_read
 

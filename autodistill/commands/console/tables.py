@@ -1,4 +1,4 @@
-"""The front and the trials as tables: students and loss mixes in words, gain over the best undistilled run, knee."""
+"""Tables of the front, of the trials, and of one trial."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ if TYPE_CHECKING:
     from autodistill.search.study.study import Study
 
 KNEE = "knee"
+"""Mark of the member nearest to the ideal point."""
+
 FAR = "no gain"
-"""The mark of a student that is too far below its teacher to be of use, though no constraint keeps it out."""
+"""Mark of a student that is so far below its teacher that it counts as no gain, although no constraint excludes it."""
 
 TO_TEACHER = "to teacher"
+"""Column with the difference to the teacher's accuracy in percentage points."""
+
 _WORDS = ("student", "distillation")
 
 
 VERDICTS = {"stays": "on the front", "joins": "joins the front", "falls": "FELL OFF", "outside": "not on the front"}
-"""What ``verify`` found of a student's place, in words."""
+"""Verdict of ``verify`` on a student, mapped to the words shown."""
 
 
 def print_front(
     front: Front, trials: Sequence[TrialRecord], rows_of_verify: Mapping[int, VerifiedRow] | None = None
 ) -> None:
-    """The front, one student a line; the knee is the member nearest to the ideal point.
+    """Print the front, one student per line; the knee is the member nearest to the ideal point.
 
     Args:
-        front: the students.
-        trials: of the study, to find undistilled twins.
-        rows_of_verify: what ``verify`` found, by trial; where there is any, it has a column.
+        front: Front to print.
+        trials: All trials of the study, to find undistilled twins.
+        rows_of_verify: Trial number to its row of ``verify``; if not empty, the table has a column for it.
     """
     knee = front.knee()
     gains = [gain_over_undistilled(t, trials, front.objectives[0]) for t in front.trials]
@@ -75,7 +79,7 @@ def print_front(
         last=_costs(names),
     )
     if front.reach is not None and not all(front.counts(t.values) for t in front.trials):
-        say(f"{FAR}: not {front.reach.words()}; --within off, in the search, takes this away")
+        say(f"{FAR}: not {front.reach.words()}; search with --within off to count such students")
     if "gain" in columns and "gain" not in hidden:
         say(f"gain: {BASIS}")
     if summary := pairs(trials, front.objectives[0]).line():
@@ -83,7 +87,7 @@ def print_front(
 
 
 def _marks(front: Front, trial: TrialRecord, knee: TrialRecord | None) -> str:
-    """What is special about a member."""
+    """Return the marks of a member: the knee, and too far below the teacher."""
     is_knee = knee is not None and trial.form == knee.form
     return ", ".join([KNEE] * is_knee + [FAR] * (not front.counts(trial.values)))
 
@@ -91,7 +95,7 @@ def _marks(front: Front, trial: TrialRecord, knee: TrialRecord | None) -> str:
 def _with_teacher(
     columns: list[str], rows: list[list[str]], teacher: Mapping[str, float], objectives: Sequence[Objective]
 ) -> tuple[list[str], list[list[str]]]:
-    """The table with a last row for the teacher; without the distance to it where that is not known."""
+    """Add a last row for the teacher; if its accuracy is unknown, drop the column of the distance to it instead."""
     if "accuracy" not in teacher or all(row[columns.index(TO_TEACHER)] == "-" for row in rows):
         at = columns.index(TO_TEACHER)
         return columns[:at] + columns[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
@@ -100,7 +104,7 @@ def _with_teacher(
 
 
 def say_nearest(study: Study) -> None:
-    """What came nearest to the teacher, and what it would take, where no finished student is within the bound."""
+    """If no finished student is near enough to the teacher, print the nearest one and what would help."""
     from autodistill.search.objectives.within_teacher import nearest_lines
 
     found, reach = study.nearest(), study.reach()
@@ -110,13 +114,13 @@ def say_nearest(study: Study) -> None:
 
 
 def nearest_json(study: Study) -> dict[str, Any]:
-    """The same for programs: ``null`` where a student is within the bound, or none has finished."""
+    """Return :func:`say_nearest` as JSON: ``null`` if a student is near enough, or none has finished."""
     found = study.nearest()
     return {"nearest": None if found is None else found.to_json()}
 
 
 def found_by_verify(front: Front) -> tuple[dict[int, VerifiedRow], str]:
-    """What ``verify`` found of a front's study by trial, and what is wrong with its file."""
+    """Return the rows of ``verify`` by trial number, and an error message if its file is damaged."""
     from autodistill.search.results.picking import verified_rows
 
     try:
@@ -126,7 +130,7 @@ def found_by_verify(front: Front) -> tuple[dict[int, VerifiedRow], str]:
 
 
 def verdict_cell(trial: TrialRecord, rows: Mapping[int, VerifiedRow]) -> str:
-    """The verified place and accuracy of a member: ``on the front, 0.9833``."""
+    """Return verdict and accuracy of a member by ``verify``, e.g. ``on the front, 0.9833``."""
     from autodistill.search.results.picking import row_of
 
     row = row_of(trial, rows)
@@ -139,12 +143,12 @@ def verdict_cell(trial: TrialRecord, rows: Mapping[int, VerifiedRow]) -> str:
 def print_trials(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], teacher: Mapping[str, float] | None = None
 ) -> None:
-    """All trials, one a line, with the latest value of each objective and the reason where there is one.
+    """Print all trials, one per line, with the latest value of each objective and the reason of their state.
 
     Args:
-        trials: of the study.
-        objectives: its axes.
-        teacher: the teacher's metrics, where they are known.
+        trials: Trials of the study.
+        objectives: Objectives of the study.
+        teacher: Metrics of the teacher, if known.
     """
     teacher = teacher or {}
     names = [o.name for o in objectives]
@@ -175,7 +179,7 @@ def print_trials(
 
 
 def _costs(names: Sequence[str]) -> list[str]:
-    """Objectives in the order in which a narrow table does without them; the first one always stays."""
+    """Return the objectives that a narrow table may leave out, in that order; the first one always stays."""
     return list(names[:0:-1])
 
 
@@ -185,7 +189,14 @@ def print_trial(
     gain: float | None,
     teacher: Mapping[str, float] | None = None,
 ) -> None:
-    """One trial in full: how it ended and why, its settings, and what each rung showed."""
+    """Print one trial in full: how it ended and why, its settings, and its metrics at each rung.
+
+    Args:
+        trial: Trial to print.
+        objectives: Objectives of the study, for the units.
+        gain: Gain in the first objective over the best undistilled run; ``None`` if unknown.
+        teacher: Metrics of the teacher, if known.
+    """
     units = {o.name: o.unit for o in objectives}
     rows = [["trial", trial.called], ["state", f"{trial.state.value} {trial.reason}".strip()]]
     rows += [["why", trial.message]] if trial.message else []

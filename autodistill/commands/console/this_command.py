@@ -1,4 +1,4 @@
-"""The command line of this process, ready to paste."""
+"""Command line of this process, to be shown in messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from autodistill.core.database_url import without_password
 
 
 def this_command(without: str = "", *, value: bool = False) -> str:
-    """The command line of this process, ready to paste, without one of its flags (and the flag's value)."""
+    """Return the command line of this process, quoted for a shell, without passwords.
+
+    Args:
+        without: Flag to leave out.
+        value: Whether the value of this flag is left out too.
+    """
     kept, arguments = [], iter(sys.argv[1:])
     for argument in arguments:
         if argument == without:

@@ -1,4 +1,4 @@
-"""What every engine needs: slots on devices, worker processes, lost and hung workers, candidates fetched ahead.
+"""Parts that every engine needs: slots on devices, worker processes, lost and hung workers, prefetched candidates.
 
-It drives; what is trained next is the decision of the study.
+The study decides what is trained next; the code here only runs it.
 """

@@ -1,4 +1,4 @@
-"""What an engine drives: a study, or a queue that answers as one."""
+"""Protocol of the object that an engine drives: a study, or a queue with the same methods."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from autodistill.core.records import Candidate, Decision, Report, State
 
 
 class Driven(Protocol):
-    """Everything that engines call; they know nothing else of what they drive."""
+    """All attributes and methods that engines use."""
 
     @property
     def name(self) -> str:
-        """For engines that give their work a name."""
+        """Return the name, for engines that name their runs."""
 
     @property
     def directory(self) -> Path | None:
-        """Folder of what is trained, for engines that bring files there; ``None`` where nothing is kept."""
+        """Return the folder for files of trials; ``None`` if no files are kept."""
 
     def ask(self) -> Candidate | None:
-        """The next candidate; ``None``: there is none now."""
+        """Return the next candidate; ``None`` if there is none at the moment."""
 
     def report(self, candidate: Candidate, report: Report, *, seconds: float = 0.0) -> Decision:
-        """Take what a rung showed, and say whether the trial goes on.
+        """Store the report of a rung, and decide whether the trial continues.
 
         Args:
-            candidate: what :meth:`ask` gave.
-            report: of its evaluation.
-            seconds: work since its last report, for one that does not tell.
+            candidate: Candidate returned by :meth:`ask`.
+            report: Report of its evaluation.
+            seconds: Seconds of work since its last report, used if the report states none.
         """
 
     def close(
         self, candidate: Candidate, error: BaseException | None = None, *, seconds: float = 0.0, epochs: float = 0.0
     ) -> State:
-        """End a trial; every candidate that was asked for is closed once.
+        """End a trial. Every candidate returned by :meth:`ask` must be closed exactly once.
 
         Args:
-            candidate: what :meth:`ask` gave.
-            error: what ended its evaluation.
-            seconds: work since its last report.
-            epochs: the same of the training, from the trial's beginning; 0 where nothing is known.
+            candidate: Candidate returned by :meth:`ask`.
+            error: Exception that ended its evaluation; ``None`` if there was none.
+            seconds: Seconds of work since its last report.
+            epochs: Epochs trained since the beginning of the trial; 0 if unknown.
         """

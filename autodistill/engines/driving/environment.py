@@ -1,4 +1,4 @@
-"""Environment variables that child processes read when they start, set for as long as that takes."""
+"""Temporary environment variables, for child processes that read them when they start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 @contextlib.contextmanager
 def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for a while."""
+    """Set environment variables inside a ``with`` block, and restore their old values afterwards."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

@@ -1,9 +1,9 @@
-"""Trainings that stand still: no sign of progress for many times as long as is usual for them.
+"""Detection of hung trainings: no progress message for many times the usual interval.
 
-A sign is a progress message of a training, at most one a second. Only training is watched: not the evaluation of a
-network, the wait for a decision, or the wait for a measurement, which a worker reports now and then. How long the first
-sign of a training may take is learnt from earlier trainings. The very first one has no limit, and neither has an
-evaluation of the user's own that reports no progress.
+A training sends at most one progress message per second. Only training is monitored, not the evaluation of a network,
+the wait for a decision, or the wait for a measurement (which workers report). The limit for the first message of a
+training is learnt from earlier trainings. The very first training has no limit, and neither has a user's own evaluation
+that reports no progress.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from dataclasses import dataclass, field
 from autodistill.core.budget import format_seconds
 
 MANY = 30.0
-"""How many times longer than usual a training must be silent."""
+"""A training counts as hung after this many times the usual interval without a message."""
 
 LEAST_SECONDS = 300.0
-"""How long it must be silent at least: decoding, compilation and a crowded machine take minutes."""
+"""Shortest time in seconds until a training counts as hung: decoding, compilation and a busy machine take minutes."""
 
-_FEW = 5  # signs from which what is usual is known
-_KEPT = 101
+_FEW = 5  # fewest intervals from which the usual interval is computed
+_KEPT = 101  # number of intervals that are kept
 
 
 @dataclass
 class Pulse:
-    """Signs of progress of one trial.
+    """Progress messages of one trial.
 
     Attributes:
-        since: when it began to be silent; ``None`` while it does something else than train.
-        heard: it has told of progress since it began, or went on after a report.
-        gaps: seconds between two signs, the newest ones.
+        since: Time of the last message (monotonic clock, seconds); ``None`` while the trial is not training.
+        heard: Whether a message has come since the training began or continued after a report.
+        gaps: Seconds between messages, the newest ones.
     """
 
     since: float | None = None
@@ -40,26 +40,26 @@ class Pulse:
     gaps: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def begin(self) -> None:
-        """Training begins, or goes on after a report."""
+        """Record that training begins, or continues after a report."""
         self.since, self.heard = time.monotonic(), False
 
     def rest(self) -> None:
-        """It does something else than train, until it tells of progress again."""
+        """Stop monitoring until the next message: the trial does something other than training."""
         self.since = None
 
     def excuse(self) -> None:
-        """It waits for a measurement: its silence up to now has a reason."""
+        """Restart the interval: the trial was waiting for a measurement."""
         self.since = None if self.since is None else time.monotonic()
 
 
 class Hangs:
-    """Judges the silence of trainings by how long their signs of progress usually take."""
+    """Detector of hung trainings that learns the usual interval between progress messages."""
 
     def __init__(self) -> None:
         self._slowest_start: float | None = None
 
     def beat(self, pulse: Pulse) -> None:
-        """A training told of progress."""
+        """Record a progress message of a training."""
         now = time.monotonic()
         if pulse.since is not None:
             if pulse.heard:
@@ -69,11 +69,11 @@ class Hangs:
         pulse.since, pulse.heard = now, True
 
     def verdict(self, pulse: Pulse) -> str:
-        """Why a training is taken to stand still, in words; empty where it is not."""
+        """Return why a training counts as hung; empty if it does not."""
         usual = statistics.median(pulse.gaps) if pulse.heard and len(pulse.gaps) >= _FEW else self._slowest_start
         if pulse.since is None or usual is None:
             return ""
         silent = time.monotonic() - pulse.since
         if silent <= max(LEAST_SECONDS, MANY * usual):
             return ""
-        return f"no progress for {format_seconds(silent)}, where {format_seconds(usual)} are usual"
+        return f"no progress for {format_seconds(silent)}; usual are {format_seconds(usual)}"

@@ -1,9 +1,9 @@
-"""Asking ahead of need: proposals are made while the driver has nothing else to do, and wait for the next free worker.
+"""Prefetching of candidates: proposals are made while the driver is idle, and wait for the next free worker.
 
-All calls of the study stay on the driver's own thread: a proposal and a report read and write the same trials, so a
-thread for proposals would have to lock reports out for just as long. Reports always go first; a proposal is begun only
-when none is waiting. Every proposal that waits was made without the results that come in meanwhile, so no more are
-kept than the measured times call for: none where trials are long against proposals.
+All calls of the study stay on the driver's thread. A proposal and a report read and write the same trials, so a
+separate thread for proposals would block reports for just as long. Reports go first: a proposal begins only if no
+report is waiting. A waiting proposal does not use results that arrive later, so no more are kept than the measured
+times require: none if trials take much longer than proposals.
 """
 
 from __future__ import annotations
@@ -15,28 +15,31 @@ from collections import deque
 from autodistill.core.records import Candidate
 from autodistill.engines.driving.driven import Driven
 
-_WORTH_IT = 0.05  # workers that end, on average, while one proposal is made; below it a free worker hardly waits
+_WORTH_IT = 0.05  # mean number of trials that end during one proposal; below it free workers hardly wait
 _MEMORY = 0.2  # weight of the newest duration in the running means
 
 
 def depth(workers: int, ask_seconds: float, trial_seconds: float) -> int:
-    """How many proposals to keep ready.
+    """Return how many proposals to keep ready.
 
     Args:
-        workers: that work at once.
-        ask_seconds: of one proposal.
-        trial_seconds: that a worker is busy with one.
+        workers: Number of workers.
+        ask_seconds: Mean seconds of one proposal.
+        trial_seconds: Mean seconds of one trial.
     """
     ending = workers * ask_seconds / max(trial_seconds, 1e-9)
     return 0 if workers < 2 or ending < _WORTH_IT else min(workers, 1 + math.ceil(2 * ending))
 
 
 class PrefetchedCandidates:
-    """The queue between a study and the workers.
+    """Queue of candidates between a study and its workers.
 
     Args:
-        study: asked.
-        workers: number of workers.
+        study: Source of the candidates.
+        workers: Number of workers.
+
+    Attributes:
+        dry: Whether the study had no candidate when last asked, and no trial has ended since.
     """
 
     def __init__(self, study: Driven, workers: int) -> None:
@@ -48,7 +51,7 @@ class PrefetchedCandidates:
 
     @property
     def wanted(self) -> bool:
-        """Whether an idle driver should ask now."""
+        """Return whether an idle driver should prefetch a candidate now."""
         if self.dry or not self._trial_seconds:
             return False
         return len(self._ready) < depth(self._workers, self._ask_seconds, self._trial_seconds)
@@ -57,7 +60,7 @@ class PrefetchedCandidates:
         return len(self._ready)
 
     def take(self) -> Candidate | None:
-        """The next candidate for a free worker, asked for on the spot where none is ready; ``None``: there is none."""
+        """Return the next candidate for a free worker, from the queue or the study; ``None`` if there is none."""
         if not self._ready:
             self.refill()
         candidate = self._ready.popleft() if self._ready else None
@@ -66,26 +69,26 @@ class PrefetchedCandidates:
         return candidate
 
     def refill(self) -> None:
-        """Ask for one more."""
+        """Get one more candidate from the study, if it has any."""
         if self.dry:
             return
         started = time.monotonic()
         candidate = self._study.ask()
         self._ask_seconds = _mean(self._ask_seconds, time.monotonic() - started)
         if candidate is None:
-            self.dry = True  # until a trial ends: one that proves infeasible gives its share of the budget back
+            self.dry = True  # until a trial ends: an infeasible trial returns its share of the budget
         else:
             self._ready.append(candidate)
 
     def ended(self, candidate: Candidate) -> None:
-        """A trial ended: its worker is free, and the study may have something to offer again."""
+        """Record that a trial ended: its worker is free, and the study may have a candidate again."""
         began = self._begun.pop(candidate.number, None)
         if began is not None:
             self._trial_seconds = _mean(self._trial_seconds, time.monotonic() - began)
         self.dry = False
 
     def give_back(self) -> None:
-        """File what no worker has begun as interrupted; it goes on when the study is resumed."""
+        """Close candidates that no worker has begun as interrupted; a resumed study continues them."""
         while self._ready:
             self._study.close(self._ready.popleft())
 

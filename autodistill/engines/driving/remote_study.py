@@ -1,7 +1,7 @@
-"""A study whose workers do not see its folder: what they leave in a storage is brought home, and the other way round.
+"""Exchange of files with workers that cannot read the study's folder: both sides copy files through a storage.
 
-The storage's URL is remembered in the study's folder, so that the next search finds what is there, whatever its engine
-(also after a driver that died). While a search runs, finished students are brought by a thread, as they come.
+The URL of the storage is stored in the study's folder, so that the next search finds the files with any engine, even if
+the driver died. While a search runs, a thread downloads every student when it is finished.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ _DISCARDED = (State.PRUNED, State.FAIL)
 
 
 def fetch_files(study: Study) -> str:
-    """Bring what an earlier search left in a storage into the study's folder.
+    """Download the files that an earlier search left in a storage into the study's folder.
 
     Returns:
-        Why it could not be brought, for people; empty where it was, or there is nothing. The trials concerned then
-        begin anew.
+        Why the download failed; empty if it succeeded or there is nothing to download. After a failure the affected
+        trials start over.
     """
     directory = study.directory
-    remote_folder = None if directory is None else _remembered(directory)
+    remote_folder = None if directory is None else _stored_folder(directory)
     if directory is None or remote_folder is None:
         return ""
-    gone = {trial.number for trial in study.trials() if trial.state in _DISCARDED}
+    discarded = {trial.number for trial in study.trials() if trial.state in _DISCARDED}
     try:
-        _bring(directory, remote_folder, gone)
+        _fetch(directory, remote_folder, discarded)
     except AutodistillError as error:
-        return f"{error} Trials whose checkpoints are there begin anew."
+        return f"{error} Trials whose checkpoints are there start over."
     return ""
 
 
 def url_of(storage: str) -> str:
-    """A storage as a URL, also where it was given as a folder.
+    """Return the URL of a storage, given as a URL or a folder.
 
     Raises:
-        UsageError: it cannot be used.
+        UsageError: The storage cannot be used.
     """
     from autodistill.training.runtime.remote_storage import RemoteFolder
 
@@ -60,19 +60,19 @@ def url_of(storage: str) -> str:
 
 @contextlib.contextmanager
 def workers_elsewhere(study: Driven, factory: EvaluateFactory, storage: str) -> Iterator[str | None]:
-    """Keep the files of trials in ``storage`` while workers elsewhere run them.
+    """Keep the files of trials in ``storage`` while workers on other machines run the trials.
 
     Args:
-        study: the study, or a queue that answers as one.
-        factory: what the workers run; a user's own function keeps its files itself.
+        study: The study, or a queue with the same methods.
+        factory: Factory of the workers' evaluators; a user's own function manages its files itself.
         storage: URL or folder.
 
     Yields:
-        URL for ``WorkerContext.storage``.
+        URL for ``WorkerContext.storage``; ``None`` for a user's own function.
 
     Raises:
-        UsageError: the URL cannot be used, or the study has no folder.
-        ResourceError: the storage cannot be read or written.
+        UsageError: The URL cannot be used, or the study has no folder.
+        ResourceError: The storage cannot be read or written.
     """
     from autodistill.training.trials.remote_trials import send_inputs, task_of
 
@@ -83,21 +83,21 @@ def workers_elsewhere(study: Driven, factory: EvaluateFactory, storage: str) -> 
     directory = study.directory
     if directory is None:
         raise UsageError("a storage for checkpoints needs a study in a folder: Study.create(directory=…).")
-    remote_folder = _remember(directory, storage, study.name)
+    remote_folder = _own_folder(directory, storage, study.name)
     send_inputs(task, remote_folder)
     _send(directory, remote_folder)
-    with _errands(study, directory, remote_folder):
+    with _fetching_after_trials(study, directory, remote_folder):
         yield remote_folder.url
-    _bring(directory, remote_folder, replace=True)
+    _fetch(directory, remote_folder, replace=True)
 
 
 @contextlib.contextmanager
-def _errands(study: Driven, directory: Path, remote_folder: RemoteFolder) -> Iterator[None]:
-    """After every trial: bring its student, or remove what a trial that failed has left."""
+def _fetching_after_trials(study: Driven, directory: Path, remote_folder: RemoteFolder) -> Iterator[None]:
+    """After every trial, download its student, or remove the files of a discarded trial."""
     from autodistill.training.trials.remote_trials import copy_of
     from autodistill.training.trials.trial_files import trial_folder
 
-    if not isinstance(study, Study):  # a queue's runs are looked at when all are done
+    if not isinstance(study, Study):  # the runs of a queue are downloaded when all are done
         yield
         return
     before = study.after
@@ -109,7 +109,9 @@ def _errands(study: Driven, directory: Path, remote_folder: RemoteFolder) -> Ite
             if state in _DISCARDED:
                 thread.submit(copy.remote_folder.remove, "")
             elif state is State.COMPLETE:
-                thread.submit(copy.fetch, replace=True)  # if it cannot, the end of the search tries again, and says so
+                thread.submit(
+                    copy.fetch, replace=True
+                )  # after a failure, the end of the search tries again, and reports
 
         study.after = after
         try:
@@ -118,7 +120,8 @@ def _errands(study: Driven, directory: Path, remote_folder: RemoteFolder) -> Ite
             study.after = before
 
 
-def _remembered(directory: Path) -> RemoteFolder | None:
+def _stored_folder(directory: Path) -> RemoteFolder | None:
+    """Read the storage that is stored in the study's folder; ``None`` if there is none."""
     try:
         text = (directory / _FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -128,11 +131,11 @@ def _remembered(directory: Path) -> RemoteFolder | None:
     return RemoteFolder(str(json.loads(text)["url"]))
 
 
-def _remember(directory: Path, storage: str, name: str) -> RemoteFolder:
-    """The study's own part of a storage: the one that it has there, or a new one that no other study has."""
+def _own_folder(directory: Path, storage: str, name: str) -> RemoteFolder:
+    """Return the study's own folder in a storage: the existing one, or a new one with a unique name."""
     from autodistill.training.runtime.remote_storage import RemoteFolder
 
-    given, old = RemoteFolder.at(storage), _remembered(directory)
+    given, old = RemoteFolder.at(storage), _stored_folder(directory)
     if old is not None and given.below(PurePosixPath(old.url.partition("?")[0]).name).url == old.url:
         return old
     remote_folder = given.below(f"{quote(name, safe='')}-{secrets.token_hex(4)}")
@@ -140,12 +143,14 @@ def _remember(directory: Path, storage: str, name: str) -> RemoteFolder:
     return remote_folder
 
 
-def _bring(directory: Path, remote_folder: RemoteFolder, gone: Collection[int] = (), *, replace: bool = False) -> None:
-    """Bring what is newer there; what trials that are ``gone`` left there is removed."""
+def _fetch(
+    directory: Path, remote_folder: RemoteFolder, discarded: Collection[int] = (), *, replace: bool = False
+) -> None:
+    """Download files that are newer in the storage; remove there the files of ``discarded`` trials."""
     from autodistill.training.trials.remote_trials import copy_of
     from autodistill.training.trials.trial_files import trial_folder
 
-    ended = {trial_folder(directory, number) for number in gone}
+    ended = {trial_folder(directory, number) for number in discarded}
     for folder, names in _by_folder(directory, remote_folder).items():
         copy = copy_of(remote_folder, folder, directory)
         if folder in ended:
@@ -155,7 +160,7 @@ def _bring(directory: Path, remote_folder: RemoteFolder, gone: Collection[int] =
 
 
 def _send(directory: Path, remote_folder: RemoteFolder) -> None:
-    """Make the storage agree with what trials have left in the study's folder."""
+    """Upload the files of trials in the study's folder, so that the storage has the same state."""
     from autodistill.training.trials.remote_trials import copy_of
 
     there = _by_folder(directory, remote_folder)
@@ -165,7 +170,7 @@ def _send(directory: Path, remote_folder: RemoteFolder) -> None:
 
 
 def _by_folder(directory: Path, remote_folder: RemoteFolder) -> dict[Path, list[str]]:
-    """Folders of trials and runs to the names of what a storage has of them; none of them leads outside."""
+    """Map local folders of trials and runs to their file names in the storage; paths that lead outside are ignored."""
     out: dict[Path, list[str]] = {}
     for path in map(PurePosixPath, remote_folder.names()):
         if ".." not in path.parts and any(map(path.parent.match, _FOLDERS)):

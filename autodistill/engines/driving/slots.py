@@ -1,4 +1,4 @@
-"""Slots: the places where candidates are evaluated, one worker each."""
+"""Slots: the devices and CPU threads that each worker uses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from autodistill.core.records import WorkerContext
 
 @dataclass(frozen=True)
 class Slot:
-    """One worker's place.
+    """Devices and CPU threads of one worker.
 
     Attributes:
-        index: from 0.
-        device: torch device string.
-        threads: CPU threads of the worker, and of each of its helpers.
-        devices: all its devices, ``device`` first, where a candidate is trained on several; else empty.
-        memory_share: part of the device's memory that it may use.
+        index: Number of the worker, from 0.
+        device: Torch device string.
+        threads: CPU threads of the worker, and of each of its helper processes.
+        devices: All devices of the worker, ``device`` first, if it trains a candidate on several; else empty.
+        memory_share: Share of the device's memory that the worker may use, in (0, 1].
     """
 
     index: int
@@ -30,13 +30,13 @@ class Slot:
     memory_share: float = 1.0
 
     def context(self, **connections: Any) -> WorkerContext:
-        """What its worker is told."""
+        """Return the context of its worker, with ``connections`` (``progress``, ``should_stop``, …) filled in."""
         shape: dict[str, Any] = {"devices": self.devices, "memory_share": self.memory_share}
         return WorkerContext(self.index, self.device, self.threads, **shape, **connections)
 
 
 def cpu_count() -> int:
-    """Cores this process may use (a container's limit counts, where Python can see it)."""
+    """Return the number of CPU cores this process may use, within a container's limit if Python can see it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -48,22 +48,22 @@ def make_slots(
     devices_per_trial: int = 1,
     slots_per_gpu: int = 1,
 ) -> tuple[Slot, ...]:
-    """Slots of this machine: GPUs round-robin where there are any, CPU threads divided.
+    """Make the slots of this machine: GPUs in turn if there are any, CPU threads divided equally.
 
     Args:
-        workers: number of slots; ``None``: as many as the GPUs hold, or one when there is none.
-        use_gpus: look for GPUs at all (loads torch).
-        limited: refuse more workers than this machine can hold; false when they run on other machines.
-        devices_per_trial: GPUs, or groups of CPU threads, that train one candidate together.
-        slots_per_gpu: workers that share one GPU.
+        workers: Number of slots; ``None``: as many as fit on the GPUs, or one without a GPU.
+        use_gpus: Whether to use GPUs (loads torch).
+        limited: Whether to refuse more workers than fit on this machine; false if they run on other machines.
+        devices_per_trial: Number of GPUs, or groups of CPU threads, that train one candidate together.
+        slots_per_gpu: Number of workers that share one GPU.
 
     Raises:
-        UsageError: fewer than one worker, or GPUs that are to be shared and joined at once.
-        ResourceError: more workers or devices than this machine can hold.
+        UsageError: There is less than one worker, or both ``devices_per_trial`` and ``slots_per_gpu`` are above 1.
+        ResourceError: More workers or devices are requested than fit on this machine.
     """
     if devices_per_trial > 1 and slots_per_gpu > 1:
         raise UsageError(
-            "a trial on several devices needs them whole: use devices_per_trial or slots_per_gpu, not both."
+            "a trial on several devices cannot share them: use devices_per_trial or slots_per_gpu, not both."
         )
     gpus = _gpu_count() if use_gpus else 0
     count = workers if workers is not None else max(1, gpus * slots_per_gpu // devices_per_trial)
@@ -79,11 +79,11 @@ def make_slots(
 
 
 def devices_each(slots: Sequence[Slot], gpus_per_worker: float | None = None) -> float:
-    """Devices that a worker takes: several for a trial on several, a part where workers share a GPU.
+    """Return the number of devices per worker: above 1 for trials on several, below 1 if workers share a GPU.
 
     Args:
-        slots: of all workers.
-        gpus_per_worker: as a cluster was asked for it; ``None``: as on this machine.
+        slots: Slots of all workers.
+        gpus_per_worker: Number of GPUs per worker on a cluster; ``None``: as on this machine.
     """
     together = len(slots[0].devices) or 1
     if gpus_per_worker:
@@ -94,7 +94,17 @@ def devices_each(slots: Sequence[Slot], gpus_per_worker: float | None = None) ->
 
 
 def _check_room(count: int, each: int, gpus: int, *, per_core: int) -> None:
-    """A function of the user may well wait for something else than this machine, and gets more workers per core."""
+    """Check that the workers fit on this machine.
+
+    Args:
+        count: Number of workers.
+        each: Devices per worker.
+        gpus: Number of GPUs.
+        per_core: Most workers per CPU core; higher for a user's own function, which may wait for other machines.
+
+    Raises:
+        ResourceError: They do not fit.
+    """
     if gpus and count * each > gpus and each > 1:
         raise ResourceError(f"{count} workers with {each} devices each do not fit this machine, which has {gpus} GPUs.")
     limit = (64 * gpus if gpus else per_core * cpu_count()) // each

@@ -1,4 +1,4 @@
-"""Work that a trial has done since its last report, as its engine sees it: what failures cost and reports leave out."""
+"""Work of a trial since its last report, measured by its engine, so that failed trials are charged correctly."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from autodistill.core.records import Report
 
 @dataclass
 class UnreportedWork:
-    """Work of one trial that no report has told of.
+    """Work of one trial that no report contains yet.
 
     Attributes:
-        epoch: what its training last said of its progress, counted from the trial's beginning; 0 where it says nothing.
+        epoch: Last epoch that the training reported as progress, from the trial's beginning; 0 if it reports none.
     """
 
     epoch: float = 0.0
@@ -21,17 +21,17 @@ class UnreportedWork:
     _since: float = field(default_factory=time.monotonic)
 
     def begin(self) -> None:
-        """Work begins, or goes on after a report was answered."""
+        """Record that work begins, or continues after a report."""
         self._since = time.monotonic()
 
     def leave_out(self, seconds: float) -> None:
-        """So many seconds were no work: it waited for another process."""
+        """Subtract seconds in which the trial waited for another process."""
         self._before -= seconds
 
-    def told(self, report: Report) -> float:
-        """A report came: the seconds of work before it that it may have left out.
+    def reported(self, report: Report) -> float:
+        """Record a report, and return the seconds of work since the previous one.
 
-        What the known costs took counts with the next report, where theirs does not tell.
+        If the report of the known costs (rung 0) states no seconds, its work is added to the next report.
         """
         seconds = self.seconds
         self._before = 0.0 if report.rung or report.seconds else seconds
@@ -40,5 +40,5 @@ class UnreportedWork:
 
     @property
     def seconds(self) -> float:
-        """Of work up to now."""
+        """Return the seconds of work up to now."""
         return self._before + time.monotonic() - self._since

@@ -1,10 +1,10 @@
-"""A worker process: builds its evaluator once, then evaluates candidates until it is told to quit.
+"""A worker process: it builds its evaluator once, then evaluates candidates until it receives ``quit``.
 
-Messages are plain tuples over a pipe between parent and child; nothing listens on a socket.
+Messages are plain tuples over a pipe between parent and child; no socket is opened.
 
 driver to worker: ``("run", candidate)``, ``("decision", Decision)``, ``("quit",)``
 worker to driver: ``("ready",)``, ``("unfit", why)``, ``("progress", epoch, epochs, metrics)``, ``("pause",)``,
-``("waits", for what, seconds)``, ``("report", Report)``, ``("leaving",)``, ``("done",)``,
+``("waits", what for, seconds)``, ``("report", Report)``, ``("leaving",)``, ``("done",)``,
 ``("error", type name, reason, message, traceback)``
 """
 
@@ -29,17 +29,17 @@ from autodistill.core.records import Candidate, Decision, Evaluate, EvaluateFact
 from autodistill.core.registry import Foreign, register_again
 
 _PROGRESS_SECONDS = 0.5
-_WANTED = "It has to be a generator of reports: yield autodistill.Report(rung, {name: value})."
+_WANTED = "It must be a generator of reports: yield autodistill.Report(rung, {name: value})."
 
 
 class RemoteError(AutodistillError):
     """An error that happened in a worker.
 
     Args:
-        kind: name of the exception's type there.
-        message: its text.
-        reason: reason code stored with the trial.
-        trace: the traceback as text, for the log.
+        kind: Name of the exception's type.
+        message: Text of the exception.
+        reason: Reason code stored with the trial.
+        trace: Traceback as text, for the log.
     """
 
     def __init__(self, kind: str, message: str, reason: str = "ERROR", trace: str = "") -> None:
@@ -48,28 +48,28 @@ class RemoteError(AutodistillError):
 
 
 class Isolated(functools.partial[Evaluate]):
-    """A factory, with its first arguments, whose evaluator works in a process of its own even as the only worker.
+    """A factory whose evaluator runs in its own process even if there is only one worker.
 
-    What it trains may crash, and must not take the search with it; there is nothing in it to be debugged by its user.
+    A training of the package may crash and must not end the search; users do not need to debug it in this process.
     """
 
 
 def work(
     pipe: Connection, factory: EvaluateFactory, context: WorkerContext, stop: Event, names: Sequence[Foreign] = ()
 ) -> None:
-    """Body of a spawned worker.
+    """Run a spawned worker until the driver sends ``quit``.
 
     Args:
-        pipe: the worker's end.
-        factory: builds the evaluator; called once.
-        context: index, device, threads; progress and stop are filled in here.
-        stop: set by the driver when running trials should save and stop.
-        names: that the driver's own code has registered there, for a worker that does not import the driver's script.
+        pipe: The worker's end of the pipe.
+        factory: Builds the evaluator; called once.
+        context: Index, device and threads; the callbacks are filled in here.
+        stop: Set by the driver when running trials should save and stop.
+        names: Names that the user's code has registered in the driver, if the worker does not import its script.
     """
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
-    # systemd, SLURM and 'timeout' send SIGTERM to the whole group too. Programs that the worker starts do not inherit a
-    # handler, as they would inherit SIG_IGN.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver handles it
+    # systemd, SLURM and 'timeout' also send SIGTERM to the whole group. A handler is used instead of SIG_IGN because
+    # programs that the worker starts would inherit SIG_IGN.
     signal.signal(signal.SIGTERM, lambda *_: None)
 
     def waits(what: str, seconds: float) -> None:
@@ -85,7 +85,7 @@ def work(
 
 
 def _serve(pipe: Connection, factory: EvaluateFactory, context: WorkerContext) -> None:
-    """Evaluate what the driver sends until it says quit."""
+    """Evaluate the candidates that the driver sends until it sends ``quit``."""
     evaluate: Evaluate | None = None
     _send(pipe, ("ready",))
     while True:
@@ -99,9 +99,9 @@ def _serve(pipe: Connection, factory: EvaluateFactory, context: WorkerContext) -
                 return
         except _DriverGoneError:
             raise
-        except BaseException as error:  # whatever it was, the driver files it with the trial
+        except BaseException as error:  # the driver stores any error with the trial
             broken = is_device_broken(error)
-            if broken:  # first, so that the driver has nothing more for this process
+            if broken:  # sent first, so that the driver sends no further candidate to this process
                 _send(pipe, ("leaving",))
             _send(pipe, pack_error(error))
             if broken:
@@ -110,46 +110,46 @@ def _serve(pipe: Connection, factory: EvaluateFactory, context: WorkerContext) -
 
 
 class _DriverGoneError(AutodistillError):
-    """The pipe ended at the driver's side; an evaluation may raise the same errors for reasons of its own."""
+    """The driver closed the pipe; a separate type, since an evaluation may raise the same OSError or EOFError."""
 
 
 def _send(pipe: Connection, message: tuple[Any, ...]) -> None:
     try:
         pipe.send(message)
     except OSError as error:
-        raise _DriverGoneError("the driver does not listen any more") from error
+        raise _DriverGoneError("the driver no longer reads the pipe") from error
 
 
 def _receive(pipe: Connection) -> tuple[Any, ...]:
     try:
         message: tuple[Any, ...] = pipe.recv()
     except (EOFError, OSError) as error:
-        raise _DriverGoneError("the driver does not speak any more") from error
+        raise _DriverGoneError("the driver no longer writes to the pipe") from error
     return message
 
 
 def same_for_all(evaluate: Evaluate, context: WorkerContext) -> Evaluate:
-    """A factory that ignores its worker: the user's own function serves every slot alike.
+    """Return ``evaluate`` for every worker: a factory for a user's own function.
 
-    It is here, where a worker finds it without loading anything that only the driver needs.
+    It is in this module so that a worker can import it without loading what only the driver needs.
     """
     del context
     return evaluate
 
 
 def reports_of(evaluate: Evaluate, candidate: Candidate) -> Generator[Report, None, None]:
-    """What an evaluation yields, closed with this generator.
+    """Yield the reports of an evaluation, and close it when this generator is closed.
 
     Raises:
-        TypeError: it is something else than reports.
+        TypeError: The evaluation returns or yields something other than reports.
     """
     reports: Any = evaluate(candidate)
     if isinstance(reports, Report) or not isinstance(reports, Iterable):
-        raise TypeError(f"the evaluation returned {_shown(reports)}. {_WANTED}")
+        raise TypeError(f"the evaluation returned {_shortened(reports)}. {_WANTED}")
     try:
         for report in reports:
             if not isinstance(report, Report):
-                raise TypeError(f"the evaluation yielded {_shown(report)}. {_WANTED}")
+                raise TypeError(f"the evaluation yielded {_shortened(report)}. {_WANTED}")
             yield report
     finally:
         close = getattr(reports, "close", None)
@@ -157,12 +157,12 @@ def reports_of(evaluate: Evaluate, candidate: Candidate) -> Generator[Report, No
             close()
 
 
-def _shown(value: object) -> str:
+def _shortened(value: object) -> str:
     return repr(value)[:100]
 
 
 def _run(pipe: Connection, evaluate: Evaluate, candidate: Candidate) -> bool:
-    """Evaluate one candidate; false when told to quit in the place of a decision."""
+    """Evaluate one candidate; return false if the driver sent ``quit`` instead of a decision."""
     with contextlib.closing(reports_of(evaluate, candidate)) as reports:
         for report in reports:
             _send(pipe, ("report", report))
@@ -189,14 +189,14 @@ _BROKEN = (
     "uncorrectable nvlink error",
     "cuda error: unknown error",
 )
-"""What ``cudaGetErrorString`` says of the errors that "leave the process in an inconsistent state" (CUDA Runtime API,
-``cudaError_t``): every later call of the process fails with them."""
+"""Texts of ``cudaGetErrorString`` for errors that "leave the process in an inconsistent state" (CUDA Runtime API,
+``cudaError_t``): after them, every further CUDA call of the process fails."""
 
 
 def is_device_broken(error: BaseException) -> bool:
-    """Whether after ``error`` nothing more can be computed on the GPU by this process."""
+    """Return whether this process can no longer compute on the GPU after ``error``."""
     one: BaseException | None = error
-    for _ in range(10):  # a wrapped error may be its own cause
+    for _ in range(10):  # bounded, since a wrapped error may be its own cause
         if one is None:
             break
         text = str(one).lower()
@@ -214,13 +214,13 @@ def is_device_broken(error: BaseException) -> bool:
 
 
 def pack_error(error: BaseException) -> tuple[str, str, str, str, str]:
-    """An exception as a message; its type crosses by name, so that nothing needs to be unpickled."""
+    """Convert an exception to a message; its type is sent as a name, so that nothing has to be unpickled."""
     reason = getattr(error, "reason", "ERROR")
     return ("error", type(error).__name__, str(reason), str(error), traceback.format_exc())
 
 
 def unpack_error(message: tuple[str, str, str, str, str]) -> BaseException:
-    """The exception the study should see."""
+    """Convert a message of :func:`pack_error` back to an exception."""
     _, kind, reason, text, trace = message
     if kind == "InfeasibleError":
         return InfeasibleError(text, reason)
@@ -234,17 +234,18 @@ def unpack_error(message: tuple[str, str, str, str, str]) -> BaseException:
 
 
 class _Progress:
-    """Sends progress at most twice a second; a full pipe must not slow training."""
+    """Sender of progress messages, at most two per second, so that a full pipe does not slow training."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._last = 0.0
 
     def pause(self) -> None:
-        """Something else than training begins."""
+        """Send that the trial now does something other than training."""
         _send(self._pipe, ("pause",))
 
     def send(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
+        """Send progress, unless the last message is too recent."""
         now = time.monotonic()
         if now - self._last >= _PROGRESS_SECONDS:
             self._last = now

@@ -1,1 +1,1 @@
-"""What a person sees while a search runs: progress lines, and a warning when a budget is too short."""
+"""Progress of a running search, and a warning if its budget is too short."""

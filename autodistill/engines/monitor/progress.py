@@ -1,7 +1,7 @@
-"""Progress of a running search on stderr: a live panel on a terminal, a plain line now and then elsewhere.
+"""Progress of a running search on stderr: a live panel on a terminal, else a plain line from time to time.
 
-The commands and the Python API show the same. Nothing here drives or decides anything: it is one callback for
-``Snapshot``s, like a user's own.
+The commands and the Python interface use the same display. It is a callback for :class:`Snapshot` objects, like one a
+user may pass; it has no influence on the search.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from autodistill.engines.monitor.worker_line import WorkerLine
 
 PLAIN_INTERVAL = 10.0
-"""Seconds between plain lines, at least."""
+"""Shortest time between plain lines, in seconds."""
 
 _STATES = ("COMPLETE", "PRUNED", "PARTIAL", "FAIL")
-"""Those that are counted. Of what runs each worker has a line, and candidates that wait concern nobody."""
+"""States whose trials are counted. Running trials have a line per worker; waiting candidates are not shown."""
 
 
 @contextlib.contextmanager
 def shown(progress: bool | Callable[[Snapshot], None]) -> Iterator[Callable[[Snapshot], None] | None]:
-    """What a search tells its snapshots, from what its caller said: true is a ``Progress``, false is nobody."""
+    """Yield the callback for the argument ``progress`` of a search: true is a ``Progress``, false is ``None``."""
     if callable(progress):
         yield progress
     elif progress:
@@ -48,12 +48,15 @@ def shown(progress: bool | Callable[[Snapshot], None]) -> Iterator[Callable[[Sna
 
 
 class Progress:
-    """Shows snapshots; a context manager whose instance is the callback of ``search``.
+    """Display of snapshots: a context manager whose instance is the callback of ``search``.
 
     Args:
-        console: where to; stderr by default. A console that is no terminal gets plain lines.
-        clock: seconds that only go forward.
-        leave: where the panel goes away, its last state stays as a line.
+        console: Console to print to; stderr by default. A console that is not a terminal gets plain lines.
+        clock: Monotonic clock in seconds.
+        leave: Whether the last state stays as a line when the panel is removed.
+
+    Attributes:
+        shortage: The last budget warning; ``None`` if there was none or a training has completed since.
     """
 
     def __init__(
@@ -65,13 +68,13 @@ class Progress:
     ) -> None:
         self._console = console or err()
         self._clock = clock
-        self._stage = self._said = ""
+        self._stage = self._printed = ""
         self._last = -PLAIN_INTERVAL
         self._leave, self._latest = leave, ""
-        self.shortage: BudgetWarning | None = None  # the last one; None once a training is complete
+        self.shortage: BudgetWarning | None = None
         self._live: Live | None = None
         if self._console.is_terminal:
-            # what the user's code prints into a file or a pipe is data, and must not end up in the panel
+            # output of the user's code to a file or a pipe is data and must not be drawn into the panel
             terminal = sys.stdout.isatty()
             self._live = Live(console=self._console, refresh_per_second=4, transient=True, redirect_stdout=terminal)
 
@@ -89,26 +92,27 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             if self._leave and self._latest:
-                self._say(self._latest, self._clock())
+                self._print(self._latest, self._clock())
 
     def __call__(self, snapshot: Snapshot) -> None:
-        """Show one snapshot: at once on a terminal; plainly what is new in itself, and progress now and then."""
+        """Show one snapshot: in the panel on a terminal, else as a line at a new stage or result, or after a while."""
         now = self._clock()
-        self._look(snapshot)
+        self._check_shortage(snapshot)
         if self._live is not None:
             self._live.update(panel(snapshot))
             self._latest = plain_line(snapshot)
-        elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL or _came_of(snapshot):
-            self._say(plain_line(snapshot), now)
+        elif snapshot.stage != self._stage or now - self._last >= PLAIN_INTERVAL or _is_result(snapshot):
+            self._print(plain_line(snapshot), now)
         self._stage = snapshot.stage
 
-    def _say(self, line: str, now: float) -> None:
-        if line != self._said:
-            self._last, self._said = now, line
+    def _print(self, line: str, now: float) -> None:
+        """Print a plain line, unless it is the same as the last one."""
+        if line != self._printed:
+            self._last, self._printed = now, line
             self._console.print(Text(clean(line)), soft_wrap=True)
 
-    def _look(self, snapshot: Snapshot) -> None:
-        """Say plainly, and once, that the front may stay empty; on a terminal the panel has a row for it."""
+    def _check_shortage(self, snapshot: Snapshot) -> None:
+        """Print a budget warning once; on a terminal the panel has a row for it."""
         if snapshot.shortage is not None:
             if self.shortage is None and self._live is None and snapshot.stage == "search":
                 words = f"warning: {snapshot.shortage.words()}; {snapshot.shortage.advice()}."
@@ -118,13 +122,13 @@ class Progress:
             self.shortage = None
 
 
-def _came_of(snapshot: Snapshot) -> bool:
-    """Whether it is what came of a stage, and no step on the way."""
+def _is_result(snapshot: Snapshot) -> bool:
+    """Return whether the snapshot is the result of a set-up stage rather than a step within it."""
     return snapshot.stage not in ("search", "done") and snapshot.done in (None, 1.0)
 
 
 def plain_line(snapshot: Snapshot) -> str:
-    """One line: what is known of the search, without control characters."""
+    """Return the state of the search as one line without control characters."""
     if snapshot.stage not in ("search", "done"):
         share = "" if snapshot.done is None else f" {snapshot.done:.0%}"
         return f"{snapshot.stage}{share}: {snapshot.message}".rstrip(": ")
@@ -134,7 +138,7 @@ def plain_line(snapshot: Snapshot) -> str:
 
 
 def panel(snapshot: Snapshot) -> RenderableType:
-    """The live view: stage, trials by state, front, time, one line per worker."""
+    """Return the live panel: stage, trials by state, front, time, one line per worker."""
     if snapshot.stage not in ("search", "done"):
         rows: list[RenderableType] = [Text(clean(f"{snapshot.stage}: {snapshot.message}".rstrip(": ")), style="bold")]
         if snapshot.done is not None:
@@ -157,7 +161,7 @@ def _states(snapshot: Snapshot) -> str:
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
-    """Why so many trials are in one state; a single reason is that of all."""
+    """Return the reasons of the trials in one state, with counts if there are several."""
     if len(counts) < 2:
         return "".join(f" ({reason})" for reason in counts)
     return f" ({', '.join(f'{count} {reason}' for reason, count in sorted(counts.items()))})"
@@ -173,7 +177,7 @@ def _front(snapshot: Snapshot) -> str:
 def _clock_words(snapshot: Snapshot) -> str:
     used = f"{format_seconds(round(snapshot.seconds_used))} used"
     if snapshot.seconds_waited >= 1:
-        used += f" ({format_seconds(round(snapshot.seconds_waited))} of work waited for latency measurements)"
+        used += f" (trials waited {format_seconds(round(snapshot.seconds_waited))} for latency measurements)"
     return used if snapshot.seconds_left is None else f"{used}, {format_seconds(round(snapshot.seconds_left))} left"
 
 

@@ -1,4 +1,4 @@
-"""What a teacher's training says of itself: how far it is, and about how long it will take."""
+"""Progress of a teacher's training in words, with an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable, Mapping
 from autodistill.core.budget import format_seconds
 
 _ENOUGH = 0.02
-"""Share of the training after which its pace is known."""
+"""Share of the training that must be done before the time left is estimated."""
 
 
-class TeachingPace:
-    """Words for the progress of one training.
+class TeachingProgress:
+    """Progress of one training of a teacher.
 
     Args:
-        clock: seconds that only go forward.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began: tuple[float, float] | None = None  # seconds and epochs at the first call: a resume goes on later
+        self._began: tuple[float, float] | None = None  # seconds and epochs at the first call; epochs > 0 if resumed
 
     def words(self, epoch: float, epochs: float, metrics: Mapping[str, float]) -> str:
-        """One line.
+        """Return the progress as one line.
 
         Args:
-            epoch: epochs done.
-            epochs: epochs of the whole training.
-            metrics: what was measured, at the end.
+            epoch: Epochs done.
+            epochs: Epochs of the whole training.
+            metrics: Validation metrics, at the end of the training.
         """
         now = self._clock()
         self._began = self._began or (now, epoch)

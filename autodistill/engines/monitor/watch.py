@@ -1,4 +1,4 @@
-"""What a running search tells whoever watches it: frozen snapshots, and whether it is asked to stop."""
+"""Progress of a running search as frozen snapshots, and the request to stop it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ class Snapshot:
     """The state of a search at one moment.
 
     Attributes:
-        stage: ``data``, ``teacher``, ``survey``, ``search`` or ``done``.
-        message: one line about the stage.
-        done: share of the stage that is done, in [0, 1]; ``None`` when unknown.
-        states: number of trials by state.
-        reasons: by state, number of trials by reason code.
-        best_accuracy: best first objective of the front so far.
-        hypervolume: share of the reference box that the front dominates.
-        front_size: students on the front.
-        seconds_used: over all resumes; ``seconds_left`` is ``None`` without a time budget.
-        workers: one line per busy worker.
-        seconds_waited: for other processes, summed over the workers of this search.
-        shortage: nothing is complete, and no full training that is known of fits into the time left.
+        stage: ``search``, ``done``, or a stage of the set-up such as ``data``, ``teacher``, ``survey``, ``slots``.
+        message: One line about the stage.
+        done: Share of the stage that is done, in [0, 1]; ``None`` if unknown.
+        states: Number of trials by state.
+        reasons: For each state, number of trials by reason code.
+        best_accuracy: Best value of the first objective on the front so far.
+        hypervolume: Share of the reference box that the front dominates, in [0, 1].
+        front_size: Number of students on the front.
+        seconds_used: Seconds of the time budget that are spent, over all resumes.
+        seconds_left: Seconds of the time budget that are left; ``None`` without one.
+        workers: One line per busy worker.
+        shortage: Warning that no known full training fits into the time left while no trial is complete, if so.
+        seconds_waited: Seconds that trials waited for other processes, summed over the workers of this search.
     """
 
     stage: str
@@ -55,16 +56,17 @@ class Snapshot:
 
 
 class Watch:
-    """Collects progress from engines, passes snapshots on, and carries the wish to stop.
+    """Collector of progress from engines: it sends snapshots to a callback, and holds the request to stop.
 
     Args:
-        callback: called with a :class:`Snapshot` when something happened, at most every ``interval`` seconds; ends of
-            trials are passed on at once, unless snapshots would take more than a twentieth of the driver's time.
-        study: what is searched; ``None`` where only stages are told.
-        interval: least seconds between two snapshots.
+        callback: Called with a :class:`Snapshot` after a change, at most every ``interval`` seconds. The end of a trial
+            is sent at once, unless snapshots would take more than a twentieth of the driver's time.
+        study: The study; ``None`` if only stages of a set-up are reported.
+        interval: Shortest time between two snapshots, in seconds.
 
     Attributes:
-        under_way: set by the engine: seconds of work, summed over running trials, that no report has told of.
+        under_way: Set by the engine: returns the seconds of work, summed over running trials, that no report contains.
+        signal: Number of the signal that stopped the search; ``None`` if there was none.
     """
 
     def __init__(
@@ -78,63 +80,69 @@ class Watch:
         self._interval = interval
         self._last = self._cost = 0.0
         self._lines: dict[int, WorkerLine] = {}
-        self._lookout, self._waited = BudgetWatch(), 0.0
+        self._budget_watch, self._waited = BudgetWatch(), 0.0
         self._deadline: Callable[[], bool] = lambda: False
         self.under_way: Callable[[], float] = lambda: 0.0
         self._stop = threading.Event()
         self.signal: int | None = None
 
     def stage(self, stage: str, message: str = "", done: float | None = None) -> None:
-        """Tell that a stage of the set-up began or moved on."""
+        """Report that a stage of the set-up began or advanced.
+
+        Args:
+            stage: Name of the stage.
+            message: One line about it.
+            done: Share that is done, in [0, 1]; ``None`` if unknown.
+        """
         if self._callback is not None:
             self._callback(Snapshot(stage, message, done))
 
     def until(self, deadline: Callable[[], bool]) -> None:
-        """Let ``should_stop`` also be true once ``deadline()`` is."""
+        """Make ``should_stop`` true as soon as ``deadline()`` is true."""
         self._deadline = deadline
 
     def should_stop(self) -> bool:
-        """Whether running trials should save and stop."""
+        """Return whether running trials should save and stop."""
         return self._stop.is_set() or self._deadline()
 
     def stop(self) -> None:
-        """Ask running trials to save and stop."""
+        """Request that running trials save and stop."""
         self._stop.set()
 
     def progress(self, line: WorkerLine, worker: int = 0) -> None:
-        """A worker's epoch went on."""
+        """Record the training progress of a worker."""
         self._lines[worker] = line
-        self._lookout.note(line, time.monotonic())
+        self._budget_watch.note(line, time.monotonic())
         if time.monotonic() - self._last >= self._interval:
             self.update()
 
     def waits(self, line: WorkerLine, seconds: float, worker: int = 0) -> None:
-        """A worker waits for another process, or goes on.
+        """Record that a worker waits for another process, or continues.
 
         Args:
-            line: with what it waits for; its epochs and metrics are taken where the trial has told none before.
-            seconds: waited since the last call.
-            worker: number of its slot.
+            line: State of the worker with the reason of the wait; earlier epochs and metrics of the trial are kept.
+            seconds: Seconds waited since the last call.
+            worker: Number of its slot.
         """
         self._waited += seconds
         known = self._lines.get(worker)
         if known is not None and known.number == line.number:
             line = replace(known, waiting=line.waiting)
         self._lines[worker] = line
-        self._lookout.forget(line.number)  # a wait says nothing of its pace
+        self._budget_watch.forget(line.number)  # the speed must not include the wait
         if time.monotonic() - self._last >= self._interval:
             self.update()
 
     def ended(self, worker: int = 0) -> None:
-        """A trial ended."""
+        """Record that the trial of a worker ended."""
         line = self._lines.pop(worker, None)
         if line is not None:
-            self._lookout.forget(line.number)
+            self._budget_watch.forget(line.number)
         if time.monotonic() - self._last >= 20 * self._cost:
             self.update()
 
     def update(self, stage: str = "search") -> None:
-        """Pass a snapshot of the study on."""
+        """Send a snapshot of the study to the callback."""
         self._last = started = time.monotonic()
         study = self._study
         if self._callback is None or study is None:
@@ -147,9 +155,9 @@ class Watch:
         states = Counter(t.state for t in trials)
         short = None
         if limit is not None and not states[State.COMPLETE]:
-            prospect = study.prospect(self._lookout.rates())
+            prospect = study.prospect(self._budget_watch.rates())
             over = stage == "done"
-            short = self._lookout.shortage(lines, spent.seconds, study.seconds_left, prospect, over=over)
+            short = self._budget_watch.shortage(lines, spent.seconds, study.seconds_left, prospect, over=over)
         self._callback(
             Snapshot(
                 stage,
@@ -172,11 +180,11 @@ class Watch:
         self._cost = self._last - started
 
     def pass_on(self) -> None:
-        """End the program as the signal asked for that came inside :meth:`signals`; nothing where none came.
+        """End the program as the signal received inside :meth:`signals` requires; do nothing if there was none.
 
         Raises:
-            KeyboardInterrupt: SIGINT.
-            SystemExit: SIGTERM, with the exit code that stands for it.
+            KeyboardInterrupt: After SIGINT.
+            SystemExit: After SIGTERM, with exit code 128 + SIGTERM.
         """
         if self.signal == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
@@ -185,9 +193,9 @@ class Watch:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """First SIGINT or SIGTERM: running trials save and stop. Second: Python's own handling, at once."""
+        """Handle SIGINT and SIGTERM: the first stops running trials after saving, a second raises KeyboardInterrupt."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # handlers can only be set by the main thread; whoever runs it elsewhere calls stop()
+            yield  # only the main thread can set handlers; in other threads the caller uses stop()
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

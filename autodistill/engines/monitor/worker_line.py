@@ -1,4 +1,4 @@
-"""What one worker is doing, as a value that engines send and displays show."""
+"""State of one worker, sent by engines and shown by displays."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class WorkerLine:
-    """What one worker is doing.
+    """State of one worker.
 
     Attributes:
-        number: trial number.
-        what: the student in words.
-        epoch: epochs done; ``epochs`` of the top rung, 0 where the training has not said.
-        metrics: latest metrics of the trial.
-        waiting: for what the worker waits; empty while it works.
+        number: Trial number.
+        what: Student in words.
+        epoch: Epochs done.
+        epochs: Epochs of the top rung; 0 if the training has not reported them.
+        metrics: Latest metrics of the trial.
+        waiting: What the worker waits for; empty while it works.
     """
 
     number: int

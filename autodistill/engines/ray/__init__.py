@@ -1,1 +1,1 @@
-"""Ray Tune as an engine: trials as Ray actors on one machine or a cluster. Imported only when it is used."""
+"""Engine ``ray``: trials as Ray actors on one machine or a cluster. It is imported only when it is used."""

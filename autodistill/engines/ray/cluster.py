@@ -1,7 +1,7 @@
-"""A Ray to work on: one that is there already, or a private one that lives as long as the search.
+"""Connection to Ray: a running cluster, or a private instance that lives as long as the search.
 
-A private Ray asks for a random token, listens on loopback only, has no dashboard, keeps its files in a folder that
-only this user can enter, sends no usage statistics, and leaves no process and no file behind.
+A private Ray requires a random token, listens on loopback only, has no dashboard, keeps its files in a folder that only
+this user can enter, sends no usage statistics, and leaves no process or file behind.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from autodistill.engines.driving.slots import Slot
 MIN_RAY = (2, 60)
 _SOCKET_LIMIT = 107  # bytes in the path of a Unix socket
 _SOCKET_TAIL = len("/r/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
-_PRECISION = 10_000  # Ray counts resources in ten-thousandths
+_PRECISION = 10_000  # Ray's unit of resources is one ten-thousandth
 
 
 @dataclass(frozen=True)
 class WorkerResources:
-    """What one worker asks of the cluster.
+    """Resources that one worker requests from the cluster.
 
     Attributes:
-        cpus: cores.
-        gpus: GPUs; a fraction lets several workers share one.
+        cpus: Number of cores.
+        gpus: Number of GPUs; a fraction lets several workers share one.
     """
 
     cpus: float = 1.0
@@ -48,10 +48,15 @@ class WorkerResources:
 
 
 def resources_of(slots: Sequence[Slot], cpus: float | None = None, gpus: float | None = None) -> WorkerResources:
-    """What each worker asks for: as told, else the threads of its processes and its part of a GPU, or its GPUs.
+    """Return the resources of each worker.
+
+    Args:
+        slots: Slots of all workers.
+        cpus: Cores per worker; ``None``: the threads of its processes.
+        gpus: GPUs per worker; ``None``: its share of a GPU or its GPUs on this machine.
 
     Raises:
-        UsageError: a share that Ray cannot give, such as 1.5 GPUs, or too small for the devices of a trial.
+        UsageError: Ray cannot provide them (e.g. 1.5 GPUs), or they are too few for the devices of a trial.
     """
     together = len(slots[0].devices) or 1
     sharing = Counter(slot.device for slot in slots if slot.device.startswith("cuda"))
@@ -62,47 +67,47 @@ def resources_of(slots: Sequence[Slot], cpus: float | None = None, gpus: float |
     share = WorkerResources(float(cpus if cpus is not None else threads * together), float(gpus))
     if together > 1 and 0 < share.gpus < together:
         raise UsageError(
-            f"a trial on {together} devices cannot be trained by a worker with {share.gpus:g} GPUs: ask for "
-            f"gpus_per_worker={together}, or for 0 to use CPUs."
+            f"a trial on {together} devices cannot be trained by a worker with {share.gpus:g} GPUs: use "
+            f"gpus_per_worker={together}, or 0 to train on CPUs."
         )
     if share.cpus < 0 or share.gpus < 0 or (share.gpus > 1 and share.gpus % 1):
-        raise UsageError(f"a worker cannot have {share}: ask for whole GPUs, or for a fraction below 1.")
+        raise UsageError(f"a worker cannot have {share}: use a whole number of GPUs, or a fraction below 1.")
     return share
 
 
 def import_ray() -> Any:
-    """The ``ray`` module.
+    """Import and return the ``ray`` module.
 
     Raises:
-        ResourceError: it is not installed, or too old for a private start.
+        ResourceError: Ray is not installed, or too old to be started privately.
     """
     try:
         ray = importlib.import_module("ray")
         importlib.import_module("ray.tune")
     except ImportError as error:
         raise ResourceError(
-            f'the engine ray needs Ray Tune, which cannot be imported here ({error}): pip install "ray[tune]>=2.60", '
-            "or use --engine local."
+            f"the engine ray needs Ray Tune, which cannot be imported ({error}). Run "
+            'pip install "ray[tune]>=2.60", or use --engine local.'
         ) from error
     version = tuple(int(part) for part in str(ray.__version__).split(".")[:2])
     if version < MIN_RAY:
         raise ResourceError(
-            f"the engine ray needs Ray 2.60 or newer, got {ray.__version__}: older ones cannot be started privately. "
-            'pip install -U "ray[tune]>=2.60", or use --engine local.'
+            f"the engine ray needs Ray 2.60 or newer, got {ray.__version__}; older versions cannot be started "
+            'privately. Run pip install -U "ray[tune]>=2.60", or use --engine local.'
         )
     return ray
 
 
 def refuse_open_door(environment: Mapping[str, str], *, trust_network: bool) -> None:
-    """Refuse to run where anyone who reaches a port can run code.
+    """Refuse a Ray without authentication, where everyone who reaches a port can run code.
 
     Raises:
-        UsageError: token authentication is switched off in the environment.
+        UsageError: Token authentication is disabled in the environment, and the network is not trusted.
     """
     if environment.get("RAY_AUTH_MODE", "").lower() == "disabled" and not trust_network:
         raise UsageError(
-            "RAY_AUTH_MODE=disabled lets anyone who can reach this Ray run code as you. Unset it (a token is then made "
-            "for each run), or say --trust-network if nobody else is on this network."
+            "RAY_AUTH_MODE=disabled lets everyone who can reach this Ray run code as you. Unset it (each run then uses "
+            "a token of its own), or use --trust-network if no other person has access to this network."
         )
 
 
@@ -110,30 +115,30 @@ def refuse_open_door(environment: Mapping[str, str], *, trust_network: bool) -> 
 def cluster(
     slots: Sequence[Slot], share: WorkerResources, *, address: str | None = None, trust_network: bool = False
 ) -> Iterator[Any]:
-    """A connected Ray that has room for every slot; what was started or connected here is ended here.
+    """Connect to a Ray with room for every slot, and disconnect or end it afterwards.
 
     Args:
-        slots: one worker each.
-        share: what each of them asks for.
-        address: ``host:port`` of a cluster or ``auto``; ``None``: ``RAY_ADDRESS``, else a private Ray.
-        trust_network: allow a Ray without authentication.
+        slots: One slot per worker.
+        share: Resources of each worker.
+        address: ``host:port`` of a cluster, or ``auto``; ``None``: ``RAY_ADDRESS``, else a private Ray.
+        trust_network: Whether a Ray without authentication is allowed.
 
     Yields:
         The ``ray`` module.
 
     Raises:
-        ResourceError: no Ray, no cluster at the address, or no room in it.
-        UsageError: authentication is switched off, or the address is one of Ray Client.
+        ResourceError: Ray is missing, no cluster answers at the address, or it has too few resources.
+        UsageError: Authentication is disabled, or the address is a Ray Client address.
     """
     refuse_open_door(os.environ, trust_network=trust_network)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith("ray://"):
         raise UsageError(
-            f"{address} is a Ray Client address; the driver of a search has to be on a node of the cluster. "
-            "Start it there, with --ray-address auto."
+            f"{address} is a Ray Client address, but a search must be started on a node of the cluster. "
+            "Start it there with --ray-address auto."
         )
     running = sys.modules.get("ray")
-    if running is not None and running.is_initialized():  # the caller's own, to be left as it is
+    if running is not None and running.is_initialized():  # started by the caller, so leave it running
         check_room(running.nodes(), len(slots), share)
         yield running
         return
@@ -150,9 +155,9 @@ def cluster(
 
 @contextlib.contextmanager
 def private_switches() -> Iterator[Any]:
-    """The ``ray`` module under the switches of :func:`private_environment`, which are taken back at the end."""
+    """Yield the ``ray`` module under the variables of :func:`private_environment`, which are restored afterwards."""
     try:
-        with environment(private_environment(os.environ)):  # some are read when Ray is imported
+        with environment(private_environment(os.environ)):  # Ray reads some of them on import
             ray = import_ray()
             _read_switches_again()
             yield ray
@@ -161,7 +166,7 @@ def private_switches() -> Iterator[Any]:
 
 
 def _read_switches_again() -> None:
-    """Ray reads mode and token once per process: a second run would offer the first run's token, or none at all."""
+    """Make Ray read mode and token again; it does so once per process, so a second run would use an old token."""
     raylet: Any = getattr(sys.modules.get("ray"), "_raylet", None)
     if hasattr(raylet, "Config") and hasattr(raylet, "AuthenticationTokenLoader"):
         raylet.Config.initialize("")
@@ -169,23 +174,23 @@ def _read_switches_again() -> None:
 
 
 def private_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Switches of a private Ray: a token of its own, loopback only, no statistics."""
+    """Return the environment variables of a private Ray: its own token, loopback only, no statistics."""
     switches = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    if environment.get("RAY_AUTH_MODE", "").lower() != "disabled":  # which was trusted, or refused before
+    if environment.get("RAY_AUTH_MODE", "").lower() != "disabled":  # refuse_open_door has checked that case
         switches |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     return switches
 
 
 def check_room(nodes: Sequence[Mapping[str, Any]], count: int, share: WorkerResources) -> None:
-    """Refuse at once what Ray would wait for in silence.
+    """Check that the cluster has enough resources; Ray itself would wait for them without a message.
 
     Args:
-        nodes: as ``ray.nodes()`` lists them.
-        count: workers.
-        share: what each asks for.
+        nodes: Nodes as listed by ``ray.nodes()``.
+        count: Number of workers.
+        share: Resources of each worker.
 
     Raises:
-        ResourceError: the cluster cannot hold them all at once; the message says what it has.
+        ResourceError: The workers do not fit at the same time; the message lists the resources of the nodes.
     """
     alive = [node["Resources"] for node in nodes if node.get("Alive")]
     room = sum(_fitting(resources, share) for resources in alive)
@@ -198,9 +203,9 @@ def check_room(nodes: Sequence[Mapping[str, Any]], count: int, share: WorkerReso
 
 
 def _fitting(resources: Mapping[str, float], share: WorkerResources) -> int:
-    asked = {"CPU": share.cpus, "GPU": share.gpus}
-    rooms = [int(round(resources.get(name, 0.0) / part, 6)) for name, part in asked.items() if part > 0]
-    return min(rooms, default=1 << 30)
+    requested = {"CPU": share.cpus, "GPU": share.gpus}
+    counts = [int(round(resources.get(name, 0.0) / part, 6)) for name, part in requested.items() if part > 0]
+    return min(counts, default=1 << 30)
 
 
 @contextlib.contextmanager
@@ -211,7 +216,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ResourceError(
                 f"no Ray cluster answers at {address}: {error}. Start one with `ray start --head`, "
-                "or leave the address out for a private Ray on this machine."
+                "or give no address to use a private Ray on this machine."
             ) from error
     try:
         yield
@@ -258,7 +263,7 @@ def _descendants(process: Any) -> list[Any]:
 
 
 def _is_ray(process: Any) -> bool:
-    """Whether a child of ours belongs to Ray: somebody's progress callback may have started others."""
+    """Return whether a child process belongs to Ray; the user's code may have started other children."""
     import psutil
 
     try:
@@ -274,7 +279,7 @@ def _whole_gpus(slots: Sequence[Slot], share: WorkerResources) -> int:
 
 @contextlib.contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder of mode 0700 for Ray's own, which is world-writable, with a path short enough for its sockets."""
+    """Make a folder of mode 0700, with a path short enough for sockets, around Ray's world-writable folder."""
     folder = Path(tempfile.mkdtemp(prefix="ad-"))  # mode 0700
     try:
         length = len(os.fsencode(folder)) + _SOCKET_TAIL
@@ -290,7 +295,7 @@ def _private_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _loopback(ray: Any) -> Iterator[None]:
-    """Keep every port on 127.0.0.1 also where somebody imported Ray before we could say so in the environment."""
+    """Keep every port on 127.0.0.1 even if Ray was imported before the environment variables were set."""
     constants = getattr(getattr(ray, "_private", None), "ray_constants", None)
     before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
     if before is None:
@@ -305,7 +310,7 @@ def _loopback(ray: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """``ray.init`` replaces the SIGTERM handler; the search keeps its own."""
+    """Restore the signal handlers of the search, since ``ray.init`` replaces the one of SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

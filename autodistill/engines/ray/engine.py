@@ -1,8 +1,8 @@
-"""Engine ``ray``: Ray Tune over the passive study, on a private Ray of this machine or on a cluster.
+"""Engine ``ray``: runs the candidates of a study with Ray Tune, on a private Ray of this machine or on a cluster.
 
-The study is asked through a Tune searcher and reported to through a Tune scheduler; Tune's own state is never read
-back, so a study begun here goes on under ``local`` and the other way round. Either every node sees the study's folder,
-or teacher and checkpoints travel through a storage (``home.py``).
+A Tune searcher gets candidates from the study, and a Tune scheduler reports to it. Tune's own state is never read back,
+so a study can switch between the engines ``ray`` and ``local``. Either every node can read the study's folder, or the
+teacher and the checkpoints are copied through a storage (``driving/remote_study.py``).
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ def run(
     storage: str | None = None,
     callbacks: Sequence[Any] = (),
 ) -> None:
-    """Drive the study until it has no more candidates or is asked to stop.
+    """Run the candidates of the study until there are none left or the search should stop.
 
     Args:
-        study: what is searched.
-        factory: builds the evaluator, once per worker.
-        slots: one worker each, anywhere on the cluster.
-        watch: progress and the wish to stop.
+        study: The study, or a queue with the same methods.
+        factory: Builds the evaluator, once per worker.
+        slots: One slot per worker, anywhere on the cluster.
+        watch: Receives progress, and reports when to stop.
         address: ``host:port`` of a cluster, or ``auto``; ``None``: ``RAY_ADDRESS``, else a private Ray on this machine.
-        cpus_per_worker: cores that each worker asks for; ``None``: its slot's threads.
-        gpus_per_worker: GPUs likewise, a fraction shares one; ``None``: as the slots share this machine's GPUs.
-        trust_network: allow a Ray without authentication.
-        storage: folder or URL that pyarrow knows, for checkpoints, students and Tune's own logs: then no worker needs
-            the study's folder. ``None``: they use that folder, and Tune keeps nothing.
-        callbacks: Tune callbacks of your own, e.g. Ray's loggers for TensorBoard, MLflow or W&B.
+        cpus_per_worker: Cores per worker; ``None``: the threads of its slot.
+        gpus_per_worker: GPUs per worker, a fraction to share one; ``None``: as the slots share this machine's GPUs.
+        trust_network: Whether a Ray without authentication is allowed.
+        storage: Folder or URL supported by pyarrow, for checkpoints, students and Tune's logs; workers then need no
+            access to the study's folder. ``None``: workers use that folder, and Tune keeps no files.
+        callbacks: Further Tune callbacks, e.g. Ray's loggers for TensorBoard, MLflow or W&B.
 
     Raises:
-        ResourceError: Ray is missing, no cluster answers, or it has no room for the workers.
-        UsageError: authentication is off, the evaluate function cannot be sent, or workers keep dying.
+        ResourceError: Ray is missing, no cluster answers, or it has too few resources for the workers.
+        UsageError: Authentication is disabled, the evaluate function cannot be pickled, or too many workers die.
     """
     share = resources_of(slots, cpus_per_worker, gpus_per_worker)
     with cluster(slots, share, address=address, trust_network=trust_network), contextlib.ExitStack() as stack:
@@ -67,7 +67,7 @@ def run(
 
 
 def _context(slots: Sequence[Slot], share: WorkerResources) -> WorkerContext:
-    """What every worker is told; Ray numbers the GPUs that a worker may see from 0."""
+    """Return the context of all workers; a worker sees only its own GPUs, which Ray numbers from 0."""
     together = len(slots[0].devices) or 1
     devices = tuple(f"cuda:{i}" if share.gpus else "cpu" for i in range(together))
     return WorkerContext(0, devices[0], max(slot.threads for slot in slots), devices=devices if together > 1 else ())
@@ -75,7 +75,7 @@ def _context(slots: Sequence[Slot], share: WorkerResources) -> WorkerContext:
 
 @dataclass(frozen=True)
 class _Tune:
-    """How Tune is run: number of workers, what each asks for, where its own logs go, callbacks of the user."""
+    """Settings of Tune: number of workers, resources of each, storage of its logs, callbacks of the user."""
 
     workers: int
     share: WorkerResources
@@ -92,7 +92,7 @@ def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watc
 
     try:
         mailbox, name = shapes.make_mailbox(factory)
-    except Exception as error:  # whatever pickling could not send: PicklingError, AttributeError, TypeError
+    except Exception as error:  # what pickling raises: PicklingError, AttributeError, TypeError
         raise UsageError(
             f"the evaluate function cannot be sent to Ray's workers: {error}. "
             "Define it at the top level of a module, and open files and locks inside it."
@@ -111,7 +111,7 @@ def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watc
                 stop=shapes.BridgeStopper(bridge),
                 storage_path=scratch if how.storage is None else url_of(how.storage),
                 reuse_actors=True,
-                max_failures=0,  # a lost node is made good by the desk, from the study's own checkpoint
+                max_failures=0,  # after a lost node the bridge restarts the trial from the study's own checkpoint
                 raise_on_failed_trial=False,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -130,7 +130,7 @@ def _trial_name(trial: Any) -> str:
 
 @contextlib.contextmanager
 def _quiet(count: int) -> Iterator[None]:
-    """Tune without its own signal handler, snapshots, default loggers and tables; as many starts at once as slots."""
+    """Disable Tune's signal handler, snapshots, default loggers and tables; allow as many pending trials as slots."""
     switches = {
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -145,7 +145,7 @@ def _quiet(count: int) -> Iterator[None]:
     logger = logging.getLogger("ray")
     before = logger.level
     with environment(switches):
-        logger.setLevel(logging.CRITICAL)  # a lost worker is in the study, with its reason
+        logger.setLevel(logging.CRITICAL)  # the study stores lost workers with their reason
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
-"""A worker under Ray Tune: the trainable, and what it does on its node.
+"""A worker under Ray Tune: the trainable, and the code it runs on its node.
 
-Importing this module loads Ray and nothing else that is heavy: every worker of a cluster imports it, and 64 of them on
-two cores are only as quick to start as this is.
+Importing this module loads Ray and no other heavy library: every worker of a cluster imports it, and the import time
+limits how fast, say, 64 workers on two cores start.
 """
 
 from __future__ import annotations
@@ -21,28 +21,30 @@ from autodistill.core.errors import InterruptedTrialError
 from autodistill.core.records import Evaluate, EvaluateFactory, Report, WorkerContext
 from autodistill.engines.driving.worker import is_device_broken, pack_error, reports_of
 
-KEY = "autodistill"  # of the one object in a result; Tune flattens dictionaries, and leaves tuples alone
+KEY = "autodistill"  # key of the message in a result; a tuple, since Tune flattens dictionaries
 PROGRESS_SECONDS = 0.5
 _POLL_SECONDS = 0.25
 WORN_OUT = "the device of this worker is broken"
-"""What a worker answers to its next candidate after an error that nothing survives but a new process."""
+"""Error message of a worker for its next candidate after an error that only a new process can recover from."""
 
 
-def make_trainable(board_name: str, context: WorkerContext) -> type:
-    """The trainable of a search: one step is one report. It carries names only; the factory comes from the board.
+def make_trainable(mailbox_name: str, context: WorkerContext) -> type:
+    """Return the trainable of a search, one step of which is one report.
+
+    It contains only the name of the mailbox; its worker fetches the factory from there.
 
     Args:
-        board_name: name of the board's actor.
-        context: what every worker is told; its number and connections are filled in there.
+        mailbox_name: Name of the mailbox actor.
+        context: Context of all workers; each fills in its number and callbacks.
     """
 
     class Worker(tune.Trainable):  # type: ignore[misc]
-        """Evaluates one candidate after the other; its evaluator is built once."""
+        """Worker that evaluates one candidate after the other; its evaluator is built once."""
 
         def setup(self, config: dict[str, Any]) -> None:
             limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
             os.environ.update({name: str(context.threads) for name in limits})  # before anything heavy is imported
-            self._worker = RayWorker(ray.get_actor(board_name), replace(context, index=config["slot"]))
+            self._worker = RayWorker(ray.get_actor(mailbox_name), replace(context, index=config["slot"]))
             self.reset_config(config)
 
         def step(self) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def make_trainable(board_name: str, context: WorkerContext) -> type:
 
 
 class RayWorker:
-    """What a worker does on its node: builds the evaluator, turns each report into one result for Tune."""
+    """Work of one worker: it builds the evaluator, and converts each report into one result for Tune."""
 
     def __init__(self, mailbox: Any, context: WorkerContext) -> None:
         self._mailbox, self._context = mailbox, context
@@ -67,14 +69,14 @@ class RayWorker:
         self._candidate: Any = None
         self._reports: Generator[Report, None, None] | None = None
         self._stop = self._broken = False
-        self._asked: Any = None
+        self._pending: Any = None
         self._next_poll = self._next_progress = 0.0
 
     def begin(self, candidate: Any) -> None:
-        """Take up another candidate.
+        """Begin another candidate.
 
         Raises:
-            RuntimeError: the device is broken: Tune then gives the candidate to a new worker.
+            RuntimeError: The device is broken; Tune then gives the candidate to a new worker.
         """
         self.end()
         if self._broken:
@@ -82,19 +84,19 @@ class RayWorker:
         self._candidate = candidate
 
     def end(self) -> None:
-        """Let go of the current one; its generator cleans up."""
+        """End the current candidate, and close its generator."""
         reports, self._reports = self._reports, None
         if reports is not None:
             reports.close()
 
     def leave(self) -> None:
-        """The worker will be ended, and not by Python: let go of the evaluator, whose temporary files go with it."""
+        """Release the evaluator, so that its temporary files are removed before Ray kills the worker."""
         self.end()
         self._candidate = self._evaluate = None
-        gc.collect()  # what trains a network is full of circles
+        gc.collect()  # trainers contain reference cycles
 
     def step(self) -> dict[str, Any]:
-        """Work until the next report. Errors are results: to Tune, only a dead worker is a failure."""
+        """Work until the next report. Errors of the evaluation are results too; for Tune only a dead worker fails."""
         try:
             report = self._next_report()
         except BaseException as error:
@@ -104,7 +106,7 @@ class RayWorker:
         if report is None:
             return {KEY: ("done",), "done": True}
         plain = {"rung": report.rung, "epochs": report.epochs, "seconds": report.seconds}
-        return {**report.values, **plain, KEY: ("report", report)}  # the plain ones are for loggers
+        return {**report.values, **plain, KEY: ("report", report)}  # plain values are for Tune's loggers
 
     def _next_report(self) -> Report | None:
         if self._reports is None:
@@ -117,7 +119,7 @@ class RayWorker:
 
     def _build(self) -> Evaluate:
         paths, factory = cloudpickle.loads(ray.get(self._mailbox.parcel.remote()))
-        sys.path.extend(path for path in paths if path not in sys.path)  # the user's modules, before they are needed
+        sys.path.extend(path for path in paths if path not in sys.path)  # so that the user's modules can be imported
         build: EvaluateFactory = cloudpickle.loads(factory)
         return build(replace(self._context, progress=self._progress, should_stop=self._should_stop, waits=self._waits))
 
@@ -131,16 +133,16 @@ class RayWorker:
         self._mailbox.wait.remote(self._candidate.number, what, seconds)
 
     def _should_stop(self) -> bool:
-        """Asked between batches: never waits for the answer, which may be a quarter of a second old."""
+        """Return whether to stop. It is called between batches and never blocks; the answer may be 0.25 s old."""
         if self._stop:
             return True
-        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+        if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
             try:
-                self._stop = bool(ray.get(self._asked))
+                self._stop = bool(ray.get(self._pending))
             except ray.exceptions.RayActorError:
-                self._stop = True  # the driver is gone
-            self._asked = None
-        elif self._asked is None and time.monotonic() >= self._next_poll:
+                self._stop = True  # the driver has ended
+            self._pending = None
+        elif self._pending is None and time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + _POLL_SECONDS
-            self._asked = self._mailbox.stopping.remote()
+            self._pending = self._mailbox.stopping.remote()
         return self._stop

@@ -1,4 +1,4 @@
-"""From a study file to a study that can run: names checked, lengths chosen by the budget, teacher and survey ready.
+"""Set-up of a study: checks names, chooses the length of trainings by the budget, prepares teacher and survey.
 
-Also ``--dry-run``: what a search would take.
+It also estimates what a search would take, for ``--dry-run``.
 """

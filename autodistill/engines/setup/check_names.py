@@ -1,8 +1,8 @@
-"""The check of a study's names before anything is written: families, losses, settings, data source, teacher, engine.
+"""Check of all names of a study before anything is written: families, losses, settings, data, teacher, engine.
 
-It draws candidates from the space and hands them to the rooms that will have to read them, so that a misspelt name is
-reported now and not by the first trial that meets it. This loads torch for a study of images, which takes seconds: what
-is known without it is checked before. Commands and ``create_study`` come here through ``study_setup.py``.
+Candidates are drawn from the space and parsed by the code that will train them, so that a misspelt name is reported now
+rather than by the first trial with it. For a study of images this loads torch, which takes seconds, so checks without
+torch come first.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ ALWAYS = ("accuracy", "loss", "agreement")
 
 
 def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
-    """Check what is known without torch: engine, rungs, data source, and that the folder of its files exists.
+    """Check what needs no torch: engine, rungs, data source, and that the folder of the images exists.
 
     Args:
-        config: of the study.
-        resumed: the study exists with the same settings; it may be opened to be read where its images are not.
+        config: Configuration of the study.
+        resumed: Whether the study exists with the same settings; only the engine is checked then, since a study may be
+            opened for reading on a machine without its images.
 
     Raises:
-        ConfigError: all that is wrong with these.
+        ConfigError: There are problems; all are listed.
     """
     from autodistill.engines import engines
 
@@ -49,15 +50,16 @@ def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
 
 
 def check_study(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
-    """Check every name that only a registry knows.
+    """Check every name that must be registered.
 
     Args:
-        config: of the study.
-        space: its search space, with all restrictions.
-        resumed: the study exists with the same settings, so that only the engine may be new; this loads no torch.
+        config: Configuration of the study.
+        space: Its search space, with all restrictions.
+        resumed: Whether the study exists with the same settings; only the engine is checked then, without torch.
 
     Raises:
-        ConfigError: all that :func:`check_first` finds; else all other unknown names and impossible values, each once.
+        ConfigError: There are problems found by :func:`check_first`, or else unknown names or impossible values; all
+            are listed.
     """
     check_first(config, resumed=resumed)
     problems: list[str] = [] if resumed else _without_effect(space, config.training)
@@ -102,7 +104,7 @@ def metric_problems(config: StudyConfig) -> list[str]:
 
 
 def _without_effect(space: Space, training: Mapping[str, Any]) -> list[str]:
-    """What is said of settings for all trials that the space decides for each trial."""
+    """Return the problems of shared training settings that the space overrides in every trial."""
     from autodistill.search.space.distributions import contains, describe
 
     problems = []
@@ -113,21 +115,22 @@ def _without_effect(space: Space, training: Mapping[str, Any]) -> list[str]:
         searched = next((p for p in section.parameters if p.key == key), None)
         if searched is not None:
             use = value if contains(searched.distribution, value) else "VALUE"
-            said = f"the space searches {name} ({describe(searched.distribution)}), so this would have no effect"
-            problems.append(f"training.{key}: {said}; write --set {name}={use}, in a study file set: {{{name}: {use}}}")
+            reason = f"the space searches {name} ({describe(searched.distribution)}), so this would have no effect"
+            fix = f"write --set {name}={use}, or in a study file set: {{{name}: {use}}}"
+            problems.append(f"training.{key}: {reason}; {fix}")
         elif fixed.get(name, value) != value:
-            said = f"the space fixes {name} to {fixed[name]!r}, so this would have no effect"
-            problems.append(f"training.{key}: {said}; change it in the space")
+            reason = f"the space fixes {name} to {fixed[name]!r}, so this would have no effect"
+            problems.append(f"training.{key}: {reason}; change it in the space")
     return problems
 
 
 def space_problems(space: Space, training: dict[str, Any] | None = None, image_size: int | None = None) -> list[str]:
-    """What families, losses and recipes say to candidates drawn from every branch of ``space``.
+    """Return the problems of candidates drawn from every branch of ``space``: families, losses and recipes.
 
     Args:
-        space: the search space.
-        training: settings shared by all trials.
-        image_size: pixels per side, to check that the families take it; ``None`` leaves that open.
+        space: Search space.
+        training: Settings shared by all trials.
+        image_size: Image side in pixels, to check that the families support it; ``None`` skips this check.
     """
     from autodistill.training.distillation.loss_mix import LossMix
     from autodistill.training.loop.recipe import Recipe
@@ -135,7 +138,7 @@ def space_problems(space: Space, training: dict[str, Any] | None = None, image_s
 
     problems: list[str] = []
     if nameless := _without_family(space):
-        return [nameless]  # every candidate would say so of itself
+        return [nameless]  # once, instead of once per candidate
     settings = dict(training or {})
     _collect(problems, partial(Recipe.parse, settings))
     for candidate in _draws(space):
@@ -146,7 +149,7 @@ def space_problems(space: Space, training: dict[str, Any] | None = None, image_s
 
 
 def _without_family(space: Space) -> str:
-    """What is said of a space whose students name no family; empty where they do."""
+    """Return the problem of a space whose students have no family; empty if they have one."""
     section = space.section("student")
     names = [*(one.name for one in section.parameters), *(one.name for one in section.constants)]
     keys = [name.split(".", 1)[1] for name in names]
@@ -156,11 +159,11 @@ def _without_family(space: Space) -> str:
     meant = f" student.{close[0]} is unknown; did you mean 'family'?" if close else ""
     from autodistill.training.students.build import families
 
-    return f"student: names no family;{meant} Give one of, or a list of: {', '.join(families.names())}."
+    return f"student: family is missing;{meant} Give one of, or a list of: {', '.join(families.names())}."
 
 
 def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
-    """Candidates that between them take every choice of every categorical parameter."""
+    """Yield candidates that together cover every choice of every categorical parameter."""
     import numpy as np
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Says before a search when its augmentation gives each trial views of its own, so that no teacher cache serves two."""
+"""Warning, before a search, that its augmentation gives each trial its own views, so that trials share no cache."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _STRENGTH = "augment_strength"
 
 
 def cold_views(space: Space, training: Mapping[str, Any]) -> str:
-    """One sentence where trials ask the teacher about views that no other trial has; empty elsewhere.
+    """Return a warning if every trial has its own views, so that cached teacher outputs are never reused; else ``""``.
 
     Args:
-        space: of the study.
-        training: the study's settings of all trials.
+        space: Search space of the study.
+        training: Training settings shared by all trials.
     """
     from optuna.distributions import FloatDistribution
 
@@ -32,14 +32,14 @@ def cold_views(space: Space, training: Mapping[str, Any]) -> str:
     if all(scaled(one, low).view_key() == scaled(one, high).view_key() for one in policies):
         return ""
     return (
-        f"train.{_STRENGTH} is a range from {low:g} to {high:g}: every trial then sees views of its own and asks the "
-        f"teacher about all of them, and no trial finds a warm teacher cache. Give it a few values "
-        f"({_STRENGTH}: [0.25, 0.5, 0.75]), or set training.teacher_mode to online."
+        f"train.{_STRENGTH} is a range from {low:g} to {high:g}, so every trial has its own views, and the teacher's "
+        f"cached outputs are never reused. Use a few values ({_STRENGTH}: [0.25, 0.5, 0.75]), or set "
+        "training.teacher_mode to online."
     )
 
 
 def setting_values(space: Space, training: Mapping[str, Any], key: str, default: str) -> list[Any]:
-    """What a setting of the training may be: by the space, else by the study, else by default."""
+    """Return the possible values of a training setting: those of the space, else of the study, else the default."""
     from optuna.distributions import CategoricalDistribution
 
     section = space.section("train")

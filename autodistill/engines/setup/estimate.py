@@ -1,6 +1,7 @@
-"""What a search will roughly cost, and how long a full training may be: both before it starts.
+"""Estimate of what a search will take, before it starts.
 
-A few students of the space and the teacher are timed for a few steps (``timing.py``). The figures are for planning.
+A few students of the space and the teacher are timed for a few steps (``timing.py``). The figures are rough and meant
+for planning.
 """
 
 from __future__ import annotations
@@ -11,35 +12,41 @@ from typing import Any
 
 from autodistill.config.study_file import StudyConfig
 from autodistill.core.budget import format_seconds
-from autodistill.engines.setup.training_times import Prices, price
+from autodistill.engines.setup.timing import ignore
+from autodistill.engines.setup.training_times import SearchTimes, measure_times
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.space.space import Space
 
 SPREAD = 1.3
-"""How far the number of trials may be from the likely one, as a factor: which students a search likes is not known."""
+"""Factor by which the number of trials may differ from the likely one, since the chosen students are not known yet."""
 
-GOES_ON = 2 / 3
-"""Share of the trials of a rung that the front sampler trains on, from about a dozen simulated searches (see
-``tests/search/study/test_budget_simulated.py``). Other samplers train on one in eta."""
+CONTINUE_SHARE = 2 / 3
+"""Share of the trials of a rung that continue with the front sampler, from about a dozen simulated searches (see
+``tests/search/study/test_budget_simulated.py``). With other samplers one in ``eta`` continues."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Figures of a search before it starts.
+    """Estimated figures of a search. All times are in seconds.
 
     Attributes:
-        train_images: number of them; likewise ``val_images``.
-        candidates: size of the space; ``None`` when infinite.
-        epoch_seconds: fastest and slowest epoch of the timed students, on one worker, without the teacher.
-        epochs_per_trial: expected epochs, early stopping included; ``epochs`` of a full training.
-        survey_seconds: of what is not remembered from other studies; at most its share of the time; 0 without one.
-        teacher_seconds: of a teacher that is trained on the spot; 0 for one that exists.
-        preflight_seconds: of asking the teacher about the validation images.
-        view_seconds: of asking the teacher about one view of all training images, which the first trial that sees it
-            pays; 0 where that is never needed.
-        cold_seconds: of all views that the trials will ask about and that no cache has, summed over workers.
-        trials: fewest and most trials that the budget should hold; ``None`` without a budget.
-        full_trainings: the same of trainings to the top rung, if nothing else was trained.
+        train_images: Number of training images.
+        val_images: Number of validation images.
+        image_size: Image side in pixels.
+        classes: Number of classes.
+        candidates: Size of the space; ``None`` if infinite.
+        epoch_seconds: Fastest and slowest epoch of the timed students, on one worker, without the teacher.
+        epochs_per_trial: Expected epochs of a trial, early stopping included.
+        epochs: Epochs of a full training.
+        survey_seconds: Time of the survey for what is not cached, at most its share of the budget; 0 without a survey.
+        teacher_seconds: Time to train a teacher; 0 if one exists.
+        preflight_seconds: Time of the teacher for the validation images.
+        view_seconds: Time of the teacher for one view of all training images, spent by the first trial with this view;
+            0 if never needed.
+        cold_seconds: Time of the teacher for all views that no cache has, summed over workers.
+        workers: Number of workers.
+        trials: Fewest and most trials that should fit into the budget; ``None`` without a budget.
+        full_trainings: The same for trainings to the top rung, if nothing else is trained.
     """
 
     train_images: int
@@ -60,11 +67,11 @@ class Forecast:
     full_trainings: tuple[int, int] | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the figures as plain values."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The figures in sentences."""
+        """Return the figures in sentences."""
         low, high = self.epoch_seconds
         out = [
             f"data: {self.train_images:,} training and {self.val_images:,} validation images of "
@@ -80,7 +87,7 @@ class Forecast:
             out.append(f"before the first trial: {', '.join(before)}")
         if self.view_seconds >= 1:
             out.append(
-                f"teacher: about {format_seconds(self.view_seconds)} a view of all images, which is asked for once; "
+                f"teacher: about {format_seconds(self.view_seconds)} per view of all images, computed once and cached; "
                 f"about {format_seconds(self.cold_seconds)} in all, shared by the workers"
             )
         if self.trials is not None and self.full_trainings is not None:
@@ -89,67 +96,61 @@ class Forecast:
                 f"trainings of {self.epochs:g} epochs, {self.workers} at a time"
             )
             if not self.full_trainings[1]:
-                out.append("only full trainings are on the front: give more budget, or fewer --epochs")
+                out.append("only full trainings are on the front: use a larger budget, or fewer --epochs")
         return out
 
 
-def print_nothing(words: str) -> None:
-    """For callers that show no progress."""
-
-
-def estimate(
-    config: StudyConfig, space: Space, rungs: Rungs, *, say: Callable[[str], None] = print_nothing
-) -> Forecast:
-    """Time a few students of ``space`` on the study's images.
+def estimate(config: StudyConfig, space: Space, rungs: Rungs, *, say: Callable[[str], None] = ignore) -> Forecast:
+    """Time a few students of ``space`` on the study's images, and estimate the search.
 
     Args:
-        config: of the study.
-        space: its space.
-        rungs: its fidelities.
-        say: told what is going on.
+        config: Configuration of the study.
+        space: Search space of the study.
+        rungs: Rungs of the study.
+        say: Called with each step of the work, in words.
 
     Raises:
-        AutodistillError: the data cannot be read, or no student of the space can be built.
+        AutodistillError: The data cannot be read, or no student of the space can be built.
     """
     from autodistill.training.data.datasets import load_images, warn_of_cut
     from autodistill.training.runtime.cache_folder import cache_folder
 
-    prices = price(config, space, say=say)
+    times = measure_times(config, space, say=say)
     assert config.data is not None
     warn_of_cut(config.data, load_images(config.data, cache_folder().absolute()))
-    return forecast(config, rungs, prices)
+    return forecast(config, rungs, times)
 
 
-def forecast(config: StudyConfig, rungs: Rungs, prices: Prices) -> Forecast:
-    """The figures of a search, given what things take."""
+def forecast(config: StudyConfig, rungs: Rungs, times: SearchTimes) -> Forecast:
+    """Estimate a search from measured times."""
     budget, top = config.limits, float(rungs.levels[-1])
-    share = GOES_ON if config.sampler == "front" else 1 / rungs.eta
+    share = CONTINUE_SHARE if config.sampler == "front" else 1 / rungs.eta
     mean = expected_epochs(rungs, share)
     reports = sum(share**index for index in range(len(rungs.levels))) if rungs.stopping else 1.0
-    likely = prices.count(budget, mean, reports)
-    full = prices.count(budget, top, 1.0, trained=top)
+    likely = times.count(budget, mean, reports)
+    full = times.count(budget, top, 1.0, trained=top)
     return Forecast(
-        train_images=prices.train_images,
-        val_images=prices.val_images,
-        image_size=prices.image_size,
-        classes=prices.classes,
-        candidates=prices.candidates,
-        epoch_seconds=(min(prices.epochs), max(prices.epochs)),
+        train_images=times.train_images,
+        val_images=times.val_images,
+        image_size=times.image_size,
+        classes=times.classes,
+        candidates=times.candidates,
+        epoch_seconds=(min(times.epochs), max(times.epochs)),
         epochs_per_trial=mean,
         epochs=top,
-        survey_seconds=prices.survey,
-        teacher_seconds=prices.teaching,
-        preflight_seconds=prices.preflight,
-        view_seconds=prices.view,
-        cold_seconds=prices.cold(top, likely if likely is not None else len(prices.views)),
-        workers=prices.workers,
+        survey_seconds=times.survey,
+        teacher_seconds=times.teaching,
+        preflight_seconds=times.preflight,
+        view_seconds=times.view,
+        cold_seconds=times.cold(top, likely if likely is not None else len(times.views)),
+        workers=times.workers,
         trials=None if likely is None else (round(likely / SPREAD), round(likely * SPREAD)),
         full_trainings=None if full is None else (int(full / SPREAD), int(full * SPREAD)),
     )
 
 
 def expected_epochs(rungs: Rungs, share: float | None = None) -> float:
-    """Epochs of an average trial when ``share`` of them go on from each rung; by default one in ``eta``."""
+    """Return the mean epochs per trial if ``share`` of the trials continue from each rung (default: ``1 / eta``)."""
     if not rungs.stopping:
         return float(rungs.levels[-1])
     total, last, share = 0.0, 0, 1 / rungs.eta if share is None else share

@@ -1,4 +1,4 @@
-"""Students that crashed on this machine in earlier studies: left out of this one, and those of this one remembered."""
+"""Exclusion of students that crashed on this machine in earlier studies, and storage of new crashes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NAMED = 3
 
 
 def leave_out_crashed(study: Study, data: ImageData, watch: Watch, device: str) -> None:
-    """Forbid the study what is remembered as crashing, say so, and have the study's own crashes remembered.
+    """Exclude students that are known to crash, report them, and store crashes of this study for later ones.
 
     Args:
-        study: before its survey.
-        data: its images.
-        watch: told what is left out.
-        device: where the students are trained.
+        study: Study before its survey.
+        data: Images of the study.
+        watch: Receives the list of excluded students.
+        device: Torch device of the trainings.
     """
     from autodistill.training.costs.crash_memory import CrashMemory
     from autodistill.training.runtime.cache_folder import cache_folder
@@ -39,14 +39,14 @@ def leave_out_crashed(study: Study, data: ImageData, watch: Watch, device: str) 
         words = student_words(crash.student)
         study.forbid(
             crash.student,
-            f"{words} killed the workers that trained it on this machine in an earlier study ({crash.how}); "
-            f"'{FORGET}' forgets it",
+            f"{words} crashed its workers on this machine in an earlier study ({crash.how}); "
+            f"'{FORGET}' clears the list of such students",
         )
     if known:
         named = ", ".join(f"{student_words(one.student)} ({one.how})" for one in known[:_NAMED])
         more = ", …" if len(known) > _NAMED else ""
         watch.stage(
             "survey",
-            f"{counted(len(known), 'student')} left out, which crashed on this machine before: {named}{more}; "
-            f"'{FORGET}' forgets it",
+            f"{counted(len(known), 'student')} left out, after crashes on this machine: {named}{more}; "
+            f"'{FORGET}' clears the list",
         )

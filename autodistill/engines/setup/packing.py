@@ -1,8 +1,8 @@
-"""How many workers share one GPU: from the memory and the computing time that a few students of the space take.
+"""Choice of the number of workers per GPU, from the memory and computing time of a few students of the space.
 
-Workers of one GPU overlap where their kernels leave it idle, which is most of the time with small students. With CUDA
-MPS running (``nvidia-cuda-mps-control -d``) kernels of several workers also run at the same moment; CUDA finds it by
-itself. Each worker may use its share of the memory and no more, so that one cannot starve the others.
+Workers on one GPU use the time in which the kernels of the others leave it idle, which is most of the time with small
+students. With CUDA MPS (``nvidia-cuda-mps-control -d``; CUDA finds it by itself) kernels of several workers also run at
+the same time. Each worker is limited to its share of the memory, so that none can use up the memory of the others.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from autodistill.search.space.space import Space
     from autodistill.search.study.study import Study
 
-MOST = 16  # workers on one GPU
-UNKNOWN = 4  # where nothing says how busy the GPU is
-_SPARE = 0.9  # of the free memory is given out
-_CONTEXT_BYTES = 600 * 2**20  # a CUDA context with its libraries, in every worker
-_STUDENTS, _SECONDS, _TRIES = 3, 1.5, 20
+MOST = 16  # most workers on one GPU
+UNKNOWN = 4  # workers on one GPU if its utilization cannot be read
+_USABLE = 0.9  # share of the free memory that workers may use
+_CONTEXT_BYTES = 600 * 2**20  # size of a CUDA context with its libraries, one per worker
+_STUDENTS, _SECONDS, _TRIES = 3, 1.5, 20  # students to measure, seconds for each, most students to try
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the training of one student takes of a GPU.
+    """Use of a GPU by the training of one student.
 
     Attributes:
-        bytes: peak of its memory, without the CUDA context.
-        busy: share of the time in which the GPU computes, in (0, 1]; ``None`` where nothing can tell.
+        bytes: Peak memory in bytes, without the CUDA context.
+        busy: Share of the time in which the GPU computes, in (0, 1]; ``None`` if it cannot be read.
     """
 
     bytes: int
@@ -45,28 +45,28 @@ class Load:
 
 
 def slots_for(loads: Sequence[Load], *, free_bytes: int, cores_per_gpu: int) -> int:
-    """Workers per GPU: as many as its memory holds at their largest, its computing time needs, and cores can feed.
+    """Return the number of workers per GPU, limited by its memory, its computing time, and the CPU cores.
 
     Args:
-        loads: of some students, measured alone.
-        free_bytes: memory of the GPU that nobody uses.
-        cores_per_gpu: CPU cores for the workers of one GPU; each keeps about one busy.
+        loads: Use of the GPU by some students, each measured alone.
+        free_bytes: Free memory of the GPU in bytes.
+        cores_per_gpu: CPU cores for the workers of one GPU; each worker keeps about one busy.
     """
-    fitting = int(free_bytes * _SPARE / (max((load.bytes for load in loads), default=0) + _CONTEXT_BYTES))
+    fitting = int(free_bytes * _USABLE / (max((load.bytes for load in loads), default=0) + _CONTEXT_BYTES))
     known = [load.busy for load in loads if load.busy is not None]
     useful = math.ceil(len(known) / max(sum(known), 1e-3)) if known else UNKNOWN
     return max(1, min(fitting, useful, cores_per_gpu, MOST))
 
 
 def measured_packing(study: Study, watch: Watch, slots: Sequence[Slot]) -> int:
-    """Workers per GPU for a study of images whose data are there; tells ``watch`` what was found."""
+    """Measure the number of workers per GPU for a study of images, and report it to ``watch``."""
     from autodistill.training.data import datasets
     from autodistill.training.runtime.cache_folder import cache_folder
 
     config = study.config
-    data = datasets.load_images(config.data, cache_folder().absolute())  # as in prepare: decoded images are held once
+    data = datasets.load_images(config.data, cache_folder().absolute())  # shares the images with prepare
     shape = {"image_size": data.image_size, "channels": data.channels, "num_classes": len(data.classes)}
-    watch.stage("slots", "measuring how many workers a GPU holds")
+    watch.stage("slots", "measuring how many workers fit on a GPU")
     found = measure(
         study.space,
         shape,
@@ -80,15 +80,15 @@ def measured_packing(study: Study, watch: Watch, slots: Sequence[Slot]) -> int:
 
 
 def measure(space: Space, shape: dict[str, Any], *, batch: int, device: str, gpus: int, seed: int = 0) -> int:
-    """Train a few students of ``space`` for a moment each on ``device``; returns the workers per GPU.
+    """Train a few students of ``space`` briefly on ``device``, and return the number of workers per GPU.
 
     Args:
-        space: the study's.
+        space: Search space of the study.
         shape: ``image_size``, ``channels`` and ``num_classes``.
-        batch: images per step.
-        device: a GPU.
-        gpus: of this machine.
-        seed: which students are drawn.
+        batch: Images per step.
+        device: Torch device string of a GPU.
+        gpus: Number of GPUs of this machine.
+        seed: Random seed of the drawn students.
     """
     import torch
 
@@ -105,7 +105,7 @@ def measure(space: Space, shape: dict[str, Any], *, batch: int, device: str, gpu
 
 
 def _load(student: dict[str, Any], shape: dict[str, Any], batch: int, device: str) -> Load:
-    """Memory and computing time of forward and backward passes of one student."""
+    """Measure memory and utilization during forward and backward passes of one student."""
     import torch
 
     from autodistill.training.students.build import build_student
@@ -119,12 +119,12 @@ def _load(student: dict[str, Any], shape: dict[str, Any], batch: int, device: st
         model(images).square().mean().backward()
         readings += _utilization(device)
     weights = sum(value.nbytes for value in model.parameters())
-    peak = int(torch.cuda.max_memory_reserved(device)) + 3 * weights  # moments of the optimizer, averaged weights
+    peak = int(torch.cuda.max_memory_reserved(device)) + 3 * weights  # optimizer moments, averaged weights
     return Load(peak, max(0.01, float(np.mean(readings[len(readings) // 2 :]))) if readings else None)
 
 
 def _utilization(device: str) -> list[float]:
-    """What NVIDIA's management library says, in [0, 1]; nothing where it (``nvidia-ml-py``) is not installed."""
+    """Read the GPU utilization in [0, 1] from NVIDIA's library; empty if ``nvidia-ml-py`` is not installed."""
     import torch
 
     try:

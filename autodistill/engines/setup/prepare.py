@@ -1,6 +1,6 @@
-"""What a timm study needs before its first trial: images, a teacher that can be trusted, known costs of a pool.
+"""Preparation of a study of images before its first trial: images, a checked teacher, and a survey of students.
 
-All of it counts against the budget. Whatever exists already in the study's folder is used again.
+All of it counts against the budget. Results that already exist in the study's folder are reused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autodistill.core.errors import AutodistillError, ConfigError, InfeasibleErr
 from autodistill.core.records import EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
 from autodistill.core.teacher_choice import accepts_weak, members
 from autodistill.engines.driving.worker import Isolated
-from autodistill.engines.monitor.teaching import TeachingPace
+from autodistill.engines.monitor.teaching import TeachingProgress
 from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.setup.cold_views import cold_views, setting_values
 from autodistill.engines.setup.left_out import leave_out_crashed
@@ -37,24 +37,27 @@ if TYPE_CHECKING:
     from autodistill.training.teachers.teacher import Teacher
 
 COUNTED = ("params", "macs")
+"""Costs that are counted for every student."""
+
 Surveyed = Sequence[tuple[Params, Mapping[str, float]]]
 """Students with their known costs."""
 
 
 def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFactory:
-    """Load the images, make or check the teacher, survey a pool of students.
+    """Load the images, train or check the teacher, and survey a pool of students.
 
     Args:
-        study: a study with a configuration.
-        watch: told about every stage.
-        device: where the teacher runs for its preflight.
+        study: A study with a configuration.
+        watch: Receives the progress of every stage.
+        device: Torch device of the teacher for its checks.
 
     Returns:
-        Builds the evaluator of one worker; can be sent to worker processes.
+        Factory of the evaluator of one worker; it can be pickled for worker processes.
 
     Raises:
-        DataError, TeacherError: the images or the teacher cannot be used.
-        UsageError: the study's trials had other images or another teacher.
+        DataError: The images cannot be used.
+        TeacherError: The teacher cannot be used.
+        UsageError: The study has no data, or its trials had other images or another teacher.
     """
     from autodistill.training.data import datasets
     from autodistill.training.runtime.cache_folder import cache_folder
@@ -63,7 +66,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
 
     config: StudyConfig = study.config
     if config.data is None:
-        raise UsageError("this study names no data: give data= and teacher=, or evaluate= with your own evaluation.")
+        raise UsageError("this study has no data; give data= and teacher=, or evaluate= with your own evaluation.")
     if cold := cold_views(study.space, config.training):
         warnings.warn(cold, stacklevel=2)
     directory = study.directory or Path(tempfile.mkdtemp(prefix="autodistill-"))
@@ -76,7 +79,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
         f"{data.image_size} px in {len(data.classes)} classes",
     )
-    if study.spent.epochs <= 0:  # what a study has begun with stays as it is
+    if study.spent.epochs <= 0:  # only for a new study: one with trials has to keep its images
         datasets.warn_of_cut(config.data, data)
     check_sources(study, image_facts(data))
     leave_out_crashed(study, data, watch, device)
@@ -85,7 +88,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     metrics = tuple(dict.fromkeys([*(o.name for o in study.objectives), *(c.metric for c in study.constraints)]))
     surveyed = has_survey(config.survey, study.objectives)
     teaching = config.teacher.source == "auto"
-    if surveyed and teaching:  # a wrong space or latency command is found before minutes of teaching, not after
+    if surveyed and teaching:  # to find a wrong space or latency command before the teacher is trained for minutes
         _survey(study, config, data, metrics, watch)
     teacher = _teacher(study, config, data, directory, watch, cache=cache, device=device)
     if surveyed and not teaching and not watch.should_stop():
@@ -109,7 +112,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
 def _teacher(
     study: Study, config: StudyConfig, data: ImageData, directory: Path, watch: Watch, *, cache: Path, device: str
 ) -> TeacherSpec:
-    """The teacher, taught when there is none, after its preflight; of several, the best one's values are kept."""
+    """Return the checked teacher, after training it if there is none; of several, store the values of the best."""
     from autodistill.training.distillation.initialise import unlike_teacher
     from autodistill.training.loop.recipe import Recipe
     from autodistill.training.teachers import checks as preflight
@@ -121,17 +124,17 @@ def _teacher(
     spec = config.teacher
     if spec.source == "auto":
         folder = directory / "teacher"
-        if study.spent.epochs > 0 and (folder / TEACHER_JSON).is_file():  # its students are there: it stays
-            watch.stage("teacher", "as it was taught before")
+        if study.spent.epochs > 0 and (folder / TEACHER_JSON).is_file():  # trained students must keep their teacher
+            watch.stage("teacher", "reusing the teacher that was trained before")
             spec = TeacherSpec(str(folder), accept_weak=spec.accept_weak)
         else:
             spec = _teach(config, data, folder, watch, device)
     copied = "teacher" in setting_values(study.space, config.training, "init", Recipe.init)
 
-    def asked(teacher: Teacher, done: int, total: int) -> None:
-        watch.stage("teacher", f"{teacher.name}: asked about {done:,} of {total:,} validation images", done / total)
+    def checked(teacher: Teacher, done: int, total: int) -> None:
+        watch.stage("teacher", f"{teacher.name}: checked on {done:,} of {total:,} validation images", done / total)
 
-    ask = asker(data, OpenCaches(cache / "teacher"), config.data.seed if config.data else 0, asked)
+    ask = asker(data, OpenCaches(cache / "teacher"), config.data.seed if config.data else 0, checked)
     best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
     for one in members(spec).values():
         teacher = teachers.load_teacher(one, data, device)
@@ -144,35 +147,36 @@ def _teacher(
             values = {"accuracy": best, **_teacher_costs(study, teacher, config, watch)}
     record_sources(study, facts)
     study.set_teacher_values(values)
-    _say_reach(study, watch)
+    _report_bounds(study, watch)
     return spec
 
 
-def _say_reach(study: Study, watch: Watch) -> None:
-    """From which accuracy on a student counts, now that the teacher's is known."""
+def _report_bounds(study: Study, watch: Watch) -> None:
+    """Report the accuracy from which a student counts, now that the teacher's accuracy is known."""
     for one in study.constraints:
         if one.below is not None:
-            watch.stage("teacher", f"students are to keep to {one}")
+            watch.stage("teacher", f"students must satisfy {one}")
     if (reach := study.reach()) is not None and reach.soft:
         watch.stage(
             "teacher",
             f"students more than {reach.points:g} points below the teacher ({reach.bound:.4g}) count as no gain; "
-            "--within off takes this away",
+            "--within off counts them",
         )
 
 
 def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, device: str) -> TeacherSpec:
+    """Train a teacher in the study's folder, with progress."""
     from autodistill.training.trials.teach import teach
 
-    pace = TeachingPace()
+    training = TeachingProgress()
 
     def announce(plan: str) -> None:
-        watch.stage("teacher", f"none is given: {plan}", 0.0)
+        watch.stage("teacher", f"no teacher is given: {plan}", 0.0)
 
     def progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
-        watch.stage("teacher", f"training a teacher: {pace.words(epoch, epochs, metrics)}", epoch / epochs)
+        watch.stage("teacher", f"training a teacher: {training.words(epoch, epochs, metrics)}", epoch / epochs)
 
-    watch.stage("teacher", "training a teacher on the spot")
+    watch.stage("teacher", "training a teacher")
     taught = teach(
         data,
         config.teacher,
@@ -188,7 +192,7 @@ def _teach(config: StudyConfig, data: ImageData, folder: Path, watch: Watch, dev
 
 
 def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig, watch: Watch) -> dict[str, float]:
-    """Known costs of the teacher by the students' own protocol, where it is a network that has them; remembered."""
+    """Return the known costs of the teacher, measured like those of students and stored; empty if it has no network."""
     from torch import nn
 
     from autodistill.training.costs.cost_memory import CostMemory, cache_folder
@@ -211,7 +215,7 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig, watch: W
         costs |= known_costs(model, **shape, metrics=names)
         if timed:
             costs["latency_ms"] = _teacher_latency(model, config, shape, watch)
-    except AutodistillError:  # a teacher that cannot be counted is still a teacher
+    except AutodistillError:  # a teacher without known costs can still be used
         return {}
     memory.put(key, costs, config.latency)
     memory.save()
@@ -219,7 +223,7 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig, watch: W
 
 
 def _teacher_latency(model: nn.Module, config: StudyConfig, shape: Mapping[str, int], watch: Watch) -> float:
-    """Milliseconds; kept also where it did not settle: it is for comparison, and no student's."""
+    """Measure the teacher's latency in ms; a noisy value is kept, since it only serves for comparison."""
     from autodistill.training.costs import latency_protocol as latency
     from autodistill.training.costs import latency_targets as latency_sources
     from autodistill.training.runtime import measurement_lock
@@ -234,10 +238,10 @@ def _teacher_latency(model: nn.Module, config: StudyConfig, shape: Mapping[str, 
 
 
 def _shown(watch: Watch, stage: str) -> Callable[[str, float], None]:
-    """Shows for what a stage of the set-up waits."""
+    """Return a callback that shows what a stage of the set-up waits for."""
 
     def waits(what: str, seconds: float) -> None:
-        del seconds  # they count as those of the stage
+        del seconds  # waiting time counts as time of the stage
         if what:
             watch.stage(stage, what, 0.0)
 
@@ -245,13 +249,17 @@ def _shown(watch: Watch, stage: str) -> Callable[[str, float], None]:
 
 
 def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequence[str], watch: Watch) -> None:
-    """Measure a pool of students drawn from the space, and hand it to the study with a model of all others."""
+    """Measure a pool of students of the space, and pass their costs to the study, with a cost model for all others.
+
+    Raises:
+        ConfigError: No student can be built, or none satisfies the constraints.
+    """
     from autodistill.training.costs.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey.predicted_costs import UnsurveyedCosts, fitted
 
     hours = _hours(config, study.budget.seconds)
     memory = CostMemory(cache_folder())
-    # the counts are no objectives of every study, but a hint for the sampler that costs nothing more
+    # counts help the sampler at no extra cost, even if they are not objectives of the study
     known = list(dict.fromkeys([*(name for name in metrics if _is_known(study, name)), *COUNTED]))
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
     rows = _earlier_rows(study, config, known, shape, classes, memory) or _measured_pool(
@@ -261,7 +269,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
     if not good and watch.should_stop():
         return
     if not good:
-        first = next((row.error for row in rows if row.error), "the space offered none")
+        first = next((row.error for row in rows if row.error), "the space has no student")
         raise ConfigError([f"no student of the space can be built for these images: {first}"], "search space")
     model = None if config.latency.table is not None else fitted(rows, shape, classes, memory)
     if model is not None:
@@ -270,7 +278,7 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
         known, shape, classes, target=config.latency, memory=memory, model=model, constraints=study.constraints
     )
     study.set_known_costs(good, others)
-    if watch.should_stop():  # a part of the survey does not say whether any student keeps to the bounds
+    if watch.should_stop():  # an incomplete survey cannot show whether any student satisfies the constraints
         return
     fitting = _count_fitting(study, good)
     watch.stage("survey", f"{len(good)} students measured, {fitting} within the constraints", 1.0)
@@ -279,9 +287,9 @@ def _survey(study: Study, config: StudyConfig, data: ImageData, metrics: Sequenc
 def _earlier_rows(
     study: Study, config: StudyConfig, known: Sequence[str], shape: Mapping[str, int], classes: int, memory: CostMemory
 ) -> list[SurveyRow]:
-    """The survey of a study that has trained, so that it goes on at once; empty where there is none.
+    """Return the stored survey of a study that has trials, so that it resumes at once; empty if there is none.
 
-    More budget alone asks for no larger survey: the trials that wait come first.
+    A larger budget alone does not enlarge the survey; trials that wait come first.
     """
     from autodistill.search.storage.survey_file import earlier_survey, read_survey
     from autodistill.training.costs.cost_memory import machine
@@ -291,7 +299,7 @@ def _earlier_rows(
         return []
     try:
         every, _ = read_survey(study.directory)
-    except AutodistillError:  # none, or one that cannot be read: it is made again
+    except AutodistillError:  # missing or damaged: measure again
         return []
     code = {name: family_code(name) for name in {str(row.student.get("family", "")) for row in every}}
     rows = earlier_survey(study.directory, config.latency, machine=machine(config.latency), code=code)
@@ -313,9 +321,9 @@ def _measured_pool(
     watch: Watch,
     hours: Hours,
 ) -> list[SurveyRow]:
-    """Known costs of a pool, as many as time allows; the study's folder has those of earlier surveys, and keeps these.
+    """Measure the known costs of a pool within the time limit, reuse those of earlier surveys, and store all of them.
 
-    Bounds that can be counted may take half of the time to find students that keep to them.
+    Up to half of the time is used to find students that satisfy constraints on counted costs.
     """
     from autodistill.search.storage.survey_file import earlier_survey, write_survey
     from autodistill.training.costs.cost_memory import machine
@@ -349,7 +357,7 @@ def _measured_pool(
         watch.stage("survey", f"known costs of {done} of {total} students{time_left}", done / total)
 
     def counting(done: int, total: int) -> None:
-        watch.stage("survey", f"{done} of {total} students counted, before latency is measured", 0.0)
+        watch.stage("survey", f"counted the costs of {done} of {total} students; latency is measured next", 0.0)
 
     rows = survey(
         students,
@@ -367,14 +375,14 @@ def _measured_pool(
     if study.directory is not None:
         write_survey(study.directory, rows, config.latency, **when)
     if len(rows) < len(students) and not watch.should_stop():
-        watch.stage("survey", _broken_off(len(rows), len(students)))
+        watch.stage("survey", _out_of_time(len(rows), len(students)))
     return rows
 
 
 def _hours(config: StudyConfig, seconds: float | None) -> Hours:
-    """The survey's share of the time by the clock, from now on; up to two where the model of latency needs more.
+    """Return the time limit of the survey: its share of the budget, or twice that if the latency model needs more.
 
-    A number of students that the user names is measured whatever it takes.
+    A number of students set by the user is measured without a time limit.
     """
     from autodistill.training.survey.latency_model import LEAST
     from autodistill.training.survey.time_limit import ALWAYS, Hours
@@ -385,23 +393,24 @@ def _hours(config: StudyConfig, seconds: float | None) -> Hours:
     return Hours(now + share, least=LEAST, last=now + 2 * share)
 
 
-def _broken_off(measured: int, total: int) -> str:
+def _out_of_time(measured: int, total: int) -> str:
+    """Return the message about a survey that reached its time limit."""
     from autodistill.training.survey.latency_model import LEAST
 
-    said = f"its part of the time is over with {measured} of {total} students measured"
+    count = f"the time limit of the survey was reached with {measured} of {total} students measured"
     if measured >= LEAST:
-        return f"{said}; the latency of others is predicted until a trial measures it"
+        return f"{count}; the latency of others is predicted until a trial measures it"
     return (
-        f"{said}, fewer than the {LEAST} that predict the latency of others: the search keeps to these. More budget, "
-        "or --survey N in a new study, measures more."
+        f"{count}; predicting the latency of others needs {LEAST}, so the search uses only these. Use a larger "
+        "budget, or --survey N in a new study, to measure more."
     )
 
 
 def _count_fitting(study: Study, surveyed: Surveyed) -> int:
-    """How many keep to all bounds.
+    """Count the surveyed students that satisfy all constraints.
 
     Raises:
-        ConfigError: none does; the message says what comes nearest.
+        ConfigError: None does; the message states the nearest values.
     """
     fitting = sum(all(c.violation(costs) <= 0 for c in study.constraints) for _, costs in surveyed)
     if not fitting:
@@ -409,7 +418,7 @@ def _count_fitting(study: Study, surveyed: Surveyed) -> int:
         raise ConfigError(
             [
                 f"none of {len(surveyed)} surveyed students satisfies {bounds} ({_nearest(study, surveyed)}); "
-                "loosen a bound, or widen the space"
+                "loosen a constraint, or widen the space"
             ],
             "constraints",
         )
@@ -417,7 +426,7 @@ def _count_fitting(study: Study, surveyed: Surveyed) -> int:
 
 
 def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemory, watch: Watch) -> Fits | None:
-    """Whether a student keeps to the bounds on what can be counted; ``None`` where there are none."""
+    """Return a function that checks the constraints on counted costs; ``None`` if there are no such constraints."""
     from autodistill.core.records import LatencyTarget
     from autodistill.training.costs.counts import cost_metrics
     from autodistill.training.survey.predicted_costs import UnsurveyedCosts
@@ -433,7 +442,7 @@ def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemo
             return False
         try:
             found = costs(student)
-        except InfeasibleError:  # the survey says why
+        except InfeasibleError:  # the survey reports the reason
             return False
         return all(one.violation(found) <= 0 for one in bounds)
 
@@ -441,7 +450,7 @@ def _fits(study: Study, shape: Mapping[str, int], classes: int, memory: CostMemo
 
 
 def _nearest(study: Study, surveyed: Surveyed) -> str:
-    """What comes nearest to each bound on a known cost."""
+    """Return, for each constraint on a known cost, the value nearest to its bound."""
     words = []
     for bound in study.constraints:
         values = [costs[bound.metric] for _, costs in surveyed if bound.metric in costs]

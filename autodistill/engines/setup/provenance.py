@@ -1,6 +1,6 @@
-"""Where the trials of a study came from: machine, images and teacher, kept with the study for its report.
+"""Provenance of a study: machine, images and teacher, stored with the study for its report.
 
-Names of files and folders are left out: a report is made to be passed on.
+Names of files and folders are left out, since reports are passed on to others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MACHINES, SOURCES = "machines", "sources"
 
 
 def record_machine(study: Study, workers: int) -> None:
-    """Add this machine to those that the study ran on; the same one twice is kept once."""
+    """Add this machine and its number of workers to the machines of the study, without duplicates."""
     facts = {**machine_facts(), "workers": workers}
     machines = list(study.optuna.user_attrs.get(MACHINES, []))
     if facts not in machines:
@@ -31,12 +31,12 @@ def record_machine(study: Study, workers: int) -> None:
 
 
 def sources(data: ImageData, teacher: Teacher) -> dict[str, Any]:
-    """What the images and the teacher are: fingerprints, counts, shape."""
+    """Return fingerprints, counts and shape of the images, and the fingerprint of the teacher."""
     return {**image_facts(data), "teacher": teacher.fingerprint}
 
 
 def image_facts(data: ImageData) -> dict[str, Any]:
-    """What the images are."""
+    """Return fingerprint, counts and shape of the images."""
     return {
         "data": data.fingerprint,
         "train_images": len(data.train.labels),
@@ -48,21 +48,21 @@ def image_facts(data: ImageData) -> dict[str, Any]:
 
 
 def record_sources(study: Study, found: Mapping[str, Any]) -> None:
-    """Keep what :func:`sources` found; a study that has trained already must have been trained on the same.
+    """Store the result of :func:`sources` with the study, after checking it against earlier trials.
 
     Raises:
-        UsageError: accuracies of other images, or students of another teacher, are in the study.
+        UsageError: The trials of the study had other images or another teacher.
     """
     check_sources(study, found)
     study.optuna.set_user_attr(SOURCES, dict(found))
 
 
 def check_images(study: Study) -> None:
-    """Read the images of a study that has some, and refuse others than its trials had.
+    """Read the images of a study, and check that its trials had the same images.
 
     Raises:
-        DataError: they cannot be read, those of the test part included, which nobody looks at here.
-        UsageError: says what differs.
+        DataError: Some files cannot be read; files of the test split are checked too, but not used here.
+        UsageError: The trials had other images; the message lists the differences.
     """
     from autodistill.training.data import datasets
     from autodistill.training.runtime.cache_folder import cache_folder
@@ -73,21 +73,22 @@ def check_images(study: Study) -> None:
 
 
 def check_sources(study: Study, found: Mapping[str, Any]) -> None:
-    """Refuse images or a teacher that the trials of the study did not have; keys that ``found`` lacks do not count.
+    """Check that the trials of the study had the same images and teacher; only keys in ``found`` are compared.
 
     Raises:
-        UsageError: says what differs.
+        UsageError: They had others; the message lists the differences.
     """
     stored = study.optuna.user_attrs.get(SOURCES, {})
-    if study.spent.epochs <= 0:  # nothing to compare with: they may have been mended
+    if study.spent.epochs <= 0:  # nothing is trained yet, so the images may have been corrected
         return
     changed = [key for key in found if key in stored and stored[key] != found[key]]
     if not changed:
         return
-    said = ", ".join(_difference(key, stored[key], found[key]) for key in changed)
+    differing = ", ".join(_difference(key, stored[key], found[key]) for key in changed)
     raise UsageError(
-        f"the trials of study {study.name!r} had others: {said}. Accuracies on both cannot be compared: bring back "
-        "what it had, or start a new study in another folder, with --warm-start and this one's."
+        f"the images or the teacher differ from those of the trials of study {study.name!r}: {differing}. Accuracies "
+        "cannot be compared: restore the earlier images and teacher, or start a new study in another folder with "
+        "--warm-start and this study's folder."
     )
 
 
@@ -101,7 +102,7 @@ def _difference(key: str, before: Any, now: Any) -> str:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, cores, memory in GiB, system, and the GPUs where torch is loaded already."""
+    """Return processor, cores, memory in GiB, system, and the GPUs if torch is already loaded."""
     import psutil
 
     facts: dict[str, Any] = {
@@ -117,7 +118,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's trade name where the system tells it."""
+    """Return the processor's trade name, if the system states it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

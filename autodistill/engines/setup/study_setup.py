@@ -1,6 +1,7 @@
-"""Opening a study: from a file, a folder or keywords to a :class:`Study` that matches what is stored.
+"""Creation, resuming and reading of a :class:`Study` from a file, a folder or keywords.
 
-A resumed study must be the same study: settings that would change what its trials mean are refused by name.
+A study can only be resumed with the same settings: changed settings that would make its trials incomparable are refused
+and listed.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
     from autodistill.search.study.study import Study
 
 STUDY_FILE = store.STUDY_FILE
-_CONFIGURATION = "configuration"  # of a study in a database server, which may outlive its folder
+_CONFIGURATION = "configuration"  # attribute of a study in a database server, whose folder may be lost
 
 
 def open_to_read(folder: Path) -> Study:
-    """The study in a folder, for reading: nothing is created, locked or changed.
+    """Open the study in a folder for reading; nothing is created, locked or changed.
 
     Raises:
-        UsageError: the folder is not a study.
+        UsageError: The folder is not a study.
     """
     from autodistill.search.study.study import Study
 
@@ -52,13 +53,13 @@ def open_to_read(folder: Path) -> Study:
 
 
 def open_other(directory: Path | None, folder: Path) -> Study:
-    """The study in ``folder``, for a study in ``directory`` to start from.
+    """Open the study in ``folder``, from which the study in ``directory`` is to be warm-started.
 
     Raises:
-        UsageError: the folder is not a study, or it is ``directory`` itself.
+        UsageError: The folder is not a study, or it is ``directory`` itself.
     """
     if directory is not None and folder.resolve() == directory.resolve():
-        raise UsageError(f"study {folder} cannot be warm-started from itself; name another study's folder.")
+        raise UsageError(f"study {folder} cannot be warm-started from itself; give another study's folder.")
     return open_to_read(folder)
 
 
@@ -73,7 +74,7 @@ def study_from(source: Any, changes: Mapping[str, Any]) -> Study:
         directory = directory or source
         source = Path(source) / STUDY_FILE
         if not source.is_file():
-            store.read_folder(Path(directory))  # says what is missing
+            store.read_folder(Path(directory))  # raises an error if the folder is no study at all
             raise UsageError(f"{directory} has no {STUDY_FILE}; it was not made by autodistill.")
     config = StudyConfig.load(source, keys)
     folder = None if directory is None else Path(directory).resolve()
@@ -81,38 +82,38 @@ def study_from(source: Any, changes: Mapping[str, Any]) -> Study:
 
 
 def build_study(config: StudyConfig, directory: Path | None, *, say: Callable[[str], None] | None = None) -> Study:
-    """The study of a configuration, stored in ``directory`` or in memory.
+    """Create or resume the study of a configuration, stored in ``directory`` or in memory.
 
     Args:
-        config: of the study; a new one whose ``epochs`` are ``None`` gets them from its budget.
-        directory: its folder.
-        say: told what is going on.
+        config: Configuration of the study; if ``epochs`` of a new study are ``None``, its budget determines them.
+        directory: Folder of the study; ``None`` keeps it in memory.
+        say: Called with each step of the work, in words.
 
     Raises:
-        ConfigError: names that do not exist; nothing is written then.
-        UsageError: the folder holds another study.
-        ResourceError: there is no room for it, or no permission.
+        ConfigError: Some names are not registered; nothing is written then.
+        UsageError: The folder holds another study.
+        ResourceError: Disk space or permissions are missing.
     """
     from autodistill.engines.setup.check_names import check_study
-    from autodistill.engines.setup.top_rung import Length, settle
+    from autodistill.engines.setup.top_rung import Length, choose_length
 
     parts = study_parts(config)
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
     if directory is not None:
         config = check_same(directory, config)
     check_study(config, parts["space"], resumed=resumed)
-    length = Length(config) if resumed else settle(config, parts["space"], say=say)
+    length = Length(config) if resumed else choose_length(config, parts["space"], say=say)
     parts["rungs"] = config_rungs(length.config)
     with as_resource_error("the study could not be opened"):
         study = _stored(length.config, directory, parts)
     study.charge(length.seconds)
-    study.expect_epoch_times(length.prices.timed if length.prices is not None else ())
-    study.notes += [length.said] if length.said else []
+    study.expect_epoch_times(length.times.timed if length.times is not None else ())
+    study.notes += [length.message] if length.message else []
     return study
 
 
 def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any]) -> Study:
-    """The study of a configuration that has been checked, with its folder and its storage."""
+    """Create or open folder and storage of a study whose configuration has been checked."""
     from autodistill.search.study.study import Study
 
     if directory is not None:
@@ -134,7 +135,11 @@ def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any
 
 
 def study_parts(config: StudyConfig) -> dict[str, Any]:
-    """Space, objectives, constraints, rungs and sampler of a configuration; raises before anything is written."""
+    """Return space, objectives, constraints, rungs and sampler of a configuration, as keywords of :class:`Study`.
+
+    Raises:
+        ConfigError: Some of them cannot be parsed.
+    """
     space = config_space(config)
     objectives = resolve(config.objectives, measured=config.measures)
     names = [o.name for o in objectives]
@@ -160,7 +165,7 @@ def study_parts(config: StudyConfig) -> dict[str, Any]:
 
 
 def config_space(config: StudyConfig) -> Space:
-    """The search space of a configuration, with its restrictions."""
+    """Return the search space of a configuration, with its restrictions."""
     if isinstance(config.space, Mapping):
         space = Space.parse(with_parameter(compose(config.space), config.teacher))
     else:
@@ -170,7 +175,7 @@ def config_space(config: StudyConfig) -> Space:
 
 
 def config_rungs(config: StudyConfig) -> Rungs:
-    """The rungs of a configuration."""
+    """Return the rungs of a configuration."""
     top = int(config.epochs or 1)
     if config.rungs == "off":
         return Rungs.off(top)
@@ -183,16 +188,16 @@ def config_rungs(config: StudyConfig) -> Rungs:
 
 
 def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
-    """Refuse to go on with another study's folder; a study that goes on keeps its name.
+    """Check that a folder is new or holds the same study, and return the configuration with the stored name and epochs.
 
     Raises:
-        UsageError: names every key that differs, with both values.
+        UsageError: The folder holds another study; all keys that differ are listed, with both values.
     """
     stored = directory / STUDY_FILE
     if not stored.is_file():
         return config
     old = StudyConfig.load(stored, {})
-    if config.epochs is None:  # they were chosen when the study was made, and so were settings that go with them
+    if config.epochs is None:  # epochs and the settings that depend on them were chosen when the study was created
         kept = {key: old.training[key] for key in CHOSEN if key in old.training}
         rungs = old.rungs if config.rungs == "auto" else config.rungs
         chosen = {"epochs": old.epochs, "rungs": rungs, "training": {**kept, **config.training}}
@@ -208,21 +213,21 @@ def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
 
 
 def _check_same_in_database(storage: BaseStorage, config: StudyConfig) -> None:
-    """Refuse to go on with another study of the same name in a database that several share.
+    """Check that a shared database has no other study of the same name.
 
     Raises:
-        UsageError: names every key that differs, with both values.
+        UsageError: It has one; all keys that differ are listed, with both values.
     """
     stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}.get(config.name)
     if stored is None:
         return
     if _CONFIGURATION not in stored:
-        changed = ["autodistill did not make it"]
+        changed = ["it was not created by autodistill"]
     else:
         changed = differences(StudyConfig.load(stored[_CONFIGURATION], {}), config)
     if changed:
         raise UsageError(
             f"{config.storage} holds another study called {config.name!r}:\n"
             + "\n".join(f"  - {line}" for line in changed)
-            + "\nUse the same settings to go on with it, or another --name for a new study."
+            + "\nUse the same settings to resume it, or another --name for a new study."
         )

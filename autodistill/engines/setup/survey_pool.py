@@ -1,4 +1,4 @@
-"""Which students a survey measures: drawn from the space, those within the bounds on counted costs before others."""
+"""Choice of the students for a survey: drawn from the space, preferring those within the bounds on counted costs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from autodistill.core.records import Objective, Params, stable_key
 from autodistill.search.space.space import Space
 
 SURVEY_SHARE = 0.08
-"""Share of a time budget. With the last group of students, which ends when it ends, it stays below a tenth."""
+"""Share of a time budget for the survey. The last group of students may exceed it, to less than a tenth in all."""
 SURVEY_SECONDS = 1.0  # one small student on one slow core: params, MACs and latency together
-MIN_POOL, MAX_POOL = 24, 200
+MIN_POOL, MAX_POOL = 24, 200  # fewest and most students of an automatic survey
 LOOKS = 4
-"""How many students are looked at for each that is wanted, where a bound lets few pass: a count takes a tenth of a
-measurement."""
+"""Students to count for each one wanted, if few are within a bound; a count takes a tenth of a measurement's time."""
 
 Fits = Callable[[Params], bool]
+"""Function that returns whether a student is within the bounds on counted costs."""
 
 
 def has_survey(setting: Any, objectives: Iterable[Objective]) -> bool:
-    """Whether students are surveyed: unless it is off, or no objective is known before training."""
+    """Return whether there is a survey: it is not off, and an objective is known before training."""
     return setting != "off" and any(one.stage == "known" for one in objectives)
 
 
 def pool_size(setting: Any, seconds: float | None) -> int:
-    """How many students to survey: as asked, else about a twelfth of the time."""
+    """Return how many students to survey: the number in ``setting``, else as many as fit the survey's time share.
+
+    Args:
+        setting: Number of students, or ``auto``.
+        seconds: Time budget; ``None`` without one.
+    """
     if setting != "auto":
         return int(setting)
     if seconds is None:
@@ -44,16 +49,16 @@ def draw_pool(
     others: int = 0,
     enough: Callable[[], bool] = lambda: False,
 ) -> list[Params]:
-    """``count`` different students of a space, or all of them when there are no more; the same for the same seed.
+    """Draw ``count`` different students from a space, or all if it has fewer. The result depends only on the seed.
 
     Args:
-        space: whose students.
-        count: how many.
-        seed: of the draws.
-        fits: of students that do not, only so many are taken as bring the pool to ``others``; all that were looked at
-            where none fits.
-        others: see ``fits``.
-        enough: asked before a student is looked at; true ends it with what was found.
+        space: Search space.
+        count: Number of students.
+        seed: Random seed.
+        fits: If given, students that fit come first. Others are added only until the pool has ``others`` students. If
+            none fits, all students that were examined are returned, up to ``count``.
+        others: Pool size up to which students that do not fit are added.
+        enough: Called before each student; true ends the search for students that fit.
     """
     drawn = _different(space.section("student"), count, seed)
     if fits is None:
@@ -68,7 +73,7 @@ def draw_pool(
 
 
 def _different(space: Space, count: int, seed: int) -> Iterator[Params]:
-    """Students without repetition: all in order where there are at most ``count``, else as they are drawn."""
+    """Yield different students: all in order if the space has at most ``count``, else random ones."""
     everything = space.enumerate(count)
     if everything is not None:
         yield from (space.nest(values)["student"] for values in everything)

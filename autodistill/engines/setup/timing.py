@@ -1,7 +1,7 @@
-"""Times a few training steps of a few students, and the teacher, in a process of their own.
+"""Timing of a few training steps of a few students, and of the teacher, in a separate process.
 
-A student may kill the process that trains it, and a teacher is code of the user's own: neither is to end the command.
-What was timed is remembered for this machine, so that a second start asks nothing.
+A student may crash the process that trains it, and a teacher may be the user's code; neither may end the command. The
+times are stored for this machine, so that a second start needs no timing.
 """
 
 from __future__ import annotations
@@ -27,45 +27,46 @@ if TYPE_CHECKING:
     from autodistill.training.costs.cost_memory import CostMemory
 
 LIMIT = 10.0
-"""Seconds after which what is timed has to do, from the moment on at which the process is ready."""
+"""Seconds for the timing, counted from the moment at which the process is ready."""
 
 START = 60.0
-"""Seconds that the process may take until it is ready and has timed enough students: on a busy machine, many."""
+"""Seconds until the process must be ready and have timed enough students; a busy machine needs that long."""
 
 ENOUGH = 3
-"""Students without which the time is not up: one says little of a space."""
+"""Students that are timed even if it takes longer than :data:`LIMIT`, since one student says little about a space."""
 
 EACH = 0.6
-"""Seconds of steps of one student, the first step not counted."""
+"""Seconds of steps per student, without the first step."""
 
-_STEPS = 3
-_DEATHS = 3
+_STEPS = 3  # steps per student
+_DEATHS = 3  # most processes that may die
 STEP, FORWARD = "step_seconds", "forward_seconds"
-"""Of a student: one training step, and the evaluation of one image."""
+"""Times of a student: one training step, and the evaluation of one image."""
 
 LOAD = 2.0
-"""How many times longer than its work on the processor something is taken to last: other load comes and goes."""
+"""Largest ratio of wall-clock to CPU time that is used: a longer time is due to other load, which comes and goes."""
 
 BUSY = 1.5
-"""How many times longer than its work of the processor a timing may take to be remembered: the machine was not free."""
+"""Largest ratio of wall-clock to CPU time with which a timing is stored; above it the machine was busy."""
 
 _IMAGE, _BOOT, _COST = "image_seconds", "boot_seconds", "cost_seconds"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is timed.
+    """Description of what to time.
 
     Attributes:
-        students: architectures, the most wanted first.
+        students: Architectures, the most important first.
         shape: ``image_size``, ``channels`` and ``num_classes``.
-        batch: images per step.
-        training: settings of all trials.
-        device: where students train.
-        threads: of a worker.
-        data: images, for the teacher; so is ``cache``, the folder of decoded ones.
-        teacher: ``None`` where none is to be timed.
-        latency: how a survey measures; ``None`` where it only counts.
+        batch: Images per step.
+        training: Training settings shared by all trials.
+        device: Torch device of the trainings.
+        threads: CPU threads of a worker.
+        data: Images, for the teacher.
+        cache: Folder of decoded images, for the teacher.
+        teacher: Teacher to time; ``None`` for none.
+        latency: How the survey measures latency; ``None`` if it only counts.
     """
 
     students: tuple[Params, ...]
@@ -82,14 +83,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds.
+    """Result of a timing, in seconds.
 
     Attributes:
-        rows: of each student that was timed, by its place in the job: see :meth:`of`.
-        image: what the teacher takes for one image; 0 for one that was not timed.
-        cost: what the survey of a student takes; 0 where it was not timed.
-        boot: from the start of a process until it can train.
-        deaths: processes that died while they trained a student.
+        rows: Times of each timed student, by its index in the job; see :meth:`of`.
+        image: Time of the teacher for one image; 0 if it was not timed.
+        cost: Time of the survey of one student; 0 if it was not timed.
+        boot: Time from the start of a process until it can train.
+        deaths: Number of processes that died while they trained a student.
     """
 
     rows: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
@@ -99,30 +100,36 @@ class Timing:
     deaths: int = 0
 
     def of(self, name: str, first: int = 0) -> list[float]:
-        """One figure of all students from the ``first`` on: :data:`STEP` or :data:`FORWARD`."""
+        """Return the time ``name`` (:data:`STEP` or :data:`FORWARD`) of all students from index ``first`` on."""
         return [row[name] for place, row in sorted(self.rows.items()) if place >= first and name in row]
 
 
 @dataclass
 class _Found:
-    """Figures by key and name; some are of a busy machine and are not remembered."""
+    """Times found so far.
+
+    Attributes:
+        rows: Times by key of the memory and name.
+        busy: Keys of times measured on a busy machine, which are not stored.
+        deaths: Number of processes that died.
+    """
 
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
     deaths: int = 0
 
 
-def _nobody(words: str) -> None:
-    """Takes words that nobody reads."""
+def ignore(words: str) -> None:
+    """Ignore a progress message."""
 
 
-def timed(job: Job, memory: CostMemory, *, say: Callable[[str], None] = _nobody) -> Timing:
-    """Time what is not remembered.
+def timed(job: Job, memory: CostMemory, *, say: Callable[[str], None] = ignore) -> Timing:
+    """Time everything in a job whose time is not stored yet.
 
     Args:
-        job: what to time.
-        memory: what is remembered; new figures are added and saved.
-        say: told what is going on.
+        job: What to time.
+        memory: Stored times; new ones are added and saved.
+        say: Called with each step of the work, in words.
     """
     keys = [memory.key(one, _shape(job), job.shape["num_classes"]) + _place(job) for one in job.students]
     wanted: dict[str, tuple[str, ...]] = dict.fromkeys(keys, (STEP, FORWARD))
@@ -145,13 +152,13 @@ def timed(job: Job, memory: CostMemory, *, say: Callable[[str], None] = _nobody)
 
 
 def _others(job: Job) -> tuple[str, ...]:
-    """What is timed beside the students."""
+    """Return the names of the times besides those of the students."""
     teacher, survey = job.teacher is not None, job.latency is not None
     return (_BOOT, *([_IMAGE] if teacher else []), *([_COST] if survey else []))
 
 
 def _measure(job: Job, missing: Mapping[str, Params], others: Sequence[str], found: _Found) -> None:
-    """Fill in what is missing, by a process that is started again without the student that killed it."""
+    """Measure missing times in a process; if a student crashes it, start it again without that student."""
     left = dict(missing)
     while found.deaths < _DEATHS:
         one = replace(
@@ -171,11 +178,16 @@ def _measure(job: Job, missing: Mapping[str, Params], others: Sequence[str], fou
 
 
 def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> str | None:
-    """Take what one process tells; ``None`` where it was done or the time is up, else the key it died at, or empty."""
+    """Run one process and collect its times.
+
+    Returns:
+        ``None`` if the process finished or the time is up. If it died: key of the student that it was timing, or
+        ``""`` for anything else.
+    """
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = _started(job, theirs)
     started, running = time.monotonic(), ""
-    until, ready, told = started + START, started, 0
+    until, ready, students = started + START, started, 0
     try:
         while ours.poll(max(0.0, until - time.monotonic())):
             kind, index, row, busy = ours.recv()
@@ -189,8 +201,8 @@ def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> st
                 row = {_BOOT: min(ready - started, LOAD * row[_BOOT])}
             key = keys[index] if kind == STEP else _key(whole, kind)
             found.rows[key] = row
-            told += kind == STEP
-            if told >= min(ENOUGH, len(keys)):
+            students += kind == STEP
+            if students >= min(ENOUGH, len(keys)):
                 until = ready + LIMIT
             if busy > BUSY:
                 found.busy.add(key)
@@ -204,9 +216,9 @@ def _one_process(job: Job, keys: Sequence[str], whole: Job, found: _Found) -> st
 
 
 def _started(job: Job, pipe: Connection) -> subprocess.Popen[bytes]:
-    """The process, given its end of the pipe, which is closed here.
+    """Start the process with its end of the pipe, which is then closed in this process.
 
-    It is no child of ``multiprocessing``, which would run the user's script once more.
+    ``subprocess`` is used because ``multiprocessing`` would import the user's script again.
     """
     code = "from autodistill.engines.setup.timing import serve; serve()"
     with pipe:
@@ -225,23 +237,23 @@ def _started(job: Job, pipe: Connection) -> subprocess.Popen[bytes]:
 
 
 def serve() -> None:
-    """Body of the process: a job as JSON on stdin, the number of the pipe as argument."""
+    """Run the process: read a job as JSON from stdin; the argument is the file descriptor of the pipe."""
     die_with_parent()
-    told = json.loads(sys.stdin.buffer.read())
+    fields = json.loads(sys.stdin.buffer.read())
     job = Job(
         **{
-            **told,
-            "students": tuple(told["students"]),
-            "data": DataSpec(**told["data"]),
-            "teacher": None if told["teacher"] is None else TeacherSpec(**told["teacher"]),
-            "latency": None if told["latency"] is None else LatencyTarget(**told["latency"]),
+            **fields,
+            "students": tuple(fields["students"]),
+            "data": DataSpec(**fields["data"]),
+            "teacher": None if fields["teacher"] is None else TeacherSpec(**fields["teacher"]),
+            "latency": None if fields["latency"] is None else LatencyTarget(**fields["latency"]),
         }
     )
     _work(Connection(int(sys.argv[1]), readable=False), job)
 
 
 def _work(pipe: Connection, job: Job) -> None:
-    """Tell through the pipe what things take."""
+    """Measure the times of a job, and send them through the pipe."""
     import torch
 
     from autodistill.training.loop import trainer
@@ -257,10 +269,10 @@ def _work(pipe: Connection, job: Job) -> None:
 
 
 class _Stopwatch:
-    """Wall-clock time beside the work of the processor.
+    """Stopwatch for wall-clock and CPU time.
 
     Args:
-        threads: that work; 0 where another device does.
+        threads: Number of CPU threads that work; 0 if another device does the work.
     """
 
     def __init__(self, threads: int) -> None:
@@ -273,13 +285,13 @@ class _Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """How long it took, without most of what others did on the machine meanwhile."""
+        """Return the wall-clock time, limited to :data:`LOAD` times the CPU time to exclude most of other load."""
         wall, worked = self._clocks()
         return min(wall, LOAD * worked)
 
     @property
     def busy(self) -> float:
-        """How many times longer it took than the work itself."""
+        """Return the ratio of wall-clock to CPU time."""
         wall, worked = self._clocks()
         return wall / worked
 
@@ -289,27 +301,27 @@ def _threads(job: Job) -> int:
 
 
 def _time_all(pipe: Connection, job: Job) -> None:
-    """The teacher comes after the first student, so that something of both is known when the time is up."""
+    """Time students, teacher and survey; the teacher comes second, so that both are known if the time runs out."""
     from autodistill.core.errors import AutodistillError
 
-    def tell(kind: str, index: int, figures: Callable[[], dict[str, float]]) -> None:
+    def send(kind: str, index: int, measure: Callable[[], dict[str, float]]) -> None:
         pipe.send(("begin", index, {}, 1.0))
         watch = _Stopwatch(_threads(job))
-        with contextlib.suppress(AutodistillError, RuntimeError):  # the search itself says what is wrong
-            pipe.send((kind, index, figures(), watch.busy))
+        with contextlib.suppress(AutodistillError, RuntimeError):  # the search itself reports such errors
+            pipe.send((kind, index, measure(), watch.busy))
 
     for index, student in enumerate(job.students):
-        tell(STEP, index, partial(_student_seconds, student, job))
+        send(STEP, index, partial(_student_seconds, student, job))
         if index == 0 and job.teacher is not None:
-            tell(_IMAGE, -1, partial(_image_seconds, job))
+            send(_IMAGE, -1, partial(_image_seconds, job))
     if not job.students and job.teacher is not None:
-        tell(_IMAGE, -1, partial(_image_seconds, job))
+        send(_IMAGE, -1, partial(_image_seconds, job))
     if job.latency is not None and job.students:
-        tell(_COST, -1, partial(_survey_seconds, job.students[-1], job))
+        send(_COST, -1, partial(_survey_seconds, job.students[-1], job))
 
 
 def _student_seconds(student: Params, job: Job) -> dict[str, float]:
-    """A training step as a trial does it, and an evaluation."""
+    """Time a training step, as in a trial, and the evaluation of an image."""
     import torch
 
     from autodistill.training.distillation.criterion import Distillation
@@ -340,7 +352,7 @@ def _student_seconds(student: Params, job: Job) -> dict[str, float]:
 
 
 def _survey_seconds(student: Params, job: Job) -> dict[str, float]:
-    """What a survey measures of one student."""
+    """Time what a survey measures of one student."""
     from autodistill.training.costs import latency_protocol as latency
     from autodistill.training.costs.counts import known_costs
     from autodistill.training.students import build as students
@@ -355,7 +367,7 @@ def _survey_seconds(student: Params, job: Job) -> dict[str, float]:
 
 
 def _image_seconds(job: Job) -> dict[str, float]:
-    """Seconds that the teacher takes for one image of a batch; 0 where it computes nothing."""
+    """Time the teacher for one image of a batch; 0 for a teacher with stored outputs."""
     import torch
 
     from autodistill.core.teacher_choice import member
@@ -381,7 +393,7 @@ def _shape(job: Job) -> dict[str, int]:
 
 
 def _place(job: Job) -> str:
-    """What the time of a step depends on beside the student."""
+    """Return the part of the key that identifies everything but the student: batch, settings, device, machine."""
     from autodistill.training.costs.cost_memory import machine
 
     settings = sorted((name, str(value)) for name, value in job.training.items())
@@ -389,7 +401,7 @@ def _place(job: Job) -> str:
 
 
 def _key(job: Job, name: str) -> str:
-    """Under what a figure of no student is remembered: the teacher's depends on its files."""
+    """Return the key under which a time other than a student's is stored; the teacher's includes its files."""
     if name != _IMAGE or job.teacher is None:
         return stable_key([name, dict(job.shape), _place(job)])
     files = []

@@ -1,4 +1,4 @@
-"""What the parts of a search take on this machine: epochs, evaluations, views of the teacher, and what comes before."""
+"""Times of the parts of a search on this machine: set-up, epochs, evaluations, and teacher outputs per view."""
 
 from __future__ import annotations
 
@@ -27,33 +27,39 @@ if TYPE_CHECKING:
     from autodistill.training.data.datasets import ImageData
 
 STUDENTS = 8
-"""Students that are timed, of as many families as possible: their mean says what a training of the space takes, to some
-30 %, and each tells its family's time beside its known costs."""
+"""Number of students that are timed, of as many families as possible. Their mean predicts the mean training time of the
+space to about 30 %."""
 
 DRAWS = 60
-"""Draws from the space that the timed students are chosen from."""
+"""Number of random draws from the space that the timed students are chosen from."""
 
 MAX_VIEWS = 50
-"""Views of an image that are kept, see ``training/evaluate.py``."""
+"""Views per image that are cached, see ``training/trials/evaluate.py``."""
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Seconds of what a search does.
+class SearchTimes:
+    """Times of the parts of a search, in seconds, and the counts they depend on.
 
     Attributes:
-        train_images: number of them; likewise ``val_images``.
-        candidates: size of the space; ``None`` when infinite.
-        epochs: one epoch of each timed student, on one worker, without the teacher.
-        report: the evaluation at a rung.
-        trial: of each trial beside its epochs and reports: building the student and what it costs.
-        view: the teacher on one view of all training images; 0 where no trial asks it.
-        views: of each augmentation, how many views of it a cache has, and the most that are ever asked for.
-        always: every trial asks about views of its own.
-        survey: what comes before the trials; so are ``teaching``, ``preflight`` and ``boot`` of the workers.
-        workers: number of them.
-        devices: that a trial takes.
-        timed: the timed students, each with its seconds per epoch.
+        train_images: Number of training images.
+        val_images: Number of validation images.
+        image_size: Image side in pixels.
+        classes: Number of classes.
+        candidates: Size of the space; ``None`` if infinite.
+        epochs: Time of one epoch of each timed student, on one worker, without the teacher.
+        report: Time of the evaluation at a rung.
+        trial: Further time per trial: building the student and measuring its costs.
+        view: Time of the teacher for one view of all training images; 0 if no trial needs it.
+        views: For each augmentation, the number of cached views, and the most views that are ever needed.
+        always: Whether every trial has its own views.
+        survey: Time of the survey before the trials.
+        teaching: Time of training a teacher before the trials.
+        preflight: Time of checking the teacher before the trials.
+        boot: Time to start the workers.
+        workers: Number of workers.
+        devices: Number of devices per trial.
+        timed: The timed students, each with its seconds per epoch.
     """
 
     train_images: int
@@ -75,22 +81,22 @@ class Prices:
     devices: float
     timed: tuple[tuple[Params, float], ...] = ()
 
-    def quickest(self) -> Prices:
-        """The same with the quickest third of the timed students alone."""
+    def quickest(self) -> SearchTimes:
+        """Return the same times with only the fastest third of the timed students."""
         third = sorted(self.epochs)[: (len(self.epochs) + 2) // 3]
         return replace(self, epochs=tuple(third))
 
-    def with_views(self, most: int) -> Prices:
-        """The same where no image has more than ``most`` views."""
+    def with_views(self, most: int) -> SearchTimes:
+        """Return the same times with at most ``most`` views per image."""
         return replace(self, views=tuple((min(filled, most), min(limit, most)) for filled, limit in self.views))
 
     @property
     def mean(self) -> float:
-        """Seconds of an epoch of the mean student."""
+        """Return the mean time of an epoch over the timed students."""
         return statistics.fmean(self.epochs)
 
     def cold(self, epochs: float, trials: float) -> float:
-        """Seconds of the teacher, summed over workers, where so many trials train for so many epochs."""
+        """Return the teacher's time for ``trials`` trials of ``epochs`` epochs, summed over workers."""
         if self.always:
             return self.view * epochs * trials
         wanted = sorted((max(0.0, min(most, epochs) - filled) for filled, most in self.views), reverse=True)
@@ -98,7 +104,7 @@ class Prices:
         return self.view * (sum(wanted[:whole]) + (part * wanted[whole] if whole < len(wanted) else 0.0))
 
     def room(self, budget: Budget) -> float:
-        """Seconds of work that a budget of time has for trials, summed over workers; infinite without one."""
+        """Return the seconds that a budget leaves for trials, summed over workers; infinite without a time limit."""
         before = self.survey + self.teaching + self.preflight + self.boot
         rooms = [math.inf]
         if budget.seconds is not None:
@@ -108,13 +114,13 @@ class Prices:
         return min(rooms)
 
     def count(self, budget: Budget, epochs: float, reports: float, *, trained: float = 0.0) -> float | None:
-        """How many trials of so many epochs a budget holds; ``None`` without a limit.
+        """Return how many trials fit into a budget; ``None`` without a limit.
 
         Args:
-            budget: of the study.
-            epochs: of a trial, on average.
-            reports: likewise.
-            trained: epochs up to which views are asked for; those of ``epochs`` by default.
+            budget: Budget of the study.
+            epochs: Mean epochs per trial.
+            reports: Mean reports per trial.
+            trained: Epochs of the longest trials, which determine the views needed; ``epochs`` by default.
         """
         counts = [float(budget.trials)] if budget.trials is not None else []
         if budget.epochs is not None:
@@ -129,23 +135,23 @@ class Prices:
         low, high = 0.0, room / each
         if high * each + self.cold(trained, high) <= room:
             return high
-        for _ in range(40):  # the teacher's share of the work grows with the trials, up to a point
+        for _ in range(40):  # bisection, since the teacher's time grows with the number of trials up to a limit
             middle = 0.5 * (low + high)
             fits = middle * each + self.cold(trained, middle) <= room
             low, high = (middle, high) if fits else (low, middle)
         return low
 
 
-def price(config: StudyConfig, space: Space, *, say: Callable[[str], None]) -> Prices:
+def measure_times(config: StudyConfig, space: Space, *, say: Callable[[str], None]) -> SearchTimes:
     """Time a few students of ``space``, and the teacher, on the study's images.
 
     Args:
-        config: of the study.
-        space: its space.
-        say: told what is going on.
+        config: Configuration of the study.
+        space: Search space of the study.
+        say: Called with each step of the work, in words.
 
     Raises:
-        AutodistillError: the data cannot be read, or no student of the space can be trained.
+        AutodistillError: The data cannot be read, or no student of the space can be trained.
     """
     from autodistill.core.teacher_choice import accepts_weak
     from autodistill.training.costs.cost_memory import CostMemory
@@ -162,10 +168,10 @@ def price(config: StudyConfig, space: Space, *, say: Callable[[str], None]) -> P
         check_enough(data)
     slots, memory = _slots(config), CostMemory(cache)
     job = _job(config, space, data, slots[0], cache)
-    return _prices(config, space, data, slots, memory, job, timed(job, memory, say=say))
+    return _search_times(config, space, data, slots, memory, job, timed(job, memory, say=say))
 
 
-def _prices(
+def _search_times(
     config: StudyConfig,
     space: Space,
     data: ImageData,
@@ -173,41 +179,45 @@ def _prices(
     memory: CostMemory,
     job: Job,
     timing: Timing,
-) -> Prices:
-    """What was timed, for the study's images."""
+) -> SearchTimes:
+    """Convert the timing to times for the study's images.
+
+    Raises:
+        InfeasibleError: No student could be timed.
+    """
     first = len(job.students) - len(_drawn(space))
     steps, forward = timing.of(STEP, first), timing.of(FORWARD, first)
     if not steps:
         raise InfeasibleError(
             "no student of the space could be timed: none of "
             f"{len(_drawn(space))} trained for a few steps on these images within {START:g} s. Either the machine is "
-            "busy with other work, or no student of the space can be trained on them."
+            "busy with other work, or no student of the space can be trained on these images."
         )
     teacher = timing.rows.get(0, {}) if first else {FORWARD: timing.image}
-    each, asked = max(1, len(data.train) // job.batch), teacher.get(FORWARD, 0.0)
-    teaching = _teaching_epochs(config, data) * teacher.get(STEP, 0.0) * each
+    steps_per_epoch, per_image = max(1, len(data.train) // job.batch), teacher.get(FORWARD, 0.0)
+    teaching = _teaching_epochs(config, data) * teacher.get(STEP, 0.0) * steps_per_epoch
     cost = timing.cost or SURVEY_SECONDS
     online = "online" in setting_values(space, config.training, "teacher_mode", "cached")
-    return Prices(
+    return SearchTimes(
         train_images=len(data.train),
         val_images=len(data.val),
         image_size=data.image_size,
         classes=len(data.classes),
         candidates=space.size(),
-        epochs=tuple(one * each for one in steps),
+        epochs=tuple(one * steps_per_epoch for one in steps),
         report=statistics.fmean(forward) * len(data.val),
         trial=cost,
-        view=asked * len(data.train),
+        view=per_image * len(data.train),
         views=_views(space, config, data),
         always=online or bool(cold_views(space, config.training)),
         survey=_survey_seconds(config, space, data, memory, cost),
         teaching=teaching,
-        preflight=asked * len(data.val),
+        preflight=per_image * len(data.val),
         boot=timing.boot if len(slots) > 1 else 0.0,
         workers=len(slots),
         devices=devices_each(slots),
         timed=tuple(
-            (job.students[place], row[STEP] * each)
+            (job.students[place], row[STEP] * steps_per_epoch)
             for place, row in sorted(timing.rows.items())
             if place >= first and STEP in row
         ),
@@ -215,7 +225,7 @@ def _prices(
 
 
 def _drawn(space: Space) -> list[Params]:
-    """Choose the students that are timed, always the same of a space: one of each family first."""
+    """Choose the students to time, always the same ones of a space: one of each family first."""
     rng = np.random.default_rng(0)
     drawn: list[Params] = [space.nest(space.sample(rng))["student"] for _ in range(DRAWS)]
     different = list({stable_key(one): one for one in drawn}.values())
@@ -262,7 +272,7 @@ def _job(config: StudyConfig, space: Space, data: ImageData, slot: Slot, cache: 
 
 
 def _teaching_epochs(config: StudyConfig, data: ImageData) -> float:
-    """Of training a teacher on the spot; 0 for one that exists, and for an architecture of the user's own."""
+    """Return the epochs of training a teacher; 0 if one exists, or the user chose its architecture."""
     from autodistill.training.trials.teach import default_epochs
 
     options = config.teacher.options
@@ -273,7 +283,7 @@ def _teaching_epochs(config: StudyConfig, data: ImageData) -> float:
 
 
 def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: CostMemory, cost: float) -> float:
-    """Of measuring what is not remembered; no more than the survey's share of the time."""
+    """Estimate the seconds to measure the students whose costs are not stored, at most the survey's time share."""
     if not has_survey(config.survey, resolve(config.objectives, measured=config.measures)):
         return 0.0
     seconds = config.limits.seconds
@@ -285,7 +295,7 @@ def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: 
 
 
 def _views(space: Space, config: StudyConfig, data: ImageData) -> tuple[tuple[float, float], ...]:
-    """Of each augmentation that trials may have, views that some cache has, and the most that are asked for."""
+    """Return, for each possible augmentation, the number of cached views and the most views that are needed."""
     from autodistill.training.augmentation.policy import Policy
     from autodistill.training.loop.recipe import Recipe, scaled
     from autodistill.training.runtime.cache_folder import teacher_caches
@@ -305,5 +315,5 @@ def _views(space: Space, config: StudyConfig, data: ImageData) -> tuple[tuple[fl
 
 
 def data_seed(config: StudyConfig) -> int:
-    """The seed of splits and views."""
+    """Return the seed of splits and views."""
     return config.data.seed if config.data is not None else 0

@@ -213,7 +213,7 @@ def test_what_joined_is_named_with_the_command_that_gives_it(capsys, tmp_path):
     dull = replace(made("fp32"), variants=(Variant("channels-0.5", "ok", accuracy=0.13, drop=0.85, bytes=9),))
     print_compressed(dull)
     said = capsys.readouterr()
-    assert "loses over 0.01" in said.out
+    assert "loses more than 0.01" in said.out
     assert "no variant joined" in said.err
 
 

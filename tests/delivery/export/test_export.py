@@ -275,7 +275,7 @@ def test_a_study_that_cannot_be_written_is_exported_all_the_same(study, tmp_path
     line = ["export", str(study.directory), "--knee", "--formats", "safetensors", "--no-latency", "-o", str(tmp_path)]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0, result.output
-    assert "the study cannot be written, so the dashboard does not offer these files" in result.stderr
+    assert "the study cannot be written, so the dashboard does not list these files" in result.stderr
     assert (tmp_path / "model.safetensors").is_file()
 
 
@@ -330,7 +330,7 @@ def test_the_front_is_exported_without_what_fell_off_and_with_what_was_not_verif
         (["-o", "x", "--knee", "--formats", "onx"], "did you mean 'onnx'"),
         (["-o", "x", "--front", "--weights", "best"], "allowed: auto, search, verified"),
         (["-o", "x", "--front", "--weights", "verified"], "is not verified yet; run 'autodistill verify"),
-        (["-o", "x", "--front", "--push-to-hub", "a/b"], "takes one student"),
+        (["-o", "x", "--front", "--push-to-hub", "a/b"], "uploads one student"),
         (["-o", "x", "--knee", "--formats", "onnx", "--push-to-hub", "a/b"], "needs the format safetensors"),
     ],
 )

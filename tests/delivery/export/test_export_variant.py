@@ -189,7 +189,7 @@ def test_the_forms_of_one_trial_lie_apart_and_the_dashboard_offers_the_files_of_
     [
         (["--formats", "safetensors,onnx"], "got: safetensors, onnx"),
         (["--weights", "verified"], "fp32 only"),
-        (["--push-to-hub", "a/b"], "An int8 student has none; --trial 0 is fp32"),
+        (["--push-to-hub", "a/b"], "int8 students cannot be saved in it; use --trial 0"),
     ],
 )
 def test_wrong_requests_of_the_command_are_answered_before_any_work(study, tmp_path, arguments, match) -> None:

@@ -216,10 +216,10 @@ def test_a_report_of_a_partly_verified_front_answers_with_all_of_it_and_says_so(
     assert "(verified where marked, otherwise figures of the search)" in short
     said = CliRunner().invoke(app, ["front", str(tmp_path / "s")]).stderr
     assert f"verified: 2 of {len(front)} students on the front; see" in said
-    assert f"less who fell off: autodistill verify {tmp_path / 's'}" in said
+    assert f"skip students that fell off: autodistill verify {tmp_path / 's'}" in said
     assert "joined it" not in said
     told = CliRunner().invoke(app, ["report", str(tmp_path / "s"), "-o", str(tmp_path / "r.html")]).stderr
-    assert "Figures of students that were not verified are from the search" in told
+    assert "Figures of unverified students come from the search" in told
 
 
 def test_a_student_taught_by_an_embedding_alone_is_distilled() -> None:

@@ -56,12 +56,12 @@ def test_an_embedding_term_is_named_beside_the_loss(capsys: pytest.CaptureFixtur
 
 def test_what_was_found_is_said_in_sentences() -> None:
     text = " ".join(findings(VERIFIED))
-    assert "1 of 1 students on the front of the search were verified; 1 of 1 are on the verified one." in text
+    assert "1 of 1 students on the front of the search were verified; 1 of 1 are on the verified front." in text
     assert "3 of 6 runs are finished" in text
     assert "flattered its front by +0.0300 on average" in text
     assert "less that on test images: +0.0400" in text
     assert "beyond noise it helped 1 and harmed 0 of 1 students" in text
-    assert "Within noise of a student that costs no more in anything: 3." in text
+    assert "Accuracy within noise of a student that is at least as cheap in every cost: 3." in text
 
 
 def test_the_latency_that_was_judged_is_named_and_drawn() -> None:
@@ -78,18 +78,18 @@ def test_a_loss_beyond_noise_is_called_harm_and_a_fall_is_named() -> None:
     fallen = replace(STUDENT, verdict="falls", gain=Difference(-0.05, -0.08, -0.02, 3), rivals=())
     text = " ".join(findings(replace(VERIFIED, rows=(fallen, TWIN, TEACHER))))
     assert "it helped 0 and harmed 1 of 1 students" in text
-    assert "0 of 1 are on the verified one; fell off: 3." in text
+    assert "0 of 1 are on the verified front; fell off: 3." in text
 
 
 def test_one_seed_is_said_to_tell_nothing_of_chance() -> None:
     once = replace(STUDENT, gain=Difference(0.02, 0.01, 0.03, 1))
     text = " ".join(findings(replace(VERIFIED, rows=(once, TWIN, TEACHER), seeds=1)))
-    assert "gained +0.0200 on average over 1 student; one seed cannot tell that from chance ('?')." in text
+    assert "gained +0.0200 accuracy on average over 1 student; with one seed this may be chance ('?')." in text
     assert "beyond noise" not in text
     both = replace(VERIFIED, rows=(STUDENT, replace(once, trial=4), TEACHER))  # a budget ended between the seeds
     text = " ".join(findings(both))
     assert "beyond noise it helped 1 and harmed 0 of 1 students" in text
-    assert "('?': within noise, or of one seed, which cannot tell: 1)." in text
+    assert "('?': within noise, or only one seed: 1)." in text
     found: Any = SimpleNamespace(trial=3, source=Source("search", 0))
     assert "which may be chance: one seed is not enough." in card_section(replace(VERIFIED, rows=(once,)), found)
     assert "(95 % interval +0.0100 to +0.0300), more than chance." in card_section(VERIFIED, found)
@@ -97,7 +97,7 @@ def test_one_seed_is_said_to_tell_nothing_of_chance() -> None:
 
 def test_a_part_of_the_front_is_judged_among_itself() -> None:
     text = " ".join(findings(replace(VERIFIED, front_before=4)))
-    assert "1 of 4 students on the front of the search were verified; verdicts are among these only." in text
+    assert "1 of 4 students on the front of the search were verified; they are compared with each other only." in text
 
 
 def test_command_and_report_say_one_figure_of_flattery_and_over_whom() -> None:
@@ -115,7 +115,7 @@ def test_command_and_report_say_one_figure_of_flattery_and_over_whom() -> None:
 def test_nothing_is_said_of_flattery_after_training_on_validation_too() -> None:
     row = replace(STUDENT, flattered=None, validation=None)
     text = " ".join(findings(replace(VERIFIED, rows=(row,), refit="train+val")))
-    assert "Trained on the validation images too" in text
+    assert "trained on the validation images too" in text
 
 
 def test_a_study_without_folder_or_without_images_cannot_be_verified() -> None:

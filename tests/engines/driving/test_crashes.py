@@ -291,8 +291,8 @@ def test_what_the_script_itself_registers_keeps_the_only_worker_in_its_process(m
     said = drive(study, Isolated(same_for_all, here), 1, "2trials")
     assert set(seen) == {os.getpid()}
     assert said == [
-        "trains in this process, which a crash would end: the script itself registers mine; a module that it imports "
-        "may do so"
+        "trains in this process, so a crash would end the search: the script itself registers mine; register them in "
+        "a module it imports"
     ]
 
 
@@ -437,7 +437,7 @@ def test_what_crashed_is_left_out_of_the_next_study_until_it_is_forgotten(
     second = small_study()
     with second.running("20trials"):
         assert left_out(second) == [
-            f"1 student left out, which crashed on this machine before: width=32 ({SEGFAULT}); "
+            f"1 student left out, after crashes on this machine: width=32 ({SEGFAULT}); "
             "'autodistill cache rm crashes' forgets it"
         ]
         assert second.is_forbidden({"width": 32})
@@ -490,7 +490,7 @@ def test_a_network_that_crashes_is_left_out_of_the_next_study_until_it_is_forgot
     assert {t.student["width"] for t in second.trials()} == {4}
     left_out = [text for text in said if "left out" in text]
     assert left_out == [
-        f"1 student left out, which crashed on this machine before: dying_toy width=8 ({SEGFAULT}); "
+        f"1 student left out, after crashes on this machine: dying_toy width=8 ({SEGFAULT}); "
         "'autodistill cache rm crashes' forgets it"
     ]
     assert "1 students measured" in " ".join(said)
@@ -499,5 +499,5 @@ def test_a_network_that_crashes_is_left_out_of_the_next_study_until_it_is_forgot
         return CliRunner().invoke(app, list(words), catch_exceptions=False).output
 
     assert f"dying_toy width=8 ({SEGFAULT})" in command("cache", "ls", "--json")
-    assert "forgot" in command("cache", "rm", "crashes")
+    assert "cleared the list of students" in command("cache", "rm", "crashes")
     assert "dying_toy" not in command("cache", "ls", "--json")

@@ -215,7 +215,7 @@ def test_workers_ask_for_their_threads_and_their_part_of_a_gpu() -> None:
     assert resources_of(pairs, gpus=0) == WorkerResources(4, 0)
     with pytest.raises(UsageError, match=r"2 devices cannot be trained by a worker with 0\.5 GPUs.*gpus_per_worker=2"):
         resources_of(pairs, gpus=0.5)
-    with pytest.raises(UsageError, match=r"1\.5 GPUs.*whole GPUs, or for a fraction below 1"):
+    with pytest.raises(UsageError, match=r"1\.5 GPUs.*whole number of GPUs, or a fraction below 1"):
         resources_of([Slot(0)], gpus=1.5)
 
 

@@ -13,7 +13,7 @@ import pytest
 import autodistill as ad
 from autodistill.core.errors import InterruptedTrialError, UsageError
 from autodistill.core.records import Candidate, DataSpec, State, TeacherSpec, WorkerContext
-from autodistill.engines.driving import remote_study as home
+from autodistill.engines.driving import remote_study
 from autodistill.engines.driving.slots import cpu_count
 from autodistill.engines.monitor.watch import Snapshot
 from autodistill.engines.ray import cluster as ray_cluster
@@ -96,16 +96,18 @@ def test_what_a_dead_search_left_in_a_storage_is_found_by_the_next_one_under_any
         factory = factory_of(study)
         task = task_of(factory)
         assert task is not None
-        mirror = home._remember(tmp_path / "study", str(tmp_path / "storage"), study.name)
-        send_inputs(task, mirror)
+        remote_folder = remote_study._own_folder(tmp_path / "study", str(tmp_path / "storage"), study.name)
+        send_inputs(task, remote_folder)
         first, second = study.ask(), study.ask()
         assert first is not None
         assert second is not None
         asked = iter([False] * 8 + [True] * 1000)
-        there = WorkerContext(storage=mirror.url, should_stop=lambda: next(asked))
+        there = WorkerContext(storage=remote_folder.url, should_stop=lambda: next(asked))
         with pytest.raises(InterruptedTrialError):
             list(evaluator(task, there)(first))
-        list(evaluator(task, WorkerContext(storage=mirror.url))(second))  # trained to the end, and never reported
+        list(
+            evaluator(task, WorkerContext(storage=remote_folder.url))(second)
+        )  # trained to the end, and never reported
     assert not (tmp_path / "study" / "checkpoints").exists()
     again = make(tmp_path / "study", teacher)
     begun.clear()
@@ -120,23 +122,23 @@ def test_two_studies_in_one_storage_have_parts_of_their_own_and_each_keeps_its_o
     one.mkdir()
     two.mkdir()
     url = str(tmp_path / "storage")
-    first = home._remember(one, url, "a name")
-    assert home._remember(two, url, "a name") != first
-    assert home._remember(one, url, "a name") == first
-    assert home._remember(one, str(tmp_path / "other"), "a name") != first
+    first = remote_study._own_folder(one, url, "a name")
+    assert remote_study._own_folder(two, url, "a name") != first
+    assert remote_study._own_folder(one, url, "a name") == first
+    assert remote_study._own_folder(one, str(tmp_path / "other"), "a name") != first
 
 
 def test_a_trial_that_failed_leaves_nothing_in_the_storage(tmp_path: Path, teacher: TeacherSpec) -> None:
     study = make(tmp_path / "study", teacher)
     factory = factory_of(study)
-    with home.workers_elsewhere(study, factory, str(tmp_path / "storage")) as url:
-        mirror = RemoteFolder(str(url))
+    with remote_study.workers_elsewhere(study, factory, str(tmp_path / "storage")) as url:
+        remote_folder = RemoteFolder(str(url))
         for number in range(2):
             work = trial_folder(tmp_path / "work", number)
-            copy_of(mirror, work, tmp_path / "work").keep(save_student(work, {}, {"key": "k", "number": number}))
+            copy_of(remote_folder, work, tmp_path / "work").keep(save_student(work, {}, {"key": "k", "number": number}))
         study.after(0, State.FAIL)
         study.after(1, State.COMPLETE)
-    assert mirror.names("checkpoints") == ["checkpoints/trial-00001/student-k"]
+    assert remote_folder.names("checkpoints") == ["checkpoints/trial-00001/student-k"]
     assert student_facts(tmp_path / "study", 1)["number"] == 1
     assert not trial_folder(tmp_path / "study", 0).exists()
 
@@ -145,21 +147,21 @@ def test_what_was_stopped_elsewhere_meanwhile_is_removed_and_names_cannot_lead_o
     tmp_path: Path, teacher: TeacherSpec
 ) -> None:
     study = make(tmp_path / "study", teacher)
-    mirror = home._remember(tmp_path / "study", str(tmp_path / "storage"), study.name)
+    remote_folder = remote_study._own_folder(tmp_path / "study", str(tmp_path / "storage"), study.name)
     (tmp_path / "x").mkdir()
     for name in (
         "checkpoints/trial-00000/step-000000001-k",
         "checkpoints/trial-00001/step-000000001-k",
         "other/student",
     ):
-        mirror.put(name, tmp_path / "x")
+        remote_folder.put(name, tmp_path / "x")
     with study.running("2trials"):
         for error in (RuntimeError("it failed"), None):
             candidate = study.ask()
             assert candidate is not None
             study.close(candidate, error)
-    assert home.fetch_files(study) == ""
-    assert mirror.names() == ["checkpoints/trial-00001/step-000000001-k", "other/student"]
+    assert remote_study.fetch_files(study) == ""
+    assert remote_folder.names() == ["checkpoints/trial-00001/step-000000001-k", "other/student"]
     assert [p.name for p in (tmp_path / "study" / "checkpoints").iterdir()] == ["trial-00001"]
     assert not (tmp_path / "study" / "other").exists()
 
@@ -168,23 +170,26 @@ def test_a_storage_that_is_gone_is_said_and_what_is_damaged_is_passed_over(
     tmp_path: Path, teacher: TeacherSpec
 ) -> None:
     study = make(tmp_path / "study", teacher)
-    mirror = home._remember(tmp_path / "study", str(tmp_path / "storage"), study.name)
+    remote_folder = remote_study._own_folder(tmp_path / "study", str(tmp_path / "storage"), study.name)
     for name in ("checkpoints/trial-00000/student-k", "checkpoints/trial-00001/student-k"):
-        mirror.put(name, tmp_path / "study" / "study.yaml")
+        remote_folder.put(name, tmp_path / "study" / "study.yaml")
     first, _ = sorted(p for p in (tmp_path / "storage").rglob("*") if p.is_file())
     first.write_bytes(b"short")
     with pytest.warns(UserWarning, match="trial-00000.*is damaged.*trained again"):
-        assert home.fetch_files(study) == ""
+        assert remote_study.fetch_files(study) == ""
     assert [p.name for p in (tmp_path / "study" / "checkpoints").iterdir()] == ["trial-00001"]
     (tmp_path / "study" / "storage.json").write_text('{"url": "nosuch://x"}')
-    assert "nosuch://x cannot be used as a storage" in home.fetch_files(study)
+    assert "nosuch://x cannot be used as a storage" in remote_study.fetch_files(study)
 
 
 def test_a_storage_needs_a_study_in_a_folder(teacher: TeacherSpec, tmp_path: Path) -> None:
     study = make(tmp_path / "study", teacher)
     factory = factory_of(study)
     study.directory = None
-    with pytest.raises(UsageError, match="needs a study in a folder"), home.workers_elsewhere(study, factory, "x"):
+    with (
+        pytest.raises(UsageError, match="needs a study in a folder"),
+        remote_study.workers_elsewhere(study, factory, "x"),
+    ):
         pass
 
 

@@ -31,7 +31,7 @@ OVERRIDDEN = [
     (
         {"space": "mobile", "training": {"lr": 0.02}},
         "training.lr: the space searches train.lr (0.001 to 0.03 (log)), so this would have no effect; "
-        "write --set train.lr=0.02, in a study file set: {train.lr: 0.02}",
+        "write --set train.lr=0.02, or in a study file set: {train.lr: 0.02}",
     ),
     ({"space": "mobile", "training": {"augment": "colour"}}, "write --set train.augment=VALUE"),
     (
@@ -126,7 +126,7 @@ RUNGS: dict[str, Any] = {"data": "digits", "space": "digits", "rungs": {"levels"
         ({"epochs": 30}, ["epochs: got 30, but rungs.levels ends at 18, the epochs of a full training"]),
         (
             {"epochs": 18, "rungs": {"levels": [2, 6, 18], "lowest": 0.5}},
-            ["rungs: got lowest=0.5 beside levels=[2, 6, 18], which name every rung"],
+            ["rungs: got lowest=0.5, but levels=[2, 6, 18] lists every rung"],
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_study_of_old_whose_levels_overruled_its_settings_goes_on(tmp_path: Pa
     (folder / "study.yaml").write_text(yaml.safe_dump(old))
     assert ad.Study.open(folder).rungs.levels == (2, 6, 18)
     assert ad.Study.create(**RUNGS, directory=folder).rungs.levels == (2, 6, 18)
-    with pytest.raises(UsageError, match=r"epochs: the study has 18, this run asks for 9"):
+    with pytest.raises(UsageError, match=r"epochs: the study has 18, this run has 9"):
         ad.Study.create(**{**RUNGS, "rungs": "auto"}, epochs=9, directory=folder)
 
 

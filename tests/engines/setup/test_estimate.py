@@ -4,7 +4,7 @@ import pytest
 
 from autodistill.config.study_file import StudyConfig
 from autodistill.engines.setup import training_times as module
-from autodistill.engines.setup.estimate import GOES_ON, SPREAD, estimate
+from autodistill.engines.setup.estimate import CONTINUE_SHARE, SPREAD, estimate
 from autodistill.engines.setup.study_setup import study_parts
 from autodistill.engines.setup.survey_pool import MIN_POOL, SURVEY_SHARE
 from autodistill.engines.setup.timing import FORWARD, STEP, Timing
@@ -44,7 +44,7 @@ def test_survey_and_teacher_come_out_of_the_time_before_trials_do() -> None:
     left = 120.0 - found.survey_seconds - found.teacher_seconds
     each = 9 * epoch + 0.3
     assert found.full_trainings == (int(2 * left / each / SPREAD), int(2 * left / each * SPREAD))
-    mean = 1 + 2 * GOES_ON + 6 * GOES_ON**2
+    mean = 1 + 2 * CONTINUE_SHARE + 6 * CONTINUE_SHARE**2
     assert found.epochs_per_trial == pytest.approx(mean)
     assert found.trials == (
         round(2 * left / (mean * epoch + 0.3) / SPREAD),
@@ -64,7 +64,7 @@ def test_the_views_of_a_teacher_are_counted_with_the_trials_and_its_check_before
     assert found.preflight_seconds == pytest.approx(IMAGE * found.val_images)
     assert found.teacher_seconds == 0.0
     assert found.cold_seconds >= 9 * found.view_seconds
-    assert any("a view of all images" in line for line in found.lines())
+    assert any("per view of all images" in line for line in found.lines())
     free = forecast(budget="600s", workers=1, teacher={"source": "auto"})
     assert found.full_trainings[1] < free.full_trainings[1]
 

@@ -125,15 +125,17 @@ def test_a_study_goes_on_with_the_images_and_the_teacher_it_had_and_with_no_othe
 
     victim, moved = root / "cat" / "07.png", tmp_path / "07.png"
     victim.rename(moved)
-    with pytest.raises(UsageError, match=r"others: other images or labels, .* then, .* now") as caught:
+    with pytest.raises(
+        UsageError, match=r"differ from those of the trials of study .*: other images or labels, .* then, .* now"
+    ) as caught:
         ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
     assert "--warm-start" in str(caught.value)
-    with pytest.raises(UsageError, match="others: other images or labels"):
+    with pytest.raises(UsageError, match=r"differ from those of the trials of study .*: other images or labels"):
         ad.verify(tmp_path / "study", seeds=1, progress=False)
     moved.rename(victim)
 
     _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 2.0)
-    with pytest.raises(UsageError, match="others: another teacher"):
+    with pytest.raises(UsageError, match=r"differ from those of the trials of study .*: another teacher"):
         ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
     _logits(teacher, DataSpec("image_folder", root=str(root), image_size=8), 4.0)
 
@@ -191,8 +193,8 @@ def test_students_that_start_from_a_teacher_that_is_fed_otherwise_are_warned_of(
 @pytest.mark.parametrize(
     ("within", "said", "bound"),
     [
-        ("auto", "students more than 20 points below the teacher (0.8) count as no gain; --within off takes", 0.8),
-        (5, "students are to keep to accuracy >= teacher - 0.05 (0.95)", 0.95),
+        ("auto", "students more than 20 points below the teacher (0.8) count as no gain; --within off counts", 0.8),
+        (5, "students must satisfy accuracy >= teacher - 0.05 (0.95)", 0.95),
         ("off", "", None),
     ],
 )

@@ -10,9 +10,9 @@ from autodistill.config.study_file import StudyConfig
 from autodistill.core.budget import Budget
 from autodistill.engines.setup import top_rung
 from autodistill.engines.setup.study_setup import build_study, study_parts
-from autodistill.engines.setup.training_times import Prices
+from autodistill.engines.setup.training_times import SearchTimes
 
-PRICES = Prices(
+TIMES = SearchTimes(
     train_images=2000,
     val_images=500,
     image_size=96,
@@ -37,25 +37,25 @@ def config(**keys: object) -> StudyConfig:
     return StudyConfig.load({"data": "digits", "space": "digits", "workers": 1, **keys})
 
 
-def told(monkeypatch: pytest.MonkeyPatch, prices: Prices = PRICES, **keys: object) -> top_rung.Length:
-    monkeypatch.setattr("autodistill.engines.setup.training_times.price", lambda *args, **settings: prices)
+def choose(monkeypatch: pytest.MonkeyPatch, times: SearchTimes = TIMES, **keys: object) -> top_rung.Length:
+    monkeypatch.setattr("autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: times)
     asked = config(**keys)
-    return top_rung.settle(asked, study_parts(asked)["space"])
+    return top_rung.choose_length(asked, study_parts(asked)["space"])
 
 
 def test_full_trainings_are_counted_with_what_comes_before_and_what_goes_beside() -> None:
     budget = Budget(seconds=1000.0)
-    assert PRICES.count(budget, 10.0, 1.0) == pytest.approx(1000 / 30)  # ten epochs of 3 s
-    before = replace(PRICES, survey=100.0, teaching=50.0, preflight=30.0, boot=20.0, workers=2)
+    assert TIMES.count(budget, 10.0, 1.0) == pytest.approx(1000 / 30)  # ten epochs of 3 s
+    before = replace(TIMES, survey=100.0, teaching=50.0, preflight=30.0, boot=20.0, workers=2)
     assert before.count(budget, 10.0, 1.0) == pytest.approx(2 * 800 / 30)
-    beside = replace(PRICES, report=2.0, trial=1.0)
+    beside = replace(TIMES, report=2.0, trial=1.0)
     assert beside.count(budget, 10.0, 3.0) == pytest.approx(1000 / 37)
-    assert PRICES.count(Budget(trials=7), 10.0, 1.0) == 7
-    assert PRICES.count(Budget(), 10.0, 1.0) is None
+    assert TIMES.count(Budget(trials=7), 10.0, 1.0) == 7
+    assert TIMES.count(Budget(), 10.0, 1.0) is None
 
 
 def test_views_of_the_teacher_are_paid_for_once_and_not_where_a_cache_has_them() -> None:
-    asked = replace(PRICES, view=10.0)
+    asked = replace(TIMES, view=10.0)
     assert asked.cold(10.0, 100.0) == 10.0 * (1 + 10 + 10)
     assert asked.cold(10.0, 1.0) == 10.0 * 10  # one trial sees one augmentation
     known = replace(asked, views=((1.0, 1.0), (4.0, 50.0), (50.0, 50.0)))
@@ -69,44 +69,46 @@ def test_views_of_the_teacher_are_paid_for_once_and_not_where_a_cache_has_them()
 def test_as_many_epochs_as_let_fourteen_full_trainings_fit(
     monkeypatch: pytest.MonkeyPatch, budget: str, epochs: int
 ) -> None:
-    found = told(monkeypatch, budget=budget)
+    found = choose(monkeypatch, budget=budget)
     assert found.config.epochs == epochs
     seconds = Budget.parse(budget).seconds or 0.0
     if 4 < epochs < 30:
         count = seconds / (2 * epochs)  # of two timed students the quicker one
         assert count >= 14
         said = (
-            f"{epochs} epochs: about {count:.0f} full trainings of the quickest third of the students fit into {budget}"
+            f"{epochs} epochs: about {count:.0f} full trainings of the fastest third of the students fit into {budget}"
         )
-        assert found.said.startswith(f"{said}; --epochs sets another number")
+        assert found.message.startswith(f"{said}; --epochs sets another number")
 
 
 def test_epochs_that_cannot_fit_are_told_at_the_start_with_numbers_that_would_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = told(monkeypatch, epochs=100, budget="4m").said
+    said = choose(monkeypatch, epochs=100, budget="4m").message
     assert said.startswith("warning: no full training of 100 epochs of the mean student fits into 4m")
     assert "--budget 25m, or about --epochs 20" in said
-    assert told(monkeypatch, epochs=100, budget="20m").said == ""
-    assert told(monkeypatch, epochs=100, budget="10m").said.startswith("warning: only about 2 full trainings of 100")
+    assert choose(monkeypatch, epochs=100, budget="20m").message == ""
+    assert choose(monkeypatch, epochs=100, budget="10m").message.startswith(
+        "warning: only about 2 full trainings of 100"
+    )
 
 
 def test_a_budget_of_epochs_needs_no_timing_and_one_of_trials_changes_nothing() -> None:
     space = study_parts(config())["space"]
-    assert top_rung.settle(config(budget="140epochs"), space).config.epochs == 9
-    assert top_rung.settle(config(budget="40trials"), space).config.epochs == 30
-    assert top_rung.settle(config(), space).config.epochs == 30
+    assert top_rung.choose_length(config(budget="140epochs"), space).config.epochs == 9
+    assert top_rung.choose_length(config(budget="40trials"), space).config.epochs == 30
+    assert top_rung.choose_length(config(), space).config.epochs == 30
 
 
 def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     folder = tmp_path / "study"
-    monkeypatch.setattr("autodistill.engines.setup.training_times.price", lambda *args, **settings: PRICES)
+    monkeypatch.setattr("autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: TIMES)
     study = build_study(config(budget="10m"), folder)
     assert (study.config.epochs, study.rungs.levels) == (21, (7, 21))
     assert any(note.startswith("21 epochs: about 14 full trainings") for note in study.notes)
     assert StudyConfig.load(folder / "study.yaml").epochs == 21
     monkeypatch.setattr(
-        "autodistill.engines.setup.training_times.price", lambda *args, **settings: pytest.fail("timed again")
+        "autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: pytest.fail("timed again")
     )
     assert study.config.training == {"batch_size": 16}
     again = build_study(config(budget="8h"), folder)
@@ -133,30 +135,33 @@ def test_no_rung_comes_before_it_says_something(epochs, images, training, levels
 def test_the_time_that_the_timing_took_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 107.5])
     monkeypatch.setattr(top_rung.time, "monotonic", lambda: next(times))
-    monkeypatch.setattr("autodistill.engines.setup.training_times.price", lambda *args, **settings: PRICES)
-    length = top_rung.settle(config(budget="10m"), study_parts(config())["space"])
+    monkeypatch.setattr("autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: TIMES)
+    length = top_rung.choose_length(config(budget="10m"), study_parts(config())["space"])
     assert length.seconds == 7.5
-    monkeypatch.setattr("autodistill.engines.setup.top_rung.settle", lambda *args, **settings: length)
+    monkeypatch.setattr("autodistill.engines.setup.top_rung.choose_length", lambda *args, **settings: length)
     assert build_study(config(budget="10m"), None).spent.seconds == 7.5
 
 
 def test_a_slow_teacher_limits_the_views_that_trials_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = replace(PRICES, view=10.0)
-    found = told(monkeypatch, slow, budget="20m")
+    slow = replace(TIMES, view=10.0)
+    found = choose(monkeypatch, slow, budget="20m")
     views = int(0.04 * 1200 / 10.0)
     assert found.config.training["views"] == views == 4
-    assert "4 views of each image, used in turn: the teacher takes 10s for a view of all images" in found.said
-    assert found.prices is not None
-    assert found.prices.cold(30.0, 100.0) == 10.0 * (1 + 4 + 4)
-    assert told(monkeypatch, slow, budget="20m", training={"views": 9}).config.training["views"] == 9
-    assert "views" not in told(monkeypatch, PRICES, budget="20m").config.training  # its answers cost nothing
-    assert "views" not in told(monkeypatch, replace(slow, view=0.1), budget="20m").config.training  # more than epochs
+    assert (
+        "4 views of each image are used in turn, since the teacher takes 10s for one view of all images"
+        in found.message
+    )
+    assert found.times is not None
+    assert found.times.cold(30.0, 100.0) == 10.0 * (1 + 4 + 4)
+    assert choose(monkeypatch, slow, budget="20m", training={"views": 9}).config.training["views"] == 9
+    assert "views" not in choose(monkeypatch, TIMES, budget="20m").config.training  # its answers cost nothing
+    assert "views" not in choose(monkeypatch, replace(slow, view=0.1), budget="20m").config.training  # more than epochs
 
 
 def test_the_length_is_by_the_quickest_third_of_the_students(monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = replace(PRICES, epochs=(2.0, 4.0, 60.0, 60.0, 60.0, 60.0))
+    wide = replace(TIMES, epochs=(2.0, 4.0, 60.0, 60.0, 60.0, 60.0))
     assert wide.quickest().epochs == (2.0, 4.0)
-    assert told(monkeypatch, wide, budget="20m").config.epochs == 27  # 14 x 27 x 3 s
+    assert choose(monkeypatch, wide, budget="20m").config.epochs == 27  # 14 x 27 x 3 s
 
 
 @pytest.mark.parametrize(
@@ -170,17 +175,17 @@ def test_the_length_is_by_the_quickest_third_of_the_students(monkeypatch: pytest
 def test_few_images_and_epochs_take_small_batches(
     monkeypatch: pytest.MonkeyPatch, images: int, epoch: float, batch: int
 ) -> None:
-    prices = replace(PRICES, train_images=images, epochs=(epoch,) * 3)
-    found = told(monkeypatch, prices, budget="6m")
+    times = replace(TIMES, train_images=images, epochs=(epoch,) * 3)
+    found = choose(monkeypatch, times, budget="6m")
     assert found.config.training.get("batch_size", 0) == batch
-    assert ("Batches of" in found.said) == bool(batch)
-    assert told(monkeypatch, prices, budget="6m", training={"batch_size": 48}).config.training["batch_size"] == 48
+    assert ("Batches of" in found.message) == bool(batch)
+    assert choose(monkeypatch, times, budget="6m", training={"batch_size": 48}).config.training["batch_size"] == 48
 
 
 def test_what_was_timed_is_handed_to_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = tuple(({"family": "resnet", "width": width}, 1.0 * width) for width in (4, 8, 16))
     monkeypatch.setattr(
-        "autodistill.engines.setup.training_times.price", lambda *args, **settings: replace(PRICES, timed=timed)
+        "autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: replace(TIMES, timed=timed)
     )
     study = build_study(config(budget="10m"), None)
     rows = [(student, {"params": 100.0 * seconds, "latency_ms": seconds}) for student, seconds in timed]

@@ -145,13 +145,13 @@ def test_the_knee_and_the_csv_of_one_study(folders: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--plot", "front.gif"], "none of .png, .svg, .pdf, .html"),
-        (["--pick", "params < 3", "--knee"], "keep one of them"),
+        (["--plot", "front.gif"], "allowed: .png, .svg, .pdf, .html"),
+        (["--pick", "params < 3", "--knee"], "use one of them"),
         (["--csv", "-", "--json"], "--csv - and --json both write to standard output"),
         (["--csv", "-", "--pick", "params < 3"], "--csv - and --pick both write to standard output"),
         (["--csv", "-", "--knee"], "--csv - and --knee both write to standard output"),
         (["--csv", "nodir/x.csv"], "the folder nodir of x.csv does not exist"),
-        (["--csv", "."], ". is a folder; name a file in it"),
+        (["--csv", "."], ". is a folder; give the name of a file"),
         (["--plot", "nodir/x.png"], "the folder nodir of x.png does not exist"),
     ],
 )
@@ -162,13 +162,13 @@ def test_wrong_uses_of_one_study_are_explained(folders: list[Path], arguments: l
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [(["--knee"], "--knee is for one study"), (["--plot", "a.gif"], "none of .png, .svg, .pdf, .html")],
+    [(["--knee"], "--knee works on one study"), (["--plot", "a.gif"], "allowed: .png, .svg, .pdf, .html")],
 )
 def test_wrong_uses_of_several_studies_are_explained(folders: list[Path], extra: list[str], message: str) -> None:
     result = run.invoke(app, ["front", *map(str, folders), *extra])
     assert (result.exit_code, message in result.output) == (2, True), result.output
     twice = run.invoke(app, ["front", str(folders[0]), str(folders[0])])
-    assert (twice.exit_code, "name them apart" in twice.output) == (2, True)
+    assert (twice.exit_code, "give each its own name" in twice.output) == (2, True)
 
 
 @pytest.mark.parametrize("studies", [1, 2])

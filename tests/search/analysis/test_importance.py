@@ -71,7 +71,7 @@ def test_the_command_names_what_it_leaves_out(tmp_path: Any) -> None:
     make(directory=tmp_path / "toy")
     found = CliRunner().invoke(app, ["importance", str(tmp_path / "toy")])
     assert found.exit_code == 0
-    assert "all have one value: student.rare.size" in found.stderr
+    assert "with one value in all): student.rare.size" in found.stderr
     assert "distillation.temperature" in found.stdout
     as_json = CliRunner().invoke(app, ["importance", str(tmp_path / "toy"), "--json"])
     assert '"left_out": [\n    "student.rare.size"\n  ]' in as_json.stdout

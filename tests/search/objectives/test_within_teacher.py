@@ -180,7 +180,7 @@ def test_other_points_are_refused(value: Any, said: str) -> None:
 
 
 def test_off_and_a_bound_on_the_teacher_contradict_each_other() -> None:
-    with pytest.raises(ConfigError, match="within is off; keep one"):
+    with pytest.raises(ConfigError, match="within is off; use one"):
         StudyConfig.load({"data": "digits", "within": "off", "constraints": ["accuracy >= teacher - 0.05"]})
     assert StudyConfig.load({"data": "digits", "within": "off", "constraints": ["accuracy >= 0.5"]}).within == "off"
 
@@ -189,7 +189,7 @@ def test_the_default_may_be_taken_away_when_a_study_goes_on_but_a_bound_may_not(
     keys = {"data": "digits"}
     assert differences(StudyConfig.load(keys), StudyConfig.load({**keys, "within": "off"})) == []
     (line,) = differences(StudyConfig.load({**keys, "within": 5}), StudyConfig.load(keys))
-    assert line == "constraints: the study has ['accuracy >= teacher - 0.05'], this run asks for []"
+    assert line == "constraints: the study has ['accuracy >= teacher - 0.05'], this run has []"
 
 
 def test_the_teacher_s_value_of_any_column_may_be_picked_by() -> None:
@@ -507,7 +507,7 @@ def test_a_search_that_found_nothing_within_a_bound_says_what_came_nearest(folde
     shown = output("front", str(folders["none"]))
     best = max(open_to_read(folders["none"]).trials(), key=lambda t: t.values["accuracy"])
     points = 100 * (0.95 - best.values["accuracy"])
-    assert f"none keeps to accuracy >= teacher - 0.02 (0.93): trial {best.number} came nearest, {points:.1f}" in shown
+    assert f"none satisfies accuracy >= teacher - 0.02 (0.93): trial {best.number} came nearest, {points:.1f}" in shown
     assert f"--within {math.ceil(points)} takes trial {best.number} in" in shown
     found = json.loads(output("front", str(folders["none"]), "--json"))
     assert found["trials"] == []

@@ -123,7 +123,7 @@ def test_the_command_line_narrows_a_space_and_names_the_nearest(tmp_path: Path) 
         ("student.famly=resnet", "nearest: student.family"),
         ("student.resnet.width=3.5", "Allowed: 2, 3, 4, 6, 8, 10"),
         ("distillation.temperature={low: 9, high: 2}", "9"),
-        ("budget=3m", "is no part of a search space"),
+        ("budget=3m", "not part of a search space"),
         ("family", "write KEY=VALUE"),
     ]:
         result = run.invoke(app, [*check, "--set", text])

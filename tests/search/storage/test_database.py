@@ -276,7 +276,7 @@ class TestServer:
         # The database outlives the folder: elsewhere the same settings go on with it, others are refused by name.
         assert facts(opening.study_from(keys, {"directory": tmp_path / "t"})) == facts(study)
         with pytest.raises(
-            UsageError, match=r"another study called 'mine':\n  - seed: the study has 0, this run asks for 1"
+            UsageError, match=r"another study called 'mine':\n  - seed: the study has 0, this run has 1"
         ):
             opening.build_study(StudyConfig.load({**keys, "seed": 1}), tmp_path / "u")
 

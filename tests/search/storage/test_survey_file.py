@@ -47,9 +47,9 @@ def test_a_broken_file_is_said_to_be_broken(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("png", "said"),
     [
-        ("x.txt", "the ending '.txt' is none of .png, .svg, .pdf"),
-        ("x.html", "the ending '.html' is none of .png, .svg, .pdf"),
-        ("nodir/x.png", "does not exist; make it, or name another"),
+        ("x.txt", "got the ending '.txt'; allowed: .png, .svg, .pdf"),
+        ("x.html", "got the ending '.html'; allowed: .png, .svg, .pdf"),
+        ("nodir/x.png", "does not exist; create it, or choose another"),
     ],
 )
 def test_a_picture_that_cannot_be_drawn_is_refused(tmp_path: Path, png: str, said: str) -> None:
@@ -66,7 +66,7 @@ def test_the_command_lists_students_by_size_with_reasons_and_noise(tmp_path: Pat
     assert lines[0].split() == ["student", "params", "latency_ms"]
     assert lines[1].split() == ["resnet", "width=4", "1,000", "0.5"]
     assert lines[2].split() == ["vit", "width=32", "4,000", "0.25", "noisy"]
-    assert "infeasible, and never trained: patch 16 does not divide 8 px" in result.stderr
+    assert "infeasible, will not be trained: patch 16 does not divide 8 px" in result.stderr
     assert "onnxruntime on cpu, batch 1, fp32, 2 thread(s)" in result.stderr
     assert (tmp_path / "survey.png").read_bytes().startswith(b"\x89PNG")
     as_json = json.loads(run.invoke(app, ["survey", str(tmp_path), "--json"]).stdout)

@@ -219,7 +219,7 @@ def test_without_a_rung_rule_nothing_is_started_or_taken_up_that_does_not_fit():
     assert desk.choose(RemainingBudget(epochs=7.0), queued=False).nothing
 
 
-@pytest.mark.parametrize(("kept", "said"), [(0.0, ""), (60.0, "time budget of 1m 40s is spent, 1m of it kept back")])
+@pytest.mark.parametrize(("kept", "said"), [(0.0, ""), (60.0, "time budget of 1m 40s is spent, 1m of it reserved")])
 def test_what_is_kept_back_ends_the_budget_earlier(kept, said):
     assert Budget(seconds=100.0).ended(Spent(seconds=50.0), kept_back=kept) == said
 

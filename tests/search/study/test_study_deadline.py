@@ -191,7 +191,7 @@ def test_seconds_that_are_kept_back_are_not_spent() -> None:
         assert study.report(candidate, reports[1]) is Decision.STOP
         assert study.close(candidate) is State.PARTIAL
         assert study.ask() is None
-        assert study.ended == "time budget of 1m is spent, 1m of it kept back"
+        assert study.ended == "time budget of 1m is spent, 1m of it reserved"
         study.keep_back(0.0)
         again = study.ask()
         assert again is None or again.number > candidate.number  # the interrupted one goes on with the next run

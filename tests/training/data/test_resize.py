@@ -280,7 +280,7 @@ def test_a_study_of_before_crops_and_another_way_is_refused_by_its_name(tmp_path
     assert before.data.resize == "crop"
     assert differences(before, config) == []
     other = StudyConfig.load({"data": {"source": "digits", "resize": "squash"}})
-    assert differences(before, other) == ["data.resize: the study has 'crop', this run asks for 'squash'"]
+    assert differences(before, other) == ["data.resize: the study has 'crop', this run has 'squash'"]
 
 
 @pytest.mark.parametrize("command", ["search", "teach"])

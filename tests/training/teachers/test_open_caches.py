@@ -178,5 +178,5 @@ def test_the_warning_comes_at_the_start_and_in_a_dry_run(tmp_path: Path) -> None
     (tmp_path / "empty").mkdir()  # without images, the search ends before it trains a teacher
     data = {"source": "image_folder", "root": str(tmp_path / "empty"), "image_size": 8}
     study = Study.create(data=data, space=space)
-    with pytest.warns(UserWarning, match="no trial finds a warm teacher cache"), pytest.raises(AutodistillError):
+    with pytest.warns(UserWarning, match="cached outputs are never reused"), pytest.raises(AutodistillError):
         prepare.prepare(study, Watch())

@@ -3,7 +3,7 @@ import torch
 
 from autodistill.core.errors import InterruptedTrialError, TeacherError, UnknownNameError, UsageError
 from autodistill.core.records import DataSpec, TeacherSpec
-from autodistill.engines.monitor.teaching import TeachingPace
+from autodistill.engines.monitor.teaching import TeachingProgress
 from autodistill.training.data import datasets
 from autodistill.training.runtime.durable_files import read_folder
 from autodistill.training.teachers import load as teachers
@@ -132,13 +132,13 @@ def test_a_pretrained_network_is_tuned_at_a_smaller_rate(tmp_path, monkeypatch):
     assert "lr 0.001" in said[0]
 
 
-def test_the_time_left_is_told_by_the_pace_since_the_start_or_the_resume():
+def test_the_time_left_follows_the_speed_since_the_start_or_the_resume():
     clock = iter([100.0, 101.0, 160.0, 400.0])
-    pace = TeachingPace(lambda: next(clock))
-    assert pace.words(2.0, 6.0, {}) == "epoch 2.0 of 6"
-    assert pace.words(2.01, 6.0, {}) == "epoch 2.0 of 6"  # too early to say
-    assert pace.words(3.0, 6.0, {}) == "epoch 3.0 of 6, about 3m left"  # an epoch a minute
-    assert pace.words(6.0, 6.0, {"accuracy": 0.5}) == "epoch 6.0 of 6, validation accuracy 0.500"
+    training = TeachingProgress(lambda: next(clock))
+    assert training.words(2.0, 6.0, {}) == "epoch 2.0 of 6"
+    assert training.words(2.01, 6.0, {}) == "epoch 2.0 of 6"  # too early to say
+    assert training.words(3.0, 6.0, {}) == "epoch 3.0 of 6, about 3m left"  # an epoch a minute
+    assert training.words(6.0, 6.0, {"accuracy": 0.5}) == "epoch 6.0 of 6, validation accuracy 0.500"
 
 
 @pytest.mark.slow

@@ -202,9 +202,9 @@ def test_the_study_file_names_the_forms_and_int8_is_compared_on_one_runtime() ->
     assert config.latency == LatencyTarget("onnxruntime")
     assert StudyConfig.load(config.resolved()) == config
     for bad, said in (
-        ({"variants": ["int8"]}, "with fp32"),
+        ({"variants": ["int8"]}, "including fp32"),
         ({"variants": ["fp32", "int4"]}, "int8"),
-        ({"variants": ["fp32", "int8"], "latency": {"runtime": "torch"}}, "fp32 must be measured by it too"),
+        ({"variants": ["fp32", "int8"], "latency": {"runtime": "torch"}}, "fp32 must be measured with it too"),
     ):
         with pytest.raises(ConfigError, match=said):
             StudyConfig.load({"data": "digits", **bad})
