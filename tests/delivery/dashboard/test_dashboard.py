@@ -234,6 +234,23 @@ def test_names_from_files_are_not_markup_in_notes() -> None:
     assert "\\[x\\](y) z" in note
 
 
+def test_control_characters_of_stored_names_never_reach_a_note() -> None:
+    hostile = "a\x1b]0;x\x07\u2028\u202eb"
+    trial = TrialRecord(
+        0,
+        State.FAIL,
+        {},
+        {"family": hostile, hostile: "x\ny"},
+        {"loss": hostile},
+        {},
+        0,
+        reason=hostile,
+        message=hostile,
+    )
+    note = trial_note(trial, [trial], resolve(["accuracy"]), on_front=False)
+    assert [c for c in note if c != "\n" and not c.isprintable()] == []
+
+
 def test_the_note_of_a_verified_trial_has_its_verified_figures() -> None:
     trial = TrialRecord(3, State.COMPLETE, {"accuracy": 0.94}, {"width": 8}, {"loss": "kd"}, {}, 0)
     row = VerifiedRow(
