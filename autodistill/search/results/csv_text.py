@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from autodistill.core.wording import one_line
+
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -21,6 +23,8 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return a cell, with an apostrophe before text that begins as a formula does."""
-    text = value if isinstance(value, str) or value is None or isinstance(value, (bool, int, float)) else str(value)
-    return f"'{text}" if isinstance(text, str) and text.lstrip(" ").startswith(_FORMULA) else value
+    """Return a cell; text becomes one printable line (pandas does not quote a lone CR) that is no formula."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.lstrip(" \ufffd").startswith(_FORMULA) else text
