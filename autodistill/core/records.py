@@ -5,6 +5,8 @@ Everything here is plain data: picklable, JSON-able, free of torch, timm, optuna
 
 from __future__ import annotations
 
+import contextlib
+import decimal
 import enum
 import hashlib
 import json
@@ -122,7 +124,7 @@ class Report:
         noisy: the latency among the values did not settle.
 
     Raises:
-        TypeError: the values or the variants are no mapping.
+        TypeError: the values or the variants are no mapping, or rung, epochs or seconds are no numbers.
     """
 
     rung: int
@@ -137,6 +139,16 @@ class Report:
         for name in ("values", "variants"):
             if not isinstance(got := getattr(self, name), Mapping):
                 raise TypeError(f"a report got {got!r} as its {name}; yield autodistill.Report(rung, {{name: value}}).")
+        self._convert()
+
+    def _convert(self) -> None:
+        """Replace numbers of other libraries by Python's own: a report crosses processes and is stored as JSON."""
+        for name in ("rung", "epochs", "seconds", "teacher_seconds"):
+            number = plain(getattr(self, name))
+            if not isinstance(number, (int, float)) and not (number is None and name == "teacher_seconds"):
+                raise TypeError(f"a report got {described(number)} as its {name}; give it a number.")
+            object.__setattr__(self, name, number)
+        object.__setattr__(self, "values", {name: plain(value) for name, value in self.values.items()})
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]
@@ -441,10 +453,54 @@ class TrialRecord:
 
 
 def plain(value: Any) -> Any:
-    """A number of another library, such as NumPy's, as Python's own; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    """A number of another library as Python's own: of NumPy, a Decimal, a tensor or array of one element.
+
+    Anything else is returned as it is; a number beyond the range of a float becomes infinite.
+    """
+    if type(value) in (bool, int, float, str) or value is None:
         return value
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if not isinstance(value, numbers.Number) and callable(item := getattr(value, "item", None)):
+        with contextlib.suppress(Exception):  # several elements, no data (meta tensors), no number at all
+            value = item()
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, decimal.Decimal)):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except ValueError:  # a signalling NaN of Decimal
+        return math.nan
+
+
+MOST_WORK = 1e9
+"""Most epochs, or seconds (31 years), that a trial can have taken; more is a mistake of what reports it."""
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite Python number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_possible_work(value: Any) -> bool:
+    """Whether a trial can have taken so many epochs or seconds: from 0 to :data:`MOST_WORK`."""
+    return is_finite(value) and 0 <= value <= MOST_WORK
+
+
+def described(value: Any) -> str:
+    """Describe a value that should have been a number: a number by itself, anything else by its type and shape."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}" if is_finite(value) or isinstance(value, float) else "a number beyond the range of a float"
+    shape = getattr(value, "shape", None)
+    module = type(value).__module__
+    name = type(value).__qualname__ if module == "builtins" else f"{module}.{type(value).__qualname__}"
+    return f"{name} of shape {tuple(shape)}" if isinstance(shape, tuple) else name
 
 
 def derive_seed(seed: int, number: int, purpose: str) -> int:

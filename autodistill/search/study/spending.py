@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 import optuna
 
 from autodistill.core.budget import Spent
-from autodistill.core.records import Report
+from autodistill.core.records import Report, is_possible_work, plain
 
 BOOKED = "booked"
 """Attribute of a trial that was stopped between two reports: its seconds that are in the books."""
@@ -80,15 +79,21 @@ class Spending:
         s = self._closed
         self._closed = Spent(s.seconds, s.trials + 1, s.epochs, s.device_seconds)
 
-    def account(self, report: Report, attributes: Mapping[str, Any]) -> None:
+    def account(self, report: Report, attributes: Mapping[str, Any], observed: float = 0.0) -> None:
         """Add what a report spent beyond the earlier rungs of its trial (``attributes``), and save where it did.
 
         It comes before the report is judged or stored: the work was done, whatever it showed, and a trial that goes on
         after a crash or an interruption is charged only for what lies above its stored rungs and what is booked.
+
+        Args:
+            report: as it came.
+            attributes: the trial's.
+            observed: seconds of work since the trial's last report as its engine saw them, for a report of seconds that
+                cannot be true.
         """
         more = (
             _more(report.epochs, reported(attributes, "epochs")),
-            _more(report.seconds, reported(attributes, "seconds")),
+            _more(report.seconds, reported(attributes, "seconds")) if is_possible_work(report.seconds) else observed,
         )
         if any(more):
             self._add(more[1], more[0])
@@ -102,7 +107,7 @@ class Spending:
             seconds: since its last report.
             epochs: in all, where it has told.
         """
-        self._add(max(0.0, seconds), _more(epochs, reported(attributes, "epochs")))
+        self._add(max(0.0, seconds), _more(plain(epochs), reported(attributes, "epochs")))
 
     def advance(self, attributes: Mapping[str, Any], seconds: float) -> float:
         """Add what an unfinished trial has done since its last report.
@@ -139,4 +144,4 @@ def reported(attributes: Mapping[str, Any], what: str) -> float:
 
 
 def _more(now: float, before: float) -> float:
-    return max(0.0, now - before) if math.isfinite(now) else 0.0
+    return max(0.0, now - before) if is_possible_work(now) else 0.0

@@ -209,7 +209,7 @@ class Study(Inputs, Readings):
             return Decision.CONTINUE
         stored = self._log.attributes(number)
         report = plain_report(report, self.rungs.levels, reported(stored, "seconds") + seconds)
-        self._spending.account(report, stored)
+        self._spending.account(report, stored, seconds)
         complaint = complaint_of(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
         if complaint:
             return self._settle(number, State.FAIL, *complaint)
