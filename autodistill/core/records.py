@@ -469,7 +469,8 @@ def plain(value: Any) -> Any:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        negative: Any = value < 0  # type: ignore[operator]
+        return -math.inf if negative else math.inf
     except ValueError:  # a signalling NaN of Decimal
         return math.nan
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -148,7 +150,7 @@ def _connect(path: Path) -> RDBStorage:
     A process that dies loses nothing; after a power cut the last trials may be missing, and are taken up again from
     their checkpoints. The database stays whole either way.
     """
-    storage = FileStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    storage = FileStorage(_url(path), engine_kwargs={"creator": functools.partial(_open, path.absolute())})
 
     def relax(connection: sqlite3.Connection, record: object) -> None:
         del record
@@ -164,8 +166,21 @@ def _read_only(path: Path) -> RDBStorage:
 
     Every use has a connection of its own, since another process, which may write, can begin or end a search meanwhile.
     """
-    kwargs = {"creator": lambda: _reading(path), "poolclass": sqlalchemy.NullPool}
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs=kwargs, skip_table_creation=True)
+    kwargs = {"creator": functools.partial(_reading, path.absolute()), "poolclass": sqlalchemy.NullPool}
+    return RDBStorage(_url(path), engine_kwargs=kwargs, skip_table_creation=True)
+
+
+def _url(path: Path) -> str:
+    """Return the address of a database for messages; connections open the path itself.
+
+    SQLAlchemy cuts an address at ``?`` and decodes ``%xx``, and Optuna fills in ``{x}``: a path is not safe in one.
+    """
+    return f"sqlite:///{quote(str(path.absolute()))}"
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a connection that threads may share, with a busy timeout of a minute."""
+    return sqlite3.connect(path.absolute(), timeout=60, check_same_thread=False)  # a relative one may be read as a URL
 
 
 def _reading(path: Path) -> sqlite3.Connection:
@@ -188,7 +203,7 @@ def prepare_sqlite(path: Path, *, read: bool = False) -> None:
         ResourceError: it cannot be opened.
     """
     try:
-        with contextlib.closing(_reading(path) if read else sqlite3.connect(path, timeout=60)) as connection:
+        with contextlib.closing(_reading(path) if read else _open(path)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if not read:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -221,7 +236,7 @@ def backup(directory: Path) -> None:
     os.close(handle)
     try:
         closing = contextlib.closing
-        with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(name)) as target:
+        with closing(_open(path)) as source, closing(_open(Path(name))) as target:
             source.backup(target)
         os.replace(name, directory / BACKUP)
     except (OSError, sqlite3.OperationalError) as error:

@@ -59,7 +59,8 @@ class Team:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method=f"file://{file}", rank=rank, world_size=size, timeout=_TIMEOUT)
+        meeting = dist.FileStore(file, size)  # as init_method="file://", for any path: that one is read as a URL
+        dist.init_process_group(backend, store=meeting, rank=rank, world_size=size, timeout=_TIMEOUT)
         return cls(rank, size, device)
 
     def leave(self) -> None:
