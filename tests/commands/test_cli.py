@@ -32,6 +32,7 @@ from autodistill.core.terminal import clean
 from autodistill.engines.monitor.progress import Progress, panel, plain_line
 from autodistill.engines.monitor.watch import Snapshot
 from autodistill.engines.monitor.worker_line import WorkerLine
+from autodistill.engines.setup import study_setup
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.results.front import Front
 from autodistill.search.results.gain import gain_over_undistilled, pairs
@@ -509,6 +510,20 @@ def test_input_that_proves_wrong_later_leaves_nothing_behind(toy_search: Path, m
     assert result.exit_code == DataError.exit_code
     assert "photos/a/1.jpg" in result.stderr
     assert [path.name for path in Path().iterdir()] == ["study.yaml"]
+
+
+def test_a_study_that_another_process_made_meanwhile_is_never_removed(
+    toy_search: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = study_setup.build_study
+
+    def raced(*arguments: Any, **keywords: Any) -> None:
+        build(*arguments, **keywords)
+        raise DataError("other settings")
+
+    monkeypatch.setattr(study_setup, "build_study", raced)
+    assert run.invoke(app, ["search", "study.yaml"]).exit_code == DataError.exit_code
+    assert Path("runs/toy/study.db").exists()
 
 
 def test_set_narrows_the_space_or_sets_a_key() -> None:

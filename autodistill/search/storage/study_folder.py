@@ -15,8 +15,9 @@ import os
 import socket
 import sqlite3
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,6 +35,8 @@ from autodistill.core.records import Objective
 DATABASE = "study.db"
 BACKUP = "study.db.backup"
 STUDY_FILE = "study.yaml"
+CONFIGURATION = "configuration"
+"""Attribute of a study: its configuration when it was made, which the study file in its folder is compared with."""
 
 
 def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseStorage:
@@ -150,7 +153,7 @@ def _connect(path: Path) -> RDBStorage:
     A process that dies loses nothing; after a power cut the last trials may be missing, and are taken up again from
     their checkpoints. The database stays whole either way.
     """
-    storage = FileStorage(_url(path), engine_kwargs={"creator": functools.partial(_open, path.absolute())})
+    storage = _make_tables(lambda: FileStorage(_url(path), {"creator": functools.partial(_open, path.absolute())}))
 
     def relax(connection: sqlite3.Connection, record: object) -> None:
         del record
@@ -159,6 +162,18 @@ def _connect(path: Path) -> RDBStorage:
     sqlalchemy.event.listen(storage.engine, "connect", relax)
     storage.engine.dispose()  # connections made so far do not have it
     return storage
+
+
+def _make_tables(open_: Callable[[], FileStorage]) -> FileStorage:
+    """Open a database and make its tables, where another process may make them between the look and the making."""
+    for pause in (0.1, 1.0):
+        try:
+            return open_()
+        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.IntegrityError) as error:
+            if not any(words in str(error) for words in ("already exists", "UNIQUE constraint")):
+                raise
+            time.sleep(pause)
+    return open_()
 
 
 def _read_only(path: Path) -> RDBStorage:
@@ -221,6 +236,31 @@ def _advice(path: Path) -> str:
     if not copy.is_file():
         return "Restore a copy, or start another study."
     return f"Put the copy of the last start in its place (remove {path.name}-wal and {path.name}-shm): mv {copy} {path}"
+
+
+def stored_configuration(directory: Path) -> Any:
+    """Return the configuration that the trials in a folder's database were run under; ``None`` where none is stored.
+
+    It is read without Optuna, which would make tables. A database that cannot be read is reported when it is opened.
+    """
+    path = directory / DATABASE
+    if not path.is_file():
+        return None
+    with contextlib.suppress(sqlite3.DatabaseError, ValueError), contextlib.closing(_reading(path)) as connection:
+        found = connection.execute("SELECT value_json FROM study_user_attributes WHERE key = ?", (CONFIGURATION,))
+        rows = found.fetchall()
+        return json.loads(rows[0][0]) if rows else None
+    return None
+
+
+def has_trials(directory: Path) -> bool:
+    """Whether a folder's database holds a trial; false where there is no database of a study."""
+    path = directory / DATABASE
+    if not path.is_file():
+        return False
+    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(_open(path)) as connection:
+        return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM trials)").fetchone()[0])
+    return False
 
 
 def backup(directory: Path) -> None:

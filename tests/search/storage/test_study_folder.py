@@ -138,7 +138,7 @@ def test_trials_are_in_their_folder_whatever_its_name(
         study = make_study(folder)
         ad.search(study, evaluate=evaluate, budget="2trials", progress=False)
         del study
-        with contextlib.closing(sqlite3.connect(folder / "study.db")) as connection:
+        with contextlib.closing(sqlite3.connect((folder / "study.db").absolute())) as connection:
             assert connection.execute("SELECT count(*) FROM trials").fetchone() == (2,)
         assert len(optuna.load_study(study_name="toy", storage=store.read_folder(folder)).trials) == 2
         assert len(optuna.load_study(study_name="toy", storage=store._read_only(folder / "study.db")).trials) == 2
