@@ -43,7 +43,7 @@ from autodistill.search.study.end_states import UNFINISHED, complaint_of, ended_
 from autodistill.search.study.inputs import Inputs
 from autodistill.search.study.readings import Readings
 from autodistill.search.study.resuming import MAX_ATTEMPTS as MAX_ATTEMPTS
-from autodistill.search.study.resuming import learn_pace, restore_state, rule_of
+from autodistill.search.study.resuming import learn_pace, next_attempt, restore_state, rule_of
 from autodistill.search.study.scheduler import TOO_LITTLE, NextStep, RemainingBudget, Scheduler
 from autodistill.search.study.spending import BOOKED, Spending, reported
 from autodistill.search.study.stopping import Refusals, Streak
@@ -358,7 +358,8 @@ class Study(Inputs, Readings):
             self._paused_at.pop(number, None)
             self._scheduler.interrupted = [r for r in self._scheduler.interrupted if r.number != number]
         if record.state is State.RUNNING:  # its driver died
-            self._log.set(number, "attempts", int(self._log.attributes(number).get("attempts", 1)) + 1)
+            for key, value in next_attempt(self._log.attributes(number), rung).items():
+                self._log.set(number, key, value)
         self._log.set(number, "state", State.RUNNING.value)
         self._log.set(number, "reason", "")
         candidate = Candidate(number, record.student, record.distillation, record.train, record.seed, start_rung=rung)
