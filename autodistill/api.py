@@ -85,7 +85,7 @@ def search(
 
     Raises:
         AutodistillError: see the tree in ``errors.py``.
-        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
+        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM, 129 after SIGHUP.
     """
     leave_while_starting()
     study = study if isinstance(study, Study) else open_study(study)

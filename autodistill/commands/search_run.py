@@ -168,8 +168,9 @@ def _with_tensorboard(study: Study, folder: Path, progress: Progress) -> Callabl
 
 def _interrupted(study: Study | None, stop: BaseException) -> int:
     """Say how to go on; returns the exit code."""
+    code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
     if study is None:
-        return 130
+        return code
     ended = study.budget.exhausted(study.spent)
     if isinstance(stop, InterruptedTrialError) and ended:
         say(f"error: {ended} before the first trial: {str(stop).rstrip('.')}.")
@@ -182,7 +183,7 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in study.trials()).items())
     spent = format_seconds(round(study.spent.seconds))
     say(f"Stopped after {spent} ({counts or 'no trial'}). Resume: {this_command()}")
-    return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+    return code
 
 
 def _remove_empty(folder: Path, *, parent: bool) -> None:

@@ -77,7 +77,7 @@ def verify(
     Raises:
         UsageError: the images are not those of the search, or what is asked for is not there.
         AutodistillError: others, see the tree in ``errors.py``.
-        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM.
+        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM, 129 after SIGHUP.
     """
     from autodistill.engines import check_keywords
     from autodistill.engines.driving.slots import make_slots

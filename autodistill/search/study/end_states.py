@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from autodistill.core.errors import DivergedError, InfeasibleError, InterruptedTrialError
+from autodistill.core.errors import (
+    AutodistillError,
+    DivergedError,
+    InfeasibleError,
+    InterruptedTrialError,
+    error_text,
+)
 from autodistill.core.records import (
     MOST_WORK,
     WORK,
@@ -88,14 +94,16 @@ def verdict_of(error: BaseException, budget: str) -> tuple[State, str, str]:
             return State.PARTIAL, "BUDGET", f"{budget}; goes on when the study is resumed"
         return State.PARTIAL, "INTERRUPTED", "interrupted; goes on when the study is resumed"
     if isinstance(error, InfeasibleError):
-        return State.PRUNED, error.reason, str(error)
+        return State.PRUNED, error.reason, error_text(error)
     if isinstance(error, DivergedError):
-        return State.FAIL, "NAN", str(error)
+        return State.FAIL, "NAN", error_text(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return State.FAIL, "OOM", str(error) or "out of memory"
-    if hasattr(error, "reason"):  # it happened in a worker, which has named the error already
-        return State.FAIL, str(error.reason), str(error)
-    return State.FAIL, "ERROR", f"{type(error).__name__}: {error}"
+        return State.FAIL, "OOM", error_text(error) or "out of memory"
+    if isinstance(error, AutodistillError) and hasattr(
+        error, "reason"
+    ):  # it happened in a worker, which has named the error already
+        return State.FAIL, str(error.reason), error_text(error)
+    return State.FAIL, "ERROR", f"{type(error).__name__}: {error_text(error)}"
 
 
 def ended_early(rung: int, levels: Sequence[int]) -> str:
