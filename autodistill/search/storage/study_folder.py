@@ -31,10 +31,11 @@ from optuna.trial import FrozenTrial, TrialState
 from autodistill.core.database_url import StorageUrl
 from autodistill.core.errors import ResourceError, StoreError, StudyInUseError, UsageError
 from autodistill.core.records import Objective
+from autodistill.search.storage.backups import BACKUP as BACKUP
+from autodistill.search.storage.backups import DATABASE as DATABASE
+from autodistill.search.storage.backups import STUDY_FILE as STUDY_FILE
+from autodistill.search.storage.backups import backup, check_not_lost, damaged, how_to_restore, open_sqlite
 
-DATABASE = "study.db"
-BACKUP = "study.db.backup"
-STUDY_FILE = "study.yaml"
 CONFIGURATION = "configuration"
 """Attribute of a study: its configuration when it was made, which the study file in its folder is compared with."""
 
@@ -43,7 +44,7 @@ def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseS
     """The storage in ``directory`` (made when absent), at a database's ``url`` where one is given, or in memory.
 
     Raises:
-        StoreError: the file is there but is no healthy SQLite database.
+        StoreError: the file is there but is no healthy SQLite database, or it is lost while a copy of it is there.
         ResourceError: the folder cannot be written, or the database cannot be reached.
     """
     if url is not None:
@@ -53,6 +54,7 @@ def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseS
     if directory is None:
         return InMemoryStorage()
     path = directory / DATABASE
+    check_not_lost(path)
     prepare_sqlite(path)
     return _connect(path)
 
@@ -133,9 +135,16 @@ def _is_bare(trial: FrozenTrial) -> bool:
 
 
 def load_or_create(storage: BaseStorage, name: str, objectives: Sequence[Objective]) -> optuna.Study:
-    """The study called ``name`` in ``storage``; nothing is written where it is there."""
+    """The study called ``name`` in ``storage``; nothing is written where it is there.
+
+    Raises:
+        StoreError: one of its attributes is damaged.
+    """
     try:
         study = optuna.load_study(study_name=name, storage=storage)
+        study.user_attrs  # noqa: B018 - reads them all
+    except json.JSONDecodeError as error:
+        raise damaged(f"an attribute of study {name}", error) from error
     except KeyError:
         directions = [o.direction for o in objectives]
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
@@ -153,7 +162,9 @@ def _connect(path: Path) -> RDBStorage:
     A process that dies loses nothing; after a power cut the last trials may be missing, and are taken up again from
     their checkpoints. The database stays whole either way.
     """
-    storage = _make_tables(lambda: FileStorage(_url(path), {"creator": functools.partial(_open, path.absolute())}))
+    storage = _make_tables(
+        lambda: FileStorage(_url(path), {"creator": functools.partial(open_sqlite, path.absolute())})
+    )
 
     def relax(connection: sqlite3.Connection, record: object) -> None:
         del record
@@ -193,11 +204,6 @@ def _url(path: Path) -> str:
     return f"sqlite:///{quote(str(path.absolute()))}"
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Open a connection that threads may share, with a busy timeout of a minute."""
-    return sqlite3.connect(path.absolute(), timeout=60, check_same_thread=False)  # a relative one may be read as a URL
-
-
 def _reading(path: Path) -> sqlite3.Connection:
     """A connection that writes no file; without a write-ahead log nobody has the database open, and it wants none."""
     log = path.with_name(f"{path.name}-wal")
@@ -218,7 +224,7 @@ def prepare_sqlite(path: Path, *, read: bool = False) -> None:
         ResourceError: it cannot be opened.
     """
     try:
-        with contextlib.closing(_reading(path) if read else _open(path)) as connection:
+        with contextlib.closing(_reading(path) if read else open_sqlite(path)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if not read:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -226,16 +232,9 @@ def prepare_sqlite(path: Path, *, read: bool = False) -> None:
         if isinstance(error, sqlite3.OperationalError):
             advice = "Copy the study to where you may write" if read else "Check that the folder can be written"
             raise ResourceError(f"cannot open {path}: {error}. {advice}.") from error
-        raise StoreError(f"{path} is not a healthy database: {error}. {_advice(path)}") from error
+        raise StoreError(f"{path} is not a healthy database: {error}. {how_to_restore(path)}") from error
     if found != "ok":
-        raise StoreError(f"{path} is damaged: {found}. {_advice(path)}")
-
-
-def _advice(path: Path) -> str:
-    copy = path.with_name(BACKUP)
-    if not copy.is_file():
-        return "Restore a copy, or start another study."
-    return f"Put the copy of the last start in its place (remove {path.name}-wal and {path.name}-shm): mv {copy} {path}"
+        raise StoreError(f"{path} is damaged: {found}. {how_to_restore(path)}")
 
 
 def stored_configuration(directory: Path) -> Any:
@@ -258,32 +257,9 @@ def has_trials(directory: Path) -> bool:
     path = directory / DATABASE
     if not path.is_file():
         return False
-    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(_open(path)) as connection:
+    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(open_sqlite(path)) as connection:
         return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM trials)").fetchone()[0])
     return False
-
-
-def backup(directory: Path) -> None:
-    """Copy a folder's database, which has just been checked, as it is before another run adds to it.
-
-    Raises:
-        ResourceError: there is no room for the copy.
-    """
-    path = directory / DATABASE
-    if not path.is_file():
-        return
-    handle, name = tempfile.mkstemp(dir=directory, prefix=f".{BACKUP}.")
-    os.close(handle)
-    try:
-        closing = contextlib.closing
-        with closing(_open(path)) as source, closing(_open(Path(name))) as target:
-            source.backup(target)
-        os.replace(name, directory / BACKUP)
-    except (OSError, sqlite3.OperationalError) as error:
-        raise ResourceError(f"cannot write {directory / BACKUP}: {error}. Free space on this disk.") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
 
 
 @contextlib.contextmanager
@@ -380,6 +356,7 @@ def make_folder(directory: Path) -> None:
 
     Raises:
         UsageError: no permission, the path is a file, or the folder holds something that is not a study.
+        StoreError: it holds a study whose database is missing.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -391,6 +368,7 @@ def make_folder(directory: Path) -> None:
         raise UsageError(f"cannot write into {directory}: no permission. Choose another --dir.")
     others = sorted(p.name for p in directory.iterdir() if p.name not in ("lock", DATABASE))
     if others and not is_study(directory):
+        check_not_lost(directory / DATABASE)
         raise UsageError(
             f"{directory} is not a study and not empty (it holds {', '.join(others[:3])}). Choose a new folder."
         )
@@ -408,7 +386,11 @@ def database_of(directory: Path) -> StorageUrl | None:
         return None
     from autodistill.core import strict_yaml
 
-    keys = strict_yaml.load(path.read_text(encoding="utf-8"), str(path))[0]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{path} is damaged: it is no text ({error.reason}). Put a copy in its place.") from None
+    keys = strict_yaml.load(text, str(path))[0]
     place = keys.get("storage") if isinstance(keys, dict) else None
     return StorageUrl.parse(place) if isinstance(place, str) else None
 
@@ -431,6 +413,7 @@ def read_folder(directory: Path) -> RDBStorage:
         raise UsageError(
             f"{directory} is not a study: it {what}. Give the folder that 'autodistill search --dir' made."
         )
+    check_not_lost(path)
     read = not _writable(path)
     prepare_sqlite(path, read=read)
     return _read_only(path) if read else _connect(path)
