@@ -107,6 +107,18 @@ def _note(
         say(f"note: {message}")
 
 
+def _open_streams() -> None:
+    """Open standard streams that the caller has closed: else a study's database could become descriptor 1."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest descriptor that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the program's life
+
+
 def _close_stdout() -> None:
     """Let Python's own flush at exit find nothing to complain about."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -163,6 +175,7 @@ app.add_typer(cache.app, name="cache")
 
 def main() -> None:
     """Entry point of the ``autodistill`` command."""
+    _open_streams()
     # A waiting OpenMP thread that spins takes the core from the thread it waits for: on a machine that does anything
     # else besides, two spinning threads trained 30 times slower than one. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,26 @@ def test_a_reader_that_closes_the_pipe_sees_no_traceback(finished: Path) -> None
         said = process.stderr.read()
     assert process.returncode == 0
     assert said == ""
+
+
+def test_a_binary_study_file_is_a_message(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "study.yaml").write_bytes(b"\xff\xfe\x00name")
+    for arguments in (["front", str(copy)], ["search", str(copy)], ["trials", str(copy)]):
+        result = run.invoke(app, arguments)
+        assert result.exit_code in (2, 6)
+        assert "study.yaml" in result.stderr
+        assert "internal error" not in result.stderr
+
+
+def test_a_closed_standard_output_is_no_internal_error(finished: Path) -> None:
+    line = shlex.join([sys.executable, "-m", "autodistill", "front", str(finished), "--json"])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", f"{line} <&- >&-"], stderr=subprocess.PIPE, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_version_is_the_packages() -> None:

@@ -6,6 +6,7 @@ Only the driver writes, so what it wrote is what is stored; a database query per
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autodistill.core.records import State, TrialRecord
 from autodistill.search.storage import variants
+from autodistill.search.storage.backups import damaged
 from autodistill.search.storage.history import StoredTrial
 
 _STATES = {
@@ -60,10 +62,21 @@ class TrialLog:
     def reload(self) -> None:
         """Read everything from the storage; proposals that wait to be asked for are left out."""
         self._entries, self._by_key = {}, {}
-        for trial in self._study.get_trials(deepcopy=False):
+        for trial in self._stored_trials():
             if trial.state is not TrialState.WAITING:
                 self._entries[trial.number] = _from_stored(trial)
                 self._index(trial.number)
+
+    def _stored_trials(self) -> list[FrozenTrial]:
+        """Read all trials.
+
+        Raises:
+            StoreError: an attribute of one is no JSON.
+        """
+        try:
+            return self._study.get_trials(deepcopy=False)
+        except json.JSONDecodeError as error:
+            raise damaged("an attribute of a trial", error) from error
 
     def create(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
         """Open a trial with these parameters, in one transaction, and give its number."""
@@ -142,10 +155,17 @@ class TrialLog:
             self._by_key = {k: n for k, n in self._by_key.items() if n != number}
 
     def record(self, number: int) -> TrialRecord:
-        """One trial."""
+        """One trial.
+
+        Raises:
+            StoreError: one of its attributes is damaged.
+        """
         entry = self._entries[number]
         if entry.record is None:
-            entry.record = _to_record(number, entry, self._metrics)
+            try:
+                entry.record = _to_record(number, entry, self._metrics)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                raise damaged(f"trial {number}", error) from error
         return entry.record
 
     def attributes(self, number: int) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import optuna
 
 from autodistill.core.budget import Spent
 from autodistill.core.records import Report, is_possible_work, plain
+from autodistill.search.storage.backups import damaged
 
 BOOKED = "booked"
 """Attribute of a trial that was stopped between two reports: its seconds that are in the books."""
@@ -133,7 +134,10 @@ class Spending:
 
     def _stored(self) -> Spent:
         stored = self._study.user_attrs.get(_KEY)
-        return Spent() if stored is None else Spent.from_json(stored)
+        try:
+            return Spent() if stored is None else Spent.from_json(stored)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise damaged("what the study has spent", error) from error
 
 
 def reported(attributes: Mapping[str, Any], what: str) -> float:

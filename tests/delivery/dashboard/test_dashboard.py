@@ -176,6 +176,9 @@ def test_a_candidate_is_added_in_the_browser_and_comes_first(tmp_path: Path) -> 
         wrong = client.ask("POST", "/enqueue", "text=student%3A%0A++widht%3A+64")
         assert (wrong[0], "widht" in wrong[2]) == (400, True)
         assert "<script>" not in client.ask("POST", "/enqueue", "text=%3Cscript%3E")[2]
+        for length in ("abc", "-5", "1e3"):
+            status, _, said = client.ask("POST", "/enqueue", form, Content_Length=length)
+            assert (status, "The length of the request is no number" in said) == (400, True)
         assert client.ask("POST", "/enqueue", form)[0] == 200
     again = ad.Study.open(place)
     ad.search(again, evaluate=toys.evaluate, costs=toys.costs, budget="3trials")

@@ -73,7 +73,7 @@ def searched(tmp_path: Path) -> Path:
     return tmp_path
 
 
-EDITS = [("epochs: 9", "epochs: 27"), ("seed: 0", "seed: 7"), ("- params", "- latency_ms"), ("  - params\n", "")]
+EDITS = [("epochs: 9", "epochs: 27"), ("seed: 0", "seed: 7"), ("- params", "- latency_ms"), ("- params\n", "")]
 
 
 def edit(folder: Path, old: str, new: str) -> str:
