@@ -469,7 +469,7 @@ def plain(value: Any) -> Any:
     try:
         return float(value)
     except OverflowError:
-        negative: Any = value < 0  # type: ignore[operator]
+        negative: Any = value < 0
         return -math.inf if negative else math.inf
     except ValueError:  # a signalling NaN of Decimal
         return math.nan
