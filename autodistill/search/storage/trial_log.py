@@ -65,7 +65,10 @@ class TrialLog:
         for trial in self._stored_trials():
             if trial.state is not TrialState.WAITING:
                 self._entries[trial.number] = _from_stored(trial)
-                self._index(trial.number)
+                try:
+                    self._index(trial.number)
+                except AttributeError as error:  # the candidate is no mapping
+                    raise damaged(f"trial {trial.number}", error) from error
 
     def _stored_trials(self) -> list[FrozenTrial]:
         """Read all trials.
