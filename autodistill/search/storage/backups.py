@@ -34,6 +34,13 @@ def open_sqlite(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path.absolute(), timeout=60, check_same_thread=False)
 
 
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a connection that writes no file; without a write-ahead log no process has the database open."""
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=60, check_same_thread=False)
+
+
 def count_trials(path: Path) -> int | None:
     """Return the number of trials in a copy; ``None`` where it is missing, empty or damaged."""
     if not path.is_file() or not path.stat().st_size:
@@ -157,7 +164,7 @@ def _has_tables(path: Path) -> bool:
     if not path.is_file() or not path.stat().st_size:
         return False
     try:
-        with contextlib.closing(open_sqlite(path)) as connection:
+        with contextlib.closing(open_to_read(path)) as connection:
             query = "SELECT count(*) FROM sqlite_master WHERE name = 'trials'"
             return bool(connection.execute(query).fetchone()[0])
     except sqlite3.DatabaseError:

@@ -34,7 +34,14 @@ from autodistill.core.records import Objective
 from autodistill.search.storage.backups import BACKUP as BACKUP
 from autodistill.search.storage.backups import DATABASE as DATABASE
 from autodistill.search.storage.backups import STUDY_FILE as STUDY_FILE
-from autodistill.search.storage.backups import backup, check_not_lost, damaged, how_to_restore, open_sqlite
+from autodistill.search.storage.backups import (
+    backup,
+    check_not_lost,
+    damaged,
+    how_to_restore,
+    open_sqlite,
+    open_to_read,
+)
 
 CONFIGURATION = "configuration"
 """Attribute of a study: its configuration when it was made, which the study file in its folder is compared with."""
@@ -192,7 +199,7 @@ def _read_only(path: Path) -> RDBStorage:
 
     Every use has a connection of its own, since another process, which may write, can begin or end a search meanwhile.
     """
-    kwargs = {"creator": functools.partial(_reading, path.absolute()), "poolclass": sqlalchemy.NullPool}
+    kwargs = {"creator": functools.partial(open_to_read, path.absolute()), "poolclass": sqlalchemy.NullPool}
     return RDBStorage(_url(path), engine_kwargs=kwargs, skip_table_creation=True)
 
 
@@ -202,13 +209,6 @@ def _url(path: Path) -> str:
     SQLAlchemy cuts an address at ``?`` and decodes ``%xx``, and Optuna fills in ``{x}``: a path is not safe in one.
     """
     return f"sqlite:///{quote(str(path.absolute()))}"
-
-
-def _reading(path: Path) -> sqlite3.Connection:
-    """A connection that writes no file; without a write-ahead log nobody has the database open, and it wants none."""
-    log = path.with_name(f"{path.name}-wal")
-    how = "mode=ro" if log.exists() else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=60, check_same_thread=False)
 
 
 def _writable(path: Path) -> bool:
@@ -224,7 +224,7 @@ def prepare_sqlite(path: Path, *, read: bool = False) -> None:
         ResourceError: it cannot be opened.
     """
     try:
-        with contextlib.closing(_reading(path) if read else open_sqlite(path)) as connection:
+        with contextlib.closing(open_to_read(path) if read else open_sqlite(path)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if not read:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -245,7 +245,7 @@ def stored_configuration(directory: Path) -> Any:
     path = directory / DATABASE
     if not path.is_file():
         return None
-    with contextlib.suppress(sqlite3.DatabaseError, ValueError), contextlib.closing(_reading(path)) as connection:
+    with contextlib.suppress(sqlite3.DatabaseError, ValueError), contextlib.closing(open_to_read(path)) as connection:
         found = connection.execute("SELECT value_json FROM study_user_attributes WHERE key = ?", (CONFIGURATION,))
         rows = found.fetchall()
         return json.loads(rows[0][0]) if rows else None
