@@ -94,7 +94,8 @@ def search(
 
     Raises:
         AutodistillError: The search failed; ``core/errors.py`` lists all kinds.
-        KeyboardInterrupt: After SIGINT, once everything is saved. SIGTERM raises ``SystemExit(143)`` instead.
+        KeyboardInterrupt: After SIGINT, once everything is saved. SIGTERM raises
+            ``SystemExit(143)`` instead, SIGHUP ``SystemExit(129)``.
     """
     leave_while_starting()
     study = study if isinstance(study, Study) else open_study(study)

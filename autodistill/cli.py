@@ -109,6 +109,18 @@ def _note(
         say(f"note: {message}")
 
 
+def _open_streams() -> None:
+    """Open standard streams that the caller has closed: else a study's database could become descriptor 1."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest descriptor that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the program's life
+
+
 def _close_stdout() -> None:
     """Redirect stdout to the null device, so that Python's own flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -167,6 +179,7 @@ app.add_typer(cache.app, name="cache")
 
 def main() -> None:
     """Run the ``autodistill`` command."""
+    _open_streams()
     # A waiting OpenMP thread that spins takes the core from the thread it waits for: on a machine with other work,
     # two spinning threads trained 30 times slower than one. The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -12,6 +12,7 @@ import typer
 from autodistill.commands.console.output import command, print_json, say
 from autodistill.commands.console.reading import DirOption, JsonOption, StudyArgument, folder_of, read_study
 from autodistill.core.errors import UsageError
+from autodistill.core.wording import one_line
 
 DASHBOARD = """
   autodistill dashboard runs/digits
@@ -33,7 +34,7 @@ def dashboard(
 
     found = read_study(study, directory)
     with serve(found, port=port, write=write) as running:
-        say(f"dashboard of {found.name}: {running.url}")
+        say(f"dashboard of {one_line(found.name)}: {running.url}")
         say("  It can be opened on this machine only, and only with this address. Press Ctrl-C to stop it.")
         if running.busy:
             say("  A search is running: trials are live; notes and figures are as they were last stored.")

@@ -11,7 +11,7 @@ import typer
 from autodistill.commands.console.output import command, number, print_json, print_table, say
 from autodistill.commands.console.reading import DirOption, JsonOption, StudyArgument, read_study
 from autodistill.core.errors import AutodistillError, UsageError
-from autodistill.core.wording import student_words, why_empty
+from autodistill.core.wording import one_line, student_words, why_empty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -178,7 +178,7 @@ def _export_all(
 
     assert study.directory is not None
     if study.config is None or study.config.data is None:
-        raise UsageError(f"study {study.name} has no images; only students of image studies can be exported.")
+        raise UsageError(f"study {one_line(study.name)} has no images; only students of image studies can be exported.")
     targets = [out / folder_name(one) if apart else out for one in chosen]
     for record, target in zip(chosen, targets, strict=True):  # report errors before any work
         exporting.refuse_foreign(target)

@@ -14,7 +14,7 @@ from autodistill.commands.console.reading import DirOption, JsonOption, folder_o
 from autodistill.commands.console.tables import found_by_verify, nearest_json, print_front, print_trial, say_nearest
 from autodistill.core.errors import UsageError
 from autodistill.core.teacher_distance import to_teacher
-from autodistill.core.wording import counted, why_empty
+from autodistill.core.wording import counted, one_line, why_empty
 from autodistill.search.results.gain import gain_over_undistilled
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _say_verified(folder: Path, front: Front, rows: Mapping[int, VerifiedRow], t
 def _chosen(study: Study, front: Front, pick: str | None) -> FrontMember:
     """Return the best member that satisfies ``pick``, else the knee; print on stderr how ``verify`` affected it."""
     if not front.trials:
-        raise UsageError(f"the front of {front.study} is empty: {_why_empty(study)}.")
+        raise UsageError(f"the front of {one_line(front.study)} is empty: {_why_empty(study)}.")
     chosen = front.pick(pick) if pick is not None else front.knee() or front.members[0]
     if chosen.picked:
         say(chosen.picked)
@@ -193,11 +193,14 @@ def _write(study: Study, front: Front, plot: Path | None, csv: Path | None, save
         for path in front.save(save, empty=_why_empty(study)).values():
             say(f"wrote {path}")
     if csv is not None and str(csv) == "-":
-        sys.stdout.write(front.to_pandas().to_csv(index=False))
+        from autodistill.search.results.csv_text import csv_text
+
+        sys.stdout.write(csv_text(front.to_pandas()))
     elif csv is not None:
+        from autodistill.search.results.csv_text import csv_text
         from autodistill.search.storage.study_folder import write_atomically
 
-        write_atomically(csv, front.to_pandas().to_csv(index=False))
+        write_atomically(csv, csv_text(front.to_pandas()))
         say(f"wrote {csv}")
     if plot is not None:
         if plot.suffix == ".html":

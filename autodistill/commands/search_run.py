@@ -17,7 +17,7 @@ from autodistill.commands.console.output import command, print_json, say
 from autodistill.commands.console.tables import found_by_verify, nearest_json, print_front, say_nearest
 from autodistill.commands.console.this_command import this_command
 from autodistill.core.budget import format_seconds
-from autodistill.core.errors import InterruptedTrialError, StudyInUseError, UsageError, UserCodeError
+from autodistill.core.errors import InterruptedTrialError, ResourceError, StudyInUseError, UsageError, UserCodeError
 from autodistill.core.records import State
 from autodistill.core.wording import why_empty
 
@@ -136,11 +136,9 @@ def run(
             watcher = _with_tensorboard(study, folder, progress) if tensorboard else progress
             front = run_search(study, progress=watcher, **options)
     except (UsageError, UserCodeError):
-        if not existed and folder.exists() and (study is None or not study.trials()):
-            shutil.rmtree(folder, ignore_errors=True)  # wrong input must not leave a folder behind
-            with contextlib.suppress(OSError):
-                if not parent_existed:
-                    folder.parent.rmdir()  # succeeds only if the folder is empty
+        of_another = study is None and (folder / "study.yaml").exists()  # a study of ours writes it last
+        if not (existed or of_another or (study is not None and study.trials())):
+            _remove_empty(folder, parent=not parent_existed)  # wrong input leaves nothing behind
         raise
     except (KeyboardInterrupt, SystemExit, InterruptedTrialError) as stop:
         raise typer.Exit(_interrupted(study, stop)) from None
@@ -180,8 +178,9 @@ def _with_tensorboard(study: Study, folder: Path, progress: Progress) -> Callabl
 
 def _interrupted(study: Study | None, stop: BaseException) -> int:
     """Print how to resume an interrupted search, and return the exit code."""
+    code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
     if study is None:
-        return 130
+        return code
     ended = study.budget.exhausted(study.spent)
     if isinstance(stop, InterruptedTrialError) and ended:
         say(f"error: {ended} before the first trial: {str(stop).rstrip('.')}.")
@@ -194,7 +193,22 @@ def _interrupted(study: Study | None, stop: BaseException) -> int:
     counts = ", ".join(f"{n} {state}" for state, n in Counter(t.state.value for t in study.trials()).items())
     spent = format_seconds(round(study.spent.seconds))
     say(f"Stopped after {spent} ({counts or 'no trial'}). Resume: {this_command()}")
-    return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+    return code
+
+
+def _remove_empty(folder: Path, *, parent: bool) -> None:
+    """Remove a new study without trials, unless another process holds it; its ``parent`` too, where that is empty."""
+    from autodistill.search.storage.study_folder import folder_lock, has_trials
+
+    if not folder.exists():
+        return
+    with contextlib.suppress(StudyInUseError, ResourceError), folder_lock(folder):
+        if has_trials(folder):
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if parent:
+                folder.parent.rmdir()
 
 
 def _resumed(folder: Path) -> bool:

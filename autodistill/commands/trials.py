@@ -12,6 +12,7 @@ from autodistill.commands.console.reading import DirOption, JsonOption, StudyArg
 from autodistill.commands.console.tables import print_trial, print_trials
 from autodistill.core.errors import UsageError, nearest
 from autodistill.core.teacher_distance import to_teacher
+from autodistill.core.wording import one_line
 from autodistill.search.results.gain import gain_over_undistilled
 
 TRIALS = """
@@ -72,7 +73,9 @@ def show(
     trial = next((t for t in records if t.number == number), None)
     if trial is None:
         last = f"its trials are 0 to {records[-1].number}" if records else "it has no trial yet"
-        raise UsageError(f"there is no trial {number} in study {found.name}; {last}. 'autodistill trials' lists them.")
+        raise UsageError(
+            f"there is no trial {number} in study {one_line(found.name)}; {last}. 'autodistill trials' lists them."
+        )
     gain, teacher = gain_over_undistilled(trial, records, found.objectives[0]), found.teacher_values()
     if as_json:
         print_json({**trial.to_json(), "gain": gain, "to_teacher": to_teacher(trial.latest, teacher)})
@@ -106,7 +109,7 @@ def importance(study: StudyArgument = None, directory: DirOption = None, as_json
     complete = [t for t in found.trials() if t.state.value == "COMPLETE"]
     if len(complete) < 4:
         raise UsageError(
-            f"importance needs at least 4 COMPLETE trials, but study {found.name} has {len(complete)}; "
+            f"importance needs at least 4 COMPLETE trials, but study {one_line(found.name)} has {len(complete)}; "
             "run the search again with a larger budget."
         )
     shares, missing = importance_shares(found), left_out(found)

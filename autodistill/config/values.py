@@ -20,6 +20,8 @@ _LIMITS: dict[str, Any] = {
     "image_size": Field(ge=4, le=2048),
     "train_size": Field(ge=2),
     "val_fraction": Field(gt=0, lt=1),
+    "seed": Field(ge=0, lt=2**31),
+    "timeout_s": Field(gt=0),
     "batch": Field(ge=1),
     "threads": Field(ge=1),
     "source": Field(min_length=1),

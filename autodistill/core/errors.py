@@ -145,6 +145,14 @@ class InterruptedTrialError(AutodistillError):
         self.done = done
 
 
+def error_text(error: BaseException) -> str:
+    """Return the text of an exception; one that cannot be printed must not hide or end anything."""
+    try:
+        return str(error)
+    except BaseException as cause:  # a __str__ of the user's may raise anything
+        return f"its text cannot be printed: {type(cause).__name__}"
+
+
 def nearest(name: object, allowed: Iterable[str], count: int = 3) -> tuple[str, ...]:
     """Return the ``count`` members of ``allowed`` most similar to ``name``, best first; numbers by their distance."""
     names = list(allowed)

@@ -5,6 +5,8 @@ All of them are plain data that can be pickled and written as JSON, without torc
 
 from __future__ import annotations
 
+import contextlib
+import decimal
 import enum
 import hashlib
 import json
@@ -128,7 +130,7 @@ class Report:
             training without a cached teacher.
 
     Raises:
-        TypeError: The values or the variants are not a mapping.
+        TypeError: The values or the variants are not a mapping, or rung, epochs or seconds are not numbers.
     """
 
     rung: int
@@ -143,6 +145,16 @@ class Report:
         for name in ("values", "variants"):
             if not isinstance(got := getattr(self, name), Mapping):
                 raise TypeError(f"{name} of a report is {got!r}; yield autodistill.Report(rung, {{name: value}}).")
+        self._convert()
+
+    def _convert(self) -> None:
+        """Replace numbers of other libraries by Python's own: a report crosses processes and is stored as JSON."""
+        for name in ("rung", "epochs", "seconds", "teacher_seconds"):
+            number = plain(getattr(self, name))
+            if not isinstance(number, (int, float)) and not (number is None and name == "teacher_seconds"):
+                raise TypeError(f"{name} of a report is {described(number)}; give it a number.")
+            object.__setattr__(self, name, number)
+        object.__setattr__(self, "values", {name: plain(value) for name, value in self.values.items()})
 
 
 Evaluate = Callable[[Candidate], Iterator[Report]]
@@ -466,10 +478,55 @@ class TrialRecord:
 
 
 def plain(value: Any) -> Any:
-    """Convert a number of another library, such as NumPy, to a Python number; return anything else unchanged."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    """Convert a number of another library to a Python number: of NumPy, a Decimal, a tensor or array of one element.
+
+    Anything else is returned unchanged. A number beyond the range of a float becomes infinite.
+    """
+    if type(value) in (bool, int, float, str) or value is None:
         return value
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if not isinstance(value, numbers.Number) and callable(item := getattr(value, "item", None)):
+        with contextlib.suppress(Exception):  # several elements, no data (meta tensors), no number at all
+            value = item()
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, decimal.Decimal)):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        negative: Any = value < 0
+        return -math.inf if negative else math.inf
+    except ValueError:  # a signalling NaN of Decimal
+        return math.nan
+
+
+MOST_WORK = 1e9
+"""Most epochs, or seconds (31 years), that a trial can have taken; more is a mistake of what reports it."""
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite Python number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_possible_work(value: Any) -> bool:
+    """Whether a trial can have taken so many epochs or seconds: from 0 to :data:`MOST_WORK`."""
+    return is_finite(value) and 0 <= value <= MOST_WORK
+
+
+def described(value: Any) -> str:
+    """Describe a value that should have been a number: a number by itself, anything else by its type and shape."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}" if is_finite(value) or isinstance(value, float) else "a number beyond the range of a float"
+    shape = getattr(value, "shape", None)
+    module = type(value).__module__
+    name = type(value).__qualname__ if module == "builtins" else f"{module}.{type(value).__qualname__}"
+    return f"{name} of shape {tuple(shape)}" if isinstance(shape, tuple) else name
 
 
 def derive_seed(seed: int, number: int, purpose: str) -> int:

@@ -13,18 +13,23 @@ def student_words(student: Params) -> str:
     """Format a student: ``{"family": "resnet", "width": 16}`` as ``resnet width=16``."""
     rest = [f"{key}={_short(value)}" for key, value in student.items() if key not in ("family", "model")]
     head = str(student.get("model") or student.get("family") or "")
-    return " ".join([head, *rest] if head else rest)
+    return one_line(" ".join([head, *rest] if head else rest))
 
 
 def distillation_words(distillation: Params) -> str:
     """Format a loss mix: ``{"loss": "kd", "temperature": 4.0, "alpha": 0.7}`` as ``kd temperature=4 alpha=0.7``."""
     rest = [f"{key}={_short(value)}" for key, value in distillation.items() if key != "loss" and value is not None]
-    return " ".join([str(distillation.get("loss", "")), *rest]).strip()
+    return one_line(" ".join([str(distillation.get("loss", "")), *rest]).strip())
 
 
 def setting_words(value: Any) -> str:
     """Format a parameter value: ``0.019999999953948307`` as ``0.02``."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(value)
+
+
+def one_line(value: object) -> str:
+    """Return a stored name as one line of printable characters; any other character becomes U+FFFD."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in str(value))
 
 
 def counted(count: int, noun: str) -> str:

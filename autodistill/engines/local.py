@@ -124,7 +124,7 @@ class _Here:
         self._candidate, self._work = candidate, UnreportedWork()
         errors: list[BaseException] = []
         try:
-            with contextlib.closing(_reports(evaluate, candidate, errors)) as reports:
+            with contextlib.closing(_reports(evaluate, candidate, errors, self._watch)) as reports:
                 for report in reports:
                     decision = self._study.report(candidate, report, seconds=self._work.reported(report))
                     self._work.begin()
@@ -145,12 +145,39 @@ class _Here:
         self._watch.ended()
 
 
-def _reports(evaluate: Evaluate, candidate: Candidate, errors: list[BaseException]) -> Generator[Report, None, None]:
-    """Yield the reports of an evaluation; append the error it raises, if any, to ``errors``."""
+def _reports(
+    evaluate: Evaluate, candidate: Candidate, errors: list[BaseException], watch: Watch
+) -> Generator[Report, None, None]:
+    """Yield what the evaluation yields; whatever it raises, ``sys.exit`` included, goes into ``errors``.
+
+    Raises:
+        KeyboardInterrupt: the user's second Ctrl-C, not one that the evaluation raises by itself.
+    """
+    reports = reports_of(evaluate, candidate)
     try:
-        yield from reports_of(evaluate, candidate)
-    except (Exception, SystemExit) as error:  # an evaluation that calls sys.exit would also end every resumed search
-        errors.append(error)
+        while (report := _next(reports, errors, watch)) is not None:
+            yield report
+    finally:
+        try:
+            reports.close()
+        except BaseException as error:
+            _keep(error, errors, watch)
+
+
+def _next(reports: Generator[Report, None, None], errors: list[BaseException], watch: Watch) -> Report | None:
+    """Return the next report; ``None`` when the evaluation has ended, by itself or by an error."""
+    try:
+        return next(reports, None)
+    except BaseException as error:
+        _keep(error, errors, watch)
+        return None
+
+
+def _keep(error: BaseException, errors: list[BaseException], watch: Watch) -> None:
+    """Keep an error for the trial, unless it is the user's wish to end the search at once."""
+    if isinstance(error, KeyboardInterrupt) and watch.at_once:
+        raise error
+    errors.append(error)
 
 
 @dataclass

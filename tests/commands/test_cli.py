@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from autodistill.core.terminal import clean
 from autodistill.engines.monitor.progress import Progress, panel, plain_line
 from autodistill.engines.monitor.watch import Snapshot
 from autodistill.engines.monitor.worker_line import WorkerLine
+from autodistill.engines.setup import study_setup
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.results.front import Front
 from autodistill.search.results.gain import gain_over_undistilled, pairs
@@ -154,6 +156,26 @@ def test_a_reader_that_closes_the_pipe_sees_no_traceback(finished: Path) -> None
         said = process.stderr.read()
     assert process.returncode == 0
     assert said == ""
+
+
+def test_a_binary_study_file_is_a_message(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "study.yaml").write_bytes(b"\xff\xfe\x00name")
+    for arguments in (["front", str(copy)], ["search", str(copy)], ["trials", str(copy)]):
+        result = run.invoke(app, arguments)
+        assert result.exit_code in (2, 6)
+        assert "study.yaml" in result.stderr
+        assert "internal error" not in result.stderr
+
+
+def test_a_closed_standard_output_is_no_internal_error(finished: Path) -> None:
+    line = shlex.join([sys.executable, "-m", "autodistill", "front", str(finished), "--json"])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", f"{line} <&- >&-"], stderr=subprocess.PIPE, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_version_is_the_packages() -> None:
@@ -513,6 +535,20 @@ def test_input_that_proves_wrong_later_leaves_nothing_behind(toy_search: Path, m
     assert result.exit_code == DataError.exit_code
     assert "photos/a/1.jpg" in result.stderr
     assert [path.name for path in Path().iterdir()] == ["study.yaml"]
+
+
+def test_a_study_that_another_process_made_meanwhile_is_never_removed(
+    toy_search: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = study_setup.build_study
+
+    def raced(*arguments: Any, **keywords: Any) -> None:
+        build(*arguments, **keywords)
+        raise DataError("other settings")
+
+    monkeypatch.setattr(study_setup, "build_study", raced)
+    assert run.invoke(app, ["search", "study.yaml"]).exit_code == DataError.exit_code
+    assert Path("runs/toy/study.db").exists()
 
 
 def test_set_narrows_the_space_or_sets_a_key() -> None:

@@ -131,6 +131,6 @@ def test_a_log_without_its_index_needs_a_copy(folder: Path, monkeypatch: pytest.
         raise sqlite3.OperationalError("unable to open database file")
 
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
-    monkeypatch.setattr(store, "_reading", unable)
+    monkeypatch.setattr(store, "open_to_read", unable)
     with pytest.raises(ResourceError, match=r"unable to open database file\. Copy the study to where you may write"):
         read_study(folder)

@@ -21,6 +21,13 @@ def problems_of(source: Any, overrides: dict[str, Any] | None = None, **keywords
     return caught.value.problems
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("data.seed", -1), ("data.seed", 2**31), ("latency.timeout_s", 0), ("latency.timeout_s", -1.0)]
+)
+def test_amounts_of_a_section_have_limits(key: str, value: float) -> None:
+    assert key in problems_of({"data": "digits"}, {key: value})[0]
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "study.yaml"
     path.write_text(text)

@@ -11,8 +11,17 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
+from autodistill.commands.console.output import print_table
 from autodistill.core.records import Constraint, State, TrialRecord
-from autodistill.core.wording import complete_counted, counted, students_counted, why_empty
+from autodistill.core.wording import (
+    complete_counted,
+    counted,
+    distillation_words,
+    setting_words,
+    student_words,
+    students_counted,
+    why_empty,
+)
 from autodistill.delivery.report.write import write_report
 from autodistill.engines.setup.study_setup import open_to_read
 
@@ -110,3 +119,18 @@ def test_students_and_their_forms_are_counted_apart() -> None:
     assert students_counted(forms) == "2 students in 3 forms"
     assert complete_counted(plain) == "2 COMPLETE trials"
     assert complete_counted(forms) == "2 COMPLETE trials (3 forms)"
+
+
+HOSTILE = "a\x1b[31m\nb\u202ec\x9bd"
+
+
+def test_stored_names_become_one_printable_line() -> None:
+    shown = "a�[31m�b�c�d"
+    assert student_words({"family": HOSTILE, HOSTILE: HOSTILE}) == f"{shown} {shown}={shown}"
+    assert distillation_words({"loss": HOSTILE}) == shown
+    assert setting_words(HOSTILE) == shown
+
+
+def test_a_stored_name_cannot_begin_a_line_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["name", HOSTILE], [[HOSTILE, "1"]])
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -45,15 +45,16 @@ def wait_for_trials(folder: Path, count: int) -> None:
     raise TimeoutError("the search did not get going")
 
 
-def test_a_termination_of_the_whole_group_fails_no_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_termination_of_the_whole_group_fails_no_trial(how: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     with start(folder, "30trials", 2, group=True) as process:
         try:
             wait_for_trials(folder, 4)
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, how)
         process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + how
     states = {trial.state for trial in make_study(folder).trials()}
     assert State.PARTIAL in states
     assert State.FAIL not in states

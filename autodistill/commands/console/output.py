@@ -17,6 +17,7 @@ from rich.text import Text
 from autodistill.commands.console.column_widths import fit_columns
 from autodistill.core.errors import UsageError
 from autodistill.core.terminal import clean, err
+from autodistill.core.wording import one_line
 
 if TYPE_CHECKING:
     from autodistill.core.records import Objective
@@ -66,7 +67,8 @@ def print_table(
     Returns:
         Names of the columns that were left out.
     """
-    cells = [[clean(cell) for cell in row] for row in rows]
+    columns = [one_line(name) for name in columns]
+    cells = [[one_line(cell) if index == 0 else clean(cell) for index, cell in enumerate(row)] for row in rows]
     shown_head = any(columns)
     wrapped = [i for i, name in enumerate(columns) if (name not in right if wrap is None else name in wrap)]
     numbers = [name for name in right if name not in columns[:2]][::-1]

@@ -61,6 +61,8 @@ def guard(app: App, *, token: str, port: int, write: bool = False) -> App:
             return _refuse(start_response, "403 Forbidden", _NOT_WITH_WRITE if write else _READ_ONLY)
         if method not in _READ and environ.get("HTTP_ORIGIN", "") not in {f"http://{host}" for host in hosts}:
             return _refuse(start_response, "403 Forbidden", "The request comes from another site.")
+        if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
+            return _refuse(start_response, "400 Bad Request", "The length of the request is no number.")
         return app(environ, _hardened(start_response))
 
     return guarded

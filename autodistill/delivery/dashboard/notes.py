@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.core.errors import StoreError
 from autodistill.core.records import Objective, TrialRecord
-from autodistill.core.wording import counted, distillation_words, student_words, students_counted, why_empty
+from autodistill.core.wording import counted, distillation_words, one_line, student_words, students_counted, why_empty
 from autodistill.delivery.figures.study_figures import front_figure, hypervolume_figure, rung_curves_figure
 from autodistill.delivery.figures.trial_facts import curve_of, figure_of
 from autodistill.search.analysis.trajectory import trajectory
@@ -103,7 +103,7 @@ def trial_note(
     """Describe a trial in Markdown: student, loss mix, costs, rung curve, final state and its reason."""
     units = {o.name: o.unit for o in objectives}
     title = f"## Trial {trial.number}: {_plain(student_words(trial.student))}"
-    state = "on the front" if on_front else f"{trial.state.value} {trial.reason}".strip()
+    state = "on the front" if on_front else f"{trial.state.value} {_plain(trial.reason)}".strip()
     lines = [title, "", f"**{state}**" + (f": {_plain(trial.message)}" if trial.message else ""), ""]
     gain = gain_over_undistilled(trial, trials, objectives[0])
     facts = {
@@ -153,12 +153,12 @@ def study_note(study: Study) -> str:
     lines += [f"Hypervolume {front.hypervolume_share:.4f} of the reference box.", ""]
     if not front.trials:
         return "\n".join([*lines, f"The front is empty: {_plain(why_empty(study.trials(), study.constraints))}."])
-    names = [o.name for o in study.objectives]
+    names = [_plain(o.name) for o in study.objectives]
     lines += [f"| trial | student | distillation | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
     for t in front.trials:
         values = " | ".join(figure_of(t.values[o.name], o.unit) for o in study.objectives)
         words = f"{_plain(student_words(t.student))} | {_plain(distillation_words(t.distillation)) or '-'}"
-        lines.append(f"| {t.called} | {words} | {values} |")
+        lines.append(f"| {_plain(t.called)} | {words} | {values} |")
     return "\n".join([*lines, "", "Only COMPLETE trials are on the front; accuracies are of the validation split."])
 
 
@@ -172,12 +172,14 @@ def _curve_lines(trial: TrialRecord, objectives: Sequence[Objective]) -> list[st
     low, span = min(values), (max(values) - min(values)) or 1.0
     bars = "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in values)
     rows = [f"| {rung} | {epochs:g} | {figure_of(v, shown.unit)} |" for rung, (epochs, v) in enumerate(curve, 1)]
-    return [f"`{bars}` {shown.name} by rung", "", f"| rung | epochs | {shown.name} |", "|---|---|---|", *rows]
+    name = _plain(shown.name)
+    return [f"`{bars}` {name} by rung", "", f"| rung | epochs | {name} |", "|---|---|---|", *rows]
 
 
 def _plain(words: str) -> str:
     """Escape text for Markdown, so that names from files cannot make tables, links or HTML."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!~" else " " if c in "\r\n" else c for c in words)
+    shown = one_line(" ".join(words.splitlines()))
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!~" else c for c in shown)
 
 
 def _figures(study: Study) -> dict[str, go.Figure]:

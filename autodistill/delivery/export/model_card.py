@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autodistill.core.wording import counted, distillation_words, student_words
+from autodistill.core.wording import counted, distillation_words, one_line, student_words
 from autodistill.delivery.export.weights import verified_note
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def card(
         names: names of the other files in the folder.
         verified: the study's verification; ``None`` if it does not include this trial.
     """
-    student, plain = student_words(origin["student"]), found.variant == "fp32"
+    student, plain = _plain(student_words(origin["student"])), found.variant == "fp32"
     parts = [
         _front_matter(names),
-        f"# {student}, {'' if plain else f'{found.variant}, '}distilled for {origin['data']['source']}",
+        f"# {student}, {'' if plain else f'{found.variant}, '}distilled for {_plain(origin['data']['source'])}",
         _what(origin, facts)
         + ("" if plain else f" This is its {found.variant} form: the file that the search measured."),
         "## Accuracy",
@@ -66,7 +66,7 @@ def _what(origin: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return (
         f"Classifies {colour} images of {facts['image_size']} x {facts['image_size']} px into {len(classes)} "
         f"classes: {shown}.{size} Chosen by autodistill among many students; trained with the loss "
-        f"`{loss}` for {counted(round(origin['epochs']), 'epoch')}."
+        f"`{_code(loss)}` for {counted(round(origin['epochs']), 'epoch')}."
     )
 
 
@@ -142,11 +142,6 @@ def _classes(verified: Verified, row: VerifiedRow) -> list[str]:
     return [*lines, *(["", f"{more} more classes are in `verify.json`."] if more > 0 else [])]
 
 
-def _cell(text: str) -> str:
-    """Return ``text`` as one cell of a Markdown table."""
-    return " ".join(text.replace("|", "\\|").split())
-
-
 def _row_line(name: str, row: VerifiedRow) -> str:
     return f"| {name} | {_mean(row.accuracy)} | {_interval(row.accuracy)} |"
 
@@ -175,11 +170,12 @@ def _files(found: Exported) -> str:
     for one in found.checked:
         if one.state == "ok":
             time = f"{one.latency_ms:.3g} ms" if one.latency_ms is not None else "not measured"
+            remark = _cell(one.remark)
             lines.append(
-                f"| `{one.file}` | {one.bytes:,} | {one.accuracy:.4f} | {one.max_diff:.1e} | {time} | {one.remark} |"
+                f"| `{one.file}` | {one.bytes:,} | {one.accuracy:.4f} | {one.max_diff:.1e} | {time} | {remark} |"
             )
         else:
-            lines.append(f"| `{one.file}` | | | | | not exported: {one.remark} |")
+            lines.append(f"| `{one.file}` | | | | | not exported: {_cell(one.remark)} |")
     return "\n".join(lines)
 
 
@@ -206,14 +202,25 @@ def _use(found: Exported, names: Collection[str]) -> str:
 def _origin(origin: Mapping[str, Any]) -> str:
     data, teacher = origin["data"], origin["teacher"]
     return (
-        f"- study `{_plain(origin['study'])}`, trial {origin['trial']}, seed {origin['seed']}\n"
-        f"- data `{_plain(data['source'])}`, fingerprint `{data['fingerprint']}`, {data['training_images']:,} training "
-        f"images\n"
-        f"- teacher `{_plain(teacher['source'])}`, fingerprint `{teacher['fingerprint'] or 'unknown'}`\n"
+        f"- study `{_code(origin['study'])}`, trial {origin['trial']}, seed {origin['seed']}\n"
+        f"- data `{_code(data['source'])}`, fingerprint `{_code(data['fingerprint'])}`, "
+        f"{data['training_images']:,} training images\n"
+        f"- teacher `{_code(teacher['source'])}`, fingerprint `{_code(teacher['fingerprint'] or 'unknown')}`\n"
         "- `provenance.json` has everything else, and the SHA-256 of each file"
     )
 
 
 def _plain(text: str) -> str:
     """Escape a name from a file so that Markdown does not interpret it."""
-    return "".join(c if c.isalnum() or c in " -_.,:+" else f"&#{ord(c)};" for c in str(text) if c.isprintable())
+    return "".join(c if c.isalnum() or c in " -_.,:+=" else f"&#{ord(c)};" for c in str(text) if c.isprintable())
+
+
+def _code(text: object) -> str:
+    """Return a name that stays inside a code span, where Markdown reads no entity: without backticks, on one line."""
+    return one_line(text).replace("`", "'")
+
+
+def _cell(text: str) -> str:
+    """Return a remark that stays inside its table cell: one line without column marks, HTML, links and code."""
+    shown = one_line(" ".join(text.splitlines()))
+    return "".join(f"&#{ord(c)};" if c in "|<>`[]" else c for c in shown)

@@ -99,7 +99,7 @@ def write_report(
     }
     parts["curves"] = [(name, str(f.layout.title.text)) for name, f in figures.items() if name.startswith("curves-")]
     target = Path(path)
-    text = render(parts, figures, extra)
+    text = render(parts, figures, extra).encode("utf-8", "replace").decode()  # names of folders may be no UTF-8
     write_atomically(target, text)
     return HtmlReport(target, len(text.encode()), {**_json(study, front, answers, trials), "cost": cost})
 

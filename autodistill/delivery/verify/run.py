@@ -77,7 +77,7 @@ def verify(
     Raises:
         UsageError: the images are not those of the search, or a requested trial or network does not exist.
         AutodistillError: other errors, see the tree in ``errors.py``.
-        KeyboardInterrupt: after SIGINT, when everything is saved; after SIGTERM it is ``SystemExit(143)``.
+        KeyboardInterrupt: after SIGINT, when everything is saved; ``SystemExit(143)`` after SIGTERM, 129 after SIGHUP.
     """
     from autodistill.engines import check_keywords
     from autodistill.engines.driving.slots import make_slots

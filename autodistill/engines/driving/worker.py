@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from autodistill.core.errors import AutodistillError, DivergedError, InfeasibleError, InterruptedTrialError
+from autodistill.core.errors import AutodistillError, DivergedError, InfeasibleError, InterruptedTrialError, error_text
 from autodistill.core.errors import WorkerLostError as WorkerLostError
 from autodistill.core.processes import die_with_parent, end_soon
 from autodistill.core.records import Candidate, Decision, Evaluate, EvaluateFactory, Report, WorkerContext
@@ -68,9 +68,10 @@ def work(
     """
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver handles it
-    # systemd, SLURM and 'timeout' also send SIGTERM to the whole group. A handler is used instead of SIG_IGN because
-    # programs that the worker starts would inherit SIG_IGN.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # systemd, SLURM and 'timeout' also send SIGTERM to the whole group, a closed terminal SIGHUP. A handler is used
+    # instead of SIG_IGN because programs that the worker starts would inherit SIG_IGN.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
 
     def waits(what: str, seconds: float) -> None:
         _send(pipe, ("waits", what, seconds))
@@ -199,7 +200,7 @@ def is_device_broken(error: BaseException) -> bool:
     for _ in range(10):  # bounded, since a wrapped error may be its own cause
         if one is None:
             break
-        text = str(one).lower()
+        text = error_text(one).lower()
         if "cuda" in text and any(words in text for words in _BROKEN):
             return True
         one = one.__cause__ or one.__context__
@@ -215,8 +216,8 @@ def is_device_broken(error: BaseException) -> bool:
 
 def pack_error(error: BaseException) -> tuple[str, str, str, str, str]:
     """Convert an exception to a message; its type is sent as a name, so that nothing has to be unpickled."""
-    reason = getattr(error, "reason", "ERROR")
-    return ("error", type(error).__name__, str(reason), str(error), traceback.format_exc())
+    reason = str(getattr(error, "reason", "ERROR")) if isinstance(error, AutodistillError) else "ERROR"
+    return ("error", type(error).__name__, reason, error_text(error), traceback.format_exc())
 
 
 def unpack_error(message: tuple[str, str, str, str, str]) -> BaseException:

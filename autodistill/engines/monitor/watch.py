@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -85,6 +86,7 @@ class Watch:
         self.under_way: Callable[[], float] = lambda: 0.0
         self._stop = threading.Event()
         self.signal: int | None = None
+        self.at_once = False  # a second signal came
 
     def stage(self, stage: str, message: str = "", done: float | None = None) -> None:
         """Report that a stage of the set-up began or advanced.
@@ -184,24 +186,33 @@ class Watch:
 
         Raises:
             KeyboardInterrupt: After SIGINT.
-            SystemExit: After SIGTERM, with exit code 128 + SIGTERM.
+            SystemExit: After SIGTERM or SIGHUP, with exit code 128 plus the number of the signal.
         """
-        if self.signal == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        if self.signal is not None:
+        if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.signal is not None:
+            raise SystemExit(128 + self.signal)
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM: the first stops running trials after saving, a second raises KeyboardInterrupt."""
+        """Handle SIGINT, SIGTERM and SIGHUP: the first stops running trials after saving, a second ends the search.
+
+        SIGHUP stays ignored where it was, as under ``nohup``.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread can set handlers; in other threads the caller uses stop()
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        if before[signal.SIGHUP] is signal.SIG_IGN:
+            del before[signal.SIGHUP]
+        terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
         def handle(number: int, frame: FrameType | None) -> None:
             del frame
+            if number == signal.SIGHUP:
+                _leave_closed(terminals)
             if self._stop.is_set():
+                self.signal, self.at_once = number, True
                 raise KeyboardInterrupt
             self.signal = number
             self._stop.set()
@@ -210,6 +221,19 @@ class Watch:
             signal.signal(number, handle)
         try:
             yield
+        except KeyboardInterrupt:
+            if self.at_once:
+                self.pass_on()
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _leave_closed(terminals: Sequence[int]) -> None:
+    """Write to nowhere what was for a terminal that is closed now: what is said while saving would be an error."""
+    for descriptor in terminals:
+        if not os.isatty(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)

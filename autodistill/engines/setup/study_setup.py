@@ -6,11 +6,13 @@ and listed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodistill.config.study_file import CHOSEN, StudyConfig, differences
+from autodistill.config.study_file import CHOSEN, MAY_CHANGE, StudyConfig, differences
 from autodistill.core.errors import ConfigError, UsageError
 from autodistill.core.resource_errors import as_resource_error
 from autodistill.core.strict_yaml import dump
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from autodistill.search.study.study import Study
 
 STUDY_FILE = store.STUDY_FILE
-_CONFIGURATION = "configuration"  # attribute of a study in a database server, whose folder may be lost
 
 
 def open_to_read(folder: Path) -> Study:
@@ -44,12 +45,35 @@ def open_to_read(folder: Path) -> Study:
     storage = store.read_folder(folder)
     if not (folder / STUDY_FILE).is_file():
         raise UsageError(f"{folder} has no {STUDY_FILE}; it was not made by autodistill.")
-    config = StudyConfig.load(folder / STUDY_FILE)
+    config = _as_run(folder, StudyConfig.load(folder / STUDY_FILE))
     names = [config.name] if config.storage else [summary.study_name for summary in storage.get_all_studies()]
     name = config.name if config.name in names or not names else names[0]
     study = Study(storage, name, directory=folder, seed=config.seed, **study_parts(config))
     study.config = config
     return study
+
+
+def _as_run(folder: Path, config: StudyConfig) -> StudyConfig:
+    """Return the configuration that a folder's trials were run under, with what may change from its study file."""
+    made = _run_under(folder)
+    changed = [] if made is None else differences(made, config)
+    if made is None or not changed:
+        return config
+    warnings.warn(
+        f"{folder / STUDY_FILE} was changed since its trials were run; what they were run under is used: "
+        + "; ".join(line.replace("this run asks for", "the file has") for line in changed),
+        stacklevel=3,
+    )
+    return made.model_copy(update={key: getattr(config, key) for key in MAY_CHANGE})
+
+
+def _run_under(folder: Path) -> StudyConfig | None:
+    """Return the configuration in a folder's SQLite database; ``None`` where there is none that can be read."""
+    stored = store.stored_configuration(folder)
+    try:
+        return None if stored is None else StudyConfig.load(stored, {})
+    except ConfigError:  # of another version
+        return None
 
 
 def open_other(directory: Path | None, folder: Path) -> Study:
@@ -93,6 +117,7 @@ def build_study(config: StudyConfig, directory: Path | None, *, say: Callable[[s
         ConfigError: Some names are not registered; nothing is written then.
         UsageError: The folder holds another study.
         ResourceError: Disk space or permissions are missing.
+        StudyInUseError: Another process creates this study at this moment.
     """
     from autodistill.engines.setup.check_names import check_study
     from autodistill.engines.setup.top_rung import Length, choose_length
@@ -104,12 +129,30 @@ def build_study(config: StudyConfig, directory: Path | None, *, say: Callable[[s
     check_study(config, parts["space"], resumed=resumed)
     length = Length(config) if resumed else choose_length(config, parts["space"], say=say)
     parts["rungs"] = config_rungs(length.config)
-    with as_resource_error("the study could not be opened"):
-        study = _stored(length.config, directory, parts)
+    with as_resource_error("the study could not be opened"), _creating(directory, resumed=resumed):
+        made_meanwhile = not resumed and directory is not None and (directory / STUDY_FILE).is_file()
+        study = None if made_meanwhile else _stored(length.config, directory, parts)
+    if study is None:  # another process made it while this one chose its settings
+        return build_study(config, directory, say=say)
     study.charge(length.seconds)
     study.expect_epoch_times(length.times.timed if length.times is not None else ())
     study.notes += [length.message] if length.message else []
     return study
+
+
+@contextlib.contextmanager
+def _creating(directory: Path | None, *, resumed: bool) -> Iterator[None]:
+    """Hold the folder of a study that is not there yet, so that one process at a time makes its tables and files.
+
+    Raises:
+        StudyInUseError: another process makes the study.
+    """
+    if directory is None or resumed:
+        yield
+        return
+    store.make_folder(directory)
+    with store.folder_lock(directory):
+        yield
 
 
 def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any]) -> Study:
@@ -123,8 +166,9 @@ def _stored(config: StudyConfig, directory: Path | None, parts: Mapping[str, Any
         _check_same_in_database(storage, config)
     study = Study(storage, config.name, directory=directory, seed=config.seed, **parts)
     study.config = config
-    if config.storage is not None and _CONFIGURATION not in study.optuna.user_attrs:
-        study.optuna.set_user_attr(_CONFIGURATION, config.resolved())
+    kept = config.storage is not None or directory is not None
+    if kept and store.CONFIGURATION not in study.optuna.user_attrs:
+        study.optuna.set_user_attr(store.CONFIGURATION, config.resolved())
     study.budget = config.limits
     for folder in map(Path, config.warm_start):
         if note := warm_start(study, open_other(directory, folder), folder):
@@ -194,9 +238,10 @@ def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
         UsageError: The folder holds another study; all keys that differ are listed, with both values.
     """
     stored = directory / STUDY_FILE
-    if not stored.is_file():
+    made = _run_under(directory)
+    if made is None and not stored.is_file():
         return config
-    old = StudyConfig.load(stored, {})
+    old = made or StudyConfig.load(stored, {})
     if config.epochs is None:  # epochs and the settings that depend on them were chosen when the study was created
         kept = {key: old.training[key] for key in CHOSEN if key in old.training}
         rungs = old.rungs if config.rungs == "auto" else config.rungs
@@ -204,12 +249,23 @@ def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
         config = config.model_copy(update=chosen)
     changed = differences(old, config)
     if changed:
+        if made is not None and stored.is_file() and config == StudyConfig.load(stored, {}):
+            raise UsageError(_edited(stored, changed))
         raise UsageError(
             f"{directory} holds a study with other settings:\n"
             + "\n".join(f"  - {line}" for line in changed)
             + "\nUse the same settings to resume it, or another --dir for a new study."
         )
     return config.model_copy(update={"name": old.name})
+
+
+def _edited(file: Path, changed: Sequence[str]) -> str:
+    """Say that a study file differs from what its trials were run under, and how to go on."""
+    return (
+        f"{file} was changed since its trials were run:\n"
+        + "\n".join(f"  - {line}" for line in changed)
+        + "\nPut the old values back to resume it, or copy the file and give another --dir for a new study."
+    )
 
 
 def _check_same_in_database(storage: BaseStorage, config: StudyConfig) -> None:
@@ -221,10 +277,10 @@ def _check_same_in_database(storage: BaseStorage, config: StudyConfig) -> None:
     stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}.get(config.name)
     if stored is None:
         return
-    if _CONFIGURATION not in stored:
+    if store.CONFIGURATION not in stored:
         changed = ["it was not created by autodistill"]
     else:
-        changed = differences(StudyConfig.load(stored[_CONFIGURATION], {}), config)
+        changed = differences(StudyConfig.load(stored[store.CONFIGURATION], {}), config)
     if changed:
         raise UsageError(
             f"{config.storage} holds another study called {config.name!r}:\n"

@@ -17,6 +17,7 @@ from autodistill.search.objectives.losses import axis_losses, to_losses
 from autodistill.search.objectives.objectives import spared
 from autodistill.search.objectives.pareto import hypervolume, nondominated_mask
 from autodistill.search.objectives.within_teacher import Reach
+from autodistill.search.results.csv_text import csv_text
 from autodistill.search.results.front_member import FrontMember
 from autodistill.search.results.gain import gain_over_undistilled
 from autodistill.search.storage.study_folder import dump_json, write_atomically
@@ -243,7 +244,7 @@ class Front:
         """Write ``front.json``, ``front.csv`` and ``front.png``; return their paths by suffix."""
         folder = Path(directory)
         write_atomically(folder / "front.json", dump_json(self.to_json()))
-        write_atomically(folder / "front.csv", self.to_pandas().to_csv(index=False))
+        write_atomically(folder / "front.csv", csv_text(self.to_pandas()))
         self.plot(folder / "front.png", empty=empty)
         return {ending: folder / f"front.{ending}" for ending in ("json", "csv", "png")}
 

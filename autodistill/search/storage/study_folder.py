@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import socket
 import sqlite3
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -28,17 +31,27 @@ from optuna.trial import FrozenTrial, TrialState
 from autodistill.core.database_url import StorageUrl
 from autodistill.core.errors import ResourceError, StoreError, StudyInUseError, UsageError
 from autodistill.core.records import Objective
+from autodistill.search.storage.backups import BACKUP as BACKUP
+from autodistill.search.storage.backups import DATABASE as DATABASE
+from autodistill.search.storage.backups import STUDY_FILE as STUDY_FILE
+from autodistill.search.storage.backups import (
+    backup,
+    check_not_lost,
+    damaged,
+    how_to_restore,
+    open_sqlite,
+    open_to_read,
+)
 
-DATABASE = "study.db"
-BACKUP = "study.db.backup"
-STUDY_FILE = "study.yaml"
+CONFIGURATION = "configuration"
+"""Attribute of a study: its configuration when it was made, which the study file in its folder is compared with."""
 
 
 def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseStorage:
     """Open the storage in ``directory`` (created if absent), at the database ``url`` if given, or in memory.
 
     Raises:
-        StoreError: the file exists but is not a healthy SQLite database.
+        StoreError: the file exists but is not a healthy SQLite database, or it is missing while a backup of it exists.
         ResourceError: the folder cannot be written, or the database cannot be reached.
     """
     if url is not None:
@@ -48,6 +61,7 @@ def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseS
     if directory is None:
         return InMemoryStorage()
     path = directory / DATABASE
+    check_not_lost(path)
     prepare_sqlite(path)
     return _connect(path)
 
@@ -128,9 +142,16 @@ def _is_bare(trial: FrozenTrial) -> bool:
 
 
 def load_or_create(storage: BaseStorage, name: str, objectives: Sequence[Objective]) -> optuna.Study:
-    """Load the study called ``name``, or create it; an existing study is changed only if its metric names differ."""
+    """Load the study called ``name``, or create it; an existing study is changed only if its metric names differ.
+
+    Raises:
+        StoreError: one of its attributes is damaged.
+    """
     try:
         study = optuna.load_study(study_name=name, storage=storage)
+        study.user_attrs  # noqa: B018 - reads them all
+    except json.JSONDecodeError as error:
+        raise damaged(f"an attribute of study {name}", error) from error
     except KeyError:
         directions = [o.direction for o in objectives]
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
@@ -148,7 +169,9 @@ def _connect(path: Path) -> RDBStorage:
     A process that dies loses nothing. After a power failure the last trials may be missing and resume from their
     checkpoints. The database stays consistent in both cases.
     """
-    storage = FileStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    storage = _make_tables(
+        lambda: FileStorage(_url(path), {"creator": functools.partial(open_sqlite, path.absolute())})
+    )
 
     def relax(connection: sqlite3.Connection, record: object) -> None:
         del record
@@ -159,20 +182,33 @@ def _connect(path: Path) -> RDBStorage:
     return storage
 
 
+def _make_tables(open_: Callable[[], FileStorage]) -> FileStorage:
+    """Open a database and make its tables, where another process may make them between the look and the making."""
+    for pause in (0.1, 1.0):
+        try:
+            return open_()
+        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.IntegrityError) as error:
+            if not any(words in str(error) for words in ("already exists", "UNIQUE constraint")):
+                raise
+            time.sleep(pause)
+    return open_()
+
+
 def _read_only(path: Path) -> RDBStorage:
     """Connect to a database in a folder that cannot be written.
 
     Every use opens its own connection, since another process with write access may start or end a search at any time.
     """
-    kwargs = {"creator": lambda: _reading(path), "poolclass": sqlalchemy.NullPool}
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs=kwargs, skip_table_creation=True)
+    kwargs = {"creator": functools.partial(open_to_read, path.absolute()), "poolclass": sqlalchemy.NullPool}
+    return RDBStorage(_url(path), engine_kwargs=kwargs, skip_table_creation=True)
 
 
-def _reading(path: Path) -> sqlite3.Connection:
-    """Open a connection that writes no file; without a write-ahead log no process has the database open."""
-    log = path.with_name(f"{path.name}-wal")
-    how = "mode=ro" if log.exists() else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=60, check_same_thread=False)
+def _url(path: Path) -> str:
+    """Return the address of a database for messages; connections open the path itself.
+
+    SQLAlchemy cuts an address at ``?`` and decodes ``%xx``, and Optuna fills in ``{x}``: a path is not safe in one.
+    """
+    return f"sqlite:///{quote(str(path.absolute()))}"
 
 
 def _writable(path: Path) -> bool:
@@ -188,7 +224,7 @@ def prepare_sqlite(path: Path, *, read: bool = False) -> None:
         ResourceError: the database cannot be opened.
     """
     try:
-        with contextlib.closing(_reading(path) if read else sqlite3.connect(path, timeout=60)) as connection:
+        with contextlib.closing(open_to_read(path) if read else open_sqlite(path)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if not read:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -196,39 +232,34 @@ def prepare_sqlite(path: Path, *, read: bool = False) -> None:
         if isinstance(error, sqlite3.OperationalError):
             advice = "Copy the study to where you may write" if read else "Check that the folder can be written"
             raise ResourceError(f"cannot open {path}: {error}. {advice}.") from error
-        raise StoreError(f"{path} is not a healthy database: {error}. {_advice(path)}") from error
+        raise StoreError(f"{path} is not a healthy database: {error}. {how_to_restore(path)}") from error
     if found != "ok":
-        raise StoreError(f"{path} is damaged: {found}. {_advice(path)}")
+        raise StoreError(f"{path} is damaged: {found}. {how_to_restore(path)}")
 
 
-def _advice(path: Path) -> str:
-    copy = path.with_name(BACKUP)
-    if not copy.is_file():
-        return "Restore a copy, or start another study."
-    return f"Restore the backup of the last start (remove {path.name}-wal and {path.name}-shm first): mv {copy} {path}"
+def stored_configuration(directory: Path) -> Any:
+    """Return the configuration that the trials in a folder's database were run under; ``None`` where none is stored.
 
-
-def backup(directory: Path) -> None:
-    """Copy a folder's database, which was just checked, before another run writes to it.
-
-    Raises:
-        ResourceError: there is no space for the copy.
+    It is read without Optuna, which would make tables. A database that cannot be read is reported when it is opened.
     """
     path = directory / DATABASE
     if not path.is_file():
-        return
-    handle, name = tempfile.mkstemp(dir=directory, prefix=f".{BACKUP}.")
-    os.close(handle)
-    try:
-        closing = contextlib.closing
-        with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(name)) as target:
-            source.backup(target)
-        os.replace(name, directory / BACKUP)
-    except (OSError, sqlite3.OperationalError) as error:
-        raise ResourceError(f"cannot write {directory / BACKUP}: {error}. Free space on this disk.") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        return None
+    with contextlib.suppress(sqlite3.DatabaseError, ValueError), contextlib.closing(open_to_read(path)) as connection:
+        found = connection.execute("SELECT value_json FROM study_user_attributes WHERE key = ?", (CONFIGURATION,))
+        rows = found.fetchall()
+        return json.loads(rows[0][0]) if rows else None
+    return None
+
+
+def has_trials(directory: Path) -> bool:
+    """Whether a folder's database holds a trial; false where there is no database of a study."""
+    path = directory / DATABASE
+    if not path.is_file():
+        return False
+    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(open_sqlite(path)) as connection:
+        return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM trials)").fetchone()[0])
+    return False
 
 
 @contextlib.contextmanager
@@ -325,6 +356,7 @@ def make_folder(directory: Path) -> None:
 
     Raises:
         UsageError: no permission, the path is a file, or the folder contains something other than a study.
+        StoreError: it contains a study whose database is missing.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -336,6 +368,7 @@ def make_folder(directory: Path) -> None:
         raise UsageError(f"cannot write into {directory}: no permission. Choose another --dir.")
     others = sorted(p.name for p in directory.iterdir() if p.name not in ("lock", DATABASE))
     if others and not is_study(directory):
+        check_not_lost(directory / DATABASE)
         raise UsageError(
             f"{directory} is not a study and not empty (it holds {', '.join(others[:3])}). Choose a new folder."
         )
@@ -353,7 +386,11 @@ def database_of(directory: Path) -> StorageUrl | None:
         return None
     from autodistill.core import strict_yaml
 
-    keys = strict_yaml.load(path.read_text(encoding="utf-8"), str(path))[0]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{path} is damaged: it is no text ({error.reason}). Put a copy in its place.") from None
+    keys = strict_yaml.load(text, str(path))[0]
     place = keys.get("storage") if isinstance(keys, dict) else None
     return StorageUrl.parse(place) if isinstance(place, str) else None
 
@@ -376,6 +413,7 @@ def read_folder(directory: Path) -> RDBStorage:
         raise UsageError(
             f"{directory} is not a study: it {what}. Give the folder that 'autodistill search --dir' made."
         )
+    check_not_lost(path)
     read = not _writable(path)
     prepare_sqlite(path, read=read)
     return _read_only(path) if read else _connect(path)

@@ -6,6 +6,7 @@ Only the driver writes, so its memory equals the storage; a database query per r
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autodistill.core.records import State, TrialRecord
 from autodistill.search.storage import variants
+from autodistill.search.storage.backups import damaged
 from autodistill.search.storage.history import StoredTrial
 
 _STATES = {
@@ -60,10 +62,24 @@ class TrialLog:
     def reload(self) -> None:
         """Read all trials from the storage, except enqueued ones."""
         self._entries, self._by_key = {}, {}
-        for trial in self._study.get_trials(deepcopy=False):
+        for trial in self._stored_trials():
             if trial.state is not TrialState.WAITING:
                 self._entries[trial.number] = _from_stored(trial)
-                self._index(trial.number)
+                try:
+                    self._index(trial.number)
+                except AttributeError as error:  # the candidate is no mapping
+                    raise damaged(f"trial {trial.number}", error) from error
+
+    def _stored_trials(self) -> list[FrozenTrial]:
+        """Read all trials.
+
+        Raises:
+            StoreError: an attribute of one is no JSON.
+        """
+        try:
+            return self._study.get_trials(deepcopy=False)
+        except json.JSONDecodeError as error:
+            raise damaged("an attribute of a trial", error) from error
 
     def create(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
         """Create a trial with these parameters, in one transaction, and return its number."""
@@ -142,10 +158,17 @@ class TrialLog:
             self._by_key = {k: n for k, n in self._by_key.items() if n != number}
 
     def record(self, number: int) -> TrialRecord:
-        """Return the record of one trial."""
+        """Return the record of one trial.
+
+        Raises:
+            StoreError: one of its attributes is damaged.
+        """
         entry = self._entries[number]
         if entry.record is None:
-            entry.record = _to_record(number, entry, self._metrics)
+            try:
+                entry.record = _to_record(number, entry, self._metrics)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                raise damaged(f"trial {number}", error) from error
         return entry.record
 
     def attributes(self, number: int) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from autodistill.core.records import Constraint, Objective, TrialRecord
+from autodistill.core.records import Constraint, Objective, TrialRecord, described, is_finite, plain
 
 PREFIX = "variant:"
 
@@ -25,7 +25,11 @@ def stored(
     missing = [objective.name for objective in objectives if objective.name not in values]
     if missing:
         return {"reason": f"it has no {', '.join(missing)}"}
-    return {"values": dict(values), "feasible": all(one.violation(values) <= 0 for one in constraints)}
+    values = {name: plain(value) for name, value in values.items()}
+    bad = [f"{name}={described(value)}" for name, value in values.items() if not is_finite(value)]
+    if bad:
+        return {"reason": f"it has {', '.join(bad)}; a finite number is needed"}
+    return {"values": values, "feasible": all(one.violation(values) <= 0 for one in constraints)}
 
 
 def of_attributes(attributes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

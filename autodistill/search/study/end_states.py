@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from autodistill.core.errors import DivergedError, InfeasibleError, InterruptedTrialError
-from autodistill.core.records import WORK, Objective, Report, State, plain
+from autodistill.core.errors import (
+    AutodistillError,
+    DivergedError,
+    InfeasibleError,
+    InterruptedTrialError,
+    error_text,
+)
+from autodistill.core.records import (
+    MOST_WORK,
+    WORK,
+    Objective,
+    Report,
+    State,
+    described,
+    is_finite,
+    is_possible_work,
+    plain,
+)
 
 UNFINISHED = (State.PARTIAL, "INTERRUPTED", "stopped before its next rung; goes on when the study is resumed")
 """End of a trial that was closed without a decision."""
@@ -51,9 +65,12 @@ def report_error(
         rungs = f"0 (known costs) and 1 to {top}, after {', '.join(map(str, levels))} epochs"
         return "ERROR", f"rung {rung} was reported, which this study does not have: its rungs are {rungs}"
     amounts = {"epochs": report.epochs, "seconds": report.seconds, "teacher_seconds": report.teacher_seconds or 0.0}
-    bad = [f"{k}={v}" for k, v in (*report.values.items(), *amounts.items()) if not is_finite(v)]
+    bad = [f"{k}={described(v)}" for k, v in (*report.values.items(), *amounts.items()) if not is_finite(v)]
     if bad:
-        return "NON_FINITE", f"rung {rung} reported {', '.join(bad)}"
+        return "NON_FINITE", f"rung {rung} reported {', '.join(bad)}; a finite number is needed"
+    impossible = [f"{k}={v:g}" for k, v in amounts.items() if not is_possible_work(v)]
+    if impossible:
+        return "NON_FINITE", f"rung {rung} reported {', '.join(impossible)}; allowed: 0 to {MOST_WORK:g}"
     beyond = [f"{k}={v:g}" for k, v in report.values.items() if not is_possible(k, v, objectives)]
     if beyond:
         names = " and ".join(text.partition("=")[0] for text in beyond)
@@ -62,11 +79,6 @@ def report_error(
         return "NON_FINITE", f"rung {rung} reported {', '.join(beyond)}: {names} {what}, from 0 to 1{hint}"
     missing = [o.name for o in objectives if rung == top and o.name not in report.values and o.name not in known]
     return ("ERROR", f"the top rung was reported without {', '.join(missing)}") if missing else None
-
-
-def is_finite(value: Any) -> bool:
-    """Return whether a reported value is a finite number."""
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def is_possible(name: str, value: float, objectives: Sequence[Objective]) -> bool:
@@ -82,14 +94,14 @@ def end_by_error(error: BaseException, budget: str) -> tuple[State, str, str]:
             return State.PARTIAL, "BUDGET", f"{budget}; goes on when the study is resumed"
         return State.PARTIAL, "INTERRUPTED", "interrupted; goes on when the study is resumed"
     if isinstance(error, InfeasibleError):
-        return State.PRUNED, error.reason, str(error)
+        return State.PRUNED, error.reason, error_text(error)
     if isinstance(error, DivergedError):
-        return State.FAIL, "NAN", str(error)
+        return State.FAIL, "NAN", error_text(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return State.FAIL, "OOM", str(error) or "out of memory"
-    if hasattr(error, "reason"):  # raised in a worker, which has already classified the error
-        return State.FAIL, str(error.reason), str(error)
-    return State.FAIL, "ERROR", f"{type(error).__name__}: {error}"
+        return State.FAIL, "OOM", error_text(error) or "out of memory"
+    if isinstance(error, AutodistillError) and hasattr(error, "reason"):  # a worker has already classified it
+        return State.FAIL, str(error.reason), error_text(error)
+    return State.FAIL, "ERROR", f"{type(error).__name__}: {error_text(error)}"
 
 
 def ended_early(rung: int, levels: Sequence[int]) -> str:

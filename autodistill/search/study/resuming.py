@@ -16,7 +16,7 @@ from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.rung_rules import ModelRule, PeerRule
 from autodistill.search.study.scheduler import Scheduler
 
-MAX_ATTEMPTS = 3  # attempts at a trial that ended with its driver, after which the trial is given up
+MAX_ATTEMPTS = 3  # attempts at one rung, each ended by the death of its driver, before a trial is given up
 
 Ends = dict[int, tuple[State, str, str]]
 """Trials that end now: number to state, reason code and message."""
@@ -75,9 +75,21 @@ def _end_of(
         return State.COMPLETE, "", rungs.reached  # the driver died between the last report and the end
     if not record.student:  # the driver died between ask and the first write: there is nothing to continue
         return State.FAIL, "WORKER_LOST", "the driver ended before the trial began"
-    if record.state is State.RUNNING and int(str(attributes.get("attempts", 1))) >= MAX_ATTEMPTS:
-        return State.FAIL, "ATTEMPTS", f"did not survive {MAX_ATTEMPTS} attempts"
+    rung = max(record.rungs, default=0)
+    if record.state is State.RUNNING and next_attempt(attributes, rung)["attempts"] > MAX_ATTEMPTS:
+        return State.FAIL, "ATTEMPTS", f"did not survive {MAX_ATTEMPTS} attempts after rung {rung}"
     return None
+
+
+def next_attempt(attributes: Mapping[str, object], rung: int) -> dict[str, int]:
+    """Return the attributes of a trial that goes on after its driver died: attempts count since its last new rung.
+
+    Args:
+        attributes: the trial's.
+        rung: the last that it has reported.
+    """
+    before = int(str(attributes.get("attempts_rung", 0)))
+    return {"attempts": 1 if rung > before else int(str(attributes.get("attempts", 1))) + 1, "attempts_rung": rung}
 
 
 def rule_of(

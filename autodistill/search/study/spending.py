@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +10,8 @@ from typing import Any
 import optuna
 
 from autodistill.core.budget import Spent
-from autodistill.core.records import Report
+from autodistill.core.records import Report, is_possible_work, plain
+from autodistill.search.storage.backups import damaged
 
 BOOKED = "booked"
 """Trial attribute: counted seconds of a trial that was stopped between two reports."""
@@ -80,15 +80,21 @@ class Spending:
         s = self._closed
         self._closed = Spent(s.seconds, s.trials + 1, s.epochs, s.device_seconds)
 
-    def account(self, report: Report, attributes: Mapping[str, Any]) -> None:
+    def account(self, report: Report, attributes: Mapping[str, Any], observed: float = 0.0) -> None:
         """Add the work of a report beyond what the trial's ``attributes`` already contain, and save if there is any.
 
         This runs before the report is checked or stored: the work was done, whatever the result. A trial that resumes
         after a crash or an interruption is charged only for work beyond its stored rungs and booked seconds.
+
+        Args:
+            report: as it was reported.
+            attributes: stored attributes of the trial.
+            observed: seconds of work since the trial's last report as measured by its engine; used if the report's
+                seconds are impossible.
         """
         more = (
             _more(report.epochs, reported(attributes, "epochs")),
-            _more(report.seconds, reported(attributes, "seconds")),
+            _more(report.seconds, reported(attributes, "seconds")) if is_possible_work(report.seconds) else observed,
         )
         if any(more):
             self._add(more[1], more[0])
@@ -102,7 +108,7 @@ class Spending:
             seconds: seconds since the last report.
             epochs: epochs since the beginning of the trial; 0 if unknown.
         """
-        self._add(max(0.0, seconds), _more(epochs, reported(attributes, "epochs")))
+        self._add(max(0.0, seconds), _more(plain(epochs), reported(attributes, "epochs")))
 
     def advance(self, attributes: Mapping[str, Any], seconds: float) -> float:
         """Add the work of an unfinished trial since its last report.
@@ -128,7 +134,10 @@ class Spending:
 
     def _stored(self) -> Spent:
         stored = self._study.user_attrs.get(_KEY)
-        return Spent() if stored is None else Spent.from_json(stored)
+        try:
+            return Spent() if stored is None else Spent.from_json(stored)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise damaged("what the study has spent", error) from error
 
 
 def reported(attributes: Mapping[str, Any], what: str) -> float:
@@ -139,4 +148,4 @@ def reported(attributes: Mapping[str, Any], what: str) -> float:
 
 
 def _more(now: float, before: float) -> float:
-    return max(0.0, now - before) if math.isfinite(now) else 0.0
+    return max(0.0, now - before) if is_possible_work(now) else 0.0

@@ -44,7 +44,7 @@ from autodistill.search.study.end_states import UNFINISHED, end_by_error, ended_
 from autodistill.search.study.inputs import Inputs
 from autodistill.search.study.readings import Readings
 from autodistill.search.study.resuming import MAX_ATTEMPTS as MAX_ATTEMPTS
-from autodistill.search.study.resuming import learn_epoch_time, restore_state, rule_of
+from autodistill.search.study.resuming import learn_epoch_time, next_attempt, restore_state, rule_of
 from autodistill.search.study.scheduler import TOO_LITTLE, NextStep, RemainingBudget, Scheduler
 from autodistill.search.study.spending import BOOKED, Spending, reported
 from autodistill.search.study.stopping import Refusals, Streak
@@ -220,7 +220,7 @@ class Study(Inputs, Readings):
             return Decision.CONTINUE
         stored = self._log.attributes(number)
         report = plain_report(report, self.rungs.levels, reported(stored, "seconds") + seconds)
-        self._spending.account(report, stored)
+        self._spending.account(report, stored, seconds)
         invalid = report_error(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
         if invalid:
             return self._settle(number, State.FAIL, *invalid)
@@ -372,7 +372,8 @@ class Study(Inputs, Readings):
             self._paused_at.pop(number, None)
             self._scheduler.interrupted = [r for r in self._scheduler.interrupted if r.number != number]
         if record.state is State.RUNNING:  # the driver died during the trial
-            self._log.set(number, "attempts", int(self._log.attributes(number).get("attempts", 1)) + 1)
+            for key, value in next_attempt(self._log.attributes(number), rung).items():
+                self._log.set(number, key, value)
         self._log.set(number, "state", State.RUNNING.value)
         self._log.set(number, "reason", "")
         candidate = Candidate(number, record.student, record.distillation, record.train, record.seed, start_rung=rung)

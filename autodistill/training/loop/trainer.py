@@ -11,6 +11,7 @@ bits.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autodistill.core.errors import DivergedError, ResourceError, StoreError
+from autodistill.core.errors import DivergedError, InfeasibleError, ResourceError, StoreError
 from autodistill.training.augmentation import mixup
 from autodistill.training.augmentation import policy as views
 from autodistill.training.augmentation.policy import Policy
@@ -209,6 +210,7 @@ class Trainer:
         Raises:
             DivergedError: a loss or gradient is not finite.
             ResourceError: a single image does not fit into the device's memory.
+            InfeasibleError: a batch is too small for a BatchNorm layer of the network.
         """
         order, ordered = torch.empty(0, dtype=torch.int64), -1
         self.model.train()
@@ -314,7 +316,8 @@ class Trainer:
         rate = learning_rate(self.recipe, self.step, self.epochs * self.steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        loss = self._gradients(batch)
+        with _enough_values(len(batch.ids)):
+            loss = self._gradients(batch)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip or math.inf)
         self._finite &= torch.isfinite(loss + norm)
         self._check()
@@ -431,3 +434,21 @@ def _mixed_seed(seed: int, position: int) -> int:
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose name starts with ``prefix``, with the prefix removed."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+@contextlib.contextmanager
+def _enough_values(images: int) -> Iterator[None]:
+    """Explain torch's refusal to normalize one value per channel, which has no variance.
+
+    Raises:
+        InfeasibleError: a BatchNorm layer got one value per channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InfeasibleError(
+            f"a batch of {images} image{'s' * (images != 1)} leaves a BatchNorm layer of this student one value per "
+            "channel, which has no variance; set batch_size to at least 2, or choose a family without BatchNorm"
+        ) from error

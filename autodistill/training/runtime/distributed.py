@@ -60,7 +60,9 @@ class Team:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method=f"file://{file}", rank=rank, world_size=size, timeout=_TIMEOUT)
+        # As init_method="file://…", which reads the path as a URL and so fails for some.
+        meeting = dist.FileStore(file, size)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=meeting, rank=rank, world_size=size, timeout=_TIMEOUT)
         return cls(rank, size, device)
 
     def leave(self) -> None:

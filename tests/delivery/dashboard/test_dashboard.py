@@ -176,6 +176,9 @@ def test_a_candidate_is_added_in_the_browser_and_comes_first(tmp_path: Path) -> 
         wrong = client.ask("POST", "/enqueue", "text=student%3A%0A++widht%3A+64")
         assert (wrong[0], "widht" in wrong[2]) == (400, True)
         assert "<script>" not in client.ask("POST", "/enqueue", "text=%3Cscript%3E")[2]
+        for length in ("abc", "-5", "1e3"):
+            status, _, said = client.ask("POST", "/enqueue", form, Content_Length=length)
+            assert (status, "The length of the request is no number" in said) == (400, True)
         assert client.ask("POST", "/enqueue", form)[0] == 200
     again = ad.Study.open(place)
     ad.search(again, evaluate=toys.evaluate, costs=toys.costs, budget="3trials")
@@ -232,6 +235,23 @@ def test_names_from_files_are_not_markup_in_notes() -> None:
     note = trial_note(bad, [bad], resolve(["accuracy"]), on_front=False)
     assert "\\<img src=x\\>\\|\\`a\\`" in note
     assert "\\[x\\](y) z" in note
+
+
+def test_control_characters_of_stored_names_never_reach_a_note() -> None:
+    hostile = "a\x1b]0;x\x07\u2028\u202eb"
+    trial = TrialRecord(
+        0,
+        State.FAIL,
+        {},
+        {"family": hostile, hostile: "x\ny"},
+        {"loss": hostile},
+        {},
+        0,
+        reason=hostile,
+        message=hostile,
+    )
+    note = trial_note(trial, [trial], resolve(["accuracy"]), on_front=False)
+    assert [c for c in note if c != "\n" and not c.isprintable()] == []
 
 
 def test_the_note_of_a_verified_trial_has_its_verified_figures() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -123,3 +124,29 @@ def test_many_system_attributes_are_written_at_once_and_others_stay(tmp_path: Pa
     }  # fmt: skip
     untouched = wrapped.get_study_system_attrs(other._study_id)
     assert (untouched["old"], untouched["kept"], "new" in untouched) == ("before", [1], False)
+
+
+ODD_NAMES = ["a?b", "a%41b#c", "{SCHEMA_VERSION}", "a?mode=memory", "ä b'\"&;", "file:x"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_trials_are_in_their_folder_whatever_its_name(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(name), tmp_path / "plain" / name):
+        study = make_study(folder)
+        ad.search(study, evaluate=evaluate, budget="2trials", progress=False)
+        del study
+        with contextlib.closing(sqlite3.connect((folder / "study.db").absolute())) as connection:
+            assert connection.execute("SELECT count(*) FROM trials").fetchone() == (2,)
+        assert len(optuna.load_study(study_name="toy", storage=store.read_folder(folder)).trials) == 2
+        assert len(optuna.load_study(study_name="toy", storage=store._read_only(folder / "study.db")).trials) == 2
+    found = {path.name for path in tmp_path.iterdir()} | {path.name for path in (tmp_path / "plain").iterdir()}
+    assert found == {name, "plain"}
+
+
+def test_two_folders_never_share_their_trials(tmp_path: Path) -> None:
+    studies = [make_study(tmp_path / name) for name in ("a?x", "a?y", "a", "aA", "a%41")]
+    ad.search(studies[0], evaluate=evaluate, budget="2trials", progress=False)
+    assert [len(make_study(study.directory).trials()) for study in studies] == [2, 0, 0, 0, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from toys import LEVELS, evaluate, make_study
 
+from autodistill.core.errors import StoreError
 from autodistill.core.records import Decision
 from autodistill.search.model.observations import ObservationStore
 from autodistill.search.space.encoding import Encoder
@@ -186,3 +189,22 @@ def test_a_candidate_that_another_process_adds_to_a_running_search_is_next(sampl
         third = study.ask()
         assert third is not None
         assert third.train["lr"] != 0.123
+
+
+@pytest.mark.parametrize("key", ["rung:1", "candidate", "rung:0", "decision:1"])
+@pytest.mark.parametrize("text", ["{cut", '"abc"', "[1, 2]"])
+def test_a_damaged_attribute_of_a_trial_is_named_and_is_no_internal_error(tmp_path: Path, key: str, text: str) -> None:
+    drive(make_study(tmp_path), "3trials")
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE key = ?", (text, key))
+    with pytest.raises(StoreError, match=r"in the database is damaged .*study\.db\.backup"):
+        make_study(tmp_path).trials()
+
+
+@pytest.mark.parametrize("text", ["{cut", '"abc"', "{}"])
+def test_a_damaged_attribute_of_a_study_is_no_internal_error(tmp_path: Path, text: str) -> None:
+    drive(make_study(tmp_path), "3trials")
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
+        connection.execute("UPDATE study_user_attributes SET value_json = ? WHERE key = 'spent'", (text,))
+    with pytest.raises(StoreError, match="in the database is damaged"):
+        make_study(tmp_path)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from autodistill.core.errors import DivergedError, ResourceError, StoreError
+from autodistill.core.errors import DivergedError, InfeasibleError, ResourceError, StoreError
 from autodistill.core.records import DataSpec
 from autodistill.training.data import datasets
 from autodistill.training.distillation.criterion import Distillation
@@ -210,3 +210,25 @@ def test_the_balanced_sampler_draws_every_class_equally_often_and_the_same_rows_
     assert (torch.bincount(drawn) / len(drawn)).tolist() == pytest.approx([0.25] * 4, abs=0.03)
     assert torch.equal(trainer._order(3), trainer._order(3))
     assert not torch.equal(trainer._order(3), trainer._order(4))
+
+
+class Normed(nn.Module):
+    """A network whose BatchNorm sees one value per channel and image."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm(3), nn.Linear(3, 4))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_a_batch_of_one_image_is_refused_where_a_batchnorm_needs_more(data):
+    trainer = make(data, model=Normed(nn.BatchNorm1d), batch_size=1)
+    with pytest.raises(
+        InfeasibleError, match=r"a batch of 1 image leaves a BatchNorm layer .* batch_size to at least 2"
+    ):
+        trainer.run(1)
+    trainer = make(data, model=Normed(nn.LayerNorm), batch_size=1)
+    trainer.run(1)
+    assert trainer.epoch == 1

@@ -234,3 +234,12 @@ def test_the_local_engine_gives_each_of_its_workers_two_devices_and_leaves_no_pr
 
 def descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
+
+
+def test_processes_meet_at_any_path(tmp_path: Path) -> None:
+    file = tmp_path / "a?b#c%41"
+    team = Team.join(str(file), 0, 1, "cpu")
+    try:
+        assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    finally:
+        team.leave()
