@@ -153,4 +153,4 @@ def test_an_unknown_space_or_file_is_refused_with_the_known_ones(tmp_path) -> No
 def test_a_space_without_a_family_is_told_so_once() -> None:
     said = space_problems(Space.parse({"student": {"famly": ["resnet"], "width": [4, 8]}}))
     assert len(said) == 1
-    assert re.match(r"student: names no family; student.famly is unknown; did you mean 'family'\? Give one", said[0])
+    assert re.match(r"student: family is missing; student.famly is unknown; did you mean 'family'\? Give one", said[0])
