@@ -94,7 +94,7 @@ def test_a_study_and_a_space_are_one_too_many(tmp_path: Path) -> None:
 def test_a_picture_needs_two_costs(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs two costs; this survey has params"):
         survey_png([SurveyRow({"family": "vit"}, {"params": 3.0})], tmp_path / "a.png")
-    with pytest.raises(UsageError, match="this one has none"):
+    with pytest.raises(UsageError, match="this survey has none"):
         survey_png([], tmp_path / "a.png")
 
 

@@ -49,7 +49,7 @@ def test_defaults_of_every_family_are_values_it_allows(name: str) -> None:
 @pytest.mark.parametrize(
     ("student", "message"),
     [
-        ({}, "family is missing"),
+        ({}, "names no family"),
         ({"family": "resnett"}, "'resnett'.*resnet"),
         ({"family": 3}, "student family"),
         ({"family": "resnet", "widht": 8}, "'widht'.*width"),
