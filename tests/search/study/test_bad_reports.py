@@ -72,7 +72,7 @@ def test_a_metric_that_is_no_number_fails_its_trial_by_the_name_of_its_type(valu
 
 @pytest.mark.parametrize("keys", [{"rung": "1"}, {"epochs": "9"}, {"seconds": torch.zeros(2)}, {"rung": None}])
 def test_an_amount_that_is_no_number_is_refused_where_the_report_is_made(keys: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match=f"as its {next(iter(keys))}; give it a number"):
+    with pytest.raises(TypeError, match=f"{next(iter(keys))} of a report is .*; give it a number"):
         Report(**{"rung": 1, "values": {}, **keys})
 
 
