@@ -16,7 +16,7 @@ from autodistill.core.errors import error_text
 from autodistill.core.records import Candidate, Report, State
 from autodistill.engines.driving.worker import pack_error
 from autodistill.search.rungs.levels import Rungs
-from autodistill.search.study.end_states import verdict_of
+from autodistill.search.study.end_states import end_by_error
 
 
 class UnprintableError(Exception):
@@ -85,7 +85,7 @@ def test_an_unprintable_error_of_a_worker_can_be_sent() -> None:
     assert (kind, reason, text) == ("UnprintableError", "ERROR", "its text cannot be printed: RuntimeError")
     assert pack_error(UnicodeDecodeError("utf-8", b"x", 0, 1, "invalid start byte"))[2] == "ERROR"
     assert error_text(LyingError()) == "its text cannot be printed: SystemExit"
-    assert verdict_of(UnprintableError(), "")[2].startswith("UnprintableError: its text")
+    assert end_by_error(UnprintableError(), "")[2].startswith("UnprintableError: its text")
 
 
 def interrupting(number: int, times: int) -> Callable[[Candidate], Iterator[Report]]:

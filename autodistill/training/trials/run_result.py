@@ -64,7 +64,8 @@ def read_result(folder: Path, key: str | None = None) -> Result | None:
     if not place.is_dir():
         return None
     try:
-        result = Result(**json.loads(read_folder(place)[0]["result.json"]))
+        stored = json.loads(read_folder(place)[0]["result.json"])
+        result = Result(**{**stored, "confusion": tuple(map(tuple, stored.get("confusion", ())))})
     except (StoreError, KeyError, TypeError, ValueError):
         return None
     return result if key in (None, result.key) else None

@@ -356,11 +356,11 @@ def test_a_training_stands_still_after_thirty_times_its_own_pace_and_five_minute
     clock.now += 299
     assert judge.verdict(quick) == judge.verdict(slow) == ""
     clock.now += 2
-    assert judge.verdict(quick) == "no progress for 5m 1s, where 1s are usual"
+    assert judge.verdict(quick) == "no progress for 5m 1s; usual are 1s"
     clock.now += 600 - 7 - 4 - 301  # what the quick one took on the way counts for the slow one
     assert judge.verdict(slow) == ""
     clock.now += 20
-    assert judge.verdict(slow).endswith("where 20s are usual")
+    assert judge.verdict(slow).endswith("usual are 20s")
 
 
 def test_evaluating_waiting_and_the_first_start_of_all_are_no_hangs(clock: Clock) -> None:
@@ -389,7 +389,7 @@ def test_a_first_batch_that_never_ends_is_judged_by_the_slowest_start_so_far(clo
     clock.now += 359
     assert judge.verdict(stuck) == ""
     clock.now += 2
-    assert judge.verdict(stuck) == "no progress for 6m 1s, where 12s are usual"
+    assert judge.verdict(stuck) == "no progress for 6m 1s; usual are 12s"
 
 
 # -- the whole of it, with networks ------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_what_crashed_is_left_out_of_the_next_study_until_it_is_forgotten(
     with second.running("20trials"):
         assert left_out(second) == [
             f"1 student left out, after crashes on this machine: width=32 ({SEGFAULT}); "
-            "'autodistill cache rm crashes' forgets it"
+            "'autodistill cache rm crashes' clears the list"
         ]
         assert second.is_forbidden({"width": 32})
         for _ in range(5):
@@ -491,7 +491,7 @@ def test_a_network_that_crashes_is_left_out_of_the_next_study_until_it_is_forgot
     left_out = [text for text in said if "left out" in text]
     assert left_out == [
         f"1 student left out, after crashes on this machine: dying_toy width=8 ({SEGFAULT}); "
-        "'autodistill cache rm crashes' forgets it"
+        "'autodistill cache rm crashes' clears the list"
     ]
     assert "1 students measured" in " ".join(said)
 

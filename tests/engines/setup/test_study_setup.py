@@ -33,15 +33,15 @@ def test_who_makes_a_study_is_named_to_all_others(tmp_path: Path) -> None:
 def test_a_study_that_another_process_made_meanwhile_is_resumed_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, refused: bool
 ) -> None:
-    settle = top_rung.settle
+    settle = top_rung.choose_length
 
     def slowly(*arguments: Any, **keywords: Any) -> Any:
-        monkeypatch.setattr(top_rung, "settle", settle)
+        monkeypatch.setattr(top_rung, "choose_length", settle)
         other = ad.create_study(**KEYS, directory=tmp_path)
         ad.search(other, evaluate=evaluate, costs=costs, budget="2trials", progress=False)
         return settle(*arguments, **keywords)
 
-    monkeypatch.setattr(top_rung, "settle", slowly)
+    monkeypatch.setattr(top_rung, "choose_length", slowly)
     if refused:
         with pytest.raises(UsageError, match="seed"):
             ad.create_study(**KEYS, seed=seed, directory=tmp_path)

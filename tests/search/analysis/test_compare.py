@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,11 @@ def test_studies_say_how_and_where_their_latency_was_measured(folders: list[Path
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new), encoding="utf-8")
+        with sqlite3.connect(
+            path.with_name("study.db")
+        ) as database:  # as studies of earlier versions: only in the file
+            database.execute("DELETE FROM study_user_attributes WHERE key = 'configuration'")
+        database.close()
     studies = [ad.Study.open(tmp_path / name) for name in changes]
     facts = [{"processor": "EPYC", "cores": cores, "gpus": ["H200"], "workers": cores} for cores in (2, 2, 4)]
     for study in studies:

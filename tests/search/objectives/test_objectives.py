@@ -31,7 +31,7 @@ def test_wrong_objectives_are_reported_together() -> None:
 
 @pytest.mark.parametrize("name", ["seconds", "epochs"])
 def test_names_that_every_trial_needs_for_its_own_work_are_refused_with_another_name(name: str) -> None:
-    said = rf"{name}' has the name .* its own {name} of work; rename it, e\.g\. to 'training_{name}'"
+    said = rf"{name}' has a reserved name: .* its {name} of work .*; rename it, e\.g\. to 'training_{name}'"
     for one in (f"{name}:minimize:trained", Objective(name, "minimize", "s", "known")):
         with pytest.raises(ConfigError, match=f"objective '{said}"):
             resolve(["accuracy", one])

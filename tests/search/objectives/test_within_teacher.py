@@ -487,7 +487,7 @@ def test_tables_show_the_distance_the_teacher_and_what_is_no_gain(folders: dict[
     assert f"{100 * (worst.values['accuracy'] - 0.95):+.1f} pts" in row
     assert row.rstrip().endswith("no gain")
     assert any(line.split() == ["teacher", "0.9500", "500,000", "-"] for line in shown.splitlines())
-    assert "no gain: not within 20 points of the teacher (0.9500); --within off" in shown
+    assert "no gain: not within 20 points of the teacher (0.9500); search with --within off" in shown
     trials = output("trials", str(folders["mixed"]))
     assert "to teacher" in trials.splitlines()[0]
     assert trials.splitlines()[-1].split()[0] == "teacher"
