@@ -35,7 +35,7 @@ teacher: auto                    # auto trains one first; or a folder made by 'a
 #   student.family: [resnet, convnext]
 
 objectives: [accuracy, params, latency_ms]             # metrics to trade off
-# measures: {f2: "my_measures:f2"}                     # your own measures of (logits, labels); objective f2:maximize
+# measures: {{f2: "my_measures:f2"}}                     # your own measures of (logits, labels); objective f2:maximize
 # constraints: ["params <= 1e6", "accuracy >= 0.9"]    # bounds on metrics; too large students are not trained at all
 # constraints: ["accuracy >= teacher - 0.05"]          # at most 5 points below the teacher; the same as within: 5
 # within: auto                   # students more than 20 points below the teacher count as no gain; off: they count
