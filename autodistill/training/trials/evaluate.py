@@ -356,10 +356,9 @@ class Trial:
         val = self.worker.data.val
         logits = trainer.predict(model, torch.from_numpy(val.images))
         began = time.monotonic()
-        trained = scores(
-            logits, torch.from_numpy(val.labels), self.worker.teacher_on_validation(self.teacher), self.task.measures
-        )
+        teacher_logits = self.worker.teacher_on_validation(self.teacher)
         self._earlier_teacher_seconds += time.monotonic() - began
+        trained = scores(logits, torch.from_numpy(val.labels), teacher_logits, self.task.measures)
         self._last_metrics = {name: value for name, value in trained.items() if name in {*SHOWN, *self.task.metrics}}
         top = epochs >= self.task.rungs[-1]
         variants = self._variants(model, known.costs) if top else {}
