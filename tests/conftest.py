@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: two test processes share two cores
 
@@ -45,3 +46,10 @@ def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def three_objectives() -> tuple[Objective, ...]:
     return resolve(["accuracy", "params", "latency_ms"])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hangups_count() -> None:
+    """Undo an ignored SIGHUP, as under ``nohup``: children inherit it, and tests send that signal."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
