@@ -6,7 +6,6 @@ array ``(n,)``. Built-in ones are computed by scikit-learn. A study adds its own
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from autodistill.core.errors import UsageError
 from autodistill.core.registry import Registry
+from autodistill.training.data.sources.factory import is_reference, resolve
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -136,22 +136,11 @@ def load_measure(where: str) -> Measure:
     """Load ``module:function``.
 
     Raises:
-        UsageError: it is not of that form, cannot be imported, or is no function.
+        UsageError: it is not of that form, cannot be imported, or is not a function.
     """
-    module, _, name = where.partition(":")
-    if not module or not name:
+    if not is_reference(where):
         raise UsageError(f"measure {where!r} is not of the form module:function, e.g. my_measures:f2.")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"measure {where!r} cannot be loaded: {error}. The module has to be importable where workers run: "
-            "install it, or put its folder on PYTHONPATH."
-        ) from error
-    if not callable(found):
-        raise UsageError(f"measure {where!r} is a {type(found).__name__}, not a function of (logits, labels).")
-    measure: Measure = found
-    return measure
+    return resolve(where)
 
 
 def _checked(name: str, where: str, value: Any) -> float:

@@ -227,7 +227,7 @@ def test_a_study_can_be_opened_to_be_read_where_its_images_are_not(tmp_path: Pat
         ({"objectives": ["accuracy", "f2:maximize:trained"]}, "objective 'f2' is computed by nothing"),
         ({"objectives": ["accuracy", "energy:minimize"]}, "objective 'energy' is computed by nothing"),
         ({"objectives": ["balanced_acuracy:maximize:trained"]}, "did you mean 'balanced_accuracy'"),
-        ({"measures": {"f2": "no_such_module:f2"}}, "measure 'no_such_module:f2' cannot be loaded"),
+        ({"measures": {"f2": "no_such_module:f2"}}, "cannot import 'no_such_module:f2'"),
         ({"measures": {"ece": "math:sqrt"}}, "'ece' is the name of a built-in measure"),
         ({"measures": {"f2": "math"}}, "must be module:function"),
         ({"objectives": ["f2"], "measures": {"f2": "math:sqrt"}}, "f2"),

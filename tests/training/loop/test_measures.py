@@ -61,9 +61,9 @@ def test_a_measure_of_the_study_s_own_is_computed_by_name() -> None:
     ("where", "said"),
     [
         ("test_measures", "not of the form module:function"),
-        ("test_measures:f3", "cannot be loaded"),
-        ("no_such_module:f", "cannot be loaded"),
-        ("test_measures:LABELS", "not a function"),
+        ("test_measures:f3", "cannot import"),
+        ("no_such_module:f", "cannot import"),
+        ("test_measures:LABELS", "expected a function"),
     ],
 )
 def test_what_is_no_measure_is_refused_with_what_is_wrong(where: str, said: str) -> None:
