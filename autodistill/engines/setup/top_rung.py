@@ -129,7 +129,9 @@ def choose_length(config: StudyConfig, space: Space, *, say: Callable[[str], Non
 
 
 def with_rungs(config: StudyConfig, images: int) -> StudyConfig:
-    """Remove the automatic rungs that come before :data:`FIRST_STEPS`; keep rungs that the user gave.
+    """Remove the automatic rungs before :data:`FIRST_STEPS` and before a third of the training; keep the user's rungs.
+
+    A third of a training tells something however few steps it has, so that trials can still be stopped early.
 
     Args:
         config: Configuration of the study.
@@ -142,7 +144,7 @@ def with_rungs(config: StudyConfig, images: int) -> StudyConfig:
         return config
     steps = max(1, images // int(config.training.get("batch_size", Recipe.batch_size)))
     every = Rungs.geometric(config.epochs).levels
-    levels = [level for level in every if level * steps >= FIRST_STEPS or level == every[-1]]
+    levels = [level for level in every if level * steps >= FIRST_STEPS or 3 * level >= config.epochs]
     return config if len(levels) == len(every) else config.model_copy(update={"rungs": {"levels": levels}})
 
 

@@ -121,7 +121,8 @@ def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.Mo
     [
         (12, 3_000, {"batch_size": 16}, [4, 12]),  # 187 steps at epoch 1 are too few
         (30, 3_000, {}, [10, 30]),  # 46 steps an epoch, 138 at epoch 3
-        (4, 300, {}, [4]),  # never enough: every trial goes to the top
+        (30, 1_222, {}, [10, 30]),  # 190 steps at epoch 10, but a third of the training
+        (4, 300, {}, [4]),  # neither: every trial goes to the top
         (12, 50_000, {}, None),  # 781 steps at epoch 1: as without it
     ],
 )
