@@ -139,20 +139,36 @@ def check(
     size = space.size()
     if as_json:
         rows = [
-            {"name": p.name, "values": describe(p.distribution), **({"prior": prior} if (prior := words(p)) else {})}
+            {
+                "name": p.name,
+                "values": describe(p.distribution),
+                **({"prior": prior} if (prior := words(p)) else {}),
+                **({"when": {name: list(allowed) for name, allowed in p.condition}} if p.condition else {}),
+            }
             for p in space.parameters
         ]
         costs = [asdict(one) for one in ranges]
         print_json({"name": name, "candidates": size, "parameters": rows, "costs": costs})
     else:
-        lines = [[p.name, describe(p.distribution), words(p)] for p in space.parameters]
-        print_table(["parameter", "values", "expected"], lines)
+        _show_parameters(space)
         _show_ranges(ranges)
     failed = [f"{one.family} at {one.image_size} px: {one.problems[0]}" for one in ranges if not one.built]
     if failed:
         raise ConfigError(failed, f"search space {name}")
     if not as_json:
         say(f"{name} is valid: {'infinitely many' if size is None else f'{size:,}'} candidates.")
+
+
+def _show_parameters(space: Space) -> None:
+    """Print the parameters; those with a condition that their names do not tell have it in a further column."""
+    from autodistill.search.space.conditions import in_words
+    from autodistill.search.space.distributions import describe
+    from autodistill.search.space.priors import words
+
+    lines = [[p.name, describe(p.distribution), words(p), in_words(p.condition, p.name)] for p in space.parameters]
+    columns = ["parameter", "values", "expected", "only where"]
+    shown = len(columns) if any(line[-1] for line in lines) else len(columns) - 1
+    print_table(columns[:shown], [line[:shown] for line in lines])
 
 
 def narrowed(space: Space, texts: list[str] | None) -> Space:

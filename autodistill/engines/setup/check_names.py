@@ -108,11 +108,11 @@ def _without_effect(space: Space, training: Mapping[str, Any]) -> list[str]:
     from autodistill.search.space.distributions import contains, describe
 
     problems = []
-    section = space.section("train")
-    fixed = {one.name: one.value for one in section.constants}
+    parameters = [p for p in space.parameters if p.section == "train"]
+    fixed = {one.name: one.value for one in space.constants if one.section == "train"}
     for key, value in training.items():
         name = f"train.{key}"
-        searched = next((p for p in section.parameters if p.key == key), None)
+        searched = next((p for p in parameters if p.key == key), None)
         if searched is not None:
             use = value if contains(searched.distribution, value) else "VALUE"
             reason = f"the space searches {name} ({describe(searched.distribution)}), so this would have no effect"
@@ -150,9 +150,7 @@ def space_problems(space: Space, training: dict[str, Any] | None = None, image_s
 
 def _without_family(space: Space) -> str:
     """Return the problem of a space whose students have no family; empty if they have one."""
-    section = space.section("student")
-    names = [*(one.name for one in section.parameters), *(one.name for one in section.constants)]
-    keys = [name.split(".", 1)[1] for name in names]
+    keys = [one.name.split(".", 1)[1] for one in space.entries if one.section == "student"]
     if "family" in keys:
         return ""
     close = nearest("family", [key for key in keys if "." not in key], 1)
@@ -171,9 +169,10 @@ def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
         yield space.nest(space.sample(rng))
     for parameter in space.parameters:
         for choice in getattr(parameter.distribution, "choices", ()):
-            branch = space.restrict({parameter.name: [choice]})
             for _ in range(3):
-                yield branch.nest(branch.sample(rng))
+                values = space.reach(parameter.name, choice, rng)
+                if values is not None:
+                    yield space.nest(values)
 
 
 def _check_teacher(spec: TeacherSpec, data: DataSpec) -> None:

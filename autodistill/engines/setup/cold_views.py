@@ -23,7 +23,7 @@ def cold_views(space: Space, training: Mapping[str, Any]) -> str:
     from autodistill.training.augmentation.policy import Policy
     from autodistill.training.loop.recipe import Recipe, scaled
 
-    found = [p.distribution for p in space.section("train").parameters if p.key == _STRENGTH]
+    found = [p.distribution for p in space.parameters if p.section == "train" and p.key == _STRENGTH]
     ranges = [d for d in found if isinstance(d, FloatDistribution) and d.step is None and d.low < d.high]
     if not ranges or "cached" not in setting_values(space, training, "teacher_mode", Recipe.teacher_mode):
         return ""
@@ -42,9 +42,9 @@ def setting_values(space: Space, training: Mapping[str, Any], key: str, default:
     """Return the possible values of a training setting: those of the space, else of the study, else the default."""
     from optuna.distributions import CategoricalDistribution
 
-    section = space.section("train")
-    out: list[Any] = [one.value for one in section.constants if one.name.rsplit(".", 1)[-1] == key]
-    for parameter in section.parameters:
-        if parameter.key == key and isinstance(parameter.distribution, CategoricalDistribution):
+    out: list[Any] = [one.value for one in space.constants if one.section == "train" and one.key == key]
+    for parameter in space.parameters:
+        searched = parameter.section == "train" and parameter.key == key
+        if searched and isinstance(parameter.distribution, CategoricalDistribution):
             out += parameter.distribution.choices
     return out or [training.get(key, default)]

@@ -76,7 +76,8 @@ def _different(space: Space, count: int, seed: int) -> Iterator[Params]:
     """Yield different students: all in order if the space has at most ``count``, else random ones."""
     everything = space.enumerate(count)
     if everything is not None:
-        yield from (space.nest(values)["student"] for values in everything)
+        students = (space.nest(values)["student"] for values in everything)
+        yield from {stable_key(student): student for student in students}.values()
         return
     rng, seen = np.random.default_rng(seed), set()
     for _ in range(50 * LOOKS * count):

@@ -62,12 +62,11 @@ class KnownCosts:
             UsageError: no student satisfies the constraints.
             ConfigError: a student is not in the space.
         """
-        students = self.space.section("student")
         self._pool, self._by_settings, self._estimated = [], dict.fromkeys(self._forbidden), set()
         for student, costs in pool:
             if stable_key(dict(student)) in self._forbidden.values():
                 continue
-            known, values = self._checked(costs), students.flatten({"student": student})
+            known, values = self._checked(costs), self.space.flatten_section("student", student)
             self._known[stable_key(dict(student))] = self._by_settings[self._settings_of(values)] = known
             if known is not None:
                 self._pool.append(values)
@@ -78,7 +77,7 @@ class KnownCosts:
     def forbid(self, student: Mapping[str, Any]) -> None:
         """Exclude a student; one outside the space is never proposed anyway."""
         if self.space.holds(student):
-            settings = self._settings_of(self.space.section("student").flatten({"student": student}))
+            settings = self._settings_of(self.space.flatten_section("student", student))
             self._forbidden[settings] = name = stable_key(dict(student))
             self._known[name] = self._by_settings[settings] = None
 
@@ -116,7 +115,7 @@ class KnownCosts:
         self._estimated.discard(name)
         self._known[name] = self._by_settings[self._settings_of(values)] = known = self._checked(found)
         if known is not None and self._pool:  # without a survey, draws come from the whole space
-            self._pool.append(self.space.section("student").flatten({"student": student}))
+            self._pool.append(self.space.flatten_section("student", student))
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the known costs, in order of first use; empty until one student is known."""
@@ -126,7 +125,7 @@ class KnownCosts:
         """Draw a random candidate; its student comes from the pool if there is one."""
         if not self._pool:
             return self.space.sample(rng)
-        return moves.complete(self.space, self._pool[int(rng.integers(len(self._pool)))], rng)
+        return moves.complete_student(self.space, self._pool[int(rng.integers(len(self._pool)))], rng)
 
     def _settings_of(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(map(values.get, self._settings))  # inactive settings are None

@@ -30,7 +30,7 @@ from autodistill.search.rungs.levels import Rungs
 from autodistill.search.rungs.teacher_time import changes_views, views_key
 from autodistill.search.sampler import by_name, control_arm
 from autodistill.search.sampler.front_sampler import FrontSampler
-from autodistill.search.space import random_draws
+from autodistill.search.space import moves, random_draws
 from autodistill.search.space.space import Space
 from autodistill.search.storage import study_folder
 from autodistill.search.storage.trial_log import TrialLog
@@ -260,11 +260,12 @@ class Proposer:
         rng = np.random.default_rng(derive_seed(self._seed, len(self._log), "known"))
         for index in rng.permutation(len(self._pool)).tolist():
             student = dict(self._pool[index][0])
-            sections = {**self._space.nest(self._space.sample(rng)), "student": student}
+            values = moves.complete_student(self._space, self._space.flatten_section("student", student), rng)
+            sections = self._space.nest(values)
             one = Candidate(-1, student, sections["distillation"], sections["train"], 0)
             if fits(self._lookup(student) or {}, one) and self._checked(one, self._log.twin(one.key())).refusal is None:
                 self._drawn = sections
-                self.enqueue(self._space.flatten(sections))
+                self.enqueue(values)
                 return True
         return False
 

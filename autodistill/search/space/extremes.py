@@ -32,7 +32,7 @@ def extreme_students(space: Space, *, samples: int = 2, seed: int = 0) -> dict[s
         found = _students(section, samples, rng)
         return {str(found[0].get("family", "student")): found}
     for name in families.choices:
-        out[str(name)] = _students(section.restrict({FAMILY: [name]}), samples, rng)
+        out[str(name)] = _students(space.restrict({FAMILY: [name]}).section("student"), samples, rng)
     return out
 
 

@@ -7,6 +7,9 @@ Each key of a section or group has one of these values:
   expected to be best, around which values are drawn (see ``priors.py``);
 - a mapping whose key is a choice of a sibling: a group, active if the sibling has that value;
 - a scalar, or ``{value: …, when: {...}}``: a constant.
+
+``when`` names parameters beside or above its own, or, by full names, those of any section and group (see
+``conditions.py``). ``otherwise`` is the value where ``when`` does not hold.
 """
 
 from __future__ import annotations
@@ -16,51 +19,34 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
 
 from autodistill.core.errors import nearest
-from autodistill.search.space.groups import LEAF, is_group, leaf_choices
-from autodistill.search.space.priors import Prior, read_prior
-
-Condition = tuple[tuple[str, tuple[Any, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A parsed key: a parameter if it has a distribution, else a constant.
-
-    Attributes:
-        name: dotted path.
-        distribution: values of a parameter; ``None`` for a constant.
-        value: value of a constant.
-        condition: active if every named parameter has one of the listed values.
-        prior: prior of a parameter's values, if any.
-    """
-
-    name: str
-    distribution: BaseDistribution | None
-    value: Any = None
-    condition: Condition = ()
-    prior: Prior | None = None
+from autodistill.search.space.conditions import Condition, Entry, exclusive, join, resolved
+from autodistill.search.space.groups import LEAF, SECTIONS, is_group, leaf_choices
+from autodistill.search.space.priors import read_prior
 
 
-def read_entries(section: str, node: Any, problems: list[str]) -> list[Entry]:
-    """Read the entries of one section, parents before children; problems are appended to the list, never raised."""
-    if not isinstance(node, Mapping):
-        problems.append(f"{section}: expected a mapping of parameters, got {type(node).__name__}")
-        return []
-    entries = _Reader(section, problems).read(section, node, (), {})
-    _check_collisions(entries, problems)
-    return _parents_first(entries)
+def read_entries(space: Mapping[str, Any], problems: list[str]) -> list[Entry]:
+    """Read the entries of all sections, parents before children; problems are appended to the list, never raised."""
+    entries: list[Entry] = []
+    for section in SECTIONS:
+        if section not in space:
+            continue
+        if isinstance(space[section], Mapping):
+            read = _Reader(problems).read(section, space[section], (), {})
+            _check_collisions(read, problems)
+            entries += read
+        else:
+            problems.append(f"{section}: expected a mapping of parameters, got {type(space[section]).__name__}")
+    return entries if problems else resolved(entries, problems)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    section: str
     problems: list[str]
 
     def read(self, path: str, node: Mapping[Any, Any], condition: Condition, scope: Mapping[str, str]) -> list[Entry]:
@@ -70,9 +56,7 @@ class _Reader:
         scope = {**scope, **{key: f"{path}.{key}" for key in leaves}}
         out = []
         for key, value in leaves.items():
-            entry = self._leaf(f"{path}.{key}", value, condition, scope)
-            if entry is not None:
-                out.append(entry)
+            out += self._leaf(f"{path}.{key}", value, condition, scope)
         for key, value in groups.items():
             owner = next((name for name, leaf in leaves.items() if key in map(str, leaf_choices(leaf))), None)
             if owner is None:
@@ -84,24 +68,44 @@ class _Reader:
                 )
                 continue
             choice = next(c for c in leaf_choices(leaves[owner]) if str(c) == key)
-            parent = next((e.condition for e in out if e.name == f"{path}.{owner}"), condition)
-            out += self.read(f"{path}.{key}", value, _join(parent, ((f"{path}.{owner}", (choice,)),)), scope)
+            own = [e for e in out if e.name == f"{path}.{owner}" and (not e.unless or e.value == choice)]
+            parent = own[-1].condition if own else condition  # an otherwise of this value, which is last, asks for less
+            out += self.read(f"{path}.{key}", value, join(parent, ((f"{path}.{owner}", (choice,)),)), scope)
         return out
 
-    def _leaf(self, name: str, value: Any, condition: Condition, scope: Mapping[str, str]) -> Entry | None:
-        if isinstance(value, Mapping):
-            unknown = sorted(set(map(str, value)) - LEAF)
-            if unknown:
-                close = nearest(unknown[0], LEAF)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                self.problems.append(f"{name}: unknown key {unknown[0]!r}{hint} Allowed: {', '.join(sorted(LEAF))}")
-                return None
-            condition = _join(condition, self._when(name, value.get("when", {}), scope))
-            entry = self._written(name, value, condition)
-            return entry if entry is None or entry.distribution is None else self._with_prior(entry, value)
-        if not isinstance(value, (list, tuple)):
-            return Entry(name, None, value, condition)
-        return self._choice(name, value, condition)
+    def _leaf(self, name: str, value: Any, condition: Condition, scope: Mapping[str, str]) -> list[Entry]:
+        """Read a parameter or constant; its ``otherwise``, if it has one, is a constant of the same name."""
+        if isinstance(value, (list, tuple)):
+            entry = self._choice(name, value, condition)
+            return [entry] if entry is not None else []
+        if not isinstance(value, Mapping):
+            return [Entry(name, None, value, condition)]
+        unknown = sorted(set(map(str, value)) - LEAF)
+        if unknown:
+            close = nearest(unknown[0], LEAF)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            self.problems.append(f"{name}: unknown key {unknown[0]!r}{hint} Allowed: {', '.join(sorted(LEAF))}")
+            return []
+        when = self._when(name, value.get("when", {}), scope)
+        entry = self._written(name, value, join(condition, when))
+        if entry is not None and entry.distribution is not None:
+            entry = self._with_prior(entry, value)
+        if entry is None:
+            return []
+        strict = tuple(key for key in map(str, value.get("when", {})) if "." in key)
+        out = [replace(entry, strict=strict)]
+        if "otherwise" in value:
+            out += self._otherwise(name, value["otherwise"], condition, when)
+        return out
+
+    def _otherwise(self, name: str, value: Any, condition: Condition, when: Condition) -> list[Entry]:
+        if not when:
+            self.problems.append(f"{name}: otherwise is the value where when does not hold; it needs a when beside it")
+        elif not (value is None or isinstance(value, (bool, int, float, str))):
+            self.problems.append(f"{name}: otherwise must be a number, text, true/false or null, got {value!r}")
+        else:
+            return [Entry(name, None, value, condition, unless=when)]
+        return []
 
     def _written(self, name: str, value: Mapping[Any, Any], condition: Condition) -> Entry | None:
         """Read a constant, choice or range that is written as a mapping."""
@@ -153,12 +157,18 @@ class _Reader:
             return ()
         out = []
         for key, allowed in when.items():
-            if key not in scope:
+            listed = tuple(allowed) if isinstance(allowed, (list, tuple)) else (allowed,)
+            if "." in str(key):  # a full name; whether there is such a parameter is known when all sections are read
+                out.append((str(key), listed))
+            elif key in scope:
+                out.append((scope[key], listed))
+            else:
                 close = nearest(key, scope)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
-                self.problems.append(f"{name}: when names {key!r}, which is not a parameter beside it{hint}")
-                continue
-            out.append((scope[key], tuple(allowed) if isinstance(allowed, (list, tuple)) else (allowed,)))
+                self.problems.append(
+                    f"{name}: when names {key!r}, which is not a parameter beside it{hint} One of another group or "
+                    "section is written with its full name, e.g. student.family"
+                )
         return tuple(out)
 
 
@@ -179,36 +189,10 @@ def _range_problem(low: Any, high: Any, step: Any, log: Any) -> str:
     return ""
 
 
-def _join(first: Condition, second: Condition) -> Condition:
-    return tuple(dict.fromkeys([*first, *second]))
-
-
 def _check_collisions(entries: list[Entry], problems: list[str]) -> None:
     """Report entries with the same last name that can be active together: a candidate can hold only one."""
     for i, first in enumerate(entries):
         for second in entries[i + 1 :]:
             same = first.name.rsplit(".", 1)[-1] == second.name.rsplit(".", 1)[-1]
-            if same and not _exclusive(first.condition, second.condition):
+            if same and first.name != second.name and not exclusive(first.condition, second.condition):
                 problems.append(f"{second.name}: {first.name} has the same last name and can be active with it")
-
-
-def _exclusive(first: Condition, second: Condition) -> bool:
-    theirs: dict[str, set[Any]] = {}
-    for name, allowed in second:
-        theirs.setdefault(name, set(allowed)).intersection_update(allowed)
-    return any(name in theirs and not (set(allowed) & theirs[name]) for name, allowed in first)
-
-
-def _parents_first(entries: list[Entry]) -> list[Entry]:
-    """Sort entries topologically by their conditions; the order is stable."""
-    out: list[Entry] = []
-    left = list(entries)
-    names = {entry.name for entry in entries}
-    while left:
-        done = {entry.name for entry in out}
-        ready = [e for e in left if all(n in done or n not in names for n, _ in e.condition)]
-        if not ready:  # a cycle of `when`: keep the given order; these conditions never hold
-            return out + left
-        out.append(ready[0])
-        left.remove(ready[0])
-    return out

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autodistill.core.errors import ConfigError
-from autodistill.search.space.groups import is_group, prune_groups
+from autodistill.search.space.groups import is_group, prune
 
 INCLUDE = "include"
 
@@ -43,8 +43,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     Groups of ``above`` itself are kept, so that a misspelt one is reported when the space is parsed.
     """
     laid = _lay(below, above)
-    pruned = {key: prune_groups(value) if isinstance(value, Mapping) else value for key, value in laid.items()}
-    return _lay(pruned, _brought(above, below))
+    return _lay(prune(laid), _brought(above, below), removing=False)
 
 
 def _brought(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,13 +55,13 @@ def _brought(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _lay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _lay(below: Mapping[str, Any], above: Mapping[str, Any], *, removing: bool = True) -> dict[str, Any]:
     out = dict(below)
     for key, value in above.items():
-        if value is None and key in below:
+        if removing and value is None and key in below:
             del out[key]
         elif is_group(value) and is_group(out.get(key)):
-            out[key] = _lay(out[key], value)
+            out[key] = _lay(out[key], value, removing=removing)
         else:
             out[key] = value
     return out

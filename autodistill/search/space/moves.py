@@ -22,6 +22,8 @@ Values = dict[str, Any]
 STEPS = (0.05, 0.2)
 """Standard deviations of the moves of a number, as shares of its range."""
 
+TRIES = 100
+"""Most completions of one student."""
 
 Key = tuple[tuple[str, Any], ...]
 """Identity of an assignment."""
@@ -42,6 +44,21 @@ def complete(space: Space, values: Mapping[str, Any], rng: np.random.Generator) 
         return from_unit(d, at_unit(parameter.prior, rng.random()))
 
     return space.fill(choose)
+
+
+def complete_student(space: Space, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
+    """Return a random candidate with the student of ``values``, which has no values of other sections.
+
+    Where a student's parameters depend on other sections, random completions are drawn until one keeps the student.
+    """
+    out = complete(space, values, rng)
+    if not space.parents_of_students:
+        return out
+    for _ in range(TRIES):
+        if {name: value for name, value in out.items() if name.startswith("student.")} == dict(values):
+            break
+        out = complete(space, values, rng)
+    return out
 
 
 def within(space: Space, values: Mapping[str, Any]) -> Values | None:
@@ -70,7 +87,6 @@ def neighbours(
         rng: random numbers of the steps.
         kept: parameters that do not change.
     """
-    parents = {parent for p in space.parameters for parent, _ in p.condition}
     known = {p.name: p.distribution for p in space.parameters}
     for name, old in values.items():
         if name in kept:
@@ -78,7 +94,7 @@ def neighbours(
         for value in _moves(known[name], old, rng):
             if value != old:
                 moved = {**values, name: value}
-                yield complete(space, moved, rng) if name in parents else moved
+                yield complete(space, moved, rng) if name in space.parents else moved
 
 
 def crossovers(
@@ -95,8 +111,13 @@ def crossovers(
 
 
 def free_numbers(space: Space) -> dict[str, BaseDistribution]:
-    """Return the numeric parameters of distillation and training, which do not change a candidate's known costs."""
-    pairs = ((p.name, p.distribution) for p in space.parameters if p.section != "student")
+    """Return the numeric parameters of distillation and training on which no other depends.
+
+    They change neither a candidate's known costs nor which parameters are active.
+    """
+    pairs = (
+        (p.name, p.distribution) for p in space.parameters if p.section != "student" and p.name not in space.parents
+    )
     return {name: d for name, d in pairs if not isinstance(d, CategoricalDistribution)}
 
 

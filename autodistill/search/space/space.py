@@ -6,8 +6,9 @@ students and losses: their names are only names here. Optuna parameter names are
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,14 +23,17 @@ from optuna.trial import Trial
 
 from autodistill.core.errors import ConfigError, nearest
 from autodistill.core.records import stable_key
+from autodistill.search.space.conditions import Condition
 from autodistill.search.space.distributions import allowed_words, contains, from_unit, held
-from autodistill.search.space.grammar import Entry, read_entries
-from autodistill.search.space.groups import prune_groups
+from autodistill.search.space.grammar import read_entries
+from autodistill.search.space.groups import SECTIONS, named, prune
 from autodistill.search.space.priors import Prior
 
-SECTIONS = ("student", "distillation", "train")
 Values = dict[str, Any]
 """Optuna parameter name to value; active parameters only."""
+_REACHES = 20  # most draws to make one parameter active
+_ABSENT = object()
+"""Value of a parameter that is not active; equal to no choice."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,14 @@ class Parameter:
     Attributes:
         name: dotted path, e.g. ``student.resnet.width``; also its Optuna name.
         distribution: its values.
-        condition: active if every named parameter has one of the listed values; empty if always active.
+        condition: active if every named parameter, of any section, has one of the listed values; empty if always
+            active. ``student.variant`` names the candidate's setting, whichever group gives it.
         prior: prior of its values; ``None`` if all are equally likely.
     """
 
     name: str
     distribution: BaseDistribution
-    condition: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    condition: Condition = ()
     prior: Prior | None = None
 
     @property
@@ -67,11 +72,23 @@ class Constant:
         name: dotted path.
         value: value of the setting.
         condition: as for :class:`Parameter`.
+        unless: not active where this condition, if not empty, holds too: then a parameter of the same name is.
     """
 
     name: str
     value: Any
-    condition: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    condition: Condition = ()
+    unless: Condition = ()
+
+    @property
+    def section(self) -> str:
+        """``student``, ``distillation`` or ``train``."""
+        return self.name.split(".", 1)[0]
+
+    @property
+    def key(self) -> str:
+        """Name inside the candidate: the last part of the path."""
+        return self.name.rsplit(".", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -102,7 +119,6 @@ class Space:
         if isinstance(mapping, Space):
             return mapping
         problems: list[str] = []
-        entries: list[Entry] = []
         for section in mapping:
             if section not in (*SECTIONS, "description", "image_sizes"):
                 close = nearest(section, SECTIONS)
@@ -110,9 +126,7 @@ class Space:
                 problems.append(f"{section}: unknown section; {hint}allowed: {', '.join(SECTIONS)}")
         if not mapping.get("student"):
             problems.append("student: missing; a space needs at least one student parameter")
-        for section in SECTIONS:
-            if section in mapping:
-                entries += read_entries(section, mapping[section], problems)
+        entries = read_entries(mapping, problems)
         if problems:
             raise ConfigError(problems, source)
         parameters = tuple(
@@ -121,7 +135,9 @@ class Space:
             if entry.distribution is not None
         )
         constants = tuple(
-            Constant(entry.name, entry.value, entry.condition) for entry in entries if entry.distribution is None
+            Constant(entry.name, entry.value, entry.condition, entry.unless)
+            for entry in entries
+            if entry.distribution is None
         )
         return Space(parameters, constants, dict(mapping))
 
@@ -160,9 +176,8 @@ class Space:
             if parameter.name in values and self._holds(parameter.condition, values):
                 out[parameter.section][parameter.key] = values[parameter.name]
         for constant in self.constants:
-            if self._holds(constant.condition, values):
-                section, key = constant.name.split(".", 1)[0], constant.name.rsplit(".", 1)[-1]
-                out[section][key] = constant.value
+            if self._is_fixed(constant, values):
+                out[constant.section][constant.key] = constant.value
         return out
 
     def flatten(self, sections: Mapping[str, Mapping[str, Any]]) -> Values:
@@ -186,14 +201,50 @@ class Space:
             raise ConfigError(problems, "candidate")
         return values
 
+    def flatten_section(self, section: str, settings: Mapping[str, Any]) -> Values:
+        """Convert one section of a candidate to parameter values, without knowing the others.
+
+        A parameter that depends on another section counts as active if its setting is given and one of its values.
+
+        Raises:
+            ConfigError: a setting is missing or outside its range.
+        """
+        values: Values = {}
+        given: set[str] = set()
+        problems = []
+        for parameter in self.parameters:
+            own, elsewhere = self._parted(parameter.condition, section)
+            if parameter.section != section or not self._holds(own, values):
+                continue
+            value = held(parameter.distribution, settings.get(parameter.key))
+            if elsewhere and (parameter.key in given or not contains(parameter.distribution, value)):
+                continue
+            if parameter.key not in settings:
+                problems.append(f"{parameter.name}: missing")
+                continue
+            given.add(parameter.key)
+            values[parameter.name] = value
+        problems += self.outside(values)
+        if problems:
+            raise ConfigError(problems, "candidate")
+        return values
+
     def holds(self, student: Mapping[str, Any]) -> bool:
         """Return whether a student is in this space, including its fixed settings."""
-        section = self.section("student")
         try:
-            values = section.flatten({"student": student})
+            values = self.flatten_section("student", student)
         except ConfigError:
             return False
-        return stable_key(section.nest(values)["student"]) == stable_key(dict(student))
+        names = {p.name: p.key for p in self.parameters}
+        made = {names[name]: value for name, value in values.items()}
+        for constant in self.constants:
+            own, elsewhere = self._parted(constant.condition, "student")
+            if constant.section != "student" or constant.key in made or not self._holds(own, values):
+                continue
+            possible = not (elsewhere or constant.unless) or student.get(constant.key) == constant.value
+            if possible:
+                made[constant.key] = constant.value
+        return stable_key(made) == stable_key(dict(student))
 
     def outside(self, values: Mapping[str, Any]) -> list[str]:
         """Return an error message for each invalid parameter value; unknown names are ignored."""
@@ -207,8 +258,8 @@ class Space:
             ConfigError: a section or setting is unknown; the error lists the nearest names.
         """
         known: dict[str, set[str]] = {section: set() for section in SECTIONS}
-        for name in (*(p.name for p in self.parameters), *(c.name for c in self.constants)):
-            known[name.split(".", 1)[0]].add(name.rsplit(".", 1)[-1])
+        for one in self.entries:
+            known[one.section].add(one.key)
         problems = []
         for section, settings in sections.items():
             if section not in known:
@@ -243,25 +294,56 @@ class Space:
             _narrow(mapping, name, wanted, known[name], problems)
         if problems:
             raise ConfigError(problems, source)
-        return Space.parse(_drop_dead_groups(mapping), source)
+        return Space.parse(prune(mapping), source)
 
     def section(self, name: str) -> Space:
-        """Return the space of one section only, e.g. the architectures."""
+        """Return the space of one section, e.g. the architectures, and of what its conditions need of the others."""
+        kept = {one.name for one in self.entries if one.section == name}
+        wanted = list(kept)
+        while wanted:
+            new = self._named_by(wanted.pop()) - kept
+            kept |= new
+            wanted += new
+        sections = {one.partition(".")[0] for one in kept} | {name}
         return Space(
-            tuple(p for p in self.parameters if p.section == name),
-            tuple(c for c in self.constants if c.name.split(".", 1)[0] == name),
-            {name: self.source.get(name, {})},
+            tuple(p for p in self.parameters if p.name in kept),
+            tuple(c for c in self.constants if c.name in kept),
+            {one: self.source.get(one, {}) for one in SECTIONS if one in sections},
         )
+
+    def reach(self, name: str, value: Any, rng: np.random.Generator) -> Values | None:
+        """Draw an assignment in which a parameter is active with ``value``; ``None`` if none is found."""
+        for _ in range(_REACHES):
+            values = self._towards(name, value, rng)
+            if name in values and values[name] == value:
+                return values
+        return None
+
+    def _towards(self, name: str, value: Any, rng: np.random.Generator) -> Values:
+        """Draw an assignment, with the values that searched parameters must have to make ``name`` active."""
+        forced: dict[str, tuple[Any, ...]] = {name: (value,)}
+        for parameter in reversed(self.parameters):  # children before those that they depend on
+            for reference, allowed in parameter.condition if parameter.name in forced else ():
+                offering = [p for p in self._searched(reference) if any(contains(p.distribution, v) for v in allowed)]
+                if offering:
+                    parent = offering[int(rng.integers(len(offering)))]
+                    both = [v for v in forced.get(parent.name, allowed) if v in allowed]
+                    forced[parent.name] = tuple(v for v in both if contains(parent.distribution, v))
+
+        def choose(parameter: Parameter) -> Any:
+            wanted = forced.get(parameter.name)
+            return wanted[int(rng.integers(len(wanted)))] if wanted else _draw(parameter, rng)
+
+        return self.fill(choose)
 
     def size(self) -> int | None:
         """Return the number of different assignments; ``None`` if a real-valued parameter has no step."""
         sizes = {p.name: _size(p.distribution) for p in self.parameters}
         if any(size is None for size in sizes.values()):
             return None
-        parents = {name for p in self.parameters for name, _ in p.condition}
         return sum(
-            math.prod(sizes[name] or 1 for name in self.active(values) if name not in parents)
-            for values in self._assignments(parents)
+            math.prod(sizes[name] or 1 for name in self.active(values) if name not in self.parents)
+            for values in self._assignments(self.parents)
         )
 
     def enumerate(self, limit: int = 100_000) -> list[Values] | None:
@@ -276,7 +358,7 @@ class Space:
         copy: dict[str, Any] = _deep_copy(self.source)
         return copy
 
-    def _assignments(self, names: set[str]) -> Iterator[Values]:
+    def _assignments(self, names: Set[str]) -> Iterator[Values]:
         """Yield all assignments of the named parameters, respecting their conditions."""
 
         def extend(index: int, values: Values) -> Iterator[Values]:
@@ -292,15 +374,74 @@ class Space:
 
         return extend(0, {})
 
-    def _holds(self, condition: Sequence[tuple[str, tuple[Any, ...]]], values: Mapping[str, Any]) -> bool:
-        for name, allowed in condition:
-            value = values[name] if name in values else self._constant(name)
+    @property
+    def entries(self) -> tuple[Parameter | Constant, ...]:
+        """All parameters and constants."""
+        return (*self.parameters, *self.constants)
+
+    @functools.cached_property
+    def parents(self) -> frozenset[str]:
+        """Names of the parameters that a condition names: others are active or not by their values."""
+        conditions = [p.condition for p in self.parameters] + [(*c.condition, *c.unless) for c in self.constants]
+        return frozenset(p.name for one in conditions for reference, _ in one for p in self._searched(reference))
+
+    @functools.cached_property
+    def parents_of_students(self) -> bool:
+        """Whether a student's parameters depend on those of another section."""
+        return any(p.section != "student" for p in self.section("student").parameters)
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, tuple[list[Parameter], list[Constant]]]:
+        out: dict[str, tuple[list[Parameter], list[Constant]]] = {}
+        for parameter in self.parameters:
+            out.setdefault(parameter.name, ([], []))[0].append(parameter)
+        for constant in self.constants:
+            out.setdefault(constant.name, ([], []))[1].append(constant)
+        return out
+
+    @functools.cached_property
+    def _references(self) -> dict[str, tuple[str, ...]]:
+        """References of all conditions, each with the parameters and constants that it stands for."""
+        conditions = [p.condition for p in self.parameters] + [(*c.condition, *c.unless) for c in self.constants]
+        return {name: named(name, self._entries) for one in conditions for name, _ in one}
+
+    def _searched(self, reference: str) -> list[Parameter]:
+        return [p for name in self._references[reference] for p in self._entries[name][0]]
+
+    def _named_by(self, name: str) -> set[str]:
+        """Return the parameters and constants that the conditions of one name."""
+        parameters, constants = self._entries[name]
+        conditions = [p.condition for p in parameters] + [(*c.condition, *c.unless) for c in constants]
+        return {n for one in conditions for reference, _ in one for n in self._references[reference]}
+
+    def _parted(self, condition: Condition, section: str) -> tuple[Condition, Condition]:
+        """Split a condition into the part on one section and the part on others."""
+        own = tuple(one for one in condition if one[0].partition(".")[0] == section)
+        return own, tuple(one for one in condition if one not in own)
+
+    def _holds(self, condition: Condition, values: Mapping[str, Any]) -> bool:
+        for reference, allowed in condition:
+            value = values.get(reference, _ABSENT)
+            if value is _ABSENT:
+                value = self._stands_for(reference, values)
             if value not in allowed:
                 return False
         return True
 
-    def _constant(self, name: str) -> Any:
-        return next((c.value for c in self.constants if c.name == name), None)
+    def _stands_for(self, reference: str, values: Mapping[str, Any]) -> Any:
+        """Return the value of a reference that is no active parameter: another group's, a constant's, or none."""
+        for name in self._references[reference]:
+            if name in values:
+                return values[name]
+            for constant in self._entries[name][1]:
+                if self._is_fixed(constant, values):
+                    return constant.value
+        return _ABSENT
+
+    def _is_fixed(self, constant: Constant, values: Mapping[str, Any]) -> bool:
+        """Return whether a constant is active."""
+        holds = self._holds(constant.condition, values)
+        return holds and not (constant.unless and self._holds(constant.unless, values))
 
 
 def _suggest(trial: Trial, parameter: Parameter) -> Any:
@@ -373,9 +514,9 @@ def _narrow(
         parent = parent[part]
     old = parent[last]
     old = old if isinstance(old, Mapping) else {"values": old}
-    when = {"when": old["when"]} if "when" in old else {}
+    when = {key: old[key] for key in ("when", "otherwise") if key in old}
     if isinstance(wanted, Mapping) and "values" not in wanted:
-        bounds = {**{k: v for k, v in old.items() if k != "when"}, **wanted}
+        bounds = {**{k: v for k, v in old.items() if k not in when}, **wanted}
         ends = {end: held(distribution, bounds.get(end)) for end in ("low", "high")}
         bad = [v for v in ends.values() if not contains(distribution, v)]
         parent[last] = {**bounds, **ends, **({} if bad else _inside(bounds, ends)), **when}
@@ -421,8 +562,3 @@ def _wider(name: str) -> str:
     section, key = name.split(".", 1)
     where = f"{section}: {{{key.replace('.', ': {')}: [...]" + "}" * (key.count(".") + 1)
     return f"to add values, write a file with 'include: SPACE' and '{where}', and give it as --space FILE"
-
-
-def _drop_dead_groups(mapping: dict[str, Any]) -> dict[str, Any]:
-    """Remove groups and ``when`` values whose choice was removed by a restriction."""
-    return {key: prune_groups(value) if key in SECTIONS else value for key, value in mapping.items()}
