@@ -71,7 +71,7 @@ def trial(arguments: argparse.Namespace, data: DataSpec, settings: Mapping[str, 
     """Return the accuracy of one trial as a search runs it, without rungs."""
     from autodistill.training.data import datasets
     from autodistill.training.loop.trainer import scores
-    from autodistill.training.trials.evaluate import Trial, WorkerState
+    from autodistill.training.trials.evaluate import WorkerState
     from autodistill.training.trials.trial_files import load_student
 
     cache = arguments.work / "cache"
@@ -87,7 +87,7 @@ def trial(arguments: argparse.Namespace, data: DataSpec, settings: Mapping[str, 
         if arguments.split == "validation":
             return float(found)
         test, student = datasets.load_test(data, cache), load_student(folder, 0)
-        trainer = Trial(state, candidate).trainer(student)
+        trainer = state.trial(candidate).trainer(student)
         logits = trainer.predict(student.eval(), torch.from_numpy(test.images))
         return scores(logits, torch.from_numpy(test.labels))["accuracy"]
 

@@ -136,8 +136,6 @@ def _runs(
     worker: RetrainingState, members: Sequence[PlannedRow], seeds: Sequence[int]
 ) -> dict[tuple[int, int], Planned]:
     """Return all runs in training order: by kind of row, then by seed, then by row."""
-    from autodistill.training.trials.retraining import Run
-
     keeping = {
         worker.plan.key(m.student, m.distillation, m.train, seed=seeds[0]) for m in members if m.kind == "student"
     }
@@ -152,7 +150,7 @@ def _runs(
         for seed in seeds:
             for index in group:
                 candidate = members[index].candidate(len(out), seed)
-                run: Run = Run(worker, candidate)
+                run = worker.trial(candidate)
                 keep = run.folder.name in keeping
                 out[index, seed] = Planned(candidate, run.folder, run.key, keep, members[index].seconds)
     return out

@@ -14,7 +14,7 @@ import numpy as np
 from autodistill.config.study_file import StudyConfig
 from autodistill.core.budget import Budget
 from autodistill.core.errors import InfeasibleError
-from autodistill.core.records import LatencyTarget, Params, stable_key
+from autodistill.core.records import LATENCY, LatencyTarget, Params, stable_key
 from autodistill.engines.driving.slots import Slot, devices_each, make_slots
 from autodistill.engines.setup.cold_views import cold_views, setting_values
 from autodistill.engines.setup.survey_pool import SURVEY_SECONDS, SURVEY_SHARE, draw_pool, has_survey, pool_size
@@ -32,9 +32,6 @@ space to about 30 %."""
 
 DRAWS = 60
 """Number of random draws from the space that the timed students are chosen from."""
-
-MAX_VIEWS = 50
-"""Views per image that are cached, see ``training/trials/evaluate.py``."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +247,7 @@ def _job(config: StudyConfig, space: Space, data: ImageData, slot: Slot, cache: 
     if _teaching_epochs(config, data):
         students.insert(0, default_architecture(data.image_size))
     surveyed = (
-        has_survey(config.survey, resolve(config.objectives, measured=config.measures))
-        and "latency_ms" in config.objectives
+        has_survey(config.survey, resolve(config.objectives, measured=config.measures)) and LATENCY in config.objectives
     )
     elsewhere = config.latency.table is not None or config.latency.command is not None
     latency: LatencyTarget | None = config.latency if surveyed and not elsewhere else None
@@ -289,7 +285,7 @@ def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: 
     seconds = config.limits.seconds
     pool = draw_pool(space, pool_size(config.survey, seconds), seed=config.seed)
     shape, classes = {"image_size": data.image_size, "channels": data.channels}, len(data.classes)
-    target = config.latency if "latency_ms" in config.objectives else None
+    target = config.latency if LATENCY in config.objectives else None
     new = sum(memory.get(memory.key(one, shape, classes), ("params", "macs"), target) is None for one in pool)
     return min(new * cost, math.inf if seconds is None else SURVEY_SHARE * seconds)
 
@@ -297,7 +293,7 @@ def _survey_seconds(config: StudyConfig, space: Space, data: ImageData, memory: 
 def _views(space: Space, config: StudyConfig, data: ImageData) -> tuple[tuple[float, float], ...]:
     """Return, for each possible augmentation, the number of cached views and the most views that are needed."""
     from autodistill.training.augmentation.policy import Policy
-    from autodistill.training.loop.recipe import Recipe, scaled
+    from autodistill.training.loop.recipe import MAX_VIEWS, Recipe, scaled
     from autodistill.training.runtime.cache_folder import teacher_caches
     from autodistill.training.teachers.cache.folders import list_caches
 

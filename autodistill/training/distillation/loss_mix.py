@@ -8,7 +8,8 @@ Then ``alpha`` is the share of the distillation term, and one range of ``alpha``
     total = (1 - alpha) task + alpha scale distillation + embedding_weight scale_e embedding
 
 ``calibrate: false`` uses raw weights instead, by default the published ones. The task loss is cross-entropy. This
-module holds the settings and their parser; ``loss_terms.py`` computes the losses.
+module holds the settings and their parser, and calls the chosen losses with their keywords; ``loss_terms.py`` scales
+and adds them.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
+from torch import Tensor
+
 from autodistill.core.errors import UnknownNameError, UsageError
-from autodistill.training.distillation.distillation_losses import loss_info
-from autodistill.training.distillation.embedding_losses import embedding_info
+from autodistill.training.distillation.distillation_losses import loss_info, losses
+from autodistill.training.distillation.embedding_losses import embedding_info, embedding_losses
 from autodistill.training.distillation.loss_info import LossInfo
 
 _PREFIX = "embedding_"
@@ -100,6 +103,20 @@ class LossMix:
             keywords=info.check(keywords[0]),
             embedding_keywords=term_info.check(keywords[1]) if term_info else {},
         )
+
+    def distillation_loss(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> Tensor:
+        """Return the distillation loss, unscaled and unweighted: a scalar.
+
+        Args:
+            student: logits of the student, (batch, classes).
+            teacher: logits of the teacher, (batch, classes).
+            target: labels, (batch,) or (batch, classes); ``None`` for a loss without labels.
+        """
+        return losses.get(self.loss)(student, teacher, target, **self.keywords)
+
+    def embedding_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the embedding term, unscaled and unweighted, of two embeddings (batch, width): a scalar."""
+        return embedding_losses.get(self.embedding)(student, teacher, **self.embedding_keywords)
 
     @property
     def uses_distillation(self) -> bool:

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodistill.core.errors import UsageError
-from autodistill.training.distillation.distillation_losses import full_precision, losses
-from autodistill.training.distillation.embedding_losses import embedding_losses
+from autodistill.training.distillation.distillation_losses import full_precision
 from autodistill.training.distillation.loss_mix import LossMix
 from autodistill.training.runtime.distributed import BatchShare
 
@@ -122,11 +121,10 @@ class LossTerms:
         return task_loss(logits, target, self.mix.label_smoothing, self.class_weights)
 
     def _distill(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> Tensor:
-        return losses.get(self.mix.loss)(student, teacher, target, **self.mix.keywords)
+        return self.mix.distillation_loss(student, teacher, target)
 
     def _embed(self, student: Tensor, teacher: Tensor) -> Tensor:
-        projected = self.projector(student)
-        return embedding_losses.get(self.mix.embedding)(projected, teacher, **self.mix.embedding_keywords)
+        return self.mix.embedding_loss(self.projector(student), teacher)
 
     def _distillation_scale(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> float:
         measuring = self.mix.calibrate and not self._distillation.frozen and student.requires_grad

@@ -54,6 +54,10 @@ _UNUSABLE = {
 """Optimizers of timm that are refused, with the reason."""
 
 
+MAX_VIEWS = 50
+"""Views per image that are cached at most, unless ``views`` is set."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Settings of one training.
@@ -128,6 +132,10 @@ class Recipe:
         recipe.policy()
         check_optimizer(recipe.optimizer)
         return recipe
+
+    def cached_views(self, epochs: int) -> int:
+        """Return the number of cached views per image of a training of ``epochs`` epochs with random augmentation."""
+        return self.views or min(epochs, MAX_VIEWS)
 
     def policy(self) -> Policy:
         """Return the augmentation policy at its strength, with mixup or cutmix.

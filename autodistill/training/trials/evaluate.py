@@ -22,16 +22,14 @@ from torch import Tensor, nn
 
 from autodistill.core.errors import InterruptedTrialError
 from autodistill.core.processes import die_with_parent
-from autodistill.core.records import Candidate, Evaluate, Params, Report, SurveyRow, Task, WorkerContext, stable_key
+from autodistill.core.records import Candidate, Evaluate, Report, SurveyRow, Task, WorkerContext, stable_key
 from autodistill.core.teacher_choice import member
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data import datasets
 from autodistill.training.distillation.class_weights import class_weights
 from autodistill.training.distillation.criterion import Distillation, TeacherOutputs
 from autodistill.training.distillation.initialise import initialise
-from autodistill.training.distillation.loss_mix import TEACHER, LossMix
 from autodistill.training.distillation.teacher_outputs import CachedTeacher, OnlineTeacher, StoredTeacher
-from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.runtime import durable_files, measurement_lock
 from autodistill.training.runtime.distributed import Team
@@ -46,11 +44,11 @@ from autodistill.training.teachers.plain_answers import cache_key, plain_answers
 from autodistill.training.teachers.teacher import Teacher
 from autodistill.training.trials.helpers import HelperProcesses
 from autodistill.training.trials.remote_trials import no_copy, workplace
+from autodistill.training.trials.training_spec import TrainingSpec
 from autodistill.training.trials.trial_files import VARIANTS, finished, save_student, trial_folder
 from autodistill.training.trials.trial_files import discard as discard
 from autodistill.training.trials.trial_files import load_student as load_student
 
-MAX_VIEWS = 50
 SHOWN = ("accuracy", "loss", "agreement")
 """Measures in progress lines, beside objectives and constrained ones."""
 _CHECKPOINT_SECONDS = 60.0
@@ -95,9 +93,13 @@ class WorkerState:
         if self.device.type == "cpu":
             torch.set_num_threads(self.context.threads)
         try:
-            yield from Trial(self, candidate).reports()
+            yield from self.trial(candidate).reports()
         finally:
             measurement_lock.release()
+
+    def trial(self, candidate: Candidate) -> Trial:
+        """Return the training of a candidate, whose settings are parsed here."""
+        return Trial(self, TrainingSpec.of(candidate, self.task.training))
 
     def _waited(self, what: str, seconds: float) -> None:
         """Exclude time spent waiting for another process from the current trial's time."""
@@ -122,19 +124,19 @@ class WorkerState:
     @property
     def teacher(self) -> Teacher:
         """The frozen teacher; if there are several, the first."""
-        return self.teacher_of({})
+        return self.teacher_named(None)
 
-    def teacher_of(self, distillation: Params) -> Teacher:
-        """Return the frozen teacher that a loss mix names, or the study's first one; each is loaded once.
+    def teacher_named(self, name: str | None) -> Teacher:
+        """Return a frozen teacher of the study, the first one if ``name`` is ``None``; each is loaded once.
 
         Raises:
             UnknownNameError: the study has no such teacher.
         """
-        spec = member(self.task.teacher, distillation.get(TEACHER))
-        name = stable_key(asdict(spec))
-        if name not in self._teachers:
-            self._teachers[name] = teachers.load_teacher(spec, self.data, self.device)
-        return self._teachers[name]
+        spec = member(self.task.teacher, name)
+        key = stable_key(asdict(spec))
+        if key not in self._teachers:
+            self._teachers[key] = teachers.load_teacher(spec, self.data, self.device)
+        return self._teachers[key]
 
     @cached_property
     def costs(self) -> StudentCosts:
@@ -166,15 +168,12 @@ class Trial:
 
     Args:
         worker: state of the worker.
-        candidate: candidate to evaluate.
+        spec: what is trained.
     """
 
-    def __init__(self, worker: WorkerState, candidate: Candidate) -> None:
-        self.worker, self.candidate, self.task = worker, candidate, worker.task
-        self.recipe = Recipe.parse(self.task.training, candidate.train)
-        smoothing = {"label_smoothing": self.recipe.label_smoothing}
-        self.mix = LossMix.parse({**smoothing, **candidate.distillation})
-        self.folder = trial_folder(self.task.directory, candidate.number)
+    def __init__(self, worker: WorkerState, spec: TrainingSpec) -> None:
+        self.worker, self.spec, self.task = worker, spec, worker.task
+        self.folder = trial_folder(self.task.directory, spec.number)
         self.clock = worker.clock = WorkClock()
         self._earlier_teacher_seconds = 0.0  # of earlier processes and of validation images
         self._cached_teacher: CachedTeacher | None = None
@@ -192,8 +191,8 @@ class Trial:
     def _reports(self) -> Iterator[Report]:
         self.clock.start()
         model = self._build()
-        known = self.worker.costs.of(self.candidate.student, model)
-        if self.candidate.start_rung == 0:
+        known = self.worker.costs.of(self.spec.student, model)
+        if self.spec.start_rung == 0:
             yield from self._yield_report(Report(0, known.costs, seconds=self.clock.seconds(), noisy=known.noisy))
         done = finished(self.folder, self.key)
         if done is not None:
@@ -201,7 +200,7 @@ class Trial:
             yield from self._repeated()
             return
         helpers = self.worker.helpers
-        with contextlib.nullcontext() if helpers is None else helpers.training(self.candidate) as self.team:
+        with contextlib.nullcontext() if helpers is None else helpers.training(self.spec) as self.team:
             trainer = self.resumed(model, self.team)
             yield from self._repeated()
             yield from self._train(trainer, known)
@@ -224,14 +223,14 @@ class Trial:
                 self.worker.helpers.run(epochs)
             trainer.run(epochs, tick=lambda: self._tick(trainer))
             report = self._measure(trainer, rung, epochs, known)
-            if rung <= self.candidate.start_rung:  # reported before, but its checkpoint was lost
+            if rung <= self.spec.start_rung:  # reported before, but its checkpoint was lost
                 continue
             yield from self._yield_report(report)
 
     @property
     def teacher(self) -> Teacher:
         """The teacher that this trial distils from."""
-        return self.worker.teacher_of(self.candidate.distillation)
+        return self.worker.teacher_named(self.spec.teacher)
 
     @cached_property
     def key(self) -> str:
@@ -239,20 +238,20 @@ class Trial:
         worker, task = self.worker, self.task
         facts = [task.data.train_size, task.data.val_fraction, task.data.seed, list(task.rungs), dict(task.training)]
         prints = [worker.data.fingerprint, self.teacher.fingerprint]
-        return stable_key([self.candidate.key(), self.candidate.seed, facts, prints])
+        return stable_key([self.spec.settings_key, self.spec.seed, facts, prints])
 
     def _build(self) -> nn.Module:
         data = self.worker.data
         model = students.build_student(
-            self.candidate.student,
+            self.spec.student,
             image_size=data.image_size,
             channels=data.channels,
             num_classes=len(data.classes),
-            pretrained=self.recipe.init == "pretrained",
-            licence=self.recipe.licence,
-            seed=self.candidate.seed,
+            pretrained=self.spec.recipe.init == "pretrained",
+            licence=self.spec.recipe.licence,
+            seed=self.spec.seed,
         )
-        if self.recipe.init == "teacher":
+        if self.spec.recipe.init == "teacher":
             initialise(model, self.teacher)
         return model
 
@@ -260,23 +259,23 @@ class Trial:
         """Build a trainer of ``model`` with this trial's recipe and loss mix."""
         worker = self.worker
         outputs, view_count = self._teacher_outputs()
-        width = self.teacher.embedding_width() if self.mix.uses_embedding else None
-        weights = class_weights(self.recipe.class_weights, worker.feed.labels, len(worker.data.classes))
+        width = self.teacher.embedding_width() if self.spec.mix.uses_embedding else None
+        weights = class_weights(self.spec.recipe.class_weights, worker.feed.labels, len(worker.data.classes))
         criterion = Distillation(
-            self.mix,
+            self.spec.mix,
             outputs,
             student=model,
             teacher_width=width,
-            seed=self.candidate.seed,
+            seed=self.spec.seed,
             class_weights=weights,
         )
         return Trainer(
             model,
             worker.feed,
             criterion.to(worker.device),
-            self.recipe,
+            self.spec.recipe,
             epochs=self.task.rungs[-1],
-            seed=self.candidate.seed,
+            seed=self.spec.seed,
             view_seed=self.task.data.seed,
             view_count=view_count,
             policy=self._policy(),
@@ -286,17 +285,17 @@ class Trial:
 
     def _policy(self) -> Policy:
         """Return the recipe's policy; without augmentation if the teacher has logits of plain images only."""
-        policy = self.recipe.policy()
-        if self.mix.uses_teacher and self.teacher.by_id:
+        policy = self.spec.recipe.policy()
+        if self.spec.mix.uses_teacher and self.teacher.by_id:
             return Policy(mix=policy.mix, mix_alpha=policy.mix_alpha)
         return policy
 
     def _teacher_outputs(self) -> tuple[TeacherOutputs | None, int]:
         """Return the source of the teacher's outputs and the number of views (0: a new view in each epoch)."""
-        policy, recipe = self._policy(), self.recipe
-        if not self.mix.uses_teacher:
+        policy, recipe = self._policy(), self.spec.recipe
+        if not self.spec.mix.uses_teacher:
             return None, 0
-        teacher, embedding = self.teacher, self.mix.uses_embedding
+        teacher, embedding = self.teacher, self.spec.mix.uses_embedding
         if teacher.by_id:
             return StoredTeacher(teacher), 1
         if recipe.teacher_mode == "online":
@@ -309,7 +308,7 @@ class Trial:
         return outputs, min(cache.views, self._views(policy))
 
     def _views(self, policy: Policy) -> int:
-        return (self.recipe.views or min(self.task.rungs[-1], MAX_VIEWS)) if policy.random else 1
+        return self.spec.recipe.cached_views(self.task.rungs[-1]) if policy.random else 1
 
     def _resume(self, trainer: Trainer) -> None:
         found = durable_files.load(self.folder, key=self.key)
@@ -323,7 +322,7 @@ class Trial:
     def _repeated(self) -> Iterator[Report]:
         """Yield stored reports that may not have arrived."""
         for rung, stored in sorted(self.stored.items()):
-            if rung > self.candidate.start_rung:
+            if rung > self.spec.start_rung:
                 yield from self._yield_report(Report(rung, **stored))
 
     def _yield_report(self, report: Report) -> Iterator[Report]:
@@ -341,7 +340,7 @@ class Trial:
         if stop if self.team is None else self.team.agree(stop):
             self._save(trainer)
             raise InterruptedTrialError(
-                f"trial {self.candidate.number} was stopped after {trainer.epoch:.1f} of {trainer.epochs} epochs."
+                f"trial {self.spec.number} was stopped after {trainer.epoch:.1f} of {trainer.epochs} epochs."
             )
         if now - self._progress_shown >= _PROGRESS_SECONDS:
             self._progress_shown = now
@@ -387,7 +386,7 @@ class Trial:
 
         work = VariantWork(self.worker.data, self.task.variants, self.worker.costs, self.task.measures)
         teacher = self.worker.teacher_on_validation(self.teacher)
-        return work.of(self.candidate.student, model, self.folder / VARIANTS, known, teacher)
+        return work.of(self.spec.student, model, self.folder / VARIANTS, known, teacher)
 
     def _teacher_seconds(self) -> float | None:
         """Return the teacher's seconds so far, including earlier processes; None if its outputs are not cached."""
@@ -404,9 +403,8 @@ class Trial:
     def _facts(self) -> dict[str, Any]:
         data = self.worker.data
         return {
-            "architecture": dict(self.candidate.student),
-            "distillation": dict(self.candidate.distillation),
-            "train": dict(self.candidate.train),
+            "architecture": dict(self.spec.student),
+            **self.spec.proposed,
             "image_size": data.image_size,
             "channels": data.channels,
             "classes": data.classes,
@@ -435,9 +433,9 @@ def _run_helper(pipe: Connection, task: Task, context: WorkerContext, file: str,
             pipe.send((type(error).__name__, str(error)))
 
 
-def _train_with_rank_0(pipe: Connection, worker: WorkerState, team: Team, candidate: Candidate) -> tuple[Any, ...]:
+def _train_with_rank_0(pipe: Connection, worker: WorkerState, team: Team, spec: TrainingSpec) -> tuple[Any, ...]:
     """Train one candidate together with rank 0; return the message that begins the next candidate."""
-    trainer = Trial(worker, candidate).helper_trainer(team)
+    trainer = Trial(worker, spec).helper_trainer(team)
     while True:
         message: tuple[Any, ...] = pipe.recv()
         if message[0] == "run":

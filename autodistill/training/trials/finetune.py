@@ -11,7 +11,8 @@ from torch import nn
 from autodistill.core.records import Candidate, Task, WorkerContext
 from autodistill.training.deployed.pruning import Masks, apply_masks
 from autodistill.training.runtime import measurement_lock
-from autodistill.training.trials.evaluate import MAX_VIEWS, Trial, WorkerState
+from autodistill.training.trials.evaluate import Trial, WorkerState
+from autodistill.training.trials.training_spec import TrainingSpec
 
 
 class FineTuner:
@@ -25,13 +26,13 @@ class FineTuner:
     """
 
     def __init__(self, task: Task, candidate: Candidate, *, epochs: int, threads: int = 1) -> None:
-        views = task.training.get("views") or min(task.rungs[-1], MAX_VIEWS)  # as in the trial, to reuse its cache
-        training = {**task.training, "views": views}
-        self.worker = WorkerState(replace(task, rungs=(epochs,), training=training), WorkerContext(threads=threads))
+        spec = TrainingSpec.of(candidate, task.training)
+        views = spec.recipe.cached_views(task.rungs[-1])  # as in the trial, to reuse its cache
+        self.worker = WorkerState(replace(task, rungs=(epochs,)), WorkerContext(threads=threads))
         self.epochs = epochs
         # The learning rate is that of the trial, from warm-up to zero. With a smaller one accuracy recovered less after
         # pruning (digits, 30 % of the channels: 0.958 after six epochs, 0.903 at three tenths of the rate).
-        self._trial = Trial(self.worker, candidate)
+        self._trial = Trial(self.worker, replace(spec, recipe=replace(spec.recipe, views=views)))
 
     def train(
         self, model: nn.Module, masks: Masks | None = None, *, tick: Callable[[], None] = lambda: None

@@ -17,8 +17,9 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from autodistill.core.errors import InterruptedTrialError
-from autodistill.core.records import Candidate, Task, WorkerContext
+from autodistill.core.records import Task, WorkerContext
 from autodistill.training.runtime.distributed import Team
+from autodistill.training.trials.training_spec import TrainingSpec
 
 Body = Callable[[Connection, Task, WorkerContext, str, int, int], None]
 """Main function of a helper; its arguments are pipe to rank 0, task, context, rendezvous file, rank and size."""
@@ -42,8 +43,8 @@ class HelperProcesses:
         self._team: Team | None = None
 
     @contextlib.contextmanager
-    def training(self, candidate: Candidate) -> Iterator[Team]:
-        """Start the training of a candidate in the helpers.
+    def training(self, spec: TrainingSpec) -> Iterator[Team]:
+        """Start a training in the helpers.
 
         Yields:
             The team, as rank 0.
@@ -53,7 +54,7 @@ class HelperProcesses:
             RuntimeError: a helper failed in another way.
         """
         team = self._team or self._start()
-        self._send("begin", candidate)
+        self._send("begin", spec)
         try:
             yield team
         except (InterruptedTrialError, GeneratorExit):  # all processes are between the same two steps

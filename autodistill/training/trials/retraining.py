@@ -11,23 +11,22 @@ This module does not read the test split; ``delivery.verify`` opens it when all 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from autodistill.core.errors import StoreError, UsageError
-from autodistill.core.records import Candidate, Evaluate, Params, Report, Task, WorkerContext, stable_key
+from autodistill.core.records import Candidate, Evaluate, Params, Task, WorkerContext, stable_key
 from autodistill.training.data import datasets
-from autodistill.training.runtime import measurement_lock
 from autodistill.training.runtime.durable_files import read_folder, tensors_from
 from autodistill.training.students import build as students
 from autodistill.training.trials.evaluate import Trial, WorkerState
+from autodistill.training.trials.training_spec import TrainingSpec
 
 REFITS = ("train", "train+val")
 _FOLDER = Path("verify") / "runs"
@@ -81,14 +80,9 @@ class RetrainingState(WorkerState):
         super().__init__(task, context)
         self.plan = replace(plan, task=self.task)
 
-    def evaluate(self, candidate: Candidate) -> Iterator[Report]:
-        """Report the counted costs, then accuracy on validation after the last epoch; errors as in ``WorkerState``."""
-        if self.device.type == "cpu":
-            torch.set_num_threads(self.context.threads)
-        try:
-            yield from Run(self, candidate).reports()
-        finally:
-            measurement_lock.release()
+    def trial(self, candidate: Candidate) -> Run:
+        """Return the training of one run: it reports the counted costs, then accuracy after the last epoch."""
+        return Run(self, TrainingSpec.of(candidate, self.task.training))
 
     @cached_property
     def data(self) -> datasets.ImageData:
@@ -102,15 +96,13 @@ class Run(Trial):
 
     Args:
         worker: state of the worker.
-        candidate: candidate to train; its seed is that of the run.
+        spec: what is trained; its seed is that of the run.
     """
 
-    def __init__(self, worker: RetrainingState, candidate: Candidate) -> None:
-        super().__init__(worker, candidate)
+    def __init__(self, worker: RetrainingState, spec: TrainingSpec) -> None:
+        super().__init__(worker, spec)
         self.plan = worker.plan
-        self.folder = self.plan.folder(
-            self.plan.key(candidate.student, candidate.distillation, candidate.train, seed=candidate.seed)
-        )
+        self.folder = self.plan.folder(self.plan.key(spec.student, **spec.proposed, seed=spec.seed))
 
     @cached_property
     def key(self) -> str:

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodistill.core.errors import InfeasibleError, UserCodeError
-from autodistill.core.records import Params
-from autodistill.training.costs.cost_memory import LATENCY
+from autodistill.core.records import LATENCY, Params
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.deployed.onnx_files import export_onnx, run_onnx
 from autodistill.training.deployed.quantize import quantize_int8

@@ -383,7 +383,7 @@ def test_a_trial_goes_on_in_another_folder_from_the_checkpoint_in_the_storage(ta
     (home,) = homes() - before
     assert not (home / "checkpoints" / "trial-00003").exists()  # what is in the storage does not fill the disk too
     second = WorkerState(task, context)
-    trial = Trial(second, replace(candidate(3), start_rung=1))
+    trial = second.trial(replace(candidate(3), start_rung=1))
     rest, key = outcome(trial.reports()), trial.key
     assert outcome(begun) + rest == whole
     assert mirror.names() == [f"checkpoints/trial-00003/student-{key}"]

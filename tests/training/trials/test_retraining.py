@@ -11,7 +11,7 @@ from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, Wor
 from autodistill.delivery.verify.evaluation import TestSplit as Test
 from autodistill.delivery.verify.evaluation import examine, predict
 from autodistill.training.data import datasets
-from autodistill.training.trials.retraining import Retraining, RetrainingState, Run, joined, load_run, retrainer
+from autodistill.training.trials.retraining import Retraining, RetrainingState, joined, load_run, retrainer
 from autodistill.training.trials.run_result import read_result
 from autodistill.training.trials.teach import teach
 
@@ -47,7 +47,7 @@ def test_a_run_is_one_training_to_the_top_rung_without_measuring_latency(plan: R
 
 
 def test_a_result_is_what_the_student_says_of_the_test_images(plan: Retraining) -> None:
-    run = Run(RetrainingState(plan, WorkerContext()), candidate(seed=6))
+    run = RetrainingState(plan, WorkerContext()).trial(candidate(seed=6))
     list(retrainer(plan, WorkerContext())(candidate(seed=6)))
     bench = RetrainingState(plan, WorkerContext())
     model, _ = load_run(run.folder)
@@ -65,7 +65,7 @@ def test_a_result_is_what_the_student_says_of_the_test_images(plan: Retraining) 
 
 
 def test_a_damaged_result_counts_as_none(plan: Retraining) -> None:
-    run = Run(RetrainingState(plan, WorkerContext()), candidate(seed=6))
+    run = RetrainingState(plan, WorkerContext()).trial(candidate(seed=6))
     path = run.folder / "result" / "result.json"
     if not path.is_file():
         path.parent.mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_runs_of_other_seeds_losses_recipes_and_images_have_other_names(plan: Re
     }
     assert len(names) == 5
     benches = [RetrainingState(one, WorkerContext()) for one in (plan, other)]
-    assert Run(benches[0], candidate()).key != Run(benches[1], candidate()).key
+    assert benches[0].trial(candidate()).key != benches[1].trial(candidate()).key
 
 
 def test_validation_images_join_the_training_images_and_keep_their_names(plan: Retraining) -> None:

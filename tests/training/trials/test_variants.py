@@ -241,7 +241,7 @@ def test_the_int8_form_is_measured_from_its_file_at_the_top_rung_alone(task: Tas
 
     stand_in = type("Teacher", (), {"fingerprint": "none", "by_id": False})
     monkeypatch.setattr(WorkerState, "teacher_on_validation", lambda self, teacher: None)
-    monkeypatch.setattr(WorkerState, "teacher_of", lambda self, distillation: stand_in)
+    monkeypatch.setattr(WorkerState, "teacher_named", lambda self, name: stand_in)
     student = {"family": "resnet", "width": 16}
     candidate = Candidate(3, student, {"loss": "none"}, {"lr": 0.01, "ema": 0.0}, seed=1)
     reports = list(evaluator(task, WorkerContext())(candidate))
