@@ -6,22 +6,23 @@ import time
 
 
 class WorkClock:
-    """Clock that counts seconds of work.
+    """Clock that counts seconds of work. It stands still until :meth:`start`.
 
     It does not count the time that the receiver of a report takes, or waits for the measurement of another process.
     """
 
     def __init__(self) -> None:
         self._spent = 0.0
-        self._since = time.monotonic()
+        self._since: float | None = None  # start of the period that is being counted
 
     def start(self) -> None:
-        """Start counting, after a pause."""
-        self._since = time.monotonic()
+        """Start counting; without effect while the clock runs."""
+        if self._since is None:
+            self._since = time.monotonic()
 
     def stop(self) -> None:
-        """Stop counting, for a pause."""
-        self._spent = self.seconds()
+        """Stop counting, for a pause; without effect while the clock stands still."""
+        self._spent, self._since = self.seconds(), None
 
     def add(self, seconds: float) -> None:
         """Add the seconds of work of an earlier process."""
@@ -32,5 +33,5 @@ class WorkClock:
         self._spent -= seconds
 
     def seconds(self) -> float:
-        """Return the seconds of work so far; call it while the clock runs."""
-        return self._spent + time.monotonic() - self._since
+        """Return the seconds of work so far."""
+        return self._spent + (0.0 if self._since is None else time.monotonic() - self._since)
