@@ -120,8 +120,8 @@ class GroupedMatern(Kernel):  # type: ignore[misc]
         return covariance
 
     def is_stationary(self) -> bool:
-        """Return true, an approximation: the main effects depend on the position, not only on differences."""
-        return True
+        """Return false: the main effects depend on the position, not only on differences."""
+        return False
 
 
 class _Process(GaussianProcessRegressor):  # type: ignore[misc]

@@ -26,6 +26,15 @@ def test_the_kernel_is_scikit_learns_matern_plus_a_dot_product_of_the_effects():
     assert ours.diag(X) == pytest.approx(np.diag(ours(X)) - 0.1)
 
 
+def test_the_kernel_is_not_stationary() -> None:
+    kernel = surrogate.GroupedMatern((0, 1, 2), np.array([0.5, 1.0, 2.0]), CENTER, EFFECTS, 1.7, 0.4, noise=0.1)
+    moved = kernel(X + 0.3) - kernel(X)
+    assert abs(moved).max() > 0.1
+    assert not kernel.is_stationary()
+    theirs = Matern([0.5, 1.0, 2.0], nu=2.5) + DotProduct()
+    assert theirs.is_stationary() == kernel.is_stationary()
+
+
 def test_the_hyperparameters_are_where_scikit_learns_posterior_is_highest():
     kernel = surrogate.GroupedMatern((0, 1, 2), np.full(3, 1.2), CENTER, EFFECTS, 1.0, 0.3, 1e-2)
     standard = (Y - Y.mean()) / Y.std()
