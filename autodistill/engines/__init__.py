@@ -7,6 +7,7 @@ protocol of ``driving/driven.py``) until ``study.ask()`` returns ``None``, evalu
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autodistill.core.errors import UnknownNameError
 from autodistill.core.records import EvaluateFactory
 from autodistill.core.registry import Registry
+from autodistill.engines.ray.options import RayOptions
 
 if TYPE_CHECKING:
     from autodistill.engines.driving.driven import Driven
@@ -33,35 +35,35 @@ def local(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch:
     run(study, factory, slots, watch)
 
 
+def _with_options(
+    options: type[RayOptions],
+) -> Callable[[Callable[[Driven, EvaluateFactory, Sequence[Slot], Watch, RayOptions], None]], Callable[..., None]]:
+    """Return a decorator that makes an engine whose keywords are the fields of the dataclass ``options``."""
+
+    def decorator(
+        run: Callable[[Driven, EvaluateFactory, Sequence[Slot], Watch, RayOptions], None],
+    ) -> Callable[..., None]:
+        @functools.wraps(run)
+        def engine(
+            study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch, **keywords: Any
+        ) -> None:
+            run(study, factory, slots, watch, options(**keywords))
+
+        own = list(inspect.signature(run).parameters.values())[:-1]
+        keywords = [one.replace(kind=one.KEYWORD_ONLY) for one in inspect.signature(options).parameters.values()]
+        vars(engine)["__signature__"] = inspect.Signature([*own, *keywords])
+        return engine
+
+    return decorator
+
+
 @engines.register("ray")
-def ray(
-    study: Driven,
-    factory: EvaluateFactory,
-    slots: Sequence[Slot],
-    watch: Watch,
-    *,
-    address: str | None = None,
-    cpus_per_worker: float | None = None,
-    gpus_per_worker: float | None = None,
-    trust_network: bool = False,
-    storage: str | None = None,
-    callbacks: Sequence[Any] = (),
-) -> None:
-    """Run with Ray Tune, on this machine or a cluster; ``engines/ray/engine.py`` explains the keywords."""
+@_with_options(RayOptions)
+def ray(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch, options: RayOptions) -> None:
+    """Run with Ray Tune, on this machine or a cluster; :class:`RayOptions` explains the keywords."""
     from autodistill.engines.ray.engine import run
 
-    run(
-        study,
-        factory,
-        slots,
-        watch,
-        address=address,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        trust_network=trust_network,
-        storage=storage,
-        callbacks=callbacks,
-    )
+    run(study, factory, slots, watch, options)
 
 
 def check_keywords(name: str, options: Iterable[str], caller: Callable[..., Any]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from autodistill.engines.driving.slots import Slot
 from autodistill.engines.driving.worker import same_for_all
 from autodistill.engines.local import _Pool, run
 from autodistill.engines.monitor.watch import Watch
-from autodistill.engines.ray.engine import run as run_on_ray
+from autodistill.engines.ray.options import RayOptions
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.study.study import Study
 
@@ -146,8 +147,15 @@ def test_an_unknown_keyword_is_refused_before_anything_is_prepared(tmp_path: Pat
         check_keywords("ray", ["address", "adress"], ad.verify)
 
 
-def test_what_the_ray_engine_is_said_to_take_is_what_it_takes() -> None:
-    assert inspect.signature(engines.get("ray")) == inspect.signature(run_on_ray)
+def test_the_keywords_of_the_ray_engine_are_the_fields_of_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = engines.get("ray")
+    parameters = list(inspect.signature(ray).parameters.values())
+    assert [one.name for one in parameters[4:]] == [one.name for one in fields(RayOptions)]
+    assert all(one.kind is one.KEYWORD_ONLY for one in parameters[4:])
+    given: list[Any] = []
+    monkeypatch.setattr("autodistill.engines.ray.engine.run", lambda *arguments: given.append(arguments))
+    ray(1, 2, 3, 4, address="auto", gpus_per_worker=0.5)
+    assert given == [(1, 2, 3, 4, RayOptions(address="auto", gpus_per_worker=0.5))]
 
 
 UNGUARDED = """

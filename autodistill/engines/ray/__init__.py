@@ -1,1 +1,1 @@
-"""Engine ``ray``: trials as Ray actors on one machine or a cluster. It is imported only when it is used."""
+"""Engine ``ray``: trials as Ray actors on one machine or a cluster. Only ``options`` is imported before it is used."""

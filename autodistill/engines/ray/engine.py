@@ -23,6 +23,7 @@ from autodistill.engines.driving.slots import Slot
 from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.ray.bridge import StudyBridge
 from autodistill.engines.ray.cluster import WorkerResources, cluster, resources_of
+from autodistill.engines.ray.options import RayOptions
 
 
 def run(
@@ -30,13 +31,7 @@ def run(
     factory: EvaluateFactory,
     slots: Sequence[Slot],
     watch: Watch,
-    *,
-    address: str | None = None,
-    cpus_per_worker: float | None = None,
-    gpus_per_worker: float | None = None,
-    trust_network: bool = False,
-    storage: str | None = None,
-    callbacks: Sequence[Any] = (),
+    options: RayOptions,
 ) -> None:
     """Run the candidates of the study until there are none left or the search should stop.
 
@@ -45,25 +40,23 @@ def run(
         factory: Builds the evaluator, once per worker.
         slots: One slot per worker, anywhere on the cluster.
         watch: Receives progress, and reports when to stop.
-        address: ``host:port`` of a cluster, or ``auto``; ``None``: ``RAY_ADDRESS``, else a private Ray on this machine.
-        cpus_per_worker: Cores per worker; ``None``: the threads of its slot.
-        gpus_per_worker: GPUs per worker, a fraction to share one; ``None``: as the slots share this machine's GPUs.
-        trust_network: Whether a Ray without authentication is allowed.
-        storage: Folder or URL supported by pyarrow, for checkpoints, students and Tune's logs; workers then need no
-            access to the study's folder. ``None``: workers use that folder, and Tune keeps no files.
-        callbacks: Further Tune callbacks, e.g. Ray's loggers for TensorBoard, MLflow or W&B.
+        options: Keywords of the engine.
 
     Raises:
         ResourceError: Ray is missing, no cluster answers, or it has too few resources for the workers.
         UsageError: Authentication is disabled, the evaluate function cannot be pickled, or too many workers die.
     """
-    share = resources_of(slots, cpus_per_worker, gpus_per_worker)
-    with cluster(slots, share, address=address, trust_network=trust_network), contextlib.ExitStack() as stack:
+    share = resources_of(slots, options.cpus_per_worker, options.gpus_per_worker)
+    with (
+        cluster(slots, share, address=options.address, trust_network=options.trust_network),
+        contextlib.ExitStack() as stack,
+    ):
         context = _context(slots, share)
-        if storage is not None:
-            context = replace(context, storage=stack.enter_context(workers_elsewhere(study, factory, storage)))
+        if options.storage is not None:
+            storage = stack.enter_context(workers_elsewhere(study, factory, options.storage))
+            context = replace(context, storage=storage)
         stack.enter_context(_quiet(len(slots)))
-        _drive(study, factory, context, watch, _Tune(len(slots), share, storage, callbacks))
+        _drive(study, factory, context, watch, _Tune(len(slots), share, options))
 
 
 def _context(slots: Sequence[Slot], share: WorkerResources) -> WorkerContext:
@@ -75,12 +68,11 @@ def _context(slots: Sequence[Slot], share: WorkerResources) -> WorkerContext:
 
 @dataclass(frozen=True)
 class _Tune:
-    """Settings of Tune: number of workers, resources of each, storage of its logs, callbacks of the user."""
+    """Settings of Tune: number of workers, resources of each, and the keywords of the engine."""
 
     workers: int
     share: WorkerResources
-    storage: str | None
-    callbacks: Sequence[Any]
+    options: RayOptions
 
 
 def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watch: Watch, how: _Tune) -> None:
@@ -107,9 +99,9 @@ def _drive(study: Driven, factory: EvaluateFactory, context: WorkerContext, watc
                 resources_per_trial={"cpu": how.share.cpus, "gpu": how.share.gpus},
                 search_alg=shapes.BridgeSearcher(bridge),
                 scheduler=shapes.BridgeScheduler(bridge),
-                callbacks=[*how.callbacks, shapes.BridgeCallback(bridge, mailbox)],
+                callbacks=[*how.options.callbacks, shapes.BridgeCallback(bridge, mailbox)],
                 stop=shapes.BridgeStopper(bridge),
-                storage_path=scratch if how.storage is None else url_of(how.storage),
+                storage_path=scratch if how.options.storage is None else url_of(how.options.storage),
                 reuse_actors=True,
                 max_failures=0,  # after a lost node the bridge restarts the trial from the study's own checkpoint
                 raise_on_failed_trial=False,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from autodistill.config.study_file import StudyConfig
 from autodistill.config.values import overruled
 from autodistill.core.errors import AutodistillError, ConfigError, nearest
-from autodistill.core.records import DataSpec, TeacherSpec
+from autodistill.core.records import LATENCY, DataSpec, TeacherSpec
 from autodistill.core.teacher_choice import members
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ def metric_problems(config: StudyConfig) -> list[str]:
         config: of a study with images, which has no evaluation of its own.
     """
     from autodistill.search.objectives.objectives import parse_constraint, resolve
-    from autodistill.training.costs.cost_memory import LATENCY
     from autodistill.training.costs.counts import cost_metrics
     from autodistill.training.loop.measures import load_measure, measures
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.core.budget import format_seconds
 from autodistill.core.errors import AutodistillError, ConfigError, InfeasibleError, UsageError
-from autodistill.core.records import EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
+from autodistill.core.records import LATENCY, EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
 from autodistill.core.teacher_choice import accepts_weak, members
 from autodistill.engines.driving.worker import Isolated
 from autodistill.engines.monitor.teaching import TeachingProgress
@@ -204,7 +204,7 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig, watch: W
     if not isinstance(model, nn.Module) or is_spread(model):
         return {}
     names = [o.name for o in study.objectives if o.name in cost_metrics]
-    timed = any(o.name == "latency_ms" for o in study.objectives) and config.latency.table is None
+    timed = any(o.name == LATENCY for o in study.objectives) and config.latency.table is None
     memory = CostMemory(cache_folder())
     key = memory.key({"teacher": teacher.fingerprint}, shape, 0)
     known = memory.get(key, names, config.latency if timed else None)
@@ -214,7 +214,7 @@ def _teacher_costs(study: Study, teacher: Teacher, config: StudyConfig, watch: W
     try:
         costs |= known_costs(model, **shape, metrics=names)
         if timed:
-            costs["latency_ms"] = _teacher_latency(model, config, shape, watch)
+            costs[LATENCY] = _teacher_latency(model, config, shape, watch)
     except AutodistillError:  # a teacher without known costs can still be used
         return {}
     memory.put(key, costs, config.latency)
