@@ -13,6 +13,7 @@ from autodistill.commands.console.output import check_drawing, number, print_jso
 from autodistill.commands.console.reading import JsonOption, StudyArgument, folder_of
 from autodistill.commands.spaces import SetOption, narrowed
 from autodistill.core.errors import UsageError
+from autodistill.core.records import LATENCY
 
 if TYPE_CHECKING:
     from autodistill.core.records import LatencyTarget, SurveyRow
@@ -85,7 +86,7 @@ def _survey_space(
     from autodistill.engines.setup.survey_pool import draw_pool
     from autodistill.search.space.builtin import load_space
     from autodistill.search.space.space import Space
-    from autodistill.training.costs.cost_memory import LATENCY, CostMemory, cache_folder
+    from autodistill.training.costs.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey.predicted_costs import fitted
     from autodistill.training.survey.survey import survey as run
 
@@ -124,7 +125,7 @@ def _show(rows: Sequence[SurveyRow], target: LatencyTarget) -> None:
     for row in rows:
         if row.error:
             say(f"infeasible, will not be trained: {row.error}")
-    if "latency_ms" in metrics:
+    if LATENCY in metrics:
         say(
             f"latency: {target.runtime} on {target.device}, batch {target.batch}, {target.precision}, "
             f"{target.threads} thread(s)"

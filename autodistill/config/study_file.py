@@ -39,13 +39,13 @@ from autodistill.core import strict_yaml
 from autodistill.core.budget import Budget
 from autodistill.core.database_url import StorageUrl
 from autodistill.core.errors import AutodistillError, ConfigError, UsageError
-from autodistill.core.records import DataSpec, LatencyTarget, TeacherSpec
+from autodistill.core.records import LATENCY, DataSpec, LatencyTarget, TeacherSpec
 from autodistill.core.teacher_choice import PARAMETER, from_list
 
 MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots_per_gpu", "warm_start", "within")
 """Keys that may change when a study is resumed, since they do not affect the results of a trial."""
 
-OBJECTIVES = ("accuracy", "params", "latency_ms")
+OBJECTIVES = ("accuracy", "params", LATENCY)
 
 _SOURCES = {"data": "digits", "teacher": "auto"}
 _EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20}

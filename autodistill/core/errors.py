@@ -191,6 +191,11 @@ def unknown_name(kind: str, got: object, allowed: Sequence[str], hint: str = "",
     return f"{message} {hint}".rstrip()
 
 
+def first_line(error: BaseException, *, limit: int | None = 200) -> str:
+    """Return the first line of an error message, of at most ``limit`` characters; the error's type if it is empty."""
+    return (str(error).strip().splitlines() or [""])[0][:limit] or type(error).__name__
+
+
 def first_lines(error: BaseException) -> str:
     """Return the first four lines of an error message of a library as one line of at most 400 characters."""
     return "; ".join(line.strip() for line in str(error).splitlines()[:4] if line.strip())[:400]

@@ -20,6 +20,9 @@ Params = Mapping[str, Any]
 """Settings of one part of a candidate: name to JSON scalar or list of scalars."""
 
 
+LATENCY = "latency_ms"
+"""Name of the metric that a latency target measures: median latency of one batch, in milliseconds."""
+
 Resize = Literal["crop", "squash", "letterbox"]
 """Method that makes an image square, see :class:`DataSpec`."""
 
@@ -320,7 +323,7 @@ class SurveyRow:
     @property
     def settled(self) -> dict[str, float]:
         """Return the costs that may be stored; a noisy latency is left out, so that it is measured again later."""
-        return {name: value for name, value in self.costs.items() if not (self.noisy and name == "latency_ms")}
+        return {name: value for name, value in self.costs.items() if not (self.noisy and name == LATENCY)}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.commands.console.output import number, parse_values, print_table, say
 from autodistill.core.errors import StoreError
-from autodistill.core.records import TrialRecord
+from autodistill.core.records import LATENCY, TrialRecord
 from autodistill.core.teacher_distance import points_words, to_teacher
 from autodistill.core.wording import distillation_words, setting_words, student_words
 from autodistill.search.results.gain import BASIS, gain_over_undistilled, pairs
@@ -202,7 +202,7 @@ def print_trial(
     rows += [["why", trial.message]] if trial.message else []
     rows += [["proposed because", trial.why]] if trial.why else []
     rows += [
-        [name, number(value, units.get(name, "")) + (" (noisy)" if trial.noisy and name == "latency_ms" else "")]
+        [name, number(value, units.get(name, "")) + (" (noisy)" if trial.noisy and name == LATENCY else "")]
         for name, value in trial.latest.items()
     ]
     if (points := to_teacher(trial.latest, teacher or {})) is not None:

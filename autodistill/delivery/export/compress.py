@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.core.errors import DivergedError, InfeasibleError, ResourceError, UsageError
-from autodistill.core.records import Candidate, Task, TrialRecord, stable_key
+from autodistill.core.records import LATENCY, Candidate, Task, TrialRecord, stable_key
 from autodistill.delivery.export.checks import Validation
 from autodistill.delivery.export.compress_variants import (
     METHODS,
@@ -73,7 +73,7 @@ class Compressed:
         """Return the stable format of ``compress --json``."""
         from dataclasses import asdict
 
-        names = ("trial", "accuracy", "bytes", "latency_ms")
+        names = ("trial", "accuracy", "bytes", LATENCY)
         members = [dict(zip(names, one, strict=True)) for one in self.members]
         source = None if self.source is None else self.source.to_json()
         out = {**asdict(self), "variants": [asdict(one) for one in self.variants], "members": members}
@@ -322,7 +322,7 @@ def _compared(
     names = {one.number: f"trial {one.number}" for one in others}
     members = tuple((n, accuracy[name], sizes[name], times.get(name)) for n, name in names.items())
     beaten = tuple(number for number, name in names.items() if name not in best)
-    axes = ("accuracy", "bytes", *(("latency_ms",) if times else ()))
+    axes = ("accuracy", "bytes", *((LATENCY,) if times else ()))
     return Compressed(
         work.trial.number, tuple(judged), members, beaten, axes, max_drop, source=work.source, wanted=work.weights
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autodistill.core.errors import InfeasibleError, UsageError
+from autodistill.core.errors import InfeasibleError, UsageError, first_line
 from autodistill.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -212,8 +212,7 @@ def _quietly(what: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise InfeasibleError(f"{what}: {line}") from error
+        raise InfeasibleError(f"{what}: {first_line(error)}") from error
 
 
 def parse_formats(text: str | Sequence[str]) -> tuple[str, ...]:

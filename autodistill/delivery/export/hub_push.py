@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from autodistill.core.errors import ResourceError, UsageError
+from autodistill.core.errors import ResourceError, UsageError, first_line
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -77,7 +77,7 @@ def push(upload: Upload) -> str:
             repo_id=made.repo_id, folder_path=str(upload.folder), commit_message="Student exported by autodistill"
         )
     except Exception as error:  # network, permission, quota: httpx, OSError and the Hub's own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].replace(upload.token, "***")
+        reason = first_line(error, limit=None).replace(upload.token, "***")[:300]  # no part of the token is left
         raise ResourceError(
             f"the upload of {upload.repository} to the Hub failed: {reason} The files are in {upload.folder}."
         ) from None

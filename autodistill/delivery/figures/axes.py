@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from autodistill.core.records import Objective
+from autodistill.core.records import LATENCY, Objective
 
-ACROSS = "latency_ms"
+ACROSS = LATENCY
 """Objective of the x axis, if the study has it."""
 
 SIZES = ("params", "bytes")
@@ -15,7 +15,7 @@ SIZES = ("params", "bytes")
 
 _LABELS = {
     "accuracy": "validation accuracy",
-    "latency_ms": "latency p50 (ms)",
+    LATENCY: "latency p50 (ms)",
     "file_latency_ms": "latency p50 of the exported file (ms)",
     "params": "parameters",
     "macs": "multiply-adds",

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autodistill.core.errors import UsageError
-from autodistill.core.records import SurveyRow
+from autodistill.core.records import LATENCY, SurveyRow
 from autodistill.delivery.figures.axes import axis_label
 from autodistill.delivery.figures.front_png import word_ticks
 
-_UP = ("latency_ms", "macs", "bytes", "onnx_bytes", "peak_memory_mb", "activations")
+_UP = (LATENCY, "macs", "bytes", "onnx_bytes", "peak_memory_mb", "activations")
 
 
 def survey_png(rows: Sequence[SurveyRow], path: str | Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autodistill.core.budget import format_seconds
-from autodistill.core.records import State, TrialRecord
+from autodistill.core.records import LATENCY, State, TrialRecord
 from autodistill.core.teacher_distance import points_words, to_teacher
 from autodistill.core.wording import counted, distillation_words, latency_words, student_words
 from autodistill.delivery.figures.trial_facts import figure_of
@@ -373,7 +373,7 @@ def _settings(study: Study) -> Iterable[tuple[str, str]]:
     if config.data is not None:
         yield "data", config.data.source
         yield "teacher source", config.teacher.source.replace("\\", "/").rpartition("/")[2]  # without folder names
-        if any(o.name == "latency_ms" for o in study.objectives):
+        if any(o.name == LATENCY for o in study.objectives):
             yield "latency is measured on", latency_words(config.latency)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodistill.core.records import Objective, State, TrialRecord
+from autodistill.core.records import LATENCY, Objective, State, TrialRecord
 from autodistill.core.teacher_distance import to_teacher
 from autodistill.core.wording import (
     complete_counted,
@@ -232,10 +232,10 @@ def _status(answers: Answers, verified: Verified | None, front: Front, folder: s
 def _metric_words(metric: Objective, answers: Answers) -> dict[str, str]:
     known = [bound for bound, _ in answers.bounds]
     excluding = [bound for bound in known if answers.excludes(bound)] or known
-    default = metric.name == "latency_ms" and (answers.excludes(ALWAYS_MS) or not known)
+    default = metric.name == LATENCY and (answers.excludes(ALWAYS_MS) or not known)
     start = ALWAYS_MS if default else (excluding[len(excluding) // 2] if excluding else 1.0)
     unit = {"count": "", "fraction": ""}.get(metric.unit, metric.unit)
-    label = "latency p50" if metric.name == "latency_ms" else metric.name
+    label = "latency p50" if metric.name == LATENCY else metric.name
     return {"label": label, "unit": unit, "start": f"{start:.15g}"}
 
 
@@ -250,7 +250,7 @@ def _bounds_table(answers: Answers, metric: Objective, verified: Verified | None
     name = answers.objective.name
     columns = (metric.name, "trial", "student", name, f"its {metric.name}", "gain from distillation", "how sure")
     note = ""
-    if answers.verified and verified is not None and metric.name == "latency_ms" and metric.name in verified.of_files:
+    if answers.verified and verified is not None and metric.name == LATENCY and metric.name in verified.of_files:
         note = f"Latency of the exported file: {verified.latency}. The front below shows the latency in the search."
     return Table(columns, tuple(rows), (name, f"its {metric.name}"), note)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autodistill.core.errors import AutodistillError, ResourceError, UserCodeError
-from autodistill.core.records import LatencyTarget, Objective, Params, Task
+from autodistill.core.records import LATENCY, LatencyTarget, Objective, Params, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autodistill.training.data.datasets import ImageData
     from autodistill.training.teachers.teacher import Teacher
 
-SHIPPED = ("latency_ms", "onnx_bytes")
+SHIPPED = (LATENCY, "onnx_bytes")
 """Objectives measured on the file; ``bytes`` is the exact size of the deployed form as safetensors instead."""
 
 
@@ -95,7 +95,7 @@ def judged_by_files(
     chosen, reasons = [], []
     for name in [o.name for o in objectives if o.name in SHIPPED]:
         lacking = [str(row.trial) for row in ready if row.shipped(name) is None]
-        if name == "latency_ms" and not _of_this_cpu(target):
+        if name == LATENCY and not _of_this_cpu(target):
             reasons.append(f"{name} as the search measured it ({_where(target)}), because a file on this CPU differs")
         elif lacking or not ready:
             why = f"the file of trial {', '.join(lacking)} has no such figure" if lacking else "no run is finished"

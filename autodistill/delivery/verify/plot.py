@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autodistill.core.records import LATENCY
 from autodistill.core.wording import counted
 from autodistill.delivery.figures.axes import axis_label
 from autodistill.delivery.figures.front_png import nothing_drawn, widen
@@ -61,8 +62,8 @@ def _seeds(verified: Verified) -> str:
 
 def _axis(verified: Verified) -> str:
     """Choose a cost that every student has for the x axis: a latency if possible, preferably the compared one."""
-    names = ["file_latency_ms", "latency_ms", "params"]
-    if "latency_ms" in dict(verified.objectives) and "latency_ms" not in verified.of_files:
+    names = ["file_latency_ms", LATENCY, "params"]
+    if LATENCY in dict(verified.objectives) and LATENCY not in verified.of_files:
         names.remove("file_latency_ms")
     for name in names:
         if all(_at(row, name) is not None for row in verified.students):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autodistill.core.errors import UsageError
-from autodistill.core.records import LatencyTarget, Objective, State
+from autodistill.core.records import LATENCY, LatencyTarget, Objective, State
 from autodistill.core.wording import latency_words
 from autodistill.search.analysis.trajectory import TrajectoryStep, trajectory
 from autodistill.search.objectives.losses import to_losses
@@ -139,7 +139,7 @@ class Comparison:
         found = []
         if sides := self._sides(lambda group: group.data):
             found.append(f"these studies have different images, so their accuracies cannot be compared ({sides})")
-        if any(o.name == "latency_ms" for o in self.objectives):
+        if any(o.name == LATENCY for o in self.objectives):
             if sides := self._sides(lambda group: group.latency):
                 found.append(f"latency was measured in different ways, so it cannot be compared ({sides})")
             if sides := self._sides(lambda group: group.machines):

@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from autodistill.core.errors import ConfigError, UnknownNameError, UsageError
-from autodistill.core.records import WORK, Constraint, Objective
+from autodistill.core.records import LATENCY, WORK, Constraint, Objective
 from autodistill.core.registry import Registry
 
 objectives: Registry[Objective] = Registry("objective", "autodistill.objectives")
 
-DEFAULT = ("accuracy", "params", "latency_ms")
+DEFAULT = ("accuracy", "params", LATENCY)
 
 
 def _register(objective: Objective) -> Objective:
@@ -40,7 +40,7 @@ _register(Objective("onnx_bytes", "minimize", "bytes", "known", log=True, descri
 _register(
     Objective("peak_memory_mb", "minimize", "MB", "known", log=True, description="peak memory of one forward pass")
 )
-_register(Objective("latency_ms", "minimize", "ms", "known", log=True, description="p50 latency on the target"))
+_register(Objective(LATENCY, "minimize", "ms", "known", log=True, description="p50 latency on the target"))
 
 _CONSTRAINT = re.compile(r"\s*([A-Za-z_][\w:.]*)\s*(<=|>=|<|>|==|=)\s*(\S+|.*teacher.*?)\s*")
 _TEACHER = re.compile(r"teacher(?:\s*([-+])\s*(\S+))?")
@@ -120,7 +120,7 @@ def _taken(name: str) -> str:
 def asked_cost(objectives: Sequence[Objective]) -> Objective | None:
     """Return the cost that users bound first: latency if it is an objective, else the first minimised one."""
     small = [o for o in objectives[1:] if o.direction == "minimize"]
-    return next((o for o in small if o.name == "latency_ms"), small[0] if small else None)
+    return next((o for o in small if o.name == LATENCY), small[0] if small else None)
 
 
 def parse_constraint(text: Any, names: Sequence[str] | None = None) -> Constraint:

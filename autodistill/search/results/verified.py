@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autodistill.core.errors import StoreError, UsageError
-from autodistill.core.records import Params
+from autodistill.core.records import LATENCY, Params
 from autodistill.core.wording import counted
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class VerifiedRow:
 
     def shipped(self, name: str) -> float | None:
         """Return a cost of the exported ONNX file by the name of its objective; ``None`` if not measured."""
-        return {"latency_ms": self.file_latency_ms, "onnx_bytes": self.file_bytes}.get(name)
+        return {LATENCY: self.file_latency_ms, "onnx_bytes": self.file_bytes}.get(name)
 
 
 @dataclass(frozen=True)

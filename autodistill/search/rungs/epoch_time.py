@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from autodistill.core.records import LATENCY
 from autodistill.search.rungs.teacher_time import UncachedViews
 
 Floats = npt.NDArray[np.float64]
@@ -37,7 +38,7 @@ BEYOND = math.log(3.0)
 FAMILY_SHRINKAGE = 1.0
 """Pseudo-count that shrinks the effect of a family: with one trial, half of its deviation is used."""
 
-PROPORTIONAL = ("latency_ms", "macs", "params")
+PROPORTIONAL = (LATENCY, "macs", "params")
 """Costs to which training time is roughly proportional, best first."""
 
 

@@ -27,7 +27,7 @@ from autodistill.search.storage.database_lock import (
     ConnectionLostError,
     DatabaseLock,
     application_name,
-    first_line,
+    database_reason,
     translate_errors,
 )
 
@@ -58,7 +58,7 @@ def open_database(url: StorageUrl, *, patience: float = RECONNECT_SECONDS) -> Da
         ) from error
     except (ConnectionLostError, sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise ResourceError(
-            f"cannot open the database {url}: {first_line(error)}. Check that it runs, that the database exists "
+            f"cannot open the database {url}: {database_reason(error)}. Check that it runs, that the database exists "
             f"and the user may enter it; a password can be given in {PASSWORD_VARIABLE}."
         ) from None
 
@@ -137,7 +137,9 @@ class DatabaseStorage(RDBStorage):
                         )
                 except StorageInternalError as error:
                     cause = error.__cause__ or error
-                    raise ResourceError(f"the database {self.place} refused a call: {first_line(cause)}.") from error
+                    raise ResourceError(
+                        f"the database {self.place} refused a call: {database_reason(cause)}."
+                    ) from error
                 time.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
                 attempt += 1
                 self._repeating.now = True

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy
 
-from autodistill.core.errors import StudyInUseError
+from autodistill.core.errors import StudyInUseError, first_line
 
 
 class ConnectionLostError(Exception):
@@ -31,12 +31,12 @@ def _translate(context: Any) -> None:
         context.sqlalchemy_exception, sqlalchemy.exc.OperationalError
     )
     if context.is_disconnect or no_connection:
-        raise ConnectionLostError(first_line(context.original_exception))
+        raise ConnectionLostError(database_reason(context.original_exception))
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, which names host and user but never the password."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def database_reason(error: BaseException) -> str:
+    """Return the first line of a database's error, which names host and user but never the password."""
+    return first_line(error, limit=None).rstrip(".")
 
 
 def application_name(token: str = "-") -> str:

@@ -20,11 +20,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from autodistill.core.records import LatencyTarget, Params, stable_key
+from autodistill.core.records import LATENCY, LatencyTarget, Params, stable_key
 from autodistill.training.costs.family_code import family_code
 from autodistill.training.runtime.cache_folder import cache_folder as cache_folder
 
-LATENCY = "latency_ms"
 FEATURES = ("params", "macs", "activations", "operations")
 """Counted metrics that latency is predicted from; one pass counts them all."""
 PROTOCOL = 3

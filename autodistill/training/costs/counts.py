@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from autodistill.core.errors import InfeasibleError
+from autodistill.core.errors import InfeasibleError, first_line
 from autodistill.core.registry import Registry
 from autodistill.training.deployed.form import as_if_trained, deploy, skeleton
 
@@ -153,9 +153,8 @@ def count(model: nn.Module, *, image_size: int, channels: int) -> Counts:
         with FlopCounterMode(display=False) as flops, _Live() as live:
             meta(image)
     except Exception as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InfeasibleError(
-            f"{type(model).__name__} fails on {channels} x {image_size} x {image_size} px: {line}"
+            f"{type(model).__name__} fails on {channels} x {image_size} x {image_size} px: {first_line(error)}"
         ) from error
     return Counts(
         meta, flops.get_total_flops(), live.operations, live.products, live.peak,

@@ -22,12 +22,11 @@ import torch
 from torch import nn
 
 from autodistill.core.errors import InfeasibleError, UsageError, UserCodeError
-from autodistill.core.records import LatencyTarget, Params
+from autodistill.core.records import LATENCY, LatencyTarget, Params
 from autodistill.training.deployed.form import deploy
 from autodistill.training.deployed.runtimes import to_onnx
 from autodistill.training.students import build as students
 
-COLUMN = "latency_ms"
 _OUTPUT_LENGTH = 300  # characters of a command's output that a message repeats
 
 
@@ -120,7 +119,7 @@ def _milliseconds(text: str, named: str) -> float:
     except ValueError:
         value = None
     if isinstance(value, Mapping):
-        value = value.get(COLUMN)
+        value = value.get(LATENCY)
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
         output = _end(text) or "nothing"
         raise UserCodeError(
@@ -148,7 +147,9 @@ def in_table(student: Params, path: Path) -> float:
             except (TypeError, ValueError):
                 found = math.nan
             if not (math.isfinite(found) and found > 0):
-                raise UsageError(f"{path}, row {number}: {COLUMN} is {latency!r}; it must be a number of milliseconds.")
+                raise UsageError(
+                    f"{path}, row {number}: {LATENCY} is {latency!r}; it must be a number of milliseconds."
+                )
             return found
     raise InfeasibleError(f"{students.describe(student)} is not in {path}, which has the latencies of this target.")
 
@@ -159,14 +160,17 @@ def _rows(path: Path) -> list[tuple[dict[str, str], Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            rows = [{**row["student"], COLUMN: row[COLUMN]} for row in json.loads(text)]
+            rows = [{**row["student"], LATENCY: row[LATENCY]} for row in json.loads(text)]
         else:
             rows = list(csv.DictReader(text.splitlines()))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(f"latency.table {path} cannot be read: {error}.") from error
-    if not rows or COLUMN not in rows[0]:
-        raise UsageError(f"latency.table {path} needs rows with the settings of a student and {COLUMN}.")
+    if not rows or LATENCY not in rows[0]:
+        raise UsageError(f"latency.table {path} needs rows with the settings of a student and {LATENCY}.")
     return [
-        ({key: str(cell).lower() for key, cell in row.items() if key != COLUMN and cell not in ("", None)}, row[COLUMN])
+        (
+            {key: str(cell).lower() for key, cell in row.items() if key != LATENCY and cell not in ("", None)},
+            row[LATENCY],
+        )
         for row in rows
     ]

@@ -14,7 +14,7 @@ import torch
 from timm.models import reparameterize_model
 from torch import Tensor, nn
 
-from autodistill.core.errors import InfeasibleError, ResourceError, UsageError
+from autodistill.core.errors import InfeasibleError, ResourceError, UsageError, first_line
 
 Masks = dict[str, Tensor]
 """Parameter name to a tensor of the parameter's shape: 1 for weights that are kept, 0 for pruned ones."""
@@ -99,8 +99,7 @@ def prune_channels(model: nn.Module, ratio: float, *, image_size: int, channels:
             pruner.step()
             given = out(images)
     except Exception as error:  # tracing runs the code of any timm network and may raise anything
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise InfeasibleError(f"its channels cannot be removed: {line}") from error
+        raise InfeasibleError(f"its channels cannot be removed: {first_line(error)}") from error
     if given.shape != (2, classes) or not bool(torch.isfinite(given).all()):
         raise InfeasibleError(f"without its channels it gives logits {tuple(given.shape)}, not (2, {classes})")
     if sum(one.numel() for one in out.parameters()) >= before:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autodistill.core.errors import InfeasibleError, UnknownNameError, UsageError
+from autodistill.core.errors import InfeasibleError, UnknownNameError, UsageError, first_line
 from autodistill.training.deployed.onnx_files import run_onnx, write_onnx
 
 Images = NDArray[np.float32]
@@ -104,7 +104,7 @@ def to_fp16(source: str | Path, out: str | Path) -> Path:
             data: bytes = model.SerializeToString()
             open_session(data)
     except Exception as error:
-        raise InfeasibleError(f"{Path(source).name} cannot be converted to fp16: {_first_line(error)}") from error
+        raise InfeasibleError(f"{Path(source).name} cannot be converted to fp16: {first_line(error)}") from error
     return write_onnx(data, out).path
 
 
@@ -177,7 +177,7 @@ def _smallest(attempts: list[Attempt], folder: Path, probe: Images, named: str) 
                 raise ArithmeticError("its outputs are not finite")
             found.append(data)
         except Exception as error:  # onnx and ONNX Runtime raise many types, depending on operator and version
-            reason = reason or _first_line(error)
+            reason = reason or first_line(error)
     if not found:
         raise InfeasibleError(f"{named} cannot be quantized: {reason}")
     return min(found, key=len)
@@ -242,7 +242,3 @@ def _quiet() -> Iterator[None]:
     finally:
         logging.disable(level)
         root.handlers[:] = handlers
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autodistill.core.errors import InfeasibleError, ResourceError, UsageError
+from autodistill.core.errors import InfeasibleError, ResourceError, UsageError, first_line
 from autodistill.core.records import LatencyTarget
 from autodistill.core.registry import Registry
 from autodistill.training.deployed.form import deploy
@@ -102,8 +102,7 @@ def to_onnx(model: nn.Module, images: torch.Tensor, *, opset: int | None = None,
                     dynamo=False,
                 )
         except Exception as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise InfeasibleError(f"{type(model).__name__} cannot be exported to ONNX: {line}") from error
+            raise InfeasibleError(f"{type(model).__name__} cannot be exported to ONNX: {first_line(error)}") from error
         return path.read_bytes()
 
 

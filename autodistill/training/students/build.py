@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autodistill.core.errors import AutodistillError, InfeasibleError, UnknownNameError, UsageError
+from autodistill.core.errors import AutodistillError, InfeasibleError, UnknownNameError, UsageError, first_line
 from autodistill.training.students import licences
 from autodistill.training.students.families import Family, Shape, families
 
@@ -131,7 +131,7 @@ def step(model: nn.Module, *, image_size: int, channels: int, num_classes: int, 
             loss.backward()
         except Exception as error:
             where = f"on {channels} x {image_size} x {image_size} px"
-            raise InfeasibleError(f"{name} fails {where}: {_first_line(error)}") from error
+            raise InfeasibleError(f"{name} fails {where}: {first_line(error)}") from error
     model.zero_grad(set_to_none=True)
     if tuple(logits.shape) != (2, num_classes) or not math.isfinite(loss.item()):
         raise InfeasibleError(f"{name} gives logits {tuple(logits.shape)}, not finite (2, {num_classes}).")
@@ -192,8 +192,4 @@ def _build_timm(student: Mapping[str, Any], shape: Shape) -> nn.Module:
 
 def _build_error(student: Mapping[str, Any], shape: Shape, error: Exception) -> str:
     where = f"for {shape.channels} x {shape.image_size} x {shape.image_size} px"
-    return f"{describe(student)} cannot be built {where}: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
+    return f"{describe(student)} cannot be built {where}: {first_line(error)}"

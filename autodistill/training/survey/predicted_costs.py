@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autodistill.core.errors import InfeasibleError
-from autodistill.core.records import Constraint, Estimate, LatencyTarget, Params, SurveyRow
-from autodistill.training.costs.cost_memory import FEATURES, LATENCY, CostMemory
+from autodistill.core.records import LATENCY, Constraint, Estimate, LatencyTarget, Params, SurveyRow
+from autodistill.training.costs.cost_memory import FEATURES, CostMemory
 from autodistill.training.survey.latency_model import LEAST, LatencyModel, Prediction
 
 _DEVIATIONS = 2.0

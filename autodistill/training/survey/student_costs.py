@@ -10,9 +10,9 @@ from pathlib import Path
 from torch import nn
 
 from autodistill.core.errors import InterruptedTrialError
-from autodistill.core.records import LatencyTarget, Params, SurveyRow, Task
+from autodistill.core.records import LATENCY, LatencyTarget, Params, SurveyRow, Task
 from autodistill.training.costs import latency_protocol as latency
-from autodistill.training.costs.cost_memory import LATENCY, CostMemory, cache_folder
+from autodistill.training.costs.cost_memory import CostMemory, cache_folder
 from autodistill.training.costs.counts import cost_metrics, known_costs
 from autodistill.training.costs.file_latency import file_run, timed
 from autodistill.training.costs.latency_targets import is_elsewhere, latency_elsewhere, latency_of_file

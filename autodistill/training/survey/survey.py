@@ -15,8 +15,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from autodistill.core.records import LatencyTarget, Params, SurveyRow
-from autodistill.training.costs.cost_memory import LATENCY, CostMemory
+from autodistill.core.records import LATENCY, LatencyTarget, Params, SurveyRow
+from autodistill.training.costs.cost_memory import CostMemory
 from autodistill.training.survey.time_limit import ALWAYS, FIRST_GROUP, Hours, Progress
 
 GROUP = 8  # students in one interleaved group: few enough that their weights share the caches fairly

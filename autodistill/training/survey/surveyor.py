@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from autodistill.core.errors import AutodistillError, InfeasibleError
-from autodistill.core.records import LatencyTarget, Params, SurveyRow
+from autodistill.core.records import LATENCY, LatencyTarget, Params, SurveyRow
 from autodistill.training.costs.clocks import clock_of
-from autodistill.training.costs.cost_memory import FEATURES, LATENCY, CostMemory
+from autodistill.training.costs.cost_memory import FEATURES, CostMemory
 from autodistill.training.costs.counts import cost_metrics, known_costs
 from autodistill.training.costs.latency_protocol import measure_runs
 from autodistill.training.costs.latency_targets import is_elsewhere, latency_elsewhere

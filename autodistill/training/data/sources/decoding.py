@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autodistill.core.errors import DataError
+from autodistill.core.errors import DataError, first_line
 from autodistill.training.data.sources.square import to_square
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF")
@@ -70,7 +70,7 @@ def reason(error: Exception) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"  # Pillow's own message only prints a file object
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = first_line(error, limit=None)
     return line if isinstance(error, (DataError, OSError)) else f"{type(error).__name__}: {line}"[:_REASON_LENGTH]
 
 
