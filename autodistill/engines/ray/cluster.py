@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from autodistill.engines.driving.slots import Slot
 MIN_RAY = (2, 60)
 _SOCKET_LIMIT = 107  # bytes in the path of a Unix socket
 _SOCKET_TAIL = len("/r/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+_REMOVAL_SECONDS = 10.0
+_REMOVAL_PAUSE = 0.1
 _PRECISION = 10_000  # Ray's unit of resources is one ten-thousandth
 
 
@@ -290,7 +293,17 @@ def _private_folder() -> Iterator[Path]:
             )
         yield folder
     finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder; a process of Ray that is about to end may still write to it, so try for some seconds."""
+    end = time.monotonic() + _REMOVAL_SECONDS
+    while True:
         shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_REMOVAL_PAUSE)
+        if not folder.exists() or time.monotonic() > end:
+            return
 
 
 @contextlib.contextmanager

@@ -397,12 +397,43 @@ class Spy:
             self.intruder = caught.stderr.strip().splitlines()[-1]
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of this test alone; its path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_a_folder_in_which_a_dying_process_still_writes_is_removed(temporary: Path) -> None:
+    """A worker that Ray started last may write a log while the folder is being removed."""
+    code = (
+        "import pathlib, sys, time\n"
+        "folder, end = pathlib.Path(sys.argv[1]), time.monotonic() + 1.0\n"
+        "print(flush=True)\n"
+        "while time.monotonic() < end:\n"
+        "    folder.mkdir(parents=True, exist_ok=True)\n"
+        "    (folder / f'{time.monotonic_ns()}.log').write_text('')\n"
+    )
+    with ray_cluster._private_folder() as folder:
+        logs = folder / "r" / "logs"
+        writer = subprocess.Popen([sys.executable, "-c", code, str(logs)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+    assert list(temporary.iterdir()) == []
+    assert writer.wait() == 0 or not folder.exists()
+    writer.stdout.close()
+
+
 @pytest.mark.ray
-def test_a_private_ray_is_private_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_ray_is_private_and_leaves_nothing_behind(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    before, handler = set(os.listdir(tempfile.gettempdir())), signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "the user's own")
     spy, study = Spy(), make_study(tmp_path / "study")
     for budget in ("4trials", "8trials"):  # twice in one process, with two tokens
@@ -417,7 +448,7 @@ def test_a_private_ray_is_private_and_leaves_nothing_behind(tmp_path: Path, monk
     assert spy.intruder.startswith("ray.exceptions.AuthenticationError")
     assert not [path for path in home.rglob("*") if "ray" in path.name]
     assert not psutil.Process().children(recursive=True)
-    assert not [name for name in set(os.listdir(tempfile.gettempdir())) - before if name.startswith("ad-")]
+    assert [path for path in temporary.iterdir() if path.name.startswith("ad-")] == []
     assert signal.getsignal(signal.SIGTERM) == handler
     assert os.environ["RAY_AUTH_TOKEN"] == "the user's own"
     assert not [name for name in os.environ if name.startswith("TUNE_") or name == "RAY_AUTH_MODE"]

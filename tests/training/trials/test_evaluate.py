@@ -367,20 +367,18 @@ def elsewhere(task, tmp_path, name="storage"):
     return replace(task, directory="/nowhere/study"), WorkerContext(storage=mirror.url), mirror
 
 
-def homes():
-    return set(Path(tempfile.gettempdir()).glob("ad-work-*"))
-
-
-def test_a_trial_goes_on_in_another_folder_from_the_checkpoint_in_the_storage(task, tmp_path):
+def test_a_trial_goes_on_in_another_folder_from_the_checkpoint_in_the_storage(task, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"  # other processes make such folders in the machine's own
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     whole = outcome(run(task, candidate(3)))
-    before = homes()
     task, context, mirror = elsewhere(task, tmp_path)
     first = evaluator(task, context)
     reports = first(candidate(3))
     begun = [next(reports), next(reports)]
     assert [name.rpartition("/")[0] for name in mirror.names()] == ["checkpoints/trial-00003"]
     reports.close()
-    (home,) = homes() - before
+    (home,) = temporary.glob("ad-work-*")
     assert not (home / "checkpoints" / "trial-00003").exists()  # what is in the storage does not fill the disk too
     second = WorkerState(task, context)
     trial = second.trial(replace(candidate(3), start_rung=1))
@@ -391,7 +389,7 @@ def test_a_trial_goes_on_in_another_folder_from_the_checkpoint_in_the_storage(ta
     assert again == whole  # given again from the finished student
     del first, reports, second, trial
     gc.collect()
-    assert homes() == before
+    assert list(temporary.iterdir()) == []
     assert not Path("/nowhere").exists()
 
 
