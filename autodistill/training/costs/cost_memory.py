@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +20,7 @@ from typing import Any
 
 from autodistill.core.records import LATENCY, LatencyTarget, Params, stable_key
 from autodistill.training.costs.family_code import family_code
+from autodistill.training.costs.stored_rows import read_rows, write_rows
 from autodistill.training.runtime.cache_folder import cache_folder as cache_folder
 
 FEATURES = ("params", "macs", "activations", "operations")
@@ -78,7 +77,7 @@ class CostMemory:
         self._codes: dict[str, str] = {}
         self._changed = False
         if self._path is not None:
-            self._rows = _read(self._path)
+            self._rows = read_rows(self._path, _is_row)
 
     def key(self, student: Params, shape: Mapping[str, int], num_classes: int) -> str:
         """Return the key of a student's counted costs.
@@ -123,7 +122,7 @@ class CostMemory:
 
     def refresh(self) -> None:
         """Read the rows that other workers and studies have written since."""
-        for key, row in _read(self._path).items() if self._path is not None else ():
+        for key, row in read_rows(self._path, _is_row).items() if self._path is not None else ():
             self._rows[key] = {**row, **self._rows.get(key, {})}
 
     def save(self) -> None:
@@ -131,12 +130,8 @@ class CostMemory:
         if self._path is None or not self._changed:
             return
         with contextlib.suppress(OSError):  # an unwritable cache must not stop the search
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             self.refresh()
-            handle, scratch = tempfile.mkstemp(dir=self._path.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(self._rows))  # ten times as fast as json.dump
-            os.replace(scratch, self._path)
+            write_rows(self._path, self._rows)
             self._changed = False
 
     def _latency(self, target: LatencyTarget) -> str:
@@ -145,15 +140,6 @@ class CostMemory:
             with contextlib.suppress(OSError):
                 table = ":" + hashlib.sha256(Path(target.table).read_bytes()).hexdigest()[:16]
         return f"latency:{PROTOCOL}:{target.key()}:{machine(target)}{table}"
-
-
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """Read the rows of the file; unreadable files and invalid rows are ignored."""
-    with contextlib.suppress(OSError, ValueError):
-        rows = json.loads(path.read_bytes())
-        if isinstance(rows, dict):
-            return {key: row for key, row in rows.items() if _is_row(row)}
-    return {}
 
 
 def _is_row(row: Any) -> bool:

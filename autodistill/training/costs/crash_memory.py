@@ -8,9 +8,6 @@ whole. This module does not load timm, and loads torch only if the device is a G
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 from autodistill.core.records import Params, stable_key
 from autodistill.training.costs.cost_memory import processor, version_of
 from autodistill.training.costs.family_code import family_code
+from autodistill.training.costs.stored_rows import read_rows, write_rows
 
 FILE = "crashes.json"
 
@@ -65,23 +63,15 @@ class CrashMemory:
         rows = read(self._path)
         rows[self._key(student)] = {"student": dict(student), "how": how, **self._facts}
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, scratch = tempfile.mkstemp(dir=self._path.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(rows, stream, indent=1)
-            os.replace(scratch, self._path)
+            write_rows(self._path, rows, indent=1)
 
     def _key(self, student: Params) -> str:
         return stable_key([dict(student), family_code(str(student.get("family", ""))), self._facts])
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the rows of a file; unreadable files and invalid rows are ignored."""
-    with contextlib.suppress(OSError, ValueError):
-        rows = json.loads(path.read_bytes())
-        if isinstance(rows, dict):
-            return {key: row for key, row in rows.items() if _is_row(row)}
-    return {}
+    """Read the rows of a file; an unreadable file and invalid rows are ignored."""
+    return read_rows(path, _is_row)
 
 
 def _is_row(row: Any) -> bool:
