@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from autodistill.core.errors import first_line
 from autodistill.delivery.export.formats import Format, Images, Predict, formats, in_batches
 
 if TYPE_CHECKING:
@@ -25,33 +26,46 @@ TOLERANCE = 1e-4
 """Largest allowed difference of a logit of an fp32 file; if the largest logit exceeds 1, relative to it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredFile:
+    """A file made of a student, as measured on this machine, or the reason why there is none.
+
+    Attributes:
+        state: ``ok``, ``refused`` (it loses too much accuracy) or ``failed`` (it cannot be written or run).
+        file: name of the file in an exported folder, or its path relative to the study's folder.
+        bytes: size of the file.
+        accuracy: accuracy of the file on the validation images.
+        drop: accuracy of the student in memory minus that of the file.
+        latency_ms: median time per batch of the file on this machine's CPU; ``None`` if it was not measured.
+        remark: kind of the file, or the reason why there is none.
+    """
+
+    state: Literal["ok", "refused", "failed"]
+    file: str = ""
+    bytes: int = 0
+    accuracy: float | None = None
+    drop: float | None = None
+    latency_ms: float | None = None
+    remark: str = ""
+
+    def loses(self, max_drop: float) -> bool:
+        """Return whether it is less accurate than the student in memory by more than ``max_drop``."""
+        return self.drop is not None and self.drop > max_drop + 1e-12
+
+
 @dataclass(frozen=True)
-class Checked:
+class Checked(MeasuredFile):
     """Result of the checks of one exported file.
 
     Attributes:
         format: name of the format.
-        file: name of the file in the folder.
-        state: ``ok``, ``refused`` (it loses too much accuracy) or ``failed`` (it cannot be written or run).
-        bytes: size of the file.
-        accuracy: accuracy of the file on the validation images.
-        drop: accuracy of the network in memory minus that of the file.
         max_diff: largest difference of a logit from that of the network, on 256 real images.
         agreement: share of validation images for which file and network predict the same class.
-        latency_ms: median time per batch of the file on this machine's CPU; ``None`` if it was not measured.
-        remark: kind of the file, or the reason why it was not exported.
     """
 
     format: str
-    file: str
-    state: Literal["ok", "refused", "failed"]
-    bytes: int = 0
-    accuracy: float | None = None
-    drop: float | None = None
     max_diff: float | None = None
     agreement: float | None = None
-    latency_ms: float | None = None
-    remark: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a dictionary."""
@@ -105,8 +119,8 @@ def check_file(
     difference = float(np.abs(compared - validation.compared_logits).max())
     found = Checked(
         name,
-        form.file,
-        "ok",
+        state="ok",
+        file=form.file,
         bytes=path.stat().st_size,
         accuracy=accuracy,
         drop=validation.accuracy - accuracy,
@@ -119,8 +133,7 @@ def check_file(
 
 def failed(name: str, error: Exception) -> Checked:
     """Return the result for a file that could not be written or run."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return Checked(name, formats.get(name).file, "failed", remark=reason)
+    return Checked(name, state="failed", file=formats.get(name).file, remark=first_line(error, limit=300))
 
 
 def _with_state(found: Checked, form: Format, largest: float, max_drop: float) -> Checked:
@@ -133,7 +146,7 @@ def _with_state(found: Checked, form: Format, largest: float, max_drop: float) -
     if form.exact and found.max_diff > allowed:
         reason = f"its logits differ by {found.max_diff:.2g} from the network's; allowed: {allowed:.2g}"
         return replace(found, state="failed", remark=reason)
-    if not form.exact and found.drop > max_drop + 1e-12:
+    if not form.exact and found.loses(max_drop):
         reason = f"it loses {found.drop:.4f} accuracy; --max-drop allows {max_drop:g}"
         return replace(found, state="refused", remark=reason)
     return found

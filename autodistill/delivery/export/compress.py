@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodistill.core.errors import DivergedError, InfeasibleError, ResourceError, UsageError
+from autodistill.core.errors import DivergedError, InfeasibleError, ResourceError, UsageError, first_line
 from autodistill.core.records import LATENCY, Candidate, Task, TrialRecord, stable_key
 from autodistill.delivery.export.checks import Validation
 from autodistill.delivery.export.compress_variants import (
@@ -206,7 +206,7 @@ class _Work:
             found = self._measured(name, path, model)
         except (InfeasibleError, DivergedError, ResourceError) as error:
             path.unlink(missing_ok=True)
-            found = Variant(name, "failed", remark=str(error).splitlines()[0])
+            found = Variant(name, state="failed", remark=first_line(error, limit=None))
             key = "" if isinstance(error, ResourceError) else key
         return replace(found, key=key, weights=self.source.origin, seconds=time.monotonic() - started)
 
@@ -252,7 +252,7 @@ class _Work:
         zeros = sum(int((one == 0).sum()) for key, one in model.named_parameters() if key.endswith("weight"))
         return Variant(
             name,
-            "ok",
+            state="ok",
             file=str(path.relative_to(self.root)),
             accuracy=accuracy,
             drop=self.validation.accuracy - accuracy,

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from autodistill.core.errors import StoreError, UnknownNameError, UsageError
+from autodistill.delivery.export.checks import MeasuredFile
 from autodistill.search.objectives.pareto import nondominated_mask
 from autodistill.search.storage.study_folder import dump_json, write_atomically
 
@@ -21,49 +22,31 @@ PRUNING = ("weights", "channels")
 
 
 @dataclass(frozen=True)
-class Variant:
+class Variant(MeasuredFile):
     """One compressed form of a student as an ONNX file, or the reason why it could not be made.
 
     Attributes:
         name: ``fp32`` for the student itself, a method, or a method and its ratio, e.g. ``channels-0.5``.
-        state: ``ok``, or ``failed`` with the reason in ``remark``.
-        file: path of its ONNX file, relative to the study's folder.
-        accuracy: accuracy on the validation split.
-        drop: accuracy of the student itself minus that of the variant.
         params: number of parameters of the deployed form.
         nonzero: number of these parameters that are not zero.
         macs: multiply-accumulate operations per image; those with zeros count, because runtimes compute them.
-        bytes: size of the file.
         zipped: size of the file after compression, which zeros reduce.
-        latency_ms: median time per batch of the file; ``None`` if it was not measured.
         front: whether it is on the joint front of the study's students and all variants that do not lose too much
             accuracy.
         weights: origin of the student's weights, ``search`` or ``verified``.
         key: key of the settings; empty if making it failed for lack of a resource, so that it is tried again.
         seconds: time that it took to make the variant.
-        remark: reason of a failure, or the length of the fine-tuning.
     """
 
     name: str
-    state: Literal["ok", "failed"]
-    file: str = ""
-    accuracy: float | None = None
-    drop: float | None = None
     params: float | None = None
     nonzero: float | None = None
     macs: float | None = None
-    bytes: int = 0
     zipped: int = 0
-    latency_ms: float | None = None
     front: bool = False
     weights: str = ""
     key: str = ""
     seconds: float = 0.0
-    remark: str = ""
-
-    def loses(self, max_drop: float) -> bool:
-        """Return whether it is less accurate than the student by more than ``max_drop``."""
-        return self.drop is not None and self.drop > max_drop + 1e-12
 
 
 def variant_names(methods: Sequence[str], ratios: Sequence[float]) -> list[str]:

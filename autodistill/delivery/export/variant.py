@@ -89,11 +89,6 @@ def folder_name(trial: TrialRecord) -> str:
     return f"trial-{trial.number:05d}" + ("" if trial.variant == "fp32" else f"-{trial.variant}")
 
 
-def trial_words(trial: TrialRecord) -> str:
-    """Return ``trial 3``, or ``trial 3 (int8)`` for a variant."""
-    return f"trial {trial.number}" + ("" if trial.variant == "fp32" else f" ({trial.variant})")
-
-
 def _measured_file(root: Path, trial: TrialRecord, measured: Mapping[str, Any]) -> bytes:
     from autodistill.training.trials.trial_files import variant_file
 

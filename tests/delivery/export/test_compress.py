@@ -201,7 +201,9 @@ def test_a_variant_that_loses_too_much_joins_no_front(done, study):
 def test_what_joined_is_named_with_the_command_that_gives_it(capsys, tmp_path):
     def made(*joined):
         names = ("fp32", "int8-static", "fp16", "channels-0.5")
-        variants = tuple(Variant(n, "ok", file=f"{n}.onnx", accuracy=0.9, drop=0.0, front=n in joined) for n in names)
+        variants = tuple(
+            Variant(n, state="ok", file=f"{n}.onnx", accuracy=0.9, drop=0.0, front=n in joined) for n in names
+        )
         return Compressed(3, variants, (), (), ("accuracy", "bytes"))
 
     _say_next(made("fp32", "int8-static", "channels-0.5"), tmp_path)
@@ -210,7 +212,7 @@ def test_what_joined_is_named_with_the_command_that_gives_it(capsys, tmp_path):
     assert "--trial 3 --formats onnx,onnx-int8 -o student" in said
     _say_next(made("fp32"), tmp_path)
     assert capsys.readouterr().err == ""
-    dull = replace(made("fp32"), variants=(Variant("channels-0.5", "ok", accuracy=0.13, drop=0.85, bytes=9),))
+    dull = replace(made("fp32"), variants=(Variant("channels-0.5", state="ok", accuracy=0.13, drop=0.85, bytes=9),))
     print_compressed(dull)
     said = capsys.readouterr()
     assert "loses more than 0.01" in said.out
@@ -257,7 +259,7 @@ def test_the_weights_that_export_ships_are_those_that_are_compressed(study, tmp_
 
 
 def test_the_command_that_comes_next_takes_the_same_weights(capsys, tmp_path):
-    fast = Variant("fp16", "ok", file="fp16.onnx", accuracy=0.9, drop=0.0, front=True)
+    fast = Variant("fp16", state="ok", file="fp16.onnx", accuracy=0.9, drop=0.0, front=True)
     _say_next(Compressed(3, (fast,), (), (), ("accuracy",), wanted="search"), tmp_path)
     assert "--formats onnx,onnx-fp16 --weights search -o student" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ HOSTILE = "<img src=x>`|[a](b)\n# b\x1b[31m"
 
 
 def test_stored_names_are_not_markup_in_a_card() -> None:
-    checked = Checked("onnx", "refused", "model.onnx", remark=HOSTILE)
+    checked = Checked("onnx", state="refused", file="model.onnx", remark=HOSTILE)
     found = Exported(Path(), 0, {"family": HOSTILE}, 0.9, 10, (checked,), Source.__new__(Source))
     origin = {
         "student": {"family": HOSTILE, HOSTILE: HOSTILE},
