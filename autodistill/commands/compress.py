@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autodistill.commands.console.output import command, number, print_json, print_table, say
-from autodistill.commands.console.reading import DirOption, JsonOption, StudyArgument, read_study
+from autodistill.commands.console.reading import (
+    DirOption,
+    FileLatencyOption,
+    JsonOption,
+    StudyArgument,
+    WeightsOption,
+    read_study,
+)
 from autodistill.commands.export import chosen_trials
 from autodistill.core.errors import UsageError
 from autodistill.core.wording import student_words
@@ -52,13 +59,7 @@ def compress(
         int | None,
         typer.Option(metavar="N", min=1, help="Epochs of each fine-tuning. Default: a fifth of the trial's epochs."),
     ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="ORIGIN",
-            help="Weights of the search (search), of 'verify' (verified), or auto: verified if there are any.",
-        ),
-    ] = "auto",
+    weights: WeightsOption = "auto",
     max_drop: Annotated[
         float,
         typer.Option(
@@ -68,9 +69,7 @@ def compress(
             help="Keep variants off the front that lose more validation accuracy than this; 0.01 is 1 point.",
         ),
     ] = 0.01,
-    latency: Annotated[
-        bool, typer.Option(help="Measure the latency of the files; trainings on this machine pause meanwhile.")
-    ] = True,
+    latency: FileLatencyOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Compress a student by quantization (int8, fp16) and pruning, fine-tuned with its own loss mix and teacher.

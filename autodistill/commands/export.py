@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autodistill.commands.console.output import command, number, print_json, print_table, say
-from autodistill.commands.console.reading import DirOption, JsonOption, StudyArgument, read_study
+from autodistill.commands.console.reading import (
+    DirOption,
+    FileLatencyOption,
+    JsonOption,
+    StudyArgument,
+    WeightsOption,
+    read_study,
+)
 from autodistill.core.errors import AutodistillError, UsageError
 from autodistill.core.wording import one_line, student_words, why_empty
 
@@ -60,13 +67,7 @@ def export(
             "safetensors,onnx; for an int8 student of the front onnx-int8, the file that was measured.",
         ),
     ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="ORIGIN",
-            help="Weights of the search (search), of 'verify' (verified), or auto: verified if there are any.",
-        ),
-    ] = "auto",
+    weights: WeightsOption = "auto",
     max_drop: Annotated[
         float,
         typer.Option(
@@ -76,9 +77,7 @@ def export(
             help="Refuse int8 and fp16 files that lose more validation accuracy than this; 0.01 is 1 point.",
         ),
     ] = 0.01,
-    latency: Annotated[
-        bool, typer.Option(help="Measure the latency of the files; trainings on this machine pause meanwhile.")
-    ] = True,
+    latency: FileLatencyOption = True,
     push_to_hub: Annotated[
         str | None,
         typer.Option(metavar="NAME/REPO", help="Upload the folder to this repository of the Hugging Face Hub."),
@@ -172,7 +171,7 @@ def _export_all(
     apart: bool,
 ) -> list[Exported]:
     from autodistill.delivery.export import write as exporting
-    from autodistill.delivery.export.variant import folder_name, trial_words
+    from autodistill.delivery.export.variant import folder_name
     from autodistill.delivery.export.weights import source_of
     from autodistill.training.data import datasets
 
@@ -186,7 +185,7 @@ def _export_all(
     data = datasets.load_images(study.config.data)
     done = []
     for record, target, wanted in zip(chosen, targets, names, strict=True):
-        say(f"{trial_words(record)}: {student_words(record.student)}")
+        say(f"trial {record.called}: {student_words(record.student)}")
         done.append(
             exporting.export(
                 study.directory, record, target, formats=wanted, data=data,

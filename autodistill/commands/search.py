@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autodistill.commands.console.reading import RUNS
+from autodistill.commands.console.reading import RUNS, DataOption, DataRootOption, ResizeOption, TrainSizeOption
 from autodistill.commands.search_run import dry_run as show_plan
 from autodistill.commands.search_run import run
 from autodistill.config.problems import unknown_key
@@ -39,21 +39,14 @@ def search(
     study: Annotated[
         Path | None, typer.Argument(metavar="STUDY", help="A study file, or the folder of a study to continue.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Source of the images: digits, fashion_mnist, image_folder … Default: digits.")
-    ] = None,
-    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder with the image files.")] = None,
+    data: DataOption = None,
+    data_root: DataRootOption = None,
     image_size: Annotated[
         int | None,
         typer.Option(metavar="PX", help="Side of the student's square input, in pixels. Default: the source's own."),
     ] = None,
-    train_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of training images to use. Default: all.")
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(metavar="HOW", help="How to make images square: crop, squash or letterbox. Default: crop."),
-    ] = None,
+    train_size: TrainSizeOption = None,
+    resize: ResizeOption = None,
     teacher: Annotated[
         str | None,
         typer.Option(

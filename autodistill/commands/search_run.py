@@ -117,7 +117,7 @@ def run(
     from autodistill.engines.setup.check_names import check_first
 
     check_first(config, resumed=_resumed(folder))
-    from autodistill.engines.setup.study_setup import build_study, check_same
+    from autodistill.engines.setup.study_setup import build_checked_study, check_same
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
@@ -127,7 +127,7 @@ def run(
     existed, parent_existed = folder.exists(), folder.parent.exists()
     study: Study | None = None
     try:
-        study = build_study(config, folder.resolve(), say=_doing)
+        study = build_checked_study(config, folder.resolve(), say=_doing)
         for note in study.notes:
             say(f"  {note}")
         kept = verify_share * (study.budget.seconds or 0.0)

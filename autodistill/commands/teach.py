@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from autodistill.commands.console.output import command, number, print_json, say
+from autodistill.commands.console.reading import DataOption, DataRootOption, ResizeOption, TrainSizeOption
 from autodistill.commands.console.this_command import this_command
 from autodistill.commands.search import flags_of, value_of
 from autodistill.core.errors import ConfigError, InterruptedTrialError, UsageError
@@ -21,21 +22,14 @@ TEACH = """
 
 
 def teach(
-    data: Annotated[
-        str | None, typer.Option(help="Source of the images: digits, fashion_mnist, image_folder … Default: digits.")
-    ] = None,
-    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder with the image files.")] = None,
+    data: DataOption = None,
+    data_root: DataRootOption = None,
     image_size: Annotated[
         int | None,
         typer.Option(metavar="PX", help="Side of the square input, in pixels. Default: the source's own."),
     ] = None,
-    train_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of training images to use. Default: all.")
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(metavar="HOW", help="How to make images square: crop, squash or letterbox. Default: crop."),
-    ] = None,
+    train_size: TrainSizeOption = None,
+    resize: ResizeOption = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="A timm model. Default: a residual network that fits the image size."),

@@ -540,13 +540,13 @@ def test_input_that_proves_wrong_later_leaves_nothing_behind(toy_search: Path, m
 def test_a_study_that_another_process_made_meanwhile_is_never_removed(
     toy_search: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = study_setup.build_study
+    build = study_setup.build_checked_study
 
     def raced(*arguments: Any, **keywords: Any) -> None:
         build(*arguments, **keywords)
         raise DataError("other settings")
 
-    monkeypatch.setattr(study_setup, "build_study", raced)
+    monkeypatch.setattr(study_setup, "build_checked_study", raced)
     assert run.invoke(app, ["search", "study.yaml"]).exit_code == DataError.exit_code
     assert Path("runs/toy/study.db").exists()
 

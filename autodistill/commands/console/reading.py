@@ -21,6 +21,27 @@ StudyArgument = Annotated[
 DirOption = Annotated[
     Path | None, typer.Option("--dir", metavar="DIR", help="Folder of the study, as the argument DIR.")
 ]
+WeightsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ORIGIN",
+        help="Weights of the search (search), of 'verify' (verified), or auto: verified if there are any.",
+    ),
+]
+FileLatencyOption = Annotated[
+    bool, typer.Option(help="Measure the latency of the files; trainings on this machine pause meanwhile.")
+]
+DataOption = Annotated[
+    str | None, typer.Option(help="Source of the images: digits, fashion_mnist, image_folder … Default: digits.")
+]
+DataRootOption = Annotated[str | None, typer.Option(metavar="DIR", help="Folder with the image files.")]
+TrainSizeOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Number of training images to use. Default: all.")
+]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOW", help="How to make images square: crop, squash or letterbox. Default: crop."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -50,20 +50,20 @@ def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
 
 
 def check_study(config: StudyConfig, space: Space, *, resumed: bool = False) -> None:
-    """Check every name that must be registered.
+    """Check the names that :func:`check_first` left out: families, losses, settings, teachers and metrics.
 
     Args:
         config: Configuration of the study.
         space: Its search space, with all restrictions.
-        resumed: Whether the study exists with the same settings; only the engine is checked then, without torch.
+        resumed: Whether the study exists with the same settings; nothing is checked then.
 
     Raises:
-        ConfigError: There are problems found by :func:`check_first`, or else unknown names or impossible values; all
-            are listed.
+        ConfigError: There are unknown names or impossible values; all are listed.
     """
-    check_first(config, resumed=resumed)
-    problems: list[str] = [] if resumed else _without_effect(space, config.training)
-    if config.data is not None and not resumed:
+    if resumed:
+        return
+    problems = _without_effect(space, config.training)
+    if config.data is not None:
         for teacher in members(config.teacher).values():
             _collect(problems, partial(_check_teacher, teacher, config.data))
         problems += space_problems(space, config.training, config.data.image_size)

@@ -106,7 +106,7 @@ def study_from(source: Any, changes: Mapping[str, Any]) -> Study:
 
 
 def build_study(config: StudyConfig, directory: Path | None, *, say: Callable[[str], None] | None = None) -> Study:
-    """Create or resume the study of a configuration, stored in ``directory`` or in memory.
+    """Check the settings of a configuration and its folder, and create or resume its study.
 
     Args:
         config: Configuration of the study; if ``epochs`` of a new study are ``None``, its budget determines them.
@@ -114,18 +114,30 @@ def build_study(config: StudyConfig, directory: Path | None, *, say: Callable[[s
         say: Called with each step of the work, in words.
 
     Raises:
-        ConfigError: Some names are not registered; nothing is written then.
+        ConfigError: Some names are not registered, or the images are missing; nothing is written then.
         UsageError: The folder holds another study.
         ResourceError: Disk space or permissions are missing.
         StudyInUseError: Another process creates this study at this moment.
+    """
+    from autodistill.engines.setup.check_names import check_first
+
+    check_first(config, resumed=directory is not None and (directory / STUDY_FILE).is_file())
+    checked = config if directory is None else check_same(directory, config)
+    return build_checked_study(checked, directory, say=say)
+
+
+def build_checked_study(
+    config: StudyConfig, directory: Path | None, *, say: Callable[[str], None] | None = None
+) -> Study:
+    """Create or resume the study of a configuration that passed ``check_first`` and :func:`check_same`.
+
+    Arguments and errors are those of :func:`build_study`.
     """
     from autodistill.engines.setup.check_names import check_study
     from autodistill.engines.setup.top_rung import Length, choose_length
 
     parts = study_parts(config)
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
-    if directory is not None:
-        config = check_same(directory, config)
     check_study(config, parts["space"], resumed=resumed)
     length = Length(config) if resumed else choose_length(config, parts["space"], say=say)
     parts["rungs"] = config_rungs(length.config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from places import ROOT
 
 import autodistill as ad
+from autodistill.config.study_file import StudyConfig
 from autodistill.core.errors import ConfigError, UsageError
 
 MISSPELT = [
@@ -193,6 +195,36 @@ def test_the_command_line_says_the_same_before_anything_is_printed_written_or_lo
         "assert not {'torch', 'timm', 'optuna'} & set(sys.modules)\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("by_command", [True, False])
+def test_each_check_runs_once_when_a_study_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_command: bool
+) -> None:
+    from autodistill.commands import search_run
+    from autodistill.engines.setup import check_names, study_setup
+
+    ran: list[str] = []
+
+    def counted(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **keys: ran.append(name) or real(*args, **keys))
+
+    counted(check_names, "check_first")
+    counted(check_names, "check_study")
+    counted(study_setup, "check_same")
+    config = StudyConfig.load({"data": "digits", "epochs": 3, "budget": "1trials"})
+    if by_command:
+
+        def stop(study: ad.Study, **options: Any) -> None:
+            raise UsageError("far enough")
+
+        monkeypatch.setattr("autodistill.api.search", stop)
+        with pytest.raises(UsageError, match="far enough"):
+            search_run.run(config, tmp_path / "study", as_json=True, tensorboard=False, options={})
+    else:
+        study_setup.build_study(config, tmp_path / "study")
+    assert ran == ["check_first", "check_same", "check_study"]
 
 
 def test_a_name_that_is_right_the_second_time_makes_the_study_in_the_same_folder(tmp_path: Path) -> None:
