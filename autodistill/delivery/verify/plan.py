@@ -10,8 +10,8 @@ from typing import Any, Literal
 from autodistill.core.errors import UsageError
 from autodistill.core.records import WORK, Candidate, Objective, Params, TrialRecord, derive_seed
 from autodistill.core.wording import student_words
-from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import epsilon_net_order
+from autodistill.search.objectives.values_as_losses import to_losses
 from autodistill.search.results.front import Front
 from autodistill.search.results.gain import distils
 

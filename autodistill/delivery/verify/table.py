@@ -16,8 +16,8 @@ import numpy as np
 from autodistill.core.records import Objective
 from autodistill.delivery.verify.plan import PlannedRow
 from autodistill.delivery.verify.statistics import Bools, accuracy_figure, difference, mean_recalls, over_seeds
-from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import nondominated_mask
+from autodistill.search.objectives.values_as_losses import to_losses
 from autodistill.search.results.verified import Difference, Figure, FrontVerdict, VerifiedRow
 from autodistill.training.trials.run_result import Result
 

@@ -16,8 +16,8 @@ from autodistill.core.errors import UsageError
 from autodistill.core.records import LATENCY, LatencyTarget, Objective, State
 from autodistill.core.wording import latency_words
 from autodistill.search.analysis.trajectory import TrajectoryStep, trajectory
-from autodistill.search.objectives.losses import to_losses
 from autodistill.search.objectives.pareto import nondominated_mask
+from autodistill.search.objectives.values_as_losses import to_losses
 from autodistill.search.results.front import Front, HypervolumeBox, propose_box
 
 if TYPE_CHECKING:

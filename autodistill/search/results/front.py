@@ -13,9 +13,9 @@ import numpy as np
 from autodistill.core.records import Objective, State, TrialRecord
 from autodistill.core.teacher_distance import to_teacher
 from autodistill.core.wording import students_counted
-from autodistill.search.objectives.losses import axis_losses, to_losses
 from autodistill.search.objectives.objectives import spared
 from autodistill.search.objectives.pareto import hypervolume, nondominated_mask
+from autodistill.search.objectives.values_as_losses import axis_losses, to_losses
 from autodistill.search.objectives.within_teacher import Reach
 from autodistill.search.results.csv_text import csv_text
 from autodistill.search.results.front_member import FrontMember

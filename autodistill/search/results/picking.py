@@ -22,8 +22,8 @@ from autodistill.core.errors import StoreError, UsageError
 from autodistill.core.records import Objective, TrialRecord, stable_key
 from autodistill.core.wording import counted, students_counted
 from autodistill.search.objectives.expression import TEACHER, matches
-from autodistill.search.objectives.losses import axis_losses, to_losses
 from autodistill.search.objectives.objectives import asked_cost
+from autodistill.search.objectives.values_as_losses import axis_losses, to_losses
 from autodistill.search.results.front_member import FrontMember
 
 if TYPE_CHECKING:

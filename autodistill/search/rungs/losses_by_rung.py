@@ -1,7 +1,7 @@
 """Reported losses of all trials by rung, as growing arrays, for the rung rules.
 
-Losses are those of :func:`autodistill.search.objectives.losses.axis_losses`: smaller is better; counts and times are
-logarithms.
+Losses are those of :func:`autodistill.search.objectives.values_as_losses.axis_losses`: smaller is better; counts and
+times are logarithms.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.core.records import Objective
-from autodistill.search.objectives.losses import axis_losses
+from autodistill.search.objectives.values_as_losses import axis_losses
 
 Floats = npt.NDArray[np.float64]
 

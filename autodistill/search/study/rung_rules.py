@@ -20,8 +20,8 @@ import numpy.typing as npt
 import optuna
 
 from autodistill.core.records import Constraint, Objective
-from autodistill.search.objectives.losses import axis_losses
 from autodistill.search.objectives.objectives import worst_wanted
+from autodistill.search.objectives.values_as_losses import axis_losses
 from autodistill.search.rungs import promotion
 from autodistill.search.rungs.levels import RungDecision, Rungs
 from autodistill.search.rungs.losses_by_rung import LossesByRung

@@ -16,8 +16,8 @@ import numpy as np
 
 from autodistill.core.errors import ConfigError, UsageError
 from autodistill.core.records import TrialRecord
-from autodistill.search.objectives.losses import axis_losses
 from autodistill.search.objectives.pareto import epsilon_net_order
+from autodistill.search.objectives.values_as_losses import axis_losses
 from autodistill.search.space import moves
 
 if TYPE_CHECKING:

@@ -1,1 +1,4 @@
-"""Trials: evaluation of one candidate up to a rung, with checkpoints and several devices; retraining and teaching."""
+"""Trials: evaluation of one candidate up to a rung, with checkpoints and several devices; retraining and teaching.
+
+``training_spec`` parses a candidate once; everything below takes its loss mix and its recipe.
+"""
