@@ -245,7 +245,7 @@ def test_pick_and_save_of_the_front(finished: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["front.csv", "front.json", "front.png"]
 
 
-def test_show_tells_how_a_trial_ended_and_why(finished: Path) -> None:
+def test_show_prints_how_a_trial_ended_and_why(finished: Path) -> None:
     stopped = next(t for t in ad.Study.open(finished).trials() if t.reason == "RUNG_RULE")
     said = run.invoke(app, ["show", str(stopped.number), str(finished)]).stdout
     assert "PRUNED RUNG_RULE" in said
@@ -789,7 +789,7 @@ def test_a_plain_line_says_trials_front_time_and_workers() -> None:
     assert plain_line(Snapshot("teacher", "epoch 3 of 9", 1 / 3)) == "teacher 33%: epoch 3 of 9"
 
 
-def test_plain_progress_speaks_at_most_every_ten_seconds_and_at_new_stages() -> None:
+def test_plain_progress_prints_at_most_every_ten_seconds_and_at_new_stages() -> None:
     import io
 
     from rich.console import Console

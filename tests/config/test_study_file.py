@@ -266,7 +266,7 @@ def test_whatever_is_given_is_a_configuration_or_a_usage_error(keys: dict[str, A
     assert StudyConfig.load(config.resolved()) == config
 
 
-def test_an_option_of_the_teacher_that_is_written_as_a_key_is_told_where_it_belongs():
+def test_an_option_of_the_teacher_written_as_a_key_is_refused_with_the_right_place():
     keys = {"data": "digits", "teacher": "resnet18", "teacher.image_size": 32}
     with pytest.raises(
         ConfigError, match=r"--set teacher.image_size: this is an option .* write teacher.options.image_size"

@@ -142,7 +142,7 @@ def test_what_a_trial_did_before_it_failed_is_charged(engine: str, workers: int)
 
 
 @pytest.mark.parametrize(("engine", "workers"), WORKERS)
-def test_work_that_no_report_tells_of_is_measured(engine: str, workers: int) -> None:
+def test_work_that_no_report_covers_is_measured(engine: str, workers: int) -> None:
     study = make_study(rungs=Rungs(LEVELS, stopping=False))
     ad.search(study, evaluate=evaluate_untimed, budget="3trials", workers=workers, engine=engine)
     trials = study.trials()

@@ -97,7 +97,7 @@ def test_it_says_what_it_is(name) -> None:
     assert {p.name for p in keywords} == set(info.defaults)
 
 
-def test_labels_are_not_looked_at_unless_the_loss_says_so(name) -> None:
+def test_labels_are_unused_unless_the_loss_needs_them(name) -> None:
     student, teacher, target = batch()
     if not loss_info(name).uses_target:
         assert torch.equal(losses.get(name)(student, teacher, None), losses.get(name)(student, teacher, target))

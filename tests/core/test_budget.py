@@ -25,7 +25,7 @@ from autodistill.core.errors import UsageError
         ("", Budget()),
     ],
 )
-def test_the_grammar(text: str | None, expected: Budget) -> None:
+def test_every_form_of_the_grammar_is_read(text: str | None, expected: Budget) -> None:
     assert Budget.parse(text) == expected
 
 
@@ -58,5 +58,5 @@ def test_the_first_limit_reached_ends_the_search() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(5400, "1h 30m"), (42, "42s"), (61, "1m 1s"), (90000, "1d 1h"), (0.5, "0.5s")]
 )
-def test_seconds_in_words(seconds: float, text: str) -> None:
+def test_seconds_are_written_in_words(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text

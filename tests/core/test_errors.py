@@ -17,6 +17,6 @@ def test_nearest_goes_by_distance_where_all_are_numbers_and_by_letters_elsewhere
     assert nearest(got, allowed, 1) == (expected,)
 
 
-def test_nothing_looks_like_it():
+def test_a_name_without_a_near_match_gets_no_suggestion():
     assert nearest("zzz", ["front", "random"]) == ()
     assert nearest(3, []) == ()

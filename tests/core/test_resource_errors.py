@@ -25,7 +25,7 @@ from autodistill.core.resource_errors import as_resource_error
         sqlite3.OperationalError("database or disk is full"),
     ],
 )
-def test_what_the_machine_refuses_is_told_as_a_resource(error: Exception) -> None:
+def test_errors_of_the_machine_are_resource_errors(error: Exception) -> None:
     with pytest.raises(ResourceError, match=str(error.args[-1])) as told, as_resource_error():
         raise RuntimeError("a storage's own error") from error
     assert told.value.exit_code == 5

@@ -53,7 +53,7 @@ def test_a_study_beside_the_file_is_a_teacher_and_never_a_space(tmp_path: Path) 
     assert config.space == "digits"
 
 
-def test_an_option_that_none_of_several_would_see_is_refused() -> None:
+def test_an_option_that_none_of_several_teachers_takes_is_refused() -> None:
     spec = TeacherSpec("choice", options={"members": ["a", "b"], "image_size": 64})
     with pytest.raises(
         UnknownNameError, match=r"option of several teachers 'image_size'.* the teacher they belong to: \{source"
@@ -61,7 +61,7 @@ def test_an_option_that_none_of_several_would_see_is_refused() -> None:
         members(spec)
 
 
-def test_teachers_of_one_name_are_told_apart_by_a_number() -> None:
+def test_teachers_of_one_name_are_numbered() -> None:
     spec = TeacherSpec("choice", options={"members": ["x/t", "y/t", {"source": "resnet18", "weights": "t"}]})
     assert list(members(spec)) == ["t", "t-2", "t-3"]
     assert member(spec, "t-2").source == "y/t"

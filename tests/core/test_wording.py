@@ -64,7 +64,7 @@ def test_a_clause_says_why_a_front_is_empty() -> None:
         ("compress", "--knee"),
     ],
 )
-def test_a_bound_that_nobody_keeps_is_the_reason_that_every_command_gives(
+def test_a_bound_that_no_student_keeps_is_the_reason_that_every_command_gives(
     arguments: tuple[str, ...], bounded: Path
 ) -> None:
     said = run.invoke(app, [arguments[0], str(bounded), *arguments[1:]])
@@ -72,7 +72,7 @@ def test_a_bound_that_nobody_keeps_is_the_reason_that_every_command_gives(
     assert "COMPLETE yet" not in said.output
 
 
-def test_the_pictures_say_it_too(bounded: Path, tmp_path: Path) -> None:
+def test_pictures_of_an_empty_front_have_the_reason(bounded: Path, tmp_path: Path) -> None:
     assert "6 trials reached the top rung" in _words(bounded / "front.png", bounded)  # as the search left it
     for name in ("front.svg", "front.html"):
         run.invoke(app, ["front", str(bounded), "--plot", str(tmp_path / name)])

@@ -83,7 +83,7 @@ def test_a_deadline_ends_a_pool_one_of_whose_evaluations_hangs(monkeypatch: pyte
     assert (study.trials()[0].state, list(study.trials()[0].rungs)) == (State.COMPLETE, [0, 1, 2, 3])
 
 
-def test_a_worker_that_waits_for_a_decision_is_told_to_quit_in_its_place() -> None:
+def test_a_worker_that_waits_for_a_decision_gets_the_request_to_quit() -> None:
     driver, pipe = multiprocessing.Pipe()
     closed: list[bool] = []
 
@@ -165,7 +165,7 @@ ad.search(make_study(), evaluate=evaluate, budget="4trials", workers=2, progress
 """
 
 
-def test_a_script_that_each_worker_runs_again_is_told_to_guard_itself(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_is_refused_with_advice(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(TESTS)!r})\n{UNGUARDED}")
     ran = subprocess.run([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, timeout=120)
@@ -210,7 +210,7 @@ def test_the_same_error_of_an_evaluation_fails_its_trial() -> None:
     assert all(t.state is not State.FAIL for t in others)
 
 
-def test_an_error_of_whoever_watches_is_no_error_of_the_training() -> None:
+def test_an_error_of_a_progress_function_is_no_error_of_the_training() -> None:
     def factory(context: WorkerContext) -> Evaluate:
         def training(candidate: Candidate) -> Iterator[Report]:
             for report in evaluate(candidate):

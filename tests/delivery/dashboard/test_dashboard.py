@@ -85,7 +85,7 @@ def test_the_first_visit_turns_the_token_into_a_cookie(folder: Path) -> None:
         assert away == "/evil.example"
 
 
-def test_strangers_are_refused(folder: Path) -> None:
+def test_requests_without_the_token_are_refused(folder: Path) -> None:
     with served(folder) as running:
         client = Client(running)
         assert client.ask("GET", "/dashboard", Host="evil.example")[0] == 421

@@ -200,7 +200,7 @@ def test_it_is_read_only(served: Served) -> None:
     served.refused.clear()
 
 
-def test_strangers_are_refused(served: Served, browser: Any) -> None:
+def test_requests_without_the_token_are_refused(served: Served, browser: Any) -> None:
     stranger = browser.new_context().new_page()
     assert stranger.goto(served.base + "/dashboard").status == 401
     assert "A token is missing or wrong" in stranger.inner_text("body")

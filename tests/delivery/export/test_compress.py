@@ -264,7 +264,7 @@ def test_the_command_that_comes_next_takes_the_same_weights(capsys, tmp_path):
     assert "--formats onnx,onnx-fp16 --weights search -o student" in capsys.readouterr().err
 
 
-def test_names_of_variants():
+def test_variants_have_names_for_each_method_and_ratio():
     assert variant_names(["channels", "fp16"], [0.3, 0.5]) == ["fp32", "channels-0.3", "channels-0.5", "fp16"]
     assert (split_name("channels-0.3"), split_name("int8-static")) == (("channels", 0.3), ("int8-static", 0.0))
     with pytest.raises(UnknownNameError, match="did you mean 'int8-static'"):

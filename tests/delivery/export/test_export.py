@@ -359,7 +359,7 @@ def test_an_upload_is_checked_before_the_network_is_touched(done, monkeypatch, t
         plan_upload(done[0].folder, "ada/digits")
 
 
-def test_a_card_says_not_verified_of_a_student_that_verify_did_not_finish(study, tmp_path):
+def test_a_card_calls_a_student_that_verify_did_not_finish_not_verified(study, tmp_path):
     trial = study.front().trials[0]
     row = VerifiedRow(
         "student", "s", trial=trial.number, student=trial.student, distillation=trial.distillation, train=trial.train,

@@ -54,7 +54,7 @@ def picked(study: ad.Study) -> FrontMember:
     return best
 
 
-def test_the_file_that_was_measured_goes_out_and_all_papers_speak_of_it(study, picked, tmp_path) -> None:
+def test_the_measured_file_is_exported_and_all_companion_files_describe_it(study, picked, tmp_path) -> None:
     done = picked.export(tmp_path / "out")
     (file,) = done.checked
     shipped = (done.folder / "model-int8.onnx").read_bytes()

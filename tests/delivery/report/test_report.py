@@ -133,7 +133,7 @@ def test_the_policy_of_a_known_script_is_its_sha256() -> None:
     assert f"'sha256-{base64.b64encode(digest).decode()}'" in policy(["abc"])
 
 
-def test_headings_tables_and_pictures_can_be_read_without_eyes(page: Page) -> None:
+def test_headings_tables_and_pictures_have_text_for_screen_readers(page: Page) -> None:
     tags = [tag for tag, _ in page.tags]
     assert tags.count("h1") == 1
     assert tags.count("caption") == tags.count("table")
@@ -500,7 +500,7 @@ def test_the_command_in_the_page_has_the_path_that_was_given(tmp_path: Path, mon
         assert f"next:\n  autodistill verify '{given}'" in said.stderr
 
 
-def test_short_searches_are_told_in_minutes_and_the_flag_stays_whole(tmp_path: Path) -> None:
+def test_short_estimates_are_in_minutes_and_flags_are_not_broken(tmp_path: Path) -> None:
     write_report(report_studies.make(trials=1), tmp_path / "r.html")
     cost = Page(tmp_path / "r.html").text("cost")
     assert re.search(
@@ -546,7 +546,7 @@ def test_harm_that_distillation_did_is_not_called_a_gain() -> None:
     assert gain_verdict(Difference(0.02, 0.01, 0.03, 1)) == "gain may be chance: one seed is not enough"
 
 
-def test_of_one_seed_nothing_is_said_that_its_interval_does_not_say(verified_study: Study) -> None:
+def test_sentences_about_one_seed_follow_its_interval(verified_study: Study) -> None:
     front = verified_study.front()
     found = report_studies.verification(front)
     gain = Difference(0.015, 0.008, 0.022, 1)
@@ -562,7 +562,7 @@ def test_of_one_seed_nothing_is_said_that_its_interval_does_not_say(verified_stu
     assert any("No cheaper verified student is within noise of it." in answer.sure for answer in several)
 
 
-def test_growth_is_told_in_trials_that_were_trained_to_the_end(study: Study) -> None:
+def test_growth_is_counted_in_trials_that_reached_the_top_rung(study: Study) -> None:
     front = study.front()
     found = growth_part(study, front)
     within = len(front.trials) + len(front.others)

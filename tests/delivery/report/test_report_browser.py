@@ -61,7 +61,7 @@ def opened(request: pytest.FixtureRequest, browser: Any, written: tuple[Path, An
     found.context.close()
 
 
-def test_it_opens_without_an_error_and_asks_the_network_for_nothing(opened: Opened, written: tuple[Path, Any]) -> None:
+def test_the_report_opens_without_an_error_and_without_the_network(opened: Opened, written: tuple[Path, Any]) -> None:
     assert opened.said == []
     assert set(opened.asked) == {written[0].as_uri()}
     assert opened.page.evaluate("window.hacked") is None

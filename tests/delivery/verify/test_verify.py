@@ -240,7 +240,7 @@ def test_nothing_is_trained_when_everything_is_finished(story: Story, verified: 
     assert len(plan.distinct) == verified.planned
 
 
-def test_verify_shows_how_far_it_is_unless_told_not_to(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_shows_progress_by_default(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
     ad.verify(story.folder, seeds=2)
     out, err = capsys.readouterr()
     assert out == ""

@@ -58,14 +58,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_verify_asks_the_teacher_about_test_images_only(study: ad.Study, asked: list[int]) -> None:
+def test_verify_needs_the_teacher_for_test_images_only(study: ad.Study, asked: list[int]) -> None:
     assert study.directory is not None
     ad.verify(study, seeds=1, twins=False, progress=False)
     assert sum(asked) == len(datasets.load_test(study.config.data))
     assert not (study.directory / "cache").exists()
 
 
-def test_compress_asks_the_teacher_nothing(study: ad.Study, asked: list[int]) -> None:
+def test_compress_makes_no_forward_pass_of_the_teacher(study: ad.Study, asked: list[int]) -> None:
     assert study.directory is not None
     compress(study.directory, study.trials()[0], methods=["weights"], ratios=[0.5], epochs=2, latency=False)
     assert asked == []

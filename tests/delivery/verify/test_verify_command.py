@@ -64,7 +64,7 @@ def test_what_was_found_is_said_in_sentences() -> None:
     assert "Accuracy within noise of a student that is at least as cheap in every cost: 3." in text
 
 
-def test_the_latency_that_was_judged_is_named_and_drawn() -> None:
+def test_the_latency_that_was_compared_is_named_and_drawn() -> None:
     words = "Verdicts take latency_ms of the exported file, which is what ships."
     objectives = (("accuracy", "maximize"), ("latency_ms", "minimize"))
     files = replace(VERIFIED, objectives=objectives, of_files=("latency_ms",), judged=words)
@@ -81,7 +81,7 @@ def test_a_loss_beyond_noise_is_called_harm_and_a_fall_is_named() -> None:
     assert "0 of 1 are on the verified front; fell off: 3." in text
 
 
-def test_one_seed_is_said_to_tell_nothing_of_chance() -> None:
+def test_the_report_notes_that_one_seed_gives_no_spread() -> None:
     once = replace(STUDENT, gain=Difference(0.02, 0.01, 0.03, 1))
     text = " ".join(findings(replace(VERIFIED, rows=(once, TWIN, TEACHER), seeds=1)))
     assert "gained +0.0200 accuracy on average over 1 student; with one seed this may be chance ('?')." in text
@@ -95,7 +95,7 @@ def test_one_seed_is_said_to_tell_nothing_of_chance() -> None:
     assert "(95 % interval +0.0100 to +0.0300), more than chance." in card_section(VERIFIED, found)
 
 
-def test_a_part_of_the_front_is_judged_among_itself() -> None:
+def test_the_findings_name_how_much_of_the_front_was_verified() -> None:
     text = " ".join(findings(replace(VERIFIED, front_before=4)))
     assert "1 of 4 students on the front of the search were verified; they are compared with each other only." in text
 

@@ -112,7 +112,7 @@ def test_the_time_left_falls_with_the_epochs_of_the_runs_that_are_trained() -> N
     assert queue.share == pytest.approx((40 / 100 + 40 / 60) / 3)
 
 
-def test_a_word_that_comes_after_the_end_of_a_run_changes_nothing() -> None:
+def test_a_message_after_the_end_of_a_run_changes_nothing() -> None:
     queue = Queue("s", [job(0), job(1)])
     finish(queue, 10.0)
     queue.progress(0, 0.9)

@@ -72,7 +72,7 @@ def test_a_student_without_an_error_is_not_thought_to_be_certain() -> None:
     assert 0.85 < (figure.low or 0) < 0.98
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_truth_about_as_often_as_its_level() -> None:
     rng = np.random.default_rng(0)
     inside, trials = 0, 400
     for _ in range(trials):

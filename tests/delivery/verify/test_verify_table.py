@@ -93,7 +93,7 @@ def test_a_dominated_winner_falls_and_a_neighbour_may_join() -> None:
     assert all(row.rivals == () for row in rows)
 
 
-def test_a_place_is_within_noise_while_a_cheaper_student_cannot_be_told_apart() -> None:
+def test_a_place_is_within_noise_if_a_cheaper_student_is_not_significantly_worse() -> None:
     rows = table([student(1, 10, runs(1795, 1803, 1800)), student(2, 50, runs(1805, 1798, 1802))], OBJECTIVES)
     by_trial = {row.trial: row for row in rows}
     assert by_trial[2].verdict == "stays"
@@ -124,7 +124,7 @@ def test_distillation_gains_what_the_twin_lacks_on_the_same_seeds() -> None:
     assert gain.certain
 
 
-def test_a_student_without_a_finished_run_has_no_verdict() -> None:
+def test_a_student_without_a_finished_run_has_no_result() -> None:
     rows = table([student(1, 10, runs(1700)), student(2, 5, {})], OBJECTIVES)
     assert [(row.trial, row.verdict, row.accuracy is None) for row in rows] == [(1, "stays", False), (2, "", True)]
     assert not rows[1].complete
@@ -138,7 +138,7 @@ def fast(trial: int, params: float, latency_ms: float, results: dict[int, Result
     return replace(one, member=replace(one.member, costs={"params": params, "latency_ms": latency_ms}))
 
 
-def test_the_file_that_ships_is_judged_and_not_what_torch_took_for_the_same_student() -> None:
+def test_the_latency_of_the_exported_file_is_compared_and_not_that_of_torch() -> None:
     pair = [fast(1, 10, 0.20, runs(1900, 1901, 1902)), fast(2, 50, 0.10, runs(1600, 1601, 1602))]
     files = {1: 0.01, 2: 0.02}  # torch has them the other way about
     assert {row.trial: row.verdict for row in table(pair, FAST, files)} == {1: "stays", 2: "falls"}
@@ -173,7 +173,7 @@ def test_two_kinds_of_latency_are_never_compared(files: dict[int, float], target
     assert {row.trial: row.verdict for row in table(pair, FAST, files, target)} == {1: "stays", 2: "stays"}
 
 
-def test_the_size_of_the_onnx_file_is_judged_by_the_file_and_what_is_judged_is_the_cost() -> None:
+def test_the_compared_onnx_size_is_that_of_the_exported_file() -> None:
     objectives = resolve(["accuracy", "onnx_bytes"])
     (row,) = rows_of([student(1, 10, runs(1900, 1901, 1902))])
     row = replace(row, file_bytes=4321, costs={"onnx_bytes": 9999.0, "bytes": 77.0})

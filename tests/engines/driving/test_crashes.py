@@ -350,7 +350,7 @@ def begun(judge: Hangs, clock: Clock, *, first: float = 4.0, step: float = 20.0)
     return pulse
 
 
-def test_a_training_stands_still_after_thirty_times_its_own_pace_and_five_minutes(clock: Clock) -> None:
+def test_a_training_hangs_after_thirty_times_its_own_batch_time_and_five_minutes(clock: Clock) -> None:
     judge = Hangs()
     slow, quick = begun(judge, clock, step=20.0), begun(judge, clock, step=1.0)
     clock.now += 299
@@ -381,7 +381,7 @@ def test_evaluating_waiting_and_the_first_start_of_all_are_no_hangs(clock: Clock
     assert judge.verdict(waiting) == ""
 
 
-def test_a_first_batch_that_never_ends_is_judged_by_the_slowest_start_so_far(clock: Clock) -> None:
+def test_a_first_batch_hangs_if_it_takes_much_longer_than_the_slowest_start(clock: Clock) -> None:
     judge = Hangs()
     begun(judge, clock, first=12.0)
     stuck = Pulse()

@@ -21,7 +21,7 @@ def test_proposals_are_kept_ready_only_where_workers_would_wait_for_them() -> No
     assert depth(64, 5.0, 5.0) == 64
 
 
-def test_an_idle_driver_asks_ahead_and_a_free_worker_gets_what_is_ready() -> None:
+def test_an_idle_driver_prefetches_candidates_for_free_workers() -> None:
     study = make_study()
     with study.running("9trials"):
         ahead = PrefetchedCandidates(study, 4)
@@ -38,7 +38,7 @@ def test_an_idle_driver_asks_ahead_and_a_free_worker_gets_what_is_ready() -> Non
     assert [(t.state, t.reason) for t in study.trials()][-1] == (State.PARTIAL, "INTERRUPTED")
 
 
-def test_a_budget_is_never_asked_beyond() -> None:
+def test_no_candidate_is_proposed_beyond_the_budget() -> None:
     study = make_study()
     with study.running("5trials"):
         ahead = PrefetchedCandidates(study, 8)

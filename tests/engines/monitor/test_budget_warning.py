@@ -44,7 +44,7 @@ def test_the_nearest_training_says_what_is_needed_and_what_would_fit() -> None:
 
 
 @pytest.mark.parametrize(("left", "expected"), [(244.0, True), (246.0, False)])
-def test_it_is_silent_unless_every_training_needs_twice_what_is_left(left: float, expected: bool) -> None:
+def test_no_warning_appears_unless_every_training_needs_twice_the_budget_left(left: float, expected: bool) -> None:
     budget_watch = BudgetWatch()
     for second in (0.0, 10.0):
         budget_watch.note(line(0, 0.2 * second), second)

@@ -31,7 +31,7 @@ def talking(candidate: Candidate) -> Iterator[Report]:
     yield from evaluate(candidate)
 
 
-def test_a_search_shows_plain_lines_on_stderr_without_being_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_prints_plain_lines_on_stderr_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     ad.search(make_study(), evaluate=evaluate, budget="6trials")
     out, err = capsys.readouterr()
     assert out == ""
@@ -46,7 +46,7 @@ def test_false_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_function_is_told_and_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_function_is_called_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[Snapshot] = []
     ad.search(make_study(), evaluate=evaluate, budget="6trials", progress=seen.append)
     assert [snapshot.stage for snapshot in seen][-1] == "done"

@@ -10,7 +10,7 @@ import autodistill as ad
 from autodistill.engines.monitor.watch import Snapshot, Watch
 
 
-def test_snapshots_tell_states_front_and_time() -> None:
+def test_snapshots_have_states_front_and_time() -> None:
     seen: list[Snapshot] = []
     ad.search(make_study(), evaluate=evaluate, budget="6trials,1h", progress=seen.append)
     last = seen[-1]

@@ -62,7 +62,7 @@ def work(desk: StudyBridge, key: str) -> None:
     desk.end(key, message)
 
 
-def test_the_desk_files_every_kind_of_end_as_the_local_engine_does() -> None:
+def test_the_bridge_records_every_kind_of_end_as_the_local_engine_does() -> None:
     ends = {}
     for engine in ("local", "desk"):
         study = make_study()
@@ -309,7 +309,7 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "a worker died", False),
     ],
 )
-def test_ray_s_words_about_a_lost_worker_tell_process_and_node_apart(text: str, words: str, node: bool) -> None:
+def test_lost_processes_and_lost_nodes_are_distinguished_by_rays_message(text: str, words: str, node: bool) -> None:
     shapes = pytest.importorskip("autodistill.engines.ray.tune")
     assert shapes.words_of_loss(text).endswith(words)
     assert shapes.is_node_loss(text) is node

@@ -19,7 +19,7 @@ from autodistill.search.storage import study_folder as store
 KEYS: dict[str, Any] = {"name": "toy", "space": SPACE, "objectives": ["accuracy", "params"], "epochs": 9}
 
 
-def test_who_makes_a_study_is_named_to_all_others(tmp_path: Path) -> None:
+def test_the_process_that_makes_a_study_is_named_to_all_others(tmp_path: Path) -> None:
     store.make_folder(tmp_path)
     with store.folder_lock(tmp_path), pytest.raises(StudyInUseError, match=r"in use by process \d+ on "):
         ad.create_study(**KEYS, directory=tmp_path)

@@ -63,7 +63,7 @@ def test_where_none_is_within_them_the_draws_are_surveyed_for_the_message() -> N
 
 
 @pytest.mark.parametrize("bound", ["params <= 9000", "macs <= 300000"])
-def test_students_within_bounds_that_can_be_counted_are_told_from_others(bound) -> None:
+def test_students_within_countable_bounds_are_separated_from_others(bound) -> None:
     study = ad.Study.create(data="digits", space="digits", objectives=["accuracy", "params"], constraints=[bound])
     shape = {"image_size": 8, "channels": 1}
     watch = Watch()
@@ -109,6 +109,6 @@ def test_counts_that_are_made_during_a_search_are_remembered_by_the_next(tmp_pat
     assert count() == first
 
 
-def test_without_such_a_bound_every_student_is_as_good() -> None:
+def test_bounds_on_latency_and_accuracy_do_not_restrict_the_pool() -> None:
     study = ad.Study.create(data="digits", space="digits", constraints=["latency_ms <= 1", "accuracy >= 0.5"])
     assert prepare._fits(study, {"image_size": 8, "channels": 1}, 10, CostMemory(None), Watch()) is None

@@ -81,7 +81,7 @@ def test_as_many_epochs_as_let_fourteen_full_trainings_fit(
         assert found.message.startswith(f"{said}; --epochs sets another number")
 
 
-def test_epochs_that_cannot_fit_are_told_at_the_start_with_numbers_that_would_do(
+def test_too_many_epochs_for_the_budget_are_reported_at_the_start_with_numbers_that_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said = choose(monkeypatch, epochs=100, budget="4m").message
@@ -126,7 +126,7 @@ def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.Mo
         (12, 50_000, {}, None),  # 781 steps at epoch 1: as without it
     ],
 )
-def test_no_rung_comes_before_it_says_something(epochs, images, training, levels) -> None:
+def test_rungs_begin_after_enough_steps(epochs, images, training, levels) -> None:
     found = top_rung.with_rungs(config(epochs=epochs, training=training), images)
     assert found.rungs == ("auto" if levels is None else {"levels": levels})
     named = config(epochs=epochs, training=training, rungs={"eta": 4})
@@ -183,7 +183,7 @@ def test_few_images_and_epochs_take_small_batches(
     assert choose(monkeypatch, times, budget="6m", training={"batch_size": 48}).config.training["batch_size"] == 48
 
 
-def test_what_was_timed_is_handed_to_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_times_are_passed_to_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = tuple(({"family": "resnet", "width": width}, 1.0 * width) for width in (4, 8, 16))
     monkeypatch.setattr(
         "autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: replace(TIMES, timed=timed)

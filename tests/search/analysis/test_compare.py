@@ -129,7 +129,7 @@ def test_runs_are_grouped_by_name(folders: list[Path]) -> None:
     assert found[0]["std"] is not None
 
 
-def test_every_complete_trial_knows_what_had_been_spent(folders: list[Path]) -> None:
+def test_every_complete_trial_stores_what_had_been_spent(folders: list[Path]) -> None:
     records = json.loads(run.invoke(app, ["trials", str(folders[0]), "--state", "COMPLETE", "--json"]).stdout)
     seconds = [r["spent"]["seconds"] for r in records]
     assert seconds == sorted(seconds)

@@ -64,7 +64,7 @@ def test_effects_of_single_columns_and_of_shared_choices_weigh_the_same():
     assert shared[:, 0] == pytest.approx((centered[:, 0] + centered[:, 2]) * effects[0, 4])
 
 
-def test_a_choice_seen_in_one_parameter_tells_something_about_another_with_the_same_list():
+def test_the_effect_of_a_choice_carries_over_to_parameters_with_the_same_list():
     space = Space.parse({"student": {f"edge{i}": ["skip", "pool", "conv"] for i in range(4)}})
     encoder = Encoder.of(space)
     assert encoder.shared == ((0, 3, 6, 9), (1, 4, 7, 10), (2, 5, 8, 11))

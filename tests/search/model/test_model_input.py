@@ -119,7 +119,7 @@ def test_length_scales_are_those_of_as_many_dimensions_as_a_student_has():
     assert with_rungs.lengths[-1] == pytest.approx(FIDELITY * typical_length(4 + 2))
 
 
-def test_the_prior_mean_says_that_what_costs_less_is_worse():
+def test_the_prior_mean_makes_cheaper_students_worse():
     seen = observed(FULL)
     here = model_input(seen)
     trend = lambda cost: np.log(1 + model.SHIFT) * (1 - cost)  # noqa: E731 - from the reference down to the best

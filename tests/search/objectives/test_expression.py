@@ -20,7 +20,7 @@ ROW = {"latency_ms": 4.0, "params": 2e5, "student.family": "resnet", "accuracy":
         ("accuracy >= -1", True),
     ],
 )
-def test_comparisons(text: str, expected: bool) -> None:
+def test_comparisons_are_evaluated_on_a_row(text: str, expected: bool) -> None:
     assert matches(text, ROW) is expected
 
 

@@ -209,7 +209,7 @@ def test_the_teacher_s_value_of_any_column_may_be_picked_by() -> None:
 # -- numbers -------------------------------------------------------------------------------------------------------
 
 
-def test_who_says_nothing_gets_20_points_where_the_teacher_s_accuracy_is_known() -> None:
+def test_the_default_bound_is_20_points_below_a_known_teacher() -> None:
     def found(
         *constraints: Constraint, teacher: Any = TEACHER, names: Any = ("accuracy",), default: bool = True
     ) -> Any:
@@ -276,7 +276,7 @@ def test_students_far_below_the_teacher_take_less_of_the_effort_by_default(three
 
 
 @pytest.mark.slow
-def test_over_seeds_most_of_the_effort_goes_where_it_is_of_use() -> None:
+def test_most_of_the_budget_goes_to_useful_students_over_seeds() -> None:
     shares: dict[Any, list[float]] = {}
     close: dict[Any, list[int]] = {}
     for within in ("off", "auto", 5):
@@ -517,7 +517,7 @@ def test_a_search_that_found_nothing_within_a_bound_says_what_came_nearest(folde
     assert f"takes trial {best.number} in" in (folders["none"] / "r.html").read_text()
 
 
-def test_under_the_default_too_and_the_front_is_there(folders: dict[Any, Path]) -> None:
+def test_the_front_is_shown_although_no_student_is_within_the_default_bound(folders: dict[Any, Path]) -> None:
     shown = output("front", str(folders["far"]))
     assert "No finished student is within 20 points of the teacher (1.0000)" in shown
     assert shown.count("no gain") >= 2  # its row, and what it means

@@ -105,7 +105,7 @@ def test_infinite_losses_cannot_reach_the_front(tmp_path: Path) -> None:
     assert [t.number for t in Front.of("x", [loss], [bad, good]).trials] == [1]
 
 
-def test_a_front_introduces_itself_in_a_line() -> None:
+def test_the_repr_of_a_front_is_one_line() -> None:
     assert repr(front()) == "<Front 'toy': 2 students, accuracy 0.8 to 0.9, params 100 to 1,000>"
     assert repr(Front.of("toy", TWO, TRIALS[:1])) == "<Front 'toy': 1 student, accuracy 0.9, params 1,000>"
     assert repr(Front.of("toy", TWO, [])) == "<Front 'toy': 0 students>"

@@ -76,7 +76,7 @@ def test_bounds_on_accuracy_are_held_against_verified_accuracies(tmp_path: Path)
         made.pick("accuracy >= 0.98")
 
 
-def test_where_nobody_on_the_verified_front_will_do_another_is_picked_and_it_is_said(tmp_path: Path) -> None:
+def test_a_student_off_the_verified_front_is_picked_with_a_note_if_none_on_it_fits(tmp_path: Path) -> None:
     fell = front(tmp_path, ROWS).pick("params >= 300")
     assert fell.number == 3
     assert fell.picked == (
@@ -133,7 +133,7 @@ def test_the_whole_front_has_what_was_not_verified_while_the_verified_front_is_n
     )
 
 
-def test_nobody_joins_while_an_unverified_member_is_better_in_the_search(tmp_path: Path) -> None:
+def test_no_student_joins_while_an_unverified_member_is_better_in_the_search(tmp_path: Path) -> None:
     alone = front(tmp_path, [row(4, 0.93, "joins")])  # trial 1 is more accurate and smaller
     assert numbers(whole(alone).members) == [1, 2, 3]
     assert (alone.pick("params <= 150").number, alone.pick("params <= 1e6").number) == (1, 3)
@@ -141,7 +141,7 @@ def test_nobody_joins_while_an_unverified_member_is_better_in_the_search(tmp_pat
     assert verified_rows(front(tmp_path, [row(1, 0.90, "stays"), row(4, 0.93, "joins")]))[4].verdict == "joins"
 
 
-def test_verdicts_of_verify_are_held_against_members_that_it_left_out() -> None:
+def test_verified_results_are_compared_with_members_that_were_not_verified() -> None:
     rows = [
         row(4, 0.93, "joins"),
         row(2, 0.96, "stays"),

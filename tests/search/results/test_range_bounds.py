@@ -62,7 +62,7 @@ def test_half_of_the_front_on_a_bound_is_said() -> None:
         (),
     ],
 )
-def test_less_is_chance(members: tuple[TrialRecord, ...]) -> None:
+def test_fewer_members_at_a_bound_are_chance(members: tuple[TrialRecord, ...]) -> None:
     assert found(*members) == []
     assert bounds_line(found(*members)) == ""
 

@@ -66,7 +66,7 @@ def test_a_difference_is_certain_with_two_seeds_and_an_interval_beside_zero() ->
     assert not Difference(0.02, -0.01, 0.05, 3).certain
 
 
-def test_weights_are_asked_for_only_where_they_were_kept(tmp_path: Path) -> None:
+def test_weights_are_read_only_where_they_were_stored(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not verified yet; run 'autodistill verify"):
         load_verified(tmp_path, 3)
     write_verified(VERIFIED, tmp_path)
@@ -75,7 +75,7 @@ def test_weights_are_asked_for_only_where_they_were_kept(tmp_path: Path) -> None
         load_verified(tmp_path, 3)
 
 
-def test_it_introduces_itself_in_a_line() -> None:
+def test_the_repr_is_one_line() -> None:
     kept = VerifiedRow("student", "tiny", 3, verdict="stays")
     fell = VerifiedRow("student", "large", 4, verdict="falls")
     found = Verified("digits", (("accuracy", "maximize"),), (kept, fell), 1, finished=3, planned=4)

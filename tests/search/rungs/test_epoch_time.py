@@ -69,7 +69,7 @@ def test_a_family_that_trains_slowly_for_its_costs_is_predicted_so():
     assert plain < unseen < slow
 
 
-def test_students_that_were_timed_beforehand_tell_of_families_and_not_of_the_time_of_trials():
+def test_timed_students_inform_effects_of_families_and_not_the_time_of_trials():
     timed = [
         ({"latency_ms": 1.0 + n}, (1.0 + n) * (4.0 if n % 2 else 1.0), "slow" if n % 2 else "quick") for n in range(6)
     ]

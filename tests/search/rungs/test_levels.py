@@ -20,7 +20,7 @@ def test_wrong_levels_are_refused() -> None:
         Rungs((1, 3), eta=1)
 
 
-def test_the_first_trials_go_on_unjudged() -> None:
+def test_the_first_trials_continue_without_comparison() -> None:
     rungs = Rungs((1, 3, 9))
     assert rungs.decide(1, [0.0, 0.0], []).go_on
     assert rungs.decide(1, [9.0, 9.0], [[0.0, 0.0]]).go_on

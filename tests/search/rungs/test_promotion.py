@@ -31,7 +31,7 @@ def test_inside_a_front_its_ends_go_on_before_its_middle():
     assert [i for i in range(6) if promotion.decide(peers(losses), i).go_on] == [0, 4]
 
 
-def test_a_large_student_that_starts_slowly_is_judged_by_where_its_like_end():
+def test_a_large_student_that_starts_slowly_is_compared_by_the_final_losses_of_similar_ones():
     # six large finished trials gained 0.5 from here, six small ones nothing; the new large one looks worse than it is
     small = [[0.5 + 0.01 * i, 0.1] for i in range(6)]
     large = [[0.8 + 0.01 * i, 0.9] for i in range(6)]

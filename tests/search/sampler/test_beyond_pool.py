@@ -153,7 +153,7 @@ def test_an_estimate_may_be_over_a_bound_as_long_as_it_is_not_clearly_so() -> No
     assert made.costs(values(4, 2)) is None  # surveyed at 0.201
 
 
-def test_beside_surveyed_students_one_of_whom_less_is_known_is_not_proposed() -> None:
+def test_a_student_with_fewer_known_costs_than_surveyed_ones_is_not_proposed() -> None:
     made = surveyed(costs=lambda student: {"params": measured(student)["params"]})
     assert made.costs(values(33, 2)) is None
     assert made.costs(values(4, 2)) is not None

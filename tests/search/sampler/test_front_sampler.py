@@ -265,7 +265,7 @@ def test_the_choice_is_explained_with_numbers():
     assert "front's volume" in study.sampler.last_explanation
 
 
-def test_metric_names_tell_which_objective_is_known_in_any_order():
+def test_known_objectives_are_found_by_metric_name_in_any_order():
     space = Space.parse(WIDTHS)
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=FrontSampler(space, costs=params))
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
@@ -301,7 +301,7 @@ def test_candidates_that_train_quickly_are_preferred_for_an_equal_gain():
     assert first(lambda values: 1e6 if values["student.width1"] != 16 else 1.0) == 16
 
 
-def test_costs_that_are_no_objectives_tell_of_accuracy():
+def test_costs_that_are_no_objectives_help_to_predict_accuracy():
     rng = np.random.default_rng(0)
     work = dict(zip([f"net{i}" for i in range(60)], rng.permutation(60) + 1.0, strict=True))
     size = dict(zip(work, rng.permutation(60) + 1.0, strict=True))

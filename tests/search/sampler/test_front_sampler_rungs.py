@@ -81,7 +81,7 @@ def test_what_is_finished_is_mostly_what_was_trained_well(searched):
     assert sum(good) >= len(good) / 2
 
 
-def test_every_choice_says_why(searched):
+def test_every_choice_has_a_reason(searched):
     _, actions = searched
     assert all(action.why for action in actions)
     assert any("most that any trial" in action.why for action in actions if action.trial is not None)
@@ -94,7 +94,7 @@ def test_nothing_is_started_that_the_budget_cannot_finish(searched):
     assert late is None or late.trial is not None
 
 
-def test_a_verdict_names_what_promises_more(searched):
+def test_the_reason_of_a_pause_names_a_candidate_with_more_expected_gain(searched):
     driver, _ = searched
     number = next(iter(driver.paused))
     verdict = driver.sampler.verdict(driver.study, number, paused=[n for n in driver.paused if n != number])

@@ -69,7 +69,7 @@ def test_its_header_names_its_purpose_images_students_and_a_command(name: str) -
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in {"digits", "tiny"} else [pytest.mark.slow]) for name in NAMES]
 )
-def test_its_corners_are_built_and_cost_what_the_header_says(name: str) -> None:
+def test_extremes_of_a_shipped_space_cost_what_its_header_says(name: str) -> None:
     text = spaces.path_of(name).read_text(encoding="utf-8")
     line = re.search(r"# Students  (.*)", text)
     assert line
@@ -118,21 +118,21 @@ def test_the_space_for_a_size_is_the_most_special_that_holds_it(pixels: int, nam
     assert default_space({"source": "mine", "image_size": pixels}) == name
 
 
-def test_corners_are_the_smallest_and_largest_and_samples_lie_between() -> None:
+def test_extremes_are_the_smallest_and_largest_students_and_samples_lie_between() -> None:
     found = extreme_students(space_of("digits"), samples=3, seed=1)["resnet"]
     assert [describe(one) for one in found[:2]] == ["resnet w2 d1 stages 2", "resnet w10 d2"]
     assert 2 < len(found) <= 5
     assert found == extreme_students(space_of("digits"), samples=3, seed=1)["resnet"]
 
 
-def test_corners_of_a_space_of_one_family() -> None:
+def test_a_space_of_one_family_has_extremes() -> None:
     space = Space.parse({"student": {"family": "vit", "width": [64, 16, 32], "depth": {"low": 1, "high": 3}}})
     assert extreme_students(space, samples=0) == {
         "vit": [{"family": "vit", "width": 16, "depth": 1}, {"family": "vit", "width": 64, "depth": 3}]
     }
 
 
-def test_what_cannot_be_built_is_told_by_name_and_the_rest_is_counted() -> None:
+def test_students_that_cannot_be_built_are_named_and_the_others_are_counted() -> None:
     pool: list[dict[str, Any]] = [{"family": "vit"}, {"family": "vit", "patch": 16}]
     found = family_range("vit", pool, image_size=8, channels=1, num_classes=3)
     assert found.built == 1
@@ -150,7 +150,7 @@ def test_an_unknown_space_or_file_is_refused_with_the_known_ones(tmp_path) -> No
         spaces.load_space(str(tmp_path / "list.yaml"))
 
 
-def test_a_space_without_a_family_is_told_so_once() -> None:
+def test_a_space_without_a_family_is_one_problem() -> None:
     said = space_problems(Space.parse({"student": {"famly": ["resnet"], "width": [4, 8]}}))
     assert len(said) == 1
     assert re.match(r"student: family is missing; student.famly is unknown; did you mean 'family'\? Give one", said[0])

@@ -45,7 +45,7 @@ def test_a_tight_bound_neither_ends_the_search_nor_fills_the_storage(sampler: st
         assert before == ["INFEASIBLE"] * within.TRIES
 
 
-def test_a_bound_that_nothing_keeps_ends_the_search_and_says_what_to_do() -> None:
+def test_a_bound_that_no_student_keeps_ends_the_search_with_advice() -> None:
     study = make_study(space=CUBE, constraints=(Constraint("params", "<=", 0.5),), rungs=Rungs.off(1))
     ad.search(study, evaluate=train, costs=volume, budget="40trials", workers=1, progress=False)
     assert [t.reason for t in study.trials()] == ["INFEASIBLE"] * within.TRIES
@@ -63,7 +63,7 @@ def test_the_last_candidates_of_a_finite_space_are_found_and_then_it_is_exhauste
     assert len(study.trials()) < 60
 
 
-def test_costs_that_only_the_evaluation_tells_may_break_a_tight_bound_many_times() -> None:
+def test_costs_known_only_from_the_evaluation_may_break_a_tight_bound_many_times() -> None:
     study = make_study(space=CUBE, constraints=(Constraint("params", "<=", 1000.0),), rungs=Rungs.off(1))
     ad.search(study, evaluate=train, budget="6trials", workers=1, progress=False)
     in_a_row = max(map(len, "".join("x" if t.reason else " " for t in study.trials()).split()))
@@ -71,7 +71,9 @@ def test_costs_that_only_the_evaluation_tells_may_break_a_tight_bound_many_times
     assert (study.spent.trials, study.ended) == (6, "budget of 6 trials is spent")
 
 
-def test_a_draw_is_uniform_among_what_is_left_and_says_what_it_found_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draw_is_uniform_among_new_candidates_and_reports_why_others_were_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     space = Space.parse({"student": {"width": [1, 2, 3, 4]}})
 
     def refusal(values: dict[str, Any]) -> str:

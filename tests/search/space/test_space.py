@@ -180,7 +180,7 @@ def test_a_space_survives_its_own_dictionary() -> None:
         ({"student": 3}, "student: takes settings as NAME: VALUE, got 3"),
     ],
 )
-def test_a_candidate_of_ones_own_with_a_misspelled_setting_is_told_the_nearest(sections, match):
+def test_a_misspelt_setting_of_an_enqueued_candidate_names_the_nearest(sections, match):
     space = Space.parse({"student": {"family": "resnet", "width": [4, 8]}, "train": {"lr": [0.1, 0.2]}})
     with pytest.raises(ConfigError, match=match):
         space.check_names(sections)

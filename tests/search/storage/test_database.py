@@ -241,7 +241,7 @@ class TestServer:
         finally:
             server.start()
 
-    def test_a_wrong_password_or_place_is_told_without_the_password(self, server: Postgres) -> None:
+    def test_an_error_of_a_wrong_password_or_address_does_not_contain_the_password(self, server: Postgres) -> None:
         for wrong in (
             server.url(password="wr0ng"),
             server.url("nowhere"),

@@ -95,7 +95,9 @@ def test_a_run_copies_the_database_first_and_a_damaged_one_says_where_the_copy_i
     assert len(make_study(tmp_path).trials()) == 3
 
 
-def test_no_room_for_the_copy_is_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_disk_space_for_the_copy_is_an_error_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = make_study(tmp_path)
 
     def full(*args: object) -> None:

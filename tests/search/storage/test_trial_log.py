@@ -65,7 +65,7 @@ def test_trials_are_stored_as_optuna_would_store_them(tmp_path: Path) -> None:
     assert all(len(t.values) == len(study.objectives) for t in trials if t.state is TrialState.COMPLETE)
 
 
-def test_a_sampler_that_wants_to_know_of_ends_is_told() -> None:
+def test_the_ends_of_trials_are_passed_to_a_sampler_that_takes_them() -> None:
     class Listens(optuna.samplers.RandomSampler):
         def __init__(self) -> None:
             super().__init__(seed=0)

@@ -38,7 +38,7 @@ def test_a_front_is_never_empty_where_one_full_training_fits(
 @pytest.mark.parametrize("sampler", ["front", "random"])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("case", list(FEW))
-def test_nor_with_any_sampler_seed_or_machine(
+def test_a_front_is_found_with_any_sampler_seed_or_machine(
     case: str, workers: int, sampler: str, seed: int, drift: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, budget, rungs = FEW[case]
@@ -60,7 +60,7 @@ def test_twenty_minutes_of_two_workers_finish_a_dozen_and_waste_little(
     assert found.lost < 0.1
 
 
-def test_a_teacher_that_is_asked_for_the_first_time_does_not_end_a_search_early(
+def test_the_first_forward_passes_of_a_teacher_do_not_end_a_search_early(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Half of the time was left unspent when a trial's epoch time included its wait for the teacher."""
@@ -86,7 +86,7 @@ def test_a_view_is_paid_for_once_and_only_as_deep_as_others_have_been() -> None:
     assert cold.ahead_of(7, 0.0, 30.0) == 0.0  # no report says that it asks a teacher
 
 
-def test_what_a_trial_waits_for_the_teacher_and_takes_before_it_trains_is_no_part_of_its_pace() -> None:
+def test_waiting_for_the_teacher_and_building_are_no_part_of_the_epoch_time() -> None:
     study = make_study(Rungs((1, 3, 9)), sampler="random")
     with study.running("5m"):
         candidate = study.ask()

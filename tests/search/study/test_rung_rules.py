@@ -25,7 +25,7 @@ def rule(losses_by_rung: LossesByRung, objectives=TWO) -> PeerRule:
     return PeerRule(Rungs((1, 3, 9)), objectives, losses_by_rung)
 
 
-def test_a_report_that_nothing_beats_is_told_from_one_that_is_beaten():
+def test_dominated_and_undominated_reports_at_a_rung_are_distinguished():
     losses_by_rung = LossesByRung(TWO, 3)
     reports = [(0.5, 100.0), (0.4, 50.0), (0.3, 60.0)]
     for number, (accuracy, params) in enumerate(reports):
@@ -36,7 +36,7 @@ def test_a_report_that_nothing_beats_is_told_from_one_that_is_beaten():
     assert np.isnan(losses_by_rung.final([0, 1])).all()
 
 
-def test_the_board_gives_the_newest_and_grows():
+def test_losses_by_rung_return_the_newest_and_grow():
     losses_by_rung = filled({n: {1: 0.1 + 0.001 * n} for n in range(100)})
     numbers, losses = losses_by_rung.at(1, newest=10)
     assert numbers == list(range(90, 100))

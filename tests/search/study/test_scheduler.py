@@ -139,7 +139,7 @@ def test_with_a_time_budget_the_price_is_in_seconds():
     assert "may add 0.01 hypervolume for 42s more; trial 3 promises more" in why
 
 
-def test_the_rules_own_verdict_stands_unless_time_is_too_short():
+def test_the_decision_of_the_rule_holds_unless_time_is_too_short():
     going = scheduler(Says(NEW, verdict=RungDecision(True, "place 1 of 3")), seconds_per_epoch=1.0)
     assert (
         going.after(7, 1, COSTS, RemainingBudget(seconds=9.0)).why
@@ -165,7 +165,7 @@ def test_a_candidate_too_slow_for_the_time_left_is_named_with_both_times():
     assert scheduler(Says(NEW)).too_slow(COSTS, RemainingBudget(seconds=1e-3)) == ""  # nothing is known yet
 
 
-def test_terms_of_a_budget():
+def test_every_term_of_a_budget_is_parsed():
     spent = Spent(seconds=40.0, trials=3, epochs=50.0, device_seconds=70.0)
     remaining = RemainingBudget.of(Budget(seconds=100.0, trials=5), spent, 25.0, starting=1, busy=2, exhausted="")
     assert (remaining.seconds, remaining.epochs, remaining.closed, remaining.busy) == (35.0, math.inf, "", 2)
@@ -224,7 +224,7 @@ def test_what_is_kept_back_ends_the_budget_earlier(kept, said):
     assert Budget(seconds=100.0).ended(Spent(seconds=50.0), kept_back=kept) == said
 
 
-def test_a_new_candidate_is_reckoned_by_its_own_pace_not_by_that_of_the_finalists():
+def test_the_epoch_time_of_a_new_candidate_is_its_own_and_not_that_of_the_finalists():
     waiting = {4: 1, 5: 1}  # 8 epochs of 1 s to the top; the first rung of the newcomer takes as long as it says
     for epoch, chosen in ((0.4, None), (0.6, 5)):
         rule = Says(Action(None, 1.0, "a new candidate promises more", epoch), (5, 4))
@@ -244,7 +244,7 @@ def test_half_way_through_the_most_promising_paused_trial_goes_on_where_nothing_
     assert not stops.after(7, 1, COSTS, RemainingBudget(**remaining, gone=0.4)).go_on
 
 
-def test_sooner_where_what_is_left_is_just_enough_for_the_trial_that_is_nearest():
+def test_the_nearest_trial_continues_early_if_the_budget_left_is_just_enough_for_it():
     desk = scheduler(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 2})  # 8 s and 6 s to the top
     assert desk.choose(RemainingBudget(seconds=10.0, quickest=9.0, gone=0.1), queued=False).trial is None
     assert (

@@ -101,7 +101,7 @@ def test_every_error_ends_its_trial_with_a_reason(error: Exception, state: State
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1.5, True])
-def test_a_value_that_cannot_be_is_never_told_to_optuna(bad: float) -> None:
+def test_an_impossible_value_is_never_passed_to_optuna(bad: float) -> None:
     study = make_study()
     with study.running("5trials"):
         candidate = study.ask()
@@ -362,7 +362,7 @@ def test_trials_left_open_by_a_crash_keep_their_numbers_and_are_given_up_after_t
     assert last.trials()[0].reason == "ATTEMPTS"
 
 
-def test_what_a_killed_driver_has_spent_stays_in_the_books(tmp_path: Path) -> None:
+def test_the_spending_of_a_killed_driver_is_kept(tmp_path: Path) -> None:
     first = make_study(tmp_path, rungs=Rungs(LEVELS, stopping=False))
     with first.running("200epochs"):
         candidate = first.ask()

@@ -75,7 +75,7 @@ def test_with_a_budget_in_time_the_sampler_pays_in_predicted_seconds() -> None:
         assert study._proposer._epoch_cost({"student.width": 8, "train.lr": 0.5}) == 1.0
 
 
-def test_what_cannot_be_done_in_time_is_told_by_an_estimated_cost_too() -> None:
+def test_an_estimated_cost_is_enough_to_refuse_what_does_not_fit_in_time() -> None:
     def guessed(student: Params) -> dict[str, float]:
         return {"latency_ms": Estimate(float(student["width"]), 0.05)}
 

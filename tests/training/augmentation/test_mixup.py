@@ -28,7 +28,7 @@ def test_a_policy_that_mixes_nothing_hands_the_views_back() -> None:
 
 
 @pytest.mark.parametrize("policy", [MIXUP, CUTMIX])
-def test_everybody_is_partner_once_and_nobody_is_its_own(policy) -> None:
+def test_every_image_is_the_partner_of_exactly_one_other_image(policy) -> None:
     partner = paired(policy).partner
     assert sorted(partner.tolist()) == list(range(40))
     assert (partner != torch.arange(40)).all()

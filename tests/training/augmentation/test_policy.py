@@ -275,7 +275,7 @@ def test_float_images_or_missing_ids_are_refused() -> None:
         apply(Policy(), images(), torch.arange(5), 0, 0)
 
 
-def test_keys_tell_views_apart_and_ignore_pairing() -> None:
+def test_view_keys_differ_by_view_and_ignore_mixing() -> None:
     keys = {policy.view_key() for policy in POLICIES.values()}
     assert len(keys) == len(POLICIES)
     assert Policy(mix="cutmix").view_key() == Policy().view_key()

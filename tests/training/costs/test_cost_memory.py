@@ -87,7 +87,7 @@ def test_a_latency_by_onnxruntime_belongs_to_its_version_and_one_by_torch_does_n
     assert memory.get(key, ["params", "macs"], TARGET) == {**COSTS, LATENCY: 0.7}
 
 
-def test_the_key_tells_students_shapes_and_classes_apart_and_ignores_order() -> None:
+def test_the_key_differs_by_student_shape_and_classes_and_ignores_order() -> None:
     memory = CostMemory(None)
     keys = {
         memory.key(STUDENT, SHAPE, 3),

@@ -47,7 +47,7 @@ def test_the_command_gets_a_file_that_onnx_runtime_runs(model: Any, tmp_path: Pa
     assert session.get_outputs()[0].shape[1:] == [3]
 
 
-def test_a_bare_number_will_do(model: Any) -> None:
+def test_a_bare_number_is_accepted(model: Any) -> None:
     assert ask(model, command("print(2.5)")) == 2.5
 
 

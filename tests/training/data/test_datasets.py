@@ -84,7 +84,7 @@ def test_an_unknown_source_names_the_nearest():
         datasets.load_images(DataSpec("digit"))
 
 
-def test_a_folder_in_the_place_of_a_source_is_told_where_it_belongs(tmp_path):
+def test_a_folder_given_as_source_is_refused_with_the_right_key(tmp_path):
     with pytest.raises(UnknownNameError, match=rf"--data image_folder --data-root {tmp_path}"):
         datasets.check_source(DataSpec(str(tmp_path)))
 
@@ -114,7 +114,7 @@ def test_impossible_options_are_refused(options):
         datasets.load_images(DataSpec("synthetic", options=options))
 
 
-def test_synthetic_classes_can_be_told_apart_by_a_linear_rule_on_two_hues():
+def test_synthetic_classes_are_separable_by_a_linear_rule_on_two_hues():
     data = datasets.load_images(DataSpec("synthetic", options={"classes": 20, "count": 400, "size": 16, "noise": 0.02}))
     assert len(data.classes) == 20
     assert data.classes[8] == "disc-1"
@@ -368,7 +368,7 @@ def test_files_are_images_by_every_suffix_that_is_read_and_others_are_counted(tm
     assert np.bincount(list_images(root, "train").labels).tolist() == [24, 5]
 
 
-def test_a_class_of_other_files_says_what_they_are_and_what_is_read(tmp_path):
+def test_a_class_folder_of_other_files_is_refused_with_the_formats_that_are_read(tmp_path):
     root = write_folder(tmp_path / "images")
     (root / "emu").mkdir()
     (root / "emu" / "0.gif").touch()
@@ -378,7 +378,7 @@ def test_a_class_of_other_files_says_what_they_are_and_what_is_read(tmp_path):
         list_images(root, "train")
 
 
-def test_eight_bits_in_files_of_sixteen_are_told(tmp_path):
+def test_files_of_sixteen_bits_with_eight_bit_values_are_reported(tmp_path):
     root = write_folder(tmp_path / "images")
     for path in root.rglob("*.png"):
         Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16)).save(path)
@@ -433,7 +433,7 @@ def test_a_factory_gives_images(tmp_path, monkeypatch):
         datasets.load_images(DataSpec("my_images:mak"))
 
 
-def test_files_that_a_factory_maps_are_told_apart_by_what_is_in_them(tmp_path, monkeypatch):
+def test_files_mapped_by_a_factory_are_distinguished_by_their_content(tmp_path, monkeypatch):
     code = (
         "import numpy as np\n"
         "from autodistill.training.data.sources.base import LabelledImages\n"

@@ -155,7 +155,7 @@ def test_predict_crops_where_an_earlier_export_does_not_say_how(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("resize", "timms"), [("crop", "center"), ("squash", "squash"), ("letterbox", "border")])
-def test_timm_is_told_how_images_become_square(resize: str, timms: str) -> None:
+def test_timm_files_state_how_images_become_square(resize: str, timms: str) -> None:
     facts = {"image_size": 8, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "classes": ["a", "b"]}
     config = _config(torch.nn.Identity(), {**facts, "resize": resize}, "x", {})
     assert config["pretrained_cfg"]["crop_mode"] == timms

@@ -117,7 +117,7 @@ def test_an_embedding_term_is_calibrated_at_the_embedding() -> None:
     assert (gradient(total, embedding) - task).norm().item() == pytest.approx(2 * task.norm().item(), rel=1e-4)
 
 
-def test_a_compiled_student_whose_logits_hang_elsewhere_is_told_what_to_do() -> None:
+def test_a_compiled_student_with_logits_on_another_graph_is_refused_with_advice() -> None:
     terms = LossTerms(LossMix.parse({"embedding": "crd"}))
     student, _, target = batch()
     with pytest.raises(UsageError, match="uncompiled while LossTerms"):

@@ -110,7 +110,7 @@ def wait_for(condition, seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def test_trainers_pause_while_somebody_measures_and_then_go_on(start, folder: Path) -> None:
+def test_trainers_pause_during_a_measurement_and_then_continue(start, folder: Path) -> None:
     logs = [folder / "a", folder / "b"]
     for log in logs:
         start(TRAINER, log)
@@ -181,7 +181,7 @@ def test_a_measurer_that_gave_up_leaves_no_trace(start, folder: Path) -> None:
     wait_for(lambda: any(moment > end for moment in batches(folder / "log")))
 
 
-def test_a_process_that_rests_holds_nobody_up_and_one_that_measures_does_not_block_itself() -> None:
+def test_a_process_that_released_the_lock_blocks_no_other_and_a_measuring_one_not_itself() -> None:
     measurement_lock.yield_to_measurement()
     with measurement_lock.exclusive(patience=1) as alone:
         assert alone
@@ -193,7 +193,7 @@ def test_a_process_that_rests_holds_nobody_up_and_one_that_measures_does_not_blo
         assert alone
 
 
-def test_breathing_costs_less_than_a_tenth_of_a_millisecond(record_property) -> None:
+def test_yielding_to_no_measurement_takes_less_than_a_tenth_of_a_millisecond(record_property) -> None:
     measurement_lock.yield_to_measurement()
     times = []
     for _ in range(300):

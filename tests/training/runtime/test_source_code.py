@@ -75,7 +75,7 @@ def test_an_edited_builder_is_counted_again_and_an_unedited_one_is_not(tmp_path:
     assert surveyed(tmp_path) == 64 * 16 + 16 + 16 * 3 + 3
 
 
-def test_so_is_a_builder_whose_blocks_are_in_another_module_of_its_package(tmp_path: Path) -> None:
+def test_a_builder_with_blocks_in_another_module_of_its_package_is_counted_again(tmp_path: Path) -> None:
     package = tmp_path / "own"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -86,7 +86,7 @@ def test_so_is_a_builder_whose_blocks_are_in_another_module_of_its_package(tmp_p
     assert surveyed(tmp_path, "own.nets") > small
 
 
-def test_so_is_a_builder_that_reads_its_width_from_elsewhere(tmp_path: Path) -> None:
+def test_a_builder_that_reads_its_width_from_another_module_is_counted_again(tmp_path: Path) -> None:
     head = "import os\nUNITS = int(os.environ['UNITS'])\ndef units(): return UNITS"
     (tmp_path / "nets.py").write_text(FAMILY.format(head=head, units="units()"))
     small = surveyed(tmp_path, UNITS="2")
@@ -110,7 +110,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mod
     return write
 
 
-def test_the_code_is_the_module_and_its_own_neighbours_and_no_library(module: Callable[..., ModuleType]) -> None:
+def test_the_code_of_a_family_is_its_module_and_local_imports_and_no_library(module: Callable[..., ModuleType]) -> None:
     alone = "import json\nimport torch\nimport autodistill\ndef build(): return json\n"
     assert code_of(module(alone).build) == alone
     text = "import first_neighbour\ndef build(): return first_neighbour\n"

@@ -94,7 +94,7 @@ def test_far_from_the_survey_and_in_unknown_families_the_bar_is_wide() -> None:
     assert unknown > near
 
 
-def test_two_deviations_are_given_the_benefit_of_the_doubt() -> None:
+def test_the_least_likely_latency_is_two_deviations_below_the_prediction() -> None:
     predicted = Prediction(10.0, 0.1)
     assert predicted.at_least() == pytest.approx(10 * np.exp(-0.2))
     assert str(predicted) == "10 ms ± 11%"

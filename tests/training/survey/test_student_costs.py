@@ -69,7 +69,7 @@ def test_two_workers_that_meet_the_same_student_keep_one_latency(
     assert second.of(STUDENT, model).costs[LATENCY] == 1.0
 
 
-def test_a_worker_that_waits_for_a_quiet_machine_takes_what_another_measured_meanwhile(
+def test_a_worker_that_waits_for_the_measurement_lock_uses_a_latency_measured_meanwhile(
     tmp_path: Path, model: nn.Module, measured: list[Latency], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = costs(tmp_path), costs(tmp_path)

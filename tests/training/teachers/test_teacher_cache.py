@@ -50,7 +50,7 @@ def opened(root: Path, key: CacheKey = KEY, **changes) -> TeacherCache:
     return TeacherCache.open(root, key, **{"images": 50, "classes": 10, "views": 3, **changes})
 
 
-def test_the_teacher_is_asked_about_each_view_of_each_image_once(tmp_path) -> None:
+def test_the_teacher_computes_each_view_of_each_image_once(tmp_path) -> None:
     with opened(tmp_path) as cache:
         for view in range(3):
             teacher = Teacher(view=view)
@@ -146,7 +146,7 @@ def test_logits_that_half_precision_cannot_hold_are_cut_below_and_kept_above(tmp
     assert torch.allclose(back.softmax(1), logits.softmax(1))
 
 
-def test_the_embedding_is_kept_where_it_is_asked_for(tmp_path) -> None:
+def test_the_embedding_is_stored_on_request(tmp_path) -> None:
     embedding = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     teacher = Teacher()
     with opened(tmp_path, embedding=6) as cache:
@@ -288,7 +288,7 @@ def test_a_process_killed_between_data_and_mark_leaves_nothing_wrong(tmp_path) -
         assert torch.allclose(answers, teacher.answer(torch.arange(50)), atol=0.01)
 
 
-def test_the_rows_of_a_process_that_dies_while_it_asks_are_taken_over(tmp_path) -> None:
+def test_the_rows_locked_by_a_process_that_died_are_filled_by_another(tmp_path) -> None:
     child = _child(tmp_path, HOLD, 0, tmp_path / "holding")
     while not (tmp_path / "holding").exists():
         assert child.poll() is None

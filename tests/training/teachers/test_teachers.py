@@ -361,7 +361,7 @@ def test_an_onnx_file_that_takes_no_square_images_of_floats_is_refused(data, tmp
         teachers.load_teacher(TeacherSpec(str(tmp_path / "teacher.onnx")), data)
 
 
-def test_what_onnx_runtime_says_against_the_images_is_told(data, tmp_path):
+def test_errors_of_onnx_runtime_about_the_images_are_reported(data, tmp_path):
     linear_onnx(tmp_path / "teacher.onnx", ["b", 1, 8, 8])
     teacher = teachers.load_teacher(TeacherSpec(str(tmp_path / "teacher.onnx"), options={"image_size": 16}), data)
     with pytest.raises(
@@ -408,14 +408,14 @@ def test_the_class_map_picks_columns_of_stored_logits(data, tmp_path):
         ("ensemble", {"share": [1, 2]}, r"\(an ensemble\) 'share'; did you mean 'shares'"),
     ],
 )
-def test_options_that_nobody_would_read_are_refused(data, tmp_path, source, options, message):
+def test_options_without_effect_are_refused(data, tmp_path, source, options, message):
     spec = TeacherSpec(str(tmp_path / source) if source != "ensemble" else source, options=options)
     for use in (teachers.check_teacher, lambda spec: teachers.load_teacher(spec, data)):
         with pytest.raises(UnknownNameError, match=message):
             use(spec)
 
 
-def test_weights_that_nobody_would_read_are_refused(data, tmp_path):
+def test_weights_without_effect_are_refused(data, tmp_path):
     (tmp_path / "w.safetensors").touch()
     for source in ("x.onnx", "x.npz", "."):
         spec = TeacherSpec(str(tmp_path / source), weights=str(tmp_path / "w.safetensors"))
@@ -439,7 +439,7 @@ def test_an_ensemble_answers_with_the_mean_of_probabilities(data):
     assert preflight(teacher, data).accuracy == 1.0
 
 
-def test_fingerprints_tell_weights_and_preprocessing_apart(data, tmp_path):
+def test_fingerprints_differ_by_weights_and_by_preprocessing(data, tmp_path):
     _, path = timm_weights(tmp_path, ".safetensors")
 
     def print_of(**options):
@@ -509,7 +509,7 @@ def test_logits_called_probabilities_and_other_words_are_refused(data):
         teachers.load_teacher(TeacherSpec("own_teachers:bright", options={"outputs": "softmax"}), data)
 
 
-def test_a_function_that_is_itself_a_teacher_is_told_to_return_it(data):
+def test_a_factory_that_acts_as_a_teacher_is_refused_with_advice_to_return_one(data):
     said = r"without arguments, which brightness\(images\) does not take.* def make\(\): return brightness"
     with pytest.raises(UsageError, match=said):
         teachers.load_teacher(TeacherSpec("own_teachers:brightness"), data)

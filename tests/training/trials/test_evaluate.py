@@ -116,7 +116,7 @@ def test_known_costs_come_first_and_then_every_rung(task):
     assert seconds == sorted(seconds)
 
 
-def test_reports_tell_what_the_teacher_took_of_views_that_no_cache_had(task):
+def test_reports_have_the_seconds_of_the_teacher_for_uncached_views(task):
     first, second = (run(task, candidate(number)) for number in (0, 1))
     assert first[0].seconds > 0
     assert first[0].teacher_seconds is None
@@ -221,7 +221,7 @@ def test_a_trial_that_did_not_finish_has_no_student(task):
         load_student(task.directory, 3)
 
 
-def test_the_teacher_is_asked_once_for_each_view_whatever_the_number_of_trials(task):
+def test_the_teacher_computes_each_view_once_whatever_the_number_of_trials(task):
     bench = WorkerState(task, WorkerContext())
     for number in range(3):
         list(bench.evaluate(candidate(number, seed=number)))
@@ -232,7 +232,7 @@ def test_the_teacher_is_asked_once_for_each_view_whatever_the_number_of_trials(t
     assert sum(asked.values()) == validation + max(asked.values())
 
 
-def test_a_second_study_on_the_same_data_and_teacher_asks_the_teacher_nothing(task, tmp_path):
+def test_a_second_study_on_the_same_data_and_teacher_needs_no_forward_pass_of_the_teacher(task, tmp_path):
     shared = str(tmp_path / "shared")
     first = WorkerState(replace(task, directory=str(tmp_path / "a"), cache=shared), WorkerContext())
     reports = list(first.evaluate(candidate()))
@@ -452,7 +452,7 @@ def test_the_teacher_reaches_a_worker_that_does_not_see_its_folder(task, tmp_pat
     assert outcome(run(task, candidate(1), context)) == whole
 
 
-def test_a_wait_for_a_measurement_is_no_time_of_the_trial_and_its_engine_is_told(task, monkeypatch):
+def test_a_wait_for_a_measurement_is_no_time_of_the_trial_and_is_reported_to_its_engine(task, monkeypatch):
     waits = []
 
     def breathe(devices, *, waiting):

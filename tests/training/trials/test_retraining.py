@@ -46,7 +46,7 @@ def test_a_run_is_one_training_to_the_top_rung_without_measuring_latency(plan: R
     assert not list(folder.glob("step-*"))  # checkpoints are gone
 
 
-def test_a_result_is_what_the_student_says_of_the_test_images(plan: Retraining) -> None:
+def test_a_result_has_the_students_predictions_on_the_test_images(plan: Retraining) -> None:
     run = RetrainingState(plan, WorkerContext()).trial(candidate(seed=6))
     list(retrainer(plan, WorkerContext())(candidate(seed=6)))
     bench = RetrainingState(plan, WorkerContext())

@@ -108,7 +108,7 @@ def test_progress_counts_students_and_not_their_forms() -> None:
     assert seen[0].front_size == len({t.number for t in members}) < len(members)
 
 
-def test_the_files_of_a_front_tell_the_forms_apart(tmp_path: Path) -> None:
+def test_the_files_of_a_front_name_the_form_of_each_row(tmp_path: Path) -> None:
     front = run_toy(tmp_path / "study").front()
     front.save(tmp_path)
     found = json.loads((tmp_path / "front.json").read_text())["trials"]
@@ -161,7 +161,7 @@ def test_of_two_equally_accurate_forms_the_cheaper_one_is_the_answer() -> None:
     assert (best.name, front.pick("accuracy >= 0").called) == ("0", "0")
 
 
-def test_what_distillation_gained_is_told_between_equal_forms() -> None:
+def test_the_gain_of_distillation_is_computed_between_equal_forms() -> None:
     from autodistill.search.results.gain import gain_over_undistilled
 
     def record(loss: str, plain: float, int8: float) -> TrialRecord:
@@ -302,7 +302,7 @@ def test_a_student_that_cannot_be_quantized_keeps_the_reason(digits, tmp_path: P
     assert work.of(TINY, network(), tmp_path, {"params": 1.0}) == {"int8": {"reason": "no form of it runs"}}
 
 
-def test_a_table_of_latencies_tells_nothing_of_int8(digits, tmp_path: Path) -> None:
+def test_a_table_of_latencies_has_no_latency_of_int8_forms(digits, tmp_path: Path) -> None:
     work = work_of(digits, tmp_path, LatencyTarget(table="board.csv"))
     found = work.of(TINY, network(), tmp_path, {"latency_ms": 1.0})
     assert "a latency table has no value for this form" in found["int8"]["reason"]
