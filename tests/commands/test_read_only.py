@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
-    """A copy that nobody has open."""
+    """A copy that no process has open."""
     copied = tmp_path / "a study, 100 %"
     copied.mkdir()
     shutil.copy(finished / "study.yaml", copied)
@@ -49,7 +49,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No folder can be written, as far as the permissions tell; those who run the tests may be allowed everything."""
+    """No folder can be written, by its permissions; the user who runs the tests may be allowed everything."""
     opened = os.open
 
     def refuse(path: Any, *args: Any, **keywords: Any) -> int:

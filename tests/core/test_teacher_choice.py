@@ -97,17 +97,17 @@ def test_each_trial_learns_from_the_teacher_that_it_names(tmp_path: Path, monkey
     data = DataSpec("synthetic", options={"classes": 4, "count": 160, "size": 8})
     spec = TeacherSpec(**from_list(TWO))
     task = Task(data, spec, str(tmp_path), (1,), ("accuracy",))
-    bench = WorkerState(task, WorkerContext())
+    worker = WorkerState(task, WorkerContext())
     student = {"family": "resnetv2", "width": 4, "stages": 2}
 
     def agreement(number: int, **mix: object) -> float:
         one = Candidate(
             number, student, {"loss": "kd", "alpha": 1.0, **mix}, {"augment": "none", "ema": 0.0, "lr": 0.02}, 0
         )
-        return list(bench.evaluate(one))[-1].values["agreement"]
+        return list(worker.evaluate(one))[-1].values["agreement"]
 
     first, second = agreement(0, teacher="choice_code:levels"), agreement(1, teacher="choice_code:levels-2")
-    assert len({cache.folder for cache in bench._caches.values()}) == 2
+    assert len({cache.folder for cache in worker._caches.values()}) == 2
     assert first != second
     assert agreement(2) == first  # none named: the first one
     with pytest.raises(UnknownNameError, match="teacher of the study 'third'"):

@@ -81,6 +81,6 @@ def test_a_worker_without_the_folder_makes_it_under_the_drivers_path(
     assert plan.retraining.task.cache == str(cache_folder().absolute()) == str(driver)
     storage = (tmp_path / "storage").as_uri()
     send_inputs(plan.retraining.task, RemoteFolder(storage))
-    bench = RetrainingState(plan.retraining, WorkerContext(storage=storage))
-    assert bench.teacher_on_validation(bench.teacher).shape == (len(bench.data.val), 10)
+    worker = RetrainingState(plan.retraining, WorkerContext(storage=storage))
+    assert worker.teacher_on_validation(worker.teacher).shape == (len(worker.data.val), 10)
     assert len(list((driver / "teacher").glob("*/rows.bin"))) == 1

@@ -41,97 +41,97 @@ NODES: list[dict[str, Any]] = [
 ]
 
 
-# -- the desk, without Ray ---------------------------------------------------------------------------------------------
+# -- the bridge, without Ray ---------------------------------------------------------------------------------------------
 
 
-def work(desk: StudyBridge, key: str) -> None:
+def work(bridge: StudyBridge, key: str) -> None:
     """What Tune and a worker do with one job."""
-    job = desk.hand_out(key)
+    job = bridge.hand_out(key)
     assert job is not None
-    desk.started(key)
+    bridge.started(key)
     message: tuple[Any, ...] = ("done",)
     try:
         for report in evaluate_or_fail(job.candidate):
             message = ("report", report)
-            if desk.report(key, report) is Decision.STOP:
+            if bridge.report(key, report) is Decision.STOP:
                 break
         else:
             message = ("done",)
     except Exception as error:
         message = pack_error(error)
-    desk.end(key, message)
+    bridge.end(key, message)
 
 
 def test_the_bridge_records_every_kind_of_end_as_the_local_engine_does() -> None:
     ends = {}
-    for engine in ("local", "desk"):
+    for engine in ("local", "bridge"):
         study = make_study()
         if engine == "local":
             ad.search(study, evaluate=evaluate_or_fail, budget="25trials", workers=1)
         else:
             with study.running("25trials"):
                 study.set_known_costs([])
-                desk = StudyBridge(study, Watch(), 1)
-                while not desk.finished:
-                    if desk.hand_out("probe") is None:
+                bridge = StudyBridge(study, Watch(), 1)
+                while not bridge.finished:
+                    if bridge.hand_out("probe") is None:
                         break
-                    desk.lose("probe", "", node=True)  # goes back to the queue, and is handed out again
-                    work(desk, "job")
-            assert desk.failure is None
+                    bridge.lose("probe", "", node=True)  # goes back to the queue, and is handed out again
+                    work(bridge, "job")
+            assert bridge.failure is None
         ends[engine] = [(t.state, t.reason, t.message, dict(t.values)) for t in study.trials()]
-    assert ends["desk"] == ends["local"]
+    assert ends["bridge"] == ends["local"]
 
 
 def test_no_more_jobs_are_handed_out_than_there_are_slots_and_slots_are_used_again() -> None:
     study = make_study()
     with study.running("9trials"):
-        desk = StudyBridge(study, Watch(), 2)
-        first, second = desk.hand_out("a"), desk.hand_out("b")
+        bridge = StudyBridge(study, Watch(), 2)
+        first, second = bridge.hand_out("a"), bridge.hand_out("b")
         assert first is not None
         assert second is not None
         assert (first.slot, second.slot) == (0, 1)
-        assert desk.hand_out("c") is None
-        assert not desk.finished
-        desk.end("a", ("done",))
-        third = desk.hand_out("c")
+        assert bridge.hand_out("c") is None
+        assert not bridge.finished
+        bridge.end("a", ("done",))
+        third = bridge.hand_out("c")
         assert third is not None
         assert third.slot == 0
-        desk.leave()
+        bridge.leave()
     assert [t.reason for t in study.trials()] == ["ENDED_EARLY", "INTERRUPTED", "INTERRUPTED"]
 
 
 def test_a_lost_node_sends_its_trial_on_from_the_rung_it_had_reached_and_gives_up_the_third_time() -> None:
     study = make_study()
     with study.running("1trials"):
-        desk = StudyBridge(study, Watch(), 1)
+        bridge = StudyBridge(study, Watch(), 1)
         for attempt, rung in enumerate((1, 2, 2)):
-            job = desk.hand_out(f"attempt-{attempt}")
+            job = bridge.hand_out(f"attempt-{attempt}")
             assert job is not None
             assert job.candidate.number == 0
             assert job.candidate.start_rung == (0, 1, 2)[attempt]
             known = costs(job.candidate.student)
-            desk.report(f"attempt-{attempt}", Report(rung, {"accuracy": 0.9, **known}, LEVELS[rung - 1], 0.1))
-            desk.lose(f"attempt-{attempt}", "its node has died", node=True)
-        assert desk.hand_out("more") is None
+            bridge.report(f"attempt-{attempt}", Report(rung, {"accuracy": 0.9, **known}, LEVELS[rung - 1], 0.1))
+            bridge.lose(f"attempt-{attempt}", "its node has died", node=True)
+        assert bridge.hand_out("more") is None
     assert [(t.state, t.reason) for t in study.trials()] == [(State.FAIL, "WORKER_LOST")]
 
 
 def test_a_student_whose_worker_dies_twice_is_given_up_and_too_many_end_the_search() -> None:
     study = make_study()
     with study.running("40trials"):
-        desk = StudyBridge(study, Watch(), 1)
+        bridge = StudyBridge(study, Watch(), 1)
         students, numbers = list[object](), list[int]()
-        while desk.failure is None:
+        while bridge.failure is None:
             key = str(len(students))
-            job = desk.hand_out(key)
+            job = bridge.hand_out(key)
             assert job is not None
             students.append(job.candidate.student)
             numbers.append(job.candidate.number)
-            desk.lose(key, "its worker process has died", node=False)
-        assert str(desk.failure).startswith("5 different students lost their workers in a row")
+            bridge.lose(key, "its worker process has died", node=False)
+        assert str(bridge.failure).startswith("5 different students lost their workers in a row")
         assert students == [students[i - i % 2] for i in range(9)]  # each twice, until the fifth one dies
-        assert desk.hand_out("more") is None
-        assert desk.finished
+        assert bridge.hand_out("more") is None
+        assert bridge.finished
     assert [study.trials()[number].reason for number in numbers[::2]] == ["CRASH"] * 4 + ["INTERRUPTED"]
 
 
@@ -152,21 +152,21 @@ def test_a_worker_whose_device_is_broken_leaves_the_next_candidate_to_another() 
 def test_a_wish_to_stop_reaches_the_workers_once_and_ends_trials_at_their_next_rung() -> None:
     study, watch, asked = make_study(rungs=Rungs(LEVELS, stopping=False)), Watch(), []
     with study.running("20trials"):
-        desk = StudyBridge(study, watch, 2, stop_workers=lambda: asked.append(1), grace=0.05)
-        job = desk.hand_out("a")
+        bridge = StudyBridge(study, watch, 2, stop_workers=lambda: asked.append(1), grace=0.05)
+        job = bridge.hand_out("a")
         assert job is not None
         watch.stop()
-        desk.tick()
-        assert desk.overdue  # no worker has begun: nothing is worth waiting for
-        desk.started("a")
-        assert not desk.overdue
-        assert desk.report("a", Report(1, {"accuracy": 0.9, **costs(job.candidate.student)}, 1, 0.1)) is Decision.STOP
-        assert desk.hand_out("b") is None
-        desk.tick()
+        bridge.tick()
+        assert bridge.overdue  # no worker has begun: nothing is worth waiting for
+        bridge.started("a")
+        assert not bridge.overdue
+        assert bridge.report("a", Report(1, {"accuracy": 0.9, **costs(job.candidate.student)}, 1, 0.1)) is Decision.STOP
+        assert bridge.hand_out("b") is None
+        bridge.tick()
         time.sleep(0.06)
-        assert desk.overdue
-        desk.end("a", ("report", None))
-        assert desk.finished
+        assert bridge.overdue
+        bridge.end("a", ("report", None))
+        assert bridge.finished
     assert asked == [1]
     assert [(t.state, t.reason, max(t.rungs)) for t in study.trials()] == [(State.PARTIAL, "INTERRUPTED", 1)]
 
@@ -174,13 +174,13 @@ def test_a_wish_to_stop_reaches_the_workers_once_and_ends_trials_at_their_next_r
 def test_an_error_of_the_study_is_kept_for_after_tune_and_stops_the_search() -> None:
     study = make_study()
     with study.running("20trials"):
-        desk = StudyBridge(study, Watch(), 1)
+        bridge = StudyBridge(study, Watch(), 1)
         for number in range(6):
-            if desk.hand_out(str(number)) is None:
+            if bridge.hand_out(str(number)) is None:
                 break
-            desk.end(str(number), pack_error(RuntimeError("always the same")))
-        assert isinstance(desk.failure, UserCodeError)
-        assert desk.finished
+            bridge.end(str(number), pack_error(RuntimeError("always the same")))
+        assert isinstance(bridge.failure, UserCodeError)
+        assert bridge.finished
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_an_error_of_the_study_is_kept_for_after_tune_and_stops_the_search() -> 
 def test_errors_cross_with_their_reason(error: Exception, reason: str) -> None:
     study = make_study()
     with study.running("1trials"):
-        desk = StudyBridge(study, Watch(), 1)
-        assert desk.hand_out("a") is not None
-        desk.end("a", pack_error(error))
+        bridge = StudyBridge(study, Watch(), 1)
+        assert bridge.hand_out("a") is not None
+        bridge.end("a", pack_error(error))
     assert study.trials()[0].reason == reason
 
 

@@ -43,7 +43,7 @@ class Says:
 NEW = Action(None, 1.0, "a new candidate promises more")
 
 
-def scheduler(rule: Says, *, seconds_per_epoch: float = 0.0, waiting: dict[int, int] | None = None) -> Scheduler:
+def make_scheduler(rule: Says, *, seconds_per_epoch: float = 0.0, waiting: dict[int, int] | None = None) -> Scheduler:
     out = Scheduler(Rungs((1, 3, 9)), EpochTime())
     out.rule = rule
     for number in range(3 if seconds_per_epoch else 0):
@@ -54,51 +54,51 @@ def scheduler(rule: Says, *, seconds_per_epoch: float = 0.0, waiting: dict[int, 
 
 
 def test_a_paused_trial_is_continued_when_the_rule_prefers_it():
-    step = scheduler(Says(Action(4, 1.0, "promises most")), waiting={4: 1}).choose(RemainingBudget(), queued=False)
+    step = make_scheduler(Says(Action(4, 1.0, "promises most")), waiting={4: 1}).choose(RemainingBudget(), queued=False)
     assert (step.trial, step.why, step.nothing) == (4, "promises most", False)
 
 
 def test_candidates_of_the_user_come_before_what_the_rule_prefers():
     rule = Says(Action(4, 1.0, "promises most"))
-    assert scheduler(rule, waiting={4: 1}).choose(RemainingBudget(), queued=True).trial is None
+    assert make_scheduler(rule, waiting={4: 1}).choose(RemainingBudget(), queued=True).trial is None
     assert rule.asked == 0
 
 
 def test_nothing_is_continued_that_cannot_reach_the_top_in_time():
     # 8 epochs of 2 s are left to the top: 16 s
-    late = scheduler(Says(Action(4, 1.0, ""), (4,)), seconds_per_epoch=2.0, waiting={4: 1})
+    late = make_scheduler(Says(Action(4, 1.0, ""), (4,)), seconds_per_epoch=2.0, waiting={4: 1})
     assert late.choose(RemainingBudget(seconds=16.5), queued=False).trial == 4
     step = late.choose(RemainingBudget(seconds=15.5), queued=False)
     assert step.trial is None
 
 
 def test_when_nothing_fits_the_search_ends_with_the_reason():
-    step = scheduler(Says(None), seconds_per_epoch=2.0, waiting={4: 1}).choose(
+    step = make_scheduler(Says(None), seconds_per_epoch=2.0, waiting={4: 1}).choose(
         RemainingBudget(seconds=5.0), queued=False
     )
     assert step.nothing
     assert step.why == TOO_LITTLE
-    step = scheduler(Says(NEW), waiting={4: 1}).choose(RemainingBudget(epochs=7.0), queued=False)
+    step = make_scheduler(Says(NEW), waiting={4: 1}).choose(RemainingBudget(epochs=7.0), queued=False)
     assert step.nothing
 
 
 def test_epochs_that_do_not_reach_the_top_start_nothing_new():
-    assert scheduler(Says(NEW)).choose(RemainingBudget(epochs=9.0), queued=False).trial is None
-    assert not scheduler(Says(NEW)).choose(RemainingBudget(epochs=9.0), queued=False).nothing
-    assert scheduler(Says(NEW)).choose(RemainingBudget(epochs=8.9), queued=False).nothing
-    step = scheduler(Says(NEW, (4,)), waiting={4: 2}).choose(RemainingBudget(epochs=8.9), queued=False)
+    assert make_scheduler(Says(NEW)).choose(RemainingBudget(epochs=9.0), queued=False).trial is None
+    assert not make_scheduler(Says(NEW)).choose(RemainingBudget(epochs=9.0), queued=False).nothing
+    assert make_scheduler(Says(NEW)).choose(RemainingBudget(epochs=8.9), queued=False).nothing
+    step = make_scheduler(Says(NEW, (4,)), waiting={4: 2}).choose(RemainingBudget(epochs=8.9), queued=False)
     assert step.trial == 4
 
 
 def test_the_end_of_the_budget_is_kept_for_the_finalists():
     waiting = {4: 1, 5: 1}  # 8 epochs each to the top; a new candidate's first rung takes 1
     rule = Says(NEW, (5, 4))
-    assert scheduler(rule, waiting=waiting).choose(RemainingBudget(epochs=9.0), queued=False).trial is None
-    assert scheduler(rule, waiting=waiting).choose(RemainingBudget(epochs=10.0), queued=False).trial is None
-    step = scheduler(rule, waiting=waiting).choose(RemainingBudget(epochs=16.9, busy=1), queued=False)
+    assert make_scheduler(rule, waiting=waiting).choose(RemainingBudget(epochs=9.0), queued=False).trial is None
+    assert make_scheduler(rule, waiting=waiting).choose(RemainingBudget(epochs=10.0), queued=False).trial is None
+    step = make_scheduler(rule, waiting=waiting).choose(RemainingBudget(epochs=16.9, busy=1), queued=False)
     assert step.trial == 5
     assert "finalists" in step.why
-    timed = scheduler(rule, seconds_per_epoch=1.0, waiting=waiting)
+    timed = make_scheduler(rule, seconds_per_epoch=1.0, waiting=waiting)
     assert timed.choose(RemainingBudget(seconds=9.0), queued=False).trial is None
     assert timed.choose(RemainingBudget(seconds=8.5), queued=False).trial == 5
     # two workers do the work of two finalists side by side
@@ -108,61 +108,61 @@ def test_the_end_of_the_budget_is_kept_for_the_finalists():
 
 def test_when_nothing_new_may_be_started_the_finalists_go_on_and_then_it_ends():
     closed = RemainingBudget(closed="budget of 9 trials is spent")
-    assert scheduler(Says(NEW, (5,)), waiting={4: 2, 5: 2}).choose(closed, queued=True).trial == 5
-    step = scheduler(Says(NEW), waiting={4: 2}).choose(closed, queued=True)
+    assert make_scheduler(Says(NEW, (5,)), waiting={4: 2, 5: 2}).choose(closed, queued=True).trial == 5
+    step = make_scheduler(Says(NEW), waiting={4: 2}).choose(closed, queued=True)
     assert step.nothing
     assert step.why == "budget of 9 trials is spent"
 
 
 def test_a_decision_made_at_a_report_is_used_by_the_next_ask_and_only_once():
     rule = Says(NEW)
-    desk = scheduler(rule)
-    verdict = desk.after(7, 2, COSTS, RemainingBudget())
+    scheduler = make_scheduler(rule)
+    verdict = scheduler.after(7, 2, COSTS, RemainingBudget())
     assert not verdict.go_on
     assert verdict.why == (
         "stopped at rung 2 (3 of 9 epochs): may add 0.01 hypervolume for 6 epochs more; a new candidate promises more"
     )
-    desk.pause(7, 2, COSTS)
-    desk.choose(RemainingBudget(), queued=False)
+    scheduler.pause(7, 2, COSTS)
+    scheduler.choose(RemainingBudget(), queued=False)
     assert rule.asked == 1
-    desk.choose(RemainingBudget(), queued=False)
+    scheduler.choose(RemainingBudget(), queued=False)
     assert rule.asked == 2
-    desk.after(8, 1, COSTS, RemainingBudget())
-    desk.changed()
-    desk.choose(RemainingBudget(), queued=False)
+    scheduler.after(8, 1, COSTS, RemainingBudget())
+    scheduler.changed()
+    scheduler.choose(RemainingBudget(), queued=False)
     assert rule.asked == 4
 
 
 def test_with_a_time_budget_the_price_is_in_seconds():
-    desk = scheduler(Says(Action(3, 1.0, "")), seconds_per_epoch=7.0, waiting={3: 2})
-    why = desk.after(7, 2, COSTS, RemainingBudget(seconds=1000.0)).why
+    scheduler = make_scheduler(Says(Action(3, 1.0, "")), seconds_per_epoch=7.0, waiting={3: 2})
+    why = scheduler.after(7, 2, COSTS, RemainingBudget(seconds=1000.0)).why
     assert "may add 0.01 hypervolume for 42s more; trial 3 promises more" in why
 
 
 def test_the_decision_of_the_rule_holds_unless_time_is_too_short():
-    going = scheduler(Says(NEW, verdict=RungDecision(True, "place 1 of 3")), seconds_per_epoch=1.0)
+    going = make_scheduler(Says(NEW, verdict=RungDecision(True, "place 1 of 3")), seconds_per_epoch=1.0)
     assert (
         going.after(7, 1, COSTS, RemainingBudget(seconds=9.0)).why
         == "goes on from rung 1 (1 of 9 epochs): place 1 of 3"
     )
     assert not going.after(7, 1, COSTS, RemainingBudget(seconds=7.0)).go_on
-    stopped = scheduler(Says(NEW, verdict=RungDecision(False, "place 3 of 3", final=True)))
+    stopped = make_scheduler(Says(NEW, verdict=RungDecision(False, "place 3 of 3", final=True)))
     assert stopped.after(7, 1, COSTS, RemainingBudget()).final
 
 
 def test_only_the_most_promising_keep_waiting():
     count = MAX_PAUSED + SLACK
-    desk = scheduler(Says(NEW), waiting=dict.fromkeys(range(count), 1))
-    assert desk.excess() == {}
-    desk.pause(count, 1, COSTS)
-    assert sorted(desk.excess()) == list(range(count + 1 - MAX_PAUSED))  # the lowest indices, by Says.standing
+    scheduler = make_scheduler(Says(NEW), waiting=dict.fromkeys(range(count), 1))
+    assert scheduler.excess() == {}
+    scheduler.pause(count, 1, COSTS)
+    assert sorted(scheduler.excess()) == list(range(count + 1 - MAX_PAUSED))  # the lowest indices, by Says.standing
 
 
 def test_a_candidate_too_slow_for_the_time_left_is_named_with_both_times():
-    desk = scheduler(Says(NEW), seconds_per_epoch=10.0)
-    assert desk.too_slow(COSTS, RemainingBudget(seconds=90.5)) == ""
-    assert desk.too_slow(COSTS, RemainingBudget(seconds=60.0)) == "needs about 1m 30s to the top rung, 1m are left"
-    assert scheduler(Says(NEW)).too_slow(COSTS, RemainingBudget(seconds=1e-3)) == ""  # nothing is known yet
+    scheduler = make_scheduler(Says(NEW), seconds_per_epoch=10.0)
+    assert scheduler.too_slow(COSTS, RemainingBudget(seconds=90.5)) == ""
+    assert scheduler.too_slow(COSTS, RemainingBudget(seconds=60.0)) == "needs about 1m 30s to the top rung, 1m are left"
+    assert make_scheduler(Says(NEW)).too_slow(COSTS, RemainingBudget(seconds=1e-3)) == ""  # nothing is known yet
 
 
 def test_every_term_of_a_budget_is_parsed():
@@ -186,15 +186,15 @@ def test_every_term_of_a_budget_is_parsed():
 
 
 def test_what_running_trials_will_take_is_not_left_for_others():
-    desk = scheduler(Says(NEW), seconds_per_epoch=2.0)
+    scheduler = make_scheduler(Says(NEW), seconds_per_epoch=2.0)
     running = [(4, 0, COSTS), (5, 1, COSTS), (6, 3, COSTS)]  # the last has come to the top and is about to end
-    assert desk.committed(running) == (pytest.approx(6.0), 3.0)  # 1 epoch to rung 1, 2 to rung 2
-    desk.pause(5, 1, COSTS)
-    desk.rule = Says(NEW, (5,))
-    assert desk.choose(RemainingBudget(closed="budget of 9 trials is spent"), queued=False).trial == 5
-    assert desk.committed(running) == (pytest.approx(18.0), 9.0)  # a finalist goes on to the top: 8 epochs
-    desk.rule = None
-    assert desk.committed(running) == (pytest.approx(34.0), 17.0)  # 9 and 8 to the top: nothing stops them before
+    assert scheduler.committed(running) == (pytest.approx(6.0), 3.0)  # 1 epoch to rung 1, 2 to rung 2
+    scheduler.pause(5, 1, COSTS)
+    scheduler.rule = Says(NEW, (5,))
+    assert scheduler.choose(RemainingBudget(closed="budget of 9 trials is spent"), queued=False).trial == 5
+    assert scheduler.committed(running) == (pytest.approx(18.0), 9.0)  # a finalist goes on to the top: 8 epochs
+    scheduler.rule = None
+    assert scheduler.committed(running) == (pytest.approx(34.0), 17.0)  # 9 and 8 to the top: nothing stops them before
     spent = Spent(epochs=10.0, device_seconds=20.0)
     budget = Budget(epochs=30.0, device_seconds=60.0, seconds=50.0)
     remaining = RemainingBudget.of(budget, spent, 0.0, starting=0, busy=3, exhausted="", committed=(34.0, 17.0))
@@ -208,15 +208,15 @@ def test_what_running_trials_will_take_is_not_left_for_others():
 
 
 def test_without_a_rung_rule_nothing_is_started_or_taken_up_that_does_not_fit():
-    desk = scheduler(Says(NEW))
-    desk.rule = None
-    assert not desk.choose(RemainingBudget(epochs=9.0), queued=False).nothing
-    step = desk.choose(RemainingBudget(epochs=8.0), queued=False)
+    scheduler = make_scheduler(Says(NEW))
+    scheduler.rule = None
+    assert not scheduler.choose(RemainingBudget(epochs=9.0), queued=False).nothing
+    step = scheduler.choose(RemainingBudget(epochs=8.0), queued=False)
     assert (step.nothing, step.why) == (True, TOO_LITTLE)
     stored = {0: COSTS, 1: {"epochs": 1.0}}
-    desk.interrupted = [TrialRecord(4, State.PARTIAL, {}, {"width": 4}, {}, {}, 0, rungs=stored)]
-    assert desk.choose(RemainingBudget(epochs=8.0), queued=False).trial == 4
-    assert desk.choose(RemainingBudget(epochs=7.0), queued=False).nothing
+    scheduler.interrupted = [TrialRecord(4, State.PARTIAL, {}, {"width": 4}, {}, {}, 0, rungs=stored)]
+    assert scheduler.choose(RemainingBudget(epochs=8.0), queued=False).trial == 4
+    assert scheduler.choose(RemainingBudget(epochs=7.0), queued=False).nothing
 
 
 @pytest.mark.parametrize(("kept", "said"), [(0.0, ""), (60.0, "time budget of 1m 40s is spent, 1m of it reserved")])
@@ -228,37 +228,37 @@ def test_the_epoch_time_of_a_new_candidate_is_its_own_and_not_that_of_the_finali
     waiting = {4: 1, 5: 1}  # 8 epochs of 1 s to the top; the first rung of the newcomer takes as long as it says
     for epoch, chosen in ((0.4, None), (0.6, 5)):
         rule = Says(Action(None, 1.0, "a new candidate promises more", epoch), (5, 4))
-        desk = scheduler(rule, seconds_per_epoch=1.0, waiting=waiting)
-        assert desk.choose(RemainingBudget(seconds=8.5), queued=False).trial == chosen
+        scheduler = make_scheduler(rule, seconds_per_epoch=1.0, waiting=waiting)
+        assert scheduler.choose(RemainingBudget(seconds=8.5), queued=False).trial == chosen
 
 
 def test_half_way_through_the_most_promising_paused_trial_goes_on_where_nothing_is_complete():
-    planned = scheduler(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 1})
+    planned = make_scheduler(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 1})
     remaining = {"seconds": 50.0, "quickest": 4.0}
     assert planned.choose(RemainingBudget(**remaining, gone=0.4), queued=False).trial is None
     step = planned.choose(RemainingBudget(**remaining, gone=0.5), queued=False)
     assert (step.trial, step.final, step.why) == (5, True, "no trial has come to the top yet")
     assert planned.choose(RemainingBudget(seconds=50.0, gone=0.5), queued=False).trial is None  # one is complete
-    stops = scheduler(Says(NEW, verdict=RungDecision(False, "place 3 of 3", final=True)), seconds_per_epoch=1.0)
+    stops = make_scheduler(Says(NEW, verdict=RungDecision(False, "place 3 of 3", final=True)), seconds_per_epoch=1.0)
     assert stops.after(7, 1, COSTS, RemainingBudget(**remaining, gone=0.6)).go_on
     assert not stops.after(7, 1, COSTS, RemainingBudget(**remaining, gone=0.4)).go_on
 
 
 def test_the_nearest_trial_continues_early_if_the_budget_left_is_just_enough_for_it():
-    desk = scheduler(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 2})  # 8 s and 6 s to the top
-    assert desk.choose(RemainingBudget(seconds=10.0, quickest=9.0, gone=0.1), queued=False).trial is None
+    scheduler = make_scheduler(Says(NEW, (5, 4)), seconds_per_epoch=1.0, waiting={4: 1, 5: 2})  # 8 s and 6 s to the top
+    assert scheduler.choose(RemainingBudget(seconds=10.0, quickest=9.0, gone=0.1), queued=False).trial is None
     assert (
-        desk.choose(RemainingBudget(seconds=8.4, quickest=9.0, gone=0.1), queued=False).trial == 5
+        scheduler.choose(RemainingBudget(seconds=8.4, quickest=9.0, gone=0.1), queued=False).trial == 5
     )  # 1.25 times 6 s, and 1 s
 
 
 def test_where_no_paused_trial_would_be_done_a_quicker_student_is_tried_and_else_the_nearest_goes_on_all_the_same():
-    desk = scheduler(Says(NEW, (4,)), seconds_per_epoch=10.0, waiting={4: 1})  # 80 s to the top
-    assert desk.choose(RemainingBudget(seconds=60.0, quickest=40.0, gone=0.7), queued=False).trial is None
-    assert desk.choose(RemainingBudget(seconds=60.0, quickest=90.0, gone=0.7), queued=False).trial == 4
+    scheduler = make_scheduler(Says(NEW, (4,)), seconds_per_epoch=10.0, waiting={4: 1})  # 80 s to the top
+    assert scheduler.choose(RemainingBudget(seconds=60.0, quickest=40.0, gone=0.7), queued=False).trial is None
+    assert scheduler.choose(RemainingBudget(seconds=60.0, quickest=90.0, gone=0.7), queued=False).trial == 4
     closed = RemainingBudget(seconds=60.0, quickest=40.0, gone=0.7, closed=TOO_LITTLE, few=False)
-    assert desk.choose(closed, queued=False).trial == 4
-    assert desk.choose(RemainingBudget(epochs=7.0, quickest=40.0, gone=0.7, closed="over"), queued=False).nothing
+    assert scheduler.choose(closed, queued=False).trial == 4
+    assert scheduler.choose(RemainingBudget(epochs=7.0, quickest=40.0, gone=0.7, closed="over"), queued=False).nothing
 
 
 def test_the_share_of_a_budget_that_is_gone():

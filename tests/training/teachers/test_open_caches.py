@@ -110,10 +110,10 @@ def test_trials_of_ever_new_augmentation_strengths_open_no_ever_new_files(tmp_pa
     data = datasets.load_images(spec)
     teacher = teach(data, {"family": "resnet", "width": 4, "depth": 1}, directory=tmp_path / "teacher", epochs=1)
     task = Task(spec, teacher, str(tmp_path), (1,), ("accuracy", "params"), cache=str(tmp_path / "cache"))
-    bench, counts = WorkerState(task, WorkerContext()), []
+    worker, counts = WorkerState(task, WorkerContext()), []
     for number in range(KEPT + 6):
         train = {"augment": "crop", "augment_strength": 0.1 + 0.05 * number}
-        list(bench.evaluate(Candidate(number, {"family": "resnet", "width": 4, "depth": 1}, {"loss": "kd"}, train, 1)))
+        list(worker.evaluate(Candidate(number, {"family": "resnet", "width": 4, "depth": 1}, {"loss": "kd"}, train, 1)))
         counts.append(open_files())
     assert len(set(counts[KEPT - 1 :])) == 1
     assert open_maps(tmp_path / "cache") == 2 * KEPT

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 def bright(scale=1.0):
-    """Right wherever the class is the brightness; knows nothing of timm."""
+    """Right wherever the class is the brightness; independent of timm."""
     class Bright(nn.Module):
         def forward(self, x):
             level = x.mean((1, 2, 3), keepdim=False)[:, None] * 4

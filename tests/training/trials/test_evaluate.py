@@ -222,11 +222,11 @@ def test_a_trial_that_did_not_finish_has_no_student(task):
 
 
 def test_the_teacher_computes_each_view_once_whatever_the_number_of_trials(task):
-    bench = WorkerState(task, WorkerContext())
+    worker = WorkerState(task, WorkerContext())
     for number in range(3):
-        list(bench.evaluate(candidate(number, seed=number)))
-    asked = {name: cache.total_forwards() for name, cache in bench._caches.items()}
-    validation, training = len(bench.data.val), len(bench.data.train)
+        list(worker.evaluate(candidate(number, seed=number)))
+    asked = {name: cache.total_forwards() for name, cache in worker._caches.items()}
+    validation, training = len(worker.data.val), len(worker.data.train)
     assert validation in asked.values()
     assert max(asked.values()) <= 4 * training  # four epochs, four views
     assert sum(asked.values()) == validation + max(asked.values())
@@ -289,11 +289,11 @@ def test_five_kinds_of_teacher_distil_the_same_student(task, tmp_path, kind):
 
 
 def test_the_teacher_is_never_changed_by_training(task):
-    bench = WorkerState(task, WorkerContext())
-    before = {name: value.clone() for name, value in bench.teacher.network.state_dict().items()}
-    list(bench.evaluate(candidate(teacher_mode="online")))
-    assert all(torch.equal(before[name], value) for name, value in bench.teacher.network.state_dict().items())
-    assert not any(module.training for module in bench.teacher.network.modules())
+    worker = WorkerState(task, WorkerContext())
+    before = {name: value.clone() for name, value in worker.teacher.network.state_dict().items()}
+    list(worker.evaluate(candidate(teacher_mode="online")))
+    assert all(torch.equal(before[name], value) for name, value in worker.teacher.network.state_dict().items())
+    assert not any(module.training for module in worker.teacher.network.modules())
 
 
 def test_a_student_of_the_teachers_architecture_starts_as_the_teacher(task, tmp_path):

@@ -49,11 +49,11 @@ def test_a_run_is_one_training_to_the_top_rung_without_measuring_latency(plan: R
 def test_a_result_has_the_students_predictions_on_the_test_images(plan: Retraining) -> None:
     run = RetrainingState(plan, WorkerContext()).trial(candidate(seed=6))
     list(retrainer(plan, WorkerContext())(candidate(seed=6)))
-    bench = RetrainingState(plan, WorkerContext())
+    worker = RetrainingState(plan, WorkerContext())
     model, _ = load_run(run.folder)
-    test = Test.open(plan.task, bench.cache_folder, bench.teacher)
-    right = predict(model, test.split.images, bench.data).argmax(1).numpy() == test.split.labels
-    result = examine(run.folder, test, bench.data, refit="train", keep=False)
+    test = Test.open(plan.task, worker.cache_folder, worker.teacher)
+    right = predict(model, test.split.images, worker.data).argmax(1).numpy() == test.split.labels
+    result = examine(run.folder, test, worker.data, refit="train", keep=False)
     assert (result.correct() == right).all()
     assert result.accuracy == pytest.approx(right.mean())
     assert result.agreement is not None
@@ -84,8 +84,8 @@ def test_runs_of_other_seeds_losses_recipes_and_images_have_other_names(plan: Re
         other.key(STUDENT, KD, TRAIN, seed=1),
     }
     assert len(names) == 5
-    benches = [RetrainingState(one, WorkerContext()) for one in (plan, other)]
-    assert benches[0].trial(candidate()).key != benches[1].trial(candidate()).key
+    workers = [RetrainingState(one, WorkerContext()) for one in (plan, other)]
+    assert workers[0].trial(candidate()).key != workers[1].trial(candidate()).key
 
 
 def test_validation_images_join_the_training_images_and_keep_their_names(plan: Retraining) -> None:
