@@ -41,7 +41,7 @@ NODES: list[dict[str, Any]] = [
 ]
 
 
-# -- the bridge, without Ray ---------------------------------------------------------------------------------------------
+# -- the bridge, without Ray -------------------------------------------------------------------------------------------
 
 
 def work(bridge: StudyBridge, key: str) -> None:
@@ -140,12 +140,12 @@ def test_a_worker_whose_device_is_broken_leaves_the_next_candidate_to_another() 
     from autodistill.engines.ray.tune import is_node_loss
     from autodistill.engines.ray.worker import RayWorker
 
-    bench = RayWorker(None, WorkerContext())
+    worker = RayWorker(None, WorkerContext())
     candidate = Candidate(0, {"width": 4}, {}, {"lr": 0.1}, 0)
-    bench.begin(candidate)
-    bench._broken = True
+    worker.begin(candidate)
+    worker._broken = True
     with pytest.raises(RuntimeError) as told:
-        bench.begin(candidate)
+        worker.begin(candidate)
     assert is_node_loss(f"ray::Worker.reset()\nRuntimeError: {told.value}")
 
 
