@@ -28,7 +28,7 @@ engines: Registry[Engine] = Registry("engine", "autodistill.engines")
 
 
 @engines.register("local")
-def local(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
+def run_locally(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch) -> None:
     """Run on this machine: one worker in this process (for debuggers), several as spawned processes."""
     from autodistill.engines.local import run
 
@@ -59,7 +59,9 @@ def _with_options(
 
 @engines.register("ray")
 @_with_options(RayOptions)
-def ray(study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch, options: RayOptions) -> None:
+def run_with_ray(
+    study: Driven, factory: EvaluateFactory, slots: Sequence[Slot], watch: Watch, options: RayOptions
+) -> None:
     """Run with Ray Tune, on this machine or a cluster; :class:`RayOptions` explains the keywords."""
     from autodistill.engines.ray.engine import run
 

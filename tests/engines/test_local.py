@@ -149,6 +149,7 @@ def test_an_unknown_keyword_is_refused_before_anything_is_prepared(tmp_path: Pat
 
 def test_the_keywords_of_the_ray_engine_are_the_fields_of_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = engines.get("ray")
+    assert inspect.ismodule(ad.engines.ray)  # no function of that name hides the package
     parameters = list(inspect.signature(ray).parameters.values())
     assert [one.name for one in parameters[4:]] == [one.name for one in fields(RayOptions)]
     assert all(one.kind is one.KEYWORD_ONLY for one in parameters[4:])
@@ -160,6 +161,7 @@ def test_the_keywords_of_the_ray_engine_are_the_fields_of_its_options(monkeypatc
 
 UNGUARDED = """
 from toys import evaluate, make_study
+
 import autodistill as ad
 ad.search(make_study(), evaluate=evaluate, budget="4trials", workers=2, progress=False)
 """

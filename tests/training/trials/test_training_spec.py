@@ -20,7 +20,8 @@ DISTILLATION = {"loss": "kd", "temperature": 3.7, "alpha": 0.7, "teacher": "larg
 def test_the_sections_of_a_candidate_become_a_loss_mix_a_recipe_and_the_name_of_a_teacher() -> None:
     candidate = Candidate(4, STUDENT, DISTILLATION, {"lr": 0.01}, seed=9, start_rung=2)
     spec = TrainingSpec.of(candidate, {"batch_size": 16, "lr": 0.5, "label_smoothing": 0.1})
-    assert spec.mix == LossMix("kd", 0.7, {"temperature": 3.7}, label_smoothing=0.1)
+    weights = {"task_weight": 0.1, "distillation_weight": 0.9}  # the published ones of kd, unused with calibration
+    assert spec.mix == LossMix("kd", 0.7, {"temperature": 3.7}, label_smoothing=0.1, **weights)
     assert spec.recipe == Recipe(lr=0.01, batch_size=16, label_smoothing=0.1)
     assert (spec.number, spec.student, spec.seed, spec.start_rung) == (4, STUDENT, 9, 2)
     assert spec.teacher == "large"
