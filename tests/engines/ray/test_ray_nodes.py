@@ -109,7 +109,7 @@ def test_a_search_whose_driver_is_killed_goes_on_under_local(tmp_path: Path) -> 
     )
     script = tmp_path / "driver.py"
     script.write_text(code)
-    paths = os.pathsep.join([str(TESTS), str(Path(ad.__file__).parents[1])])
+    paths = os.pathsep.join([str(TESTS), str(Path(__file__).parent), str(Path(ad.__file__).parents[1])])
     with (
         tempfile.TemporaryDirectory(prefix="k") as short,
         subprocess.Popen(

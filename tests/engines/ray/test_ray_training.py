@@ -70,7 +70,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
 
     def resume(trial: Trial, trainer: Any) -> None:
         real(trial, trainer)
-        found[trial.candidate.number] = trainer.epoch
+        found[trial.spec.number] = trainer.epoch
 
     monkeypatch.setattr(Trial, "_resume", resume)
     return found
