@@ -65,3 +65,15 @@ def test_every_file_of_the_page_exists() -> None:
     names = re.findall(r"`([a-z_/]+\.py)`", PAGE)
     assert len(names) > 20
     assert [name for name in names if not (ROOT / "autodistill" / name).is_file()] == []
+
+
+def test_the_names_in_each_step_occur_in_its_files() -> None:
+    steps = [line for line in PAGE.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert len(steps) > 15
+    missing = []
+    for step in steps:
+        files = re.findall(r"`([a-z_/]+\.py)`", step)
+        text = "\n".join((ROOT / "autodistill" / name).read_text(encoding="utf-8") for name in files)
+        names = re.findall(r"`([A-Za-z_][\w.]*)(?:\([^`]*\))?`", step)
+        missing += [(step[:5], name) for name in names if not re.search(rf"\b{name.rpartition('.')[2]}\b", text)]
+    assert missing == []
