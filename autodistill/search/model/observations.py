@@ -15,6 +15,7 @@ from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.moves import Key, key
 from autodistill.search.space.space import Space
 from autodistill.search.storage.history import Outcome, StoredTrial, outcome
+from autodistill.search.storage.settled import LATENCY
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,6 +78,7 @@ class ObservationStore:
     _done: Observations | None = None
     _seen: Observations | None = None
     _unsettled: list[int] = field(default_factory=list)
+    _noisy: dict[Key, list[int]] = field(default_factory=dict)
     _count: int = 0
 
     def update(self, trials: Sequence[StoredTrial]) -> list[Outcome]:
@@ -107,9 +109,35 @@ class ObservationStore:
         if finished or self._done is None:
             rows = self._observe(finished)
             self._done = rows if self._done is None else self._done.join(rows)
+        self._settle_latencies([trials[place] for place in places])
         running = self.running()
         self._seen = self._done.join(self._observe(running)) if running else self._done
         return [*finished, *running]
+
+    def _settle_latencies(self, trials: Sequence[StoredTrial]) -> None:
+        """Give ended trials with a noisy latency the one that a new trial of the same architecture has settled."""
+        section = self.space.section("student")
+        for trial in trials:
+            o = self.closed.get(trial.number) or self.open.get(trial.number)
+            if o is None or LATENCY not in o.costs:
+                continue
+            student = key({p.name: o.values[p.name] for p in section.parameters if p.name in o.values})
+            if not trial.user_attrs.get("noisy"):
+                for number in self._noisy.pop(student, ()):
+                    self._replace_latency(number, o.costs[LATENCY])
+            elif trial.number in self.closed:
+                self._noisy.setdefault(student, []).append(trial.number)
+
+    def _replace_latency(self, number: int, latency: float) -> None:
+        assert self._done is not None
+        old = self.closed[number]
+        curve = tuple((epochs, {**values, LATENCY: latency}) for epochs, values in old.curve)
+        final = {name: latency if name == LATENCY else value for name, value in old.final.items()}
+        self.closed[number] = replace(old, curve=curve, costs={**old.costs, LATENCY: latency}, final=final)
+        rows = self._done.owners == number
+        for names, table in ((self.names, self._done.raw), (self.hints, self._done.hints)):
+            for column in (names.index(LATENCY),) if LATENCY in names else ():
+                table[rows, column] = latency
 
     def _own(self, o: Outcome) -> Outcome:
         """Keep only parameters of the space, in its order; keep none if one is missing or not a valid choice."""

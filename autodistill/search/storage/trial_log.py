@@ -17,10 +17,11 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autodistill.core.records import State, TrialRecord
+from autodistill.core.records import State, TrialRecord, stable_key
 from autodistill.search.storage import variants
 from autodistill.search.storage.backups import damaged
 from autodistill.search.storage.history import StoredTrial
+from autodistill.search.storage.settled import is_noisy, with_settled_latency
 
 _STATES = {
     TrialState.COMPLETE: State.COMPLETE,
@@ -40,6 +41,7 @@ class _Entry:
     values: Sequence[float] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     user_attrs: dict[str, Any] = field(default_factory=dict)
+    as_stored: TrialRecord | None = None
     record: TrialRecord | None = None
 
 
@@ -57,11 +59,12 @@ class TrialLog:
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._entries: dict[int, _Entry] = {}
         self._by_key: dict[str, int] = {}
+        self._by_architecture: dict[str, list[int]] = {}
         self.reload()
 
     def reload(self) -> None:
         """Read all trials from the storage, except enqueued ones."""
-        self._entries, self._by_key = {}, {}
+        self._entries, self._by_key, self._by_architecture = {}, {}, {}
         for trial in self._stored_trials():
             if trial.state is not TrialState.WAITING:
                 self._entries[trial.number] = _from_stored(trial)
@@ -123,9 +126,9 @@ class TrialLog:
         entry = self._entries[number]
         self._storage.set_trial_user_attr(entry.identifier, key, value)
         entry.user_attrs[key] = value
-        entry.record = None
         if key == "candidate":
             self._index(number)
+        self._forget_record(number)
 
     def change(self, number: int, key: str, text: str) -> None:
         """Write a text attribute if it differs from the stored one."""
@@ -153,23 +156,48 @@ class TrialLog:
             self._storage.set_trial_state_values(entry.identifier, state, values and [float(v) for v in values])
         else:
             self._study.tell(number, values and list(values), state=state)
-        entry.state, entry.values, entry.record = state, tuple(values or ()), None
+        entry.state, entry.values = state, tuple(values or ())
+        self._forget_record(number)
         if state is TrialState.FAIL or entry.user_attrs.get("reason") == "TIME":  # may be tried again
             self._by_key = {k: n for k, n in self._by_key.items() if n != number}
 
     def record(self, number: int) -> TrialRecord:
-        """Return the record of one trial.
+        """Return the record of one trial, with the settled latency of its architecture if its own is noisy.
 
         Raises:
             StoreError: one of its attributes is damaged.
         """
         entry = self._entries[number]
         if entry.record is None:
+            found = self._as_stored(number)
+            if is_noisy(found):
+                found = with_settled_latency(found, map(self._as_stored, self._same_architecture(number)))
+            entry.record = found
+        return entry.record
+
+    def _as_stored(self, number: int) -> TrialRecord:
+        """Return the record of one trial with its own measurements only.
+
+        Raises:
+            StoreError: one of its attributes is damaged.
+        """
+        entry = self._entries[number]
+        if entry.as_stored is None:
             try:
-                entry.record = _to_record(number, entry, self._metrics)
+                entry.as_stored = _to_record(number, entry, self._metrics)
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 raise damaged(f"trial {number}", error) from error
-        return entry.record
+        return entry.as_stored
+
+    def _same_architecture(self, number: int) -> Sequence[int]:
+        """Return the trials with the architecture of a trial, itself included; none if it has no student yet."""
+        return self._by_architecture.get(_architecture(self._entries[number]), ())
+
+    def _forget_record(self, number: int) -> None:
+        """Forget what was read of a trial, and of those with its architecture, whose latency it may settle."""
+        self._entries[number].as_stored = None
+        for other in {number, *self._same_architecture(number)}:
+            self._entries[other].record = None
 
     def attributes(self, number: int) -> Mapping[str, Any]:
         """Return the user attributes of a trial."""
@@ -196,11 +224,21 @@ class TrialLog:
         again = entry.state is TrialState.FAIL or entry.user_attrs.get("reason") == "TIME"
         if key and not again:
             self._by_key.setdefault(key, number)
+        if architecture := _architecture(entry):
+            same = self._by_architecture.setdefault(architecture, [])
+            if number not in same:
+                same.append(number)
 
 
 def _from_stored(trial: FrozenTrial) -> _Entry:
     values = trial.values if trial.state is TrialState.COMPLETE else ()
     return _Entry(trial.number, trial._trial_id, trial.state, tuple(values), trial.params, dict(trial.user_attrs))
+
+
+def _architecture(entry: _Entry) -> str:
+    """Return a key of a trial's student; empty if it has none."""
+    student = entry.user_attrs.get("candidate", {}).get("student")
+    return stable_key(student) if student else ""
 
 
 def _to_record(number: int, entry: _Entry, metrics: Sequence[str]) -> TrialRecord:

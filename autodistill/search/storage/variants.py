@@ -18,7 +18,7 @@ PREFIX = "variant:"
 def stored(
     facts: Mapping[str, Any], objectives: Sequence[Objective], constraints: Sequence[Constraint]
 ) -> dict[str, Any]:
-    """Return what is stored of a variant: its values and whether they are feasible, or why it has none."""
+    """Return what is stored of a variant: its values, whether they are feasible or noisy, or why it has none."""
     values = facts.get("values")
     if values is None:
         return {"reason": str(facts.get("reason", "it was not measured"))}
@@ -29,7 +29,8 @@ def stored(
     bad = [f"{name}={described(value)}" for name, value in values.items() if not is_finite(value)]
     if bad:
         return {"reason": f"it has {', '.join(bad)}; a finite number is needed"}
-    return {"values": values, "feasible": all(one.violation(values) <= 0 for one in constraints)}
+    feasible = all(one.violation(values) <= 0 for one in constraints)
+    return {"values": values, "feasible": feasible, **({"noisy": True} if facts.get("noisy") else {})}
 
 
 def of_attributes(attributes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -45,5 +46,5 @@ def expanded(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> 
         for name, facts in trial.variants.items():
             if facts.get("feasible"):
                 values = {one.name: float(facts["values"][one.name]) for one in objectives}
-                out.append(replace(trial, values=values, variant=name))
+                out.append(replace(trial, values=values, variant=name, noisy=bool(facts.get("noisy", False))))
     return out

@@ -63,7 +63,7 @@ class StudentCosts:
         known = self._all_known(key)
         return SurveyRow(student, known) if known is not None else self._measured(key, student, model)
 
-    def of_form(self, student: Params, form: str, file: Path) -> float | None:
+    def of_form(self, student: Params, form: str, file: Path) -> tuple[float, bool] | None:
         """Return the latency of another form of a student, e.g. int8, stored or measured now.
 
         It is measured once per architecture, because it does not depend on the weights. If it were measured in every
@@ -75,7 +75,8 @@ class StudentCosts:
             file: ONNX file of the form.
 
         Returns:
-            Milliseconds per batch; ``None`` if the target is a table, which has no latencies of forms.
+            Milliseconds per batch, and whether they were too noisy to settle and are not stored; ``None`` if the target
+            is a table, which has no latencies of forms.
 
         Raises:
             UserCodeError: The target's command fails.
@@ -87,18 +88,18 @@ class StudentCosts:
         key = self._memory.key(student, self._shape, self._classes)
         known = self._known(key, (), target)
         if known is not None:
-            return known[LATENCY]
+            return known[LATENCY], False
         if target.command is not None:
-            return self._remember(key, target, latency_of_file(target, file))
+            return self._remember(key, target, latency_of_file(target, file)), False
         run = file_run(file, target)
         with self._quiet("cpu") as alone:
             known = self._known(key, (), target)  # another worker may have measured it while this one waited
             if known is not None:
-                return known[LATENCY]
+                return known[LATENCY], False
             found = timed([run], target)[0]
             if found.noisy or not alone:
-                return found.p50_ms
-            return self._remember(key, target, found.p50_ms)
+                return found.p50_ms, True
+            return self._remember(key, target, found.p50_ms), False
 
     @contextlib.contextmanager
     def _quiet(self, device: str) -> Iterator[bool]:

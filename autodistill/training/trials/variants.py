@@ -63,6 +63,8 @@ class VariantWork:
     ) -> dict[str, dict[str, Any]]:
         """Map each variant to ``{"values": …}``, or to ``{"reason": …}`` if it could not be written or measured.
 
+        ``"noisy": True`` is added where the latency among the values was too noisy to settle.
+
         Args:
             student: architecture of the student.
             model: the trained student, on any device; it is not changed.
@@ -76,8 +78,10 @@ class VariantWork:
                 continue
             try:
                 path = self._write(model, folder / f"{name}.onnx")
-                costs = self._costs(student, name, path, known)
+                costs, noisy = self._costs(student, name, path, known)
                 found[name] = {"values": {**self._trained(path, teacher), **costs}}
+                if noisy:
+                    found[name]["noisy"] = True
             except (InfeasibleError, UserCodeError) as error:
                 found[name] = {"reason": str(error)}
             except Exception as error:  # a failed variant must not fail the trained student
@@ -96,7 +100,11 @@ class VariantWork:
         logits = torch.from_numpy(run_onnx(path, normalized(self.data, val.images)))
         return scores(logits, torch.from_numpy(val.labels), teacher, self.own)
 
-    def _costs(self, student: Params, name: str, path: Path, known: Mapping[str, float]) -> dict[str, float]:
+    def _costs(
+        self, student: Params, name: str, path: Path, known: Mapping[str, float]
+    ) -> tuple[dict[str, float], bool]:
+        """Return the known costs of a form, and whether its latency was too noisy to settle."""
+        noisy = False
         costs = {**known, **{name: float(path.stat().st_size) for name in _SIZES if name in known}}
         if LATENCY in known:
             measured = self.costs.of_form(student, name, path)
@@ -104,8 +112,8 @@ class VariantWork:
                 raise InfeasibleError(
                     "a latency table has no value for this form; use a command or this machine as target."
                 )
-            costs[LATENCY] = measured
-        return costs
+            costs[LATENCY], noisy = measured
+        return costs, noisy
 
 
 def normalized(data: ImageData, images: NDArray[np.uint8]) -> Images:

@@ -276,15 +276,17 @@ def test_int8_forms_of_one_architecture_have_one_size_and_one_latency(digits, tm
     monkeypatch.setattr(student_costs, "timed", lambda runs, target: [found.pop(0)])
     monkeypatch.setenv("AUTODISTILL_LEASE", str(tmp_path / "lease"))
     workers = [work_of(digits, tmp_path, LatencyTarget("onnxruntime")) for _ in range(3)]  # all began before any ended
-    zero_points, values = [], []
+    zero_points, values, noisy = [], [], []
     for seed in range(6):
         folder = tmp_path / str(seed)
         forms = workers[seed % 3].of(TINY, network(seed), folder, {"bytes": 1.0, "latency_ms": 1.0})
         values.append(forms["int8"]["values"])
+        noisy.append(forms["int8"].get("noisy", False))
         zero_points.append(large_zero_points(folder / "int8.onnx"))
     assert len(set(zero_points)) > 1  # which the quantizer itself writes as one byte more each
     assert len({one["bytes"] for one in values}) == 1
     assert [one["latency_ms"] for one in values] == [9.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # what was noisy is not remembered
+    assert noisy == [True, False, False, False, False, False]
 
 
 def large_zero_points(path: Path) -> int:
