@@ -24,6 +24,8 @@ from autodistill.core.processes import die_with_parent
 from autodistill.core.records import DataSpec, LatencyTarget, Params, TeacherSpec, stable_key
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from autodistill.training.costs.cost_memory import CostMemory
 
 LIMIT = 10.0
@@ -40,8 +42,13 @@ EACH = 0.6
 
 _STEPS = 3  # steps per student
 _DEATHS = 3  # most processes that may die
-STEP, FORWARD = "step_seconds", "forward_seconds"
-"""Times of a student: one training step, and the evaluation of one image."""
+STEP, SMALL_STEP, FORWARD = "step_seconds", "small_step_seconds", "forward_seconds"
+"""Times of a student: a training step of the job's batch, one of :data:`SMALL_BATCH` images, and the evaluation of one
+image."""
+
+SMALL_BATCH = 16
+"""Images of the second step that is timed. Time per image depends on the batch: on one thread, a student of photographs
+may take twice as long per image with 16 images as with 64."""
 
 LOAD = 2.0
 """Largest ratio of wall-clock to CPU time that is used: a longer time is due to other load, which comes and goes."""
@@ -132,7 +139,7 @@ def timed(job: Job, memory: CostMemory, *, say: Callable[[str], None] = ignore) 
         say: Called with each step of the work, in words.
     """
     keys = [memory.key(one, _shape(job), job.shape["num_classes"]) + _place(job) for one in job.students]
-    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(keys, (STEP, FORWARD))
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(keys, (STEP, SMALL_STEP, FORWARD))
     wanted |= {_key(job, name): (name,) for name in _others(job)}
     found = _Found()
     for key, names in wanted.items():
@@ -321,34 +328,44 @@ def _time_all(pipe: Connection, job: Job) -> None:
 
 
 def _student_seconds(student: Params, job: Job) -> dict[str, float]:
-    """Time a training step, as in a trial, and the evaluation of an image."""
+    """Time a training step, as in a trial, of two batch sizes, and the evaluation of an image."""
+    from autodistill.training.students import build as students
+
+    shape: dict[str, Any] = dict(job.shape)
+    model = students.build_student(student, **shape)
+    seconds = {STEP: 0.0, FORWARD: 0.0, SMALL_STEP: 0.0}
+    seconds[STEP], seconds[FORWARD] = _batch_seconds(model, job, job.batch, EACH)
+    small = min(SMALL_BATCH, job.batch)
+    seconds[SMALL_STEP] = seconds[STEP] if small == job.batch else _batch_seconds(model, job, small, EACH / 2)[0]
+    return seconds
+
+
+def _batch_seconds(model: nn.Module, job: Job, batch: int, most: float) -> tuple[float, float]:
+    """Return the seconds of one training step and of the evaluation of one image; ``most`` limits the timed steps."""
     import torch
 
     from autodistill.training.distillation.criterion import Distillation
     from autodistill.training.distillation.loss_mix import LossMix
     from autodistill.training.loop.recipe import Recipe
     from autodistill.training.loop.trainer import Feed, Trainer
-    from autodistill.training.students import build as students
 
     size, channels, classes = job.shape["image_size"], job.shape["channels"], job.shape["num_classes"]
-    shape: dict[str, Any] = dict(job.shape)
-    model = students.build_student(student, **shape)
-    images = torch.randint(0, 256, (job.batch, channels, size, size), dtype=torch.uint8)
-    ids = torch.arange(job.batch)
+    images = torch.randint(0, 256, (batch, channels, size, size), dtype=torch.uint8)
+    ids = torch.arange(batch)
     feed = Feed(images, ids % classes, ids, (0.5,) * channels, (0.25,) * channels, classes)
-    recipe = Recipe.parse({**job.training, "batch_size": job.batch, "init": "random", "compile": False})
+    recipe = Recipe.parse({**job.training, "batch_size": batch, "init": "random", "compile": False})
     trainer = Trainer(
         model, feed, Distillation(LossMix()), recipe, epochs=10_000, seed=0, device=job.device
     )  # one batch is an epoch
     trainer.run(1)
     took: list[float] = []
-    while len(took) < _STEPS and sum(took) < EACH:
+    while len(took) < _STEPS and sum(took) < most:
         watch = _Stopwatch(_threads(job))
         trainer.run(trainer.step + 1)
         took.append(watch.seconds)
     watch = _Stopwatch(_threads(job))
     trainer.predict(model.eval(), images)
-    return {STEP: min(took), FORWARD: watch.seconds / job.batch}
+    return min(took), watch.seconds / batch
 
 
 def _survey_seconds(student: Params, job: Job) -> dict[str, float]:

@@ -18,7 +18,7 @@ from autodistill.core.records import LATENCY, LatencyTarget, Params, stable_key
 from autodistill.engines.driving.slots import Slot, devices_each, make_slots
 from autodistill.engines.setup.cold_views import cold_views, setting_values
 from autodistill.engines.setup.survey_pool import SURVEY_SECONDS, SURVEY_SHARE, draw_pool, has_survey, pool_size
-from autodistill.engines.setup.timing import FORWARD, START, STEP, Job, Timing, timed
+from autodistill.engines.setup.timing import FORWARD, SMALL_BATCH, SMALL_STEP, START, STEP, Job, Timing, timed
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.space.space import Space
 
@@ -57,6 +57,8 @@ class SearchTimes:
         workers: Number of workers.
         devices: Number of devices per trial.
         timed: The timed students, each with its seconds per epoch.
+        batch: Images per step that the times of an epoch are for.
+        steps: For each timed student, the seconds of a step of ``batch`` images and of the small batch of ``timing``.
     """
 
     train_images: int
@@ -77,6 +79,18 @@ class SearchTimes:
     workers: int
     devices: float
     timed: tuple[tuple[Params, float], ...] = ()
+    batch: int = 64
+    steps: tuple[tuple[float, float], ...] = ()
+
+    def with_batch(self, batch: int) -> SearchTimes:
+        """Return the same times for steps of ``batch`` images, on the line through the two batches that were timed."""
+        if batch == self.batch or not self.steps or self.batch <= SMALL_BATCH:
+            return self
+        share = (batch - SMALL_BATCH) / (self.batch - SMALL_BATCH)
+        seconds = tuple(small + share * (large - small) for large, small in self.steps)
+        epochs = tuple(one * max(1, self.train_images // batch) for one in seconds)
+        timed = tuple((student, one) for (student, _), one in zip(self.timed, epochs, strict=True))
+        return replace(self, epochs=epochs, timed=timed)
 
     def quickest(self) -> SearchTimes:
         """Return the same times with only the fastest third of the timed students."""
@@ -195,6 +209,7 @@ def _search_times(
     teaching = _teaching_epochs(config, data) * teacher.get(STEP, 0.0) * steps_per_epoch
     cost = timing.cost or SURVEY_SECONDS
     online = "online" in setting_values(space, config.training, "teacher_mode", "cached")
+    rows = [(place, row) for place, row in sorted(timing.rows.items()) if place >= first and STEP in row]
     return SearchTimes(
         train_images=len(data.train),
         val_images=len(data.val),
@@ -213,11 +228,9 @@ def _search_times(
         boot=timing.boot if len(slots) > 1 else 0.0,
         workers=len(slots),
         devices=devices_each(slots),
-        timed=tuple(
-            (job.students[place], row[STEP] * steps_per_epoch)
-            for place, row in sorted(timing.rows.items())
-            if place >= first and STEP in row
-        ),
+        timed=tuple((job.students[place], row[STEP] * steps_per_epoch) for place, row in rows),
+        batch=job.batch,
+        steps=tuple((row[STEP], row[SMALL_STEP]) for _, row in rows),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from autodistill.core.records import DataSpec
 from autodistill.engines.setup import timing
-from autodistill.engines.setup.timing import FORWARD, STEP, Job, timed
+from autodistill.engines.setup.timing import FORWARD, SMALL_STEP, STEP, Job, timed
 from autodistill.training.costs.cost_memory import CostMemory
 
 STUDENTS = tuple({"family": "resnet", "width": width, "depth": 1} for width in (8, 12, 16))
@@ -23,7 +23,7 @@ JOB = Job(
     DataSpec("digits"),
     cache="",
 )
-ROW = {STEP: 0.1, FORWARD: 0.001}
+ROW = {STEP: 0.1, SMALL_STEP: 0.1, FORWARD: 0.001}
 
 
 def test_a_student_that_kills_the_process_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:

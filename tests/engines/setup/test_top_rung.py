@@ -146,7 +146,7 @@ def test_the_time_that_the_timing_took_is_part_of_the_budget(monkeypatch: pytest
 def test_a_slow_teacher_limits_the_views_that_trials_share(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = replace(TIMES, view=10.0)
     found = choose(monkeypatch, slow, budget="20m")
-    views = int(0.04 * 1200 / 10.0)
+    views = int(0.08 * 1200 / (2 * 10.0))  # two random augmentations
     assert found.config.training["views"] == views == 4
     assert (
         "4 views of each image are used in turn, since the teacher takes 10s for one view of all images"
@@ -181,6 +181,20 @@ def test_few_images_and_epochs_take_small_batches(
     assert found.config.training.get("batch_size", 0) == batch
     assert ("Batches of" in found.message) == bool(batch)
     assert choose(monkeypatch, times, budget="6m", training={"batch_size": 48}).config.training["batch_size"] == 48
+
+
+def test_epochs_are_chosen_by_the_time_of_the_batch_that_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ((0.128, 0.064),) * 3  # 2 ms an image in batches of 64, twice that in batches of 16
+    timed = tuple(({"family": "resnet", "width": width}, 4.0) for width in (4, 8, 16))
+    times = replace(TIMES, epochs=(0.128 * 31,) * 3, timed=timed, steps=steps)
+    assert times.with_batch(16).epochs == pytest.approx((0.064 * 125,) * 3)
+    assert times.with_batch(32).epochs == pytest.approx((0.064 * (1 + 1 / 3) * 62,) * 3)
+    assert [seconds for _, seconds in times.with_batch(16).timed] == pytest.approx([8.0] * 3)
+    found = choose(monkeypatch, times, budget="20m")
+    assert found.config.training["batch_size"] == 16
+    assert found.config.epochs == 9  # 14 x 9 x 8 s; by the time of the large batch it would be 21
+    assert found.times is not None
+    assert found.times.mean == pytest.approx(8.0)
 
 
 def test_measured_times_are_passed_to_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
