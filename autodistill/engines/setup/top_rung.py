@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from autodistill.engines.setup.training_times import SearchTimes
     from autodistill.search.space.space import Space
 
-WISHED = 14
-"""Number of full trainings of the fastest third of the students that should fit into the budget.
+WISHED = 20
+"""Number of full trainings of the faster half of the students that should fit into the budget.
 
-A front of five to ten students needs about as many full trainings, and half of the work goes into trials that are
+A front of five to ten students needs about twelve full trainings, and nearly half of the work goes into trials that are
 stopped early. A short search trains few slow students to the end, so these do not shorten the trainings of all."""
 
 VIEW_SHARE = 0.08
@@ -113,8 +113,8 @@ def choose_length(config: StudyConfig, space: Space, *, say: Callable[[str], Non
         return Length(config, budget_problem(times, budget, config.epochs), took, times)
     batch, epochs, views = _batch_epochs_views(times, config, space, ceiling)
     limited = times.with_batch(batch).with_views(views) if views else times.with_batch(batch)
-    count = full_trainings(limited.quickest(), budget, epochs)
-    message = _because(epochs, f"about {count:.0f}", " of the fastest third of the students", str(budget))
+    count = full_trainings(limited.faster_half(), budget, epochs)
+    message = _because(epochs, f"about {count:.0f}", " of the faster half of the students", str(budget))
     message = message if epochs < ceiling else budget_problem(limited, budget, epochs)
     if 0 < views < epochs:
         config = config.model_copy(update={"training": {**config.training, "views": views}})
@@ -162,8 +162,8 @@ def _batch_epochs_views(times: SearchTimes, config: StudyConfig, space: Space, c
         here = times.with_batch(batch)
         views = views_for(here, budget, config)
         limited = here.with_views(views) if views else here
-        epochs = fitting(limited.quickest(), budget, ceiling)
-        smaller = times.with_batch(batch // 2).quickest().mean * (batch // 2) / times.train_images
+        epochs = fitting(limited.faster_half(), budget, ceiling)
+        smaller = times.with_batch(batch // 2).faster_half().mean * (batch // 2) / times.train_images
         enough = times.train_images // batch * epochs >= STEPS
         if fixed or enough or batch <= LEAST_BATCH or smaller < LEAST_STEP:
             return batch, epochs, views

@@ -7,7 +7,7 @@ from autodistill.engines.setup import training_times as module
 from autodistill.engines.setup.estimate import CONTINUE_SHARE, SPREAD, estimate
 from autodistill.engines.setup.study_setup import study_parts
 from autodistill.engines.setup.survey_pool import MIN_POOL, SURVEY_SHARE
-from autodistill.engines.setup.timing import FORWARD, STEP, Timing
+from autodistill.engines.setup.timing import FORWARD, SMALL_STEP, STEP, Timing
 
 TIME = 0.01
 IMAGE = 0.002
@@ -19,7 +19,7 @@ def _steps(monkeypatch, tmp_path):
     monkeypatch.setenv("AUTODISTILL_CACHE", str(tmp_path / "cache"))
 
     def timed(job, memory, **settings):
-        row = {STEP: TIME, FORWARD: 0.0}
+        row = {STEP: TIME, SMALL_STEP: TIME, FORWARD: 0.0}
         return Timing(dict.fromkeys(range(len(job.students)), row), IMAGE if job.teacher else 0.0, 0.3, 0.0)
 
     monkeypatch.setattr(module, "timed", timed)
