@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autodistill.core.records import LATENCY
 from autodistill.search.space import moves
 from autodistill.search.space.encoding import Encoder
 from autodistill.search.space.moves import Key, key
 from autodistill.search.space.space import Space
 from autodistill.search.storage.history import Outcome, StoredTrial, outcome
-from autodistill.search.storage.settled import LATENCY
 
 Floats = npt.NDArray[np.float64]
 

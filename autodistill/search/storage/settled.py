@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from autodistill.core.records import TrialRecord
-
-LATENCY = "latency_ms"
+from autodistill.core.records import LATENCY, TrialRecord
 
 
 def is_noisy(record: TrialRecord) -> bool:
