@@ -45,6 +45,7 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     check_first(config, resumed=_resumed(folder))
     from autodistill.engines.setup.cold_views import cold_views
     from autodistill.engines.setup.estimate import estimate, forecast
+    from autodistill.engines.setup.initial_weights import InitialWeights, with_weights
     from autodistill.engines.setup.study_setup import check_same, config_rungs, study_parts
     from autodistill.engines.setup.top_rung import Length, choose_length
 
@@ -52,6 +53,9 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     _announce(config, folder)
     parts = study_parts(config)
     check_study(config, parts["space"])
+    initial = InitialWeights()
+    if config.data is not None:
+        parts["space"], initial = with_weights(parts["space"], config.training)
     _check_warm_starts(config, folder, parts["space"])
     if cold := cold_views(parts["space"], config.training):
         say(f"warning: {cold}")
@@ -69,7 +73,11 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
         return
     sys.stdout.write(strict_yaml.dump(config.resolved()))
     say()
-    for line in [*(figures.lines() if figures else []), *([length.message] if length.message else [])]:
+    for line in [
+        *initial.lines(),
+        *(figures.lines() if figures else []),
+        *([length.message] if length.message else []),
+    ]:
         say(line)
     say("Nothing was written. Start the search: " + this_command(without="--dry-run"))
 

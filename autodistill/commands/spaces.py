@@ -123,6 +123,7 @@ def check(
     All problems are reported together, with exit code 2.
     """
     from autodistill.engines.setup.check_names import space_problems
+    from autodistill.engines.setup.initial_weights import with_weights
     from autodistill.search.space.builtin import load_space
     from autodistill.search.space.distributions import describe
     from autodistill.search.space.extremes import extreme_students
@@ -134,6 +135,7 @@ def check(
     problems = space_problems(space)
     if problems:
         raise ConfigError(problems, f"search space {name}")
+    space, _ = with_weights(space, {}, ask=False)
     sides = list(dict.fromkeys(image_size or mapping.get("image_sizes") or [_USUAL_SIDE]))
     ranges = _ranges(extreme_students(space, samples=samples), sides, channels, classes)
     size = space.size()

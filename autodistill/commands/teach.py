@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,10 @@ from autodistill.core.records import DataSpec
 TEACH = """
   autodistill teach --data fashion_mnist --data-root data/fashion --dir teachers/fashion
   autodistill teach --data image_folder --data-root photos --image-size 64 --model resnet18 --pretrained
+  autodistill teach --data image_folder --data-root photos --weights teachers/shapes --dir teachers/photos
 """
+_OWN_SIZE = ("digits", "fashion_mnist", "cifar10", "cifar100", "synthetic")
+"""Sources whose images have a size of their own; those of others are scaled."""
 
 
 def teach(
@@ -37,6 +41,14 @@ def teach(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from timm's pretrained weights (downloads them).")
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Start from these weights: a timm name, hf-hub:OWNER/NAME, local-dir:DIR, a file, a folder of teach "
+            "or export, or a trial, STUDY#12.",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(metavar="N", help="Length of the training. Default: by number and size of the images.", min=1),
@@ -76,20 +88,48 @@ def teach(
     from autodistill.training.data import datasets
 
     datasets.check_source(config.data)  # before torch, which takes seconds to load
+    spec = config.data
+    if pretrained or weights:
+        spec = _sized(spec, model, weights, pretrained=pretrained)
+        if spec != config.data:
+            keys["data.image_size"] = spec.image_size
     folder = directory or Path("teachers") / config.name
     settings = {
         "epochs": epochs,
         "recipe": _recipe(set_ or []),
         "pretrained": pretrained,
+        "weights": weights,
         "seed": seed,
         "replace": replace,
     }
-    facts = _teach(config.data, model, folder, device or _device(), settings)
+    facts = _teach(spec, model, folder, device or _device(), settings)
     if as_json:
         print_json(facts)
     say(f"teacher in {folder}: validation accuracy {number(facts['accuracy'], 'fraction')}")
     given = [part for key, value in keys.items() if value is not None for part in (flags_of(keys)[key], value)]
     say("next:\n  " + command("search", *given, "--teacher", folder, "--budget", "30m"))
+
+
+def _sized(data: DataSpec, model: str | None, weights: str | None, *, pretrained: bool) -> DataSpec:
+    """Check that the weights can be had, and return the images at the size that they were trained with.
+
+    The size of the images is only chosen where neither the user nor the source does.
+
+    Raises:
+        UsageError: The weights do not exist or do not name their network, or the hub cannot be reached.
+    """
+    from autodistill.training.weights import hub
+
+    hub.ask()  # answered while torch is loaded
+    from autodistill.training.trials.teach import require_weights, starting_network
+
+    _, source = starting_network(model, weights, pretrained=pretrained, image_size=data.image_size or 0)
+    require_weights(source, pretrained=pretrained and not weights)
+    side = None if source is None else source.image_size
+    if data.image_size is not None or side is None or data.source in _OWN_SIZE or ":" in data.source:
+        return data
+    say(f"images of {side} px, as the weights were trained with; --image-size chooses another size")
+    return replace(data, image_size=side)
 
 
 def _teach(data: DataSpec, model: str | None, folder: Path, device: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def verify(
         str | None,
         typer.Option(metavar="A,B", help="timm networks to train for comparison, without distillation."),
     ] = None,
+    inherit: Annotated[
+        bool,
+        typer.Option(
+            "--inherit", help="Students with init: inherit start as in the search. Default: from random weights."
+        ),
+    ] = False,
     budget: Annotated[
         str | None,
         typer.Option(help="Time limit, e.g. 30m; the most important runs come first. Default: no limit."),
@@ -77,6 +83,7 @@ def verify(
         "top": top,
         "trials": numbers(trials),
         "twins": twins,
+        "inherit": inherit,
         "baselines": tuple(name.strip() for name in (baseline or "").split(",") if name.strip()),
     }
     if dry_run:

@@ -52,6 +52,9 @@ _EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20}
 _OTHER_EPOCHS = 30
 _PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32, "image_folder": 64}
 _OTHER_PIXELS = 224
+_LOCAL = "local-dir:"
+_MARKS = ("teacher.json", "study.yaml", "config.json")
+"""Files of a folder that is a teacher: of ``teach``, a study, or ``export``."""
 _FILE_ENDINGS = (".safetensors", ".onnx", ".npz", ".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".yaml", ".yml")
 
 
@@ -291,6 +294,10 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         folders = listed(out["warm_start"])
         out["warm_start"] = tuple(_absolute(f, folder, True) for f in folders) if type(folders) is tuple else folders
     space: Any = out.get("space")
+    if isinstance(space, Mapping) and "weights" in space:
+        from autodistill.search.space.weights_section import absolute_weights
+
+        out["space"] = space = {**space, "weights": absolute_weights(space["weights"], folder)}
     if isinstance(space, Mapping) and space.get("include"):
         given = space["include"] if isinstance(space["include"], list) else [space["include"]]
         out["space"] = {**space, "include": [_absolute(name, folder, folders=False) for name in given]}
@@ -305,9 +312,14 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _absolute_members(teacher: Any, folder: Path) -> Any:
-    """Make the paths of the teachers in a choice or an ensemble absolute."""
+    """Make the paths of the teachers in a choice or an ensemble absolute, and of weights that one is trained from."""
     options = teacher.get("options") if isinstance(teacher, Mapping) else None
-    if not isinstance(options, Mapping) or not isinstance(members := options.get("members"), list):
+    if not isinstance(options, Mapping):
+        return teacher
+    if "weights" in options:
+        options = {**options, "weights": _absolute(options["weights"], folder)}
+        teacher = {**teacher, "options": options}
+    if not isinstance(members := options.get("members"), list):
         return teacher
     made = [
         {**one, **{key: _absolute(one[key], folder) for key in ("source", "weights") if key in one}}
@@ -322,9 +334,13 @@ def _absolute(value: Any, folder: Path, always: bool = False, *, folders: bool =
     """Make ``value`` absolute if it is a path: by its ending, or because a file or a teacher's folder exists there."""
     if not isinstance(value, str) or not value:
         return value
+    if value.startswith(_LOCAL):
+        return _LOCAL + _absolute(value.removeprefix(_LOCAL), folder, always=True)
     path = folder / Path(value).expanduser()
     named = value.lower().endswith(_FILE_ENDINGS) or ("/" in value and ":" not in value)
-    there = path.is_file() or (folders and any((path / file).is_file() for file in ("teacher.json", "study.yaml")))
+    study, _, number = value.rpartition("#")
+    trial = number.isdigit() and bool(study) and (folder / Path(study).expanduser() / "study.yaml").is_file()
+    there = trial or path.is_file() or (folders and any((path / file).is_file() for file in _MARKS))
     return str(path.resolve()) if always or named or there else value
 
 

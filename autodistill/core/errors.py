@@ -8,6 +8,7 @@
     │   ├── UnknownNameError    2   a name that is not registered
     │   ├── DataError           2   images or labels that cannot be used
     │   └── TeacherError        2   a teacher that cannot be used
+    │       └── WeightsError    2   weights to start from that cannot be used
     ├── StudyInUseError         3   another process is running the study
     ├── UserCodeError           4   the user's code failed while the search ran
     ├── ResourceError           5   disk, memory, permissions, devices
@@ -71,6 +72,10 @@ class DataError(UsageError):
 
 class TeacherError(UsageError):
     """A teacher that cannot be loaded or fails its checks; found before the first trial."""
+
+
+class WeightsError(TeacherError):
+    """Weights, of a student or a teacher, that are not there or do not fit; found before the first trial."""
 
 
 class UserCodeError(AutodistillError):

@@ -260,9 +260,11 @@ class TeacherSpec:
     """Teacher of a study.
 
     Attributes:
-        source: A timm model name, a file (``.safetensors``, ``.onnx``, logits ``.npz``), a folder of
-            ``autodistill teach``, or ``module:factory``; ``auto`` trains a teacher first.
-        weights: File with the weights, if ``source`` is only an architecture.
+        source: A timm model name, a file (``.onnx``, logits ``.npz``), a folder of ``autodistill teach`` or
+            ``autodistill export``, a trial of a study (``STUDY#12``), or ``module:factory``; ``auto`` trains a teacher
+            first.
+        weights: Weights, if ``source`` is only an architecture: a file, a folder, a timm name, ``hf-hub:OWNER/NAME``,
+            ``local-dir:FOLDER`` or a trial, ``STUDY#12``.
         options: Keywords of the architecture, and of ``auto`` (``epochs``).
         accept_weak: Whether to continue if the checks find the teacher weak.
         device: Torch device; a list spreads its layers over several devices; ``None``: the student's device.
@@ -341,6 +343,7 @@ class Task:
         cache: Folder of decoded images and teacher caches, shared by studies; ``None``: below ``directory``.
         variants: Forms in which a finished student is measured; ``fp32`` is the student as trained.
         measures: Measures of the study's own: name to ``module:function``.
+        weights: Variant or family, to the text that names the weights that its students start from.
     """
 
     data: DataSpec
@@ -353,6 +356,7 @@ class Task:
     cache: str | None = None
     variants: tuple[str, ...] = ("fp32",)
     measures: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:

@@ -83,7 +83,7 @@ def test_python_of_a_page_compiles_and_its_imports_of_autodistill_exist(page: Pa
 def test_yaml_of_a_page_is_a_study_file_or_a_search_space(page: Path) -> None:
     for block in blocks(page, "yaml"):
         mapping = strict_yaml.load(block.text, name_of(page))[0]
-        if set(mapping) <= {*SECTIONS, "include"}:
+        if set(mapping) <= {*SECTIONS, "include", "weights"}:
             alone = {"student": {"width": [1, 2]}}  # of a page that shows the other sections
             assert Space.parse({**alone, **compose(mapping)}).parameters
         else:

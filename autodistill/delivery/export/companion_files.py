@@ -59,7 +59,9 @@ def companion_files(
     if any(name.endswith(".onnx") for name in files):
         template = resources("autodistill.delivery.export").joinpath("templates", "predict.py.txt")
         out["predict.py"] = _default_model(template.read_text(encoding="utf-8"), found).encode()
-    origin = provenance(found, root=root, config=config, trial=trial, data=data)
+    started = facts.get("weights", {})  # absent in students of older versions
+    initial = started and {**started, "source": _named_weights(str(started["source"]))}
+    origin = provenance(found, root=root, config=config, trial=trial, data=data, initial=initial)
     verified = read_verified(root) if found.variant == "fp32" else None  # only fp32 students are verified
     # students without accuracy have no finished run yet
     done = [one.trial for one in verified.students if one.accuracy is not None] if verified else []
@@ -95,9 +97,12 @@ def preprocessing(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance(
-    found: Exported, *, root: Path, config: StudyConfig, trial: TrialRecord, data: ImageData
+    found: Exported, *, root: Path, config: StudyConfig, trial: TrialRecord, data: ImageData, initial: Any = None
 ) -> dict[str, Any]:
-    """Return the origin of the student: data, teacher, study, trial, seeds, versions, and the checks of its files."""
+    """Return the origin of the student: data, teacher, study, trial, seeds, versions, and the checks of its files.
+
+    ``initial`` states source and licence of the weights that its training started from; ``None`` for random ones.
+    """
     spec = config.data
     assert spec is not None
     return {
@@ -109,6 +114,7 @@ def provenance(
         "distillation": dict(trial.distillation),
         "train": dict(trial.train),
         "weights": found.source.to_json(),
+        "initial_weights": initial,
         "seed": found.source.seed,
         "epochs": trial.epochs,
         "search_values": dict(trial.values),
@@ -148,6 +154,10 @@ def _teacher(root: Path, config: StudyConfig, data: ImageData) -> dict[str, Any]
 
 def _named(source: str) -> str:
     return Path(source).name if "/" in source else source
+
+
+def _named_weights(source: str) -> str:
+    return source if source.startswith("hf-hub:") else _named(source.removeprefix("local-dir:"))
 
 
 def _default_model(text: str, found: Exported) -> str:

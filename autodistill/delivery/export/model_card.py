@@ -201,11 +201,18 @@ def _use(found: Exported, names: Collection[str]) -> str:
 
 def _origin(origin: Mapping[str, Any]) -> str:
     data, teacher = origin["data"], origin["teacher"]
+    started = origin.get("initial_weights")
+    initial = (
+        f"- training started from the weights `{_code(started['source'])}`, licence `{_code(started['licence'])}`\n"
+        if started
+        else ""
+    )
     return (
         f"- study `{_code(origin['study'])}`, trial {origin['trial']}, seed {origin['seed']}\n"
         f"- data `{_code(data['source'])}`, fingerprint `{_code(data['fingerprint'])}`, "
         f"{data['training_images']:,} training images\n"
         f"- teacher `{_code(teacher['source'])}`, fingerprint `{_code(teacher['fingerprint'] or 'unknown')}`\n"
+        f"{initial}"
         "- `provenance.json` has everything else, and the SHA-256 of each file"
     )
 

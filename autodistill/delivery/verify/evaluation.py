@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ def examine(
     Args:
         folder: folder of the run.
         test: the test images.
-        data: mean and std that the student was trained with.
+        data: the study's images.
         refit: ``train`` or ``train+val``.
         keep: whether to keep the weights; otherwise they are deleted.
         device: device to run on.
@@ -106,7 +106,8 @@ def examine(
     from autodistill.training.trials.retraining import load_run
 
     model, facts = load_run(folder)
-    logits = predict(model, test.split.images, data, device=device)
+    trained_with = replace(data, mean=tuple(facts["mean"]), std=tuple(facts["std"]))  # those of its initial weights
+    logits = predict(model, test.split.images, trained_with, device=device)
     found = test.scores(logits, own)
     last = facts["reports"][max(facts["reports"], key=int)]
     manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())

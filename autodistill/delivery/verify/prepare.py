@@ -100,6 +100,7 @@ def plan_verification(
     trials: Sequence[int] = (),
     twins: bool = True,
     baselines: Sequence[str] = (),
+    inherit: bool = False,
     device: str = "cpu",
 ) -> Plan:
     """Plan the runs of :func:`verify` without writing anything.
@@ -115,7 +116,7 @@ def plan_verification(
         raise UsageError("top and trials are both given; give only one of them.")
     for name in baselines:
         students.validate({"family": "timm", "model": name})
-    retraining = Retraining(_task(study), refit)
+    retraining = Retraining(_task(study), refit, inherit)
     worker = RetrainingState(retraining, WorkerContext(device=device))
     front = study.front().trained()  # verify trains fp32 students, not their int8 forms
     best = max((t.values.get("accuracy", 0.5) for t in front.trials), default=0.5)
@@ -209,4 +210,5 @@ def _task(study: Study) -> Task:
         training=config.training,
         cache=str(cache_folder().absolute()),
         measures=config.measures,
+        weights=study.space.weights,
     )

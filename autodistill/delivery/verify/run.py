@@ -45,6 +45,7 @@ def verify(
     trials: Sequence[int] = (),
     twins: bool = True,
     baselines: Sequence[str] = (),
+    inherit: bool = False,
     budget: str | Budget | None = None,
     workers: int | None = None,
     engine: str | None = None,
@@ -64,6 +65,8 @@ def verify(
         trials: numbers of trials to verify instead of the front and its neighbours.
         twins: train each student without distillation as well.
         baselines: names of timm networks to train without distillation for comparison.
+        inherit: let students with ``init: inherit`` start from the same student as in the search; otherwise they are
+            trained from random weights.
         budget: time limit, e.g. ``"30m"``; the most important runs come first, and the result lists missing runs.
         workers: slots on this machine; ``None`` uses the study's setting.
         engine: name of a registered engine; ``None`` uses the study's engine.
@@ -102,6 +105,7 @@ def verify(
             trials=trials,
             twins=twins,
             baselines=baselines,
+            inherit=inherit,
             device=slots[0].device,
         )
         failures = _train(plan, engine, slots, started, limit, callback, options)

@@ -16,6 +16,7 @@ from autodistill.config.values import overruled
 from autodistill.core.errors import AutodistillError, ConfigError, nearest
 from autodistill.core.records import LATENCY, DataSpec, TeacherSpec
 from autodistill.core.teacher_choice import members
+from autodistill.engines.setup.initial_weights import ask_early
 
 if TYPE_CHECKING:
     from autodistill.search.space.space import Space
@@ -64,6 +65,7 @@ def check_study(config: StudyConfig, space: Space, *, resumed: bool = False) -> 
         return
     problems = _without_effect(space, config.training)
     if config.data is not None:
+        ask_early(space, config.training, config.teacher)
         for teacher in members(config.teacher).values():
             _collect(problems, partial(_check_teacher, teacher, config.data))
         problems += space_problems(space, config.training, config.data.image_size)
@@ -177,6 +179,13 @@ def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
 def _check_teacher(spec: TeacherSpec, data: DataSpec) -> None:
     from autodistill.training.data.datasets import class_names
     from autodistill.training.teachers.load import check_teacher as check_teacher
+    from autodistill.training.trials.teach import require_weights, starting_network
+
+    given = {key: spec.options.get(key) for key in ("model", "weights", "pretrained")}
+    if spec.source == "auto" and (given["weights"] or given["pretrained"]):
+        side = data.image_size or 0
+        _, source = starting_network(given["model"], given["weights"], pretrained=True, image_size=side)
+        require_weights(source, pretrained=False)
 
     def classes() -> int | None:
         names = class_names(data)

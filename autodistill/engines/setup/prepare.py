@@ -22,6 +22,7 @@ from autodistill.engines.driving.worker import Isolated
 from autodistill.engines.monitor.teaching import TeachingProgress
 from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.setup.cold_views import cold_views, setting_values
+from autodistill.engines.setup.initial_weights import fetch_all, with_weights
 from autodistill.engines.setup.left_out import leave_out_crashed
 from autodistill.engines.setup.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.setup.survey_pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
@@ -70,6 +71,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     if cold := cold_views(study.space, config.training):
         warnings.warn(cold, stacklevel=2)
     directory = study.directory or Path(tempfile.mkdtemp(prefix="autodistill-"))
+    fetch_all(with_weights(study.space, config.training)[1], watch)
     watch.stage("data", f"reading {config.data.source}")
     cache = cache_folder().absolute()
     datasets.check_files(config.data, cache, begun=study.spent.epochs > 0)
@@ -104,6 +106,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         cache=str(cache),
         variants=config.variants,
         measures=config.measures,
+        weights=study.space.weights,
     )
     study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
     return Isolated(evaluator, task)

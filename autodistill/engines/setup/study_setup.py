@@ -134,11 +134,16 @@ def build_checked_study(
     Arguments and errors are those of :func:`build_study`.
     """
     from autodistill.engines.setup.check_names import check_study
+    from autodistill.engines.setup.initial_weights import InitialWeights, with_weights
     from autodistill.engines.setup.top_rung import Length, choose_length
 
     parts = study_parts(config)
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
     check_study(config, parts["space"], resumed=resumed)
+    initial = InitialWeights()
+    if config.data is not None:
+        fresh = not resumed
+        parts["space"], initial = with_weights(parts["space"], config.training, ask=fresh, strict=fresh)
     length = Length(config) if resumed else choose_length(config, parts["space"], say=say)
     parts["rungs"] = config_rungs(length.config)
     with as_resource_error("the study could not be opened"), _creating(directory, resumed=resumed):
@@ -148,7 +153,7 @@ def build_checked_study(
         return build_study(config, directory, say=say)
     study.charge(length.seconds)
     study.expect_epoch_times(length.times.timed if length.times is not None else ())
-    study.notes += [length.message] if length.message else []
+    study.notes += [*initial.notes, *([length.message] if length.message else [])]
     return study
 
 

@@ -285,7 +285,7 @@ def _teaching_epochs(config: StudyConfig, data: ImageData) -> float:
     from autodistill.training.trials.teach import default_epochs
 
     options = config.teacher.options
-    if config.teacher.source != "auto" or "model" in options:
+    if config.teacher.source != "auto" or "model" in options or "weights" in options:
         return 0.0
     pretrained = bool(options.get("pretrained", False))
     return float(options.get("epochs", default_epochs(len(data.train), data.image_size, pretrained=pretrained)))

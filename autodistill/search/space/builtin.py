@@ -13,6 +13,7 @@ from typing import Any
 from autodistill.core import strict_yaml
 from autodistill.core.errors import ConfigError, UnknownNameError, UsageError
 from autodistill.search.space.include import INCLUDE, included, merge
+from autodistill.search.space.weights_section import WEIGHTS, absolute_weights
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _FOLDERS = (_PACKAGE / "_search_spaces", _PACKAGE.parent / "search_spaces")  # wheel, checkout
@@ -84,6 +85,8 @@ def _compose(mapping: Mapping[str, Any], folder: Path, source: str, trail: tuple
             raise UsageError(f"{source}: {INCLUDE}: {error}") from None
         below = merge(below, _load(path, trail))
     own = {key: value for key, value in mapping.items() if key != INCLUDE}
+    if WEIGHTS in own:
+        own[WEIGHTS] = absolute_weights(own[WEIGHTS], folder)
     return merge(below, own) if names else own
 
 

@@ -28,6 +28,7 @@ from autodistill.search.space.distributions import allowed_words, contains, from
 from autodistill.search.space.grammar import read_entries
 from autodistill.search.space.groups import SECTIONS, named, prune
 from autodistill.search.space.priors import Prior
+from autodistill.search.space.weights_section import WEIGHTS, weights_problems
 
 Values = dict[str, Any]
 """Optuna parameter name to value; active parameters only."""
@@ -120,13 +121,14 @@ class Space:
             return mapping
         problems: list[str] = []
         for section in mapping:
-            if section not in (*SECTIONS, "description", "image_sizes"):
+            if section not in (*SECTIONS, "description", "image_sizes", WEIGHTS):
                 close = nearest(section, SECTIONS)
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 problems.append(f"{section}: unknown section; {hint}allowed: {', '.join(SECTIONS)}")
         if not mapping.get("student"):
             problems.append("student: missing; a space needs at least one student parameter")
         entries = read_entries(mapping, problems)
+        problems += weights_problems(mapping)
         if problems:
             raise ConfigError(problems, source)
         parameters = tuple(
@@ -140,6 +142,11 @@ class Space:
             if entry.distribution is None
         )
         return Space(parameters, constants, dict(mapping))
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Variant or family, to the text that names the weights of its students; others have timm's."""
+        return dict(self.source.get(WEIGHTS) or {})
 
     def suggest(self, trial: Trial) -> dict[str, dict[str, Any]]:
         """Draw one candidate through Optuna's define-by-run interface.

@@ -26,12 +26,10 @@ from autodistill.core.errors import StoreError
 from autodistill.training.runtime.durable_files import tensor_bytes
 from autodistill.training.students import build as students
 from autodistill.training.students.families.timm_models import timm_call
+from autodistill.training.weights.folders import ARCHITECTURE, CONFIG, WEIGHTS
 
 __all__ = ["ARCHITECTURE", "CONFIG", "WEIGHTS", "needs_autodistill", "read_timm", "timm_files"]
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-ARCHITECTURE = "autodistill_student"
 _PROBE = 4  # images on which the network read back is compared
 _CROP_MODES = {
     "crop": "center",

@@ -9,7 +9,7 @@ from typing import Any
 
 from autodistill.core.errors import UnknownNameError, UsageError
 from autodistill.training.augmentation.policy import Policy
-from autodistill.training.students import licences
+from autodistill.training.weights import licences
 
 _RANGES: dict[str, tuple[float, float]] = {
     "lr": (1e-7, 100.0),
@@ -39,7 +39,7 @@ _ALIASES = {
 }
 """Names of these settings in other tools; they are not accepted, but the error message suggests ours."""
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "init": ("random", "pretrained", "teacher"),
+    "init": ("random", "pretrained", "teacher", "inherit"),
     "teacher_mode": ("cached", "online"),
     "class_weights": ("none", "balanced", "effective"),
     "sampler": ("shuffle", "balanced"),
@@ -79,7 +79,8 @@ class Recipe:
             frequent, as many as there are.
         clip: largest gradient norm; 0 is off.
         warmup: share of all steps over which the learning rate rises from zero.
-        init: initial weights: ``random``, ``pretrained`` or ``teacher``.
+        init: initial weights: ``random``, ``pretrained`` (of timm, or those that the space names), ``teacher`` (as far
+            as shapes match), or ``inherit`` (of the best finished student of the family in this study).
         licence: licences that pretrained weights may have (``apache-2.0,mit`` or a list); ``any`` accepts all.
         amp: use bfloat16 on a GPU that supports it.
         compile: compile the student; worthwhile for long trainings only. Ignored with an embedding term.

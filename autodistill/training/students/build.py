@@ -6,15 +6,23 @@ The families are in ``families/``. A student that cannot be built is infeasible 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from autodistill.core.errors import AutodistillError, InfeasibleError, UnknownNameError, UsageError, first_line
-from autodistill.training.students import licences
+from autodistill.core.errors import (
+    AutodistillError,
+    InfeasibleError,
+    UnknownNameError,
+    UsageError,
+    WeightsError,
+    first_line,
+)
 from autodistill.training.students.families import Family, Shape, families
+from autodistill.training.students.matching import copy_fitting
+from autodistill.training.weights.loading import LoadedWeights
 
 __all__ = ["build_student", "check_student", "describe", "families", "validate"]
 
@@ -60,8 +68,7 @@ def build_student(
     image_size: int,
     channels: int,
     num_classes: int,
-    pretrained: bool = False,
-    licence: str | Sequence[str] = licences.ANY,
+    weights: LoadedWeights | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """Build the network of ``student``, in training mode, on the CPU.
@@ -71,30 +78,26 @@ def build_student(
         image_size: pixels per side of the input.
         channels: channels of the input.
         num_classes: number of logits.
-        pretrained: start from timm's weights (only families of named variants, and ``timm``).
-        licence: accepted licences of those weights.
+        weights: weights to start from (``starting_weights.read_for``). They have to fit a named variant or a network of
+            ``timm``; a family of free width gets the slices that fit.
         seed: seed of the initial weights; the state of the global generator is restored.
 
     Returns:
         A module that maps floats ``(n, channels, image_size, image_size)`` to logits ``(n, num_classes)``.
 
     Raises:
-        UsageError: The student is invalid (see ``validate``), or its family has no pretrained weights.
-        InfeasibleError: The network cannot be built for these images, or its weights do not exist or have a licence
-            that is not accepted.
+        UsageError: The student is invalid (see ``validate``).
+        WeightsError: The weights do not fit the network.
+        InfeasibleError: The network cannot be built for these images.
     """
     filled = validate(student)
-    shape = Shape(image_size, channels, num_classes, pretrained)
     name = filled["family"]
+    free = name != TIMM and not _family(name).pretrained
+    shape = Shape(image_size, channels, num_classes, None if free else weights)
     if name != TIMM:
         entry = _family(name)
-        if pretrained and not entry.pretrained:
-            have = [other for other in families.names() if families.get(other).pretrained]
-            raise UsageError(f"family {name} has no pretrained weights; families that have: {', '.join(have)}, timm.")
         if not entry.smallest <= image_size <= entry.largest:
             raise InfeasibleError(f"family {name} takes {entry.smallest} to {entry.largest} px, not {image_size}.")
-    if pretrained:
-        licences.check_licence(str(filled.get("variant", filled.get("model", name))), licences.parse(licence))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -103,6 +106,10 @@ def build_student(
             raise
         except Exception as error:
             raise InfeasibleError(_build_error(filled, shape, error)) from error
+    if free and weights is not None:
+        copied = copy_fitting(model, weights.tensors, same_classes=weights.keeps_classifier)
+        if not copied.layers:
+            raise WeightsError(f"no layer of {describe(filled)} fits the weights {weights.source.text}.")
     return model.train()
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from autodistill.core import strict_yaml
 from autodistill.core.errors import AutodistillError, StoreError, TeacherError
 from autodistill.training.runtime.durable_files import read_folder, tensors_from
+from autodistill.training.weights.folders import TEACHER_JSON as TEACHER_JSON
+from autodistill.training.weights.folders import TEACHER_WEIGHTS as TEACHER_WEIGHTS
 
-TEACHER_JSON = "teacher.json"
-TEACHER_WEIGHTS = "teacher.safetensors"
 _WITHIN = "teacher"  # subfolder of a study with its own teacher
 _STUDY = "study.yaml"
 

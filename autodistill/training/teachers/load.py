@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autodistill.core.errors import TeacherError, UsageError, first_lines, unknown_name
+from autodistill.core.errors import TeacherError, UsageError, WeightsError, first_lines, unknown_name
 from autodistill.core.records import TeacherSpec, stable_key
 from autodistill.core.teacher_choice import ANSWER, CHOICE, INPUT, member
 from autodistill.training.data.datasets import ImageData
@@ -24,7 +24,6 @@ from autodistill.training.data.sources.factory import is_reference, resolve
 from autodistill.training.runtime.devices import parse_devices, spread_over
 from autodistill.training.runtime.source_code import code_of
 from autodistill.training.students import build as students
-from autodistill.training.students.pretrained import require_pretrained
 from autodistill.training.teachers.factory import made_by
 from autodistill.training.teachers.folder import TEACHER_JSON, TEACHER_WEIGHTS, read_teacher, teacher_folder
 from autodistill.training.teachers.onnx import load_onnx
@@ -37,7 +36,7 @@ from autodistill.training.teachers.options import (
     refuse_weights,
 )
 from autodistill.training.teachers.teacher import Preprocessing, Teacher, fingerprint_of, freeze
-from autodistill.training.teachers.weight_files import (
+from autodistill.training.weights.files import (
     PICKLED,
     SUFFIXES,
     check_file,
@@ -47,6 +46,11 @@ from autodistill.training.teachers.weight_files import (
     read_weights,
     why_refused,
 )
+from autodistill.training.weights.folders import StoredNetwork, find_network, find_trial
+from autodistill.training.weights.loading import LoadedWeights, create_loaded, of_channels
+from autodistill.training.weights.loading import read as read_source
+from autodistill.training.weights.source import TRIAL, WeightSource, require
+from autodistill.training.weights.source import resolve as resolve_weights
 
 __all__ = ["Teacher", "check_teacher", "load_teacher", "read_weights"]
 
@@ -78,6 +82,8 @@ def load_teacher(spec: TeacherSpec, data: ImageData, device: torch.device | str 
         return _ensemble(spec, data, where)
     if is_reference(spec.source):
         return _from_factory(spec, data, where)
+    if (stored := _stored(spec.source)) is not None:
+        return _from_stored(stored, spec, data, where)
     if _is_folder(path):
         return _from_folder(teacher_folder(path), spec, data, where)
     _check_file(path)
@@ -121,10 +127,13 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
         return
     if is_reference(spec.source):
         if spec.weights is not None:
-            weights = read_weights(Path(spec.weights).expanduser())
+            weights = _given(spec.weights).tensors()
             network = made_by(spec.source, resolve(spec.source), keywords(spec))
             if isinstance(network, nn.Module):
                 fit(weights, network.state_dict(), _pair(spec), classes=classes())
+        return
+    if (stored := _stored(spec.source)) is not None:
+        stored.tensors()
         return
     if _is_folder(path):
         read_teacher(teacher_folder(path))
@@ -134,8 +143,13 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
         if path.suffix.lower() in (".onnx", ".npz"):
             return
     _check_timm(spec.source)
-    if spec.weights is not None:
-        _check_timm_weights(spec, read_weights(Path(spec.weights).expanduser()), classes())
+    if spec.weights is None:
+        require([_published(spec.source)])
+    else:
+        source = _given(spec.weights)
+        require([source])
+        if source.is_here:
+            _check_timm_weights(spec, source.tensors(), classes())
 
 
 def _check_options(spec: TeacherSpec) -> None:
@@ -146,12 +160,49 @@ def _check_options(spec: TeacherSpec) -> None:
         check_options(spec, "an ensemble", ("members", "shares"))
     elif spec.source in ("auto", CHOICE) or is_reference(spec.source):
         return
-    elif _is_folder(path):
+    elif _is_folder(path) or TRIAL.match(spec.source):
         check_options(spec, "a folder", INPUT)
     elif suffix == ".onnx":
         check_options(spec, "an ONNX file", INPUT)
     elif suffix == ".npz":
         check_options(spec, "a file of logits", ANSWER)
+
+
+def _stored(source: str) -> StoredNetwork | None:
+    """Return the network of an exported folder or of a trial (``STUDY#12``); ``None`` for any other source.
+
+    Raises:
+        WeightsError: the trial has no finished student.
+    """
+    if found := TRIAL.match(source):
+        return find_trial(Path(found["study"]).expanduser(), int(found["number"]))
+    path = Path(source).expanduser()
+    if not path.is_dir() or any((one / TEACHER_JSON).is_file() for one in (path, path / "teacher")):
+        return None
+    try:
+        return find_network(path)
+    except WeightsError:
+        return None  # reported as a folder without a teacher
+
+
+def _given(text: str) -> WeightSource:
+    """Find the weights that are given with an architecture; a file of a kind that is never opened is refused here."""
+    path = Path(text).expanduser()
+    if path.suffix.lower() in (*PICKLED, ".onnx", ".npz"):
+        read_weights(path)
+    return resolve_weights(text)
+
+
+def _published(name: str) -> WeightSource:
+    """Find timm's own weights of a teacher.
+
+    Raises:
+        WeightsError: there are none. The message says what to do.
+    """
+    try:
+        return resolve_weights(name)
+    except WeightsError as error:
+        raise WeightsError(f"{error} Or give a file as weights, or teach a teacher: `autodistill teach`.") from error
 
 
 def _is_folder(path: Path) -> bool:
@@ -204,32 +255,62 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
     return _network_teacher(str(folder), network, expects, devices, facts["architecture"])
 
 
+def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
+    """Load an exported student, the student of a trial, or a folder of timm's ``local-dir:`` as a teacher."""
+    folder = stored.file.parent
+    if stored.student is None or stored.classes is None:
+        return _from_timm(replace(spec, source=f"local-dir:{folder}"), data, devices)
+    side, channels = stored.image_size or data.image_size, stored.channels or 3
+    try:
+        network = students.build_student(
+            stored.student, image_size=side, channels=channels, num_classes=len(stored.classes)
+        )
+        network.load_state_dict(stored.tensors())
+    except (RuntimeError, UsageError) as error:
+        raise TeacherError(f"{folder} is not a complete network: {first_lines(error)}.") from error
+    made_for = Preprocessing(side, channels, stored.mean or (0.0,), stored.std or (1.0,))
+    expects = expected(spec, made_for, data)
+    if not expects.class_map:
+        expects = replace(expects, class_map=_by_name(list(stored.classes), data, str(folder)))
+    return _network_teacher(spec.source, network, expects, devices, dict(stored.student))
+
+
 def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     import timm
 
     name = spec.source
     _check_timm(name)
     own = keywords(spec)
-    weights = None if spec.weights is None else read_weights(Path(spec.weights).expanduser())
-    if weights is None:
-        require_pretrained(name)
+    if spec.weights is None:
+        read = read_source(_published(name))
+        network = _timm_network(name, own, weights=read)
+        channels = int(own.get("in_chans", read.source.channels or 3))
     else:
-        own = {"num_classes": len(data.classes), "in_chans": _stem_channels(name, weights), **own}
-    network = _timm_network(name, own, pretrained=weights is None)
-    if weights is not None:
-        network.load_state_dict(fit(weights, network.state_dict(), _pair(spec), classes=len(data.classes)))
+        read = read_source(_given(spec.weights))
+        tensors = read.tensors
+        own = {"num_classes": len(data.classes), "in_chans": _stem_channels(name, tensors), **own}
+        network = _timm_network(name, own)
+        network.load_state_dict(fit(tensors, network.state_dict(), _pair(spec), classes=len(data.classes)))
+        channels = int(own["in_chans"])
     config = timm.data.resolve_model_data_config(network)
-    channels = int(own.get("in_chans", config["input_size"][0]))
-    mean, std = (_of_channels(config[key], channels) for key in ("mean", "std"))
-    expects = expected(spec, Preprocessing(config["input_size"][-1], channels, mean, std), data)
+    source = read.source
+    side = source.image_size or config["input_size"][-1]
+    mean, std = (of_channels(value, channels) for value in (source.mean or config["mean"], source.std or config["std"]))
+    expects = expected(spec, Preprocessing(side, channels, mean, std), data)
     return _network_teacher(name, network, expects, devices, [name, own])
 
 
-def _timm_network(name: str, own: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
+def _timm_network(name: str, own: Mapping[str, Any], *, weights: LoadedWeights | None = None) -> nn.Module:
+    """Build a network of timm, with its published weights if they are given."""
     import timm
 
     try:
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, **own)
+        if weights is None:
+            network: nn.Module = timm.create_model(name, pretrained=False, **own)
+        else:
+            source = weights.source
+            shape = {"num_classes": source.count, "in_chans": source.channels or 3, **source.arguments, **own}
+            network = create_loaded(source.name or name, weights, **shape)
     except TypeError as error:
         raise UsageError(f"teacher {name} does not take options {sorted(own)}: {error}") from error
     except (RuntimeError, OSError, ValueError) as error:
@@ -250,7 +331,7 @@ def _check_timm_weights(spec: TeacherSpec, weights: Mapping[str, Tensor], classe
         with torch.device("meta"):
             network = timm.create_model(name, pretrained=False, **own)
     except Exception:  # some constructors compute with their weights, which the meta device does not have
-        network = _timm_network(name, own, pretrained=False)
+        network = _timm_network(name, own)
     fit(weights, network.state_dict(), _pair(spec), classes=count, shapes="num_classes" in own)
 
 
@@ -287,7 +368,7 @@ def _from_factory(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teach
     identity = stable_key([spec.source, dict(spec.options), code_of(factory)])
     if isinstance(network, nn.Module):
         if spec.weights is not None:
-            weights = read_weights(Path(spec.weights).expanduser())
+            weights = read_source(_given(spec.weights)).tensors
             network.load_state_dict(fit(weights, network.state_dict(), _pair(spec), classes=len(data.classes)))
         return _network_teacher(spec.source, network, expects, devices, identity)
     refuse_weights(spec, "its factory returns a function, and only a module can load weights")
@@ -369,7 +450,3 @@ def _stem_channels(name: str, weights: Mapping[str, Tensor]) -> int:
     names = first if isinstance(first, tuple | list) else (first,)
     found = [tensor for one in names if one and (tensor := ending(weights, f"{one}.weight")) is not None]
     return int(found[0].shape[1]) if found and found[0].ndim == 4 else 3
-
-
-def _of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,13 +28,11 @@ from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data import datasets
 from autodistill.training.distillation.class_weights import class_weights
 from autodistill.training.distillation.criterion import Distillation, TeacherOutputs
-from autodistill.training.distillation.initialise import initialise
 from autodistill.training.distillation.teacher_outputs import CachedTeacher, OnlineTeacher, StoredTeacher
 from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.runtime import durable_files, measurement_lock
 from autodistill.training.runtime.distributed import Team
 from autodistill.training.runtime.work_clock import WorkClock
-from autodistill.training.students import build as students
 from autodistill.training.survey.student_costs import StudentCosts
 from autodistill.training.teachers import load as teachers
 from autodistill.training.teachers.cache.cache import TeacherCache
@@ -43,7 +41,9 @@ from autodistill.training.teachers.checks import answers
 from autodistill.training.teachers.plain_answers import cache_key, plain_answers
 from autodistill.training.teachers.teacher import Teacher
 from autodistill.training.trials.helpers import HelperProcesses
+from autodistill.training.trials.inheritance import Parent, parent_of
 from autodistill.training.trials.remote_trials import no_copy, workplace
+from autodistill.training.trials.starting_point import StartingPoint, starting_point
 from autodistill.training.trials.training_spec import TrainingSpec
 from autodistill.training.trials.trial_files import VARIANTS, finished, save_student, trial_folder
 from autodistill.training.trials.trial_files import discard as discard
@@ -237,23 +237,29 @@ class Trial:
         """Identifier that is equal for trainings that pass through the same states."""
         worker, task = self.worker, self.task
         facts = [task.data.train_size, task.data.val_fraction, task.data.seed, list(task.rungs), dict(task.training)]
-        prints = [worker.data.fingerprint, self.teacher.fingerprint]
+        prints = [worker.data.fingerprint, self.teacher.fingerprint, *self.start.key]
         return stable_key([self.spec.settings_key, self.spec.seed, facts, prints])
 
-    def _build(self) -> nn.Module:
-        data = self.worker.data
-        model = students.build_student(
+    @cached_property
+    def start(self) -> StartingPoint:
+        """What the student starts from, and how its images are normalized."""
+        recipe = self.spec.recipe
+        return starting_point(
+            recipe.init,
             self.spec.student,
-            image_size=data.image_size,
-            channels=data.channels,
-            num_classes=len(data.classes),
-            pretrained=self.spec.recipe.init == "pretrained",
-            licence=self.spec.recipe.licence,
-            seed=self.spec.seed,
+            self.worker.data,
+            mapping=self.task.weights,
+            licence=recipe.licence,
+            teacher=lambda: self.teacher,
+            parent=self.parent,
         )
-        if self.spec.recipe.init == "teacher":
-            initialise(model, self.teacher)
-        return model
+
+    def parent(self) -> Parent | None:
+        """Return the finished student that this one starts from with ``init: inherit``, if there is one."""
+        return parent_of(self.task.directory, self.spec.number, self.spec.student)
+
+    def _build(self) -> nn.Module:
+        return self.start.build(self.worker.data, seed=self.spec.seed, teacher=lambda: self.teacher)
 
     def trainer(self, model: nn.Module, team: Team | None = None) -> Trainer:
         """Build a trainer of ``model`` with this trial's recipe and loss mix."""
@@ -269,9 +275,10 @@ class Trial:
             seed=self.spec.seed,
             class_weights=weights,
         )
+        mean, std = self.start.statistics
         return Trainer(
             model,
-            worker.feed,
+            replace(worker.feed, mean=mean, std=std),
             criterion.to(worker.device),
             self.spec.recipe,
             epochs=self.task.rungs[-1],
@@ -384,7 +391,9 @@ class Trial:
             return {}
         from autodistill.training.trials.variants import VariantWork
 
-        work = VariantWork(self.worker.data, self.task.variants, self.worker.costs, self.task.measures)
+        work = VariantWork(
+            self.start.images(self.worker.data), self.task.variants, self.worker.costs, self.task.measures
+        )
         teacher = self.worker.teacher_on_validation(self.teacher)
         return work.of(self.spec.student, model, self.folder / VARIANTS, known, teacher)
 
@@ -401,7 +410,7 @@ class Trial:
         self._copy(durable_files.save(self.folder, state))
 
     def _facts(self) -> dict[str, Any]:
-        data = self.worker.data
+        data = self.start.images(self.worker.data)
         return {
             "architecture": dict(self.spec.student),
             **self.spec.proposed,
@@ -410,6 +419,7 @@ class Trial:
             "classes": data.classes,
             "mean": data.mean,
             "std": data.std,
+            **self.start.facts(),
             "reports": self.stored,
             "epochs": self.task.rungs[-1],
             "seconds": self.clock.seconds(),

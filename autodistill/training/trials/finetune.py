@@ -12,7 +12,9 @@ from autodistill.core.records import Candidate, Task, WorkerContext
 from autodistill.training.deployed.pruning import Masks, apply_masks
 from autodistill.training.runtime import measurement_lock
 from autodistill.training.trials.evaluate import Trial, WorkerState
+from autodistill.training.trials.starting_point import StartingPoint
 from autodistill.training.trials.training_spec import TrainingSpec
+from autodistill.training.trials.trial_files import student_facts
 
 
 class FineTuner:
@@ -33,6 +35,9 @@ class FineTuner:
         # The learning rate is that of the trial, from warm-up to zero. With a smaller one accuracy recovered less after
         # pruning (digits, 30 % of the channels: 0.958 after six epochs, 0.903 at three tenths of the rate).
         self._trial = Trial(self.worker, replace(spec, recipe=replace(spec.recipe, views=views)))
+        facts = student_facts(task.directory, candidate.number)  # the weights it started from may be gone
+        statistics = (tuple(facts["mean"]), tuple(facts["std"]))
+        self._trial.__dict__["start"] = StartingPoint(spec.student, statistics)
 
     def train(
         self, model: nn.Module, masks: Masks | None = None, *, tick: Callable[[], None] = lambda: None

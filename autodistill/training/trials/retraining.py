@@ -26,6 +26,7 @@ from autodistill.training.data import datasets
 from autodistill.training.runtime.durable_files import read_folder, tensors_from
 from autodistill.training.students import build as students
 from autodistill.training.trials.evaluate import Trial, WorkerState
+from autodistill.training.trials.inheritance import INHERIT, Parent, parent_in_search
 from autodistill.training.trials.training_spec import TrainingSpec
 
 REFITS = ("train", "train+val")
@@ -39,10 +40,13 @@ class Retraining:
     Attributes:
         task: task of the study; the runs are stored in its folder.
         refit: ``train``, or ``train+val`` to train on the validation images too.
+        inherit: whether students with ``init: inherit`` start from the same student as in the search; else they start
+            from random weights.
     """
 
     task: Task
     refit: str = "train"
+    inherit: bool = False
 
     def __post_init__(self) -> None:
         if self.refit not in REFITS:
@@ -50,7 +54,11 @@ class Retraining:
 
     def key(self, student: Params, distillation: Params, train: Params, *, seed: int) -> str:
         """Return 16 hex digits that identify a run within its study, whose settings, images and teacher are fixed."""
-        return stable_key([student, distillation, train, seed, self.task.rungs[-1], self.refit])
+        inherits = [INHERIT] if self.inherit and self._init(train) == INHERIT else []
+        return stable_key([student, distillation, train, seed, self.task.rungs[-1], self.refit, *inherits])
+
+    def _init(self, train: Params) -> Any:
+        return train.get("init", self.task.training.get("init"))
 
     def folder(self, key: str) -> Path:
         """Return the folder of the run ``key``."""
@@ -103,6 +111,12 @@ class Run(Trial):
         super().__init__(worker, spec)
         self.plan = worker.plan
         self.folder = self.plan.folder(self.plan.key(spec.student, **spec.proposed, seed=spec.seed))
+
+    def parent(self) -> Parent | None:
+        """Return the student that the trial of these settings started from, if the runs inherit; else ``None``."""
+        if not self.plan.inherit:
+            return None
+        return parent_in_search(self.task.directory, self.spec.student, self.spec.proposed["train"])
 
     @cached_property
     def key(self) -> str:

@@ -11,13 +11,14 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from autodistill.core.errors import InterruptedTrialError, UsageError
+from autodistill.core.errors import InterruptedTrialError, UsageError, WeightsError
 from autodistill.core.records import TeacherSpec, stable_key
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.distillation.class_weights import class_weights
@@ -27,12 +28,15 @@ from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.runtime import durable_files
 from autodistill.training.students import build as students
-from autodistill.training.students.pretrained import require_pretrained
+from autodistill.training.students.starting_weights import Statistics, statistics_of, weights_text
 from autodistill.training.teachers.folder import TEACHER_JSON, TEACHER_WEIGHTS
+from autodistill.training.weights.loading import read
+from autodistill.training.weights.source import WeightSource, fetch, require, resolve, sized
 
 Progress = Callable[[float, float, Mapping[str, float]], None]
 
 _CHECKPOINT_SECONDS = 60.0
+_OR_RANDOM = "Or start from random weights: leave out --pretrained."
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:
@@ -78,6 +82,7 @@ def teach(
     epochs: int | None = None,
     recipe: Mapping[str, Any] | None = None,
     pretrained: bool = False,
+    weights: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
@@ -91,11 +96,13 @@ def teach(
     Args:
         data: the images; accuracy is measured on the validation images only.
         model: a student mapping, or the name of a timm network; by default a residual network. It may also be the
-            spec of an ``auto`` teacher, whose options give ``model``, ``epochs``, ``pretrained`` and training settings.
+            spec of an ``auto`` teacher, whose options give ``model``, ``epochs``, ``pretrained``, ``weights`` and
+            training settings. With ``weights`` that name their network it may be left out.
         directory: folder of the teacher to write.
         epochs: length of the schedule; if omitted, it depends on the number and size of the images.
         recipe: training settings that differ from the defaults.
-        pretrained: start from timm's pretrained weights.
+        pretrained: start from timm's pretrained weights of ``model``.
+        weights: text that names the weights to start from (``weights/source.py``), in place of ``pretrained``.
         device: device to train on.
         threads: CPU threads; ``None`` keeps torch's setting.
         seed: seed of initial weights, order and views.
@@ -109,19 +116,20 @@ def teach(
 
     Raises:
         UsageError: an architecture or setting is unknown, or the folder holds another teacher.
-        TeacherError: pretrained weights are not on this machine and cannot be downloaded.
+        WeightsError: the weights are not on this machine and cannot be downloaded, or do not fit the network.
         InterruptedTrialError: the training was stopped; the same call resumes it.
     """
-    plan = _plan(data, model, epochs=epochs, recipe=recipe or {}, pretrained=pretrained, seed=seed)
+    plan = _plan(data, model, epochs=epochs, recipe=recipe or {}, pretrained=pretrained, weights=weights, seed=seed)
     folder = Path(directory).expanduser().absolute()
     found = _finished(folder)
     if found.get("key") == plan.key:
         return TeacherSpec(str(folder))
     if found and not replace:
         raise UsageError(_other_teacher_message(folder, found, plan.facts(data)))
-    weights = plan.student.get("variant", plan.student.get("model"))
-    if plan.pretrained and weights is not None:  # timm would retry for a minute and print twenty lines
-        require_pretrained(str(weights), to_train_on=True)
+    require_weights(plan.source, pretrained=pretrained and not weights)
+    if plan.source is not None:
+        announce(f"weights {sized(plan.source).words}")
+        plan = replace_fields(plan, source=fetch(plan.source))
     if threads:
         torch.set_num_threads(threads)
     announce(plan.words(data))
@@ -143,15 +151,21 @@ class _Plan:
     """Network, recipe and length of the training.
 
     Attributes:
+        source: weights to start from; ``None`` for random ones.
         key: identifier that is equal for calls that train the same teacher.
     """
 
     student: dict[str, Any]
     epochs: int
     recipe: Recipe
-    pretrained: bool
+    source: WeightSource | None
     seed: int
     key: str
+
+    def statistics(self, data: ImageData) -> Statistics:
+        """Return the mean and standard deviation that the images are normalized with."""
+        known = None if self.source is None else statistics_of(self.student, self.source, data.channels)
+        return known or (tuple(data.mean), tuple(data.std))
 
     def facts(self, data: ImageData) -> dict[str, Any]:
         """Return the facts stored with the weights: those needed to build the network, and its origin."""
@@ -160,17 +174,18 @@ class _Plan:
             "architecture": self.student,
             "image_size": data.image_size,
             "channels": data.channels,
-            "mean": data.mean,
-            "std": data.std,
+            "mean": self.statistics(data)[0],
+            "std": self.statistics(data)[1],
             "classes": data.classes,
             "epochs": self.epochs,
             "data": data.fingerprint,
             "key": self.key,
+            "weights": None if self.source is None else self.source.facts(),
         }
 
     def words(self, data: ImageData) -> str:
         """Describe the training in one line."""
-        how = "fine-tuning pretrained" if self.pretrained else "training"
+        how = "training" if self.source is None else "fine-tuning pretrained"
         recipe = f"augment {self.recipe.augment}, lr {self.recipe.lr:g}, batch_size {self.recipe.batch_size}"
         what = f"{len(data.train):,} images of {data.image_size} px"
         length = f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
@@ -183,10 +198,12 @@ class _Plan:
             "channels": data.channels,
             "num_classes": len(data.classes),
         }
-        network = students.build_student(self.student, **shape, pretrained=self.pretrained, seed=self.seed)
-        feed = Feed.of(data)
-        weights = class_weights(self.recipe.class_weights, feed.labels, len(data.classes))
-        criterion = Distillation(LossMix(label_smoothing=self.recipe.label_smoothing), class_weights=weights)
+        weights = None if self.source is None else read(self.source).for_classes(data.classes)
+        network = students.build_student(self.student, **shape, weights=weights, seed=self.seed)
+        mean, std = self.statistics(data)
+        feed = replace_fields(Feed.of(data), mean=mean, std=std)
+        balance = class_weights(self.recipe.class_weights, feed.labels, len(data.classes))
+        criterion = Distillation(LossMix(label_smoothing=self.recipe.label_smoothing), class_weights=balance)
         return Trainer(
             network, feed, criterion, self.recipe, epochs=self.epochs, seed=self.seed, view_seed=self.seed,
             device=device,
@@ -200,23 +217,76 @@ def _plan(
     epochs: int | None,
     recipe: Mapping[str, Any],
     pretrained: bool,
+    weights: str | None,
     seed: int,
 ) -> _Plan:
-    """Fill in defaults; options in an ``auto`` teacher's spec take precedence over ``epochs`` and ``pretrained``."""
+    """Fill in defaults; options in an ``auto`` teacher's spec take precedence over the keywords."""
     if isinstance(model, TeacherSpec):
         options = dict(model.options)
         epochs = options.pop("epochs", epochs)
-        pretrained = options.pop("pretrained", pretrained)
-        student = _architecture(options.pop("model", None), data)
+        pretrained, weights = options.pop("pretrained", pretrained), options.pop("weights", weights)
+        network = options.pop("model", None)
         recipe = {**options, **recipe}
     else:
-        student = _architecture(model, data)
+        network = model
+    student, source = starting_network(network, weights, pretrained=pretrained, image_size=data.image_size)
+    pretrained = source is not None
     length = epochs or default_epochs(len(data.train), data.image_size, pretrained=pretrained)
     if length < 1:
         raise UsageError(f"epochs is {epochs}; allowed: 1 or more.")
     settings = Recipe.parse(_defaults(data, pretrained=pretrained), recipe)
-    key = stable_key([student, length, asdict(settings), pretrained, seed, data.fingerprint, len(data.train)])
-    return _Plan(student, length, settings, pretrained, seed, key)
+    facts = [student, length, asdict(settings), pretrained, seed, data.fingerprint, len(data.train)]
+    if source is not None:
+        facts.append(source.identity)
+    return _Plan(student, length, settings, source, seed, stable_key(facts))
+
+
+def starting_network(
+    model: str | Mapping[str, Any] | None, weights: str | None, *, pretrained: bool, image_size: int
+) -> tuple[dict[str, Any], WeightSource | None]:
+    """Return the network that a teacher is trained from, and its weights, which may not be on this machine.
+
+    Args:
+        model: a student mapping, or the name of a timm network; ``None`` takes that of the weights, or the default.
+        weights: text that names the weights.
+        pretrained: whether timm's weights of ``model`` are wanted if ``weights`` is ``None``.
+        image_size: pixels per side of the images, which choose the default.
+
+    Raises:
+        UsageError: the network does not exist, or the weights do not name theirs.
+        WeightsError: the weights do not exist.
+    """
+    if weights is not None:
+        source = resolve(weights)
+        if model is None:
+            model = source.student or (None if source.arguments else source.name) or None
+            if model is None:
+                raise UsageError(f"weights {weights} do not say which network they are of; give it: --model NAME.")
+    student = _architecture(model, image_size)
+    if weights is None:
+        if not pretrained:
+            return student, None
+        try:
+            source = resolve(weights_text(student, {}))
+        except WeightsError as error:
+            raise WeightsError(f"{error} {_OR_RANDOM}") from error
+    return student, source
+
+
+def require_weights(source: WeightSource | None, *, pretrained: bool) -> None:
+    """Check within seconds that weights to start from are here or can be fetched.
+
+    Args:
+        source: the weights, if there are any.
+        pretrained: whether they are those of ``--pretrained``, for the message.
+
+    Raises:
+        WeightsError: they are not on this machine and the hub cannot be reached.
+    """
+    try:
+        require([] if source is None else [source])
+    except WeightsError as error:
+        raise WeightsError(f"{error} {_OR_RANDOM}" if pretrained else str(error)) from error
 
 
 def _write(folder: Path, plan: _Plan, network: nn.Module, data: ImageData, metrics: Mapping[str, float]) -> None:
@@ -261,9 +331,9 @@ def _train(
     trainer.run(trainer.epochs, tick=tick)
 
 
-def _architecture(model: str | Mapping[str, Any] | None, data: ImageData) -> dict[str, Any]:
+def _architecture(model: str | Mapping[str, Any] | None, image_size: int) -> dict[str, Any]:
     if model is None:
-        return students.validate(default_architecture(data.image_size))
+        return students.validate(default_architecture(image_size))
     named = {"family": "timm", "model": model} if isinstance(model, str) else model
     return students.validate(named)
 

@@ -19,16 +19,12 @@ from autodistill.core.errors import StoreError
 from autodistill.core.records import Task
 from autodistill.training.runtime.durable_files import read_folder, tensor_bytes, tensors_from, write_folder
 from autodistill.training.students import build as students
+from autodistill.training.weights.folders import STUDENT as STUDENT
+from autodistill.training.weights.folders import STUDENT_JSON as _FACTS
+from autodistill.training.weights.folders import STUDENT_WEIGHTS as _WEIGHTS
+from autodistill.training.weights.folders import trial_folder as trial_folder
 
-STUDENT = "student"
 VARIANTS = "variants"
-_WEIGHTS = "student.safetensors"
-_FACTS = "student.json"
-
-
-def trial_folder(directory: str | Path, number: int) -> Path:
-    """Return the folder of trial ``number``."""
-    return Path(directory) / "checkpoints" / f"trial-{number:05d}"
 
 
 def variant_file(directory: str | Path, number: int, name: str) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hub_cache import lay_hub_cache
 from places import ROOT
 
 import autodistill as ad
@@ -227,10 +228,16 @@ def test_each_check_runs_once_when_a_study_is_made(
     assert ran == ["check_first", "check_same", "check_study"]
 
 
-def test_a_name_that_is_right_the_second_time_makes_the_study_in_the_same_folder(tmp_path: Path) -> None:
+def test_a_name_that_is_right_the_second_time_makes_the_study_in_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_hub_cache(monkeypatch, tmp_path / "hf", "test_resnet")
+    folder = tmp_path / "study"
     with pytest.raises(UsageError):
-        ad.Study.create(data="digits", teacher="resnt18", directory=tmp_path)
-    assert ad.Study.create(data="digits", teacher="resnet18", directory=tmp_path).config.teacher.source == "resnet18"
+        ad.Study.create(data="digits", teacher="test_resnt", directory=folder)
+    assert (
+        ad.Study.create(data="digits", teacher="test_resnet", directory=folder).config.teacher.source == "test_resnet"
+    )
 
 
 def test_opening_a_study_again_looks_only_at_what_may_be_new_and_loads_no_torch(tmp_path: Path) -> None:

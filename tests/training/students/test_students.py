@@ -8,6 +8,7 @@ from torch import nn
 
 from autodistill.core.errors import InfeasibleError, UnknownNameError, UsageError
 from autodistill.training.students import build as students
+from autodistill.training.students import starting_weights
 from autodistill.training.students.build import families
 from autodistill.training.students.families.reduction import auto_reduction
 from autodistill.training.students.families.schema import FamilyParameter
@@ -159,7 +160,7 @@ def test_any_timm_network_is_built_by_name_and_told_the_image_size() -> None:
 
 def test_weights_of_a_family_without_any_are_refused_and_others_named() -> None:
     with pytest.raises(UsageError, match=r"family resnet has no pretrained weights; families that have: .*mobilenetv3"):
-        students.build_student({"family": "resnet"}, **SMALL, pretrained=True)
+        starting_weights.source_of({"family": "resnet"}, {})
 
 
 def test_a_step_of_two_images_leaves_no_gradient_and_finds_bad_networks() -> None:

@@ -262,11 +262,12 @@ def test_pretrained_weights_without_network_fail_within_seconds(data, monkeypatc
 def test_a_hub_that_never_answers_is_given_up_on(data, monkeypatch):
     import urllib.request
 
-    from autodistill.training.students import pretrained as hub
+    from autodistill.training.weights import hub, source
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(hub, "_cached", lambda repository: False)
+    monkeypatch.setattr(hub, "cached", lambda repository: None)
     monkeypatch.setattr(hub, "_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "_asked", {})
 
     def hang(*args, **kwargs):
         time.sleep(1.0)
@@ -274,8 +275,8 @@ def test_a_hub_that_never_answers_is_given_up_on(data, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", hang)
     start = time.monotonic()
-    with pytest.raises(TeacherError, match="give the file as weights"):
-        hub.require_pretrained("resnet18")
+    with pytest.raises(TeacherError, match="or give a file or folder as weights"):
+        source.require([source.resolve("resnet18")])
     assert time.monotonic() - start < 0.9
 
 

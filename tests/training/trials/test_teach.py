@@ -1,5 +1,11 @@
+import json
+import re
+
 import pytest
+import timm
 import torch
+from hub_cache import lay_hub_cache
+from safetensors.torch import save_file
 
 from autodistill.core.errors import InterruptedTrialError, TeacherError, UnknownNameError, UsageError
 from autodistill.core.records import DataSpec, TeacherSpec
@@ -8,7 +14,6 @@ from autodistill.training.data import datasets
 from autodistill.training.runtime.durable_files import read_folder
 from autodistill.training.teachers import load as teachers
 from autodistill.training.teachers.load import TEACHER_WEIGHTS
-from autodistill.training.trials import teach as teaching
 from autodistill.training.trials.teach import default_architecture, default_epochs, teach
 
 NETWORK = {"family": "resnetv2", "width": 4, "stages": 2}
@@ -78,7 +83,7 @@ def test_pretrained_weights_without_network_fail_within_seconds(data, tmp_path, 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(TeacherError, match=r"resnet18 are not on this machine .* leave out --pretrained\.$"):
         teach(data, "resnet18", directory=tmp_path / "teacher", epochs=1, pretrained=True)
-    with pytest.raises(TeacherError, match=r"no pretrained weights for seresnet18\. Leave out --pretrained\.$"):
+    with pytest.raises(TeacherError, match=r"no pretrained weights for seresnet18\. .*leave out --pretrained\.$"):
         teach(data, "seresnet18", directory=tmp_path / "teacher", epochs=1, pretrained=True)
     assert not list(tmp_path.iterdir())
 
@@ -119,17 +124,37 @@ def test_photographs_get_crops_and_flips_and_the_plan_is_announced_once(tmp_path
 
 
 def test_a_pretrained_network_is_tuned_at_a_smaller_rate(tmp_path, monkeypatch):
-    monkeypatch.setattr(teaching, "require_pretrained", lambda *args, **keywords: None)
-    build = teaching.students.build_student
-    monkeypatch.setattr(
-        teaching.students,
-        "build_student",
-        lambda student, pretrained, **shape: build(student, pretrained=False, **shape),
-    )
+    lay_hub_cache(monkeypatch, tmp_path / "hf", "test_resnet")
     said = []
     teach(colour(48), "test_resnet", directory=tmp_path / "t", epochs=1, pretrained=True, announce=said.append)
-    assert said[0].startswith("fine-tuning pretrained test_resnet for 1 epoch of 20 images")
-    assert "lr 0.001" in said[0]
+    assert re.match(r"weights test_resnet \(\d+\.\d MB, licence apache-2\.0\)$", said[0])
+    assert said[1].startswith("fine-tuning pretrained test_resnet for 1 epoch of 20 images")
+    assert "lr 0.001" in said[1]
+
+
+def facts_of(folder):
+    return json.loads((folder / "teacher.json").read_text())
+
+
+def test_a_teacher_starts_from_any_weights_and_keeps_their_normalization_and_licence(tmp_path, monkeypatch):
+    tensors = lay_hub_cache(monkeypatch, tmp_path / "hf", "test_resnet")
+    config = timm.get_pretrained_cfg("test_resnet")
+    teach(colour(48), weights="test_resnet", directory=tmp_path / "hub", epochs=1)
+    made = facts_of(tmp_path / "hub")
+    assert made["architecture"] == {"family": "timm", "model": "test_resnet"}
+    assert (made["mean"], made["std"]) == (list(config.mean), list(config.std))
+    assert made["weights"]["licence"] == "apache-2.0"
+    save_file(tensors, tmp_path / "plain.safetensors")
+    for text, model, licence in (
+        (str(tmp_path / "plain.safetensors"), "test_resnet", "unknown"),
+        (str(tmp_path / "hub"), None, "apache-2.0"),
+    ):
+        folder = tmp_path / f"from-{licence}"
+        teach(colour(48), model, weights=text, directory=folder, epochs=1)
+        assert facts_of(folder)["weights"]["licence"] == licence
+        assert facts_of(folder)["mean"] == list(config.mean)
+    with pytest.raises(UsageError, match=r"do not say which network they are of; give it: --model NAME"):
+        teach(colour(48), weights=str(tmp_path / "plain.safetensors"), directory=tmp_path / "x", epochs=1)
 
 
 def test_the_time_left_follows_the_speed_since_the_start_or_the_resume():

@@ -9,7 +9,6 @@ from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNet
 from torch import nn
 
-from autodistill.core.errors import UsageError
 from autodistill.training.students.families.schema import (
     REDUCTION,
     FamilyParameter,
@@ -29,8 +28,6 @@ _SE = FamilyParameter("squeeze", False, "block", choices=(False, True))
 @family("mbconv", width(16, 4, 64), depth(1, 1, 4), _EXPAND, _KERNEL, _SE, REDUCTION, kind="convolutional")
 def mbconv(params: Mapping[str, Any], shape: Shape) -> nn.Module:
     """Inverted residuals of EfficientNet and MnasNet (arXiv 1905.11946): free width, depth, kernel and expansion."""
-    if shape.pretrained:
-        raise UsageError("family mbconv has no pretrained weights; take a family of named variants.")
     w, d = params["width"], params["depth"]
     squeeze = "_se0.25" if params["squeeze"] else ""
     block = f"k{params['kernel']}_e{params['expand']}"

@@ -14,6 +14,7 @@ from torch import nn
 from autodistill.core.errors import UsageError, nearest
 from autodistill.core.registry import Registry
 from autodistill.training.runtime.source_code import GROUP, code_key
+from autodistill.training.weights.loading import LoadedWeights
 
 Value = int | float | str | bool
 
@@ -29,13 +30,13 @@ class Shape:
         image_size: pixels per side of the input.
         channels: 1 for grey, 3 for colour.
         num_classes: logits per image.
-        pretrained: start from timm's weights if the family has any.
+        weights: weights that a network of timm starts from; ``None`` for random ones.
     """
 
     image_size: int
     channels: int
     num_classes: int
-    pretrained: bool = False
+    weights: LoadedWeights | None = None
 
 
 @dataclass(frozen=True)

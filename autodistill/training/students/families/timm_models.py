@@ -10,12 +10,20 @@ from torch import nn
 
 from autodistill.training.students.families.reduction import reduce_to
 from autodistill.training.students.families.schema import Shape
+from autodistill.training.weights.loading import create_loaded
 
 
 def create(name: str, shape: Shape, **keywords: Any) -> nn.Module:
-    """Call ``timm.create_model`` for a shape; :func:`timm_call` returns the name and keywords of the call."""
-    model: nn.Module = timm.create_model(
-        name, pretrained=shape.pretrained, num_classes=shape.num_classes, in_chans=shape.channels, **keywords
+    """Call ``timm.create_model`` for a shape; :func:`timm_call` returns the name and keywords of the call.
+
+    Raises:
+        WeightsError: the weights of the shape do not fit the network.
+    """
+    own: dict[str, Any] = {"num_classes": shape.num_classes, "in_chans": shape.channels, **keywords}
+    model: nn.Module = (
+        timm.create_model(name, pretrained=False, **own)
+        if shape.weights is None
+        else create_loaded(name, shape.weights, **own)
     )
     model.__dict__[_CALL] = (name, dict(keywords))
     return model

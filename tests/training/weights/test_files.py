@@ -27,7 +27,7 @@ from autodistill.core.errors import TeacherError
 from autodistill.core.records import DataSpec, TeacherSpec
 from autodistill.training.data import datasets
 from autodistill.training.teachers import load as teachers
-from autodistill.training.teachers.weight_files import fit, read_weights
+from autodistill.training.weights.files import fit, read_weights
 
 NAME = "test_resnet"
 

@@ -64,7 +64,7 @@ def check_file(path: Path, what: str = "weights") -> None:
     """
     label = f"{what} {path}"
     if path.is_dir():
-        raise TeacherError(f"{label}: that is a folder; {_within(path)}")
+        raise TeacherError(f"{label}: that is a folder; {within(path)}")
     if not path.exists():
         close = nearest(path.name, _file_names(path.parent), 1)
         meant = f"; did you mean {str(path.parent / close[0])!r}?" if close else "."
@@ -364,7 +364,8 @@ def _file_names(folder: Path) -> list[str]:
         return []
 
 
-def _within(folder: Path) -> str:
+def within(folder: Path) -> str:
+    """Return what to give in place of a folder without a known network, for messages."""
     names = _file_names(folder)
     if "teacher.json" in names:
         return f"it is a complete teacher of autodistill: give --teacher {folder} without weights."
