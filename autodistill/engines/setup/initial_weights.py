@@ -59,6 +59,7 @@ class _Found:
     lacking: dict[str, str] = field(default_factory=dict)
     without: list[_Network] = field(default_factory=list)  # those that may be random
     forced: dict[str, str] = field(default_factory=dict)  # those that may not, with the reason
+    forced_variants: set[str] = field(default_factory=set)  # dotted paths of their variants
     must: set[str] = field(default_factory=set)  # names of all those that may not be random
 
 
@@ -147,9 +148,7 @@ def with_weights(
     if not found.without:
         return space, InitialWeights(_each_once(found.sources.values()), notes)
     where, elsewhere = _cells(found.have, found.without), _cells(found.without, found.have)
-    named = [one.name for one in found.without]
-    shown = ", ".join(named[:_LISTED]) + (", …" if len(named) > _LISTED else "")
-    note = f"init is always random for {shown}: they have no weights"
+    note = f"init is always random for {_some(one.name for one in found.without)}: they have no weights"
     narrowed = offer_only(space, INIT, PRETRAINED, where=where, elsewhere=elsewhere)
     return narrowed, InitialWeights(_each_once(found.sources.values()), (*notes, note))
 
@@ -207,6 +206,7 @@ def _look(space: Space, training: Mapping[str, Any]) -> _Found:
             found.lacking[network.name] = str(error)
             if possible == {PRETRAINED}:
                 found.forced[network.name] = str(error)
+                found.forced_variants.add(network.variant)
             else:
                 found.without.append(network)
     return found
@@ -295,16 +295,27 @@ def _each_once(sources: Iterable[WeightSource]) -> tuple[WeightSource, ...]:
 
 def _forced(found: _Found) -> str:
     """Return the message about students that must start from weights and have none."""
-    names = list(found.forced)
-    shown = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    reasons = "; ".join(list(dict.fromkeys(found.forced.values()))[:2])
-    have = list(found.sources)
-    families = ",".join(dict.fromkeys(str(one.values[_FAMILY]) for one in found.have))
-    listed = ", ".join(have[:_LISTED]) + (", …" if len(have) > _LISTED else "")
-    advice = (
-        f" Those that have: {listed}. Keep their families with "
-        f"--set student.family={families}, or let the space choose: init: [pretrained, random]."
-        if have
-        else " Use init: random."
+    terms = [reason.rstrip(".") for reason in dict.fromkeys(found.forced.values()) if "licence" in reason]
+    why = f" ({terms[0]})" if terms else ""
+    text = f"init is pretrained, but these students have no weights: {_some(found.forced)}{why}."
+    if not found.have:
+        return f"{text} Use init: random."
+    return (
+        f"{text} Those that have: {_some(found.sources)}. Keep only those: {_restriction(found)}; or let the space "
+        "choose: init: [pretrained, random]."
     )
-    return f"init is pretrained, but these students have no weights: {shown} ({reasons.rstrip('.')}).{advice}"
+
+
+def _restriction(found: _Found) -> str:
+    """Return the options that keep the networks with weights."""
+    families = dict.fromkeys(str(one.values[_FAMILY]) for one in found.have)
+    out = [f"--set {_FAMILY}={','.join(families)}"]
+    for name in sorted({one.variant for one in found.have} & found.forced_variants - {""}):
+        kept = [str(one.values[name]) for one in found.have if one.variant == name]
+        out.append(f"--set {name}={','.join(kept)}")
+    return " ".join(out)
+
+
+def _some(names: Iterable[str]) -> str:
+    every = list(names)
+    return ", ".join(every[:_LISTED]) + (", …" if len(every) > _LISTED else "")

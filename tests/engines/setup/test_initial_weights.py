@@ -117,8 +117,9 @@ def test_students_that_must_start_from_weights_and_have_none_are_refused_by_name
     space = Space.parse({**SPACE, "train": {"lr": 0.01}})
     with pytest.raises(
         ConfigError,
-        match=r"init is pretrained, but these students have no weights: lcnet_035, resnet .*"
-        r"Those that have: lcnet_050, lcnet_075, test_resnet, test_vit\..*--set student\.family=lcnet,timm",
+        match=r"init is pretrained, but these students have no weights: lcnet_035, resnet\. "
+        r"Those that have: lcnet_050, lcnet_075, test_resnet, test_vit\. Keep only those: "
+        r"--set student\.family=lcnet,timm --set student\.lcnet\.variant=lcnet_050,lcnet_075; or let the space choose",
     ):
         with_weights(space, {"init": "pretrained"})
     kept = space.restrict({"student.family": ["lcnet"], "student.lcnet.variant": ["lcnet_050"]})
