@@ -148,7 +148,7 @@ def with_weights(
     if not found.without:
         return space, InitialWeights(_each_once(found.sources.values()), notes)
     where, elsewhere = _cells(found.have, found.without), _cells(found.without, found.have)
-    note = f"init is always random for {_some(one.name for one in found.without)}: they have no weights"
+    note = f"init is always random for {_some(one.name for one in found.without)}: they have no weights here"
     narrowed = offer_only(space, INIT, PRETRAINED, where=where, elsewhere=elsewhere)
     return narrowed, InitialWeights(_each_once(found.sources.values()), (*notes, note))
 

@@ -61,7 +61,7 @@ def test_pretrained_is_offered_to_students_with_weights_only(everything_here: No
     expected = {(name, init) for name in both for init in ("pretrained", "random")}
     assert draws(space) == expected | {("lcnet_035", "random"), ("resnet", "random")}
     assert {one.text for one in weights.sources} == both
-    assert weights.notes == ("init is always random for lcnet_035, resnet: they have no weights",)
+    assert weights.notes == ("init is always random for lcnet_035, resnet: they have no weights here",)
     assert weights.lines()[0] == "weights: 4 here; licences: apache-2.0 (4)"
     again, same = with_weights(space, {})
     assert draws(again) == draws(space)
