@@ -22,7 +22,8 @@ from autodistill.core.errors import ResourceError, StoreError
 from autodistill.core.records import LatencyTarget, Task, TeacherSpec, stable_key
 from autodistill.training.runtime import durable_files
 from autodistill.training.runtime.remote_storage import RemoteFolder
-from autodistill.training.trials.trial_files import STUDENT, VARIANTS, student_key
+from autodistill.training.trials.trial_files import STUDENT, VARIANTS, student_key, trial_folder
+from autodistill.training.weights.source import LOCAL, TRIAL
 
 _STUDENT = f"{STUDENT}-"
 _INPUTS, _A_FILE, _A_FOLDER = "inputs", "file", "folder"
@@ -229,11 +230,11 @@ def _input(path: str, kind: str = "") -> str:
 
 
 def _with_paths(task: Task, change: Callable[[str], str]) -> Task:
-    """Apply ``change`` to every string in the task's teacher and latency target that may be a path."""
+    """Apply ``change`` to every string in the task's teacher, weights and latency target that may be a path."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, str):
-            return change(value)
+            return _with_path(value, change)
         if isinstance(value, Mapping):
             return {key: changed(one) for key, one in value.items()}
         return [changed(one) for one in value] if isinstance(value, (list, tuple)) else value
@@ -242,4 +243,15 @@ def _with_paths(task: Task, change: Callable[[str], str]) -> Task:
     teacher |= {key: changed(teacher[key]) for key in ("source", "weights", "options")}
     table = task.latency.table
     latency: LatencyTarget = replace(task.latency, table=None if table is None else change(table))
-    return replace(task, teacher=TeacherSpec(**teacher), latency=latency)
+    weights = {name: _with_path(text, change) for name, text in task.weights.items()}
+    return replace(task, teacher=TeacherSpec(**teacher), latency=latency, weights=weights)
+
+
+def _with_path(text: str, change: Callable[[str], str]) -> str:
+    """Apply ``change`` to a path, to that of a ``local-dir:``, or to the student's folder of a trial, ``STUDY#12``."""
+    if text.startswith(LOCAL):
+        return LOCAL + change(text.removeprefix(LOCAL))
+    if found := TRIAL.match(text):
+        folder = trial_folder(Path(found["study"]).expanduser(), int(found["number"])) / STUDENT
+        return change(str(folder))
+    return change(text)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from autodistill.core.records import DataSpec, Task, TeacherSpec
 from autodistill.training.runtime import durable_files as checkpoint
 from autodistill.training.runtime.durable_files import Checkpoint
 from autodistill.training.runtime.remote_storage import RemoteFolder
-from autodistill.training.trials.remote_trials import RemoteCopy
-from autodistill.training.trials.trial_files import save_student, student_key
+from autodistill.training.trials.remote_trials import RemoteCopy, send_inputs, workplace
+from autodistill.training.trials.trial_files import save_student, student_key, trial_folder
 
 
 def copy_in(folder: Path, storage: Path) -> RemoteCopy:
@@ -126,3 +128,31 @@ def test_before_workers_begin_the_storage_is_made_to_agree_with_the_study_s_fold
         warnings.simplefilter("error")
         here.fetch(replace=True)
     assert student_key(here.folder) == "new"
+
+
+def test_weights_of_a_space_reach_a_worker_that_cannot_read_this_machine(tmp_path: Path) -> None:
+    save_file({"w": torch.full((2,), 7.0)}, tmp_path / "own.safetensors")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.json").write_text("{}")
+    save_student(trial_folder(tmp_path / "study", 4), {"w": torch.zeros(2)}, {"key": "k"})
+    texts = {
+        "lcnet_050": str(tmp_path / "own.safetensors"),
+        "lcnet_075": f"local-dir:{tmp_path / 'made'}",
+        "lcnet_100": f"{tmp_path / 'study'}#4",
+        "tinynet_e": "tinynet_e.in1k",
+    }
+    task = Task(DataSpec("digits"), TeacherSpec("auto"), str(tmp_path / "study"), (1,), ("accuracy",), weights=texts)
+    storage = tmp_path / "storage"
+    send_inputs(task, RemoteFolder(storage.as_uri()))
+    for name in ("own.safetensors", "made", "study"):
+        (tmp_path / name).rename(tmp_path / f"gone-{name}")
+
+    class Owner:
+        pass
+
+    owner = Owner()
+    there = workplace(task, storage.as_uri(), owner).task.weights
+    assert load_file(there["lcnet_050"])["w"].tolist() == [7.0, 7.0]
+    assert (Path(there["lcnet_075"].removeprefix("local-dir:")) / "config.json").is_file()
+    assert (Path(there["lcnet_100"]) / "student.json").is_file()
+    assert there["tinynet_e"] == "tinynet_e.in1k"
