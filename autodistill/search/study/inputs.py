@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from autodistill.core.errors import UsageError
+from autodistill.core.errors import ConfigError, UsageError
 from autodistill.core.records import Constraint, Params, stable_key
 from autodistill.search.sampler.proposer import Costs, Proposer
 from autodistill.search.space.space import Space
@@ -86,10 +86,20 @@ class Inputs:
             sections: ``{"student": {…}, "distillation": {…}, "train": {…}}`` with every active parameter.
 
         Raises:
-            ConfigError: the candidate is not in the space.
+            ConfigError: the candidate is not in the space, or one of its settings is fixed to another value there.
         """
         self.space.check_names(sections)
-        self._proposer.enqueue(self.space.flatten(sections))
+        values = self.space.flatten(sections)
+        made = self.space.nest(values)
+        problems = [
+            f"{section}.{key}: {value!r} was given, but with these settings it can only be {made[section][key]!r}"
+            for section, settings in sections.items()
+            for key, value in settings.items()
+            if key in made[section] and made[section][key] != value
+        ]
+        if problems:
+            raise ConfigError(problems, "candidate")
+        self._proposer.enqueue(values)
 
     def use_devices(self, each: float) -> None:
         """Set the devices per worker, for device time: 2 for two GPUs, 0.25 if four workers share one GPU."""

@@ -224,6 +224,9 @@ def test_a_search_proposes_and_trains_only_what_has_weights(everything_here: Non
         sampler="random",
         directory=tmp_path / "study",
     )
+    asked = {"student": {"family": "lcnet", "variant": "lcnet_035"}, "train": {"init": "pretrained", "lr": 0.001}}
+    with pytest.raises(ConfigError, match=r"train\.init: 'pretrained' was given, but .* can only be 'random'"):
+        study.enqueue(asked)
     ad.search(study, budget="3trials", workers=1)
     trials = study.trials()
     assert {trial.reason for trial in trials} <= {"", "DUPLICATE", None}
