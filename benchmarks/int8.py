@@ -29,7 +29,8 @@ from autodistill.training.data import datasets
 from autodistill.training.deployed.onnx_files import export_onnx, run_onnx
 from autodistill.training.deployed.quantize import quantize_int8
 from autodistill.training.students import build as students
-from autodistill.training.trials.variants import calibration_images, normalized
+from autodistill.training.students.student_input import StudentInput
+from autodistill.training.trials.variants import calibration_images
 
 LARGE = 100_000
 POOL: list[Params] = [
@@ -42,12 +43,16 @@ POOL: list[Params] = [
 ]
 
 
+def _input(data: datasets.ImageData) -> StudentInput:
+    return StudentInput(data.image_size, data.mean, data.std)
+
+
 def trained(student: Params, data: datasets.ImageData, epochs: int) -> torch.nn.Module:
     """Train a student without a teacher (AdamW, one-cycle schedule), so that quantization has accuracy to lose."""
     model = students.build_student(
         student, image_size=data.image_size, channels=data.channels, num_classes=len(data.classes)
     )
-    images = torch.from_numpy(normalized(data, data.train.images))
+    images = torch.from_numpy(_input(data).of_images(data.train.images))
     labels = torch.from_numpy(data.train.labels)
     steps = epochs * (len(labels) // 128)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
@@ -67,8 +72,8 @@ def measured(student: Params, data: datasets.ImageData, test: Any, epochs: int, 
     model = trained(student, data, epochs)
     shape = {"image_size": data.image_size, "channels": data.channels}
     export_onnx(model, folder / "fp32.onnx", **shape)
-    quantize_int8(folder / "fp32.onnx", folder / "int8.onnx", calibration=calibration_images(data))
-    images = normalized(data, test.images)
+    quantize_int8(folder / "fp32.onnx", folder / "int8.onnx", calibration=calibration_images(data, _input(data)))
+    images = _input(data).of_images(test.images)
     files = [folder / "fp32.onnx", folder / "int8.onnx"]
     accuracy = [float(np.mean(run_onnx(path, images).argmax(1) == test.labels)) for path in files]
     latency = file_latencies(files, LatencyTarget("onnxruntime"))

@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,8 @@ from autodistill.commands.console.reading import RUNS, JsonOption
 from autodistill.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from autodistill.core.records import Params
     from autodistill.search.space.space import Space
     from autodistill.training.survey.space_check import FamilyRange
@@ -127,17 +129,18 @@ def check(
     from autodistill.search.space.builtin import load_space
     from autodistill.search.space.distributions import describe
     from autodistill.search.space.extremes import extreme_students
+    from autodistill.search.space.fitting.to_study import within_images
     from autodistill.search.space.priors import words
-    from autodistill.search.space.space import Space
 
     mapping = load_space(name)
-    space = narrowed(Space.parse(mapping, name), set_)
+    space = narrowed(mapping, set_, name)
     problems = space_problems(space)
     if problems:
         raise ConfigError(problems, f"search space {name}")
     space, _ = with_weights(space, {}, ask=False)
     sides = list(dict.fromkeys(image_size or mapping.get("image_sizes") or [_USUAL_SIDE]))
-    ranges = _ranges(extreme_students(space, samples=samples), sides, channels, classes)
+    pools = {side: extreme_students(within_images(space, side), samples=samples) for side in sides}
+    ranges = _ranges(pools, channels, classes)
     size = space.size()
     if as_json:
         rows = [
@@ -173,29 +176,32 @@ def _show_parameters(space: Space) -> None:
     print_table(columns[:shown], [line[:shown] for line in lines])
 
 
-def narrowed(space: Space, texts: list[str] | None) -> Space:
-    """Return the space with the restrictions of ``--set``.
+def narrowed(mapping: Mapping[str, Any], texts: list[str] | None, name: str, side: int | None = None) -> Space:
+    """Return a space with the restrictions of ``--set``, for images of ``side`` pixels if that is given.
 
     Raises:
         ConfigError: Some restrictions cannot be parsed or are not in the space; all are listed, with the nearest names.
     """
     from autodistill.commands.search import settings
+    from autodistill.search.space.fitting.to_study import fitted
 
     given = settings(texts or [])
     others = [f"--set {key}: not part of a search space; names begin with student., distillation. or train."
               for key in given if key != "set"]  # fmt: skip
     if others:
         raise ConfigError(others, "the flags")
-    return space.restrict(given["set"]) if given else space
+    chosen = given.get("set", {})
+    space = fitted(mapping, name, choices=chosen, image_size=side)
+    return space.restrict(chosen) if chosen else space
 
 
-def _ranges(pools: dict[str, list[Params]], sides: list[int], channels: int, classes: int) -> list[FamilyRange]:
+def _ranges(pools: Mapping[int, dict[str, list[Params]]], channels: int, classes: int) -> list[FamilyRange]:
     from autodistill.training.survey.space_check import family_range
 
     return [
         family_range(family, pool, image_size=side, channels=channels, num_classes=classes)
-        for side in sides
-        for family, pool in pools.items()
+        for side, families in pools.items()
+        for family, pool in families.items()
     ]
 
 

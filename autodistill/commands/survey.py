@@ -85,7 +85,6 @@ def _survey_space(
     from autodistill.core.records import LatencyTarget
     from autodistill.engines.setup.survey_pool import draw_pool
     from autodistill.search.space.builtin import load_space
-    from autodistill.search.space.space import Space
     from autodistill.training.costs.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey.predicted_costs import fitted
     from autodistill.training.survey.survey import survey as run
@@ -94,7 +93,7 @@ def _survey_space(
     side = image_size or int(mapping.get("image_sizes", [32])[0])
     target, memory = LatencyTarget(), CostMemory(cache_folder())
     found = run(
-        draw_pool(narrowed(Space.parse(mapping, name), texts), pool, seed=0),
+        draw_pool(narrowed(mapping, texts, name, side), pool, seed=0),
         image_size=side,
         channels=channels,
         num_classes=classes,

@@ -51,7 +51,7 @@ _SOURCES = {"data": "digits", "teacher": "auto"}
 _EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20}
 _OTHER_EPOCHS = 30
 _PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32, "image_folder": 64}
-_OTHER_PIXELS = 224
+_OTHER_PIXELS = 64  # of sources that tell their size when they are read; a space from there on also suits larger images
 _LOCAL = "local-dir:"
 _MARKS = ("teacher.json", "study.yaml", "config.json")
 """Files of a folder that is a teacher: of ``teach``, a study, or ``export``."""
@@ -208,14 +208,22 @@ def default_space(data: Mapping[str, Any]) -> str:
     """Return the built-in space for the image size of a data section, or the nearest; of several the narrowest."""
     from autodistill.search.space import builtin as spaces
 
-    size = data.get("image_size")
-    pixels = size if isinstance(size, int) and size > 0 else _PIXELS.get(str(data.get("source")), _OTHER_PIXELS)
+    pixels = known_pixels(data) or _OTHER_PIXELS
 
     def distance(name: str) -> tuple[float, float]:
         low, high = spaces.load_space(name).get("image_sizes", (1, 1))
         return max(math.log(low / pixels), math.log(pixels / high), 0.0), high / low
 
     return min(spaces.space_names(), key=distance, default="tiny")
+
+
+def known_pixels(data: Mapping[str, Any]) -> int | None:
+    """Return the side of the images of a data section, as far as it is known before they are read."""
+    size, source, options = data.get("image_size"), str(data.get("source")), data.get("options")
+    if size is None and source == "synthetic" and isinstance(options, Mapping):
+        size = options.get("size")
+    size = _PIXELS.get(source) if size is None else size
+    return size if isinstance(size, int) and size > 0 else None
 
 
 CHOSEN = ("views", "batch_size")
@@ -380,11 +388,13 @@ def _set_problems(keys: Mapping[str, Any], sources: Sources) -> list[Problem]:
     if not isinstance(given, Mapping) or not given:
         return []
     from autodistill.search.space.builtin import compose, load_space
-    from autodistill.search.space.space import Space
+    from autodistill.search.space.fitting.to_study import fitted
 
-    named = keys.get("space")
+    named, data = keys.get("space"), keys.get("data")
+    size = known_pixels(data) if isinstance(data, Mapping) else None
     try:
-        space = Space.parse(compose(named) if isinstance(named, Mapping) else load_space(str(named)))
+        mapping = compose(named) if isinstance(named, Mapping) else load_space(str(named))
+        space = fitted(mapping, choices=given, image_size=size)
     except AutodistillError:
         return []  # reported where the space is read
     problems = []

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from autodistill.training.data.datasets import ImageData
 
 _RESIZE = {
-    "crop": "shorter side to image_size, centre crop,",
-    "squash": "both sides to image_size, whatever the proportions,",
-    "letterbox": f"longer side to image_size, the rest filled with grey {PADDING} of 255 at both ends,",
+    "crop": "shorter side to {size}, centre crop,",
+    "squash": "both sides to {size}, whatever the proportions,",
+    "letterbox": f"longer side to {{size}}, the rest filled with grey {PADDING} of 255 at both ends,",
 }
 _PACKAGES = ("autodistill-search", "torch", "timm", "onnx", "onnxruntime", "optuna", "numpy")
 
@@ -78,14 +78,17 @@ def companion_files(
 def preprocessing(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Describe how to convert an image to the model's input, and the meaning of its outputs."""
     mode = str(facts.get("resize", "crop"))
+    first = facts.get("decoded_size")
+    again = "" if first is None else "; then to image_size, by bilinear interpolation of pixels / 255 with antialiasing"
     return {
         "image_size": facts["image_size"],
+        **({} if first is None else {"decoded_size": first}),
         "channels": facts["channels"],
         "mode": "L" if facts["channels"] == 1 else "RGB",
         "decode": "upright by its EXIF orientation, transparent parts on white, grey of 16 bits divided by 257",
         "resize_mode": mode,
-        "resize": f"{_RESIZE[mode]} by bicubic interpolation with antialiasing; "
-        "an image of that size is taken as it is",
+        "resize": f"{_RESIZE[mode].format(size='image_size' if first is None else 'decoded_size')} by bicubic "
+        f"interpolation with antialiasing; an image of that size is taken as it is{again}",
         **({"padding": PADDING} if mode == "letterbox" else {}),
         "scale": "pixels / 255, then (pixels - mean) / std per channel",
         "mean": list(facts["mean"]),

@@ -65,9 +65,14 @@ def _what(origin: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     loss = distillation_words(origin["distillation"]) or "cross-entropy"
     return (
         f"Classifies {colour} images of {facts['image_size']} x {facts['image_size']} px into {len(classes)} "
-        f"classes: {shown}.{size} Chosen by autodistill among many students; trained with the loss "
+        f"classes: {shown}.{size}{_smaller(facts)} Chosen by autodistill among many students; trained with the loss "
         f"`{_code(loss)}` for {counted(round(origin['epochs']), 'epoch')}."
     )
+
+
+def _smaller(facts: Mapping[str, Any]) -> str:
+    first = facts.get("decoded_size")
+    return "" if first is None else f" Images are cut to {first} x {first} px first, and scaled to that size then."
 
 
 def _unverified(found: Exported) -> str:

@@ -125,10 +125,9 @@ def export(
 
 def normalized(images: NDArray[np.uint8], facts: Mapping[str, Any]) -> Images:
     """Convert ``uint8`` images to the student's input, ``float32 (n, channels, side, side)``."""
-    mean: Images = np.array(facts["mean"], dtype=np.float32).reshape(1, -1, 1, 1)
-    std: Images = np.array(facts["std"], dtype=np.float32).reshape(1, -1, 1, 1)
-    out: Images = (images.astype(np.float32) / np.float32(255) - mean) / std
-    return out
+    from autodistill.training.students.student_input import StudentInput
+
+    return StudentInput.of(facts).of_images(images)
 
 
 def validate(subject: Subject, data: ImageData) -> Validation:

@@ -143,6 +143,7 @@ def widen(axes: Any, values: Sequence[float]) -> None:
     if values and max(values) - min(values) <= 0.02 * abs(max(values)):
         middle = values[0]
         if axes.get_xscale() == "log":
+            axes.set_autoscalex_on(False)  # matplotlib would first warn of a single value
             axes.set_xlim(middle / 2.2, middle * 2.2)
         else:
             axes.set_xlim(middle - 0.5 * (abs(middle) or 1.0), middle + 0.5 * (abs(middle) or 1.0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from autodistill.training.data.datasets import ImageData, Split
+    from autodistill.training.data.datasets import Split
+    from autodistill.training.students.student_input import StudentInput
     from autodistill.training.teachers.teacher import Teacher
 
 
@@ -81,7 +82,6 @@ class TestSplit:
 def examine(
     folder: Path,
     test: TestSplit,
-    data: ImageData,
     *,
     refit: str,
     keep: bool,
@@ -93,7 +93,6 @@ def examine(
     Args:
         folder: folder of the run.
         test: the test images.
-        data: the study's images.
         refit: ``train`` or ``train+val``.
         keep: whether to keep the weights; otherwise they are deleted.
         device: device to run on.
@@ -103,11 +102,11 @@ def examine(
         StoreError: the run has no finished student.
     """
     from autodistill.training.runtime.durable_files import write_folder
+    from autodistill.training.students.student_input import StudentInput
     from autodistill.training.trials.retraining import load_run
 
     model, facts = load_run(folder)
-    trained_with = replace(data, mean=tuple(facts["mean"]), std=tuple(facts["std"]))  # those of its initial weights
-    logits = predict(model, test.split.images, trained_with, device=device)
+    logits = predict(model, test.split.images, StudentInput.of(facts), device=device)
     found = test.scores(logits, own)
     last = facts["reports"][max(facts["reports"], key=int)]
     manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())
@@ -133,15 +132,14 @@ def examine(
     return result
 
 
-def predict(model: nn.Module, images: NDArray[np.uint8], data: ImageData, *, device: str = "cpu") -> Tensor:
-    """Compute logits ``(n, classes)``, fp32 on the CPU, of ``uint8`` images."""
+def predict(model: nn.Module, images: NDArray[np.uint8], given: StudentInput, *, device: str = "cpu") -> Tensor:
+    """Compute logits ``(n, classes)``, fp32 on the CPU, of ``uint8`` images that the model is ``given``."""
     import torch
 
-    mean, std = (torch.tensor(value, device=device).view(1, -1, 1, 1) for value in (data.mean, data.std))
     model = model.to(device).eval()
     out = []
     with torch.inference_mode():
         for start in range(0, len(images), 512):
             pixels = torch.from_numpy(np.array(images[start : start + 512])).to(device).float().div_(255)
-            out.append(model((pixels - mean) / std).float().cpu())
+            out.append(model(given.of_pixels(pixels)).float().cpu())
     return torch.cat(out)

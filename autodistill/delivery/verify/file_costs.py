@@ -55,13 +55,14 @@ class Network:
 def student_network(student: Params, data: ImageData) -> Network:
     """Return the untrained network of a student."""
     from autodistill.training.students import build as students
+    from autodistill.training.students.resolution import side_of
 
     size, channels, classes = data.image_size, data.channels, len(data.classes)
 
     def make() -> nn.Module:
         return students.build_student(student, image_size=size, channels=channels, num_classes=classes).eval()
 
-    return Network(make, size, channels)
+    return Network(make, side_of(student, size), channels)
 
 
 def teacher_network(teacher: Teacher) -> Network | None:

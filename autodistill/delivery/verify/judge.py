@@ -126,7 +126,6 @@ def _examine(plan: Plan, run: Planned, test: TestSplit) -> Result:
     return examine(
         run.folder,
         test,
-        worker.data,
         refit=plan.retraining.refit,
         keep=run.keep,
         device=worker.context.device,

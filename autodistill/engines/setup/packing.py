@@ -109,9 +109,11 @@ def _load(student: dict[str, Any], shape: dict[str, Any], batch: int, device: st
     import torch
 
     from autodistill.training.students.build import build_student
+    from autodistill.training.students.resolution import side_of
 
     model = build_student(student, **shape).to(device).train()
-    images = torch.rand(batch, shape["channels"], shape["image_size"], shape["image_size"], device=device)
+    side = side_of(student, shape["image_size"])
+    images = torch.rand(batch, shape["channels"], side, side, device=device)
     torch.cuda.reset_peak_memory_stats(device)
     readings: list[float] = []
     until = time.monotonic() + _SECONDS

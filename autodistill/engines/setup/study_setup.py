@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodistill.config.study_file import CHOSEN, MAY_CHANGE, StudyConfig, differences
+from autodistill.config.study_file import CHOSEN, MAY_CHANGE, StudyConfig, differences, known_pixels
 from autodistill.core.errors import ConfigError, UsageError
 from autodistill.core.resource_errors import as_resource_error
 from autodistill.core.strict_yaml import dump
@@ -22,6 +22,7 @@ from autodistill.search.objectives.objectives import parse_constraint, resolve
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.space.builtin import compose
 from autodistill.search.space.builtin import load_space as load_space
+from autodistill.search.space.fitting.to_study import fitted
 from autodistill.search.space.space import Space
 from autodistill.search.storage import study_folder as store
 from autodistill.search.study.warm_start import warm_start
@@ -227,11 +228,14 @@ def study_parts(config: StudyConfig) -> dict[str, Any]:
 
 def config_space(config: StudyConfig) -> Space:
     """Return the search space of a configuration, with its restrictions."""
-    if isinstance(config.space, Mapping):
-        space = Space.parse(with_parameter(compose(config.space), config.teacher))
-    else:
-        mapping = with_parameter(load_space(config.space), config.teacher)
-        space = Space.parse(mapping, f"search space {config.space}")
+    named = not isinstance(config.space, Mapping)
+    mapping = load_space(config.space) if named else compose(config.space)
+    space = fitted(
+        with_parameter(mapping, config.teacher),
+        f"search space {config.space}" if named else "space",
+        choices=config.set,
+        image_size=None if config.data is None else known_pixels(vars(config.data)),
+    )
     return space.restrict(config.set) if config.set else space
 
 

@@ -330,32 +330,45 @@ def _time_all(pipe: Connection, job: Job) -> None:
 def _student_seconds(student: Params, job: Job) -> dict[str, float]:
     """Time a training step, as in a trial, of two batch sizes, and the evaluation of an image."""
     from autodistill.training.students import build as students
+    from autodistill.training.students.resolution import side_of
 
     shape: dict[str, Any] = dict(job.shape)
-    model = students.build_student(student, **shape)
+    model, side = students.build_student(student, **shape), side_of(student, job.shape["image_size"])
     seconds = {STEP: 0.0, FORWARD: 0.0, SMALL_STEP: 0.0}
-    seconds[STEP], seconds[FORWARD] = _batch_seconds(model, job, job.batch, EACH)
+    seconds[STEP], seconds[FORWARD] = _batch_seconds(model, side, job, batch=job.batch, most=EACH)
     small = min(SMALL_BATCH, job.batch)
-    seconds[SMALL_STEP] = seconds[STEP] if small == job.batch else _batch_seconds(model, job, small, EACH / 2)[0]
+    seconds[SMALL_STEP] = seconds[STEP]
+    if small < job.batch:
+        seconds[SMALL_STEP] = _batch_seconds(model, side, job, batch=small, most=EACH / 2)[0]
     return seconds
 
 
-def _batch_seconds(model: nn.Module, job: Job, batch: int, most: float) -> tuple[float, float]:
-    """Return the seconds of one training step and of the evaluation of one image; ``most`` limits the timed steps."""
+def _batch_seconds(model: nn.Module, side: int, job: Job, *, batch: int, most: float) -> tuple[float, float]:
+    """Return the seconds of one training step and of the evaluation of one image.
+
+    Args:
+        model: the student.
+        side: pixels per side of its input.
+        job: what is timed; the images have its side.
+        batch: images per step.
+        most: seconds after which no further step is timed.
+    """
     import torch
 
     from autodistill.training.distillation.criterion import Distillation
     from autodistill.training.distillation.loss_mix import LossMix
     from autodistill.training.loop.recipe import Recipe
     from autodistill.training.loop.trainer import Feed, Trainer
+    from autodistill.training.students.student_input import StudentInput
 
     size, channels, classes = job.shape["image_size"], job.shape["channels"], job.shape["num_classes"]
     images = torch.randint(0, 256, (batch, channels, size, size), dtype=torch.uint8)
     ids = torch.arange(batch)
     feed = Feed(images, ids % classes, ids, (0.5,) * channels, (0.25,) * channels, classes)
-    recipe = Recipe.parse({**job.training, "batch_size": batch, "init": "random", "compile": False})
+    recipe = Recipe.parse({**job.training, "batch_size": batch, "init": "random", "freeze": 0, "compile": False})
+    seen = StudentInput(side, feed.mean, feed.std)
     trainer = Trainer(
-        model, feed, Distillation(LossMix()), recipe, epochs=10_000, seed=0, device=job.device
+        model, feed, Distillation(LossMix()), recipe, epochs=10_000, seed=0, student_input=seen, device=job.device
     )  # one batch is an epoch
     trainer.run(1)
     took: list[float] = []
@@ -373,13 +386,15 @@ def _survey_seconds(student: Params, job: Job) -> dict[str, float]:
     from autodistill.training.costs import latency_protocol as latency
     from autodistill.training.costs.counts import known_costs
     from autodistill.training.students import build as students
+    from autodistill.training.students.resolution import side_of
 
     assert job.latency is not None
     watch = _Stopwatch(_threads(job))
     shape: dict[str, Any] = _shape(job)
     model = students.build_student(student, **shape, num_classes=job.shape["num_classes"])
-    known_costs(model, **shape)
-    latency.measure_latency(model, job.latency, **shape)
+    size, channels = side_of(student, shape["image_size"]), shape["channels"]
+    known_costs(model, image_size=size, channels=channels)
+    latency.measure_latency(model, job.latency, image_size=size, channels=channels)
     return {_COST: watch.seconds}
 
 

@@ -15,14 +15,18 @@ LEAF = {"low", "high", "step", "log", "values", "value", "when", "otherwise", "w
 """Keys of a parameter that is written as a mapping."""
 
 
-def prune(space: Mapping[str, Any]) -> dict[str, Any]:
+def prune(space: Mapping[str, Any], *, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Drop groups and ``when`` values whose choice no parameter offers any more, after a restriction or a merge.
 
     A parameter whose condition cannot hold any more is replaced by its ``otherwise``, or dropped. Each drop may make
     further conditions impossible, in any section. A condition on a name that the space never had is kept, so that it is
     reported when the space is parsed.
+
+    Args:
+        space: the space.
+        before: the space before parameters were taken out of it, whose names count as known; by default ``space``.
     """
-    known = frozenset(_leaves(space))
+    known = frozenset(_leaves(before or space))
     now = dict(space)
     while True:
         leaves = _leaves(now)

@@ -329,8 +329,14 @@ class Space:
     def _towards(self, name: str, value: Any, rng: np.random.Generator) -> Values:
         """Draw an assignment, with the values that searched parameters must have to make ``name`` active."""
         forced: dict[str, tuple[Any, ...]] = {name: (value,)}
+        picked: dict[str, Parameter] = {}  # one of several conditions of one name
         for parameter in reversed(self.parameters):  # children before those that they depend on
-            for reference, allowed in parameter.condition if parameter.name in forced else ():
+            if parameter.name not in forced:
+                continue
+            alike = self._entries[parameter.name][0]
+            if picked.setdefault(parameter.name, alike[int(rng.integers(len(alike)))]) is not parameter:
+                continue
+            for reference, allowed in parameter.condition:
                 offering = [p for p in self._searched(reference) if any(contains(p.distribution, v) for v in allowed)]
                 if offering:
                     parent = offering[int(rng.integers(len(offering)))]

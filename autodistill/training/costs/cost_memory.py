@@ -22,6 +22,7 @@ from autodistill.core.records import LATENCY, LatencyTarget, Params, stable_key
 from autodistill.training.costs.family_code import family_code
 from autodistill.training.costs.stored_rows import read_rows, write_rows
 from autodistill.training.runtime.cache_folder import cache_folder as cache_folder
+from autodistill.training.students.resolution import RESOLUTION, architecture, own_shape
 
 FEATURES = ("params", "macs", "activations", "operations")
 """Counted metrics that latency is predicted from; one pass counts them all."""
@@ -82,13 +83,15 @@ class CostMemory:
     def key(self, student: Params, shape: Mapping[str, int], num_classes: int) -> str:
         """Return the key of a student's counted costs.
 
-        It includes the code of the family, so two projects with families of the same name do not share costs.
+        It includes the code of the family, so two projects with families of the same name do not share costs. A student
+        that sees smaller images has the costs of one on images of that size.
         """
         family = str(student.get("family", ""))
         if family not in self._codes:
             self._codes[family] = family_code(family)
         versions = [version_of(package) for package in ("autodistill-search", "torch", "timm")]
-        return stable_key([dict(student), self._codes[family], dict(shape), num_classes, versions])
+        seen = own_shape(student, shape) if RESOLUTION in student else dict(shape)
+        return stable_key([architecture(student), self._codes[family], seen, num_classes, versions])
 
     def get(self, key: str, counted: Sequence[str], target: LatencyTarget | None) -> dict[str, float] | None:
         """Return the costs of a student, or ``None`` if one of them is not stored.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autodistill.training.loop.recipe import Recipe
+from autodistill.training.students.embeddings import classifier_of, heads_of
 
 _PREFIX = "optimizer."
 
@@ -25,12 +27,63 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, extra: Sequence[nn.Para
     from timm.optim import create_optimizer_v2
 
     fused = {"fused": True} if recipe.optimizer in ("adamw", "adam") else {}
+    grouped: dict[str, Any] = {}
+    if recipe.freeze or recipe.layer_decay < 1:
+        grouped = {"param_group_fn": functools.partial(parameter_groups, recipe=recipe)}
     built: torch.optim.Optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **fused
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **fused, **grouped
     )
     if extra:
         built.add_param_group({"params": list(extra)})
     return built
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the parameter groups of a recipe with layer-wise decay or frozen epochs.
+
+    The groups are timm's: by layer, the rate falling by ``layer_decay`` from the classifier to the stem, and by whether
+    weight decay applies. With ``freeze``, layers and classifier are in separate groups; those of the layers have
+    ``body``, so that their rate can rise later. A network that does not name its layers, as timm's do, is divided into
+    twelve tensors a layer, which is what timm does.
+    """
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+
+    excluded: set[str] = getattr(model, "no_weight_decay", set)()
+    options: dict[str, Any] = {"weight_decay": recipe.weight_decay, "no_weight_decay_list": excluded}
+    if recipe.layer_decay < 1:
+        layers = model if hasattr(model, "group_matcher") else _Unnamed(model)
+        groups = param_groups_layer_decay(layers, layer_decay=recipe.layer_decay, **options)
+    else:
+        groups = param_groups_weight_decay(model, **options)
+    if not recipe.freeze:
+        return list(groups)
+    head = {id(parameter) for parameter in head_parameters(model)}
+    parted = []
+    for group in groups:
+        for body in (True, False):
+            kept = [parameter for parameter in group["params"] if (id(parameter) not in head) == body]
+            if kept:
+                parted.append({**group, "params": kept, "body": body})
+    return parted
+
+
+class _Unnamed:
+    """A network without a list of its layers, as timm's grouping reads it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.named_parameters = model.named_parameters
+        head = classifier_of(model)
+        prefix = next((name for name, module in model.named_modules() if module is head), "")
+        self.pretrained_cfg = {"classifier": f"{prefix}."}
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the classifier, which is trained alone in frozen epochs.
+
+    Raises:
+        UsageError: the network has no classifier.
+    """
+    return [parameter for head in heads_of(model) for parameter in head.parameters()]
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -40,6 +93,20 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
         return recipe.lr * (step + 1) / (warm + 1)
     progress = min((step - warm) / max(steps - warm, 1), 1.0)
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def body_share(recipe: Recipe, step: int, steps: int, *, frozen: int) -> float:
+    """Return the factor on the rate of all layers but the classifier: 0 while they are frozen, then a warm-up to 1.
+
+    Args:
+        recipe: its ``warmup`` is the share of all steps over which the factor rises.
+        step: steps done.
+        steps: steps of the whole schedule.
+        frozen: steps in which only the classifier is trained.
+    """
+    if step < frozen:
+        return 0.0
+    return min(1.0, (step - frozen + 1) / (round(recipe.warmup * steps) + 1)) if frozen else 1.0
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

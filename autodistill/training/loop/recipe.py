@@ -22,6 +22,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "label_smoothing": (0.0, 0.5),
     "clip": (0.0, 1e6),
     "warmup": (0.0, 0.5),
+    "layer_decay": (0.1, 1.0),
+    "freeze": (0, 10_000),
     "views": (0, 100_000),
     "cache_mb": (1, 10_000_000),
 }
@@ -35,6 +37,8 @@ _ALIASES = {
     "smoothing": "label_smoothing",
     "ema_decay": "ema",
     "warmup_epochs": "warmup",
+    **dict.fromkeys(("layerwise_decay", "llrd", "lr_decay"), "layer_decay"),
+    **dict.fromkeys(("freeze_epochs", "frozen_epochs", "freeze_backbone"), "freeze"),
     "license": "licence",
 }
 """Names of these settings in other tools; they are not accepted, but the error message suggests ours."""
@@ -78,7 +82,11 @@ class Recipe:
         sampler: ``shuffle``: every image once an epoch; ``balanced``: images are drawn so that classes are equally
             frequent, as many as there are.
         clip: largest gradient norm; 0 is off.
-        warmup: share of all steps over which the learning rate rises from zero.
+        warmup: share of all steps over which the learning rate rises from zero; again, for the other layers, after
+            ``freeze``.
+        layer_decay: factor on the learning rate from one layer to the one before it; 1 gives all layers the same rate
+            (BEiT, arXiv 2106.08254).
+        freeze: epochs in which only the classifier is trained, before all layers are; for weights that are not random.
         init: initial weights: ``random``, ``pretrained`` (of timm, or those that the space names), ``teacher`` (as far
             as shapes match), or ``inherit`` (of the best finished student of the family in this study).
         licence: licences that pretrained weights may have (``apache-2.0,mit`` or a list); ``any`` accepts all.
@@ -104,6 +112,8 @@ class Recipe:
     sampler: str = "shuffle"
     clip: float = 5.0
     warmup: float = 0.05
+    layer_decay: float = 1.0
+    freeze: int = 0
     init: str = "random"
     licence: str = "any"
     amp: bool = True

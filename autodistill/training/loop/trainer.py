@@ -25,15 +25,24 @@ from torch import Tensor, nn
 from autodistill.core.errors import DivergedError, InfeasibleError, ResourceError, StoreError
 from autodistill.training.augmentation import mixup
 from autodistill.training.augmentation import policy as views
+from autodistill.training.augmentation.operations import resize
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.loop import measures, norm_statistics
 from autodistill.training.loop.averaging import Average
-from autodistill.training.loop.optimizers import build_optimizer, learning_rate, optimizer_state, restore_optimizer
+from autodistill.training.loop.optimizers import (
+    body_share,
+    build_optimizer,
+    head_parameters,
+    learning_rate,
+    optimizer_state,
+    restore_optimizer,
+)
 from autodistill.training.loop.recipe import Recipe
 from autodistill.training.runtime import strided
 from autodistill.training.runtime.distributed import BatchShare, Team
-from autodistill.training.students.embeddings import EmbeddingTap
+from autodistill.training.students.embeddings import EmbeddingTap, heads_of
+from autodistill.training.students.student_input import StudentInput
 
 _CHECK_EVERY = 16
 """Steps between two checks of the losses on a GPU, because each check waits for the device."""
@@ -151,6 +160,7 @@ class Trainer:
         view_seed: seed of the views, shared by all trials of a study.
         view_count: number of views per image, used in rotation; 0 makes a new view in every epoch.
         policy: augmentation policy of the views; the recipe's if omitted.
+        student_input: side and normalization of the model's input; those of ``feed`` if omitted.
         device: device to train on.
         team: processes that share this training; ``None`` if there is only this one.
     """
@@ -167,6 +177,7 @@ class Trainer:
         view_seed: int = 0,
         view_count: int = 0,
         policy: Policy | None = None,
+        student_input: StudentInput | None = None,
         device: torch.device | str = "cpu",
         team: Team | None = None,
     ) -> None:
@@ -182,6 +193,8 @@ class Trainer:
         self.accumulate = 1
         self.batch_size = min(recipe.batch_size, len(feed.labels))
         self.steps_per_epoch = len(feed.labels) // self.batch_size
+        self._frozen_steps = recipe.freeze * self.steps_per_epoch
+        self._is_frozen = False
         self._parameters = list(self.model.parameters())  # listed once: 3 % of a small student's step
         self.average = Average(self.model, recipe.ema)
         self._optimizer = build_optimizer(self.model, recipe, extra=criterion.parameters())
@@ -191,8 +204,9 @@ class Trainer:
         if team is not None:
             self._call = team.wrap(self.model)
         shape = (1, -1, 1, 1)
-        self._mean = torch.tensor(feed.mean, device=self.device).view(shape)
-        self._std = torch.tensor(feed.std, device=self.device).view(shape)
+        self.input = student_input or StudentInput(feed.images.shape[-1], feed.mean, feed.std)
+        self._mean = torch.tensor(self.input.mean, device=self.device).view(shape)
+        self._std = torch.tensor(self.input.std, device=self.device).view(shape)
         self._finite = torch.ones((), dtype=torch.bool, device=self.device)
 
     @property
@@ -213,11 +227,13 @@ class Trainer:
             InfeasibleError: a batch is too small for a BatchNorm layer of the network.
         """
         order, ordered = torch.empty(0, dtype=torch.int64), -1
-        self.model.train()
+        self._set_mode()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             while self.step < epochs * self.steps_per_epoch:
                 tick()
+                if self._is_frozen != (self.step < self._frozen_steps):
+                    self._set_mode()
                 epoch, index = divmod(self.step, self.steps_per_epoch)
                 if epoch != ordered:
                     order, ordered = self._order(epoch), epoch
@@ -230,6 +246,19 @@ class Trainer:
                 self.average.update(self.step)
         self._check(force=True)
 
+    def _set_mode(self) -> None:
+        """Set all layers to training mode, or all but the classifier to eval mode without gradients while frozen."""
+        frozen = self.step < self._frozen_steps
+        _to_train(self.model, frozen=frozen)
+        if frozen == self._is_frozen:
+            return
+        self._is_frozen = frozen
+        head = {id(parameter) for parameter in head_parameters(self.model)}
+        for parameter in self._parameters:
+            parameter.requires_grad_(not frozen or id(parameter) in head)
+        if self._team is not None:  # it averages the gradients of the parameters that had one when it was made
+            self._call = self._team.wrap(self.model)
+
     def batch(self, rows: Tensor, epoch: int) -> Batch:
         """Return views, targets and teacher outputs of the images in ``rows (b,)``."""
         raw = self.feed.images[rows].to(self.device, non_blocking=True)
@@ -241,18 +270,23 @@ class Trainer:
         return self.criterion.add_teacher_outputs(Batch(pixels, target, raw, ids, view, mixed))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Convert pixels in [0, 1] to the model's input: normalized, in channels_last format."""
-        return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        """Convert pixels in [0, 1] to the model's input: resized to its side, normalized, in channels_last format."""
+        seen = resize(pixels, self.input.image_size)
+        return ((seen - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
     def evaluation_model(self) -> nn.Module:
-        """Return a copy with the averaged weights and recomputed BatchNorm statistics, in eval mode."""
+        """Return a copy with the averaged weights and recomputed BatchNorm statistics, in eval mode.
+
+        Frozen layers were run with the statistics that they came with, and keep them.
+        """
         model: nn.Module = copy.deepcopy(self.model)
         self.average.copy_to(model)
         strided.release(model)
         if not self.step:
             return model.eval()
         with self._autocast():
-            norm_statistics.renew(model.train(), self._unmixed())
+            _to_train(model, frozen=self.step <= self._frozen_steps)
+            norm_statistics.renew(model, self._unmixed())
         return model
 
     def _unmixed(self) -> Iterator[Tensor]:
@@ -313,9 +347,11 @@ class Trainer:
         return torch.randperm(len(labels), generator=generator)
 
     def _train_step(self, batch: Batch) -> None:
-        rate = learning_rate(self.recipe, self.step, self.epochs * self.steps_per_epoch)
+        steps = self.epochs * self.steps_per_epoch
+        rate = learning_rate(self.recipe, self.step, steps)
+        body = body_share(self.recipe, self.step, steps, frozen=self._frozen_steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
+            group["lr"] = rate * group.get("lr_scale", 1.0) * (body if group.get("body") else 1.0)
         with _enough_values(len(batch.ids)):
             loss = self._gradients(batch)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip or math.inf)
@@ -380,6 +416,13 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         enabled = self.recipe.amp and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _to_train(model: nn.Module, *, frozen: bool) -> None:
+    """Set a network to training mode; if ``frozen``, its classifier only, and everything else to eval mode."""
+    model.train(not frozen)
+    for head in heads_of(model) if frozen else ():
+        head.train()
 
 
 def scores(

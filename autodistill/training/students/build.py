@@ -22,6 +22,7 @@ from autodistill.core.errors import (
 )
 from autodistill.training.students.families import Family, Shape, families
 from autodistill.training.students.matching import copy_fitting
+from autodistill.training.students.resolution import RESOLUTION, resolution_of, side_of
 from autodistill.training.weights.loading import LoadedWeights
 
 __all__ = ["build_student", "check_student", "describe", "families", "validate"]
@@ -49,17 +50,21 @@ def validate(student: Mapping[str, Any], *, image_size: int | None = None) -> di
     entry = _family(name)
     where = f"student.{name}"
     for key in student:
-        if key != "family" and entry.parameter(key) is None:
-            raise UnknownNameError(f"parameter of family {name}", key, [one.name for one in entry.parameters])
+        if key not in ("family", RESOLUTION) and entry.parameter(key) is None:
+            names = [*(one.name for one in entry.parameters), RESOLUTION]
+            raise UnknownNameError(f"parameter of family {name}", key, names)
     out: dict[str, Any] = {"family": name}
     for one in entry.parameters:
         out[one.name] = one.check(student.get(one.name, one.default), where)
-    if image_size is not None and not entry.smallest <= image_size <= entry.largest:
+    resolution = resolution_of(student)
+    side = resolution or image_size
+    if side is not None and not entry.smallest <= side <= entry.largest:
+        setting = "data.image_size" if resolution is None else "student.resolution"
         raise UsageError(
-            f"family {name} takes images of {entry.smallest} to {entry.largest} px, got {image_size}; "
-            f"choose another family or data.image_size."
+            f"family {name} takes images of {entry.smallest} to {entry.largest} px, got {side}; "
+            f"choose another family or {setting}."
         )
-    return out
+    return out if resolution is None else {**out, RESOLUTION: resolution}
 
 
 def build_student(
@@ -75,7 +80,7 @@ def build_student(
 
     Args:
         student: family and parameters.
-        image_size: pixels per side of the input.
+        image_size: pixels per side of the study's images; those of the input, if the student has no resolution.
         channels: channels of the input.
         num_classes: number of logits.
         weights: weights to start from (``starting_weights.read_for``). They have to fit a named variant or a network of
@@ -83,21 +88,23 @@ def build_student(
         seed: seed of the initial weights; the state of the global generator is restored.
 
     Returns:
-        A module that maps floats ``(n, channels, image_size, image_size)`` to logits ``(n, num_classes)``.
+        A module that maps floats ``(n, channels, side, side)`` to logits ``(n, num_classes)``; the side is that of
+        ``resolution.side_of``.
 
     Raises:
         UsageError: The student is invalid (see ``validate``).
         WeightsError: The weights do not fit the network.
-        InfeasibleError: The network cannot be built for these images.
+        InfeasibleError: The network cannot be built for these images, or its resolution is larger than they are.
     """
     filled = validate(student)
+    side = side_of(student, image_size)
     name = filled["family"]
     free = name != TIMM and not _family(name).pretrained
-    shape = Shape(image_size, channels, num_classes, None if free else weights)
+    shape = Shape(side, channels, num_classes, None if free else weights)
     if name != TIMM:
         entry = _family(name)
-        if not entry.smallest <= image_size <= entry.largest:
-            raise InfeasibleError(f"family {name} takes {entry.smallest} to {entry.largest} px, not {image_size}.")
+        if not entry.smallest <= side <= entry.largest:
+            raise InfeasibleError(f"family {name} takes {entry.smallest} to {entry.largest} px, not {side}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -120,7 +127,13 @@ def check_student(student: Mapping[str, Any], *, image_size: int, channels: int,
         InfeasibleError: The student cannot be built, or its forward or backward pass fails.
     """
     model = build_student(student, image_size=image_size, channels=channels, num_classes=num_classes)
-    step(model, image_size=image_size, channels=channels, num_classes=num_classes, name=describe(student))
+    step(
+        model,
+        image_size=side_of(student, image_size),
+        channels=channels,
+        num_classes=num_classes,
+        name=describe(student),
+    )
 
 
 def step(model: nn.Module, *, image_size: int, channels: int, num_classes: int, name: str = "student") -> None:
@@ -150,8 +163,9 @@ def describe(student: Mapping[str, Any]) -> str:
     Other parameters are left out if they have their default.
     """
     name = str(student.get("family", "?"))
+    seen = f" {student[RESOLUTION]} px" if RESOLUTION in student else ""
     if name == TIMM:
-        return str(student.get("model", TIMM))
+        return str(student.get("model", TIMM)) + seen
     if name not in families:
         return name
     if "variant" in student:
@@ -164,7 +178,7 @@ def describe(student: Mapping[str, Any]) -> str:
             parts.append(f"{one.name[0]}{value}")
         elif one.name != "variant" and value != one.default:
             parts.append(one.name if value is True else f"no-{one.name}" if value is False else f"{one.name} {value}")
-    return " ".join(parts)
+    return " ".join(parts) + seen
 
 
 def _family(name: Any) -> Family:
@@ -178,13 +192,14 @@ def _validate_timm(student: Mapping[str, Any]) -> dict[str, Any]:
     import timm
 
     for key in student:
-        if key not in {"family", "model"}:
-            raise UnknownNameError("parameter of family timm", key, ["model"])
+        if key not in {"family", "model", RESOLUTION}:
+            raise UnknownNameError("parameter of family timm", key, ["model", RESOLUTION])
     model = student.get("model")
     known = timm.list_models()
     if not isinstance(model, str) or model.split(".")[0] not in known:
         raise UnknownNameError("timm network (student.model)", model, known)
-    return {"family": TIMM, "model": model}
+    resolution = resolution_of(student)
+    return {"family": TIMM, "model": model, **({} if resolution is None else {RESOLUTION: resolution})}
 
 
 def _build_timm(student: Mapping[str, Any], shape: Shape) -> nn.Module:

@@ -65,6 +65,18 @@ def classifier_of(model: nn.Module) -> nn.Module:
     return linear[-1]
 
 
+def heads_of(model: nn.Module) -> tuple[nn.Module, ...]:
+    """Return all layers that compute logits: the classifier, or the two of networks made for distillation.
+
+    Raises:
+        UsageError: The network has no classifier and no linear layer.
+    """
+    found = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
+    if isinstance(found, tuple | list) and found and all(isinstance(one, nn.Module) for one in found):
+        return tuple(found)
+    return (classifier_of(model),)
+
+
 def embedding_width(model: nn.Module) -> int:
     """Return the width of the embedding.
 

@@ -83,10 +83,11 @@ class UnsurveyedCosts:
         if known is None:
             from autodistill.training.costs.counts import known_costs
             from autodistill.training.students import build as students
+            from autodistill.training.students.resolution import own_shape
 
             side, channels = self._shape["image_size"], self._shape["channels"]
             model = students.build_student(student, image_size=side, channels=channels, num_classes=self._classes)
-            known = known_costs(model, image_size=side, channels=channels, metrics=names)
+            known = known_costs(model, **own_shape(student, self._shape), metrics=names)
             self._memory.put(key, known, self._target)
             self._memory.save()  # saving is faster than counting again when the study is resumed
         return known

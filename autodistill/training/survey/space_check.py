@@ -10,6 +10,7 @@ from autodistill.core.records import Params
 from autodistill.training.costs.counts import known_costs
 from autodistill.training.runtime import strided
 from autodistill.training.students import build as students
+from autodistill.training.students.resolution import own_shape
 
 METRICS = ("params", "macs")
 
@@ -20,7 +21,7 @@ class FamilyRange:
 
     Attributes:
         family: name of the family.
-        image_size: pixels per side of the students' input.
+        image_size: pixels per side of the images.
         built: number of students that can be built.
         problems: ``student: reason`` of each student that cannot.
         costs: metric to (least, greatest); empty if no student can be built.
@@ -41,7 +42,7 @@ def family_range(
     Args:
         family: name of the family.
         pool: students of the family; the first two should be the extreme students.
-        image_size: pixels per side of the input.
+        image_size: pixels per side of the images; a student with a resolution sees them smaller.
         channels: channels of the input.
         num_classes: number of logits.
 
@@ -55,9 +56,10 @@ def family_range(
         name = students.describe(student)
         try:
             model = students.build_student(student, image_size=image_size, channels=channels, num_classes=num_classes)
+            seen = own_shape(student, shape)
             if index < 2:
-                students.step(strided.protect(model), **shape, num_classes=num_classes, name=name)
-            found.append(known_costs(model, **shape, metrics=METRICS))
+                students.step(strided.protect(model), **seen, num_classes=num_classes, name=name)
+            found.append(known_costs(model, **seen, metrics=METRICS))
         except InfeasibleError as error:
             problems.append(f"{name}: {error}")
     ranges = {

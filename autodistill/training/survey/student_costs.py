@@ -18,6 +18,7 @@ from autodistill.training.costs.file_latency import file_run, timed
 from autodistill.training.costs.latency_targets import is_elsewhere, latency_elsewhere, latency_of_file
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.runtime import measurement_lock
+from autodistill.training.students.resolution import own_shape
 
 
 class StudentCosts:
@@ -134,16 +135,17 @@ class StudentCosts:
 
     def _measured(self, key: str, student: Params, model: nn.Module) -> SurveyRow:
         """Count and measure the costs of a student, and store them."""
-        costs = known_costs(model, **self._shape, metrics=self._counted)
+        shape = own_shape(student, self._shape)
+        costs = known_costs(model, **shape, metrics=self._counted)
         if self._timed and is_elsewhere(self._target):
-            costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)
+            costs[LATENCY] = latency_elsewhere(student, model, self._target, **shape)
         elif self._timed:
             # Other workers pause between two batches until the measurement is finished.
             with self._quiet(self._target.device) as alone:
                 known = self._all_known(key)  # another worker may have measured it while this one waited
                 if known is not None:
                     return SurveyRow(student, known)
-                found = latency.measure_latency(model, self._target, **self._shape)
+                found = latency.measure_latency(model, self._target, **shape)
                 costs[LATENCY] = found.p50_ms
                 return self._kept(key, SurveyRow(student, costs, noisy=found.noisy or not alone))
         return self._kept(key, SurveyRow(student, costs))

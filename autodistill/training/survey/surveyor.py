@@ -18,6 +18,7 @@ from autodistill.training.costs.machine_speed import slowness
 from autodistill.training.deployed.runtimes import Run, prepare_run, threads
 from autodistill.training.runtime import measurement_lock
 from autodistill.training.students import build as students
+from autodistill.training.students.resolution import own_shape
 from autodistill.training.survey.survey_order import in_turn, spread
 from autodistill.training.survey.time_limit import COUNT_SHARE, FIRST_GROUP, Hours, Progress
 
@@ -143,20 +144,20 @@ class Surveyor:
         if known is not None and not self._timed:
             return known, None
         model = self._built(student)
-        costs = known or known_costs(model, **self._shape, metrics=self._counted)
+        costs = known or known_costs(model, **own_shape(student, self._shape), metrics=self._counted)
         if not self._timed:
             return costs, None
         if self._elsewhere:
-            costs[LATENCY] = latency_elsewhere(student, model, self._target, **self._shape)
+            costs[LATENCY] = latency_elsewhere(student, model, self._target, **own_shape(student, self._shape))
             return costs, None
-        return costs, prepare_run(model, self._target, **self._shape)
+        return costs, prepare_run(model, self._target, **own_shape(student, self._shape))
 
     def _counts(self, student: Params) -> dict[str, float]:
         """Return and store the counted costs; the study needs them again, whether latency is measured or predicted."""
         known = self._remembered_counts(student)
         if known is None:
             with threads(1):  # more threads would not speed up so little work
-                known = known_costs(self._built(student), **self._shape, metrics=self._counted)
+                known = known_costs(self._built(student), **own_shape(student, self._shape), metrics=self._counted)
             self._memory.put(self._memory.key(student, self._shape, self._classes), known, self._target)
         return known
 

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,6 +33,8 @@ from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.runtime import durable_files, measurement_lock
 from autodistill.training.runtime.distributed import Team
 from autodistill.training.runtime.work_clock import WorkClock
+from autodistill.training.students.resolution import side_of
+from autodistill.training.students.student_input import DECODED, StudentInput
 from autodistill.training.survey.student_costs import StudentCosts
 from autodistill.training.teachers import load as teachers
 from autodistill.training.teachers.cache.cache import TeacherCache
@@ -254,6 +256,11 @@ class Trial:
             parent=self.parent,
         )
 
+    @cached_property
+    def input(self) -> StudentInput:
+        """Side and normalization of the student's input."""
+        return StudentInput(side_of(self.spec.student, self.worker.data.image_size), *self.start.statistics)
+
     def parent(self) -> Parent | None:
         """Return the finished student that this one starts from with ``init: inherit``, if there is one."""
         return parent_of(self.task.directory, self.spec.number, self.spec.student)
@@ -275,10 +282,9 @@ class Trial:
             seed=self.spec.seed,
             class_weights=weights,
         )
-        mean, std = self.start.statistics
         return Trainer(
             model,
-            replace(worker.feed, mean=mean, std=std),
+            worker.feed,
             criterion.to(worker.device),
             self.spec.recipe,
             epochs=self.task.rungs[-1],
@@ -286,6 +292,7 @@ class Trial:
             view_seed=self.task.data.seed,
             view_count=view_count,
             policy=self._policy(),
+            student_input=self.input,
             device=worker.device,
             team=team,
         )
@@ -391,9 +398,7 @@ class Trial:
             return {}
         from autodistill.training.trials.variants import VariantWork
 
-        work = VariantWork(
-            self.start.images(self.worker.data), self.task.variants, self.worker.costs, self.task.measures
-        )
+        work = VariantWork(self.worker.data, self.input, self.task.variants, self.worker.costs, self.task.measures)
         teacher = self.worker.teacher_on_validation(self.teacher)
         return work.of(self.spec.student, model, self.folder / VARIANTS, known, teacher)
 
@@ -410,15 +415,16 @@ class Trial:
         self._copy(durable_files.save(self.folder, state))
 
     def _facts(self) -> dict[str, Any]:
-        data = self.start.images(self.worker.data)
+        data = self.worker.data
         return {
             "architecture": dict(self.spec.student),
             **self.spec.proposed,
-            "image_size": data.image_size,
+            "image_size": self.input.image_size,
+            **({} if self.input.image_size == data.image_size else {DECODED: data.image_size}),
             "channels": data.channels,
             "classes": data.classes,
-            "mean": data.mean,
-            "std": data.std,
+            "mean": self.input.mean,
+            "std": self.input.std,
             **self.start.facts(),
             "reports": self.stored,
             "epochs": self.task.rungs[-1],

@@ -34,7 +34,8 @@ class FineTuner:
         self.epochs = epochs
         # The learning rate is that of the trial, from warm-up to zero. With a smaller one accuracy recovered less after
         # pruning (digits, 30 % of the channels: 0.958 after six epochs, 0.903 at three tenths of the rate).
-        self._trial = Trial(self.worker, replace(spec, recipe=replace(spec.recipe, views=views)))
+        recipe = replace(spec.recipe, views=views, freeze=0)  # the classifier is trained already
+        self._trial = Trial(self.worker, replace(spec, recipe=recipe))
         facts = student_facts(task.directory, candidate.number)  # the weights it started from may be gone
         statistics = (tuple(facts["mean"]), tuple(facts["std"]))
         self._trial.__dict__["start"] = StartingPoint(spec.student, statistics)

@@ -7,7 +7,7 @@ programs carry the same mean and standard deviation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -59,11 +59,6 @@ class StartingPoint:
         started = self.source or self.parent
         inherited = {} if self.parent is None else {"inherited": self.parent.number}
         return {"weights": None if started is None else started.facts(), **inherited}
-
-    def images(self, data: ImageData) -> ImageData:
-        """Return the images with the mean and standard deviation that this student's are normalized with."""
-        mean, std = self.statistics
-        return replace(data, mean=mean, std=std)
 
     def build(self, data: ImageData, *, seed: int, teacher: Callable[[], Teacher]) -> nn.Module:
         """Build the network, initialised.

@@ -28,6 +28,7 @@ from autodistill.training.loop.recipe import Recipe
 from autodistill.training.loop.trainer import Feed, Trainer, scores
 from autodistill.training.runtime import durable_files
 from autodistill.training.students import build as students
+from autodistill.training.students.resolution import RESOLUTION, architecture
 from autodistill.training.students.starting_weights import Statistics, statistics_of, weights_text
 from autodistill.training.teachers.folder import TEACHER_JSON, TEACHER_WEIGHTS
 from autodistill.training.weights.loading import read
@@ -259,7 +260,8 @@ def starting_network(
     if weights is not None:
         source = resolve(weights)
         if model is None:
-            model = source.student or (None if source.arguments else source.name) or None
+            own = source.student and architecture(source.student)
+            model = own or (None if source.arguments else source.name) or None
             if model is None:
                 raise UsageError(f"weights {weights} do not say which network they are of; give it: --model NAME.")
     student = _architecture(model, image_size)
@@ -335,6 +337,8 @@ def _architecture(model: str | Mapping[str, Any] | None, image_size: int) -> dic
     if model is None:
         return students.validate(default_architecture(image_size))
     named = {"family": "timm", "model": model} if isinstance(model, str) else model
+    if RESOLUTION in named:
+        raise UsageError("resolution is a setting of students; a teacher sees the images as they are. Leave it out.")
     return students.validate(named)
 
 

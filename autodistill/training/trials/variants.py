@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodistill.core.errors import InfeasibleError, UserCodeError
@@ -28,13 +27,13 @@ from autodistill.training.data.datasets import ImageData
 from autodistill.training.deployed.onnx_files import export_onnx, run_onnx
 from autodistill.training.deployed.quantize import quantize_int8
 from autodistill.training.loop.trainer import scores
+from autodistill.training.students.student_input import Images, StudentInput
 from autodistill.training.survey.student_costs import StudentCosts
 
 CALIBRATION = 256
 """Number of training images from which the ranges of the activations are computed."""
 
 _SIZES = ("bytes", "onnx_bytes")
-Images = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,14 @@ class VariantWork:
 
     Attributes:
         data: images for calibration and accuracy.
+        input: side and normalization of the student's input.
         names: variants to measure; ``fp32`` is the student itself and is skipped.
         costs: source of latencies, measured once per architecture.
         own: measures of the study's own, name to ``module:function``.
     """
 
     data: ImageData
+    input: StudentInput
     names: tuple[str, ...]
     costs: StudentCosts
     own: Mapping[str, str] = field(default_factory=dict)
@@ -92,12 +93,12 @@ class VariantWork:
         data = self.data
         with tempfile.TemporaryDirectory(prefix="autodistill-variant-") as scratch:
             source = Path(scratch) / "fp32.onnx"
-            export_onnx(model, source, image_size=data.image_size, channels=data.channels)
-            return quantize_int8(source, path, calibration=calibration_images(data))
+            export_onnx(model, source, image_size=self.input.image_size, channels=data.channels)
+            return quantize_int8(source, path, calibration=calibration_images(data, self.input))
 
     def _trained(self, path: Path, teacher: Tensor | None) -> dict[str, float]:
         val = self.data.val
-        logits = torch.from_numpy(run_onnx(path, normalized(self.data, val.images)))
+        logits = torch.from_numpy(run_onnx(path, self.input.of_images(val.images)))
         return scores(logits, torch.from_numpy(val.labels), teacher, self.own)
 
     def _costs(
@@ -116,15 +117,8 @@ class VariantWork:
         return costs, noisy
 
 
-def normalized(data: ImageData, images: NDArray[np.uint8]) -> Images:
-    """Convert ``uint8`` images to a student's input, ``float32 (n, channels, side, side)``."""
-    shape = (1, data.channels, 1, 1)
-    mean, std = (np.asarray(one, dtype=np.float32).reshape(shape) for one in (data.mean, data.std))
-    return np.asarray((images.astype(np.float32) / 255 - mean) / std, dtype=np.float32)
-
-
-def calibration_images(data: ImageData, count: int = CALIBRATION) -> Images:
+def calibration_images(data: ImageData, given: StudentInput, count: int = CALIBRATION) -> Images:
     """Return evenly spaced training images as a student's input, so that a set sorted by class gives all classes."""
     images = data.train.images
     rows: Sequence[int] = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
-    return normalized(data, images[rows])
+    return given.of_images(images[rows])

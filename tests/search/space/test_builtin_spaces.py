@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from autodistill.config.study_file import default_space
@@ -12,10 +13,11 @@ from autodistill.core.errors import ConfigError, UnknownNameError, UsageError
 from autodistill.engines.setup.check_names import space_problems
 from autodistill.search.space import builtin as spaces
 from autodistill.search.space.extremes import extreme_students
+from autodistill.search.space.fitting.to_study import within_images
 from autodistill.search.space.priors import Centre, Weights
 from autodistill.search.space.space import Parameter, Space
 from autodistill.training.distillation.distillation_losses import losses
-from autodistill.training.students.build import describe, families
+from autodistill.training.students.build import TIMM, describe, families
 from autodistill.training.survey.space_check import family_range
 
 NAMES = spaces.space_names()
@@ -32,7 +34,7 @@ def number(text: str) -> float:
 
 
 def test_the_five_kinds_of_space_are_shipped() -> None:
-    assert {"digits", "tiny", "mobile", "cpu", "vit", "everything"} <= set(NAMES)
+    assert {"digits", "tiny", "mobile", "photos", "cpu", "vit", "everything"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,9 +50,11 @@ def test_it_can_be_restricted_to_each_of_its_families_and_losses(name: str) -> N
     choices = {p.name: p.distribution.choices for p in space.parameters if hasattr(p.distribution, "choices")}
     assert set(choices["distillation.loss"]) <= {"none", *losses.names()}
     for family in choices["student.family"]:
-        assert family in families
+        assert family in (*families.names(), TIMM)
         branch = space.restrict({"student.family": [family]})
-        assert all(p.name.split(".")[1] in {"family", family} for p in branch.section("student").parameters)
+        assert all(
+            p.name.split(".")[1] in {"family", "resolution", family} for p in branch.section("student").parameters
+        )
     for loss in choices["distillation.loss"]:
         space.restrict({"distillation.loss": [loss]})
 
@@ -77,14 +81,14 @@ def test_extremes_of_a_shipped_space_cost_what_its_header_says(name: str) -> Non
     side = spaces.load_space(name)["image_sizes"][0]
     found = [
         family_range(family, pool, image_size=side, channels=3, num_classes=10)
-        for family, pool in extreme_students(space_of(name), samples=0).items()
+        for family, pool in extreme_students(within_images(space_of(name), side), samples=0).items()
     ]
     assert [one.problems for one in found if one.problems] == []
     assert min(one.costs["params"][0] for one in found) == pytest.approx(least, rel=0.5)
     assert max(one.costs["params"][1] for one in found) == pytest.approx(greatest, rel=0.15)
 
 
-@pytest.mark.parametrize("name", ["mobile", "cpu", "vit", "everything"])
+@pytest.mark.parametrize("name", ["photos", "mobile", "cpu", "vit", "everything"])
 def test_a_space_for_photographs_draws_their_policies_most_and_the_mild_settings_of_the_rest(name: str) -> None:
     known = {p.name: p for p in space_of(name).parameters}
     policies = drawn(known["train.augment"])
@@ -112,10 +116,26 @@ def test_everything_holds_every_family() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pixels", "name"), [(8, "digits"), (16, "digits"), (28, "tiny"), (32, "tiny"), (64, "mobile"), (224, "mobile")]
+    ("pixels", "name"),
+    [
+        (8, "digits"),
+        (16, "digits"),
+        (28, "tiny"),
+        (32, "tiny"),
+        (64, "mobile"),
+        (95, "mobile"),
+        (96, "photos"),
+        (224, "photos"),
+    ],
 )
 def test_the_space_for_a_size_is_the_most_special_that_holds_it(pixels: int, name: str) -> None:
     assert default_space({"source": "mine", "image_size": pixels}) == name
+
+
+def test_the_space_for_images_of_an_unknown_size_suits_small_and_large_ones() -> None:
+    assert default_space({"source": "mine:images"}) == "mobile"
+    assert default_space({"source": "image_folder"}) == "mobile"  # it scales to 64 px
+    assert default_space({"source": "synthetic", "options": {"size": 128}}) == "photos"
 
 
 def test_extremes_are_the_smallest_and_largest_students_and_samples_lie_between() -> None:
@@ -130,6 +150,18 @@ def test_a_space_of_one_family_has_extremes() -> None:
     assert extreme_students(space, samples=0) == {
         "vit": [{"family": "vit", "width": 16, "depth": 1}, {"family": "vit", "width": 64, "depth": 3}]
     }
+
+
+def test_students_of_photos_start_from_weights_where_there_are_some_with_a_recipe_of_their_own() -> None:
+    space, rng = space_of("photos"), np.random.default_rng(0)
+    drawn = [space.nest(space.sample(rng)) for _ in range(400)]
+    scratch = {"resnet", "fasternet", "repvit", "fastvit"}
+    for one in drawn:
+        assert one["train"]["init"] == "random" or one["student"]["family"] not in scratch
+        assert ("layer_decay" in one["train"]) == ("freeze" in one["train"]) == (one["train"]["init"] == "pretrained")
+    shares = [one["train"]["init"] == "pretrained" for one in drawn if one["student"]["family"] not in scratch]
+    assert 0.85 < sum(shares) / len(shares) < 1
+    assert {one["student"]["resolution"] for one in drawn} == {96, 128, 160, 192, 224}
 
 
 def test_students_that_cannot_be_built_are_named_and_the_others_are_counted() -> None:

@@ -11,6 +11,7 @@ from autodistill.core.records import Candidate, DataSpec, Task, TeacherSpec, Wor
 from autodistill.delivery.verify.evaluation import TestSplit as Test
 from autodistill.delivery.verify.evaluation import examine, predict
 from autodistill.training.data import datasets
+from autodistill.training.students.student_input import StudentInput
 from autodistill.training.trials.retraining import Retraining, RetrainingState, joined, load_run, retrainer
 from autodistill.training.trials.run_result import read_result
 from autodistill.training.trials.teach import teach
@@ -50,10 +51,10 @@ def test_a_result_has_the_students_predictions_on_the_test_images(plan: Retraini
     run = RetrainingState(plan, WorkerContext()).trial(candidate(seed=6))
     list(retrainer(plan, WorkerContext())(candidate(seed=6)))
     worker = RetrainingState(plan, WorkerContext())
-    model, _ = load_run(run.folder)
+    model, facts = load_run(run.folder)
     test = Test.open(plan.task, worker.cache_folder, worker.teacher)
-    right = predict(model, test.split.images, worker.data).argmax(1).numpy() == test.split.labels
-    result = examine(run.folder, test, worker.data, refit="train", keep=False)
+    right = predict(model, test.split.images, StudentInput.of(facts)).argmax(1).numpy() == test.split.labels
+    result = examine(run.folder, test, refit="train", keep=False)
     assert (result.correct() == right).all()
     assert result.accuracy == pytest.approx(right.mean())
     assert result.agreement is not None

@@ -44,12 +44,13 @@ from autodistill.training.costs.latency_protocol import Latency
 from autodistill.training.data import datasets
 from autodistill.training.deployed.onnx_files import describe_onnx
 from autodistill.training.students import build as students
+from autodistill.training.students.student_input import StudentInput
 from autodistill.training.survey import student_costs
 from autodistill.training.survey.student_costs import StudentCosts
 from autodistill.training.trials import variants
 from autodistill.training.trials.evaluate import evaluator
 from autodistill.training.trials.trial_files import trial_folder
-from autodistill.training.trials.variants import VariantWork, calibration_images, normalized
+from autodistill.training.trials.variants import VariantWork, calibration_images
 
 TINY = {"family": "resnet", "width": 4}
 COMPLETE = optuna.trial.TrialState.COMPLETE
@@ -216,10 +217,10 @@ def digits() -> datasets.ImageData:
 
 
 def test_calibration_images_are_training_images_as_students_take_them(digits: datasets.ImageData) -> None:
-    images = calibration_images(digits, 20)
+    images = calibration_images(digits, seen(digits), 20)
     assert images.shape == (20, 1, 8, 8)
     assert images.dtype == np.float32
-    everything = normalized(digits, digits.train.images)
+    everything = seen(digits).of_images(digits.train.images)
     assert everything.mean() == pytest.approx(0, abs=0.02)
     assert everything.std() == pytest.approx(1, abs=0.02)
     np.testing.assert_array_equal(images[0], everything[0])
@@ -256,9 +257,13 @@ def test_the_int8_form_is_measured_from_its_file_at_the_top_rung_alone(task: Tas
     assert again == reports[-1:]
 
 
+def seen(data: datasets.ImageData) -> StudentInput:
+    return StudentInput(data.image_size, data.mean, data.std)
+
+
 def work_of(data: datasets.ImageData, folder: Path, target: LatencyTarget) -> VariantWork:
     task = Task(DataSpec("digits"), TeacherSpec(), str(folder), (1,), ("accuracy", "latency_ms"), target)
-    return VariantWork(data, ("fp32", "int8"), StudentCosts(task, data, CostMemory(folder / "memory")))
+    return VariantWork(data, seen(data), ("fp32", "int8"), StudentCosts(task, data, CostMemory(folder / "memory")))
 
 
 def network(seed: int = 0) -> Any:
