@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autodistill.core.errors import TeacherError, UsageError, WeightsError, first_lines, unknown_name
-from autodistill.core.records import TeacherSpec, stable_key
+from autodistill.core.records import MULTICLASS, MULTILABEL, TeacherSpec, stable_key
 from autodistill.core.teacher_choice import ANSWER, CHOICE, INPUT, member
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.data.sources.factory import is_reference, resolve
@@ -64,13 +64,17 @@ def load_teacher(spec: TeacherSpec, data: ImageData, device: torch.device | str 
 
     Args:
         spec: source, weights, options and device of the teacher.
-        data: the images; they give the classes and sizes that the source does not define.
+        data: the images; they give the task, and the classes and sizes that the source does not define.
         device: device to run on; ``spec.device`` takes precedence, and may name several devices.
 
     Raises:
         UsageError: the source or an option is invalid.
-        TeacherError: a file is missing, damaged, unsafe, or has another class count.
+        TeacherError: a file is missing, damaged, unsafe, or has another class count, or it serves another task.
     """
+    return replace(_loaded(spec, data, device), multilabel=data.kind == MULTILABEL)
+
+
+def _loaded(spec: TeacherSpec, data: ImageData, device: torch.device | str) -> Teacher:
     _check_options(spec)
     where = parse_devices(spec.device) if spec.device is not None else (torch.device(device),)
     path = Path(spec.source).expanduser()
@@ -238,6 +242,11 @@ def _pair(spec: TeacherSpec) -> str:
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """Load a teacher written by ``teach``."""
     facts, weights = read_teacher(folder)
+    if (kind := facts.get("task", MULTICLASS)) != data.kind:
+        raise TeacherError(
+            f"teacher {folder} was trained for task: {kind}, and these images have labels for task: {data.kind}. Train "
+            "a teacher on this data: autodistill teach."
+        )
     try:
         network = students.build_student(
             facts["architecture"],
