@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autodistill.training.loop.decisions import is_right
 from autodistill.training.trials.run_result import Result
 
 if TYPE_CHECKING:
@@ -72,10 +73,20 @@ class TestSplit:
         return scores(logits, torch.from_numpy(self.split.labels), self.teacher, own)
 
     def confusion(self, logits: Tensor) -> tuple[tuple[int, ...], ...]:
-        """Images of each class (row) by the class that was decided (column)."""
+        """Images of each class (row) by the class that was decided (column); empty with several labels per image."""
         from autodistill.training.loop.measures import confusion
 
+        if self.split.labels.ndim == 2:
+            return ()
         return tuple(map(tuple, confusion(logits.double().numpy(), self.split.labels).tolist()))
+
+    def label_counts(self, logits: Tensor) -> tuple[tuple[int, ...], ...]:
+        """Images of each label: present and decided, only decided, only present, neither; empty with one class each."""
+        from autodistill.training.loop.multilabel_measures import label_counts
+
+        if self.split.labels.ndim == 1:
+            return ()
+        return tuple(map(tuple, label_counts(logits.double().numpy(), self.split.labels).tolist()))
 
 
 def examine(
@@ -111,7 +122,7 @@ def examine(
     found = test.scores(logits, own)
     last = facts["reports"][max(facts["reports"], key=int)]
     manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())
-    right = (logits.argmax(1).numpy() == test.split.labels).astype(np.uint8)
+    right = is_right(logits.numpy(), test.split.labels).astype(np.uint8)
     result = Result(
         key=facts["key"],
         test=test.fingerprint,
@@ -126,6 +137,7 @@ def examine(
         weights=manifest["files"]["student.safetensors"]["sha256"],
         measures={name: value for name, value in found.items() if name not in FIELDS},
         confusion=test.confusion(logits),
+        label_counts=test.label_counts(logits),
     )
     write_folder(folder / "result", {"result.json": json.dumps(asdict(result), indent=1).encode()})
     if not keep:

@@ -27,6 +27,7 @@ from autodistill.engines.monitor.watch import Watch
 from autodistill.search.results.picking import settled
 from autodistill.search.results.verified import Figure, Verified, VerifiedRow
 from autodistill.search.storage.versions import versions
+from autodistill.training.loop.decisions import is_right
 from autodistill.training.trials.run_result import Result, read_result
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> Verifi
     if test.teacher is None:
         return replace(row, error="it has stored logits only, none of test images")
     scores, confusion = test.scores(test.teacher, plan.worker.task.measures), test.confusion(test.teacher)
-    right = test.teacher.argmax(1).numpy() == test.split.labels
+    right = is_right(test.teacher.numpy(), test.split.labels)
     row = replace(
         row,
         accuracy=accuracy_figure(np.asarray([right])),

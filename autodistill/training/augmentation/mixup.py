@@ -48,8 +48,9 @@ class MixedPairs:
         return share * images + (1 - share) * partners
 
     def labels(self, target: Tensor, classes: int) -> Tensor:
-        """Return mixed labels (batch, classes) of class indices (batch,), or of probabilities or presences of labels
-        (batch, classes).
+        """Return mixed labels (batch, classes) of class indices (batch,), or of probabilities (batch, classes).
+
+        Presences of several labels per image are mixed alike: a label is present with the weight of its image.
         """
         rows = target if target.ndim == 2 else F.one_hot(target, classes)
         return self.blend(rows.to(torch.promote_types(rows.dtype, torch.float32)))

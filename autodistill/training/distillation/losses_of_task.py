@@ -30,6 +30,11 @@ def info_of(name: str, kind: TaskKind = MULTICLASS) -> LossInfo:
     return infos.get(name) or describe(function, name)
 
 
+def least_classes(name: str, kind: TaskKind) -> int:
+    """Return the smallest number of classes that a loss can teach; 2 for one that does not serve the task."""
+    return info_of(name, kind).least_classes if name in losses_of(kind) else 2
+
+
 def why_not(name: str, kind: TaskKind, classes: int | None = None) -> str:
     """Return why a loss cannot teach a task or a number of classes; empty if it can, or is not registered at all.
 

@@ -39,6 +39,9 @@ _FEW = 32  # images; enough to tell probabilities from logits
 _ROUNDING = 1e-3
 """Tolerance of the sum of probabilities, which may have 16 bits or be rounded to a few digits."""
 
+LABEL_MERIT = "average_precision"
+"""Measure by which teachers of several labels per image are compared."""
+
 _SIGMAS = 4.0
 """Standard errors by which the accuracy must exceed the share of the most frequent class."""
 
@@ -70,6 +73,16 @@ class Preflight:
     images_per_second: float
     weak: bool = False
     measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def merit(self) -> float:
+        """The measure by which teachers are compared: accuracy; with several labels per image average precision."""
+        return self.measures.get(LABEL_MERIT, self.accuracy)
+
+    @property
+    def merit_words(self) -> str:
+        """Name and value of :attr:`merit`: ``accuracy 0.9712``."""
+        return f"{'mAP' if LABEL_MERIT in self.measures else 'accuracy'} {self.merit:.4f}"
 
     @property
     def values(self) -> dict[str, float]:
@@ -220,8 +233,8 @@ def _refuse_outputs_of_labels(teacher: Teacher, data: ImageData, ask: Ask) -> No
         )
     if kind == "logits" and given == PROBABILITIES:
         raise TeacherError(
-            f"teacher {teacher.name} gives outputs from {outputs.min():.3g} to {outputs.max():.3g}, although its option "
-            f"outputs is {PROBABILITIES}. Remove the option if it gives logits."
+            f"teacher {teacher.name} gives outputs from {outputs.min():.3g} to {outputs.max():.3g}, although its "
+            f"option outputs is {PROBABILITIES}. Remove the option if it gives logits."
         )
 
 

@@ -16,8 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from autodistill.core.errors import TeacherError, UsageError, WeightsError, first_lines, unknown_name
 from autodistill.core.records import MULTICLASS, MULTILABEL, TeacherSpec, stable_key
+=======
+from autodistill.core.errors import TeacherError, UsageError, first_lines, unknown_name
+from autodistill.core.records import MULTICLASS, MULTILABEL, TaskKind, TeacherSpec, stable_key
+>>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
 from autodistill.core.teacher_choice import ANSWER, CHOICE, INPUT, member
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.data.sources.factory import is_reference, resolve
@@ -105,7 +110,9 @@ def _unknown() -> int | None:
     return None
 
 
-def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknown) -> None:
+def check_teacher(
+    spec: TeacherSpec, classes: Callable[[], int | None] = _unknown, *, kind: TaskKind | None = None
+) -> None:
     """Check, before images are read, that the source of a teacher exists and can be a teacher.
 
     Weights are read and compared with their network. :func:`load_teacher` and the preflight check the teacher on the
@@ -115,6 +122,7 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
         spec: source, weights and options of the teacher.
         classes: function that returns the number of classes of the images, or None if it is not known yet; called
             only if needed.
+        kind: task of the study; ``None`` if it is not to be checked.
 
     Raises:
         UsageError: the source is neither a timm network nor an existing folder.
@@ -125,7 +133,7 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
     path = Path(spec.source).expanduser()
     if spec.source == ENSEMBLE:
         for one in members_of(spec):
-            check_teacher(one, classes)
+            check_teacher(one, classes, kind=kind)
         return
     if spec.source in ("auto", CHOICE):
         return
@@ -140,7 +148,8 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
         stored.tensors()
         return
     if _is_folder(path):
-        read_teacher(teacher_folder(path))
+        folder = teacher_folder(path)
+        _check_kind(folder, read_teacher(folder)[0], kind)
         return
     if path.exists() or path.suffix.lower() in (".onnx", ".npz", *SUFFIXES, *PICKLED):
         _check_file(path)
@@ -242,11 +251,7 @@ def _pair(spec: TeacherSpec) -> str:
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """Load a teacher written by ``teach``."""
     facts, weights = read_teacher(folder)
-    if (kind := facts.get("task", MULTICLASS)) != data.kind:
-        raise TeacherError(
-            f"teacher {folder} was trained for task: {kind}, and these images have labels for task: {data.kind}. Train "
-            "a teacher on this data: autodistill teach."
-        )
+    _check_kind(folder, facts, data.kind)
     try:
         network = students.build_student(
             facts["architecture"],
@@ -264,6 +269,7 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
     return _network_teacher(str(folder), network, expects, devices, facts["architecture"])
 
 
+<<<<<<< HEAD
 def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """Load an exported student, the student of a trial, or a folder of timm's ``local-dir:`` as a teacher."""
     folder = stored.file.parent
@@ -282,6 +288,16 @@ def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devi
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(list(stored.classes), data, str(folder)))
     return _network_teacher(spec.source, network, expects, devices, dict(stored.student))
+=======
+def _check_kind(folder: Path, facts: Mapping[str, Any], kind: TaskKind | None) -> None:
+    """Refuse a teacher that was trained for another task; facts of earlier versions name none."""
+    trained = facts.get("task", MULTICLASS)
+    if kind not in (None, trained):
+        raise TeacherError(
+            f"teacher {folder} was trained for task: {trained}, and the study's task is {kind}. Train one for it: "
+            f"autodistill teach{' --task multilabel' if kind == MULTILABEL else ''}."
+        )
+>>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
 
 
 def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:

@@ -99,7 +99,7 @@ class WorkerState:
 
     def trial(self, candidate: Candidate) -> Trial:
         """Return the training of a candidate, whose settings are parsed here."""
-        return Trial(self, TrainingSpec.of(candidate, self.task.training))
+        return Trial(self, TrainingSpec.of(candidate, self.task.training, kind=self.task.kind))
 
     def _waited(self, what: str, seconds: float) -> None:
         """Exclude time spent waiting for another process from the current trial's time."""
@@ -417,6 +417,7 @@ class Trial:
             "image_size": data.image_size,
             "channels": data.channels,
             "classes": data.classes,
+            "task": data.kind,
             "mean": data.mean,
             "std": data.std,
             **self.start.facts(),
