@@ -21,7 +21,7 @@ from autodistill.delivery.verify.file_costs import (
 )
 from autodistill.delivery.verify.plan import objective_names
 from autodistill.delivery.verify.prepare import Plan, Planned
-from autodistill.delivery.verify.statistics import accuracy_figure, mean_recalls
+from autodistill.delivery.verify.statistics import accuracy_figure, mean_label_recalls, mean_recalls
 from autodistill.delivery.verify.table import Finished, rows_of, table
 from autodistill.engines.monitor.watch import Watch
 from autodistill.search.results.picking import settled
@@ -203,7 +203,7 @@ def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> Verifi
         loss=Figure(scores["loss"]),
         ece=Figure(scores["ece"]),
         measures={name: Figure(value) for name, value in scores.items() if name not in FIELDS},
-        recalls=mean_recalls([confusion]),
+        recalls=mean_recalls([confusion]) if confusion else mean_label_recalls([test.label_counts(test.teacher)]),
         validation=None if searched is None else Figure(searched),
     )
     return _with_costs(row, found)

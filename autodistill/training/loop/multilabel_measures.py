@@ -101,13 +101,15 @@ def label_counts(logits: Floats, labels: Labels, thresholds: Floats | float = 0.
 def label_recalls(logits: Floats, labels: Labels) -> Floats:
     """Return the recall of each label, ``(labels,)``; 0 for one that no image has."""
     hits, _, missed, _ = label_counts(logits, labels).T
-    return hits / np.maximum(hits + missed, 1)
+    found: Floats = hits / np.maximum(hits + missed, 1)
+    return found
 
 
 def label_f1(logits: Floats, labels: Labels, thresholds: Floats | float = 0.0) -> Floats:
     """Return the F1 score of each label, ``(labels,)``; 0 for one that is neither present nor decided anywhere."""
     hits, false, missed, _ = label_counts(logits, labels, thresholds).T
-    return 2 * hits / np.maximum(2 * hits + false + missed, 1)
+    found: Floats = 2 * hits / np.maximum(2 * hits + false + missed, 1)
+    return found
 
 
 def best_thresholds(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
