@@ -39,7 +39,7 @@ def card(
         + ("" if plain else f" This is its {found.variant} form: the file that the search measured."),
         "## Accuracy",
         _verified(verified, found) if verified is not None else _unverified(found) if plain else _of_variant(found),
-        *(["## Labels", _labels(facts)] if "thresholds" in facts else []),
+        *(["## Labels", _labels(facts, verified, found.trial)] if "thresholds" in facts else []),
         "## Files",
         _files(found),
         "## Use",
@@ -75,7 +75,7 @@ def _what(origin: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     )
 
 
-def _labels(facts: Mapping[str, Any]) -> str:
+def _labels(facts: Mapping[str, Any], verified: Verified | None, trial: int) -> str:
     """Describe the threshold of each label, and its figures on the validation images, the worst F1 score first."""
     found = facts["label_figures"]
     rows = list(
@@ -102,9 +102,20 @@ def _labels(facts: Mapping[str, Any]) -> str:
             *shown,
             *(["", f"{more} more thresholds are in `preprocess.json`."] if more > 0 else []),
             "",
-            f"Mean average precision (mAP), which needs no threshold: {whole:.4f}.",
+            f"Mean average precision (mAP) on these images, which needs no threshold: {whole:.4f}.",
+            *_labels_on_test(verified, trial),
         ]
     )
+
+
+def _labels_on_test(verified: Verified | None, trial: int) -> list[str]:
+    """State what the verification measured of the labels on the test images."""
+    if verified is None:
+        return []
+    figures = verified.student(trial).measures
+    names = {"average_precision": "mAP", "tuned_macro_f1": "mean F1 score with such thresholds"}
+    known = [f"{words} {_mean(figures[name])}" for name, words in names.items() if name in figures]
+    return ["", f"On the test images, mean of the verified trainings: {', '.join(known)}."] if known else []
 
 
 def _unverified(found: Exported) -> str:

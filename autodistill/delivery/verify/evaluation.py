@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 FIELDS = ("accuracy", "loss", "ece", "agreement")
 """Measures that are fields of a result; the others are in a mapping."""
 
+TUNED = "tuned_macro_f1"
+"""Measure of several labels per image: mean F1 score with thresholds that were chosen on the validation images."""
+
 
 @dataclass(frozen=True, eq=False)
 class TestSplit:
@@ -120,6 +123,8 @@ def examine(
     trained_with = replace(data, mean=tuple(facts["mean"]), std=tuple(facts["std"]))  # those of its initial weights
     logits = predict(model, test.split.images, trained_with, device=device)
     found = test.scores(logits, own)
+    if test.split.labels.ndim == 2 and refit == "train":
+        found[TUNED] = _tuned_f1(predict(model, data.val.images, data, device=device), data.val, logits, test.split)
     last = facts["reports"][max(facts["reports"], key=int)]
     manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())
     right = is_right(logits.numpy(), test.split.labels).astype(np.uint8)
@@ -143,6 +148,22 @@ def examine(
     if not keep:
         shutil.rmtree(folder / "student", ignore_errors=True)
     return result
+
+
+def _tuned_f1(validated: Tensor, val: Split, logits: Tensor, test: Split) -> float:
+    """Return the mean F1 score of the labels on the test images, with thresholds chosen as ``export`` chooses them.
+
+    Args:
+        validated: logits of the validation images ``(n, labels)``.
+        val: the validation images.
+        logits: logits of the test images.
+        test: the test images.
+    """
+    from autodistill.training.loop.multilabel_measures import best_thresholds, label_f1
+
+    cuts = best_thresholds(validated.double().numpy(), val.labels)
+    f1 = label_f1(logits.double().numpy(), test.labels, cuts)
+    return float(f1[test.labels.any(axis=0)].mean()) if test.labels.any() else 0.0
 
 
 def predict(model: nn.Module, images: NDArray[np.uint8], data: ImageData, *, device: str = "cpu") -> Tensor:

@@ -16,7 +16,7 @@ from autodistill.core.records import MULTICLASS, MULTILABEL, TaskKind
 if TYPE_CHECKING:
     from autodistill.search.space.space import Space
 
-LOSS = "distillation.loss"
+LOSS, SAMPLER = "distillation.loss", "train.sampler"
 Reasons = dict[str, dict[Any, str]]
 """Parameter name to its unusable choices, each with the reason."""
 
@@ -34,9 +34,8 @@ def leave_out_unusable(config: StudyConfig) -> tuple[StudyConfig, list[str]]:
         ConfigError: the space cannot be parsed.
     """
     from autodistill.engines.setup.study_setup import config_space
-    from autodistill.search.space.builtin import space_names
 
-    if config.data is None or not isinstance(config.space, str) or config.space not in space_names():
+    if config.data is None or not _is_built_in(config):
         return config, []
     found = unusable_choices(config_space(config), config.task, lambda: class_count(config))
     found = {name: choices for name, choices in found.items() if name not in config.set}
@@ -64,9 +63,9 @@ def unusable_choices(space: Space, kind: TaskKind, classes: Callable[[], int | N
     for name in losses:
         if reason := why_not(name, kind, count):
             found.setdefault(LOSS, {})[name] = reason
-    for choice in _choices(space, "train.sampler"):
+    for choice in _choices(space, SAMPLER):
         if reason := Recipe(sampler=str(choice)).why_not(kind):
-            found.setdefault("train.sampler", {})[choice] = reason
+            found.setdefault(SAMPLER, {})[choice] = reason
     return found
 
 
@@ -85,6 +84,8 @@ def class_count(config: StudyConfig) -> int | None:
 
 def space_task_problems(config: StudyConfig, space: Space) -> list[str]:
     """Return why choices of a user's own space cannot serve the study, with what to write instead."""
+    if _is_built_in(config) and not {LOSS, SAMPLER} & set(config.set):  # nothing of it was written by the user
+        return []
     problems = []
     for name, choices in unusable_choices(space, config.task, lambda: class_count(config)).items():
         good = [str(choice) for choice in _choices(space, name) if choice not in choices]
@@ -101,6 +102,12 @@ def other_task(name: str, kind: TaskKind) -> str:
     if name in measures_of(kind) or name not in measures_of(other):
         return ""
     return f"objective {name!r} cannot serve task: {kind}; allowed: {', '.join(measures_of(kind).names())}"
+
+
+def _is_built_in(config: StudyConfig) -> bool:
+    from autodistill.search.space.builtin import space_names
+
+    return isinstance(config.space, str) and config.space in space_names()
 
 
 def _choices(space: Space, name: str) -> tuple[Any, ...]:
