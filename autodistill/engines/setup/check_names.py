@@ -74,9 +74,8 @@ def check_study(config: StudyConfig, space: Space, *, resumed: bool = False) -> 
         ask_early(space, config.training, config.teacher)
         for teacher in members(config.teacher).values():
             _collect(problems, partial(_check_teacher, teacher, config.data, config.task))
-        problems += space_problems(space, config.training, config.data.image_size, config.task)
-        if not problems:
-            problems += space_task_problems(config, space)
+        other_tasks = space_task_problems(config, space)
+        problems += other_tasks or space_problems(space, config.training, config.data.image_size, config.task)
         problems += metric_problems(config)
     _refuse(problems)
 
