@@ -19,6 +19,9 @@ TEST_SEED = 20_240_229
 TEST_FRACTION = 0.2
 """Share of the images held out as test set if a source has none."""
 
+_MOST_EXCHANGES = 50
+"""Most pairs of images that are exchanged for a better balance of labels; each takes one pass over all labels."""
+
 
 def choose_rows(labels: NDArray[np.int64], count: int, *, seed: int, stream: str) -> NDArray[np.bool_]:
     """Mark ``count`` images so that every class keeps its share (largest remainders; at least one per class).
@@ -101,14 +104,15 @@ def _choose_by_labels(labels: NDArray[np.bool_], count: int, rng: np.random.Gene
     """Mark ``count`` rows of ``labels (n, labels)`` by iterative stratification into the unmarked and the marked.
 
     The rarest label is distributed first, each of its images to the part that lacks most of it. A label with two
-    images or more is wanted at least once in each part.
+    images or more is wanted at least once in each part. Then pairs of a marked and an unmarked image are exchanged
+    while that brings the numbers of marked images nearer to those that are wanted.
     """
     total = len(labels)
     images = labels.sum(0).astype(np.float64)
     share = np.where(
         images >= 2, np.clip(images * count / total, 1.0, np.maximum(images - 1.0, 1.0)), images * count / total
     )
-    wanted, room = [images - share, share], [total - count, count]
+    wanted, room = [images - share, share.copy()], [total - count, count]
     mask, left = np.zeros(total, dtype=bool), np.ones(total, dtype=bool)
     order, remaining = rng.permutation(total), labels.sum(0)
     while remaining.any():
@@ -121,6 +125,38 @@ def _choose_by_labels(labels: NDArray[np.bool_], count: int, rng: np.random.Gene
             wanted[part] -= labels[row]
             remaining -= labels[row]
     mask[order[left[order]][: room[1]]] = True  # images without labels
+    return _exchanged(mask, labels, share, order)
+
+
+def _exchanged(
+    mask: NDArray[np.bool_], labels: NDArray[np.bool_], wanted: NDArray[np.float64], order: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Exchange marked and unmarked rows while the squared errors of the marked images of each label become smaller.
+
+    Args:
+        mask: marked rows ``(n,)``.
+        labels: ``(n, labels)``.
+        wanted: marked images wanted of each label; an error counts by one over this number.
+        order: order in which rows are preferred if they are equally good.
+    """
+    # whole numbers, which every machine adds up alike: workers on several machines must compute the same split
+    rows, unit = labels[order].astype(np.int64), 1024
+    marked, weights = mask[order], np.rint(unit / np.maximum(wanted, 0.5)).astype(np.int64)
+    excess = unit * rows[marked].sum(0) - np.rint(unit * wanted).astype(np.int64)
+    for _ in range(_MOST_EXCHANGES):
+        if marked.all() or not marked.any():
+            break
+        gain = rows @ (weights * (2 * excess - unit))  # of taking a marked row out
+        out = int(np.where(marked, gain, np.iinfo(np.int64).min).argmax())
+        without = excess - unit * rows[out]
+        loss = rows @ (weights * (2 * without + unit))  # of putting an unmarked row in
+        into = int(np.where(marked, np.iinfo(np.int64).max, loss).argmin())
+        if gain[out] <= loss[into]:
+            break
+        marked[[out, into]] = False, True
+        excess = without + unit * rows[into]
+    mask = np.zeros_like(mask)
+    mask[order[marked]] = True
     return mask
 
 
