@@ -29,12 +29,12 @@ SPACE = {
 def study(tmp_path_factory) -> ad.Study:
     """Two students of colour scenes, each trained for three epochs, in two forms."""
     study = ad.Study.create(
-        data={"source": "synthetic_scenes", "options": {"count": 500, "size": 16, "classes": 3, "noise": 0.02}},
+        data={"source": "synthetic_scenes", "options": {"count": 320, "size": 16, "classes": 3, "noise": 0.02}},
         task="multilabel",
         teacher={
             "source": "auto",
             "accept_weak": True,
-            "options": {"epochs": 4, "model": {"family": "resnet", "width": 8, "depth": 1}},
+            "options": {"epochs": 3, "model": {"family": "resnet", "width": 8, "depth": 1, "stages": 2}},
         },
         space=SPACE,
         objectives=["average_precision", "params"],
@@ -144,7 +144,7 @@ def test_verify_measures_labels_on_the_test_images(study, data) -> None:
     row, teacher = verified.students[0], verified.teacher_row()
     assert teacher is not None
     test = datasets.load_test(study.config.data, study.directory / "cache")
-    assert verified.test_images == len(test) == 125
+    assert verified.test_images == len(test) == 80
     for one in (row, teacher):
         assert 0 < one.measures["average_precision"].mean <= 1
         assert len(one.recalls) == 3
