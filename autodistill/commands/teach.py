@@ -14,7 +14,7 @@ from autodistill.commands.console.reading import DataOption, DataRootOption, Res
 from autodistill.commands.console.this_command import this_command
 from autodistill.commands.search import flags_of, value_of
 from autodistill.core.errors import ConfigError, InterruptedTrialError, UsageError
-from autodistill.core.records import MULTILABEL
+from autodistill.core.records import MULTILABEL, DataSpec
 
 if TYPE_CHECKING:
     from autodistill.config.study_file import StudyConfig
@@ -24,7 +24,7 @@ TEACH = """
   autodistill teach --data image_folder --data-root photos --image-size 64 --model resnet18 --pretrained
   autodistill teach --data image_folder --data-root photos --weights teachers/shapes --dir teachers/photos
 """
-_OWN_SIZE = ("digits", "fashion_mnist", "cifar10", "cifar100", "synthetic")
+_OWN_SIZE = ("digits", "fashion_mnist", "cifar10", "cifar100", "synthetic", "synthetic_scenes")
 """Sources whose images have a size of their own; those of others are scaled."""
 
 
@@ -113,14 +113,10 @@ def teach(
         "seed": seed,
         "replace": replace,
     }
-<<<<<<< HEAD
-    facts = _teach(spec, model, folder, device or _device(), settings)
-=======
-    facts = _teach(config, model, folder, device or _device(), settings)
+    facts = _teach(config.model_copy(update={"data": spec}), model, folder, device or _device(), settings)
     shown = "mAP", facts.get("average_precision")
     if config.task != MULTILABEL:
         shown = "accuracy", facts["accuracy"]
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
     if as_json:
         print_json(facts)
     say(f"teacher in {folder}: validation {shown[0]} {number(shown[1], 'fraction')}")
@@ -128,7 +124,6 @@ def teach(
     say("next:\n  " + command("search", *given, "--teacher", folder, "--budget", "30m"))
 
 
-<<<<<<< HEAD
 def _sized(data: DataSpec, model: str | None, weights: str | None, *, pretrained: bool) -> DataSpec:
     """Check that the weights can be had, and return the images at the size that they were trained with.
 
@@ -151,12 +146,9 @@ def _sized(data: DataSpec, model: str | None, weights: str | None, *, pretrained
     return replace(data, image_size=side)
 
 
-def _teach(data: DataSpec, model: str | None, folder: Path, device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-=======
 def _teach(
     config: StudyConfig, model: str | None, folder: Path, device: str, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
     """Read the images, train the teacher with progress, and check the finished teacher.
 
     Args:

@@ -210,9 +210,6 @@ def _task(study: Study) -> Task:
         training=config.training,
         cache=str(cache_folder().absolute()),
         measures=config.measures,
-<<<<<<< HEAD
         weights=study.space.weights,
-=======
         kind=config.task,
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
     )

@@ -16,11 +16,8 @@ from autodistill.config.values import overruled
 from autodistill.core.errors import AutodistillError, ConfigError, nearest
 from autodistill.core.records import LATENCY, MULTICLASS, DataSpec, TaskKind, TeacherSpec
 from autodistill.core.teacher_choice import members
-<<<<<<< HEAD
 from autodistill.engines.setup.initial_weights import ask_early
-=======
 from autodistill.engines.setup.served_task import other_task, space_task_problems
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
 
 if TYPE_CHECKING:
     from autodistill.search.space.space import Space

@@ -108,11 +108,8 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         cache=str(cache),
         variants=config.variants,
         measures=config.measures,
-<<<<<<< HEAD
         weights=study.space.weights,
-=======
         kind=config.task,
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
     )
     study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
     return Isolated(evaluator, task)

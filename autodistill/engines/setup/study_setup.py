@@ -134,11 +134,8 @@ def build_checked_study(
     Arguments and errors are those of :func:`build_study`.
     """
     from autodistill.engines.setup.check_names import check_study
-<<<<<<< HEAD
     from autodistill.engines.setup.initial_weights import InitialWeights, with_weights
-=======
     from autodistill.engines.setup.served_task import leave_out_unusable
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
     from autodistill.engines.setup.top_rung import Length, choose_length
 
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
@@ -160,11 +157,7 @@ def build_checked_study(
         return build_study(config, directory, say=say)
     study.charge(length.seconds)
     study.expect_epoch_times(length.times.timed if length.times is not None else ())
-<<<<<<< HEAD
-    study.notes += [*initial.notes, *([length.message] if length.message else [])]
-=======
-    study.notes += [*notes, *([length.message] if length.message else [])]
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
+    study.notes += [*notes, *initial.notes, *([length.message] if length.message else [])]
     return study
 
 

@@ -16,13 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
 from autodistill.core.errors import TeacherError, UsageError, WeightsError, first_lines, unknown_name
-from autodistill.core.records import MULTICLASS, MULTILABEL, TeacherSpec, stable_key
-=======
-from autodistill.core.errors import TeacherError, UsageError, first_lines, unknown_name
 from autodistill.core.records import MULTICLASS, MULTILABEL, TaskKind, TeacherSpec, stable_key
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
 from autodistill.core.teacher_choice import ANSWER, CHOICE, INPUT, member
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.data.sources.factory import is_reference, resolve
@@ -269,7 +264,6 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
     return _network_teacher(str(folder), network, expects, devices, facts["architecture"])
 
 
-<<<<<<< HEAD
 def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """Load an exported student, the student of a trial, or a folder of timm's ``local-dir:`` as a teacher."""
     folder = stored.file.parent
@@ -288,7 +282,8 @@ def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devi
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(list(stored.classes), data, str(folder)))
     return _network_teacher(spec.source, network, expects, devices, dict(stored.student))
-=======
+
+
 def _check_kind(folder: Path, facts: Mapping[str, Any], kind: TaskKind | None) -> None:
     """Refuse a teacher that was trained for another task; facts of earlier versions name none."""
     trained = facts.get("task", MULTICLASS)
@@ -297,7 +292,6 @@ def _check_kind(folder: Path, facts: Mapping[str, Any], kind: TaskKind | None) -
             f"teacher {folder} was trained for task: {trained}, and the study's task is {kind}. Train one for it: "
             f"autodistill teach{' --task multilabel' if kind == MULTILABEL else ''}."
         )
->>>>>>> bbe6710 (Several labels per image in study file, search, verify and export)
 
 
 def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
