@@ -121,6 +121,7 @@ def provenance(
     return {
         "made_by": "autodistill export",
         "study": config.name,
+        "task": config.task,
         "trial": trial.number,
         "variant": found.variant,
         "student": dict(trial.student),

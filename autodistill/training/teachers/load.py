@@ -140,11 +140,12 @@ def check_teacher(
                 fit(weights, network.state_dict(), _pair(spec), classes=classes())
         return
     if (stored := _stored(spec.source)) is not None:
+        _check_kind(spec.source, stored.task, kind)
         stored.tensors()
         return
     if _is_folder(path):
         folder = teacher_folder(path)
-        _check_kind(folder, read_teacher(folder)[0], kind)
+        _check_kind(folder, read_teacher(folder)[0].get("task", MULTICLASS), kind)
         return
     if path.exists() or path.suffix.lower() in (".onnx", ".npz", *SUFFIXES, *PICKLED):
         _check_file(path)
@@ -246,7 +247,7 @@ def _pair(spec: TeacherSpec) -> str:
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """Load a teacher written by ``teach``."""
     facts, weights = read_teacher(folder)
-    _check_kind(folder, facts, data.kind)
+    _check_kind(folder, facts.get("task", MULTICLASS), data.kind)
     try:
         network = students.build_student(
             facts["architecture"],
@@ -267,6 +268,7 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
 def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """Load an exported student, the student of a trial, or a folder of timm's ``local-dir:`` as a teacher."""
     folder = stored.file.parent
+    _check_kind(spec.source, stored.task, data.kind)
     if stored.student is None or stored.classes is None:
         return _from_timm(replace(spec, source=f"local-dir:{folder}"), data, devices)
     side, channels = stored.image_size or data.image_size, stored.channels or 3
@@ -284,12 +286,11 @@ def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devi
     return _network_teacher(spec.source, network, expects, devices, dict(stored.student))
 
 
-def _check_kind(folder: Path, facts: Mapping[str, Any], kind: TaskKind | None) -> None:
-    """Refuse a teacher that was trained for another task; facts of earlier versions name none."""
-    trained = facts.get("task", MULTICLASS)
-    if kind not in (None, trained):
+def _check_kind(source: str | Path, trained: str, kind: TaskKind | None) -> None:
+    """Refuse a teacher that was trained for another task than ``kind``, as far as both are known."""
+    if trained and kind not in (None, trained):
         raise TeacherError(
-            f"teacher {folder} was trained for task: {trained}, and the study's task is {kind}. Train one for it: "
+            f"teacher {source} was trained for task: {trained}, and the study's task is {kind}. Train one for it: "
             f"autodistill teach{' --task multilabel' if kind == MULTILABEL else ''}."
         )
 

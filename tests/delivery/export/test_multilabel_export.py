@@ -15,8 +15,11 @@ from typer.testing import CliRunner
 
 import autodistill as ad
 from autodistill.cli import app
+from autodistill.core.errors import TeacherError
+from autodistill.core.records import DataSpec, TeacherSpec
 from autodistill.delivery.export.write import export
 from autodistill.training.data import datasets
+from autodistill.training.teachers.load import check_teacher, load_teacher
 
 SPACE = {
     "student": {"family": "resnet", "width": [4, 8], "depth": 1, "stages": 2},
@@ -137,6 +140,15 @@ def test_the_card_describes_labels_not_classes_that_exclude_each_other(exported)
     assert "| label | threshold | precision | recall | F1 | images |" in card
     assert "multi-label-image-classification" in card
     assert "into 3 classes" not in card
+
+
+def test_an_exported_student_teaches_its_own_task_only(data, exported, tmp_path) -> None:
+    assert load_teacher(TeacherSpec(str(exported.folder)), data).multilabel
+    shapes = datasets.load_images(DataSpec("synthetic", options={"count": 60, "size": 16, "classes": 3}), tmp_path)
+    with pytest.raises(TeacherError, match="trained for task: multilabel"):
+        load_teacher(TeacherSpec(str(exported.folder)), shapes)
+    with pytest.raises(TeacherError, match="trained for task: multilabel"):
+        check_teacher(TeacherSpec(str(exported.folder)), kind="multiclass")
 
 
 def test_verify_measures_labels_on_the_test_images(study, data) -> None:
