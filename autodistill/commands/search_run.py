@@ -47,14 +47,14 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     from autodistill.engines.setup.estimate import estimate, forecast
     from autodistill.engines.setup.initial_weights import InitialWeights, with_weights
     from autodistill.engines.setup.served_task import leave_out_unusable
-    from autodistill.engines.setup.study_setup import check_same, config_rungs, study_parts
+    from autodistill.engines.setup.study_setup import check_same, config_rungs, config_space, study_parts
     from autodistill.engines.setup.top_rung import Length, choose_length
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
     notes: list[str] = []
     if not _resumed(folder):
-        config, notes = leave_out_unusable(config)
+        config, notes = leave_out_unusable(config, config_space(config))
     parts = study_parts(config)
     check_study(config, parts["space"])
     initial = InitialWeights()

@@ -21,23 +21,19 @@ Reasons = dict[str, dict[Any, str]]
 """Parameter name to its unusable choices, each with the reason."""
 
 
-def leave_out_unusable(config: StudyConfig) -> tuple[StudyConfig, list[str]]:
+def leave_out_unusable(config: StudyConfig, space: Space) -> tuple[StudyConfig, list[str]]:
     """Leave out what cannot serve the task of a new study from its built-in space.
 
     Args:
         config: configuration of a new study.
+        space: its search space.
 
     Returns:
         The configuration with ``left_out`` filled in, and messages for the user.
-
-    Raises:
-        ConfigError: the space cannot be parsed.
     """
-    from autodistill.engines.setup.study_setup import config_space
-
     if config.data is None or not _is_built_in(config):
         return config, []
-    found = unusable_choices(config_space(config), config.task, lambda: class_count(config))
+    found = unusable_choices(space, config.task, lambda: class_count(config))
     found = {name: choices for name, choices in found.items() if name not in config.set}
     if not found:
         return config, []

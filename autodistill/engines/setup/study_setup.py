@@ -141,7 +141,7 @@ def build_checked_study(
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
     notes: list[str] = []
     if not resumed:
-        config, notes = leave_out_unusable(config)
+        config, notes = leave_out_unusable(config, config_space(config))
     parts = study_parts(config)
     check_study(config, parts["space"], resumed=resumed)
     initial = InitialWeights()

@@ -37,7 +37,8 @@ def _losses(space: Any) -> set[Any]:
 
 @pytest.mark.parametrize("name", space_names())
 def test_losses_for_one_class_are_left_out_of_built_in_spaces(name: str) -> None:
-    config, notes = leave_out_unusable(StudyConfig.load({"data": SCENES, "task": "multilabel", "space": name}))
+    config = StudyConfig.load({"data": SCENES, "task": "multilabel", "space": name})
+    config, notes = leave_out_unusable(config, config_space(config))
     space = config_space(config)
     assert not _losses(space) & {"dkd", "nkd", "logit_std"}
     assert {"none", "kd"} <= _losses(space)
@@ -57,14 +58,17 @@ def test_no_sampler_proposes_a_loss_without_a_gradient_for_two_classes(sampler: 
             candidate = study.ask()
             assert candidate is not None
             proposed.add(candidate.distillation["loss"])
-            study.close(candidate, MemoryError())
+            study.report(candidate, ad.Report(0, {"params": 100.0 + candidate.number}))
+            study.report(candidate, ad.Report(1, {"accuracy": 0.5, "params": 100.0 + candidate.number}, 1.0, 1.0))
+            study.close(candidate)
     assert "logit_std" not in proposed
     assert len(proposed) > 1
 
 
 def test_more_than_two_classes_keep_every_loss() -> None:
     three = {"source": "synthetic", "options": {"count": 60, "size": 16, "classes": 3}}
-    config, notes = leave_out_unusable(StudyConfig.load({"data": three, "space": "digits"}))
+    config = StudyConfig.load({"data": three, "space": "digits"})
+    config, notes = leave_out_unusable(config, config_space(config))
     assert not notes
     assert not config.left_out
 
