@@ -295,19 +295,35 @@ def losses() -> str:
     from autodistill.training.distillation.distillation_losses import loss_info
     from autodistill.training.distillation.distillation_losses import losses as registry
     from autodistill.training.distillation.embedding_losses import embedding_info, embedding_losses
+    from autodistill.training.distillation.losses_of_task import info_of
+    from autodistill.training.distillation.multilabel_losses import multilabel_losses
 
     columns = ("name", "what it is", "source", "keywords with their defaults", "ranges worth searching")
     logits = [_loss_row(loss_info(name)) for name in registry.names()]
     embedding = [_loss_row(embedding_info(name)) for name in embedding_losses.names()]
     return "\n\n".join(
-        ["## On logits", table(columns, logits), "## On embeddings", table(columns, embedding)],
+        [
+            "## On logits",
+            table(columns, logits),
+            "## On logits, with several labels per image",
+            table(columns, [_loss_row(info_of(name, "multilabel")) for name in multilabel_losses.names()]),
+            "## On embeddings",
+            table(columns, embedding),
+        ],
     )
 
 
 def _loss_row(info: Any) -> tuple[str, ...]:
     defaults = ", ".join(f"`{name}` {value:g}" for name, value in info.defaults.items())
     ranges = ", ".join(f"`{name}` {one.low:g} to {one.high:g}" for name, one in info.ranges.items())
-    return (f"`{info.name}`", as_markdown(info.summary), as_markdown(info.source), defaults, ranges)
+    least = f" Needs at least {info.least_classes} classes." if info.least_classes > 2 else ""
+    return (
+        f"`{info.name}`",
+        f"{as_markdown(info.summary)}{'.' + least if least else ''}",
+        as_markdown(info.source),
+        defaults,
+        ranges,
+    )
 
 
 def loss_mix() -> str:
@@ -318,7 +334,7 @@ def loss_mix() -> str:
     rows = [
         (f"`{one.name}`", f"`{yaml_words(one.default)}`", meanings[one.name])
         for one in dataclasses.fields(LossMix)
-        if not one.name.endswith("keywords")
+        if not one.name.endswith("keywords") and one.name != "kind"  # the study's task, not a key
     ]
     return table(("key", "default", "meaning"), rows)
 

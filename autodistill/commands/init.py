@@ -29,6 +29,8 @@ TEMPLATE = """\
 #   val_fraction: 0.15           # share of the training images held out for validation
 #   resize: crop                 # how to make images square: crop, squash or letterbox
 
+# task: multilabel               # any number of labels per image; default: multiclass, one class per image
+
 teacher: auto                    # auto trains one first; or a folder made by 'autodistill teach', or a timm model name
 # space: digits                  # a name of 'autodistill spaces ls', or a YAML file; default: by the image size
 # set:                           # narrow the space

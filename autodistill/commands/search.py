@@ -47,6 +47,12 @@ def search(
     ] = None,
     train_size: TrainSizeOption = None,
     resize: ResizeOption = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="multiclass (one class per image) or multilabel (any number of labels per image). Default: multiclass."
+        ),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -193,6 +199,7 @@ def search(
         "data.image_size": image_size,
         "data.train_size": train_size,
         "data.resize": resize,
+        "task": task,
         "teacher": teacher,
         "teacher.weights": teacher_weights,
         "space": space,

@@ -46,11 +46,15 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     from autodistill.engines.setup.cold_views import cold_views
     from autodistill.engines.setup.estimate import estimate, forecast
     from autodistill.engines.setup.initial_weights import InitialWeights, with_weights
-    from autodistill.engines.setup.study_setup import check_same, config_rungs, study_parts
+    from autodistill.engines.setup.served_task import leave_out_unusable
+    from autodistill.engines.setup.study_setup import check_same, config_rungs, config_space, study_parts
     from autodistill.engines.setup.top_rung import Length, choose_length
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)
+    notes: list[str] = []
+    if not _resumed(folder):
+        config, notes = leave_out_unusable(config, config_space(config))
     parts = study_parts(config)
     check_study(config, parts["space"])
     initial = InitialWeights()
@@ -74,6 +78,7 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     sys.stdout.write(strict_yaml.dump(config.resolved()))
     say()
     for line in [
+        *notes,
         *initial.lines(),
         *(figures.lines() if figures else []),
         *([length.message] if length.message else []),

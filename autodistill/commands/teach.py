@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,14 +14,17 @@ from autodistill.commands.console.reading import DataOption, DataRootOption, Res
 from autodistill.commands.console.this_command import this_command
 from autodistill.commands.search import flags_of, value_of
 from autodistill.core.errors import ConfigError, InterruptedTrialError, UsageError
-from autodistill.core.records import DataSpec
+from autodistill.core.records import MULTILABEL, DataSpec
+
+if TYPE_CHECKING:
+    from autodistill.config.study_file import StudyConfig
 
 TEACH = """
   autodistill teach --data fashion_mnist --data-root data/fashion --dir teachers/fashion
   autodistill teach --data image_folder --data-root photos --image-size 64 --model resnet18 --pretrained
   autodistill teach --data image_folder --data-root photos --weights teachers/shapes --dir teachers/photos
 """
-_OWN_SIZE = ("digits", "fashion_mnist", "cifar10", "cifar100", "synthetic")
+_OWN_SIZE = ("digits", "fashion_mnist", "cifar10", "cifar100", "synthetic", "synthetic_scenes")
 """Sources whose images have a size of their own; those of others are scaled."""
 
 
@@ -34,6 +37,12 @@ def teach(
     ] = None,
     train_size: TrainSizeOption = None,
     resize: ResizeOption = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="multiclass (one class per image) or multilabel (any number of labels per image). Default: multiclass."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="A timm model. Default: a residual network that fits the image size."),
@@ -81,12 +90,14 @@ def teach(
         "data.image_size": image_size,
         "data.train_size": train_size,
         "data.resize": resize,
+        "task": task,
     }
     config = StudyConfig.load(None, keys, flags=flags_of(keys))
     if config.data is None:
         raise UsageError("a teacher is trained on images, but no data source is given; add --data.")
     from autodistill.training.data import datasets
 
+    datasets.check_task(config.data, config.task)
     datasets.check_source(config.data)  # before torch, which takes seconds to load
     spec = config.data
     if pretrained or weights:
@@ -102,10 +113,13 @@ def teach(
         "seed": seed,
         "replace": replace,
     }
-    facts = _teach(spec, model, folder, device or _device(), settings)
+    facts = _teach(config.model_copy(update={"data": spec}), model, folder, device or _device(), settings)
+    shown = "mAP", facts.get("average_precision")
+    if config.task != MULTILABEL:
+        shown = "accuracy", facts["accuracy"]
     if as_json:
         print_json(facts)
-    say(f"teacher in {folder}: validation accuracy {number(facts['accuracy'], 'fraction')}")
+    say(f"teacher in {folder}: validation {shown[0]} {number(shown[1], 'fraction')}")
     given = [part for key, value in keys.items() if value is not None for part in (flags_of(keys)[key], value)]
     say("next:\n  " + command("search", *given, "--teacher", folder, "--budget", "30m"))
 
@@ -132,11 +146,13 @@ def _sized(data: DataSpec, model: str | None, weights: str | None, *, pretrained
     return replace(data, image_size=side)
 
 
-def _teach(data: DataSpec, model: str | None, folder: Path, device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _teach(
+    config: StudyConfig, model: str | None, folder: Path, device: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Read the images, train the teacher with progress, and check the finished teacher.
 
     Args:
-        data: The images.
+        config: The images and their task.
         model: Name of a timm model; ``None`` for the default.
         folder: Folder of the teacher.
         device: Torch device of the training.
@@ -145,6 +161,8 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     Returns:
         Folder, validation accuracy, number of classes, and whether the teacher is weak.
     """
+    data = config.data
+    assert data is not None
     say(f"teacher in {folder}: reading {data.source}")
     from autodistill.engines.monitor.progress import Progress
     from autodistill.engines.monitor.teaching import TeachingProgress
@@ -156,6 +174,7 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
 
     datasets.check_files(data)
     images = datasets.load_images(data)
+    datasets.check_task(data, config.task, images)
     datasets.warn_of_cut(data, images)
     watch, training = Watch(), TeachingProgress()
     with Progress() as show, watch.signals():
@@ -172,7 +191,8 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
             say(f"Stopped: {stopped} Continue: {this_command()}")
             raise typer.Exit(128 + (watch.signal or 2)) from None
     found = preflight.preflight(teachers.load_teacher(spec, images, device), images, accept_weak=True)
-    return {"teacher": str(folder), "accuracy": found.accuracy, "classes": len(images.classes), "weak": found.weak}
+    facts = {**found.values, "classes": len(images.classes), "weak": found.weak}
+    return {"teacher": str(folder), **facts}
 
 
 def _recipe(texts: list[str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from autodistill.core import strict_yaml
 from autodistill.core.budget import Budget
 from autodistill.core.database_url import StorageUrl
 from autodistill.core.errors import AutodistillError, ConfigError, UsageError
-from autodistill.core.records import LATENCY, DataSpec, LatencyTarget, TeacherSpec
+from autodistill.core.records import LATENCY, MULTICLASS, MULTILABEL, DataSpec, LatencyTarget, TaskKind, TeacherSpec
 from autodistill.core.teacher_choice import PARAMETER, from_list
 
 MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots_per_gpu", "warm_start", "within")
@@ -47,10 +47,21 @@ MAY_CHANGE = ("name", "budget", "workers", "engine", "devices_per_trial", "slots
 
 OBJECTIVES = ("accuracy", "params", LATENCY)
 
+LABEL_OBJECTIVES = ("average_precision", "params", LATENCY)
+"""Default objectives with several labels per image."""
+
 _SOURCES = {"data": "digits", "teacher": "auto"}
-_EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20}
+_EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20, "synthetic_scenes": 20}
 _OTHER_EPOCHS = 30
-_PIXELS = {"digits": 8, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "synthetic": 32, "image_folder": 64}
+_PIXELS = {
+    "digits": 8,
+    "fashion_mnist": 28,
+    "cifar10": 32,
+    "cifar100": 32,
+    "synthetic": 32,
+    "synthetic_scenes": 32,
+    "image_folder": 64,
+}
 _OTHER_PIXELS = 64  # of sources that tell their size when they are read; a space from there on also suits larger images
 _LOCAL = "local-dir:"
 _MARKS = ("teacher.json", "study.yaml", "config.json")
@@ -64,9 +75,13 @@ class StudyConfig(BaseModel):
     Attributes:
         name: Name of the study, and of its default folder in ``runs/``.
         data: The images; ``None`` for studies with their own evaluation.
+        task: ``multiclass``: every image has one class; ``multilabel``: any number of labels, each of which is present
+            or absent by itself.
         teacher: Teacher to distil from; with a list the search chooses one per trial.
         space: Search space: built-in name, YAML file, or mapping.
         set: Restrictions of the space: parameter name to a choice, a list of choices or ``{low, high}``.
+        left_out: Choices of a built-in space that cannot serve the task or the number of classes: parameter name to
+            choices. Filled in when the study is created.
         objectives: Objectives of the front.
         measures: Measures of your own: name to ``module:function`` of ``(logits, labels)``. With ``NAME:maximize`` or
             ``NAME:minimize`` in ``objectives`` they are objectives of the front.
@@ -95,11 +110,13 @@ class StudyConfig(BaseModel):
 
     name: Annotated[str, AfterValidator(check_name)]
     data: Annotated[DataSpec, section(DataSpec)] | None
+    task: TaskKind = MULTICLASS
     teacher: Annotated[TeacherSpec, section(TeacherSpec), AfterValidator(check_teacher), BeforeValidator(from_list)] = (
         TeacherSpec()
     )
     space: Annotated[Any, AfterValidator(check_space)]
     set: dict[str, Any] = {}
+    left_out: dict[str, list[Any]] = {}
     objectives: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_objectives)] = OBJECTIVES
     measures: Annotated[dict[str, str], AfterValidator(check_measures)] = {}
     constraints: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
@@ -280,6 +297,8 @@ def _with_defaults(keys: Mapping[str, Any]) -> dict[str, Any]:
     name = str(section.get("source") or "study")
     out.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "study")
     out.setdefault("space", default_space(section))
+    if out.get("task") == MULTILABEL:
+        out.setdefault("objectives", LABEL_OBJECTIVES)
     levels = levels_of(out.get("rungs"))
     if levels:
         out.setdefault("epochs", levels[-1])

@@ -26,6 +26,12 @@ LATENCY = "latency_ms"
 Resize = Literal["crop", "squash", "letterbox"]
 """Method that makes an image square, see :class:`DataSpec`."""
 
+TaskKind = Literal["multiclass", "multilabel"]
+"""What an image is labelled with: exactly one class, or any number of labels."""
+
+MULTICLASS: TaskKind = "multiclass"
+MULTILABEL: TaskKind = "multilabel"
+
 
 def stable_key(value: Any) -> str:
     """Return 16 hex digits that are equal for equal JSON values, independent of the order of keys."""
@@ -344,6 +350,7 @@ class Task:
         variants: Forms in which a finished student is measured; ``fp32`` is the student as trained.
         measures: Measures of the study's own: name to ``module:function``.
         weights: Variant or family, to the text that names the weights that its students start from.
+        kind: ``multiclass``: every image has one class; ``multilabel``: any number of labels.
     """
 
     data: DataSpec
@@ -357,6 +364,7 @@ class Task:
     variants: tuple[str, ...] = ("fp32",)
     measures: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    kind: TaskKind = MULTICLASS
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from autodistill.core.errors import first_line
 from autodistill.delivery.export.formats import Format, Images, Predict, formats, in_batches
+from autodistill.training.loop import decisions
 
 if TYPE_CHECKING:
     from autodistill.core.records import LatencyTarget
@@ -60,12 +61,15 @@ class Checked(MeasuredFile):
     Attributes:
         format: name of the format.
         max_diff: largest difference of a logit from that of the network, on 256 real images.
-        agreement: share of validation images for which file and network predict the same class.
+        agreement: share of validation images for which file and network predict the same class; with several labels
+            per image, share of equal decisions about labels.
+        average_precision: mAP of the file on the validation images; ``None`` with one class per image.
     """
 
     format: str
     max_diff: float | None = None
     agreement: float | None = None
+    average_precision: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a dictionary."""
@@ -78,7 +82,7 @@ class Validation:
 
     Attributes:
         images: normalized validation images, ``float32 (n, channels, side, side)``.
-        labels: ``int64 (n,)``.
+        labels: ``int64 (n,)``, or ``(n, classes)`` of 0 and 1.
         logits: logits of the network in memory, ``(n, classes)``.
         compared: 256 images for the difference of logits; training images are added if there are fewer.
         compared_logits: logits of the network for ``compared``.
@@ -93,7 +97,19 @@ class Validation:
     @property
     def accuracy(self) -> float:
         """Accuracy of the network in memory."""
-        return float((self.logits.argmax(1) == self.labels).mean())
+        return decisions.accuracy(self.logits, self.labels)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image has any number of labels."""
+        return self.labels.ndim == 2
+
+    def average_precision(self, logits: Images | None = None) -> float | None:
+        """Return the mAP of logits ``(n, classes)``, by default of the network; ``None`` with one class per image."""
+        from autodistill.training.loop.multilabel_measures import mean_average_precision
+
+        given = self.logits if logits is None else logits
+        return mean_average_precision(given.astype(np.float64), self.labels) if self.several else None
 
 
 def check_file(
@@ -115,7 +131,7 @@ def check_file(
         logits, compared = in_batches(predict, validation.images), in_batches(predict, validation.compared)
     except Exception as error:  # runtimes raise many types; the file does not run
         return failed(name, error)
-    accuracy = float((logits.argmax(1) == validation.labels).mean())
+    accuracy = decisions.accuracy(logits, validation.labels)
     difference = float(np.abs(compared - validation.compared_logits).max())
     found = Checked(
         name,
@@ -125,10 +141,11 @@ def check_file(
         accuracy=accuracy,
         drop=validation.accuracy - accuracy,
         max_diff=difference,
-        agreement=float((logits.argmax(1) == validation.logits.argmax(1)).mean()),
+        agreement=decisions.agreement(logits, validation.logits, several=validation.several),
+        average_precision=validation.average_precision(logits) if np.isfinite(logits).all() else None,
         remark=remark,
     )
-    return _with_state(found, form, float(np.abs(validation.compared_logits).max()), max_drop)
+    return _with_state(found, form, validation, max_drop)
 
 
 def failed(name: str, error: Exception) -> Checked:
@@ -136,11 +153,11 @@ def failed(name: str, error: Exception) -> Checked:
     return Checked(name, state="failed", file=formats.get(name).file, remark=first_line(error, limit=300))
 
 
-def _with_state(found: Checked, form: Format, largest: float, max_drop: float) -> Checked:
+def _with_state(found: Checked, form: Format, validation: Validation, max_drop: float) -> Checked:
     """Set the state of a checked file: ``failed`` or ``refused`` if its logits or accuracy differ too much."""
     assert found.drop is not None
     assert found.max_diff is not None
-    allowed = TOLERANCE * max(1.0, largest)
+    allowed = TOLERANCE * max(1.0, float(np.abs(validation.compared_logits).max()))
     if not np.isfinite(found.max_diff):
         return replace(found, state="failed", max_diff=None, remark="it gives numbers that are not finite")
     if form.exact and found.max_diff > allowed:
@@ -149,6 +166,12 @@ def _with_state(found: Checked, form: Format, largest: float, max_drop: float) -
     if not form.exact and found.loses(max_drop):
         reason = f"it loses {found.drop:.4f} accuracy; --max-drop allows {max_drop:g}"
         return replace(found, state="refused", remark=reason)
+    whole = validation.average_precision()
+    if not form.exact and whole is not None and found.average_precision is not None:
+        lost = whole - found.average_precision
+        if lost > max_drop + 1e-12:
+            reason = f"it loses {lost:.4f} mAP; --max-drop allows {max_drop:g}"
+            return replace(found, state="refused", remark=reason)
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodistill.core.errors import AutodistillError
-from autodistill.core.records import TrialRecord
+from autodistill.core.records import MULTICLASS, MULTILABEL, TrialRecord
 from autodistill.training.data.sources.square import PADDING
 
 if TYPE_CHECKING:
@@ -94,8 +94,21 @@ def preprocessing(facts: Mapping[str, Any]) -> dict[str, Any]:
         "mean": list(facts["mean"]),
         "std": list(facts["std"]),
         "layout": "batch, channels, height, width; float32",
-        "output": "logits, one per class; softmax gives probabilities",
+        **_outputs(facts),
         "classes": list(facts["classes"]),
+    }
+
+
+def _outputs(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the meaning of the outputs, with thresholds if an image has any number of labels."""
+    if facts.get("task") != MULTILABEL:
+        return {"task": MULTICLASS, "output": "logits, one per class; softmax gives probabilities"}
+    return {
+        "task": MULTILABEL,
+        "output": "logits, one per label; the sigmoid of each gives the probability that the label is present",
+        "decision": "a label is present if its probability is above its threshold",
+        "thresholds": [float(one) for one in facts["thresholds"]],
+        "thresholds_chosen": f"each so that the F1 score of its label is highest on {facts['thresholds_on']}",
     }
 
 
@@ -111,6 +124,7 @@ def provenance(
     return {
         "made_by": "autodistill export",
         "study": config.name,
+        "task": config.task,
         "trial": trial.number,
         "variant": found.variant,
         "student": dict(trial.student),

@@ -32,6 +32,7 @@ from autodistill.delivery.export.compress_variants import (
 from autodistill.delivery.export.formats import Subject
 from autodistill.delivery.export.weights import AUTO, Source, source_of, take_weights
 from autodistill.delivery.export.write import CALIBRATION, MAX_DROP, evenly_spaced, normalized, study_config, validate
+from autodistill.training.loop import decisions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -180,8 +181,9 @@ class _Work:
         if teacher.source == "auto":
             teacher = replace(teacher, source=str(self.root / "teacher"), options={})
         task = Task(
-            config.data, teacher, str(self.root), self.levels, (), config.latency, config.training, str(self.cache)
-        )
+            config.data, teacher, str(self.root), self.levels, (), config.latency, config.training, str(self.cache),
+            kind=config.task,
+        )  # fmt: skip
         candidate = Candidate(trial.number, trial.student, trial.distillation, trial.train, trial.seed)
         return FineTuner(task, candidate, epochs=self.epochs)
 
@@ -245,8 +247,7 @@ class _Work:
         from autodistill.training.deployed.onnx_files import run_onnx
 
         size, channels = int(self.facts["image_size"]), int(self.facts["channels"])
-        decided = run_onnx(path, self.validation.images).argmax(1)
-        accuracy = float((decided == self.validation.labels).mean())
+        accuracy = decisions.accuracy(run_onnx(path, self.validation.images), self.validation.labels)
         costs = known_costs(model, image_size=size, channels=channels)
         content = path.read_bytes()
         zeros = sum(int((one == 0).sum()) for key, one in model.named_parameters() if key.endswith("weight"))
@@ -304,7 +305,7 @@ def _compared(
         progress("writing files of the study's front, for comparison")
     files = {f"trial {one.number}": work.member_file(one) for one in others}
     accuracy = {
-        name: float((run_onnx(path, work.validation.images).argmax(1) == work.validation.labels).mean())
+        name: decisions.accuracy(run_onnx(path, work.validation.images), work.validation.labels)
         for name, path in files.items()
     }
     good = [one for one in variants if one.state == "ok"]

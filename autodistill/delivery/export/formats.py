@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodistill.core.errors import InfeasibleError, UsageError, first_line
+from autodistill.core.records import MULTILABEL
 from autodistill.core.registry import Registry
+from autodistill.training.loop import decisions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +46,11 @@ class Subject:
     model: nn.Module
     facts: Mapping[str, Any]
     calibration: Images
+
+    @property
+    def several(self) -> bool:
+        """Whether an image has any number of labels."""
+        return bool(self.facts.get("task") == MULTILABEL)
 
     @property
     def shape(self) -> dict[str, int]:
@@ -115,7 +122,7 @@ def _write_int8(subject: Subject, folder: Path) -> str:
     from autodistill.training.deployed.quantize import RANGES, quantize_int8
 
     source, out = folder / ONNX, folder / formats.get("onnx-int8").file
-    wanted = run_onnx(source, subject.calibration).argmax(1)
+    wanted = run_onnx(source, subject.calibration)
     best, remark, kept = -1.0, "", b""
     for ranges in RANGES:
         try:
@@ -125,7 +132,7 @@ def _write_int8(subject: Subject, folder: Path) -> str:
                 raise
             remark = remark or str(error)
             continue
-        agreed = float((run_onnx(out, subject.calibration).argmax(1) == wanted).mean())
+        agreed = decisions.agreement(run_onnx(out, subject.calibration), wanted, several=subject.several)
         if agreed > best:
             best, remark, kept = agreed, f"static, {ranges} ranges", out.read_bytes()
         if best >= _CALIBRATED:

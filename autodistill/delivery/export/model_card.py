@@ -33,12 +33,13 @@ def card(
     """
     student, plain = _plain(student_words(origin["student"])), found.variant == "fp32"
     parts = [
-        _front_matter(names),
+        _front_matter(names, several="thresholds" in facts),
         f"# {student}, {'' if plain else f'{found.variant}, '}distilled for {_plain(origin['data']['source'])}",
         _what(origin, facts)
         + ("" if plain else f" This is its {found.variant} form: the file that the search measured."),
         "## Accuracy",
         _verified(verified, found) if verified is not None else _unverified(found) if plain else _of_variant(found),
+        *(["## Labels", _labels(facts, verified, found.trial)] if "thresholds" in facts else []),
         "## Files",
         _files(found),
         "## Use",
@@ -49,9 +50,10 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(names: Collection[str]) -> str:
+def _front_matter(names: Collection[str], *, several: bool = False) -> str:
     library = "library_name: timm\n" if "config.json" in names else ""
-    tags = ["image-classification", "knowledge-distillation", *(["timm"] if library else [])]
+    kinds = ["image-classification", *(["multi-label-image-classification"] if several else [])]
+    tags = [*kinds, "knowledge-distillation", *(["timm"] if library else [])]
     return "---\n" + library + "pipeline_tag: image-classification\ntags:\n" + "".join(f"- {t}\n" for t in tags) + "---"
 
 
@@ -63,9 +65,12 @@ def _what(origin: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     params = origin["search_values"].get("params")
     size = f" {params:,.0f} parameters once deployed." if params else ""
     loss = distillation_words(origin["distillation"]) or "cross-entropy"
+    side = f"{facts['image_size']} x {facts['image_size']} px"
+    task = f"Classifies {colour} images of {side} into {len(classes)} classes: {shown}."
+    if "thresholds" in facts:
+        task = f"Finds which of {len(classes)} labels {colour} images of {side} have, any number of them: {shown}."
     return (
-        f"Classifies {colour} images of {facts['image_size']} x {facts['image_size']} px into {len(classes)} "
-        f"classes: {shown}.{size}{_smaller(facts)} Chosen by autodistill among many students; trained with the loss "
+        f"{task}{size}{_smaller(facts)} Chosen by autodistill among many students; trained with the loss "
         f"`{_code(loss)}` for {counted(round(origin['epochs']), 'epoch')}."
     )
 
@@ -73,6 +78,49 @@ def _what(origin: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 def _smaller(facts: Mapping[str, Any]) -> str:
     first = facts.get("decoded_size")
     return "" if first is None else f" Images are cut to {first} x {first} px first, and scaled to that size then."
+
+
+def _labels(facts: Mapping[str, Any], verified: Verified | None, trial: int) -> str:
+    """Describe the threshold of each label, and its figures on the validation images, the worst F1 score first."""
+    found = facts["label_figures"]
+    rows = list(
+        zip(
+            facts["classes"], facts["thresholds"], found["precision"], found["recall"], found["f1"], found["images"],
+            strict=True,
+        )
+    )  # fmt: skip
+    rows.sort(key=lambda row: row[4])
+    shown = [
+        f"| {_cell(name)} | {limit:.3f} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {images:,} |"
+        for name, limit, precision, recall, f1, images in rows[:_SHOWN_CLASSES]
+    ]
+    more = len(rows) - _SHOWN_CLASSES
+    whole = facts["average_precision"]
+    return "\n".join(
+        [
+            "A label counts as present if the sigmoid of its logit is above its threshold. Each threshold was chosen "
+            f"so that the F1 score of its label is highest on {facts['thresholds_on']}, so these figures are "
+            "optimistic: expect less on new images.",
+            "",
+            "| label | threshold | precision | recall | F1 | images |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
+            *shown,
+            *(["", f"{more} more thresholds are in `preprocess.json`."] if more > 0 else []),
+            "",
+            f"Mean average precision (mAP) on these images, which needs no threshold: {whole:.4f}.",
+            *_labels_on_test(verified, trial),
+        ]
+    )
+
+
+def _labels_on_test(verified: Verified | None, trial: int) -> list[str]:
+    """State what the verification measured of the labels on the test images."""
+    if verified is None:
+        return []
+    figures = verified.student(trial).measures
+    names = {"average_precision": "mAP", "tuned_macro_f1": "mean F1 score with such thresholds"}
+    known = [f"{words} {_mean(figures[name])}" for name, words in names.items() if name in figures]
+    return ["", f"On the test images, mean of the verified trainings: {', '.join(known)}."] if known else []
 
 
 def _unverified(found: Exported) -> str:

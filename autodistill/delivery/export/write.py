@@ -32,7 +32,7 @@ from autodistill.delivery.export.exported import Exported
 from autodistill.delivery.export.formats import Images, Subject, in_batches
 from autodistill.delivery.export.formats import formats as known_formats
 from autodistill.delivery.export.variant import formats_for, write_measured
-from autodistill.delivery.export.weights import AUTO, source_of, take_weights
+from autodistill.delivery.export.weights import AUTO, Source, source_of, take_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,6 +102,7 @@ def export(
         data = datasets.load_images(config.data)
     subject = Subject(model, facts, normalized(evenly_spaced(data.train.images, CALIBRATION), facts))
     validation = validate(subject, data)
+    facts = {**facts, **label_facts(validation, source)}
     with tempfile.TemporaryDirectory(prefix="autodistill-export-") as scratch:
         folder = Path(scratch)
         if trial.variant == "fp32":
@@ -145,6 +146,32 @@ def validate(subject: Subject, data: ImageData) -> Validation:
     compared = np.concatenate([images[:COMPARED], spare])
     logits = in_batches(predict, images)
     return Validation(images, data.val.labels[:MOST_VALIDATED], logits, compared, in_batches(predict, compared))
+
+
+def label_facts(validation: Validation, source: Source) -> dict[str, Any]:
+    """Return, for several labels per image, a threshold for each label, and figures with it; else nothing.
+
+    Thresholds are probabilities, chosen on the validation images so that the F1 score of each label is highest.
+    """
+    if not validation.several:
+        return {}
+    from autodistill.training.loop import multilabel_measures as measures
+
+    logits, labels = validation.logits.astype(np.float64), validation.labels
+    cuts = measures.best_thresholds(logits, labels)
+    hits, false, missed, _ = measures.label_counts(logits, labels, cuts).T
+    return {
+        "thresholds": [float(one) for one in measures.sigmoid(cuts)],
+        "thresholds_on": f"{len(labels):,} validation images"
+        + ("" if source.trained_on == "train" else ", which the student was trained on too"),
+        "label_figures": {
+            "images": (hits + missed).tolist(),
+            "precision": (hits / np.maximum(hits + false, 1)).tolist(),
+            "recall": (hits / np.maximum(hits + missed, 1)).tolist(),
+            "f1": measures.label_f1(logits, labels, cuts).tolist(),
+        },
+        "average_precision": validation.average_precision(),
+    }
 
 
 def refuse_foreign(out: Path) -> None:

@@ -15,6 +15,7 @@ SIZES = ("params", "bytes")
 
 _LABELS = {
     "accuracy": "validation accuracy",
+    "average_precision": "mean average precision (mAP)",
     LATENCY: "latency p50 (ms)",
     "file_latency_ms": "latency p50 of the exported file (ms)",
     "params": "parameters",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autodistill.training.loop.decisions import is_right
 from autodistill.training.trials.run_result import Result
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 FIELDS = ("accuracy", "loss", "ece", "agreement")
 """Measures that are fields of a result; the others are in a mapping."""
+
+TUNED = "tuned_macro_f1"
+"""Measure of several labels per image: mean F1 score with thresholds that were chosen on the validation images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +77,20 @@ class TestSplit:
         return scores(logits, torch.from_numpy(self.split.labels), self.teacher, own)
 
     def confusion(self, logits: Tensor) -> tuple[tuple[int, ...], ...]:
-        """Images of each class (row) by the class that was decided (column)."""
+        """Images of each class (row) by the class that was decided (column); empty with several labels per image."""
         from autodistill.training.loop.measures import confusion
 
+        if self.split.labels.ndim == 2:
+            return ()
         return tuple(map(tuple, confusion(logits.double().numpy(), self.split.labels).tolist()))
+
+    def label_counts(self, logits: Tensor) -> tuple[tuple[int, ...], ...]:
+        """Images of each label: present and decided, only decided, only present, neither; empty with one class each."""
+        from autodistill.training.loop.multilabel_measures import label_counts
+
+        if self.split.labels.ndim == 1:
+            return ()
+        return tuple(map(tuple, label_counts(logits.double().numpy(), self.split.labels).tolist()))
 
 
 def examine(
@@ -87,6 +101,7 @@ def examine(
     keep: bool,
     device: str = "cpu",
     own: Mapping[str, str] | None = None,
+    validation: Split | None = None,
 ) -> Result:
     """Evaluate a finished run on the test split and store the result.
 
@@ -97,6 +112,8 @@ def examine(
         keep: whether to keep the weights; otherwise they are deleted.
         device: device to run on.
         own: measures of the study's own, name to ``module:function``.
+        validation: the validation images, on which the thresholds of several labels are chosen; without them there is
+            no figure with tuned thresholds.
 
     Raises:
         StoreError: the run has no finished student.
@@ -108,9 +125,12 @@ def examine(
     model, facts = load_run(folder)
     logits = predict(model, test.split.images, StudentInput.of(facts), device=device)
     found = test.scores(logits, own)
+    if validation is not None and test.split.labels.ndim == 2 and refit == "train":
+        validated = predict(model, validation.images, StudentInput.of(facts), device=device)
+        found[TUNED] = _tuned_f1(validated, validation, logits, test.split)
     last = facts["reports"][max(facts["reports"], key=int)]
     manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())
-    right = (logits.argmax(1).numpy() == test.split.labels).astype(np.uint8)
+    right = is_right(logits.numpy(), test.split.labels).astype(np.uint8)
     result = Result(
         key=facts["key"],
         test=test.fingerprint,
@@ -125,11 +145,28 @@ def examine(
         weights=manifest["files"]["student.safetensors"]["sha256"],
         measures={name: value for name, value in found.items() if name not in FIELDS},
         confusion=test.confusion(logits),
+        label_counts=test.label_counts(logits),
     )
     write_folder(folder / "result", {"result.json": json.dumps(asdict(result), indent=1).encode()})
     if not keep:
         shutil.rmtree(folder / "student", ignore_errors=True)
     return result
+
+
+def _tuned_f1(validated: Tensor, val: Split, logits: Tensor, test: Split) -> float:
+    """Return the mean F1 score of the labels on the test images, with thresholds chosen as ``export`` chooses them.
+
+    Args:
+        validated: logits of the validation images ``(n, labels)``.
+        val: the validation images.
+        logits: logits of the test images.
+        test: the test images.
+    """
+    from autodistill.training.loop.multilabel_measures import best_thresholds, label_f1
+
+    cuts = best_thresholds(validated.double().numpy(), val.labels)
+    f1 = label_f1(logits.double().numpy(), test.labels, cuts)
+    return float(f1[test.labels.any(axis=0)].mean()) if test.labels.any() else 0.0
 
 
 def predict(model: nn.Module, images: NDArray[np.uint8], given: StudentInput, *, device: str = "cpu") -> Tensor:

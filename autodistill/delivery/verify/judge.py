@@ -21,12 +21,13 @@ from autodistill.delivery.verify.file_costs import (
 )
 from autodistill.delivery.verify.plan import objective_names
 from autodistill.delivery.verify.prepare import Plan, Planned
-from autodistill.delivery.verify.statistics import accuracy_figure, mean_recalls
+from autodistill.delivery.verify.statistics import accuracy_figure, mean_label_recalls, mean_recalls
 from autodistill.delivery.verify.table import Finished, rows_of, table
 from autodistill.engines.monitor.watch import Watch
 from autodistill.search.results.picking import settled
 from autodistill.search.results.verified import Figure, Verified, VerifiedRow
 from autodistill.search.storage.versions import versions
+from autodistill.training.loop.decisions import is_right
 from autodistill.training.trials.run_result import Result, read_result
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def _examine(plan: Plan, run: Planned, test: TestSplit) -> Result:
         keep=run.keep,
         device=worker.context.device,
         own=worker.task.measures,
+        validation=worker.data.val,
     )
 
 
@@ -194,14 +196,14 @@ def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> Verifi
     if test.teacher is None:
         return replace(row, error="it has stored logits only, none of test images")
     scores, confusion = test.scores(test.teacher, plan.worker.task.measures), test.confusion(test.teacher)
-    right = test.teacher.argmax(1).numpy() == test.split.labels
+    right = is_right(test.teacher.numpy(), test.split.labels)
     row = replace(
         row,
         accuracy=accuracy_figure(np.asarray([right])),
         loss=Figure(scores["loss"]),
         ece=Figure(scores["ece"]),
         measures={name: Figure(value) for name, value in scores.items() if name not in FIELDS},
-        recalls=mean_recalls([confusion]),
+        recalls=mean_recalls([confusion]) if confusion else mean_label_recalls([test.label_counts(test.teacher)]),
         validation=None if searched is None else Figure(searched),
     )
     return _with_costs(row, found)

@@ -211,4 +211,5 @@ def _task(study: Study) -> Task:
         cache=str(cache_folder().absolute()),
         measures=config.measures,
         weights=study.space.weights,
+        kind=config.task,
     )

@@ -58,6 +58,19 @@ def mean_recalls(confusions: Sequence[Sequence[Sequence[int]]]) -> tuple[float |
     return tuple(float(r / n) if n else None for r, n in zip(right, images, strict=True))
 
 
+def mean_label_recalls(counts: Sequence[Sequence[Sequence[int]]]) -> tuple[float | None, ...]:
+    """Return the recall of each label, mean over seeds; ``None`` for a label that no test image has.
+
+    Args:
+        counts: of each seed, images of each label ``(labels, 4)``: present and decided, only decided, only present,
+            neither.
+    """
+    known = np.asarray(counts, dtype=np.float64)
+    images = known[0, :, 0] + known[0, :, 2]
+    right = known[:, :, 0].mean(axis=0)
+    return tuple(float(r / n) if n else None for r, n in zip(right, images, strict=True))
+
+
 def accuracy_figure(correct: Bools) -> Figure:
     """Return accuracy with its 95 % interval over seeds and test images.
 

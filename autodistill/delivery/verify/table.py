@@ -15,7 +15,14 @@ import numpy as np
 
 from autodistill.core.records import Objective
 from autodistill.delivery.verify.plan import PlannedRow
-from autodistill.delivery.verify.statistics import Bools, accuracy_figure, difference, mean_recalls, over_seeds
+from autodistill.delivery.verify.statistics import (
+    Bools,
+    accuracy_figure,
+    difference,
+    mean_label_recalls,
+    mean_recalls,
+    over_seeds,
+)
 from autodistill.search.objectives.pareto import nondominated_mask
 from autodistill.search.objectives.values_as_losses import to_losses
 from autodistill.search.results.verified import Difference, Figure, FrontVerdict, VerifiedRow
@@ -152,9 +159,16 @@ def _row(one: Finished) -> VerifiedRow:
         agreement=over_seeds(known) if known else None,
         ece=over_seeds([result.ece for result in results]),
         measures=_measures(results),
-        recalls=mean_recalls([result.confusion for result in results]),
+        recalls=_recalls(results),
         flattered=None if validation is None or row.searched is None else row.searched - validation.mean,
     )
+
+
+def _recalls(results: Sequence[Result]) -> tuple[float | None, ...]:
+    """Recall of each class, or of each label where images have several, mean over the seeds."""
+    if results[0].label_counts:
+        return mean_label_recalls([result.label_counts for result in results])
+    return mean_recalls([result.confusion for result in results])
 
 
 def _measures(results: Sequence[Result]) -> dict[str, Figure]:

@@ -34,6 +34,8 @@ class TeachingProgress:
         self._began = self._began or (now, epoch)
         began, first = self._began
         line = f"epoch {epoch:.1f} of {epochs:g}"
+        if "micro_f1" in metrics:  # several labels per image
+            return f"{line}, validation mAP {metrics['average_precision']:.3f}"
         if "accuracy" in metrics:
             return f"{line}, validation accuracy {metrics['accuracy']:.3f}"
         done = epoch - first

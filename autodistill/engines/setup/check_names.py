@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from autodistill.config.study_file import StudyConfig
 from autodistill.config.values import overruled
 from autodistill.core.errors import AutodistillError, ConfigError, nearest
-from autodistill.core.records import LATENCY, DataSpec, TeacherSpec
+from autodistill.core.records import LATENCY, MULTICLASS, DataSpec, TaskKind, TeacherSpec
 from autodistill.core.teacher_choice import members
 from autodistill.engines.setup.initial_weights import ask_early
+from autodistill.engines.setup.served_task import other_task, space_task_problems
 
 if TYPE_CHECKING:
     from autodistill.search.space.space import Space
@@ -45,8 +46,10 @@ def check_first(config: StudyConfig, *, resumed: bool = False) -> None:
         problems += overruled(config.rungs, config.epochs)
     if config.data is not None and not resumed:
         from autodistill.training.data.datasets import check_source as check_data
+        from autodistill.training.data.datasets import check_task
 
         _collect(problems, partial(check_data, config.data))
+        _collect(problems, partial(check_task, config.data, config.task))
     _refuse(problems)
 
 
@@ -67,8 +70,9 @@ def check_study(config: StudyConfig, space: Space, *, resumed: bool = False) -> 
     if config.data is not None:
         ask_early(space, config.training, config.teacher)
         for teacher in members(config.teacher).values():
-            _collect(problems, partial(_check_teacher, teacher, config.data))
-        problems += space_problems(space, config.training, config.data.image_size)
+            _collect(problems, partial(_check_teacher, teacher, config.data, config.task))
+        other_tasks = space_task_problems(config, space)
+        problems += other_tasks or space_problems(space, config.training, config.data.image_size, config.task)
         problems += metric_problems(config)
     _refuse(problems)
 
@@ -81,9 +85,10 @@ def metric_problems(config: StudyConfig) -> list[str]:
     """
     from autodistill.search.objectives.objectives import parse_constraint, resolve
     from autodistill.training.costs.counts import cost_metrics
-    from autodistill.training.loop.measures import load_measure, measures
+    from autodistill.training.loop.measures import load_measure, measures_of
 
     problems: list[str] = []
+    measures = measures_of(config.task)
     for where in config.measures.values():
         _collect(problems, partial(load_measure, where))
     built_in = [name for name in config.measures if name in measures or name in ALWAYS]
@@ -94,7 +99,9 @@ def metric_problems(config: StudyConfig) -> list[str]:
     for text in config.constraints:
         wanted.setdefault(parse_constraint(text, [*computed, *wanted]).metric, "known")
     for name, stage in wanted.items():
-        if name not in computed or (stage == "trained" and name not in trained):
+        if reason := other_task(name, config.task):
+            problems.append(reason)
+        elif name not in computed or (stage == "trained" and name not in trained):
             close = nearest(name, sorted(trained if stage == "trained" else computed), 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             problems.append(
@@ -125,13 +132,19 @@ def _without_effect(space: Space, training: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def space_problems(space: Space, training: dict[str, Any] | None = None, image_size: int | None = None) -> list[str]:
+def space_problems(
+    space: Space,
+    training: dict[str, Any] | None = None,
+    image_size: int | None = None,
+    kind: TaskKind = MULTICLASS,
+) -> list[str]:
     """Return the problems of candidates drawn from every branch of ``space``: families, losses and recipes.
 
     Args:
         space: Search space.
         training: Settings shared by all trials.
         image_size: Image side in pixels, to check that the families support it; ``None`` skips this check.
+        kind: Task of the study: one class per image, or any number of labels.
     """
     from autodistill.training.distillation.loss_mix import LossMix
     from autodistill.training.loop.recipe import Recipe
@@ -141,11 +154,11 @@ def space_problems(space: Space, training: dict[str, Any] | None = None, image_s
     if nameless := _without_family(space):
         return [nameless]  # once, instead of once per candidate
     settings = dict(training or {})
-    _collect(problems, partial(Recipe.parse, settings))
+    _collect(problems, partial(Recipe.parse, settings, kind=kind))
     for candidate in _draws(space):
         _collect(problems, partial(validate, candidate["student"], image_size=image_size))
-        _collect(problems, partial(LossMix.parse, candidate["distillation"]))
-        _collect(problems, partial(Recipe.parse, settings, candidate["train"]))
+        _collect(problems, partial(LossMix.parse, candidate["distillation"], kind=kind))
+        _collect(problems, partial(Recipe.parse, settings, candidate["train"], kind=kind))
     return list(dict.fromkeys(problems))
 
 
@@ -176,7 +189,7 @@ def _draws(space: Space) -> Iterator[dict[str, dict[str, Any]]]:
                     yield space.nest(values)
 
 
-def _check_teacher(spec: TeacherSpec, data: DataSpec) -> None:
+def _check_teacher(spec: TeacherSpec, data: DataSpec, kind: TaskKind) -> None:
     from autodistill.training.data.datasets import class_names
     from autodistill.training.teachers.load import check_teacher as check_teacher
     from autodistill.training.trials.teach import require_weights, starting_network
@@ -191,7 +204,7 @@ def _check_teacher(spec: TeacherSpec, data: DataSpec) -> None:
         names = class_names(data)
         return None if names is None else len(names)
 
-    check_teacher(spec, classes)
+    check_teacher(spec, classes, kind=kind)
 
 
 def _refuse(problems: list[str]) -> None:

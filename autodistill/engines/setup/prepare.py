@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodistill.core.budget import format_seconds
 from autodistill.core.errors import AutodistillError, ConfigError, InfeasibleError, UsageError
-from autodistill.core.records import LATENCY, EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
+from autodistill.core.records import LATENCY, MULTILABEL, EvaluateFactory, Params, State, SurveyRow, Task, TeacherSpec
 from autodistill.core.teacher_choice import accepts_weak, members
 from autodistill.engines.driving.worker import Isolated
 from autodistill.engines.monitor.teaching import TeachingProgress
@@ -76,10 +76,12 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     cache = cache_folder().absolute()
     datasets.check_files(config.data, cache, begun=study.spent.epochs > 0)
     data = datasets.load_images(config.data, cache)
+    datasets.check_task(config.data, config.task, data)
     watch.stage(
         "data",
         f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
-        f"{data.image_size} px in {len(data.classes)} classes",
+        f"{data.image_size} px {'with' if data.kind == MULTILABEL else 'in'} {len(data.classes)} "
+        f"{'labels' if data.kind == MULTILABEL else 'classes'}",
     )
     if study.spent.epochs <= 0:  # only for a new study: one with trials has to keep its images
         datasets.warn_of_cut(config.data, data)
@@ -107,6 +109,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         variants=config.variants,
         measures=config.measures,
         weights=study.space.weights,
+        kind=config.task,
     )
     study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
     return Isolated(evaluator, task)
@@ -142,12 +145,13 @@ def _teacher(
     for one in members(spec).values():
         teacher = teachers.load_teacher(one, data, device)
         found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak, ask=ask)
-        watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
+        watch.stage("teacher", f"{found.name}, validation {found.merit_words}")
         if copied and (unlike := unlike_teacher(teacher, data)):
             warnings.warn(unlike, stacklevel=3)
-        if found.accuracy > best:
-            best, facts = found.accuracy, sources(data, teacher)
-            values = {"accuracy": best, **_teacher_costs(study, teacher, config, watch)}
+        merit = found.merit
+        if merit > best:
+            best, facts = merit, sources(data, teacher)
+            values = {**found.values, **_teacher_costs(study, teacher, config, watch)}
     record_sources(study, facts)
     study.set_teacher_values(values)
     _report_bounds(study, watch)

@@ -136,10 +136,14 @@ def build_checked_study(
     """
     from autodistill.engines.setup.check_names import check_study
     from autodistill.engines.setup.initial_weights import InitialWeights, with_weights
+    from autodistill.engines.setup.served_task import leave_out_unusable
     from autodistill.engines.setup.top_rung import Length, choose_length
 
-    parts = study_parts(config)
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
+    notes: list[str] = []
+    if not resumed:
+        config, notes = leave_out_unusable(config, config_space(config))
+    parts = study_parts(config)
     check_study(config, parts["space"], resumed=resumed)
     initial = InitialWeights()
     if config.data is not None:
@@ -154,7 +158,7 @@ def build_checked_study(
         return build_study(config, directory, say=say)
     study.charge(length.seconds)
     study.expect_epoch_times(length.times.timed if length.times is not None else ())
-    study.notes += [*initial.notes, *([length.message] if length.message else [])]
+    study.notes += [*notes, *initial.notes, *([length.message] if length.message else [])]
     return study
 
 
@@ -236,7 +240,25 @@ def config_space(config: StudyConfig) -> Space:
         choices=config.set,
         image_size=None if config.data is None else known_pixels(vars(config.data)),
     )
-    return space.restrict(config.set) if config.set else space
+    space = space.restrict(config.set) if config.set else space
+    return without(space, config.left_out) if config.left_out else space
+
+
+def without(space: Space, left_out: Mapping[str, Sequence[Any]]) -> Space:
+    """Return a space without some choices of its parameters.
+
+    Args:
+        space: the space.
+        left_out: parameter name to the choices that are left out; unknown names and choices are ignored.
+    """
+    from optuna.distributions import CategoricalDistribution
+
+    kept: dict[str, Any] = {}
+    for parameter in space.parameters:
+        given, out = parameter.distribution, left_out.get(parameter.name, ())
+        if isinstance(given, CategoricalDistribution) and any(choice in out for choice in given.choices):
+            kept[parameter.name] = [choice for choice in given.choices if choice not in out]
+    return space.restrict(kept, "left_out") if kept else space
 
 
 def config_rungs(config: StudyConfig) -> Rungs:
@@ -268,6 +290,8 @@ def check_same(directory: Path, config: StudyConfig) -> StudyConfig:
         rungs = old.rungs if config.rungs == "auto" else config.rungs
         chosen = {"epochs": old.epochs, "rungs": rungs, "training": {**kept, **config.training}}
         config = config.model_copy(update=chosen)
+    if not config.left_out:  # filled in when the study was created
+        config = config.model_copy(update={"left_out": old.left_out})
     changed = differences(old, config)
     if changed:
         if made is not None and stored.is_file() and config == StudyConfig.load(stored, {}):

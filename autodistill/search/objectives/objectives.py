@@ -26,9 +26,16 @@ _register(Objective("agreement", "maximize", "fraction", "trained", description=
 _register(Objective("balanced_accuracy", "maximize", "fraction", "trained", description="mean recall of the classes"))
 _register(Objective("worst_recall", "maximize", "fraction", "trained", description="recall of the worst class"))
 _register(Objective("macro_f1", "maximize", "fraction", "trained", description="mean F1 score of the classes"))
+_register(Objective("worst_f1", "maximize", "fraction", "trained", description="F1 score of the worst label"))
+_register(Objective("micro_f1", "maximize", "fraction", "trained", description="F1 score of all labels together"))
+_register(Objective("macro_recall", "maximize", "fraction", "trained", description="mean recall of the labels"))
 _register(Objective("top5_accuracy", "maximize", "fraction", "trained", description="label among the top five"))
 _register(Objective("auroc", "maximize", "fraction", "trained", description="area under the ROC curve"))
-_register(Objective("average_precision", "maximize", "fraction", "trained", description="mean over the classes"))
+_register(
+    Objective(
+        "average_precision", "maximize", "fraction", "trained", description="mAP: mean over the classes or labels"
+    )
+)
 _register(Objective("ece", "minimize", "fraction", "trained", description="expected calibration error"))
 _register(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
 _register(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))

@@ -48,7 +48,10 @@ class MixedPairs:
         return share * images + (1 - share) * partners
 
     def labels(self, target: Tensor, classes: int) -> Tensor:
-        """Return mixed labels (batch, classes) of class indices (batch,) or of probabilities (batch, classes)."""
+        """Return mixed labels (batch, classes) of class indices (batch,), or of probabilities (batch, classes).
+
+        Presences of several labels per image are mixed alike: a label is present with the weight of its image.
+        """
         rows = target if target.ndim == 2 else F.one_hot(target, classes)
         return self.blend(rows.to(torch.promote_types(rows.dtype, torch.float32)))
 
@@ -66,6 +69,16 @@ class MixedPairs:
         # A part without weight has log(0) = -inf, which logaddexp ignores.
         mixed = torch.logaddexp(own + share.log(), other + (1 - share).log())
         return mixed + self.blend(level)
+
+    def label_logits(self, logits: Tensor) -> Tensor:
+        """Return teacher logits (batch, labels) whose sigmoids are the mixture of both sigmoids, label by label."""
+        logits = logits.float()
+        return self._mixed_log(F.logsigmoid(logits)) - self._mixed_log(F.logsigmoid(-logits))
+
+    def _mixed_log(self, logs: Tensor) -> Tensor:
+        """Return the logarithm of the mixture of ``exp(logs)``, (batch, labels)."""
+        share = self.share[:, None]
+        return torch.logaddexp(logs + share.log(), logs[self.partner] + (1 - share).log())
 
     def blend(self, rows: Tensor) -> Tensor:
         """Return the linear mixture of ``rows`` (batch, …), e.g. of teacher embeddings."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodistill.core.errors import DataError, UnknownNameError, UsageError
-from autodistill.core.records import DataSpec, stable_key
+from autodistill.core.records import MULTICLASS, MULTILABEL, DataSpec, TaskKind, stable_key
 from autodistill.training.data import sources
 from autodistill.training.data.sources.array_cache import cached_array, content_hash
 from autodistill.training.data.sources.base import (
@@ -29,6 +29,7 @@ from autodistill.training.data.sources.base import (
     data_sources,
     file_checks,
     folder_at,
+    label_kinds,
     shape_readers,
 )
 from autodistill.training.data.sources.factory import from_factory, is_reference
@@ -41,6 +42,7 @@ __all__ = [
     "Split",
     "check_files",
     "check_source",
+    "check_task",
     "class_names",
     "data_sources",
     "load_images",
@@ -58,7 +60,7 @@ class Split:
 
     Attributes:
         images: ``uint8 (n, channels, side, side)``. For ``image_folder``, a memory map that all workers share.
-        labels: ``int64 (n,)``.
+        labels: ``int64 (n,)``; ``int64 (n, classes)`` of 0 and 1 where images have several labels.
         ids: ``int64 (n,)``, positions in the pool. Caches identify an image by its id, which does not depend on the
             split or subset.
     """
@@ -99,6 +101,11 @@ class ImageData:
     pool_size: int
     before: tuple[int, int] | None = None
 
+    @property
+    def kind(self) -> TaskKind:
+        """The task that the labels serve: ``multilabel`` if an image can have any number of them."""
+        return MULTILABEL if self.train.labels.ndim == 2 else MULTICLASS
+
 
 def check_source(spec: DataSpec) -> None:
     """Check that the source is registered and that its folder exists, without reading images or loading torch.
@@ -134,6 +141,32 @@ def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None,
     """
     if not is_reference(spec.source) and spec.source in file_checks:
         file_checks.get(spec.source)(spec, Path(cache_dir) if cache_dir is not None else cache_folder(), begun)
+
+
+def check_task(spec: DataSpec, kind: TaskKind, data: ImageData | None = None) -> None:
+    """Check that the labels of a source serve the task of the study.
+
+    Args:
+        spec: which images.
+        kind: task of the study.
+        data: the images; without them, only a source that is known to have the other kind of labels is refused.
+
+    Raises:
+        UsageError: the labels serve another task.
+    """
+    known = not is_reference(spec.source) and spec.source in label_kinds
+    given = data.kind if data is not None else label_kinds.get(spec.source) if known else kind
+    if given == kind:
+        return
+    if given == MULTILABEL:
+        raise UsageError(
+            f"data source {spec.source!r} gives any number of labels per image, but the study's task is {kind}; set "
+            "task: multilabel (--task multilabel)."
+        )
+    raise UsageError(
+        f"data source {spec.source!r} gives one class per image, but task: multilabel needs labels (n, classes) of 0 "
+        "and 1. Give a source with several labels per image (docs/how_to/multilabel.md), or leave out the task."
+    )
 
 
 def class_names(spec: DataSpec) -> tuple[str, ...] | None:
@@ -269,15 +302,41 @@ def _check(pool: LabelledImages, source: str) -> None:
         raise DataError(f"data source {source!r} gave {len(images)} images and {len(labels)} labels.")
     if len(pool.classes) < 2:
         raise DataError(f"data source {source!r} has one class; classification needs at least 2.")
-    if labels.min() < 0 or labels.max() >= len(pool.classes):
+    if labels.ndim == 2:
+        _check_labels(pool, source)
+    elif labels.min() < 0 or labels.max() >= len(pool.classes):
         raise DataError(
             f"data source {source!r} has labels from {labels.min()} to {labels.max()}; "
             f"allowed: 0 to {len(pool.classes) - 1}."
         )
 
 
+def _check_labels(pool: LabelledImages, source: str) -> None:
+    """Check several labels per image: one column per class, only 0 and 1."""
+    labels = pool.labels
+    if labels.shape[1] != len(pool.classes):
+        raise DataError(
+            f"data source {source!r} gave labels of shape {labels.shape} and {len(pool.classes)} classes; expected one "
+            "column per class."
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise DataError(
+            f"data source {source!r} gave labels from {labels.min()} to {labels.max()}; with several labels per image "
+            "each is 0 (absent) or 1 (present)."
+        )
+
+
 def _check_validation(pool: LabelledImages, validation: NDArray[np.bool_]) -> None:
     """Refuse validation images of fewer than two classes: a constant prediction would be perfect on them."""
+    if pool.labels.ndim == 2:
+        shares = pool.labels[validation].mean(0) if validation.any() else np.zeros(1)
+        if not ((shares > 0) & (shares < 1)).any():
+            raise DataError(
+                f"no label is both present and absent among the {int(validation.sum())} validation images, so nothing "
+                "can be measured on them. Add validation images, or give none at all: then a part of the training "
+                "images is split off."
+            )
+        return
     seen = np.unique(pool.labels[validation])
     if len(seen) < 2:
         name = f"of class {pool.classes[seen[0]]!r}" if len(seen) else "missing"

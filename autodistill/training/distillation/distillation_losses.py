@@ -54,24 +54,37 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def _distillation_loss(name: str, **facts: Any) -> Callable[[LossFunction], LossFunction]:
-    """Register a formula as ``name``, wrapped in the checks and casts that all distillation losses share."""
+def registrar(
+    registry: Registry[LossFunction], infos: dict[str, LossInfo]
+) -> Callable[..., Callable[[LossFunction], LossFunction]]:
+    """Return a decorator that registers formulas, wrapped in the checks and casts that all distillation losses share.
 
-    def decorate(formula: LossFunction) -> LossFunction:
-        _infos[name] = describe(formula, name, **facts)
+    Args:
+        registry: registry of the losses.
+        infos: receives the description of each loss.
+    """
 
-        @functools.wraps(formula)
-        def loss(student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None, **keywords: Any) -> Tensor:
-            keywords = _infos[name].check(keywords)
-            _check_shapes(name, student_logits, teacher_logits, target, _infos[name].uses_target)
-            with full_precision(student_logits):
-                student = student_logits.to(torch.promote_types(student_logits.dtype, torch.float32))
-                teacher = teacher_logits.detach().to(student.dtype)
-                return formula(student, teacher, target, **keywords)
+    def named(name: str, **facts: Any) -> Callable[[LossFunction], LossFunction]:
+        def decorate(formula: LossFunction) -> LossFunction:
+            info = infos[name] = describe(formula, name, **facts)
 
-        return losses.register(name)(loss)
+            @functools.wraps(formula)
+            def loss(student_logits: Tensor, teacher_logits: Tensor, target: Tensor | None, **keywords: Any) -> Tensor:
+                keywords = info.check(keywords)
+                _check_shapes(name, student_logits, teacher_logits, target, info.uses_target)
+                with full_precision(student_logits):
+                    student = student_logits.to(torch.promote_types(student_logits.dtype, torch.float32))
+                    teacher = teacher_logits.detach().to(student.dtype)
+                    return formula(student, teacher, target, **keywords)
 
-    return decorate
+            return registry.register(name)(loss)
+
+        return decorate
+
+    return named
+
+
+_distillation_loss = registrar(losses, _infos)
 
 
 @_distillation_loss("none", source="control arm: what the student reaches without a teacher")
@@ -149,10 +162,7 @@ def dist(
     """
     del target
     ours, theirs = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
-    loss = beta * (1 - _correlation(ours, theirs)).mean()
-    if len(student) > 1:
-        loss = loss + gamma * (1 - _correlation(ours.T, theirs.T)).mean()
-    return loss * temperature**2
+    return relations(ours, theirs, beta=beta, gamma=gamma) * temperature**2
 
 
 @_distillation_loss(
@@ -161,9 +171,15 @@ def dist(
     ranges={"temperature": Range(1.5, 5)},
     task_weight=0.1,
     distillation_weight=9.0,
+    least_classes=3,
+    why_least="two logits, standardised, are the same for every image",
 )
 def logit_std(student: Tensor, teacher: Tensor, target: Tensor | None, *, temperature: float = 2.0) -> Tensor:
-    """Kd on logits standardised per image, so that their shape is matched but not their scale."""
+    """Kd on logits standardised per image, so that their shape is matched but not their scale.
+
+    Two standardised logits are plus and minus the same number for every image, so with two classes there is no
+    gradient.
+    """
     del target
     return _divergence(_standardise(student) / temperature, _standardise(teacher) / temperature).mean() * temperature**2
 
@@ -240,6 +256,12 @@ def _over_labels(for_label: Callable[[Tensor], Tensor], target: Tensor) -> Tenso
     weight = weight / weight.sum(1, keepdim=True)
     first, second = for_label(label[:, 0]), for_label(label[:, 1])
     return weight[:, 0].to(first.dtype) * first + weight[:, 1].to(first.dtype) * second
+
+
+def relations(ours: Tensor, theirs: Tensor, *, beta: float, gamma: float) -> Tensor:
+    """Return one minus the correlation of probabilities ``(batch, classes)`` over classes, and over images."""
+    loss = beta * (1 - _correlation(ours, theirs)).mean()
+    return loss + gamma * (1 - _correlation(ours.T, theirs.T)).mean() if len(ours) > 1 else loss
 
 
 def _correlation(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -48,6 +48,8 @@ class LossInfo:
         uses_target: whether the loss needs labels.
         task_weight: published weight of the task loss, used without calibration.
         distillation_weight: published weight of this term, used without calibration.
+        least_classes: smallest number of classes that the loss can teach; below it, its gradient is zero.
+        why_least: the reason for more than two, in words.
     """
 
     name: str
@@ -58,6 +60,8 @@ class LossInfo:
     uses_target: bool = False
     task_weight: float = 1.0
     distillation_weight: float = 1.0
+    least_classes: int = 2
+    why_least: str = ""
 
     def check(self, keywords: Mapping[str, Any]) -> dict[str, float]:
         """Return ``keywords`` as floats.
@@ -86,7 +90,7 @@ def describe(function: LossFunction, name: str, **facts: Any) -> LossInfo:
     Args:
         function: the loss; for a plugin its signature is enough.
         name: registered name.
-        **facts: further fields of ``LossInfo``.
+        **facts: further fields of ``LossInfo``. A plugin gives ``least_classes`` as an attribute of its function.
 
     Raises:
         UsageError: a range was given for something that is not a keyword of the loss.
@@ -97,7 +101,7 @@ def describe(function: LossFunction, name: str, **facts: Any) -> LossInfo:
         if parameter.kind is parameter.KEYWORD_ONLY and isinstance(parameter.default, int | float)
     }
     summary = (inspect.getdoc(function) or name).split("\n", 1)[0]
-    facts = {"source": "", "ranges": {}, **facts}
+    facts = {"source": "", "ranges": {}, "least_classes": getattr(function, "least_classes", 2), **facts}
     unknown = set(facts["ranges"]) - set(defaults)
     if unknown:
         raise UsageError(f"loss {name!r} gives ranges for {sorted(unknown)}, which are not its keywords.")

@@ -7,9 +7,9 @@ Then ``alpha`` is the share of the distillation term, and one range of ``alpha``
 
     total = (1 - alpha) task + alpha scale distillation + embedding_weight scale_e embedding
 
-``calibrate: false`` uses raw weights instead, by default the published ones. The task loss is cross-entropy. This
-module holds the settings and their parser, and calls the chosen losses with their keywords; ``loss_terms.py`` scales
-and adds them.
+``calibrate: false`` uses raw weights instead, by default the published ones. The task loss is cross-entropy; with
+several labels per image it is binary cross-entropy, summed over the labels. This module holds the settings and their
+parser, and calls the chosen losses with their keywords; ``loss_terms.py`` scales and adds them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import Any
 from torch import Tensor
 
 from autodistill.core.errors import UnknownNameError, UsageError
-from autodistill.training.distillation.distillation_losses import loss_info, losses
+from autodistill.core.records import MULTICLASS, TaskKind
 from autodistill.training.distillation.embedding_losses import embedding_info, embedding_losses
 from autodistill.training.distillation.loss_info import LossInfo
+from autodistill.training.distillation.losses_of_task import info_of, losses_of
 
 _PREFIX = "embedding_"
 TEACHER = "teacher"
@@ -62,6 +63,7 @@ class LossMix:
         calibration_batches: number of batches over which the scale is measured; it is frozen afterwards.
         task_weight: raw weight of the task loss, without calibration.
         distillation_weight: raw weight of the distillation term, without calibration.
+        kind: ``multiclass``: one class per image; ``multilabel``: any number of labels.
     """
 
     loss: str = "none"
@@ -75,9 +77,10 @@ class LossMix:
     calibration_batches: int = 8
     task_weight: float = 1.0
     distillation_weight: float = 1.0
+    kind: TaskKind = MULTICLASS
 
     @staticmethod
-    def parse(mapping: Mapping[str, Any]) -> LossMix:
+    def parse(mapping: Mapping[str, Any], *, kind: TaskKind = MULTICLASS) -> LossMix:
         """Parse the loss mix of ``candidate.distillation``.
 
         Keys are ``loss``, ``alpha``, ``label_smoothing``, ``calibrate``, ``calibration_batches``, ``embedding``,
@@ -86,19 +89,23 @@ class LossMix:
         ``alpha``. ``teacher`` names the teacher and is ignored here. The keyword ``alpha`` of ``dkd`` stays 1,
         because ``beta`` already sets the ratio of its two parts.
 
+        Args:
+            mapping: settings of the candidate.
+            kind: task of the study.
+
         Raises:
             UnknownNameError: a key, loss or term does not exist, or a keyword belongs to another loss.
-            UsageError: a value is out of range, or a key would have no effect.
+            UsageError: a value is out of range, a key would have no effect, or the loss cannot serve the task.
         """
         mapping = {key: value for key, value in mapping.items() if key != TEACHER}
-        info = loss_info(str(mapping.get("loss", "none")))
+        info = info_of(str(mapping.get("loss", "none")), kind)
         term = str(mapping.get("embedding", "none"))
         term_info = None if term == "none" else embedding_info(term)
         own = {key: value for key, value in mapping.items() if key in _OWN_KEYS}
         keywords = _keywords(mapping, info, term_info)
         _check_values(own)
         return replace(
-            LossMix(task_weight=info.task_weight, distillation_weight=info.distillation_weight),
+            LossMix(task_weight=info.task_weight, distillation_weight=info.distillation_weight, kind=kind),
             **{**own, "loss": info.name, "embedding": term},
             keywords=info.check(keywords[0]),
             embedding_keywords=term_info.check(keywords[1]) if term_info else {},
@@ -112,7 +119,7 @@ class LossMix:
             teacher: logits of the teacher, (batch, classes).
             target: labels, (batch,) or (batch, classes); ``None`` for a loss without labels.
         """
-        return losses.get(self.loss)(student, teacher, target, **self.keywords)
+        return losses_of(self.kind).get(self.loss)(student, teacher, target, **self.keywords)
 
     def embedding_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the embedding term, unscaled and unweighted, of two embeddings (batch, width): a scalar."""
@@ -136,7 +143,7 @@ class LossMix:
     @property
     def uses_target(self) -> bool:
         """Whether labels are needed; false for a label-free loss with task weight 0."""
-        by_loss = self.uses_distillation and loss_info(self.loss).uses_target
+        by_loss = self.uses_distillation and info_of(self.loss, self.kind).uses_target
         return self.task_share > 0 or by_loss
 
     @property

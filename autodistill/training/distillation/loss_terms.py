@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodistill.core.errors import UsageError
+from autodistill.core.records import MULTILABEL
 from autodistill.training.distillation.distillation_losses import full_precision
 from autodistill.training.distillation.loss_mix import LossMix
 from autodistill.training.runtime.distributed import BatchShare
@@ -40,7 +41,8 @@ class LossTerms:
         mix: settings of the loss.
         projector: module applied to the student's embedding before the embedding term; the optimizer must train
             its parameters. Identity if omitted.
-        class_weights: weights of the classes in the task loss, (classes,); all 1 if omitted.
+        class_weights: weights of the classes in the task loss, (classes,); with several labels per image, weights of
+            the presence of each label. All 1 if omitted.
     """
 
     def __init__(self, mix: LossMix, projector: nn.Module | None = None, class_weights: Tensor | None = None) -> None:
@@ -74,7 +76,8 @@ class LossTerms:
 
         Args:
             student_logits: (batch, classes).
-            target: class indices (batch,) or mixed labels (batch, classes); ``None`` if ``mix.uses_target`` is false.
+            target: class indices (batch,), mixed labels (batch, classes) or presences of labels (batch, classes);
+                ``None`` if ``mix.uses_target`` is false.
             teacher_logits: (batch, classes); needed if ``mix.uses_distillation``.
             student_embedding: (batch, width), from which ``student_logits`` were computed; needed if
                 ``mix.uses_embedding``.
@@ -118,7 +121,8 @@ class LossTerms:
         self._embedding.load(state["embedding"])
 
     def _task(self, logits: Tensor, target: Tensor) -> Tensor:
-        return task_loss(logits, target, self.mix.label_smoothing, self.class_weights)
+        compute = binary_task_loss if self.mix.kind == MULTILABEL else task_loss
+        return compute(logits, target, self.mix.label_smoothing, self.class_weights)
 
     def _distill(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> Tensor:
         return self.mix.distillation_loss(student, teacher, target)
@@ -200,6 +204,26 @@ def task_loss(
         weights = weights.to(logits)
         total = F.cross_entropy(logits, labels, weight=weights, label_smoothing=label_smoothing, reduction="sum")
         return total / len(logits)
+
+
+def binary_task_loss(
+    student_logits: Tensor, target: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Compute binary cross-entropy, summed over labels, mean over images, in fp32 or float64.
+
+    Args:
+        student_logits: (batch, labels).
+        target: presence of each label, (batch, labels), from 0 to 1.
+        label_smoothing: share by which every presence moves towards one half.
+        weights: weights of presence, (labels,); absence has weight 1.
+    """
+    with full_precision(student_logits):
+        logits = student_logits.to(torch.promote_types(student_logits.dtype, torch.float32))
+        presence = target.to(logits.dtype)
+        presence = presence * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else presence
+        weights = None if weights is None else weights.to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, presence, pos_weight=weights, reduction="none")
+        return losses.sum(1).mean()
 
 
 def _times(weight: float, term: Tensor) -> Tensor:

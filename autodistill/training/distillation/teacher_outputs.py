@@ -45,7 +45,7 @@ class StoredTeacher:
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Return teacher logits (b, classes), mixed like the images, and None for the embedding."""
         logits = self._teacher.of_ids(batch.ids)
-        return (logits if batch.mixed is None else batch.mixed.logits(logits)), None
+        return _mixed(logits, batch, self._teacher), None
 
 
 class CachedTeacher:
@@ -88,4 +88,11 @@ class CachedTeacher:
         embedding = None if embedding is None else embedding.to(batch.views.device)
         if batch.mixed is None:
             return logits, embedding
-        return batch.mixed.logits(logits), None if embedding is None else batch.mixed.blend(embedding)
+        return _mixed(logits, batch, self._teacher), None if embedding is None else batch.mixed.blend(embedding)
+
+
+def _mixed(logits: Tensor, batch: Batch, teacher: Teacher) -> Tensor:
+    """Return the logits of a batch's images, mixed like the images."""
+    if batch.mixed is None:
+        return logits
+    return batch.mixed.label_logits(logits) if teacher.multilabel else batch.mixed.logits(logits)

@@ -1,7 +1,8 @@
 """Measures of a classifier: numbers computed from its logits and the labels of images that it was not trained on.
 
 A measure is ``fn(logits, labels) -> float`` with ``logits`` a float64 array ``(n, classes)`` and ``labels`` an int64
-array ``(n,)``. Built-in ones are computed by scikit-learn. A study adds its own as ``module:function``.
+array ``(n,)``. For several labels per image, ``labels`` is ``(n, classes)`` of 0 and 1, and the measures are those of
+``multilabel_measures.py``. Built-in ones are computed by scikit-learn. A study adds its own as ``module:function``.
 """
 
 from __future__ import annotations
@@ -14,17 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.core.errors import UsageError
+from autodistill.core.records import MULTICLASS, MULTILABEL, TaskKind
 from autodistill.core.registry import Registry
 from autodistill.training.data.sources.factory import is_reference, resolve
-
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
-Measure = Callable[[Floats, Labels], float]
+from autodistill.training.loop.decisions import BINS, Floats, Labels, Measure
+from autodistill.training.loop.multilabel_measures import multilabel_measures
 
 measures: Registry[Measure] = Registry("measure", "autodistill.measures")
-
-BINS = 15
-"""Bins of the calibration error, each with the same number of images."""
 
 
 @measures.register("balanced_accuracy")
@@ -115,18 +112,24 @@ def softmax(logits: Floats) -> Floats:
     return out
 
 
+def measures_of(kind: TaskKind) -> Registry[Measure]:
+    """Return the measures of a task: one class per image, or several labels per image."""
+    return multilabel_measures if kind == MULTILABEL else measures
+
+
 def compute(logits: Floats, labels: Labels, own: Mapping[str, str] | None = None) -> dict[str, float]:
     """Compute every registered measure, and those of a study.
 
     Args:
         logits: ``(n, classes)``.
-        labels: ``(n,)``.
+        labels: ``(n,)``, or ``(n, classes)`` of 0 and 1.
         own: name to ``module:function`` of measures of the study's own.
 
     Raises:
         UsageError: a measure of the study's own gave no finite number.
     """
-    found = {name: float(measures.get(name)(logits, labels)) for name in measures.names()}
+    known = measures_of(MULTILABEL if labels.ndim == 2 else MULTICLASS)
+    found = {name: float(known.get(name)(logits, labels)) for name in known.names()}
     for name, where in (own or {}).items():
         found[name] = _checked(name, where, load_measure(where)(logits, labels))
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodistill.core.errors import UnknownNameError, UsageError
+from autodistill.core.records import MULTICLASS, MULTILABEL, TaskKind
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.weights import licences
 
@@ -78,7 +79,7 @@ class Recipe:
         ema: decay of the averaged weights, which are evaluated and saved; 0 is off.
         label_smoothing: share of the label spread over all classes.
         class_weights: of the task loss: ``none``, ``balanced`` (one over the images of a class) or ``effective``,
-            between the two.
+            between the two. With several labels per image they weight the presence of each label against its absence.
         sampler: ``shuffle``: every image once an epoch; ``balanced``: images are drawn so that classes are equally
             frequent, as many as there are.
         clip: largest gradient norm; 0 is off.
@@ -123,8 +124,12 @@ class Recipe:
     cache_mb: int = 4096
 
     @classmethod
-    def parse(cls, *layers: Mapping[str, Any]) -> Recipe:
+    def parse(cls, *layers: Mapping[str, Any], kind: TaskKind = MULTICLASS) -> Recipe:
         """Build a recipe from layers of settings; later layers override earlier ones.
+
+        Args:
+            *layers: settings by name.
+            kind: task of the study: one class per image, or any number of labels.
 
         Raises:
             UnknownNameError: a key, policy or optimizer does not exist; the message names the nearest ones.
@@ -140,6 +145,8 @@ class Recipe:
                     value = ",".join(licences.parse(value if isinstance(value, list | tuple) else str(value)))
                 merged[name] = _convert(name, value, known[name])
         recipe = cls(**merged)
+        if reason := recipe.why_not(kind):
+            raise UsageError(reason)
         recipe.policy()
         check_optimizer(recipe.optimizer)
         return recipe
@@ -147,6 +154,15 @@ class Recipe:
     def cached_views(self, epochs: int) -> int:
         """Return the number of cached views per image of a training of ``epochs`` epochs with random augmentation."""
         return self.views or min(epochs, MAX_VIEWS)
+
+    def why_not(self, kind: TaskKind) -> str:
+        """Return why these settings cannot serve a task; empty if they can."""
+        if kind == MULTILABEL and self.sampler == "balanced":
+            return (
+                "training setting sampler: balanced cannot serve task: multilabel, since an image with several labels "
+                "has no one class to balance by; use class_weights: balanced or effective."
+            )
+        return ""
 
     def policy(self) -> Policy:
         """Return the augmentation policy at its strength, with mixup or cutmix.

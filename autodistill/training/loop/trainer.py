@@ -28,7 +28,7 @@ from autodistill.training.augmentation import policy as views
 from autodistill.training.augmentation.operations import resize
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data.datasets import ImageData
-from autodistill.training.loop import measures, norm_statistics
+from autodistill.training.loop import decisions, measures, norm_statistics
 from autodistill.training.loop.averaging import Average
 from autodistill.training.loop.optimizers import (
     body_share,
@@ -56,7 +56,7 @@ class Feed:
 
     Attributes:
         images: ``uint8 (n, channels, side, side)``.
-        labels: ``int64 (n,)``, on the device of ``images``.
+        labels: ``int64 (n,)``, or ``(n, classes)`` of 0 and 1, on the device of ``images``.
         ids: ``int64 (n,)``, on the device of ``images``; they identify the images for views and caches.
         mean: mean per channel, of pixels in [0, 1].
         std: standard deviation per channel, of pixels in [0, 1].
@@ -90,7 +90,7 @@ class Batch:
 
     Attributes:
         views: floats in [0, 1], ``(b, channels, side, side)``, already mixed if the policy mixes.
-        target: ``int64 (b,)``, or mixed labels ``(b, classes)``.
+        target: ``int64 (b,)``; floats ``(b, classes)`` for mixed labels, and for several labels per image.
         raw: ``uint8`` images from which the views were made, unmixed.
         ids: identifiers of the images, ``(b,)``.
         view: number of the view that was made of each image.
@@ -266,6 +266,7 @@ class Trainer:
         view = epoch % self.view_count if self.view_count else epoch
         pixels = views.apply(self.policy, raw, ids, view, self.view_seed)
         pixels, mixed = mixup.mix(self.policy, pixels, ids, epoch, self.view_seed)
+        labels = labels.float() if labels.ndim == 2 else labels
         target = labels if mixed is None else mixed.labels(labels, self.feed.classes)
         return self.criterion.add_teacher_outputs(Batch(pixels, target, raw, ids, view, mixed))
 
@@ -430,9 +431,12 @@ def scores(
 ) -> dict[str, float]:
     """Compute accuracy, cross-entropy, every measure and, with teacher logits, the share of equal decisions.
 
+    For several labels per image, an image counts for the accuracy if all its labels are right (subset accuracy), the
+    cross-entropy is that of presence and absence, summed over labels, and decisions are those about single labels.
+
     Args:
         logits: ``(n, classes)``, on the CPU.
-        labels: ``(n,)``, on the CPU.
+        labels: ``(n,)``, or ``(n, classes)`` of 0 and 1, on the CPU.
         teacher: teacher logits ``(n, classes)``, on the CPU.
         own: measures of the study's own, name to ``module:function``.
 
@@ -442,14 +446,16 @@ def scores(
     Raises:
         UsageError: a measure of ``own`` gave no finite number.
     """
-    decided = logits.argmax(1)
-    found = {
-        "accuracy": (decided == labels).double().mean().item(),
-        "loss": F.cross_entropy(logits.double(), labels).item(),
-    }
+    several = labels.ndim == 2
+    if several:
+        cross_entropy = F.binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="none").sum(1)
+    else:
+        cross_entropy = F.cross_entropy(logits.double(), labels, reduction="none")
+    plain = logits.double().numpy()
+    found = {"accuracy": decisions.accuracy(plain, labels.numpy()), "loss": cross_entropy.mean().item()}
     if teacher is not None:
-        found["agreement"] = (decided == teacher.argmax(1)).double().mean().item()
-    return {**measures.compute(logits.double().numpy(), labels.numpy(), own), **found}
+        found["agreement"] = decisions.agreement(plain, teacher.double().numpy(), several=several)
+    return {**measures.compute(plain, labels.numpy(), own), **found}
 
 
 def _seed_torch(seed: int, device: torch.device) -> None:

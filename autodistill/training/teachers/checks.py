@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from autodistill.core.errors import TeacherError
+from autodistill.core.records import MULTILABEL
 from autodistill.training.data.datasets import ImageData, Split
+from autodistill.training.loop import decisions, measures
+from autodistill.training.teachers import multilabel_checks
 from autodistill.training.teachers.teacher import LOGITS, PROBABILITIES, Teacher
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -36,6 +39,9 @@ _FEW = 32  # images; enough to tell probabilities from logits
 _ROUNDING = 1e-3
 """Tolerance of the sum of probabilities, which may have 16 bits or be rounded to a few digits."""
 
+LABEL_MERIT = "average_precision"
+"""Measure by which teachers of several labels per image are compared."""
+
 _SIGMAS = 4.0
 """Standard errors by which the accuracy must exceed the share of the most frequent class."""
 
@@ -46,13 +52,16 @@ class Preflight:
 
     Attributes:
         name: source from which the teacher was loaded.
-        accuracy: accuracy on the validation images, as a fraction.
-        chance: share of the most frequent class.
+        accuracy: accuracy on the validation images, as a fraction; with several labels per image the share of images
+            whose labels are all right.
+        chance: share of the most frequent class; with several labels per image one half, the area under the
+            ROC curve of guessing.
         classes: number of classes.
         image_size: pixels per side of the teacher's input.
         images: number of validation images.
         images_per_second: speed of the outputs, computed or read from the cache.
         weak: whether the accuracy is no better than chance (accepted with ``accept_weak``).
+        measures: with several labels per image, further measures by name.
     """
 
     name: str
@@ -63,11 +72,22 @@ class Preflight:
     images: int
     images_per_second: float
     weak: bool = False
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def merit(self) -> float:
+        """The measure by which teachers are compared: accuracy; with several labels per image average precision."""
+        return self.measures.get(LABEL_MERIT, self.accuracy)
+
+    @property
+    def merit_words(self) -> str:
+        """Name and value of :attr:`merit`: ``accuracy 0.9712``."""
+        return f"{'mAP' if LABEL_MERIT in self.measures else 'accuracy'} {self.merit:.4f}"
 
     @property
     def values(self) -> dict[str, float]:
         """The teacher's metrics, under the names of the students' metrics."""
-        return {"accuracy": self.accuracy}
+        return {"accuracy": self.accuracy, **self.measures}
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a dictionary, as stored with the study."""
@@ -117,6 +137,8 @@ def preflight(
         )
     for one in _single(teacher):
         _refuse_probabilities(one, data, ask or answers)
+    if data.kind == MULTILABEL:
+        return _of_labels(teacher, data, logits, accept_weak=accept_weak, seconds=seconds)
     labels = data.val.labels
     decided = logits.argmax(1).numpy()
     accuracy = float((decided == labels).mean())
@@ -132,6 +154,31 @@ def preflight(
     return Preflight(teacher.name, accuracy, chance, len(data.classes), size, len(labels), speed, weak)
 
 
+def _of_labels(teacher: Teacher, data: ImageData, logits: Tensor, *, accept_weak: bool, seconds: float) -> Preflight:
+    """Judge a teacher of several labels per image by its AUROC, and by that of its outputs in another order."""
+    labels, outputs = data.val.labels, logits.double().numpy()
+    area, least = multilabel_checks.mean_area(outputs, labels), multilabel_checks.least_area(labels)
+    order, best = ([], area) if accept_weak else multilabel_checks.better_order(outputs, labels)
+    text = (
+        f"teacher {teacher.name} ranks the validation images with an area under the ROC curve of {area:.3f}, mean over "
+        f"{len(data.classes)} labels, rare ones counted less; guessing gives {multilabel_checks.CHANCE:g}. "
+    )
+    if order:
+        raise TeacherError(text + _other_order(teacher, f"its area is {best:.3f}", order))
+    weak = area <= least
+    if weak and not accept_weak:
+        raise TeacherError(
+            f"{text}More than {least:.3f} is needed on these {len(labels):,} images. Its classifier may be random "
+            f"(weights missing), or its input is not what it expects: {_FEED.format(teacher.preprocessing)} To use it "
+            "anyway, set accept_weak: true below teacher (--set teacher.accept_weak=true)."
+        )
+    speed = len(labels) / max(seconds, 1e-9)
+    accuracy, chance = decisions.accuracy(outputs, labels), multilabel_checks.CHANCE
+    count, size = len(data.classes), teacher.image_size
+    found = measures.compute(outputs, labels)
+    return Preflight(teacher.name, accuracy, chance, count, size, len(labels), speed, weak, found)
+
+
 def _single(teacher: Teacher) -> list[Teacher]:
     """Return the members of an ensemble, or the teacher itself in a list."""
     return [one for _, member in teacher.members for one in _single(member)] if teacher.members else [teacher]
@@ -142,6 +189,9 @@ def _refuse_probabilities(teacher: Teacher, data: ImageData, ask: Ask) -> None:
 
     The softmax of probabilities is nearly the same for every image, so students would learn almost nothing from it.
     """
+    if teacher.multilabel:
+        _refuse_outputs_of_labels(teacher, data, ask)
+        return
     if teacher.preprocessing.outputs:
         return
     some, chosen = _sample(data.val, _FEW), teacher.preprocessing.class_map
@@ -159,12 +209,44 @@ def _refuse_probabilities(teacher: Teacher, data: ImageData, ask: Ask) -> None:
     )
 
 
+def _refuse_outputs_of_labels(teacher: Teacher, data: ImageData, ask: Ask) -> None:
+    """Raise a TeacherError if the outputs are a softmax, or sigmoids without the option that says so."""
+    given = teacher.preprocessing.outputs
+    if teacher.by_id and not given:
+        outputs = ask(teacher, _sample(data.val, _FEW)).numpy()
+    else:  # all outputs as they are, not only those of the class_map, and not converted to logits
+        plain = replace(teacher, preprocessing=replace(teacher.preprocessing, class_map=(), outputs=LOGITS))
+        outputs = answers(plain, _sample(data.val, _FEW)).numpy()
+    kind = multilabel_checks.kind_of_outputs(outputs)
+    if kind == "softmax" and given != LOGITS:
+        raise TeacherError(
+            f"teacher {teacher.name} gives a softmax: its outputs sum to 1 for every image, so it tells classes that "
+            "exclude each other, which cannot serve task: multilabel. It needs a logit or a sigmoid for each label; "
+            f"train one with `autodistill teach --task multilabel`. If they are logits nevertheless, set "
+            f"--set teacher.options.outputs={LOGITS}."
+        )
+    if kind == "sigmoid" and not given:
+        raise TeacherError(
+            f"teacher {teacher.name} gives probabilities of labels (sigmoids): its outputs lie between 0 and 1 and do "
+            f"not sum to 1. Students learn from logits: set --set teacher.options.outputs={PROBABILITIES} to convert "
+            f"them, or remove the sigmoid from the network. If they are logits nevertheless, set outputs={LOGITS}."
+        )
+    if kind == "logits" and given == PROBABILITIES:
+        raise TeacherError(
+            f"teacher {teacher.name} gives outputs from {outputs.min():.3g} to {outputs.max():.3g}, although its "
+            f"option outputs is {PROBABILITIES}. Remove the option if it gives logits."
+        )
+
+
 def check_enough(data: ImageData) -> None:
     """Check, before a teacher is trained, that there are enough validation images for any teacher to pass.
 
     Raises:
         TeacherError: there are too few; the message gives the number needed.
     """
+    if data.kind == MULTILABEL:
+        _check_enough_of_labels(data)
+        return
     images, most = len(data.val.labels), np.bincount(data.val.labels).max()
     chance = float(most / images)
     if _least(chance, images) < 1.0:
@@ -176,6 +258,17 @@ def check_enough(data: ImageData) -> None:
         f"with {images} validation images, even a perfect teacher cannot be distinguished from guessing the most "
         f"frequent class ({chance:.1%}); at least {needed} are needed. Add images (about {everything} in total for "
         f"training and validation),{half} or continue anyway: --set teacher.accept_weak=true."
+    )
+
+
+def _check_enough_of_labels(data: ImageData) -> None:
+    if multilabel_checks.least_area(data.val.labels) < 1.0:
+        return
+    images, needed = len(data.val.labels), multilabel_checks.images_needed(data.val.labels)
+    raise TeacherError(
+        f"with {images} validation images, even a perfect teacher of these labels cannot be distinguished from "
+        f"guessing; about {needed} are needed. Add images, use more of them for validation "
+        "(--set data.val_fraction=0.5), or continue anyway: --set teacher.accept_weak=true."
     )
 
 
@@ -215,10 +308,14 @@ def _accuracy_text(teacher: Teacher, accuracy: float, chance: float) -> str:
 
 def _reordered(teacher: Teacher, decided: Ints, labels: Ints, order: list[int]) -> str:
     best = float((decided == np.asarray(order)[labels]).mean())
+    return _other_order(teacher, f"it is right on {best:.1%}", order)
+
+
+def _other_order(teacher: Teacher, result: str, order: list[int]) -> str:
     chosen = teacher.preprocessing.class_map
     mended = [chosen[output] for output in order] if chosen else order
     return (
-        f"With its classes in another order it is right on {best:.1%}: set the teacher option class_map to {mended} "
+        f"With its classes in another order {result}: set the teacher option class_map to {mended} "
         f"(--set 'teacher.options.class_map={mended}'), or fix the order of the class folders. To use it "
         "anyway: --set teacher.accept_weak=true."
     )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autodistill.core.errors import TeacherError, UsageError, WeightsError, first_lines, unknown_name
-from autodistill.core.records import TeacherSpec, stable_key
+from autodistill.core.records import MULTICLASS, MULTILABEL, TaskKind, TeacherSpec, stable_key
 from autodistill.core.teacher_choice import ANSWER, CHOICE, INPUT, member
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.data.sources.factory import is_reference, resolve
@@ -64,13 +64,17 @@ def load_teacher(spec: TeacherSpec, data: ImageData, device: torch.device | str 
 
     Args:
         spec: source, weights, options and device of the teacher.
-        data: the images; they give the classes and sizes that the source does not define.
+        data: the images; they give the task, and the classes and sizes that the source does not define.
         device: device to run on; ``spec.device`` takes precedence, and may name several devices.
 
     Raises:
         UsageError: the source or an option is invalid.
-        TeacherError: a file is missing, damaged, unsafe, or has another class count.
+        TeacherError: a file is missing, damaged, unsafe, or has another class count, or it serves another task.
     """
+    return replace(_loaded(spec, data, device), multilabel=data.kind == MULTILABEL)
+
+
+def _loaded(spec: TeacherSpec, data: ImageData, device: torch.device | str) -> Teacher:
     _check_options(spec)
     where = parse_devices(spec.device) if spec.device is not None else (torch.device(device),)
     path = Path(spec.source).expanduser()
@@ -101,7 +105,9 @@ def _unknown() -> int | None:
     return None
 
 
-def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknown) -> None:
+def check_teacher(
+    spec: TeacherSpec, classes: Callable[[], int | None] = _unknown, *, kind: TaskKind | None = None
+) -> None:
     """Check, before images are read, that the source of a teacher exists and can be a teacher.
 
     Weights are read and compared with their network. :func:`load_teacher` and the preflight check the teacher on the
@@ -111,6 +117,7 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
         spec: source, weights and options of the teacher.
         classes: function that returns the number of classes of the images, or None if it is not known yet; called
             only if needed.
+        kind: task of the study; ``None`` if it is not to be checked.
 
     Raises:
         UsageError: the source is neither a timm network nor an existing folder.
@@ -121,7 +128,7 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
     path = Path(spec.source).expanduser()
     if spec.source == ENSEMBLE:
         for one in members_of(spec):
-            check_teacher(one, classes)
+            check_teacher(one, classes, kind=kind)
         return
     if spec.source in ("auto", CHOICE):
         return
@@ -133,10 +140,12 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
                 fit(weights, network.state_dict(), _pair(spec), classes=classes())
         return
     if (stored := _stored(spec.source)) is not None:
+        _check_kind(spec.source, stored.task, kind)
         stored.tensors()
         return
     if _is_folder(path):
-        read_teacher(teacher_folder(path))
+        folder = teacher_folder(path)
+        _check_kind(folder, read_teacher(folder)[0].get("task", MULTICLASS), kind)
         return
     if path.exists() or path.suffix.lower() in (".onnx", ".npz", *SUFFIXES, *PICKLED):
         _check_file(path)
@@ -238,6 +247,7 @@ def _pair(spec: TeacherSpec) -> str:
 def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """Load a teacher written by ``teach``."""
     facts, weights = read_teacher(folder)
+    _check_kind(folder, facts.get("task", MULTICLASS), data.kind)
     try:
         network = students.build_student(
             facts["architecture"],
@@ -258,6 +268,7 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
 def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     """Load an exported student, the student of a trial, or a folder of timm's ``local-dir:`` as a teacher."""
     folder = stored.file.parent
+    _check_kind(spec.source, stored.task, data.kind)
     if stored.student is None or stored.classes is None:
         return _from_timm(replace(spec, source=f"local-dir:{folder}"), data, devices)
     side, channels = stored.image_size or data.image_size, stored.channels or 3
@@ -273,6 +284,15 @@ def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devi
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(list(stored.classes), data, str(folder)))
     return _network_teacher(spec.source, network, expects, devices, dict(stored.student))
+
+
+def _check_kind(source: str | Path, trained: str, kind: TaskKind | None) -> None:
+    """Refuse a teacher that was trained for another task than ``kind``, as far as both are known."""
+    if trained and kind not in (None, trained):
+        raise TeacherError(
+            f"teacher {source} was trained for task: {trained}, and the study's task is {kind}. Train one for it: "
+            f"autodistill teach{' --task multilabel' if kind == MULTILABEL else ''}."
+        )
 
 
 def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:

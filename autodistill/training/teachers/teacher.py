@@ -27,6 +27,9 @@ LOGITS, PROBABILITIES = "logits", "probabilities"
 _LEAST = math.log(torch.finfo(torch.float32).tiny)
 """Value used as the logarithm of a probability of zero."""
 
+_NEAR = 1e-7
+"""Least distance of a label's probability from 0 and 1 before it becomes a logit, i.e. logits of at most 16."""
+
 _GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
 
@@ -41,7 +44,8 @@ class Preprocessing:
         mean: mean per channel in [0, 1], or one number for all channels.
         std: standard deviation per channel, or one number for all channels.
         class_map: position of each class of the data in the network's outputs; empty if the orders are equal.
-        outputs: kind of the outputs, ``logits`` or ``probabilities``; empty if not specified, which means logits.
+        outputs: kind of the outputs, ``logits`` or ``probabilities`` (of classes that exclude each other; with several
+            labels per image, of each label by itself); empty if not specified, which means logits.
     """
 
     image_size: int
@@ -98,6 +102,7 @@ class Teacher:
         network: function from the preprocessed input to logits; ``None`` for stored logits.
         stored: logits ``(pool, classes)`` of all plain images of the pool; ``None`` for a network.
         members: teachers of an ensemble, with their shares.
+        multilabel: whether each logit is that of one label by itself, not of classes that exclude each other.
     """
 
     name: str
@@ -107,6 +112,7 @@ class Teacher:
     network: Callable[[Tensor], Tensor] | None = None
     stored: Tensor | None = None
     members: tuple[tuple[float, Teacher], ...] = ()
+    multilabel: bool = False
 
     @property
     def image_size(self) -> int:
@@ -129,7 +135,8 @@ class Teacher:
             TeacherError: the teacher has stored logits only, or its output is not a batch of logits.
         """
         if self.members:
-            return _mean_of_probabilities([(share, member(images)) for share, member in self.members])
+            answers = [(share, member(images)) for share, member in self.members]
+            return _mean_of_label_probabilities(answers) if self.multilabel else _mean_of_probabilities(answers)
         if self.network is None:
             raise TeacherError(f"teacher {self.name} is a file of logits; it cannot be run on images.")
         logits: Any = self.network(self.prepare(images))
@@ -199,10 +206,12 @@ class Teacher:
         return (images - mean) / std
 
     def _select(self, logits: Tensor) -> Tensor:
-        """Select the outputs of the data's classes, and take the logarithm of probabilities."""
+        """Select the outputs of the data's classes, and convert probabilities to logits."""
         chosen = self.preprocessing.class_map
         found = (logits[:, list(chosen)] if chosen else logits).float()
-        return found.log().clamp_min(_LEAST) if self.preprocessing.outputs == PROBABILITIES else found
+        if self.preprocessing.outputs != PROBABILITIES:
+            return found
+        return torch.logit(found.double(), eps=_NEAR).float() if self.multilabel else found.log().clamp_min(_LEAST)
 
 
 def freeze(network: nn.Module, device: torch.device | None) -> nn.Module:
@@ -267,6 +276,13 @@ def _mean_of_probabilities(answers: list[tuple[float, Tensor]]) -> Tensor:
     level = sum((share * logits.logsumexp(1, keepdim=True) for share, logits in answers), torch.zeros(()))
     mixed = torch.stack([logits.log_softmax(1) + _log(share) for share, logits in answers]).logsumexp(0)
     return mixed + level
+
+
+def _mean_of_label_probabilities(answers: list[tuple[float, Tensor]]) -> Tensor:
+    """Return logits whose sigmoids are the weighted mean of the members' sigmoids, label by label."""
+    present = torch.stack([F.logsigmoid(logits) + _log(share) for share, logits in answers]).logsumexp(0)
+    absent = torch.stack([F.logsigmoid(-logits) + _log(share) for share, logits in answers]).logsumexp(0)
+    return present - absent
 
 
 def _log(share: float) -> Tensor:

@@ -101,7 +101,7 @@ class WorkerState:
 
     def trial(self, candidate: Candidate) -> Trial:
         """Return the training of a candidate, whose settings are parsed here."""
-        return Trial(self, TrainingSpec.of(candidate, self.task.training))
+        return Trial(self, TrainingSpec.of(candidate, self.task.training, kind=self.task.kind))
 
     def _waited(self, what: str, seconds: float) -> None:
         """Exclude time spent waiting for another process from the current trial's time."""
@@ -423,6 +423,7 @@ class Trial:
             **({} if self.input.image_size == data.image_size else {DECODED: data.image_size}),
             "channels": data.channels,
             "classes": data.classes,
+            "task": data.kind,
             "mean": self.input.mean,
             "std": self.input.std,
             **self.start.facts(),

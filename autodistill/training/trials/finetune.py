@@ -28,7 +28,7 @@ class FineTuner:
     """
 
     def __init__(self, task: Task, candidate: Candidate, *, epochs: int, threads: int = 1) -> None:
-        spec = TrainingSpec.of(candidate, task.training)
+        spec = TrainingSpec.of(candidate, task.training, kind=task.kind)
         views = spec.recipe.cached_views(task.rungs[-1])  # as in the trial, to reuse its cache
         self.worker = WorkerState(replace(task, rungs=(epochs,)), WorkerContext(threads=threads))
         self.epochs = epochs

@@ -90,7 +90,7 @@ class RetrainingState(WorkerState):
 
     def trial(self, candidate: Candidate) -> Run:
         """Return the training of one run: it reports the counted costs, then accuracy after the last epoch."""
-        return Run(self, TrainingSpec.of(candidate, self.task.training))
+        return Run(self, TrainingSpec.of(candidate, self.task.training, kind=self.task.kind))
 
     @cached_property
     def data(self) -> datasets.ImageData:

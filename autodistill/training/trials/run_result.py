@@ -24,7 +24,7 @@ class Result:
         key: key of the training (``Run.key``), of student, recipe, seed, images and teacher.
         test: fingerprint of the test images.
         images: number of test images.
-        accuracy: share of correctly classified test images.
+        accuracy: share of correctly classified test images; with several labels per image all of them must be right.
         loss: mean cross-entropy on the test images.
         ece: expected calibration error on the test images.
         agreement: share of test images with the teacher's predicted class; ``None`` if the teacher has no outputs.
@@ -33,7 +33,10 @@ class Result:
         seconds: training time in seconds.
         weights: SHA-256 of the student's file of weights.
         measures: every other measure on the test split, by name; empty in results of earlier versions.
-        confusion: number of test images of each true class (row) and predicted class (column); likewise.
+        confusion: number of test images of each true class (row) and predicted class (column); likewise, and with
+            several labels per image.
+        label_counts: with several labels per image, the number of test images of each label (row) that are present and
+            predicted, only predicted, only present, neither (columns); else empty.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Result:
     weights: str
     measures: Mapping[str, float] = field(default_factory=dict)
     confusion: Sequence[Sequence[int]] = ()
+    label_counts: Sequence[Sequence[int]] = ()
 
     def correct(self) -> Bools:
         """Return which test images are classified correctly, ``(images,)``."""
@@ -65,7 +69,8 @@ def read_result(folder: Path, key: str | None = None) -> Result | None:
         return None
     try:
         stored = json.loads(read_folder(place)[0]["result.json"])
-        result = Result(**{**stored, "confusion": tuple(map(tuple, stored.get("confusion", ())))})
+        tables = {name: tuple(map(tuple, stored.get(name, ()))) for name in ("confusion", "label_counts")}
+        result = Result(**{**stored, **tables})
     except (StoreError, KeyError, TypeError, ValueError):
         return None
     return result if key in (None, result.key) else None

@@ -178,6 +178,7 @@ class _Plan:
             "mean": self.statistics(data)[0],
             "std": self.statistics(data)[1],
             "classes": data.classes,
+            "task": data.kind,
             "epochs": self.epochs,
             "data": data.fingerprint,
             "key": self.key,
@@ -204,7 +205,8 @@ class _Plan:
         mean, std = self.statistics(data)
         feed = replace_fields(Feed.of(data), mean=mean, std=std)
         balance = class_weights(self.recipe.class_weights, feed.labels, len(data.classes))
-        criterion = Distillation(LossMix(label_smoothing=self.recipe.label_smoothing), class_weights=balance)
+        mix = LossMix(label_smoothing=self.recipe.label_smoothing, kind=data.kind)
+        criterion = Distillation(mix, class_weights=balance)
         return Trainer(
             network, feed, criterion, self.recipe, epochs=self.epochs, seed=self.seed, view_seed=self.seed,
             device=device,
@@ -235,7 +237,7 @@ def _plan(
     length = epochs or default_epochs(len(data.train), data.image_size, pretrained=pretrained)
     if length < 1:
         raise UsageError(f"epochs is {epochs}; allowed: 1 or more.")
-    settings = Recipe.parse(_defaults(data, pretrained=pretrained), recipe)
+    settings = Recipe.parse(_defaults(data, pretrained=pretrained), recipe, kind=data.kind)
     facts = [student, length, asdict(settings), pretrained, seed, data.fingerprint, len(data.train)]
     if source is not None:
         facts.append(source.identity)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autodistill.core.records import Candidate, Params
+from autodistill.core.records import MULTICLASS, Candidate, Params, TaskKind
 from autodistill.training.distillation.loss_mix import TEACHER, LossMix
 from autodistill.training.loop.recipe import Recipe
 
@@ -42,23 +42,24 @@ class TrainingSpec:
     proposed: Mapping[str, Params] = field(default_factory=dict)
 
     @staticmethod
-    def of(candidate: Candidate, shared: Mapping[str, Any]) -> TrainingSpec:
+    def of(candidate: Candidate, shared: Mapping[str, Any], *, kind: TaskKind = MULTICLASS) -> TrainingSpec:
         """Parse a candidate.
 
         Args:
             candidate: candidate of a study that trains students.
             shared: settings shared by all trials (``Task.training``); those of the candidate override them. The label
                 smoothing of the recipe is that of the loss mix, unless the mix has its own.
+            kind: task of the study: one class per image, or any number of labels.
 
         Raises:
             UnknownNameError: a key, loss, term, policy or optimizer does not exist.
             UsageError: a value has the wrong type, is out of range, or would have no effect.
         """
-        recipe = Recipe.parse(shared, candidate.train)
+        recipe = Recipe.parse(shared, candidate.train, kind=kind)
         return TrainingSpec(
             number=candidate.number,
             student=candidate.student,
-            mix=LossMix.parse({"label_smoothing": recipe.label_smoothing, **candidate.distillation}),
+            mix=LossMix.parse({"label_smoothing": recipe.label_smoothing, **candidate.distillation}, kind=kind),
             recipe=recipe,
             teacher=candidate.distillation.get(TEACHER),
             seed=candidate.seed,

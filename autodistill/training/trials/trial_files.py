@@ -54,7 +54,8 @@ def student_facts(directory: str | Path, number: int) -> dict[str, Any]:
     """Read the facts of a finished student.
 
     Returns:
-        ``architecture``, ``image_size``, ``channels``, ``classes`` (names), ``mean`` and ``std`` (per channel, of
+        ``architecture``, ``image_size``, ``channels``, ``classes`` (names), ``task`` (``multiclass``
+        if absent), ``mean`` and ``std`` (per channel, of
         images in [0, 1]), ``reports`` (rung to values), ``epochs``, ``seconds``, ``key``.
 
     Raises:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from autodistill.core.errors import StoreError, WeightsError
+from autodistill.core.records import MULTICLASS
 from autodistill.training.runtime.durable_files import MANIFEST, read_folder, tensors_from
 from autodistill.training.weights.files import SUFFIXES, read_weights, within
 
@@ -61,6 +62,7 @@ class StoredNetwork:
         count: number of its classes.
         licence: licence of its weights; empty if unknown.
         verified: whether the folder has a manifest with the hashes of its files.
+        task: task that it was trained for, ``multiclass`` or ``multilabel``; empty if unknown.
     """
 
     file: Path
@@ -75,6 +77,7 @@ class StoredNetwork:
     count: int | None = None
     licence: str = ""
     verified: bool = False
+    task: str = ""
 
     def tensors(self) -> dict[str, Tensor]:
         """Read the weights; files with a manifest are compared with it first.
@@ -158,6 +161,7 @@ def _own(folder: Path, facts_name: str, weights_name: str) -> StoredNetwork:
             count=len(facts["classes"]),
             licence="own" if made is None else str(made.get("licence", "")),
             verified=(folder / MANIFEST).is_file(),
+            task=str(facts.get("task", MULTICLASS)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"weights {folder} are incomplete or damaged: {type(error).__name__} {error}.") from error
@@ -196,6 +200,7 @@ def read_config(folder: Path, file: Path) -> StoredNetwork:
             count=None if config.get("num_classes") is None else int(config["num_classes"]),
             licence=str(config.get("license") or _started_from(folder) or card_licence(folder / "README.md")).lower(),
             verified=(folder / MANIFEST).is_file(),
+            task=str(_provenance(folder).get("task", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise WeightsError(f"weights {folder}: {CONFIG} cannot be read: {type(error).__name__} {error}.") from error

@@ -122,3 +122,16 @@ def test_a_batch_of_one_is_its_own_partner() -> None:
     views = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     mixed, _ = mix(MIXUP, views, torch.tensor([5]), 0, 0)
     assert torch.allclose(mixed, views)
+
+
+def test_teacher_logits_of_labels_are_mixed_label_by_label() -> None:
+    logits = torch.tensor([[4.0, -3.0, 0.0], [-2.0, 5.0, 100.0], [1.0, 1.0, -100.0]])
+    mixed = MixedPairs(torch.tensor([1, 2, 0]), torch.tensor([0.3, 1.0, 0.0]), None).label_logits(logits)
+    wanted = 0.3 * logits[0].double().sigmoid() + 0.7 * logits[1].double().sigmoid()
+    assert torch.allclose(mixed[0].double().sigmoid(), wanted, atol=1e-6)
+    assert torch.allclose(mixed[1], logits[1], atol=1e-4)  # a share of 1 is the image itself
+    assert torch.allclose(mixed[2], logits[0], atol=1e-4)
+    labels = MixedPairs(torch.tensor([1, 0]), torch.tensor([0.25, 0.75]), None).labels(
+        torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), 3
+    )
+    assert torch.allclose(labels, torch.tensor([[0.25, 0.0, 1.0], [0.25, 0.0, 1.0]]))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodistill.core.errors import DataError, UnknownNameError, UsageError, nearest
-from autodistill.core.records import DataSpec
+from autodistill.core.records import DataSpec, TaskKind
 from autodistill.core.registry import Registry
 from autodistill.training.data.sources.square import Shapes
 
@@ -28,7 +28,8 @@ class LabelledImages:
     Attributes:
         images: ``uint8 (n, channels, height, width)``, possibly memory-mapped. Images that are not square are made
             square later.
-        labels: ``int64 (n,)``, indices into ``classes``.
+        labels: ``int64 (n,)``, indices into ``classes``; or ``int64 (n, classes)`` of 0 and 1 where an image has any
+            number of labels.
         classes: class names, in the order of the labels.
         validation: mask ``(n,)`` of the source's own validation images; ``None`` if it has no validation split.
         fingerprint: hash of the content if the source has computed it; empty to have it computed.
@@ -68,6 +69,10 @@ ClassReader = Callable[[DataSpec], tuple[str, ...]]
 
 class_readers: Registry[ClassReader] = Registry("reader of classes", "autodistill.class_readers")
 """Class readers by the name of the source. Without one, the class names are known once the images are read."""
+
+
+label_kinds: Registry[TaskKind] = Registry("kind of labels", "autodistill.label_kinds")
+"""The task that the labels of a source serve, by its name. One without an entry may serve either; its labels tell."""
 
 
 def option(spec: DataSpec, name: str, default: T, *, low: float | None = None, high: float | None = None) -> T:

@@ -12,11 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from autodistill.core.errors import DataError
-from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import LabelledImages, Part, check_options, data_sources, need_root
+from autodistill.core.records import MULTICLASS, DataSpec
+from autodistill.training.data.sources.base import (
+    LabelledImages,
+    Part,
+    check_options,
+    data_sources,
+    label_kinds,
+    need_root,
+)
 
 _PIXELS = 3 * 32 * 32
 _PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+
+for _name in ("cifar10", "cifar100"):
+    label_kinds.register(_name)(MULTICLASS)
 
 
 @data_sources.register("cifar10")

@@ -10,9 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
-from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import LabelledImages, Part, check_options, data_sources
+from autodistill.core.records import MULTICLASS, DataSpec
+from autodistill.training.data.sources.base import (
+    LabelledImages,
+    Part,
+    check_options,
+    class_readers,
+    data_sources,
+    label_kinds,
+)
 from autodistill.training.data.sources.splits import TEST_FRACTION, TEST_SEED, hold_out
+
+CLASSES = tuple(str(digit) for digit in range(10))
+label_kinds.register("digits")(MULTICLASS)
+
+
+@class_readers.register("digits")
+def digit_names(spec: DataSpec) -> tuple[str, ...]:
+    """Return the class names."""
+    del spec
+    return CLASSES
 
 
 @data_sources.register("digits")
@@ -27,4 +44,4 @@ def digits(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
     labels = bunch.target.astype(np.int64)
     test = hold_out(labels, TEST_FRACTION, seed=TEST_SEED, stream="test")
     keep = test if part == "test" else ~test
-    return LabelledImages(images[keep], labels[keep], tuple(str(digit) for digit in range(10)))
+    return LabelledImages(images[keep], labels[keep], CLASSES)

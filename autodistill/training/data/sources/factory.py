@@ -2,7 +2,8 @@
 
 The function is called as ``factory(part, **options)`` with ``part`` either ``"train"`` or ``"test"``. It returns
 ``LabelledImages``, ``(images, labels)`` or ``(images, labels, classes)``, with images ``uint8 (n, channels, height,
-width)`` and integer labels ``(n,)``. Images that are not square are made square as set by ``data.resize``.
+width)`` and integer labels ``(n,)``; or labels ``(n, classes)`` of 0 and 1 if an image has any number of them. Images
+that are not square are made square as set by ``data.resize``.
 """
 
 from __future__ import annotations
@@ -64,8 +65,11 @@ def from_factory(spec: DataSpec, part: Part) -> LabelledImages:
     images, labels = np.asarray(made[0]), np.asarray(made[1])
     if images.dtype != np.uint8:
         raise DataError(f"{spec.source!r} returned images of type {images.dtype}; expected uint8, 0 to 255.")
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DataError(f"{spec.source!r} returned labels {labels.dtype} {labels.shape}; expected integers (n,).")
-    highest = int(labels.max(initial=-1))
-    classes = made[2] if len(made) == 3 else [str(label) for label in range(highest + 1)]
+    if labels.dtype.kind not in ("iub" if labels.ndim == 2 else "iu") or labels.ndim not in (1, 2):
+        raise DataError(
+            f"{spec.source!r} returned labels {labels.dtype} {labels.shape}; expected integers (n,), or 0 and 1 "
+            "(n, classes) for several labels per image."
+        )
+    count = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
+    classes = made[2] if len(made) == 3 else [str(label) for label in range(count)]
     return LabelledImages(images, labels.astype(np.int64), tuple(map(str, classes)))

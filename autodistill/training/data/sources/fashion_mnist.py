@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodistill.core.errors import DataError
-from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import LabelledImages, Part, check_options, data_sources, need_root
+from autodistill.core.records import MULTICLASS, DataSpec
+from autodistill.training.data.sources.base import (
+    LabelledImages,
+    Part,
+    check_options,
+    class_readers,
+    data_sources,
+    label_kinds,
+    need_root,
+)
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = (
@@ -28,6 +36,16 @@ _HOW = (
     "t10k-labels-idx1-ubyte.gz. Get them by `apt-get install dataset-fashion-mnist`, or from "
     "https://github.com/zalandoresearch/fashion-mnist, and give their folder as data root"
 )
+
+
+label_kinds.register("fashion_mnist")(MULTICLASS)
+
+
+@class_readers.register("fashion_mnist")
+def garments(spec: DataSpec) -> tuple[str, ...]:
+    """Return the class names."""
+    del spec
+    return CLASSES
 
 
 @data_sources.register("fashion_mnist")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodistill.core.errors import DataError
-from autodistill.core.records import DataSpec, stable_key
+from autodistill.core.records import MULTICLASS, DataSpec, stable_key
 from autodistill.training.data.sources.array_cache import cached_array, content_hash
 from autodistill.training.data.sources.base import (
     LabelledImages,
@@ -32,6 +32,7 @@ from autodistill.training.data.sources.base import (
     class_readers,
     data_sources,
     file_checks,
+    label_kinds,
     need_root,
     option,
     shape_readers,
@@ -97,6 +98,9 @@ class UnreadableError(DataError):
         count = f"{len(self.problems)} of {self.total} images cannot be read; {advice}:"
         more = len(self.problems) - _LISTED
         return "\n  ".join([count, *self.problems[:_LISTED], *([f"… and {more} more"] if more > 0 else [])])
+
+
+label_kinds.register("image_folder")(MULTICLASS)
 
 
 @data_sources.register("image_folder")

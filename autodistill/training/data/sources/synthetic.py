@@ -1,23 +1,38 @@
 """Procedural shapes: any size, any number of classes, any number of images, no files.
 
-A class is one of eight outlines in one of as many hues as the number of classes needs. Position, size, rotation,
-background and noise vary. With up to eight classes the hue is random and only the outline identifies the class. The
-images are always the same; the seed of the data only affects the split.
+``synthetic`` draws one shape per image, ``synthetic_scenes`` up to three, for several labels per image.
+
+A class of ``synthetic`` is one of eight outlines in one of as many hues as the number of classes needs. Position,
+size, rotation, background and noise vary. With up to eight classes the hue is random and only the outline identifies
+the class. The images are always the same; the seed of the data only affects the split.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autodistill.core.records import DataSpec
-from autodistill.training.data.sources.base import LabelledImages, Part, check_options, data_sources, option
+from autodistill.core.records import MULTICLASS, MULTILABEL, DataSpec
+from autodistill.training.data.sources.base import (
+    LabelledImages,
+    Part,
+    check_options,
+    class_readers,
+    data_sources,
+    label_kinds,
+    option,
+)
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross", "bar", "star", "crescent")
 _CHUNK = 256
 Array = NDArray[np.float64]
+
+
+label_kinds.register("synthetic")(MULTICLASS)
+label_kinds.register("synthetic_scenes")(MULTILABEL)
 
 
 @data_sources.register("synthetic")
@@ -41,6 +56,45 @@ def synthetic(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
         block = slice(start, min(start + _CHUNK, count))
         images[block] = _draw(labels[block], size, classes=classes, noise=noise, rng=rng)
     return LabelledImages(images, labels, class_names(classes))
+
+
+@class_readers.register("synthetic")
+def synthetic_classes(spec: DataSpec) -> tuple[str, ...]:
+    """Return the class names."""
+    return class_names(option(spec, "classes", 10, low=2, high=10_000))
+
+
+@data_sources.register("synthetic_scenes")
+def synthetic_scenes(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
+    """Draw scenes ``(count, 3, size, size)`` of up to three shapes; the test part has a quarter as many.
+
+    A label is an outline. An image has none to three of them, one to a quadrant, each in a hue of its own, so that
+    nothing but the outline tells a label.
+
+    Options: ``classes`` (6, at most 8), ``size`` (32, or the image size), ``count`` (2000), ``noise`` (0.1; standard
+    deviation of the pixel noise, where black is 0 and white is 1).
+    """
+    del cache_dir
+    check_options(spec, ("classes", "size", "count", "noise"))
+    classes = option(spec, "classes", 6, low=2, high=len(SHAPES))
+    size = spec.image_size or option(spec, "size", 32, low=8, high=1024)
+    count = option(spec, "count", 2000, low=8 * classes)
+    noise = option(spec, "noise", 0.1, low=0.0, high=2.0)
+    count = count if part == "train" else max(count // 4, 2 * classes)
+    rng = np.random.default_rng([*part.encode(), classes])
+    labels = np.zeros((count, classes), dtype=np.int64)
+    images = np.empty((count, 3, size, size), dtype=np.uint8)
+    for row in range(count):
+        shown = rng.permutation(classes)[: rng.integers(0, min(3, classes) + 1)]
+        labels[row, shown] = 1
+        images[row] = _scene([SHAPES[label] for label in shown], size, noise=noise, rng=rng)
+    return LabelledImages(images, labels, SHAPES[:classes])
+
+
+@class_readers.register("synthetic_scenes")
+def scene_labels(spec: DataSpec) -> tuple[str, ...]:
+    """Return the names of the labels."""
+    return SHAPES[: option(spec, "classes", 6, low=2, high=len(SHAPES))]
 
 
 def class_names(classes: int) -> tuple[str, ...]:
@@ -68,6 +122,22 @@ def _draw(
     ink = _rgb(hue, rng.uniform(0.7, 1.0, count))
     paper = rng.uniform(0.0, 0.35, (count, 3))
     picture = cover * ink[:, :, None, None] + (1 - cover) * paper[:, :, None, None]
+    picture = picture + noise * rng.standard_normal(picture.shape)
+    return np.rint(np.clip(picture, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def _scene(shapes: Sequence[str], size: int, *, noise: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw an image ``uint8 (3, size, size)`` with each of the shapes in another quadrant."""
+    axis = (np.arange(size) + 0.5) / size * 2 - 1
+    picture: Array = np.broadcast_to(rng.uniform(0.0, 0.35, (3, 1, 1)), (3, size, size))
+    for shape, quadrant in zip(shapes, rng.permutation(4), strict=False):
+        scale, angle = rng.uniform(0.36, 0.48), rng.uniform(-0.35, 0.35)
+        across, down = quadrant % 2 - 0.5 + rng.uniform(-0.08, 0.08), quadrant // 2 - 0.5 + rng.uniform(-0.08, 0.08)
+        x, y = axis[None, :] - across, axis[:, None] - down
+        u, v = (x * np.cos(angle) + y * np.sin(angle)) / scale, (y * np.cos(angle) - x * np.sin(angle)) / scale
+        cover = np.clip(_inside(shape, u, v) * scale * size / 2 + 0.5, 0.0, 1.0)
+        ink = _rgb(rng.random(1), rng.uniform(0.7, 1.0, 1))[0]
+        picture = cover * ink[:, None, None] + (1 - cover) * picture
     picture = picture + noise * rng.standard_normal(picture.shape)
     return np.rint(np.clip(picture, 0.0, 1.0) * 255).astype(np.uint8)
 
