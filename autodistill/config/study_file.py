@@ -60,6 +60,9 @@ _PIXELS = {
     "cifar100": 32,
     "synthetic": 32,
     "image_folder": 64,
+    "manifest": 64,
+    "hf": 64,
+    "webdataset": 64,
     "synthetic_scenes": 32,
 }
 _OTHER_PIXELS = 224
