@@ -40,7 +40,7 @@ def write_photos(root: Path, parts: dict[str, int] | None = None, classes: tuple
 def rows(root: Path) -> list[tuple[str, str, str]]:
     """Path, class and split of every photograph, in no particular order."""
     found = []
-    for path in sorted(root.rglob("*.*")):
+    for path in sorted(root.glob("*/*/**/*.*")):
         relative = path.relative_to(root)
         found.append((relative.as_posix(), relative.parts[1], relative.parts[0]))
     random.Random(1).shuffle(found)

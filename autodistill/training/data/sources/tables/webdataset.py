@@ -88,12 +88,12 @@ def webdataset(spec: DataSpec, part: Part, cache_dir: Path) -> Pictures:
     """Read images in WebDataset tar files, without unpacking them.
 
     Options: ``image`` (suffix of the members with pictures, e.g. ``jpg``; by default the first one of a sample),
-    ``label`` (``cls``, ``txt``, ``json``, ``json.FIELD``, or ``folder``: the folder of the picture is its class; by
-    default ``cls``, else ``json``), ``separator`` (text between several labels), ``classes`` (list of class names, or a
-    text file with one a line; by default ``classes.txt`` or ``classnames.txt`` beside the archives), ``channels``,
-    ``max_pixels``.
+    ``label`` (``cls``, ``txt``, ``json``, ``json.FIELD``, or ``folder``: the class is the folder below that of the
+    split, else that of the picture; by default ``cls``, else ``json``), ``separator`` (text between several labels),
+    ``classes`` (list of class names, or a text file with one a line; by default ``classes.txt`` or ``classnames.txt``
+    beside the archives), ``channels``, ``max_pixels``.
 
-    A word in the name of an archive says which split it has (``train-0000.tar``), else the first folder in it.
+    A word in the name of an archive says which split it has (``train-0000.tar``), else a folder in it (``train/``).
 
     Raises:
         DataError: An archive cannot be read, or some samples cannot be used; the message names them by their member.
@@ -112,7 +112,7 @@ def webdataset(spec: DataSpec, part: Part, cache_dir: Path) -> Pictures:
             problems.append(f"{name}: {one.problem}")
         split, path = parts[one.archive], one.member
         if not any(parts):
-            split = split_of(PurePosixPath(path).parts[0]) if "/" in path else ""
+            split = next((found for name in PurePosixPath(path).parts[:-1] if (found := split_of(name))), "")
         rows.append(Row(name, _label(one.label, numbered), path, split))
     refuse(problems, len(samples), where)
     chosen = arrange(rows, part, where=where, classes=classes)
@@ -267,10 +267,11 @@ def _text(key: str, texts: dict[str, bytes], label: str | None, separator: str |
     """
     kind, _, field = (label or next((name for name in _LABELS[:2] if name in texts), "")).partition(".")
     if kind == _FOLDER:
-        parent = PurePosixPath(key).parent.name
-        if not parent:
-            raise ValueError("no label; the picture is in no folder")
-        return parent
+        folders = PurePosixPath(key).parts[:-1]
+        below = [folders[index + 1 :] for index, name in enumerate(folders) if split_of(name)]
+        if not folders or (below and not below[0]):
+            raise ValueError("no label: the picture is in no class folder")
+        return below[0][0] if below else folders[-1]
     if kind not in texts:
         lacking = f".{label}" if label else ".cls or .json"
         raise ValueError(

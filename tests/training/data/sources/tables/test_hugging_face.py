@@ -16,7 +16,7 @@ from autodistill.training.data import datasets
 from autodistill.training.data.sources.tables.arrow_files import ArrowFile
 
 
-def spec(path: Path | None, **options: object) -> DataSpec:
+def spec(path: Path | None, /, **options: object) -> DataSpec:
     return DataSpec("hf", root=None if path is None else str(path), image_size=8, options=options)
 
 
@@ -107,9 +107,7 @@ def test_problems_are_named_by_row(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     table = pa.table({"image": [b"", b"no"], "label": [0, -1]}).replace_schema_metadata(features(CLASSES))
     pq.write_table(table, path)
-    with pytest.raises(
-        DataError, match=r"1 of 2 rows of x.parquet .*\n  row 2 of x.parquet: label -1; allowed"
-    ):
+    with pytest.raises(DataError, match=r"1 of 2 rows of x.parquet .*\n  row 2 of x.parquet: label -1; allowed"):
         datasets.load_images(spec(path), tmp_path / "cache")
     images = [(root / name).read_bytes() for name, _, _ in rows(root)]
     images[3], images[5] = b"no image", None

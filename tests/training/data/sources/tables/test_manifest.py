@@ -13,7 +13,7 @@ from autodistill.core.records import DataSpec
 from autodistill.training.data import datasets
 
 
-def spec(path: Path, **options: object) -> DataSpec:
+def spec(path: Path, /, **options: object) -> DataSpec:
     return DataSpec("manifest", root=str(path), image_size=8, options=options)
 
 

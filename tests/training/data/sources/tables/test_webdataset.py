@@ -12,7 +12,7 @@ from autodistill.core.records import DataSpec
 from autodistill.training.data import datasets
 
 
-def spec(path: Path | str, **options: object) -> DataSpec:
+def spec(path: Path | str, /, **options: object) -> DataSpec:
     return DataSpec("webdataset", root=str(path), image_size=8, options=options)
 
 
