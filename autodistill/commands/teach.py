@@ -120,7 +120,7 @@ def teach(
     if pretrained or weights:
         spec = _sized(spec, model, weights, pretrained=pretrained)
         if spec != config.data:
-            keys["data.image_size"] = spec.image_size
+            given += ["--image-size", spec.image_size]
     folder = directory or Path("teachers") / config.name
     settings = {
         "epochs": epochs,

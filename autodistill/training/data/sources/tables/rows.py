@@ -56,13 +56,13 @@ class Arranged:
     """Rows of one part.
 
     Attributes:
-        rows: ``int64 (n,)``, numbers of the rows in the table.
+        rows: ``(n,)``, numbers of the rows in the table.
         labels: ``int64 (n,)``, or ``(n, classes)`` of 0 and 1.
         classes: class names, in the order of the labels.
         validation: mask ``(n,)``; ``None`` if the table has no validation rows.
     """
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.intp]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     validation: NDArray[np.bool_] | None
@@ -108,11 +108,11 @@ def arrange(rows: Sequence[Row], part: Part, *, where: str, classes: Sequence[st
     index = {name: label for label, name in enumerate(names)}
     _check_labels(rows, index, where, given=classes is not None)
 
-    def ordered(chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def ordered(chosen: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         labels = _labels(rows, chosen, index, several)
         rank = [0] * len(chosen) if several else labels.tolist()
         paths = [PurePosixPath(rows[i].path).parts for i in chosen]
-        order = np.asarray(sorted(range(len(chosen)), key=lambda i: (rank[i], paths[i], chosen[i])), dtype=np.int64)
+        order = np.asarray(sorted(range(len(chosen)), key=lambda i: (rank[i], paths[i], chosen[i])), dtype=np.intp)
         return chosen[order], labels[order]
 
     chosen, labels = ordered(train)
@@ -318,7 +318,7 @@ def _names(label: Label) -> tuple[str, ...]:
 
 
 def _labels(
-    rows: Sequence[Row], chosen: NDArray[np.int64], index: Mapping[str, int], several: bool
+    rows: Sequence[Row], chosen: NDArray[np.intp], index: Mapping[str, int], several: bool
 ) -> NDArray[np.int64]:
     if not several:
         return np.asarray([index[str(rows[i].label)] for i in chosen], dtype=np.int64)
