@@ -15,7 +15,7 @@ from PIL import Image
 from autodistill.core.errors import DataError
 from autodistill.core.records import DataSpec
 from autodistill.training.data import datasets
-from autodistill.training.data.sources import image_folder
+from autodistill.training.data.sources import pictures
 from autodistill.training.data.sources.decoding import decode
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -157,6 +157,6 @@ def test_pixels_that_another_decoder_left_in_the_cache_are_not_used(
     for _ in range(2):
         datasets.load_images(spec, tmp_path / "cache")
     assert len(opened) == 10  # a sixth of these are test images
-    monkeypatch.setattr(image_folder, "DECODER", image_folder.DECODER + 1)
+    monkeypatch.setattr(pictures, "DECODER", pictures.DECODER + 1)
     datasets.load_images(spec, tmp_path / "cache")
     assert len(opened) == 20

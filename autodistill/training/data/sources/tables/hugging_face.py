@@ -6,6 +6,7 @@ the hub belong to which split. Only what it writes as Arrow files is read: no co
 
 from __future__ import annotations
 
+import contextlib
 import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ _WHAT = (
 )
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 """Options that name the splits of a dataset, and the split that each stands for."""
+
+_PATIENCE = 5.0  # seconds in which the hub must answer
 
 Files = Mapping[str, Sequence[Path]]
 """Name of a split in the dataset to its files."""
@@ -248,29 +251,68 @@ def _prepared(name: str, spec: DataSpec) -> Files:
     except ImportError as error:
         raise ResourceError(f"reading {name} needs Hugging Face's datasets: {NEEDS}.") from error
     chosen = {key: spec.options[option] for option, key in _KEYWORDS.items() if option in spec.options}
-    shown = datasets.utils.logging.is_progress_bar_enabled()
-    datasets.utils.logging.disable_progress_bar()  # its bars and the panel of a search would overwrite each other
+    silent = datasets.utils.are_progress_bars_disabled()
+    datasets.utils.disable_progress_bars()  # its bars and the panel of a search would overwrite each other
+    reached = _name(spec) is None or _answers(name)
     try:
-        builder = datasets.load_dataset_builder(name, **chosen)
-        given = builder.config.data_files or {}
-        texts = [str(path) for paths in given.values() for path in paths]
-        if all(Path(text).suffix.lower() in SUFFIXES and "://" not in text for text in texts):
-            found = {str(split): [Path(str(path)) for path in paths] for split, paths in given.items()}
-        else:
-            builder.download_and_prepare()
-            made = builder.as_dataset()
-            found = {str(split): [Path(one["filename"]) for one in part.cache_files] for split, part in made.items()}
+        with contextlib.nullcontext() if reached else _offline():
+            builder = datasets.load_dataset_builder(name, **chosen)
+            given = builder.config.data_files or {}
+            texts = [str(path) for paths in given.values() for path in paths]
+            if texts and all(Path(text).suffix.lower() in SUFFIXES and "://" not in text for text in texts):
+                found = {str(split): [Path(str(path)) for path in paths] for split, paths in given.items()}
+            else:
+                builder.download_and_prepare()
+                parts = builder.as_dataset().items()
+                found = {str(split): [Path(one["filename"]) for one in part.cache_files] for split, part in parts}
     except Exception as error:  # the library raises errors of many libraries
+        why = (
+            "Check the name, config and revision."
+            if reached
+            else "The hub does not answer, and the dataset is not in Hugging Face's cache on this machine."
+        )
         raise DataError(
-            f"Hugging Face's datasets cannot read {name}: {type(error).__name__}: {first_line(error)}. Check the name, "
-            "config and revision, and the connection to the hub."
+            f"Hugging Face's datasets cannot read {name}: {type(error).__name__}: {first_line(error)}. {why}"
         ) from error
     finally:
-        if shown:
-            datasets.utils.logging.enable_progress_bar()
+        if not silent:
+            datasets.utils.enable_progress_bars()
     if not any(found.values()):
         raise DataError(f"{name} has no data. Expected {_WHAT}.")
     return {split: paths for split, paths in found.items() if paths}
+
+
+def _answers(name: str) -> bool:
+    """Return whether the hub answers within seconds: the library itself asks again and again for half a minute."""
+    import datasets
+    import huggingface_hub
+
+    if datasets.config.HF_HUB_OFFLINE:
+        return False
+    try:
+        huggingface_hub.HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(name, timeout=_PATIENCE)
+    except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError):
+        return True  # it answers that it has no such dataset; the library says so in words
+    except Exception:  # the errors of its connection depend on the version
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Make the library look into its cache alone."""
+    import datasets
+    import huggingface_hub
+
+    places = (datasets.config, huggingface_hub.constants)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    for place in places:
+        place.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
 
 
 _KEYWORDS = {"config": "name", "revision": "revision"}
