@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from autodistill import cli
 from autodistill.config.study_file import StudyConfig
-from autodistill.core.errors import ConfigError
 
 
 @pytest.fixture
@@ -42,13 +41,14 @@ def test_teach_takes_options_of_the_data_and_repeats_them_in_the_next_command(
 
 def test_a_wrong_key_of_the_data_is_named(tmp_path: Path, taught: list[StudyConfig]) -> None:
     result = CliRunner().invoke(cli.app, ["teach", "--data", "digits", "--set", "data.rot=x"])
-    assert isinstance(result.exception, ConfigError)
-    assert "data.rot" in str(result.exception)
+    assert result.exit_code == 2
+    assert "data.rot" in result.output
     assert taught == []
 
 
 def test_a_table_that_does_not_exist_is_told_before_the_search(tmp_path: Path) -> None:
     call = ["search", "--data", "manifest", "--data-root", str(tmp_path / "labels.csv"), "--dir", str(tmp_path / "s")]
     result = CliRunner().invoke(cli.app, call)
-    assert "labels.csv' does not exist; expected a table of images" in str(result.exception)
+    assert result.exit_code == 2
+    assert "labels.csv' does not exist; expected a table of images" in " ".join(result.output.split())
     assert not (tmp_path / "s").exists()

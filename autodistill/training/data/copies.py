@@ -122,7 +122,7 @@ def _contrary(parts: Mapping[str, MarkedPart], classes: Sequence[str]) -> str:
 def _name(label: NDArray[np.int64], classes: Sequence[str]) -> str:
     if label.ndim == 0:
         return repr(classes[int(label)])
-    return repr(" + ".join(classes[index] for index in np.flatnonzero(label))) if label.any() else "no label"
+    return repr(" + ".join(classes[int(index)] for index in np.flatnonzero(label))) if label.any() else "no label"
 
 
 def _text(marked: Marks) -> NDArray[np.void]:

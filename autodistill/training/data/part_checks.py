@@ -61,7 +61,7 @@ def missing_classes(parts: Mapping[str, NDArray[np.int64]], classes: Sequence[st
     """
     out = []
     for name, labels in parts.items():
-        if lacking := [classes[label] for label in np.flatnonzero(class_counts(labels, len(classes)) == 0)]:
+        if lacking := [classes[int(label)] for label in np.flatnonzero(class_counts(labels, len(classes)) == 0)]:
             out.append(f"the {name} part has no images of {_listed(lacking)}")
     return f"classes without images: {'; '.join(out)}." if out else ""
 

@@ -91,9 +91,10 @@ def _remarks(root: Path) -> tuple[str, ...]:
         out.append(f"{root}: files that are left out by their suffix: {left}. {_READABLE}")
     if loose := _loose(root):
         places = ", ".join(f"{count:,} in {place}" for place, count in loose.items())
-        out.append(
-            f"images that are left out, because they lie beside the class folders: {places}. Expected {_LAYOUT}."
-        )
+        out.append(f"images beside the class folders are left out: {places}. Expected {_LAYOUT}.")
+    if folders := _beside_splits(root):
+        names = ", ".join(folders[:5]) + (f" and {len(folders) - 5} more" if len(folders) > 5 else "")
+        out.append(f"{root}: folders beside those of the splits are left out: {names}. Expected {_LAYOUT}.")
     if special := [path for path in _walk(root) if _is_special(path)]:
         more = f" and {len(special) - 5} more" if len(special) > 5 else ""
         out.append(

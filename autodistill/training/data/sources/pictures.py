@@ -257,8 +257,8 @@ def decode_all(pictures: Pictures, out: NDArray[np.uint8], *, mode: str, limit: 
         if time.monotonic() - last >= _INTERVAL:
             tell(done, total)
             last = time.monotonic()
-    for position in np.flatnonzero(~seen):  # the file was shortened after it was listed
-        problems[int(position)] = f"{pictures.names[position]} (missing; the file has changed)"
+    for position in np.flatnonzero(~seen).tolist():  # the file was shortened after it was listed
+        problems[position] = f"{pictures.names[position]} (missing; the file has changed)"
     if problems:
         raise UnreadableError([problems[position] for position in sorted(problems)], total)
     tell(total, total)

@@ -101,7 +101,7 @@ def arrange(rows: Sequence[Row], part: Part, *, where: str, classes: Sequence[st
     if not len(train):
         found = ", ".join(f"{count:,} {split}" for split, count in Counter(splits.tolist()).items()) or "no rows"
         raise DataError(f"{where} has no rows for training ({found}).")
-    several = isinstance(rows[train[0]].label, tuple)
+    several = isinstance(rows[int(train[0])].label, tuple)
     names = tuple(classes) if classes is not None else _class_names([rows[i].label for i in train])
     if len(names) < 2:
         raise DataError(f"{where} has one class ({', '.join(names) or 'none'}); classification needs at least 2.")

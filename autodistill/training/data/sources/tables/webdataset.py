@@ -326,7 +326,7 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[tuple[int, tarfile.TarInfo]],
     def members() -> Iterator[tuple[int, tarfile.TarInfo]]:
         for index, member in enumerate(archive):
             yield index, member
-            archive.members.clear()  # tarfile would keep every header in memory
+            vars(archive)["members"].clear()  # tarfile would keep every header in memory
 
     with tarfile.open(path, "r:" if plain else "r|*") as archive:
         yield members(), archive, plain

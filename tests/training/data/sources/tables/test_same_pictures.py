@@ -93,7 +93,7 @@ def test_equal_pictures_give_equal_trials(tmp_path: Path, monkeypatch: pytest.Mo
             cache=str(tmp_path / "cache"),
             images=datasets.images_key(data),
         )
-        candidate = Candidate(0, student, kd, {"lr": 0.02, "batch_size": 8, "augment": "flip"}, 7)
+        candidate = Candidate(0, student, kd, {"lr": 0.02, "batch_size": 8, "augment": "flip_crop"}, 7)
         reports = list(evaluator(task, WorkerContext())(candidate))
         found[name] = [dict(report.values) for report in reports]
     assert len(found["folder"]) == 3
