@@ -52,7 +52,7 @@ def doctor(
 ) -> None:
     """Check versions, devices, disk, permissions and the built-in data. Exit code 5 if a problem must be fixed."""
     findings: list[Finding] = []
-    for probe in (_python, _packages, _cores, _devices, _ray, _data):
+    for probe in (_python, _packages, _cores, _devices, _ray, _hugging_face, _data):
         findings += _guarded(probe)
     findings += _disk(directory)
     if as_json:
@@ -134,6 +134,15 @@ def _ray() -> list[Finding]:
         return [Finding("ray", "ok", version("ray"))]
     except PackageNotFoundError:
         return [Finding("ray", "note", "not installed; --engine local works", "pip install 'ray[tune]' for clusters")]
+
+
+def _hugging_face() -> list[Finding]:
+    """Find the libraries of ``--data hf``, which are an extra."""
+    try:
+        return [Finding("hf", "ok", f"datasets {version('datasets')}, pyarrow {version('pyarrow')}")]
+    except PackageNotFoundError as error:
+        fix = "pip install 'autodistill-search[hf]' for --data hf (Parquet, Arrow, the hub)"
+        return [Finding("hf", "note", f"{error.name} is not installed; other data sources work", fix)]
 
 
 def _data() -> list[Finding]:

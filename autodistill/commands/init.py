@@ -22,12 +22,13 @@ TEMPLATE = """\
 {name:<32} # the study's folder is runs/NAME
 {data:<32} # digits, fashion_mnist, cifar10, image_folder, synthetic, or a mapping:
 # data:
-#   source: image_folder         # one folder per class below root
-#   root: photos                 # relative to this file
+#   source: image_folder         # one folder per class below root; manifest: a table (CSV); hf, webdataset
+#   root: photos                 # relative to this file; of a manifest the table itself
 #   image_size: 64               # side of the student's square input, in pixels
 #   train_size: 12000            # number of training images to use; default: all
 #   val_fraction: 0.15           # share of the training images held out for validation
 #   resize: crop                 # how to make images square: crop, squash or letterbox
+#   drop_duplicates: true        # leave out of the training what has a copy in validation or test; default: false
 
 # task: multilabel               # any number of labels per image; default: multiclass, one class per image
 

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from autodistill.commands.console.reading import RUNS, DataOption, DataRootOption, ResizeOption, TrainSizeOption
+from autodistill.commands.console.reading import (
+    RUNS,
+    DataOption,
+    DataRootOption,
+    DropDuplicatesOption,
+    ResizeOption,
+    TrainSizeOption,
+)
 from autodistill.commands.search_run import dry_run as show_plan
 from autodistill.commands.search_run import run
 from autodistill.config.problems import unknown_key
@@ -22,6 +29,7 @@ _FLAGS = {
     "data.image_size": "--image-size",
     "data.train_size": "--train-size",
     "data.resize": "--resize",
+    "data.drop_duplicates": "--drop-duplicates",
     "teacher.weights": "--teacher-weights",
     "constraints": "--constraint",
     "slots_per_gpu": "--slots-per-gpu",
@@ -30,6 +38,7 @@ _FLAGS = {
 EXAMPLES = """
   autodistill search --data digits --budget 5m --workers 2 --dir runs/digits
   autodistill search --data image_folder --data-root photos --image-size 64 --budget 2h
+  autodistill search --data manifest --data-root labels.csv --image-size 64 --budget 2h
   autodistill search study.yaml --constraint 'params <= 1e6' --set student.family=resnet,convnext
   autodistill search runs/digits --budget 30m      continue a study
 """
@@ -47,6 +56,7 @@ def search(
     ] = None,
     train_size: TrainSizeOption = None,
     resize: ResizeOption = None,
+    drop_duplicates: DropDuplicatesOption = False,
     task: Annotated[
         str | None,
         typer.Option(
@@ -199,6 +209,7 @@ def search(
         "data.image_size": image_size,
         "data.train_size": train_size,
         "data.resize": resize,
+        "data.drop_duplicates": drop_duplicates or None,
         "task": task,
         "teacher": teacher,
         "teacher.weights": teacher_weights,

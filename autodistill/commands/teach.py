@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autodistill.commands.console.output import command, number, print_json, say
-from autodistill.commands.console.reading import DataOption, DataRootOption, ResizeOption, TrainSizeOption
+from autodistill.commands.console.reading import (
+    DataOption,
+    DataRootOption,
+    DropDuplicatesOption,
+    ResizeOption,
+    TrainSizeOption,
+)
 from autodistill.commands.console.this_command import this_command
 from autodistill.commands.search import flags_of, value_of
+from autodistill.commands.search import settings as parsed
 from autodistill.core.errors import ConfigError, InterruptedTrialError, UsageError
 from autodistill.core.records import MULTILABEL, DataSpec
 
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
 
 TEACH = """
   autodistill teach --data fashion_mnist --data-root data/fashion --dir teachers/fashion
+  autodistill teach --data manifest --data-root labels.csv --image-size 64
   autodistill teach --data image_folder --data-root photos --image-size 64 --model resnet18 --pretrained
   autodistill teach --data image_folder --data-root photos --weights teachers/shapes --dir teachers/photos
 """
@@ -37,6 +45,7 @@ def teach(
     ] = None,
     train_size: TrainSizeOption = None,
     resize: ResizeOption = None,
+    drop_duplicates: DropDuplicatesOption = False,
     task: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +73,11 @@ def teach(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A training setting, e.g. lr=0.004. May be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A training setting (lr=0.004), or a key of the data (data.options.label=kind). May be repeated.",
+        ),
     ] = None,
     directory: Annotated[
         Path | None,
@@ -90,8 +103,12 @@ def teach(
         "data.image_size": image_size,
         "data.train_size": train_size,
         "data.resize": resize,
+        "data.drop_duplicates": drop_duplicates or None,
         "task": task,
     }
+    texts = [text for text in set_ or [] if text.startswith("data.")]
+    given = _flags(keys, texts)
+    keys |= parsed(texts)
     config = StudyConfig.load(None, keys, flags=flags_of(keys))
     if config.data is None:
         raise UsageError("a teacher is trained on images, but no data source is given; add --data.")
@@ -103,11 +120,11 @@ def teach(
     if pretrained or weights:
         spec = _sized(spec, model, weights, pretrained=pretrained)
         if spec != config.data:
-            keys["data.image_size"] = spec.image_size
+            given += ["--image-size", spec.image_size]
     folder = directory or Path("teachers") / config.name
     settings = {
         "epochs": epochs,
-        "recipe": _recipe(set_ or []),
+        "recipe": _recipe([text for text in set_ or [] if text not in texts]),
         "pretrained": pretrained,
         "weights": weights,
         "seed": seed,
@@ -120,7 +137,6 @@ def teach(
     if as_json:
         print_json(facts)
     say(f"teacher in {folder}: validation {shown[0]} {number(shown[1], 'fraction')}")
-    given = [part for key, value in keys.items() if value is not None for part in (flags_of(keys)[key], value)]
     say("next:\n  " + command("search", *given, "--teacher", folder, "--budget", "30m"))
 
 
@@ -144,6 +160,16 @@ def _sized(data: DataSpec, model: str | None, weights: str | None, *, pretrained
         return data
     say(f"images of {side} px, as the weights were trained with; --image-size chooses another size")
     return replace(data, image_size=side)
+
+
+def _flags(keys: Mapping[str, Any], texts: Sequence[str]) -> list[Any]:
+    """Return the flags that set the keys of the data again, as parts of a command."""
+    flags = flags_of(keys)
+    out: list[Any] = []
+    for key, value in keys.items():
+        if value is not None:
+            out += [flags[key]] if value is True else [flags[key], value]
+    return [*out, *(part for text in texts for part in ("--set", text))]
 
 
 def _teach(
@@ -172,10 +198,17 @@ def _teach(
     from autodistill.training.teachers import load as teachers
     from autodistill.training.trials.teach import teach as train
 
-    datasets.check_files(data)
-    images = datasets.load_images(data)
+    with (
+        Progress() as show,
+        datasets.decoding_shown(
+            lambda done, total: show(Snapshot("data", f"decoding images: {done:,} of {total:,}", done / total))
+        ),
+    ):
+        datasets.check_files(data)
+        images = datasets.load_images(data)
     datasets.check_task(data, config.task, images)
     datasets.warn_of_cut(data, images)
+    datasets.check_parts(data, images)
     watch, training = Watch(), TeachingProgress()
     with Progress() as show, watch.signals():
 

@@ -59,6 +59,9 @@ _PIXELS = {
     "cifar10": 32,
     "cifar100": 32,
     "synthetic": 32,
+    "manifest": 64,
+    "hf": 64,
+    "webdataset": 64,
     "synthetic_scenes": 32,
     "image_folder": 64,
 }

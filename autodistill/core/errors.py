@@ -7,6 +7,7 @@
     │   ├── ConfigError         2   one or more problems in a study file, all reported together
     │   ├── UnknownNameError    2   a name that is not registered
     │   ├── DataError           2   images or labels that cannot be used
+    │   │   └── UnlikeImagesError   images of a worker that are not those of the search
     │   └── TeacherError        2   a teacher that cannot be used
     │       └── WeightsError    2   weights to start from that cannot be used
     ├── StudyInUseError         3   another process is running the study
@@ -68,6 +69,12 @@ class StudyInUseError(AutodistillError):
 
 class DataError(UsageError):
     """Images or labels that cannot be used; found before the first trial."""
+
+
+class UnlikeImagesError(DataError):
+    """Images that a worker read and that are not those the search began with; it ends the search."""
+
+    reason = "IMAGES"
 
 
 class TeacherError(UsageError):

@@ -249,6 +249,8 @@ class DataSpec:
         options: Further keywords of the source.
         resize: How images that are not square become square: ``crop`` (shorter side scaled, ends of the longer one cut
             off), ``squash`` (both sides scaled, proportions change), ``letterbox`` (longer side scaled, grey borders).
+        drop_duplicates: Whether to leave out of the training the images that have a copy in validation or test, or a
+            copy with another label.
     """
 
     source: str
@@ -259,6 +261,7 @@ class DataSpec:
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     resize: Resize = "crop"
+    drop_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -351,6 +354,8 @@ class Task:
         measures: Measures of the study's own: name to ``module:function``.
         weights: Variant or family, to the text that names the weights that its students start from.
         kind: ``multiclass``: every image has one class; ``multilabel``: any number of labels.
+        images: Key of the images and splits that the driver has read; every worker must read the same ones. Empty: not
+            compared.
     """
 
     data: DataSpec
@@ -365,6 +370,7 @@ class Task:
     measures: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     kind: TaskKind = MULTICLASS
+    images: str = ""
 
 
 def _no_progress(epoch: float, epochs: float, metrics: Mapping[str, float]) -> None:

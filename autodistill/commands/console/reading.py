@@ -32,9 +32,22 @@ FileLatencyOption = Annotated[
     bool, typer.Option(help="Measure the latency of the files; trainings on this machine pause meanwhile.")
 ]
 DataOption = Annotated[
-    str | None, typer.Option(help="Source of the images: digits, fashion_mnist, image_folder … Default: digits.")
+    str | None,
+    typer.Option(
+        help="Source of the images: digits, image_folder, manifest (CSV), hf (Parquet …), webdataset (tar) … "
+        "Default: digits."
+    ),
 ]
-DataRootOption = Annotated[str | None, typer.Option(metavar="DIR", help="Folder with the image files.")]
+DataRootOption = Annotated[
+    str | None, typer.Option(metavar="PATH", help="Folder with the image files, or the table or archive of images.")
+]
+DropDuplicatesOption = Annotated[
+    bool,
+    typer.Option(
+        "--drop-duplicates",
+        help="Leave out of the training what has a copy in validation or test, or a copy with another label.",
+    ),
+]
 TrainSizeOption = Annotated[
     int | None, typer.Option(metavar="N", help="Number of training images to use. Default: all.")
 ]

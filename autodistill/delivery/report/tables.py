@@ -35,6 +35,7 @@ REASONS = {
     "WORKER_LOST": "its worker died",
     "HUNG": "its training hung several times",
     "ATTEMPTS": "failed in several attempts",
+    "IMAGES": "its worker read other images than the search began with; that ended the search",
     "ENDED_EARLY": "its evaluation ended before the top rung without being stopped",
     "ERROR": "an error in its own code",
     "BUDGET": "the budget ended; continues when the study is resumed",

@@ -189,9 +189,11 @@ def _task(study: Study) -> Task:
     Raises:
         UsageError: the study has no teacher yet.
     """
+    from autodistill.training.data import datasets
     from autodistill.training.runtime.cache_folder import cache_folder
 
     config: StudyConfig = study.config
+    cache = cache_folder().absolute()
     assert config.data is not None
     assert study.directory is not None
     teacher = config.teacher
@@ -208,8 +210,9 @@ def _task(study: Study) -> Task:
         metrics=tuple(o.name for o in study.objectives),
         latency=config.latency,
         training=config.training,
-        cache=str(cache_folder().absolute()),
+        cache=str(cache),
         measures=config.measures,
         weights=study.space.weights,
         kind=config.task,
+        images=datasets.images_key(datasets.load_images(config.data, cache)),
     )

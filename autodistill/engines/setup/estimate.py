@@ -112,12 +112,15 @@ def estimate(config: StudyConfig, space: Space, rungs: Rungs, *, say: Callable[[
     Raises:
         AutodistillError: The data cannot be read, or no student of the space can be built.
     """
-    from autodistill.training.data.datasets import load_images, warn_of_cut
+    from autodistill.training.data.datasets import check_parts, load_images, warn_of_cut
     from autodistill.training.runtime.cache_folder import cache_folder
 
     times = measure_times(config, space, say=say)
     assert config.data is not None
-    warn_of_cut(config.data, load_images(config.data, cache_folder().absolute()))
+    cache = cache_folder().absolute()
+    data = load_images(config.data, cache)
+    warn_of_cut(config.data, data)
+    check_parts(config.data, data, cache)
     return forecast(config, rungs, times)
 
 

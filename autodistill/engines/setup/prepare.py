@@ -74,17 +74,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     fetch_all(with_weights(study.space, config.training)[1], watch)
     watch.stage("data", f"reading {config.data.source}")
     cache = cache_folder().absolute()
-    datasets.check_files(config.data, cache, begun=study.spent.epochs > 0)
-    data = datasets.load_images(config.data, cache)
-    datasets.check_task(config.data, config.task, data)
-    watch.stage(
-        "data",
-        f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
-        f"{data.image_size} px {'with' if data.kind == MULTILABEL else 'in'} {len(data.classes)} "
-        f"{'labels' if data.kind == MULTILABEL else 'classes'}",
-    )
-    if study.spent.epochs <= 0:  # only for a new study: one with trials has to keep its images
-        datasets.warn_of_cut(config.data, data)
+    data = _images(study, config, cache, watch)
     check_sources(study, image_facts(data))
     leave_out_crashed(study, data, watch, device)
     if not accepts_weak(config.teacher):
@@ -110,9 +100,39 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
         measures=config.measures,
         weights=study.space.weights,
         kind=config.task,
+        images=datasets.images_key(data),
     )
     study.after = lambda number, state: discard(task, number) if state in (State.PRUNED, State.FAIL) else None
     return Isolated(evaluator, task)
+
+
+def _images(study: Study, config: StudyConfig, cache: Path, watch: Watch) -> ImageData:
+    """Read and check the images of a study, with progress; for a new study, say what is unusual about them.
+
+    Raises:
+        DataError: The images cannot be used, or training and test part do not agree.
+    """
+    from autodistill.training.data import datasets
+
+    def decoding(done: int, total: int) -> None:
+        watch.stage("data", f"decoding images: {done:,} of {total:,}", done / total)
+
+    assert config.data is not None
+    begun = study.spent.epochs > 0
+    with datasets.decoding_shown(decoding):
+        datasets.check_files(config.data, cache, begun=begun)
+        data = datasets.load_images(config.data, cache)
+        datasets.check_task(config.data, config.task, data)
+        if not begun:  # a study with trials has to keep its images
+            datasets.warn_of_cut(config.data, data)
+            datasets.check_parts(config.data, data, cache)
+    watch.stage(
+        "data",
+        f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
+        f"{data.image_size} px {'with' if data.kind == MULTILABEL else 'in'} {len(data.classes)} "
+        f"{'labels' if data.kind == MULTILABEL else 'classes'}",
+    )
+    return data
 
 
 def _teacher(

@@ -61,7 +61,7 @@ def check_images(study: Study) -> None:
     """Read the images of a study, and check that its trials had the same images.
 
     Raises:
-        DataError: Some files cannot be read; files of the test split are checked too, but not used here.
+        DataError: Some files cannot be read, or the test part does not agree with training; it is not used here.
         UsageError: The trials had other images; the message lists the differences.
     """
     from autodistill.training.data import datasets
@@ -69,7 +69,9 @@ def check_images(study: Study) -> None:
 
     cache = cache_folder().absolute()
     datasets.check_files(study.config.data, cache, begun=study.spent.epochs > 0)
-    check_sources(study, image_facts(datasets.load_images(study.config.data, cache)))
+    data = datasets.load_images(study.config.data, cache)
+    check_sources(study, image_facts(data))
+    datasets.check_parts(study.config.data, data, cache)
 
 
 def check_sources(study: Study, found: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 STUDENTS = 8
 """Number of students that are timed, of as many families as possible. Their mean predicts the mean training time of the
 space to about 30 %."""
+
+_LINES_SECONDS = 10.0  # between two lines about the decoding of images
 
 DRAWS = 60
 """Number of random draws from the space that the timed students are chosen from."""
@@ -166,20 +169,34 @@ def measure_times(config: StudyConfig, space: Space, *, say: Callable[[str], Non
     """
     from autodistill.core.teacher_choice import accepts_weak
     from autodistill.training.costs.cost_memory import CostMemory
-    from autodistill.training.data.datasets import check_files, load_images
+    from autodistill.training.data.datasets import check_files, decoding_shown, load_images
     from autodistill.training.runtime.cache_folder import cache_folder
     from autodistill.training.teachers.checks import check_enough
 
     assert config.data is not None
     say(f"reading {config.data.source}")
     cache = cache_folder().absolute()
-    check_files(config.data, cache)
-    data = load_images(config.data, cache)
+    with decoding_shown(_decoding_lines(say)):
+        check_files(config.data, cache)
+        data = load_images(config.data, cache)
     if not accepts_weak(config.teacher):
         check_enough(data)
     slots, memory = _slots(config), CostMemory(cache)
     job = _job(config, space, data, slots[0], cache)
     return _search_times(config, space, data, slots, memory, job, timed(job, memory, say=say))
+
+
+def _decoding_lines(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Return a progress of decoding that says a line every ten seconds."""
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINES_SECONDS:
+            last = time.monotonic()
+            say(f"decoding images: {done:,} of {total:,}")
+
+    return progress
 
 
 def _search_times(

@@ -18,6 +18,9 @@ OWN_NUMBERS = ("NAN", "OOM")
 _ELSEWHERE = ("DUPLICATE", "INFEASIBLE", "CRASH", "WORKER_LOST", "HUNG")
 """Reason codes not counted as failures here: refusals, and lost workers, which engines count by student."""
 
+IMAGES = "IMAGES"
+"""Reason code of a worker that read other images than the driver: no later trial could be compared."""
+
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,_]\d+)*(?:[eE][-+]?\d+)?")
 
 SET_UP = "The cause is the set-up, not the candidates; fix it and run the same command again."
@@ -80,12 +83,15 @@ class Streak:
         return f"the last {self._free} trials gave no result ({self._description})"
 
     def check(self) -> None:
-        """Raise if the last trials all failed in the same way.
+        """Raise if the last trials all failed in the same way, or a worker has other images.
 
         Raises:
-            UserCodeError: the last :data:`MAX_EQUAL_FAILURES` trials that cost work failed with the same reason code
-                and message. Until some trial has given a result, numbers in the messages are ignored.
+            UserCodeError: a worker has read other images than the driver, or the last :data:`MAX_EQUAL_FAILURES` trials
+                that cost work failed with the same reason code and message. Until some trial has given a result,
+                numbers in the messages are ignored.
         """
+        if self._costly and self._costly[-1][1] == IMAGES:
+            raise UserCodeError(f"{self._costly[-1][2].rstrip('.')}. {SET_UP}")
         equal = len(set(self._costly)) == 1
         alike = len({(state, reason, _alike(reason, message)) for state, reason, message in self._costly}) == 1
         if len(self._costly) < MAX_EQUAL_FAILURES or not (equal or (alike and not self._shown)):

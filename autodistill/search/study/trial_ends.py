@@ -12,7 +12,7 @@ from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.end_states import kept
 from autodistill.search.study.spending import Spending
 
-FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "CRASH", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED")
+FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "CRASH", "DUPLICATE", "OUTSIDE", "TIME", "BUDGET", "INTERRUPTED", "IMAGES")
 """Reason codes of ends that do not count towards a budget of trials."""
 
 

@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autodistill.core.errors import DataError, UnknownNameError, UsageError
+from autodistill.core.errors import DataError, UnknownNameError, UnlikeImagesError, UsageError
 from autodistill.core.records import MULTICLASS, MULTILABEL, DataSpec, TaskKind, stable_key
 from autodistill.training.data import sources
+from autodistill.training.data.copies import MarkedPart, marks, to_drop, words
+from autodistill.training.data.part_checks import PartFacts, class_counts, compare, missing_classes
 from autodistill.training.data.sources.array_cache import cached_array, content_hash
 from autodistill.training.data.sources.base import (
     LabelledImages,
@@ -30,9 +32,12 @@ from autodistill.training.data.sources.base import (
     file_checks,
     folder_at,
     label_kinds,
+    path_checks,
     shape_readers,
 )
 from autodistill.training.data.sources.factory import from_factory, is_reference
+from autodistill.training.data.sources.pictures import decoding_shown
+from autodistill.training.data.sources.pool_checks import checked
 from autodistill.training.data.sources.splits import choose_rows, hold_out
 from autodistill.training.data.sources.square import Shapes, check_resize, square_arrays
 from autodistill.training.runtime.cache_folder import cache_folder
@@ -41,17 +46,21 @@ __all__ = [
     "ImageData",
     "Split",
     "check_files",
+    "check_parts",
     "check_source",
     "check_task",
     "class_names",
     "data_sources",
+    "decoding_shown",
+    "images_key",
     "load_images",
     "load_test",
+    "same_images",
     "warn_of_cut",
 ]
 
-for _module in pkgutil.iter_modules(sources.__path__):
-    importlib.import_module(f"{sources.__name__}.{_module.name}")
+for _module in pkgutil.walk_packages(sources.__path__, f"{sources.__name__}."):
+    importlib.import_module(_module.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +68,7 @@ class Split:
     """A subset of a pool's images.
 
     Attributes:
-        images: ``uint8 (n, channels, side, side)``. For ``image_folder``, a memory map that all workers share.
+        images: ``uint8 (n, channels, side, side)``. Of files, a memory map that all workers share.
         labels: ``int64 (n,)``; ``int64 (n, classes)`` of 0 and 1 where images have several labels.
         ids: ``int64 (n,)``, positions in the pool. Caches identify an image by its id, which does not depend on the
             split or subset.
@@ -108,19 +117,21 @@ class ImageData:
 
 
 def check_source(spec: DataSpec) -> None:
-    """Check that the source is registered and that its folder exists, without reading images or loading torch.
+    """Check that the source is registered and that its files exist, without reading images or loading torch.
 
     A ``module:factory`` source is not imported, because importing runs the user's code.
 
     Raises:
         UnknownNameError: The source is not registered. The message lists the nearest names first.
-        DataError: The folder does not exist.
+        DataError: The folder or file does not exist.
     """
     if not is_reference(spec.source) and spec.source not in data_sources:
         folder = "/" in spec.source or Path(spec.source).is_dir()
         hint = f"A folder of images is written --data image_folder --data-root {spec.source}." if folder else ""
         raise UnknownNameError(data_sources.kind, spec.source, data_sources.names(), hint)
-    if spec.root is not None:
+    if not is_reference(spec.source) and spec.source in path_checks:
+        path_checks.get(spec.source)(spec)
+    elif spec.root is not None:
         folder_at(spec.root, f"the files of data source {spec.source!r}")
 
 
@@ -219,9 +230,11 @@ def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None)
         names = pool.classes
         validation = hold_out(pool.labels, spec.val_fraction, seed=spec.seed, stream="validation", classes=names)
     _check_validation(pool, validation)
-    train_ids = _subset(spec, np.flatnonzero(~validation), pool.labels)
-    if not pool.fingerprint:  # needed by _take: cached copies of a memory map are named by the fingerprint
-        pool = replace(pool, fingerprint=stable_key([content_hash(pool.images, pool.labels), pool.classes]))
+    pool = _fingerprinted(pool)
+    train_ids = np.flatnonzero(~validation)
+    if spec.drop_duplicates:
+        train_ids = _without_copies(spec, pool, validation, folder)
+    train_ids = _subset(spec, train_ids, pool.labels)
     train, val = _take(pool, train_ids, folder), _take(pool, np.flatnonzero(validation), folder)
     mean, std = channel_statistics(train.images)
     return ImageData(
@@ -238,10 +251,67 @@ def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None)
     )
 
 
+def images_key(data: ImageData) -> str:
+    """Return a key that is equal for the same images in the same order with the same splits."""
+    return stable_key([data.fingerprint, content_hash(data.train.ids, data.val.ids)])
+
+
+def same_images(data: ImageData, key: str, spec: DataSpec) -> ImageData:
+    """Return ``data``, after checking that it is what another process has read.
+
+    Args:
+        data: images that this process has read.
+        key: key of the images of the other process (:func:`images_key`); empty to compare nothing.
+        spec: where the images come from, for the message.
+
+    Raises:
+        UnlikeImagesError: The images, their order or their splits differ.
+    """
+    if key and images_key(data) != key:
+        raise UnlikeImagesError(
+            f"data source {spec.source!r} gave other images, or another order, than when the search began. Stored "
+            "outputs of the teacher refer to the position of an image, so a source must give the same images in the "
+            "same order in every process: sort the names of files, give random numbers a seed, and do not rely on the "
+            "order of a set"
+        )
+    return data
+
+
+def check_parts(spec: DataSpec, data: ImageData, cache_dir: str | os.PathLike[str] | None = None) -> None:
+    """Compare training, validation and test part before a study begins; of the test images nothing else is used.
+
+    Warns about classes that are missing in a part, about copies of one picture in several parts or with several labels,
+    and about a test part that cannot be read.
+
+    Args:
+        spec: which images.
+        data: the images loaded from ``spec``.
+        cache_dir: as for :func:`load_images`.
+
+    Raises:
+        DataError: Class names, channels or sizes of the test part differ.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder()
+    parts = {"training": data.train, "validation": data.val}
+    try:
+        pool = _pool(spec, "test", folder)
+    except DataError as error:
+        warnings.warn(f"the test part cannot be read, so 'verify' will fail: {error}", stacklevel=2)
+    else:
+        trained = PartFacts(data.classes, data.train.images.shape[1:], data.train.labels.ndim)
+        compare(spec.source, trained, PartFacts(pool.classes, pool.images.shape[1:], pool.labels.ndim))
+        parts["test"] = _take(_fingerprinted(pool), np.arange(len(pool.labels)), folder)
+    if lacking := missing_classes({name: one.labels for name, one in parts.items()}, data.classes):
+        warnings.warn(f"{spec.root or spec.source}: {lacking}", stacklevel=2)
+    marked = {name: MarkedPart(marks(one.images), one.labels) for name, one in parts.items()}
+    if found := words(marked, data.classes, dropped=spec.drop_duplicates):
+        warnings.warn(f"{spec.root or spec.source}: {found}", stacklevel=2)
+
+
 def load_test(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> Split:
     """Load the test images; only ``verify`` may call this. ``ids`` are positions in the test part."""
     folder = Path(cache_dir) if cache_dir is not None else cache_folder()
-    pool = _pool(spec, "test", folder)
+    pool = _fingerprinted(_pool(spec, "test", folder))
     return _take(pool, np.arange(len(pool.labels)), folder)
 
 
@@ -273,7 +343,7 @@ def _pool(spec: DataSpec, part: Part, folder: Path) -> LabelledImages:
     check_resize(spec.resize)
     known = not is_reference(spec.source)
     pool = data_sources.get(spec.source)(spec, part, folder) if known else from_factory(spec, part)
-    _check(pool, spec.source)
+    pool = checked(pool, spec.source)
     height, width = pool.images.shape[2:]
     side = min(height, width) if spec.image_size is None else spec.image_size
     if (height, width) == (side, side):
@@ -286,44 +356,36 @@ def _pool(spec: DataSpec, part: Part, folder: Path) -> LabelledImages:
     return _scaled(pool, side)
 
 
-def _check(pool: LabelledImages, source: str) -> None:
-    """Check shapes, the number of classes, and the range of labels.
+def _without_copies(
+    spec: DataSpec, pool: LabelledImages, validation: NDArray[np.bool_], folder: Path
+) -> NDArray[np.intp]:
+    """Return the positions of training images without copies in validation, in test, or with another label.
+
+    Of the test part, only the equality of pixels is used.
 
     Raises:
-        DataError: The source returned something unusable.
+        DataError: A class is left without training images.
     """
-    images, labels = pool.images, pool.labels
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+    every = MarkedPart(marks(pool.images, pool.fingerprint, folder), pool.labels)
+    test = _fingerprinted(_pool(spec, "test", folder))
+    others = [MarkedPart(marks(test.images, test.fingerprint, folder), test.labels)]
+    train = np.flatnonzero(~validation)
+    others.append(MarkedPart(every.marks[validation], every.labels[validation]))
+    kept = train[~to_drop(MarkedPart(every.marks[train], every.labels[train]), others)]
+    before, after = (class_counts(pool.labels[ids], len(pool.classes)) > 0 for ids in (train, kept))
+    if lost := [pool.classes[label] for label in np.flatnonzero(before & ~after)]:
         raise DataError(
-            f"data source {source!r} gave images of shape {images.shape}; expected (n, channels, height, width) "
-            "with 1 or 3 channels."
+            f"data.drop_duplicates leaves no training images of {', '.join(map(repr, lost[:5]))}: all have copies in "
+            "validation or test, or with another label. Check the labels, or leave the option out."
         )
-    if len(images) == 0 or len(images) != len(labels):
-        raise DataError(f"data source {source!r} gave {len(images)} images and {len(labels)} labels.")
-    if len(pool.classes) < 2:
-        raise DataError(f"data source {source!r} has one class; classification needs at least 2.")
-    if labels.ndim == 2:
-        _check_labels(pool, source)
-    elif labels.min() < 0 or labels.max() >= len(pool.classes):
-        raise DataError(
-            f"data source {source!r} has labels from {labels.min()} to {labels.max()}; "
-            f"allowed: 0 to {len(pool.classes) - 1}."
-        )
+    return kept
 
 
-def _check_labels(pool: LabelledImages, source: str) -> None:
-    """Check several labels per image: one column per class, only 0 and 1."""
-    labels = pool.labels
-    if labels.shape[1] != len(pool.classes):
-        raise DataError(
-            f"data source {source!r} gave labels of shape {labels.shape} and {len(pool.classes)} classes; expected one "
-            "column per class."
-        )
-    if not np.isin(labels, (0, 1)).all():
-        raise DataError(
-            f"data source {source!r} gave labels from {labels.min()} to {labels.max()}; with several labels per image "
-            "each is 0 (absent) or 1 (present)."
-        )
+def _fingerprinted(pool: LabelledImages) -> LabelledImages:
+    """Return a pool with a fingerprint: cached copies of a memory map are named by it."""
+    if pool.fingerprint:
+        return pool
+    return replace(pool, fingerprint=stable_key([content_hash(pool.images, pool.labels), pool.classes]))
 
 
 def _check_validation(pool: LabelledImages, validation: NDArray[np.bool_]) -> None:

@@ -115,8 +115,13 @@ class WorkerState:
 
     @cached_property
     def data(self) -> datasets.ImageData:
-        """Training and validation images."""
-        return datasets.load_images(self.task.data, self.cache_folder)
+        """Training and validation images.
+
+        Raises:
+            UnlikeImagesError: they are not those that the driver has read.
+        """
+        data = datasets.load_images(self.task.data, self.cache_folder)
+        return datasets.same_images(data, self.task.images, self.task.data)
 
     @cached_property
     def feed(self) -> Feed:
@@ -238,7 +243,8 @@ class Trial:
     def key(self) -> str:
         """Identifier that is equal for trainings that pass through the same states."""
         worker, task = self.worker, self.task
-        facts = [task.data.train_size, task.data.val_fraction, task.data.seed, list(task.rungs), dict(task.training)]
+        facts: list[Any] = [task.data.train_size, task.data.val_fraction, task.data.seed]
+        facts += [list(task.rungs), dict(task.training), *(["no copies"] if task.data.drop_duplicates else [])]
         prints = [worker.data.fingerprint, self.teacher.fingerprint, *self.start.key]
         return stable_key([self.spec.settings_key, self.spec.seed, facts, prints])
 

@@ -96,6 +96,7 @@ class RetrainingState(WorkerState):
     def data(self) -> datasets.ImageData:
         """The study's images; with ``train+val`` the training images include the validation images."""
         data = datasets.load_images(self.task.data, self.cache_folder)
+        datasets.same_images(data, self.task.images, self.task.data)
         return data if self.plan.refit == "train" else joined(data)
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from autodistill.core.errors import DataError
 from autodistill.core.records import DataSpec
 from autodistill.training.data import datasets
-from autodistill.training.data.sources import image_folder
-from autodistill.training.data.sources.decoding import decode
+from autodistill.training.data.sources import pictures
+from autodistill.training.data.sources.decoding import decode, decode_sized
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 SQUARE = np.zeros((16, 16), dtype=np.uint8)
@@ -152,11 +152,11 @@ def test_pixels_that_another_decoder_left_in_the_cache_are_not_used(
     spec = DataSpec("image_folder", root=str(tmp_path / "images"), image_size=8)
     opened: list[Path] = []
     monkeypatch.setattr(
-        image_folder, "decode", lambda path, *args, **keys: opened.append(path) or decode(path, *args, **keys)
+        pictures, "decode_sized", lambda path, *args, **keys: opened.append(path) or decode_sized(path, *args, **keys)
     )
     for _ in range(2):
         datasets.load_images(spec, tmp_path / "cache")
     assert len(opened) == 10  # a sixth of these are test images
-    monkeypatch.setattr(image_folder, "DECODER", image_folder.DECODER + 1)
+    monkeypatch.setattr(pictures, "DECODER", pictures.DECODER + 1)
     datasets.load_images(spec, tmp_path / "cache")
     assert len(opened) == 20

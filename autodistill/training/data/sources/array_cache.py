@@ -60,6 +60,12 @@ def cached_array(
     return made
 
 
+def open_array(folder: Path) -> NDArray[np.uint8] | None:
+    """Return a cached array, memory-mapped with copy on write; ``None`` if it is missing or damaged."""
+    found = _open(folder, None)
+    return None if found is None else found[0]
+
+
 def content_hash(*arrays: NDArray[np.generic]) -> str:
     """Return a hash (16 hex digits) of the shapes, types and bytes of the arrays."""
     digest = hashlib.sha256()

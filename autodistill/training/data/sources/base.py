@@ -75,6 +75,13 @@ label_kinds: Registry[TaskKind] = Registry("kind of labels", "autodistill.label_
 """The task that the labels of a source serve, by its name. One without an entry may serve either; its labels tell."""
 
 
+PathCheck = Callable[[DataSpec], object]
+"""``check(spec)``: raise ``UsageError`` or ``DataError`` if there is nothing at the root; it reads no images."""
+
+path_checks: Registry[PathCheck] = Registry("check of paths", "autodistill.path_checks")
+"""Path checks by the name of the source. A source without one has a folder as its root, or none."""
+
+
 def option(spec: DataSpec, name: str, default: T, *, low: float | None = None, high: float | None = None) -> T:
     """Return an option of the source, converted to the type of its default.
 
@@ -134,6 +141,29 @@ def need_root(spec: DataSpec, what: str) -> Path:
     return folder_at(spec.root, what)
 
 
+def path_at(spec: DataSpec, what: str) -> Path:
+    """Return the root of a source that may be a file or a folder, after checking that there is one.
+
+    Args:
+        spec: specification with the root; ``~`` is expanded.
+        what: content expected there, for messages.
+
+    Raises:
+        UsageError: No root was given.
+        DataError: It does not exist, or is neither a file nor a folder. The message proposes the most similar name.
+    """
+    if spec.root is None:
+        raise UsageError(f"data source {spec.source!r} needs {what}. Give it by --data-root PATH or data.root.")
+    path = Path(spec.root).expanduser()
+    if path.is_file() or path.is_dir():
+        return path
+    if path.exists():
+        raise DataError(f"data root {str(path)!r} is neither a file nor a folder; expected {what}.")
+    close = nearest(path.name, _names_in(path.parent), 1)
+    meant = f"did you mean {str(path.parent / close[0])!r}? Expected" if close else "expected"
+    raise DataError(f"data root {str(path)!r} does not exist; {meant} {what}.")
+
+
 def folder_at(root: str, what: str) -> Path:
     """Return ``root`` as a path, after checking that it is a folder.
 
@@ -147,13 +177,13 @@ def folder_at(root: str, what: str) -> Path:
     folder = Path(root).expanduser()
     if folder.is_dir():
         return folder
-    close = nearest(folder.name, _folders_in(folder.parent), 1)
+    close = nearest(folder.name, _names_in(folder.parent, folders=True), 1)
     meant = f"did you mean {str(folder.parent / close[0])!r}? Expected" if close else "expected"
     raise DataError(f"data root {str(folder)!r} is not a folder; {meant} {what}.")
 
 
-def _folders_in(parent: Path) -> list[str]:
+def _names_in(parent: Path, *, folders: bool = False) -> list[str]:
     try:
-        return [path.name for path in islice(parent.iterdir(), _MOST_NEIGHBOURS) if path.is_dir()]
+        return [path.name for path in islice(parent.iterdir(), _MOST_NEIGHBOURS) if path.is_dir() or not folders]
     except OSError:
         return []

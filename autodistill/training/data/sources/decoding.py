@@ -8,8 +8,10 @@ and ``DECODER`` must be raised.
 
 from __future__ import annotations
 
+import io
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,29 +31,39 @@ _REASON_LENGTH = 120  # characters of a decoder's error message that are repeate
 _BITS_PER_SAMPLE = 258  # TIFF tag
 
 
-def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS, resize: str = "crop") -> NDArray[np.uint8]:
+def decode(
+    source: Path | bytes, size: int, *, mode: str, limit: int = MAX_PIXELS, resize: str = "crop"
+) -> NDArray[np.uint8]:
+    """Decode one image file to a square array; see :func:`decode_sized`."""
+    return decode_sized(source, size, mode=mode, limit=limit, resize=resize)[0]
+
+
+def decode_sized(
+    source: Path | bytes, size: int, *, mode: str, limit: int = MAX_PIXELS, resize: str = "crop"
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Decode one image file to a square array.
 
     Grey values of more than 8 bits are divided by the largest value of their format: 65535, for 12-bit TIFF 4095, for
     floats 1.
 
     Args:
-        path: the image file.
+        source: the image file, or its content.
         size: pixels per side of the result.
         mode: Pillow mode of the result, ``L`` (grey) or ``RGB``.
         limit: largest allowed number of pixels in the file.
         resize: how the image becomes square, see :func:`~autodistill.training.data.sources.square.to_square`.
 
     Returns:
-        ``uint8 (channels, size, size)``.
+        ``uint8 (channels, size, size)``, and width and height of the file's image.
 
     Raises:
-        DataError: The image has more than ``limit`` pixels, or values outside the range of its format.
+        DataError: The image has more than ``limit`` pixels, or values outside the range of its format, or the path is
+            not a regular file.
         OSError: The file is damaged, or its format is not allowed.
     """
     from PIL import Image, ImageOps
 
-    with path.open("rb") as file, Image.open(file, formats=FORMATS) as picture:
+    with _opened(source) as file, Image.open(file, formats=FORMATS) as picture:
         width, height = picture.size
         if width * height > limit:
             raise DataError(f"{width} x {height} pixels; allowed: {limit:,} in all (option max_pixels)")
@@ -61,7 +73,16 @@ def decode(path: Path, size: int, *, mode: str, limit: int = MAX_PIXELS, resize:
         flat = _on_white(_eight_bits(ImageOps.exif_transpose(picture), most)).convert(mode)
         scaled = to_square(flat, size, resize)
     pixels = np.asarray(scaled, dtype=np.uint8)
-    return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1)), (width, height)
+
+
+def _opened(source: Path | bytes) -> BinaryIO:
+    """Open a file or its content for reading; a named pipe is refused, since opening it would wait for ever."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not stat.S_ISREG(source.stat().st_mode):
+        raise DataError("not a regular file")
+    return source.open("rb")
 
 
 def reason(error: Exception) -> str:

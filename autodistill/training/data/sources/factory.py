@@ -63,13 +63,5 @@ def from_factory(spec: DataSpec, part: Part) -> LabelledImages:
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise DataError(f"{spec.source!r} returned {type(made).__name__}; expected (images, labels[, classes]).")
     images, labels = np.asarray(made[0]), np.asarray(made[1])
-    if images.dtype != np.uint8:
-        raise DataError(f"{spec.source!r} returned images of type {images.dtype}; expected uint8, 0 to 255.")
-    if labels.dtype.kind not in ("iub" if labels.ndim == 2 else "iu") or labels.ndim not in (1, 2):
-        raise DataError(
-            f"{spec.source!r} returned labels {labels.dtype} {labels.shape}; expected integers (n,), or 0 and 1 "
-            "(n, classes) for several labels per image."
-        )
-    count = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
-    classes = made[2] if len(made) == 3 else [str(label) for label in range(count)]
-    return LabelledImages(images, labels.astype(np.int64), tuple(map(str, classes)))
+    count = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1 if labels.dtype.kind in "iu" else 0
+    return LabelledImages(images, labels, made[2] if len(made) == 3 else tuple(map(str, range(count))))

@@ -1,21 +1,20 @@
 """Images in class folders: ``root/train/<class>/*``, ``root/val/…``, ``root/test/…``, or ``root/<class>/*``.
 
-Every image is decoded once, scaled to a square (``decoding.py``), and stored in one memory-mapped ``uint8`` array that
-all workers share. Missing splits are created: a fifth of the images is held out as test part with a fixed seed, and the
-validation images are split off with the seed of the data.
+Missing splits are created: a fifth of the images is held out as test part with a fixed seed, and the validation images
+are split off with the seed of the data.
 
-Files that cannot be decoded must be found before a study begins. If the test part was held out from the same folders,
-removing a file later would change the split, and earlier trials would have used other images. ``check_files`` therefore
-decodes both parts. It keeps the decoded test images for ``verify``; nothing uses their pixels or labels before.
+``pictures.py`` decodes the files. Those that cannot be decoded must be found before a study begins. If the test part
+was held out from the same folders, removing a file later would change the split, and earlier trials would have used
+other images. The check therefore decodes both parts. It keeps the decoded test images for ``verify``; until then their
+pixels are only compared with those of other parts, to find copies.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
+import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,35 +23,12 @@ from numpy.typing import NDArray
 
 from autodistill.core.errors import DataError
 from autodistill.core.records import MULTICLASS, DataSpec, stable_key
-from autodistill.training.data.sources.array_cache import cached_array, content_hash
-from autodistill.training.data.sources.base import (
-    LabelledImages,
-    Part,
-    check_options,
-    class_readers,
-    data_sources,
-    file_checks,
-    label_kinds,
-    need_root,
-    option,
-    shape_readers,
-)
-from autodistill.training.data.sources.decoding import DECODER, FORMATS, MAX_PIXELS, SUFFIXES, decode, reason
-from autodistill.training.data.sources.splits import TEST_FRACTION, TEST_SEED, hold_out
-from autodistill.training.data.sources.square import Shapes, shapes_of
+from autodistill.training.data.sources.base import Part, label_kinds, need_root
+from autodistill.training.data.sources.decoding import SUFFIXES
+from autodistill.training.data.sources.pictures import Pictures, picture_source
+from autodistill.training.data.sources.splits import SPLITS, TEST_FRACTION, TEST_SEED, check_counts, hold_out
 
-DEFAULT_SIZE = 64
-_LISTED = 10  # broken files that a message lists
-_ADVICE = "repair or remove them"
-_ADVICE_BEGUN = "replace each by a readable file; removing one changes the split, and a study needs its original split"
-_SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 _LISTED_SUFFIXES = 5
-_SAMPLED = 256  # images checked for brightness
-_BLACK = 16  # of 255: white of 12-bit values that are stored in 16 bits
-_ALMOST_BLACK = (
-    f"no pixel is brighter than {_BLACK} of 255. If the files use fewer bits than their format has (8 or 12 of 16), "
-    "scale their values up to the whole range of the format."
-)
 _READABLE = f"Allowed suffixes: {', '.join(sorted(SUFFIXES))}."
 _LAYOUT = "class folders with images (root/<class>/*.jpg), or the same below root/train, root/val and root/test"
 
@@ -81,116 +57,51 @@ class Listing:
         return stable_key([facts, self.classes])
 
 
-class UnreadableError(DataError):
-    """Files that cannot be decoded.
-
-    Args:
-        problems: ``path (reason)`` of each file.
-        total: number of files checked.
-    """
-
-    def __init__(self, problems: Sequence[str], total: int) -> None:
-        self.problems, self.total = tuple(problems), total
-        super().__init__(self.message(_ADVICE))
-
-    def message(self, advice: str) -> str:
-        """Return the error message: the number of files, the advice, and the first ten files."""
-        count = f"{len(self.problems)} of {self.total} images cannot be read; {advice}:"
-        more = len(self.problems) - _LISTED
-        return "\n  ".join([count, *self.problems[:_LISTED], *([f"… and {more} more"] if more > 0 else [])])
-
-
 label_kinds.register("image_folder")(MULTICLASS)
 
 
-@data_sources.register("image_folder")
-def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> LabelledImages:
-    """Read the images of one part, memory-mapped, without opening files of the other part.
+@picture_source("image_folder")
+def image_folder(spec: DataSpec, part: Part, cache_dir: Path) -> Pictures:
+    """Read images in class folders, without opening files of the other part.
 
     Options: ``channels`` (3; 1 converts to grey), ``max_pixels`` (pixels of the largest image that is decoded).
 
-    Returns:
-        Images ``(n, channels, size, size)``.
-
     Raises:
-        DataError: There are no images or fewer than two classes, or some images cannot be read.
+        DataError: There are no images or fewer than two classes, or the test folder has unknown classes.
     """
-    listing = list_images(need_root(spec, _LAYOUT), part)
-    try:
-        images, fingerprint = _decoded(spec, listing, cache_dir)
-    except UnreadableError as error:
-        raise DataError(error.message(_ADVICE_BEGUN if part == "test" else _ADVICE)) from error
-    return LabelledImages(
-        images,
+    del cache_dir
+    root = need_root(spec, _LAYOUT)
+    listing = list_images(root, part)
+    return Pictures(
+        [str(path) for path in listing.files],
         listing.labels,
         listing.classes,
+        listing.key(),
+        lambda: enumerate(listing.files),
         listing.validation,
-        stable_key([fingerprint, content_hash(listing.labels), listing.classes]),
+        listing.files,
+        lambda: _remarks(root),
     )
 
 
-@file_checks.register("image_folder")
-def check_files(spec: DataSpec, cache_dir: Path, begun: bool) -> None:
-    """Decode the files of all parts into the cache; parts that are cached already are not decoded again.
-
-    Warns about files that are left out because of their suffix, and about training images that are almost black.
-
-    Raises:
-        DataError: Some files cannot be decoded (the message covers all parts), or the test folder has unknown classes.
-    """
-    root = need_root(spec, _LAYOUT)
-    listings = [list_images(root, "train"), list_images(root, "test")]
+def _remarks(root: Path) -> tuple[str, ...]:
+    """Return what the folder has beside images in class folders, and that is left out."""
+    out = []
     if left := left_out(root):
-        warnings.warn(f"{root}: files that are left out by their suffix: {left}. {_READABLE}", stacklevel=3)
-    broken: list[UnreadableError] = []
-    for listing in listings:
-        try:
-            images, _ = _decoded(spec, listing, cache_dir)
-        except UnreadableError as error:
-            broken.append(error)
-            continue
-        if listing is listings[0] and images[:: max(1, len(images) // _SAMPLED)].max() <= _BLACK:
-            warnings.warn(f"{root}: {_ALMOST_BLACK}", stacklevel=3)
-    if broken:
-        problems = [problem for one in broken for problem in one.problems]
-        every = UnreadableError(problems, sum(len(listing.files) for listing in listings))
-        raise DataError(every.message(_ADVICE_BEGUN if begun else _ADVICE))
-
-
-@shape_readers.register("image_folder")
-def shapes(spec: DataSpec) -> Shapes:
-    """Read the sizes of the training and validation images from the headers of their files."""
-    return shapes_of(list_images(need_root(spec, _LAYOUT), "train").files, FORMATS)
-
-
-@class_readers.register("image_folder")
-def classes(spec: DataSpec) -> tuple[str, ...]:
-    """Return the names of the class folders."""
-    return list_images(need_root(spec, _LAYOUT), "train").classes
-
-
-def _decoded(spec: DataSpec, listing: Listing, cache_dir: Path) -> tuple[NDArray[np.uint8], str]:
-    """Return the decoded images of a listing, memory-mapped, and the hash of their pixels.
-
-    Raises:
-        UnreadableError: Some files cannot be decoded.
-    """
-    check_options(spec, ("channels", "max_pixels"))
-    channels = option(spec, "channels", 3, low=1, high=3)
-    limit = option(spec, "max_pixels", MAX_PIXELS, low=1)
-    if spec.image_size is None:
-        message = f"image_folder: no image_size given, images are scaled to {DEFAULT_SIZE} x {DEFAULT_SIZE}."
-        warnings.warn(message, stacklevel=3)
-    size = spec.image_size or DEFAULT_SIZE
-    mode = "L" if channels == 1 else "RGB"
-    shape = (len(listing.files), len(mode), size, size)
-
-    def fill(out: NDArray[np.uint8]) -> None:
-        decode_all(listing, out, mode=mode, limit=limit, resize=spec.resize)
-
-    cropped = spec.resize == "crop"  # not part of the key, so that caches from before the option stay valid
-    key = stable_key([listing.key(), shape, mode, DECODER, *([] if cropped else [spec.resize])])
-    return cached_array(cache_dir / "images" / key, shape, fill)
+        out.append(f"{root}: files that are left out by their suffix: {left}. {_READABLE}")
+    if loose := _loose(root):
+        places = ", ".join(f"{count:,} in {place}" for place, count in loose.items())
+        out.append(f"images beside the class folders are left out: {places}. Expected {_LAYOUT}.")
+    if folders := _beside_splits(root):
+        names = ", ".join(folders[:5]) + (f" and {len(folders) - 5} more" if len(folders) > 5 else "")
+        out.append(f"{root}: folders beside those of the splits are left out: {names}. Expected {_LAYOUT}.")
+    if special := [path for path in _walk(root) if _is_special(path)]:
+        more = f" and {len(special) - 5} more" if len(special) > 5 else ""
+        out.append(
+            "left out, because they are named pipes, sockets or devices and no files: "
+            f"{', '.join(map(str, special[:5]))}{more}."
+        )
+    return tuple(out)
 
 
 def list_images(root: Path, part: Part) -> Listing:
@@ -212,7 +123,8 @@ def list_images(root: Path, part: Part) -> Listing:
         )
     if len(classes) < 2:
         raise DataError(f"{train} has one class ({classes[0]!r}); classification needs at least 2 class folders.")
-    _check_counts(train, labels, classes, named)
+    given = [name for name in ("validation", "test") if named["val" if name == "validation" else name]]
+    check_counts(labels, classes, where=f"below {train}", given=given)
     if part == "test" and named["test"]:
         test_files, test_labels = _files(named["test"], classes)
         if not test_files:
@@ -235,51 +147,39 @@ def list_images(root: Path, part: Part) -> Listing:
 
 def left_out(root: Path) -> str:
     """Count the files in folders below ``root`` whose suffix is not that of an image, e.g. ``50 .gif, 1 .txt``."""
-    suffixes = (path.suffix.lower() for path in _walk(root) if path.parent != root)
+    suffixes = (path.suffix.lower() for path in _walk(root) if path.parent != root and not _is_special(path))
     counts = Counter(suffix for suffix in suffixes if suffix not in SUFFIXES).most_common()
     rest = sum(count for _, count in counts[_LISTED_SUFFIXES:])
     listed = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in counts[:_LISTED_SUFFIXES]]
     return ", ".join([*listed, *([f"{rest:,} others"] if rest else [])])
 
 
-def _check_counts(
-    train: Path, labels: NDArray[np.int64], classes: tuple[str, ...], named: Mapping[str, Path | None]
-) -> None:
-    """Refuse classes with fewer images than there are splits to create; the message lists the classes."""
-    made = [
-        "training",
-        *([] if named["val"] else ["validation"]),
-        *([] if named["test"] else ["the test split (a fifth of all images is put aside for it)"]),
-    ]
-    counts = np.bincount(labels, minlength=len(classes))
-    few = [f"{name!r} ({count})" for name, count in zip(classes, counts, strict=True) if count < len(made)]
-    if few:
-        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        raise DataError(
-            f"classes with too few images below {train}: {', '.join(few[:5])}{more}; at least {len(made)} are needed, "
-            f"one each for {', '.join(made[:-1])} and {made[-1]}. Add images, or remove the class."
-        )
+def _tops(root: Path) -> list[Path]:
+    """Return the folders in which class folders are expected: those of the splits, and ``root``."""
+    return [root, *(folder for folder in _split_folders(root).values() if folder is not None)]
 
 
-def decode_all(listing: Listing, out: NDArray[np.uint8], *, mode: str, limit: int, resize: str) -> None:
-    """Decode every file into ``out``, ``uint8 (n, channels, size, size)``, on all cores.
+def _loose(root: Path) -> dict[Path, int]:
+    """Count the images that lie beside class folders, by folder."""
+    counts = {
+        top: sum(path.suffix.lower() in SUFFIXES and path.is_file() for path in _visible(top)) for top in _tops(root)
+    }
+    return {top: count for top, count in counts.items() if count}
 
-    Raises:
-        UnreadableError: Some images cannot be decoded.
-    """
-    size = out.shape[-1]
 
-    def one(index: int) -> str:
-        try:
-            out[index] = decode(listing.files[index], size, mode=mode, limit=limit, resize=resize)
-        except Exception as error:  # Pillow's decoders raise many types, including SyntaxError and struct.error
-            return f"{listing.files[index]} ({reason(error)})"
-        return ""
+def _beside_splits(root: Path) -> list[str]:
+    """Return the names of the folders in ``root`` that are no splits, if there is a folder for training."""
+    if _split_folders(root)["train"] is None:
+        return []
+    return [path.name for path in _visible(root) if path.is_dir() and not _is_split(path.name)]
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow releases the GIL while it decodes
-        problems = [problem for problem in pool.map(one, range(len(listing.files))) if problem]
-    if problems:
-        raise UnreadableError(problems, len(listing.files))
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a named pipe, a socket or a device; a broken link is not."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _split_folders(root: Path) -> dict[str, Path | None]:
@@ -290,7 +190,7 @@ def _split_folders(root: Path) -> dict[str, Path | None]:
     """
     folders = [path for path in _visible(root) if path.is_dir()]
     out: dict[str, Path | None] = {}
-    for split, names in _SPLITS.items():
+    for split, names in SPLITS.items():
         found = [path for path in folders if path.name.lower() in names]
         if len(found) > 1:
             both = " and ".join(repr(path.name) for path in found)
@@ -300,18 +200,33 @@ def _split_folders(root: Path) -> dict[str, Path | None]:
 
 
 def _is_split(name: str) -> bool:
-    return any(name.lower() in names for names in _SPLITS.values())
+    return any(name.lower() in names for names in SPLITS.values())
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, or the folder of a Mac's extended attributes in a ZIP archive."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return (path for path in sorted(folder.iterdir()) if not _is_hidden(path.name))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield all files at any depth, except hidden files and files in hidden folders (``.ipynb_checkpoints``)."""
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(where, name) for name in names if not name.startswith("."))
+    """Yield all paths at any depth that are not folders, except hidden ones and those in hidden folders.
+
+    Links to folders are followed. A folder that several links lead to, or a link back to a folder above, is visited
+    once.
+    """
+    visited: set[tuple[int, int]] = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(where)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        yield from (Path(where, name) for name in names if not _is_hidden(name))
 
 
 def _classes(train: Path, root: Path) -> tuple[str, ...]:
@@ -338,7 +253,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], ND
     labels: list[int] = []
     for label, name in enumerate(classes):
         inside = _walk(found[name]) if name in found else ()
-        members = sorted(path for path in inside if path.suffix.lower() in SUFFIXES)
+        members = sorted(path for path in inside if path.suffix.lower() in SUFFIXES and not _is_special(path))
         files += members
         labels += [label] * len(members)
     return tuple(files), np.asarray(labels, dtype=np.int64)

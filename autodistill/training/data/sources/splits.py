@@ -6,7 +6,7 @@ split, and no split is stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,37 @@ TEST_FRACTION = 0.2
 
 _MOST_EXCHANGES = 50
 """Most pairs of images that are exchanged for a better balance of labels; each takes one pass over all labels."""
+
+
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+"""Names of each split, in small letters, as folders and as values of a table."""
+
+
+def check_counts(labels: NDArray[np.int64], classes: Sequence[str], *, where: str, given: Collection[str]) -> None:
+    """Refuse classes with fewer training images than there are splits to create.
+
+    Args:
+        labels: class of each training image, ``(n,)``, or 0 and 1 for each label, ``(n, labels)``.
+        classes: class names; those without any image are ignored.
+        where: where the images are, for the message: ``below photos/train``.
+        given: the splits that need not be created: ``validation``, ``test``.
+
+    Raises:
+        DataError: Some classes have too few images; the message lists them.
+    """
+    made = [
+        "training",
+        *([] if "validation" in given else ["validation"]),
+        *([] if "test" in given else ["the test split (a fifth of all images is put aside for it)"]),
+    ]
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(classes))
+    few = [f"{name!r} ({count})" for name, count in zip(classes, counts, strict=True) if 0 < count < len(made)]
+    if few:
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        raise DataError(
+            f"classes with too few images {where}: {', '.join(few[:5])}{more}; at least {len(made)} are needed, "
+            f"one each for {', '.join(made[:-1])} and {made[-1]}. Add images, or remove the class."
+        )
 
 
 def choose_rows(labels: NDArray[np.int64], count: int, *, seed: int, stream: str) -> NDArray[np.bool_]:
