@@ -179,7 +179,7 @@ class Scheduler:
         known = {n: self.rule.standing(n) for n in self.paused}
         if not any(known.values()):
             return {}
-        order = sorted(self.paused, key=lambda n: _worth(known[n]), reverse=True)
+        order = sorted(sorted(self.paused), key=lambda n: _worth(known[n]), reverse=True)
         return dict.fromkeys(order[MAX_PAUSED:], f"{MAX_PAUSED} other paused trials promise more")
 
     # -- what to do ------------------------------------------------------------------------------------------------
@@ -264,6 +264,7 @@ class Scheduler:
     # -- private ---------------------------------------------------------------------------------------------------
 
     def _decide(self, waiting: Mapping[int, int], remaining: RemainingBudget) -> NextStep:
+        waiting = dict(sorted(waiting.items()))  # a resumed study pauses its trials in another order
         closed = remaining.closed or ("" if self._rungs.levels[-1] <= remaining.epochs else TOO_LITTLE)
         if self.rule is None:  # every trial trains to the top
             return NextStep(None, closed or "a new candidate", nothing=bool(closed))

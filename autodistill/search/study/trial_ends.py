@@ -53,6 +53,7 @@ class TrialEnds:
             self._log.end(number, TrialState.COMPLETE, [top[o.name] for o in self._objectives])
         elif state is not State.PARTIAL:
             self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
+        self._log.note(number)
         self._spending.save()
 
     def costs(self, number: int, costs: Mapping[str, float]) -> None:
