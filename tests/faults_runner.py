@@ -54,6 +54,15 @@ def evaluate(candidate: Any) -> Iterator[Any]:
         yield ad.Report(rung, {"accuracy": accuracy, **costs(candidate.student)}, float(epochs), 0.01 * epochs)
 
 
+def hungry(candidate: Any) -> Iterator[Any]:
+    """As :func:`evaluate`, but deep students take more memory than there is."""
+    reports = evaluate(candidate)
+    yield next(reports)
+    if candidate.student["depth"] > 3:
+        bytearray(1 << 36)
+    yield from reports
+
+
 def make(folder: Path, sampler: str = "random", seed: int = 0) -> Any:
     """Create or resume the study in a folder."""
     import autodistill as ad
@@ -163,7 +172,8 @@ def _search(request: dict[str, Any]) -> dict[str, Any]:
     faults.install()
     try:
         study = make(Path(request["folder"]), request["sampler"], request["seed"])
-        ad.search(study, evaluate=evaluate, costs=costs, budget=request["budget"], progress=False, workers=1)
+        chosen = hungry if request.get("hungry") else evaluate
+        ad.search(study, evaluate=chosen, costs=costs, budget=request["budget"], progress=False, workers=1)
     except AutodistillError as error:
         return {"code": error.exit_code, "said": str(error), "counts": faults.counts}
     except BaseException as error:

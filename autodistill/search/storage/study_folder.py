@@ -125,6 +125,16 @@ class FileStorage(RDBStorage):
         if not self._upsert(_STUDY_UPSERT, study_id, key, value):
             super().set_study_user_attr(study_id, key, value)
 
+    def set_both(self, trial_id: int, key: str, value: Any, study_id: int, study_key: str, study_value: Any) -> bool:
+        """Write an attribute of a trial and one of its study in one transaction; return whether that was possible."""
+        own = {"trial": trial_id, "key": key, "value": json.dumps(value)}
+        shared = {"study": study_id, "key": study_key, "value": json.dumps(study_value)}
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), self.engine.begin() as connection:
+            if connection.execute(_UPSERT, own).rowcount == connection.execute(_STUDY_UPSERT, shared).rowcount == 1:
+                return True
+            connection.rollback()
+        return False
+
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Write an internal attribute of a study in one statement."""
         if not self._upsert(_SYSTEM_UPSERT, study_id, key, value):

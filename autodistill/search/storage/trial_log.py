@@ -197,10 +197,22 @@ class TrialLog:
         open_ones = (n for n, entry in self._entries.items() if entry.state is TrialState.RUNNING)
         return [number for number in open_ones if "candidate" not in self._entries[number].user_attrs]
 
-    def set(self, number: int, key: str, value: Any) -> None:
-        """Write a user attribute of an open trial."""
+    def set(self, number: int, key: str, value: Any, *, with_study: tuple[str, Any] | None = None) -> None:
+        """Write a user attribute of an open trial.
+
+        Args:
+            number: number of the trial.
+            key: name of the attribute.
+            value: JSON value.
+            with_study: an attribute of the study that is written with it; in an SQLite file, both or none.
+        """
         entry = self._entries[number]
-        self._storage.set_trial_user_attr(entry.identifier, key, value)
+        backend = getattr(self._storage, "_backend", self._storage)
+        together = isinstance(backend, FileStorage) and with_study is not None
+        if not (together and backend.set_both(entry.identifier, key, value, self._study_id, *(with_study or ()))):
+            self._storage.set_trial_user_attr(entry.identifier, key, value)
+            if with_study is not None:
+                self._storage.set_study_user_attr(self._study_id, *with_study)
         entry.user_attrs[key] = value
         if key == "candidate":
             self._index(number)

@@ -163,7 +163,7 @@ class Study(Inputs, Readings):
         if budget is not None:
             self.budget = Budget.parse(budget)
         self._log.reload()  # another driver may have continued the study since it was opened
-        self._spending.start()
+        self._spending.start(self._trial_ends.counted())
         self.ended = self._exhausted = ""
         self._late = 0
         self._proposer.renew()
@@ -229,6 +229,7 @@ class Study(Inputs, Readings):
         self._spending.account(report, stored, seconds)
         invalid = report_error(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
         if invalid:
+            self._spending.save()
             return self._settle(number, State.FAIL, *invalid)
         self._trial_ends.rung(number, report)
         if report.rung == 0:

@@ -16,6 +16,9 @@ FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "CRASH", "DUPLICATE", "OUTSIDE", "TIME
 """Reason codes of ends that do not count towards a budget of trials."""
 
 
+ENDED = (State.COMPLETE, State.PRUNED, State.FAIL)
+
+
 class TrialEnds:
     """Recorder of trial ends.
 
@@ -67,11 +70,18 @@ class TrialEnds:
         work = {"epochs": report.epochs, "seconds": report.seconds}
         if report.teacher_seconds is not None:
             work["teacher_seconds"] = report.teacher_seconds
-        self._log.set(number, f"rung:{report.rung}", {**report.values, **work})
+        self._log.set(number, f"rung:{report.rung}", {**report.values, **work}, with_study=self._spending.to_save())
         if report.noisy != self._log.attributes(number).get("noisy", False):  # a resumed trial is measured again
             self._log.set(number, "noisy", report.noisy)
         for name, facts in report.variants.items():
             self._log.set(number, variants.PREFIX + name, variants.stored(facts, self._objectives, self.constraints))
+
+    def counted(self) -> int:
+        """Return the number of stored trials that count towards a budget of trials."""
+        return sum(
+            bool(self._log.attributes(t.number).get("counted")) or (t.state in ENDED and t.reason not in FREE)
+            for t in self._log.read()
+        )
 
     def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
         """Store the known violations: first those of the costs, at the end all."""
