@@ -443,7 +443,7 @@ class FrontSampler(BaseSampler):
     def _remembered(self, scorer: CandidateScorer, observations: ObservationStore) -> tuple[CandidateBatch, Floats]:
         """Return the remembered new candidates, scored and locally improved again."""
         assert self._shortlist is not None
-        pool = self._source.feasible(moves.unique(map(dict, self._shortlist.candidates), observations.keys()))
+        pool = self._source.feasible(moves.unique(map(dict, self._shortlist.candidates), {*observations.keys()}))
         pool, gain = self._improved(scorer, observations, pool, self._gain(scorer, observations)(pool), BRIEF)
         self._shortlist = Shortlist(self._shortlist.trials, tuple(pool.values))
         return pool, gain

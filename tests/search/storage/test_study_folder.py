@@ -87,7 +87,7 @@ def test_a_run_copies_the_database_first_and_a_damaged_one_says_where_the_copy_i
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
     database.write_bytes(b"this is no database, it only has the name of one" * 40)
-    with pytest.raises(StoreError, match=f"mv {copy} {database}"):
+    with pytest.raises(StoreError, match=f"'autodistill repair {tmp_path}' rebuilds it"):
         store.open_storage(tmp_path)
     for name in ("study.db-wal", "study.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
