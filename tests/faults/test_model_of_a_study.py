@@ -70,7 +70,7 @@ class StudyMachine(RuleBasedStateMachine):
         values = {"accuracy": accuracy(candidate, epochs), **known}
         decision = self.study.report(candidate, Report(rung, values, float(epochs), 0.01 * rung))
         self.rungs[number] = rung
-        self.attempts.pop(number, None)
+        self.attempts[number] = 0
         if rung == len(LEVELS):
             assert decision is Decision.STOP
             self.stopped.add(number)
