@@ -13,9 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from typing import TYPE_CHECKING, Any
 
 from autodistill.config.study_file import StudyConfig
 from autodistill.core.errors import AutodistillError, ConfigError, StoreError, UsageError
@@ -28,6 +26,9 @@ from autodistill.search.storage.backups import copies, remove_leftovers
 from autodistill.search.storage.rebuild import rebuild
 from autodistill.search.storage.results_file import RESULTS, read_results
 from autodistill.search.storage.salvage import Salvaged, better, has_ended, salvage
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 Facts = dict[str, Any]
 
@@ -206,6 +207,8 @@ def _more(facts: Mapping[str, Any], own: Mapping[str, Any] | None) -> bool:
 
 def _kinds(facts: Mapping[str, Any], space: Space) -> dict[str, BaseDistribution]:
     """Return the distribution of each parameter of a trial; one outside the space has its own value alone."""
+    from optuna.distributions import CategoricalDistribution
+
     known = {parameter.name: parameter.distribution for parameter in space.parameters}
     kinds: dict[str, BaseDistribution] = {}
     for name, value in facts.get("params", {}).items():
