@@ -166,10 +166,11 @@ def _from_files(directory: Path, space: Space, objectives: Sequence[Objective]) 
 def _of_file(number: int, facts: Facts, space: Space, objectives: Sequence[Objective]) -> Facts | None:
     """Return a trial as a student's or a checkpoint's facts tell it; ``None`` if they do not tell its candidate."""
     about = facts.get("candidate") or {**facts, "student": facts.get("architecture")}
-    sections = {name: about.get(name) for name in ("student", "distillation", "train")}
-    if not all(isinstance(section, dict) for section in sections.values()):
+    sections = {name: about[name] for name in ("student", "distillation", "train") if isinstance(about.get(name), dict)}
+    if len(sections) < 3:
         return None
-    candidate = Candidate(number, *sections.values(), int(about.get("seed", 0)))  # type: ignore[arg-type]
+    student, distillation, train = sections.values()
+    candidate = Candidate(number, student, distillation, train, int(about.get("seed", 0)))
     told: Facts = {"candidate": {**sections, "seed": candidate.seed, "key": candidate.key()}}
     for rung, report in facts["reports"].items():
         work = {key: report[key] for key in ("epochs", "seconds", "teacher_seconds") if key in report}

@@ -66,8 +66,9 @@ def has_ended(facts: Mapping[str, Any]) -> bool:
 
 def better(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return the facts that tell more of one trial; of equals the first."""
-    known = [facts for facts in (one, other) if facts is not None]
-    return dict(max(known, key=_rank)) if known else None
+    if one is None or (other is not None and _rank(other) > _rank(one)):
+        return None if other is None else dict(other)
+    return dict(one)
 
 
 def _rank(facts: Mapping[str, Any]) -> tuple[bool, bool, int]:

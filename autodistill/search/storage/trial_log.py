@@ -207,16 +207,21 @@ class TrialLog:
             with_study: an attribute of the study that is written with it; in an SQLite file, both or none.
         """
         entry = self._entries[number]
-        backend = getattr(self._storage, "_backend", self._storage)
-        together = isinstance(backend, FileStorage) and with_study is not None
-        if not (together and backend.set_both(entry.identifier, key, value, self._study_id, *(with_study or ()))):
+        if with_study is None:
             self._storage.set_trial_user_attr(entry.identifier, key, value)
-            if with_study is not None:
-                self._storage.set_study_user_attr(self._study_id, *with_study)
+        else:
+            self._set_both(entry.identifier, key, value, with_study)
         entry.user_attrs[key] = value
         if key == "candidate":
             self._index(number)
         self._forget_record(number)
+
+    def _set_both(self, identifier: int, key: str, value: Any, with_study: tuple[str, Any]) -> None:
+        backend: Any = getattr(self._storage, "_backend", self._storage)
+        in_file = isinstance(backend, FileStorage)
+        if not (in_file and backend.set_both(identifier, key, value, self._study_id, *with_study)):
+            self._storage.set_trial_user_attr(identifier, key, value)
+            self._storage.set_study_user_attr(self._study_id, *with_study)
 
     def change(self, number: int, key: str, text: str) -> None:
         """Write a text attribute if it differs from the stored one."""
