@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
+_TOLD, _ONLY_STORED = ("state", "values", "params", "user_attrs"), ("started", "ended", "system_attrs")
+"""What every source tells of a trial, and what only a database does."""
+
 
 @dataclass(frozen=True)
 class Repaired:
@@ -84,7 +87,7 @@ def repair(directory: Path) -> Repaired:
         files, damaged = _from_files(directory, space, objectives)
         sources = _sources(databases, results, torn, files, damaged)
         own = databases[store.DATABASE]
-        merged = _merged([*(one.trials for one in databases.values()), results, files])
+        merged = _merged([_checked(results, own), *(one.trials for one in databases.values()), results, files])
         restored = [number for number, facts in sorted(merged.items()) if _more(facts, own.trials.get(number))]
         lost = sorted(set(range(max(merged, default=-1) + 1)) - merged.keys())
         kept = ""
@@ -201,9 +204,19 @@ def _merged(sources: Sequence[Mapping[int, Mapping[str, Any]]]) -> dict[int, Fac
     return merged
 
 
+def _checked(results: Mapping[int, Facts], own: Salvaged) -> dict[int, Facts]:
+    """Return the ends of trials as the results file has them: its lines have a checksum, which no database has."""
+    merged = {}
+    for number, facts in results.items():
+        if has_ended(facts):
+            times = {key: own.trials[number].get(key) for key in _ONLY_STORED} if number in own.trials else {}
+            merged[number] = {**facts, **times}
+    return merged
+
+
 def _more(facts: Mapping[str, Any], own: Mapping[str, Any] | None) -> bool:
-    """Whether the database lacks a trial or tells less of it than another source."""
-    return own is None or own.get("damaged", False) or better(own, facts) != own
+    """Whether the database lacks a trial, or tells less or something else of it than the source that is taken."""
+    return own is None or own.get("damaged", False) or any(facts.get(key) != own.get(key) for key in _TOLD)
 
 
 def _kinds(facts: Mapping[str, Any], space: Space) -> dict[str, BaseDistribution]:

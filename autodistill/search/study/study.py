@@ -443,7 +443,7 @@ class Study(Inputs, Readings):
                 return None
             self._trial_ends.costs(number, proposal.costs)
             return State.PRUNED, *proposal.refusal
-        if not rung or self._scheduler.rule is None or not self._log.undecided(number, rung):
+        if not rung or not self._log.undecided(number, rung):
             return None
         return self._verdict(number, rung, self._losses_by_rung.unbeaten(number, rung))
 
@@ -467,16 +467,16 @@ class Study(Inputs, Readings):
         if report.rung >= self.rungs.top:
             self._log.decide(number, report.rung, self.rungs.reached, go_on=True, unbeaten=unbeaten)
             return self._settle(number, State.COMPLETE, "", self.rungs.reached)
-        spent = self.over
-        if spent:
-            return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
-        if self._scheduler.rule is None:
-            return Decision.CONTINUE
         stopped = self._verdict(number, report.rung, unbeaten)
         return Decision.CONTINUE if stopped is None else self._settle(number, *stopped)
 
     def _verdict(self, number: int, rung: int, unbeaten: bool) -> tuple[State, str, str] | None:
         """Decide on a report and store the decision; return how the trial ends, ``None`` if it continues."""
+        spent = self.over
+        if spent:
+            return State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed"
+        if self._scheduler.rule is None:
+            return None
         known = self._log.attributes(number).get("rung:0", {})
         verdict = self._scheduler.after(number, rung, known, self._remaining(reporting=number))
         self._log.decide(number, rung, verdict.why, go_on=verdict.go_on, unbeaten=unbeaten)

@@ -45,10 +45,10 @@ class TrialEnds:
     def end(self, number: int, state: State, reason: str, message: str) -> None:
         """Record an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
         self._count(number, state, reason)  # first, so that the stored spending includes this trial once
-        self._log.set(number, "state", state.value)
         self._log.change(number, "reason", reason)
         self._log.change(number, "message", message[:2000])
         self._log.set(number, "spent", self._spending.spent.to_json())
+        self._log.set(number, "state", state.value)  # last: until then the trial counts as running, and ends anew
         if state is State.COMPLETE:
             attributes = self._log.attributes(number)
             top = {**attributes.get("rung:0", {}), **attributes[f"rung:{self._top}"]}
