@@ -50,7 +50,7 @@ class RemainingBudget:
         epochs: epochs left; infinite without such a limit.
         closed: why no new candidate may be started; empty if one may.
         few: if ``closed``, continue only trials worth their work (the budget limits trials), not all that may gain.
-        busy: number of running trials.
+        busy: number of other running trials.
         quickest: while no trial has reached the top rung, seconds of a full training of the quickest known student
             (infinite if nothing is known); ``None`` once a trial has reached it.
         gone: share of the budget that is spent, ignoring its limit on trials.
@@ -84,7 +84,7 @@ class RemainingBudget:
             spent: spending so far.
             kept_back: seconds reserved for other work.
             starting: running trials that the budget has not counted yet.
-            busy: number of running trials.
+            busy: number of running trials, without the one that is decided on.
             exhausted: why the space offers no new candidate; empty if it does.
             committed: seconds of work and epochs that running trials will still take.
             devices: devices per trial.

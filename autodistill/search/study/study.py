@@ -321,7 +321,7 @@ class Study(Inputs, Readings):
             self.spent,
             self._kept_back,
             starting=fresh,
-            busy=len(self._open),
+            busy=sum(n != reporting for n in self._open),
             exhausted=exhausted,
             committed=self._scheduler.committed(known),
             devices=self._spending.devices,
