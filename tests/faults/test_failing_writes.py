@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from faults_runner import STEPS, Runner, ended, table
 
-BUDGET = "22epochs"
+BUDGET = "13epochs"
 SAID = (
     "No space left",
     "is full",

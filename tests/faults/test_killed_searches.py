@@ -32,7 +32,7 @@ def check_killed_at(runner: Runner, folder: Path, kind: str, n: int, expected: l
 
 @pytest.mark.parametrize("kind", STEPS)
 def test_a_search_killed_at_any_step_ends_as_an_uninterrupted_one(runner: Runner, tmp_path: Path, kind: str) -> None:
-    keys = {"budget": "22epochs", "seed": 3}
+    keys = {"budget": "13epochs", "seed": 3}
     counts = runner.search(tmp_path / "whole", **keys)["counts"]
     expected = table(tmp_path / "whole", seed=3)
     assert counts[kind] > 2
@@ -45,7 +45,7 @@ def test_a_search_with_a_model_killed_at_any_step_ends_as_an_uninterrupted_one(r
     counts = runner.search(tmp_path / "whole", **keys)["counts"]
     expected = table(tmp_path / "whole", sampler="front", seed=1)
     first = counts["commit"] // 2  # the model proposes from the ninth trial on
-    for n in random.Random(0).sample(range(first, counts["commit"] + 1), 25):
+    for n in random.Random(0).sample(range(first, counts["commit"] + 1), 20):
         check_killed_at(runner, tmp_path / str(n), "commit", n, expected, **keys)
 
 
@@ -54,12 +54,12 @@ def test_a_search_with_a_model_killed_at_any_step_ends_as_an_uninterrupted_one(r
 def test_a_search_killed_again_and_again_equals_an_uninterrupted_one(
     runner: Runner, tmp_path: Path, sampler: str, seed: int
 ) -> None:
-    keys: dict[str, Any] = {"budget": "130epochs", "sampler": sampler, "seed": seed}
+    keys: dict[str, Any] = {"budget": "80epochs", "sampler": sampler, "seed": seed}
     finish(runner, tmp_path / "whole", **keys)
     rng, kills, folder = random.Random(seed), 0, tmp_path / "killed"
     seen: dict[int, str] = {}
     while True:
-        fault = {"at": {"commit": rng.randint(5, 150)}} if kills < 8 else {}
+        fault = {"at": {"commit": rng.randint(5, 110)}} if kills < 6 else {}
         code = runner.search(folder, **keys, **fault)["code"]
         now = ended(folder)
         assert {number: now.get(number) for number in seen} == seen
