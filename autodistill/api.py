@@ -15,6 +15,7 @@ from autodistill.core.errors import InterruptedTrialError, UsageError
 from autodistill.core.processes import leave_while_starting
 from autodistill.core.records import Evaluate, EvaluateFactory
 from autodistill.core.resource_errors import as_resource_error
+from autodistill.core.scratch import remove_orphans
 from autodistill.core.wording import why_empty
 from autodistill.engines import check_keywords, engines
 from autodistill.engines.driving.remote_study import fetch_files
@@ -105,6 +106,7 @@ def search(
     check_keywords(chosen, options, search)
     drive = engines.get(chosen)
     packing = getattr(config, "slots_per_gpu", 1)
+    remove_orphans()
     make = _slots_of(config, workers, own=evaluate is not None, limited=chosen == "local")
     slots = make(slots_per_gpu=1 if packing == "auto" else packing)
     if evaluate is None and getattr(config, "data", None) is None:

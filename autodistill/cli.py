@@ -168,6 +168,7 @@ for _function, _name, _summary, _example in (
     (export.export, "export", "Write a student as checked files for other programs.", export.EXAMPLES),
     (compress.compress, "compress", "Quantize and prune a student.", compress.EXAMPLES),
     (survey.survey, "survey", "Show what students cost before training.", survey.SURVEY),
+    (doctor.repair, "repair", "Rebuild a damaged study from its copies and result files.", doctor.REPAIR),
     (setup.init, "init", "Write a commented study file.", setup.INIT),
     (doctor.doctor, "doctor", "Check that this machine is ready.", doctor.DOCTOR),
 ):

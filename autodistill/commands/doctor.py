@@ -1,4 +1,4 @@
-"""``doctor``: checks whether this machine is ready for a search, and suggests a fix for every problem."""
+"""``doctor`` and ``repair``: is the machine ready, and a damaged study made whole again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,15 +15,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from autodistill.commands.console.output import print_json, print_table, say
+from autodistill.commands.console.output import command, print_json, print_table, say
 from autodistill.commands.console.reading import JsonOption
 from autodistill.core.errors import ResourceError
+from autodistill.core.wording import counted
 
 DOCTOR = """
   autodistill doctor
   autodistill doctor --dir runs --json
 """
+REPAIR = """
+  autodistill repair runs/digits
+"""
 MIN_FREE_GB = 2.0
+_LISTED = 20  # most trials that a line of repair lists
 _NEEDED = ("torch", "torchvision", "timm", "optuna", "pandas", "pydantic", "safetensors", "scikit-learn", "matplotlib")
 
 
@@ -171,3 +176,44 @@ def _disk(directory: Path) -> list[Finding]:
     writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     fix = "" if writable else "choose another --dir, or change the permissions of the folder"
     return [*out, Finding("write permission", "ok" if writable else "bad", str(folder), fix)]
+
+
+def repair(
+    study: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the study.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Rebuild a damaged study from its database, the copies of it, and the result files of its trials.
+
+    A healthy study is left as it is. The damaged database is kept under another name.
+    """
+    from autodistill.engines.setup.repair import repair as rebuild
+
+    done = rebuild(study)
+    if as_json:
+        print_json(done.to_json())
+    for name, what in done.sources.items():
+        say(f"{name}: {what}")
+    if not done.needed:
+        say(f"nothing to repair: {counted(sum(done.trials.values()), 'trial')}")
+        return
+    if done.study_file:
+        say("study.yaml: written again from the settings in the database")
+    states = ", ".join(f"{count} {state}" for state, count in sorted(done.trials.items()))
+    say(f"study.db: {counted(sum(done.trials.values()), 'trial')} now ({states})")
+    if done.restored:
+        say(f"put back: {_listed(done.restored)}")
+    if done.lost:
+        say(f"lost: {_listed(done.lost)}; nothing tells of them, and they are FAIL trials now")
+    if done.kept not in ("", "none"):
+        say(f"the damaged database is kept as {study / done.kept}")
+    say(
+        "next:\n  "
+        + command("front", str(study))
+        + "\n  "
+        + command("search", str(study / "study.yaml"), "--dir", str(study))
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""
+    return f"{counted(len(numbers), 'trial')} ({', '.join(map(str, numbers[:_LISTED]))}{more})"

@@ -11,7 +11,6 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.synchronize import Event
 from typing import Any
 
 from autodistill.core.errors import AutodistillError, EndedEarlyError, UsageError, WorkerLostError
@@ -25,6 +24,7 @@ from autodistill.engines.driving.hangs import Hangs, Pulse
 from autodistill.engines.driving.lost_workers import LostWorkers, ending, loss_of
 from autodistill.engines.driving.prefetch import PrefetchedCandidates
 from autodistill.engines.driving.slots import Slot
+from autodistill.engines.driving.stop_flag import StopSwitch
 from autodistill.engines.driving.unreported_work import UnreportedWork
 from autodistill.engines.driving.worker import Isolated, reports_of, unpack_error, work
 from autodistill.engines.monitor.watch import Watch
@@ -227,7 +227,7 @@ class _Pool:
         self._study, self._factory, self._watch = study, factory, watch
         self._slots, self._script = slots, script
         self._context: SpawnContext = multiprocessing.get_context("spawn")
-        self._stop: Event = self._context.Event()
+        self._stop = StopSwitch(self._context)
         self._workers: list[_Worker] = []
         self._any_ready = False
         self._prefetched = PrefetchedCandidates(study, len(slots))
@@ -263,7 +263,7 @@ class _Pool:
         alone = not slot.devices  # daemons cannot start processes, but a worker on several devices has helper processes
         process = self._context.Process(
             target=work,
-            args=(theirs, self._factory, slot.context(), self._stop, () if self._script else foreign()),
+            args=(theirs, self._factory, slot.context(), self._stop.flag, () if self._script else foreign()),
             name=f"worker-{slot.index}",
             daemon=alone,
         )

@@ -10,7 +10,7 @@ from autodistill.core.errors import StoreError
 from autodistill.core.records import LATENCY, TrialRecord
 from autodistill.core.teacher_distance import points_words, to_teacher
 from autodistill.core.wording import distillation_words, setting_words, student_words
-from autodistill.search.results.gain import BASIS, gain_over_undistilled, pairs
+from autodistill.search.results.gain import BASIS, UndistilledRuns, gain_over_undistilled, pairs
 
 if TYPE_CHECKING:
     from autodistill.core.records import Objective
@@ -45,7 +45,8 @@ def print_front(
         rows_of_verify: Trial number to its row of ``verify``; if not empty, the table has a column for it.
     """
     knee = front.knee()
-    gains = [gain_over_undistilled(t, trials, front.objectives[0]) for t in front.trials]
+    runs = UndistilledRuns(trials)
+    gains = [gain_over_undistilled(t, runs, front.objectives[0]) for t in front.trials]
     variants = any(t.variant != "fp32" for t in front.trials)
     names = [o.name for o in front.objectives]
     rows = [

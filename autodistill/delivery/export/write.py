@@ -9,7 +9,6 @@ int8 form, the file that the search measured is exported (``variant.py``).
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from autodistill.core.errors import UsageError
 from autodistill.core.records import TrialRecord
+from autodistill.core.scratch import scratch_folder
 from autodistill.delivery.export.checks import (
     COMPARED,
     MOST_VALIDATED,
@@ -103,7 +103,7 @@ def export(
     subject = Subject(model, facts, normalized(evenly_spaced(data.train.images, CALIBRATION), facts))
     validation = validate(subject, data)
     facts = {**facts, **label_facts(validation, source)}
-    with tempfile.TemporaryDirectory(prefix="autodistill-export-") as scratch:
+    with scratch_folder("export") as scratch:
         folder = Path(scratch)
         if trial.variant == "fp32":
             checked = _write_all(names, subject, folder, validation, max_drop, progress)

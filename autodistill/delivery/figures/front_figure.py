@@ -12,7 +12,7 @@ from autodistill.core.wording import students_counted
 from autodistill.delivery.figures.axes import choose_axes
 from autodistill.delivery.figures.style import BLUE, GOLD, GREEN, GREY, ORANGE, label, log_ticks, style, symbol_of
 from autodistill.delivery.figures.trial_facts import figure_of, hover_text, text
-from autodistill.search.results.gain import gain_over_undistilled
+from autodistill.search.results.gain import UndistilledRuns, gain_over_undistilled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TRIAL = "trial"
 ACCURACY = "accuracy"
+_MOST_DOTS = 2000  # dominated trials that are drawn; a page with more takes long to open
 _LARGEST, _SMALLEST, _RING = 34.0, 9.0, 8.0  # diameters in pixels; the ring's is added to that of its mark
 
 
@@ -144,6 +145,10 @@ def _row(trial: TrialRecord, axes: Sequence[PlotAxis]) -> list[float | None]:
     return [float(trial.number), *(values.get(axis.name) for axis in axes)]
 
 
+def _dominated_words(count: int) -> str:
+    return "dominated" if count <= _MOST_DOTS else f"dominated ({_MOST_DOTS:,} of {count:,}, evenly chosen)"
+
+
 def _dots(
     front: Front,
     members: Sequence[TrialRecord],
@@ -159,17 +164,19 @@ def _dots(
     x, y, size = at
     sizes = [t.latest[size] for t in (*front.trials, *front.others)] if size else []
     top = max(sizes, default=0.0)
+    if len(members) > _MOST_DOTS and role != "front":
+        members = [members[int(i * len(members) / _MOST_DOTS)] for i in range(_MOST_DOTS)]
     members = sorted(members, key=lambda t: -t.latest[size]) if size else list(members)  # small marks on top
     rows = [_row(t, axes) for t in members]
     diameters = [diameter(t.latest[size], top) if size else 12.0 for t in members]
-    first = front.objectives[0]
+    first, runs = front.objectives[0], UndistilledRuns(trials)
     return go.Scatter(
         x=[row[x + 1] for row in rows],
         y=[row[y + 1] for row in rows],
         mode="markers",
-        name="on the front" if role == "front" else "dominated",
+        name="on the front" if role == "front" else _dominated_words(len(front.others)),
         hoverinfo="text",
-        hovertext=[hover_text(t, front.objectives, gain_over_undistilled(t, trials, first)) for t in members],
+        hovertext=[hover_text(t, front.objectives, gain_over_undistilled(t, runs, first)) for t in members],
         customdata=rows,
         marker={
             "size": diameters,

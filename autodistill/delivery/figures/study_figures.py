@@ -61,8 +61,9 @@ def rung_curves_figure(
 
     curves = {t.number: curve for t in trials if (curve := curve_of(t, objective.name))}
     having = [t for t in trials if t.number in curves]
-    members = [t for t in having if t.number in set(on_front)]
-    rest = [t for t in having if t.number not in set(on_front)]
+    first = set(on_front)
+    members = [t for t in having if t.number in first]
+    rest = [t for t in having if t.number not in first]
     kept = _even_sample(rest, max(0, limit - len(members)))
     figure = go.Figure()
     for name, color, dash, chosen in _curve_groups(kept, members, dominated):
@@ -90,6 +91,8 @@ def hypervolume_figure(steps: Sequence[TrajectoryStep], *, against: str = "secon
     titles = {"seconds": "time of the search", "epochs": "epochs trained", "trials": "trials begun"}
     titles["finished"] = "finished trials"
     unit, word = time_unit([s.seconds for s in steps]) if against == "seconds" else (1.0, "")
+    before = [0.0, *(step.hypervolume_share for step in steps)]  # a step at which nothing grew changes no line
+    steps = [s for s, share in zip(steps, before, strict=False) if s is steps[-1] or s.hypervolume_share > share]
     x = [0.0, *(getattr(step, against) / unit for step in steps)]
     y = [0.0, *(step.hypervolume_share for step in steps)]
     figure = go.Figure(go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": BLUE, "width": 2}, name=""))
@@ -153,12 +156,13 @@ def _curve_groups(
         return [t for t in rest if t.state in states]
 
     complete = ended(State.COMPLETE)
-    within = complete if dominated is None else [t for t in complete if t.number in set(dominated)]
+    inside = {t.number for t in complete} if dominated is None else set(dominated)
+    within = [t for t in complete if t.number in inside]
     return [
         ("stopped", GREY, "solid", ended(State.PRUNED)),
         ("failed", PURPLE, "dot", ended(State.FAIL)),
         ("unfinished", GOLD, "dash", ended(State.PARTIAL, State.RUNNING)),
-        ("complete, outside a bound", GREEN, "dashdot", [t for t in complete if t not in within]),
+        ("complete, outside a bound", GREEN, "dashdot", [t for t in complete if t.number not in inside]),
         ("complete, dominated", SKY, "solid", within),
         ("on the front", ORANGE, "solid", list(members)),
     ]

@@ -17,7 +17,7 @@ from autodistill.delivery.figures.trial_facts import figure_of
 from autodistill.delivery.report.bounds import round_bound
 from autodistill.delivery.verify.plan import noise_of
 from autodistill.search.objectives.objectives import asked_cost, objectives
-from autodistill.search.results.gain import BASIS, distils, gain_over_undistilled
+from autodistill.search.results.gain import BASIS, UndistilledRuns, distils, gain_over_undistilled
 from autodistill.search.results.picking import rows_for, standings, unverified
 
 if TYPE_CHECKING:
@@ -123,10 +123,12 @@ def answers_of(
         images: number of validation images, if known.
     """
     first = front.objectives[0]
+    trials = [t for t in trials if t.state is State.COMPLETE]
+    runs = UndistilledRuns(trials)
     metric = asked_cost(front.objectives)
     rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
     if not rows or verified is None or first.name != "accuracy":
-        return _answers(front, [_from_search(t, front, trials, metric, images) for t in front.trials])
+        return _answers(front, [_from_search(t, front, trials, runs, metric, images) for t in front.trials])
     known = rows_for(front, rows)
     missing = len(unverified(front, known))
     if not missing:
@@ -138,7 +140,7 @@ def answers_of(
             answer = _from_row(one.row, verified, metric, trials)
             candidates.append(replace(answer, rank=one.member.values[first.name]))
         elif not one.fell:
-            candidates.append(_from_search(one.member, front, trials, metric, images))
+            candidates.append(_from_search(one.member, front, trials, runs, metric, images))
     return _answers(front, candidates, missing)
 
 
@@ -302,13 +304,18 @@ def gain_verdict(gain: Difference) -> str:
 
 
 def _from_search(
-    trial: TrialRecord, front: Front, trials: Sequence[TrialRecord], metric: Objective | None, images: int | None
+    trial: TrialRecord,
+    front: Front,
+    trials: Sequence[TrialRecord],
+    runs: UndistilledRuns,
+    metric: Objective | None,
+    images: int | None,
 ) -> Answer:
     """Build the answer of a member of the search's front, with its uncertainty."""
     first = front.objectives[0]
     value = trial.values[first.name]
     cost = None if metric is None else trial.values[metric.name]
-    gain = gain_over_undistilled(trial, trials, first)
+    gain = gain_over_undistilled(trial, runs, first)
     return Answer(
         trial.number,
         trial.called,
@@ -317,7 +324,7 @@ def _from_search(
         value,
         cost,
         f"It reached {first.name} {figure_of(value, first.unit)} in the search{_at_cost(cost, metric)}.",
-        _searched_gain(trial, trials, first, metric, images),
+        _searched_gain(trial, gain, trials, first, metric, images),
         _searched_sure(trial, front, images),
         _searched_short(trial, gain),
         "not verified",
@@ -327,13 +334,17 @@ def _from_search(
 
 
 def _searched_gain(
-    trial: TrialRecord, trials: Sequence[TrialRecord], first: Objective, metric: Objective | None, images: int | None
+    trial: TrialRecord,
+    gain: float | None,
+    trials: Sequence[TrialRecord],
+    first: Objective,
+    metric: Objective | None,
+    images: int | None,
 ) -> str:
     if not _MIXES & trial.distillation.keys():
         return "This study does not search distillation losses."
     if not distils(trial.distillation):
         return _undistilled(trial.student, trial.values[first.name], trials, first, images)
-    gain = gain_over_undistilled(trial, trials, first)
     if gain is not None:
         return f"In the search it is {gain:+.4f} {BASIS}: a hint, not a proof."
     unknown = "Not known: this search finished no run of the same student without distillation."

@@ -13,7 +13,7 @@ from autodistill.core.teacher_distance import points_words, to_teacher
 from autodistill.core.wording import counted, distillation_words, latency_words, student_words
 from autodistill.delivery.figures.trial_facts import figure_of
 from autodistill.delivery.report.answers import gain_verdict
-from autodistill.search.results.gain import BASIS, Pairs, gain_over_undistilled
+from autodistill.search.results.gain import BASIS, Pairs, UndistilledRuns, gain_over_undistilled
 
 if TYPE_CHECKING:
     from autodistill.search.results.front import Front
@@ -61,9 +61,9 @@ def front_table(front: Front, trials: Sequence[TrialRecord], knee: TrialRecord |
     names = [o.name for o in front.objectives]
     forms = any(t.variant != "fp32" for t in front.trials)
     known = any(to_teacher(t.values, front.teacher) is not None for t in front.trials)
-    rows = []
+    rows, runs = [], UndistilledRuns(trials)
     for trial in front.trials[:_MOST_ROWS]:
-        gain = gain_over_undistilled(trial, trials, front.objectives[0])
+        gain = gain_over_undistilled(trial, runs, front.objectives[0])
         rows.append(
             (
                 f"{trial.number}{' (knee)' if knee is not None and trial.form == knee.form else ''}",
@@ -169,7 +169,8 @@ def gain_table(front: Front, trials: Sequence[TrialRecord], verified: Verified |
     first = front.objectives[0]
     complete = [t for t in trials if t.state is State.COMPLETE]
     members = {t.number for t in front.trials}
-    paired = [(t, gain) for t in complete if (gain := gain_over_undistilled(t, complete, first)) is not None]
+    runs = UndistilledRuns(complete)
+    paired = [(t, gain) for t in complete if (gain := gain_over_undistilled(t, runs, first)) is not None]
     paired.sort(key=lambda pair: (pair[0].number not in members, -pair[1]))
     for trial, gain in paired[:_MOST_ROWS]:
         if str(trial.number) not in known:

@@ -7,7 +7,6 @@ long as no two tensors are equal (``as_if_trained``), so untrained networks are 
 from __future__ import annotations
 
 import copy
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from autodistill.core.errors import AutodistillError, ResourceError, UserCodeError
 from autodistill.core.records import LATENCY, LatencyTarget, Objective, Params, Task
+from autodistill.core.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,7 +138,7 @@ def file_costs(networks: Mapping[str, Network], task: Task, objectives: Sequence
     wanted = dict.fromkeys(["params", "bytes", *(o.name for o in objectives if o.name in cost_metrics)])
     out: dict[str, FileCosts] = {}
     files: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory(prefix="autodistill-verify-") as folder:
+    with scratch_folder("verify") as folder:
         for index, (name, one) in enumerate(networks.items()):
             size, channels = one.image_size, one.channels
             try:

@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 from typing import Any
 
 from autodistill.core.errors import AutodistillError, DivergedError, InfeasibleError, InterruptedTrialError, error_text
@@ -27,6 +26,7 @@ from autodistill.core.errors import WorkerLostError as WorkerLostError
 from autodistill.core.processes import die_with_parent, end_soon
 from autodistill.core.records import Candidate, Decision, Evaluate, EvaluateFactory, Report, WorkerContext
 from autodistill.core.registry import Foreign, register_again
+from autodistill.engines.driving.stop_flag import StopFlag
 
 _PROGRESS_SECONDS = 0.5
 _WANTED = "It must be a generator of reports: yield autodistill.Report(rung, {name: value})."
@@ -55,7 +55,7 @@ class Isolated(functools.partial[Evaluate]):
 
 
 def work(
-    pipe: Connection, factory: EvaluateFactory, context: WorkerContext, stop: Event, names: Sequence[Foreign] = ()
+    pipe: Connection, factory: EvaluateFactory, context: WorkerContext, stop: StopFlag, names: Sequence[Foreign] = ()
 ) -> None:
     """Run a spawned worker until the driver sends ``quit``.
 

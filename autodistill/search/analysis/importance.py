@@ -22,6 +22,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from autodistill.search.space.distributions import from_unit
+from autodistill.search.space.space import Space
+from autodistill.search.storage.history import StoredTrial
 
 if TYPE_CHECKING:
     from autodistill.search.study.study import Study
@@ -29,17 +31,21 @@ if TYPE_CHECKING:
 LEAST = 4
 """COMPLETE trials with a parameter that are needed to compute its share."""
 
+MOST = 1000
+"""Most COMPLETE trials that shares are computed from."""
+
 FILLINGS, TREES = 4, 16
 """Number of random fillings that shares are averaged over, and of trees fitted to each."""
 
 
 def importance_shares(study: Study) -> dict[str, dict[str, float]]:
     """Return for each objective the share of its variance per parameter; empty if the objective does not vary."""
-    complete, known = _complete(study), _varied(study)
+    complete = _complete(study)
+    known = _varied(complete, study.space)
     filled = [_filled(complete, known, seed) for seed in range(FILLINGS if complete else 0)]
     out: dict[str, dict[str, float]] = {}
     for index, objective in enumerate(study.objectives):
-        seen = {t.values[index] for t in complete}
+        seen = {(t.values or ())[index] for t in complete}
         movers = [name for name in known if objective.stage == "trained" or name.startswith("student.")]
         out[objective.name] = {}
         if len(seen) > 1 and movers:
@@ -51,33 +57,38 @@ def importance_shares(study: Study) -> dict[str, dict[str, float]]:
 
 def left_out(study: Study) -> list[str]:
     """Return the parameters of the space without a share: too few COMPLETE trials had them, or all had one value."""
-    known = _varied(study)
+    known = _varied(_complete(study), study.space)
     return [p.name for p in study.space.parameters if p.name not in known and not p.distribution.single()]
 
 
-def _complete(study: Study) -> list[FrozenTrial]:
-    return study.optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+def _complete(study: Study) -> list[StoredTrial]:
+    """Return the COMPLETE trials; of more than :data:`MOST`, an even sample over the whole search."""
+    complete = [t for t in study.stored() if t.state is optuna.trial.TrialState.COMPLETE]
+    return complete if len(complete) <= MOST else [complete[int(i * len(complete) / MOST)] for i in range(MOST)]
 
 
-def _varied(study: Study) -> dict[str, BaseDistribution]:
+def _varied(complete: Sequence[StoredTrial], space: Space) -> dict[str, BaseDistribution]:
     """Return the parameters that enough COMPLETE trials had, with more than one value."""
-    complete, out = _complete(study), {}
-    for parameter in study.space.parameters:
+    out = {}
+    for parameter in space.parameters:
         values = [t.params[parameter.name] for t in complete if parameter.name in t.params]
         if len(values) >= LEAST and any(value != values[0] for value in values):
             out[parameter.name] = parameter.distribution
     return out
 
 
-def _filled(trials: Sequence[FrozenTrial], known: Mapping[str, BaseDistribution], seed: int) -> optuna.Study:
+def _filled(trials: Sequence[StoredTrial], known: Mapping[str, BaseDistribution], seed: int) -> optuna.Study:
     """Return a new study of the trials, with a random value for every parameter that a trial does not have."""
     rng = np.random.default_rng(seed)
-    study = optuna.create_study(directions=["minimize"] * len(trials[0].values))
+    study = optuna.create_study(directions=["minimize"] * len(trials[0].values or ()))
+    filled = []
     for trial in trials:
         drawn = {name: from_unit(d, rng.random()) for name, d in known.items()}
         params: dict[str, Any] = {name: trial.params.get(name, value) for name, value in drawn.items()}
         with contextlib.suppress(ValueError):  # a value outside the space, stored by another program
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=dict(known), values=trial.values))
+            values = list(trial.values or ())
+            filled.append(optuna.trial.create_trial(params=params, distributions=dict(known), values=values))
+    study.add_trials(filled)
     return study
 
 

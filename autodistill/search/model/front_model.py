@@ -131,7 +131,7 @@ class Model:
     Args:
         data: observations.
         layout: which objectives are predicted, and the groups of the feature columns.
-        thetas: hyperparameters of earlier fits by objective; updated in place.
+        thetas: hyperparameters of earlier fits by objective; new ones are added in place.
         optimize: whether to fit the hyperparameters again.
         rng: random numbers for the choice of a subset.
     """
@@ -163,7 +163,8 @@ class Model:
             theta=self._thetas.get(objective),
             optimize=optimize or objective not in self._thetas,
         )
-        self._thetas[objective] = fitted.theta
+        if optimize or objective not in self._thetas:
+            self._thetas[objective] = fitted.theta
         return fitted
 
     def predict(self, features: Floats, known: Floats, cost_deviations: Floats) -> tuple[Floats, Floats]:

@@ -150,17 +150,13 @@ class Surrogate:
         process: the scikit-learn regressor, fitted to standardised targets.
         mean: offset added to its predictions.
         scale: factor on its predictions.
+        theta: logarithms of the hyperparameters, the start of the next fit; a fit that keeps them is exactly this one.
     """
 
     process: GaussianProcessRegressor
     mean: float
     scale: float
-
-    @property
-    def theta(self) -> Floats:
-        """Logarithms of the hyperparameters, the start of the next fit."""
-        theta: Floats = self.process.kernel_.theta
-        return theta
+    theta: Floats
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Predict mean and standard deviation of the noise-free function, each ``(n,)``.
@@ -220,13 +216,14 @@ def fit(
     effects = _effects(features - center, shared)
     typical = np.full(count, typical_length(count)) if lengths is None else lengths
     kernel = GroupedMatern(groups, typical, center=center, effects=effects)
-    prior = kernel.theta.copy()
-    if theta is not None and len(theta) == len(kernel.theta):
-        kernel = kernel.clone_with_theta(np.clip(theta, kernel.bounds[:, 0], kernel.bounds[:, 1]))
+    prior, low, high = kernel.theta.copy(), kernel.bounds[:, 0], kernel.bounds[:, 1]
+    kept = theta if theta is not None and len(theta) == len(prior) else prior
+    kernel = kernel.clone_with_theta(np.clip(kept, low, high))
     standard = (targets - mean) / scale
     if optimize:
-        kernel = kernel.clone_with_theta(_map_theta(features, standard, kernel, prior))
-    return Surrogate(_Process(kernel, alpha=1e-8, optimizer=None).fit(features, standard), mean, scale)
+        kept = _map_theta(features, standard, kernel, prior)
+        kernel = kernel.clone_with_theta(np.clip(kept, low, high))
+    return Surrogate(_Process(kernel, alpha=1e-8, optimizer=None).fit(features, standard), mean, scale, kept)
 
 
 def _effects(centered: Floats, shared: tuple[tuple[int, ...], ...]) -> Floats:

@@ -47,6 +47,13 @@ class Observations:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Observations(*(np.concatenate(pair) for pair in pairs))
 
+    def ordered(self) -> Observations:
+        """Return the observations by trial number, the order in which a resumed study reads them."""
+        if (np.diff(self.owners) >= 0).all():
+            return self
+        rows = np.argsort(self.owners, kind="stable")
+        return Observations(*(column[rows] for column in vars(self).values()))
+
 
 @dataclass
 class ObservationStore:
@@ -108,7 +115,7 @@ class ObservationStore:
                 self._proposed.add(self._keys[trial.number])
         if finished or self._done is None:
             rows = self._observe(finished)
-            self._done = rows if self._done is None else self._done.join(rows)
+            self._done = (rows if self._done is None else self._done.join(rows)).ordered()
         self._settle_latencies([trials[place] for place in places])
         running = self.running()
         self._seen = self._done.join(self._observe(running)) if running else self._done

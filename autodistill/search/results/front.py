@@ -19,7 +19,7 @@ from autodistill.search.objectives.values_as_losses import axis_losses, to_losse
 from autodistill.search.objectives.within_teacher import Reach
 from autodistill.search.results.csv_text import csv_text
 from autodistill.search.results.front_member import FrontMember
-from autodistill.search.results.gain import gain_over_undistilled
+from autodistill.search.results.gain import UndistilledRuns, gain_over_undistilled
 from autodistill.search.storage.study_folder import dump_json, write_atomically
 from autodistill.search.storage.variants import expanded
 
@@ -194,6 +194,7 @@ class Front:
 
     def to_json(self) -> dict[str, Any]:
         """Return the stable form for ``front --json``."""
+        runs = UndistilledRuns((*self.trials, *self.others))
         return {
             "study": self.study,
             "objectives": [{"name": o.name, "direction": o.direction, "unit": o.unit} for o in self.objectives],
@@ -210,7 +211,7 @@ class Front:
                     "values": dict(t.values),
                     "to_teacher": to_teacher(t.values, self.teacher),
                     "within": None if self.reach is None else self.counts(t.values),
-                    "gain": gain_over_undistilled(t, (*self.trials, *self.others), self.objectives[0]),
+                    "gain": gain_over_undistilled(t, runs, self.objectives[0]),
                     "student": dict(t.student),
                     "distillation": dict(t.distillation),
                     "train": dict(t.train),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autodistill.core.records import Objective, Params, State, TrialRecord
+from autodistill.core.records import Objective, Params, State, TrialRecord, stable_key
 
 BASIS = "against the best undistilled run of the same student, whatever its training recipe"
 
@@ -50,7 +50,39 @@ def distils(distillation: Params) -> bool:
     return any(distillation.get(name, "none") != "none" for name in ("loss", "embedding"))
 
 
-def gain_over_undistilled(trial: TrialRecord, trials: Sequence[TrialRecord], objective: Objective) -> float | None:
+class UndistilledRuns:
+    """The best results without distillation of each student, for the gains of many trials.
+
+    Args:
+        trials: trials of a study.
+    """
+
+    def __init__(self, trials: Iterable[TrialRecord]) -> None:
+        self._runs: dict[object, list[TrialRecord]] = {}
+        self._best: dict[tuple[object, str, Objective], float | None] = {}
+        for trial in trials:
+            if trial.state is State.COMPLETE and not distils(trial.distillation):
+                self._runs.setdefault(_key(trial.student), []).append(trial)
+
+    def best(self, student: Params, variant: str, objective: Objective) -> float | None:
+        """Return the least loss of a student in one form; ``None`` if it was not trained without distillation."""
+        key = (_key(student), variant, objective)
+        if key not in self._best:
+            found = [_in_form(t, variant).get(objective.name) for t in self._runs.get(key[0], ())]
+            self._best[key] = min((objective.loss(value) for value in found if value is not None), default=None)
+        return self._best[key]
+
+
+def _key(student: Params) -> object:
+    try:
+        return frozenset(student.items())
+    except TypeError:  # a setting that is a list
+        return stable_key(student)
+
+
+def gain_over_undistilled(
+    trial: TrialRecord, trials: Sequence[TrialRecord] | UndistilledRuns, objective: Objective
+) -> float | None:
     """Return how much better ``trial`` is than the best COMPLETE trial of the same student without distillation.
 
     The gain is positive if ``trial`` is better. It is ``None`` if there is no such other trial, or if ``trial`` has no
@@ -59,15 +91,9 @@ def gain_over_undistilled(trial: TrialRecord, trials: Sequence[TrialRecord], obj
     """
     if not distils(trial.distillation) or objective.name not in trial.values:
         return None
-    found = [
-        _in_form(t, trial.variant).get(objective.name)
-        for t in trials
-        if t.state is State.COMPLETE and t.student == trial.student and not distils(t.distillation)
-    ]
-    plain = [value for value in found if value is not None]
-    if not plain:
-        return None
-    return min(objective.loss(value) for value in plain) - objective.loss(trial.values[objective.name])
+    runs = trials if isinstance(trials, UndistilledRuns) else UndistilledRuns(trials)
+    best = runs.best(trial.student, trial.variant, objective)
+    return None if best is None else best - objective.loss(trial.values[objective.name])
 
 
 def _in_form(trial: TrialRecord, variant: str) -> Mapping[str, float]:
@@ -81,5 +107,6 @@ def _in_form(trial: TrialRecord, variant: str) -> Mapping[str, float]:
 def pairs(trials: Sequence[TrialRecord], objective: Objective) -> Pairs:
     """Count how often COMPLETE distilled trials are better than the best undistilled trial of their student."""
     complete = [t for t in trials if t.state is State.COMPLETE]
-    found = (gain_over_undistilled(t, complete, objective) for t in complete)
+    runs = UndistilledRuns(complete)
+    found = (gain_over_undistilled(t, runs, objective) for t in complete)
     return Pairs.of(gain for gain in found if gain is not None)

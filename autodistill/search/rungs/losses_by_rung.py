@@ -6,6 +6,7 @@ times are logarithms.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class _Rows:
-    """A growing ``(trials, objectives)`` array with the trials' numbers."""
+    """A growing ``(trials, objectives)`` array, sorted by trial number: a resumed study reads it in the same order."""
 
     def __init__(self, columns: int) -> None:
         self.numbers: list[int] = []
@@ -31,8 +32,15 @@ class _Rows:
     def add(self, number: int, row: Floats) -> None:
         if len(self.numbers) == len(self._data):
             self._data = np.concatenate([self._data, np.empty_like(self._data)])
-        self._data[len(self.numbers)] = row
-        self.numbers.append(number)
+        place = bisect.bisect_right(self.numbers, number)
+        self._data[place + 1 : len(self.numbers) + 1] = self._data[place : len(self.numbers)].copy()
+        self._data[place] = row
+        self.numbers.insert(place, number)
+
+    def find(self, number: int) -> int | None:
+        """Return the place of a trial's last report."""
+        place = bisect.bisect_right(self.numbers, number) - 1
+        return place if place >= 0 and self.numbers[place] == number else None
 
 
 class LossesByRung:
@@ -77,15 +85,16 @@ class LossesByRung:
         return not bool(((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any())
 
     def at(self, rung: int, newest: int | None = None) -> tuple[list[int], Floats]:
-        """Return numbers and losses ``(trials, objectives)`` at ``rung`` in order of report, or only the ``newest``."""
+        """Return numbers and losses ``(trials, objectives)`` at ``rung`` by number, or of the ``newest`` trials."""
         rows = self._rungs.get(rung) or _Rows(len(self._objectives))
         start = 0 if newest is None else max(0, len(rows.numbers) - newest)
         return rows.numbers[start:], rows.losses[start:]
 
     def row(self, rung: int, number: int) -> Floats | None:
         """Return the losses of one trial at a rung; ``None`` if it has not reported there."""
-        numbers, losses = self.at(rung)
-        return losses[len(numbers) - 1 - numbers[::-1].index(number)] if number in numbers else None
+        rows = self._rungs.get(rung)
+        place = None if rows is None else rows.find(number)
+        return None if rows is None or place is None else rows.losses[place]
 
     def final(self, numbers: Sequence[int]) -> Floats:
         """Return losses at the top rung ``(trials, objectives)``; NaN rows for trials that have not reached it."""

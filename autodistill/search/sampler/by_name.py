@@ -13,42 +13,48 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from autodistill.core.errors import UnknownNameError
-from autodistill.core.records import Constraint, Objective
+from autodistill.core.records import Constraint, Objective, derive_seed
 from autodistill.search.model.scoring import EpochCost
 from autodistill.search.sampler.front_sampler import FrontSampler
 from autodistill.search.sampler.known_costs import CostFunction
 from autodistill.search.space.distributions import from_unit
+from autodistill.search.space.priors import at_unit
 from autodistill.search.space.space import Space
 
 SAMPLERS = ("front", "gp", "tpe", "nsga2", "nsga3", "random", "qmc")
 
+BY_TRIALS = ("front", "random")
+"""Samplers whose draws depend on the stored trials too: with one seed, a resumed study goes on as if uninterrupted."""
+
 
 class RandomDraws(optuna.samplers.RandomSampler):
-    """Optuna's random sampler, extended to draw parameters that have a prior from their prior.
+    """Random sampler that draws each value from its prior, or evenly over its range.
+
+    A value depends only on the seed, the trial's number and the parameter's name. A resumed study therefore continues
+    as an uninterrupted one would.
 
     Args:
         space: the search space.
         seed: seed of the draws.
     """
 
-    def __init__(self, space: Space, *, seed: int | None = None) -> None:
+    def __init__(self, space: Space, *, seed: int) -> None:
         super().__init__(seed=seed)
         self._priors = {p.name: p for p in space.parameters if p.prior is not None}
-        self._own = np.random.default_rng(seed)
+        self._seed = seed
 
     def reseed_rng(self) -> None:
-        """Reseed a copy of the sampler in another worker (Optuna's hook)."""
-        super().reseed_rng()
-        self._own = np.random.default_rng()
+        """Do nothing (Optuna's hook for a copy in another worker): other trials have other numbers."""
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Draw one value."""
+        del study
         known = self._priors.get(param_name)
-        if known is None or known.prior is None or known.distribution != param_distribution:
-            return super().sample_independent(study, trial, param_name, param_distribution)
-        return from_unit(param_distribution, known.prior.unit(float(self._own.random())))
+        prior = known.prior if known is not None and known.distribution == param_distribution else None
+        uniform = np.random.default_rng(derive_seed(self._seed, trial.number, param_name)).random()
+        return from_unit(param_distribution, at_unit(prior, float(uniform)))
 
 
 def build_sampler(
@@ -71,8 +77,7 @@ def build_sampler(
     Args:
         name: one of :data:`SAMPLERS`.
         space: the search space.
-        seed: derived from the study's seed and its number of stored trials, so that a resumed study does not repeat
-            its proposals.
+        seed: seed of the draws; those not in :data:`BY_TRIALS` repeat their proposals if it is the same after a resume.
         objectives: objectives in the order of the study's values.
         costs: known costs of a student; used only by ``front``.
         constraints: constraints; used only by ``front``.

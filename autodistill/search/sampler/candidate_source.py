@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autodistill.search.model.model_input import CandidateBatch
-from autodistill.search.sampler.known_costs import KnownCosts
+from autodistill.search.sampler.known_costs import KnownCosts, Settings
 from autodistill.search.space import moves
 from autodistill.search.space.encoding import Encoder
 
@@ -39,6 +39,9 @@ BEYOND, BEYOND_CLIMB = 6, 3
 LONGEST = 0.5
 """Seconds after which no further new student is counted, at first and in each climb: some counts take long."""
 
+MOST_COUNTED = 500
+"""Students beyond the pool that are remembered as counted."""
+
 PATIENCE, SEARCHED = 100, 30.0
 """Rounds of 40 draws after which a space that cannot be enumerated counts as exhausted, and the most seconds for which
 students of any space are counted to find one that may be proposed."""
@@ -51,6 +54,10 @@ class CandidateSource:
         known_costs: known costs of students, and which of them may be proposed.
         encoder: encoder of the parameters.
         rng: random numbers of the draws; the reference sample has its own.
+
+    Attributes:
+        rng: the random numbers; set anew for each decision.
+        counted: students beyond the pool whose costs were counted by proposals, oldest first; these cost no time again.
     """
 
     def __init__(self, known_costs: KnownCosts, encoder: Encoder, rng: np.random.Generator) -> None:
@@ -58,6 +65,7 @@ class CandidateSource:
         self._space = known_costs.space
         self._free = moves.free_numbers(self._space).keys()  # left to the local search, which moves all at once
         self._reference: CandidateBatch | None = None
+        self.counted: dict[Settings, None] = {}
         self._allowance, self._counting_seconds = (
             math.inf,
             -math.inf,
@@ -92,7 +100,7 @@ class CandidateSource:
 
     def _costs(self, values: Values) -> Mapping[str, float] | None:
         """Return the known costs of a candidate; ``None`` for a new student once the allowance is used up."""
-        if self._known_costs.has_cached(values):
+        if math.isinf(self._allowance) or self._is_free(values):
             return self._known_costs.costs(values)
         if self._allowance <= 0 or self._counting_seconds > LONGEST:
             return None
@@ -100,7 +108,15 @@ class CandidateSource:
         began = time.perf_counter()
         found = self._known_costs.costs(values)
         self._counting_seconds += time.perf_counter() - began
+        self.counted[self._known_costs.settings_of(values)] = None
+        for oldest in list(self.counted)[:-MOST_COUNTED]:
+            del self.counted[oldest]
         return found
+
+    def _is_free(self, values: Values) -> bool:
+        """Return whether a student is surveyed or was counted before; a resumed study knows the same ones."""
+        settings = self._known_costs.settings_of(values)
+        return self._known_costs.is_surveyed(settings) or settings in self.counted
 
     def _around(self, candidates: list[Values], known: set[moves.Key], most: int) -> CandidateBatch:
         """Return candidates that are new and may be proposed; beyond a surveyed pool, of a few new students only."""
@@ -125,7 +141,7 @@ class CandidateSource:
         for candidates in self._rounds(seen):
             left: list[Values] = [v for v in candidates if moves.key(v) not in seen]
             order: list[int] = self.rng.permutation(len(left)).tolist()
-            for i in sorted(order, key=lambda i: not self._known_costs.has_cached(left[i])):
+            for i in sorted(order, key=lambda i: not self._is_free(left[i])):
                 if self._known_costs.costs(left[i]) is not None:
                     return left[i]
                 if time.perf_counter() > until:

@@ -22,7 +22,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from autodistill.core.errors import AutodistillError
-from autodistill.core.records import Constraint, Objective
+from autodistill.core.records import Constraint, Objective, derive_seed
 from autodistill.search.model.front_model import Model
 from autodistill.search.model.model_input import CandidateBatch, ModelInput, front_owners, hint_names
 from autodistill.search.model.observations import ObservationStore
@@ -37,6 +37,7 @@ from autodistill.search.sampler.candidate_source import SEARCHED, CandidateSourc
 from autodistill.search.sampler.known_costs import CostFunction, Costs, KnownCosts
 from autodistill.search.sampler.local_search import BRIEF, FULL, LocalSearchEffort, search_locally
 from autodistill.search.sampler.prior_weight import PriorWeight
+from autodistill.search.sampler.sampler_memory import SamplerMemory, Shortlist
 from autodistill.search.space import moves
 from autodistill.search.space.distributions import from_unit
 from autodistill.search.space.encoding import Encoder
@@ -74,7 +75,7 @@ class FrontSampler(BaseSampler):
         constraints: those on known costs are respected exactly; a candidate expected to violate one on a trained
             objective counts as no gain.
         aims: bounds on trained objectives that are no constraints of the study; violating one also counts as no gain.
-        seed: seed of all random draws; use another one when a study is resumed.
+        seed: seed of all random draws, which also depend on the stored trials.
         startup: trials of the initial design (11, or 8 with rungs); the last is the cheapest known student.
         rungs: cumulative epochs of the rungs, the last being the full training; empty if every trial trains fully.
         epoch_cost: predicted work (e.g. seconds) of one epoch of a candidate, given its values; 1 by default. The
@@ -83,6 +84,8 @@ class FrontSampler(BaseSampler):
     Attributes:
         last_explanation: why the last candidate was proposed, in words.
         last_standings: results of the last comparison by :meth:`next_action`, by number of the paused trial.
+        memory: what the sampler remembers beside the trials; kept with the study, so that a resumed search decides as
+            an uninterrupted one would have.
     """
 
     def __init__(
@@ -105,17 +108,17 @@ class FrontSampler(BaseSampler):
         self._aims = tuple(aims)
         self._encoder = Encoder.of(self.space)
         self._prior_weight = PriorWeight(self.space, self._encoder)
+        self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._source = CandidateSource(self._known_costs, self._encoder, self._rng)
         self._chosen: dict[int, dict[str, Any]] = {}
         self._observations: ObservationStore | None = None
         self._trials: Callable[[], Sequence[StoredTrial]] | None = None
-        self._thetas: dict[int, Floats] = {}
-        self._fitted_at = 0
+        self.memory = SamplerMemory()
         self._rungs = tuple(rungs) if len(rungs) > 1 else ()
         self.startup = initial_design.length(self._rungs) if startup is None else startup
         self._epoch_cost = epoch_cost
-        self._shortlist: tuple[int, CandidateBatch] | None = None
+        self._shortlist: Shortlist | None = None
         self._fitted: tuple[tuple[int, ...], CandidateScorer] | None = None
         self._lock = threading.RLock()
         self._next: tuple[int, dict[str, Any], Callable[[], str]] | None = None
@@ -143,14 +146,14 @@ class FrontSampler(BaseSampler):
 
     def reseed_rng(self) -> None:
         """Reseed a copy of the sampler in another worker (Optuna's hook)."""
-        self._rng = self._source.rng = np.random.default_rng()
+        self._seed = int(np.random.default_rng().integers(2**31))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the parameters of the candidate that was chosen for this trial."""
         if trial.system_attrs.get("fixed_params"):
             return {}
         with self._lock:  # Optuna's n_jobs are threads
-            values = self.propose(study)
+            values = self.propose(study, salt=trial.number)
         self._chosen[trial.number] = values
         return self.space.active(values)
 
@@ -165,17 +168,19 @@ class FrontSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Draw one value, by its prior if it has one: for parameters outside the space or beside enqueued ones."""
-        del study, trial
+        del study
         known = next((p for p in self.space.parameters if p.name == param_name), None)
         prior = known.prior if known is not None and known.distribution == param_distribution else None
-        return from_unit(param_distribution, at_unit(prior, float(self._rng.random())))
+        uniform = np.random.default_rng(derive_seed(self._seed, trial.number, param_name)).random()
+        return from_unit(param_distribution, at_unit(prior, float(uniform)))
 
-    def propose(self, study: optuna.Study, *, paused: Collection[int] = ()) -> dict[str, Any]:
+    def propose(self, study: optuna.Study, *, paused: Collection[int] = (), salt: int = 0) -> dict[str, Any]:
         """Return the parameter values of the next candidate.
 
         Args:
             study: study whose trials the model learns from.
             paused: trials that are open but not being trained.
+            salt: another number gives other random draws for the same trials.
 
         Raises:
             ExhaustedError: nothing is left to propose.
@@ -185,6 +190,12 @@ class FrontSampler(BaseSampler):
             _, values, explain = self._next
             self.last_explanation = explain()
             return values
+        self._begin(observations, salt)
+        found = self._choose_new(observations, paused)
+        self._remember()
+        return found
+
+    def _choose_new(self, observations: ObservationStore, paused: Collection[int]) -> dict[str, Any]:
         if self._starting(observations):
             return self._initial_design(observations)
         scorer = self._fit(observations, paused)
@@ -226,6 +237,14 @@ class FrontSampler(BaseSampler):
         """Choose like :meth:`next_action`; without ``fresh``, new candidates come from a remembered shortlist."""
         observations = self._read(study)
         self._next, self.last_standings = None, {}
+        self._begin(observations)
+        action = self._compare(observations, sorted(paused), remaining, fresh=fresh)
+        self._remember()
+        return action
+
+    def _compare(
+        self, observations: ObservationStore, paused: Sequence[int], remaining: float, *, fresh: bool
+    ) -> Action | None:
         if not self._rungs:
             return Action(None, math.inf, "every trial is a full training")
         if self._starting(observations):
@@ -253,7 +272,7 @@ class FrontSampler(BaseSampler):
         fresh: bool,
     ) -> Action | None:
         """Return the best new candidate; against a paused trial, remembered ones are tried first, which is quicker."""
-        recent = self._shortlist is not None and len(observations) - self._shortlist[0] <= SHORTLIST_AGE
+        recent = self._shortlist is not None and len(observations) - self._shortlist.trials <= SHORTLIST_AGE
         if recent and (best is not None or not fresh):
             new = self._best_new(scorer, observations, self._remembered(scorer, observations), remaining)
             if not fresh or (best is not None and new is not None and best.index > new.index):
@@ -358,11 +377,20 @@ class FrontSampler(BaseSampler):
             self._observations = ObservationStore(
                 self.space, self._encoder, names, self._known_costs.costs, self._rungs, hints
             )
-        for outcome in self._observations.update(
-            study.get_trials(deepcopy=False) if self._trials is None else self._trials()
-        ):
+        ended = self._observations.update(study.get_trials(deepcopy=False) if self._trials is None else self._trials())
+        for outcome in sorted(ended, key=lambda one: one.number):
             self._known_costs.learn(outcome.values, outcome.costs)
         return self._observations
+
+    def _begin(self, observations: ObservationStore, salt: int = 0) -> None:
+        """Begin a decision, which depends on nothing but the stored trials and the memory."""
+        at = (len(observations), len(observations.observations().owners), len(observations.closed))
+        self._rng = self._source.rng = np.random.default_rng([self._seed, *at, salt])
+        remembered = self.memory.begin(at)
+        self._shortlist, self._source.counted = remembered.shortlist, dict.fromkeys(remembered.counted)
+
+    def _remember(self) -> None:
+        self.memory.keep(shortlist=self._shortlist, counted=tuple(self._source.counted))
 
     def _pool_of(self, observations: ObservationStore, outcomes: Sequence[Outcome]) -> CandidateBatch:
         """Convert trials to a batch of candidates."""
@@ -374,13 +402,14 @@ class FrontSampler(BaseSampler):
         pool = self._source.reference().join(self._source.draws(FIRST_DRAWS)).unseen(observations.keys())
         if not pool.values:
             return self._any_remaining(observations.keys())
-        earlier = self._pool_of(observations, [*observations.closed.values(), *observations.running()])
+        before = sorted([*observations.closed.values(), *observations.running()], key=lambda one: one.number)
+        earlier = self._pool_of(observations, before)
         # The design spreads over parameters without a prior; those with one keep each candidate's own draw.
-        seen, before = (
+        seen, taken = (
             replace(one, params=np.where(self._prior_weight.drawn, 0.0, one.params)) for one in (pool, earlier)
         )
         row, self.last_explanation = initial_design.choose_design(
-            seen, before, self._known_objectives(), self._encoder.groups, self.startup, self._rng, self._work(pool)
+            seen, taken, self._known_objectives(), self._encoder.groups, self.startup, self._rng, self._work(pool)
         )
         return pool.values[row]
 
@@ -407,15 +436,16 @@ class FrontSampler(BaseSampler):
         front = [observations.closed[n].values for n in front_owners(scorer.model.observed) if n in observations.closed]
         found = self._source.promising(front, observations.keys(), self._gain(scorer, observations))
         pool, gain = self._improved(scorer, observations, *found, FULL)
-        self._shortlist = len(observations), pool.take(np.argsort(-gain, kind="stable")[:SHORTLIST].tolist())
+        best = np.argsort(-gain, kind="stable")[:SHORTLIST].tolist()
+        self._shortlist = Shortlist(len(observations), tuple(pool.values[i] for i in best))
         return pool, gain
 
     def _remembered(self, scorer: CandidateScorer, observations: ObservationStore) -> tuple[CandidateBatch, Floats]:
         """Return the remembered new candidates, scored and locally improved again."""
         assert self._shortlist is not None
-        pool = self._shortlist[1].unseen(observations.keys())
+        pool = self._source.feasible(moves.unique(map(dict, self._shortlist.candidates), {*observations.keys()}))
         pool, gain = self._improved(scorer, observations, pool, self._gain(scorer, observations)(pool), BRIEF)
-        self._shortlist = self._shortlist[0], pool
+        self._shortlist = Shortlist(self._shortlist.trials, tuple(pool.values))
         return pool, gain
 
     def _improved(
@@ -477,10 +507,11 @@ class FrontSampler(BaseSampler):
             first=max(1, self.startup - 1),  # without the cheapest student, the last of the initial design
         )
         data = model_input.data(seen)
-        optimize = len(data.losses) >= self._fitted_at * 1.08 + 1
+        optimize = len(data.losses) >= self.memory.fitted_at * 1.08 + 1
         if optimize:
-            self._fitted_at = len(data.losses)
-        model = Model(data, model_input, thetas=self._thetas, optimize=optimize, rng=self._rng)
+            self.memory.fitted_at = len(data.losses)
+        rng = np.random.default_rng([self._seed, len(seen.owners), len(observations.closed)])
+        model = Model(data, model_input, thetas=self.memory.thetas, optimize=optimize, rng=rng)
         running = [o for o in running if observations.known(o).keys() >= {p.name for p in self._known_objectives()}]
         scorer = CandidateScorer(model_input, model, self._rungs, self._epoch_cost, self._known_costs.constraints)
         if running:
@@ -489,7 +520,7 @@ class FrontSampler(BaseSampler):
             believed = data.with_predicted(
                 model_input.features(pool.params, model_input.inputs(pool.costs)), model.expected(mean)
             )
-            model = Model(believed, model_input, thetas=self._thetas, optimize=False, rng=self._rng)
+            model = Model(believed, model_input, thetas=self.memory.thetas, optimize=False, rng=rng)
             scorer = replace(scorer, model=model)
         self._fitted = state, scorer
         return scorer

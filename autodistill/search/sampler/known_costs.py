@@ -19,6 +19,8 @@ from autodistill.search.space.space import Space
 
 Costs = Mapping[str, float]
 CostFunction = Callable[[Mapping[str, Any]], "Costs | None"]
+Settings = tuple[Any, ...]
+"""Values of a student's settings in the order of the space, ``None`` where inactive."""
 
 UNLIKELY = 0.02
 """Smallest probability of satisfying a bound at which a student may be proposed; it is 0 or 1 for measured costs."""
@@ -44,6 +46,7 @@ class KnownCosts:
         self._pool: list[dict[str, Any]] = []
         self._forbidden: dict[tuple[Any, ...], str] = {}
         self._estimated: set[str] = set()  # students with costs that are not measured
+        self._surveyed: set[Settings] = set()
 
     @property
     def knows_costs(self) -> bool:
@@ -63,11 +66,13 @@ class KnownCosts:
             ConfigError: a student is not in the space.
         """
         self._pool, self._by_settings, self._estimated = [], dict.fromkeys(self._forbidden), set()
+        self._surveyed = set()
         for student, costs in pool:
             if stable_key(dict(student)) in self._forbidden.values():
                 continue
             known, values = self._checked(costs), self.space.flatten_section("student", student)
-            self._known[stable_key(dict(student))] = self._by_settings[self._settings_of(values)] = known
+            self._known[stable_key(dict(student))] = self._by_settings[self.settings_of(values)] = known
+            self._surveyed.add(self.settings_of(values))
             if known is not None:
                 self._pool.append(values)
         if not self._pool:
@@ -77,13 +82,13 @@ class KnownCosts:
     def forbid(self, student: Mapping[str, Any]) -> None:
         """Exclude a student; one outside the space is never proposed anyway."""
         if self.space.holds(student):
-            settings = self._settings_of(self.space.flatten_section("student", student))
+            settings = self.settings_of(self.space.flatten_section("student", student))
             self._forbidden[settings] = name = stable_key(dict(student))
             self._known[name] = self._by_settings[settings] = None
 
     def costs(self, values: Mapping[str, Any]) -> dict[str, float] | None:
         """Return the known costs of a candidate, possibly empty; ``None`` if it may not be proposed."""
-        settings = self._settings_of(values)
+        settings = self.settings_of(values)
         if not self.knows_costs:
             return None if settings in self._forbidden else {}
         if settings not in self._by_settings:
@@ -98,7 +103,11 @@ class KnownCosts:
 
     def has_cached(self, values: Mapping[str, Any]) -> bool:
         """Return whether the costs of a candidate's student are cached."""
-        return self._settings_of(values) in self._by_settings
+        return self.settings_of(values) in self._by_settings
+
+    def is_surveyed(self, settings: Settings) -> bool:
+        """Return whether a student is in the surveyed pool."""
+        return settings in self._surveyed
 
     def learn(self, values: Mapping[str, Any], measured: Costs) -> None:
         """Record costs measured by a trial; a student without estimates left joins the pool."""
@@ -113,7 +122,7 @@ class KnownCosts:
         if certain(found).keys() != found.keys():
             return
         self._estimated.discard(name)
-        self._known[name] = self._by_settings[self._settings_of(values)] = known = self._checked(found)
+        self._known[name] = self._by_settings[self.settings_of(values)] = known = self._checked(found)
         if known is not None and self._pool:  # without a survey, draws come from the whole space
             self._pool.append(self.space.flatten_section("student", student))
 
@@ -127,8 +136,9 @@ class KnownCosts:
             return self.space.sample(rng)
         return moves.complete_student(self.space, self._pool[int(rng.integers(len(self._pool)))], rng)
 
-    def _settings_of(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(map(values.get, self._settings))  # inactive settings are None
+    def settings_of(self, values: Mapping[str, Any]) -> Settings:
+        """Return the settings of a candidate's student."""
+        return tuple(map(values.get, self._settings))
 
     def _ask(self, student: Mapping[str, Any]) -> dict[str, float] | None:
         if self._function is None:

@@ -6,7 +6,7 @@ It connects the study, which records trials and spending, with an Optuna sampler
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from autodistill.core.records import (
     Estimate,
     Objective,
     Params,
+    TrialRecord,
     certain,
     derive_seed,
     plain,
@@ -51,11 +52,13 @@ class Proposal:
     Attributes:
         candidate: the candidate; its trial is already in the storage.
         refusal: reason code and message; ``None`` for a candidate to evaluate.
+        again: whether its trial was left without a candidate by a driver that died.
         costs: known costs of the candidate; some may be estimates.
     """
 
     candidate: Candidate
     refusal: tuple[str, str] | None = None
+    again: bool = False
     costs: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -74,6 +77,7 @@ class Proposer:
 
     Attributes:
         forbidden: key of each student that is never proposed, to the student and the reason.
+        blank: numbers of trials whose driver died before they had a candidate; the next candidates get these numbers.
         timed: students that were timed before the search, with their seconds per epoch.
         epoch_time: predictor of seconds per epoch if the budget limits time; ``None`` if work is counted in epochs.
     """
@@ -102,6 +106,7 @@ class Proposer:
         self._costs: Costs | None = None
         self.forbidden: dict[str, tuple[Params, str]] = {}
         self._ready = False
+        self.blank: list[int] = []
         self._queued = 0
         self._drawn: Mapping[str, Any] | None = None  # candidate that the study itself has enqueued
         self._count_queue()
@@ -211,18 +216,26 @@ class Proposer:
             ExhaustedError: the sampler has nothing left to propose.
         """
         self._build()
-        self._queue_control()
-        number, sections, given, outside = self._new_trial()
+        again = bool(self.blank)
+        if not again:
+            self._queue_control()
+        number, sections, given, outside = self._fill(self.blank.pop(0)) if again else self._new_trial()
         seed = derive_seed(self._seed, number, "trial")
         candidate = Candidate(number, sections["student"], sections["distillation"], sections["train"], seed)
         if outside:
-            return Proposal(candidate, ("OUTSIDE", outside))
+            return Proposal(candidate, ("OUTSIDE", outside), again)
         key = candidate.key()
         twin = self._log.twin(key)
         stored = {**sections, "seed": candidate.seed, "key": key, "versions": versions()}
         explanation = self._explanation(sections) if given else getattr(self._study.sampler, "last_explanation", "")
         self._log.set(number, "candidate", {**stored, "why": explanation} if explanation else stored)
-        return self._checked(candidate, twin)
+        return replace(self._checked(candidate, twin), again=again)
+
+    def check_again(self, record: TrialRecord) -> Proposal:
+        """Check a candidate again whose driver died, perhaps before it was refused."""
+        one = Candidate(record.number, record.student, record.distillation, record.train, record.seed)
+        twin = self._log.twin(one.key())
+        return self._checked(one, None if twin == record.number else twin)
 
     def _checked(self, candidate: Candidate, twin: int | None) -> Proposal:
         if twin is not None:
@@ -232,7 +245,7 @@ class Proposer:
         except InfeasibleError as error:
             return Proposal(candidate, (error.reason, str(error)))
         broken = broken_constraints(self._constraints, certain(costs))
-        return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs)
+        return Proposal(candidate, ("INFEASIBLE", broken) if broken else None, costs=costs)
 
     def draw_within(self) -> str:
         """Enqueue a random candidate that is new and feasible; return why none exists, or an empty text."""
@@ -284,6 +297,21 @@ class Proposer:
             return self._log.create(values, self._space.active(values)), self._space.nest(values), False, ""
         trial = self._study.ask()
         self._log.add(trial.number, trial._trial_id)  # before values are suggested, which may fail
+        return self._suggest(trial)
+
+    def _fill(self, number: int) -> tuple[int, dict[str, dict[str, Any]], bool, str]:
+        """Choose the candidate of a trial that exists, as :meth:`_new_trial` would have."""
+        sampler, stored = self._study.sampler, self._log.stored_trial(number)
+        if isinstance(sampler, FrontSampler) and "fixed_params" not in stored.system_attrs:
+            values = moves.within(self._space, stored.params)
+            if not stored.params:
+                values = sampler.propose(self._study)
+                self._log.give_params(number, values, self._space.active(values))
+            if values is not None:
+                return number, self._space.nest(values), False, ""
+        return self._suggest(optuna.trial.Trial(self._study, stored._trial_id))
+
+    def _suggest(self, trial: optuna.Trial) -> tuple[int, dict[str, dict[str, Any]], bool, str]:
         given = bool(trial._fixed_params)
         self._queued = max(0, self._queued - given)
         outside = self._space.outside(trial._fixed_params)
@@ -321,12 +349,12 @@ class Proposer:
         if isinstance(self._sampler, optuna.samplers.BaseSampler):
             self._study.sampler = self._sampler
             if isinstance(self._sampler, FrontSampler):
-                self._sampler.read_from(self._log.stored)
+                self._connect(self._sampler)
             return
         sampler = by_name.build_sampler(
             self._sampler,
             self._space,
-            seed=derive_seed(self._seed, len(self._log), "sampler"),
+            seed=derive_seed(self._seed, 0 if self._sampler in by_name.BY_TRIALS else len(self._log), "sampler"),
             objectives=self._objectives,
             constraints=self._constraints,
             aims=self._aims,
@@ -335,10 +363,16 @@ class Proposer:
             epoch_cost=self._epoch_cost,
         )
         if isinstance(sampler, FrontSampler):
-            sampler.read_from(self._log.stored)
             if self._pool:
                 sampler.set_pool(self._pool)
+            self._connect(sampler)
         self._study.sampler = sampler
+
+    def _connect(self, sampler: FrontSampler) -> None:
+        """Let the sampler read the trials from memory, and keep with the study what it remembers beside them."""
+        sampler.read_from(self._log.stored)
+        sampler.memory.load(self._log.sampler_memory())
+        sampler.memory.save = self._log.keep_sampler_memory
 
     def _epoch_cost(self, values: Mapping[str, Any]) -> float:
         """Return the predicted seconds of one epoch if the budget limits time, else 1; called for 1000 values at once.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -56,25 +58,23 @@ def count_trials(path: Path) -> int | None:
 
 def best_copy(directory: Path) -> Path | None:
     """Return the copy in a folder with the most trials, the newest of several; ``None`` where none has any."""
-    found = [(count_trials(path) or 0, path.stat().st_mtime, path) for path in _copies(directory)]
+    found = [(count_trials(path) or 0, path.stat().st_mtime, path) for path in copies(directory)]
     most = max(found, default=(0, 0.0, None))
     return most[2] if most[0] else None
 
 
 def how_to_restore(path: Path) -> str:
     """Say how a database that is lost or damaged is replaced by a copy."""
-    copy = best_copy(path.parent)
-    if copy is None:
-        return "Restore a copy, or start another study."
-    return f"Put the copy of the last start in its place (remove {path.name}-wal and {path.name}-shm): mv {copy} {path}"
+    where = shlex.quote(str(path.parent))
+    return f"'autodistill repair {where}' rebuilds it from its copies and result files, and says what is lost."
 
 
 def damaged(what: str, cause: Exception) -> StoreError:
     """Return the error for a stored value that is none: the database is whole, and what is in it is not ours."""
     said = f"{type(cause).__name__}: {cause}".partition("\n")[0]
     return StoreError(
-        f"{what} in the database is damaged ({said}). Put a copy of the study in its place, such as {BACKUP} in its "
-        "folder."
+        f"{what} in the database is damaged ({said}). 'autodistill repair DIR' rebuilds a study in a folder from its "
+        "copies and result files."
     )
 
 
@@ -121,11 +121,16 @@ def remove_leftovers(directory: Path) -> None:
     """Remove files that a killed process was writing: copies, which only the holder of the lock makes, and old ones."""
     now = time.time()
     with os.scandir(directory) as entries:
-        found = [one for one in entries if one.name.startswith(".") and one.is_file(follow_symlinks=False)]
+        found = [one for one in entries if one.name.startswith(".")]
     for one in found:
+        if one.is_dir(follow_symlinks=False):
+            if one.name.startswith(".repair-"):
+                shutil.rmtree(one.path, ignore_errors=True)
+            continue
+        copy = one.name.startswith(f".{BACKUP}.")
         with contextlib.suppress(FileNotFoundError):
-            copy = one.name.startswith(f".{BACKUP}.")
-            if copy or (_LEFTOVER.fullmatch(one.name) and now - one.stat().st_mtime > _OLD_SECONDS):
+            old = now - one.stat(follow_symlinks=False).st_mtime > _OLD_SECONDS
+            if copy or (old and _LEFTOVER.fullmatch(one.name)):
                 os.unlink(one.path)
 
 
@@ -138,7 +143,7 @@ def _put(fresh: Path, place: Path) -> None:
         if before and now > before:
             os.replace(place, _dated(place, place.stat().st_mtime))
         os.replace(fresh, place)
-    dated = sorted(path for path in _copies(place.parent) if path != place)
+    dated = sorted(path for path in copies(place.parent) if path != place)
     for path in dated[:-KEPT]:
         path.unlink(missing_ok=True)
 
@@ -152,7 +157,8 @@ def _dated(place: Path, seconds: float) -> Path:
     return path
 
 
-def _copies(directory: Path) -> list[Path]:
+def copies(directory: Path) -> list[Path]:
+    """Return the copies of a folder's database."""
     if not directory.is_dir():
         return []
     pattern = re.compile(rf"{re.escape(BACKUP)}(-\d{{8}}T\d{{6}}(-\d+)?)?")

@@ -42,6 +42,8 @@ from autodistill.search.storage.backups import (
     open_sqlite,
     open_to_read,
 )
+from autodistill.search.storage.results_file import RESULTS, last_results
+from autodistill.search.storage.salvage import ENDED, has_ended
 
 CONFIGURATION = "configuration"
 """Attribute of a study: its configuration when it was made, which the study file in its folder is compared with."""
@@ -63,6 +65,9 @@ def open_storage(directory: Path | None, url: StorageUrl | None = None) -> BaseS
     path = directory / DATABASE
     check_not_lost(path)
     prepare_sqlite(path)
+    lost = lost_trials(directory)
+    if lost:
+        raise StoreError(lost)
     return _connect(path)
 
 
@@ -76,6 +81,7 @@ _STUDY_UPSERT = sqlalchemy.text(
     "SELECT study_id, :key, :value FROM studies WHERE study_id = :study "
     "ON CONFLICT (study_id, key) DO UPDATE SET value_json = excluded.value_json"
 )
+_SYSTEM_UPSERT = sqlalchemy.text(_STUDY_UPSERT.text.replace("user", "system"))
 _WAITING = sqlalchemy.text("SELECT COUNT(*) FROM trials WHERE study_id = :study AND state = 'WAITING'")
 _PARAMETERS = sqlalchemy.text(
     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
@@ -95,8 +101,14 @@ class FileStorage(RDBStorage):
         if template_trial is None or not _is_bare(template_trial):
             return super().create_new_trial(study_id, template_trial)
         trial = super().create_new_trial(study_id)
-        kinds = template_trial.distributions
-        values = {name: kinds[name].to_internal_repr(value) for name, value in template_trial.params.items()}
+        self.set_trial_params(trial, template_trial.params, template_trial.distributions)
+        return trial
+
+    def set_trial_params(
+        self, trial: int, params: Mapping[str, Any], kinds: Mapping[str, optuna.distributions.BaseDistribution]
+    ) -> None:
+        """Write all parameters of a trial that has none, in one transaction."""
+        values = {name: kinds[name].to_internal_repr(value) for name, value in params.items()}
         rows = [
             {"trial": trial, "name": name, "value": value, "distribution": distribution_to_json(kinds[name])}
             for name, value in values.items()
@@ -107,15 +119,32 @@ class FileStorage(RDBStorage):
         except sqlalchemy.exc.SQLAlchemyError:
             for name, value in values.items():
                 self.set_trial_param(trial, name, value, kinds[name])
-        return trial
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Write an attribute of a study in one statement."""
+        if not self._upsert(_STUDY_UPSERT, study_id, key, value):
+            super().set_study_user_attr(study_id, key, value)
+
+    def set_both(self, trial_id: int, key: str, value: Any, study_id: int, study_key: str, study_value: Any) -> bool:
+        """Write an attribute of a trial and one of its study in one transaction; return whether that was possible."""
+        own = {"trial": trial_id, "key": key, "value": json.dumps(value)}
+        shared = {"study": study_id, "key": study_key, "value": json.dumps(study_value)}
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), self.engine.begin() as connection:
+            if connection.execute(_UPSERT, own).rowcount == connection.execute(_STUDY_UPSERT, shared).rowcount == 1:
+                return True
+            connection.rollback()
+        return False
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Write an internal attribute of a study in one statement."""
+        if not self._upsert(_SYSTEM_UPSERT, study_id, key, value):
+            super().set_study_system_attr(study_id, key, value)
+
+    def _upsert(self, statement: sqlalchemy.TextClause, study_id: int, key: str, value: Any) -> bool:
         with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), self.engine.begin() as connection:
             row = {"study": study_id, "key": key, "value": json.dumps(value)}
-            if connection.execute(_STUDY_UPSERT, row).rowcount == 1:
-                return
-        super().set_study_user_attr(study_id, key, value)
+            return bool(connection.execute(statement, row).rowcount == 1)
+        return False
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Write an attribute of a trial in one statement."""
@@ -235,6 +264,26 @@ def prepare_sqlite(path: Path, *, read: bool = False) -> None:
         raise StoreError(f"{path} is not a healthy database: {error}. {how_to_restore(path)}") from error
     if found != "ok":
         raise StoreError(f"{path} is damaged: {found}. {how_to_restore(path)}")
+
+
+def lost_trials(directory: Path) -> str:
+    """Return a message if the database lacks a result that the results file has; empty if it does not.
+
+    This happens if its write-ahead log is removed, or an older copy is put in its place.
+    """
+    facts = next(last_results(directory), None)
+    path = directory / DATABASE
+    if facts is None or not path.is_file():
+        return ""
+    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(open_to_read(path)) as connection:
+        rows = connection.execute("SELECT state FROM trials WHERE number = ?", (facts["number"],)).fetchall()
+        there = [state for (state,) in rows if not has_ended(facts) or state in ENDED]
+        if not there:
+            return (
+                f"{path} lacks results that {directory / RESULTS} has, such as that of trial {facts['number']}: the "
+                f"files beside it were removed, or it was replaced by an older copy. {how_to_restore(path)}"
+            )
+    return ""
 
 
 def stored_configuration(directory: Path) -> Any:
@@ -416,6 +465,9 @@ def read_folder(directory: Path) -> RDBStorage:
     check_not_lost(path)
     read = not _writable(path)
     prepare_sqlite(path, read=read)
+    lost = lost_trials(directory)
+    if lost:
+        warnings.warn(lost, stacklevel=2)
     return _read_only(path) if read else _connect(path)
 
 

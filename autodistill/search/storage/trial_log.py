@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autodistill.core.records import State, TrialRecord, stable_key
-from autodistill.search.storage import variants
+from autodistill.search.storage import rows, variants
 from autodistill.search.storage.backups import damaged
 from autodistill.search.storage.history import StoredTrial
+from autodistill.search.storage.results_file import ResultsFile
 from autodistill.search.storage.settled import is_noisy, with_settled_latency
+from autodistill.search.storage.study_folder import FileStorage
 
+_MEMORY = "autodistill:sampler"
 _STATES = {
     TrialState.COMPLETE: State.COMPLETE,
     TrialState.PRUNED: State.PRUNED,
@@ -33,16 +36,41 @@ _STATES = {
 
 @dataclass
 class _Entry:
-    """One trial in the driver's memory."""
+    """One trial in the driver's memory; attributes and parameters are read when they are used."""
 
     number: int
     identifier: int
     state: TrialState = TrialState.RUNNING
     values: Sequence[float] = ()
-    params: Mapping[str, Any] = field(default_factory=dict)
-    user_attrs: dict[str, Any] = field(default_factory=dict)
+    text: str = "{}"
+    constraints: Sequence[float] | None = None
     as_stored: TrialRecord | None = None
     record: TrialRecord | None = None
+    own_params: Mapping[str, Any] | None = field(default_factory=dict)
+    all_params: Callable[[], Mapping[int, Mapping[str, Any]]] = dict
+    _attributes: dict[str, Any] | None = None
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Parameter values by name."""
+        if self.own_params is None:
+            self.own_params = self.all_params().get(self.identifier, {})
+        return self.own_params
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """User attributes; changes are kept.
+
+        Raises:
+            StoreError: they are no JSON.
+        """
+        if self._attributes is None:
+            try:
+                self._attributes = json.loads(self.text)
+            except json.JSONDecodeError as error:
+                raise damaged(f"an attribute of trial {self.number}", error) from error
+            self.text = ""
+        return self._attributes
 
 
 class TrialLog:
@@ -52,37 +80,57 @@ class TrialLog:
         study: the Optuna study.
         storage: storage of the study.
         metrics: names of its objectives, in order.
+        results: file that ends and pauses of trials are also written to; ``None`` for none.
     """
 
-    def __init__(self, study: optuna.Study, storage: BaseStorage, metrics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: BaseStorage,
+        metrics: Sequence[str],
+        results: ResultsFile | None = None,
+    ) -> None:
+        self._results = results
         self._study, self._storage, self._metrics = study, storage, tuple(metrics)
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._entries: dict[int, _Entry] = {}
-        self._by_key: dict[str, int] = {}
-        self._by_architecture: dict[str, list[int]] = {}
+        self._by_key: dict[str, int] | None = None
+        self._by_architecture: dict[str, list[int]] | None = None
+        self._params: Mapping[int, Mapping[str, Any]] | None = None
         self.reload()
 
     def reload(self) -> None:
         """Read all trials from the storage, except enqueued ones."""
-        self._entries, self._by_key, self._by_architecture = {}, {}, {}
-        for trial in self._stored_trials():
-            if trial.state is not TrialState.WAITING:
-                self._entries[trial.number] = _from_stored(trial)
-                try:
-                    self._index(trial.number)
-                except AttributeError as error:  # the candidate is no mapping
-                    raise damaged(f"trial {trial.number}", error) from error
+        self._by_key = self._by_architecture = self._params = None
+        entries = self._read_entries()
+        self._entries = {entry.number: entry for entry in entries}
 
-    def _stored_trials(self) -> list[FrozenTrial]:
+    def _read_entries(self) -> list[_Entry]:
         """Read all trials.
 
         Raises:
             StoreError: an attribute of one is no JSON.
         """
         try:
-            return self._study.get_trials(deepcopy=False)
+            database = rows.sqlite_of(self._storage)
+            if database is not None:
+                return [self._from_row(row) for row in rows.read_rows(database, self._study_id)]
+            stored = self._study.get_trials(deepcopy=False)
+            return [_from_stored(trial) for trial in stored if trial.state is not TrialState.WAITING]
         except json.JSONDecodeError as error:
             raise damaged("an attribute of a trial", error) from error
+
+    def _from_row(self, row: rows.Row) -> _Entry:
+        values = row.values if row.state is TrialState.COMPLETE else ()
+        one = _Entry(row.number, row.identifier, row.state, values, row.attributes, row.constraints)
+        one.own_params, one.all_params = None, self._all_params
+        return one
+
+    def _all_params(self) -> Mapping[int, Mapping[str, Any]]:
+        if self._params is None:
+            database = rows.sqlite_of(self._storage)
+            self._params = {} if database is None else rows.read_params(database, self._study_id)
+        return self._params
 
     def create(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
         """Create a trial with these parameters, in one transaction, and return its number."""
@@ -92,6 +140,34 @@ class TrialLog:
         self.add(number, identifier)
         self.set_params(number, params)
         return number
+
+    def give_params(
+        self, number: int, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+    ) -> None:
+        """Store the parameters of a trial that has none."""
+        identifier = self._entries[number].identifier
+        backend = getattr(self._storage, "_backend", self._storage)
+        if isinstance(backend, FileStorage):
+            backend.set_trial_params(identifier, params, distributions)
+        else:
+            for name, value in params.items():
+                internal = distributions[name].to_internal_repr(value)
+                self._storage.set_trial_param(identifier, name, internal, distributions[name])
+        self.set_params(number, params)
+
+    def stored_trial(self, number: int) -> FrozenTrial:
+        """Return a trial as it is in the storage."""
+        return self._storage.get_trial(self._entries[number].identifier)
+
+    def sampler_memory(self) -> str:
+        """Return what the sampler has kept with the study; empty if there is nothing."""
+        with contextlib.suppress(json.JSONDecodeError):
+            return str(self._storage.get_study_system_attrs(self._study_id).get(_MEMORY, ""))
+        return ""
+
+    def keep_sampler_memory(self, text: str) -> None:
+        """Replace what the sampler has kept with the study."""
+        self._storage.set_study_system_attr(self._study_id, _MEMORY, text)
 
     def _number_of(self, identifier: int) -> int:
         """Return the number of a new trial; it is mostly the next one, which is quicker to confirm than to query."""
@@ -107,7 +183,7 @@ class TrialLog:
 
     def set_params(self, number: int, params: Mapping[str, Any]) -> None:
         """Record the parameters that Optuna has stored for a new trial."""
-        self._entries[number].params = dict(params)
+        self._entries[number].own_params = dict(params)
 
     def stored(self) -> Sequence[StoredTrial]:
         """Return the trials for a sampler, in order of creation, without a query to the storage."""
@@ -121,25 +197,47 @@ class TrialLog:
         open_ones = (n for n, entry in self._entries.items() if entry.state is TrialState.RUNNING)
         return [number for number in open_ones if "candidate" not in self._entries[number].user_attrs]
 
-    def set(self, number: int, key: str, value: Any) -> None:
-        """Write a user attribute of an open trial."""
+    def set(self, number: int, key: str, value: Any, *, with_study: tuple[str, Any] | None = None) -> None:
+        """Write a user attribute of an open trial.
+
+        Args:
+            number: number of the trial.
+            key: name of the attribute.
+            value: JSON value.
+            with_study: an attribute of the study that is written with it; in an SQLite file, both or none.
+        """
         entry = self._entries[number]
-        self._storage.set_trial_user_attr(entry.identifier, key, value)
+        if with_study is None:
+            self._storage.set_trial_user_attr(entry.identifier, key, value)
+        else:
+            self._set_both(entry.identifier, key, value, with_study)
         entry.user_attrs[key] = value
         if key == "candidate":
             self._index(number)
         self._forget_record(number)
+
+    def _set_both(self, identifier: int, key: str, value: Any, with_study: tuple[str, Any]) -> None:
+        backend: Any = getattr(self._storage, "_backend", self._storage)
+        in_file = isinstance(backend, FileStorage)
+        if not (in_file and backend.set_both(identifier, key, value, self._study_id, *with_study)):
+            self._storage.set_trial_user_attr(identifier, key, value)
+            self._storage.set_study_user_attr(self._study_id, *with_study)
 
     def change(self, number: int, key: str, text: str) -> None:
         """Write a text attribute if it differs from the stored one."""
         if text != self._entries[number].user_attrs.get(key):
             self.set(number, key, text)
 
-    def decide(self, number: int, rung: int, why: str, unbeaten: bool | None = None) -> None:
+    def decide(self, number: int, rung: int, why: str, *, go_on: bool, unbeaten: bool | None = None) -> None:
         """Store the decision at a rung, and whether no earlier report at that rung dominated the trial's."""
         old = self.attributes(number).get(f"decision:{rung}", {"why": [], "unbeaten": False})
         found = bool(old["unbeaten"] if unbeaten is None else unbeaten)
-        self.set(number, f"decision:{rung}", {"why": [*old["why"], why], "unbeaten": found})
+        self.set(number, f"decision:{rung}", {"why": [*old["why"], why], "unbeaten": found, "go_on": go_on})
+
+    def undecided(self, number: int, rung: int) -> bool:
+        """Return whether a trial's report has no decision, or one that stops it and was not carried out."""
+        decision = self.attributes(number).get(f"decision:{rung}")
+        return decision is None or not decision.get("go_on", True)
 
     def rung(self, number: int) -> int:
         """Return the last rung that a trial has reported; 0 before the first."""
@@ -148,6 +246,7 @@ class TrialLog:
     def set_constraints(self, number: int, violations: Sequence[float]) -> None:
         """Write constraint violations to the attribute that Optuna's samplers and the dashboard read."""
         self._storage.set_trial_system_attr(self._entries[number].identifier, "constraints", list(violations))
+        self._entries[number].constraints = list(violations)
 
     def end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
         """Report the end of a trial to Optuna."""
@@ -159,7 +258,16 @@ class TrialLog:
         entry.state, entry.values = state, tuple(values or ())
         self._forget_record(number)
         if state is TrialState.FAIL or entry.user_attrs.get("reason") == "TIME":  # may be tried again
-            self._by_key = {k: n for k, n in self._by_key.items() if n != number}
+            self._by_key = {k: n for k, n in self._keys().items() if n != number}
+
+    def note(self, number: int) -> None:
+        """Write a trial as it is to the results file, if there is one."""
+        if self._results is None:
+            return
+        entry = self._entries[number]
+        facts = {"number": number, "state": entry.state.name, "values": list(entry.values), "params": entry.params}
+        system = {} if entry.constraints is None else {"constraints": entry.constraints}
+        self._results.add({**facts, "user_attrs": entry.user_attrs, "system_attrs": system})
 
     def record(self, number: int) -> TrialRecord:
         """Return the record of one trial, with the settled latency of its architecture if its own is noisy.
@@ -191,12 +299,13 @@ class TrialLog:
 
     def _same_architecture(self, number: int) -> Sequence[int]:
         """Return the trials with the architecture of a trial, itself included; none if it has no student yet."""
-        return self._by_architecture.get(_architecture(self._entries[number]), ())
+        return self._architectures().get(_architecture(self._entries[number]), ())
 
     def _forget_record(self, number: int) -> None:
         """Forget what was read of a trial, and of those with its architecture, whose latency it may settle."""
         self._entries[number].as_stored = None
-        for other in {number, *self._same_architecture(number)}:
+        known = self._by_architecture is not None  # else no record has taken the latency of another trial
+        for other in {number, *(self._same_architecture(number) if known else ())}:
             self._entries[other].record = None
 
     def attributes(self, number: int) -> Mapping[str, Any]:
@@ -205,11 +314,11 @@ class TrialLog:
 
     def twin(self, key: str) -> int | None:
         """Return the first trial whose candidate has this key, ignoring failed ones; ``None`` if there is none."""
-        return self._by_key.get(key)
+        return self._keys().get(key)
 
     def distinct(self) -> int:
         """Return the number of different candidates so far."""
-        return len(self._by_key)
+        return len(self._keys())
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -218,13 +327,37 @@ class TrialLog:
         """Return the records of all trials, by number."""
         return [self.record(number) for number in self._entries]
 
+    def complete(self) -> list[TrialRecord]:
+        """Return the records of the COMPLETE trials, by number."""
+        return [self.record(number) for number, entry in self._entries.items() if entry.state is TrialState.COMPLETE]
+
+    def _keys(self) -> dict[str, int]:
+        """Return the first trial of each candidate's key; built when it is first asked for."""
+        if self._by_key is None:
+            self._by_key = {}
+            for number in self._entries:
+                self._index(number)
+        return self._by_key
+
+    def _architectures(self) -> dict[str, list[int]]:
+        """Return the trials of each architecture; built when it is first asked for."""
+        if self._by_architecture is None:
+            self._by_architecture = {}
+            for number in self._entries:
+                self._index(number)
+        return self._by_architecture
+
     def _index(self, number: int) -> None:
+        """Add a trial to the indices that have been built."""
         entry = self._entries[number]
-        key = entry.user_attrs.get("candidate", {}).get("key")
+        try:
+            key = entry.user_attrs.get("candidate", {}).get("key")
+        except AttributeError as error:  # the candidate is no mapping
+            raise damaged(f"trial {number}", error) from error
         again = entry.state is TrialState.FAIL or entry.user_attrs.get("reason") == "TIME"
-        if key and not again:
+        if key and not again and self._by_key is not None:
             self._by_key.setdefault(key, number)
-        if architecture := _architecture(entry):
+        if self._by_architecture is not None and (architecture := _architecture(entry)):
             same = self._by_architecture.setdefault(architecture, [])
             if number not in same:
                 same.append(number)
@@ -232,7 +365,10 @@ class TrialLog:
 
 def _from_stored(trial: FrozenTrial) -> _Entry:
     values = trial.values if trial.state is TrialState.COMPLETE else ()
-    return _Entry(trial.number, trial._trial_id, trial.state, tuple(values), trial.params, dict(trial.user_attrs))
+    constraints = trial.system_attrs.get("constraints")
+    one = _Entry(trial.number, trial._trial_id, trial.state, tuple(values), constraints=constraints)
+    one.own_params, one._attributes = trial.params, dict(trial.user_attrs)
+    return one
 
 
 def _architecture(entry: _Entry) -> str:

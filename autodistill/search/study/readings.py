@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from autodistill.search.results.waste import Waste, waste_of
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.sampler.proposer import Proposer
 from autodistill.search.space.space import Space
+from autodistill.search.storage.history import StoredTrial
 from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.scheduler import Prospect, Scheduler
 from autodistill.search.study.spending import Spending
@@ -54,9 +55,14 @@ class Readings:
         """Return all trials, sorted by number."""
         return self._log.read()
 
+    def stored(self) -> Sequence[StoredTrial]:
+        """Return all trials with their parameters as Optuna stores them, by number."""
+        return self._log.stored()
+
     def front(self) -> Front:
         """Return the Pareto front of the COMPLETE trials that satisfy every constraint."""
-        feasible = [t for t in self.trials() if all(c.violation(last_values(t)) <= 0 for c in self.constraints)]
+        complete = self._log.complete()
+        feasible = [t for t in complete if all(c.violation(last_values(t)) <= 0 for c in self.constraints)]
         return Front.of(
             self.name,
             self.objectives,
@@ -73,10 +79,11 @@ class Readings:
 
     def nearest(self) -> Nearest | None:
         """Return the trials nearest to :meth:`reach` and the work still needed; ``None`` if a student meets it."""
-        reach, trials = self.reach(), self.trials()
-        found = nearest(trials, reach, self.constraints, levels=self.rungs.levels)
+        reach, complete = self.reach(), self._log.complete()
+        found = nearest(complete, reach, self.constraints, levels=self.rungs.levels)
         if found is None or reach is None:
             return None
+        trials = self.trials()
         paused = {t.number: max(t.rungs) for t in trials if t.reason == "PAUSED" and t.rungs}
         stored = [Promise(**one) for one in self.optuna.user_attrs.get(PROMISES, [])]
         top = self.rungs.levels[-1]
@@ -145,7 +152,7 @@ class Readings:
             scale = propose_box(self.objectives, seen) if len(seen) >= 4 else None
         if scale is None:
             return None
-        scale = scale.holding(self.objectives, [t.values for t in self.trials() if t.state is State.COMPLETE])
+        scale = scale.holding(self.objectives, [t.values for t in self._log.complete()])
         if scale != recorded and self._spending.running:
             self.optuna.set_user_attr("scale", {"ideal": list(scale.ideal), "reference": list(scale.reference)})
         return scale

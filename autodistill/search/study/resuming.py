@@ -16,6 +16,8 @@ from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.rung_rules import ModelRule, PeerRule
 from autodistill.search.study.scheduler import Scheduler
 
+BLANK = "the driver ended before the trial had a candidate; the next candidate gets its number"
+
 MAX_ATTEMPTS = 3  # attempts at one rung, each ended by the death of its driver, before a trial is given up
 
 Ends = dict[int, tuple[State, str, str]]
@@ -42,6 +44,8 @@ def restore_state(
         for rung in filter(None, record.rungs):
             losses_by_rung.add(record.number, rung, {**known, **record.rungs[rung]})
         learn_epoch_time(scheduler.epoch_time, record)
+        if "candidate" not in log.attributes(record.number):
+            continue  # its driver died before it had one; see Proposer.blank
         if record.state in (State.RUNNING, State.PARTIAL) and record.number not in running:
             end = _end_of(record, log.attributes(record.number), rungs, objectives)
             if end is not None:
@@ -73,8 +77,6 @@ def _end_of(
     """Return the end of a trial that cannot continue (finished, or out of attempts); ``None`` if it can."""
     if rungs.top in record.rungs and all(o.name in record.latest for o in objectives):
         return State.COMPLETE, "", rungs.reached  # the driver died between the last report and the end
-    if not record.student:  # the driver died between ask and the first write: there is nothing to continue
-        return State.FAIL, "WORKER_LOST", "the driver ended before the trial began"
     rung = max(record.rungs, default=0)
     if record.state is State.RUNNING and next_attempt(attributes, rung)["attempts"] > MAX_ATTEMPTS:
         return State.FAIL, "ATTEMPTS", f"did not survive {MAX_ATTEMPTS} attempts after rung {rung}"

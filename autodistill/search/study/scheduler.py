@@ -50,7 +50,7 @@ class RemainingBudget:
         epochs: epochs left; infinite without such a limit.
         closed: why no new candidate may be started; empty if one may.
         few: if ``closed``, continue only trials worth their work (the budget limits trials), not all that may gain.
-        busy: number of running trials.
+        busy: number of other running trials.
         quickest: while no trial has reached the top rung, seconds of a full training of the quickest known student
             (infinite if nothing is known); ``None`` once a trial has reached it.
         gone: share of the budget that is spent, ignoring its limit on trials.
@@ -84,7 +84,7 @@ class RemainingBudget:
             spent: spending so far.
             kept_back: seconds reserved for other work.
             starting: running trials that the budget has not counted yet.
-            busy: number of running trials.
+            busy: number of running trials, without the one that is decided on.
             exhausted: why the space offers no new candidate; empty if it does.
             committed: seconds of work and epochs that running trials will still take.
             devices: devices per trial.
@@ -179,7 +179,7 @@ class Scheduler:
         known = {n: self.rule.standing(n) for n in self.paused}
         if not any(known.values()):
             return {}
-        order = sorted(self.paused, key=lambda n: _worth(known[n]), reverse=True)
+        order = sorted(sorted(self.paused), key=lambda n: _worth(known[n]), reverse=True)
         return dict.fromkeys(order[MAX_PAUSED:], f"{MAX_PAUSED} other paused trials promise more")
 
     # -- what to do ------------------------------------------------------------------------------------------------
@@ -264,6 +264,7 @@ class Scheduler:
     # -- private ---------------------------------------------------------------------------------------------------
 
     def _decide(self, waiting: Mapping[int, int], remaining: RemainingBudget) -> NextStep:
+        waiting = dict(sorted(waiting.items()))  # a resumed study pauses its trials in another order
         closed = remaining.closed or ("" if self._rungs.levels[-1] <= remaining.epochs else TOO_LITTLE)
         if self.rule is None:  # every trial trains to the top
             return NextStep(None, closed or "a new candidate", nothing=bool(closed))

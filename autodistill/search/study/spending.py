@@ -52,9 +52,14 @@ class Spending:
         spent = self.spent
         return replace(spent, device_seconds=spent.device_seconds + seconds * self.devices)
 
-    def start(self) -> None:
-        """Start the clock from the stored spending: another driver may have written since the study was opened."""
-        self._closed = self._stored()
+    def start(self, counted: int = 0) -> None:
+        """Start the clock from the stored spending: another driver may have written since the study was opened.
+
+        Args:
+            counted: number of stored trials that count; more than were saved if a driver died between the two.
+        """
+        stored = self._stored()
+        self._closed = replace(stored, trials=max(stored.trials, counted))
         self._started = time.monotonic()
 
     def stop(self) -> None:
@@ -81,10 +86,10 @@ class Spending:
         self._closed = Spent(s.seconds, s.trials + 1, s.epochs, s.device_seconds)
 
     def account(self, report: Report, attributes: Mapping[str, Any], observed: float = 0.0) -> None:
-        """Add the work of a report beyond what the trial's ``attributes`` already contain, and save if there is any.
+        """Add the work of a report beyond what the trial's ``attributes`` already contain; it is saved with the report.
 
-        This runs before the report is checked or stored: the work was done, whatever the result. A trial that resumes
-        after a crash or an interruption is charged only for work beyond its stored rungs and booked seconds.
+        This runs before the report is checked: the work was done, whatever the result. A trial that resumes after a
+        crash or an interruption is charged only for work beyond its stored rungs and booked seconds.
 
         Args:
             report: as it was reported.
@@ -98,7 +103,6 @@ class Spending:
         )
         if any(more):
             self._add(more[1], more[0])
-            self.save()
 
     def charge(self, attributes: Mapping[str, Any], seconds: float, epochs: float) -> None:
         """Add the work of a failed trial since its last report.
@@ -126,7 +130,11 @@ class Spending:
 
     def save(self) -> None:
         """Write the spending to the storage."""
-        self._study.set_user_attr(_KEY, self.spent.to_json())
+        self._study.set_user_attr(*self.to_save())
+
+    def to_save(self) -> tuple[str, dict[str, float]]:
+        """Return the attribute of the study that holds the spending, and its value."""
+        return _KEY, self.spent.to_json()
 
     def _add(self, seconds: float, epochs: float) -> None:
         s = self._closed

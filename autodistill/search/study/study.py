@@ -37,14 +37,15 @@ from autodistill.search.rungs.losses_by_rung import LossesByRung
 from autodistill.search.sampler.front_sampler import ExhaustedError
 from autodistill.search.sampler.proposer import Proposer, broken_constraints
 from autodistill.search.space.space import Space
-from autodistill.search.storage.study_folder import load_or_create
+from autodistill.search.storage.results_file import ResultsFile
+from autodistill.search.storage.study_folder import FileStorage, load_or_create
 from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.crashes import REASON, Crashes, GivenUp
 from autodistill.search.study.end_states import UNFINISHED, end_by_error, ended_early, plain_report, report_error
 from autodistill.search.study.inputs import Inputs
 from autodistill.search.study.readings import Readings
+from autodistill.search.study.resuming import BLANK, learn_epoch_time, next_attempt, restore_state, rule_of
 from autodistill.search.study.resuming import MAX_ATTEMPTS as MAX_ATTEMPTS
-from autodistill.search.study.resuming import learn_epoch_time, next_attempt, restore_state, rule_of
 from autodistill.search.study.scheduler import TOO_LITTLE, NextStep, RemainingBudget, Scheduler
 from autodistill.search.study.spending import BOOKED, Spending, reported
 from autodistill.search.study.stopping import Refusals, Streak
@@ -110,7 +111,9 @@ class Study(Inputs, Readings):
         self.after: Callable[[int, State], None] = lambda *_: None
         self.on_crash: Callable[[GivenUp], None] = lambda _: None
         self.under_way: Callable[[], float] = lambda: 0.0
-        self._log = TrialLog(self.optuna, storage, [o.name for o in self.objectives])
+        in_file = directory is not None and isinstance(getattr(storage, "_backend", storage), FileStorage)
+        results = ResultsFile(directory) if directory is not None and in_file else None
+        self._log = TrialLog(self.optuna, storage, [o.name for o in self.objectives], results)
         self._proposer = Proposer(
             self.optuna,
             self._log,
@@ -125,7 +128,7 @@ class Study(Inputs, Readings):
         self._open: dict[int, Candidate] = {}
         self._paused_at: dict[int, int] = {}  # resumed trial -> rung at which it was paused
         self._scheduler, self._losses_by_rung = Scheduler(self.rungs), LossesByRung(self.objectives, self.rungs.top)
-        self._exhausted, self._streak = "", Streak()
+        self._exhausted, self._streak, self._resumed = "", Streak(), False
         self._kept_back, self._late = 0.0, 0
         self._crashes = Crashes(self._log)
         self._spending = Spending(self.optuna)
@@ -160,7 +163,7 @@ class Study(Inputs, Readings):
         if budget is not None:
             self.budget = Budget.parse(budget)
         self._log.reload()  # another driver may have continued the study since it was opened
-        self._spending.start()
+        self._spending.start(self._trial_ends.counted())
         self.ended = self._exhausted = ""
         self._late = 0
         self._proposer.renew()
@@ -168,7 +171,7 @@ class Study(Inputs, Readings):
         for one in self._crashes.reload():
             self._proposer.forbid(one.student, one.why)
         self._reconcile()
-        self._streak = Streak()
+        self._resumed, self._streak = True, Streak()
         try:
             yield self
         finally:
@@ -184,6 +187,9 @@ class Study(Inputs, Readings):
         """
         self._check_bounds()
         self._streak.check()
+        if self._resumed:  # not before, since the known costs are set after the run has begun
+            self._resumed = False
+            self._carry_out_missed()
         refusals = Refusals()
         while True:
             self._exhausted = self._exhausted or refusals.why
@@ -223,6 +229,7 @@ class Study(Inputs, Readings):
         self._spending.account(report, stored, seconds)
         invalid = report_error(report, stored.get("rung:0", {}), self.rungs.levels, self.objectives)
         if invalid:
+            self._spending.save()
             return self._settle(number, State.FAIL, *invalid)
         self._trial_ends.rung(number, report)
         if report.rung == 0:
@@ -314,7 +321,7 @@ class Study(Inputs, Readings):
             self.spent,
             self._kept_back,
             starting=fresh,
-            busy=len(self._open),
+            busy=sum(n != reporting for n in self._open),
             exhausted=exhausted,
             committed=self._scheduler.committed(known),
             devices=self._spending.devices,
@@ -333,7 +340,7 @@ class Study(Inputs, Readings):
         self._scheduler.take(number)
         rung = self._log.rung(number)
         words = f"stopped at rung {rung} for good: {why}"
-        self._log.decide(number, rung, words)
+        self._log.decide(number, rung, words, go_on=False)
         self._end(number, State.PRUNED, "RUNG_RULE", words)
 
     def _propose(self, remaining: RemainingBudget) -> Candidate | str:
@@ -351,6 +358,9 @@ class Study(Inputs, Readings):
         if late:
             refusal = ("TIME", late)
         if refusal is None:
+            if proposal.again:
+                self._log.set(number, "state", State.RUNNING.value)
+                self._log.set(number, "reason", "")
             return proposal.candidate
         self._trial_ends.costs(number, proposal.costs)
         self._end(number, State.PRUNED, *refusal)
@@ -367,7 +377,7 @@ class Study(Inputs, Readings):
         if number in self._scheduler.paused:
             self._paused_at[number] = rung
             self._scheduler.take(number)
-            self._log.decide(number, rung, f"goes on later: {why}")
+            self._log.decide(number, rung, f"goes on later: {why}", go_on=True)
         else:
             self._paused_at.pop(number, None)
             self._scheduler.interrupted = [r for r in self._scheduler.interrupted if r.number != number]
@@ -410,6 +420,32 @@ class Study(Inputs, Readings):
         in_time = self.budget.seconds is not None or self.budget.device_seconds is not None
         self._proposer.epoch_time = self._scheduler.epoch_time if in_time else None
         self._expect_epoch_times()
+        self._proposer.blank = [n for n in self._log.without_candidate() if n not in self._open]
+        for number in self._proposer.blank:
+            self._end(number, State.PARTIAL, "INTERRUPTED", BLANK)
+
+    def _carry_out_missed(self) -> None:
+        """Make the decisions, and the refusals, that a driver did not live to make or to carry out."""
+        for record in self._scheduler.interrupted[:]:
+            end = self._missed(record)
+            if end is not None:
+                self._scheduler.interrupted.remove(record)
+                self._end(record.number, *end)
+
+    def _missed(self, record: TrialRecord) -> tuple[State, str, str] | None:
+        """Return the end that a driver did not live to give a trial; ``None`` if the trial continues."""
+        number, rung = record.number, max(record.rungs, default=0)
+        if record.state is not State.RUNNING:
+            return None
+        if not record.rungs:
+            proposal = self._proposer.check_again(record)
+            if proposal.refusal is None:
+                return None
+            self._trial_ends.costs(number, proposal.costs)
+            return State.PRUNED, *proposal.refusal
+        if not rung or not self._log.undecided(number, rung):
+            return None
+        return self._verdict(number, rung, self._losses_by_rung.unbeaten(number, rung))
 
     def _report_costs(self, candidate: Candidate, values: Mapping[str, float]) -> Decision:
         self._proposer.learn(candidate.student, values)
@@ -429,19 +465,25 @@ class Study(Inputs, Readings):
         self._scheduler.changed()
         self._late = min(self._late, MAX_LATE - 1)  # the predicted epoch times have changed: allow one more proposal
         if report.rung >= self.rungs.top:
-            self._log.decide(number, report.rung, self.rungs.reached, unbeaten)
+            self._log.decide(number, report.rung, self.rungs.reached, go_on=True, unbeaten=unbeaten)
             return self._settle(number, State.COMPLETE, "", self.rungs.reached)
+        stopped = self._verdict(number, report.rung, unbeaten)
+        return Decision.CONTINUE if stopped is None else self._settle(number, *stopped)
+
+    def _verdict(self, number: int, rung: int, unbeaten: bool) -> tuple[State, str, str] | None:
+        """Decide on a report and store the decision; return how the trial ends, ``None`` if it continues."""
         spent = self.over
         if spent:
-            return self._settle(number, State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed")
+            return State.PARTIAL, "BUDGET", f"{spent}; goes on when the study is resumed"
         if self._scheduler.rule is None:
-            return Decision.CONTINUE
-        verdict = self._scheduler.after(number, report.rung, known, self._remaining(reporting=number))
-        self._log.decide(number, report.rung, verdict.why, unbeaten)
+            return None
+        known = self._log.attributes(number).get("rung:0", {})
+        verdict = self._scheduler.after(number, rung, known, self._remaining(reporting=number))
+        self._log.decide(number, rung, verdict.why, go_on=verdict.go_on, unbeaten=unbeaten)
         if verdict.go_on:
-            return Decision.CONTINUE
+            return None
         state, reason = (State.PRUNED, "RUNG_RULE") if verdict.final else (State.PARTIAL, "PAUSED")
-        return self._settle(number, state, reason, verdict.why)
+        return state, reason, verdict.why
 
     def _settle(self, number: int, state: State, reason: str, message: str) -> Decision:
         self._pending_ends[number] = (state, reason, message)

@@ -16,6 +16,9 @@ FREE = ("INFEASIBLE", "INFEASIBLE_BUILD", "CRASH", "DUPLICATE", "OUTSIDE", "TIME
 """Reason codes of ends that do not count towards a budget of trials."""
 
 
+ENDED = (State.COMPLETE, State.PRUNED, State.FAIL)
+
+
 class TrialEnds:
     """Recorder of trial ends.
 
@@ -42,10 +45,10 @@ class TrialEnds:
     def end(self, number: int, state: State, reason: str, message: str) -> None:
         """Record an end. A PARTIAL trial stays open in Optuna, so that it keeps its number."""
         self._count(number, state, reason)  # first, so that the stored spending includes this trial once
-        self._log.set(number, "state", state.value)
         self._log.change(number, "reason", reason)
         self._log.change(number, "message", message[:2000])
         self._log.set(number, "spent", self._spending.spent.to_json())
+        self._log.set(number, "state", state.value)  # last: until then the trial counts as running, and ends anew
         if state is State.COMPLETE:
             attributes = self._log.attributes(number)
             top = {**attributes.get("rung:0", {}), **attributes[f"rung:{self._top}"]}
@@ -53,6 +56,7 @@ class TrialEnds:
             self._log.end(number, TrialState.COMPLETE, [top[o.name] for o in self._objectives])
         elif state is not State.PARTIAL:
             self._log.end(number, TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL)
+        self._log.note(number)
         self._spending.save()
 
     def costs(self, number: int, costs: Mapping[str, float]) -> None:
@@ -66,11 +70,18 @@ class TrialEnds:
         work = {"epochs": report.epochs, "seconds": report.seconds}
         if report.teacher_seconds is not None:
             work["teacher_seconds"] = report.teacher_seconds
-        self._log.set(number, f"rung:{report.rung}", {**report.values, **work})
+        self._log.set(number, f"rung:{report.rung}", {**report.values, **work}, with_study=self._spending.to_save())
         if report.noisy != self._log.attributes(number).get("noisy", False):  # a resumed trial is measured again
             self._log.set(number, "noisy", report.noisy)
         for name, facts in report.variants.items():
             self._log.set(number, variants.PREFIX + name, variants.stored(facts, self._objectives, self.constraints))
+
+    def counted(self) -> int:
+        """Return the number of stored trials that count towards a budget of trials."""
+        return sum(
+            bool(self._log.attributes(t.number).get("counted")) or (t.state in ENDED and t.reason not in FREE)
+            for t in self._log.read()
+        )
 
     def mark_constraints(self, number: int, values: Mapping[str, float]) -> None:
         """Store the known violations: first those of the costs, at the end all."""

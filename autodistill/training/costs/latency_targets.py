@@ -13,7 +13,6 @@ import os
 import shlex
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import nn
 
 from autodistill.core.errors import InfeasibleError, UsageError, UserCodeError
 from autodistill.core.records import LATENCY, LatencyTarget, Params
+from autodistill.core.scratch import scratch_folder
 from autodistill.training.deployed.form import deploy
 from autodistill.training.deployed.runtimes import to_onnx
 from autodistill.training.students import build as students
@@ -62,7 +62,7 @@ def latency_elsewhere(
     """
     if target.table is not None:
         return in_table(student, Path(target.table))
-    with tempfile.TemporaryDirectory(prefix="autodistill-onnx-") as folder:
+    with scratch_folder("onnx") as folder:
         path = Path(folder) / "student.onnx"
         images = torch.zeros(target.batch, channels, image_size, image_size)
         path.write_bytes(to_onnx(deploy(model, image_size=image_size, channels=channels), images))

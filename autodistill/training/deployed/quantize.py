@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodistill.core.errors import InfeasibleError, UnknownNameError, UsageError, first_line
+from autodistill.core.scratch import scratch_folder
 from autodistill.training.deployed.onnx_files import run_onnx, write_onnx
 
 Images = NDArray[np.float32]
@@ -68,7 +68,7 @@ def quantize_int8(
     if len(calibration) == 0:
         raise UsageError("quantization needs images to calibrate with, got none.")
     run_onnx(source, calibration[:_PROBE])  # reports a wrong file or wrong images with a clear message
-    with tempfile.TemporaryDirectory(prefix="autodistill-int8-") as folder, _quiet():
+    with scratch_folder("int8") as folder, _quiet():
         ready = _prepared(Path(source), Path(folder) / "ready.onnx")
         if method == "static":
             attempts = _static(ready, calibration, ranges, reduce_range)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 from autodistill.core.errors import InfeasibleError, ResourceError, UsageError, first_line
 from autodistill.core.records import LatencyTarget
 from autodistill.core.registry import Registry
+from autodistill.core.scratch import scratch_folder
 from autodistill.training.deployed.form import deploy
 
 Run = Callable[[], Any]
@@ -85,7 +85,7 @@ def to_onnx(model: nn.Module, images: torch.Tensor, *, opset: int | None = None,
     Raises:
         InfeasibleError: The exporter cannot express the model.
     """
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with scratch_folder("onnx") as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "model.onnx"
         try:
             with warnings.catch_warnings():

@@ -12,7 +12,6 @@ Which configuration is needed is found by a test: the folder is read back, and t
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from timm.models import load_pretrained, register_model
 from torch import nn
 
 from autodistill.core.errors import StoreError
+from autodistill.core.scratch import scratch_folder
 from autodistill.training.runtime.durable_files import tensor_bytes
 from autodistill.training.students import build as students
 from autodistill.training.students.families.timm_models import timm_call
@@ -126,7 +126,7 @@ def _same(model: nn.Module, files: Mapping[str, bytes], facts: Mapping[str, Any]
     """Return whether the network read back from the files gives the same bits as ``model`` on random images."""
     shape = (_PROBE, facts["channels"], facts["image_size"], facts["image_size"])
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    with tempfile.TemporaryDirectory(prefix="autodistill-timm-") as folder:
+    with scratch_folder("timm") as folder:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
         try:

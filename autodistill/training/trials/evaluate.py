@@ -417,6 +417,7 @@ class Trial:
         tensors, facts = trainer.state()
         stored = {"trainer": facts, "reports": self.stored, "seconds": self.clock.seconds()}
         stored["teacher_seconds"] = self._teacher_seconds()
+        stored["candidate"] = {"student": dict(self.spec.student), **self.spec.proposed, "seed": self.spec.seed}
         state = durable_files.Checkpoint(trainer.step, self.key, tensors, stored)
         self._copy(durable_files.save(self.folder, state))
 
@@ -425,6 +426,7 @@ class Trial:
         return {
             "architecture": dict(self.spec.student),
             **self.spec.proposed,
+            "seed": self.spec.seed,
             "image_size": self.input.image_size,
             **({} if self.input.image_size == data.image_size else {DECODED: data.image_size}),
             "channels": data.channels,

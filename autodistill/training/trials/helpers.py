@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
 from autodistill.core.errors import InterruptedTrialError
 from autodistill.core.records import Task, WorkerContext
+from autodistill.core.scratch import ScratchFolder
 from autodistill.training.runtime.distributed import Team
 from autodistill.training.trials.training_spec import TrainingSpec
 
@@ -39,7 +37,7 @@ class HelperProcesses:
     def __init__(self, task: Task, context: WorkerContext, body: Body) -> None:
         self._task, self._context, self._body = task, context, body
         self._helpers: list[tuple[SpawnProcess, Connection]] = []
-        self._folder: Path | None = None
+        self._folder: ScratchFolder | None = None
         self._team: Team | None = None
 
     @contextlib.contextmanager
@@ -87,7 +85,7 @@ class HelperProcesses:
                 self._team.leave()
             self._team = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
             self._folder = None
 
     def __del__(self) -> None:
@@ -97,8 +95,8 @@ class HelperProcesses:
     def _start(self) -> Team:
         spawn = multiprocessing.get_context("spawn")
         devices = self._context.devices
-        self._folder = Path(tempfile.mkdtemp(prefix="ad-team-"))
-        file = str(self._folder / "rendezvous")
+        self._folder = ScratchFolder("team")
+        file = str(self._folder.path / "rendezvous")
         for rank, device in enumerate(devices[1:], 1):
             ours, theirs = spawn.Pipe()
             context = WorkerContext(self._context.index, device, self._context.threads)

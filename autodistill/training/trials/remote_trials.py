@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from autodistill.core.errors import ResourceError, StoreError
 from autodistill.core.records import LatencyTarget, Task, TeacherSpec, stable_key
+from autodistill.core.scratch import ScratchFolder
 from autodistill.training.runtime import durable_files
 from autodistill.training.runtime.remote_storage import RemoteFolder
 from autodistill.training.trials.trial_files import STUDENT, VARIANTS, student_key, trial_folder
@@ -185,8 +185,9 @@ def workplace(task: Task, storage: str | None, owner: object) -> RemoteWorkplace
     """
     if storage is None:
         return RemoteWorkplace(task)
-    home = Path(tempfile.mkdtemp(prefix="ad-work-"))
-    weakref.finalize(owner, shutil.rmtree, home, ignore_errors=True)
+    scratch = ScratchFolder("work")
+    weakref.finalize(owner, scratch.close)
+    home = scratch.path
     remote_folder = RemoteFolder(storage)
     known = set(remote_folder.names(_INPUTS))
 

@@ -11,7 +11,6 @@ fp32 for every form, which is more than an eight-bit runtime needs.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from autodistill.core.errors import InfeasibleError, UserCodeError
 from autodistill.core.records import LATENCY, Params
+from autodistill.core.scratch import scratch_folder
 from autodistill.training.data.datasets import ImageData
 from autodistill.training.deployed.onnx_files import export_onnx, run_onnx
 from autodistill.training.deployed.quantize import quantize_int8
@@ -91,7 +91,7 @@ class VariantWork:
 
     def _write(self, model: nn.Module, path: Path) -> Path:
         data = self.data
-        with tempfile.TemporaryDirectory(prefix="autodistill-variant-") as scratch:
+        with scratch_folder("variant") as scratch:
             source = Path(scratch) / "fp32.onnx"
             export_onnx(model, source, image_size=self.input.image_size, channels=data.channels)
             return quantize_int8(source, path, calibration=calibration_images(data, self.input))

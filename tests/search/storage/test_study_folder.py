@@ -76,7 +76,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["front.json"]
 
 
-def test_a_run_copies_the_database_first_and_a_damaged_one_says_where_the_copy_is(tmp_path: Path) -> None:
+def test_a_run_copies_the_database_first_and_a_damaged_one_says_how_it_is_rebuilt(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     ad.search(study, evaluate=evaluate, budget="3trials")
     ad.search(study, evaluate=evaluate, budget="6trials")
@@ -87,9 +87,9 @@ def test_a_run_copies_the_database_first_and_a_damaged_one_says_where_the_copy_i
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
     database.write_bytes(b"this is no database, it only has the name of one" * 40)
-    with pytest.raises(StoreError, match=f"mv {copy} {database}"):
+    with pytest.raises(StoreError, match=f"'autodistill repair {tmp_path}' rebuilds it"):
         store.open_storage(tmp_path)
-    for name in ("study.db-wal", "study.db-shm"):
+    for name in ("study.db-wal", "study.db-shm", "results.jsonl"):
         (tmp_path / name).unlink(missing_ok=True)
     copy.rename(database)
     assert len(make_study(tmp_path).trials()) == 3

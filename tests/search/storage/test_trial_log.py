@@ -197,7 +197,7 @@ def test_a_damaged_attribute_of_a_trial_is_named_and_is_no_internal_error(tmp_pa
     drive(make_study(tmp_path), "3trials")
     with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
         connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE key = ?", (text, key))
-    with pytest.raises(StoreError, match=r"in the database is damaged .*study\.db\.backup"):
+    with pytest.raises(StoreError, match=r"in the database is damaged .*autodistill repair DIR"):
         make_study(tmp_path).trials()
 
 
