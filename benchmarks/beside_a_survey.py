@@ -21,7 +21,7 @@ from pathlib import Path
 
 LATE_SECONDS = 30.0
 SURVEYOR = """
-from autodistill.engines.setup.survey_pool import draw_pool
+from autodistill.engines.timing.survey_pool import draw_pool
 from autodistill.core.records import LatencyTarget
 from autodistill.search.space.space import Space
 from autodistill.search.space.builtin import load_space

@@ -28,7 +28,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from autodistill.core.records import LatencyTarget, Params
-from autodistill.engines.setup.survey_pool import draw_pool
+from autodistill.engines.timing.survey_pool import draw_pool
 from autodistill.search.space.builtin import load_space
 from autodistill.search.space.space import Space
 from autodistill.training.costs.cost_memory import LATENCY, CostMemory

@@ -210,7 +210,7 @@ def test_no_public_class_name_stands_for_two_things() -> None:
 def test_the_tests_are_laid_out_like_the_rooms() -> None:
     folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     rooms = {path.parent.relative_to(PACKAGE).as_posix() for path in MODULES}
-    assert folders - rooms - {".", "contracts", "docs", "benchmarks"} == set()
+    assert folders - rooms - {".", "contracts", "docs", "benchmarks", "faults", "security"} == set()
 
 
 def test_heavy_libraries_wait_inside_functions() -> None:

@@ -43,12 +43,12 @@ def dry_run(config: StudyConfig, folder: Path, as_json: bool) -> None:
     from autodistill.engines.setup.check_names import check_first, check_study
 
     check_first(config, resumed=_resumed(folder))
-    from autodistill.engines.setup.cold_views import cold_views
-    from autodistill.engines.setup.estimate import estimate, forecast
     from autodistill.engines.setup.initial_weights import InitialWeights, with_weights
     from autodistill.engines.setup.served_task import leave_out_unusable
     from autodistill.engines.setup.study_setup import check_same, config_rungs, config_space, study_parts
-    from autodistill.engines.setup.top_rung import Length, choose_length
+    from autodistill.engines.timing.cold_views import cold_views
+    from autodistill.engines.timing.estimate import estimate, forecast
+    from autodistill.engines.timing.top_rung import Length, choose_length
 
     config = check_same(folder.resolve(), config)
     _announce(config, folder)

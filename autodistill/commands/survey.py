@@ -83,7 +83,7 @@ def _survey_space(
 ) -> tuple[list[SurveyRow], LatencyTarget, str]:
     """Survey a search space; return its rows, the latency target, and how well latency is predicted (or ``""``)."""
     from autodistill.core.records import LatencyTarget
-    from autodistill.engines.setup.survey_pool import draw_pool
+    from autodistill.engines.timing.survey_pool import draw_pool
     from autodistill.search.space.builtin import load_space
     from autodistill.training.costs.cost_memory import CostMemory, cache_folder
     from autodistill.training.survey.predicted_costs import fitted

@@ -94,7 +94,7 @@ class StudyConfig(BaseModel):
         sampler: Algorithm that proposes candidates.
         rungs: ``auto``, ``off``, ``{eta, lowest}`` (``lowest``: share of ``epochs``) or ``{eta, levels}``.
         epochs: Epochs of the top rung; the last of ``levels`` if given. ``None``: chosen by budget and data when the
-            study is created (``engines/setup/top_rung.py``), or determined by the user's evaluation.
+            study is created (``engines/timing/top_rung.py``), or determined by the user's evaluation.
         training: Settings shared by all trials (``batch_size``, ``ema`` …).
         latency: How ``latency_ms`` is measured.
         variants: Forms in which a finished student is measured: ``fp32``, and ``int8``.
@@ -247,7 +247,7 @@ def known_pixels(data: Mapping[str, Any]) -> int | None:
 
 
 CHOSEN = ("views", "batch_size")
-"""Training settings that are chosen together with the epochs, if the user sets none (``engines/setup/top_rung.py``)."""
+"""Training settings that are chosen with the epochs, if the user sets none (``engines/timing/top_rung.py``)."""
 
 
 def default_epochs(config: StudyConfig) -> int:

@@ -1,4 +1,1 @@
-"""Set-up of a study: checks names, chooses the length of trainings by the budget, prepares teacher and survey.
-
-It also estimates what a search would take, for ``--dry-run``.
-"""
+"""Set-up of a study: checks names, prepares images, weights, teacher and survey, and repairs a damaged study."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from autodistill.core.errors import ConfigError, InfeasibleError, UsageError
 from autodistill.core.records import TeacherSpec
 from autodistill.core.teacher_choice import CHOICE
-from autodistill.engines.setup.cold_views import setting_values
+from autodistill.engines.timing.cold_views import setting_values
 
 if TYPE_CHECKING:
     from autodistill.engines.monitor.watch import Watch

@@ -21,11 +21,11 @@ from autodistill.core.teacher_choice import accepts_weak, members
 from autodistill.engines.driving.worker import Isolated
 from autodistill.engines.monitor.teaching import TeachingProgress
 from autodistill.engines.monitor.watch import Watch
-from autodistill.engines.setup.cold_views import cold_views, setting_values
 from autodistill.engines.setup.initial_weights import fetch_all, with_weights
 from autodistill.engines.setup.left_out import leave_out_crashed
 from autodistill.engines.setup.provenance import check_sources, image_facts, record_sources, sources
-from autodistill.engines.setup.survey_pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
+from autodistill.engines.timing.cold_views import cold_views, setting_values
+from autodistill.engines.timing.survey_pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
 from autodistill.search.study.study import Study
 
 if TYPE_CHECKING:

@@ -137,7 +137,7 @@ def build_checked_study(
     from autodistill.engines.setup.check_names import check_study
     from autodistill.engines.setup.initial_weights import InitialWeights, with_weights
     from autodistill.engines.setup.served_task import leave_out_unusable
-    from autodistill.engines.setup.top_rung import Length, choose_length
+    from autodistill.engines.timing.top_rung import Length, choose_length
 
     resumed = directory is not None and (directory / STUDY_FILE).is_file()
     notes: list[str] = []

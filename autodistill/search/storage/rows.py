@@ -36,7 +36,7 @@ _INFINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf}
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialRow:
     """One trial.
 
     Attributes:
@@ -62,7 +62,7 @@ def sqlite_of(storage: BaseStorage) -> RDBStorage | None:
     return backend if isinstance(backend, RDBStorage) and backend.engine.dialect.name == "sqlite" else None
 
 
-def read_rows(storage: RDBStorage, study: int) -> list[Row]:
+def read_rows(storage: RDBStorage, study: int) -> list[TrialRow]:
     """Return the trials of a study by number, except enqueued ones.
 
     Raises:
@@ -76,7 +76,7 @@ def read_rows(storage: RDBStorage, study: int) -> list[Row]:
         for identifier, text in connection.execute(_CONSTRAINTS, key):
             constraints[identifier] = json.loads(text)
         return [
-            Row(
+            TrialRow(
                 identifier,
                 number,
                 TrialState[state],

@@ -120,7 +120,7 @@ class TrialLog:
         except json.JSONDecodeError as error:
             raise damaged("an attribute of a trial", error) from error
 
-    def _from_row(self, row: rows.Row) -> _Entry:
+    def _from_row(self, row: rows.TrialRow) -> _Entry:
         values = row.values if row.state is TrialState.COMPLETE else ()
         one = _Entry(row.number, row.identifier, row.state, values, row.attributes, row.constraints)
         one.own_params, one.all_params = None, self._all_params

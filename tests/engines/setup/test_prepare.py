@@ -14,8 +14,8 @@ from autodistill.core.errors import AutodistillError, DataError, TeacherError, U
 from autodistill.core.records import DataSpec, State
 from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.setup import prepare as prepare_module
-from autodistill.engines.setup.estimate import estimate
 from autodistill.engines.setup.prepare import prepare
+from autodistill.engines.timing.estimate import estimate
 from autodistill.training.data import datasets
 from autodistill.training.data.sources.image_folder import list_images
 from autodistill.training.survey import surveyor as survey_groups

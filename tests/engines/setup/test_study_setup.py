@@ -13,7 +13,8 @@ from toys import SPACE, costs, evaluate
 
 import autodistill as ad
 from autodistill.core.errors import StudyInUseError, UsageError
-from autodistill.engines.setup import study_setup, top_rung
+from autodistill.engines.setup import study_setup
+from autodistill.engines.timing import top_rung
 from autodistill.search.storage import study_folder as store
 
 KEYS: dict[str, Any] = {"name": "toy", "space": SPACE, "objectives": ["accuracy", "params"], "epochs": 9}

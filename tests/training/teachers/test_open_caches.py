@@ -14,7 +14,7 @@ import torch
 
 from autodistill.core.errors import AutodistillError, ResourceError
 from autodistill.core.records import Candidate, DataSpec, Task, WorkerContext
-from autodistill.engines.setup.cold_views import cold_views
+from autodistill.engines.timing.cold_views import cold_views
 from autodistill.search.space.space import Space
 from autodistill.training.augmentation.policy import Policy, policies
 from autodistill.training.data import datasets

@@ -20,7 +20,7 @@ from autodistill.training.data.sources.pictures import Encoded, Pictures, pictur
 from autodistill.training.data.sources.tables.arrow_files import NEEDS, SUFFIXES, ArrowFile
 from autodistill.training.data.sources.tables.rows import (
     IMAGE_COLUMNS,
-    Row,
+    ImageRow,
     arrange,
     classes_of,
     column,
@@ -84,7 +84,7 @@ def hugging_face(spec: DataSpec, part: Part, cache_dir: Path) -> Pictures:
     labels = label_columns(first.columns, spec.options.get("label"), where)
     given = classes_of(spec, Path(str(spec.root)).parent if spec.root else Path())
     named = first.class_names(labels[0]) if len(labels) == 1 else None
-    rows: list[Row] = []
+    rows: list[ImageRow] = []
     starts: list[int] = []
     problems: list[str] = []
     for split, file in opened:
@@ -113,7 +113,7 @@ def hugging_face(spec: DataSpec, part: Part, cache_dir: Path) -> Pictures:
 def _read(
     file: ArrowFile,
     split: str,
-    rows: list[Row],
+    rows: list[ImageRow],
     problems: list[str],
     *,
     image: str,
@@ -132,7 +132,7 @@ def _read(
         except ValueError as error:
             problems.append(f"{name}: {error}")
             label = ""
-        rows.append(Row(name, label, path, split))
+        rows.append(ImageRow(name, label, path, split))
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:

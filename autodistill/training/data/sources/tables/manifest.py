@@ -15,7 +15,7 @@ from autodistill.training.data.sources.pictures import Pictures, picture_source
 from autodistill.training.data.sources.tables.rows import (
     PATH_COLUMNS,
     SPLIT_COLUMNS,
-    Row,
+    ImageRow,
     arrange,
     classes_of,
     column,
@@ -57,7 +57,7 @@ def manifest(spec: DataSpec, part: Part, cache_dir: Path) -> Pictures:
     del cache_dir
     files = tables(spec)
     where = ", ".join(path.name for path in files)
-    rows: list[Row] = []
+    rows: list[ImageRow] = []
     paths: list[Path] = []
     for path in files:
         _read(spec, path, rows, paths, split=split_of(path.stem) if len(files) > 1 else "")
@@ -99,7 +99,7 @@ def tables(spec: DataSpec) -> list[Path]:
     return found
 
 
-def _read(spec: DataSpec, path: Path, rows: list[Row], paths: list[Path], *, split: str) -> None:
+def _read(spec: DataSpec, path: Path, rows: list[ImageRow], paths: list[Path], *, split: str) -> None:
     """Append the rows of one table and the paths of their images.
 
     Raises:
@@ -125,7 +125,7 @@ def _read(spec: DataSpec, path: Path, rows: list[Row], paths: list[Path], *, spl
             if not given:
                 raise ValueError("no path")
             wanted = split or (_split(values, part) if part else "")
-            rows.append(Row(f"line {line} of {where}: {given}", label_of(values, label, separator), given, wanted))
+            rows.append(ImageRow(f"line {line} of {where}: {given}", label_of(values, label, separator), given, wanted))
             paths.append(base / given)
         except ValueError as error:
             problems.append(f"line {line}{f' ({given})' if given else ''}: {error}")

@@ -35,7 +35,7 @@ _LISTED = 10
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageRow:
     """One row of a table.
 
     Attributes:
@@ -82,7 +82,7 @@ def split_in_path(path: str) -> str:
     return next((split for word in reversed(text.split()) if (split := split_of(word))), "")
 
 
-def arrange(rows: Sequence[Row], part: Part, *, where: str, classes: Sequence[str] | None = None) -> Arranged:
+def arrange(rows: Sequence[ImageRow], part: Part, *, where: str, classes: Sequence[str] | None = None) -> Arranged:
     """Choose the rows of one part, in the order of classes and paths.
 
     Without test rows, a fifth of the training rows is held out, as from class folders.
@@ -132,7 +132,7 @@ def arrange(rows: Sequence[Row], part: Part, *, where: str, classes: Sequence[st
     return Arranged(np.concatenate([chosen, val_rows]), np.concatenate([labels, val_labels]), names, validation)
 
 
-def empty_classes(rows: Sequence[Row], classes: Sequence[str] | None, where: str) -> tuple[str, ...]:
+def empty_classes(rows: Sequence[ImageRow], classes: Sequence[str] | None, where: str) -> tuple[str, ...]:
     """Return a remark about given classes that no training row has; empty if there are none."""
     if classes is None:
         return ()
@@ -293,7 +293,7 @@ def refuse(problems: Sequence[str], total: int, where: str) -> None:
         raise DataError("\n  ".join(lines))
 
 
-def _splits(rows: Sequence[Row], where: str) -> NDArray[np.str_]:
+def _splits(rows: Sequence[ImageRow], where: str) -> NDArray[np.str_]:
     """Return the split of every row; ``train`` for all if no row names one."""
     splits = np.asarray([row.split for row in rows], dtype="U5")
     if not (splits != "").any():
@@ -318,7 +318,7 @@ def _names(label: Label) -> tuple[str, ...]:
 
 
 def _labels(
-    rows: Sequence[Row], chosen: NDArray[np.intp], index: Mapping[str, int], several: bool
+    rows: Sequence[ImageRow], chosen: NDArray[np.intp], index: Mapping[str, int], several: bool
 ) -> NDArray[np.int64]:
     if not several:
         return np.asarray([index[str(rows[i].label)] for i in chosen], dtype=np.int64)
@@ -328,7 +328,7 @@ def _labels(
     return out
 
 
-def _check_labels(rows: Sequence[Row], index: Mapping[str, int], where: str, *, given: bool) -> None:
+def _check_labels(rows: Sequence[ImageRow], index: Mapping[str, int], where: str, *, given: bool) -> None:
     """Refuse labels that are no classes, and rows of which some have one class and some any number of labels."""
     why = "is not among the classes given by data.options.classes" if given else "has no training images"
     problems = [f"{row.name}: class {name!r} {why}" for row in rows for name in _names(row.label) if name not in index]

@@ -30,8 +30,8 @@ from autodistill.training.data.sources.decoding import SUFFIXES
 from autodistill.training.data.sources.pictures import Encoded, Pictures, picture_source
 from autodistill.training.data.sources.tables.rows import (
     LABEL_COLUMNS,
+    ImageRow,
     Label,
-    Row,
     arrange,
     classes_of,
     empty_classes,
@@ -105,7 +105,7 @@ def webdataset(spec: DataSpec, part: Part, cache_dir: Path) -> Pictures:
     common = os.path.commonpath([path.parent for path in files])
     parts = [split_in_path(os.path.relpath(path, common).partition(".")[0]) for path in files]
     problems: list[str] = []
-    rows: list[Row] = []
+    rows: list[ImageRow] = []
     for one in samples:
         name = f"{files[one.archive].name}: {one.member}"
         if one.problem:
@@ -113,7 +113,7 @@ def webdataset(spec: DataSpec, part: Part, cache_dir: Path) -> Pictures:
         split, path = parts[one.archive], one.member
         if not any(parts):
             split = next((found for name in PurePosixPath(path).parts[:-1] if (found := split_of(name))), "")
-        rows.append(Row(name, _label(one.label, numbered), path, split))
+        rows.append(ImageRow(name, _label(one.label, numbered), path, split))
     refuse(problems, len(samples), where)
     chosen = arrange(rows, part, where=where, classes=classes)
     taken = [samples[row] for row in chosen.rows]

@@ -3,11 +3,11 @@
 import pytest
 
 from autodistill.config.study_file import StudyConfig
-from autodistill.engines.setup import training_times as module
-from autodistill.engines.setup.estimate import CONTINUE_SHARE, SPREAD, estimate
 from autodistill.engines.setup.study_setup import study_parts
-from autodistill.engines.setup.survey_pool import MIN_POOL, SURVEY_SHARE
-from autodistill.engines.setup.timing import FORWARD, SMALL_STEP, STEP, Timing
+from autodistill.engines.timing import training_times as module
+from autodistill.engines.timing.estimate import CONTINUE_SHARE, SPREAD, estimate
+from autodistill.engines.timing.survey_pool import MIN_POOL, SURVEY_SHARE
+from autodistill.engines.timing.timing import FORWARD, SMALL_STEP, STEP, Timing
 
 TIME = 0.01
 IMAGE = 0.002

@@ -12,8 +12,8 @@ from typing import Any
 
 from autodistill.config.study_file import StudyConfig
 from autodistill.core.budget import format_seconds
-from autodistill.engines.setup.timing import ignore
-from autodistill.engines.setup.training_times import SearchTimes, measure_times
+from autodistill.engines.timing.timing import ignore
+from autodistill.engines.timing.training_times import SearchTimes, measure_times
 from autodistill.search.rungs.levels import Rungs
 from autodistill.search.space.space import Space
 

@@ -227,7 +227,7 @@ def _started(job: Job, pipe: Connection) -> subprocess.Popen[bytes]:
 
     ``subprocess`` is used because ``multiprocessing`` would import the user's script again.
     """
-    code = "from autodistill.engines.setup.timing import serve; serve()"
+    code = "from autodistill.engines.timing.timing import serve; serve()"
     with pipe:
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(pipe.fileno())],

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from autodistill.core.records import DataSpec
-from autodistill.engines.setup import timing
-from autodistill.engines.setup.timing import FORWARD, SMALL_STEP, STEP, Job, timed
+from autodistill.engines.timing import timing
+from autodistill.engines.timing.timing import FORWARD, SMALL_STEP, STEP, Job, timed
 from autodistill.training.costs.cost_memory import CostMemory
 
 STUDENTS = tuple({"family": "resnet", "width": width, "depth": 1} for width in (8, 12, 16))

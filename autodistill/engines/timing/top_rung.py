@@ -17,7 +17,7 @@ from autodistill.core.budget import Budget, format_seconds
 from autodistill.core.errors import AutodistillError, InfeasibleError
 
 if TYPE_CHECKING:
-    from autodistill.engines.setup.training_times import SearchTimes
+    from autodistill.engines.timing.training_times import SearchTimes
     from autodistill.search.space.space import Space
 
 WISHED = 20
@@ -97,8 +97,8 @@ def choose_length(config: StudyConfig, space: Space, *, say: Callable[[str], Non
     timed = config.engine == "local" and (budget.seconds is not None or budget.device_seconds is not None)
     if not timed:
         return Length(_with(config, config.epochs or ceiling))
-    from autodistill.engines.setup.timing import ignore
-    from autodistill.engines.setup.training_times import measure_times
+    from autodistill.engines.timing.timing import ignore
+    from autodistill.engines.timing.training_times import measure_times
 
     started = time.monotonic()
     try:

@@ -6,7 +6,7 @@ import autodistill as ad
 from autodistill.core.records import LatencyTarget, TeacherSpec
 from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.setup import prepare
-from autodistill.engines.setup.survey_pool import LOOKS, MAX_POOL, MIN_POOL, draw_pool, pool_size
+from autodistill.engines.timing.survey_pool import LOOKS, MAX_POOL, MIN_POOL, draw_pool, pool_size
 from autodistill.search.space.space import Space
 from autodistill.training.costs.cost_memory import CostMemory
 from autodistill.training.costs.counts import known_costs

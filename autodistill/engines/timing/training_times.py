@@ -17,9 +17,9 @@ from autodistill.core.budget import Budget
 from autodistill.core.errors import InfeasibleError
 from autodistill.core.records import LATENCY, LatencyTarget, Params, stable_key
 from autodistill.engines.driving.slots import Slot, devices_each, make_slots
-from autodistill.engines.setup.cold_views import cold_views, setting_values
-from autodistill.engines.setup.survey_pool import SURVEY_SECONDS, SURVEY_SHARE, draw_pool, has_survey, pool_size
-from autodistill.engines.setup.timing import FORWARD, SMALL_BATCH, SMALL_STEP, START, STEP, Job, Timing, timed
+from autodistill.engines.timing.cold_views import cold_views, setting_values
+from autodistill.engines.timing.survey_pool import SURVEY_SECONDS, SURVEY_SHARE, draw_pool, has_survey, pool_size
+from autodistill.engines.timing.timing import FORWARD, SMALL_BATCH, SMALL_STEP, START, STEP, Job, Timing, timed
 from autodistill.search.objectives.objectives import resolve
 from autodistill.search.space.space import Space
 

@@ -8,9 +8,9 @@ import pytest
 
 from autodistill.config.study_file import StudyConfig
 from autodistill.core.budget import Budget
-from autodistill.engines.setup import top_rung
 from autodistill.engines.setup.study_setup import build_study, study_parts
-from autodistill.engines.setup.training_times import SearchTimes
+from autodistill.engines.timing import top_rung
+from autodistill.engines.timing.training_times import SearchTimes
 
 TIMES = SearchTimes(
     train_images=2000,
@@ -38,7 +38,7 @@ def config(**keys: object) -> StudyConfig:
 
 
 def choose(monkeypatch: pytest.MonkeyPatch, times: SearchTimes = TIMES, **keys: object) -> top_rung.Length:
-    monkeypatch.setattr("autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: times)
+    monkeypatch.setattr("autodistill.engines.timing.training_times.measure_times", lambda *args, **settings: times)
     asked = config(**keys)
     return top_rung.choose_length(asked, study_parts(asked)["space"])
 
@@ -102,13 +102,13 @@ def test_a_budget_of_epochs_needs_no_timing_and_one_of_trials_changes_nothing() 
 
 def test_a_study_keeps_the_epochs_that_were_chosen_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     folder = tmp_path / "study"
-    monkeypatch.setattr("autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: TIMES)
+    monkeypatch.setattr("autodistill.engines.timing.training_times.measure_times", lambda *args, **settings: TIMES)
     study = build_study(config(budget="10m"), folder)
     assert (study.config.epochs, study.rungs.levels) == (15, (5, 15))
     assert any(note.startswith("15 epochs: about 20 full trainings") for note in study.notes)
     assert StudyConfig.load(folder / "study.yaml").epochs == 15
     monkeypatch.setattr(
-        "autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: pytest.fail("timed again")
+        "autodistill.engines.timing.training_times.measure_times", lambda *args, **settings: pytest.fail("timed again")
     )
     assert study.config.training == {"batch_size": 16}
     again = build_study(config(budget="8h"), folder)
@@ -136,10 +136,10 @@ def test_rungs_begin_after_enough_steps(epochs, images, training, levels) -> Non
 def test_the_time_that_the_timing_took_is_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 107.5])
     monkeypatch.setattr(top_rung.time, "monotonic", lambda: next(times))
-    monkeypatch.setattr("autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: TIMES)
+    monkeypatch.setattr("autodistill.engines.timing.training_times.measure_times", lambda *args, **settings: TIMES)
     length = top_rung.choose_length(config(budget="10m"), study_parts(config())["space"])
     assert length.seconds == 7.5
-    monkeypatch.setattr("autodistill.engines.setup.top_rung.choose_length", lambda *args, **settings: length)
+    monkeypatch.setattr("autodistill.engines.timing.top_rung.choose_length", lambda *args, **settings: length)
     assert build_study(config(budget="10m"), None).spent.seconds == 7.5
 
 
@@ -200,7 +200,7 @@ def test_epochs_are_chosen_by_the_time_of_the_batch_that_is_trained(monkeypatch:
 def test_measured_times_are_passed_to_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = tuple(({"family": "resnet", "width": width}, 1.0 * width) for width in (4, 8, 16))
     monkeypatch.setattr(
-        "autodistill.engines.setup.training_times.measure_times", lambda *args, **settings: replace(TIMES, timed=timed)
+        "autodistill.engines.timing.training_times.measure_times", lambda *args, **settings: replace(TIMES, timed=timed)
     )
     study = build_study(config(budget="10m"), None)
     rows = [(student, {"params": 100.0 * seconds, "latency_ms": seconds}) for student, seconds in timed]
