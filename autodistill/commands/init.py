@@ -36,7 +36,7 @@ teacher: auto                    # auto trains one first; or a folder made by 'a
 # space: digits                  # a name of 'autodistill spaces ls', or a YAML file; default: by the image size
 # set:                           # narrow the space
 #   student.family: [resnet, convnext]
-# left_out: {{distillation.loss: [dkd]}}  # choices of a built-in space that cannot serve the task; filled in at the start
+# left_out: {{distillation.loss: [dkd]}}  # choices that cannot serve the task; filled in at the start
 
 objectives: [accuracy, params, latency_ms]             # metrics to trade off
 # measures: {{f2: "my_measures:f2"}}                     # your own measures of (logits, labels); objective f2:maximize
