@@ -110,8 +110,8 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
     from autodistill.engines.monitor.teaching import TeachingProgress
     from autodistill.engines.monitor.watch import Snapshot, Watch
     from autodistill.training.data import datasets
-    from autodistill.training.teachers import checks as preflight
     from autodistill.training.teachers import load as teachers
+    from autodistill.training.teachers.checking import preflight
     from autodistill.training.trials.teach import teach as train
 
     datasets.check_files(data)

@@ -61,7 +61,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     """
     from autodistill.training.data import datasets
     from autodistill.training.runtime.cache_folder import cache_folder
-    from autodistill.training.teachers import checks as preflight
+    from autodistill.training.teachers.checking import preflight
     from autodistill.training.trials.evaluate import discard, evaluator
 
     config: StudyConfig = study.config
@@ -115,9 +115,9 @@ def _teacher(
     """Return the checked teacher, after training it if there is none; of several, store the values of the best."""
     from autodistill.training.distillation.initialise import unlike_teacher
     from autodistill.training.loop.recipe import Recipe
-    from autodistill.training.teachers import checks as preflight
     from autodistill.training.teachers import load as teachers
     from autodistill.training.teachers.cache.open_caches import OpenCaches
+    from autodistill.training.teachers.checking import preflight
     from autodistill.training.teachers.folder import TEACHER_JSON
     from autodistill.training.teachers.plain_answers import asker
 
@@ -135,16 +135,27 @@ def _teacher(
         watch.stage("teacher", f"{teacher.name}: checked on {done:,} of {total:,} validation images", done / total)
 
     ask = asker(data, OpenCaches(cache / "teacher"), config.data.seed if config.data else 0, checked)
+    trained = [o.name for o in study.objectives if o.stage == "trained"]
     best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
     for one in members(spec).values():
         teacher = teachers.load_teacher(one, data, device)
-        found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak, ask=ask)
+        found = preflight.preflight(
+            teacher,
+            data,
+            accept_weak=spec.accept_weak or one.accept_weak,
+            ask=ask,
+            memory=cache,
+            own=config.measures,
+        )
         watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
+        for note in found.notes:
+            watch.stage("teacher", note)
         if copied and (unlike := unlike_teacher(teacher, data)):
             warnings.warn(unlike, stacklevel=3)
         if found.accuracy > best:
             best, facts = found.accuracy, sources(data, teacher)
-            values = {"accuracy": best, **_teacher_costs(study, teacher, config, watch)}
+            wanted = {name: found.values[name] for name in trained if name in found.values}
+            values = {"accuracy": best, **wanted, **_teacher_costs(study, teacher, config, watch)}
     record_sources(study, facts)
     study.set_teacher_values(values)
     _report_bounds(study, watch)

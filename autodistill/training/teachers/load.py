@@ -27,6 +27,7 @@ from autodistill.training.students import build as students
 from autodistill.training.students.pretrained import require_pretrained
 from autodistill.training.teachers.factory import made_by
 from autodistill.training.teachers.folder import TEACHER_JSON, TEACHER_WEIGHTS, read_teacher, teacher_folder
+from autodistill.training.teachers.keras_files import KERAS, TENSORFLOW, conversion, is_saved_model
 from autodistill.training.teachers.onnx import load_onnx
 from autodistill.training.teachers.options import (
     check_options,
@@ -36,7 +37,7 @@ from autodistill.training.teachers.options import (
     only_cpu,
     refuse_weights,
 )
-from autodistill.training.teachers.teacher import Preprocessing, Teacher, fingerprint_of, freeze
+from autodistill.training.teachers.teacher import Preprocessing, Teacher, TrainedOn, fingerprint_of, freeze
 from autodistill.training.teachers.weight_files import (
     PICKLED,
     SUFFIXES,
@@ -51,6 +52,9 @@ from autodistill.training.teachers.weight_files import (
 __all__ = ["Teacher", "check_teacher", "load_teacher", "read_weights"]
 
 ENSEMBLE = "ensemble"
+
+_FILES = (".onnx", ".npz", *SUFFIXES, *PICKLED, *KERAS, *TENSORFLOW)
+"""Suffixes of files; a source with another one may be the name of a network in timm."""
 
 Devices = tuple[torch.device, ...]
 
@@ -79,7 +83,7 @@ def load_teacher(spec: TeacherSpec, data: ImageData, device: torch.device | str 
     if is_reference(spec.source):
         return _from_factory(spec, data, where)
     if _is_folder(path):
-        return _from_folder(teacher_folder(path), spec, data, where)
+        return _from_folder(_teacher_folder(path), spec, data, where)
     _check_file(path)
     if path.suffix.lower() == ".onnx":
         only_cpu(spec, "an ONNX file")
@@ -127,9 +131,9 @@ def check_teacher(spec: TeacherSpec, classes: Callable[[], int | None] = _unknow
                 fit(weights, network.state_dict(), _pair(spec), classes=classes())
         return
     if _is_folder(path):
-        read_teacher(teacher_folder(path))
+        read_teacher(_teacher_folder(path))
         return
-    if path.exists() or path.suffix.lower() in (".onnx", ".npz", *SUFFIXES, *PICKLED):
+    if path.exists() or path.suffix.lower() in _FILES:
         _check_file(path)
         if path.suffix.lower() in (".onnx", ".npz"):
             return
@@ -158,11 +162,20 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() or path.name in (TEACHER_JSON, TEACHER_WEIGHTS)
 
 
+def _teacher_folder(path: Path) -> Path:
+    """Return the teacher's folder for ``path``; a saved model of TensorFlow is refused with its conversion."""
+    if is_saved_model(path):
+        raise TeacherError(f"teacher {conversion(path)}")
+    return teacher_folder(path)
+
+
 def _check_file(path: Path) -> None:
     """Refuse pickled files, files of unknown kind, and weights in place of an architecture."""
     suffix = path.suffix.lower()
-    if not path.exists() and suffix not in (".onnx", ".npz", *SUFFIXES, *PICKLED):
+    if not path.exists() and suffix not in _FILES:
         return  # a name in timm
+    if path.is_file() and (convert := conversion(path)):
+        raise TeacherError(f"teacher {convert}")
     check_file(path, "teacher")
     if suffix in PICKLED:
         raise TeacherError(f"{path}: {why_refused(path)}")
@@ -201,7 +214,9 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
     expects = expected(spec, made_for, data)
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(facts["classes"], data, str(folder)))
-    return _network_teacher(str(folder), network, expects, devices, facts["architecture"])
+    found = _network_teacher(str(folder), network, expects, devices, facts["architecture"])
+    origin = TrainedOn(data=str(facts.get("data", "")), held_out=str(facts.get("held_out", "")))
+    return replace(found, trained_on=origin)
 
 
 def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
@@ -222,7 +237,8 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     channels = int(own.get("in_chans", config["input_size"][0]))
     mean, std = (_of_channels(config[key], channels) for key in ("mean", "std"))
     expects = expected(spec, Preprocessing(config["input_size"][-1], channels, mean, std), data)
-    return _network_teacher(name, network, expects, devices, [name, own])
+    found = _network_teacher(name, network, expects, devices, [name, own])
+    return replace(found, trained_on=TrainedOn(elsewhere=True)) if weights is None else found
 
 
 def _timm_network(name: str, own: Mapping[str, Any], *, pretrained: bool) -> nn.Module:

@@ -165,6 +165,7 @@ class _Plan:
             "classes": data.classes,
             "epochs": self.epochs,
             "data": data.fingerprint,
+            "held_out": data.held_out,
             "key": self.key,
         }
 
