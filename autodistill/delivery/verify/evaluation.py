@@ -57,7 +57,7 @@ class TestSplit:
         """
         from autodistill.training.data import datasets
         from autodistill.training.data.sources.array_cache import content_hash
-        from autodistill.training.teachers.checks import answers
+        from autodistill.training.teachers.answers import answers
 
         split = datasets.load_test(task.data, cache)
         logits = None if teacher.by_id else answers(teacher, split)
@@ -70,6 +70,13 @@ class TestSplit:
         from autodistill.training.loop.trainer import scores
 
         return scores(logits, torch.from_numpy(self.split.labels), self.teacher, own)
+
+    def resampled(self, logits: Tensor, own: Mapping[str, str] | None = None) -> dict[str, NDArray[np.float64]]:
+        """Compute every measure for resampled images, the same drawings for all networks: ``(drawings,)`` by name."""
+        from autodistill.training.loop.resampling import resampled
+
+        teacher = None if self.teacher is None else self.teacher.double().numpy()
+        return resampled(logits.double().numpy(), self.split.labels, teacher, own)
 
     def confusion(self, logits: Tensor) -> tuple[tuple[int, ...], ...]:
         """Images of each class (row) by the class that was decided (column)."""
@@ -110,7 +117,8 @@ def examine(
     found = test.scores(logits, own)
     last = facts["reports"][max(facts["reports"], key=int)]
     manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())
-    right = (logits.argmax(1).numpy() == test.split.labels).astype(np.uint8)
+    decided = logits.argmax(1).numpy()
+    right = (decided == test.split.labels).astype(np.uint8)
     result = Result(
         key=facts["key"],
         test=test.fingerprint,
@@ -120,16 +128,22 @@ def examine(
         ece=found["ece"],
         agreement=found.get("agreement"),
         validation=last["values"]["accuracy"] if refit == "train" else None,
-        right=base64.b64encode(np.packbits(right).tobytes()).decode(),
+        right=_text(np.packbits(right)),
         seconds=facts["seconds"],
         weights=manifest["files"]["student.safetensors"]["sha256"],
         measures={name: value for name, value in found.items() if name not in FIELDS},
         confusion=test.confusion(logits),
+        decided=_text(decided.astype("<i4")),
+        drawings={name: _text(values.astype("<f4")) for name, values in test.resampled(logits, own).items()},
     )
     write_folder(folder / "result", {"result.json": json.dumps(asdict(result), indent=1).encode()})
     if not keep:
         shutil.rmtree(folder / "student", ignore_errors=True)
     return result
+
+
+def _text(values: NDArray[Any]) -> str:
+    return base64.b64encode(values.tobytes()).decode()
 
 
 def predict(model: nn.Module, images: NDArray[np.uint8], data: ImageData, *, device: str = "cpu") -> Tensor:

@@ -29,6 +29,7 @@ _register(Objective("macro_f1", "maximize", "fraction", "trained", description="
 _register(Objective("top5_accuracy", "maximize", "fraction", "trained", description="label among the top five"))
 _register(Objective("auroc", "maximize", "fraction", "trained", description="area under the ROC curve"))
 _register(Objective("average_precision", "maximize", "fraction", "trained", description="mean over the classes"))
+_register(Objective("log_loss", "minimize", "nats", "trained", description="cross-entropy, the same number as loss"))
 _register(Objective("ece", "minimize", "fraction", "trained", description="expected calibration error"))
 _register(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
 _register(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))

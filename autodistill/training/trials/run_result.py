@@ -34,6 +34,9 @@ class Result:
         weights: SHA-256 of the student's file of weights.
         measures: every other measure on the test split, by name; empty in results of earlier versions.
         confusion: number of test images of each true class (row) and predicted class (column); likewise.
+        decided: base64 of one little-endian 32-bit integer per test image, the class that it was decided to be;
+            likewise.
+        drawings: each measure for resampled test images, by name: base64 of little-endian 32-bit floats; likewise.
     """
 
     key: str
@@ -49,6 +52,17 @@ class Result:
     weights: str
     measures: Mapping[str, float] = field(default_factory=dict)
     confusion: Sequence[Sequence[int]] = ()
+    decided: str = ""
+    drawings: Mapping[str, str] = field(default_factory=dict)
+
+    def decisions(self) -> npt.NDArray[np.int64]:
+        """Return the class that each test image was decided to be, ``(images,)``; empty if it was not stored."""
+        return np.frombuffer(base64.b64decode(self.decided), dtype="<i4").astype(np.int64)
+
+    def resampled(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return each measure for resampled test images, ``(drawings,)``, by name."""
+        stored = self.drawings.items()
+        return {name: np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float64) for name, text in stored}
 
     def correct(self) -> Bools:
         """Return which test images are classified correctly, ``(images,)``."""
