@@ -132,6 +132,8 @@ def _teach(data: DataSpec, model: str | None, folder: Path, device: str, setting
             say(f"Stopped: {stopped} Continue: {this_command()}")
             raise typer.Exit(128 + (watch.signal or 2)) from None
     found = preflight.preflight(teachers.load_teacher(spec, images, device), images, accept_weak=True)
+    for note in found.notes:
+        say(f"note: {note}.")
     return {"teacher": str(folder), "accuracy": found.accuracy, "classes": len(images.classes), "weak": found.weak}
 
 

@@ -134,6 +134,7 @@ def _summary(
     within = None if words is None else answers.within(float(words["start"]))
     found, reach = study.nearest(), front.reach
     lacking = [] if found is None or reach is None else nearest_lines(found, reach)
+    notes = [f"{note[0].upper()}{note[1:]}." for note in study.teacher_notes()]
     return {
         "name": study.name,
         "lead": _lead(front, trials),
@@ -146,7 +147,7 @@ def _summary(
         "metric": words,
         "within": within,
         "bounds": None if metric is None else _bounds_table(answers, metric, verified),
-        "teacher_words": " ".join(filter(None, [_teacher_words(front, answers, verified), *lacking])),
+        "teacher_words": " ".join(filter(None, [_teacher_words(front, answers, verified), *notes, *lacking])),
         "nothing": " ".join(
             [f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: continue the search{loosen}.", *lacking]
         ),

@@ -25,6 +25,7 @@ from autodistill.engines.setup.cold_views import cold_views, setting_values
 from autodistill.engines.setup.left_out import leave_out_crashed
 from autodistill.engines.setup.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.setup.survey_pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
+from autodistill.search.study.readings import TEACHER_NOTES
 from autodistill.search.study.study import Study
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _teacher(
 
     ask = asker(data, OpenCaches(cache / "teacher"), config.data.seed if config.data else 0, checked)
     trained = [o.name for o in study.objectives if o.stage == "trained"]
-    best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
+    best, facts, values, notes = -1.0, dict[str, Any](), dict[str, float](), list[str]()
     for one in members(spec).values():
         teacher = teachers.load_teacher(one, data, device)
         found = preflight.preflight(
@@ -148,6 +149,7 @@ def _teacher(
             own=config.measures,
         )
         watch.stage("teacher", f"{found.name}, validation accuracy {found.accuracy:.4f}")
+        notes += found.notes
         for note in found.notes:
             watch.stage("teacher", note)
         if copied and (unlike := unlike_teacher(teacher, data)):
@@ -158,6 +160,7 @@ def _teacher(
             values = {"accuracy": best, **wanted, **_teacher_costs(study, teacher, config, watch)}
     record_sources(study, facts)
     study.set_teacher_values(values)
+    study.optuna.set_user_attr(TEACHER_NOTES, notes)
     _report_bounds(study, watch)
     return spec
 

@@ -220,6 +220,24 @@ def test_what_counts_is_said_as_soon_as_the_teacher_is_known(
     assert (None if reach is None else reach.bound) == (None if bound is None else pytest.approx(bound))
 
 
+def test_what_is_said_of_the_teacher_is_stored_with_the_study(tmp_path: Path) -> None:
+    root, teacher = _images(tmp_path / "images"), tmp_path / "teacher.npz"
+    spec = DataSpec("image_folder", root=str(root), image_size=8)
+    _logits(teacher, spec, 4.0)
+    study = ad.Study.create(
+        data={"source": "image_folder", "root": str(root), "image_size": 8},
+        teacher={"source": str(teacher), "accept_weak": True},
+        space={"student": {"family": "resnet", "width": [2, 3], "depth": 1}},
+        objectives=["balanced_accuracy", "accuracy", "params"],
+        survey="off",
+        directory=tmp_path / "study",
+    )
+    prepare(study, Watch())
+    (note,) = study.teacher_notes()
+    assert note.startswith("the validation images were split off the training images: if the teacher teacher.npz ")
+    assert study.teacher_values() == {"accuracy": 1.0, "balanced_accuracy": 1.0}
+
+
 COUNTING = """
 import torch
 from torch import nn

@@ -212,7 +212,7 @@ def _never_decided(teacher: Teacher, decided: Ints, data: ImageData) -> list[str
     images = int(np.isin(data.val.labels, never).sum())
     named = ", ".join(data.classes[c] for c in never[:_NAMED]) + (" …" if len(never) > _NAMED else "")
     return [
-        f"{teacher.name} never names {len(never)} of {len(data.classes)} classes ({named}), which have "
+        f"{_called(teacher)} never names {len(never)} of {len(data.classes)} classes ({named}), which have "
         f"{counted(images, 'validation image')}: students will hardly learn them from it"
     ]
 
@@ -228,10 +228,15 @@ def _flattered(teacher: Teacher, data: ImageData) -> list[str]:
     mend = "give validation images of their own (a folder val/ beside train/), or train the teacher on this split"
     if any(one is not None and one.data == data.fingerprint and one.held_out for one in origins):
         return [
-            f"{where}, and {teacher.name} was trained with another split of the same images: it has seen some of them, "
+            f"{where}, and {_called(teacher)} was trained with another split of the same images: it has seen some of them, "
             f"so its accuracy is flattered; {mend} (the same --seed and --set data.val_fraction)"
         ]
-    return [f"{where}: if {teacher.name} was trained on all of them, its accuracy is flattered; {mend}"]
+    return [f"{where}: if {_called(teacher)} was trained on all of them, its accuracy is flattered; {mend}"]
+
+
+def _called(teacher: Teacher) -> str:
+    """Return the teacher's name without folders: notes are shown in reports, which are passed on."""
+    return f"the teacher {teacher.name.replace(chr(92), '/').rpartition('/')[2]}"
 
 
 def check_enough(data: ImageData) -> None:
