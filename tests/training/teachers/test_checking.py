@@ -314,8 +314,8 @@ def test_classes_that_a_teacher_never_names_are_said() -> None:
         teacher_of(lambda images: knowing(4)(images)[:, [0, 1, 2, 2]] - torch.tensor([0, 0, 0, 0.1])), data
     )
     assert found.notes == (
-        "the teacher own never names 1 of 4 classes (class 3), which have 6 validation images: students will hardly learn them "
-        "from it",
+        "the teacher own never names 1 of 4 classes (class 3), which have 6 validation images: students will hardly "
+        "learn them from it",
     )
 
 
@@ -327,7 +327,7 @@ def test_that_a_teacher_may_have_seen_the_validation_images_is_said_where_they_c
     teacher = teacher_of(knowing(4))
     assert preflight(teacher, own).notes == ()
     (said,) = preflight(teacher, split).notes
-    assert "if the teacher own was trained on all of them, its accuracy is flattered; give validation images of their own" in said
+    assert "if the teacher own was trained on all of them, its accuracy is flattered; give validation images" in said
 
 
 def test_a_teacher_taught_on_the_same_split_has_not_seen_them_and_on_another_split_has(tmp_path: Path) -> None:

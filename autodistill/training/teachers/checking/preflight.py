@@ -228,8 +228,8 @@ def _flattered(teacher: Teacher, data: ImageData) -> list[str]:
     mend = "give validation images of their own (a folder val/ beside train/), or train the teacher on this split"
     if any(one is not None and one.data == data.fingerprint and one.held_out for one in origins):
         return [
-            f"{where}, and {_called(teacher)} was trained with another split of the same images: it has seen some of them, "
-            f"so its accuracy is flattered; {mend} (the same --seed and --set data.val_fraction)"
+            f"{where}, and {_called(teacher)} was trained with another split of the same images: it has seen some of "
+            f"them, so its accuracy is flattered; {mend} (the same data.seed and data.val_fraction)"
         ]
     return [f"{where}: if {_called(teacher)} was trained on all of them, its accuracy is flattered; {mend}"]
 
