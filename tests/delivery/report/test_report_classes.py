@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import report_studies
 from class_values import confusion, with_classes
-from page_text import Page
+from report_page import Page
 
 from autodistill.delivery.report.write import write_report
 from autodistill.search.results.verified import VERIFY_FILE, Verified
