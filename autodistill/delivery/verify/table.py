@@ -149,8 +149,8 @@ def _alike(judged: Objective | None, finished: Sequence[Finished]) -> Callable[[
         if judged.name == "accuracy":
             gap = difference(by_trial[one].right, by_trial[other].right)
         else:
-            drawn = (by_trial[trial].drawn(judged.name) for trial in (one, other))
-            gap = measure_difference(judged.name, *drawn, images)
+            name = judged.name
+            gap = measure_difference(name, by_trial[one].drawn(name), by_trial[other].drawn(name), images)
         return gap is not None and gap.seeds > 1 and not gap.certain
 
     return alike
