@@ -92,7 +92,7 @@ teacher: {source: auto, accept_weak: true, options: {model: {family: plain, widt
 space:
   student: {family: plain, width: [4, 8], depth: 1}
   distillation: {loss: reverse_kd, temperature: 2.0, alpha: 0.5}
-  train: {lr: 0.01, batch_size: 32}
+  train: {lr: {low: 0.005, high: 0.02}, batch_size: 32}
 measures: {f2: "my_measures:f2"}
 objectives: [brier, "f2:maximize", params]
 engine: plain

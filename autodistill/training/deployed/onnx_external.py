@@ -2,7 +2,7 @@
 
 Such a file names other files by path, and ONNX Runtime would read them wherever they are. Here the tensors are taken
 into the model instead, from regular files in the folder of the ONNX file or below it only; nothing else is opened. The
-result is one self-contained model. Source of the format: ``onnx/docs/ExternalData.md``.
+result is one self-contained model. Source of the format: "External Data" in the documents of the ONNX repository.
 """
 
 from __future__ import annotations
