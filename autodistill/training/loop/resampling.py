@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from autodistill.core.errors import UsageError
 from autodistill.training.loop import measures
-from autodistill.training.loop.measures import Floats, Labels, Measure, calibration_gap, softmax
+from autodistill.training.loop.decisions import Floats, Labels, Measure
+from autodistill.training.loop.measures import calibration_gap, softmax
 
 DRAWINGS = 200
 """Drawings of each measure; the standard deviation of as many values is known to 5 %."""

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics
 
 from autodistill.training.loop.measures import compute, measures, softmax
-from autodistill.training.loop.resampling import DRAWINGS, _drawn, _ranking, resampled
+from autodistill.training.loop.resampling import DRAWINGS, draws, ranking, resampled
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.choice(5, size=600, p=[0.5, 0.2, 0.15, 0.1, 0.05])
@@ -44,22 +44,22 @@ def test_the_area_under_the_curve_spreads_as_delong_has_it() -> None:
     positive, scores = LABELS == 1, softmax(LOGITS)[:, 1]
     above = (scores[positive][:, None] > scores[~positive][None, :]).astype(float)
     variance = above.mean(1).var(ddof=1) / positive.sum() + above.mean(0).var(ddof=1) / (~positive).sum()
-    area, _ = _ranking(scores, positive, _drawn(positive.astype(np.int64), 1000, 0))
+    area, _ = ranking(scores, positive, draws(positive.astype(np.int64), 1000, 0))
     assert area.std() == pytest.approx(np.sqrt(variance), rel=0.1)
 
 
 @pytest.mark.parametrize("digits", [16, 1])
 def test_weighted_rankings_equal_scikit_learns(digits: int) -> None:
     scores = softmax(LOGITS)[:, 2].round(digits)  # with one digit, many images have the same score
-    positive, drawn = LABELS == 2, _drawn(LABELS, 5, 3)
-    areas, precisions = _ranking(scores, positive, drawn)
+    positive, drawn = LABELS == 2, draws(LABELS, 5, 3)
+    areas, precisions = ranking(scores, positive, drawn)
     for weights, area, precision in zip(drawn, areas, precisions, strict=True):
         assert area == pytest.approx(metrics.roc_auc_score(positive, scores, sample_weight=weights))
         assert precision == pytest.approx(metrics.average_precision_score(positive, scores, sample_weight=weights))
 
 
 def test_decisions_of_a_drawing_give_scikit_learns_measures() -> None:
-    drawn, decided = _drawn(LABELS, DRAWINGS, 1), LOGITS.argmax(1)
+    drawn, decided = draws(LABELS, DRAWINGS, 1), LOGITS.argmax(1)
     for place in (0, 7):
         rows = np.repeat(np.arange(600), drawn[place])
         given = LABELS[rows], decided[rows]
@@ -72,7 +72,7 @@ def test_networks_are_compared_on_the_same_drawings_in_which_no_class_is_missing
     again, other = resampled(LOGITS, LABELS), resampled(LOGITS + 0.3 * RNG.normal(size=LOGITS.shape), LABELS)
     assert all((again[name] == FOUND[name]).all() for name in FOUND)
     assert np.corrcoef(other["loss"], FOUND["loss"])[0, 1] > 0.8
-    within = _drawn(LABELS, 50, 1)
+    within = draws(LABELS, 50, 1)
     assert (np.stack([within[:, c == LABELS].sum(1) for c in range(5)]) == np.bincount(LABELS)[:, None]).all()
 
 
