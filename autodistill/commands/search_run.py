@@ -266,6 +266,8 @@ def _finish(
     if paused:
         waiting = "1 trial is" if paused == 1 else f"{paused} trials are"
         say(f"{waiting} paused; a larger budget continues the best of them.")
+    for note in study.teacher_notes():
+        say(f"note: {note}.")
     waste = study.waste()
     if waste.telling:
         say(f"{waste.line()}.")

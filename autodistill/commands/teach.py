@@ -194,8 +194,8 @@ def _teach(
     from autodistill.engines.monitor.teaching import TeachingProgress
     from autodistill.engines.monitor.watch import Snapshot, Watch
     from autodistill.training.data import datasets
-    from autodistill.training.teachers import checks as preflight
     from autodistill.training.teachers import load as teachers
+    from autodistill.training.teachers.checking import preflight
     from autodistill.training.trials.teach import teach as train
 
     with (
@@ -224,8 +224,10 @@ def _teach(
             say(f"Stopped: {stopped} Continue: {this_command()}")
             raise typer.Exit(128 + (watch.signal or 2)) from None
     found = preflight.preflight(teachers.load_teacher(spec, images, device), images, accept_weak=True)
-    facts = {**found.values, "classes": len(images.classes), "weak": found.weak}
-    return {"teacher": str(folder), **facts}
+    for note in found.notes:
+        say(f"note: {note}.")
+    shown = found.values if found.several else {"accuracy": found.accuracy}
+    return {"teacher": str(folder), **shown, "classes": len(images.classes), "weak": found.weak}
 
 
 def _recipe(texts: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from autodistill.core.wording import counted, distillation_words
 
 if TYPE_CHECKING:
     from autodistill.core.records import Params
-    from autodistill.search.results.verified import Difference, Figure, Verified, VerifiedRow
+    from autodistill.search.results.verified import ClassFigures, Difference, Figure, Verified, VerifiedRow
 
 EXAMPLES = """
   autodistill verify runs/digits
@@ -170,13 +171,23 @@ def _dry_run(folder: Path, options: dict[str, Any], workers: int | None, as_json
 
 def print_verified(verified: Verified) -> None:
     """Print one line per student, with its undistilled twin; then the baselines and the teacher."""
-    columns = ["trial", "student", "loss", "test accuracy", "95 %", "undistilled", "gain", "params"]
-    columns += ["onnx bytes", "onnx ms", "agrees", "ECE", "flattered", "verdict"]
+    columns = ["trial", "student", "loss", "test accuracy", "95 %", *verified.measured, "undistilled", "gain"]
+    columns += ["params", "onnx bytes", "onnx ms", "agrees", "ECE", "flattered", "verdict"]
     rows = [_student_cells(row, verified) for row in verified.students]
     others = [row for row in verified.rows if row.kind in ("baseline", "teacher")]
-    rows += [_other_cells(row) for row in others]
+    rows += [_other_cells(row, verified) for row in others]
     right = tuple(name for name in columns if name not in ("student", "loss", "verdict"))
     print_table(columns, rows, right=right)
+
+
+def _measure_cells(row: VerifiedRow, verified: Verified) -> list[str]:
+    """Return the further trained objectives with their intervals."""
+    cells = []
+    for name in verified.measured:
+        figure = row.figures.get(name)
+        interval = _interval(figure)
+        cells.append(_spread(figure) if interval == "-" else f"{_spread(figure)} {interval}")
+    return cells
 
 
 def _student_cells(row: VerifiedRow, verified: Verified) -> list[str]:
@@ -187,6 +198,7 @@ def _student_cells(row: VerifiedRow, verified: Verified) -> list[str]:
         _loss(row.distillation),
         _spread(row.accuracy),
         _interval(row.accuracy),
+        *_measure_cells(row, verified),
         "-" if twin is None else _spread(twin.accuracy),
         _gain(row.gain),
         *_cost_cells(row),
@@ -201,11 +213,12 @@ def _loss(distillation: Params) -> str:
     return "+".join([*terms[:1], *(term for term in terms[1:] if term != "none")]) or "-"
 
 
-def _other_cells(row: VerifiedRow) -> list[str]:
+def _other_cells(row: VerifiedRow, verified: Verified) -> list[str]:
     error = row.error.splitlines()[0][:60] if row.error else ""
     name = f"baseline {row.name}" if row.kind == "baseline" else "teacher"
     loss = "none" if row.kind == "baseline" else "-"
-    cells = ["-", name, loss, _spread(row.accuracy), _interval(row.accuracy), "-", "-", *_cost_cells(row), "-"]
+    cells = ["-", name, loss, _spread(row.accuracy), _interval(row.accuracy), *_measure_cells(row, verified)]
+    cells += ["-", "-", *_cost_cells(row), "-"]
     return [*cells, error or _missing(row)]
 
 
@@ -263,9 +276,31 @@ def class_words(verified: Verified) -> list[str]:
     best = verified.front[0] if verified.front else None
     losing = verified.losing_classes(best)[:CLASSES_NAMED] if best is not None else []
     if best is not None and losing:
-        named = ", ".join(f"{one.name} {one.student:.2f} ({one.teacher:.2f})" for one in losing)
-        out.append(f"Trial {best.trial} falls furthest below its teacher in the recall of: {named}.")
+        named = ", ".join(f"{one.name} {one.recall:.2f} ({one.teacher_recall:.2f}{_taken(one)})" for one in losing)
+        out.append(f"Trial {best.trial} falls furthest below its teacher (in brackets) in the recall of: {named}.")
     return out
+
+
+def _taken(one: ClassFigures) -> str:
+    """Say what most of the other images of a class are taken for."""
+    return f"; {one.share:.0%} taken for {one.taken_for}" if one.taken_for else ""
+
+
+def flattered_teacher(verified: Verified) -> list[str]:
+    """Say by how much the validation images flattered the teacher, where the test images tell the difference."""
+    row = verified.teacher_row()
+    if row is None or row.accuracy is None or row.validation is None or row.accuracy.high is None:
+        return []
+    shares, counts = (row.validation.mean, row.accuracy.mean), (verified.validation_images, verified.test_images)
+    mean = sum(s * n for s, n in zip(shares, counts, strict=True)) / max(sum(counts), 1)
+    error = math.sqrt(mean * (1 - mean) * sum(1 / max(n, 1) for n in counts))  # two shares, if they were equal
+    if shares[0] - shares[1] <= 1.96 * error:
+        return []
+    return [
+        f"The teacher is right on {shares[0]:.4f} of the validation images and on {shares[1]:.4f} of the test images, "
+        "which is beyond chance: it has probably seen the validation images in its training, so that bounds relative "
+        "to it were too high."
+    ]
 
 
 def findings(verified: Verified) -> list[str]:
@@ -307,6 +342,7 @@ def findings(verified: Verified) -> list[str]:
         )
     if gains := [row.gain for row in ready if row.gain is not None]:
         out.append(_gained(gains))
+    out += flattered_teacher(verified)
     out += class_words(verified)
     if verified.seeds == 1:
         out.append("One seed does not show how much seeds differ; use at least three.")

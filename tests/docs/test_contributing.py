@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +83,60 @@ def test_the_recipe_registers_an_entry_that_works(file: str, kind: str, name: st
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
+
+
+STUDY = """
+name: recipes
+data: {source: stripes, image_size: 8, options: {count: 120}}
+teacher: {source: auto, accept_weak: true, options: {model: {family: plain, width: 8, depth: 1}, epochs: 1}}
+space:
+  student: {family: plain, width: [4, 8], depth: 1}
+  distillation: {loss: reverse_kd, temperature: 2.0, alpha: 0.5}
+  train: {lr: {low: 0.005, high: 0.02}, batch_size: 32}
+measures: {f2: "my_measures:f2"}
+objectives: [brier, "f2:maximize", params]
+engine: plain
+sampler: random
+survey: "off"
+rungs: "off"
+epochs: 1
+"""
+F2 = """
+from sklearn.metrics import fbeta_score
+
+
+def f2(logits, labels):
+    return fbeta_score(labels, logits.argmax(1), beta=2, average="macro")
+"""
+
+
+def test_a_search_that_uses_all_recipes_ends_with_complete_trials(tmp_path: Path) -> None:
+    """The recipes are added to the files that they name, in a copy of the package, and run from the command line."""
+    code = tmp_path / "code"
+    for name in ("autodistill", "search_spaces"):
+        shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file, _, _, text in RECIPES:
+        with (code / file).open("a", encoding="utf-8") as stream:
+            stream.write(f"\n\n{text}")
+    (code / "my_measures.py").write_text(F2)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    environment = {
+        **os.environ, "PYTHONPATH": str(code), "AUTODISTILL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = ["search", str(tmp_path / "study.yaml"), "--dir", str(tmp_path / "run"), "--budget", "2trials", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "autodistill", *command],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run(
+        [sys.executable, "-m", "autodistill", "trials", str(tmp_path / "run"), "--json"],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60, check=True,
+    )  # fmt: skip
+    trials = json.loads(listed.stdout)
+    assert [trial["state"] for trial in trials] == ["COMPLETE", "COMPLETE"]
+    for trial in trials:
+        assert trial["distillation"]["loss"] == "reverse_kd"
+        assert trial["student"]["family"] == "plain"
+        assert 0 <= trial["values"]["brier"] <= 2
+        assert 0 <= trial["values"]["f2"] <= 1

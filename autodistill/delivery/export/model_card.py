@@ -10,9 +10,10 @@ from autodistill.delivery.export.weights import verified_note
 
 if TYPE_CHECKING:
     from autodistill.delivery.export.exported import Exported
-    from autodistill.search.results.verified import Figure, Verified, VerifiedRow
+    from autodistill.search.results.verified import ClassFigures, Figure, Verified, VerifiedRow
 
 _SHOWN_CLASSES = 20
+_MATRIX_CLASSES = 12  # classes up to which the confusion matrices are tables
 
 
 def card(
@@ -168,31 +169,67 @@ def _verified(verified: Verified, found: Exported) -> str:
     if row.searched is not None:
         by = f"; new seeds on the same images give {row.flattered:.4f} less" if (row.flattered or 0) > 0 else ""
         lines += ["", f"The search had reported {row.searched:.4f} on its validation images{by}."]
-    lines += _classes(verified, row)
     if row.ece is not None:
         lines += ["", f"Expected calibration error: {row.ece.mean:.4f} (0 is perfect)."]
+    lines += _measured(verified, row)
+    lines += _classes(verified, row)
     return "\n".join([*lines, "", verified_note(found.source, row)])
 
 
+def _measured(verified: Verified, row: VerifiedRow) -> list[str]:
+    """The further measures that the search optimised, with their intervals."""
+    figures = [(name, row.figures[name]) for name in verified.measured if name in row.figures]
+    return [
+        line
+        for name, figure in figures
+        for line in ("", f"{name}: {_mean(figure)} (95 % interval {_interval(figure)}).")
+    ]
+
+
 def _classes(verified: Verified, row: VerifiedRow) -> list[str]:
-    """Recall of each class on the test images, the largest loss against the teacher first."""
-    if not row.recalls:
+    """Figures of each class on the test images and the confusion matrices, the largest loss to the teacher first."""
+    known = [one for one in verified.by_class(row) if one.recall is not None]
+    if not known:
         return []
-    teacher = verified.teacher_row()
-    others: Sequence[float | None] = (teacher.recalls if teacher is not None else ()) or [None] * len(row.recalls)
-    known = [
-        (name, own, its)
-        for name, own, its in zip(verified.classes, row.recalls, others, strict=True)
-        if own is not None
+    lines = [
+        "",
+        "### Classes",
+        "",
+        "On the test images, the classes that it loses most against its teacher first. Recall: share of the images of "
+        "a class that are decided as it; precision: share of the images decided as a class that are of it.",
+        "",
+        "| class | recall | recall of the teacher | precision | precision of the teacher | most often taken for |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    known.sort(key=lambda one: one[1] - (one[2] if one[2] is not None else 1.0))
-    lines = ["", "| class | recall | recall of the teacher |", "| --- | --- | --- |"]
-    lines += [
-        f"| {_cell(name)} | {own:.3f} | {'-' if its is None else f'{its:.3f}'} |"
-        for name, own, its in known[:_SHOWN_CLASSES]
-    ]
+    for one in known[:_SHOWN_CLASSES]:
+        taken = f"{_cell(one.taken_for)} ({one.share:.1%})" if one.taken_for else ""
+        shares = (one.recall, one.teacher_recall, one.precision, one.teacher_precision)
+        lines.append(f"| {_cell(one.name)} | {' | '.join(map(_share, shares))} | {taken} |")
     more = len(known) - _SHOWN_CLASSES
-    return [*lines, *(["", f"{more} more classes are in `verify.json`."] if more > 0 else [])]
+    if more > 0:
+        lines += ["", f"{more} more classes, and the confusion matrices, are in `verify.json` of the study."]
+    if row.confusion and len(known) <= _MATRIX_CLASSES:
+        teacher = verified.teacher_row()
+        lines += _matrix("this student", verified, row, known)
+        lines += _matrix("its teacher", verified, teacher, known) if teacher is not None and teacher.confusion else []
+    return lines
+
+
+def _matrix(whose: str, verified: Verified, row: VerifiedRow, known: Sequence[ClassFigures]) -> list[str]:
+    """Confusion matrix: test images of each class by the class that they were decided to be, mean over the seeds."""
+    matrix = verified.confusion(row)
+    names = [_cell(one.name) for one in known]
+    lines = ["", f"Decisions of {whose}: test images of each class (row) by decision (column).", ""]
+    lines += [f"| | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
+    lines += [
+        f"| {name} | {' | '.join(f'{matrix[one.index][other.index]:.4g}' for other in known)} |"
+        for name, one in zip(names, known, strict=True)
+    ]
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _row_line(name: str, row: VerifiedRow) -> str:

@@ -126,18 +126,18 @@ def answers_of(
     trials = [t for t in trials if t.state is State.COMPLETE]
     runs = UndistilledRuns(trials)
     metric = asked_cost(front.objectives)
-    rows = [r for r in verified.students if r.accuracy is not None and r.trial is not None] if verified else []
-    if not rows or verified is None or first.name != "accuracy":
+    rows = [r for r in verified.students if first.name in r.figures and r.trial is not None] if verified else []
+    if not rows or verified is None:
         return _answers(front, [_from_search(t, front, trials, runs, metric, images) for t in front.trials])
     known = rows_for(front, rows)
     missing = len(unverified(front, known))
     if not missing:
-        return _answers(front, [_from_row(row, verified, metric, trials) for row in rows])
+        return _answers(front, [_from_row(row, verified, first, metric, trials) for row in rows])
     candidates = []
     verified = replace(verified, of_files=())  # unverified students have no file, so all use the search's latency
     for one in standings(front, known):
         if one.row is not None and not one.fell:
-            answer = _from_row(one.row, verified, metric, trials)
+            answer = _from_row(one.row, verified, first, metric, trials)
             candidates.append(replace(answer, rank=one.member.values[first.name]))
         elif not one.fell:
             candidates.append(_from_search(one.member, front, trials, runs, metric, images))
@@ -170,17 +170,18 @@ def _bounds(steps: Sequence[Answer]) -> list[tuple[float, Answer]]:
     return rows
 
 
-def _from_row(row: VerifiedRow, verified: Verified, metric: Objective | None, trials: Sequence[TrialRecord]) -> Answer:
+def _from_row(
+    row: VerifiedRow, verified: Verified, first: Objective, metric: Objective | None, trials: Sequence[TrialRecord]
+) -> Answer:
     """Build the answer of a verified student, with the cost used for its verdict, e.g. that of the exported file."""
-    assert row.accuracy is not None
     assert row.trial is not None
-    accuracy = row.accuracy
+    figure = row.figures[first.name]
     cost = None if metric is None else verified.cost(row, metric.name)
     if metric is not None and cost is None:
         cost = next((t.latest.get(metric.name) for t in trials if t.number == row.trial), None)
-    reached = f"It reaches accuracy {accuracy.mean:.4f} on the test split"
-    if accuracy.low is not None and accuracy.high is not None:
-        reached += f" (95 % interval {accuracy.low:.4f} to {accuracy.high:.4f})"
+    reached = f"It reaches {first.name} {figure.mean:.4f} on the test split"
+    if figure.low is not None and figure.high is not None:
+        reached += f" (95 % interval {figure.low:.4f} to {figure.high:.4f})"
     reached += _at_cost(cost, metric)
     if metric is not None and metric.name in verified.of_files:
         reached += " as an exported file"
@@ -189,15 +190,15 @@ def _from_row(row: VerifiedRow, verified: Verified, metric: Objective | None, tr
         str(row.trial),
         student_words(row.student),
         _taught(row.distillation),
-        accuracy.mean,
+        figure.mean,
         cost,
         f"{reached}.",
         _verified_gain(row, verified, trials),
-        _verified_sure(row, verified),
+        _verified_sure(row, verified, first),
         _gain_short(row),
-        _verified_short(row),
+        _verified_short(row, first),
         verified=True,
-        rank=accuracy.mean,
+        rank=figure.mean,
     )
 
 
@@ -255,10 +256,10 @@ def _undistilled(
     return f"{shown}, beyond the noise of {images:,} validation images (±{noise:.4f}): {word}."
 
 
-def _verified_sure(row: VerifiedRow, verified: Verified) -> str:
-    assert row.accuracy is not None
+def _verified_sure(row: VerifiedRow, verified: Verified, first: Objective) -> str:
+    figure = row.figures[first.name]
     parts = [f"Verified: trained again from scratch with {_seeds(len(row.seeds))}"]
-    spread = f", which differ by a standard deviation of {row.accuracy.std:.4f}" if row.accuracy.std is not None else ""
+    spread = f", which differ by a standard deviation of {figure.std:.4f}" if figure.std is not None else ""
     parts[0] += f"{spread}, on {verified.test_images:,} test images that the search never opened."
     if not row.complete:
         parts.append(f"Only {len(row.seeds)} of {row.planned} runs are finished.")
@@ -284,10 +285,11 @@ def _verified_sure(row: VerifiedRow, verified: Verified) -> str:
     return " ".join(parts)
 
 
-def _verified_short(row: VerifiedRow) -> str:
+def _verified_short(row: VerifiedRow, first: Objective) -> str:
     words = f"verified, {_seeds(len(row.seeds))}"
-    if row.accuracy is not None and row.accuracy.low is not None:
-        words += f", accuracy {row.accuracy.low:.4f} to {row.accuracy.high:.4f} (95 %)"
+    figure = row.figures[first.name]
+    if figure.low is not None:
+        words += f", {first.name} {figure.low:.4f} to {figure.high:.4f} (95 %)"
     if row.gain is not None:
         words += f"; {gain_verdict(row.gain)}"
     if row.rivals:

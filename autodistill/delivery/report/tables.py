@@ -99,6 +99,7 @@ def verified_table(verified: Verified) -> Table:
                 row.kind if row.trial is None else f"{row.kind} {row.trial}",
                 row.name,
                 _interval(row.accuracy),
+                *(_interval(row.figures.get(name)) for name in verified.measured),
                 "" if row.searched is None else f"{row.searched:.4f}",
                 "" if row.flattered is None else f"{row.flattered:+.4f}",
                 "" if row.agreement is None else f"{row.agreement.mean:.4f}",
@@ -109,8 +110,8 @@ def verified_table(verified: Verified) -> Table:
             )
         )
     columns = (
-        "row", "student", "test accuracy ± std [95 %]", "in the search", "flattered by", "agreement", "ECE",
-        "ONNX bytes", "ONNX ms", "verdict",
+        "row", "student", "test accuracy ± std [95 %]", *verified.measured, "in the search", "flattered by",
+        "agreement", "ECE", "ONNX bytes", "ONNX ms", "verdict",
     )  # fmt: skip
     note = (
         f"{verified.test_images:,} test images, {counted(verified.epochs, 'epoch')} each, trained on {verified.refit}. "
@@ -119,22 +120,61 @@ def verified_table(verified: Verified) -> Table:
     return Table(columns, tuple(rows), columns[2:-1], note)
 
 
-def recall_table(verified: Verified) -> Table | None:
-    """Recall of each class on the test images, of the verified front and the teacher; ``None`` where not known."""
+def class_table(verified: Verified) -> Table | None:
+    """Return recall and precision of each class on the test images; ``None`` where they are not known.
+
+    The classes that the best student on the verified front loses most against its teacher are first.
+    """
     shown = [row for row in verified.front if row.recalls]
-    teacher = verified.teacher_row()
-    known = teacher.recalls if teacher is not None else ()
     if not shown:
         return None
-    rows = []
-    for index, name in enumerate(verified.classes):
-        recalls = [row.recalls[index] for row in shown]
-        if recalls[0] is None:
-            continue
-        cells = [f"{one:.3f}" for one in recalls if one is not None]
-        rows.append((name, *(["-" if known[index] is None else f"{known[index]:.3f}"] if known else []), *cells))
-    columns = ("class", *(["teacher"] if known else []), *(f"trial {row.trial}" for row in shown))
-    return Table(columns, tuple(rows), columns[1:], "Share of the images of each class that is recognised.")
+    best, others = shown[0], shown[1:]
+    figures = [one for one in verified.by_class(best) if one.images or one.recall is not None]
+    rows = [
+        (
+            one.name,
+            f"{one.images:,}" if one.images else "",
+            _share(one.recall),
+            _share(one.teacher_recall),
+            "" if one.teacher_recall is None else f"{-one.lost:+.3f}",
+            _share(one.precision),
+            _share(one.teacher_precision),
+            f"{one.taken_for} ({one.share:.1%})" if one.taken_for else "",
+            *(_share(row.recalls[one.index]) for row in others),
+        )
+        for one in figures[:_MOST_ROWS]
+    ]
+    columns = (
+        "class", "images", "recall", "teacher's recall", "difference", "precision", "teacher's precision",
+        "most often taken for", *(f"recall, trial {row.trial}" for row in others),
+    )  # fmt: skip
+    note = (
+        f"Of trial {best.trial}, unless another is named. Recall: share of the images of a class that are decided as "
+        "it; precision: share of the images decided as a class that are of it."
+    )
+    more = f" The first {_MOST_ROWS} of {len(figures)} classes." if len(figures) > _MOST_ROWS else ""
+    return Table(columns, tuple(rows), (*columns[1:7], *columns[8:]), note + more)
+
+
+def class_words(verified: Verified) -> str:
+    """Name the classes that the best student loses most, and those that a student never recognises."""
+    shown = [row for row in verified.front if row.recalls]
+    if not shown:
+        return ""
+    losing = verified.losing_classes(shown[0])[:_EXAMPLES]
+    words = []
+    if losing:
+        named = ", ".join(f"{one.name} ({one.recall:.2f} instead of {one.teacher_recall:.2f})" for one in losing)
+        words.append(f"Against its teacher, trial {shown[0].trial} loses most in the recall of {named}.")
+    for row in shown:
+        never = [name for name, recall in zip(verified.classes, row.recalls, strict=True) if recall == 0.0]
+        if never:
+            words.append(f"Trial {row.trial} never recognises {_listed(never)}.")
+    return " ".join(words)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def verification_words(verified: Verified) -> str:

@@ -134,6 +134,7 @@ def _summary(
     within = None if words is None else answers.within(float(words["start"]))
     found, reach = study.nearest(), front.reach
     lacking = [] if found is None or reach is None else nearest_lines(found, reach)
+    notes = [f"{note[0].upper()}{note[1:]}." for note in study.teacher_notes()]
     return {
         "name": study.name,
         "lead": _lead(front, trials),
@@ -146,13 +147,14 @@ def _summary(
         "metric": words,
         "within": within,
         "bounds": None if metric is None else _bounds_table(answers, metric, verified),
-        "teacher_words": " ".join(filter(None, [_teacher_words(front, answers, verified), *lacking])),
+        "teacher_words": " ".join(filter(None, [_teacher_words(front, answers, verified), *notes, *lacking])),
         "nothing": " ".join(
             [f"{empty[0].upper()}{empty[1:]} ({counts}), so there is no front: continue the search{loosen}.", *lacking]
         ),
         "first": name,
         "verification": None if verified is None else tables.verified_table(verified),
-        "recalls": None if verified is None else tables.recall_table(verified),
+        "by_class": None if verified is None else tables.class_table(verified),
+        "class_words": "" if verified is None else tables.class_words(verified),
         "verification_words": "" if verified is None else tables.verification_words(verified),
         "gains": tables.gain_table(front, trials, verified),
         "no_gains": "Unknown: no student was trained both with and without distillation. 'verify' trains the "
@@ -260,9 +262,10 @@ def _teacher_words(front: Front, answers: Answers, verified: Verified | None) ->
     best: Answer | None = answers.best
     first = front.objectives[0]
     row = verified.teacher_row() if verified is not None and best is not None and best.verified else None
-    if row is not None and row.accuracy is not None:
-        apart = _apart(best, first, row.accuracy.mean)
-        return f"The teacher reaches {row.accuracy.mean:.4f} on the same test images.{apart}"
+    if row is not None and first.name in row.means:
+        reached = row.means[first.name]
+        apart = _apart(best, first, reached)
+        return f"The teacher reaches {figure_of(reached, first.unit)} on the same test images.{apart}"
     if best is None or first.name not in front.teacher or best.verified:
         return ""
     reached = front.teacher[first.name]
@@ -379,6 +382,10 @@ def _figures(
     out: dict[str, go.Figure] = {}
     members, dominated = [t.number for t in front.trials], [t.number for t in front.others]
     steps, shares = parts.pop("steps"), parts.pop("shares")
+    confusion = _confusion(verified)
+    parts["confusion"] = confusion is not None
+    if confusion is not None:
+        out["confusion"] = confusion
     if front.trials:
         out["front"] = figures.front_figure(front, trials, verified=_means(verified))
     for name in ("seconds", "epochs", "finished") if steps else ():
@@ -394,6 +401,14 @@ def _figures(
     if parts["parallel"]:
         out["parallel-plot"] = parallel_figure(complete, study.objectives, on_front=[t.form for t in front.trials])
     return out
+
+
+def _confusion(verified: Verified | None) -> go.Figure | None:
+    """Draw the decisions of the best student on the verified front beside its teacher's; ``None`` if unknown."""
+    from autodistill.delivery.figures.confusion_figure import confusion_figure
+
+    best = next((row for row in verified.front if row.confusion), None) if verified is not None else None
+    return None if verified is None or best is None else confusion_figure(verified, best)
 
 
 def _means(verified: Verified | None) -> dict[int, tuple[float, float]]:

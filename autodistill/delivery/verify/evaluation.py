@@ -62,7 +62,7 @@ class TestSplit:
         """
         from autodistill.training.data import datasets
         from autodistill.training.data.sources.array_cache import content_hash
-        from autodistill.training.teachers.checks import answers
+        from autodistill.training.teachers.answers import answers
 
         split = datasets.load_test(task.data, cache)
         logits = None if teacher.by_id else answers(teacher, split)
@@ -75,6 +75,15 @@ class TestSplit:
         from autodistill.training.loop.trainer import scores
 
         return scores(logits, torch.from_numpy(self.split.labels), self.teacher, own)
+
+    def resampled(self, logits: Tensor, own: Mapping[str, str] | None = None) -> dict[str, NDArray[np.float64]]:
+        """Compute every measure for resampled images, the same drawings for all networks: ``(drawings,)`` by name."""
+        from autodistill.training.loop.multilabel_resampling import resampled_labels
+        from autodistill.training.loop.resampling import resampled
+
+        teacher = None if self.teacher is None else self.teacher.double().numpy()
+        compute = resampled_labels if self.split.labels.ndim == 2 else resampled
+        return compute(logits.double().numpy(), self.split.labels, teacher, own)
 
     def confusion(self, logits: Tensor) -> tuple[tuple[int, ...], ...]:
         """Images of each class (row) by the class that was decided (column); empty with several labels per image."""
@@ -131,6 +140,7 @@ def examine(
     last = facts["reports"][max(facts["reports"], key=int)]
     manifest = json.loads((folder / "student" / "MANIFEST.json").read_bytes())
     right = is_right(logits.numpy(), test.split.labels).astype(np.uint8)
+    decided = logits.argmax(1).numpy() if test.split.labels.ndim == 1 else np.empty(0)
     result = Result(
         key=facts["key"],
         test=test.fingerprint,
@@ -140,17 +150,23 @@ def examine(
         ece=found["ece"],
         agreement=found.get("agreement"),
         validation=last["values"]["accuracy"] if refit == "train" else None,
-        right=base64.b64encode(np.packbits(right).tobytes()).decode(),
+        right=_text(np.packbits(right)),
         seconds=facts["seconds"],
         weights=manifest["files"]["student.safetensors"]["sha256"],
         measures={name: value for name, value in found.items() if name not in FIELDS},
         confusion=test.confusion(logits),
         label_counts=test.label_counts(logits),
+        decided=_text(decided.astype("<i4")),
+        drawings={name: _text(values.astype("<f4")) for name, values in test.resampled(logits, own).items()},
     )
     write_folder(folder / "result", {"result.json": json.dumps(asdict(result), indent=1).encode()})
     if not keep:
         shutil.rmtree(folder / "student", ignore_errors=True)
     return result
+
+
+def _text(values: NDArray[Any]) -> str:
+    return base64.b64encode(values.tobytes()).decode()
 
 
 def _tuned_f1(validated: Tensor, val: Split, logits: Tensor, test: Split) -> float:

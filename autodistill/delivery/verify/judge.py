@@ -21,7 +21,12 @@ from autodistill.delivery.verify.file_costs import (
 )
 from autodistill.delivery.verify.plan import objective_names
 from autodistill.delivery.verify.prepare import Plan, Planned
-from autodistill.delivery.verify.statistics import accuracy_figure, mean_label_recalls, mean_recalls
+from autodistill.delivery.verify.statistics import (
+    accuracy_figure,
+    by_class,
+    class_images,
+    measure_figure,
+)
 from autodistill.delivery.verify.table import Finished, rows_of, table
 from autodistill.engines.monitor.watch import Watch
 from autodistill.search.results.picking import settled
@@ -195,15 +200,20 @@ def _teacher_row(plan: Plan, test: TestSplit, found: FileCosts | None) -> Verifi
     row = VerifiedRow("teacher", name, searched=searched, costs=known)
     if test.teacher is None:
         return replace(row, error="it has stored logits only, none of test images")
-    scores, confusion = test.scores(test.teacher, plan.worker.task.measures), test.confusion(test.teacher)
+    own, tables = plan.worker.task.measures, (test.confusion(test.teacher), test.label_counts(test.teacher))
+    drawn, images = test.resampled(test.teacher, own), class_images(*tables)
+    figures = {
+        name: measure_figure(name, [value], [drawn[name]] if name in drawn else [], images)
+        for name, value in test.scores(test.teacher, own).items()
+    }
     right = is_right(test.teacher.numpy(), test.split.labels)
     row = replace(
         row,
         accuracy=accuracy_figure(np.asarray([right])),
-        loss=Figure(scores["loss"]),
-        ece=Figure(scores["ece"]),
-        measures={name: Figure(value) for name, value in scores.items() if name not in FIELDS},
-        recalls=mean_recalls([confusion]) if confusion else mean_label_recalls([test.label_counts(test.teacher)]),
+        loss=figures["loss"],
+        ece=figures["ece"],
+        measures={name: figure for name, figure in figures.items() if name not in FIELDS},
+        **by_class([tables[0]], [tables[1]]),
         validation=None if searched is None else Figure(searched),
     )
     return _with_costs(row, found)

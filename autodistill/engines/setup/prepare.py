@@ -26,6 +26,7 @@ from autodistill.engines.setup.left_out import leave_out_crashed
 from autodistill.engines.setup.provenance import check_sources, image_facts, record_sources, sources
 from autodistill.engines.timing.cold_views import cold_views, setting_values
 from autodistill.engines.timing.survey_pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
+from autodistill.search.study.readings import TEACHER_NOTES
 from autodistill.search.study.study import Study
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def prepare(study: Study, watch: Watch, *, device: str = "cpu") -> EvaluateFacto
     """
     from autodistill.training.data import datasets
     from autodistill.training.runtime.cache_folder import cache_folder
-    from autodistill.training.teachers import checks as preflight
+    from autodistill.training.teachers.checking import preflight
     from autodistill.training.trials.evaluate import discard, evaluator
 
     config: StudyConfig = study.config
@@ -141,9 +142,9 @@ def _teacher(
     """Return the checked teacher, after training it if there is none; of several, store the values of the best."""
     from autodistill.training.distillation.initialise import unlike_teacher
     from autodistill.training.loop.recipe import Recipe
-    from autodistill.training.teachers import checks as preflight
     from autodistill.training.teachers import load as teachers
     from autodistill.training.teachers.cache.open_caches import OpenCaches
+    from autodistill.training.teachers.checking import preflight
     from autodistill.training.teachers.folder import TEACHER_JSON
     from autodistill.training.teachers.plain_answers import asker
 
@@ -161,19 +162,31 @@ def _teacher(
         watch.stage("teacher", f"{teacher.name}: checked on {done:,} of {total:,} validation images", done / total)
 
     ask = asker(data, OpenCaches(cache / "teacher"), config.data.seed if config.data else 0, checked)
-    best, facts, values = -1.0, dict[str, Any](), dict[str, float]()
+    trained = [o.name for o in study.objectives if o.stage == "trained"]
+    best, facts, values, notes = -1.0, dict[str, Any](), dict[str, float](), list[str]()
     for one in members(spec).values():
         teacher = teachers.load_teacher(one, data, device)
-        found = preflight.preflight(teacher, data, accept_weak=spec.accept_weak or one.accept_weak, ask=ask)
+        found = preflight.preflight(
+            teacher,
+            data,
+            accept_weak=spec.accept_weak or one.accept_weak,
+            ask=ask,
+            memory=cache,
+            own=config.measures,
+        )
         watch.stage("teacher", f"{found.name}, validation {found.merit_words}")
+        notes += found.notes
+        for note in found.notes:
+            watch.stage("teacher", note)
         if copied and (unlike := unlike_teacher(teacher, data)):
             warnings.warn(unlike, stacklevel=3)
-        merit = found.merit
-        if merit > best:
-            best, facts = merit, sources(data, teacher)
-            values = {**found.values, **_teacher_costs(study, teacher, config, watch)}
+        if found.merit > best:
+            best, facts = found.merit, sources(data, teacher)
+            wanted = {name: found.values[name] for name in trained if name in found.values}
+            values = {"accuracy": found.accuracy, **wanted, **_teacher_costs(study, teacher, config, watch)}
     record_sources(study, facts)
     study.set_teacher_values(values)
+    study.optuna.set_user_attr(TEACHER_NOTES, notes)
     _report_bounds(study, watch)
     return spec
 

@@ -171,7 +171,7 @@ def measure_times(config: StudyConfig, space: Space, *, say: Callable[[str], Non
     from autodistill.training.costs.cost_memory import CostMemory
     from autodistill.training.data.datasets import check_files, decoding_shown, load_images
     from autodistill.training.runtime.cache_folder import cache_folder
-    from autodistill.training.teachers.checks import check_enough
+    from autodistill.training.teachers.checking.preflight import check_enough
 
     assert config.data is not None
     say(f"reading {config.data.source}")

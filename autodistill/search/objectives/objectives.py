@@ -36,6 +36,7 @@ _register(
         "average_precision", "maximize", "fraction", "trained", description="mAP: mean over the classes or labels"
     )
 )
+_register(Objective("log_loss", "minimize", "nats", "trained", description="cross-entropy, the same number as loss"))
 _register(Objective("ece", "minimize", "fraction", "trained", description="expected calibration error"))
 _register(Objective("params", "minimize", "count", "known", log=True, description="parameters of the deployed form"))
 _register(Objective("macs", "minimize", "count", "known", log=True, description="multiply-accumulates of one image"))

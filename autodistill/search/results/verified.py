@@ -35,7 +35,8 @@ class Figure:
     Attributes:
         mean: mean over the seeds.
         std: standard deviation over the seeds (n - 1 in the denominator); ``None`` with fewer than two.
-        low, high: 95 % interval of the mean; ``None`` if there is none (only accuracy has one).
+        low, high: 95 % interval of the mean over seeds and test images; ``None`` if there is none (of validation
+            images, and of runs that an earlier version evaluated).
     """
 
     mean: float
@@ -71,23 +72,33 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class ClassRecall:
-    """Share of a class that is recognised, on the test split.
+class ClassFigures:
+    """Figures of one class on the test split, of a student and its teacher; ``None`` where not defined or unknown.
 
     Attributes:
-        name: of the class.
-        student: mean over the seeds.
-        teacher: of the teacher.
+        index: position of the class in :attr:`Verified.classes`.
+        name: name of the class.
+        images: number of test images; 0 if the class has none.
+        recall, precision: of the student, mean over the seeds.
+        teacher_recall, teacher_precision: of the teacher.
+        taken_for: name of the class that the student most often takes its images for; empty if it is always right.
+        share: share of its images that are taken for that class.
     """
 
+    index: int
     name: str
-    student: float
-    teacher: float
+    images: int
+    recall: float | None
+    precision: float | None
+    teacher_recall: float | None
+    teacher_precision: float | None
+    taken_for: str = ""
+    share: float = 0.0
 
     @property
     def lost(self) -> float:
-        """By how much the student falls below the teacher."""
-        return self.teacher - self.student
+        """By how much the student's recall falls below the teacher's; negative where it is better; 0 if unknown."""
+        return 0.0 if self.recall is None or self.teacher_recall is None else self.teacher_recall - self.recall
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,10 @@ class VerifiedRow:
         measures: every other measure on the test split, by name (``balanced_accuracy``, ``macro_f1`` …).
         recalls: recall of each class of :attr:`Verified.classes` on the test split, mean over the seeds; ``None`` for a
             class without test images. Empty in files of earlier versions.
+        precisions: share of the images decided as each class that are of it, mean over the seeds that decide it;
+            ``None`` for a class that is never decided. Likewise.
+        confusion: test images by class and by the class that they were decided to be, summed over the seeds: triples
+            (class, decided class, images) of positions in :attr:`Verified.classes`, where there are images. Likewise.
         costs: known costs by name as in the search (``params``, ``bytes`` …).
         file_bytes: size of the exported ONNX file; ``None`` if it could not be exported.
         file_latency_ms: p50 latency of that file, milliseconds per batch of the study's target.
@@ -138,6 +153,8 @@ class VerifiedRow:
     ece: Figure | None = None
     measures: Mapping[str, Figure] = field(default_factory=dict)
     recalls: tuple[float | None, ...] = ()
+    precisions: tuple[float | None, ...] = ()
+    confusion: tuple[tuple[int, int, int], ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
     file_bytes: int | None = None
     file_latency_ms: float | None = None
@@ -156,11 +173,15 @@ class VerifiedRow:
         return len(self.seeds) >= self.planned
 
     @property
+    def figures(self) -> dict[str, Figure]:
+        """Verified figures of the trained metrics, by objective name."""
+        found = {"accuracy": self.accuracy, "loss": self.loss, "agreement": self.agreement, "ece": self.ece}
+        return {name: figure for name, figure in {**found, **self.measures}.items() if figure is not None}
+
+    @property
     def means(self) -> dict[str, float]:
         """Verified means of the trained metrics, by objective name."""
-        figures = {"accuracy": self.accuracy, "loss": self.loss, "agreement": self.agreement, "ece": self.ece}
-        figures |= dict(self.measures)
-        return {name: figure.mean for name, figure in figures.items() if figure is not None}
+        return {name: figure.mean for name, figure in self.figures.items()}
 
     def shipped(self, name: str) -> float | None:
         """Return a cost of the exported ONNX file by the name of its objective; ``None`` if not measured."""
@@ -221,6 +242,12 @@ class Verified:
         return f"<Verified {self.study!r}: {kept}, {counted(self.seeds, 'seed')}, {runs}>"
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """Trained objectives without a column of their own: accuracy, agreement and calibration error have one."""
+        known = {name for row in self.rows for name in row.means}
+        return tuple(name for name, _ in self.objectives if name in known - {"accuracy", "agreement", "ece"})
+
+    @property
     def students(self) -> tuple[VerifiedRow, ...]:
         """Rows of the study's own trials."""
         return tuple(row for row in self.rows if row.kind == "student")
@@ -271,17 +298,51 @@ class Verified:
         """Return a cost of a row as its verdict used it: of its exported file or of the search; ``None`` if unknown."""
         return row.shipped(name) if name in self.of_files else row.costs.get(name)
 
-    def losing_classes(self, row: VerifiedRow) -> list[ClassRecall]:
+    def losing_classes(self, row: VerifiedRow) -> list[ClassFigures]:
         """Return the classes that a student recognises less often than its teacher, the largest loss first.
 
         Empty where the teacher's recalls are not known.
         """
-        teacher = self.teacher_row()
-        if teacher is None or not teacher.recalls or not row.recalls:
+        return [one for one in self.by_class(row) if one.lost > 0]
+
+    def confusion(self, row: VerifiedRow) -> list[list[float]]:
+        """Return a row's confusion matrix: test images of each class (row) by decided class, mean over the seeds."""
+        runs = max(len(row.seeds), 1)
+        out = [[0.0] * len(self.classes) for _ in self.classes]
+        for true, decided, images in row.confusion:
+            out[true][decided] = images / runs
+        return out
+
+    def by_class(self, row: VerifiedRow) -> list[ClassFigures]:
+        """Return the figures of each class, those that a student loses most against its teacher first.
+
+        Classes without such a loss come by the student's recall, the lowest first. Empty if the recalls are unknown.
+        """
+        if not row.recalls:
             return []
-        pairs = zip(self.classes, row.recalls, teacher.recalls, strict=True)
-        found = [ClassRecall(name, own, its) for name, own, its in pairs if own is not None and its is not None]
-        return sorted((one for one in found if one.lost > 0), key=lambda one: -one.lost)
+        teacher, matrix = self.teacher_row(), self.confusion(row)
+        nothing: tuple[float | None, ...] = (None,) * len(self.classes)
+        recalls = (teacher.recalls if teacher is not None else ()) or nothing
+        precisions = (teacher.precisions if teacher is not None else ()) or nothing
+        out = []
+        for index, name in enumerate(self.classes):
+            counts = matrix[index]
+            images, others = sum(counts), [*counts[:index], 0.0, *counts[index + 1 :]]
+            most = max(others)
+            out.append(
+                ClassFigures(
+                    index,
+                    name,
+                    round(images),
+                    row.recalls[index],
+                    (row.precisions or nothing)[index],
+                    recalls[index],
+                    precisions[index],
+                    self.classes[others.index(most)] if most else "",
+                    most / images if images else 0.0,
+                )
+            )
+        return sorted(out, key=lambda one: (-max(one.lost, 0.0), one.recall is None, one.recall or 0.0))
 
     def student(self, trial: int) -> VerifiedRow:
         """Return the row of a trial.
@@ -386,15 +447,16 @@ def _row(data: Mapping[str, Any]) -> VerifiedRow:
         values[name] = None if values[name] is None else Figure(**values[name])
     values["gain"] = None if values["gain"] is None else Difference(**values["gain"])
     values["measures"] = {name: Figure(**figure) for name, figure in values.get("measures", {}).items()}
-    for name in ("seeds", "rivals", "recalls"):
+    for name in ("seeds", "rivals", "recalls", "precisions"):
         values[name] = tuple(values.get(name, ()))
+    values["confusion"] = tuple((true, decided, images) for true, decided, images in values.get("confusion", ()))
     return VerifiedRow(**values)
 
 
 def _flat(row: VerifiedRow) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in asdict(row).items():
-        if value is None and key in _FIGURES:
+        if (value is None and key in _FIGURES) or key == "confusion":
             continue
         if key == "measures":
             out.update({f"{name}.{part}": item for name, one in value.items() for part, item in one.items()})

@@ -25,6 +25,9 @@ from autodistill.search.storage.trial_log import TrialLog
 from autodistill.search.study.scheduler import Prospect, Scheduler
 from autodistill.search.study.spending import Spending
 
+TEACHER_NOTES = "teacher_notes"
+"""User attribute of the study with the sentences of :meth:`teacher_notes`."""
+
 
 class Readings:
     """Mixin with the read access to a study; see :class:`autodistill.search.study.study.Study`."""
@@ -160,3 +163,7 @@ class Readings:
     def teacher_values(self) -> dict[str, float]:
         """Return the teacher's metrics as measured by the preflight; empty before the preflight."""
         return dict(self.optuna.user_attrs.get("teacher", {}))
+
+    def teacher_notes(self) -> list[str]:
+        """Return what the preflight said about the teacher without refusing it, one sentence each."""
+        return [str(note) for note in self.optuna.user_attrs.get(TEACHER_NOTES, ())]

@@ -97,6 +97,8 @@ class ImageData:
         fingerprint: hash (16 hex digits) of the pool's pixels, labels and class names. It does not depend on the split.
         pool_size: number of images in the pool. All ``ids`` are below it.
         before: height and width of the source's arrays if they were not square; otherwise ``None``.
+        held_out: identifier (16 hex digits) of the validation images where they were split off the training images;
+            empty where the source has validation images of its own.
     """
 
     train: Split
@@ -109,6 +111,7 @@ class ImageData:
     fingerprint: str
     pool_size: int
     before: tuple[int, int] | None = None
+    held_out: str = ""
 
     @property
     def kind(self) -> TaskKind:
@@ -248,6 +251,7 @@ def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None)
         fingerprint=pool.fingerprint,
         pool_size=len(pool.labels),
         before=pool.before,
+        held_out=stable_key([pool.fingerprint, content_hash(val.ids)]) if pool.validation is None else "",
     )
 
 

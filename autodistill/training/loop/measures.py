@@ -48,10 +48,13 @@ def macro_f1(logits: Floats, labels: Labels) -> float:
 @measures.register("top5_accuracy")
 def top5_accuracy(logits: Floats, labels: Labels) -> float:
     """Return the share of images whose label is among the five largest logits; 1 with five classes or fewer."""
-    if logits.shape[1] <= 5:
-        return 1.0
-    top = np.argpartition(-logits, 5, axis=1)[:, :5]
-    return float((top == labels[:, None]).any(axis=1).mean())
+    return float(among_top(logits, labels, 5).mean())
+
+
+@measures.register("log_loss")
+def log_loss(logits: Floats, labels: Labels) -> float:
+    """Return the mean cross-entropy in nats; the same number as ``loss``, under the name that scikit-learn gives it."""
+    return float(surprises(logits, labels).mean())
 
 
 @measures.register("auroc")
@@ -82,12 +85,31 @@ def calibration_error(logits: npt.ArrayLike, labels: npt.ArrayLike, *, bins: int
         bins: groups of equal size, by confidence.
     """
     probabilities = softmax(np.asarray(logits, dtype=np.float64))
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == np.asarray(labels)
+    return calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == np.asarray(labels), bins=bins)
+
+
+def calibration_gap(confidence: Floats, right: npt.NDArray[np.bool_], *, bins: int = BINS) -> float:
+    """Return the calibration error of decisions with a ``confidence (n,)`` that are ``right (n,)`` or wrong."""
     # equal confidences share a bin: otherwise the order of the images would count
     groups = np.searchsorted(np.sort(confidence), confidence, side="left") * bins // len(confidence)
     gaps = np.bincount(groups, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum()) / len(confidence)
+
+
+def among_top(logits: Floats, labels: Labels, count: int) -> npt.NDArray[np.bool_]:
+    """Return for each image whether its label is among the ``count`` largest logits, ``(n,)``."""
+    if logits.shape[1] <= count:
+        return np.ones(len(labels), dtype=bool)
+    top = np.argpartition(-logits, count, axis=1)[:, :count]
+    found: npt.NDArray[np.bool_] = (top == labels[:, None]).any(axis=1)
+    return found
+
+
+def surprises(logits: Floats, labels: Labels) -> Floats:
+    """Return the cross-entropy of each image in nats, ``(n,)``."""
+    top = logits.max(axis=1)
+    total: Floats = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
+    return total - logits[np.arange(len(labels)), labels]
 
 
 def class_recalls(logits: Floats, labels: Labels) -> tuple[Labels, Floats]:

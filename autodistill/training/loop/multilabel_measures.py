@@ -65,6 +65,12 @@ def worst_recall(logits: Floats, labels: Labels) -> float:
     return float(label_recalls(logits, labels)[labels.any(axis=0)].min()) if labels.any() else 0.0
 
 
+@multilabel_measures.register("log_loss")
+def log_loss(logits: Floats, labels: Labels) -> float:
+    """Return the mean binary cross-entropy in nats, summed over labels; the same number as ``loss``."""
+    return float((np.logaddexp(0.0, logits) - labels * logits).sum(axis=1).mean())
+
+
 @multilabel_measures.register("ece")
 def calibration_error(logits: Floats, labels: Labels, *, bins: int = BINS) -> float:
     """Return the expected calibration error of presence, over all pairs of image and label.

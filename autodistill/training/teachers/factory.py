@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from autodistill.core.errors import AutodistillError, TeacherError, UsageError
+from autodistill.training.teachers.keras_files import keras_hint
 
 _CONTRACT = (
     "It has to return the teacher: a torch module, or a function of images (batch, channels, side, side) in [0, 1] "
@@ -28,6 +31,8 @@ def made_by(source: str, factory: Callable[..., Any], keywords: Mapping[str, Any
         raise
     except Exception as error:
         raise TeacherError(f"teacher {source!r} failed: {type(error).__name__}: {error}") from error
+    if (hint := keras_hint(made)) and not isinstance(made, nn.Module):  # with its torch backend it is a module
+        raise TeacherError(f"teacher {source!r} returned {type(made).__name__}.{hint}")
     if not callable(made):
         raise TeacherError(f"teacher {source!r} returned {type(made).__name__}. {_CONTRACT}.")
     return made

@@ -26,6 +26,7 @@ from autodistill.training.runtime.source_code import code_of
 from autodistill.training.students import build as students
 from autodistill.training.teachers.factory import made_by
 from autodistill.training.teachers.folder import TEACHER_JSON, TEACHER_WEIGHTS, read_teacher, teacher_folder
+from autodistill.training.teachers.keras_files import KERAS, TENSORFLOW, conversion, is_saved_model
 from autodistill.training.teachers.onnx import load_onnx
 from autodistill.training.teachers.options import (
     check_options,
@@ -35,7 +36,7 @@ from autodistill.training.teachers.options import (
     only_cpu,
     refuse_weights,
 )
-from autodistill.training.teachers.teacher import Preprocessing, Teacher, fingerprint_of, freeze
+from autodistill.training.teachers.teacher import Preprocessing, Teacher, TrainedOn, fingerprint_of, freeze
 from autodistill.training.weights.files import (
     PICKLED,
     SUFFIXES,
@@ -55,6 +56,9 @@ from autodistill.training.weights.source import resolve as resolve_weights
 __all__ = ["Teacher", "check_teacher", "load_teacher", "read_weights"]
 
 ENSEMBLE = "ensemble"
+
+_FILES = (".onnx", ".npz", *SUFFIXES, *PICKLED, *KERAS, *TENSORFLOW)
+"""Suffixes of files; a source with another one may be the name of a network in timm."""
 
 Devices = tuple[torch.device, ...]
 
@@ -89,7 +93,7 @@ def _loaded(spec: TeacherSpec, data: ImageData, device: torch.device | str) -> T
     if (stored := _stored(spec.source)) is not None:
         return _from_stored(stored, spec, data, where)
     if _is_folder(path):
-        return _from_folder(teacher_folder(path), spec, data, where)
+        return _from_folder(_teacher_folder(path), spec, data, where)
     _check_file(path)
     if path.suffix.lower() == ".onnx":
         only_cpu(spec, "an ONNX file")
@@ -144,10 +148,10 @@ def check_teacher(
         stored.tensors()
         return
     if _is_folder(path):
-        folder = teacher_folder(path)
+        folder = _teacher_folder(path)
         _check_kind(folder, read_teacher(folder)[0].get("task", MULTICLASS), kind)
         return
-    if path.exists() or path.suffix.lower() in (".onnx", ".npz", *SUFFIXES, *PICKLED):
+    if path.exists() or path.suffix.lower() in _FILES:
         _check_file(path)
         if path.suffix.lower() in (".onnx", ".npz"):
             return
@@ -218,11 +222,20 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() or path.name in (TEACHER_JSON, TEACHER_WEIGHTS)
 
 
+def _teacher_folder(path: Path) -> Path:
+    """Return the teacher's folder for ``path``; a saved model of TensorFlow is refused with its conversion."""
+    if is_saved_model(path):
+        raise TeacherError(f"teacher {conversion(path)}")
+    return teacher_folder(path)
+
+
 def _check_file(path: Path) -> None:
     """Refuse pickled files, files of unknown kind, and weights in place of an architecture."""
     suffix = path.suffix.lower()
-    if not path.exists() and suffix not in (".onnx", ".npz", *SUFFIXES, *PICKLED):
+    if not path.exists() and suffix not in _FILES:
         return  # a name in timm
+    if path.is_file() and (convert := conversion(path)):
+        raise TeacherError(f"teacher {convert}")
     check_file(path, "teacher")
     if suffix in PICKLED:
         raise TeacherError(f"{path}: {why_refused(path)}")
@@ -262,7 +275,9 @@ def _from_folder(folder: Path, spec: TeacherSpec, data: ImageData, devices: Devi
     expects = expected(spec, made_for, data)
     if not expects.class_map:
         expects = replace(expects, class_map=_by_name(facts["classes"], data, str(folder)))
-    return _network_teacher(str(folder), network, expects, devices, facts["architecture"])
+    found = _network_teacher(str(folder), network, expects, devices, facts["architecture"])
+    origin = TrainedOn(data=str(facts.get("data", "")), held_out=str(facts.get("held_out", "")))
+    return replace(found, trained_on=origin)
 
 
 def _from_stored(stored: StoredNetwork, spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
@@ -317,7 +332,8 @@ def _from_timm(spec: TeacherSpec, data: ImageData, devices: Devices) -> Teacher:
     side = source.image_size or config["input_size"][-1]
     mean, std = (of_channels(value, channels) for value in (source.mean or config["mean"], source.std or config["std"]))
     expects = expected(spec, Preprocessing(side, channels, mean, std), data)
-    return _network_teacher(name, network, expects, devices, [name, own])
+    found = _network_teacher(name, network, expects, devices, [name, own])
+    return replace(found, trained_on=TrainedOn(elsewhere=True)) if spec.weights is None else found
 
 
 def _timm_network(name: str, own: Mapping[str, Any], *, weights: LoadedWeights | None = None) -> nn.Module:

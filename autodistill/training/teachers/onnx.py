@@ -14,6 +14,7 @@ from torch import Tensor
 from autodistill.core.errors import TeacherError, UsageError, first_lines
 from autodistill.core.records import TeacherSpec
 from autodistill.training.data.datasets import ImageData
+from autodistill.training.deployed.onnx_external import read_model
 from autodistill.training.deployed.onnx_files import open_session
 from autodistill.training.teachers.options import expected
 from autodistill.training.teachers.teacher import Preprocessing, Teacher, fingerprint_of
@@ -30,10 +31,14 @@ def load_onnx(path: Path, spec: TeacherSpec, data: ImageData) -> Teacher:
         TeacherError: the file cannot be loaded, or its input is not a batch of images.
     """
     try:
-        content = path.read_bytes()
-        # Loaded from bytes, so that a model cannot read tensors from other files at arbitrary paths.
+        content = read_model(path)
+    except OSError as error:
+        raise TeacherError(f"ONNX teacher {path} cannot be loaded: {error}") from error
+    except UsageError as error:
+        raise TeacherError(f"ONNX teacher: {error}") from error
+    try:  # loaded from bytes: from a path, ONNX Runtime would read tensors from any file that the model names
         session = open_session(content, threads=torch.get_num_threads())
-    except (OSError, UsageError) as error:
+    except UsageError as error:
         raise TeacherError(f"ONNX teacher {path} cannot be loaded: {first_lines(error.__cause__ or error)}") from error
     entry = _entry(session, path)
     default = Preprocessing(entry.side or data.image_size, entry.channels or data.channels)

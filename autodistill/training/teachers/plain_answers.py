@@ -12,9 +12,9 @@ from torch import Tensor
 
 from autodistill.training.augmentation.policy import Policy
 from autodistill.training.data.datasets import ImageData, Split
+from autodistill.training.teachers.answers import answers
 from autodistill.training.teachers.cache.cache import CacheKey, TeacherCache
 from autodistill.training.teachers.cache.open_caches import OpenCaches
-from autodistill.training.teachers.checks import answers
 from autodistill.training.teachers.teacher import Teacher
 
 BATCH = 256

@@ -20,15 +20,16 @@ from torch import Tensor, nn
 
 from autodistill.core.errors import TeacherError, UsageError
 from autodistill.training.students.embeddings import EmbeddingTap, embedding_width
+from autodistill.training.teachers.keras_files import keras_hint
 
-LOGITS, PROBABILITIES = "logits", "probabilities"
-"""Allowed kinds of a network's outputs."""
+LOGITS, PROBABILITIES, SIGMOID = OUTPUTS = ("logits", "probabilities", "sigmoid")
+"""Allowed kinds of a network's outputs: logits, results of a softmax, results of a sigmoid."""
 
 _LEAST = math.log(torch.finfo(torch.float32).tiny)
 """Value used as the logarithm of a probability of zero."""
 
-_NEAR = 1e-7
-"""Least distance of a label's probability from 0 and 1 before it becomes a logit, i.e. logits of at most 16."""
+_MOST = -math.log(torch.finfo(torch.float32).eps)
+"""Value used as the log-odds of a probability of one; the largest that float32 tells from one has 15.2."""
 
 _GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
@@ -44,8 +45,8 @@ class Preprocessing:
         mean: mean per channel in [0, 1], or one number for all channels.
         std: standard deviation per channel, or one number for all channels.
         class_map: position of each class of the data in the network's outputs; empty if the orders are equal.
-        outputs: kind of the outputs, ``logits`` or ``probabilities`` (of classes that exclude each other; with several
-            labels per image, of each label by itself); empty if not specified, which means logits.
+        outputs: kind of the outputs, ``logits``, ``probabilities`` (of a softmax) or ``sigmoid``; empty if not
+            specified, which means logits.
     """
 
     image_size: int
@@ -85,9 +86,24 @@ class Preprocessing:
                 f"teacher options give channels {changed.channels}, image_size {changed.image_size}, "
                 f"std {changed.std}; allowed: 1 or 3 channels, a size and a std above 0."
             )
-        if changed.outputs not in ("", LOGITS, PROBABILITIES):
-            raise UsageError(f"teacher option outputs is {changed.outputs!r}; allowed: {LOGITS}, {PROBABILITIES}.")
+        if changed.outputs not in ("", *OUTPUTS):
+            raise UsageError(f"teacher option outputs is {changed.outputs!r}; allowed: {', '.join(OUTPUTS)}.")
         return changed
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What is known of the images that a teacher was trained on.
+
+    Attributes:
+        elsewhere: whether they are not the user's images: published weights.
+        data: fingerprint of the pool that they come from; empty if unknown.
+        held_out: identifier of the images of that pool that it was not trained on (``ImageData.held_out``).
+    """
+
+    elsewhere: bool = False
+    data: str = ""
+    held_out: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +118,7 @@ class Teacher:
         network: function from the preprocessed input to logits; ``None`` for stored logits.
         stored: logits ``(pool, classes)`` of all plain images of the pool; ``None`` for a network.
         members: teachers of an ensemble, with their shares.
+        trained_on: where the images that it was trained on are known; ``None`` elsewhere.
         multilabel: whether each logit is that of one label by itself, not of classes that exclude each other.
     """
 
@@ -112,6 +129,7 @@ class Teacher:
     network: Callable[[Tensor], Tensor] | None = None
     stored: Tensor | None = None
     members: tuple[tuple[float, Teacher], ...] = ()
+    trained_on: TrainedOn | None = None
     multilabel: bool = False
 
     @property
@@ -139,12 +157,13 @@ class Teacher:
             return _mean_of_label_probabilities(answers) if self.multilabel else _mean_of_probabilities(answers)
         if self.network is None:
             raise TeacherError(f"teacher {self.name} is a file of logits; it cannot be run on images.")
-        logits: Any = self.network(self.prepare(images))
-        if isinstance(logits, tuple | list):
-            logits = logits[0]
+        logits = logits_of(self.network(self.prepare(images)))
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise TeacherError(f"teacher {self.name} gave {shape} for {len(images)} images; expected (batch, classes).")
+            raise TeacherError(
+                f"teacher {self.name} gave {shape} for {len(images)} images; expected a torch tensor "
+                f"(batch, classes).{keras_hint(logits)}"
+            )
         return self._select(logits).to(images.device)
 
     def of_ids(self, ids: Tensor) -> Tensor:
@@ -206,12 +225,23 @@ class Teacher:
         return (images - mean) / std
 
     def _select(self, logits: Tensor) -> Tensor:
-        """Select the outputs of the data's classes, and convert probabilities to logits."""
-        chosen = self.preprocessing.class_map
+        """Select the outputs of the data's classes; take the logarithm of probabilities, the log-odds of sigmoids."""
+        chosen, outputs = self.preprocessing.class_map, self.preprocessing.outputs
         found = (logits[:, list(chosen)] if chosen else logits).float()
-        if self.preprocessing.outputs != PROBABILITIES:
-            return found
-        return torch.logit(found.double(), eps=_NEAR).float() if self.multilabel else found.log().clamp_min(_LEAST)
+        if outputs == SIGMOID:  # not torch.logit: with a bound it hides numbers outside 0 to 1
+            least = -_MOST if self.multilabel else _LEAST
+            return (found.log() - (-found).log1p()).clamp(least, _MOST)
+        return found.log().clamp_min(_LEAST) if outputs == PROBABILITIES else found
+
+
+def logits_of(answer: Any) -> Any:
+    """Return the logits of a network's answer: of an object with ``logits`` (Hugging Face), or the first of a tuple."""
+    found = getattr(answer, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(answer, Mapping) and isinstance(answer.get("logits"), Tensor):
+        return answer["logits"]
+    return answer[0] if isinstance(answer, tuple | list) and answer else answer
 
 
 def freeze(network: nn.Module, device: torch.device | None) -> nn.Module:
@@ -237,15 +267,15 @@ class _Frozen(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         if self._format is torch.contiguous_format or images.ndim != 4:
-            return self.network(images)
+            return logits_of(self.network(images))
         try:
-            return self.network(images.contiguous(memory_format=self._format))
+            return logits_of(self.network(images.contiguous(memory_format=self._format)))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
             self._format = torch.contiguous_format
             self.network.to(memory_format=torch.contiguous_format)
-            return self.network(images.contiguous())
+            return logits_of(self.network(images.contiguous()))
 
     def train(self, mode: bool = True) -> _Frozen:
         del mode
@@ -258,8 +288,8 @@ class _Frozen(nn.Module):
 
 def fingerprint_of(source: nn.Module | bytes, preprocessing: Preprocessing, **facts: Any) -> str:
     """Return 16 hex digits, a hash of weights (or file content), preprocessing and further facts."""
-    if preprocessing.outputs == PROBABILITIES:
-        facts["outputs"] = PROBABILITIES
+    if preprocessing.outputs in (PROBABILITIES, SIGMOID):
+        facts["outputs"] = preprocessing.outputs
     digest = hashlib.sha256(json.dumps([repr(preprocessing), facts], sort_keys=True, default=str).encode())
     if isinstance(source, bytes):
         digest.update(source)

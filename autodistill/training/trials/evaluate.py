@@ -37,9 +37,9 @@ from autodistill.training.students.resolution import side_of
 from autodistill.training.students.student_input import DECODED, StudentInput
 from autodistill.training.survey.student_costs import StudentCosts
 from autodistill.training.teachers import load as teachers
+from autodistill.training.teachers.answers import answers
 from autodistill.training.teachers.cache.cache import TeacherCache
 from autodistill.training.teachers.cache.open_caches import OpenCaches
-from autodistill.training.teachers.checks import answers
 from autodistill.training.teachers.plain_answers import cache_key, plain_answers
 from autodistill.training.teachers.teacher import Teacher
 from autodistill.training.trials.helpers import HelperProcesses

@@ -37,6 +37,9 @@ class Result:
             several labels per image.
         label_counts: with several labels per image, the number of test images of each label (row) that are present and
             predicted, only predicted, only present, neither (columns); else empty.
+        decided: base64 of one little-endian 32-bit integer per test image, the class that it was decided to be;
+            likewise.
+        drawings: each measure for resampled test images, by name: base64 of little-endian 32-bit floats; likewise.
     """
 
     key: str
@@ -53,6 +56,17 @@ class Result:
     measures: Mapping[str, float] = field(default_factory=dict)
     confusion: Sequence[Sequence[int]] = ()
     label_counts: Sequence[Sequence[int]] = ()
+    decided: str = ""
+    drawings: Mapping[str, str] = field(default_factory=dict)
+
+    def decisions(self) -> npt.NDArray[np.int64]:
+        """Return the class that each test image was decided to be, ``(images,)``; empty if it was not stored."""
+        return np.frombuffer(base64.b64decode(self.decided), dtype="<i4").astype(np.int64)
+
+    def resampled(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return each measure for resampled test images, ``(drawings,)``, by name."""
+        stored = self.drawings.items()
+        return {name: np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float64) for name, text in stored}
 
     def correct(self) -> Bools:
         """Return which test images are classified correctly, ``(images,)``."""

@@ -181,6 +181,7 @@ class _Plan:
             "task": data.kind,
             "epochs": self.epochs,
             "data": data.fingerprint,
+            "held_out": data.held_out,
             "key": self.key,
             "weights": None if self.source is None else self.source.facts(),
         }

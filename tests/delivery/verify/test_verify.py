@@ -193,6 +193,35 @@ def test_every_row_has_its_figures(story: Story, verified: Verified) -> None:
         assert str(story.root) not in (story.folder / f"verify.{ending}").read_text()
 
 
+def test_every_measure_has_an_interval_and_classes_have_the_figures_of_the_stored_predictions(
+    story: Story, verified: Verified
+) -> None:
+    from sklearn import metrics
+
+    from autodistill.training.trials.run_result import read_result
+
+    labels = datasets.load_test(ad.Study.open(story.folder).config.data, story.root / "cache").labels
+    teacher = verified.teacher_row()
+    assert teacher is not None
+    for row in (*verified.students, teacher):
+        for name, figure in row.figures.items():
+            assert figure.low is not None, name
+            assert figure.low <= figure.mean <= (figure.high or 0), name
+        assert sum(images for _, _, images in row.confusion) == TEST_IMAGES * max(len(row.seeds), 1)
+    for row in verified.students:
+        own = Path(row.weights).name
+        stored = read_result(story.folder / "verify" / "runs" / own)
+        assert stored is not None
+        decided = stored.decisions()
+        assert stored.measures["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(labels, decided))
+        assert (metrics.confusion_matrix(labels, decided) == np.asarray(stored.confusion)).all()
+    one = ad.verify(story.folder, seeds=1, progress=False).students[0]  # recalls of a single run
+    stored = read_result(story.folder / one.weights)
+    assert stored is not None
+    assert one.recalls == pytest.approx(metrics.recall_score(labels, stored.decisions(), average=None))
+    ad.verify(story.folder, seeds=2, progress=False)
+
+
 def test_the_kept_student_is_the_first_seed_and_gives_its_figure_again(story: Story, verified: Verified) -> None:
     row = verified.front[0]
     assert row.trial is not None

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from class_values import FOUR
 from verified_values import STUDENT, TEACHER, TWIN, VERIFIED
 
 import autodistill as ad
@@ -14,7 +15,7 @@ from autodistill.delivery.export.model_card import _verified as card_section
 from autodistill.delivery.export.weights import Source
 from autodistill.delivery.report.tables import verification_words
 from autodistill.delivery.verify.plot import _axis
-from autodistill.search.results.verified import Difference
+from autodistill.search.results.verified import Difference, Figure
 
 
 def test_trial_numbers_are_read_with_commas_between_them() -> None:
@@ -134,3 +135,29 @@ def test_a_folder_that_is_no_study_is_not_made_into_one(tmp_path: Any) -> None:
     with pytest.raises(UsageError, match="is not a study"):
         ad.verify(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_the_table_has_a_trained_objective_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    print_verified(FOUR)
+    header, student, teacher = capsys.readouterr().out.splitlines()
+    assert "balanced_accuracy" in header
+    assert "0.6000 ± 0.0100 [0.550, 0.650]" in student
+    assert "0.8500 ± 0.0100 [0.800, 0.900]" in teacher
+
+
+def test_lost_classes_are_named_with_what_they_are_taken_for() -> None:
+    text = " ".join(findings(FOUR))
+    assert "warning: classes that are never recognised on the test images: trial 3: owl." in text
+    assert (
+        "Trial 3 falls furthest below its teacher (in brackets) in the recall of: owl 0.00 (0.80; 100% taken for yak), "
+        "dog 0.50 (0.90; 50% taken for owl), cat 0.90 (0.95; 10% taken for dog)." in text
+    )
+
+
+def test_a_teacher_that_the_validation_images_flatter_is_said() -> None:
+    def found(validation: float) -> str:
+        teacher = replace(TEACHER, accuracy=Figure(0.80, None, 0.76, 0.84), validation=Figure(validation))
+        return " ".join(findings(replace(VERIFIED, rows=(STUDENT, TWIN, teacher))))
+
+    assert "teacher is right on 0.9500 of the validation images and on 0.8000 of the test images" in found(0.95)
+    assert "teacher is right" not in found(0.84)  # 216 and 360 images: may be chance

@@ -7,15 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2, norm
+from sklearn import metrics
 
 from autodistill.delivery.verify.statistics import (
     accuracy_figure,
     difference,
     half_width,
+    mean_precisions,
+    mean_recalls,
+    measure_figure,
     over_seeds,
     student_quantile,
+    summed_confusion,
 )
-from autodistill.training.loop.measures import calibration_error
+from autodistill.training.loop.measures import calibration_error, compute
+from autodistill.training.loop.resampling import resampled
 
 
 def test_quantiles_are_those_of_the_printed_table_of_student() -> None:
@@ -194,3 +200,70 @@ def test_an_interval_holds_its_mean_inside_zero_and_one(seeds: int, images: int,
     assert figure.high is not None
     assert 0.0 <= figure.low <= figure.mean + 1e-12
     assert figure.mean - 1e-12 <= figure.high <= 1.0
+
+
+def test_the_interval_of_a_measure_has_both_parts_of_that_of_accuracy() -> None:
+    drawings = [np.random.default_rng(seed).normal(0.7, 0.02, 200) for seed in range(3)]
+    figure = measure_figure("own", [0.69, 0.70, 0.72], drawings, [500, 500])
+    of_images = student_quantile(199) ** 2 * np.mean(drawings, axis=0).var(ddof=1)
+    of_seeds = student_quantile(2) ** 2 * np.var([0.69, 0.70, 0.72], ddof=1) / 3
+    assert figure.high == pytest.approx(figure.mean + math.sqrt(of_images + of_seeds))
+    assert figure.low == pytest.approx(figure.mean - math.sqrt(of_images + of_seeds))
+    one = measure_figure("own", [0.69], drawings[:1], [500, 500])
+    assert (one.high or 0) - one.mean == pytest.approx(student_quantile(199) * drawings[0].std(ddof=1))
+    assert measure_figure("own", [0.69, 0.70], [], [500, 500]) == over_seeds([0.69, 0.70])
+
+
+@pytest.mark.parametrize(
+    "name", ["balanced_accuracy", "worst_recall", "macro_f1", "auroc", "top5_accuracy", "agreement"]
+)
+def test_a_fraction_without_errors_has_an_interval_that_ends_at_one(name: str) -> None:
+    figure = measure_figure(name, [1.0, 1.0], [np.ones(200)] * 2, [190, 10])
+    assert figure.high == 1.0
+    assert figure.low is not None
+    assert 0.85 < figure.low < 0.995
+    none = measure_figure("log_loss", [0.001], [np.abs(np.random.default_rng(0).normal(0, 0.01, 200))], [190, 10])
+    assert none.low == 0.0
+    assert (none.high or 0) > 0.001
+
+
+def test_loss_and_agreement_of_one_seed_have_the_interval_of_the_mean_of_images() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 900)
+    logits = rng.normal(size=(900, 3)) + 2 * np.eye(3)[labels]
+    found = resampled(logits, labels)
+    loss = compute(logits, labels)["log_loss"]
+    figure = measure_figure("loss", [loss], [found["loss"]], np.bincount(labels).tolist())
+    each = -np.log(np.exp(logits)[np.arange(900), labels] / np.exp(logits).sum(1))
+    assert (figure.high or 0) - loss == pytest.approx(1.97 * each.std() / 30, rel=0.15)
+
+
+def test_intervals_of_balanced_accuracy_cover_the_truth() -> None:
+    """Two classes, 120 and 30 images, true recalls 0.9 and 0.7: the truth is inside at least 93 of 100 intervals."""
+    rng, images, truth = np.random.default_rng(1), np.array([120, 30]), np.array([0.9, 0.7])
+    labels = np.repeat([0, 1], images)
+    inside = 0
+    for _ in range(200):
+        right = rng.random(150) < truth[labels]
+        logits = np.eye(2)[np.where(right, labels, 1 - labels)]
+        drawn = resampled(logits, labels)["balanced_accuracy"]
+        figure = measure_figure("balanced_accuracy", [compute(logits, labels)["balanced_accuracy"]], [drawn], [120, 30])
+        inside += (figure.low or 0) <= 0.8 <= (figure.high or 0)
+    assert inside >= 186
+
+
+def test_class_figures_equal_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(4, 300, p=[0.6, 0.2, 0.15, 0.05])
+    decided = np.where(rng.random(300) < 0.7, labels, rng.integers(0, 4, 300))
+    matrix = metrics.confusion_matrix(labels, decided).tolist()
+    assert mean_recalls([matrix]) == pytest.approx(tuple(metrics.recall_score(labels, decided, average=None)))
+    assert mean_precisions([matrix]) == pytest.approx(tuple(metrics.precision_score(labels, decided, average=None)))
+    assert sum(images for _, _, images in summed_confusion([matrix, matrix])) == 600
+    assert (mean_recalls([]), mean_precisions([]), summed_confusion([])) == ((), (), ())
+
+
+def test_the_precision_of_a_class_is_over_the_seeds_that_decide_it() -> None:
+    never, once = [[5, 0], [5, 0]], [[4, 1], [2, 3]]
+    assert mean_precisions([never, once]) == pytest.approx(((0.5 + 4 / 6) / 2, 0.75))
+    assert mean_precisions([never]) == (0.5, None)

@@ -183,3 +183,43 @@ def test_the_compared_onnx_size_is_that_of_the_exported_file() -> None:
     found = Verified("x", (), (row,), 3, of_files=of_files, judged=words)
     assert (found.cost(row, "onnx_bytes"), found.cost(row, "bytes")) == (4321, 77.0)
     assert judged_by_files([row], resolve(["accuracy", "params"]), LatencyTarget()) == ((), "")
+
+
+BALANCED = resolve(["balanced_accuracy", "params"])
+
+
+def balanced(trial: int, params: float, *means: float, seed: int = 0) -> Finished:
+    """A student with a balanced accuracy per seed, and drawings of the test images that spread by 0.02."""
+    drawn = np.random.default_rng(seed).normal(0, 0.02, 200).astype("<f4")
+    results = {}
+    for each, mean in zip(SEEDS, means, strict=False):
+        text = base64.b64encode((mean + drawn).astype("<f4").tobytes()).decode()
+        results[each] = replace(
+            result(np.arange(IMAGES) < 1500),
+            measures={"balanced_accuracy": mean},
+            drawings={"balanced_accuracy": text},
+            confusion=((900, 100), (100, 900)),
+        )
+    return student(trial, params, results)
+
+
+def test_students_are_sorted_and_compared_by_the_measure_that_is_the_objective() -> None:
+    rows = table(
+        [balanced(1, 10, 0.70, 0.702, 0.701), balanced(2, 50, 0.703, 0.699, 0.702), balanced(3, 90, 0.8, 0.801, 0.802)],
+        BALANCED,
+    )
+    assert [row.trial for row in rows] == [3, 2, 1]
+    by_trial = {row.trial: row for row in rows}
+    assert {trial: row.verdict for trial, row in by_trial.items()} == {1: "stays", 2: "stays", 3: "stays"}
+    assert by_trial[2].rivals == (1,)  # the same drawings for both: the spread over images cancels
+    assert by_trial[3].rivals == ()
+    figure = by_trial[3].measures["balanced_accuracy"]
+    assert figure.low is not None
+    assert figure.mean - figure.low == pytest.approx(1.97 * 0.02, rel=0.2)
+
+
+def test_runs_without_stored_drawings_have_plain_figures_and_no_rivals() -> None:
+    (row,) = table([student(1, 10, runs(1600, 1601))], OBJECTIVES)
+    assert row.loss is not None
+    assert row.loss.low is None
+    assert row.confusion == ()

@@ -78,7 +78,7 @@ def test_too_few_images_are_refused_before_a_teacher_is_taught(tmp_path: Path) -
         objectives=["accuracy", "params"],
         directory=tmp_path / "study",
     )
-    said = r"with 10 validation images, even .* \(50.0%\); at least 17 are needed. .* 109 in total .*val_fraction=0.5"
+    said = r"with 10 validation images, even .* \(50.0%\); at least 18 are needed. .* 116 in total .*val_fraction=0.5"
     with pytest.raises(TeacherError, match=said):
         ad.search(study, budget="2trials", progress=False)
     assert not (tmp_path / "study" / "teacher").exists()
@@ -220,6 +220,24 @@ def test_what_counts_is_said_as_soon_as_the_teacher_is_known(
     assert (None if reach is None else reach.bound) == (None if bound is None else pytest.approx(bound))
 
 
+def test_what_is_said_of_the_teacher_is_stored_with_the_study(tmp_path: Path) -> None:
+    root, teacher = _images(tmp_path / "images"), tmp_path / "teacher.npz"
+    spec = DataSpec("image_folder", root=str(root), image_size=8)
+    _logits(teacher, spec, 4.0)
+    study = ad.Study.create(
+        data={"source": "image_folder", "root": str(root), "image_size": 8},
+        teacher={"source": str(teacher), "accept_weak": True},
+        space={"student": {"family": "resnet", "width": [2, 3], "depth": 1}},
+        objectives=["balanced_accuracy", "accuracy", "params"],
+        survey="off",
+        directory=tmp_path / "study",
+    )
+    prepare(study, Watch())
+    (note,) = study.teacher_notes()
+    assert note.startswith("the validation images were split off the training images: if the teacher teacher.npz ")
+    assert study.teacher_values() == {"accuracy": 1.0, "balanced_accuracy": 1.0}
+
+
 COUNTING = """
 import torch
 from torch import nn
@@ -267,7 +285,8 @@ def test_preflight_trials_a_resume_and_a_second_study_ask_the_teacher_about_each
     from counting_teacher import asked
 
     data = datasets.load_images(study.config.data, tmp_path / "cache")
-    assert [images for images in asked if images > 1] == [len(data.val)]  # its parameters are counted with one image
+    twice = [len(data.val), len(data.val), 6, len(data.val) - 6]  # a few images, to see that it answers consistently
+    assert [images for images in asked if images > 1] == [*twice, len(data.val)]  # costs are counted with one image
     asked.clear()
     ad.search(ad.Study.open(tmp_path / "study"), budget="2trials", progress=False)
     with (second := ad.Study.create(**keys, directory=tmp_path / "second")).running():

@@ -19,6 +19,7 @@ def test_measures_equal_scikit_learns_on_the_same_predictions() -> None:
     assert found["macro_f1"] == pytest.approx(metrics.f1_score(LABELS, decided, average="macro"))
     assert found["top5_accuracy"] == pytest.approx(metrics.top_k_accuracy_score(LABELS, LOGITS, k=5))
     assert found["auroc"] == pytest.approx(metrics.roc_auc_score(LABELS, chances, multi_class="ovr"))
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(LABELS, chances))
     each = [metrics.average_precision_score(c == LABELS, chances[:, c]) for c in range(7)]
     assert found["average_precision"] == pytest.approx(np.mean(each))
     assert (confusion(LOGITS, LABELS) == metrics.confusion_matrix(LABELS, decided)).all()

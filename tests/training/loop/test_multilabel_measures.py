@@ -11,6 +11,8 @@ from autodistill.search.objectives.objectives import objectives
 from autodistill.training.loop import decisions
 from autodistill.training.loop import multilabel_measures as measures
 from autodistill.training.loop.measures import measures as of_classes
+from autodistill.training.loop.multilabel_resampling import resampled_labels
+from autodistill.training.loop.resampling import DRAWINGS, draws, rows_of
 from autodistill.training.loop.trainer import scores
 
 
@@ -117,3 +119,24 @@ def test_every_measure_is_an_objective(name: str) -> None:
 def test_measures_of_both_tasks_have_one_meaning_each() -> None:
     shared = {*of_classes.names()} & {*measures.multilabel_measures.names()}
     assert {"average_precision", "auroc", "macro_f1", "worst_recall", "ece"} <= shared
+
+
+def test_measures_of_resampled_images_are_those_of_the_drawn_rows(answers) -> None:
+    logits, labels = answers
+    teacher = logits[::-1].copy()
+    found = resampled_labels(logits, labels, teacher)
+    drawn = draws(np.zeros(len(labels), dtype=np.int64), DRAWINGS, 0)
+    assert set(measures.multilabel_measures.names()) | {"accuracy", "loss", "agreement"} == set(found)
+    for place, rows in enumerate(list(rows_of(drawn))[:5]):
+        wanted = scores(*(torch.from_numpy(array[rows].copy()) for array in (logits, labels, teacher)))
+        for name, values in found.items():
+            assert values[place] == pytest.approx(wanted[name], rel=1e-9), name
+
+
+def test_a_label_that_is_missing_in_a_drawing_is_left_out_of_its_mean() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.zeros((40, 2), dtype=np.int64)
+    labels[:20, 0], labels[3, 1] = 1, 1  # one image has the second label: a third of the drawings lack it
+    found = resampled_labels(rng.normal(size=(40, 2)), labels)
+    assert np.isfinite(found["average_precision"]).all()
+    assert len(found["macro_f1"]) == DRAWINGS

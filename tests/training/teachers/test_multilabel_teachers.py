@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from autodistill.core.errors import TeacherError
 from autodistill.core.records import MULTICLASS, MULTILABEL, DataSpec, TeacherSpec
 from autodistill.training.data.datasets import ImageData, load_images
-from autodistill.training.teachers import multilabel_checks
-from autodistill.training.teachers.checks import check_enough, preflight
+from autodistill.training.teachers.checking import labels as multilabel_checks
+from autodistill.training.teachers.checking.preflight import check_enough, preflight
 from autodistill.training.teachers.load import check_teacher, load_teacher
 from autodistill.training.trials.teach import teach
 
@@ -68,19 +68,30 @@ def test_a_teacher_of_labels_is_recognised_and_measured(monkeypatch, data) -> No
 def test_a_softmax_is_refused_and_sigmoids_need_the_option(monkeypatch, data) -> None:
     with pytest.raises(TeacherError, match=r"gives a softmax.*cannot serve task: multilabel"):
         preflight(load_teacher(_spec(monkeypatch, Sees(lambda z: z.softmax(1))), data), data)
-    with pytest.raises(TeacherError, match=r"probabilities of labels.*outputs=probabilities"):
+    with pytest.raises(TeacherError, match=r"probabilities of labels.*outputs=sigmoid"):
         preflight(load_teacher(_spec(monkeypatch, Sees(torch.sigmoid)), data), data)
-    with pytest.raises(TeacherError, match="although its option outputs is probabilities"):
-        preflight(load_teacher(_spec(monkeypatch, Sees(), outputs="probabilities"), data), data)
+    with pytest.raises(TeacherError, match="although its option outputs is sigmoid"):
+        preflight(load_teacher(_spec(monkeypatch, Sees(), outputs="sigmoid"), data), data)
+
+
+def test_the_option_of_a_softmax_is_refused_by_name(monkeypatch, data) -> None:
+    with pytest.raises(TeacherError, match=r"outputs=probabilities, a softmax.*multilabel.*outputs=sigmoid"):
+        preflight(load_teacher(_spec(monkeypatch, Sees(torch.sigmoid), outputs="probabilities"), data), data)
+
+
+def test_a_teacher_whose_labels_all_shift_with_the_batch_is_refused(monkeypatch, data) -> None:
+    shifting = Sees(lambda z: z + 5 * z.std())  # a softmax would not see it
+    with pytest.raises(TeacherError, match="depend on the other images of the batch"):
+        preflight(load_teacher(_spec(monkeypatch, shifting), data), data)
 
 
 def test_probabilities_of_labels_become_their_logits(monkeypatch, data) -> None:
     plain = load_teacher(_spec(monkeypatch, Sees()), data)
-    told = load_teacher(_spec(monkeypatch, Sees(torch.sigmoid), outputs="probabilities"), data)
+    told = load_teacher(_spec(monkeypatch, Sees(torch.sigmoid), outputs="sigmoid"), data)
     images = torch.from_numpy(data.val.images[:20]).float() / 255
     assert told(images).numpy() == pytest.approx(plain(images).numpy(), abs=1e-3)
     assert preflight(told, data).accuracy == 1.0
-    certain = load_teacher(_spec(monkeypatch, Sees(lambda z: (z > 0).float()), outputs="probabilities"), data)
+    certain = load_teacher(_spec(monkeypatch, Sees(lambda z: (z > 0).float()), outputs="sigmoid"), data)
     assert certain(images).abs().max() < 17  # probabilities of 0 and 1 stay finite
 
 

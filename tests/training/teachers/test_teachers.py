@@ -15,7 +15,8 @@ from autodistill.core.errors import TeacherError, UnknownNameError, UsageError
 from autodistill.core.records import DataSpec, TeacherSpec
 from autodistill.training.data import datasets
 from autodistill.training.teachers import load as teachers
-from autodistill.training.teachers.checks import _best_order, preflight
+from autodistill.training.teachers.checking.class_order import best_order
+from autodistill.training.teachers.checking.preflight import preflight
 from autodistill.training.teachers.folder import TEACHER_JSON
 from autodistill.training.teachers.teacher import Preprocessing, Teacher, freeze
 from autodistill.training.trials.teach import teach
@@ -575,7 +576,7 @@ def test_a_weak_teacher_of_many_classes_is_not_said_to_have_another_order():
     guesses[:30] = data.val.labels[:30]
     accuracy = (guesses == data.val.labels).mean()
     assert 0.15 <= accuracy < 0.2
-    assert _best_order(guesses, data.val.labels, 100)[0] > 2 * accuracy  # two images of each class: some order fits
+    assert best_order(guesses, data.val.labels, 100)[0] > 2 * accuracy  # two images of each class: some order fits
     logits = 10 * F.one_hot(torch.from_numpy(guesses), 100).float()
     assert preflight(Teacher("x", "0", Preprocessing(8, 1), stored=logits), data).accuracy == pytest.approx(accuracy)
 

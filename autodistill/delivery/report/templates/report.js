@@ -17,7 +17,7 @@
     out.hoverlabel = { ...out.hoverlabel, bgcolor: bg, bordercolor: line, font: { color: ink } };
     if (innerWidth < 640 && !printing) out.title = { text: "" }; // the section has the same title, and the legend needs the space
     out.modebar = { orientation: "v", bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink };
-    for (const axis of ["xaxis", "yaxis"]) {
+    for (const axis of new Set(["xaxis", "yaxis", ...Object.keys(out).filter((key) => /^[xy]axis\d+$/.test(key))])) {
       out[axis] = { ...out[axis], gridcolor: grid, zerolinecolor: grid, linecolor: line, automargin: true };
     }
     for (const note of out.annotations || []) {

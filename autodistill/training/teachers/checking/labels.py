@@ -8,10 +8,16 @@ few images, whose areas are known badly, count less.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from autodistill.core.errors import TeacherError
+from autodistill.training.data.datasets import ImageData
+from autodistill.training.teachers.answers import answers, sample
+from autodistill.training.teachers.teacher import LOGITS, PROBABILITIES, SIGMOID, Teacher
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -26,6 +32,9 @@ _CLEARLY = 0.1
 """Gain of the mean AUROC from which another order of the labels is taken for the right one."""
 
 CHANCE = 0.5
+"""AUROC of guessing."""
+
+_FEW = 32  # images; enough to tell a softmax and a sigmoid from logits
 
 
 def kind_of_outputs(outputs: npt.NDArray[np.floating[Any]]) -> str:
@@ -109,3 +118,40 @@ def better_order(outputs: npt.NDArray[np.floating[Any]], labels: Ints) -> tuple[
         return [], plain
     order = best(slice(None))
     return order, mean_area(outputs[:, order], labels)
+
+
+def refuse_outputs(teacher: Teacher, data: ImageData) -> None:
+    """Refuse a softmax, and sigmoids without the option that says so.
+
+    Raises:
+        TeacherError: the outputs are of another kind than the option ``outputs`` says, or cannot serve several labels.
+    """
+    given = teacher.preprocessing.outputs
+    if given == PROBABILITIES:
+        raise TeacherError(
+            f"teacher {teacher.name} has the option outputs={PROBABILITIES}, a softmax over classes that exclude each "
+            f"other, which cannot serve task: multilabel. For probabilities of labels, set "
+            f"--set teacher.options.outputs={SIGMOID}."
+        )
+    # all outputs as they are, not only those of the class_map, and not converted to logits
+    plain = replace(teacher, preprocessing=replace(teacher.preprocessing, class_map=(), outputs=LOGITS))
+    outputs = answers(plain, sample(data.val, _FEW)).numpy()
+    kind = kind_of_outputs(outputs)
+    if kind == "softmax" and given != LOGITS:
+        raise TeacherError(
+            f"teacher {teacher.name} gives a softmax: its outputs sum to 1 for every image, so it tells classes that "
+            "exclude each other, which cannot serve task: multilabel. It needs a logit or a sigmoid for each label; "
+            "train one with `autodistill teach --task multilabel`. If they are logits nevertheless, set "
+            f"--set teacher.options.outputs={LOGITS}."
+        )
+    if kind == "sigmoid" and not given:
+        raise TeacherError(
+            f"teacher {teacher.name} gives probabilities of labels (sigmoids): its outputs lie between 0 and 1 and do "
+            f"not sum to 1. Students learn from logits: set --set teacher.options.outputs={SIGMOID} to use their "
+            f"log-odds, or remove the sigmoid from the network. If they are logits nevertheless, set outputs={LOGITS}."
+        )
+    if kind == "logits" and given == SIGMOID:
+        raise TeacherError(
+            f"teacher {teacher.name} gives outputs from {outputs.min():.3g} to {outputs.max():.3g}, although its "
+            f"option outputs is {SIGMOID}. Remove the option if it gives logits."
+        )
