@@ -14,6 +14,7 @@ from picture_sets import write_photos
 from PIL import Image
 from typer.testing import CliRunner
 
+import autodistill as ad
 from autodistill import cli
 from autodistill.core.errors import DataError, UnlikeImagesError, UserCodeError
 from autodistill.core.records import Candidate, DataSpec, State, Task, TeacherSpec, WorkerContext
@@ -62,6 +63,15 @@ def with_copies(part):
         images[58] = images[55]  # the same class
     return images, labels, names
 '''
+
+
+TEACHER = """
+from torch import nn
+
+class Colour(nn.Module):
+    def forward(self, x):
+        return 20 * x.mean((2, 3))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +143,29 @@ def test_a_worker_with_another_order_of_the_images_ends_the_search(tmp_path: Pat
     streak.ended(state, reason, message)
     with pytest.raises(UserCodeError, match="another order"):
         streak.check()
+
+
+def test_a_search_whose_worker_reads_another_order_ends_with_exit_code_4(tmp_path: Path) -> None:
+    (tmp_path / "teacher_of_mine.py").write_text(TEACHER)
+    study = ad.create_study(
+        data={"source": "parts_of_mine:shuffled", "image_size": 8},
+        teacher={"source": "teacher_of_mine:Colour", "accept_weak": True},
+        space={"student": {"family": "resnet", "width": [2, 3], "depth": 1}, "train": {"lr": [0.001, 0.003, 0.01]}},
+        objectives=["accuracy", "params"],
+        epochs=1,
+        rungs="off",
+        survey="off",
+        sampler="random",
+        directory=tmp_path / "study",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the test part has the same images, and the teacher knows nothing
+        with pytest.raises(
+            UserCodeError, match="gave other images, or another order, than when the search began"
+        ) as one:
+            ad.search(study, budget="4trials", progress=False)
+    assert one.value.exit_code == 4
+    assert [(trial.state, trial.reason) for trial in study.trials()] == [(State.FAIL, "IMAGES")]
 
 
 def test_a_worker_with_the_same_images_goes_on(tmp_path: Path) -> None:
