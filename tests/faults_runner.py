@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,14 +183,13 @@ def _search(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _serve() -> None:
-    import optuna  # noqa: F401 - imported once, before all forks
-    import sqlalchemy  # noqa: F401
+    import autodistill as ad
 
-    import autodistill.api
-    import autodistill.engines.local
-    import autodistill.search.model.gaussian_process
-    import autodistill.search.results.front_member  # noqa: F401
-
+    with tempfile.TemporaryDirectory() as folder:  # imports everything once, before all forks
+        study = make(Path(folder) / "study", "front")
+        ad.search(study, evaluate=evaluate, costs=costs, budget="40epochs", progress=False, workers=1)
+        getattr(study.storage, "_backend", study.storage).engine.dispose()
+        del study
     for line in sys.stdin:
         read, write = os.pipe()
         child = os.fork()

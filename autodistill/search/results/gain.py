@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autodistill.core.records import Objective, Params, State, TrialRecord, stable_key
+from autodistill.core.records import Objective, Params, State, TrialRecord
 
 BASIS = "against the best undistilled run of the same student, whatever its training recipe"
 
@@ -73,11 +73,11 @@ class UndistilledRuns:
         return self._best[key]
 
 
-def _key(student: Params) -> object:
-    try:
-        return frozenset(student.items())
-    except TypeError:  # a setting that is a list
-        return stable_key(student)
+def _key(value: object) -> object:
+    """Return something that can be hashed and is equal for equal settings."""
+    if isinstance(value, Mapping):
+        return frozenset((name, _key(one)) for name, one in value.items())
+    return tuple(map(_key, value)) if isinstance(value, (list, tuple)) else value
 
 
 def gain_over_undistilled(
