@@ -128,7 +128,9 @@ class LossTerms:
         return self.mix.distillation_loss(student, teacher, target)
 
     def _embed(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return self.mix.embedding_loss(self.projector(student), teacher)
+        with full_precision(student):  # under autocast the embedding has half precision, the projector's weights never
+            projected = self.projector(student.to(torch.promote_types(student.dtype, torch.float32)))
+        return self.mix.embedding_loss(projected, teacher)
 
     def _distillation_scale(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> float:
         measuring = self.mix.calibrate and not self._distillation.frozen and student.requires_grad
