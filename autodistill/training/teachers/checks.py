@@ -118,6 +118,8 @@ def preflight(
         logits = answers(teacher, data.val, batch_size=batch_size)
         ask = None
     seconds = time.monotonic() - start
+    if teacher.by_id and data.unlabelled is not None:
+        teacher.of_ids(torch.from_numpy(data.unlabelled.ids))  # fails now instead of in the first trial
     if logits.shape[1] != len(data.classes):
         raise TeacherError(
             f"teacher {teacher.name} gives {logits.shape[1]} logits per image; the data has {len(data.classes)} "

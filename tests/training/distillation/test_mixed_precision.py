@@ -77,7 +77,7 @@ def test_a_half_precision_embedding_gives_the_term_of_its_values_in_full_precisi
     embedding, teacher, weight = numbers(8, 6).bfloat16(), numbers(8, 10, seed=1), numbers(6, CLASSES, seed=2)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
-        leaf = embedding.to(dtype).requires_grad_()
+        leaf = embedding.detach().clone().to(dtype).requires_grad_()
         terms = LossTerms(mix, projector(term, 6, 10, seed=0))
         logits = leaf.float() @ weight
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside and dtype == torch.bfloat16):
@@ -85,4 +85,5 @@ def test_a_half_precision_embedding_gives_the_term_of_its_values_in_full_precisi
         values.total.backward()
         found.append((values.embedding, leaf.grad.float()))
     assert torch.equal(found[0][0], found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1], rtol=2**-7, atol=1e-4 * float(found[1][1].abs().max()))
+    largest = float(found[1][1].abs().max())  # the gradients of three terms are added in half precision
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=2**-7, atol=2**-7 * largest)
