@@ -29,6 +29,7 @@ TEMPLATE = """\
 #   val_fraction: 0.15           # share of the training images held out for validation
 #   resize: crop                 # how to make images square: crop, squash or letterbox
 #   drop_duplicates: true        # leave out of the training what has a copy in validation or test; default: false
+#   unlabelled: more_photos      # folder with images without labels; the teacher's answers are their target
 
 # task: multilabel               # any number of labels per image; default: multiclass, one class per image
 

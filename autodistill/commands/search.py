@@ -30,6 +30,7 @@ _FLAGS = {
     "data.train_size": "--train-size",
     "data.resize": "--resize",
     "data.drop_duplicates": "--drop-duplicates",
+    "data.unlabelled": "--unlabelled",
     "teacher.weights": "--teacher-weights",
     "constraints": "--constraint",
     "slots_per_gpu": "--slots-per-gpu",
@@ -61,6 +62,14 @@ def search(
         str | None,
         typer.Option(
             help="multiclass (one class per image) or multilabel (any number of labels per image). Default: multiclass."
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with further images, at any depth and without labels; the teacher's answers are their target. "
+            "Copies of validation and test images are left out.",
         ),
     ] = None,
     teacher: Annotated[
@@ -211,6 +220,7 @@ def search(
         "data.resize": resize,
         "data.drop_duplicates": drop_duplicates or None,
         "task": task,
+        "data.unlabelled": unlabelled,
         "teacher": teacher,
         "teacher.weights": teacher_weights,
         "space": space,

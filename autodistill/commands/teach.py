@@ -31,6 +31,7 @@ TEACH = """
   autodistill teach --data manifest --data-root labels.csv --image-size 64
   autodistill teach --data image_folder --data-root photos --image-size 64 --model resnet18 --pretrained
   autodistill teach --data image_folder --data-root photos --weights teachers/shapes --dir teachers/photos
+  autodistill teach --data image_folder --data-root photos --model vit_small_patch14_dinov2 --freeze
 """
 _OWN_SIZE = ("digits", "fashion_mnist", "cifar10", "cifar100", "synthetic", "synthetic_scenes")
 """Sources whose images have a size of their own; those of others are scaled."""
@@ -65,6 +66,22 @@ def teach(
             metavar="SOURCE",
             help="Start from these weights: a timm name, hf-hub:OWNER/NAME, local-dir:DIR, a file, a folder of teach "
             "or export, or a trial, STUDY#12.",
+        ),
+    ] = None,
+    freeze: Annotated[
+        bool,
+        typer.Option(
+            "--freeze",
+            help="Keep the pretrained --model as it is and fit a classifier to its features, computed once per view.",
+        ),
+    ] = False,
+    unfreeze: Annotated[
+        int, typer.Option(metavar="N", min=0, help="With --freeze: train the whole network for N epochs afterwards.")
+    ] = 0,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX", min=8, help="With --freeze: side of the network's input. Default: by image size and patches."
         ),
     ] = None,
     epochs: Annotated[
@@ -127,6 +144,9 @@ def teach(
         "recipe": _recipe([text for text in set_ or [] if text not in texts]),
         "pretrained": pretrained,
         "weights": weights,
+        "freeze": freeze,
+        "unfreeze": unfreeze,
+        "input_size": input_size,
         "seed": seed,
         "replace": replace,
     }

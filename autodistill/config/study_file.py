@@ -53,6 +53,7 @@ LABEL_OBJECTIVES = ("average_precision", "params", LATENCY)
 _SOURCES = {"data": "digits", "teacher": "auto"}
 _EPOCHS = {"digits": 30, "fashion_mnist": 9, "synthetic": 20, "synthetic_scenes": 20}
 _OTHER_EPOCHS = 30
+_NEEDS_A_TEACHER_WITH_EMBEDDING = ("embeddings",)  # spaces that are never chosen by the size of the images
 _PIXELS = {
     "digits": 8,
     "fashion_mnist": 28,
@@ -234,7 +235,8 @@ def default_space(data: Mapping[str, Any]) -> str:
         low, high = spaces.load_space(name).get("image_sizes", (1, 1))
         return max(math.log(low / pixels), math.log(pixels / high), 0.0), high / low
 
-    return min(spaces.space_names(), key=distance, default="tiny")
+    names = [name for name in spaces.space_names() if name not in _NEEDS_A_TEACHER_WITH_EMBEDDING]
+    return min(names, key=distance, default="tiny")
 
 
 def known_pixels(data: Mapping[str, Any]) -> int | None:
@@ -338,7 +340,18 @@ def _absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         part = out.get(key)
         if isinstance(part, Mapping):
             out[key] = {**part, **{k: _absolute(part[k], folder, k in ("root", "table")) for k in names if k in part}}
+    if isinstance(data := out.get("data"), Mapping) and data.get("unlabelled"):
+        out["data"] = {**data, "unlabelled": _absolute_unlabelled(data["unlabelled"], folder)}
     return out
+
+
+def _absolute_unlabelled(value: Any, folder: Path) -> Any:
+    """Make the folder of unlabelled images absolute; the name of a source stays unless a folder is called like it."""
+    if isinstance(value, Mapping):
+        return {**value, "root": _absolute(value["root"], folder, True)} if value.get("root") else value
+    if isinstance(value, str) and (folder / Path(value).expanduser()).is_dir():
+        return _absolute(value, folder, True)
+    return _absolute(value, folder)
 
 
 def _absolute_members(teacher: Any, folder: Path) -> Any:

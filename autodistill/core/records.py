@@ -251,6 +251,8 @@ class DataSpec:
             off), ``squash`` (both sides scaled, proportions change), ``letterbox`` (longer side scaled, grey borders).
         drop_duplicates: Whether to leave out of the training the images that have a copy in validation or test, or a
             copy with another label.
+        unlabelled: Further training images without labels: a folder, the name of a source, or a mapping with the keys
+            ``source``, ``root`` and ``options``. The teacher's answers are their only target.
     """
 
     source: str
@@ -262,6 +264,7 @@ class DataSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     resize: Resize = "crop"
     drop_duplicates: bool = False
+    unlabelled: str | Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ def provenance(
             "fingerprint": data.fingerprint,
             "training_images": len(data.train) + (len(data.val) if found.source.trained_on != "train" else 0),
             "validation_images": len(data.val),
+            **({} if data.unlabelled is None else {"unlabelled_images": len(data.unlabelled)}),
             "val_fraction": spec.val_fraction,
             "split_seed": spec.seed,
         },

@@ -300,7 +300,9 @@ def _origin(origin: Mapping[str, Any]) -> str:
     return (
         f"- study `{_code(origin['study'])}`, trial {origin['trial']}, seed {origin['seed']}\n"
         f"- data `{_code(data['source'])}`, fingerprint `{_code(data['fingerprint'])}`, "
-        f"{data['training_images']:,} training images\n"
+        f"{data['training_images']:,} training images"
+        + (f" and {data['unlabelled_images']:,} unlabelled ones" if data.get("unlabelled_images") else "")
+        + "\n"
         f"- teacher `{_code(teacher['source'])}`, fingerprint `{_code(teacher['fingerprint'] or 'unknown')}`\n"
         f"{initial}"
         "- `provenance.json` has everything else, and the SHA-256 of each file"

@@ -360,6 +360,15 @@ def cost_table(facts: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Table
     return Table(columns, rows, columns[1:], f"At {price:g} per device-hour, in the currency of that price.")
 
 
+def _image_counts(sources: Mapping[str, Any]) -> str:
+    """Return the numbers of training, validation and unlabelled images in words."""
+    out = f"{sources.get('train_images'):,} training, {sources.get('validation_images'):,} validation"
+    if further := sources.get("unlabelled_images"):
+        left_out = sources.get("unlabelled_images_left_out", 0)
+        out += f", {further:,} unlabelled ({left_out:,} left out as copies)"
+    return out
+
+
 def environment_table(study: Study, verified: Verified | None, written_with: Mapping[str, str]) -> Table:
     """Return the table of everything the figures depend on: settings, versions, machines, seeds, fingerprints."""
     attributes = study.optuna.user_attrs
@@ -370,7 +379,7 @@ def environment_table(study: Study, verified: Verified | None, written_with: Map
         size, channels = sources.get("image_size"), sources.get("channels")
         classes = [str(name) for name in sources.get("classes", ())]
         rows += [
-            ("images", f"{sources.get('train_images'):,} training, {sources.get('validation_images'):,} validation"),
+            ("images", _image_counts(sources)),
             (
                 "input",
                 f"{_count(channels, 'channel')} of {size} by {size} pixels, {len(classes)} classes: {_listed(classes)}",

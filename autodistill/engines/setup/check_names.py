@@ -74,6 +74,7 @@ def check_study(config: StudyConfig, space: Space, *, resumed: bool = False) -> 
         other_tasks = space_task_problems(config, space)
         problems += other_tasks or space_problems(space, config.training, config.data.image_size, config.task)
         problems += metric_problems(config)
+        problems += _unused_ratio(config, space)
     _refuse(problems)
 
 
@@ -109,6 +110,21 @@ def metric_problems(config: StudyConfig) -> list[str]:
                 f"study file as measures: {{{name}: module:function}}, a known cost by a plugin (autodistill.costs)"
             )
     return problems
+
+
+def _unused_ratio(config: StudyConfig, space: Space) -> list[str]:
+    """Return the problem of a ratio of unlabelled images in a study that has none."""
+    section = space.section("train")
+    names = [*(one.name for one in section.parameters), *(one.name for one in section.constants)]
+    searched = "train.unlabelled_ratio" in names
+    if (
+        config.data is None
+        or config.data.unlabelled is not None
+        or not (searched or "unlabelled_ratio" in config.training)
+    ):
+        return []
+    where = "train" if searched else "training"
+    return [f"{where}.unlabelled_ratio: the study has no unlabelled images; give --unlabelled DIR, or leave it out"]
 
 
 def _without_effect(space: Space, training: Mapping[str, Any]) -> list[str]:

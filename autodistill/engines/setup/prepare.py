@@ -24,7 +24,7 @@ from autodistill.engines.monitor.watch import Watch
 from autodistill.engines.setup.initial_weights import fetch_all, with_weights
 from autodistill.engines.setup.left_out import leave_out_crashed
 from autodistill.engines.setup.provenance import check_sources, image_facts, record_sources, sources
-from autodistill.engines.timing.cold_views import cold_views, setting_values
+from autodistill.engines.timing.cold_views import cold_views, searches_embeddings, setting_values
 from autodistill.engines.timing.survey_pool import SURVEY_SHARE, Fits, draw_pool, has_survey, pool_size
 from autodistill.search.study.readings import TEACHER_NOTES
 from autodistill.search.study.study import Study
@@ -131,7 +131,8 @@ def _images(study: Study, config: StudyConfig, cache: Path, watch: Watch) -> Ima
         "data",
         f"{len(data.train.labels):,} training and {len(data.val.labels):,} validation images of "
         f"{data.image_size} px {'with' if data.kind == MULTILABEL else 'in'} {len(data.classes)} "
-        f"{'labels' if data.kind == MULTILABEL else 'classes'}",
+        f"{'labels' if data.kind == MULTILABEL else 'classes'}"
+        + (f"; {data.unlabelled.words()}" if data.unlabelled is not None else ""),
     )
     return data
 
@@ -157,6 +158,7 @@ def _teacher(
         else:
             spec = _teach(config, data, folder, watch, device)
     copied = "teacher" in setting_values(study.space, config.training, "init", Recipe.init)
+    embedded = searches_embeddings(study.space)
 
     def checked(teacher: Teacher, done: int, total: int) -> None:
         watch.stage("teacher", f"{teacher.name}: checked on {done:,} of {total:,} validation images", done / total)
@@ -175,6 +177,8 @@ def _teacher(
             own=config.measures,
         )
         watch.stage("teacher", f"{found.name}, validation {found.merit_words}")
+        if embedded:
+            teacher.embedding_width()  # fails now instead of in the first trial with an embedding term
         notes += found.notes
         for note in found.notes:
             watch.stage("teacher", note)

@@ -37,10 +37,15 @@ def sources(data: ImageData, teacher: Teacher) -> dict[str, Any]:
 
 def image_facts(data: ImageData) -> dict[str, Any]:
     """Return fingerprint, counts and shape of the images."""
+    unlabelled = {}
+    if data.unlabelled is not None:
+        left_out = sum(data.unlabelled.left_out.values())
+        unlabelled = {"unlabelled_images": len(data.unlabelled), "unlabelled_images_left_out": left_out}
     return {
         "data": data.fingerprint,
         "train_images": len(data.train.labels),
         "validation_images": len(data.val.labels),
+        **unlabelled,
         "image_size": data.image_size,
         "channels": data.channels,
         "classes": [str(name) for name in data.classes[:1000]],

@@ -1,4 +1,4 @@
-"""Warning, before a search, that its augmentation gives each trial its own views, so that trials share no cache."""
+"""What the settings of a space mean for the teacher: views that no trials share, embeddings, unlabelled images."""
 
 from __future__ import annotations
 
@@ -36,6 +36,28 @@ def cold_views(space: Space, training: Mapping[str, Any]) -> str:
         f"cached outputs are never reused. Use a few values ({_STRENGTH}: [0.25, 0.5, 0.75]), or set "
         "training.teacher_mode to online."
     )
+
+
+def searches_embeddings(space: Space) -> bool:
+    """Return whether some candidates of a space have an embedding term."""
+    section = space.section("distillation")
+    values: list[Any] = [one.value for one in section.constants if one.name == "distillation.embedding"]
+    for parameter in section.parameters:
+        if parameter.key == "embedding":
+            values += getattr(parameter.distribution, "choices", ())
+    return any(value != "none" for value in values)
+
+
+def mean_setting(space: Space, training: Mapping[str, Any], key: str, default: float) -> float:
+    """Return the mean of a number among the training settings: over the space, else the study's, else the default."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    found = [p.distribution for p in space.section("train").parameters if p.key == key]
+    ranges = [one for one in found if isinstance(one, FloatDistribution | IntDistribution)]
+    if ranges:
+        return sum(float(one.low + one.high) / 2 for one in ranges) / len(ranges)
+    values = [float(one) for one in setting_values(space, training, key, str(default))]
+    return sum(values) / len(values)
 
 
 def setting_values(space: Space, training: Mapping[str, Any], key: str, default: str) -> list[Any]:

@@ -47,6 +47,7 @@ class Forecast:
         workers: Number of workers.
         trials: Fewest and most trials that should fit into the budget; ``None`` without a budget.
         full_trainings: The same for trainings to the top rung, if nothing else is trained.
+        unlabelled_images: Number of unlabelled images.
     """
 
     train_images: int
@@ -65,6 +66,7 @@ class Forecast:
     workers: int
     trials: tuple[int, int] | None
     full_trainings: tuple[int, int] | None
+    unlabelled_images: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain values."""
@@ -75,7 +77,8 @@ class Forecast:
         low, high = self.epoch_seconds
         out = [
             f"data: {self.train_images:,} training and {self.val_images:,} validation images of "
-            f"{self.image_size} px, {self.classes} classes",
+            f"{self.image_size} px, {self.classes} classes"
+            + (f", {self.unlabelled_images:,} unlabelled images" if self.unlabelled_images else ""),
             f"space: {'infinitely many' if self.candidates is None else f'{self.candidates:,}'} candidates",
             f"one epoch: about {format_seconds(low)} to {format_seconds(high)} on one worker; "
             f"{self.epochs_per_trial:.1f} epochs per trial on average",
@@ -149,6 +152,7 @@ def forecast(config: StudyConfig, rungs: Rungs, times: SearchTimes) -> Forecast:
         workers=times.workers,
         trials=None if likely is None else (round(likely / SPREAD), round(likely * SPREAD)),
         full_trainings=None if full is None else (int(full / SPREAD), int(full * SPREAD)),
+        unlabelled_images=times.unlabelled_images,
     )
 
 

@@ -74,6 +74,7 @@ class Job:
         cache: Folder of decoded images, for the teacher.
         teacher: Teacher to time; ``None`` for none.
         latency: How the survey measures latency; ``None`` if it only counts.
+        unlabelled: Unlabelled images in a batch per labelled image.
     """
 
     students: tuple[Params, ...]
@@ -86,6 +87,7 @@ class Job:
     cache: str
     teacher: TeacherSpec | None = None
     latency: LatencyTarget | None = None
+    unlabelled: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -359,13 +361,19 @@ def _batch_seconds(model: nn.Module, side: int, job: Job, *, batch: int, most: f
     from autodistill.training.distillation.loss_mix import LossMix
     from autodistill.training.loop.recipe import Recipe
     from autodistill.training.loop.trainer import Feed, Trainer
+    from autodistill.training.loop.unlabelled_feed import UnlabelledFeed
     from autodistill.training.students.student_input import StudentInput
 
     size, channels, classes = job.shape["image_size"], job.shape["channels"], job.shape["num_classes"]
     images = torch.randint(0, 256, (batch, channels, size, size), dtype=torch.uint8)
     ids = torch.arange(batch)
-    feed = Feed(images, ids % classes, ids, (0.5,) * channels, (0.25,) * channels, classes)
-    recipe = Recipe.parse({**job.training, "batch_size": batch, "init": "random", "freeze": 0, "compile": False})
+    further = round(job.unlabelled * batch)
+    unlabelled = UnlabelledFeed(images.repeat(-(-further // batch), 1, 1, 1)[:further], torch.arange(further))
+    feed = Feed(
+        images, ids % classes, ids, (0.5,) * channels, (0.25,) * channels, classes, unlabelled if further else None
+    )
+    settings = {"init": "random", "freeze": 0, "compile": False, "unlabelled_ratio": job.unlabelled}
+    recipe = Recipe.parse({**job.training, **settings, "batch_size": batch})
     seen = StudentInput(side, feed.mean, feed.std)
     trainer = Trainer(
         model, feed, Distillation(LossMix()), recipe, epochs=10_000, seed=0, student_input=seen, device=job.device
@@ -429,7 +437,8 @@ def _place(job: Job) -> str:
     from autodistill.training.costs.cost_memory import machine
 
     settings = sorted((name, str(value)) for name, value in job.training.items())
-    return ":timing:" + stable_key([job.batch, settings, job.device, job.threads, machine(job.latency)])
+    further = [job.unlabelled] if job.unlabelled else []
+    return ":timing:" + stable_key([job.batch, settings, job.device, job.threads, machine(job.latency), *further])
 
 
 def _key(job: Job, name: str) -> str:

@@ -17,7 +17,7 @@ from autodistill.core.budget import Budget
 from autodistill.core.errors import InfeasibleError
 from autodistill.core.records import LATENCY, LatencyTarget, Params, stable_key
 from autodistill.engines.driving.slots import Slot, devices_each, make_slots
-from autodistill.engines.timing.cold_views import cold_views, setting_values
+from autodistill.engines.timing.cold_views import cold_views, mean_setting, setting_values
 from autodistill.engines.timing.survey_pool import SURVEY_SECONDS, SURVEY_SHARE, draw_pool, has_survey, pool_size
 from autodistill.engines.timing.timing import FORWARD, SMALL_BATCH, SMALL_STEP, START, STEP, Job, Timing, timed
 from autodistill.search.objectives.objectives import resolve
@@ -62,6 +62,7 @@ class SearchTimes:
         timed: The timed students, each with its seconds per epoch.
         batch: Images per step that the times of an epoch are for.
         steps: For each timed student, the seconds of a step of ``batch`` images and of the small batch of ``timing``.
+        unlabelled_images: Number of unlabelled images.
     """
 
     train_images: int
@@ -84,6 +85,7 @@ class SearchTimes:
     timed: tuple[tuple[Params, float], ...] = ()
     batch: int = 64
     steps: tuple[tuple[float, float], ...] = ()
+    unlabelled_images: int = 0
 
     def with_batch(self, batch: int) -> SearchTimes:
         """Return the same times for steps of ``batch`` images, on the line through the two batches that were timed."""
@@ -236,7 +238,7 @@ def _search_times(
         epochs=tuple(one * steps_per_epoch for one in steps),
         report=statistics.fmean(forward) * len(data.val),
         trial=cost,
-        view=per_image * len(data.train),
+        view=per_image * len(data.train) * (1 + job.unlabelled),
         views=_views(space, config, data),
         always=online or bool(cold_views(space, config.training)),
         survey=_survey_seconds(config, space, data, memory, cost),
@@ -248,6 +250,7 @@ def _search_times(
         timed=tuple((job.students[place], row[STEP] * steps_per_epoch) for place, row in rows),
         batch=job.batch,
         steps=tuple((row[STEP], row[SMALL_STEP]) for _, row in rows),
+        unlabelled_images=0 if data.unlabelled is None else len(data.unlabelled),
     )
 
 
@@ -294,7 +297,17 @@ def _job(config: StudyConfig, space: Space, data: ImageData, slot: Slot, cache: 
         cache=str(cache),
         teacher=None if config.teacher.source == "auto" else config.teacher,
         latency=latency,
+        unlabelled=_unlabelled_ratio(config, space, data),
     )
+
+
+def _unlabelled_ratio(config: StudyConfig, space: Space, data: ImageData) -> float:
+    """Return the mean number of unlabelled images in a batch per labelled image; 0 if there are none."""
+    from autodistill.training.loop.recipe import Recipe
+
+    if data.unlabelled is None:
+        return 0.0
+    return mean_setting(space, config.training, "unlabelled_ratio", Recipe.unlabelled_ratio)
 
 
 def _teaching_epochs(config: StudyConfig, data: ImageData) -> float:

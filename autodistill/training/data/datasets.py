@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from autodistill.core.errors import DataError, UnknownNameError, UnlikeImagesError, UsageError
 from autodistill.core.records import MULTICLASS, MULTILABEL, DataSpec, TaskKind, stable_key
-from autodistill.training.data import sources
+from autodistill.training.data import sources, unlabelled
 from autodistill.training.data.copies import MarkedPart, marks, to_drop, words
 from autodistill.training.data.part_checks import PartFacts, class_counts, compare, missing_classes
 from autodistill.training.data.sources.array_cache import cached_array, content_hash
@@ -40,6 +40,7 @@ from autodistill.training.data.sources.pictures import decoding_shown
 from autodistill.training.data.sources.pool_checks import checked
 from autodistill.training.data.sources.splits import choose_rows, hold_out
 from autodistill.training.data.sources.square import Shapes, check_resize, square_arrays
+from autodistill.training.data.unlabelled import UnlabelledImages
 from autodistill.training.runtime.cache_folder import cache_folder
 
 __all__ = [
@@ -95,10 +96,12 @@ class ImageData:
         mean: mean of the training images per channel, in [0, 1].
         std: standard deviation of the training images per channel, at least 0.001.
         fingerprint: hash (16 hex digits) of the pool's pixels, labels and class names. It does not depend on the split.
-        pool_size: number of images in the pool. All ``ids`` are below it.
+            With unlabelled images it covers them, and which of them are left out.
+        pool_size: number of images in the pool, with unlabelled ones. All ``ids`` are below it.
         before: height and width of the source's arrays if they were not square; otherwise ``None``.
         held_out: identifier (16 hex digits) of the validation images where they were split off the training images;
             empty where the source has validation images of its own.
+        unlabelled: further training images without labels; ``None`` if the study has none.
     """
 
     train: Split
@@ -112,6 +115,7 @@ class ImageData:
     pool_size: int
     before: tuple[int, int] | None = None
     held_out: str = ""
+    unlabelled: UnlabelledImages | None = None
 
     @property
     def kind(self) -> TaskKind:
@@ -136,6 +140,8 @@ def check_source(spec: DataSpec) -> None:
         path_checks.get(spec.source)(spec)
     elif spec.root is not None:
         folder_at(spec.root, f"the files of data source {spec.source!r}")
+    if spec.unlabelled is not None:
+        unlabelled.unlabelled_spec(spec)
 
 
 def check_files(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None, *, begun: bool = False) -> None:
@@ -217,6 +223,8 @@ def warn_of_cut(spec: DataSpec, data: ImageData) -> None:
 def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None) -> ImageData:
     """Load the training and validation images without opening files of the test split.
 
+    Only if there are unlabelled images are test images read, to leave out their copies.
+
     Args:
         spec: which images, and how they are split.
         cache_dir: folder for decoded images, shared by all workers; by default the user's cache folder.
@@ -240,7 +248,7 @@ def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None)
     train_ids = _subset(spec, train_ids, pool.labels)
     train, val = _take(pool, train_ids, folder), _take(pool, np.flatnonzero(validation), folder)
     mean, std = channel_statistics(train.images)
-    return ImageData(
+    data = ImageData(
         train=train,
         val=val,
         classes=pool.classes,
@@ -252,6 +260,34 @@ def load_images(spec: DataSpec, cache_dir: str | os.PathLike[str] | None = None)
         pool_size=len(pool.labels),
         before=pool.before,
         held_out=stable_key([pool.fingerprint, content_hash(val.ids)]) if pool.validation is None else "",
+    )
+    return data if spec.unlabelled is None else _with_unlabelled(spec, data, folder)
+
+
+def _with_unlabelled(spec: DataSpec, data: ImageData, folder: Path) -> ImageData:
+    """Add the unlabelled images of ``spec`` without copies of labelled ones; their ids follow the labelled pool's."""
+    theirs = unlabelled.unlabelled_spec(spec, image_size=data.image_size, channels=data.channels)
+    if theirs.source == unlabelled.FOLDER:
+        pool = unlabelled.read_folder_images(theirs, folder)
+    else:
+        pool = unlabelled.in_channels(_pool(theirs, "train", folder), data.channels)
+    test = _pool(spec, "test", folder)
+    prints = [one.fingerprint or content_hash(one.images) for one in (pool, test)]
+    codes = unlabelled.copy_codes(
+        pool.images,
+        validation=data.val.images,
+        test=test.images,
+        training=data.train.images,
+        key=[data.fingerprint, content_hash(data.train.ids, data.val.ids), *prints],
+        cache_dir=folder,
+    )
+    unlabelled.refuse_empty(theirs, codes)
+    kept = _take(replace(pool, fingerprint=prints[0]), np.flatnonzero(codes == 0), folder)
+    return replace(
+        data,
+        fingerprint=stable_key([data.fingerprint, prints[0], content_hash(codes)]),
+        pool_size=data.pool_size + len(pool.labels),
+        unlabelled=UnlabelledImages(kept.images, data.pool_size + kept.ids, unlabelled.left_out_counts(codes)),
     )
 
 

@@ -70,7 +70,7 @@ class Distillation:
     def loss(self, logits: Tensor, embedding: Tensor | None, batch: Batch) -> Tensor:
         """Return the total loss of the mix."""
         given = logits, batch.target, batch.teacher, embedding, batch.teacher_embedding
-        return self.terms(*given, share=batch.share).total
+        return self.terms(*given, share=batch.share, labelled=batch.labelled).total
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the projector's weights and the measured gradient norms."""

@@ -71,8 +71,13 @@ class LossTerms:
         teacher_embedding: Tensor | None = None,
         *,
         share: BatchShare | None = None,
+        labelled: int | None = None,
     ) -> LossValues:
         """Compute the losses of one batch.
+
+        Unlabelled images are part of the means of distillation and embedding term, like labelled ones. A loss that
+        uses the label takes the teacher's decision in its place. Scales are measured on labelled images only, so they
+        are those of a training without unlabelled images.
 
         Args:
             student_logits: (batch, classes).
@@ -83,6 +88,7 @@ class LossTerms:
                 ``mix.uses_embedding``.
             teacher_embedding: (batch, width); needed if ``mix.uses_embedding``.
             share: part of the batch that this process computed, if several processes share it.
+            labelled: number of labelled images, the first of the batch, to which ``target`` belongs; ``None``: all.
 
         Raises:
             UsageError: an input that the mix needs is missing.
@@ -90,19 +96,22 @@ class LossTerms:
         zero = student_logits.new_zeros((), dtype=torch.float32)
         if target is None and self.mix.uses_target:
             raise UsageError("this loss mix needs labels; only alpha 1 with a label-free loss works without labels.")
-        task = zero if target is None else self._task(student_logits, target)
+        task = zero if target is None else self._task(_first(student_logits, labelled), target)
         parts = [] if self.mix.task_share == 0 else [_times(self.mix.task_share, task)]
         distillation = embedding = zero
         if self.mix.uses_distillation:
             teacher_logits = _given(teacher_logits, "teacher_logits", self.mix.loss)
-            distillation = self._distill(student_logits, teacher_logits, target)
-            scale = self._distillation_scale(student_logits, teacher_logits, target)
+            distillation = self._distill(
+                student_logits, teacher_logits, self._answered(target, teacher_logits, labelled)
+            )
+            own = _first(student_logits, labelled), _first(teacher_logits, labelled)
+            scale = self._distillation_scale(*own, target)
             parts.append(_times(self.mix.distillation_share * scale, distillation))
         if self.mix.uses_embedding:
             ours = _given(student_embedding, "student_embedding", self.mix.embedding)
             theirs = _given(teacher_embedding, "teacher_embedding", self.mix.embedding)
             embedding = self._embed(ours, theirs)
-            scale = self._embedding_scale(ours, theirs, None if target is None else task, share)
+            scale = self._embedding_scale(ours, theirs, None if target is None else task, share, labelled)
             parts.append(_times(self.mix.embedding_weight * scale, embedding))
         return LossValues(
             sum(parts[1:], parts[0]) if parts else zero,
@@ -128,7 +137,20 @@ class LossTerms:
         return self.mix.distillation_loss(student, teacher, target)
 
     def _embed(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return self.mix.embedding_loss(self.projector(student), teacher)
+        with full_precision(student):  # under autocast the embedding has half precision, the projector's weights never
+            projected = self.projector(student.to(torch.promote_types(student.dtype, torch.float32)))
+        return self.mix.embedding_loss(projected, teacher)
+
+    def _answered(self, target: Tensor | None, teacher_logits: Tensor, labelled: int | None) -> Tensor | None:
+        """Return the labels, and the teacher's decision for unlabelled images."""
+        if target is None or labelled is None:
+            return target
+        theirs = teacher_logits[labelled:]
+        if self.mix.kind == MULTILABEL:
+            return torch.cat([target, (theirs > 0).to(target.dtype)])
+        if target.ndim == 2:  # mixed labels
+            return torch.cat([target, F.one_hot(theirs.argmax(1), target.shape[1]).to(target.dtype)])
+        return torch.cat([target, theirs.argmax(1)])
 
     def _distillation_scale(self, student: Tensor, teacher: Tensor, target: Tensor | None) -> float:
         measuring = self.mix.calibrate and not self._distillation.frozen and student.requires_grad
@@ -139,12 +161,13 @@ class LossTerms:
         return self._distillation.value
 
     def _embedding_scale(
-        self, student: Tensor, teacher: Tensor, task: Tensor | None, share: BatchShare | None
+        self, student: Tensor, teacher: Tensor, task: Tensor | None, share: BatchShare | None, labelled: int | None
     ) -> float:
         measuring = self.mix.calibrate and not self._embedding.frozen and student.requires_grad
         if measuring and task is not None:
-            leaf = _leaf(student)
-            self._embedding.measure(_task_norm(task, student, share), _norm(self._embed(leaf, teacher), leaf))
+            leaf = _leaf(_first(student, labelled))
+            term = _norm(self._embed(leaf, _first(teacher, labelled)), leaf)
+            self._embedding.measure(_task_norm(task, student, share), term)
         return self._embedding.value
 
 
@@ -229,6 +252,11 @@ def binary_task_loss(
 def _times(weight: float, term: Tensor) -> Tensor:
     # Multiplying by 1 is skipped, so that alpha 0 is bit for bit plain cross-entropy.
     return term if weight == 1 else weight * term
+
+
+def _first(rows: Tensor, labelled: int | None) -> Tensor:
+    """Return the rows of the labelled images."""
+    return rows if labelled is None else rows[:labelled]
 
 
 def _leaf(tensor: Tensor) -> Tensor:

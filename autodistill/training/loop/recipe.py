@@ -26,6 +26,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "layer_decay": (0.1, 1.0),
     "freeze": (0, 10_000),
     "views": (0, 100_000),
+    "unlabelled_ratio": (0.0, 16.0),
     "cache_mb": (1, 10_000_000),
 }
 _ALIASES = {
@@ -97,6 +98,8 @@ class Recipe:
         views: views per image that are cached. 0 means the number of epochs of the top rung, at most 50, and fewer if
             the teacher is slow for a time budget.
         cache_mb: largest size of the teacher cache on disk, in MiB.
+        unlabelled_ratio: unlabelled images in a batch per labelled image; ``batch_size`` and epochs count labelled
+            images only. Without effect for a loss without teacher, and refused without unlabelled images.
     """
 
     lr: float = 4e-3
@@ -122,6 +125,7 @@ class Recipe:
     teacher_mode: str = "cached"
     views: int = 0
     cache_mb: int = 4096
+    unlabelled_ratio: float = 1.0
 
     @classmethod
     def parse(cls, *layers: Mapping[str, Any], kind: TaskKind = MULTICLASS) -> Recipe:

@@ -39,6 +39,7 @@ from autodistill.training.loop.optimizers import (
     restore_optimizer,
 )
 from autodistill.training.loop.recipe import Recipe
+from autodistill.training.loop.unlabelled_feed import UnlabelledFeed, UnlabelledRows
 from autodistill.training.runtime import strided
 from autodistill.training.runtime.distributed import BatchShare, Team
 from autodistill.training.students.embeddings import EmbeddingTap, heads_of
@@ -61,6 +62,7 @@ class Feed:
         mean: mean per channel, of pixels in [0, 1].
         std: standard deviation per channel, of pixels in [0, 1].
         classes: number of classes.
+        unlabelled: further images, which each batch takes beside labelled ones; ``None`` if there are none.
     """
 
     images: Tensor
@@ -69,19 +71,29 @@ class Feed:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
+    unlabelled: UnlabelledFeed | None = None
 
     @classmethod
-    def of(cls, data: ImageData) -> Feed:
-        """Return the training images of ``data`` without copying them."""
+    def of(cls, data: ImageData, *, unlabelled: bool = False) -> Feed:
+        """Return the training images of ``data`` without copying them.
+
+        Args:
+            data: the images.
+            unlabelled: whether to add the unlabelled images, for a training with a teacher.
+        """
         train = data.train
         images, labels, ids = (torch.from_numpy(array) for array in (train.images, train.labels, train.ids))
-        return cls(images, labels, ids, data.mean, data.std, len(data.classes))
+        further = UnlabelledFeed.of(data.unlabelled) if unlabelled else None
+        return cls(images, labels, ids, data.mean, data.std, len(data.classes), further)
 
     def near(self, device: torch.device) -> Feed:
         """Move everything to the GPU ``device`` if the images take less than a quarter of its free memory."""
-        if device.type != "cuda" or self.images.nbytes * 4 > torch.cuda.mem_get_info(device)[0]:
+        size = self.images.nbytes + (0 if self.unlabelled is None else self.unlabelled.images.nbytes)
+        if device.type != "cuda" or size * 4 > torch.cuda.mem_get_info(device)[0]:
             return self
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
+        images, labels, ids = (tensor.to(device) for tensor in (self.images, self.labels, self.ids))
+        unlabelled = None if self.unlabelled is None else self.unlabelled.to(device)
+        return replace(self, images=images, labels=labels, ids=ids, unlabelled=unlabelled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +102,8 @@ class Batch:
 
     Attributes:
         views: floats in [0, 1], ``(b, channels, side, side)``, already mixed if the policy mixes.
-        target: ``int64 (b,)``; floats ``(b, classes)`` for mixed labels, and for several labels per image.
+        target: ``int64 (b,)``; floats ``(b, classes)`` for mixed labels, and for several labels per image. Only of the
+            labelled images.
         raw: ``uint8`` images from which the views were made, unmixed.
         ids: identifiers of the images, ``(b,)``.
         view: number of the view that was made of each image.
@@ -98,6 +111,7 @@ class Batch:
         teacher: teacher logits ``(b, classes)`` for ``views``; ``None`` if they are not needed.
         teacher_embedding: the teacher's embedding ``(b, width)``; ``None`` if it is not needed.
         share: the part that this process computed, if several processes share the batch.
+        labelled: number of labelled images, which come first; ``None`` if all are.
     """
 
     views: Tensor
@@ -109,13 +123,46 @@ class Batch:
     teacher: Tensor | None = None
     teacher_embedding: Tensor | None = None
     share: BatchShare | None = None
+    labelled: int | None = None
 
     def part(self, rows: slice) -> Batch:
-        """Return some rows of the batch, for gradient accumulation; ``mixed`` spans the whole batch and is dropped."""
-        changed: dict[str, Any] = {
-            field.name: value[rows] for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)
-        }
+        """Return some rows of a labelled batch; ``mixed`` spans the whole batch and is dropped."""
+        changed = {name: tensor[rows] for name, tensor in self._tensors().items()}
         return replace(self, mixed=None, **changed)
+
+    def joined(self, unlabelled: Batch) -> Batch:
+        """Return a batch with unlabelled images after the labelled ones; both are mixed among themselves only."""
+        theirs = unlabelled._tensors()
+        both: dict[str, Any] = {
+            name: torch.cat([own, theirs[name]]) for name, own in self._tensors().items() if name != "target"
+        }
+        return replace(self, mixed=None, labelled=len(self.ids), **both)
+
+    def parts(self, number: int) -> list[Batch]:
+        """Split the batch for gradient accumulation, labelled and unlabelled images each into equal shares."""
+        count = len(self.ids) if self.labelled is None else self.labelled
+        size = -(-count // number)
+        if size == count:
+            return [self]
+        starts = range(0, count, size)
+        if self.labelled is None:
+            return [self.part(slice(start, start + size)) for start in starts]
+        rest = len(self.ids) - count
+        edges = [count + rest * index // len(starts) for index in range(len(starts) + 1)]
+        return [
+            self._selected(slice(start, min(start + size, count)), slice(*edges[index : index + 2]))
+            for index, start in enumerate(starts)
+        ]
+
+    def _selected(self, labelled: slice, unlabelled: slice) -> Batch:
+        changed: dict[str, Any] = {
+            name: tensor[labelled] if name == "target" else torch.cat([tensor[labelled], tensor[unlabelled]])
+            for name, tensor in self._tensors().items()
+        }
+        return replace(self, mixed=None, labelled=labelled.stop - labelled.start, **changed)
+
+    def _tensors(self) -> dict[str, Any]:
+        return {one.name: value for one in fields(self) if isinstance(value := getattr(self, one.name), Tensor)}
 
 
 class Criterion(Protocol):
@@ -195,6 +242,10 @@ class Trainer:
         self.steps_per_epoch = len(feed.labels) // self.batch_size
         self._frozen_steps = recipe.freeze * self.steps_per_epoch
         self._is_frozen = False
+        self._unlabelled: UnlabelledRows | None = None
+        if feed.unlabelled is not None and recipe.unlabelled_ratio > 0:
+            available, ratio = len(feed.unlabelled.ids), recipe.unlabelled_ratio
+            self._unlabelled = UnlabelledRows(available, ratio, batch_size=self.batch_size, seed=seed)
         self._parameters = list(self.model.parameters())  # listed once: 3 % of a small student's step
         self.average = Average(self.model, recipe.ema)
         self._optimizer = build_optimizer(self.model, recipe, extra=criterion.parameters())
@@ -260,14 +311,22 @@ class Trainer:
             self._call = self._team.wrap(self.model)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        """Return views, targets and teacher outputs of the images in ``rows (b,)``."""
-        raw = self.feed.images[rows].to(self.device, non_blocking=True)
-        ids, labels = self.feed.ids[rows].to(self.device), self.feed.labels[rows].to(self.device)
+        """Return views, targets and teacher outputs of the images in ``rows (b,)``, and of the unlabelled ones."""
+        labels = self.feed.labels[rows].to(self.device)
+        batch = self._viewed(self.feed, rows, epoch, labels)
+        if self._unlabelled is None or self.feed.unlabelled is None:
+            return batch
+        further, number = self._unlabelled.at(self.step)
+        further = further.to(self.feed.unlabelled.images.device)
+        return batch.joined(self._viewed(self.feed.unlabelled, further, number, labels[:0]))
+
+    def _viewed(self, feed: Feed | UnlabelledFeed, rows: Tensor, epoch: int, labels: Tensor) -> Batch:
+        raw, ids = feed.images[rows].to(self.device, non_blocking=True), feed.ids[rows].to(self.device)
         view = epoch % self.view_count if self.view_count else epoch
         pixels = views.apply(self.policy, raw, ids, view, self.view_seed)
         pixels, mixed = mixup.mix(self.policy, pixels, ids, epoch, self.view_seed)
         labels = labels.float() if labels.ndim == 2 else labels
-        target = labels if mixed is None else mixed.labels(labels, self.feed.classes)
+        target = labels if mixed is None or not len(labels) else mixed.labels(labels, self.feed.classes)
         return self.criterion.add_teacher_outputs(Batch(pixels, target, raw, ids, view, mixed))
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -369,7 +428,7 @@ class Trainer:
             try:
                 return self._accumulated(batch)
             except torch.OutOfMemoryError as error:
-                if self.accumulate >= len(batch.ids):
+                if self.accumulate >= len(batch.target):
                     raise ResourceError(
                         f"{self.device} has too little memory for one image; choose a smaller student or image size."
                     ) from error
@@ -378,16 +437,13 @@ class Trainer:
                 torch.cuda.empty_cache()
 
     def _accumulated(self, batch: Batch) -> Tensor:
-        count = len(batch.ids)
-        size = -(-count // self.accumulate)
         total = torch.zeros((), device=self.device)
-        for start in range(0, count, size):
-            part = batch if size == count else batch.part(slice(start, start + size))
+        for part in batch.parts(self.accumulate):
             with self._autocast():
                 logits = self._call(self.normalize(part.views))
             embedding = None if self._embedding is None else self._embedding.take()
             loss = self.criterion.loss(logits, embedding, part)
-            loss = loss if size == count else loss * (len(part.ids) / count)
+            loss = loss if part is batch else loss * (len(part.ids) / len(batch.ids))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
@@ -396,7 +452,7 @@ class Trainer:
         """Compute gradients of the whole batch's loss; this process runs only its own rows. Return the loss."""
         count = len(batch.ids)
         with self._autocast(), team.statistics():
-            logits = self._call(self.normalize(batch.part(team.rows(count)).views))
+            logits = self._call(self.normalize(batch.views[team.rows(count)]))
         embedding = None
         if self._embedding is not None:
             share = BatchShare(team, self._embedding.take())

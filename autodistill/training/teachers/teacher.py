@@ -179,7 +179,7 @@ class Teacher:
             raise TeacherError(
                 f"teacher {self.name} has no finite logits for some images, e.g. id "
                 f"{int(ids.cpu()[~torch.isfinite(found).all(1)][0])}. Store logits for all training and "
-                "validation images."
+                "validation images, and after them for the unlabelled ones."
             )
         return self._select(found).to(ids.device)
 
@@ -206,7 +206,10 @@ class Teacher:
             TeacherError: the teacher has no embedding.
         """
         if not isinstance(self.network, nn.Module):
-            raise TeacherError(f"teacher {self.name} has no embedding; choose a loss mix without that term.")
+            raise TeacherError(
+                f"teacher {self.name} has no embedding. Give a network of PyTorch, or leave embedding terms out of the "
+                "search: --set distillation.embedding=none."
+            )
         return embedding_width(self.network)
 
     def prepare(self, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -126,7 +126,7 @@ class WorkerState:
     @cached_property
     def feed(self) -> Feed:
         """The training images, on the device if they fit there."""
-        return Feed.of(self.data).near(self.device)
+        return Feed.of(self.data, unlabelled=True).near(self.device)
 
     @property
     def teacher(self) -> Teacher:
@@ -288,9 +288,10 @@ class Trial:
             seed=self.spec.seed,
             class_weights=weights,
         )
+        unlabelled = worker.feed.unlabelled if self.spec.mix.uses_teacher else None
         return Trainer(
             model,
-            worker.feed,
+            replace(worker.feed, unlabelled=unlabelled),
             criterion.to(worker.device),
             self.spec.recipe,
             epochs=self.task.rungs[-1],

@@ -145,6 +145,21 @@ def list_images(root: Path, part: Part) -> Listing:
     return Listing(root, files + val_files, np.concatenate([labels, val_labels]), classes, validation)
 
 
+def list_unsorted(root: Path) -> Pictures:
+    """List all image files below ``root`` at any depth, without classes.
+
+    Raises:
+        DataError: There are none.
+    """
+    files = tuple(sorted(path for path in _walk(root) if path.suffix.lower() in SUFFIXES and not _is_special(path)))
+    if not files:
+        left = left_out(root)
+        raise DataError(f"no images below {root}{f' (left out: {left})' if left else ''}. {_READABLE}")
+    listing = Listing(root, files, np.zeros(len(files), dtype=np.int64), ("",), None)
+    names = [str(path) for path in files]
+    return Pictures(names, listing.labels, listing.classes, listing.key(), lambda: enumerate(files), files=files)
+
+
 def left_out(root: Path) -> str:
     """Count the files in folders below ``root`` whose suffix is not that of an image, e.g. ``50 .gif, 1 .txt``."""
     suffixes = (path.suffix.lower() for path in _walk(root) if path.parent != root and not _is_special(path))

@@ -137,6 +137,8 @@ def preflight(
         logits = answers(teacher, data.val, batch_size=batch_size)
         ask = None
     seconds = time.monotonic() - start
+    if teacher.by_id and data.unlabelled is not None:
+        teacher.of_ids(torch.from_numpy(data.unlabelled.ids))  # fails now instead of in the first trial
     if data.kind == MULTILABEL:
         for one in single(teacher):  # first: a wrong option would give numbers that are not finite
             refuse_outputs(one, data)
