@@ -66,7 +66,7 @@ _PIXELS = {
     "synthetic_scenes": 32,
     "image_folder": 64,
 }
-_OTHER_PIXELS = 64  # of sources that tell their size when they are read; a space from there on also suits larger images
+_OTHER_PIXELS = (64, 224)  # of sources that tell their size only when they are read
 _LOCAL = "local-dir:"
 _MARKS = ("teacher.json", "study.yaml", "config.json")
 """Files of a folder that is a teacher: of ``teach``, a study, or ``export``."""
@@ -229,11 +229,12 @@ def default_space(data: Mapping[str, Any]) -> str:
     """Return the built-in space for the image size of a data section, or the nearest; of several the narrowest."""
     from autodistill.search.space import builtin as spaces
 
-    pixels = known_pixels(data) or _OTHER_PIXELS
+    pixels = known_pixels(data)
+    least, most = _OTHER_PIXELS if pixels is None else (pixels, pixels)
 
     def distance(name: str) -> tuple[float, float]:
         low, high = spaces.load_space(name).get("image_sizes", (1, 1))
-        return max(math.log(low / pixels), math.log(pixels / high), 0.0), high / low
+        return max(math.log(low / least), math.log(most / high), 0.0), high / low
 
     names = [name for name in spaces.space_names() if name not in _NEEDS_A_TEACHER_WITH_EMBEDDING]
     return min(names, key=distance, default="tiny")
