@@ -171,7 +171,7 @@ def measure_times(config: StudyConfig, space: Space, *, say: Callable[[str], Non
     """
     from autodistill.core.teacher_choice import accepts_weak
     from autodistill.training.costs.cost_memory import CostMemory
-    from autodistill.training.data.datasets import check_files, decoding_shown, load_images
+    from autodistill.training.data.datasets import check_files, check_parts, decoding_shown, load_images
     from autodistill.training.runtime.cache_folder import cache_folder
     from autodistill.training.teachers.checking.preflight import check_enough
 
@@ -181,6 +181,7 @@ def measure_times(config: StudyConfig, space: Space, *, say: Callable[[str], Non
     with decoding_shown(_decoding_lines(say)):
         check_files(config.data, cache)
         data = load_images(config.data, cache)
+    check_parts(config.data, data, cache, remarks=False)  # before minutes are spent; the remarks follow later
     if not accepts_weak(config.teacher):
         check_enough(data)
     slots, memory = _slots(config), CostMemory(cache)

@@ -317,7 +317,9 @@ def same_images(data: ImageData, key: str, spec: DataSpec) -> ImageData:
     return data
 
 
-def check_parts(spec: DataSpec, data: ImageData, cache_dir: str | os.PathLike[str] | None = None) -> None:
+def check_parts(
+    spec: DataSpec, data: ImageData, cache_dir: str | os.PathLike[str] | None = None, *, remarks: bool = True
+) -> None:
     """Compare training, validation and test part before a study begins; of the test images nothing else is used.
 
     Warns about classes that are missing in a part, about copies of one picture in several parts or with several labels,
@@ -327,6 +329,7 @@ def check_parts(spec: DataSpec, data: ImageData, cache_dir: str | os.PathLike[st
         spec: which images.
         data: the images loaded from ``spec``.
         cache_dir: as for :func:`load_images`.
+        remarks: whether to warn; false only refuses parts that do not agree.
 
     Raises:
         DataError: Class names, channels or sizes of the test part differ.
@@ -336,11 +339,14 @@ def check_parts(spec: DataSpec, data: ImageData, cache_dir: str | os.PathLike[st
     try:
         pool = _pool(spec, "test", folder)
     except DataError as error:
-        warnings.warn(f"the test part cannot be read, so 'verify' will fail: {error}", stacklevel=2)
+        if remarks:
+            warnings.warn(f"the test part cannot be read, so 'verify' will fail: {error}", stacklevel=2)
     else:
         trained = PartFacts(data.classes, data.train.images.shape[1:], data.train.labels.ndim)
         compare(spec.source, trained, PartFacts(pool.classes, pool.images.shape[1:], pool.labels.ndim))
         parts["test"] = _take(_fingerprinted(pool), np.arange(len(pool.labels)), folder)
+    if not remarks:
+        return
     if lacking := missing_classes({name: one.labels for name, one in parts.items()}, data.classes):
         warnings.warn(f"{spec.root or spec.source}: {lacking}", stacklevel=2)
     marked = {name: MarkedPart(marks(one.images), one.labels) for name, one in parts.items()}
