@@ -205,13 +205,19 @@ def _merged(sources: Sequence[Mapping[int, Mapping[str, Any]]]) -> dict[int, Fac
 
 
 def _checked(results: Mapping[int, Facts], own: Salvaged) -> dict[int, Facts]:
-    """Return the ends of trials as the results file has them: its lines have a checksum, which no database has."""
+    """Return trials as the results file has them, unless they went on since: its lines have a checksum."""
     merged = {}
     for number, facts in results.items():
-        if has_ended(facts):
+        stored = own.trials.get(number, {}).get("user_attrs", {})
+        went_on = stored.get("state") == State.RUNNING.value or _rungs(stored) > _rungs(facts["user_attrs"])
+        if has_ended(facts) or not went_on:
             times = {key: own.trials[number].get(key) for key in _ONLY_STORED} if number in own.trials else {}
             merged[number] = {**facts, **times}
     return merged
+
+
+def _rungs(attributes: Mapping[str, Any]) -> int:
+    return sum(key.startswith("rung:") for key in attributes)
 
 
 def _more(facts: Mapping[str, Any], own: Mapping[str, Any] | None) -> bool:
