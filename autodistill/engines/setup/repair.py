@@ -144,12 +144,15 @@ def _configuration(directory: Path, databases: Mapping[str, Salvaged]) -> tuple[
 
 def _from_files(directory: Path, space: Space, objectives: Sequence[Objective]) -> tuple[dict[int, Facts], list[str]]:
     """Return the facts of trials whose student or checkpoint is on the disk, and the damaged ones among these files."""
+    found: dict[int, Facts] = {}
+    damaged: list[str] = []
+    folders = sorted((directory / "checkpoints").glob("trial-*"))
+    if not folders:  # torch takes seconds to import
+        return found, damaged
     from autodistill.training.runtime.durable_files import read_folder
     from autodistill.training.trials.trial_files import STUDENT
 
-    found: dict[int, Facts] = {}
-    damaged: list[str] = []
-    for folder in sorted((directory / "checkpoints").glob("trial-*")):
+    for folder in folders:
         number = int(text) if (text := folder.name.removeprefix("trial-")).isdigit() else None
         names = [STUDENT] if (folder / STUDENT).is_dir() else []
         for name in (*names, *sorted((p.name for p in folder.glob("step-*")), reverse=True)):
