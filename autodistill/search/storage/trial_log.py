@@ -123,7 +123,7 @@ class TrialLog:
             raise damaged("an attribute of a trial", error) from error
         except sqlalchemy.exc.DatabaseError as error:
             if type(error.orig) is sqlite3.DatabaseError:  # e.g. a damaged index; its subclasses have other causes
-                raise damaged("a table or an index", error.orig) from error
+                raise damaged("a table or an index", sqlite3.DatabaseError(str(error.orig))) from error
             raise
 
     def _from_row(self, row: rows.TrialRow) -> _Entry:
