@@ -14,6 +14,7 @@ from toys import LEVELS, accuracy, costs, make_study
 from autodistill.core.errors import DivergedError, InterruptedTrialError, WorkerLostError
 from autodistill.core.records import Candidate, Decision, Report, State
 from autodistill.search.rungs.levels import Rungs
+from autodistill.search.storage import study_folder as store
 from autodistill.search.study.study import MAX_ATTEMPTS, Study
 
 ENDED = (State.COMPLETE, State.PRUNED, State.FAIL)
@@ -22,9 +23,12 @@ ENDED = (State.COMPLETE, State.PRUNED, State.FAIL)
 class StudyMachine(RuleBasedStateMachine):
     """What a study has to remember: ended trials for ever, and the rungs of open ones."""
 
+    in_file = False
+
     def __init__(self) -> None:
         super().__init__()
         self.scratch = tempfile.TemporaryDirectory()
+        self.storage = None if self.in_file else store.open_storage(None)
         self.ended: dict[int, State] = {}
         self.rungs: dict[int, int] = {}
         self.open: dict[int, Candidate] = {}
@@ -37,7 +41,8 @@ class StudyMachine(RuleBasedStateMachine):
         self._open()
 
     def _open(self) -> None:
-        self.study: Study = make_study(Path(self.scratch.name), rungs=Rungs(LEVELS, stopping=False))
+        folder = Path(self.scratch.name) if self.in_file else None
+        self.study: Study = make_study(folder, rungs=Rungs(LEVELS, stopping=False), storage=self.storage)
         self.run = self.study.running("1000trials")
         self.run.__enter__()
 
@@ -153,11 +158,21 @@ class StudyMachine(RuleBasedStateMachine):
         assert self.study.spent.epochs == sum(LEVELS[rung - 1] for rung in self.rungs.values() if rung)
 
 
-StudyMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class FileMachine(StudyMachine):
+    """The same in an SQLite file."""
+
+    in_file = True
+
+
+ANY_SPEED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+StudyMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, **ANY_SPEED)
+FileMachine.TestCase.settings = settings(max_examples=5, stateful_step_count=30, **ANY_SPEED)
+
+
+class TestStudyAgainstAReference(StudyMachine.TestCase):  # type: ignore[misc, name-defined]
+    """Run by hypothesis, in memory."""
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-class TestStudyAgainstAReference(StudyMachine.TestCase):  # type: ignore[misc, name-defined]
-    """Run by hypothesis."""
+class TestStudyFileAgainstAReference(FileMachine.TestCase):  # type: ignore[misc, name-defined]
+    """Run by hypothesis, in a file."""

@@ -144,12 +144,15 @@ def _configuration(directory: Path, databases: Mapping[str, Salvaged]) -> tuple[
 
 def _from_files(directory: Path, space: Space, objectives: Sequence[Objective]) -> tuple[dict[int, Facts], list[str]]:
     """Return the facts of trials whose student or checkpoint is on the disk, and the damaged ones among these files."""
+    found: dict[int, Facts] = {}
+    damaged: list[str] = []
+    folders = sorted((directory / "checkpoints").glob("trial-*"))
+    if not folders:  # torch takes seconds to import
+        return found, damaged
     from autodistill.training.runtime.durable_files import read_folder
     from autodistill.training.trials.trial_files import STUDENT
 
-    found: dict[int, Facts] = {}
-    damaged: list[str] = []
-    for folder in sorted((directory / "checkpoints").glob("trial-*")):
+    for folder in folders:
         number = int(text) if (text := folder.name.removeprefix("trial-")).isdigit() else None
         names = [STUDENT] if (folder / STUDENT).is_dir() else []
         for name in (*names, *sorted((p.name for p in folder.glob("step-*")), reverse=True)):
@@ -205,13 +208,19 @@ def _merged(sources: Sequence[Mapping[int, Mapping[str, Any]]]) -> dict[int, Fac
 
 
 def _checked(results: Mapping[int, Facts], own: Salvaged) -> dict[int, Facts]:
-    """Return the ends of trials as the results file has them: its lines have a checksum, which no database has."""
+    """Return trials as the results file has them, unless they went on since: its lines have a checksum."""
     merged = {}
     for number, facts in results.items():
-        if has_ended(facts):
+        stored = own.trials.get(number, {}).get("user_attrs", {})
+        went_on = stored.get("state") == State.RUNNING.value or _rungs(stored) > _rungs(facts["user_attrs"])
+        if has_ended(facts) or not went_on:
             times = {key: own.trials[number].get(key) for key in _ONLY_STORED} if number in own.trials else {}
             merged[number] = {**facts, **times}
     return merged
+
+
+def _rungs(attributes: Mapping[str, Any]) -> int:
+    return sum(key.startswith("rung:") for key in attributes)
 
 
 def _more(facts: Mapping[str, Any], own: Mapping[str, Any] | None) -> bool:

@@ -78,7 +78,7 @@ def _rank(facts: Mapping[str, Any]) -> tuple[bool, bool, int]:
 
 
 def _read(connection: sqlite3.Connection, found: Salvaged) -> None:
-    check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    check = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]  # indices too, unlike the quick check
     found.problem = "" if check == "ok" else str(check).partition("\n")[0]
     studies = _rows(connection, "SELECT study_id, study_name FROM studies", "study_id", found)
     if not studies:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -119,6 +121,10 @@ class TrialLog:
             return [_from_stored(trial) for trial in stored if trial.state is not TrialState.WAITING]
         except json.JSONDecodeError as error:
             raise damaged("an attribute of a trial", error) from error
+        except sqlalchemy.exc.DatabaseError as error:
+            if type(error.orig) is sqlite3.DatabaseError:  # e.g. a damaged index; its subclasses have other causes
+                raise damaged("a table or an index", sqlite3.DatabaseError(str(error.orig))) from error
+            raise
 
     def _from_row(self, row: rows.TrialRow) -> _Entry:
         values = row.values if row.state is TrialState.COMPLETE else ()
