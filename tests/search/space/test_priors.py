@@ -129,7 +129,7 @@ def test_what_completes_a_candidate_is_drawn_by_the_prior_too() -> None:
     agree([row["train.augment"] for row in rows], SHARES)
 
 
-def test_the_random_sampler_draws_by_priors_and_is_optunas_own_for_what_has_none() -> None:
+def test_the_random_sampler_draws_by_priors_and_evenly_where_there_is_none() -> None:
     study = optuna.create_study(sampler=samplers.build_sampler("random", Space.parse(SPACE), seed=0, objectives=()))
     space = Space.parse(SPACE)
     drawn, losses = [], []
@@ -140,14 +140,14 @@ def test_the_random_sampler_draws_by_priors_and_is_optunas_own_for_what_has_none
     agree(drawn, SHARES)
     agree(losses, {"none": 0.5, "kd": 0.5})
     plain = Space.parse({"student": {"width": [8, 16, 32]}, "train": {"lr": {"low": 0.1, "high": 0.9}}})
-    ours, theirs = (
-        optuna.create_study(sampler=sampler)
-        for sampler in (
-            samplers.build_sampler("random", plain, seed=4, objectives=()),
-            optuna.samplers.RandomSampler(seed=4),
-        )
+    ours, again = (
+        optuna.create_study(sampler=samplers.build_sampler("random", plain, seed=4, objectives=())) for _ in range(2)
     )
-    assert [plain.suggest(ours.ask()) for _ in range(5)] == [plain.suggest(theirs.ask()) for _ in range(5)]
+    found = [plain.suggest(ours.ask()) for _ in range(600)]
+    agree([one["student"]["width"] for one in found], dict.fromkeys([8, 16, 32], 1 / 3))
+    quarters = [int((one["train"]["lr"] - 0.1) / 0.2) for one in found]
+    agree(quarters, dict.fromkeys(range(4), 0.25))
+    assert [plain.suggest(again.ask()) for _ in range(5)] == found[:5]
 
 
 def params(student: Any) -> dict[str, float]:
