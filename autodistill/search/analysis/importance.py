@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 LEAST = 4
 """COMPLETE trials with a parameter that are needed to compute its share."""
 
-MOST = 1000
-"""Most COMPLETE trials that shares are computed from."""
+MOST = 300
+"""Most COMPLETE trials that shares are computed from; the time grows with their square."""
 
 FILLINGS, TREES = 4, 16
 """Number of random fillings that shares are averaged over, and of trees fitted to each."""
