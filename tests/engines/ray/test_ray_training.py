@@ -205,7 +205,7 @@ class Interrupt:
         self.pressed = False
 
     def __call__(self, snapshot: Snapshot) -> None:
-        self.used |= {place for place in self.places if list(place.glob("ad-work-*"))}
+        self.used |= {place for place in self.places if list(place.glob("autodistill-work-*"))}
         if not self.pressed and len([line for line in snapshot.workers if line.epoch >= 1]) == len(self.places):
             self.pressed = True
             signal.raise_signal(signal.SIGINT)
@@ -255,7 +255,7 @@ def test_trials_of_nodes_without_the_study_s_folder_are_kept_in_the_storage_and_
     assert [t.state for t in study.trials()] == [State.PARTIAL] * 2
     steps = {p.parent.name: int(p.name.split("-")[1]) for p in (tmp_path / "study").glob("checkpoints/*/step-*")}
     assert sorted(steps) == ["trial-00000", "trial-00001"]  # brought home
-    assert not [left for place in places for left in place.glob("ad-work-*")]
+    assert not [left for place in places for left in place.glob("autodistill-work-*")]
     again = make(tmp_path / "study", teacher, epochs=2000)
 
     def stop(snapshot: Snapshot) -> None:

@@ -378,7 +378,7 @@ def test_a_trial_goes_on_in_another_folder_from_the_checkpoint_in_the_storage(ta
     begun = [next(reports), next(reports)]
     assert [name.rpartition("/")[0] for name in mirror.names()] == ["checkpoints/trial-00003"]
     reports.close()
-    (home,) = temporary.glob("ad-work-*")
+    (home,) = temporary.glob("autodistill-work-*")
     assert not (home / "checkpoints" / "trial-00003").exists()  # what is in the storage does not fill the disk too
     second = WorkerState(task, context)
     trial = second.trial(replace(candidate(3), start_rung=1))

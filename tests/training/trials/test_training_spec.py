@@ -45,8 +45,8 @@ def test_an_unknown_setting_is_refused(section: str, settings: dict[str, float])
 def test_a_training_parses_its_candidate_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = []
     parse, parse_mix = Recipe.parse, LossMix.parse
-    monkeypatch.setattr(Recipe, "parse", lambda *layers: parsed.append("recipe") or parse(*layers))
-    monkeypatch.setattr(LossMix, "parse", lambda mapping: parsed.append("mix") or parse_mix(mapping))
+    monkeypatch.setattr(Recipe, "parse", lambda *layers, **more: parsed.append("recipe") or parse(*layers, **more))
+    monkeypatch.setattr(LossMix, "parse", lambda mapping, **more: parsed.append("mix") or parse_mix(mapping, **more))
     data = DataSpec("synthetic", options={"classes": 4, "count": 80, "size": 8})
     task = Task(data, TeacherSpec("timm:none"), str(tmp_path), (1,), ("accuracy",), cache=str(tmp_path / "cache"))
     candidate = Candidate(0, STUDENT, {"loss": "none"}, {"lr": 0.01, "ema": 0.0}, seed=0)
@@ -62,7 +62,11 @@ def test_views_are_the_epochs_up_to_a_bound_unless_they_are_set(views: int, top:
 
 
 @pytest.mark.parametrize(("train", "views"), [({}, 8), ({"views": 3}, 3)])
-def test_fine_tuning_uses_the_views_that_its_trial_cached(tmp_path: Path, train: dict[str, int], views: int) -> None:
+def test_fine_tuning_uses_the_views_that_its_trial_cached(
+    tmp_path: Path, train: dict[str, int], views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"mean": [0.5], "std": [0.25]}
+    monkeypatch.setattr("autodistill.training.trials.finetune.student_facts", lambda folder, number: facts)
     task = Task(DataSpec("digits"), TeacherSpec(), str(tmp_path), (2, 8), ("accuracy",))
     tuner = FineTuner(task, Candidate(0, STUDENT, {"loss": "kd"}, train, seed=0), epochs=2)
     assert tuner._trial.spec.recipe.cached_views(2) == views

@@ -118,6 +118,7 @@ def test_the_files_of_a_front_name_the_form_of_each_row(tmp_path: Path) -> None:
 
 
 def test_a_report_tells_the_forms_apart_and_counts_trials_once(tmp_path: Path) -> None:
+    from autodistill.core.wording import counted
     from autodistill.delivery.report.answers import answers_of
     from autodistill.delivery.report.tables import front_table
     from autodistill.delivery.report.write import write_report
@@ -136,8 +137,8 @@ def test_a_report_tells_the_forms_apart_and_counts_trials_once(tmp_path: Path) -
     page = write_report(study, tmp_path / "r.html").path.read_text()
     complete = sum(t.state is State.COMPLETE for t in trials)
     forms = len(front.trials) + len(front.others)
-    assert f"The best of {complete} COMPLETE trials ({forms} forms) is selected" in page
-    assert f"the best of {complete} COMPLETE trials ({forms} forms) was selected" in page
+    assert f"The best of {counted(complete, 'COMPLETE trial')} ({forms} forms) is selected" in page
+    assert f"the best of {counted(complete, 'COMPLETE trial')} ({forms} forms) was selected" in page
 
 
 def test_of_two_equally_accurate_forms_the_cheaper_one_is_the_answer() -> None:
