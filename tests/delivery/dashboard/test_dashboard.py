@@ -121,16 +121,16 @@ def test_with_write_comments_are_possible_and_deleting_is_not(folder: Path) -> N
 
 
 def test_with_write_no_attribute_of_a_trial_can_be_set_for_results_are_among_them(tmp_path: Path) -> None:
-    place = tmp_path / "open"
-    study = ad.Study.create(
-        directory=place, name="open", space=toys.SPACE, objectives=["accuracy", "params", "latency_ms"],
-        sampler="random", epochs=9, rungs={"eta": 3, "levels": list(toys.LEVELS)},
-    )  # fmt: skip
-    epochs, partial = 3, list[int]()
-    while len(partial) != 1:  # until the budget ends while one trial is paused
-        epochs += 1
-        ad.search(study, evaluate=toys.evaluate, costs=toys.costs, budget=f"{epochs}epochs")
+    for seed in range(20):  # the first that ends with one paused trial
+        place = tmp_path / f"open-{seed}"
+        study = ad.Study.create(
+            directory=place, name="open", space=toys.SPACE, objectives=["accuracy", "params", "latency_ms"],
+            sampler="random", epochs=9, rungs={"eta": 3, "levels": list(toys.LEVELS)}, seed=seed,
+        )  # fmt: skip
+        ad.search(study, evaluate=toys.evaluate, costs=toys.costs, budget="14epochs")
         partial = [t.number for t in study.trials() if t.state is State.PARTIAL]
+        if len(partial) == 1:
+            break
     (number,) = partial
     before = study.optuna.trials[number].user_attrs
     forged = {f"rung:{len(toys.LEVELS)}": {"accuracy": 0.99, "epochs": 9.0}, "state": "COMPLETE", "mark": "seen"}
