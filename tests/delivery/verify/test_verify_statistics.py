@@ -221,7 +221,8 @@ def test_a_fraction_without_errors_has_an_interval_that_ends_at_one(name: str) -
     figure = measure_figure(name, [1.0, 1.0], [np.ones(200)] * 2, [190, 10])
     assert figure.high == 1.0
     assert figure.low is not None
-    assert 0.85 < figure.low < 0.995
+    rarest = name == "worst_recall"  # 10 images of 10: the lower end by Wilson is 0.72
+    assert (0.72 if rarest else 0.85) < figure.low < 0.995
     none = measure_figure("log_loss", [0.001], [np.abs(np.random.default_rng(0).normal(0, 0.01, 200))], [190, 10])
     assert none.low == 0.0
     assert (none.high or 0) > 0.001
