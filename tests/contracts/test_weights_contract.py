@@ -15,6 +15,7 @@ import timm
 import torch
 from hub_cache import lay_hub_cache
 
+from autodistill.search.space.builtin import load_space
 from autodistill.training.deployed.onnx_files import export_onnx, run_onnx
 from autodistill.training.deployed.timm_files import timm_files
 from autodistill.training.students import build as students
@@ -39,14 +40,15 @@ QUICK = ("mobilenetv3_small_050", "lcnet_050", "tinynet_e", "resnet10t", "effici
 
 
 def variants() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every variant of a registered family that has weights, and the networks above by name."""
+    """Every variant of a registered family that has weights, and by name the networks of the space and those above."""
     for name in families.names():
         if families.get(name).pretrained:
             found = families.get(name).parameter("variant")
             for variant in found.choices if found is not None else ():
                 if timm.get_pretrained_cfg(str(variant)).has_weights:
                     yield str(variant), {"family": name, "variant": variant}
-    for name in NETWORKS:
+    photos = load_space("photos")["student"]["timm"]["model"]
+    for name in dict.fromkeys([*photos, *NETWORKS]):
         if timm.is_model(name) and timm.get_pretrained_cfg(name).has_weights:
             yield f"timm-{name}", {"family": "timm", "model": name}
 
