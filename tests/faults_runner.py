@@ -59,7 +59,7 @@ def hungry(candidate: Any) -> Iterator[Any]:
     """As :func:`evaluate`, but deep students take more memory than there is."""
     reports = evaluate(candidate)
     yield next(reports)
-    if candidate.student["depth"] > 3:
+    if candidate.student["depth"] > 5:
         bytearray(1 << 36)
     yield from reports
 

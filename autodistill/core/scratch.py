@@ -50,8 +50,9 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
 
 
 def remove_orphans() -> None:
-    """Remove the folders of processes that were killed; those of living ones are locked."""
-    with os.scandir(tempfile.gettempdir()) as entries:
+    """Remove the folders of processes that were killed; those of living ones are locked. It never fails."""
+    found: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
         found = [one.path for one in entries if one.name.startswith(PREFIX) and one.is_dir(follow_symlinks=False)]
     for path in found:
         with contextlib.suppress(OSError):

@@ -373,7 +373,7 @@ def _searched_sure(trial: TrialRecord, front: Front, images: int | None) -> str:
     if images and first.unit == "fraction":
         value = trial.values[first.name]
         half = noise_of(value, images)
-        near = [t.number for t in complete if abs(t.latest[first.name] - value) <= half]
+        near = [t.number for t in complete if abs(t.values[first.name] - value) <= half]
         close = set(near) - {trial.number}
         words += (
             f" The choice of {images:,} validation images alone makes it uncertain by ±{half:.4f} (95 %); "

@@ -25,7 +25,7 @@ KEPT = 3
 _LEFTOVER = re.compile(
     r"\.[a-z_]+\.(yaml|json|csv|html)\.[a-z0-9_]{8}"
 )  # as tempfile.mkstemp names what is written before it is renamed
-_OLD_SECONDS = 3600.0
+_OLD_SECONDS, _YOUNG_SECONDS = 3600.0, 10.0
 
 
 def open_sqlite(path: Path) -> sqlite3.Connection:
@@ -120,6 +120,10 @@ def backup(directory: Path) -> None:
 def remove_leftovers(directory: Path) -> None:
     """Remove files that a killed process was writing: copies, which only the holder of the lock makes, and old ones."""
     now = time.time()
+    for path in directory.glob("checkpoints/trial-*/.*-*"):  # folders that a training was writing
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink() and now - path.stat().st_mtime > _YOUNG_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
     with os.scandir(directory) as entries:
         found = [one for one in entries if one.name.startswith(".")]
     for one in found:
