@@ -52,7 +52,7 @@ def test_nothing_given_is_the_embedded_digits_study() -> None:
         ({"source": "image_folder", "image_size": 48}, "middle"),
         ({"source": "image_folder", "image_size": 160}, "large"),
         ("image_folder", "middle"),
-        ("mymodule:images", "middle"),  # of unknown size: as image_folder
+        ("mymodule:images", "large"),
     ],
 )
 def test_the_space_is_the_one_made_for_the_size_of_the_images(
