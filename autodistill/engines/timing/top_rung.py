@@ -150,24 +150,29 @@ def _batch_epochs_views(times: SearchTimes, config: StudyConfig, space: Space, c
     """Choose batch size, epochs and views together, since a smaller batch makes an epoch longer.
 
     The default batch is halved until a full training has :data:`STEPS` steps, but not below :data:`LEAST_BATCH`, nor
-    where a step of the fastest students would take less than :data:`LEAST_STEP`. The user's batch size is kept, and
-    that of the space.
+    where a step of the fastest students would take less than :data:`LEAST_STEP`, nor where the budget is so short that
+    fewer than half of the :data:`WISHED` trainings would fit. The user's batch size is kept, and that of the space.
 
     Returns:
         Batch size, epochs and views; 0 views if they need no limit.
     """
     fixed = "batch_size" in config.training or any(p.name == "train.batch_size" for p in space.parameters)
-    batch, budget = times.batch, config.limits
-    while True:
-        here = times.with_batch(batch)
-        views = views_for(here, budget, config)
-        limited = here.with_views(views) if views else here
-        epochs = fitting(limited.faster_half(), budget, ceiling)
-        smaller = times.with_batch(batch // 2).faster_half().mean * (batch // 2) / times.train_images
-        enough = times.train_images // batch * epochs >= STEPS
-        if fixed or enough or batch <= LEAST_BATCH or smaller < LEAST_STEP:
-            return batch, epochs, views
-        batch //= 2
+    batch, found = times.batch, _epochs_views(times, config, ceiling)
+    while not fixed and batch > LEAST_BATCH and times.train_images // batch * found[0] < STEPS:
+        here = times.with_batch(batch // 2)
+        smaller = _epochs_views(here, config, ceiling)
+        step = here.faster_half().mean * (batch // 2) / times.train_images
+        limited = here.with_views(smaller[1]) if smaller[1] else here
+        if step < LEAST_STEP or full_trainings(limited.faster_half(), config.limits, smaller[0]) < WISHED / 2:
+            break
+        batch, found = batch // 2, smaller
+    return batch, *found
+
+
+def _epochs_views(times: SearchTimes, config: StudyConfig, ceiling: int) -> tuple[int, int]:
+    views = views_for(times, config.limits, config)
+    limited = times.with_views(views) if views else times
+    return fitting(limited.faster_half(), config.limits, ceiling), views
 
 
 def views_for(times: SearchTimes, budget: Budget, config: StudyConfig) -> int:

@@ -197,6 +197,14 @@ def test_epochs_are_chosen_by_the_time_of_the_batch_that_is_trained(monkeypatch:
     assert found.times.mean == pytest.approx(8.0)
 
 
+def test_a_short_budget_keeps_the_default_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ((0.128, 0.064),) * 3
+    timed = tuple(({"family": "resnet", "width": width}, 4.0) for width in (4, 8, 16))
+    times = replace(TIMES, epochs=(0.128 * 31,) * 3, timed=timed, steps=steps)
+    found = choose(monkeypatch, times, budget="3m")  # 5 trainings of 4 epochs in batches of 16, 11 in batches of 64
+    assert "batch_size" not in found.config.training
+
+
 def test_measured_times_are_passed_to_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = tuple(({"family": "resnet", "width": width}, 1.0 * width) for width in (4, 8, 16))
     monkeypatch.setattr(
