@@ -146,12 +146,15 @@ def test_a_clock_that_jumps_changes_no_budget(jump: float, monkeypatch: pytest.M
 
 def test_an_evaluation_that_hangs_holds_up_neither_the_budget_nor_the_end(tmp_path: Path) -> None:
     folder = tmp_path / "study"
+    began = time.monotonic()
     with start(folder, "3s", 2, "evaluate_or_hang", "Rungs(LEVELS, stopping=False)") as driver:
         _, said = driver.communicate(timeout=120)
+    assert time.monotonic() - began < 90  # the evaluation would hang for 600 s
     assert driver.returncode == 0, said.decode()
     assert group_members(driver.pid) == []
     hung = make_study(folder).trials()[0]
-    assert (hung.state, hung.reason) in ((State.PARTIAL, "BUDGET"), (State.PARTIAL, "INTERRUPTED"))
+    assert hung.state is not State.COMPLETE
+    assert hung.state is State.PARTIAL or hung.reason
 
 
 def test_a_command_whose_streams_are_closed_ends_well(tmp_path: Path) -> None:
