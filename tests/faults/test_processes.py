@@ -151,6 +151,9 @@ def test_an_evaluation_that_hangs_holds_up_neither_the_budget_nor_the_end(tmp_pa
         _, said = driver.communicate(timeout=120)
     assert time.monotonic() - began < 90  # the evaluation would hang for 600 s
     assert driver.returncode == 0, said.decode()
+    deadline = time.monotonic() + 10
+    while group_members(driver.pid) and time.monotonic() < deadline:  # a killed process takes a moment to end
+        time.sleep(0.05)
     assert group_members(driver.pid) == []
     hung = make_study(folder).trials()[0]
     assert hung.state is not State.COMPLETE
