@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autodistill.core.registry import Registry
-from autodistill.training.distillation.distillation_losses import registrar, relations
+from autodistill.training.distillation.distillation_losses import none, registrar, relations
 from autodistill.training.distillation.loss_info import LossFunction, LossInfo, Range
 
 multilabel_losses: Registry[LossFunction] = Registry("multi-label distillation loss", "autodistill.multilabel_losses")
@@ -25,11 +25,7 @@ infos: dict[str, LossInfo] = {}
 _multilabel_loss = registrar(multilabel_losses, infos)
 
 
-@_multilabel_loss("none", source="control arm: what the student reaches without a teacher")
-def none(student: Tensor, teacher: Tensor, target: Tensor | None, *, temperature: float = 1.0) -> Tensor:
-    """No distillation: zero with zero gradient for all logits; ``temperature`` has no effect."""
-    del teacher, target, temperature
-    return student.flatten()[:0].sum()
+_multilabel_loss("none", source="control arm: what the student reaches without a teacher")(none)
 
 
 @_multilabel_loss(
